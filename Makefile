@@ -1,0 +1,58 @@
+# Every verb documents itself: `make help`.
+PYTHON ?= python3
+VENV ?= .venv
+# Extra arguments for pip, such as an index with CPU builds of torch: make setup PIP_ARGS="--extra-index-url URL"
+PIP_ARGS ?=
+# Extra arguments for `marway up`, such as --port 0 or --home DIR: make up UP_ARGS="--port 9000"
+UP_ARGS ?=
+# Extra arguments for pytest: make test PYTEST_ARGS="-k gateway -x"
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := archiver core gateway handlers sidecar examples tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up demo test test-unit test-e2e test-install lint fmt proto bench clean
+
+help: ## Show every verb
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make the environment: .venv with everything, pinned
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "marway: needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make setup PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+up: setup ## Train the examples, start a pod and the gateway, predict, serve until Ctrl-C
+	@$(BIN)/marway up --demo $(UP_ARGS)
+
+demo: setup ## The same on free ports in a temporary home: print both models' answers and stop
+	@$(BIN)/python examples/demo.py
+
+test: setup ## Run every suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-unit: setup ## Run what needs no TorchServe and no fresh environment
+	$(BIN)/python -m pytest -m 'not e2e and not install' $(PYTEST_ARGS)
+
+test-e2e: setup ## Run what starts the real TorchServe
+	$(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
+
+test-install: setup ## Run what builds fresh environments
+	$(BIN)/python -m pytest -m install $(PYTEST_ARGS)
+
+lint: setup ## Check style, types and which room imports which
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: setup ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean: ## Remove the environment, caches and the default home
+	rm -rf $(VENV) .marway .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build

@@ -1,0 +1,1 @@
+"""The `marway` command: a shell that gathers every room's verbs."""

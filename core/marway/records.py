@@ -1,0 +1,225 @@
+"""What the registry stores, as frozen value types: version records and model state.
+
+Readers ignore fields they do not know, so an older gateway can read what a newer archiver wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from marway.errors import InvalidRecord, clip
+from marway.refs import check_label, check_model_id, check_model_name, check_version
+
+__all__ = [
+    "MAX_RECORD_BYTES",
+    "ArchiveRef",
+    "HistoryEntry",
+    "ModelState",
+    "Pointer",
+    "ServingSettings",
+    "Signature",
+    "TensorSpec",
+    "Tombstone",
+    "TrainingFacts",
+    "VersionRecord",
+    "decode",
+    "encode",
+    "encode_state",
+    "utc_now",
+]
+
+MAX_RECORD_BYTES = 64 * 1024
+"""Largest version record that is accepted, in bytes."""
+
+T = TypeVar("T", bound=BaseModel)
+
+ModelId = Annotated[str, AfterValidator(check_model_id)]
+ModelName = Annotated[str, AfterValidator(check_model_name)]
+Version = Annotated[str, AfterValidator(check_version)]
+Label = Annotated[str, AfterValidator(check_label)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def utc_now() -> datetime:
+    """Return the current time, with its zone, to the microsecond."""
+    return datetime.now(timezone.utc)
+
+
+class Frozen(BaseModel):
+    """Base of all stored types: immutable, tolerant of fields from the future."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class ArchiveRef(Frozen):
+    """The archive's bytes: their sha256 (hex) and their number."""
+
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=1)]
+
+
+class TensorSpec(Frozen):
+    """One input or output, in the Open Inference Protocol's terms; -1 in a shape means any length."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class Signature(Frozen):
+    """What a version takes and gives."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+
+class TrainingFacts(Frozen):
+    """Where a version came from, as its training run tells it."""
+
+    run_id: str | None = None
+    dataset: str | None = None
+    code_version: str | None = None
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+
+
+class ServingSettings(Frozen):
+    """How a version is served. A record carries a full set; the state overrides single fields.
+
+    An override is told from a default by whether it was given (pydantic's `model_fields_set`).
+    """
+
+    min_workers: Annotated[int, Field(ge=0)] = 1
+    """Workers that stay up while the version is loaded."""
+    max_workers: Annotated[int, Field(ge=1)] | None = None
+    """Workers under load; None means one for each CPU of the pod."""
+    pods: Annotated[int, Field(ge=1)] = 1
+    """Pods that serve the version in normal load."""
+    max_batch_rows: Annotated[int, Field(ge=1)] = 32
+    max_batch_bytes: Annotated[int, Field(ge=1)] = 4 * 1024 * 1024
+    load_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """Time for registering and starting the first worker."""
+    predict_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """Time TorchServe gives a worker for one call before it restarts it."""
+    protocol: Literal["auto", "grpc", "rest"] = "auto"
+    """How the sidecar speaks to a TorchServe that Marway's runtime did not start."""
+    streaming: bool = False
+    pinned: bool = False
+    pool: str | None = None
+
+    def override(self, changes: ServingSettings | None) -> ServingSettings:
+        """Return these settings with the fields that ``changes`` was given put in their place."""
+        if changes is None:
+            return self
+        given = {name: getattr(changes, name) for name in changes.model_fields_set}
+        return self.model_copy(update=given)
+
+
+class VersionRecord(Frozen):
+    """One immutable version of a model: `models/<name>/versions/<version>.json`."""
+
+    format: Literal[1] = 1
+    id: ModelId
+    name: ModelName
+    version: Version
+    archive: ArchiveRef
+    backend: str = "torchserve"
+    framework: str | None = None
+    framework_version: str | None = None
+    algorithm: str | None = None
+    pool: str | None = None
+    handler: str
+    serving: ServingSettings = ServingSettings()
+    signature: Signature = Signature()
+    golden_sha256: Sha256 | None = None
+    training: TrainingFacts = TrainingFacts()
+    created_at: datetime
+    publisher: str
+
+
+class HistoryEntry(Frozen):
+    """One acknowledged change of a model's state."""
+
+    generation: int
+    op_id: str
+    at: datetime
+    by: str
+    kind: Literal["label", "rollback", "serving", "tombstone"]
+    label: str | None = None
+    from_version: Annotated[str | None, Field(alias="from")] = None
+    to_version: Annotated[str | None, Field(alias="to")] = None
+    note: str | None = None
+    forced: bool = False
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Tombstone(Frozen):
+    """A deleted version: it is refused everywhere, its bytes go when gc comes."""
+
+    at: datetime
+    by: str
+
+
+class ModelState(Frozen):
+    """All that may change about a model: `models/<name>/state.json`, written by compare-and-swap."""
+
+    format: Literal[1] = 1
+    generation: int = 0
+    labels: Mapping[Label, Version] = Field(default_factory=dict)
+    serving: Mapping[str, ServingSettings] = Field(default_factory=dict)
+    tombstones: Mapping[Version, Tombstone] = Field(default_factory=dict)
+    history: tuple[HistoryEntry, ...] = ()
+
+    def serving_for(self, record: VersionRecord) -> ServingSettings:
+        """Return how ``record`` is served now: its own settings under those of `*` and of its version."""
+        return record.serving.override(self.serving.get("*")).override(self.serving.get(record.version))
+
+
+class Pointer(Frozen):
+    """`ids/<id or lower-case name>.json`: what a name or an id stands for."""
+
+    kind: Literal["id", "name"]
+    model: ModelName
+    version: Version | None = None
+
+
+def encode(value: BaseModel) -> bytes:
+    """Return ``value`` as the JSON document that is stored: UTF-8, one field a line."""
+    return _dump(value.model_dump(mode="json", by_alias=True))
+
+
+def encode_state(state: ModelState) -> bytes:
+    """Return ``state`` as JSON, its overrides holding only the fields that were given."""
+    raw = state.model_dump(mode="json", by_alias=True)
+    raw["serving"] = {
+        key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in state.serving.items()
+    }
+    return _dump(raw)
+
+
+def _dump(raw: dict[str, Any]) -> bytes:
+    return json.dumps(raw, indent=1, ensure_ascii=False).encode()
+
+
+def decode(kind: type[T], data: bytes, *, source: str) -> T:
+    """Parse ``data`` as ``kind``.
+
+    Args:
+        kind: The stored type.
+        data: Its JSON.
+        source: Where it came from, for the message.
+
+    Raises:
+        InvalidRecord: It is not one; the message says which field and why.
+    """
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "document"
+        raise InvalidRecord(f"{source}: {field}: {clip(first['msg'], 200)}") from exc

@@ -1,0 +1,1 @@
+"""The contract between gateway and sidecar, and what both say to callers: headers, problems, pod descriptions."""

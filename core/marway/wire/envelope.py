@@ -1,0 +1,149 @@
+"""The envelope: one TorchServe call that carries rows as a REST front end would have given them, and their answers.
+
+TorchServe's gRPC `Predictions` knows neither content types, headers nor a status for a row. The sidecar therefore sends
+one input under the reserved key `KEY`, and the worker bootstrap answers with one value of the same form.
+
+Layout, both ways: magic `MWE1`, the length of a JSON header (4 bytes, big endian), the header, then the bytes of all
+values, one after another, whose sizes the header gives. Standard library only: workers of TorchServe run this too.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+__all__ = ["KEY", "VERSION", "Answer", "Part", "Row", "decode_answers", "decode_rows", "encode_answers", "encode_rows"]
+
+KEY: Final = "marway.envelope.v1"
+"""The input name under which an envelope travels; refused when a caller uses it."""
+VERSION: Final = 1
+
+_MAGIC: Final = b"MWE1"
+_LENGTH: Final = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One named value of a row: a raw body under `data`, or one field of a form."""
+
+    name: str
+    value: bytes
+    content_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request.
+
+    Attributes:
+        request_id: What the handler sees as the request's id.
+        parts: Its values.
+        headers: Request headers that the handler may ask for.
+    """
+
+    request_id: str
+    parts: Sequence[Part]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one row.
+
+    Attributes:
+        status: The HTTP status that the handler set, 200 by default; for a failed row what stands for its failure.
+        body: The answer, encoded as TorchServe encodes it; for a failed row the message, as UTF-8.
+        kind: What the handler returned ("json", "text", "bytes", "tensor"), or "error" for a failed row.
+        content_type: What the handler set, or None.
+        headers: Response headers that the handler set.
+    """
+
+    status: int
+    body: bytes
+    kind: str
+    content_type: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def encode_rows(rows: Sequence[Row]) -> bytes:
+    """Return ``rows`` as one envelope."""
+    header = [
+        {
+            "id": row.request_id,
+            "headers": dict(row.headers),
+            "parts": [[part.name, part.content_type, len(part.value)] for part in row.parts],
+        }
+        for row in rows
+    ]
+    return _join(header, [part.value for row in rows for part in row.parts])
+
+
+def decode_rows(data: bytes | bytearray) -> list[Row]:
+    """Return the rows of an envelope.
+
+    Raises:
+        ValueError: ``data`` is no envelope of this version.
+    """
+    header, offset = _split(data)
+    rows = []
+    for row in header:
+        parts = []
+        for name, content_type, size in row["parts"]:
+            parts.append(Part(name, bytes(data[offset : offset + size]), content_type))
+            offset += size
+        rows.append(Row(row["id"], parts, row["headers"]))
+    _check_end(data, offset)
+    return rows
+
+
+def encode_answers(answers: Sequence[Answer]) -> bytes:
+    """Return ``answers``, in the order of their rows, as one envelope."""
+    header = [
+        {
+            "status": answer.status,
+            "kind": answer.kind,
+            "content_type": answer.content_type,
+            "headers": dict(answer.headers),
+            "size": len(answer.body),
+        }
+        for answer in answers
+    ]
+    return _join(header, [answer.body for answer in answers])
+
+
+def decode_answers(data: bytes) -> list[Answer]:
+    """Return the answers of an envelope.
+
+    Raises:
+        ValueError: ``data`` is no envelope of this version.
+    """
+    header, offset = _split(data)
+    answers = []
+    for row in header:
+        size = row["size"]
+        body = data[offset : offset + size]
+        answers.append(Answer(row["status"], body, row["kind"], row["content_type"], row["headers"]))
+        offset += size
+    _check_end(data, offset)
+    return answers
+
+
+def _join(header: list[dict[str, Any]], values: list[bytes]) -> bytes:
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return b"".join([_MAGIC, _LENGTH.pack(len(text)), text, *values])
+
+
+def _split(data: bytes | bytearray) -> tuple[list[dict[str, Any]], int]:
+    start = len(_MAGIC) + _LENGTH.size
+    if len(data) < start or data[: len(_MAGIC)] != _MAGIC:
+        raise ValueError("not an envelope of version 1")
+    (length,) = _LENGTH.unpack(data[len(_MAGIC) : start])
+    return json.loads(data[start : start + length]), start + length
+
+
+def _check_end(data: bytes | bytearray, offset: int) -> None:
+    if offset != len(data):
+        raise ValueError(f"the envelope has {len(data)} bytes, its header speaks of {offset}")

@@ -1,0 +1,67 @@
+"""HTTP header names. Lower case, as ASGI gives them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "HOP_BY_HOP",
+    "MODEL_ID",
+    "MODEL_NAME",
+    "MODEL_VERSION",
+    "OUTCOME",
+    "REQUEST_GROUP_ID",
+    "REQUEST_ID",
+    "REQUEST_TIMEOUT_MS",
+    "RETRY_AFTER",
+    "SERVER_TIMING",
+    "TRACEPARENT",
+    "Outcome",
+]
+
+REQUEST_ID: Final = "x-request-id"
+"""In and out: the caller's, or made where the request enters."""
+REQUEST_GROUP_ID: Final = "x-request-group-id"
+REQUEST_TIMEOUT_MS: Final = "x-request-timeout-ms"
+"""In: milliseconds left for the whole request. A gateway passes on what is left of it."""
+TRACEPARENT: Final = "traceparent"
+MODEL_NAME: Final = "x-model-name"
+MODEL_VERSION: Final = "x-model-version"
+MODEL_ID: Final = "x-model-id"
+SERVER_TIMING: Final = "server-timing"
+RETRY_AFTER: Final = "retry-after"
+
+OUTCOME: Final = "x-marway-outcome"
+"""Out of a sidecar only: who made this answer, as one of `Outcome`."""
+
+
+class Outcome:
+    """Values of the `OUTCOME` header: how far the request came, and so what a gateway may do about it."""
+
+    ANSWERED: Final = "answered"
+    """The model's own answer, whatever its status: pass it on as it is."""
+    MODEL_ERROR: Final = "model_error"
+    """The model's code failed on this request: the request's own fault, never tried again."""
+    NOT_ACCEPTED: Final = "not_accepted"
+    """The pod did not start on the request: place it again, outside the retry budget."""
+    REFUSED: Final = "refused"
+    """The pod found the request wrong (unknown model, too large, no body): never tried again."""
+    RUNTIME_DOWN: Final = "runtime_down"
+    """The model server is gone; the request may have been running. Eject the pod, retry within the budget."""
+    FAILED: Final = "failed"
+    """Anything else that went wrong in the pod after it took the request."""
+
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that belong to one connection and are never passed on (RFC 9110 §7.6.1)."""

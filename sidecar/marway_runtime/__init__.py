@@ -1,0 +1,1 @@
+"""The runtime: starts TorchServe fast and safe, keeps it up, and runs its workers through Marway's bootstrap."""

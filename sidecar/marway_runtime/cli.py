@@ -1,0 +1,41 @@
+"""The verb `marway runtime`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the runtime's verb to the command."""
+    app.command(name="runtime")(runtime)
+
+
+def runtime(
+    runtime_dir: Path | None = typer.Option(None, help="Directory shared with the sidecar."),
+    model_store: Path | None = typer.Option(None, help="Directory of archives; the sidecar fills it."),
+    config: Path | None = typer.Option(None, help="TOML file of settings; see config/runtime.toml."),
+    home: Path | None = typer.Option(None, hidden=True, help="Named on the command line of every process."),
+) -> None:
+    """Start TorchServe with a safe, quiet configuration and keep it up."""
+    import asyncio
+
+    from marway.lifecycle import watch_for_stop
+    from marway.settings import load_settings
+    from marway.telemetry import configure_logging
+    from marway_runtime.settings import RuntimeSettings
+    from marway_runtime.supervisor import run
+
+    configure_logging()
+    settings = load_settings(RuntimeSettings, config=config, runtime_dir=runtime_dir, model_store=model_store)
+    settings = settings.model_copy(
+        update={"runtime_dir": settings.runtime_dir.absolute(), "model_store": settings.model_store.absolute()}
+    )
+
+    async def serve() -> None:
+        await run(settings, home=(home or settings.runtime_dir).absolute(), stop=watch_for_stop())
+
+    asyncio.run(serve())

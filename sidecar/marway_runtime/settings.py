@@ -1,0 +1,69 @@
+"""Settings of the runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from marway.settings import ComponentSettings
+
+__all__ = ["RuntimeSettings"]
+
+_MIB = 1024 * 1024
+
+
+class RuntimeSettings(ComponentSettings):
+    """How TorchServe is started. Environment variables begin with `MARWAY_RUNTIME_`."""
+
+    model_config = SettingsConfigDict(env_prefix="MARWAY_RUNTIME_")
+
+    runtime_dir: Path = Path("/run/marway")
+    """Directory shared with the sidecar: `runtime.json` and `logs/`. In a pod it is an emptyDir."""
+
+    model_store: Path = Path("/var/lib/marway/store")
+    """Directory of archives, written by the sidecar and only read by TorchServe."""
+
+    host: str = "127.0.0.1"
+    """Address TorchServe binds to. Loopback, because its management API runs code and asks nobody."""
+
+    inference_port: int = Field(0, ge=0, le=65535)
+    """REST inference port; 0 takes a free one, so that several runtimes share a machine."""
+
+    management_port: int = Field(0, ge=0, le=65535)
+    """REST management port; 0 takes a free one."""
+
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """Prometheus metrics port of TorchServe; 0 takes a free one."""
+
+    grpc_inference_port: int = Field(0, ge=0, le=65535)
+    """gRPC inference port; 0 takes a free one."""
+
+    grpc_management_port: int = Field(0, ge=0, le=65535)
+    """gRPC management port; 0 takes a free one."""
+
+    max_request_bytes: int = Field(96 * _MIB, ge=_MIB)
+    """Largest request and response of TorchServe, bytes. The gateway's 64 MiB and room for the envelope: one byte over
+    it kills a worker, so the smaller limits in front must always bite first."""
+
+    heap_bytes: int | None = Field(None, ge=64 * _MIB)
+    """Java heap limit, bytes; unset takes an eighth of the memory there is, between 256 MiB and 1 GiB."""
+
+    memory_limit_bytes: int | None = Field(None, ge=256 * _MIB)
+    """Memory that TorchServe and its workers may take, bytes; unset reads the cgroup, else the machine."""
+
+    job_queue_size: int = Field(1000, ge=1)
+    """Requests TorchServe queues for one model. The sidecar's own limit bites first; this is the last resort."""
+
+    install_requirements: bool = False
+    """Whether TorchServe installs an archive's requirements file with pip. Off: it runs code from the network."""
+
+    start_timeout_s: float = Field(120.0, gt=0)
+    """How long TorchServe may take to answer after its start, seconds. It takes 1 to 5; slow machines get room."""
+
+    stop_timeout_s: float = Field(5.0, gt=0)
+    """How long TorchServe may take to stop before it is killed, seconds. The sidecar has drained it by then."""
+
+    restart_backoff_s: float = Field(0.5, gt=0)
+    """Wait before TorchServe is started again after it died, seconds; doubles with each death, up to 30."""

@@ -1,0 +1,1 @@
+"""The sidecar: makes any version servable on demand beside one model server, and speaks that server's protocol."""

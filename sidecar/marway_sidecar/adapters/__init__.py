@@ -1,0 +1,1 @@
+"""Adapters: each speaks one model server's protocols, behind one interface."""

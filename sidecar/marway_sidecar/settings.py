@@ -1,0 +1,66 @@
+"""Settings of the sidecar."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from marway.settings import ComponentSettings
+
+__all__ = ["SidecarSettings"]
+
+_MIB = 1024 * 1024
+
+
+class SidecarSettings(ComponentSettings):
+    """How the sidecar runs. Environment variables begin with `MARWAY_SIDECAR_`."""
+
+    model_config = SettingsConfigDict(env_prefix="MARWAY_SIDECAR_")
+
+    registry: str = "file:///var/lib/marway/registry"
+    """Registry URL. `MARWAY_REGISTRY` sets it for all components."""
+
+    runtime_dir: Path = Path("/run/marway")
+    """Directory shared with the runtime, which says there where TorchServe answers. In a pod it is an emptyDir."""
+
+    archive_store: Path = Path("/var/lib/marway/store")
+    """Directory of fetched archives; TorchServe reads it. Pods may share one: then each archive is fetched once."""
+
+    name: str = Field(default_factory=socket.gethostname)
+    """Name of this pod in answers and on the admin plane; the host name, which in a pod is the pod's name."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback; in a pod 0.0.0.0, behind a NetworkPolicy that lets only gateways in."""
+
+    port: int = Field(9000, ge=0, le=65535)
+    """Port to listen on."""
+
+    pool: str | None = None
+    """Pool this pod belongs to; a version that asks for a pool is placed only there."""
+
+    device: str = "cpu"
+    """What models run on here, as the pod says it to gateways: cpu or cuda."""
+
+    max_body_bytes: int = Field(64 * _MIB, ge=1)
+    """Largest predict body, bytes. Equal to the gateway's, which refuses first."""
+
+    default_timeout_s: float = Field(60.0, gt=0)
+    """Deadline of a request that brings none, seconds. A gateway always sends what is left of its own."""
+
+    load_failure_backoff_s: float = Field(2.0, gt=0)
+    """How long a version that failed to load is not tried again, seconds; doubles each time, up to 300."""
+
+    state_ttl_s: float = Field(2.0, gt=0, le=2.0)
+    """How old a label may be when a caller names one here, seconds. 2 is what Marway promises at most."""
+
+    registry_threads: int = Field(4, ge=1)
+    """Threads for registry calls and downloads, so that a slow store never holds up the rest."""
+
+    drain_timeout_s: float = Field(10.0, gt=0)
+    """How long requests in flight may take to finish after SIGTERM, seconds."""
+
+    runtime_poll_s: float = Field(0.05, gt=0)
+    """How often the runtime directory is looked at, seconds: that soon a restarted TorchServe is noticed."""
