@@ -17,11 +17,11 @@ from pathlib import Path
 
 import httpx
 
+from marway.bound import bound_to_me
 from marway.errors import InvalidSettings, RuntimeDown
 from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.runtime import LOGS, Addresses, RuntimeInfo
-from marway_runtime import bound
 from marway_runtime.configuration import (
     Ports,
     command_line,
@@ -77,12 +77,7 @@ class TorchServe:
         started = time.monotonic()
         with output.open("wb") as handle:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-S",
-                bound.__file__,
-                str(os.getpid()),
-                *command,
+                *bound_to_me(command),
                 cwd=work,
                 env=environment(self._temporary),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -1,7 +1,15 @@
+"""Core's own verbs, which work in the bare install."""
+
 from __future__ import annotations
 
 import typer
 
+from marway.cli import doctor, logs, models, predict, up
+
+__all__ = ["register"]
+
 
 def register(app: typer.Typer) -> None:
-    """Add core's verbs."""
+    """Add core's verbs to the command."""
+    for verb in (up, predict, models, logs, doctor):
+        verb.register(app)

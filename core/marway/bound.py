@@ -1,6 +1,7 @@
 """Runs a command that the kernel kills when the process that started it dies: `python -I -S bound.py PID COMMAND…`.
 
-`PID` is that process; when it is gone already, nothing is run. Standard library only: it starts in 15 ms.
+For programs that know nothing of a lifeline (`marway.lifecycle`). `PID` is that process; when it is gone already,
+nothing is run. Standard library only: it starts in 15 ms.
 """
 
 from __future__ import annotations
@@ -9,10 +10,16 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
-__all__: list[str] = []
+__all__ = ["bound_to_me"]
 
 _PR_SET_PDEATHSIG = 1
+
+
+def bound_to_me(command: Sequence[str]) -> list[str]:
+    """Return the command line that runs ``command`` for as long as this process lives, on Linux."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
 
 
 def main() -> None:

@@ -1,0 +1,20 @@
+"""Packs models into archives that are the same bytes everywhere, and checks archives before anybody opens them."""
+
+from marway_archiver.archives import ArchiveInfo, check_archive, inspect_archive, repack
+from marway_archiver.manifest import Manifest
+from marway_archiver.packing import PackedArchive, pack
+from marway_archiver.publish import publish, publish_archive
+from marway_archiver.zipscan import ArchiveFile
+
+__all__ = [
+    "ArchiveFile",
+    "ArchiveInfo",
+    "Manifest",
+    "PackedArchive",
+    "check_archive",
+    "inspect_archive",
+    "pack",
+    "publish",
+    "publish_archive",
+    "repack",
+]

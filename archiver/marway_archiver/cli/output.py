@@ -1,0 +1,62 @@
+"""What the archiver's verbs print: progress and warnings to stderr, the result to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from marway_archiver.packing import Progress as Callback
+
+__all__ = ["human_bytes", "print_json", "print_warnings", "progress_bar"]
+
+PROGRESS_FROM_BYTES = 64 * 1024 * 1024
+"""Less than this is done before a bar could be read."""
+
+
+def human_bytes(size: int) -> str:
+    """Return ``size`` in the binary unit that suits it."""
+    value, unit = float(size), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print each warning as one line on stderr."""
+    for warning in warnings:
+        print(f"marway: warning: {warning}", file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callback]:
+    """Give a progress callback that draws a bar on a terminal, for work worth one."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = None
+
+        def update(done: int, total: int) -> None:
+            nonlocal task
+            if task is None:
+                if total < PROGRESS_FROM_BYTES:
+                    return
+                task = bar.add_task(what, total=total)
+            bar.update(task, completed=done)
+
+        yield update

@@ -1,0 +1,148 @@
+"""`MAR-INF/MANIFEST.json`: read strictly, written in one way.
+
+A new manifest is built by torch-model-archiver's own classes, so that it says what theirs says. Only the
+time of day is replaced: `createdOn` is `FIXED_CREATED_ON` in every canonical archive, for a clock in the
+bytes would give the same model another digest each time it is packed. When a version was made stands in
+its record.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from marway.errors import InvalidArchive, InvalidReference, clip
+from marway.refs import check_model_name, check_version
+from marway_archiver import upstream
+from marway_archiver.names import MANIFEST_NAME
+
+__all__ = [
+    "FIXED_CREATED_ON",
+    "MAX_MANIFEST_BYTES",
+    "RUNTIMES",
+    "Manifest",
+    "ManifestModel",
+    "build_manifest",
+    "encode_manifest",
+    "parse_manifest",
+]
+
+FIXED_CREATED_ON = "01/01/1980 00:00:00"
+"""`createdOn` of every canonical archive, in torch-model-archiver's form (day first)."""
+MAX_MANIFEST_BYTES = 1024 * 1024
+RUNTIMES = tuple(runtime.value for runtime in upstream.RuntimeType)
+"""What `--runtime` takes."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="allow", strict=True, alias_generator=to_camel, populate_by_name=True,
+        protected_namespaces=(),
+    )  # fmt: skip
+
+
+class ManifestModel(_Part):
+    """What the archive holds: names of files are basenames at the archive's root."""
+
+    model_name: str
+    serialized_file: str | None = None
+    handler: str = Field(min_length=1)
+    model_file: str | None = None
+    model_version: str
+    extensions: Any = None
+    requirements_file: str | None = None
+    config_file: str | None = None
+
+
+class Manifest(_Part):
+    """The manifest; fields that torch-model-archiver 0.12 does not write are kept as they are."""
+
+    created_on: str | None = None
+    runtime: Literal["python", "python3", "LSP"] = "python"
+    model: ManifestModel
+    archiver_version: str | None = None
+
+
+def build_manifest(
+    *,
+    model_name: str,
+    version: str,
+    handler: str,
+    runtime: str = "python",
+    model_file: str | None = None,
+    serialized_file: str | None = None,
+    requirements_file: str | None = None,
+    config_file: str | None = None,
+) -> Manifest:
+    """Return the manifest that torch-model-archiver writes for these arguments, but for `createdOn`."""
+    theirs = upstream.Manifest(
+        runtime=runtime,
+        model=upstream.Model(
+            model_name=model_name,
+            serialized_file=serialized_file,
+            handler=handler,
+            model_file=model_file,
+            model_version=version,
+            requirements_file=requirements_file,
+            config_file=config_file,
+        ),
+    )
+    return Manifest.model_validate({**theirs.manifest_dict, "createdOn": FIXED_CREATED_ON})
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the canonical bytes: `FIXED_CREATED_ON`, known fields in their order, then others sorted."""
+    document = _ordered(manifest)
+    document["createdOn"] = FIXED_CREATED_ON
+    return json.dumps(document, indent=2).encode()
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Parse the manifest of an archive that may be anybody's.
+
+    Raises:
+        InvalidArchive: It is not UTF-8 JSON, names a field twice, or misses or has invalid one of
+            `model.modelName`, `model.modelVersion`, `model.handler`, `runtime`.
+    """
+    try:
+        raw = json.loads(data.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        manifest = Manifest.model_validate(raw)
+        check_model_name(manifest.model.model_name)
+        check_version(manifest.model.model_version)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "document"
+        raise InvalidArchive(f"{MANIFEST_NAME}: {clip(field, 80)}: {clip(first['msg'], 200)}") from exc
+    except InvalidReference as exc:
+        raise InvalidArchive(f"{MANIFEST_NAME}: {exc.message}") from exc
+    except InvalidArchive:
+        raise
+    except (ValueError, RecursionError) as exc:
+        raise InvalidArchive(f"{MANIFEST_NAME} is not JSON: {clip(str(exc), 200)}") from exc
+    return manifest
+
+
+def _ordered(part: _Part) -> dict[str, Any]:
+    fields = type(part).model_fields
+    document: dict[str, Any] = {"createdOn": None} if isinstance(part, Manifest) else {}
+    for name, field in fields.items():
+        value = getattr(part, name)
+        if value is not None:
+            document[field.alias or name] = _ordered(value) if isinstance(value, _Part) else value
+    others = part.model_extra or {}
+    document.update(json.loads(json.dumps(others, sort_keys=True)))
+    return document
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise InvalidArchive(f"{MANIFEST_NAME} names a field twice in one object")
+    return document
+
+
+def _no_constant(text: str) -> Any:
+    raise InvalidArchive(f"{MANIFEST_NAME} holds {text}, which is not JSON")

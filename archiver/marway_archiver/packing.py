@@ -1,0 +1,209 @@
+"""Packs a model: inputs checked, then written and placed in one step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from marway.errors import InvalidArchive
+from marway.refs import check_model_name, check_version
+from marway_archiver.entries import Entry, from_bytes
+from marway_archiver.formats import write_directory, write_tgz
+from marway_archiver.handlers import BUILTIN_HANDLERS, parse_handler
+from marway_archiver.manifest import RUNTIMES, Manifest, build_manifest, encode_manifest
+from marway_archiver.names import MANIFEST_NAME, check_name, shown
+from marway_archiver.rules import check_contents
+from marway_archiver.sources import Sources
+from marway_archiver.staging import stage_directory, stage_file
+from marway_archiver.zipwriter import file_digest, write_archive
+
+__all__ = ["ARCHIVE_FORMATS", "PackedArchive", "Progress", "StrPath", "pack", "place_archive"]
+
+ARCHIVE_FORMATS: Mapping[str, str] = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
+"""What `--archive-format` takes, and how the output's name ends. `default` and `zip-store` are the same here."""
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all; the last call has both equal."""
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedArchive:
+    """A finished archive.
+
+    Attributes:
+        path: Where it is.
+        sha256: Digest of its bytes, hex; for `no-archive`, of the lines ``SHA256  NAME`` of its files.
+        size_bytes: Its size; for `no-archive`, that of all files.
+        manifest: What it says of itself.
+        warnings: One sentence each on what is allowed and may surprise.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    manifest: Manifest
+    warnings: tuple[str, ...] = ()
+
+
+class _Meter:
+    """Turns ticks of several passes over the same bytes into one progress."""
+
+    def __init__(self, total: int, passes: int, progress: Progress | None) -> None:
+        self._total, self._passes, self._progress = total, passes, progress
+        self._ticks = 0
+
+    def tick(self, count: int) -> None:
+        self._ticks += count
+        if self._progress is not None:
+            self._progress(min(self._ticks // self._passes, self._total), self._total)
+
+    def end(self) -> None:
+        if self._progress is not None:
+            self._progress(self._total, self._total)
+
+
+def pack(
+    *,
+    model_name: str,
+    version: str,
+    handler: str,
+    model_file: StrPath | None = None,
+    serialized_file: StrPath | None = None,
+    extra_files: str | Sequence[StrPath] | None = None,
+    requirements_file: StrPath | None = None,
+    config_file: StrPath | None = None,
+    runtime: str = "python",
+    export_path: StrPath = ".",
+    archive_format: str = "default",
+    force: bool = False,
+    add_files: Mapping[str, bytes] | None = None,
+    progress: Progress | None = None,
+) -> PackedArchive:
+    """Pack a model as `EXPORT_PATH/MODEL_NAME.mar`; the same inputs give the same bytes anywhere.
+
+    The arguments are torch-model-archiver's and mean what they mean there. Everything is checked before
+    anything is written; the file appears under its name complete or not at all.
+
+    Args:
+        model_name: See `marway.refs`.
+        version: See `marway.refs`.
+        handler: One of TorchServe's own, or `FILE`, `FILE.py`, `FILE:FUNCTION`, `FILE.py:FUNCTION`.
+        model_file: Python file with exactly one class, the model.
+        serialized_file: Weights.
+        extra_files: Comma-separated or a sequence: files, wildcards, directories whose contents go to the root.
+        requirements_file: pip requirements of this model.
+        config_file: Model configuration (YAML).
+        runtime: `python`, `python3` or `LSP`.
+        export_path: An existing directory.
+        archive_format: `default`, `zip-store`, `tgz` (`MODEL_NAME.tar.gz`) or `no-archive` (a directory).
+        force: Replace an output that exists.
+        add_files: Further files by their name in the archive; they may lie in MAR-INF.
+        progress: Called as bytes are done.
+
+    Raises:
+        InvalidReference: The name or the version cannot be one.
+        InvalidArchive: Anything else is wrong; one sentence says what. Nothing was left behind.
+    """
+    check_model_name(model_name)
+    check_version(version)
+    _check_choice("--runtime", runtime, RUNTIMES)
+    _check_choice("--archive-format", archive_format, ARCHIVE_FORMATS)
+    final = Path(export_path) / f"{model_name}{ARCHIVE_FORMATS[archive_format]}"
+    sources = Sources(final)
+    _add_handler(sources, handler, runtime)
+    for flag, path in (
+        ("--model-file", model_file),
+        ("--serialized-file", serialized_file),
+        ("--requirements-file", requirements_file),
+        ("--config-file", config_file),
+    ):
+        if path is not None:
+            sources.add_file(flag, path)
+    sources.add_extra(extra_files or ())
+    _add_bytes(sources, add_files or {})
+    sources.check_collisions()
+    manifest = build_manifest(
+        model_name=model_name,
+        version=version,
+        handler=handler,
+        runtime=runtime,
+        model_file=_text(model_file),
+        serialized_file=_text(serialized_file),
+        requirements_file=_text(requirements_file),
+        config_file=_text(config_file),
+    )
+    found = check_contents(manifest, sources.entries, packing=True)
+    warnings = (*sources.warnings, *found.warnings)
+    entries = list(sources.entries.values())
+    return _place(final, archive_format, manifest, entries, warnings, force=force, progress=progress)
+
+
+def place_archive(
+    final: Path,
+    manifest: Manifest,
+    entries: Iterable[Entry],
+    warnings: tuple[str, ...],
+    *,
+    force: bool,
+    progress: Progress | None,
+) -> PackedArchive:
+    """Write a canonical `.mar` of checked ``entries`` (without the manifest) to ``final``."""
+    return _place(final, "default", manifest, list(entries), warnings, force=force, progress=progress)
+
+
+def _place(
+    final: Path,
+    archive_format: str,
+    manifest: Manifest,
+    entries: list[Entry],
+    warnings: tuple[str, ...],
+    *,
+    force: bool,
+    progress: Progress | None,
+) -> PackedArchive:
+    entries = [from_bytes(MANIFEST_NAME, encode_manifest(manifest)), *entries]
+    total = sum(entry.size for entry in entries)
+    if archive_format == "no-archive":
+        meter = _Meter(total, 1, progress)
+        with stage_directory(final, force=force) as directory:
+            sha256, size = write_directory(directory, entries, meter.tick)
+    else:
+        meter = _Meter(total, 2, progress)
+        with stage_file(final, force=force) as file:
+            if archive_format == "tgz":
+                write_tgz(file, entries, manifest.model.model_name, meter.tick)
+            else:
+                write_archive(file, entries, meter.tick)
+            sha256, size = file_digest(file, meter.tick)
+    meter.end()
+    return PackedArchive(final, sha256, size, manifest, warnings)
+
+
+def _check_choice(flag: str, given: str, choices: Iterable[str]) -> None:
+    if given not in choices:
+        raise InvalidArchive(f"{flag} {shown(given)}: it must be one of {', '.join(choices)}")
+
+
+def _add_handler(sources: Sources, handler: str, runtime: str) -> None:
+    files = parse_handler(handler, runtime).files
+    if not files:
+        return
+    there = [file for file in files if os.path.lexists(file)]
+    if not there and runtime != "LSP":
+        known = ", ".join(sorted(BUILTIN_HANDLERS))
+        raise InvalidArchive(f"--handler: {files[0]} does not exist, and is none of TorchServe's own ({known})")
+    sources.add_file("--handler", (there or files)[0])
+
+
+def _add_bytes(sources: Sources, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        if check_name(name).casefold() == MANIFEST_NAME.casefold():
+            raise InvalidArchive(f"{shown(name)} is the manifest's place")
+        sources.add(from_bytes(name, data), reserved=True)
+
+
+def _text(path: StrPath | None) -> str | None:
+    return None if path is None else Path(path).name

@@ -1,0 +1,155 @@
+"""Collects the files to pack, each under the name it has in the archive, as torch-model-archiver does.
+
+Single files go to the archive's root under their basename. `--extra-files` takes files, wildcards and
+directories; a directory's contents go to the root and its subdirectories stay below it, without
+`__pycache__`, `__MACOSX` and hidden directories. Unlike there, nothing overwrites anything in silence.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+from marway.errors import InvalidArchive
+from marway_archiver.entries import Entry, from_file, reason
+from marway_archiver.names import MAX_ENTRIES, MAX_NAME_BYTES, check_name, check_no_collisions, shown
+from marway_archiver.staging import is_temporary
+
+__all__ = ["Sources"]
+
+_SKIPPED = frozenset({"__MACOSX", "__pycache__"})
+_WILDCARDS = frozenset("*?[")
+
+
+class Sources:
+    """The files of one archive, as they are collected.
+
+    Args:
+        output: Where the archive will be; a source that is this file is refused.
+
+    Attributes:
+        entries: By name in the archive.
+        warnings: What was skipped.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.warnings: list[str] = []
+        self._output = output
+
+    def add(self, entry: Entry, *, reserved: bool = False) -> None:
+        """Add one file.
+
+        Args:
+            entry: The file.
+            reserved: Whether it may lie in MAR-INF, which is kept for the archive itself.
+
+        Raises:
+            InvalidArchive: Its name is not portable, or taken by a file with other content.
+        """
+        check_name(entry.name)
+        if not reserved and entry.name.partition("/")[0].casefold() == "mar-inf":
+            raise InvalidArchive(f"{entry.origin} would lie in MAR-INF, which is kept for the manifest")
+        if entry.path is not None and entry.path.resolve() == self._output.resolve():
+            raise InvalidArchive(f"{entry.path} is the archive to be written: it cannot hold itself")
+        other = self.entries.setdefault(entry.name, entry)
+        if other is not entry and not _equal(other, entry):
+            raise InvalidArchive(
+                f"{other.origin} and {entry.origin} would both be {shown(entry.name)} in the archive, and "
+                "their contents differ: rename one"
+            )
+        if len(self.entries) > MAX_ENTRIES:
+            raise InvalidArchive(f"more than {MAX_ENTRIES} files: an archive holds no more")
+
+    def add_file(self, what: str, path: str | os.PathLike[str]) -> str:
+        """Add a file at the root and return its name there.
+
+        Args:
+            what: The flag it was given with, for messages.
+            path: The file.
+        """
+        found = Path(path)
+        try:
+            self.add(from_file(found.name, found))
+        except InvalidArchive as exc:
+            raise InvalidArchive(f"{what}: {exc.message}") from exc
+        return found.name
+
+    def add_extra(self, extra: str | Sequence[str | os.PathLike[str]]) -> None:
+        """Add what `--extra-files` names: a comma-separated list, or one path or wildcard an item."""
+        if isinstance(extra, str):
+            items = [item.strip() for item in extra.split(",")]
+        else:
+            items = [os.fspath(item) for item in extra]
+        for item in items:
+            if not item:
+                continue
+            try:
+                self._add_pattern(item)
+            except InvalidArchive as exc:
+                raise InvalidArchive(f"--extra-files: {exc.message}") from exc
+
+    def check_collisions(self) -> None:
+        """Refuse names that are one on a file system that ignores case."""
+        check_no_collisions(self.entries)
+
+    def _add_pattern(self, item: str) -> None:
+        if Path(item).exists():
+            found = [item]
+        elif _WILDCARDS.isdisjoint(item):
+            raise InvalidArchive(f"{item} does not exist")
+        else:
+            found = sorted(glob.glob(item))  # noqa: PTH207 - it takes what torch-model-archiver takes
+            if not found:
+                self.warnings.append(f"--extra-files: {item} matches no file")
+        for each in map(Path, found):
+            if each.is_dir():
+                root = each.resolve()
+                self._add_directory(each, "", root, (root,))
+            elif not is_temporary(each.name):
+                self.add(from_file(each.name, each))
+
+    def _add_directory(self, directory: Path, prefix: str, root: Path, above: tuple[Path, ...]) -> None:
+        """Add what ``directory`` holds; ``above`` are the real directories that lead to it."""
+        if len(os.fsencode(prefix)) > MAX_NAME_BYTES:
+            raise InvalidArchive(f"{directory}: its path is longer than {MAX_NAME_BYTES} bytes")
+        try:
+            with os.scandir(directory) as found:
+                items = sorted(found, key=lambda item: os.fsencode(item.name))
+        except OSError as exc:
+            raise InvalidArchive(f"{directory} cannot be read: {reason(exc)}") from exc
+        for item in items:
+            path = directory / item.name
+            if item.is_symlink():
+                _check_link(path, root)
+            if item.is_dir():
+                if item.name in _SKIPPED or item.name.startswith("."):
+                    continue
+                real = path.resolve()
+                if real in above:
+                    raise InvalidArchive(f"{path} is a link to a directory that holds it")
+                self._add_directory(path, f"{prefix}{item.name}/", root, (*above, real))
+            elif not is_temporary(item.name):
+                self.add(from_file(f"{prefix}{item.name}", path))
+
+
+def _check_link(path: Path, root: Path) -> None:
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as exc:  # RuntimeError: a loop, before Python 3.13
+        raise InvalidArchive(f"{path} is a symbolic link to nothing") from exc
+    if not target.is_relative_to(root):
+        raise InvalidArchive(
+            f"{path} is a symbolic link out of its directory, to {target}: copy the file there (cp -L)"
+        )
+
+
+def _equal(one: Entry, other: Entry) -> bool:
+    if one.size != other.size:
+        return False
+    if one.path is not None and other.path is not None and one.path.samefile(other.path):
+        return True
+    return all(left == right for left, right in zip_longest(one.chunks(), other.chunks()))

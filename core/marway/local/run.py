@@ -1,0 +1,156 @@
+"""`marway up` from its first step to its last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from marway.cli.predict import predict_once
+from marway.errors import MarwayError
+from marway.lifecycle import StopRequest, watch_for_stop
+from marway.local.cluster import Cluster
+from marway.local.examples import EXAMPLE_VERSION, EXAMPLES, is_published, train_and_publish
+from marway.local.home import Home
+from marway.local.view import View
+from marway.objects import open_store
+from marway.refs import DEFAULT_LABEL
+from marway.registry import Registry
+
+__all__ = ["Plan", "run"]
+
+_FIRST_SENTENCE = "wake me up at half past six tomorrow"
+_FIRST_PREDICTION_TIMEOUT_S = 120.0
+
+PublishArchive = Callable[[Path, str], tuple[str, str]]
+"""Publishes and releases an archive into a registry URL; returns the model's name and version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to bring up.
+
+    Attributes:
+        home: Where everything is kept.
+        registry: Registry URL; None takes the home's own.
+        port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
+        pods: How many pods.
+        demo: Train and publish the examples if they are not there, and make a first prediction.
+        archive: Publish and release this one, and serve it.
+    """
+
+    home: Path
+    registry: str | None
+    port: int
+    pods: int
+    demo: bool
+    archive: Path | None
+
+
+async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
+    """Bring everything up, serve until told to stop, stop everything.
+
+    Raises:
+        MarwayError: Something cannot be brought up; whatever was started has been stopped.
+    """
+    stop = watch_for_stop()
+    home = Home(plan.home.absolute())
+    with home.held():
+        view.begin(home.root)
+        registry = plan.registry or home.registry.as_uri()
+        home.store.mkdir(parents=True, exist_ok=True)
+        if plan.archive is not None:
+            with view.step(f"published {plan.archive}"):
+                name, version = await asyncio.to_thread(publish, plan.archive, registry)
+            view.done(f"{name} {DEFAULT_LABEL} → {version}")
+        cluster = Cluster(
+            home,
+            registry=registry,
+            port=plan.port,
+            pods=plan.pods,
+            started=lambda what, seconds: view.done(f"{what} up", seconds),
+        )
+        started: float | None = None
+        try:
+            # TorchServe starts while the examples train: neither waits for the other.
+            work: list[Awaitable[None]] = [cluster.start()]
+            if plan.demo:
+                work.append(_examples(home, registry, view))
+            if await _unless_stopped(stop, *work):
+                document = cluster.ready_line()
+                home.write_ready(document)
+                view.ready(document)
+                if plan.demo:
+                    await _unless_stopped(stop, _first_prediction(cluster.gateway_url, view))
+                await stop.wait()
+            view.stopping()
+            started = time.monotonic()
+        finally:
+            await _close(cluster)
+        view.stopped(time.monotonic() - started)
+
+
+async def _examples(home: Home, url: str, view: View) -> None:
+    registry = Registry(open_store(url))
+    for name in EXAMPLES:
+        if await asyncio.to_thread(is_published, registry, name):
+            view.done(f"example {name} {EXAMPLE_VERSION} is in the registry")
+            continue
+        with view.step(f"example {name} {EXAMPLE_VERSION} trained, published, labelled {DEFAULT_LABEL}"):
+            await train_and_publish(home, url, name, said=view.said)
+
+
+async def _first_prediction(gateway: str, view: View) -> None:
+    reference = f"{EXAMPLES[0]}/{DEFAULT_LABEL}"
+    started = time.monotonic()
+    answer = await asyncio.to_thread(
+        predict_once,
+        gateway,
+        reference,
+        _FIRST_SENTENCE.encode(),
+        # What curl -d says, so that the line shown repeats exactly this.
+        content_type="application/x-www-form-urlencoded",
+        timeout_s=_FIRST_PREDICTION_TIMEOUT_S,
+    )
+    text = " ".join(answer.text.split())
+    view.prediction(f"{gateway}/predict/{reference}", _FIRST_SENTENCE, text, time.monotonic() - started)
+
+
+async def _unless_stopped(stop: StopRequest, *work: Awaitable[None]) -> bool:
+    """Do all of ``work``; return False if told to stop first, with the rest of it cancelled."""
+    tasks = [asyncio.ensure_future(item) for item in work]
+    waiting = asyncio.create_task(stop.wait(), name="wait-for-stop")
+    pending: set[asyncio.Future[None]] = {*tasks}
+    try:
+        while pending and not waiting.done():
+            done, rest = await asyncio.wait({*pending, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            pending = {task for task in rest if task is not waiting}
+            for task in done:
+                if task is not waiting:
+                    task.result()  # an error ends everything
+        return not pending
+    finally:
+        for task in (*tasks, waiting):
+            task.cancel()
+        await asyncio.gather(*tasks, waiting, return_exceptions=True)
+
+
+async def _close(cluster: Cluster) -> None:
+    """Stop the cluster; a second Ctrl-C or SIGTERM ends it at once."""
+    again = StopRequest()
+    loop = asyncio.get_running_loop()
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, again.set)
+    closing = asyncio.create_task(cluster.aclose(), name="stop-everything")
+    impatient = asyncio.create_task(again.wait(), name="wait-for-second-signal")
+    await asyncio.wait({closing, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    impatient.cancel()
+    if not closing.done():
+        cluster.kill()
+    with contextlib.suppress(MarwayError):
+        await closing
