@@ -1,0 +1,217 @@
+"""The public HTTP app: predict routes, models, health, metrics and documentation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import FastAPI, Header, Path, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from marway import __version__, errors
+from marway.errors import InvalidRequest, clip
+from marway.wire.problems import CONTENT_TYPE, Problem
+from marway_gateway.gateway import Gateway, open_gateway
+from marway_gateway.http import RequestLayer, request_info
+from marway_gateway.openapi import describe, problems, served_by
+from marway_gateway.settings import GatewaySettings
+from marway_gateway.surfaces.catalogue import catalogue_router
+from marway_gateway.surfaces.native import NativePredict
+
+__all__ = ["Health", "create_app", "new_app"]
+
+_BINARY: Final = {"type": "string", "format": "binary"}
+_ANY_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "The model's input. Multipart fields reach the handler under their names, anything else under "
+        "`data`; the content type is passed on.",
+        "content": {
+            "application/octet-stream": {"schema": _BINARY},
+            "text/plain": {"schema": {"type": "string"}, "example": "wake me at seven"},
+        },
+    }
+}
+_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The model's own answer: its body, status and content type.",
+        "content": {"application/octet-stream": {"schema": _BINARY}},
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in (
+                ("X-Request-Id", "The caller's, or made here."),
+                ("X-Model-Name", "The model that answered."),
+                ("X-Model-Version", "The version that answered."),
+                ("X-Model-Id", "The same version's id."),
+                ("Server-Timing", "Milliseconds of resolving, of the pod and in all."),
+            )
+        },
+    }
+}
+_PREDICT_PROBLEMS: Final = problems(
+    *(errors.InvalidReference, errors.InvalidRequest, errors.ModelNotFound, errors.VersionNotFound),
+    *(errors.LabelNotFound, errors.BodyTooLarge, errors.Overloaded, errors.ModelError, errors.MarwayError),
+    *(errors.NoPodAvailable, errors.RegistryUnavailable, errors.DeadlineExceeded),
+)
+
+
+class Health(BaseModel):
+    """All is well; anything else is answered with a problem."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok"}]})
+
+    status: Literal["ok"] = "ok"
+
+
+def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> FastAPI:
+    """Return the public app.
+
+    Args:
+        settings: All of them.
+        gateway: Parts that are open already and stay so; without them the app opens its own while it runs.
+    """
+    app, current = new_app(settings, title="Marway gateway", gateway=gateway)
+    app.include_router(catalogue_router(current))
+    _add_predict(app, current)
+
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Can it serve?",
+        responses=problems(errors.NoPodAvailable, errors.RegistryUnavailable),
+    )
+    async def readyz() -> Health:
+        """Ready means that the registry was read and at least one pod is ready."""
+        trouble = await current().readiness.trouble()
+        if trouble is not None:
+            raise trouble
+        return Health()
+
+    return app
+
+
+def new_app(settings: GatewaySettings, *, title: str, gateway: Gateway | None) -> tuple[FastAPI, Callable[[], Gateway]]:
+    """Return an app with what the public and the admin port share, and a function that gives its gateway."""
+    opened: list[Gateway] = [gateway] if gateway is not None else []
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if gateway is not None:
+            yield
+            return
+        async with open_gateway(settings) as own:
+            opened.append(own)
+            try:
+                yield
+            finally:
+                opened.clear()
+
+    def current() -> Gateway:
+        return opened[0]
+
+    app = FastAPI(
+        title=title,
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would lose the body of a predict request
+        generate_unique_id_function=lambda route: route.name,
+        exception_handlers={HTTPException: _http_problem, RequestValidationError: _invalid},
+    )
+    app.openapi = describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    app.add_middleware(RequestLayer, telemetry=lambda: current().telemetry)
+
+    @app.get("/healthz", tags=["health"], summary="Does the process run?")
+    async def healthz() -> Health:
+        return Health()
+
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses={
+            200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        },
+    )
+    async def metrics() -> Response:
+        return Response(generate_latest(current().telemetry.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app, current
+
+
+def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
+    model = Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
+    selector = Path(description="A version, or a label.", examples=["PROD", "1.0"])
+    timeout = Header(description="Deadline of the whole request in milliseconds.", ge=1, examples=[2000])
+    request_id = Header(description="1 to 128 plain characters; made when absent.", max_length=128)
+    group_id = Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
+    route = served_by(NativePredict(current))
+
+    # The functions below are documentation; `NativePredict` serves the routes.
+    async def predict(
+        model: Annotated[str, model],
+        x_request_timeout_ms: Annotated[int | None, timeout] = None,
+        x_request_id: Annotated[str | None, request_id] = None,
+        x_request_group_id: Annotated[str | None, group_id] = None,
+    ) -> None:
+        raise NotImplementedError
+
+    async def predict_version(
+        model: Annotated[str, model],
+        selector: Annotated[str, selector],
+        x_request_timeout_ms: Annotated[int | None, timeout] = None,
+        x_request_id: Annotated[str | None, request_id] = None,
+        x_request_group_id: Annotated[str | None, group_id] = None,
+    ) -> None:
+        raise NotImplementedError
+
+    for path, function, summary in (
+        ("/predict/{model}", predict, "Predict with a model"),
+        ("/predict/{model}/{selector}", predict_version, "Predict with a version or a label"),
+    ):
+        app.router.add_api_route(
+            path,
+            function,
+            methods=["POST"],
+            tags=["predict"],
+            summary=summary,
+            response_class=Response,
+            responses={**_ANSWER, **_PREDICT_PROBLEMS},
+            openapi_extra=_ANY_BODY,
+            route_class_override=route,
+        )
+
+
+async def _http_problem(request: Request, exc: Exception) -> Response:
+    """Answer for the router: no such route, or not with this method."""
+    assert isinstance(exc, HTTPException)
+    info = request_info(request.scope)
+    info.outcome = "client_error"
+    method, path = request.method, clip(request.url.path, 200)
+    if exc.status_code == 405:
+        allowed = (exc.headers or {}).get("Allow", "")
+        code, title, detail = "method_not_allowed", "Method not allowed", f"{path} takes {allowed}, not {method}"
+    elif exc.status_code == 404:
+        code, title, detail = (
+            "not_found",
+            "Not found",
+            f"there is nothing at {method} {path}; /docs shows what there is",
+        )
+    else:
+        code, title, detail = "invalid_request", "Invalid request", str(exc.detail)
+    info.error = code
+    problem = Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=info.request_id)
+    return Response(problem.body(), exc.status_code, headers=exc.headers, media_type=CONTENT_TYPE)
+
+
+async def _invalid(_: Request, exc: Exception) -> Response:
+    """Turn a parameter that FastAPI refused into our own error, which `RequestLayer` answers."""
+    assert isinstance(exc, RequestValidationError)
+    first = exc.errors()[0]
+    where = " ".join(str(part) for part in first["loc"])
+    raise InvalidRequest(f"{clip(where, 80)}: {clip(first['msg'], 200)}") from exc

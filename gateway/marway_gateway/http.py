@@ -1,0 +1,208 @@
+"""What all HTTP requests to the gateway have in common: ids in and out, errors as problem documents, one report each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from marway.errors import BodyTooLarge, Draining, InvalidRequest, MarwayError, clip
+from marway.wire import headers as wire
+from marway.wire.problems import CONTENT_TYPE, Problem, problem_of
+from marway_gateway.body import ClientGone
+from marway_gateway.telemetry import RequestInfo, Telemetry
+
+__all__ = [
+    "RequestLayer",
+    "correlation_id",
+    "model_headers",
+    "new_request_id",
+    "request_info",
+    "send_problem",
+    "timeout_of",
+    "trace_context",
+]
+
+Headers = list[tuple[bytes, bytes]]
+
+_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,200})?")
+_KEY: Final = "marway.request"
+_LINGER_S: Final = 2.0
+_log = logging.getLogger(__name__)
+
+
+def correlation_id(text: str | None) -> str | None:
+    """Return a caller's id if it is safe to log and to pass on (1 to 128 plain characters), else None."""
+    return text if text is not None and _ID.fullmatch(text) else None
+
+
+def new_request_id() -> str:
+    """Return a new request id, 32 hex digits like a W3C trace id."""
+    return secrets.token_hex(16)
+
+
+def trace_context(text: str | None) -> str | None:
+    """Return a `traceparent` if it is one (W3C Trace Context), else None."""
+    return text if text is not None and _TRACEPARENT.fullmatch(text) else None
+
+
+def timeout_of(text: str | None, *, default_s: float, max_s: float) -> float:
+    """Return the deadline in seconds that `X-Request-Timeout-Ms` asks for, at most ``max_s``.
+
+    Raises:
+        InvalidRequest: It is no positive number of milliseconds.
+    """
+    if text is None:
+        return min(default_s, max_s)
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) > 0):
+        raise InvalidRequest(
+            f"X-Request-Timeout-Ms is {clip(text, 40)!r}: give a whole number of milliseconds, 1 or more"
+        )
+    return min(int(text) / 1000, max_s)
+
+
+def request_info(scope: Scope) -> RequestInfo:
+    """Return what is known of the request that ``scope`` belongs to."""
+    info = scope[_KEY]
+    assert isinstance(info, RequestInfo)
+    return info
+
+
+async def send_problem(send: Send, problem: Problem, headers: Iterable[tuple[str, str]] = ()) -> None:
+    """Answer with a problem document."""
+    body = problem.body()
+    raw: Headers = [
+        (b"content-type", CONTENT_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        *((name.encode(), value.encode("latin-1", "replace")) for name, value in headers),
+    ]
+    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class RequestLayer:
+    """The outermost ASGI layer of an app.
+
+    Makes the request's `RequestInfo`, adds the ids to the answer, turns errors into problem documents and reports the
+    request at its end. An exception that nobody expected becomes a 500 that names the request id; its traceback
+    goes to the log.
+
+    Args:
+        app: What answers.
+        telemetry: Gives where to report; asked at each request, because it exists only while the app runs.
+    """
+
+    def __init__(self, app: ASGIApp, *, telemetry: Callable[[], Telemetry]) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        group_id = correlation_id(headers.get(b"x-request-group-id", b"").decode("latin-1"))
+        info = RequestInfo(
+            method=scope["method"],
+            path=scope["path"],
+            request_id=correlation_id(given) or new_request_id(),
+            group_id=group_id,
+        )
+        scope[_KEY] = info
+        ids: Headers = [(wire.REQUEST_ID.encode(), info.request_id.encode())]
+        if group_id is not None:
+            ids.append((wire.REQUEST_GROUP_ID.encode(), group_id.encode()))
+
+        async def send_with_ids(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                info.status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), *ids]}
+            else:
+                info.response_bytes += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_ids)
+        except ClientGone:
+            info.outcome = "cancelled"
+        except MarwayError as exc:
+            info.failed(exc)
+            await self._refuse(exc, info, receive, send_with_ids)
+        except asyncio.CancelledError:
+            # Only the server cancels requests, when its time to drain is over.
+            info.outcome = "cancelled"
+            if info.status is not None:
+                raise
+            _uncancel()
+            await self._refuse(
+                Draining("this gateway is stopping: send the request again"), info, receive, send_with_ids
+            )
+        except Exception:
+            _log.exception("request %s failed unexpectedly: %s %s", info.request_id, info.method, clip(info.path, 300))
+            error = MarwayError(f"something went wrong in the gateway; its log has it under request {info.request_id}")
+            info.failed(error)
+            if info.status is not None:
+                raise  # the server cuts the connection, so that the client sees an incomplete answer
+            await self._refuse(error, info, receive, send_with_ids)
+        finally:
+            self._telemetry().finish(info)
+
+    async def _refuse(self, error: MarwayError, info: RequestInfo, receive: Receive, send: Send) -> None:
+        if info.status is not None:
+            return  # the answer has begun: returning without its end makes the server cut the connection
+        problem, extra = problem_of(error, request_id=info.request_id)
+        headers = [*extra.items(), *model_headers(info)]
+        if isinstance(error, BodyTooLarge):
+            headers.append(("connection", "close"))
+            send = _lingering(receive, send)
+        await send_problem(send, problem, headers)
+
+
+def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
+    """Return the headers that say what a predict request resolved to and where its time went."""
+    if info.surface is None:
+        return []
+    headers = [(wire.SERVER_TIMING, info.server_timing())]
+    if info.model is not None and info.version is not None and info.model_id is not None:
+        headers += [
+            (wire.MODEL_NAME, info.model),
+            (wire.MODEL_VERSION, info.version),
+            (wire.MODEL_ID, info.model_id),
+        ]
+    return headers
+
+
+def _lingering(receive: Receive, send: Send) -> Send:
+    """Wrap ``send`` so that the connection closes only after the client had time to read the answer.
+
+    Closing while the client still sends makes its kernel throw our answer away (RFC 9112 §9.6), so what it sends is
+    read for a short while and dropped.
+    """
+
+    async def linger(message: Message) -> None:
+        if message["type"] != "http.response.body":
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while (await receive()).get("more_body", False):
+                    pass
+        except TimeoutError:
+            pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return linger
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

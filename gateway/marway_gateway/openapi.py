@@ -1,0 +1,106 @@
+"""What the OpenAPI document says beside what FastAPI finds out itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp
+
+from marway import errors
+from marway.errors import MarwayError
+from marway.wire.problems import CONTENT_TYPE, STATUS, Problem, problem_of
+
+__all__ = ["describe", "problems", "served_by"]
+
+Json = dict[str, Any]
+
+_EXAMPLES: Final[tuple[MarwayError, ...]] = (
+    errors.BodyTooLarge("the body has 104857600 bytes; this gateway accepts at most 67108864 bytes"),
+    errors.DeadlineExceeded("the request's deadline of 0.5 s passed: pod a had not answered", model="intent"),
+    errors.InvalidReference("'in tent' cannot be a model id: use 1 to 63 letters, digits, '.', '_' or '-'"),
+    errors.InvalidRequest("X-Request-Timeout-Ms is 'soon': give a whole number of milliseconds, 1 or more"),
+    errors.LabelNotFound("model 'intent' has no label STG: its labels are PROD → 1.0", model="intent"),
+    errors.MarwayError("something went wrong in the gateway; its log has it under request 4bf92f35"),
+    errors.ModelError("KeyError: 'text'", model="intent", version="1.0"),
+    errors.ModelNotFound("there is no model 'itent': the registry has digits, intent", model="itent"),
+    errors.NoPodAvailable("no pod can take intent 1.0 now: pod a refused the connection", model="intent"),
+    errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
+    errors.RegistryUnavailable("the registry file:///registry does not answer"),
+    errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),
+)
+_TITLES: Final = {
+    400: "The request is wrong; `detail` says how.",
+    404: "There is no such model, version or label; `detail` names those that there are.",
+    413: "The body is larger than the gateway accepts.",
+    429: "Too many requests wait already; `Retry-After` says when to try again.",
+    500: "The model's code failed on this request, or something went wrong in the gateway.",
+    503: "Nothing is wrong with the request; `Retry-After` says when to try again.",
+    504: "The request's deadline passed first.",
+}
+
+
+def problems(*kinds: type[MarwayError]) -> dict[int | str, Json]:
+    """Return `responses` for the errors that a route can answer with, each with an example."""
+    responses: dict[int | str, Json] = {}
+    for example in _EXAMPLES:
+        if type(example) not in kinds:
+            continue
+        status = STATUS[type(example)]
+        document, headers = problem_of(example, request_id="4bf92f3577b34da6a3ce929d0e0e4736")
+        response = responses.setdefault(
+            status,
+            {
+                "description": _TITLES[status],
+                "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+            },
+        )
+        response["content"][CONTENT_TYPE]["examples"][example.code] = {
+            "summary": example.title,
+            "value": document.model_dump(exclude_none=True),
+        }
+        if headers:
+            response["headers"] = {
+                "Retry-After": {
+                    "description": "Seconds until another attempt makes sense.",
+                    "schema": {"type": "integer", "minimum": 1},
+                }
+            }
+    return responses
+
+
+def served_by(handler: ASGIApp) -> type[APIRoute]:
+    """Return a kind of route that FastAPI documents by its function and that ``handler`` serves."""
+
+    class AsgiRoute(APIRoute):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.app = handler
+
+    return AsgiRoute
+
+
+def describe(app: FastAPI) -> Callable[[], Json]:
+    """Return the app's `openapi` function: FastAPI's document, with problems for the 422 answers it never gives."""
+    made = app.openapi
+
+    def openapi() -> Json:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        document = made()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = Problem.model_json_schema()
+        for operation in _operations(document):
+            operation.get("responses", {}).pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        return document
+
+    return openapi
+
+
+def _operations(document: Json) -> Iterable[Json]:
+    for path in document.get("paths", {}).values():
+        yield from (operation for operation in path.values() if isinstance(operation, dict))

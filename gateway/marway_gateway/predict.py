@@ -1,0 +1,235 @@
+"""The one predict call that every surface shares: resolve, place, forward, and place again when a pod did not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from marway.errors import DeadlineExceeded, MarwayError, Unavailable
+from marway.wire.headers import Outcome
+from marway.wire.problems import parse_problem
+from marway_gateway.body import RequestBody
+from marway_gateway.placement import Pod, PodSet
+from marway_gateway.resolve import Resolved, Resolver
+from marway_gateway.retry import Attempts, FailedAttempt
+from marway_gateway.telemetry import RequestInfo, Telemetry
+from marway_gateway.upstream import AttemptFailed, Headers, PodUnreachable, Reply, Upstream
+
+__all__ = ["Answer", "PredictCall", "Predictor"]
+
+_FINAL = frozenset({Outcome.MODEL_ERROR, Outcome.REFUSED, Outcome.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class PredictCall:
+    """One prediction that a caller asked for.
+
+    Attributes:
+        name: Model name or id.
+        selector: Version or label, or None.
+        body: What the model is given.
+        headers: What goes to the pod beside the deadline.
+        deadline: When the caller gives up, by `time.monotonic`.
+        timeout_s: How long that was when the request came, for messages.
+        info: Filled in on the way.
+    """
+
+    name: str
+    selector: str | None
+    body: RequestBody
+    headers: Mapping[str, str]
+    deadline: float
+    timeout_s: float
+    info: RequestInfo
+
+
+class Answer:
+    """A model's own answer, passed on as it is.
+
+    Attributes:
+        status: HTTP status that the model chose.
+        headers: Headers to pass on, lower case.
+        data: The body, or None when it streams: then `chunks` gives it.
+        content_length: Size of a streaming body in bytes, where it is known.
+    """
+
+    def __init__(self, reply: Reply, call: PredictCall) -> None:
+        self.status = reply.status
+        self.headers: Headers = reply.headers
+        self.data = reply.data
+        self.content_length = reply.content_length
+        self._reply = reply
+        self._call = call
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield a streaming body.
+
+        Raises:
+            DeadlineExceeded: The deadline passed before its end.
+            Unavailable: The pod was lost before its end.
+        """
+        pieces = self._reply.chunks()
+        while True:
+            try:
+                async with asyncio.timeout(self._call.deadline - time.monotonic()):
+                    piece = await anext(pieces, b"")
+            except TimeoutError as exc:
+                raise _too_late(self._call) from exc
+            except AttemptFailed as exc:
+                raise Unavailable(f"pod {self._call.info.pod} {exc.why}") from exc
+            if not piece:
+                return
+            yield piece
+
+    def close(self) -> None:
+        """Let go of the pod; what was not read is thrown away."""
+        self._reply.close()
+
+
+class Predictor:
+    """Makes predict calls.
+
+    Args:
+        resolver: From reference to version.
+        pods: From version to pods.
+        upstream: From pod to answer.
+        telemetry: Told about attempts.
+        max_retries: Attempts after one that a pod had accepted.
+    """
+
+    def __init__(
+        self, *, resolver: Resolver, pods: PodSet, upstream: Upstream, telemetry: Telemetry, max_retries: int
+    ) -> None:
+        self._resolver = resolver
+        self._pods = pods
+        self._upstream = upstream
+        self._metrics = telemetry.metrics
+        self._max_retries = max_retries
+
+    async def predict(self, call: PredictCall) -> Answer:
+        """Return the model's answer, whatever its status; the caller closes it.
+
+        Raises:
+            InvalidReference, NotFound: There is no such version.
+            InvalidRequest, BodyTooLarge: The body cannot be used.
+            ModelError: The model's code failed.
+            DeadlineExceeded: The call's deadline passed.
+            Unavailable: No pod could answer; trying again later may help.
+            ClientGone: The caller went away while sending the body.
+        """
+        timeout_s = call.deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(timeout_s):
+                resolved = await self._resolve(call)
+                await call.body.open()
+                reply = await self._forward(call, resolved)
+        except TimeoutError as exc:
+            raise _too_late(call) from exc
+        finally:
+            call.info.request_bytes = call.body.size
+        if reply.status >= 400:
+            call.info.outcome = "model_error"
+        return Answer(reply, call)
+
+    async def _resolve(self, call: PredictCall) -> Resolved:
+        info = call.info
+        began = time.perf_counter()
+        try:
+            resolved = self._resolver.lookup(call.name, call.selector)
+            if resolved is None:
+                resolved = await self._resolver.resolve(call.name, call.selector)
+        finally:
+            info.resolve_s = time.perf_counter() - began
+        record = resolved.record
+        info.model, info.version, info.model_id = record.name, record.version, record.id
+        info.label = resolved.label
+        return resolved
+
+    async def _forward(self, call: PredictCall, resolved: Resolved) -> Reply:
+        name, version = resolved.record.name, resolved.record.version
+        attempts = Attempts(max_retries=self._max_retries)
+        while True:
+            pod = self._pods.choose(name, version, tried=attempts.tried)
+            if pod is None:
+                raise attempts.exhausted(model=name, version=version, troubles=self._pods.troubles())
+            if attempts.last is not None:
+                self._metrics.retries.labels(attempts.last.reason).inc()
+            attempts.tried.add(pod)
+            call.info.pod = pod.name
+            call.info.attempts += 1
+            result = await self._attempt(pod, call, name, version)
+            if isinstance(result, Reply):
+                return result
+            attempts.add(result, repeatable=call.body.repeatable)
+
+    async def _attempt(self, pod: Pod, call: PredictCall, name: str, version: str) -> Reply | FailedAttempt:
+        """Ask one pod, tell the pods what that says of it, and return the model's answer or a failure.
+
+        Raises:
+            MarwayError: What the pod said of the request is final.
+        """
+        began = time.perf_counter()
+        try:
+            reply = await self._upstream.predict(
+                pod,
+                name,
+                version,
+                headers=call.headers,
+                body=call.body,
+                timeout_s=call.deadline - time.monotonic(),
+            )
+        except AttemptFailed as exc:
+            return self._failed(pod, exc, name, version)
+        finally:
+            call.info.pod_s = time.perf_counter() - began
+        if reply.outcome == Outcome.ANSWERED:
+            self._pods.succeeded(pod)
+            return reply
+        error = parse_problem(reply.data or b"", status=reply.status, retry_after_s=reply.retry_after_s)
+        if reply.outcome in _FINAL:
+            self._pods.succeeded(pod)
+            raise error
+        if reply.outcome == Outcome.NOT_ACCEPTED:
+            self._pods.succeeded(pod)
+            return FailedAttempt(pod, "not_accepted", _said(pod, error, reply), accepted=False)
+        if reply.outcome == Outcome.RUNTIME_DOWN:
+            self._pods.eject(pod, "its model server is down")
+            return FailedAttempt(pod, "runtime_down", _said(pod, error, reply), accepted=True)
+        # Something between us and the sidecar answered, or what listens there is none.
+        return self._failed(
+            pod,
+            AttemptFailed(f"answered with status {reply.status}, but not as a sidecar does", reason="bad_answer"),
+            name,
+            version,
+        )
+
+    def _failed(self, pod: Pod, failure: AttemptFailed, name: str, version: str) -> FailedAttempt:
+        accepted = not isinstance(failure, PodUnreachable)
+        if accepted:
+            self._pods.lost(pod, failure.why)
+        else:
+            self._pods.unreachable(pod, failure.why)
+        error = Unavailable(f"pod {pod.name} {failure.why}", model=name, version=version)
+        return FailedAttempt(pod, failure.reason, error, accepted)
+
+
+def _said(pod: Pod, error: MarwayError, reply: Reply) -> Unavailable:
+    """Return what a pod said as an error of the same kind that names the pod."""
+    kind = type(error) if isinstance(error, Unavailable) else Unavailable
+    return kind(
+        f"pod {pod.name}: {error.message}",
+        model=error.model,
+        version=error.version,
+        retry_after_s=reply.retry_after_s,
+    )
+
+
+def _too_late(call: PredictCall) -> DeadlineExceeded:
+    where = f"pod {call.info.pod} had not answered" if call.info.pod is not None else "it had not reached a pod"
+    return DeadlineExceeded(
+        f"the request's deadline of {call.timeout_s:g} s passed: {where}",
+        model=call.info.model,
+        version=call.info.version,
+    )

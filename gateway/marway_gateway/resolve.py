@@ -1,0 +1,289 @@
+"""From a reference to the version it stands for now, with no look-up in nearly all cases.
+
+What never changes (records, and what a name or an id stands for) is cached for as long as it fits. A model's state is
+cached for at most `state_ttl_s`, counted from before it was read, and is read again in the background from half that
+time on, so that requests for a model in use never wait for it. While the registry does not answer, the last known
+state serves. Equal look-ups in flight are one look-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from marway.errors import InvalidRecord, MarwayError, NotFound, RegistryUnavailable
+from marway.records import ModelState, Pointer, ServingSettings, VersionRecord
+from marway.refs import DEFAULT_LABEL, Reference, is_label, parse_reference
+from marway_gateway.caches import LruCache
+from marway_gateway.reader import RegistryReader
+
+__all__ = ["Resolved", "Resolver"]
+
+_ENTRIES_MAX = 20_000
+"""Models, versions and names held: twice what a large registry has, some 2 KiB each."""
+
+T = TypeVar("T")
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a reference stands for now.
+
+    Attributes:
+        record: The version.
+        serving: How it is served now: the record's settings under the state's overrides.
+        label: The label that led to it, or None when a version or an id did.
+    """
+
+    record: VersionRecord
+    serving: ServingSettings
+    label: str | None
+
+
+@dataclass(slots=True)
+class _State:
+    """A model's state as it was read, and the references that it has resolved so far."""
+
+    state: ModelState
+    read_at: float
+    refresh_at: float
+    serve_until: float
+    resolved: dict[tuple[str | None, str | None], Resolved] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Absent:
+    """A remembered "there is no such thing"."""
+
+    error: NotFound
+    until: float
+
+
+class Resolver:
+    """Resolves references for one gateway. Not for use from several event loops.
+
+    Args:
+        reader: The registry.
+        state_ttl_s: How old a state may be while the registry answers.
+        state_max_stale_s: How old while it does not; None means no bound.
+        negative_ttl_s: How long a "not found" is remembered.
+        wait_s: How long one request waits for one look-up.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        reader: RegistryReader,
+        *,
+        state_ttl_s: float,
+        state_max_stale_s: float | None,
+        negative_ttl_s: float,
+        wait_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reader = reader
+        self._ttl_s = state_ttl_s
+        self._max_stale_s = state_max_stale_s
+        self._negative_ttl_s = negative_ttl_s
+        self._wait_s = wait_s
+        self._clock = clock
+        self._pointers: LruCache[str, Pointer] = LruCache(_ENTRIES_MAX)
+        self._records: LruCache[tuple[str, str], VersionRecord] = LruCache(_ENTRIES_MAX)
+        self._states: LruCache[str, _State] = LruCache(_ENTRIES_MAX)
+        self._absent: LruCache[Key, _Absent] = LruCache(_ENTRIES_MAX)
+        self._flights: dict[Key, asyncio.Task[Any]] = {}
+
+    def lookup(self, name: str, selector: str | None) -> Resolved | None:
+        """Return what the caches know, or None; neither waits nor raises."""
+        pointer = self._pointers.get(name)
+        entry = self._states.get(pointer.model) if pointer is not None else None
+        if pointer is None or entry is None:
+            return None
+        now = self._clock()
+        if now >= entry.refresh_at:
+            if now >= entry.serve_until:
+                return None
+            self._refresh(pointer.model)
+        return entry.resolved.get((pointer.version, selector))
+
+    async def resolve(self, name: str, selector: str | None = None) -> Resolved:
+        """Return what a model name or id, with a version, a label or neither, stands for.
+
+        Raises:
+            InvalidReference: It cannot be a reference.
+            ModelNotFound, VersionNotFound, LabelNotFound: With a message that names what exists.
+            RegistryUnavailable: The registry does not answer and nothing usable is known.
+        """
+        known = self.lookup(name, selector)
+        if known is not None:
+            return known
+        reference = parse_reference(name if selector is None else f"{name}/{selector}")
+        self._raise_if_absent(("model", name))
+        self._raise_if_absent(("reference", name, selector or ""))
+        pointer = await self._pointer(name)
+        for _ in range(2):
+            entry = await self._state(pointer.model)
+            version, label = _choose(pointer, reference, entry.state)
+            if version is not None:
+                record = await self._record(pointer.model, version)
+                resolved = Resolved(record, entry.state.serving_for(record), label)
+                entry.resolved[pointer.version, selector] = resolved
+                return resolved
+            # Either it does not exist, and the registry words that best, or it came after our state was read.
+            await self._find(reference)
+            self._states.remove(pointer.model)
+        raise RegistryUnavailable(f"the state of model {pointer.model!r} changes while it is read: try again")
+
+    async def aclose(self) -> None:
+        """Cancel look-ups in flight."""
+        flights = list(self._flights.values())
+        for task in flights:
+            task.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    # -- what never changes --------------------------------------------------------------------------------
+
+    async def _pointer(self, name: str) -> Pointer:
+        pointer = self._pointers.get(name)
+        if pointer is not None:
+            return pointer
+
+        def find() -> Pointer:
+            registry = self._reader.registry
+            found = registry.pointer(name)
+            if found is None:
+                registry.resolve(Reference(name))  # raises, naming what exists, unless it was published just now
+                found = registry.pointer(name)
+            if found is None:
+                raise RegistryUnavailable(f"the registry changes while {name!r} is looked up: try again")
+            return found
+
+        pointer = await self._once(("model", name), lambda: self._reader.call(find))
+        self._pointers.put(name, pointer)
+        return pointer
+
+    async def _record(self, model: str, version: str) -> VersionRecord:
+        record = self._records.get((model, version))
+        if record is None:
+            self._raise_if_absent(("record", model, version))
+            read = self._reader.registry.record
+            record = await self._once(("record", model, version), lambda: self._reader.call(read, model, version))
+            self._records.put((model, version), record)
+        return record
+
+    # -- state ---------------------------------------------------------------------------------------------
+
+    async def _state(self, model: str) -> _State:
+        entry = self._states.get(model)
+        if entry is not None and self._clock() < entry.serve_until:
+            return entry
+        try:
+            return await self._once(("state", model), lambda: self._read_state(model))
+        except (RegistryUnavailable, InvalidRecord):
+            if entry is None or not self._serve_stale(entry):
+                raise
+            return entry
+
+    def _refresh(self, model: str) -> None:
+        """Read a state again in the background, if that is not happening already."""
+        if ("state", model) not in self._flights:
+            self._fly(("state", model), lambda: self._read_state(model))
+
+    async def _read_state(self, model: str) -> _State:
+        # The age counts from before the read: a label moved while it ran is honoured in time as well.
+        read_at = self._clock()
+        known = self._states.get(model)
+        try:
+            state = await self._reader.call(self._reader.registry.state, model)
+            if known is not None and state.generation == 0 < known.state.generation:
+                # A state never goes away again: the directory is not mounted, or was emptied under us.
+                raise RegistryUnavailable(f"the state of model {model!r} vanished from the registry", model=model)
+        except (RegistryUnavailable, InvalidRecord):
+            if known is not None:
+                self._serve_stale(known)
+            raise
+        entry = _State(
+            state.model_copy(update={"history": ()}),  # large, and of no use here
+            read_at,
+            refresh_at=read_at + self._ttl_s / 2,
+            serve_until=read_at + self._ttl_s,
+        )
+        if known is not None and known.state.generation == state.generation:
+            entry.resolved = known.resolved
+        self._states.put(model, entry)
+        return entry
+
+    def _serve_stale(self, entry: _State) -> bool:
+        """Let an old state serve a while longer, and return whether its bound allows that."""
+        now = self._clock()
+        last = None if self._max_stale_s is None else entry.read_at + self._max_stale_s
+        if last is not None and now >= last:
+            return False
+        entry.refresh_at = now + self._ttl_s / 2
+        entry.serve_until = now + self._ttl_s if last is None else min(now + self._ttl_s, last)
+        return True
+
+    # -- look-ups ------------------------------------------------------------------------------------------
+
+    async def _find(self, reference: Reference) -> None:
+        """Raise the registry's own "not found" for a reference, unless it exists by now."""
+        resolve = self._reader.registry.resolve
+        key = ("reference", reference.name, reference.selector or "")
+        await self._once(key, lambda: self._reader.call(resolve, reference))
+
+    def _raise_if_absent(self, key: Key) -> None:
+        absent = self._absent.get(key)
+        if absent is not None:
+            if self._clock() < absent.until:
+                raise _anew(absent.error)
+            self._absent.remove(key)
+
+    async def _once(self, key: Key, look_up: Callable[[], Awaitable[T]]) -> T:
+        """Run a look-up, or wait for the equal one that runs already, at most `wait_s`."""
+        task = self._flights.get(key) or self._fly(key, look_up)
+        done, _ = await asyncio.wait({task}, timeout=self._wait_s)
+        if not done:
+            raise RegistryUnavailable(f"the registry has not answered within {self._wait_s:g} s")
+        try:
+            return cast("T", task.result())
+        except NotFound as exc:
+            raise _anew(exc) from None
+
+    def _fly(self, key: Key, look_up: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
+        async def run() -> T:
+            return await look_up()
+
+        task = asyncio.create_task(run(), name=f"registry:{'/'.join(key)}")
+        self._flights[key] = task
+
+        def landed(_: asyncio.Task[T]) -> None:
+            self._flights.pop(key, None)
+            error = None if task.cancelled() else task.exception()  # asked for, so that asyncio does not complain
+            if isinstance(error, NotFound):
+                self._absent.put(key, _Absent(error, self._clock() + self._negative_ttl_s))
+            elif error is not None and not isinstance(error, MarwayError):
+                task.get_loop().call_exception_handler({"message": f"{task.get_name()} failed", "exception": error})
+
+        task.add_done_callback(landed)
+        return task
+
+
+def _anew(error: NotFound) -> NotFound:
+    """Return an equal error: one instance raised by many requests would collect all their tracebacks."""
+    return type(error)(error.message, model=error.model, version=error.version)
+
+
+def _choose(pointer: Pointer, reference: Reference, state: ModelState) -> tuple[str | None, str | None]:
+    """Return the version that a state gives a reference, and the label that led to it; None for no version."""
+    if pointer.kind == "id":
+        version, label = (pointer.version if reference.selector is None else None), None
+    elif reference.selector is None or is_label(reference.selector):
+        label = reference.selector or DEFAULT_LABEL
+        version = state.labels.get(label)
+    else:
+        version, label = reference.selector, None
+    return (None if version in state.tombstones else version), label

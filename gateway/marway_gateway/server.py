@@ -1,0 +1,232 @@
+"""The gateway's process: the public, the admin and the gRPC port, from start to a clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import math
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import httptools
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from marway.errors import InvalidSettings
+from marway.lifecycle import StopRequest, watch_for_stop
+from marway.wire.problems import CONTENT_TYPE, Problem
+from marway_gateway.admin import create_admin_app
+from marway_gateway.app import create_app
+from marway_gateway.gateway import open_gateway
+from marway_gateway.logs import LogSink
+from marway_gateway.settings import GatewaySettings
+from marway_gateway.surfaces.grpc_server import GrpcServer
+
+__all__ = ["Addresses", "run", "serve"]
+
+_KEEP_ALIVE_S: Final = 75
+"""How long an idle client connection is kept: longer than usual load balancers and clients keep theirs, so that they
+close first and send no request into a closing connection."""
+_HEADER_BYTES_MAX: Final = 64 * 1024
+_HEADERS_MAX: Final = 100
+_ORPHAN_DRAIN_S: Final = 3.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a gateway serves: two URLs, and HOST:PORT for gRPC."""
+
+    gateway: str
+    admin: str
+    grpc: str
+
+
+def run(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM, SIGINT or the end of the process that started this one.
+
+    Raises:
+        InvalidSettings: Something in the settings cannot be used; the message says what.
+    """
+
+    async def main() -> None:
+        stop = watch_for_stop()
+        await serve(settings, stop=stop, on_ready=_say_ready)
+
+    with _logging_to_stderr():
+        uvloop.run(main())
+
+
+async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Callable[[Addresses], None]) -> None:
+    """Serve all three ports until ``stop``, then drain.
+
+    Args:
+        settings: All of them.
+        stop: When to stop.
+        on_ready: Told where the ports are, once all accept connections.
+
+    Raises:
+        InvalidSettings: A port is taken, or something else in the settings cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        public_socket = stack.enter_context(_listen(settings.host, settings.port, flag="--port"))
+        admin_socket = stack.enter_context(_listen(settings.admin_host, settings.admin_port, flag="--admin-port"))
+        gateway = await stack.enter_async_context(open_gateway(settings))
+        grpc_server = GrpcServer(gateway, host=settings.grpc_host, port=settings.grpc_port)
+        await grpc_server.start()
+        stack.push_async_callback(grpc_server.stop, 0.0)
+        public = _HttpServer(create_app(settings, gateway=gateway))
+        admin = _HttpServer(create_admin_app(settings, gateway=gateway))
+        serving = [
+            asyncio.create_task(public.serve(sockets=[public_socket]), name="public-http"),
+            asyncio.create_task(admin.serve(sockets=[admin_socket]), name="admin-http"),
+        ]
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        addresses = Addresses(
+            gateway=f"http://{_address(public_socket)}",
+            admin=f"http://{_address(admin_socket)}",
+            grpc=f"{_bracketed(settings.grpc_host)}:{grpc_server.port}",
+        )
+        try:
+            await asyncio.gather(public.up.wait(), admin.up.wait())
+            on_ready(addresses)
+            await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            gateway.readiness.draining = True
+            drain_s = min(settings.drain_timeout_s, _ORPHAN_DRAIN_S) if stop.orphaned else settings.drain_timeout_s
+            public.stop(drain_s)
+            admin.stop(drain_s)
+            await asyncio.gather(*serving, grpc_server.stop(drain_s))
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn, started and stopped by us."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_BoundedHttp,
+                ws="none",
+                lifespan="off",  # its parts are opened by `serve`, once for all ports
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+            )
+        )
+        self.up = asyncio.Event()
+
+    def stop(self, drain_s: float) -> None:
+        """Take no further connections, give requests in flight ``drain_s`` seconds, and end."""
+        self.config.timeout_graceful_shutdown = math.ceil(drain_s)
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `marway.lifecycle`: uvicorn would stop one server and raise them again."""
+        yield
+
+
+class _BoundedHttp(HttpToolsProtocol):
+    """uvicorn's fast HTTP/1.1, with limits on headers, which httptools has none of, and problems for bad requests."""
+
+    _header_bytes = 0
+
+    def on_message_begin(self) -> None:
+        self._header_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._bounded(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._bounded(len(name) + len(value) + 4)
+        super().on_header(name, value)
+        if len(self.headers) > _HEADERS_MAX:
+            raise httptools.HttpParserError(f"more than {_HEADERS_MAX} headers")
+
+    def send_400_response(self, msg: str) -> None:
+        too_long = self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
+        status, code, title = (
+            (b"431 Request Header Fields Too Large", "headers_too_large", "Headers too large")
+            if too_long
+            else (b"400 Bad Request", "invalid_request", "Invalid request")
+        )
+        detail = (
+            f"at most {_HEADERS_MAX} headers and {_HEADER_BYTES_MAX} bytes of them are accepted" if too_long else msg
+        )
+        body = Problem(title=title, status=int(status[:3]), detail=detail, code=code).body()
+        self.transport.write(
+            b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status, CONTENT_TYPE.encode(), len(body), body)
+        )
+        self.transport.close()
+
+    def _bounded(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > _HEADER_BYTES_MAX:
+            raise httptools.HttpParserError("headers too large")
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int, *, flag: str) -> Iterator[socket.socket]:
+    """Bind a port before anything else is started, so that a taken one is one clear line."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+            # Listening from here on: a second gateway on this port fails now, not when it is half up.
+            sock.listen(2048)
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
+                raise InvalidSettings(
+                    f"port {port} on {host} is taken by another program: stop it, or give {flag} another port"
+                ) from exc
+            raise InvalidSettings(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
+        yield sock
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"{_bracketed(host)}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _say_ready(addresses: Addresses) -> None:
+    line = {"gateway": addresses.gateway, "admin": addresses.admin, "grpc": addresses.grpc}
+    _log.info("ready %s", json.dumps(line))
+
+
+@contextlib.contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """Send everybody's log records to stderr as JSON lines, from a thread of its own."""
+    sink = LogSink()
+    root = logging.getLogger()
+    root.addHandler(sink.handler)
+    root.setLevel(logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        root.removeHandler(sink.handler)
+        sink.close()

@@ -1,0 +1,152 @@
+"""What models there are: `GET /models`, `/models/{model}`, `/models/{model}/versions/{version}`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from marway import errors
+from marway.errors import ModelNotFound
+from marway.records import ServingSettings, VersionRecord
+from marway.refs import Reference, check_model_id
+from marway.registry import Registry
+from marway_gateway.gateway import Gateway
+from marway_gateway.openapi import problems
+
+__all__ = ["ModelList", "ModelSummary", "VersionDetail", "catalogue_router"]
+
+_INTENT = {"name": "intent", "labels": {"PROD": "1.0", "STG": "1.1"}, "versions": ["1.0", "1.1"]}
+
+
+class ModelSummary(BaseModel):
+    """One model: its labels and where they point, and its versions that are not deleted."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [_INTENT]})
+
+    name: str
+    labels: dict[str, str] = Field(description="Label to version.")
+    versions: list[str] = Field(description="In the order of their names.")
+
+
+class ModelList(BaseModel):
+    """One page of models, in the order of their names."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"models": [_INTENT], "next": "intent"}]})
+
+    models: list[ModelSummary]
+    next: str | None = Field(description="Give this as `next` to get the page after this one; null on the last.")
+
+
+class VersionDetail(VersionRecord):
+    """A version's record, how it is served now, and the labels that point at it."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "format": 1,
+                    "id": "mv_01JD0Z6Y8Q6V5T4S3R2P1N0M9K",
+                    "name": "intent",
+                    "version": "1.0",
+                    "archive": {
+                        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                        "size_bytes": 81234,
+                    },
+                    "backend": "torchserve",
+                    "handler": "handler.py",
+                    "created_at": "2025-01-31T12:00:00Z",
+                    "publisher": "ana",
+                    "labels": ["PROD"],
+                }
+            ]
+        },
+    )
+
+    serving: ServingSettings = Field(
+        default=ServingSettings(), description="The record's, under the model's overrides."
+    )
+    labels: list[str] = Field(description="Labels that point at this version.")
+
+
+def catalogue_router(gateway: Callable[[], Gateway]) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
+    """
+    router = APIRouter(tags=["models"])
+    model_path = Path(description="A model's name, or the id of one of its versions.", examples=["intent"])
+
+    @router.get("/models", summary="List models", responses=problems(errors.InvalidRequest, errors.RegistryUnavailable))
+    async def list_models(
+        limit: Annotated[int, Query(ge=1, le=1000, description="Models a page.")] = 100,
+        after: Annotated[
+            str, Query(alias="next", max_length=128, description="The `next` of the page before.", examples=["intent"])
+        ] = "",
+    ) -> ModelList:
+        reader = gateway().reader
+        return await reader.call(_page, reader.registry, limit, after)
+
+    @router.get(
+        "/models/{model}",
+        summary="Show a model",
+        responses=problems(errors.InvalidReference, errors.ModelNotFound, errors.RegistryUnavailable),
+    )
+    async def show_model(model: Annotated[str, model_path]) -> ModelSummary:
+        check_model_id(model)
+        reader = gateway().reader
+        return await reader.call(_model, reader.registry, model)
+
+    @router.get(
+        "/models/{model}/versions/{version}",
+        summary="Show a version",
+        responses=problems(
+            errors.InvalidReference,
+            errors.ModelNotFound,
+            errors.VersionNotFound,
+            errors.LabelNotFound,
+            errors.RegistryUnavailable,
+        ),
+    )
+    async def show_version(
+        model: Annotated[str, Path(description="A model's name.", examples=["intent"])],
+        version: Annotated[str, Path(description="A version, or a label.", examples=["1.0"])],
+    ) -> VersionDetail:
+        resolved = await gateway().resolver.resolve(model, version)
+        reader = gateway().reader
+        state = await reader.call(reader.registry.state, resolved.record.name)
+        labels = sorted(label for label, at in state.labels.items() if at == resolved.record.version)
+        fields = {name: getattr(resolved.record, name) for name in VersionRecord.model_fields}
+        return VersionDetail(**{**fields, "serving": resolved.serving, "labels": labels})
+
+    return router
+
+
+def _page(registry: Registry, limit: int, after: str) -> ModelList:
+    """Read one page. Blocks."""
+    names = list(islice((name for name in registry.models() if name > after), limit + 1))
+    page = names[:limit]
+    return ModelList(models=[_summary(registry, name) for name in page], next=page[-1] if len(names) > limit else None)
+
+
+def _model(registry: Registry, name_or_id: str) -> ModelSummary:
+    """Read one model. Blocks."""
+    pointer = registry.pointer(name_or_id)
+    if pointer is None:
+        registry.resolve(Reference(name_or_id))  # raises, naming what exists, unless it was published just now
+        raise ModelNotFound(f"there was no model {name_or_id!r} a moment ago: try again", model=name_or_id)
+    return _summary(registry, pointer.model)
+
+
+def _summary(registry: Registry, name: str) -> ModelSummary:
+    state = registry.state(name)
+    return ModelSummary(
+        name=name,
+        labels=dict(sorted(state.labels.items())),
+        versions=[version for version in registry.versions(name) if version not in state.tombstones],
+    )

@@ -1,0 +1,91 @@
+"""The gRPC port: the services, with health (grpc.health.v1) and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from marway.errors import InvalidSettings
+from marway_gateway.gateway import Gateway
+from marway_gateway.proto import prediction_pb2_grpc
+from marway_gateway.surfaces.prediction_grpc import SERVICE, PredictionService
+from marway_gateway.tasks import TaskSet
+
+__all__ = ["GrpcServer"]
+
+_MESSAGE_OVERHEAD_BYTES = 64 * 1024
+_SERVICES = ("", SERVICE)
+
+
+class GrpcServer:
+    """A gRPC server over a gateway.
+
+    Args:
+        gateway: The gateway's parts, open.
+        host: Where to listen.
+        port: TCP port; 0 picks a free one.
+
+    Attributes:
+        port: The port it listens on, once started.
+    """
+
+    def __init__(self, gateway: Gateway, *, host: str, port: int) -> None:
+        self.port = port
+        self._gateway = gateway
+        self._host = host
+        self._server: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()
+        self._tasks = TaskSet()
+
+    async def start(self) -> None:
+        """Begin to serve.
+
+        Raises:
+            InvalidSettings: The port is taken, or the address cannot be used.
+        """
+        limit = self._gateway.settings.max_body_bytes + _MESSAGE_OVERHEAD_BYTES
+        server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                # Or two gateways on one port would silently share its connections.
+                ("grpc.so_reuseport", 0),
+            )
+        )
+        prediction_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(self._gateway), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        address = f"[{self._host}]" if ":" in self._host else self._host
+        try:
+            self.port = server.add_insecure_port(f"{address}:{self.port}")
+        except RuntimeError as exc:
+            raise InvalidSettings(
+                f"cannot listen on {self._host}:{self.port} for gRPC: another program has the port, or the address "
+                "is not this machine's; give --grpc-port another"
+            ) from exc
+        await self._show_health()
+        await server.start()
+        self._server = server
+        self._tasks.start("grpc-health", self._watch_health)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no further calls, give those in flight ``grace_s`` seconds, and end; a second call does nothing."""
+        server, self._server = self._server, None
+        await self._tasks.aclose()
+        await self._health.enter_graceful_shutdown()
+        if server is not None:
+            await server.stop(grace_s)
+
+    async def _watch_health(self) -> None:
+        while True:
+            await self._show_health()
+            await asyncio.sleep(self._gateway.settings.health_interval_s)
+
+    async def _show_health(self) -> None:
+        serving = await self._gateway.readiness.trouble() is None
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in _SERVICES:
+            await self._health.set(service, status)

@@ -1,0 +1,180 @@
+"""The native predict routes: any body in, the model's own answer out.
+
+They are documented by FastAPI and served as bare ASGI: validation and dependency machinery would cost more than all
+else that the gateway does for a small request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.types import Message, Receive, Scope, Send
+
+from marway.errors import InvalidRequest
+from marway_gateway.body import ClientGone, RequestBody
+from marway_gateway.gateway import Gateway
+from marway_gateway.http import model_headers, request_info, timeout_of, trace_context
+from marway_gateway.predict import Answer, PredictCall
+from marway_gateway.telemetry import RequestInfo
+
+__all__ = ["NativePredict"]
+
+_PASSED_ON: Final = tuple(
+    (name.encode(), name) for name in ("content-type", "content-encoding", "accept", "tracestate")
+)
+"""What of the caller's headers reaches a pod beside ids, deadline and trace: what says how to read the body and what
+form of answer is wanted. Everything else stays here: TorchServe takes meaning from headers such as one that contains
+`/token`, and credentials meant for the gateway are no pod's business."""
+
+_OURS: Final = frozenset({b"x-request-id", b"x-request-group-id", b"x-model-name", b"x-model-version", b"x-model-id"})
+
+
+class NativePredict:
+    """ASGI app for `POST /predict/{model}` and `POST /predict/{model}/{selector}`.
+
+    Args:
+        gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
+    """
+
+    def __init__(self, gateway: Callable[[], Gateway]) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self._gateway()
+        info = request_info(scope)
+        gateway.telemetry.predicting(info, "native")
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        settings = gateway.settings
+        timeout_s = timeout_of(
+            _text(headers.get(b"x-request-timeout-ms")),
+            default_s=settings.default_timeout_s,
+            max_s=settings.max_timeout_s,
+        )
+        body = RequestBody(
+            _reader(receive),
+            content_length=_length(headers.get(b"content-length")),
+            buffered_bytes=settings.buffered_body_bytes,
+            max_bytes=settings.max_body_bytes,
+        )
+        params = scope["path_params"]
+        call = PredictCall(
+            name=params["model"],
+            selector=params.get("selector"),
+            body=body,
+            headers=_to_pod(headers, info),
+            deadline=time.monotonic() + timeout_s,
+            timeout_s=timeout_s,
+            info=info,
+        )
+        client = _ClientWatch(receive, body)
+        try:
+            answer = await gateway.predictor.predict(call)
+            try:
+                await _send_answer(answer, info, client, send)
+            finally:
+                answer.close()
+        except asyncio.CancelledError:
+            if not client.gone:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            raise ClientGone from None
+        finally:
+            client.stop()
+
+
+async def _send_answer(answer: Answer, info: RequestInfo, client: _ClientWatch, send: Send) -> None:
+    headers = [(name, value) for name, value in answer.headers if name not in _OURS]
+    headers += [(name.encode(), value.encode()) for name, value in model_headers(info)]
+    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
+    if answer.data is not None:
+        client.stop()  # from here on there is nothing left to cancel
+        if answer.status not in (204, 304):
+            headers.append((b"content-length", str(len(answer.data)).encode()))
+        await send(start)
+        await send({"type": "http.response.body", "body": answer.data, "more_body": False})
+        return
+    if answer.content_length is not None:
+        headers.append((b"content-length", str(answer.content_length).encode()))
+    await send(start)
+    async for chunk in answer.chunks():
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    client.stop()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _ClientWatch:
+    """Cancels the task that made it when the client goes away after it has sent the whole body.
+
+    Args:
+        receive: The request's ASGI channel. Until the body was received it belongs to the body, which tells a lost
+            client itself.
+        body: The request's body.
+    """
+
+    def __init__(self, receive: Receive, body: RequestBody) -> None:
+        self.gone = False
+        self._receive = receive
+        self._body = body
+        self._request = asyncio.current_task()
+        self._task = asyncio.create_task(self._watch(), name="client-watch")
+
+    def stop(self) -> None:
+        """Stop watching; a second call does nothing."""
+        self._task.cancel()
+
+    async def _watch(self) -> None:
+        await self._body.received.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._request is not None:
+            self._request.cancel()
+
+
+def _reader(receive: Receive) -> Callable[[], Awaitable[bytes]]:
+    ended = False
+
+    async def read() -> bytes:
+        nonlocal ended
+        while not ended:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            ended = not message.get("more_body", False)
+            piece: bytes = message.get("body", b"")
+            if piece:
+                return piece
+        return b""
+
+    return read
+
+
+def _to_pod(headers: dict[bytes, bytes], info: RequestInfo) -> dict[str, str]:
+    passed = {"x-request-id": info.request_id}
+    if info.group_id is not None:
+        passed["x-request-group-id"] = info.group_id
+    traceparent = trace_context(_text(headers.get(b"traceparent")))
+    if traceparent is not None:
+        passed["traceparent"] = traceparent
+    for raw, name in _PASSED_ON:
+        value = headers.get(raw)
+        if value is not None and value.isascii() and (traceparent is not None or name != "tracestate"):
+            passed[name] = value.decode("ascii")
+    return passed
+
+
+def _length(raw: bytes | None) -> int | None:
+    if raw is None:
+        return None
+    if not raw.isdigit():
+        raise InvalidRequest("Content-Length is not a number")
+    return int(raw)
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("latin-1")

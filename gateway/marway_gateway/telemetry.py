@@ -1,0 +1,194 @@
+"""What the gateway tells about its requests: the metrics of the design and one access log line each."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from marway import errors
+from marway.errors import MarwayError
+from marway_gateway.logs import AccessLog
+
+__all__ = ["Metrics", "RequestInfo", "Telemetry", "outcome_of"]
+
+_OUTCOMES: Final = (
+    (errors.InvalidInput, "client_error"),
+    (errors.NotFound, "client_error"),
+    (errors.Conflict, "client_error"),
+    (errors.ModelError, "model_error"),
+    (errors.DeadlineExceeded, "timeout"),
+)
+_BUCKETS_S: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+_UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+
+# Creation times of series double their number and say nothing that a restart does not.
+prometheus_client.disable_created_metrics()
+
+
+def outcome_of(error: MarwayError) -> str:
+    """Return the metric outcome that stands for an error."""
+    return next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), "unavailable")
+
+
+class Metrics:
+    """The gateway's metrics, in a registry of their own. Durations in seconds."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.request_duration = Histogram(
+            "marway_gateway_request_duration_seconds",
+            "Time from a predict request's headers to the last byte of its answer.",
+            ("model", "version", "surface", "outcome"),
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.requests_in_flight = Gauge(
+            "marway_gateway_requests_in_flight", "Predict requests being worked on.", registry=self.registry
+        )
+        self.retries = Counter(
+            "marway_gateway_retries_total",
+            "Further attempts of predict requests, by what the attempt before ended in.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.ejections = Counter(
+            "marway_gateway_ejections_total", "Pods taken out of rotation for a while.", registry=self.registry
+        )
+
+
+class RequestInfo:
+    """What is known of one request so far. Whoever works on it fills it in; surfaces report it at its end.
+
+    Attributes:
+        request_id: The caller's, or made here.
+        group_id: The caller's, or None.
+        surface: Which predict protocol, or None when it is no predict request.
+        model, version, model_id: What it resolved to, or None before that.
+        label: The label that led there, or None.
+        pod: The pod that was asked last.
+        attempts: Pods asked.
+        resolve_s, pod_s: Time spent on resolving and on the last attempt.
+        status: What was answered, in the surface's own terms (HTTP status, gRPC code).
+        outcome: One of the design's outcomes.
+        error: The stable code of the error that ended it.
+    """
+
+    __slots__ = (
+        "attempts",
+        "error",
+        "group_id",
+        "label",
+        "method",
+        "model",
+        "model_id",
+        "outcome",
+        "path",
+        "pod",
+        "pod_s",
+        "request_bytes",
+        "request_id",
+        "resolve_s",
+        "response_bytes",
+        "started",
+        "status",
+        "surface",
+        "version",
+    )
+
+    def __init__(self, *, method: str, path: str, request_id: str, group_id: str | None) -> None:
+        self.started = time.perf_counter()
+        self.method = method
+        self.path = path
+        self.request_id = request_id
+        self.group_id = group_id
+        self.surface: str | None = None
+        self.model: str | None = None
+        self.version: str | None = None
+        self.model_id: str | None = None
+        self.label: str | None = None
+        self.pod: str | None = None
+        self.attempts = 0
+        self.resolve_s: float | None = None
+        self.pod_s: float | None = None
+        self.status: int | str | None = None
+        self.outcome = "ok"
+        self.error: str | None = None
+        self.request_bytes = 0
+        self.response_bytes = 0
+
+    def failed(self, error: MarwayError) -> None:
+        """Take in how the request ended."""
+        self.outcome = outcome_of(error)
+        self.error = error.code
+
+    def server_timing(self) -> str:
+        """Return the `Server-Timing` header (W3C): milliseconds of resolving, of the pod and in all, so far."""
+        parts = []
+        if self.resolve_s is not None:
+            parts.append(f"resolve;dur={self.resolve_s * 1000:.3f}")
+        if self.pod_s is not None:
+            parts.append(f"pod;dur={self.pod_s * 1000:.3f}")
+        parts.append(f"total;dur={(time.perf_counter() - self.started) * 1000:.3f}")
+        return ", ".join(parts)
+
+
+class Telemetry:
+    """Counts and logs requests.
+
+    Args:
+        metrics: Where to count.
+        access_log: Where to log, or None.
+    """
+
+    def __init__(self, metrics: Metrics, access_log: AccessLog | None) -> None:
+        self.metrics = metrics
+        self._access_log = access_log
+
+    def predicting(self, info: RequestInfo, surface: str) -> None:
+        """Say that the request is a prediction over ``surface``; it counts as in flight until `finish`."""
+        info.surface = surface
+        self.metrics.requests_in_flight.inc()
+
+    def finish(self, info: RequestInfo) -> None:
+        """Report a request; call it once, whatever happened."""
+        duration_s = time.perf_counter() - info.started
+        if info.surface is not None:
+            self.metrics.requests_in_flight.dec()
+            # Only what was resolved becomes a label: callers must not be able to make series.
+            self.metrics.request_duration.labels(
+                info.model or "", info.version or "", info.surface, info.outcome
+            ).observe(duration_s)
+        if self._access_log is None or info.path in _UNLOGGED:
+            return
+        self._access_log.write(
+            {
+                "method": info.method,
+                "path": errors.clip(info.path, 300),
+                "status": info.status,
+                "outcome": info.outcome,
+                "error": info.error,
+                "surface": info.surface,
+                "request_id": info.request_id,
+                "group_id": info.group_id,
+                "model": info.model,
+                "version": info.version,
+                "label": info.label,
+                "pod": info.pod,
+                "retries": max(0, info.attempts - 1),
+                "duration_ms": _ms(duration_s),
+                "resolve_ms": _ms(info.resolve_s),
+                "pod_ms": _ms(info.pod_s),
+                "request_bytes": info.request_bytes,
+                "response_bytes": info.response_bytes,
+            }
+        )
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

@@ -1,0 +1,247 @@
+"""The HTTP client to sidecars, and the one seam where aiohttp's exceptions end.
+
+A request body that is in memory goes out in one write. A larger one is sent with `Expect: 100-continue` (RFC 9110
+§10.1.1): a sidecar that cannot take the request says so before the first byte of the body, so that it can still
+go to another pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from pydantic import ValidationError
+from yarl import URL
+
+from marway.errors import clip
+from marway.wire.headers import HOP_BY_HOP, OUTCOME, REQUEST_TIMEOUT_MS, RETRY_AFTER, Outcome
+from marway.wire.pods import PodStatus
+from marway_gateway.body import RequestBody
+from marway_gateway.placement import Pod
+
+__all__ = ["AttemptFailed", "PodLost", "PodUnreachable", "Reply", "Upstream"]
+
+Headers = list[tuple[bytes, bytes]]
+
+_PROBLEM_BYTES_MAX: Final = 64 * 1024
+_STATUS_BYTES_MAX: Final = 16 * 1024 * 1024
+_WRITE_ONCE_BYTES: Final = 1024 * 1024
+_IDLE_S: Final = 15.0
+"""How long an idle connection is kept. Less than any sidecar keeps it, so that none is used as it is being closed."""
+
+_NOT_PASSED: Final = frozenset({name.encode() for name in HOP_BY_HOP} | {b"content-length", b"server", b"date"})
+
+
+class AttemptFailed(Exception):
+    """A pod gave no answer.
+
+    Attributes:
+        why: Words to put behind the pod's name: "refused the connection".
+        reason: One word for metrics.
+    """
+
+    def __init__(self, why: str, *, reason: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.reason = reason
+
+
+class PodUnreachable(AttemptFailed):
+    """No connection came about, so nothing of the request was sent."""
+
+
+class PodLost(AttemptFailed):
+    """The connection broke, or what came over it was no HTTP: the request may have been running."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """A sidecar's answer.
+
+    Attributes:
+        outcome: Who made it, one of `marway.wire.headers.Outcome`, or None when no sidecar did.
+        status: HTTP status.
+        headers: Those that may be passed on, names in lower case.
+        retry_after_s: The pod's own Retry-After.
+        data: The body, or None when it streams.
+        content_length: Its size in bytes, where the pod said it.
+    """
+
+    outcome: str | None
+    status: int
+    headers: Headers
+    retry_after_s: float | None
+    data: bytes | None
+    content_length: int | None
+    _response: aiohttp.ClientResponse
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield a streaming body as it comes.
+
+        Raises:
+            PodLost: It ended early.
+        """
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, OSError) as exc:
+            raise _translated(exc) from exc
+
+    def close(self) -> None:
+        """Let go of the connection: back to the pool when the answer was read to its end, else closed."""
+        self._response.close()
+
+
+class Upstream:
+    """Persistent connections to all sidecars.
+
+    Args:
+        connect_timeout_s: Time to open a connection.
+        buffered_bytes: The largest answer that is read before it is passed on.
+    """
+
+    def __init__(self, *, connect_timeout_s: float, buffered_bytes: int) -> None:
+        self._buffered_bytes = buffered_bytes
+        self._session = aiohttp.ClientSession(
+            # Limits on requests belong to placement; a limit here would be a queue that nobody sees.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
+        )
+
+    async def predict(
+        self, pod: Pod, name: str, version: str, *, headers: Mapping[str, str], body: RequestBody, timeout_s: float
+    ) -> Reply:
+        """Ask a pod for a prediction.
+
+        Args:
+            pod: Whom.
+            name: The model's name.
+            version: Its version.
+            headers: To send along.
+            body: To send; it was opened.
+            timeout_s: What is left of the caller's deadline; the pod is told, the caller of this enforces it.
+
+        Raises:
+            PodUnreachable: Nothing was sent.
+            PodLost: Something may have been.
+            BodyTooLarge, ClientGone: The body ended that way while it was being sent.
+        """
+        sent = {**headers, REQUEST_TIMEOUT_MS: str(max(1, int(timeout_s * 1000)))}
+        data: bytes | AsyncIterator[bytes] | None = body.whole
+        streams = body.whole is None or len(body.whole) > _WRITE_ONCE_BYTES
+        if streams:
+            data = body.stream()
+            if body.content_length is not None:
+                sent["content-length"] = str(body.content_length)
+        # Names and versions have only characters that need no quoting.
+        url = URL(f"{pod.url}/predict/{name}/{version}", encoded=True)
+        pod.requests_in_flight += 1
+        try:
+            response = await self._session.post(url, data=data, headers=sent, expect100=streams, allow_redirects=False)
+            try:
+                return await self._reply(response)
+            except BaseException:
+                response.close()
+                raise
+        except (aiohttp.ClientError, OSError) as exc:
+            if body.error is not None:
+                raise body.error from None
+            raise _translated(exc) from exc
+        finally:
+            pod.requests_in_flight -= 1
+
+    async def status(self, pod: Pod, *, timeout_s: float) -> PodStatus:
+        """Ask a pod what it says of itself.
+
+        Raises:
+            AttemptFailed: It did not answer in time, or not with a status.
+        """
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.get(URL(f"{pod.url}/status", encoded=True), allow_redirects=False) as response,
+            ):
+                data = await _read(response, _STATUS_BYTES_MAX)
+        except aiohttp.ClientError as exc:
+            raise _translated(exc) from exc
+        except TimeoutError as exc:
+            raise PodLost(f"did not answer a health check within {timeout_s:g} s", reason="timeout") from exc
+        except OSError as exc:
+            raise _translated(exc) from exc
+        try:
+            if response.status != 200:
+                raise PodLost(f"answered a health check with status {response.status}", reason="bad_answer")
+            return PodStatus.model_validate_json(data)
+        except ValidationError as exc:
+            raise PodLost("answered a health check with something else than a status", reason="bad_answer") from exc
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def _reply(self, response: aiohttp.ClientResponse) -> Reply:
+        outcome = response.headers.get(OUTCOME)
+        length = response.content_length
+        data: bytes | None = None
+        if outcome != Outcome.ANSWERED:
+            data = await _read(response, _PROBLEM_BYTES_MAX)
+        elif length is not None and length <= self._buffered_bytes:
+            # Not response.read(): that also waits until the request's body was sent, which may never happen now.
+            data = await response.content.read()
+        return Reply(
+            outcome,
+            response.status,
+            _passed_on(response),
+            _seconds(response.headers.get(RETRY_AFTER)),
+            data,
+            length,
+            response,
+        )
+
+
+def _translated(exc: aiohttp.ClientError | OSError) -> AttemptFailed:
+    if isinstance(exc, aiohttp.ConnectionTimeoutError):
+        return PodUnreachable("did not take a connection in time", reason="connect_timeout")
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        if isinstance(exc.os_error, ConnectionRefusedError):
+            return PodUnreachable("refused the connection", reason="refused")
+        return PodUnreachable(f"cannot be reached ({clip(str(exc.os_error), 200)})", reason="unreachable")
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return PodLost("answered with something else than HTTP", reason="bad_answer")
+    return PodLost("closed the connection before it had answered", reason="connection_lost")
+
+
+def _passed_on(response: aiohttp.ClientResponse) -> Headers:
+    named = {name.strip().lower().encode() for name in response.headers.get("connection", "").split(",")}
+    return [
+        (name, value)
+        for name, value in ((name.lower(), value) for name, value in response.raw_headers)
+        if name not in _NOT_PASSED and name not in named and not name.startswith(b"x-marway-")
+    ]
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read a body, but never more than ``limit`` bytes of it; the rest is thrown away with the connection."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size >= limit:
+            response.close()
+            break
+    return b"".join(pieces)[:limit]
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else None
+    except ValueError:
+        return None  # an HTTP date; no sidecar sends one
+    return value if value is not None and 0 <= value < 86_400 else None
