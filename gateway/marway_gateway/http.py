@@ -1,4 +1,4 @@
-"""What all HTTP requests to the gateway have in common: ids in and out, errors as problem documents, one report each."""
+"""What all HTTP requests to the gateway share: ids in and out, errors as problem documents, one report each."""
 
 from __future__ import annotations
 

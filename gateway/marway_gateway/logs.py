@@ -7,7 +7,7 @@ import logging
 import logging.handlers
 import queue
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 __all__ = ["AccessLog", "LogSink"]
@@ -74,7 +74,7 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, timezone.utc)
+        at = datetime.fromtimestamp(record.created, UTC)
         line: dict[str, object] = {
             "ts": at.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -6,7 +6,7 @@ pod that comes or goes moves only the versions that it wins or held. Health deci
 the order, so a version returns to its home when that is well again.
 
 Ejection follows Envoy's outlier detection: the n-th ejection lasts n times `eject_s`, and ends at once when an active
-health check, begun after it, finds the pod ready. When no pod is healthy at all, the unhealthy are tried anyway (panic).
+health check, begun after it, finds the pod ready. When no pod is healthy at all, the others are tried anyway (panic).
 """
 
 from __future__ import annotations

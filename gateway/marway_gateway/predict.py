@@ -1,4 +1,4 @@
-"""The one predict call that every surface shares: resolve, place, forward, and place again when a pod did not answer."""
+"""The one predict call that every surface shares: resolve, place, forward, and place again when a pod fails."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _BUCKETS_S: Final = (
 _UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 # Creation times of series double their number and say nothing that a restart does not.
-prometheus_client.disable_created_metrics()
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
 
 
 def outcome_of(error: MarwayError) -> str:

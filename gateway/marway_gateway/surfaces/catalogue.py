@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from marway import errors
 from marway.errors import ModelNotFound
@@ -19,7 +20,7 @@ from marway_gateway.openapi import problems
 
 __all__ = ["ModelList", "ModelSummary", "VersionDetail", "catalogue_router"]
 
-_INTENT = {"name": "intent", "labels": {"PROD": "1.0", "STG": "1.1"}, "versions": ["1.0", "1.1"]}
+_INTENT: JsonDict = {"name": "intent", "labels": {"PROD": "1.0", "STG": "1.1"}, "versions": ["1.0", "1.1"]}
 
 
 class ModelSummary(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import grpc
+import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -37,7 +37,7 @@ class GrpcServer:
         self._gateway = gateway
         self._host = host
         self._server: grpc.aio.Server | None = None
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # imported conditionally there
         self._tasks = TaskSet()
 
     async def start(self) -> None:
@@ -55,7 +55,9 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             )
         )
-        prediction_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(self._gateway), server)
+        service = PredictionService(self._gateway)
+        add_to_server = prediction_pb2_grpc.add_PredictionServiceServicer_to_server
+        add_to_server(service, server)  # type: ignore[no-untyped-call]  # generated
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         address = f"[{self._host}]" if ":" in self._host else self._host

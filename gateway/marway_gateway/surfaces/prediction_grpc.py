@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import NoReturn
+from typing import NoReturn, cast
 
-import grpc
+import grpc.aio
 
 from marway.errors import InvalidRequest, MarwayError, ModelError, clip
 from marway.refs import parse_reference
@@ -84,7 +84,7 @@ class PredictionService(prediction_pb2_grpc.PredictionServiceServicer):
         metadata: dict[str, str],
     ) -> bytes:
         settings = self._gateway.settings
-        left = context.time_remaining()
+        left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
         timeout_s = min(settings.default_timeout_s if left is None else left, settings.max_timeout_s)
         if not request.runId:
             raise InvalidRequest("runId is empty: give a model id or a model name")

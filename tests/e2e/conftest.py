@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from marway_archiver import publish
+from support.up import Up
+
+MODELS = Path(__file__).parent / "models"
+
+
+@pytest.fixture(scope="session")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One `marway up --demo` with two pods for all tests that leave it running."""
+    home = tmp_path_factory.mktemp("up") / "home"
+    with Up(home, "--demo", "--pods", "2") as running:
+        for name in ("probe", "broken"):
+            publish(
+                model_name=name,
+                version="1.0",
+                handler=str(MODELS / f"{name}.py"),
+                registry=running.registry,
+                label="PROD",
+            )
+        yield running
+
+
+@pytest.fixture
+def client(up: Up) -> Iterator[httpx.Client]:
+    """A client of that gateway."""
+    with httpx.Client(base_url=up.gateway, timeout=60, trust_env=False) as opened:
+        yield opened

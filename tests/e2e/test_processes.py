@@ -1,0 +1,135 @@
+"""What `marway up` starts, and that nothing of it is left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from support.cli import marway, refused
+from support.up import STOP_TIMEOUT_S, Up, processes_of, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+MODELS = Path(__file__).parent / "models"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A packed archive of the probe handler."""
+    done = marway(
+        *("pack", "--model-name", "probe", "--version", "1.0", "--handler", str(MODELS / "probe.py")),
+        *("--export-path", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "probe.mar"
+
+
+def predict(up: Up) -> httpx.Response:
+    return httpx.post(f"{up.gateway}/predict/probe", content=b"hello", timeout=60, trust_env=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_one_archive_is_served_until_a_signal_and_nothing_is_left(
+    tmp_path: Path, archive: Path, number: signal.Signals
+) -> None:
+    """`marway up some.mar` publishes, releases and serves it; a signal stops everything within 20 s, with status 0."""
+    home = tmp_path / "home"
+    with Up(home, str(archive)) as up:
+        assert predict(up).status_code == 200
+        assert json.loads(marway("models", "--registry", up.registry, "--json").stdout) == [
+            {"name": "probe", "labels": {"PROD": "1.0"}, "versions": ["1.0"]}
+        ]
+        names = {" ".join(process.cmdline()) for process in processes_of(home)}
+        for part in ("marway up", "marway runtime", "marway sidecar", "marway gateway", "ModelServer", "runtime.worker"):
+            assert any(part in name for name in names), f"{part} has the home on its command line"
+        started = time.monotonic()
+        assert up.stop(number) == 0, up.stderr
+        assert time.monotonic() - started < STOP_TIMEOUT_S
+        assert processes_of(home) == []
+        assert not (home / "ready.json").exists()
+
+
+def test_kill_9_of_the_parent_leaves_nothing(tmp_path: Path, archive: Path) -> None:
+    """When `marway up` is killed hard, all that it started is gone within 10 s."""
+    home = tmp_path / "home"
+    with Up(home, str(archive)) as up:
+        assert predict(up).status_code == 200
+        up.process.kill()
+        wait_until(lambda: not processes_of(home), timeout_s=10, what="everything gone after kill -9")
+
+
+def test_two_run_side_by_side(tmp_path: Path, archive: Path) -> None:
+    """Two homes serve at once on one machine, and one that stops leaves the other alone."""
+    with Up(tmp_path / "one", str(archive)) as one, Up(tmp_path / "two", str(archive)) as two:
+        assert predict(one).status_code == 200
+        assert predict(two).status_code == 200
+        assert one.stop() == 0
+        assert predict(two).status_code == 200
+        held = marway("up", "--home", str(tmp_path / "two"), "--port", "0")
+        assert "in use by another marway up" in refused(held)
+        taken = two.gateway.rpartition(":")[2]
+        assert f"port {taken} cannot be used" in refused(marway("up", "--home", str(tmp_path / "3"), "--port", taken))
+
+
+def test_a_pod_that_dies_comes_back(tmp_path: Path, archive: Path) -> None:
+    """After kill -9 of TorchServe, and of the sidecar, predictions succeed again without anybody's help."""
+    home = tmp_path / "home"
+    with Up(home, str(archive)) as up:
+        assert predict(up).status_code == 200
+        for part in ("org.pytorch.serve.ModelServer", "marway sidecar", "marway runtime"):
+            victim = next(process for process in processes_of(home) if part in " ".join(process.cmdline()))
+            victim.kill()
+            victim.wait(10)
+            wait_until(
+                lambda victim=victim: not psutil.pid_exists(victim.pid) and predict(up).status_code == 200,
+                timeout_s=60,
+                what=f"predictions after {part} was killed",
+            )
+
+
+def test_no_pod_gives_503_with_retry_after(tmp_path: Path, archive: Path) -> None:
+    """While no pod is up the gateway says so at once, and when to come back."""
+    home = tmp_path / "home"
+    with Up(home, str(archive)) as up:
+        frozen = [process for process in processes_of(home) if "marway up" in " ".join(process.cmdline())]
+        for process in frozen:
+            process.suspend()  # so that nobody restarts the sidecar
+        try:
+            for process in processes_of(home):
+                if "marway sidecar" in " ".join(process.cmdline()):
+                    process.kill()
+            answer = predict(up)
+            assert (answer.status_code, answer.json()["code"]) == (503, "no_pod_available")
+            assert int(answer.headers["retry-after"]) >= 1
+        finally:
+            for process in frozen:
+                process.resume()
+
+
+def test_the_demo_is_trained_once(up: Up) -> None:
+    """The session's `marway up --demo` has trained and published both examples, and says where it serves."""
+    names = {model["name"] for model in json.loads(marway("models", "--registry", up.registry, "--json").stdout)}
+    assert {"intent", "digits"} <= names
+    assert set(up.ready) == {"event", "gateway", "admin", "grpc", "registry", "pods"}
+    assert len(up.ready["pods"]) == 2
+    for name in ("gateway", "admin"):
+        assert httpx.get(f"{up.ready[name]}/healthz", trust_env=False).status_code == 200
+
+
+def test_a_home_with_the_demo_is_ready_soon(tmp_path: Path) -> None:
+    """A second `marway up --demo` in a home trains nothing again."""
+    home = tmp_path / "home"
+    with Up(home, "--demo") as first:
+        digests = sorted((home / "registry" / "archives" / "sha256").iterdir())
+        assert first.stop() == 0
+    started = time.monotonic()
+    with Up(home, "--demo") as second:
+        took = time.monotonic() - started
+        prediction = second.wait_for("prediction")
+        assert json.loads(prediction["answer"])["label"] == "set_alarm"
+        assert sorted((home / "registry" / "archives" / "sha256").iterdir()) == digests
+    print(f"ready again after {took:.1f} s (the README promises 15)")
