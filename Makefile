@@ -54,5 +54,16 @@ fmt: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+PROTOS := gateway/marway_gateway/proto sidecar/marway_sidecar/adapters/torchserve/proto
+COMMON_PROTOS = $(shell $(BIN)/python -c 'import google.rpc; print(list(google.rpc.__path__)[0] + "/../..")')
+
+proto: setup ## Write the gRPC stubs again from their .proto files
+	$(foreach dir,$(PROTOS),$(BIN)/python -m grpc_tools.protoc -I $(firstword $(subst /, ,$(dir))) -I $(COMMON_PROTOS) \
+	  --python_out=$(firstword $(subst /, ,$(dir))) --pyi_out=$(firstword $(subst /, ,$(dir))) \
+	  --grpc_python_out=$(firstword $(subst /, ,$(dir))) $(wildcard $(dir)/*.proto) &&) true
+
+bench: setup ## Measure what each hop costs, against TorchServe alone, in one interleaved run
+	$(BIN)/python benchmarks/bench_path.py
+
 clean: ## Remove the environment, caches and the default home
 	rm -rf $(VENV) .marway .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build

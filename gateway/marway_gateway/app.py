@@ -25,6 +25,18 @@ from marway_gateway.surfaces.native import NativePredict
 
 __all__ = ["Health", "create_app", "new_app"]
 
+Model = Annotated[
+    str, Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
+]
+VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["PROD", "1.0"])]
+Timeout = Annotated[
+    int | None, Header(description="Deadline of the whole request in milliseconds.", ge=1, examples=[2000])
+]
+Id = Annotated[str | None, Header(description="1 to 128 plain characters; made when absent.", max_length=128)]
+GroupId = Annotated[
+    str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
+]
+
 _BINARY: Final = {"type": "string", "format": "binary"}
 _ANY_BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -40,7 +52,7 @@ _ANY_BODY: Final[dict[str, Any]] = {
 _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The model's own answer: its body, status and content type.",
-        "content": {"application/octet-stream": {"schema": _BINARY}},
+        "content": {"*/*": {"schema": _BINARY}},
         "headers": {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in (
@@ -145,28 +157,23 @@ def new_app(settings: GatewaySettings, *, title: str, gateway: Gateway | None) -
 
 
 def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
-    model = Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
-    selector = Path(description="A version, or a label.", examples=["PROD", "1.0"])
-    timeout = Header(description="Deadline of the whole request in milliseconds.", ge=1, examples=[2000])
-    request_id = Header(description="1 to 128 plain characters; made when absent.", max_length=128)
-    group_id = Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
     route = served_by(NativePredict(current))
 
     # The functions below are documentation; `NativePredict` serves the routes.
     async def predict(
-        model: Annotated[str, model],
-        x_request_timeout_ms: Annotated[int | None, timeout] = None,
-        x_request_id: Annotated[str | None, request_id] = None,
-        x_request_group_id: Annotated[str | None, group_id] = None,
+        model: Model,
+        x_request_timeout_ms: Timeout = None,
+        x_request_id: Id = None,
+        x_request_group_id: GroupId = None,
     ) -> None:
         raise NotImplementedError
 
     async def predict_version(
-        model: Annotated[str, model],
-        selector: Annotated[str, selector],
-        x_request_timeout_ms: Annotated[int | None, timeout] = None,
-        x_request_id: Annotated[str | None, request_id] = None,
-        x_request_group_id: Annotated[str | None, group_id] = None,
+        model: Model,
+        selector: VersionOrLabel,
+        x_request_timeout_ms: Timeout = None,
+        x_request_id: Id = None,
+        x_request_group_id: GroupId = None,
     ) -> None:
         raise NotImplementedError
 

@@ -223,8 +223,8 @@ class Resolver:
         last = None if self._max_stale_s is None else entry.read_at + self._max_stale_s
         if last is not None and now >= last:
             return False
-        entry.refresh_at = now + self._ttl_s / 2
         entry.serve_until = now + self._ttl_s if last is None else min(now + self._ttl_s, last)
+        entry.refresh_at = min(now + self._ttl_s / 2, entry.serve_until)
         return True
 
     # -- look-ups ------------------------------------------------------------------------------------------

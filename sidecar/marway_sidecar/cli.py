@@ -25,7 +25,7 @@ def sidecar(
     home: Path | None = typer.Option(None, hidden=True, help="Named on the command line of every process."),
 ) -> None:
     """Serve any version on demand beside a TorchServe."""
-    import asyncio
+    import uvloop
 
     from marway.settings import load_settings
     from marway.telemetry import configure_logging
@@ -43,4 +43,4 @@ def sidecar(
         port=port,
         name=name,
     )
-    asyncio.run(serve(settings))
+    uvloop.run(serve(settings))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 
@@ -22,6 +21,7 @@ from marway.errors import (
     ModelError,
     ModelLoading,
     NotFound,
+    Overloaded,
     RuntimeDown,
     Unavailable,
 )
@@ -29,7 +29,7 @@ from marway.refs import Reference, check_model_id, check_version, is_label, new_
 from marway.wire import headers, problems
 from marway.wire.envelope import Answer
 from marway.wire.headers import Outcome
-from marway_sidecar.adapters.base import NotLoaded
+from marway_sidecar.adapters.base import NotLoaded, WorkerDied
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.resolve import Resolved, Resolver
 from marway_sidecar.rows import read_body, row_of
@@ -91,8 +91,6 @@ class Predictor:
             raise AssertionError("unreachable")
         except MarwayError as exc:
             return problem_response(exc, request_id=request_id, outcome=outcome_of(exc, accepted=accepted))
-        except asyncio.CancelledError:
-            raise
 
     def _deadline(self, request: Request) -> Deadline:
         text = request.headers.get(headers.REQUEST_TIMEOUT_MS)
@@ -126,8 +124,10 @@ def outcome_of(error: MarwayError, *, accepted: bool) -> str:
         return Outcome.RUNTIME_DOWN if accepted else Outcome.NOT_ACCEPTED
     if isinstance(error, (LoadFailed, ArchiveCorrupt, DeadlineExceeded, ModelLoading)):
         return Outcome.FAILED
-    if isinstance(error, Unavailable) and not accepted:
-        return Outcome.NOT_ACCEPTED
+    if isinstance(error, WorkerDied):
+        return Outcome.WORKER_DIED
+    if isinstance(error, Overloaded) or (isinstance(error, Unavailable) and not accepted):
+        return Outcome.NOT_ACCEPTED  # a full queue in the model server: nothing was run
     return Outcome.FAILED
 
 

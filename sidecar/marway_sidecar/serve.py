@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -33,8 +34,6 @@ async def serve(settings: SidecarSettings) -> None:
     Raises:
         InvalidSettings: The port is taken.
     """
-    import asyncio
-
     stop = watch_for_stop()
     sidecar = Sidecar(settings)
     config = uvicorn.Config(
@@ -62,7 +61,9 @@ async def serve(settings: SidecarSettings) -> None:
 
 @contextlib.contextmanager
 def _listening(settings: SidecarSettings) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM) as listener:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # IPPROTO_TCP said outright: asyncio turns Nagle's algorithm off only then, and it costs 40 ms an answer.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.port))

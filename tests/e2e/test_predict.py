@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from support.cli import marway, refused
 from support.up import Up
 
@@ -153,9 +154,7 @@ def test_a_model_that_cannot_be_loaded_says_why(up: Up, client: httpx.Client) ->
         ("/predict/in%20valid", 400, "invalid_reference", "model"),
     ],
 )
-def test_wrong_references_say_what_exists(
-    client: httpx.Client, path: str, status: int, code: str, named: str
-) -> None:
+def test_wrong_references_say_what_exists(client: httpx.Client, path: str, status: int, code: str, named: str) -> None:
     """An unknown model, version, label or id is refused with the names of those that exist."""
     answer = client.post(path, content=b"x")
     assert (answer.status_code, answer.json()["code"]) == (status, code)

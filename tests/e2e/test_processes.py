@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
 from support.cli import marway, refused
 from support.up import STOP_TIMEOUT_S, Up, processes_of, wait_until
 
@@ -44,7 +45,14 @@ def test_one_archive_is_served_until_a_signal_and_nothing_is_left(
             {"name": "probe", "labels": {"PROD": "1.0"}, "versions": ["1.0"]}
         ]
         names = {" ".join(process.cmdline()) for process in processes_of(home)}
-        for part in ("marway up", "marway runtime", "marway sidecar", "marway gateway", "ModelServer", "runtime.worker"):
+        for part in (
+            "marway up",
+            "marway runtime",
+            "marway sidecar",
+            "marway gateway",
+            "ModelServer",
+            "runtime.worker",
+        ):
             assert any(part in name for name in names), f"{part} has the home on its command line"
         started = time.monotonic()
         assert up.stop(number) == 0, up.stderr

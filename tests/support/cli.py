@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 
-def marway(*arguments: str, cwd: Path | None = None, stdin: bytes | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def marway(
+    *arguments: str, cwd: Path | None = None, stdin: bytes | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run `marway ARGUMENTS` and return its exit status and output."""
     done = subprocess.run(
         [sys.executable, "-m", "marway", *arguments],
@@ -18,9 +20,7 @@ def marway(*arguments: str, cwd: Path | None = None, stdin: bytes | None = None,
         timeout=120,
         env={**{k: v for k, v in os.environ.items() if not k.startswith("MARWAY_")}, **env},
     )
-    return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def refused(done: subprocess.CompletedProcess[str], *, status: int = 1) -> str:

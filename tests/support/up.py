@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 from queue import Empty, Queue
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -60,7 +60,7 @@ class Up:
             if found["event"] == event:
                 return found
 
-    def __enter__(self) -> Up:
+    def __enter__(self) -> Self:
         try:
             self.ready = self.wait_for("ready")
         except BaseException:
@@ -74,8 +74,7 @@ class Up:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status; everything is gone within what is promised."""
         self.process.send_signal(number)
-        status = self.process.wait(STOP_TIMEOUT_S + 5)
-        return status
+        return self.process.wait(STOP_TIMEOUT_S + 5)
 
     def end(self) -> None:
         """End it hard with all that it started."""
@@ -107,9 +106,9 @@ def processes_of(home: Path) -> list[psutil.Process]:
     """Return the processes that have this home on their command line."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        if process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
-            if any(str(home) in word for word in process.info["cmdline"] or ()):
-                found.append(process)
+        alive = process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE
+        if alive and any(str(home) in word for word in process.info["cmdline"] or ()):
+            found.append(process)
     return found
 
 

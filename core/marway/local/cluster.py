@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from marway.local.ports import LOOPBACK, ReservedPort, reserve
 from marway.local.process import Child, Lifeline
 
 __all__ = ["Cluster", "Pod"]
-
-logger = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 150.0
 _PROBE_INTERVAL_S = 0.05
@@ -48,17 +45,26 @@ class Cluster:
         port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
         pods: How many pods.
         started: Told the name of each part and how many seconds it took, when it is up.
+        noticed: Told what a person should know of later, such as a part that died and is started again.
 
     Raises:
         InvalidSettings: A port is taken.
     """
 
     def __init__(
-        self, home: Home, *, registry: str, port: int, pods: int, started: Callable[[str, float], None]
+        self,
+        home: Home,
+        *,
+        registry: str,
+        port: int,
+        pods: int,
+        started: Callable[[str, float], None],
+        noticed: Callable[[str], None],
     ) -> None:
         self._home = home
         self._registry = registry
         self._started = started
+        self._noticed = noticed
         self._ports: list[ReservedPort] = reserve(port, 3)
         try:
             sidecars = [ReservedPort() for _ in range(pods)]
@@ -106,7 +112,6 @@ class Cluster:
         children = [*self._runtimes, *self._sidecars, self._gateway]
         for child in children:
             await child.start()
-        self._keepers = [asyncio.create_task(self._keep(child), name=f"keep {child.name}") for child in children]
         waits: list[Awaitable[None]] = [
             self._until_ready(f"{pod.name}: TorchServe and sidecar", pod.url, runtime, sidecar)
             for pod, runtime, sidecar in zip(self.pods, self._runtimes, self._sidecars, strict=True)
@@ -114,6 +119,7 @@ class Cluster:
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as self._client:
             await _all_or_first_error(waits)
             await self._until_ready("gateway", self.gateway_url, self._gateway)
+        self._keepers = [asyncio.create_task(self._keep(child), name=f"keep {child.name}") for child in children]
 
     async def aclose(self) -> None:
         """Stop everything, what takes requests first; safe at any moment, and twice."""
@@ -141,7 +147,7 @@ class Cluster:
             status = await child.wait()
             if time.monotonic() - since > _RESTART_PAUSE_MAX_S:
                 pause = _RESTART_PAUSE_S
-            logger.warning("%s ended with status %d; starting it again in %.1f s", child.name, status, pause)
+            self._noticed(f"{child.name} ended with status {status}; starting it again in {pause:g} s")
             await asyncio.sleep(pause)
             pause = min(_RESTART_PAUSE_MAX_S, pause * 2)
             await child.start()

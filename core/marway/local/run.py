@@ -61,6 +61,7 @@ async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
     with home.held():
         view.begin(home.root)
         registry = plan.registry or home.registry.as_uri()
+        await asyncio.to_thread(open_store(registry).probe)  # better said now than in a child's log
         home.store.mkdir(parents=True, exist_ok=True)
         if plan.archive is not None:
             with view.step(f"published {plan.archive}"):
@@ -72,6 +73,7 @@ async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
             port=plan.port,
             pods=plan.pods,
             started=lambda what, seconds: view.done(f"{what} up", seconds),
+            noticed=view.said,
         )
         started: float | None = None
         try:

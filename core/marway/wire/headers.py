@@ -48,6 +48,8 @@ class Outcome:
     """The pod found the request wrong (unknown model, too large, no body): never tried again."""
     RUNTIME_DOWN: Final = "runtime_down"
     """The model server is gone; the request may have been running. Eject the pod, retry within the budget."""
+    WORKER_DIED: Final = "worker_died"
+    """The worker died with the request in it: try it once more in all, anywhere; the pod itself is well."""
     FAILED: Final = "failed"
     """Anything else that went wrong in the pod after it took the request."""
 

@@ -5,7 +5,7 @@ import warnings
 
 from marway_gateway.proto import prediction_pb2 as marway__gateway_dot_proto_dot_prediction__pb2
 
-GRPC_GENERATED_VERSION = '1.76.0'
+GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class PredictionServiceStub(object):
+class PredictionServiceStub:
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -41,7 +41,7 @@ class PredictionServiceStub(object):
                 _registered_method=True)
 
 
-class PredictionServiceServicer(object):
+class PredictionServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Predict(self, request, context):
@@ -67,7 +67,7 @@ def add_PredictionServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class PredictionService(object):
+class PredictionService:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod

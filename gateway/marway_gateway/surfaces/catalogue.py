@@ -20,6 +20,14 @@ from marway_gateway.openapi import problems
 
 __all__ = ["ModelList", "ModelSummary", "VersionDetail", "catalogue_router"]
 
+AnyModel = Annotated[str, Path(description="A model's name, or the id of one of its versions.", examples=["intent"])]
+Model = Annotated[str, Path(description="A model's name.", examples=["intent"])]
+VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["1.0"])]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Models a page.")]
+After = Annotated[
+    str, Query(alias="next", max_length=128, description="The `next` of the page before.", examples=["intent"])
+]
+
 _INTENT: JsonDict = {"name": "intent", "labels": {"PROD": "1.0", "STG": "1.1"}, "versions": ["1.0", "1.1"]}
 
 
@@ -81,15 +89,9 @@ def catalogue_router(gateway: Callable[[], Gateway]) -> APIRouter:
         gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
     """
     router = APIRouter(tags=["models"])
-    model_path = Path(description="A model's name, or the id of one of its versions.", examples=["intent"])
 
     @router.get("/models", summary="List models", responses=problems(errors.InvalidRequest, errors.RegistryUnavailable))
-    async def list_models(
-        limit: Annotated[int, Query(ge=1, le=1000, description="Models a page.")] = 100,
-        after: Annotated[
-            str, Query(alias="next", max_length=128, description="The `next` of the page before.", examples=["intent"])
-        ] = "",
-    ) -> ModelList:
+    async def list_models(limit: Limit = 100, after: After = "") -> ModelList:
         reader = gateway().reader
         return await reader.call(_page, reader.registry, limit, after)
 
@@ -98,7 +100,7 @@ def catalogue_router(gateway: Callable[[], Gateway]) -> APIRouter:
         summary="Show a model",
         responses=problems(errors.InvalidReference, errors.ModelNotFound, errors.RegistryUnavailable),
     )
-    async def show_model(model: Annotated[str, model_path]) -> ModelSummary:
+    async def show_model(model: AnyModel) -> ModelSummary:
         check_model_id(model)
         reader = gateway().reader
         return await reader.call(_model, reader.registry, model)
@@ -115,8 +117,8 @@ def catalogue_router(gateway: Callable[[], Gateway]) -> APIRouter:
         ),
     )
     async def show_version(
-        model: Annotated[str, Path(description="A model's name.", examples=["intent"])],
-        version: Annotated[str, Path(description="A version, or a label.", examples=["1.0"])],
+        model: Model,
+        version: VersionOrLabel,
     ) -> VersionDetail:
         resolved = await gateway().resolver.resolve(model, version)
         reader = gateway().reader

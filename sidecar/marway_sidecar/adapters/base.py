@@ -11,11 +11,15 @@ from marway.deadline import Deadline
 from marway.errors import Unavailable
 from marway.wire.envelope import Answer, Row
 
-__all__ = ["Description", "ModelServer", "NotLoaded", "ServedModel"]
+__all__ = ["Description", "ModelServer", "NotLoaded", "ServedModel", "WorkerDied"]
 
 
 class NotLoaded(Unavailable):
     """The server does not know the version: load it (again) and repeat."""
+
+
+class WorkerDied(Unavailable):
+    """The worker died with the request in it: another may try it once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class ModelServer(Protocol):
             Overloaded: Its queue is full or no worker is up; nothing was run.
             DeadlineExceeded: The deadline passed; the work may still be going on.
             ModelError: The call failed as a whole in a way that is the request's own fault.
-            Unavailable: The worker died; the request may have been running.
+            WorkerDied: The request may have been running, and may be what killed it.
         """
 
     async def aclose(self) -> None:

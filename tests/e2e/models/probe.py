@@ -20,7 +20,13 @@ def answer(row, index, context):
         context.set_response_header(index, "x-probe", "set by the handler")
         context.set_response_content_type(index, "text/csv")
         return "a,b"
-    text = value if isinstance(value, str) else bytes(value).decode() if isinstance(value, bytearray) else json.dumps(value)
+    text = (
+        value
+        if isinstance(value, str)
+        else bytes(value).decode()
+        if isinstance(value, bytearray)
+        else json.dumps(value)
+    )
     if text == "boom":
         print("about to fail on purpose")
         raise ValueError("the input said boom")

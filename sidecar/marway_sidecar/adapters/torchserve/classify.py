@@ -14,16 +14,11 @@ from marway.errors import (
     ModelError,
     Overloaded,
     RuntimeDown,
-    Unavailable,
     clip,
 )
-from marway_sidecar.adapters.base import NotLoaded, ServedModel
+from marway_sidecar.adapters.base import NotLoaded, ServedModel, WorkerDied
 
-__all__ = ["WorkerDied", "classify"]
-
-
-class WorkerDied(Unavailable):
-    """The worker died with the request in it: another may try it once."""
+__all__ = ["classify"]
 
 
 def classify(error: grpc.aio.AioRpcError, model: ServedModel) -> MarwayError:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from marway_archiver import publish
 from support.up import Up
 
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parent / "e2e" / "models"
 
 
 @pytest.fixture(scope="session")

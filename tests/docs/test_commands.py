@@ -1,0 +1,142 @@
+"""Every command that README and docs show is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.up import Up, processes_of, wait_until
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")])
+_FENCE = re.compile(r"^```(console|sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# These run the tests, the linters or a whole installation: CI has just done so, and here make only plans them.
+_PLANNED = {"setup", "test", "test-unit", "test-e2e", "test-install", "test-long", "lint", "fmt", "proto", "clean"}
+_TESTED_BELOW = {"make up", "make demo"}
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+
+def blocks(kinds: set[str]) -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for kind, text in _FENCE.findall(page.read_text()):
+            if kind in kinds:
+                yield page, text
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    for page, text in blocks({"console", "sh"}):
+        shown = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ") or "$ " not in text]
+        for line in shown:
+            if line.strip() and line not in _TESTED_BELOW:
+                yield str(page.relative_to(ROOT)), line
+
+
+def page_of(command: tuple[str, str]) -> str:
+    return f"{command[0]}: {command[1][:60]}"
+
+
+@pytest.fixture(scope="session")
+def beside(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that looks like a checkout in which `make up` runs."""
+    directory = tmp_path_factory.mktemp("checkout")
+    for name in ("README.md", "docs", "examples", "Makefile", "config", "pyproject.toml", "constraints.txt"):
+        (directory / name).symlink_to(ROOT / name)
+    (directory / ".venv").symlink_to(sys.prefix)
+    (directory / ".marway").symlink_to(up.home)
+    return directory
+
+
+def here(text: str, up: Up) -> str:
+    """Return a command or a script with this run's ports in place of the default ones."""
+    gateway, admin = (up.ready[name].rpartition(":")[2] for name in ("gateway", "admin"))
+    return text.replace("127.0.0.1:8000", f"127.0.0.1:{gateway}").replace("127.0.0.1:8001", f"127.0.0.1:{admin}")
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=page_of)
+def test_commands_work_as_shown(up: Up, beside: Path, tmp_path: Path, command: tuple[str, str]) -> None:
+    """A command of the documents does what it says, with exit status 0."""
+    line = command[1]
+    words = shlex.split(line, comments=True)
+    if words[0] == "make" and words[1] in _PLANNED:
+        line = f"make --dry-run {shlex.join(words[1:])}"
+    if words[0] == "curl":
+        line = line.replace("curl ", "curl --fail-with-body --silent --show-error --max-time 60 ", 1)
+    line = line.replace("/tmp/", f"{tmp_path}/")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", here(line, up)],
+        cwd=beside,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "PATH": path},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("page", "script"), list(blocks({"python"})), ids=lambda value: getattr(value, "name", None))
+def test_python_examples_work_as_shown(up: Up, page: Path, script: str) -> None:
+    """A script of the documents runs against what `make up` started."""
+    done = subprocess.run([sys.executable, "-c", here(script, up)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{page}: {done.stderr}"
+    assert done.stdout.strip()
+
+
+def test_make_up_serves_and_stops_on_ctrl_c(tmp_path: Path) -> None:
+    """`make up` predicts, prints the curl line that repeats it, and leaves nothing behind after Ctrl-C."""
+    home = tmp_path / "home"
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            ["make", "up", f"UP_ARGS=--port 0 --home {home}", f"VENV={sys.prefix}"],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until(
+            lambda: "serving; Ctrl-C" in output.read_text() or process.poll() is not None, timeout_s=240, what="serving"
+        )
+        text = output.read_text()
+        line = re.search(r"\$ (curl -d .*)", text)
+        assert line is not None, text
+        again = subprocess.run(["bash", "-c", f"{line[1]} --silent"], capture_output=True, text=True, timeout=60)
+        assert '"label": "set_alarm"' in again.stdout
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+        process.wait(30)
+        assert "stopped" in output.read_text()
+        wait_until(lambda: not processes_of(home), timeout_s=20, what="everything gone")
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        for leftover in processes_of(home):
+            leftover.kill()
+
+
+def test_make_demo_ends_by_itself() -> None:
+    """`make demo` prints the answers of both models and ends with status 0."""
+    started = time.monotonic()
+    done = subprocess.run(["make", "demo", f"VENV={sys.prefix}"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"label": "set_alarm"' in done.stdout
+    for digit in ("0", "4", "7"):
+        assert f'"label": "{digit}"' in done.stdout
+    print(f"make demo took {time.monotonic() - started:.0f} s")
+
+
+def test_make_help_lists_every_verb() -> None:
+    """Each target of the Makefile that is a verb is in `make help`."""
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony is not None
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert {line.split()[0] for line in done.stdout.splitlines()} == set(phony[1].split())

@@ -1,0 +1,250 @@
+"""Pods that follow the wire contract and fail on demand, and a gateway on free ports, all in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from aiohttp import web
+
+from marway.errors import MarwayError, ModelError, Overloaded, RuntimeDown
+from marway.lifecycle import StopRequest
+from marway.records import ArchiveRef, ServingSettings, VersionRecord, utc_now
+from marway.registry import Registry
+from marway.settings import load_settings
+from marway.wire.headers import OUTCOME, Outcome
+from marway.wire.pods import PodStatus
+from marway.wire.problems import CONTENT_TYPE, problem_of
+from marway_gateway.server import Addresses, serve
+from marway_gateway.settings import GatewaySettings, PodAddress
+
+Behaviour = Callable[["FakePod", web.Request], Awaitable[web.StreamResponse]]
+
+
+async def until(condition: Callable[[], object], *, within_s: float = 10) -> None:
+    """Return as soon as ``condition`` holds, and fail when it does not in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.005)
+
+
+def publish(
+    registry: Registry,
+    directory: Path,
+    name: str = "intent",
+    version: str = "1.0",
+    *,
+    label: str | None = "PROD",
+    model_id: str | None = None,
+    serving: ServingSettings | None = None,
+) -> VersionRecord:
+    """Publish a version whose archive is a few bytes, and point a label at it."""
+    data = f"{name} {version}".encode()
+    archive = directory / "some.mar"
+    archive.write_bytes(data)
+    record = registry.publish(
+        VersionRecord(
+            id=model_id or f"run-{name}-{version}",
+            name=name,
+            version=version,
+            archive=ArchiveRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)),
+            handler="handler.py",
+            serving=serving or ServingSettings(),
+            created_at=utc_now(),
+            publisher="test",
+        ),
+        archive,
+    )
+    if label is not None:
+        registry.release(name, version, label=label, by="test")
+    return record
+
+
+@dataclass
+class Seen:
+    """One predict request as a pod got it."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes = b""
+    complete: bool = False
+
+
+async def answer(pod: FakePod, request: web.Request) -> web.StreamResponse:
+    """Give back what was sent, as a model would."""
+    return web.Response(
+        body=pod.requests[-1].body,
+        headers={"content-type": request.headers.get("content-type", "x/none"), OUTCOME: Outcome.ANSWERED},
+    )
+
+
+def fail(error: MarwayError, outcome: str | None) -> Behaviour:
+    """Refuse with a problem, as a sidecar does."""
+
+    async def behave(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        problem, headers = problem_of(error)
+        if outcome is not None:
+            headers[OUTCOME] = outcome
+        return web.Response(body=problem.body(), status=problem.status, content_type=CONTENT_TYPE, headers=headers)
+
+    return behave
+
+
+busy = fail(Overloaded("64 requests wait", retry_after_s=7), Outcome.NOT_ACCEPTED)
+down = fail(RuntimeDown("the model server is gone"), Outcome.RUNTIME_DOWN)
+broken_model = fail(ModelError("KeyError: 'text'", status=422), Outcome.MODEL_ERROR)
+
+
+async def hang_up(pod: FakePod, request: web.Request) -> web.StreamResponse:
+    """Close the connection with the request in hand."""
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response()
+
+
+async def hang(pod: FakePod, request: web.Request) -> web.StreamResponse:
+    """Never answer; tell when the caller has gone."""
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        pod.cancelled += 1
+        raise
+    raise AssertionError
+
+
+@dataclass
+class FakePod:
+    """A sidecar on a free port.
+
+    Attributes:
+        behave: Answers predict requests, after their bodies were read.
+        early: Answers them instead, before the body was asked for, where the request says `Expect: 100-continue`.
+        requests: Those it got.
+        cancelled: How often a caller went away.
+        largest_piece: The most bytes that waited to be read at once.
+    """
+
+    name: str
+    behave: Behaviour = answer
+    early: Behaviour | None = None
+    ready: bool = True
+    draining: bool = False
+    status_code: int = 200
+    read_body: bool = True
+    requests: list[Seen] = field(default_factory=list)
+    polls: int = 0
+    cancelled: int = 0
+    url: str = ""
+    port: int = 0
+    _runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=1024**3)
+        app.router.add_post("/predict/{name}/{version}", self._predict, expect_handler=self._expected)
+        app.router.add_get("/status", self._status)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    async def stop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    @property
+    def address(self) -> PodAddress:
+        return PodAddress(self.name, self.url)
+
+    async def _expected(self, request: web.Request) -> web.StreamResponse | None:
+        if self.early is not None:
+            self.requests.append(Seen(request.path, dict(request.headers)))
+            return await self.early(self, request)
+        assert request.transport is not None
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return None
+
+    async def _predict(self, request: web.Request) -> web.StreamResponse:
+        seen = Seen(request.path, {name.lower(): value for name, value in request.headers.items()})
+        self.requests.append(seen)
+        if self.read_body:
+            seen.body = await request.read()
+            seen.complete = True
+        return await self.behave(self, request)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        self.polls += 1
+        status = PodStatus(name=self.name, boot_id="1", backend="torchserve", ready=self.ready, draining=self.draining)
+        return web.Response(text=status.model_dump_json(), status=self.status_code, content_type="application/json")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@dataclass
+class Running:
+    """A gateway that serves, with a client for each of its HTTP ports."""
+
+    settings: GatewaySettings
+    addresses: Addresses
+    stop: StopRequest
+    task: asyncio.Task[None]
+    client: httpx.AsyncClient
+    admin: httpx.AsyncClient
+
+    async def predict(self, path: str = "/predict/intent", body: bytes = b"hello", **headers: str) -> httpx.Response:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.post(path, content=body, headers=sent)
+
+    async def metric(self, line: str) -> float:
+        """Return the value of the metric whose name and labels are ``line``; 0 when there is none."""
+        text = (await self.client.get("/metrics")).text
+        values = [each.rpartition(" ")[2] for each in text.splitlines() if each.rpartition(" ")[0] == line]
+        return float(values[0]) if values else 0.0
+
+
+@contextlib.asynccontextmanager
+async def running(*pods: FakePod | PodAddress, registry: Registry, **flags: object) -> AsyncIterator[Running]:
+    """Serve a gateway on free ports until the context ends."""
+    flags = {
+        "registry": registry.url,
+        "pods": tuple(pod if isinstance(pod, PodAddress) else pod.address for pod in pods),
+        **dict.fromkeys(("port", "admin_port", "grpc_port"), 0),
+        "health_interval_s": 0.1,
+        "drain_timeout_s": 5,
+        "access_log": False,
+        **flags,
+    }
+    settings = load_settings(GatewaySettings, **flags)
+    stop = StopRequest()
+    ready: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(serve(settings, stop=stop, on_ready=ready.set_result))
+    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if not ready.done():
+        await task
+    addresses = ready.result()
+    async with (
+        httpx.AsyncClient(base_url=addresses.gateway, timeout=20) as client,
+        httpx.AsyncClient(base_url=addresses.admin, timeout=20) as admin,
+    ):
+        try:
+            yield Running(settings, addresses, stop, task, client, admin)
+        finally:
+            await client.aclose()
+            await admin.aclose()
+            stop.set()
+            await task
