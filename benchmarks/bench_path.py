@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 BODY = b"tell me a joke"
@@ -62,7 +63,9 @@ def measure(up: subprocess.Popen[str], home: Path, began: float, rounds: int, re
     base_line = statistics.median(next(iter(medians.values())))
     for name in targets:
         p50, p99 = statistics.median(medians[name]), statistics.median(tails[name])
-        print(f"  {name:32s} p50 {p50 * 1e3:6.2f}  p99 {p99 * 1e3:6.2f}  p50 against TorchServe {p50 / base_line:5.2f}x")
+        print(
+            f"  {name:32s} p50 {p50 * 1e3:6.2f}  p99 {p99 * 1e3:6.2f}  p50 against TorchServe {p50 / base_line:5.2f}x"
+        )
 
 
 class Connection:
@@ -71,7 +74,7 @@ class Connection:
     def __init__(self, url: str) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
 
-    def __enter__(self) -> "Connection":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -67,7 +68,7 @@ async def open_gateway(
         access_log = None
         if settings.access_log:
             sink = LogSink(log_stream)
-            stack.callback(sink.close)
+            stack.push_async_callback(asyncio.to_thread, sink.close)
             access_log = AccessLog(sink)
         telemetry = Telemetry(Metrics(), access_log)
         reader = RegistryReader(registry, threads=settings.registry_threads, clock=clock)

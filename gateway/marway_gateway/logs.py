@@ -7,13 +7,15 @@ import logging
 import logging.handlers
 import queue
 import sys
+import threading
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 __all__ = ["AccessLog", "LogSink"]
 
 _QUEUE_MAX: Final = 10_000
 """Lines that wait to be written; further ones are dropped and counted, because requests matter more than their log."""
+_CLOSE_S: Final = 2.0
 
 
 class LogSink:
@@ -26,17 +28,20 @@ class LogSink:
     def __init__(self, stream: TextIO | None = None) -> None:
         writer = logging.StreamHandler(stream or sys.stderr)
         writer.setFormatter(_JsonFormatter())
-        waiting: queue.Queue[Any] = queue.Queue(_QUEUE_MAX)
+        waiting: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
         self.handler = _DroppingQueueHandler(waiting)
         """Attach this to loggers."""
         self._listener: logging.handlers.QueueListener | None = logging.handlers.QueueListener(waiting, writer)
         self._listener.start()
 
     def close(self) -> None:
-        """Write what waits and end the thread; a second call does nothing."""
+        """Write what waits and end the thread, as far as that takes 2 s at most; a second call does nothing."""
         listener, self._listener = self._listener, None
         if listener is not None:
-            listener.stop()
+            # Stopping waits for the stream, and a stream that is stuck must not keep the process from ending.
+            closer = threading.Thread(target=listener.stop, name="close-log", daemon=True)
+            closer.start()
+            closer.join(_CLOSE_S)
 
 
 class AccessLog:
@@ -56,20 +61,24 @@ class AccessLog:
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    dropped = 0
+    """Puts records into a queue, but no more than fit; `dropped` counts those that did not since the last that did."""
+
+    def __init__(self, waiting: queue.SimpleQueue[logging.LogRecord]) -> None:
+        super().__init__(waiting)
+        self.dropped = 0
+        self._waiting = waiting
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         # The queue stays in this process, so there is nothing to make picklable; the thread does the formatting.
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        record.dropped = self.dropped
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
+        # Bounded here and not by the queue, so that the word to stop always finds room in it.
+        if self._waiting.qsize() >= _QUEUE_MAX:
             self.dropped += 1
-        else:
-            self.dropped = 0
+            return
+        record.dropped, self.dropped = self.dropped, 0
+        self._waiting.put(record)
 
 
 class _JsonFormatter(logging.Formatter):

@@ -49,6 +49,7 @@ class Pod:
         "ejection_reason",
         "ejections",
         "failures",
+        "late_answers",
         "name",
         "requests_in_flight",
         "status",
@@ -66,6 +67,7 @@ class Pod:
         self.ejection_reason = ""
         self.ejections = 0
         self.failures = 0
+        self.late_answers = 0
         self.requests_in_flight = 0
 
     @property
@@ -161,6 +163,7 @@ class PodSet:
         """Take in what a pod says of itself, in answer to a question asked at ``asked_at`` by the clock."""
         pod.status = status
         pod.unreachable = None
+        pod.late_answers = 0
         # An answer that was under way when the pod was ejected says nothing about it since.
         if pod.ejected_until is not None and status.ready and asked_at >= pod.ejected_at:
             pod.ejected_until = None
@@ -169,6 +172,15 @@ class PodSet:
     def unreachable(self, pod: Pod, why: str) -> None:
         """Take a pod out until it answers a health check: nobody listens there."""
         pod.unreachable = why
+
+    def late(self, pod: Pod, why: str) -> None:
+        """Take in that a pod did not answer a health check in time; the second in a row takes it out.
+
+        One does not: a machine that is busy loading a model answers late once in a while.
+        """
+        pod.late_answers += 1
+        if pod.late_answers > 1:
+            self.unreachable(pod, why)
 
     def succeeded(self, pod: Pod) -> None:
         """Count an answer that shows the pod to be well."""

@@ -6,12 +6,15 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from typing import Final
 
 from marway_gateway.placement import Pod, PodSet
 from marway_gateway.tasks import TaskSet
 from marway_gateway.upstream import AttemptFailed, Upstream
 
 __all__ = ["PodWatcher"]
+
+_LATE: Final = frozenset({"timeout", "connect_timeout"})
 
 
 class PodWatcher:
@@ -48,12 +51,17 @@ class PodWatcher:
         try:
             status = await self._upstream.status(pod, timeout_s=self._interval_s)
         except AttemptFailed as exc:
-            self._pods.unreachable(pod, exc.why)
+            if exc.reason in _LATE:
+                self._pods.late(pod, exc.why)
+            else:
+                self._pods.unreachable(pod, exc.why)
         else:
             self._pods.observe(pod, status, asked_at=asked_at)
 
     async def _watch(self, pod: Pod) -> None:
         while True:
             await self.look(pod)
+            if pod.late_answers == 1:
+                continue  # ask again at once: late or gone?
             # Jitter, so that many gateways do not ask in step.
             await asyncio.sleep(self._interval_s * random.uniform(0.8, 1.2))

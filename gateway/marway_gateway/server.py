@@ -96,8 +96,11 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
             grpc=f"{_bracketed(settings.grpc_host)}:{grpc_server.port}",
         )
         try:
-            await asyncio.gather(public.up.wait(), admin.up.wait())
-            on_ready(addresses)
+            starting = asyncio.gather(public.up.wait(), admin.up.wait())
+            await asyncio.wait({starting, *serving}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                on_ready(addresses)
+            starting.cancel()
             await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()

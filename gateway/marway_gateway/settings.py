@@ -130,8 +130,8 @@ class GatewaySettings(ComponentSettings):
     eject_max_s: Seconds = 300.0
     """Longest ejection in seconds. 300, as Envoy."""
     health_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 1.0
-    """Time in seconds between two looks at a pod's status, and how long one may take. 1, so that a dead pod is out of
-    rotation within 2 s."""
+    """Time in seconds between two looks at a pod's status, and how long one may take. 1, so that a pod that is gone is
+    out of rotation within 2 s, and one that hangs, which takes two looks to tell from a busy one, within about 3 s."""
 
     drain_timeout_s: Seconds = 10.0
     """Time in seconds that requests in flight get to finish after SIGTERM; 3 when the process that started the gateway

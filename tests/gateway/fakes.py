@@ -128,8 +128,10 @@ class FakePod:
         behave: Answers predict requests, after their bodies were read.
         early: Answers them instead, before the body was asked for, where the request says `Expect: 100-continue`.
         requests: Those it got.
+        read_body: Whether to read bodies before `behave` is called.
+        silent: Whether to leave health checks without an answer.
+        polls: Health checks it got.
         cancelled: How often a caller went away.
-        largest_piece: The most bytes that waited to be read at once.
     """
 
     name: str
@@ -139,6 +141,7 @@ class FakePod:
     draining: bool = False
     status_code: int = 200
     read_body: bool = True
+    silent: bool = False
     requests: list[Seen] = field(default_factory=list)
     polls: int = 0
     cancelled: int = 0
@@ -184,6 +187,8 @@ class FakePod:
 
     async def _status(self, request: web.Request) -> web.Response:
         self.polls += 1
+        while self.silent:
+            await asyncio.sleep(0.01)
         status = PodStatus(name=self.name, boot_id="1", backend="torchserve", ready=self.ready, draining=self.draining)
         return web.Response(text=status.model_dump_json(), status=self.status_code, content_type="application/json")
 

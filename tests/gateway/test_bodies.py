@@ -189,7 +189,7 @@ async def test_client_that_goes_away_while_sending(registry: Registry, make_pod:
         writer.close()
         await writer.wait_closed()
         line = (
-            'marway_gateway_request_duration_seconds_count'
+            "marway_gateway_request_duration_seconds_count"
             '{model="intent",outcome="cancelled",surface="native",version="1.0"}'
         )
         while not await gateway.metric(line):
@@ -279,7 +279,7 @@ async def test_answer_cut_short(registry: Registry, make_pod: MakePod) -> None:
         with pytest.raises(httpx.RemoteProtocolError):
             await gateway.predict()
         line = (
-            'marway_gateway_request_duration_seconds_count'
+            "marway_gateway_request_duration_seconds_count"
             '{model="intent",outcome="unavailable",surface="native",version="1.0"}'
         )
         while not await gateway.metric(line):

@@ -148,6 +148,19 @@ def test_lost_connections_eject(clock: Clock) -> None:
     assert "is ejected" in (pod.trouble(clock.now) or "")
 
 
+def test_one_late_answer_is_forgiven(clock: Clock) -> None:
+    """A pod that once answers a health check late stays in; the second time in a row takes it out."""
+    pods = pods_called("a", clock=clock)
+    pod = pods.pods[0]
+    for _ in range(3):
+        pods.late(pod, "did not answer")
+        assert pod.trouble(clock.now) is None
+        pods.observe(pod, status(), asked_at=clock.now)
+    pods.late(pod, "did not answer")
+    pods.late(pod, "did not answer")
+    assert pod.trouble(clock.now) == "did not answer"
+
+
 def test_ready_needs_a_word_of_the_pod() -> None:
     """A pod that has not answered yet may be tried, but does not make the gateway ready."""
     pods = pods_called("a")

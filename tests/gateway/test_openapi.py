@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from marway.settings import load_settings
+from marway_gateway.admin import create_admin_app
+from marway_gateway.app import create_app
+from marway_gateway.settings import GatewaySettings
+
+
+@pytest.fixture(params=[create_app, create_admin_app])
+def app(request: pytest.FixtureRequest, tmp_path: Path) -> FastAPI:
+    made: FastAPI = request.param(load_settings(GatewaySettings, registry=str(tmp_path)))
+    return made
+
+
+def operations(app: FastAPI) -> list[tuple[str, dict]]:
+    return [
+        (f"{method} {path}", operation)
+        for path, methods in app.openapi()["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def test_every_answer_is_named(app: FastAPI) -> None:
+    """No operation has a catch-all answer, or FastAPI's own validation answer."""
+    for name, operation in operations(app):
+        assert all(status.isdigit() for status in operation["responses"]), name
+        assert "422" not in operation["responses"], name
+    assert "HTTPValidationError" not in json.dumps(app.openapi())
+
+
+def test_errors_are_problems_with_examples(app: FastAPI) -> None:
+    """Each documented error is a problem document with an example that fits its status."""
+    for name, operation in operations(app):
+        for status, response in operation["responses"].items():
+            if int(status) < 400:
+                continue
+            content = response["content"]["application/problem+json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}, name
+            assert content["examples"], name
+            assert all(example["value"]["status"] == int(status) for example in content["examples"].values()), name
+            assert ("headers" in response) == (status in ("429", "503")), name
+
+
+def test_no_schema_of_ours_is_open(app: FastAPI) -> None:
+    """Every object schema names its properties, or is a map with typed values."""
+    for name, schema in app.openapi()["components"]["schemas"].items():
+        if schema.get("type") == "object":
+            assert schema.get("properties"), name
+        for field, value in schema.get("properties", {}).items():
+            assert value.keys() & {"type", "$ref", "anyOf", "allOf", "const", "enum"}, f"{name}.{field}"
+
+
+def test_paths(tmp_path: Path) -> None:
+    """The public and the admin document have the routes of the contract that are built so far."""
+    settings = load_settings(GatewaySettings, registry=str(tmp_path))
+    shared = {"/healthz", "/metrics", "/models", "/models/{model}", "/models/{model}/versions/{version}"}
+    public = {"/predict/{model}", "/predict/{model}/{selector}", "/readyz"}
+    assert set(create_app(settings).openapi()["paths"]) == shared | public
+    assert set(create_admin_app(settings).openapi()["paths"]) == shared | {"/pods"}
+
+
+async def test_app_on_its_own(tmp_path: Path) -> None:
+    """Without a gateway given, an app opens its own while it runs."""
+    import httpx
+
+    app = create_app(load_settings(GatewaySettings, registry=str(tmp_path), access_log=False))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+    ):
+        assert (await client.get("/models")).json() == {"models": [], "next": None}

@@ -1,0 +1,40 @@
+"""Reading what handlers print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from marway import model_log
+
+LOG = """\
+2026-11-21T10:18:50.401Z INFO W-9000-mv_A_1.0-stdout | [PID]8471
+2026-11-21T10:18:50.404Z INFO W-9000-mv_A_1.0-stdout | Torch worker started.
+2026-11-21T10:18:50.539Z INFO W-9000-mv_A_1.0-stdout | loading with care | and pipes
+2026-11-21T10:18:51.000+02:00 WARN W-9001-mv_B_2-rc.1-stderr | Traceback (most recent call last):
+2026-11-21T10:18:51.000+02:00 WARN W-9001-mv_B_2-rc.1-stderr |   File "x.py", line 1, in <module>
+2026-11-21T10:18:51.000+02:00 WARN W-9001-mv_B_2-rc.1-stderr | KeyError: 'weights'
+no line of ours
+"""
+
+
+def test_lines_are_told_by_their_worker(tmp_path: Path) -> None:
+    """Each version's lines are found, without what the worker code says about its own start."""
+    (tmp_path / "models.log").write_text(LOG)
+    lines = model_log.read(tmp_path, ["mv_A_1.0"])
+    assert [line.text for line in lines] == ["loading with care | and pipes"]
+    assert lines[0].port == 9000
+    assert {line.worker for line in model_log.read(tmp_path)} == {"mv_A_1.0", "mv_B_2-rc.1"}
+
+
+def test_the_older_file_comes_first(tmp_path: Path) -> None:
+    """A log that was rolled over is read whole, oldest line first."""
+    for name, text in (("models.log", "new"), ("models.1.log", "old")):
+        (tmp_path / name).write_text(f"2026-11-21T10:00:00.000Z INFO W-1-a_1-stdout | {text}\n")
+    assert [line.text for line in model_log.read(tmp_path)] == ["old", "new"]
+    assert model_log.read(tmp_path / "missing") == []
+
+
+def test_the_reason_of_a_failure_is_its_tracebacks_last_line() -> None:
+    """The newest traceback's last line says why; without one there is no reason."""
+    assert model_log.last_error(model_log.parse(LOG.splitlines())) == "KeyError: 'weights'"
+    assert model_log.last_error(model_log.parse(LOG.splitlines()[:3])) is None

@@ -1,0 +1,89 @@
+"""The configuration that TorchServe is started with is safe and quiet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from marway_runtime.configuration import (
+    Ports,
+    command_line,
+    environment,
+    memory_limit,
+    properties,
+    write_worker_launcher,
+)
+from marway_runtime.settings import RuntimeSettings
+
+PORTS = Ports(1, 2, 3, 4, 5)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> RuntimeSettings:
+    return RuntimeSettings(flags={"runtime_dir": tmp_path / "run", "model_store": tmp_path / "store"})  # type: ignore[call-arg]
+
+
+def parsed(settings: RuntimeSettings) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in properties(settings, PORTS).splitlines())
+
+
+def test_everything_listens_on_loopback(settings: RuntimeSettings) -> None:
+    """Each of the five addresses is 127.0.0.1, with its own port."""
+    values = parsed(settings)
+    assert [values[f"{kind}_address"] for kind in ("inference", "management", "metrics")] == [
+        "http://127.0.0.1:1",
+        "http://127.0.0.1:2",
+        "http://127.0.0.1:3",
+    ]
+    assert values["grpc_inference_address"] == values["grpc_management_address"] == "127.0.0.1"
+    assert (values["grpc_inference_port"], values["grpc_management_port"]) == ("4", "5")
+
+
+def test_nothing_is_fetched_or_installed(settings: RuntimeSettings) -> None:
+    """No URL may be registered, nothing is loaded at start, and pip is not run."""
+    values = parsed(settings)
+    assert values["allowed_urls"] == "(?!)"
+    assert "load_models" not in values
+    assert values["install_py_dep_per_model"] == "false"
+
+
+def test_the_working_directory_is_not_on_the_class_path(settings: RuntimeSettings, tmp_path: Path) -> None:
+    """The class path is TorchServe's own jars alone, and the home is on the command line."""
+    command = command_line(
+        settings, home=tmp_path, worker=tmp_path / "w", temporary=tmp_path / "t", config=tmp_path / "c"
+    )
+    class_path = command[command.index("-cp") + 1]
+    assert class_path.endswith("/ts/frontend/*")
+    assert ":" not in class_path
+    assert f"-Dmarway.home={tmp_path}" in command
+    assert f"-Djava.io.tmpdir={tmp_path / 't'}" in command
+    assert "-ncs" in command
+
+
+def test_handlers_see_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Credentials and Marway's own variables stay outside; what computing needs goes in."""
+    for name in ("AWS_SECRET_ACCESS_KEY", "MARWAY_REGISTRY", "GITHUB_TOKEN", "TS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    passed = environment(tmp_path)
+    assert "secret" not in passed.values()
+    assert passed["CUDA_VISIBLE_DEVICES"] == "1"
+    assert passed["TMPDIR"] == passed["TEMP"] == str(tmp_path)
+
+
+def test_the_worker_launcher_takes_any_path(tmp_path: Path) -> None:
+    """A home with blanks and quotes in its name is passed on as one word."""
+    home = tmp_path / "it's a home"
+    launcher = tmp_path / "worker"
+    write_worker_launcher(launcher, home=home)
+    text = launcher.read_text()
+    assert text.startswith("#!/bin/sh\nexec ")
+    assert f"'{str(home).replace(chr(39), chr(39) + chr(92) + chr(39) + chr(39))}'" in text
+    assert launcher.stat().st_mode & 0o100
+
+
+def test_the_memory_limit_is_the_settings_or_the_machines(settings: RuntimeSettings) -> None:
+    """A limit that is set counts; unset, it is what the cgroup or the machine has."""
+    assert memory_limit(settings) > 256 * 2**20
+    assert memory_limit(settings.model_copy(update={"memory_limit_bytes": 2**30})) == 2**30
