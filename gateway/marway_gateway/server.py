@@ -96,7 +96,7 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
             grpc=f"{_bracketed(settings.grpc_host)}:{grpc_server.port}",
         )
         try:
-            starting = asyncio.gather(public.up.wait(), admin.up.wait())
+            starting = asyncio.create_task(_until_up(public, admin), name="starting")
             await asyncio.wait({starting, *serving}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 on_ready(addresses)
@@ -143,6 +143,11 @@ class _HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to `marway.lifecycle`: uvicorn would stop one server and raise them again."""
         yield
+
+
+async def _until_up(*servers: _HttpServer) -> None:
+    for server in servers:
+        await server.up.wait()
 
 
 class _BoundedHttp(HttpToolsProtocol):

@@ -38,7 +38,7 @@ def test_one_archive_is_served_until_a_signal_and_nothing_is_left(
     tmp_path: Path, archive: Path, number: signal.Signals
 ) -> None:
     """`marway up some.mar` publishes, releases and serves it; a signal stops everything within 20 s, with status 0."""
-    home = tmp_path / "home"
+    home = tmp_path / "it's a home"
     with Up(home, str(archive)) as up:
         assert predict(up).status_code == 200
         assert json.loads(marway("models", "--registry", up.registry, "--json").stdout) == [
@@ -59,6 +59,18 @@ def test_one_archive_is_served_until_a_signal_and_nothing_is_left(
         assert time.monotonic() - started < STOP_TIMEOUT_S
         assert processes_of(home) == []
         assert not (home / "ready.json").exists()
+
+
+def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C while the examples train and the pod starts ends all of it."""
+    home = tmp_path / "home"
+    up = Up(home, "--demo")
+    try:
+        up.wait_for("output")  # the first line of a training script
+        assert up.stop(signal.SIGINT) == 0, up.stderr
+        assert processes_of(home) == []
+    finally:
+        up.end()
 
 
 def test_kill_9_of_the_parent_leaves_nothing(tmp_path: Path, archive: Path) -> None:

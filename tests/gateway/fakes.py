@@ -229,7 +229,7 @@ async def running(*pods: FakePod | PodAddress, registry: Registry, **flags: obje
         "registry": registry.url,
         "pods": tuple(pod if isinstance(pod, PodAddress) else pod.address for pod in pods),
         **dict.fromkeys(("port", "admin_port", "grpc_port"), 0),
-        "health_interval_s": 0.1,
+        "health_interval_s": 0.5,
         "drain_timeout_s": 5,
         "access_log": False,
         **flags,

@@ -174,7 +174,7 @@ async def test_client_that_goes_away(registry: Registry, make_pod: MakePod) -> N
 async def test_health(registry: Registry, make_pod: MakePod) -> None:
     """The gRPC health service follows the gateway's readiness, for the server and for the service."""
     pod = await make_pod()
-    async with calling(pod, registry=registry, health_interval_s=0.05) as (_, channel):
+    async with calling(pod, registry=registry, health_interval_s=0.25) as (_, channel):
         stub = health_pb2_grpc.HealthStub(channel)
         for service in ("", "prediction.PredictionService"):
             asked = health_pb2.HealthCheckRequest(service=service)

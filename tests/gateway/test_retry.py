@@ -138,7 +138,7 @@ async def test_ejected_pod_comes_back_when_it_is_ready(registry: Registry, make_
     """An ejected pod gets requests again as soon as it reports that it is ready."""
     pods = await in_order(make_pod, 2)
     pods[0].behave, pods[0].ready = down, True
-    async with running(*pods, registry=registry, health_interval_s=0.05) as gateway:
+    async with running(*pods, registry=registry, health_interval_s=0.25) as gateway:
         await until(lambda: all(pod.polls for pod in pods))
         pods[0].ready = False
         assert (await gateway.predict()).status_code == 200

@@ -60,8 +60,9 @@ async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
     home = Home(plan.home.absolute())
     with home.held():
         view.begin(home.root)
-        registry = plan.registry or home.registry.as_uri()
-        await asyncio.to_thread(open_store(registry).probe)  # better said now than in a child's log
+        store = open_store(plan.registry or home.registry.as_uri())
+        await asyncio.to_thread(store.probe)  # better said now than in a child's log
+        registry = store.url
         home.store.mkdir(parents=True, exist_ok=True)
         if plan.archive is not None:
             with view.step(f"published {plan.archive}"):
