@@ -12,13 +12,13 @@ from typing import TextIO
 from marway.errors import InvalidSettings
 from marway.objects import open_store
 from marway.registry import Registry
+from marway.resolve.reader import RegistryReader
+from marway.resolve.resolver import Resolver
 from marway_gateway.health import Readiness
 from marway_gateway.logs import AccessLog, LogSink
 from marway_gateway.placement import PodSet
 from marway_gateway.pods import PodWatcher
 from marway_gateway.predict import Predictor
-from marway_gateway.reader import RegistryReader
-from marway_gateway.resolve import Resolver
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.telemetry import Metrics, Telemetry
 from marway_gateway.upstream import Upstream

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from marway.errors import Draining, NoPodAvailable, RegistryUnavailable, Unavailable
+from marway.resolve.reader import RegistryReader
 from marway_gateway.placement import PodSet
-from marway_gateway.reader import RegistryReader
 
 __all__ = ["Readiness"]
 

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from hashlib import blake2b
 
+from marway.resolve.caches import LruCache
 from marway.wire.pods import PodStatus
-from marway_gateway.caches import LruCache
 from marway_gateway.settings import PodAddress
 
 __all__ = ["Pod", "PodSet", "score"]

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from marway.errors import DeadlineExceeded, MarwayError, Unavailable
+from marway.resolve.resolver import Resolved, Resolver
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
 from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod, PodSet
-from marway_gateway.resolve import Resolved, Resolver
-from marway_gateway.retry import Attempts, FailedAttempt
+from marway_gateway.retry import WORKER_DIED, Attempts, FailedAttempt
 from marway_gateway.telemetry import RequestInfo, Telemetry
 from marway_gateway.upstream import AttemptFailed, Headers, PodUnreachable, Reply, Upstream
 
@@ -197,6 +197,9 @@ class Predictor:
         if reply.outcome == Outcome.RUNTIME_DOWN:
             self._pods.eject(pod, "its model server is down")
             return FailedAttempt(pod, "runtime_down", _said(pod, error, reply), accepted=True)
+        if reply.outcome == Outcome.WORKER_DIED:
+            self._pods.succeeded(pod)
+            return FailedAttempt(pod, WORKER_DIED, _said(pod, error, reply), accepted=True)
         # Something between us and the sidecar answered, or what listens there is none.
         return self._failed(
             pod,

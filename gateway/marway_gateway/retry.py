@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from marway.errors import MarwayError, NoPodAvailable, Unavailable
+from marway.errors import MarwayError, ModelError, NoPodAvailable, Unavailable
 from marway_gateway.placement import Pod
 
-__all__ = ["Attempts", "FailedAttempt"]
+__all__ = ["WORKER_DIED", "Attempts", "FailedAttempt"]
+
+WORKER_DIED = "worker_died"
+"""Reason of an attempt whose worker died; one more may follow it, on any pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,15 @@ class Attempts:
 
         Raises:
             Unavailable: The failure's own error, because the request cannot be sent again.
+            ModelError: It has killed its worker twice.
         """
+        if attempt.reason == WORKER_DIED and any(earlier.reason == WORKER_DIED for earlier in self.failed):
+            # Once may be chance; what kills two workers must not be given a third, nor be asked to come back.
+            raise ModelError(
+                f"the request killed two workers in a row: {attempt.error.message}",
+                model=attempt.error.model,
+                version=attempt.error.version,
+            )
         self.failed.append(attempt)
         if attempt.accepted:
             self._retries_left -= 1

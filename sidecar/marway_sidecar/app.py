@@ -15,13 +15,13 @@ from marway.errors import MarwayError, NotFound, RuntimeDown, Unavailable
 from marway.objects import open_store
 from marway.refs import new_ulid
 from marway.registry import Registry
+from marway.resolve import RegistryReader, Resolver
 from marway.wire import problems
 from marway.wire.pods import ModelStatus, PodStatus
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.predict import Predictor, problem_response
-from marway_sidecar.resolve import Resolver
 from marway_sidecar.runtime_watch import RuntimeWatch
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
@@ -41,10 +41,18 @@ class Sidecar:
         self.metrics = SidecarMetrics()
         self.threads = Threads(settings.registry_threads)
         registry = Registry(open_store(settings.registry))
+        self.reader = RegistryReader(registry, threads=settings.registry_threads)
+        self.resolver = Resolver(
+            self.reader,
+            state_ttl_s=settings.state_ttl_s,
+            state_max_stale_s=None,
+            negative_ttl_s=settings.negative_ttl_s,
+            wait_s=settings.registry_timeout_s,
+        )
         archives = ArchiveStore(settings.archive_store, registry, observe=self._observe_fetch)
         self.pool = ModelPool(archives, self.threads, self.metrics, failure_backoff_s=settings.load_failure_backoff_s)
         self.watch = RuntimeWatch(settings.runtime_dir, self.pool, poll_s=settings.runtime_poll_s)
-        self.predictor = Predictor(settings, Resolver(registry, self.threads, ttl_s=settings.state_ttl_s), self.pool)
+        self.predictor = Predictor(settings, self.resolver, self.pool)
         self._boot_id = new_ulid()
 
     def drain(self) -> None:
@@ -82,6 +90,8 @@ def create_app(sidecar: Sidecar) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(sidecar.threads.close)
+            stack.push_async_callback(sidecar.reader.aclose)
+            stack.push_async_callback(sidecar.resolver.aclose)
             watching = asyncio.create_task(sidecar.watch.run(), name="watch-runtime")
             stack.push_async_callback(_cancelled, watching)
             stack.push_async_callback(sidecar.pool.aclose)

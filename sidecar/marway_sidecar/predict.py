@@ -25,13 +25,13 @@ from marway.errors import (
     RuntimeDown,
     Unavailable,
 )
-from marway.refs import Reference, check_model_id, check_version, is_label, new_ulid
+from marway.refs import new_ulid
+from marway.resolve import Resolved, Resolver
 from marway.wire import headers, problems
 from marway.wire.envelope import Answer
 from marway.wire.headers import Outcome
 from marway_sidecar.adapters.base import NotLoaded, WorkerDied
 from marway_sidecar.pool import ModelPool
-from marway_sidecar.resolve import Resolved, Resolver
 from marway_sidecar.rows import read_body, row_of
 from marway_sidecar.settings import SidecarSettings
 
@@ -71,9 +71,8 @@ class Predictor:
             if self.draining:
                 raise Draining("this pod is stopping")
             deadline = self._deadline(request)
-            reference = _reference(request)
             _check_length(request, self._settings.max_body_bytes)
-            resolved = await self._resolver.resolve(reference)
+            resolved = await self._resolver.resolve(request.path_params["model"], request.path_params.get("selector"))
             body = await read_body(request, limit=self._settings.max_body_bytes)
             row = await row_of(request, body, request_id=request_id)
             for attempt in (1, 2):
@@ -141,14 +140,6 @@ def problem_response(error: MarwayError, *, request_id: str | None = None, outco
     if isinstance(error, BodyTooLarge):
         extra["connection"] = "close"  # the rest of the body is on its way and nobody reads it
     return Response(problem.body(), problem.status, extra, media_type=problems.CONTENT_TYPE)
-
-
-def _reference(request: Request) -> Reference:
-    name = check_model_id(request.path_params["model"])
-    selector = request.path_params.get("selector")
-    if selector is not None and not is_label(selector):
-        check_version(selector)
-    return Reference(name, selector)
 
 
 def _check_length(request: Request, limit: int) -> None:

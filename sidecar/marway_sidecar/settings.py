@@ -56,6 +56,12 @@ class SidecarSettings(ComponentSettings):
     state_ttl_s: float = Field(2.0, gt=0, le=2.0)
     """How old a label may be when a caller names one here, seconds. 2 is what Marway promises at most."""
 
+    negative_ttl_s: float = Field(1.0, ge=0)
+    """How long "there is no such model" is remembered, seconds: a stream of wrong requests makes few look-ups."""
+
+    registry_timeout_s: float = Field(2.0, gt=0)
+    """How long a request waits for the registry before the last known labels serve, seconds."""
+
     registry_threads: int = Field(4, ge=1)
     """Threads for registry calls and downloads, so that a slow store never holds up the rest."""
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 from aiohttp import web
 
 from marway.errors import MarwayError, ModelError, Overloaded, RuntimeDown
 from marway.lifecycle import StopRequest
-from marway.records import ArchiveRef, ServingSettings, VersionRecord, utc_now
 from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.headers import OUTCOME, Outcome
@@ -26,46 +22,6 @@ from marway_gateway.server import Addresses, serve
 from marway_gateway.settings import GatewaySettings, PodAddress
 
 Behaviour = Callable[["FakePod", web.Request], Awaitable[web.StreamResponse]]
-
-
-async def until(condition: Callable[[], object], *, within_s: float = 10) -> None:
-    """Return as soon as ``condition`` holds, and fail when it does not in time."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.005)
-
-
-def publish(
-    registry: Registry,
-    directory: Path,
-    name: str = "intent",
-    version: str = "1.0",
-    *,
-    label: str | None = "PROD",
-    model_id: str | None = None,
-    serving: ServingSettings | None = None,
-) -> VersionRecord:
-    """Publish a version whose archive is a few bytes, and point a label at it."""
-    data = f"{name} {version}".encode()
-    archive = directory / "some.mar"
-    archive.write_bytes(data)
-    record = registry.publish(
-        VersionRecord(
-            id=model_id or f"run-{name}-{version}",
-            name=name,
-            version=version,
-            archive=ArchiveRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)),
-            handler="handler.py",
-            serving=serving or ServingSettings(),
-            created_at=utc_now(),
-            publisher="test",
-        ),
-        archive,
-    )
-    if label is not None:
-        registry.release(name, version, label=label, by="test")
-    return record
 
 
 @dataclass

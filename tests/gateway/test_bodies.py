@@ -9,11 +9,12 @@ import httpx
 import pytest
 from aiohttp import web
 
-from gateway.fakes import FakePod, Running, busy, fail, hang_up, publish, running, until
+from gateway.fakes import FakePod, Running, busy, fail, hang_up, running
 from marway.errors import Overloaded
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.placement import score
+from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
 MIB = 1024 * 1024

@@ -1,10 +1,11 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.fakes import FakePod, publish, running
+from gateway.fakes import FakePod, running
 from marway.objects import DirectoryStore
 from marway.records import ServingSettings, Tombstone, encode_state, utc_now
 from marway.registry import Registry
+from support.registry import publish
 
 MakePod = Callable[..., Awaitable[FakePod]]
 

@@ -3,16 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fakes import FakePod, free_port, publish, running, until
+from gateway.fakes import FakePod, free_port, running
 from marway.errors import Draining, NoPodAvailable, RegistryUnavailable
 from marway.objects import DirectoryStore
 from marway.records import Pointer
 from marway.registry import Registry
+from marway.resolve.reader import RegistryReader
 from marway.wire.pods import PodStatus
 from marway_gateway.health import Readiness
 from marway_gateway.placement import PodSet
-from marway_gateway.reader import RegistryReader
 from marway_gateway.settings import PodAddress
+from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
 

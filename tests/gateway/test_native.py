@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from gateway.fakes import FakePod, hang_up, publish, running
+from gateway.fakes import FakePod, hang_up, running
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.predict import Predictor
+from support.registry import publish
 
 MakePod = Callable[..., Awaitable[FakePod]]
 

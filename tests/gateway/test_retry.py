@@ -5,27 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fakes import (
-    FakePod,
-    Running,
-    answer,
-    broken_model,
-    busy,
-    down,
-    fail,
-    free_port,
-    hang,
-    hang_up,
-    publish,
-    running,
-    until,
-)
-from marway.errors import InvalidRequest, LoadFailed, Overloaded
+from gateway.fakes import FakePod, Running, answer, broken_model, busy, down, fail, free_port, hang, hang_up, running
+from marway.errors import InvalidRequest, LoadFailed, Overloaded, Unavailable
 from marway.registry import Registry
 from marway.wire.headers import Outcome
 from marway_gateway.placement import score
 from marway_gateway.settings import PodAddress
+from support.registry import publish, until
 
+worker_died = fail(Unavailable("the worker died during the call"), Outcome.WORKER_DIED)
 MakePod = Callable[..., Awaitable[FakePod]]
 
 
@@ -308,3 +296,27 @@ async def test_client_that_goes_away(registry: Registry, make_pod: MakePod) -> N
             pass
         assert await gateway.metric("marway_gateway_requests_in_flight") == 0
     assert asked(pods) == [1, 0]
+
+
+async def test_a_request_whose_worker_died_is_tried_once_more(registry: Registry, make_pod: MakePod) -> None:
+    """A worker that died with the request is followed by one attempt elsewhere, and its pod stays in rotation."""
+    pods = await in_order(make_pod, 3)
+    pods[0].behave = worker_died
+    async with running(*pods, registry=registry) as gateway:
+        assert (await gateway.predict()).status_code == 200
+        assert asked(pods) == [1, 1, 0]
+        assert await retries(gateway, "worker_died") == 1
+        assert (await gateway.predict()).status_code == 200
+        assert asked(pods) == [2, 2, 0], "the pod itself is well and is asked first again"
+
+
+async def test_a_request_that_kills_two_workers_gets_no_third(registry: Registry, make_pod: MakePod) -> None:
+    """A request that killed two workers is answered as the model's error, and nobody is told to come back with it."""
+    pods = await in_order(make_pod, 3)
+    for pod in pods:
+        pod.behave = worker_died
+    async with running(*pods, registry=registry) as gateway:
+        answered = await gateway.predict()
+        assert (answered.status_code, answered.json()["code"]) == (500, "model_error")
+        assert "retry-after" not in answered.headers
+    assert sum(asked(pods)) == 2

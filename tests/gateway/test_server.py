@@ -13,9 +13,10 @@ import httpx
 import pytest
 from aiohttp import web
 
-from gateway.fakes import FakePod, Running, answer, free_port, hang, publish, running, until
+from gateway.fakes import FakePod, Running, answer, free_port, hang, running
 from marway.errors import InvalidSettings
 from marway.registry import Registry
+from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
 

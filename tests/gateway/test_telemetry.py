@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fakes import FakePod, broken_model, down, publish, running, until
+from gateway.fakes import FakePod, broken_model, down, running
 from marway import errors
 from marway.errors import MarwayError
 from marway.registry import Registry
 from marway_gateway.logs import AccessLog, LogSink
 from marway_gateway.telemetry import Metrics, outcome_of
+from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
 

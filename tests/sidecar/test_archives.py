@@ -40,7 +40,7 @@ def test_an_archive_is_fetched_and_readable_by_others(
     """The archive is there under its digest, read-only for all, and fetched no second time."""
     for _ in range(2):
         path = store.ensure(record.archive)
-    assert path.read_bytes() == b"the bytes of an archive"
+    assert path.read_bytes() == b"some 1.0"
     assert path.stat().st_mode & 0o777 == 0o444
     assert files(tmp_path) == [f"{record.archive.sha256}.mar"]
     assert seen == ["ok"]
@@ -61,7 +61,7 @@ def test_damaged_bytes_never_become_visible(
     """One changed byte in the registry is noticed, and leaves nothing behind."""
     (stored,) = (tmp_path / "registry" / "archives" / "sha256").iterdir()
     stored.chmod(0o644)
-    stored.write_bytes(b"The bytes of an archive")
+    stored.write_bytes(b"Some 1.0")
     with pytest.raises(ArchiveCorrupt, match="damaged"):
         store.ensure(record.archive)
     assert files(tmp_path) == []
@@ -100,5 +100,5 @@ fcntl.flock(handle, fcntl.LOCK_EX)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -9
-    assert store.ensure(record.archive).read_bytes() == b"the bytes of an archive"
+    assert store.ensure(record.archive).read_bytes() == b"some 1.0"
     assert seen == ["ok"]

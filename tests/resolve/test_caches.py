@@ -1,4 +1,4 @@
-from marway_gateway.caches import LruCache
+from marway.resolve.caches import LruCache
 
 
 def test_forgets_the_least_recently_used() -> None:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar, cast
 from marway.errors import InvalidRecord, MarwayError, NotFound, RegistryUnavailable
 from marway.records import ModelState, Pointer, ServingSettings, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label, parse_reference
-from marway_gateway.caches import LruCache
-from marway_gateway.reader import RegistryReader
+from marway.resolve.caches import LruCache
+from marway.resolve.reader import RegistryReader
 
 __all__ = ["Resolved", "Resolver"]
 
@@ -64,7 +64,7 @@ class _Absent:
 
 
 class Resolver:
-    """Resolves references for one gateway. Not for use from several event loops.
+    """Resolves references for one process. Not for use from several event loops.
 
     Args:
         reader: The registry.

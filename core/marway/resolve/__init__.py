@@ -1,0 +1,10 @@
+"""From a reference to a version without a look-up in nearly all cases: what gateway and sidecar both need.
+
+Everything here runs on one event loop; the registry's blocking calls go through one bounded thread pool.
+"""
+
+from marway.resolve.caches import LruCache
+from marway.resolve.reader import RegistryReader
+from marway.resolve.resolver import Resolved, Resolver
+
+__all__ = ["LruCache", "RegistryReader", "Resolved", "Resolver"]
