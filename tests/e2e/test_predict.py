@@ -6,11 +6,14 @@ import http.client
 import json
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from support.cli import marway, refused
-from support.up import Up
+from support.up import Up, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 SAMPLES = Path(__file__).parents[2] / "examples" / "digits" / "samples"
@@ -133,6 +136,36 @@ def test_a_refusal_by_the_handler_keeps_its_status(client: httpx.Client) -> None
     answer = client.post("/predict/probe", content=b"refuse", headers={"content-type": "text/plain"})
     assert (answer.status_code, answer.json()["code"]) == (422, "model_error")
     assert "refused by the model" in answer.json()["detail"]
+
+
+def test_a_request_that_kills_its_worker_is_tried_once_more_and_harms_nobody(up: Up, client: httpx.Client) -> None:
+    """An input that kills workers is tried on two at most, is called the model's error, and the model goes on."""
+    plain = {"content-type": "text/plain"}
+    answer = client.post("/predict/probe", content=b"die", headers=plain)
+    assert (answer.status_code, answer.json()["code"]) == (500, "model_error"), answer.text
+    assert "killed two workers" in answer.json()["detail"]
+    wait_until(
+        lambda: client.post("/predict/probe", content=b"text", headers=plain).status_code == 200,
+        timeout_s=60,
+        what="an answer after the workers were started again",
+    )
+
+
+def test_the_books_grpc_answers(up: Up) -> None:
+    """`prediction.PredictionService/Predict` answers for a model name, and health says that it serves."""
+    with grpc.insecure_channel(up.ready["grpc"]) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        request = prediction_pb2.PredictRequest(runId="intent", document="tell me a joke")
+        answer = prediction_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=60)
+        assert json.loads(answer.response)["label"] == "tell_joke"
+
+
+def test_the_admin_port_shows_the_pods(up: Up) -> None:
+    """`GET /pods` names every pod with its address and what it runs."""
+    pods = httpx.get(f"{up.ready['admin']}/pods", trust_env=False).json()
+    shown = {(pod["name"], pod["url"]) for pod in (pods["pods"] if isinstance(pods, dict) else pods)}
+    assert shown == {(pod["name"], pod["url"]) for pod in up.ready["pods"]}
 
 
 def test_a_model_that_cannot_be_loaded_says_why(up: Up, client: httpx.Client) -> None:

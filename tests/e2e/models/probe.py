@@ -1,6 +1,7 @@
 """A handler that shows what it was given, and fails on request."""
 
 import json
+import os
 
 from ts.utils.util import PredictionException
 
@@ -30,6 +31,8 @@ def answer(row, index, context):
     if text == "boom":
         print("about to fail on purpose")
         raise ValueError("the input said boom")
+    if text == "die":
+        os._exit(3)
     if text == "refuse":
         raise PredictionException("refused by the model", 422)
     if text == "bytes":
