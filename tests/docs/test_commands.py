@@ -25,6 +25,10 @@ _TESTED_BELOW = {"make up", "make demo"}
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
+# Of a make that runs these tests: the makes below are not its children.
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+
+
 def blocks(kinds: set[str]) -> Iterator[tuple[Path, str]]:
     for page in PAGES:
         for kind, text in _FENCE.findall(page.read_text()):
@@ -78,7 +82,7 @@ def test_commands_work_as_shown(up: Up, beside: Path, tmp_path: Path, command: t
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, "PATH": path},
+        env={**_ENVIRONMENT, "PATH": path},
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -101,6 +105,7 @@ def test_make_up_serves_and_stops_on_ctrl_c(tmp_path: Path) -> None:
             cwd=ROOT,
             stdout=file,
             stderr=subprocess.STDOUT,
+            env=_ENVIRONMENT,
             start_new_session=True,
         )
     try:
@@ -126,7 +131,9 @@ def test_make_up_serves_and_stops_on_ctrl_c(tmp_path: Path) -> None:
 def test_make_demo_ends_by_itself() -> None:
     """`make demo` prints the answers of both models and ends with status 0."""
     started = time.monotonic()
-    done = subprocess.run(["make", "demo", f"VENV={sys.prefix}"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        ["make", "demo", f"VENV={sys.prefix}"], cwd=ROOT, capture_output=True, text=True, timeout=300, env=_ENVIRONMENT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"label": "set_alarm"' in done.stdout
     for digit in ("0", "4", "7"):
@@ -138,5 +145,5 @@ def test_make_help_lists_every_verb() -> None:
     """Each target of the Makefile that is a verb is in `make help`."""
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, env=_ENVIRONMENT)
     assert {line.split()[0] for line in done.stdout.splitlines()} == set(phony[1].split())

@@ -45,6 +45,16 @@ def test_an_error_survives_the_wire(kind: type[MarwayError]) -> None:
     assert ("retry-after" in extra) == (problem.status in (429, 503))
 
 
+def test_a_kind_of_a_rooms_own_counts_as_what_it_is_a_kind_of() -> None:
+    """An error that only one room knows is sent as the nearest error of the tree."""
+
+    class WorkerDied(errors.Unavailable):
+        pass
+
+    problem, extra = problem_of(WorkerDied("died"))
+    assert (problem.status, problem.code, extra["retry-after"]) == (503, "unavailable", "1")
+
+
 def test_retry_after_is_whole_seconds() -> None:
     """A wait is rounded up, and never zero."""
     for given, sent in ((0.1, "1"), (2.2, "3"), (None, "1")):

@@ -76,7 +76,8 @@ def status_of(error: MarwayError) -> int:
     """Return the HTTP status that stands for ``error``."""
     if isinstance(error, ModelError):
         return error.status
-    return STATUS[type(error)]
+    # A room may have kinds of its own, such as an adapter's: they count as what they are kinds of.
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
 def problem_of(error: MarwayError, *, request_id: str | None = None) -> tuple[Problem, dict[str, str]]:
