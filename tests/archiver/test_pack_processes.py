@@ -18,13 +18,15 @@ Arguments = Callable[..., dict[str, Any]]
 Child = Callable[..., "subprocess.Popen[str]"]
 
 BLOCKED = """
-import json, signal, sys
+import json, sys, threading
 from marway_archiver import pack
+
+stuck = threading.Event()
 
 def block(done, total):
     print("packing", flush=True)
     while True:
-        signal.pause()
+        stuck.wait(0.05)  # not signal.pause(): a signal just before it would be waited for for ever
 
 pack(**json.loads(sys.argv[1]), progress=block)
 """
