@@ -77,7 +77,8 @@ def seaweed() -> Iterator[S3Server]:
         arguments = [
             weed, "-logtostderr=true", "mini", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             f"-bucket={BUCKET}", "-webdav=false", "-admin.ui=false", "-master.telemetry=false",
-            "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-filer.localSocket={directory}/filer.sock",
+            "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            f"-filer.localSocket={directory}/filer.sock",
             *(f"-{part}.port={port[part]}" for part in ("s3", "master", "volume", "filer", "admin")),
             *(f"-{part}.port.grpc={port[part + 'g']}" for part in ("s3", "master", "volume", "filer", "admin")),
         ]  # fmt: skip

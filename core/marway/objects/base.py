@@ -119,6 +119,8 @@ class ObjectStore(Protocol):
     def children(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """Yield the distinct next parts of the keys that go on below ``prefix`` ("models/"), lazily, in byte order.
 
+        A part whose last object was deleted may be yielded for a while (SeaweedFS keeps a directory for it).
+
         Args:
             prefix: Ends with '/'; parts that end a key are not yielded.
             start_after: Begin behind this part.

@@ -116,19 +116,23 @@ class _Upload:
             )
         )
         this = {**self._where, "UploadId": started["UploadId"]}
+        completed = False
+
+        def complete() -> None:
+            nonlocal completed
+            self._client.complete_multipart_upload(**this, IfNoneMatch="*", MultipartUpload={"Parts": parts})
+            completed = True
+
         try:
             parts = self._send_parts(this)
             self._source.check()
-            self._settle(
-                lambda: self._client.complete_multipart_upload(
-                    **this, IfNoneMatch="*", MultipartUpload={"Parts": parts}
-                )
-            )
-        except BaseException:
-            # Failing to abort leaves parts that nobody sees; gc aborts them after a day.
-            with suppress(*VENDOR_ERRORS):
-                self._client.abort_multipart_upload(**this)
-            raise
+            self._settle(complete)
+        finally:
+            if not completed:
+                # Also when another's upload of the same bytes came first. Failing to abort leaves parts that nobody
+                # sees; gc aborts them after a day.
+                with suppress(*VENDOR_ERRORS):
+                    self._client.abort_multipart_upload(**this)
 
     def _send_parts(self, this: dict[str, str]) -> list[dict[str, Any]]:
         part_bytes = max(PART_BYTES, -(-self._size // _PARTS_MAX))

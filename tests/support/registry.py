@@ -1,0 +1,49 @@
+"""Registries with something in them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from marway.records import ArchiveRef, VersionRecord, utc_now
+from marway.refs import new_model_id
+from marway.registry import Registry
+
+__all__ = ["Publish", "publisher", "record_of"]
+
+Publish = Callable[..., VersionRecord]
+
+
+def record_of(data: bytes, *, name: str = "intent", version: str = "1.0", **facts: Any) -> VersionRecord:
+    """Return the record of an archive with these bytes."""
+    archive = ArchiveRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    known: dict[str, Any] = {
+        "id": new_model_id(),
+        "handler": "handler.py",
+        "publisher": "test",
+        "created_at": utc_now(),
+    }
+    return VersionRecord(name=name, version=version, archive=archive, **{**known, **facts})
+
+
+def publisher(registry: Registry, scratch: Path) -> Publish:
+    """Return a function that publishes a version whose bytes are made of its name and version, or given."""
+
+    def publish(
+        name: str = "intent",
+        version: str = "1.0",
+        *,
+        data: bytes | None = None,
+        golden: bytes | None = None,
+        **facts: Any,
+    ) -> VersionRecord:
+        data = f"{name} {version}".encode() if data is None else data
+        path = scratch / f"{hashlib.sha256(data).hexdigest()}.mar"
+        path.write_bytes(data)
+        if golden is not None:
+            facts["golden_sha256"] = hashlib.sha256(golden).hexdigest()
+        return registry.publish(record_of(data, name=name, version=version, **facts), path, golden=golden)
+
+    return publish
