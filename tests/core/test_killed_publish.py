@@ -18,7 +18,7 @@ LONG = bool(os.environ.get("MARWAY_TEST_LONG"))
 @pytest.mark.timeout(900)
 def test_killed_publish(store_url: str, tmp_path: Path) -> None:
     """Kill -9 at any point of a publish leaves no partial archive and no dangling label; publishing again succeeds."""
-    tries = (100 if store_url.startswith("file") else 40) if LONG else 12
+    tries = 100 if LONG or store_url.startswith("file") else 10
     done = subprocess.run(
         [sys.executable, killed_publish.__file__, store_url, str(tmp_path), "--tries", str(tries)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

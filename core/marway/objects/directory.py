@@ -223,6 +223,8 @@ class DirectoryStore:
         elif not above.exists():
             above.mkdir(parents=True, exist_ok=True)
         made = self._files.make_directory(directory)
+        if not made and not directory.is_dir():
+            raise RegistryUnavailable(f"registry directory {self._root}: {directory} is a file, not a directory")
         # What lies above the root is none of ours: it may not even be readable.
         if made or directory != self._root:
             self._files.sync_directory(above)
