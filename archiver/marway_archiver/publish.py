@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marway.errors import InvalidInput, InvalidRecord, clip
+from marway.identity import me
 from marway.objects import Progress, open_store
 from marway.records import (
     MAX_RECORD_BYTES,
@@ -28,7 +27,7 @@ from marway.registry import Registry
 from marway_archiver.archives import check_archive, repack
 from marway_archiver.packing import PackedArchive, StrPath, pack
 
-__all__ = ["RecordFacts", "me", "publish", "publish_archive", "read_facts"]
+__all__ = ["RecordFacts", "publish", "publish_archive", "read_facts"]
 
 
 class RecordFacts(BaseModel):
@@ -48,15 +47,6 @@ class RecordFacts(BaseModel):
     signature: Signature = Signature()
     training: TrainingFacts = TrainingFacts()
     publisher: str | None = None
-
-
-def me() -> str:
-    """Return who is publishing or releasing, as records and history show it: `user@host`."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
 
 
 def read_facts(source: Mapping[str, Any] | Path | None) -> RecordFacts:

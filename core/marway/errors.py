@@ -18,6 +18,7 @@ codes: each transport translates them in one table (`marway.wire.problems` for H
     │   ├── VersionNotFound
     │   └── LabelNotFound
     ├── Conflict                  the change asked for clashes with what is there
+    │   ├── ProofMissing          a label to a version that no pod has proved yet
     │   ├── VersionConflict       the same name and version with other bytes
     │   └── StateConflict         a label is not where the caller thought, or moves too fast
     ├── ArchiveCorrupt            bytes that do not have the digest their record promises
@@ -60,6 +61,7 @@ __all__ = [
     "NotFound",
     "OutcomeUnknown",
     "Overloaded",
+    "ProofMissing",
     "RegistryUnavailable",
     "RuntimeDown",
     "StateConflict",
@@ -165,6 +167,11 @@ class LabelNotFound(NotFound):
 class Conflict(MarwayError):
     code = "conflict"
     title = "Conflict"
+
+
+class ProofMissing(Conflict):
+    code = "proof_missing"
+    title = "Version not proved"
 
 
 class VersionConflict(Conflict):

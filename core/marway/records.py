@@ -18,9 +18,13 @@ from marway.refs import check_label, check_model_id, check_model_name, check_ver
 __all__ = [
     "MAX_RECORD_BYTES",
     "ArchiveRef",
+    "GcMark",
+    "HistoryChunk",
     "HistoryEntry",
     "ModelState",
     "Pointer",
+    "Proof",
+    "ServingChange",
     "ServingSettings",
     "Signature",
     "TensorSpec",
@@ -54,6 +58,12 @@ class Frozen(BaseModel):
     """Base of all stored types: immutable, tolerant of fields from the future."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Kept(BaseModel):
+    """Base of what is read, changed and written back: fields from the future are kept, not dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, protected_namespaces=())
 
 
 class ArchiveRef(Frozen):
@@ -108,7 +118,12 @@ class ServingSettings(Frozen):
     protocol: Literal["auto", "grpc", "rest"] = "auto"
     """How the sidecar speaks to a TorchServe that Marway's runtime did not start."""
     streaming: bool = False
+    cache: bool = False
+    """Whether a gateway may answer a request from an earlier answer to the same bytes."""
+    idle_unload_s: Annotated[float, Field(gt=0)] | None = None
+    """Unload after so long without a request; None means only when memory is wanted."""
     pinned: bool = False
+    """Never unload to make room for others."""
     pool: str | None = None
 
     def override(self, changes: ServingSettings | None) -> ServingSettings:
@@ -141,8 +156,19 @@ class VersionRecord(Frozen):
     publisher: str
 
 
-class HistoryEntry(Frozen):
-    """One acknowledged change of a model's state."""
+class ServingChange(Frozen):
+    """What one change did to the overrides of ``version`` (or `*`)."""
+
+    version: str
+    set: Mapping[str, Any] = Field(default_factory=dict)
+    unset: tuple[str, ...] = ()
+
+
+class HistoryEntry(Kept):
+    """One acknowledged change of a model's state.
+
+    `from` and `to` are the versions a label pointed at before and after; for a tombstone, `from` is the deleted one.
+    """
 
     generation: int
     op_id: str
@@ -154,19 +180,29 @@ class HistoryEntry(Frozen):
     to_version: Annotated[str | None, Field(alias="to")] = None
     note: str | None = None
     forced: bool = False
+    serving: ServingChange | None = None
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+class HistoryChunk(Kept):
+    """Older history entries that no longer fit the state: `models/<name>/history/<first generation>.json`."""
+
+    format: Literal[1] = 1
+    entries: tuple[HistoryEntry, ...]
 
 
-class Tombstone(Frozen):
+class Tombstone(Kept):
     """A deleted version: it is refused everywhere, its bytes go when gc comes."""
 
     at: datetime
     by: str
+    note: str | None = None
 
 
-class ModelState(Frozen):
-    """All that may change about a model: `models/<name>/state.json`, written by compare-and-swap."""
+class ModelState(Kept):
+    """All that may change about a model: `models/<name>/state.json`, written by compare-and-swap.
+
+    `history` holds the newest entries; older ones are in `HistoryChunk` objects.
+    """
 
     format: Literal[1] = 1
     generation: int = 0
@@ -181,16 +217,61 @@ class ModelState(Frozen):
 
 
 class Pointer(Frozen):
-    """`ids/<id or lower-case name>.json`: what a name or an id stands for."""
+    """`ids/<id or lower-case name>.json`: what a name or an id stands for.
+
+    An id with upper-case letters also holds its lower-case key, with `id` saying which id that is for, so that no name
+    that would match it can be taken.
+    """
 
     kind: Literal["id", "name"]
     model: ModelName
     version: Version | None = None
+    id: ModelId | None = None
+
+
+class Proof(Frozen):
+    """These bytes were loaded by this model server: `proofs/<digest>/<ulid>.json`.
+
+    Attributes:
+        kind: `pack`: when they were packed, by the server's own worker code; `pod`: by a pod that serves.
+        archive_sha256: The bytes.
+        server: Which model server, such as `torchserve`.
+        server_versions: Its version and those of what matters inside it, such as torch and Python.
+        golden_sha256: The golden answers that were reproduced; None means that there are none, and it loaded.
+        duration_s: How long it took.
+        at: When.
+        by: Who or what says so.
+    """
+
+    format: Literal[1] = 1
+    kind: Literal["pack", "pod"]
+    archive_sha256: Sha256
+    server: str
+    server_versions: Mapping[str, str] = Field(default_factory=dict)
+    golden_sha256: Sha256 | None = None
+    duration_s: Annotated[float, Field(ge=0)]
+    at: datetime
+    by: str
+
+
+class GcMark(Frozen):
+    """What gc thinks of an object: `gc/<its key>`, written by compare-and-swap.
+
+    `marked`: nothing referred to it at that time. `cleared`: a publish relies on it. `condemned`: it is being
+    deleted, and who wants it waits for the mark to go.
+    """
+
+    status: Literal["marked", "cleared", "condemned"]
+    at: datetime
+    op_id: str
 
 
 def encode(value: BaseModel) -> bytes:
     """Return ``value`` as the JSON document that is stored: UTF-8, one field a line."""
-    return _dump(value.model_dump(mode="json", by_alias=True))
+    raw = value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, HistoryChunk):
+        raw["entries"] = [_entry(entry) for entry in raw["entries"]]
+    return _dump(raw)
 
 
 def encode_state(state: ModelState) -> bytes:
@@ -199,7 +280,12 @@ def encode_state(state: ModelState) -> bytes:
     raw["serving"] = {
         key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in state.serving.items()
     }
+    raw["history"] = [_entry(entry) for entry in raw["history"]]
     return _dump(raw)
+
+
+def _entry(raw: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in raw.items() if name != "serving" or value is not None}
 
 
 def _dump(raw: dict[str, Any]) -> bytes:

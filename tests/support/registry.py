@@ -1,4 +1,4 @@
-"""Versions published for a test, and waiting for what they cause."""
+"""Registries with something in them, and waiting for what that causes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from marway.records import ArchiveRef, ServingSettings, VersionRecord, utc_now
+from marway.records import ArchiveRef, VersionRecord, utc_now
+from marway.refs import new_model_id
 from marway.registry import Registry
+
+__all__ = ["Publish", "publish", "publisher", "record_of", "until"]
+
+Publish = Callable[..., VersionRecord]
 
 
 async def until(condition: Callable[[], object], *, within_s: float = 10) -> None:
@@ -20,6 +26,39 @@ async def until(condition: Callable[[], object], *, within_s: float = 10) -> Non
         await asyncio.sleep(0.005)
 
 
+def record_of(data: bytes, *, name: str = "intent", version: str = "1.0", **facts: Any) -> VersionRecord:
+    """Return the record of an archive with these bytes."""
+    archive = ArchiveRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    known: dict[str, Any] = {
+        "id": new_model_id(),
+        "handler": "handler.py",
+        "publisher": "test",
+        "created_at": utc_now(),
+    }
+    return VersionRecord(name=name, version=version, archive=archive, **{**known, **facts})
+
+
+def publisher(registry: Registry, scratch: Path) -> Publish:
+    """Return a function that publishes a version whose bytes are made of its name and version, or given."""
+
+    def publish(
+        name: str = "intent",
+        version: str = "1.0",
+        *,
+        data: bytes | None = None,
+        golden: bytes | None = None,
+        **facts: Any,
+    ) -> VersionRecord:
+        data = f"{name} {version}".encode() if data is None else data
+        path = scratch / f"{hashlib.sha256(data).hexdigest()}.mar"
+        path.write_bytes(data)
+        if golden is not None:
+            facts["golden_sha256"] = hashlib.sha256(golden).hexdigest()
+        return registry.publish(record_of(data, name=name, version=version, **facts), path, golden=golden)
+
+    return publish
+
+
 def publish(
     registry: Registry,
     directory: Path,
@@ -28,25 +67,10 @@ def publish(
     *,
     label: str | None = "PROD",
     model_id: str | None = None,
-    serving: ServingSettings | None = None,
+    **facts: Any,
 ) -> VersionRecord:
     """Publish a version whose archive is a few bytes, and point a label at it."""
-    data = f"{name} {version}".encode()
-    archive = directory / "some.mar"
-    archive.write_bytes(data)
-    record = registry.publish(
-        VersionRecord(
-            id=model_id or f"run-{name}-{version}",
-            name=name,
-            version=version,
-            archive=ArchiveRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)),
-            handler="handler.py",
-            serving=serving or ServingSettings(),
-            created_at=utc_now(),
-            publisher="test",
-        ),
-        archive,
-    )
+    record = publisher(registry, directory)(name, version, id=model_id or f"run-{name}-{version}", **facts)
     if label is not None:
         registry.release(name, version, label=label, by="test")
     return record

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from marway.cli.options import JsonOption, RegistryOption, registry_url
+from marway.cli.output import history_entry, moved
+from marway.identity import me
 from marway.objects import open_store
 from marway.refs import DEFAULT_LABEL
 from marway.registry import Registry
 from marway_archiver.cli.output import human_bytes, print_json, progress_bar
-from marway_archiver.publish import me, publish_archive
+from marway_archiver.publish import publish_archive
 
 __all__ = ["register"]
 
@@ -54,16 +56,17 @@ def release(
     label: Annotated[str, typer.Option(help="Label to move.")] = DEFAULT_LABEL,
     if_currently: Annotated[str | None, typer.Option(help="Only if the label is at this version.")] = None,
     note: Annotated[str | None, typer.Option(help="Why, for the history.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a version that no pod has proved; the history says so.")
+    ] = False,
     registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Move a label to a version; every gateway follows within 2 seconds."""
-    state = Registry(open_store(registry_url(registry))).release(
-        model, version, label=label, if_currently=if_currently, note=note, by=me()
+    change = Registry(open_store(registry_url(registry))).release(
+        model, version, label=label, if_currently=if_currently, note=note, forced=force, by=me()
     )
-    entry = state.history[-1]
     if as_json:
-        print_json(entry.model_dump(mode="json", by_alias=True))
+        print_json(history_entry(change.entry))
         return
-    before = f" (was {entry.from_version})" if entry.from_version else ""
-    typer.echo(f"{model} {label} → {version}{before}")
+    typer.echo(moved(model, change.entry))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from marway.cli.options import JsonOption, RegistryOption, registry_url
+from marway.cli.output import print_json, print_table
 from marway.objects import open_store
 from marway.registry import Registry
 
@@ -26,26 +23,31 @@ def register(app: typer.Typer) -> None:
 def models(
     registry: RegistryOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 1000,
+    start_after: Annotated[str, typer.Option(metavar="MODEL", help="Begin behind this model.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """List models with their labels and versions."""
     url = registry_url(registry)
-    found = Registry(open_store(url))
-    names = found.models()
-    rows = [
-        (name, dict(found.state(name).labels), list(found.versions(name))) for name in itertools.islice(names, limit)
-    ]
+    found = Registry(open_store(url)).summaries(start_after=start_after)
+    rows = list(itertools.islice(found, limit))
     if as_json:
-        document = [{"name": name, "labels": labels, "versions": versions} for name, labels, versions in rows]
-        typer.echo(json.dumps(document, indent=2))
+        print_json(
+            [{"name": row.name, "labels": dict(row.state.labels), "versions": list(row.versions)} for row in rows]
+        )
         return
     if not rows:
         typer.echo(f"{url} has no models yet: publish one with `marway publish ARCHIVE --label PROD`")
         return
-    table = Table("model", "labels", "versions", box=None)
-    for name, labels, versions in rows:
-        moved = ", ".join(f"{label} → {version}" for label, version in sorted(labels.items()))
-        table.add_row(Text(name), Text(moved or "-"), Text(", ".join(versions)))
-    Console().print(table)
-    if next(names, None) is not None:
-        typer.echo(f"… and more: --limit shows more than {limit}", err=True)
+    print_table(
+        ("model", "labels", "versions"),
+        (
+            (
+                row.name,
+                ", ".join(f"{label} → {version}" for label, version in sorted(row.state.labels.items())) or "-",
+                ", ".join(row.versions),
+            )
+            for row in rows
+        ),
+    )
+    if next(found, None) is not None:
+        typer.echo(f"… and more: --start-after {rows[-1].name} goes on, --limit shows more than {limit}", err=True)

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-__all__ = ["ObjectChanged", "ObjectExists", "ObjectMissing", "ObjectStore", "Progress", "StoredObject"]
+__all__ = ["PROBES", "ObjectChanged", "ObjectExists", "ObjectMissing", "ObjectStore", "Progress", "StoredObject"]
+
+PROBES = "probes/"
+"""Prefix of the objects that `probe` makes and removes; `sweep` removes what a killed one left."""
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -26,7 +29,10 @@ class ObjectExists(Exception):
 
 
 class ObjectChanged(Exception):
-    """A compare-and-swap found another object than the one it was to replace."""
+    """A compare-and-swap found another object than the one it was to replace.
+
+    Another writer may have built on what this one wrote: who must know looks for a mark of its own in what is there.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +46,12 @@ class StoredObject:
 class ObjectStore(Protocol):
     """Flat object storage. Every implementation passes `tests/core/test_object_store_contract.py`.
 
-    Keys are relative, '/'-separated, without empty, '.' or '..' parts. A write is visible whole or not at all,
-    and has reached stable storage when the call returns. `marway.errors.RegistryUnavailable` is raised by
-    every method when the storage cannot be reached.
+    Keys are relative, '/'-separated, and no part of one is empty or begins with '.'. A write is visible whole or not
+    at all, and has reached stable storage when the call returns. Two writers are told apart by their bytes: whoever
+    must know that *it* won, and not another with the same bytes, puts an id of its own into them.
+
+    Every method raises `marway.errors.RegistryUnavailable` when the storage cannot be reached or refuses us, and a
+    write raises `marway.errors.OutcomeUnknown` when it cannot be found out whether it was done.
     """
 
     @property
@@ -53,7 +62,7 @@ class ObjectStore(Protocol):
         """Check that conditional writes really exclude one another.
 
         Raises:
-            InvalidSettings: Two of many synchronised creators of one key both won.
+            InvalidSettings: They do not: two of many synchronised creators of one key both won, or the like.
         """
 
     def get(self, key: str) -> StoredObject:
@@ -84,8 +93,8 @@ class ObjectStore(Protocol):
         """Write a file's bytes as an object that must not exist yet, checking them on the way.
 
         Args:
-            key: Where to.
-            path: The file; it is read once, in pieces.
+            key: Where to; it names the bytes, so that whoever creates it creates the same.
+            path: The file; it is read once, in pieces, and not at all when the object exists.
             sha256: What its bytes must have, in hex.
             progress: Told about bytes written.
 
@@ -94,18 +103,51 @@ class ObjectStore(Protocol):
             ArchiveCorrupt: The bytes read have another digest; nothing was written.
         """
 
-    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """Open an object for streaming from its start.
+    def open(self, key: str, *, start: int = 0) -> AbstractContextManager[BinaryIO]:
+        """Open an object for streaming, from its byte ``start`` on; the handle can seek.
 
         Raises:
             ObjectMissing: There is none.
         """
 
     def keys(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        """Yield the keys that begin with ``prefix`` in the order of their bytes, lazily."""
+        """Yield the keys that begin with ``prefix`` and come after ``start_after``, lazily.
+
+        Keys of one level come in the order of their bytes; how levels mix is the store's own.
+        """
 
     def children(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        """Yield the distinct next path parts below ``prefix`` ("models/") in order, lazily."""
+        """Yield the distinct next parts of the keys that go on below ``prefix`` ("models/"), lazily, in byte order.
 
-    def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        A part whose last object was deleted may be yielded for a while (SeaweedFS keeps a directory for it).
+
+        Args:
+            prefix: Ends with '/'; parts that end a key are not yielded.
+            start_after: Begin behind this part.
+        """
+
+    def delete(self, key: str, *, etag: str | None = None) -> None:
+        """Remove an object; one that is not there is no error.
+
+        Args:
+            key: Which.
+            etag: Only if it still has this tag.
+
+        Raises:
+            ObjectChanged: ``etag`` was given, and the object has another.
+        """
+
+    def turn(self, key: str) -> AbstractContextManager[None]:
+        """Wait a while for a turn at changing ``key``.
+
+        It spares writers that know of one another lost races; nothing relies on it, and it is given to all after some
+        seconds.
+        """
+
+    def sweep(self, *, older_than_s: float, dry_run: bool = False) -> tuple[str, ...]:
+        """Remove what interrupted writes left that nobody sees, and return its names.
+
+        Args:
+            older_than_s: Leave what is younger, which may be somebody's work in progress.
+            dry_run: Remove nothing.
+        """

@@ -2,30 +2,36 @@
 
 A write goes to a temporary file in the target's own directory, is fsynced, and becomes visible by `link()` (create)
 or `rename()` (replace), after which the directory is fsynced: a rename without the file's fsync was seen to
-leave an empty object after a power cut. Compare-and-swap takes an `flock`, which dies with its holder.
+leave an empty object after a power cut. New directories are fsynced in their parents, and what is found to exist is
+fsynced before anybody is told so: its maker may not have come that far. Compare-and-swap takes a lock that a
+killed or stopped holder does not keep (`marway.objects.locks`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
-import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-from marway.errors import ArchiveCorrupt, InvalidSettings, RegistryUnavailable
-from marway.objects.base import ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
+from marway.errors import ArchiveCorrupt, RegistryUnavailable
+from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
+from marway.objects.files import Files
+from marway.objects.locks import fenced_lock, patient_lock
+from marway.objects.probing import probe
 
 __all__ = ["DirectoryStore"]
 
 _CHUNK_BYTES = 1024 * 1024
 _TEMPORARY = ".tmp-"
 _LOCKS = ".locks"
+_TURN_S = 5.0
+_FENCED_MAX = 10
 
 
 class DirectoryStore:
@@ -33,29 +39,20 @@ class DirectoryStore:
 
     Args:
         root: Where the objects are; keys are paths below it.
+        files: How the disk is changed; tests put a recorder in its place.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, files: Files | None = None) -> None:
         self._root = root.absolute()
+        self._files = files or Files()
+        self._lasting: set[Path] = set()
 
     @property
     def url(self) -> str:
         return "file://" + quote(str(self._root))
 
     def probe(self) -> None:
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            key = f"{_TEMPORARY}probe-{os.getpid()}-{os.urandom(4).hex()}"
-            self.create(key, b"probe")
-            try:
-                self.create(key, b"probe")
-            except ObjectExists:
-                return
-            finally:
-                self.delete(key)
-        except OSError as exc:
-            raise RegistryUnavailable(f"cannot write to the registry directory {self._root}: {exc.strerror}") from exc
-        raise InvalidSettings(f"{self._root}: this file system lets two writers create one file; use another")
+        probe(self)
 
     def get(self, key: str) -> StoredObject:
         with self._translated(key):
@@ -70,39 +67,31 @@ class DirectoryStore:
             return None
 
     def create(self, key: str, data: bytes) -> str:
-        with self._translated(key), self._temporary(key) as (handle, temporary):
-            handle.write(data)
-            self._link(handle, temporary, self._path(key))
+        with self._translated(key), self._temporary(key) as (descriptor, temporary):
+            self._files.write(descriptor, data)
+            self._link(descriptor, temporary, self._path(key))
         return _etag(data)
 
     def replace(self, key: str, data: bytes, *, etag: str) -> str:
-        with self._translated(key), self._locked(key):
-            path = self._path(key)
-            try:
-                current = _etag(path.read_bytes())
-            except FileNotFoundError as exc:
-                raise ObjectChanged(key) from exc
-            if current != etag:
-                raise ObjectChanged(key)
-            with self._temporary(key) as (handle, temporary):
-                handle.write(data)
-                _sync(handle)
-                temporary.replace(path)
-                _sync_directory(path.parent)
-        return _etag(data)
+        with self._translated(key):
+            for _ in range(_FENCED_MAX):
+                if self._replace(key, data, etag):
+                    return _etag(data)
+        raise RegistryUnavailable(f"{self._root}: others took {key} for abandoned {_FENCED_MAX} times: try again")
 
     def create_file(self, key: str, path: Path, *, sha256: str, progress: Progress | None = None) -> None:
         with self._translated(key):
             target = self._path(key)
             if target.exists():
+                self._files.sync_directory(target.parent)
                 raise ObjectExists(key)
             digest = hashlib.sha256()
-            with path.open("rb") as source, self._temporary(key) as (handle, temporary):
+            with path.open("rb") as source, self._temporary(key) as (descriptor, temporary):
                 total = os.fstat(source.fileno()).st_size
                 done = 0
                 while chunk := source.read(_CHUNK_BYTES):
                     digest.update(chunk)
-                    handle.write(chunk)
+                    self._files.write(descriptor, chunk)
                     done += len(chunk)
                     if progress is not None:
                         progress(done, total)
@@ -111,40 +100,87 @@ class DirectoryStore:
                         f"{path}: its bytes have sha256 {digest.hexdigest()}, not {sha256}: "
                         "the file changed while it was being read; try again"
                     )
-                self._link(handle, temporary, target)
+                self._link(descriptor, temporary, target)
 
     @contextlib.contextmanager
-    def open(self, key: str) -> Iterator[BinaryIO]:
+    def open(self, key: str, *, start: int = 0) -> Iterator[BinaryIO]:
         with self._translated(key):
             handle = self._path(key).open("rb")
         with handle:
+            handle.seek(start)
             yield handle
 
     def keys(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        base, slash, rest = prefix.rpartition("/")
+        base, slash, _ = prefix.rpartition("/")
         for key in self._walk(base + slash):
-            if key.startswith(base + slash + rest) and key > start_after:
+            if key.startswith(prefix) and key > start_after:
                 yield key
 
     def children(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        for name, _ in self._entries(prefix):
-            if name > start_after:
+        for name, is_directory in self._entries(prefix):
+            if is_directory and name > start_after and self._has_objects(f"{prefix}{name}/"):
                 yield name
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, etag: str | None = None) -> None:
+        path = self._path(key)
         with contextlib.suppress(ObjectMissing), self._translated(key):
-            path = self._path(key)
-            path.unlink()
-            _sync_directory(path.parent)
+            with self._locked(key) if etag is not None else contextlib.nullcontext():
+                if etag is not None and _etag_of(path) not in (etag, None):
+                    raise ObjectChanged(key)
+                self._files.unlink(path)
+            self._files.sync_directory(path.parent)
+
+    @contextlib.contextmanager
+    def turn(self, key: str) -> Iterator[None]:
+        with self._translated(key):
+            lock = self._lock_file("turn", key)
+        with patient_lock(lock, patience_s=_TURN_S):
+            yield
+
+    def sweep(self, *, older_than_s: float, dry_run: bool = False) -> tuple[str, ...]:
+        limit = time.time() - older_than_s
+        found = []
+        for directory, _, names in os.walk(self._root):
+            at = Path(directory)
+            relative = at.relative_to(self._root).as_posix() + "/"
+            for name in names:
+                if not (name.startswith(_TEMPORARY) or relative == PROBES):
+                    continue
+                with contextlib.suppress(FileNotFoundError), self._translated(name):
+                    path = at / name
+                    if path.stat().st_mtime > limit:
+                        continue
+                    if not dry_run:
+                        self._files.unlink(path)
+                    found.append(path.relative_to(self._root).as_posix())
+        return tuple(sorted(found))
+
+    def _replace(self, key: str, data: bytes, etag: str) -> bool:
+        """Swap, or return False if another process took this one for stopped and fenced it."""
+        path = self._path(key)
+        # The file comes before the lock: see marway.objects.locks.
+        with self._temporary(key, swap=True) as (descriptor, temporary):
+            self._files.write(descriptor, data)
+            self._files.sync(descriptor)
+            with self._locked(key):
+                if _etag_of(path) != etag:
+                    raise ObjectChanged(key)
+                try:
+                    self._files.rename(temporary, path)
+                except FileNotFoundError:
+                    return False
+            self._files.sync_directory(path.parent)
+            return True
+
+    def _has_objects(self, prefix: str) -> bool:
+        return next(self._walk(prefix), None) is not None
 
     def _walk(self, prefix: str) -> Iterator[str]:
-        # Sorting names with '/' behind directories gives the order of whole keys, as S3 lists them.
-        entries = sorted((name + "/" if is_dir else name) for name, is_dir in self._entries(prefix))
-        for entry in entries:
-            if entry.endswith("/"):
-                yield from self._walk(prefix + entry)
+        for name, is_directory in self._entries(prefix):
+            if is_directory:
+                yield from self._walk(f"{prefix}{name}/")
             else:
-                yield prefix + entry
+                yield prefix + name
 
     def _entries(self, prefix: str) -> list[tuple[str, bool]]:
         try:
@@ -155,40 +191,69 @@ class DirectoryStore:
 
     def _path(self, key: str) -> Path:
         parts = key.strip("/").split("/")
-        if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        if any(part[:1] in ("", ".") or "\0" in part for part in parts):
             raise ValueError(f"not an object key: {key!r}")
         return self._root.joinpath(*parts)
 
     @contextlib.contextmanager
-    def _temporary(self, key: str) -> Iterator[tuple[BinaryIO, Path]]:
-        directory = self._path(key).parent
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=directory)
-        path = Path(name)
+    def _temporary(self, key: str, *, swap: bool = False) -> Iterator[tuple[int, Path]]:
+        path = self._path(key)
+        prefix = _swap_prefix(path) if swap else _TEMPORARY
+        self._make_lasting(path.parent)
         try:
-            with os.fdopen(descriptor, "wb") as handle:
-                os.fchmod(descriptor, 0o644)
-                yield handle, path
+            descriptor, temporary = self._files.create_temporary(path.parent, prefix)
+        except FileNotFoundError:  # somebody removed the directory since this process made sure of it
+            self._lasting.clear()
+            self._make_lasting(path.parent)
+            descriptor, temporary = self._files.create_temporary(path.parent, prefix)
+        try:
+            yield descriptor, temporary
         finally:
-            path.unlink(missing_ok=True)
+            os.close(descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                self._files.unlink(temporary)
 
-    def _link(self, handle: BinaryIO, temporary: Path, target: Path) -> None:
-        _sync(handle)
+    def _make_lasting(self, directory: Path) -> None:
+        """Make a directory and those above it, each fsynced in its parent at least once by this process."""
+        if directory in self._lasting:
+            return
+        above = directory.parent
+        if directory != self._root:
+            self._make_lasting(above)
+        elif not above.exists():
+            above.mkdir(parents=True, exist_ok=True)
+        made = self._files.make_directory(directory)
+        if not made and not directory.is_dir():
+            raise RegistryUnavailable(f"registry directory {self._root}: {directory} is a file, not a directory")
+        # What lies above the root is none of ours: it may not even be readable.
+        if made or directory != self._root:
+            self._files.sync_directory(above)
+        self._lasting.add(directory)
+
+    def _link(self, descriptor: int, temporary: Path, target: Path) -> None:
+        self._files.sync(descriptor)
         try:
-            os.link(temporary, target)
+            self._files.link(temporary, target)
         except FileExistsError as exc:
+            self._files.sync_directory(target.parent)
             raise ObjectExists(target.name) from exc
-        _sync_directory(target.parent)
+        self._files.sync_directory(target.parent)
 
-    @contextlib.contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
+    def _locked(self, key: str) -> contextlib.AbstractContextManager[None]:
+        path = self._path(key)
+
+        def fence() -> None:
+            for temporary in path.parent.glob(_swap_prefix(path) + "*"):
+                with contextlib.suppress(FileNotFoundError):
+                    temporary.unlink()
+
+        return fenced_lock(self._lock_file("swap", key), fence)
+
+    def _lock_file(self, kind: str, key: str) -> Path:
         locks = self._root / _LOCKS
         locks.mkdir(parents=True, exist_ok=True)
-        # Few lock files for any number of keys; two keys that share one only wait for each other.
-        slot = hashlib.sha256(key.encode()).hexdigest()[:2]
-        with (locks / slot).open("wb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+        # Named by its key: a fence for one key must find all temporary files that its lock guards.
+        return locks / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
     @contextlib.contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -199,6 +264,8 @@ class DirectoryStore:
                 raise
             raise ObjectMissing(key) from exc
         except OSError as exc:
+            if not str(exc.filename or self._root).startswith(str(self._root)):
+                raise
             if exc.errno == errno.ENOSPC:
                 raise RegistryUnavailable(f"no space left for the registry in {self._root}") from exc
             raise RegistryUnavailable(f"registry directory {self._root}: {exc.strerror}") from exc
@@ -208,14 +275,12 @@ def _etag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _sync(handle: BinaryIO) -> None:
-    handle.flush()
-    os.fsync(handle.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _etag_of(path: Path) -> str | None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return _etag(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _swap_prefix(path: Path) -> str:
+    return f"{_TEMPORARY}swap-{path.name}-"

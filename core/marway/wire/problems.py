@@ -41,6 +41,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.NotFound: 404,
     errors.OutcomeUnknown: 500,
     errors.Overloaded: 429,
+    errors.ProofMissing: 409,
     errors.RegistryUnavailable: 503,
     errors.RuntimeDown: 503,
     errors.StateConflict: 409,

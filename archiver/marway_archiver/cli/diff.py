@@ -1,0 +1,141 @@
+"""`marway diff`: what differs between two versions or archives."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from marway.cli.options import JsonOption, RegistryOption, registry_url
+from marway.cli.output import print_json, print_table
+from marway.errors import ArchiveCorrupt, InvalidArchive
+from marway.objects import ObjectMissing, open_store
+from marway.records import VersionRecord
+from marway.refs import parse_reference
+from marway.registry import Registry
+from marway_archiver.archives import inspect_archive
+from marway_archiver.cli.output import human_bytes
+
+__all__ = ["register"]
+
+_EXPECTED = {"created_at", "format"}
+"""Record fields that always differ, or never."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("diff")(diff)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two: what is known of it by field, its files by name with size and CRC-32."""
+
+    label: str
+    published: bool
+    facts: dict[str, Any]
+    files: dict[str, tuple[int, int]]
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="MODEL/VERSION, MODEL/LABEL, an id, or a .mar file.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the record fields, files and sizes that differ between two versions or archives."""
+    first, second = (_of_file(Path(text)) if _is_file(text) else _of_version(text, registry) for text in (a, b))
+    fields = _different_facts(first, second)
+    files = _different_files(first, second)
+    if as_json:
+        print_json({"a": first.label, "b": second.label, "record": fields, "files": files})
+        return
+    if not fields and not files:
+        typer.echo(f"{a} and {b} do not differ")
+    if fields:
+        print_table(("field", a, b), [(each["field"], _text(each["a"]), _text(each["b"])) for each in fields])
+    if files:
+        rows = [(each["name"], each["change"], _size(each["a_bytes"]), _size(each["b_bytes"])) for each in files]
+        print_table(("file", "change", a, b), rows)
+
+
+def _is_file(text: str) -> bool:
+    return text.endswith(".mar") or Path(text).is_file()
+
+
+def _of_file(path: Path) -> _Side:
+    info = inspect_archive(path)
+    if info.manifest is None:
+        raise InvalidArchive(f"{path}: {info.problems[0]}")
+    model = info.manifest.model
+    facts = {
+        "name": model.model_name,
+        "version": model.model_version,
+        "handler": model.handler,
+        "archive.sha256": info.sha256 or None,
+        "archive.size_bytes": info.size_bytes,
+    }
+    return _Side(str(path), False, facts, {each.name: (each.size, each.crc32) for each in info.files})
+
+
+def _of_version(text: str, registry: str | None) -> _Side:
+    reference = parse_reference(text)
+    found = Registry(open_store(registry_url(registry)))
+    record = found.resolve(reference)
+    return _Side(f"{record.name}/{record.version}", True, _facts(record), _files(found, record))
+
+
+def _facts(record: VersionRecord) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for name, value in record.model_dump(mode="json").items():
+        if name in _EXPECTED:
+            continue
+        if isinstance(value, dict):
+            facts |= {f"{name}.{key}": each for key, each in value.items()}
+        else:
+            facts[name] = value
+    return facts
+
+
+def _files(found: Registry, record: VersionRecord) -> dict[str, tuple[int, int]]:
+    # Published archives were read from end to end: their directory says what is in them, and is all that is fetched.
+    try:
+        with found.open_archive(record.archive.sha256) as handle, zipfile.ZipFile(handle) as archive:
+            return {each.filename: (each.file_size, each.CRC) for each in archive.infolist()}
+    except ObjectMissing as exc:
+        raise ArchiveCorrupt(
+            f"{found.url} has no archive for {record.name} {record.version}: publish the version again"
+        ) from exc
+    except zipfile.BadZipFile as exc:
+        raise ArchiveCorrupt(f"the archive of {record.name} {record.version} cannot be read: {exc}") from exc
+
+
+def _different_facts(first: _Side, second: _Side) -> list[dict[str, Any]]:
+    names = dict.fromkeys([*first.facts, *second.facts])
+    if not (first.published and second.published):
+        # A file tells little of itself: only what both sides know is compared.
+        names = {name: None for name in names if name in first.facts and name in second.facts}
+    pairs = ((name, first.facts.get(name), second.facts.get(name)) for name in names)
+    return [{"field": name, "a": one, "b": other} for name, one, other in pairs if one != other]
+
+
+def _different_files(first: _Side, second: _Side) -> list[dict[str, Any]]:
+    found = []
+    for name in sorted(first.files.keys() | second.files.keys()):
+        one, other = first.files.get(name), second.files.get(name)
+        if one == other:
+            continue
+        change = "added" if one is None else "removed" if other is None else "changed"
+        found.append({"name": name, "change": change, "a_bytes": one and one[0], "b_bytes": other and other[0]})
+    return found
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _size(size: int | None) -> str:
+    return "-" if size is None else human_bytes(size)

@@ -1,0 +1,50 @@
+"""What the verbs print: one JSON document for programs, tables and lines for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from marway.records import HistoryEntry
+
+__all__ = ["history_entry", "moved", "print_json", "print_table", "when"]
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows as a table, their text as it is."""
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 10_000  # a pipe has no width: nothing is to be cut off
+    console.print(table)
+
+
+def when(at: datetime) -> str:
+    """Return a time as people read it, in UTC."""
+    return f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def history_entry(entry: HistoryEntry) -> dict[str, Any]:
+    """Return a history entry as `--json` shows it."""
+    raw: dict[str, Any] = entry.model_dump(mode="json", by_alias=True)
+    return {key: value for key, value in raw.items() if key != "serving" or value is not None}
+
+
+def moved(model: str, entry: HistoryEntry) -> str:
+    """Return one line about a label that was moved."""
+    before = f" (was {entry.from_version})" if entry.from_version else ""
+    return f"{model} {entry.label} → {entry.to_version}{before}"

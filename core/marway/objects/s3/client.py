@@ -1,0 +1,96 @@
+"""How a boto3 client for the registry is made, from a URL and the usual AWS variables."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+
+from marway.errors import InvalidSettings, clip
+from marway.objects.s3.failures import VENDOR_ERRORS, explain
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
+__all__ = ["make_client", "parse_url"]
+
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_CONNECT_TIMEOUT_S: Final = 5
+_READ_TIMEOUT_S: Final = 30
+"""SeaweedFS lets the losers of a contended conditional write wait in steps of about a second."""
+_CONNECTIONS_MAX: Final = 40
+_REGION_OFF_AWS: Final = "us-east-1"
+"""A signature needs some region; stores that are not AWS take any."""
+
+
+def parse_url(url: str) -> tuple[str, str]:
+    """Return the bucket and the prefix (empty, or ending with '/') that ``s3://bucket/prefix`` names.
+
+    Raises:
+        InvalidSettings: It names no bucket, or has parts that a key cannot have.
+    """
+    parts = urlsplit(url)
+    bucket, prefix = parts.netloc, parts.path.strip("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise InvalidSettings(
+            f"registry {clip(url, 200)!r}: {bucket!r} is no bucket name: use s3://bucket/prefix"
+            + ("; the endpoint is set by AWS_ENDPOINT_URL_S3" if ":" in bucket or "@" in bucket else "")
+        )
+    if parts.query or parts.fragment or any(part in ("", ".", "..") for part in prefix.split("/") if prefix):
+        raise InvalidSettings(f"registry {clip(url, 200)!r}: {prefix!r} cannot begin keys: use s3://bucket/prefix")
+    return bucket, f"{prefix}/" if prefix else ""
+
+
+def make_client(url: str) -> BaseClient:
+    """Return a client that makes each call once: the caller decides what may be sent again.
+
+    Raises:
+        InvalidSettings: An AWS variable or profile cannot be used.
+        RegistryUnavailable: The profile is not there.
+    """
+    try:
+        # A session of its own: boto3's default one is shared and not made for threads.
+        session = boto3.session.Session()
+        named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        client = _client(session, path_style=named is not None and not _is_aws(named))
+        if named is None and not _is_aws(client.meta.endpoint_url):  # the profile names an endpoint
+            client = _client(session, path_style=True)
+    except ValueError as exc:
+        raise InvalidSettings(
+            f"{url}: {clip(str(exc), 300)} (AWS_ENDPOINT_URL_S3 is such as http://host:8333)"
+        ) from exc
+    except VENDOR_ERRORS as exc:
+        raise explain(exc, url).error from exc
+    return client
+
+
+def _client(session: boto3.session.Session, *, path_style: bool) -> BaseClient:
+    region = os.environ.get("AWS_REGION") or session.region_name or _REGION_OFF_AWS
+    options: dict[str, Any] = {"addressing_style": "path"} if path_style else {}
+    return session.client(
+        "s3",
+        region_name=region,
+        config=Config(
+            signature_version="s3v4",
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            read_timeout=_READ_TIMEOUT_S,
+            # Sending a conditional write twice turns a lost reply into a refusal: never behind our back.
+            retries={"total_max_attempts": 1},
+            max_pool_connections=_CONNECTIONS_MAX,
+            # We send SHA-256 ourselves; the CRC that boto3 would add comes as a trailer that some stores do not read.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            tcp_keepalive=True,
+            user_agent_extra="marway",
+            s3=options,
+        ),
+    )
+
+
+def _is_aws(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))

@@ -1,0 +1,132 @@
+"""What botocore's exceptions mean: the one seam at which they become Marway's errors.
+
+Two questions matter: may the same call succeed a moment later, and may a write have been done all the same?
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from botocore import exceptions as boto
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from marway.errors import RegistryUnavailable, clip
+
+__all__ = ["VENDOR_ERRORS", "Failure", "Kind", "explain"]
+
+VENDOR_ERRORS: Final = (BotoCoreError, ClientError, HTTPClientError)
+"""What a boto3 call raises."""
+
+
+class Kind(Enum):
+    """What a failed call means."""
+
+    MISSING = "missing"
+    """There is no such object or upload."""
+    CONFLICT = "conflict"
+    """A condition was not met, as far as this reply can tell."""
+    NOT_SENT = "not_sent"
+    """The request did not reach the store: nothing was done; try again."""
+    IN_DOUBT = "in_doubt"
+    """The store did not answer, or failed: a write may have been done; try again."""
+    DENIED = "denied"
+    """The store refuses us: nothing was done, and trying again does not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed call: what it means, and the error to raise if nothing better can be done."""
+
+    kind: Kind
+    error: RegistryUnavailable
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same call may succeed a moment later."""
+        return self.kind in (Kind.NOT_SENT, Kind.IN_DOUBT)
+
+
+_MISSING = {"NoSuchKey", "NoSuchUpload", "404", "NotFound"}
+_CONFLICT = {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted", "409", "412"}
+_BUSY = {"SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequests", "RequestTimeout"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+_WRONG = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "InvalidSecurity",
+    "AuthorizationHeaderMalformed",
+}
+
+_NOT_SENT = (boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ProxyConnectionError)
+_NO_CREDENTIALS = (
+    boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.NoAuthTokenError,
+    boto.ProfileNotFound,
+)  # fmt: skip
+_EXPIRED_SESSION = (
+    boto.SSOTokenLoadError,
+    boto.TokenRetrievalError,
+    boto.UnauthorizedSSOTokenError,
+    boto.LoginRefreshRequired,
+)
+
+
+def explain(exc: Exception, url: str) -> Failure:
+    """Return what an exception in `VENDOR_ERRORS` means for a call to the store at ``url``."""
+    if isinstance(exc, ClientError):
+        return _explain_reply(exc, url)
+    if isinstance(exc, _NO_CREDENTIALS):
+        return _denied(
+            f"{url}: no AWS credentials were found ({_said(exc)}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "AWS_PROFILE, or a role for this machine or pod"
+        )
+    if isinstance(exc, _EXPIRED_SESSION):
+        return _denied(
+            f"{url}: the AWS session has expired ({_said(exc)}): sign in again, such as with `aws sso login`"
+        )
+    if isinstance(exc, boto.SSLError):
+        return _denied(
+            f"{url}: the endpoint's certificate was not accepted ({_said(exc)}): AWS_CA_BUNDLE names another CA"
+        )
+    if isinstance(exc, _NOT_SENT):
+        return Failure(Kind.NOT_SENT, RegistryUnavailable(f"{url}: the store cannot be reached: {_said(exc)}"))
+    if isinstance(exc, HTTPClientError):
+        return Failure(Kind.IN_DOUBT, RegistryUnavailable(f"{url}: the store does not answer: {_said(exc)}"))
+    return _denied(f"{url}: {_said(exc)}")
+
+
+def _explain_reply(exc: ClientError, url: str) -> Failure:
+    said = exc.response.get("Error", {})
+    code = str(said.get("Code", ""))
+    status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    words = clip(f"{code}: {said.get('Message', '')}".strip(": "), 300) or f"status {status}"
+    if code == "NoSuchBucket":
+        bucket = url.removeprefix("s3://").partition("/")[0]
+        return _denied(f"{url}: there is no bucket {bucket!r} at this endpoint: make it, or mend the URL")
+    if code in _CONFLICT or status in (409, 412):
+        return Failure(
+            Kind.CONFLICT, RegistryUnavailable(f"{url}: the object was changed at the same moment ({words})")
+        )
+    if code in _MISSING or status == 404:
+        return Failure(Kind.MISSING, RegistryUnavailable(f"{url}: not found ({words})"))
+    if code in _EXPIRED:
+        return _denied(f"{url}: the AWS credentials have expired ({words}): get new ones")
+    if code == "RequestTimeTooSkewed":
+        return _denied(f"{url}: this machine's clock differs from the store's by minutes: set the clock ({words})")
+    if code in _WRONG or status == 401:
+        return _denied(f"{url}: the AWS credentials were not accepted ({words})")
+    if status == 403:
+        return _denied(f"{url}: access denied ({words}): docs/registry.md lists the permissions that are needed")
+    if status >= 500 or code in _BUSY or status == 429:
+        return Failure(Kind.IN_DOUBT, RegistryUnavailable(f"{url}: the store failed: {words}"))
+    return _denied(f"{url}: the store refused the request: {words}")
+
+
+def _denied(message: str) -> Failure:
+    return Failure(Kind.DENIED, RegistryUnavailable(message))
+
+
+def _said(exc: Exception) -> str:
+    return clip(" ".join(str(exc).split()), 300)

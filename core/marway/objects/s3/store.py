@@ -1,0 +1,247 @@
+"""`ObjectStore` over S3 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import heapq
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from marway.errors import RegistryUnavailable
+from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
+from marway.objects.probing import probe
+from marway.objects.s3.calls import patiently
+from marway.objects.s3.client import make_client, parse_url
+from marway.objects.s3.reader import ObjectReader
+from marway.objects.s3.settle import Found, settle
+from marway.objects.s3.upload import upload
+
+__all__ = ["S3Store"]
+
+_READ_AHEAD_BYTES: Final = 1024 * 1024
+_TURN_S: Final = 5.0
+
+
+class S3Store:
+    """An `ObjectStore` over a bucket, or the part of one below a prefix. Safe for threads; a fork gets its own client.
+
+    Args:
+        url: ``s3://bucket/prefix``.
+
+    Raises:
+        InvalidSettings: The URL, or an AWS variable, cannot be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._bucket, self._prefix = parse_url(url)
+        self._url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+        self._making = threading.Lock()
+        self._made: tuple[int, Any] | None = None
+        self._turns: dict[str, threading.Lock] = {}
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    def probe(self) -> None:
+        probe(self)
+
+    def get(self, key: str) -> StoredObject:
+        def read() -> StoredObject:
+            reply = self._client.get_object(**self._where(key))
+            with reply["Body"] as body:
+                return StoredObject(body.read(), reply["ETag"])
+
+        return patiently(read, key=key, url=self._url)
+
+    def size(self, key: str) -> int | None:
+        try:
+            reply = patiently(lambda: self._client.head_object(**self._where(key)), key=key, url=self._url)
+        except ObjectMissing:
+            return None
+        return int(reply["ContentLength"])
+
+    def create(self, key: str, data: bytes) -> str:
+        etag = self._put(key, data, None, IfNoneMatch="*")
+        if etag is None:
+            raise ObjectExists(key)
+        return etag
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> str:
+        new = self._put(key, data, etag, IfMatch=etag)
+        if new is None:
+            raise ObjectChanged(key)
+        return new
+
+    def create_file(self, key: str, path: Path, *, sha256: str, progress: Progress | None = None) -> None:
+        if self.size(key) is not None:
+            raise ObjectExists(key)
+        upload(self._client, self._where(key), path, sha256=sha256, url=self._url, progress=progress)
+
+    @contextlib.contextmanager
+    def open(self, key: str, *, start: int = 0) -> Iterator[BinaryIO]:
+        with ObjectReader(self._client, self._where(key), self._url, start=start) as raw:
+            yield cast("BinaryIO", io.BufferedReader(raw, _READ_AHEAD_BYTES))
+
+    def keys(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
+        for page in self._pages(prefix, start_after):
+            for found in page.get("Contents", ()):
+                yield found["Key"].removeprefix(self._prefix)
+
+    def children(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
+        after = prefix + start_after if start_after else ""
+        names = (
+            found["Prefix"].removeprefix(self._prefix + prefix).rstrip("/")
+            for page in self._pages(prefix, after, Delimiter="/")
+            for found in page.get("CommonPrefixes", ())
+        )
+        yield from _in_name_order(name for name in names if name > start_after)
+
+    def delete(self, key: str, *, etag: str | None = None) -> None:
+        if etag is None:
+            with contextlib.suppress(ObjectMissing):
+                patiently(lambda: self._client.delete_object(**self._where(key)), key=key, url=self._url)
+            return
+
+        def look() -> Found:
+            try:
+                return Found.BEFORE if self.get(key).etag == etag else Found.OTHER
+            except ObjectMissing:
+                return Found.MINE
+
+        def send() -> None:
+            self._client.delete_object(**self._where(key), IfMatch=etag)
+
+        if not settle(send, look, key=key, url=self._url):
+            raise ObjectChanged(key)
+
+    @contextlib.contextmanager
+    def turn(self, key: str) -> Iterator[None]:
+        lock = self._turns.setdefault(key, threading.Lock())
+        taken = lock.acquire(timeout=_TURN_S)
+        try:
+            yield
+        finally:
+            if taken:
+                lock.release()
+
+    def sweep(self, *, older_than_s: float, dry_run: bool = False) -> tuple[str, ...]:
+        limit = datetime.now(timezone.utc) - timedelta(seconds=older_than_s)
+        swept = []
+        for page in self._pages(PROBES, ""):
+            for found in page.get("Contents", ()):
+                if found["LastModified"] <= limit:
+                    key = found["Key"].removeprefix(self._prefix)
+                    if not dry_run:
+                        self.delete(key)
+                    swept.append(key)
+        for this in self._unfinished(limit):
+            if not dry_run:
+                self._abort(this)
+            swept.append(f"{this['Key'].removeprefix(self._prefix)} (upload {this['UploadId']})")
+        return tuple(sorted(swept))
+
+    def _abort(self, this: dict[str, str]) -> None:
+        with contextlib.suppress(ObjectMissing):
+            patiently(lambda: self._client.abort_multipart_upload(**this), key=this["Key"], url=self._url)
+
+    def _put(self, key: str, data: bytes, before: str | None, **condition: str) -> str | None:
+        """Write on a condition; return the new tag, or None if the condition does not hold."""
+        etag = ""
+
+        def send() -> None:
+            nonlocal etag
+            reply = self._client.put_object(
+                **self._where(key),
+                Body=data,
+                ContentType="application/json",
+                ChecksumSHA256=base64.b64encode(hashlib.sha256(data).digest()).decode(),
+                **condition,
+            )
+            etag = reply["ETag"]
+
+        def look() -> Found:
+            nonlocal etag
+            try:
+                stored = self.get(key)
+            except ObjectMissing:
+                return Found.BEFORE if before is None else Found.OTHER
+            if stored.data == data:
+                etag = stored.etag
+                return Found.MINE
+            return Found.BEFORE if stored.etag == before else Found.OTHER
+
+        return etag if settle(send, look, key=key, url=self._url) else None
+
+    def _pages(self, prefix: str, start_after: str, **more: str) -> Iterator[dict[str, Any]]:
+        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **more}
+        if start_after:
+            arguments["StartAfter"] = self._prefix + start_after
+        while True:
+            page = self._list(self._client.list_objects_v2, arguments)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            arguments["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _unfinished(self, limit: datetime) -> Iterator[dict[str, str]]:
+        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix}
+        while True:
+            page = self._list(self._client.list_multipart_uploads, arguments)
+            for found in page.get("Uploads", ()):
+                if found["Initiated"] <= limit:
+                    yield {"Bucket": self._bucket, "Key": found["Key"], "UploadId": found["UploadId"]}
+            if not page.get("IsTruncated"):
+                return
+            arguments |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def _list(self, call: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return patiently(lambda: call(**arguments), key=arguments["Prefix"], url=self._url)
+        except ObjectMissing as exc:
+            raise RegistryUnavailable(f"{self._url}: cannot be listed: not found") from exc
+
+    @property
+    def _client(self) -> Any:
+        made = self._made
+        if made is None or made[0] != os.getpid():
+            with self._making:
+                made = self._made
+                if made is None or made[0] != os.getpid():
+                    # Connections shared with a forked parent would mix up replies.
+                    made = self._made = (os.getpid(), make_client(self._url))
+        return made[1]
+
+    def _where(self, key: str) -> dict[str, str]:
+        if any(part[:1] in ("", ".") for part in key.split("/")):
+            raise ValueError(f"not an object key: {key!r}")
+        return {"Bucket": self._bucket, "Key": self._prefix + key}
+
+
+def _in_name_order(names: Iterator[str]) -> Iterator[str]:
+    """Put names that a store lists as "name/" in order: it has "a-b/" before "a/", as '-' is less than '/'.
+
+    A name is held back until the last of the names it might have to follow would have come.
+    """
+    held: list[str] = []
+    for name in names:
+        while held and name + "/" > _last_before(held[0]):
+            yield heapq.heappop(held)
+        heapq.heappush(held, name)
+    while held:
+        yield heapq.heappop(held)
+
+
+def _last_before(name: str) -> str:
+    """Return the greatest "prefix/" that sorts behind "name/" while the prefix sorts before the name, or "name/"."""
+    for end in range(1, len(name)):
+        if name[end] < "/":
+            return name[:end] + "/"
+    return ""

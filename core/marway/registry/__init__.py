@@ -1,0 +1,35 @@
+"""The model registry: immutable versions and one mutable state a model, in an object store.
+
+::
+
+    archives/sha256/<digest>.mar                         create-only, the bytes
+    golden/<digest of the object>.json                   create-only, golden answers
+    models/<name>/versions/<version>.json                create-only, VersionRecord
+    models/<name>/state.json                             compare-and-swap, ModelState
+    models/<name>/history/<first generation>.json        create-only, HistoryChunk
+    ids/<id or lower-case name>.json                     create-only, Pointer
+    proofs/<archive digest>/<ulid>.json                  create-only, Proof
+    gc/<key of another object>                           compare-and-swap, GcMark
+
+The order of a publish is archive, golden, record, pointers, then label, so that a reader never sees a label or a record
+that points at nothing. Every change of state carries an `op_id` of its own; after a write whose outcome is in doubt
+the writer looks for its op_id in the history: there it succeeded, else it starts over from what is stored now.
+"""
+
+from __future__ import annotations
+
+from marway.registry.changes import Change
+from marway.registry.collecting import Collecting, GcReport
+from marway.registry.publishing import Publishing
+from marway.registry.reading import ModelSummary
+from marway.registry.releasing import Releasing
+
+__all__ = ["Change", "GcReport", "ModelSummary", "Registry"]
+
+
+class Registry(Publishing, Releasing, Collecting):
+    """Reads and writes models, versions and labels. Methods block; they are safe to call from many threads.
+
+    Args:
+        store: Where the objects are.
+    """

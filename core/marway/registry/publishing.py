@@ -1,0 +1,233 @@
+"""Publishing a version: in an order that shows nothing half done, and repairs what an interrupted publish left.
+
+Archive, golden answers, record, then the pointers: first the name, last the id, which makes the version a published
+one. Whoever loses a race for a name or an id takes its own record back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import time
+from pathlib import Path
+from typing import Final
+
+from marway.errors import ArchiveCorrupt, InvalidRecord, StateConflict, VersionConflict
+from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, Progress
+from marway.records import MAX_RECORD_BYTES, GcMark, Pointer, Proof, VersionRecord, decode, encode, utc_now
+from marway.refs import new_ulid
+from marway.registry import keys
+from marway.registry.reading import Reading
+
+__all__ = ["Publishing"]
+
+_GC_WAIT_S: Final = 30.0
+
+
+class Publishing(Reading):
+    """Stores versions and what is proved about them."""
+
+    def publish(
+        self, record: VersionRecord, archive: Path, *, golden: bytes | None = None, progress: Progress | None = None
+    ) -> VersionRecord:
+        """Store a version, or finish what an interrupted publish of the same bytes left undone.
+
+        Args:
+            record: What to store; its digests are those of ``archive`` and ``golden``.
+            archive: The `.mar` file.
+            golden: Golden answers, as they are stored.
+            progress: Told about archive bytes sent; not at all when they are there.
+
+        Returns:
+            The stored record: an older one when the same bytes were published before.
+
+        Raises:
+            VersionConflict: The version exists with other bytes or was deleted, or its name or id is taken.
+            ArchiveCorrupt: ``archive`` does not have the digest that ``record`` says.
+            OutcomeUnknown: A reply was lost and the store cannot be read: publish again, which finishes it.
+        """
+        data = encode(record)
+        if len(data) > MAX_RECORD_BYTES:
+            raise InvalidRecord(
+                f"the record of {record.name} {record.version} has {len(data)} bytes; at most {MAX_RECORD_BYTES} are "
+                "accepted: keep large facts elsewhere and store a reference",
+                model=record.name,
+                version=record.version,
+            )
+        if golden is not None and hashlib.sha256(golden).hexdigest() != record.golden_sha256:
+            raise InvalidRecord(
+                f"the golden answers of {record.name} {record.version} have another digest than it says"
+            )
+        # Refuse before the large upload what would be refused after it.
+        record = self._publishable(record)
+        key = keys.record_key(record.name, record.version)
+        self._unmark(key)
+        self._put_archive(record, archive, progress)
+        self._put_golden(record, golden)
+        etag = None
+        try:
+            etag = self._store.create(key, encode(record))
+        except ObjectExists:
+            record = self._same_bytes(record)
+        try:
+            self._claim(record)
+        except VersionConflict:
+            if etag is not None:
+                # Nobody else can finish it either: pointers never change.
+                with contextlib.suppress(ObjectChanged):
+                    self._store.delete(key, etag=etag)
+            raise
+        if self._store.size(keys.archive_key(record.archive.sha256)) is None:
+            # This publish slept for more than a day, and gc came by.
+            self._put_archive(record, archive, progress)
+            self._put_golden(record, golden)
+        return record
+
+    def prove(self, proof: Proof) -> None:
+        """Store that these bytes were loaded and answered as they should.
+
+        Raises:
+            ArchiveCorrupt: The registry has no such archive.
+        """
+        if self._store.size(keys.archive_key(proof.archive_sha256)) is None:
+            raise ArchiveCorrupt(f"{self.url} has no archive {proof.archive_sha256[:12]}… that could be proved")
+        self._store.create(f"{keys.proofs_prefix(proof.archive_sha256)}{new_ulid()}.json", encode(proof))
+
+    def _publishable(self, record: VersionRecord) -> VersionRecord:
+        """Return the record to store: the one that is there, if it has the same bytes; refuse what cannot be stored."""
+        pointer = self.pointer(record.name)
+        if pointer is not None and pointer.kind == "id":
+            raise VersionConflict(
+                f"{record.name!r} is already the id of {pointer.model} {pointer.version}: choose another model name",
+                model=record.name,
+            )
+        if pointer is not None and pointer.model != record.name:
+            raise _taken_in_other_case(record, pointer)
+        if self._store.size(keys.record_key(record.name, record.version)) is not None:
+            record = self._same_bytes(record)
+        for key in _id_keys(record.id):
+            try:
+                taken = self._pointer_at(key)
+            except ObjectMissing:
+                continue
+            if (taken.model, taken.version, taken.kind) != (record.name, record.version, "id"):
+                raise _id_taken(record, taken)
+        if record.version in self.state(record.name).tombstones:
+            raise VersionConflict(
+                f"{record.name} {record.version} was deleted, and a version never comes back: publish it as a new one",
+                model=record.name,
+                version=record.version,
+            )
+        return record
+
+    def _same_bytes(self, record: VersionRecord) -> VersionRecord:
+        stored = self.record(record.name, record.version)
+        if stored.archive != record.archive:
+            raise VersionConflict(
+                f"{record.name} {record.version} exists with other bytes (sha256 {stored.archive.sha256[:12]}…, "
+                f"these have {record.archive.sha256[:12]}…): a version never changes; publish them as a new one",
+                model=record.name,
+                version=record.version,
+            )
+        return stored
+
+    def _put_archive(self, record: VersionRecord, archive: Path, progress: Progress | None) -> None:
+        key = keys.archive_key(record.archive.sha256)
+        self._unmark(key)
+        try:
+            self._store.create_file(key, archive, sha256=record.archive.sha256, progress=progress)
+        except ObjectExists as exc:
+            size = self._store.size(key)
+            if size != record.archive.size_bytes:
+                raise ArchiveCorrupt(
+                    f"{self.url}/{key} has {size} bytes, its archive {record.archive.size_bytes}: the store was damaged"
+                ) from exc
+
+    def _put_golden(self, record: VersionRecord, golden: bytes | None) -> None:
+        if record.golden_sha256 is None:
+            return
+        key = keys.golden_key(record.golden_sha256)
+        self._unmark(key)
+        if golden is not None and hashlib.sha256(golden).hexdigest() == record.golden_sha256:
+            with contextlib.suppress(ObjectExists):
+                self._store.create(key, golden)
+        elif self._store.size(key) is None:
+            raise InvalidRecord(
+                f"{record.name} {record.version} names golden answers {record.golden_sha256[:12]}…, which are neither "
+                "here nor in the registry: publish with them",
+                model=record.name,
+                version=record.version,
+            )
+
+    def _claim(self, record: VersionRecord) -> None:
+        self._point(record, record.name.lower(), Pointer(kind="name", model=record.name))
+        mine = Pointer(kind="id", model=record.name, version=record.version, id=record.id)
+        for key in _id_keys(record.id):
+            self._point(record, key, mine)
+
+    def _point(self, record: VersionRecord, key: str, pointer: Pointer) -> None:
+        try:
+            self._store.create(keys.pointer_key(key), encode(pointer))
+        except ObjectExists as exc:
+            stored = self._pointer_at(key)
+            if (stored.kind, stored.model, stored.version) != (pointer.kind, pointer.model, pointer.version):
+                if pointer.kind == "name" and stored.kind == "name":
+                    raise _taken_in_other_case(record, stored) from exc
+                raise _id_taken(record, stored) from exc
+
+    def _pointer_at(self, key: str) -> Pointer:
+        return decode(Pointer, self._store.get(keys.pointer_key(key)).data, source=keys.pointer_key(key))
+
+    def _unmark(self, key: str) -> None:
+        """Tell gc that an object is wanted; wait while gc is deleting it."""
+        mark = keys.mark_key(key)
+        deadline = time.monotonic() + _GC_WAIT_S
+        while True:
+            try:
+                stored = self._store.get(mark)
+            except ObjectMissing:
+                return
+            found = decode(GcMark, stored.data, source=mark)
+            if found.status == "cleared":
+                return
+            if found.status == "marked":
+                cleared = GcMark(status="cleared", at=utc_now(), op_id=new_ulid())
+                try:
+                    self._store.replace(mark, encode(cleared), etag=stored.etag)
+                except ObjectChanged:
+                    continue
+                return
+            if time.monotonic() > deadline:
+                raise StateConflict(
+                    f"a gc that began at {found.at:%Y-%m-%d %H:%M} UTC was deleting {key} and did not finish: "
+                    "`marway gc` finishes it an hour after that; then publish again"
+                )
+            time.sleep(random.uniform(0, 0.5))
+
+
+def _id_keys(model_id: str) -> tuple[str, ...]:
+    """Return the keys that an id takes, the id's own last.
+
+    Names match in any case, so an id takes its lower-case form as well. Ids made by Marway need not: no model name
+    begins with `mv_`.
+    """
+    if model_id.startswith("mv_"):
+        return (model_id,)
+    return tuple(dict.fromkeys((model_id.lower(), model_id)))
+
+
+def _taken_in_other_case(record: VersionRecord, pointer: Pointer) -> VersionConflict:
+    return VersionConflict(
+        f"there is a model {pointer.model!r}, which differs from {record.name!r} only in case: use its name",
+        model=record.name,
+    )
+
+
+def _id_taken(record: VersionRecord, pointer: Pointer) -> VersionConflict:
+    owner = f"{pointer.model} {pointer.version}" if pointer.kind == "id" else f"the model {pointer.model}"
+    return VersionConflict(
+        f"{record.name} {record.version} cannot be published: its name or its id {record.id!r} is taken by {owner}",
+        model=record.name,
+        version=record.version,
+    )

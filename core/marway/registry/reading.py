@@ -1,0 +1,239 @@
+"""What can be asked of the registry."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from marway.errors import InvalidRecord, LabelNotFound, ModelNotFound, VersionNotFound
+from marway.objects import ObjectMissing, ObjectStore
+from marway.records import HistoryEntry, ModelState, Pointer, Proof, VersionRecord, decode
+from marway.refs import DEFAULT_LABEL, Reference, is_label
+from marway.registry import history, keys
+
+__all__ = ["ModelSummary", "Reading", "listed"]
+
+_LISTED_MAX: Final = 10
+_READ_AHEAD: Final = 16
+_KNOWN_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """One model as a list shows it; deleted versions are left out."""
+
+    name: str
+    state: ModelState
+    versions: tuple[str, ...]
+
+
+class Reading:
+    """Reads models, versions and labels.
+
+    Args:
+        store: Where the objects are.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._published: set[tuple[str, str]] = set()
+
+    @property
+    def url(self) -> str:
+        return self._store.url
+
+    def probe(self) -> None:
+        """Check that the store keeps concurrent writers apart; see `ObjectStore.probe`."""
+        self._store.probe()
+
+    def models(self, *, start_after: str = "") -> Iterator[str]:
+        """Yield the names of all models, in order, lazily.
+
+        Args:
+            start_after: Begin behind this name.
+        """
+        return self._store.children(keys.MODELS, start_after=start_after)
+
+    def summaries(self, *, start_after: str = "") -> Iterator[ModelSummary]:
+        """Yield all models with their states and versions, in order, reading only a few ahead of the caller."""
+        names = self.models(start_after=start_after)
+        waiting: deque[Future[ModelSummary]] = deque()
+        with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="summaries") as threads:
+            try:
+                for name in names:
+                    waiting.append(threads.submit(self._summary, name))
+                    if len(waiting) >= _READ_AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """Return the versions of a model, in the order of their names; empty when there is no such model."""
+        prefix = keys.records_prefix(name)
+        return tuple(key.removeprefix(prefix).removesuffix(".json") for key in self._store.keys(prefix))
+
+    def pointer(self, id_or_name: str) -> Pointer | None:
+        """Return what an id or a model name stands for, or None. Names match whatever their case, ids as they are."""
+        for name in dict.fromkeys((id_or_name, id_or_name.lower())):
+            key = keys.pointer_key(name)
+            try:
+                pointer = decode(Pointer, self._store.get(key).data, source=key)
+            except ObjectMissing:
+                continue
+            if pointer.kind == "name" or id_or_name == (pointer.id or name):
+                return pointer
+        return None
+
+    def record(self, name: str, version: str) -> VersionRecord:
+        """Return a version's record.
+
+        Raises:
+            VersionNotFound: The model has no such version; the message names those it has.
+        """
+        key = keys.record_key(name, version)
+        try:
+            data = self._store.get(key).data
+        except ObjectMissing as exc:
+            raise VersionNotFound(
+                f"model {name!r} has no version {version!r}: it has {listed(self.versions(name))}",
+                model=name,
+                version=version,
+            ) from exc
+        return decode(VersionRecord, data, source=key)
+
+    def state(self, name: str) -> ModelState:
+        """Return a model's state; a model without one has no labels yet."""
+        return self._state_and_tag(name)[0]
+
+    def history(self, name: str) -> Iterator[HistoryEntry]:
+        """Yield all acknowledged changes of a model's state, newest first; older ones are read when wanted."""
+        return history.newest_first(self._store, name, self.state(name))
+
+    def golden(self, sha256: str) -> bytes:
+        """Return golden answers by the digest that a record or a proof names.
+
+        Raises:
+            ObjectMissing: There are none.
+        """
+        return self._store.get(keys.golden_key(sha256)).data
+
+    def proofs(self, archive_sha256: str) -> Iterator[Proof]:
+        """Yield what is proved about these bytes, oldest first."""
+        for key in self._store.keys(keys.proofs_prefix(archive_sha256)):
+            yield decode(Proof, self._store.get(key).data, source=key)
+
+    def open_archive(self, sha256: str, *, start: int = 0) -> AbstractContextManager[BinaryIO]:
+        """Open an archive's bytes for streaming, from byte ``start`` on; the handle can seek.
+
+        Raises:
+            ObjectMissing: There is no archive with that digest.
+        """
+        return self._store.open(keys.archive_key(sha256), start=start)
+
+    def find(self, name: str) -> str:
+        """Return a model's name as it is written, from one in any case.
+
+        Raises:
+            ModelNotFound: There is none; the message names some that there are.
+        """
+        pointer = self.pointer(name)
+        if pointer is None or pointer.kind != "name":
+            what = "" if pointer is None else f" ({name!r} is the id of {pointer.model} {pointer.version})"
+            raise ModelNotFound(
+                f"there is no model {name!r}{what}: the registry has {listed(self._some_models())}", model=name
+            )
+        return pointer.model
+
+    def resolve(self, reference: Reference) -> VersionRecord:
+        """Return the version that ``reference`` stands for now.
+
+        Raises:
+            ModelNotFound, VersionNotFound, LabelNotFound: With a message that names what exists.
+        """
+        pointer = self.pointer(reference.name)
+        if pointer is None:
+            raise ModelNotFound(
+                f"there is no model {reference.name!r}: the registry has {listed(self._some_models())}",
+                model=reference.name,
+            )
+        if pointer.kind == "id":
+            if reference.selector is not None:
+                raise VersionNotFound(
+                    f"{reference.name!r} is a model id and stands for one version: leave {reference.selector!r} away",
+                    model=pointer.model,
+                )
+            if pointer.version is None:
+                raise InvalidRecord(f"ids/{reference.name}.json names no version")
+            return self._not_deleted(self.record(pointer.model, pointer.version), self.state(pointer.model))
+        name, selector = pointer.model, reference.selector or DEFAULT_LABEL
+        state = self.state(name)
+        if not is_label(selector):
+            return self._not_deleted(self._published_record(name, selector), state)
+        version = state.labels.get(selector)
+        if version is None:
+            labels = ", ".join(f"{label} → {at}" for label, at in sorted(state.labels.items())) or "none"
+            left = (version for version in self.versions(name) if version not in state.tombstones)
+            raise LabelNotFound(
+                f"model {name!r} has no label {selector}: its labels are {labels}; its versions are {listed(left)}",
+                model=name,
+            )
+        return self._not_deleted(self.record(name, version), state)
+
+    # -- for the parts of the registry that write ----------------------------------------------------------
+
+    def _state_and_tag(self, name: str) -> tuple[ModelState, str | None]:
+        key = keys.state_key(name)
+        try:
+            stored = self._store.get(key)
+        except ObjectMissing:
+            return ModelState(), None
+        return decode(ModelState, stored.data, source=key), stored.etag
+
+    def _published_record(self, name: str, version: str) -> VersionRecord:
+        """Return a record whose publish came to its end: its id, written last, points at it."""
+        record = self.record(name, version)
+        if (name, version) not in self._published:
+            pointer = self.pointer(record.id)
+            if pointer is None or (pointer.model, pointer.version) != (name, version):
+                raise VersionNotFound(
+                    f"{name} {version} was not published to its end: publish it again, which finishes it",
+                    model=name,
+                    version=version,
+                )
+            if len(self._published) >= _KNOWN_MAX:
+                self._published.clear()
+            self._published.add((name, version))
+        return record
+
+    def _not_deleted(self, record: VersionRecord, state: ModelState) -> VersionRecord:
+        if record.version in state.tombstones:
+            left = (version for version in self.versions(record.name) if version not in state.tombstones)
+            raise VersionNotFound(
+                f"{record.name} {record.version} was deleted: versions left are {listed(left)}",
+                model=record.name,
+                version=record.version,
+            )
+        return record
+
+    def _summary(self, name: str) -> ModelSummary:
+        state = self.state(name)
+        return ModelSummary(name, state, tuple(each for each in self.versions(name) if each not in state.tombstones))
+
+    def _some_models(self) -> Iterator[str]:
+        return itertools.islice(self.models(), _LISTED_MAX + 1)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for a message: all when few, else the first and that there are more."""
+    known = list(itertools.islice(names, _LISTED_MAX + 1))
+    if not known:
+        return "none yet"
+    text = ", ".join(known[:_LISTED_MAX])
+    return f"{text} and more" if len(known) > _LISTED_MAX else text

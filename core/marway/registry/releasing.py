@@ -1,0 +1,247 @@
+"""Labels, serving settings and tombstones: what may change about a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from marway.errors import InvalidInput, ProofMissing, StateConflict, clip
+from marway.records import HistoryEntry, ModelState, ServingChange, ServingSettings, Tombstone, VersionRecord
+from marway.refs import DEFAULT_LABEL, check_label, check_version
+from marway.registry import history
+from marway.registry.changes import Change, Changing
+
+__all__ = ["Releasing"]
+
+ALL_VERSIONS = "*"
+
+
+class Releasing(Changing):
+    """Moves labels, overrides serving settings, deletes versions."""
+
+    def release(
+        self,
+        name: str,
+        version: str,
+        *,
+        label: str = DEFAULT_LABEL,
+        if_currently: str | None = None,
+        note: str | None = None,
+        forced: bool = False,
+        require_proof: bool = False,
+        by: str,
+    ) -> Change:
+        """Move ``label`` to ``version``.
+
+        Args:
+            name: The model.
+            version: Where to; it must be published.
+            label: Which label.
+            if_currently: Only if the label points at this version now.
+            note: Why, for the history.
+            forced: Move it without a proof; said in the history.
+            require_proof: Refuse a version that no pod has proved, unless ``forced``. Off until gateways write proofs.
+            by: Who, for the history.
+
+        Raises:
+            ModelNotFound, VersionNotFound: Nothing was changed.
+            ProofMissing: No pod has proved the version.
+            StateConflict: The label is not at ``if_currently``.
+            OutcomeUnknown: The write's fate could not be found out.
+        """
+        check_label(label)
+        record = self._published_record(self.find(name), version)
+        # Bytes and golden answers never change, so a proof that was seen stays one.
+        if require_proof and not forced and not self._is_proved(record):
+            raise ProofMissing(
+                f"no pod has loaded {record.name} {version} and reproduced its golden answers yet: load it first "
+                f"(`marway load {record.name} {version}`), or move {label} all the same with --force",
+                model=record.name,
+                version=version,
+            )
+
+        def move(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
+            self._not_deleted(record, state)
+            current = state.labels.get(label)
+            _check_currently(record.name, label, current, if_currently)
+            return _labelled(state, label, version), entry.model_copy(update={"from_version": current})
+
+        entry = self._entry(by=by, kind="label", label=label, to_version=version, note=note, forced=forced)
+        return self._change(record.name, move, entry)
+
+    def rollback(
+        self,
+        name: str,
+        *,
+        label: str = DEFAULT_LABEL,
+        if_currently: str | None = None,
+        note: str | None = None,
+        by: str,
+    ) -> Change:
+        """Undo the newest release of ``label`` that is not undone yet.
+
+        A release that left the label where it was is passed over: undoing it would change nothing.
+
+        Raises:
+            ModelNotFound: Nothing was changed.
+            StateConflict: There is nothing to go back to, or the label is not at ``if_currently``.
+            VersionNotFound: The version to go back to was deleted.
+            OutcomeUnknown: The write's fate could not be found out.
+        """
+        check_label(label)
+        model = self.find(name)
+
+        def undo(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
+            current = state.labels.get(label)
+            _check_currently(model, label, current, if_currently)
+            target = _undone_to(history.newest_first(self._store, model, state), label)
+            if target is None:
+                raise StateConflict(
+                    f"{model} {label} has nothing to go back to: "
+                    + (f"{current} was its first release" if current else "it was never released"),
+                    model=model,
+                )
+            self._not_deleted(self.record(model, target), state)
+            moved = {"from_version": current, "to_version": target}
+            return _labelled(state, label, target), entry.model_copy(update=moved)
+
+        return self._change(model, undo, self._entry(by=by, kind="rollback", label=label, note=note))
+
+    def set_serving(
+        self,
+        name: str,
+        *,
+        version: str = ALL_VERSIONS,
+        set_fields: Mapping[str, Any] | None = None,
+        unset: Sequence[str] = (),
+        note: str | None = None,
+        by: str,
+    ) -> Change:
+        """Override serving settings without publishing again.
+
+        Args:
+            name: The model.
+            version: For which version, or `*` for all; a version's own override wins.
+            set_fields: Fields of `ServingSettings` and their values.
+            unset: Fields whose override goes, so that the record's value (or that of `*`) counts again.
+            note: Why, for the history.
+            by: Who, for the history.
+
+        Raises:
+            ModelNotFound, VersionNotFound: Nothing was changed.
+            InvalidInput: No such field, or a value that it cannot have.
+            OutcomeUnknown: The write's fate could not be found out.
+        """
+        changes = dict(set_fields or {})
+        _check_fields([*changes, *unset])
+        if both := sorted(changes.keys() & set(unset)):
+            raise InvalidInput(f"serving setting {both[0]!r} is both set and unset: say one of them")
+        _validated(changes)
+        model = self.find(name)
+        records = [] if version == ALL_VERSIONS else [self._published_record(model, check_version(version))]
+
+        def override(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
+            for record in records:
+                self._not_deleted(record, state)
+            old = state.serving.get(version, ServingSettings()).model_dump(mode="json", exclude_unset=True)
+            fields = {key: value for key, value in {**old, **changes}.items() if key not in unset}
+            serving = {**state.serving, version: _validated(fields)}
+            if not fields:
+                del serving[version]
+            after = state.model_copy(update={"serving": serving})
+            for record in records:
+                _check_workers(after.serving_for(record))
+            return after, entry
+
+        said = ServingChange(version=version, set=changes, unset=tuple(unset))
+        return self._change(model, override, self._entry(by=by, kind="serving", serving=said, note=note))
+
+    def delete(self, name: str, version: str, *, note: str | None = None, by: str) -> Change:
+        """Delete a version: it is refused everywhere from now on, and its bytes go when gc comes.
+
+        Its name and id stay taken: a version never comes back with other bytes.
+
+        Raises:
+            ModelNotFound, VersionNotFound: There is none; nothing was changed.
+            StateConflict: A label points at it.
+            OutcomeUnknown: The write's fate could not be found out.
+        """
+        model = self.find(name)
+        record = self.record(model, check_version(version))
+
+        def bury(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
+            labels = sorted(label for label, at in state.labels.items() if at == version)
+            if labels:
+                raise StateConflict(
+                    f"{model} {version} is {', '.join(labels)}: move the label to another version first, then delete",
+                    model=model,
+                    version=version,
+                )
+            grave = Tombstone(at=entry.at, by=by, note=note)
+            serving = {key: value for key, value in state.serving.items() if key != version}
+            tombstones = {version: grave, **state.tombstones}
+            return state.model_copy(update={"tombstones": tombstones, "serving": serving}), entry
+
+        entry = self._entry(by=by, kind="tombstone", from_version=record.version, note=note)
+        return self._change(model, bury, entry)
+
+    def _is_proved(self, record: VersionRecord) -> bool:
+        return any(
+            proof.kind == "pod" and proof.golden_sha256 == record.golden_sha256
+            for proof in self.proofs(record.archive.sha256)
+        )
+
+
+def _labelled(state: ModelState, label: str, version: str) -> ModelState:
+    return state.model_copy(update={"labels": {**state.labels, label: version}})
+
+
+def _check_currently(model: str, label: str, current: str | None, wanted: str | None) -> None:
+    if wanted is not None and current != wanted:
+        raise StateConflict(
+            f"{model} {label} is at {current or 'no version'}, not at {wanted}: nothing changed", model=model
+        )
+
+
+def _undone_to(newest_first: Iterable[HistoryEntry], label: str) -> str | None:
+    """Return where the label was before the newest release that no rollback has undone, or None."""
+    undone = 0
+    for entry in newest_first:
+        if entry.label != label:
+            continue
+        if entry.kind == "rollback":
+            undone += 1
+        elif entry.kind == "label" and entry.from_version != entry.to_version:
+            if undone == 0:
+                return entry.from_version
+            undone -= 1
+    return None
+
+
+def _check_fields(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in ServingSettings.model_fields:
+            known = ", ".join(sorted(ServingSettings.model_fields))
+            raise InvalidInput(f"there is no serving setting {clip(name, 60)!r}: there are {known}")
+
+
+def _validated(fields: Mapping[str, Any]) -> ServingSettings:
+    try:
+        settings = ServingSettings.model_validate(dict(fields))
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"serving setting {name!r}: {clip(first['msg'], 200)}") from exc
+    if "min_workers" in fields and "max_workers" in fields:
+        _check_workers(settings)
+    return settings
+
+
+def _check_workers(settings: ServingSettings) -> None:
+    if settings.max_workers is not None and settings.min_workers > settings.max_workers:
+        raise InvalidInput(
+            f"serving setting 'min_workers' would be {settings.min_workers}, more than 'max_workers', which is "
+            f"{settings.max_workers}"
+        )
