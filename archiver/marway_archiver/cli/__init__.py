@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from marway_archiver.cli import inspect, pack, publish
+from marway_archiver.cli import inspect, pack, publish, verify
 
 __all__ = ["register"]
 
@@ -14,3 +14,4 @@ def register(app: typer.Typer) -> None:
     pack.register(app)
     inspect.register(app)
     publish.register(app)
+    verify.register(app)
