@@ -14,9 +14,11 @@ the writer looks for its op_id in the history: there it succeeded, else it start
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
@@ -155,12 +157,40 @@ class Registry:
 
     # -- writing ------------------------------------------------------------------------------------------
 
-    def publish(self, record: VersionRecord, archive: Path, *, progress: Progress | None = None) -> VersionRecord:
+    def golden(self, sha256: str) -> bytes:
+        """Return a golden document."""
+        return self._store.get(f"golden/{sha256}.json").data
+
+    def prove(
+        self,
+        archive_sha256: str,
+        *,
+        kind: str,
+        versions: Mapping[str, str],
+        golden_sha256: str | None,
+        duration_s: float,
+    ) -> None:
+        """Store a proof."""
+        proof = {
+            "format": 1, "kind": kind, "versions": dict(versions), "golden_sha256": golden_sha256,
+            "duration_s": duration_s,
+        }  # fmt: skip
+        self._store.create(f"proofs/{archive_sha256}/{new_ulid()}.json", json.dumps(proof, indent=1).encode())
+
+    def publish(
+        self,
+        record: VersionRecord,
+        archive: Path,
+        *,
+        golden: bytes | None = None,
+        progress: Progress | None = None,
+    ) -> VersionRecord:
         """Store a version, or finish what an interrupted publish of the same bytes left undone.
 
         Args:
             record: What to store; its archive digest and size are those of ``archive``.
             archive: The `.mar` file.
+            golden: Its golden document.
             progress: Told about archive bytes sent.
 
         Returns:
@@ -181,6 +211,9 @@ class Registry:
         # Refuse before the large upload what would be refused after it.
         self._check_publishable(record)
         self._put_archive(record, archive, progress)
+        if golden is not None:
+            with contextlib.suppress(ObjectExists):
+                self._store.create(f"golden/{record.golden_sha256}.json", golden)
         try:
             self._store.create(_record_key(record.name, record.version), data)
         except ObjectExists:
