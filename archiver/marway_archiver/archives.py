@@ -83,7 +83,9 @@ def check_archive(path: StrPath, *, progress: Progress | None = None) -> Archive
 
 
 @contextmanager
-def opened_archive(path: StrPath, *, progress: Progress | None = None) -> Iterator[tuple[ArchiveInfo, dict[str, Entry]]]:
+def opened_archive(
+    path: StrPath, *, progress: Progress | None = None
+) -> Iterator[tuple[ArchiveInfo, dict[str, Entry]]]:
     """Check an archive, and give what it holds while it is open: its files by name, without the manifest.
 
     Raises:

@@ -10,7 +10,9 @@ __all__ = ["plan_batches"]
 _SEED = 20_120  # any number: the same examples are tried in the same batches everywhere
 
 
-def plan_batches(groups: Sequence[int], sizes_bytes: Sequence[int], *, max_rows: int, max_bytes: int) -> list[list[int]]:
+def plan_batches(
+    groups: Sequence[int], sizes_bytes: Sequence[int], *, max_rows: int, max_bytes: int
+) -> list[list[int]]:
     """Return batches of examples by index: shuffled, with repeats, of 2, 3, 4, 8, 16, … up to ``max_rows`` rows.
 
     Neighbours are of different groups wherever there is a choice, and each batch holds at least two groups, so that

@@ -110,7 +110,9 @@ def read_jsonl(path: Path) -> list[Example]:
         if line.strip():
             found.append(_of_line(path, number, line))
     if not found:
-        raise InvalidArchive(f"{path} holds no example: give one JSON object a line, such as " + '{"input": "some text"}')
+        raise InvalidArchive(
+            f"{path} holds no example: give one JSON object a line, such as " + '{"input": "some text"}'
+        )
     return found
 
 

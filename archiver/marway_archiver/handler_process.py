@@ -117,8 +117,7 @@ class HandlerProcess:
             line = self._wire.readline(_MAX_REPLY_BYTES)
         except TimeoutError as exc:
             raise LoadFailed(
-                f"{what} took longer than {timeout_s:g} s: give more time, or see what it waits for"
-                f"{self._last_words()}"
+                f"{what} took longer than {timeout_s:g} s: give more time, or see what it waits for{self._last_words()}"
             ) from exc
         except OSError:
             line = b""
@@ -181,9 +180,7 @@ def start_handler(
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )
-            handler = HandlerProcess(
-                process, ours, log, load_timeout_s=load_timeout_s, call_timeout_s=call_timeout_s
-            )
+            handler = HandlerProcess(process, ours, log, load_timeout_s=load_timeout_s, call_timeout_s=call_timeout_s)
             try:
                 yield handler
             finally:

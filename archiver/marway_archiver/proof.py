@@ -107,8 +107,8 @@ class Prover:
             answers = answers_of_callable(given, inputs, self._predict, self._plan.tolerance)
             return Answered(tuple(inputs), answers, None, self._plan, (_not_batched(_NOT_RUN),))
         warning = (
-            "the golden examples are not answered: TorchServe is not installed here, and no predict callable was given; "
-            "requests will be served one at a time"
+            "the golden examples are not answered: TorchServe is not installed here, and no predict callable was "
+            "given; requests will be served one at a time"
         )
         return Answered(tuple(inputs), None, None, self._plan, (warning,))
 

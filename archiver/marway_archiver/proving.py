@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,10 +213,8 @@ def output_difference(output: Any, answer: GoldenAnswer, tolerance: Tolerance) -
     if answer.kind == "tensor" and not isinstance(expected, dict):
         value = value["values"]
     if answer.kind == "text" and not isinstance(expected, str):
-        try:
+        with suppress(ValueError, RecursionError):
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            pass
     return value_difference(expected, value, tolerance)
 
 

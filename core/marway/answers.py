@@ -12,6 +12,8 @@ from marway.golden import DEFAULT_TOLERANCE, GoldenAnswer, GoldenDocument, Toler
 __all__ = ["difference", "golden_difference", "shown_value", "value_difference"]
 
 _SHOWN = 80
+_INCLUSIVE = 1 + 1e-6
+"""The bound itself is within the tolerance: numbers rounded to 4 digits may lie 0.0001 apart, and a hair more."""
 
 
 def difference(expected: GoldenAnswer, got: GoldenAnswer, tolerance: Tolerance = DEFAULT_TOLERANCE) -> str | None:
@@ -96,7 +98,7 @@ def _same(left: Any, right: Any, tolerance: Tolerance) -> bool:
         return bool(left == right)
     if math.isnan(left) or math.isnan(right):
         return math.isnan(left) and math.isnan(right)
-    return math.isclose(left, right, rel_tol=tolerance.relative, abs_tol=tolerance.absolute)
+    return math.isclose(left, right, rel_tol=tolerance.relative, abs_tol=tolerance.absolute * _INCLUSIVE)
 
 
 def _number(value: Any) -> bool:

@@ -132,5 +132,5 @@ def _print(found: Verification) -> None:
             console.print(Text(f"batches of {sizes} rows are answered as single calls are"), soft_wrap=True)
         else:
             console.print(Text(f"not to be batched: {found.batch_reason}"), soft_wrap=True)
-    what = "compared with the golden answers" if found.golden is not None else "no golden answers to compare with"
-    console.print(Text(f"{'verified' if found.ok else 'DIFFERENT'} in {found.duration_s:.1f} s, {what}"))
+    compared = "compared with the golden answers" if found.golden is not None else "no golden answers to compare with"
+    console.print(Text(f"{'verified' if found.ok else 'DIFFERENT'} in {found.duration_s:.1f} s, {compared}"))
