@@ -134,13 +134,19 @@ def _encoded(output: object) -> tuple[str, bytes]:
         return "tensor", json.dumps(
             {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape), "values": values}
         ).encode()
-    return "json", json.dumps(output).encode()
+    return "json", json.dumps(output, indent=2).encode()  # as TorchServe does: the indent's encoder nests less deep
 
 
 def _failed(rows: list[dict[str, Any]], started: float, status: int, message: str) -> dict[str, Any]:
     body = base64.b64encode(message.encode(errors="replace")).decode()
     one = {"status": status, "kind": "error", "content_type": None, "body": body}
     return {"seconds": time.perf_counter() - started, "answers": [one for _ in rows]}
+
+
+def _cause(exc: BaseException) -> BaseException:
+    """Return what went wrong first: TorchServe takes a handler's own ImportError for a missing handler of its own."""
+    wrong_turn = isinstance(exc, ModuleNotFoundError) and (exc.name or "").startswith("ts.torch_handler.")
+    return exc.__context__ if wrong_turn and exc.__context__ is not None else exc
 
 
 def main() -> None:
@@ -163,7 +169,8 @@ def main() -> None:
 
             send({"loaded": {"torchserve": ts.__version__, "torch": torch.__version__}})
         except (Exception, SystemExit) as exc:
-            send({"failed": f"{type(exc).__name__}: {exc}", "missing": getattr(exc, "name", None)})
+            cause = _cause(exc)
+            send({"failed": f"{type(cause).__name__}: {cause}"})
             return
         for line in wire:
             rows = [job["inputs"][index] for index in json.loads(line)["rows"]]

@@ -57,7 +57,7 @@ def value_difference(expected: Any, got: Any, tolerance: Tolerance = DEFAULT_TOL
     stack: list[tuple[str, Any, Any]] = [("", expected, got)]  # no recursion: a handler may nest as deep as it likes
     while stack:
         path, left, right = stack.pop()
-        at = f"at {path}: " if path else ""
+        at = f"at {clip(path, 200)}: " if path else ""
         if isinstance(left, dict) and isinstance(right, dict):
             for name in left:
                 if name not in right:
@@ -80,7 +80,7 @@ def shown_value(value: Any) -> str:
     try:
         return clip(json.dumps(value, ensure_ascii=False), _SHOWN)
     except (TypeError, ValueError, RecursionError):
-        return clip(repr(value), _SHOWN)
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def _join(path: str, name: str) -> str:
