@@ -21,6 +21,7 @@ __all__ = [
     "HistoryEntry",
     "ModelState",
     "Pointer",
+    "Proof",
     "ServingSettings",
     "Signature",
     "TensorSpec",
@@ -186,6 +187,20 @@ class Pointer(Frozen):
     kind: Literal["id", "name"]
     model: ModelName
     version: Version | None = None
+
+
+class Proof(Frozen):
+    """These bytes were loaded by this model server: `proofs/<digest>/<ulid>.json`."""
+
+    format: Literal[1] = 1
+    kind: Literal["pack", "pod"]
+    archive_sha256: Sha256
+    server: str
+    server_versions: Mapping[str, str] = Field(default_factory=dict)
+    golden_sha256: Sha256 | None = None
+    duration_s: Annotated[float, Field(ge=0)]
+    at: datetime
+    by: str
 
 
 def encode(value: BaseModel) -> bytes:

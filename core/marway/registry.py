@@ -15,10 +15,9 @@ the writer looks for its op_id in the history: there it succeeded, else it start
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
@@ -39,6 +38,7 @@ from marway.records import (
     HistoryEntry,
     ModelState,
     Pointer,
+    Proof,
     VersionRecord,
     decode,
     encode,
@@ -161,21 +161,14 @@ class Registry:
         """Return a golden document."""
         return self._store.get(f"golden/{sha256}.json").data
 
-    def prove(
-        self,
-        archive_sha256: str,
-        *,
-        kind: str,
-        versions: Mapping[str, str],
-        golden_sha256: str | None,
-        duration_s: float,
-    ) -> None:
+    def prove(self, proof: Proof) -> None:
         """Store a proof."""
-        proof = {
-            "format": 1, "kind": kind, "versions": dict(versions), "golden_sha256": golden_sha256,
-            "duration_s": duration_s,
-        }  # fmt: skip
-        self._store.create(f"proofs/{archive_sha256}/{new_ulid()}.json", json.dumps(proof, indent=1).encode())
+        self._store.create(f"proofs/{proof.archive_sha256}/{new_ulid()}.json", encode(proof))
+
+    def proofs(self, archive_sha256: str) -> Iterator[Proof]:
+        """Yield what is proved about these bytes."""
+        for key in self._store.keys(f"proofs/{archive_sha256}/"):
+            yield decode(Proof, self._store.get(key).data, source=key)
 
     def publish(
         self,
