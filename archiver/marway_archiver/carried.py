@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from marway.answers import golden_difference
-from marway.errors import InvalidArchive, VersionNotFound
+from marway.errors import ArchiveCorrupt, InvalidArchive, VersionNotFound
 from marway.golden import MAX_GOLDEN_BYTES, GoldenDocument, decode_golden
+from marway.objects import ObjectMissing
 from marway.registry import Registry
 from marway_archiver.archives import ArchiveInfo
 from marway_archiver.entries import Entry, from_file, read_all
@@ -38,6 +39,7 @@ def golden_of_registry(registry: Registry, info: ArchiveInfo) -> GoldenDocument 
     """Return the golden document that a registry has for an archive, found by its name and version, or None.
 
     Raises:
+        ArchiveCorrupt: The record names one that is not there.
         InvalidRecord: The document is damaged.
     """
     assert info.manifest is not None
@@ -48,7 +50,12 @@ def golden_of_registry(registry: Registry, info: ArchiveInfo) -> GoldenDocument 
         return None
     if record.archive.sha256 != info.sha256 or record.golden_sha256 is None:
         return None
-    data = registry.golden(record.golden_sha256)
+    try:
+        data = registry.golden(record.golden_sha256)
+    except ObjectMissing as exc:
+        raise ArchiveCorrupt(
+            f"{registry.url} has lost the golden answers of {record.name} {record.version}: publish it again"
+        ) from exc
     return decode_golden(data, source=f"golden/{record.golden_sha256}.json")
 
 

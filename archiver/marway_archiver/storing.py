@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from marway.errors import InvalidInput, clip
 from marway.objects import open_store
-from marway.records import ArchiveRef, VersionRecord, utc_now
+from marway.records import ArchiveRef, Proof, VersionRecord, utc_now
 from marway.refs import new_model_id
 from marway.registry import Registry
 from marway_archiver.facts import RecordFacts, me
@@ -68,19 +68,26 @@ def store(
     document = None if golden is None else golden.encode()
     stored = registry.publish(record, packed.path, golden=document, progress=progress)
     if packed.proof is not None:
-        _store_proof(registry, packed.proof)
+        _prove(registry, packed.proof, stored)
     if label is not None:
         registry.release(stored.name, stored.version, label=label, note=note, by=stored.publisher)
     return stored
 
 
-def _store_proof(registry: Registry, proof: PackProof) -> None:
+def _prove(registry: Registry, proof: PackProof, stored: VersionRecord) -> None:
+    if proof.golden_sha256 != stored.golden_sha256:
+        return  # published before, with other golden answers: within the tolerance, but not what this run reproduced
     registry.prove(
-        proof.archive_sha256,
-        kind="pack",
-        versions=proof.versions,
-        golden_sha256=proof.golden_sha256,
-        duration_s=proof.duration_s,
+        Proof(
+            kind="pack",
+            archive_sha256=proof.archive_sha256,
+            server="torchserve",
+            server_versions=proof.versions,
+            golden_sha256=proof.golden_sha256,
+            duration_s=proof.duration_s,
+            at=utc_now(),
+            by=stored.publisher,
+        )
     )
 
 
