@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from marway.errors import InvalidArchive
+from marway.golden import ExampleInput
 from marway_archiver.entries import Entry, from_bytes, open_regular, read_all
+from marway_archiver.examples import read_examples
 from marway_archiver.manifest import MAX_MANIFEST_BYTES, Manifest, encode_manifest, parse_manifest
 from marway_archiver.model_config import ModelConfig
 from marway_archiver.names import MANIFEST_NAME, check_name, check_no_collisions
-from marway_archiver.packing import PackedArchive, Progress, StrPath, place_archive
+from marway_archiver.packing import PackedArchive, StrPath, place_archive
+from marway_archiver.progress import Phases, Progress
 from marway_archiver.rules import check_contents
 from marway_archiver.zipscan import ArchiveFile, Scan, read_file, scan
 
-__all__ = ["ArchiveInfo", "check_archive", "inspect_archive", "repack"]
+__all__ = ["ArchiveInfo", "check_archive", "inspect_archive", "opened_archive", "repack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class ArchiveInfo:
         canonical: Whether its bytes are those that packing its files again would give.
         problems: Why it would be refused: empty for an archive that is accepted.
         warnings: What is allowed and may surprise.
+        examples: Its golden inputs.
     """
 
     path: Path
@@ -47,6 +51,7 @@ class ArchiveInfo:
     canonical: bool
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    examples: tuple[ExampleInput, ...] = ()
 
 
 def inspect_archive(path: StrPath, *, progress: Progress | None = None) -> ArchiveInfo:
@@ -77,6 +82,20 @@ def check_archive(path: StrPath, *, progress: Progress | None = None) -> Archive
         return _accepted(_examine(file, Path(path), progress))
 
 
+@contextmanager
+def opened_archive(
+    path: StrPath, *, progress: Progress | None = None
+) -> Iterator[tuple[ArchiveInfo, dict[str, Entry]]]:
+    """Check an archive, and give what it holds while it is open: its files by name, without the manifest.
+
+    Raises:
+        InvalidArchive: As `check_archive`.
+    """
+    with _opened(Path(path)) as file:
+        info = _accepted(_examine(file, Path(path), progress))
+        yield info, _entries(file, info.files)
+
+
 def repack(
     path: StrPath,
     destination: StrPath,
@@ -95,16 +114,15 @@ def repack(
         destination: A file, or a directory to put `MODEL_NAME.mar` in.
         force: Replace a destination that exists.
         add_files: Further files by their name in the archive, in place of those of the same name.
-        progress: Called as bytes are done, first for checking, then for writing.
+        progress: Called as bytes are done: checking is one half of it, writing the other.
 
     Raises:
         InvalidArchive: As `check_archive`; or the destination exists or cannot be written.
     """
-    with _opened(Path(path)) as file:
-        info = _accepted(_examine(file, Path(path), progress))
+    phases = Phases(2, progress)
+    with opened_archive(path, progress=phases.next()) as (info, entries):
         manifest = info.manifest
         assert manifest is not None
-        entries = _entries(file, info.files)
         for name, data in (add_files or {}).items():
             if check_name(name).casefold() == MANIFEST_NAME.casefold():
                 raise InvalidArchive(f"{name!r} is the manifest's place")
@@ -113,7 +131,7 @@ def repack(
         final = Path(destination)
         if final.is_dir():
             final /= f"{manifest.model.model_name}.mar"
-        return place_archive(final, manifest, entries.values(), info.warnings, force=force, progress=progress)
+        return place_archive(final, manifest, entries.values(), info.warnings, force=force, progress=phases.next())
 
 
 @contextmanager
@@ -134,6 +152,7 @@ def _examine(file: BinaryIO, path: Path, progress: Progress | None) -> ArchiveIn
     config: ModelConfig | None = None
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    examples: tuple[ExampleInput, ...] = ()
     read = 0
 
     def tick(count: int) -> None:
@@ -146,14 +165,17 @@ def _examine(file: BinaryIO, path: Path, progress: Progress | None) -> ArchiveIn
         scan(file, found, tick)
         raw, manifest = _manifest(file, found)
         found.canonical &= raw == encode_manifest(manifest)
-        findings = check_contents(manifest, _entries(file, found.files), packing=False)
+        entries = _entries(file, found.files)
+        findings = check_contents(manifest, entries, packing=False)
         config, warnings = findings.config, findings.warnings
+        examples = read_examples(entries)
     except InvalidArchive as exc:
         problems = (exc.message,)
         found.canonical = False
     return ArchiveInfo(
-        path, found.sha256, found.size, manifest, config, tuple(found.files), found.canonical, problems, warnings
-    )
+        path, found.sha256, found.size, manifest, config, tuple(found.files), found.canonical, problems, warnings,
+        examples,
+    )  # fmt: skip
 
 
 def _manifest(file: BinaryIO, found: Scan) -> tuple[bytes, Manifest]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from marway.errors import InvalidArchive
+from marway.golden import GoldenDocument, encode_examples
 from marway.refs import check_model_name, check_version
 from marway_archiver.entries import Entry, from_bytes
+from marway_archiver.examples import encode_all
 from marway_archiver.formats import write_directory, write_tgz
 from marway_archiver.handlers import BUILTIN_HANDLERS, parse_handler
 from marway_archiver.manifest import RUNTIMES, Manifest, build_manifest, encode_manifest
 from marway_archiver.names import MANIFEST_NAME, check_name, shown
+from marway_archiver.progress import Meter, Progress
+from marway_archiver.proof import PackProof, Prover
+from marway_archiver.proving import Predict, ProofPlan
 from marway_archiver.rules import check_contents
 from marway_archiver.sources import Sources
-from marway_archiver.staging import stage_directory, stage_file
+from marway_archiver.staging import check_target, stage_directory, stage_file
 from marway_archiver.zipwriter import file_digest, write_archive
 
 __all__ = ["ARCHIVE_FORMATS", "PackedArchive", "Progress", "StrPath", "pack", "place_archive"]
@@ -24,8 +30,6 @@ __all__ = ["ARCHIVE_FORMATS", "PackedArchive", "Progress", "StrPath", "pack", "p
 ARCHIVE_FORMATS: Mapping[str, str] = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
 """What `--archive-format` takes, and how the output's name ends. `default` and `zip-store` are the same here."""
 
-Progress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all; the last call has both equal."""
 StrPath = str | os.PathLike[str]
 
 
@@ -39,6 +43,8 @@ class PackedArchive:
         size_bytes: Its size; for `no-archive`, that of all files.
         manifest: What it says of itself.
         warnings: One sentence each on what is allowed and may surprise.
+        golden: The answers to its golden examples, where there are any.
+        proof: That the handler was loaded and gave these answers, where it was run.
     """
 
     path: Path
@@ -46,23 +52,8 @@ class PackedArchive:
     size_bytes: int
     manifest: Manifest
     warnings: tuple[str, ...] = ()
-
-
-class _Meter:
-    """Turns ticks of several passes over the same bytes into one progress."""
-
-    def __init__(self, total: int, passes: int, progress: Progress | None) -> None:
-        self._total, self._passes, self._progress = total, passes, progress
-        self._ticks = 0
-
-    def tick(self, count: int) -> None:
-        self._ticks += count
-        if self._progress is not None:
-            self._progress(min(self._ticks // self._passes, self._total), self._total)
-
-    def end(self) -> None:
-        if self._progress is not None:
-            self._progress(self._total, self._total)
+    golden: GoldenDocument | None = None
+    proof: PackProof | None = None
 
 
 def pack(
@@ -80,6 +71,10 @@ def pack(
     archive_format: str = "default",
     force: bool = False,
     add_files: Mapping[str, bytes] | None = None,
+    examples: Sequence[Any] = (),
+    plan: ProofPlan | None = None,
+    predict: Predict | None = None,
+    golden_file: StrPath | None = None,
     progress: Progress | None = None,
 ) -> PackedArchive:
     """Pack a model as `EXPORT_PATH/MODEL_NAME.mar`; the same inputs give the same bytes anywhere.
@@ -101,11 +96,17 @@ def pack(
         archive_format: `default`, `zip-store`, `tgz` (`MODEL_NAME.tar.gz`) or `no-archive` (a directory).
         force: Replace an output that exists.
         add_files: Further files by their name in the archive; they may lie in MAR-INF.
+        examples: Golden examples: `marway_archiver.Example`, or their inputs. They go into the archive, and the
+            handler answers them in a process of its own before anything is written.
+        plan: How they are run; the default otherwise.
+        predict: Answers them where TorchServe is not installed, from inputs as a handler sees them.
+        golden_file: Where to write the golden document as well.
         progress: Called as bytes are done.
 
     Raises:
         InvalidReference: The name or the version cannot be one.
         InvalidArchive: Anything else is wrong; one sentence says what. Nothing was left behind.
+        LoadFailed: The handler does not load, or takes too long for a golden example.
     """
     check_model_name(model_name)
     check_version(version)
@@ -123,7 +124,8 @@ def pack(
         if path is not None:
             sources.add_file(flag, path)
     sources.add_extra(extra_files or ())
-    _add_bytes(sources, add_files or {})
+    given, inputs = encode_all(examples)
+    _add_bytes(sources, {**(add_files or {}), **encode_examples(inputs)})
     sources.check_collisions()
     manifest = build_manifest(
         model_name=model_name,
@@ -136,9 +138,19 @@ def pack(
         config_file=_text(config_file),
     )
     found = check_contents(manifest, sources.entries, packing=True)
-    warnings = (*sources.warnings, *found.warnings)
+    check_target(final, force=force, directory=archive_format == "no-archive")
+    if golden_file is not None and inputs:
+        check_target(Path(golden_file), force=force, directory=False)
+    prover = Prover(plan or ProofPlan(), predict)
+    answered = prover.answer(manifest, sources.entries, given, inputs)
+    warnings = (*sources.warnings, *found.warnings, *answered.warnings)
     entries = list(sources.entries.values())
-    return _place(final, archive_format, manifest, entries, warnings, force=force, progress=progress)
+    packed = _place(final, archive_format, manifest, entries, warnings, force=force, progress=progress)
+    golden, proof = answered.of_archive(packed.sha256)
+    if golden_file is not None and golden is not None:
+        with stage_file(Path(golden_file), force=force) as file:
+            file.write(golden.encode())
+    return replace(packed, golden=golden, proof=proof)
 
 
 def place_archive(
@@ -167,11 +179,11 @@ def _place(
     entries = [from_bytes(MANIFEST_NAME, encode_manifest(manifest)), *entries]
     total = sum(entry.size for entry in entries)
     if archive_format == "no-archive":
-        meter = _Meter(total, 1, progress)
+        meter = Meter(total, 1, progress)
         with stage_directory(final, force=force) as directory:
             sha256, size = write_directory(directory, entries, meter.tick)
     else:
-        meter = _Meter(total, 2, progress)
+        meter = Meter(total, 2, progress)
         with stage_file(final, force=force) as file:
             if archive_format == "tgz":
                 write_tgz(file, entries, manifest.model.model_name, meter.tick)

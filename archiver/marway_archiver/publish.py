@@ -1,123 +1,29 @@
-"""Publishes a version: packed or checked, recorded, stored, and released if asked, in one call."""
+"""Publishes a version: packed or checked, proved, recorded, stored, and released if asked, in one call."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from marway.errors import InvalidInput, InvalidRecord, clip
-from marway.identity import me
-from marway.objects import Progress, open_store
-from marway.records import (
-    MAX_RECORD_BYTES,
-    ArchiveRef,
-    ServingSettings,
-    Signature,
-    TrainingFacts,
-    VersionRecord,
-    utc_now,
-)
-from marway.refs import check_label, check_model_id, new_model_id
+from marway.errors import InvalidInput
+from marway.golden import Tolerance
+from marway.records import VersionRecord
+from marway.refs import check_label
 from marway.registry import Registry
-from marway_archiver.archives import check_archive, repack
+from marway_archiver.archives import opened_archive, repack
+from marway_archiver.carried import known_golden, of_archive, prove
+from marway_archiver.examples import check_examples_type
+from marway_archiver.facts import RecordFacts, read_facts
 from marway_archiver.packing import PackedArchive, StrPath, pack
+from marway_archiver.progress import Phases, Progress
+from marway_archiver.proving import Predict, ProofPlan
+from marway_archiver.staging import signals_raise
+from marway_archiver.storing import UNPROVED, store, warn
 
-__all__ = ["RecordFacts", "publish", "publish_archive", "read_facts"]
-
-
-class RecordFacts(BaseModel):
-    """What a publisher may say of a version: `--record FILE.json` and `publish(record=...)`.
-
-    The rest of the record (name, version, digest, size, handler, time) comes from the archive itself.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str | None = None
-    framework: str | None = None
-    framework_version: str | None = None
-    algorithm: str | None = None
-    pool: str | None = None
-    serving: ServingSettings = ServingSettings()
-    signature: Signature = Signature()
-    training: TrainingFacts = TrainingFacts()
-    publisher: str | None = None
-
-
-def read_facts(source: Mapping[str, Any] | Path | None) -> RecordFacts:
-    """Return the facts in ``source``, a mapping or a JSON file.
-
-    Raises:
-        InvalidRecord: It cannot be read, or holds a field that a publisher cannot set; the message says which.
-    """
-    if source is None:
-        return RecordFacts()
-    where = "record"
-    if isinstance(source, Path):
-        where = str(source)
-        try:
-            if source.stat().st_size > MAX_RECORD_BYTES:
-                raise InvalidRecord(f"{where} has more than {MAX_RECORD_BYTES} bytes: keep large facts elsewhere")
-            source = json.loads(source.read_bytes())
-        except OSError as exc:
-            raise InvalidRecord(f"cannot read {where}: {exc.strerror}") from exc
-        except ValueError as exc:
-            raise InvalidRecord(f"{where} is not JSON: {exc}") from exc
-    try:
-        facts = RecordFacts.model_validate(source)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "document"
-        known = ", ".join(RecordFacts.model_fields)
-        hint = f"; fields are {known}" if first["type"] == "extra_forbidden" else ""
-        raise InvalidRecord(f"{where}: {field}: {clip(first['msg'], 200)}{hint}") from exc
-    if facts.id is not None:
-        check_model_id(facts.id)
-    return facts
-
-
-def publish_archive(
-    archive: StrPath,
-    *,
-    registry: str | Registry,
-    label: str | None = None,
-    record: Mapping[str, Any] | Path | None = None,
-    note: str | None = None,
-    progress: Progress | None = None,
-) -> tuple[VersionRecord, bool]:
-    """Publish a `.mar`, also one that torch-model-archiver made.
-
-    Args:
-        archive: The file; it is checked from end to end, and written canonically if it is not.
-        registry: A registry or its URL.
-        label: Point this label at the version afterwards.
-        record: Facts about the version, as `RecordFacts`.
-        note: Why, for the label's history.
-        progress: Told about bytes stored.
-
-    Returns:
-        The stored record, and whether the archive had to be re-packed.
-
-    Raises:
-        InvalidArchive, InvalidRecord, InvalidReference: Nothing was stored.
-        VersionConflict: The version exists with other bytes.
-    """
-    facts = read_facts(record)
-    if label is not None:
-        check_label(label)
-    info = check_archive(archive)
-    if info.canonical:
-        assert info.manifest is not None
-        packed = PackedArchive(info.path, info.sha256, info.size_bytes, info.manifest, info.warnings)
-        return _store(packed, facts, registry, label=label, note=note, progress=progress), False
-    with tempfile.TemporaryDirectory(prefix="marway-publish-") as directory:
-        packed = repack(archive, directory)
-        return _store(packed, facts, registry, label=label, note=note, progress=progress), True
+__all__ = ["RecordFacts", "publish", "publish_archive", "read_facts", "tolerance_of"]
 
 
 def publish(
@@ -135,9 +41,15 @@ def publish(
     label: str | None = None,
     record: Mapping[str, Any] | Path | None = None,
     note: str | None = None,
+    examples: Sequence[Any] = (),
+    tolerance: float | None = None,
+    predict: Predict | None = None,
     progress: Progress | None = None,
 ) -> VersionRecord:
-    """Pack and publish a model: the one call at the end of a training script.
+    """Pack, prove and publish a model: the one call at the end of a training script.
+
+    The handler answers the golden examples in a process of its own, singly and in batches; where the two differ, or
+    nothing shows that they do not, the version is served one row at a time, and a warning says why.
 
     Args:
         model_name: As `pack` takes it, like the arguments up to ``runtime``.
@@ -153,19 +65,27 @@ def publish(
         label: Point this label at the version afterwards, such as ``PROD``.
         record: Facts about the version, as `RecordFacts`.
         note: Why, for the label's history.
-        progress: Told about bytes stored.
+        examples: Golden examples: inputs, or `marway_archiver.Example` with the output that is expected.
+        tolerance: How far numbers of equal answers may lie apart, relative and absolute; 1e-4 by default.
+        predict: Answers the examples where TorchServe is not installed: takes the inputs as a handler sees them
+            (JSON values, str, bytearray), returns as many answers.
+        progress: Told about bytes packed and stored, as one.
 
     Returns:
         The stored record.
 
     Raises:
-        InvalidArchive, InvalidRecord, InvalidReference: Nothing was stored.
+        InvalidArchive, InvalidRecord, InvalidReference, LoadFailed: Nothing was stored.
         VersionConflict: The version exists with other bytes.
     """
     facts = read_facts(record)
     if label is not None:
         check_label(label)
-    with tempfile.TemporaryDirectory(prefix="marway-publish-") as directory:
+    examples = check_examples_type(examples)
+    if not examples:
+        warn([UNPROVED])
+    phases = Phases(2, progress)
+    with signals_raise(), tempfile.TemporaryDirectory(prefix="marway-publish-") as directory:
         packed = pack(
             model_name=model_name,
             version=version,
@@ -177,42 +97,89 @@ def publish(
             config_file=config_file,
             runtime=runtime,
             export_path=directory,
+            examples=examples,
+            plan=_plan(facts, tolerance),
+            predict=predict,
+            progress=phases.next(),
         )
-        return _store(packed, facts, registry, label=label, note=note, progress=progress)
+        stored = store(packed, facts, registry, label=label, note=note, progress=phases.next())
+        phases.end()
+        return stored
 
 
-def _store(
-    packed: PackedArchive,
-    facts: RecordFacts,
-    registry: str | Registry,
+def publish_archive(
+    archive: StrPath,
     *,
-    label: str | None,
-    note: str | None,
-    progress: Progress | None,
-) -> VersionRecord:
-    if isinstance(registry, str):
-        registry = Registry(open_store(registry))
-    model = packed.manifest.model
-    try:
-        record = VersionRecord(
-            id=facts.id or new_model_id(),
-            name=model.model_name,
-            version=model.model_version,
-            archive=ArchiveRef(sha256=packed.sha256, size_bytes=packed.size_bytes),
-            framework=facts.framework,
-            framework_version=facts.framework_version,
-            algorithm=facts.algorithm,
-            pool=facts.pool,
-            handler=model.handler,
-            serving=facts.serving,
-            signature=facts.signature,
-            training=facts.training,
-            created_at=utc_now(),
-            publisher=facts.publisher or me(),
-        )
-    except ValidationError as exc:
-        raise InvalidInput(f"{packed.path}: {clip(exc.errors(include_url=False)[0]['msg'], 300)}") from exc
-    stored = registry.publish(record, packed.path, progress=progress)
+    registry: str | Registry,
+    label: str | None = None,
+    record: Mapping[str, Any] | Path | None = None,
+    note: str | None = None,
+    golden: StrPath | None = None,
+    tolerance: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[VersionRecord, bool]:
+    """Publish a `.mar`, also one that torch-model-archiver made.
+
+    Golden examples that it carries are answered again, by its handler in a process of its own. Where TorchServe is
+    not installed, the golden document that `marway pack` wrote stands for that.
+
+    Args:
+        archive: The file; it is checked from end to end, and written canonically if it is not.
+        registry: A registry or its URL.
+        label: Point this label at the version afterwards.
+        record: Facts about the version, as `RecordFacts`.
+        note: Why, for the label's history.
+        golden: Its golden document; ``ARCHIVE.golden.json`` beside it otherwise, if that is there.
+        tolerance: How far numbers of equal answers may lie apart, relative and absolute.
+        progress: Told about bytes checked, re-packed and stored, as one.
+
+    Returns:
+        The stored record, and whether the archive had to be re-packed.
+
+    Raises:
+        InvalidArchive, InvalidRecord, InvalidReference, LoadFailed: Nothing was stored.
+        VersionConflict: The version exists with other bytes.
+    """
+    facts = read_facts(record)
     if label is not None:
-        registry.release(stored.name, stored.version, label=label, note=note, by=stored.publisher)
-    return stored
+        check_label(label)
+    path = Path(archive)
+    phases = Phases(3, progress)
+    with signals_raise(), tempfile.TemporaryDirectory(prefix="marway-publish-") as directory:
+        with opened_archive(path, progress=phases.next()) as (info, entries):
+            assert info.manifest is not None
+            if not info.examples:
+                warn([UNPROVED])
+            known = known_golden(path, golden, info)
+            document, proof, warnings = prove(info, entries, known, _plan(facts, tolerance))
+            packed = PackedArchive(info.path, info.sha256, info.size_bytes, info.manifest)
+        repacking = phases.next()
+        if not info.canonical:
+            packed = repack(path, directory, progress=repacking)
+            document, proof = of_archive(packed.sha256, document, proof)
+        packed = replace(packed, warnings=(*info.warnings, *warnings), golden=document, proof=proof)
+        stored = store(packed, facts, registry, label=label, note=note, progress=phases.next())
+        phases.end()
+        return stored, not info.canonical
+
+
+def _plan(facts: RecordFacts, tolerance: float | None) -> ProofPlan:
+    serving = facts.serving
+    plan = ProofPlan(
+        max_batch_rows=serving.max_batch_rows,
+        max_batch_bytes=serving.max_batch_bytes,
+        load_timeout_s=serving.load_timeout_s,
+        call_timeout_s=serving.predict_timeout_s,
+    )
+    return plan if tolerance is None else replace(plan, tolerance=tolerance_of(tolerance))
+
+
+def tolerance_of(number: float) -> Tolerance:
+    """Return ``number`` as the relative and the absolute tolerance.
+
+    Raises:
+        InvalidInput: It is negative, above 1, or no number.
+    """
+    if not 0 <= number <= 1:
+        raise InvalidInput(f"tolerance {number:g}: it must be from 0 to 1")
+    return Tolerance(relative=number, absolute=number)

@@ -27,7 +27,7 @@ from typing import BinaryIO
 from marway.errors import InvalidArchive
 from marway_archiver.entries import reason
 
-__all__ = ["is_temporary", "stage_directory", "stage_file"]
+__all__ = ["check_target", "is_temporary", "signals_raise", "stage_directory", "stage_file"]
 
 _TEMPORARY = re.compile(r"\.marway-pack\.([0-9a-f]{8})\.[0-9a-f]{16}")
 _ASIDE = ".marway-replaced"
@@ -58,8 +58,8 @@ def stage_file(final: Path, *, force: bool) -> Iterator[BinaryIO]:
     Raises:
         InvalidArchive: ``final`` exists and not ``force``, or the directory cannot be written.
     """
-    _check_target(final, force=force, directory=False)
-    with _signals_raise(), _translated(final):
+    check_target(final, force=force, directory=False)
+    with signals_raise(), _translated(final):
         _remove_stale(final.parent)
         temporary, fd = _create_file(final.parent)
         try:
@@ -82,8 +82,8 @@ def stage_directory(final: Path, *, force: bool) -> Iterator[Path]:
     Raises:
         InvalidArchive: As `stage_file`.
     """
-    _check_target(final, force=force, directory=True)
-    with _signals_raise(), _translated(final):
+    check_target(final, force=force, directory=True)
+    with signals_raise(), _translated(final):
         _remove_stale(final.parent)
         temporary, fd = _create_directory(final.parent)
         try:
@@ -106,7 +106,12 @@ def stage_directory(final: Path, *, force: bool) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_target(final: Path, *, force: bool, directory: bool) -> None:
+def check_target(final: Path, *, force: bool, directory: bool) -> None:
+    """Refuse a place that an output cannot be put at, before any work is done for it.
+
+    Raises:
+        InvalidArchive: It exists and not ``force``, or its directory does not.
+    """
     if not final.parent.is_dir():
         raise InvalidArchive(f"--export-path {final.parent} is not a directory")
     if not os.path.lexists(final):
@@ -130,7 +135,7 @@ def _translated(final: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
+def signals_raise() -> Iterator[None]:
     """Let a signal that would end this process end the block first, then the process all the same.
 
     A process that handles the signal itself keeps its handler; a thread cannot have one.
@@ -140,6 +145,10 @@ def _signals_raise() -> Iterator[None]:
         for number in (signal.SIGTERM, signal.SIGHUP)
         if threading.current_thread() is threading.main_thread() and signal.getsignal(number) is signal.SIG_DFL
     ]
+
+    if not wanted:  # also within another such block, which must see what its own handler raises
+        yield
+        return
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         for each in wanted:

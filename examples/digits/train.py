@@ -19,6 +19,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 HERE = Path(__file__).resolve().parent
+SAMPLES = HERE / "samples"
 REQUIRED_ACCURACY = 0.95
 BATCH = 64
 EPOCHS = 20
@@ -121,6 +122,7 @@ def publish_to(registry: str, result: TrainResult, *, name: str, version: str, l
         model_file=result.model_file,
         serialized_file=result.serialized_file,
         extra_files=list(result.extra_files),
+        examples=[path for name in ("0", "4", "7") for path in (SAMPLES / f"{name}.json", SAMPLES / f"{name}.png")],
         record={
             "framework": "pytorch",
             "framework_version": torch.__version__,

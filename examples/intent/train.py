@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 REQUIRED_ACCURACY = 0.9
 BATCH = 64
 EPOCHS = 20
+EXAMPLES = ["wake me up at half past six", {"text": "will it rain in Oslo tomorrow"}, "play some jazz"]
 WORD_DROPOUT = 0.15  # share of words hidden from a sentence, so that no single one decides
 
 
@@ -128,6 +129,7 @@ def publish_to(registry: str, result: TrainResult, *, name: str, version: str, l
         model_file=result.model_file,
         serialized_file=result.serialized_file,
         extra_files=list(result.extra_files),
+        examples=EXAMPLES,
         record={
             "framework": "pytorch",
             "framework_version": torch.__version__,

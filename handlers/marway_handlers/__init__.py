@@ -7,12 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from marway_handlers.embedding import EmbeddingHandler
     from marway_handlers.image_classifier import ImageClassifier
+    from marway_handlers.tensor import TensorHandler
     from marway_handlers.text_classifier import TextClassifier
 
-__all__ = ["ImageClassifier", "TextClassifier"]
+__all__ = ["EmbeddingHandler", "ImageClassifier", "TensorHandler", "TextClassifier"]
 
-_HOMES = {"ImageClassifier": "image_classifier", "TextClassifier": "text_classifier"}
+_HOMES = {
+    "EmbeddingHandler": "embedding",
+    "ImageClassifier": "image_classifier",
+    "TensorHandler": "tensor",
+    "TextClassifier": "text_classifier",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.trained import Served, served, trained
+from support.trained import InTorchServe, Served, served, trained
 
 WAKE = "wake me up at six"
 SENTENCES = [
@@ -141,19 +141,20 @@ def test_no_rows_give_no_answers(intent: Served) -> None:
 
 def test_a_call_without_requests_around_it_is_answered(intent: Served) -> None:
     """A tool may call the handler with a context that holds no requests."""
-    context = intent.service.context
+    context = intent.loaded.context
     context.request_processor = None
     assert [answer.get("label") for answer in intent.handler.handle(rows(WAKE, b""), context)] == ["set_alarm", None]
 
 
-def test_torchserves_worker_encodes_the_answers(intent: Served) -> None:
+def test_torchserves_worker_encodes_the_answers(intent_in_torchserve: InTorchServe) -> None:
     """TorchServe's own predict turns a mixed batch into a response with both answers in it."""
-    intent.service.cl_socket = None
+    service = intent_in_torchserve.service
+    service.cl_socket = None
     # TorchServe's own metrics cache leaves a file open, which is a warning and so an error here.
-    intent.service.context.metrics = SimpleNamespace(request_ids=None, add_time=lambda *_: None)
+    service.context.metrics = SimpleNamespace(request_ids=None, add_time=lambda *_: None)
     parameters = [[{"name": "data", "contentType": "", "value": value}] for value in (WAKE, "")]
     batch = [{"requestId": b"%d" % index, "parameters": item} for index, item in enumerate(parameters)]
-    response = bytes(intent.service.predict(batch))
+    response = bytes(service.predict(batch))
     assert response.startswith((200).to_bytes(4, "big"))
     assert b'"label": "set_alarm"' in response
     assert b'"error"' in response

@@ -1,4 +1,4 @@
-"""The two examples, trained once a session and laid out as TorchServe unpacks an archive."""
+"""Models to serve in tests, laid out as TorchServe unpacks an archive; the two examples are trained once a session."""
 
 import importlib.util
 import json
@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from marway_archiver.testing import LoadedHandler, load_handler
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open while it is imported
@@ -45,6 +47,29 @@ class Answers:
 
 @dataclass(frozen=True)
 class Served:
+    """A handler in our own test kit."""
+
+    loaded: LoadedHandler
+
+    @property
+    def handler(self) -> Any:
+        return self.loaded.instance
+
+    def ask(self, *rows: dict[str, Any]) -> Answers:
+        """Send rows in one call; an exception of the handler is raised here."""
+        answers = self.loaded.ask(*rows)
+        for answer in answers:
+            if answer.exception is not None:
+                raise answer.exception
+        return Answers(
+            bodies=[answer.json() for answer in answers],
+            statuses=[answer.status for answer in answers],
+            content_types=[answer.content_type for answer in answers],
+        )
+
+
+@dataclass(frozen=True)
+class InTorchServe:
     """A handler that TorchServe's own loader loaded."""
 
     service: Any
@@ -76,7 +101,12 @@ class Served:
 
 def load_example(name: str) -> ModuleType:
     """Import an example's train.py under a name of its own."""
-    spec = importlib.util.spec_from_file_location(f"{name}_train", EXAMPLES / name / "train.py")
+    return load_module(EXAMPLES / name / "train.py", f"{name}_train")
+
+
+def load_module(path: Path, name: str) -> ModuleType:
+    """Import a file under a name that is not registered anywhere."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -105,7 +135,7 @@ def lay_out(directory: Path, handler: str, files: tuple[Path, ...]) -> None:
     manifest = {
         "runtime": "python",
         "model": {
-            "modelName": directory.name,
+            "modelName": "served",
             "modelVersion": "1.0",
             "handler": f"{handler}.py",
             "modelFile": "model.py",
@@ -119,6 +149,13 @@ def lay_out(directory: Path, handler: str, files: tuple[Path, ...]) -> None:
 
 @contextmanager
 def served(directory: Path) -> Iterator[Served]:
+    """Load an unpacked archive in our own test kit."""
+    with load_handler(directory) as loaded:
+        yield Served(loaded)
+
+
+@contextmanager
+def in_torchserve(directory: Path) -> Iterator[InTorchServe]:
     """Load an unpacked archive as a TorchServe worker does, with the archive's root on sys.path."""
     manifest = json.loads((directory / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))["model"]
     stems = [Path(manifest[key]).stem for key in ("handler", "modelFile")]
@@ -127,7 +164,7 @@ def served(directory: Path) -> Iterator[Served]:
     sys.path.insert(0, str(directory))
     try:
         loader = ModelLoaderFactory.get_model_loader()
-        yield Served(loader.load(manifest["modelName"], str(directory), manifest["handler"], None, 1))
+        yield InTorchServe(loader.load(manifest["modelName"], str(directory), manifest["handler"], None, 1))
     finally:
         sys.path.remove(str(directory))
         for stem in stems:

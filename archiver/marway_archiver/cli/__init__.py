@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from marway_archiver.cli import diff, inspect, pack, publish
+from marway_archiver.cli import diff, inspect, pack, publish, verify
 
 __all__ = ["register"]
 
@@ -15,3 +15,4 @@ def register(app: typer.Typer) -> None:
     inspect.register(app)
     publish.register(app)
     diff.register(app)
+    verify.register(app)

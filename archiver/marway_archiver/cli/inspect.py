@@ -47,6 +47,7 @@ def _document(info: ArchiveInfo) -> dict[str, Any]:
         "accepted": not info.problems,
         "problems": list(info.problems),
         "warnings": list(info.warnings),
+        "examples": len(info.examples),
         "manifest": None if manifest is None else manifest.model_dump(by_alias=True, exclude_none=True),
         "files": [
             {
@@ -74,6 +75,9 @@ def _print(info: ArchiveInfo) -> None:
         table.add_row(Text(file.name), *sizes, f"{file.crc32:08x}")
     if info.files:
         console.print(table)
+    if info.examples:
+        count = len(info.examples)
+        console.print(f"{count} golden {'example' if count == 1 else 'examples'}: run them with marway verify")
     print_warnings(info.warnings)
     for problem in info.problems:
         typer.echo(f"marway: {info.path}: {problem}", err=True)

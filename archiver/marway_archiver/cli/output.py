@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from marway_archiver.packing import Progress as Callback
+from marway_archiver.progress import Progress as Callback
 
 __all__ = ["human_bytes", "print_json", "print_warnings", "progress_bar"]
 

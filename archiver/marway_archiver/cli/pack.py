@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from marway_archiver.carried import golden_beside
 from marway_archiver.cli.output import human_bytes, print_json, print_warnings, progress_bar
-from marway_archiver.packing import pack
+from marway_archiver.examples import example_of_flag, read_jsonl
+from marway_archiver.packing import PackedArchive, pack
+from marway_archiver.proving import ProofPlan
+from marway_archiver.publish import tolerance_of
 
 __all__ = ["register"]
 
@@ -40,9 +44,21 @@ def pack_model(
         Path | None, typer.Option("--requirements-file", "-r", help="pip requirements of this model.")
     ] = None,
     config_file: Annotated[Path | None, typer.Option("--config-file", "-c", help="Model configuration (YAML).")] = None,
+    example: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VALUE|@FILE", help="A golden example: JSON, a text, or a file's bytes. Repeatable."),
+    ] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Golden examples: a JSON object a line, with input, output, content_type.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="How far numbers of equal answers may lie apart.")] = 1e-4,
+    max_batch: Annotated[int, typer.Option(min=1, help="Rows of the largest batch to prove.")] = 32,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that loading, and each call, may take.")] = 120.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Pack a model as an archive: the same inputs give the same bytes on any machine and day."""
+    golden = [*map(example_of_flag, example or ()), *([] if examples is None else read_jsonl(examples))]
+    plan = ProofPlan(tolerance_of(tolerance), max_batch, load_timeout_s=timeout, call_timeout_s=timeout)
     with progress_bar("packing") as progress:
         packed = pack(
             model_name=model_name,
@@ -57,19 +73,40 @@ def pack_model(
             export_path=export_path,
             archive_format=archive_format,
             force=force,
+            examples=golden,
+            plan=plan,
+            golden_file=golden_beside(export_path / f"{model_name}.mar"),
             progress=progress,
         )
     if as_json:
-        print_json(
-            {
-                "path": str(packed.path),
-                "sha256": packed.sha256,
-                "size_bytes": packed.size_bytes,
-                "model": packed.manifest.model.model_name,
-                "version": packed.manifest.model.model_version,
-                "warnings": list(packed.warnings),
-            }
-        )
+        print_json(_document(packed))
         return
     print_warnings(packed.warnings)
     typer.echo(f"{packed.path}  {human_bytes(packed.size_bytes)}  sha256:{packed.sha256}")
+    document = packed.golden
+    if document is not None:
+        count = len(document.examples)
+        how = f"alone and in batches of up to {document.batch_sizes[-1]}" if document.batch else "one at a time"
+        typer.echo(f"{count} golden {'example' if count == 1 else 'examples'} answered {how}  sha256:{document.sha256}")
+
+
+def _document(packed: PackedArchive) -> dict[str, Any]:
+    golden = packed.golden
+    return {
+        "path": str(packed.path),
+        "sha256": packed.sha256,
+        "size_bytes": packed.size_bytes,
+        "model": packed.manifest.model.model_name,
+        "version": packed.manifest.model.model_version,
+        "warnings": list(packed.warnings),
+        "golden": None
+        if golden is None
+        else {
+            "path": str(golden_beside(packed.path.with_name(f"{packed.manifest.model.model_name}.mar"))),
+            "sha256": golden.sha256,
+            "examples": len(golden.examples),
+            "batch": golden.batch,
+            "batch_sizes": list(golden.batch_sizes),
+            "batch_reason": golden.batch_reason,
+        },
+    }

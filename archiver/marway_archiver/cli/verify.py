@@ -1,0 +1,136 @@
+"""`marway verify`: run an archive's golden examples again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from marway.cli.options import JsonOption, RegistryOption
+from marway.golden import GoldenDocument
+from marway.objects import open_store
+from marway.registry import Registry
+from marway.settings import REGISTRY_ENV
+from marway_archiver.archives import check_archive
+from marway_archiver.carried import golden_of_registry, read_golden
+from marway_archiver.cli.output import print_json, print_warnings, progress_bar
+from marway_archiver.examples import input_line
+from marway_archiver.names import shown
+from marway_archiver.proving import ProofPlan
+from marway_archiver.publish import tolerance_of
+from marway_archiver.verify import Verification, verify_archive
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("verify")(verify)
+
+
+def verify(
+    archive: Annotated[Path, typer.Argument(help="A .mar file.")],
+    golden: Annotated[
+        Path | None, typer.Option(help="Compare with this golden document, which `marway pack` wrote.")
+    ] = None,
+    registry: RegistryOption = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="How far numbers of equal answers may lie apart; else as when it was packed.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Rows of the largest batch to try.")] = 32,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that loading, and each call, may take.")] = 120.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the golden examples that an archive carries, singly and in batches; exit code 1 on a difference."""
+    tolerances = None if tolerance is None else tolerance_of(tolerance)
+    document, warnings = _golden(archive, golden, registry)
+    plan = ProofPlan(max_batch_rows=max_batch, load_timeout_s=timeout, call_timeout_s=timeout)
+    with progress_bar("reading") as progress:
+        found = verify_archive(archive, golden=document, tolerance=tolerances, plan=plan, progress=progress)
+    if not found.examples:
+        warnings.append("the archive carries no golden examples: its handler loads, which is all that was shown")
+    if as_json:
+        print_json(_document(found, warnings))
+    else:
+        _print(found)
+    print_warnings(() if as_json else warnings)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _golden(archive: Path, given: Path | None, registry: str | None) -> tuple[GoldenDocument | None, list[str]]:
+    """Return what to compare with: the file that was given, else what the registry has for the archive."""
+    if given is not None:
+        return read_golden(given), []
+    url = registry or os.environ.get(REGISTRY_ENV)
+    if not url:
+        return None, []
+    document = golden_of_registry(Registry(open_store(url)), check_archive(archive))
+    if document is None:
+        return None, [f"{url} has no golden answers for this archive: there is nothing to compare with"]
+    return document, []
+
+
+def _document(found: Verification, warnings: list[str]) -> dict[str, Any]:
+    info = found.archive
+    assert info.manifest is not None
+    return {
+        "path": str(info.path),
+        "sha256": info.sha256,
+        "model": info.manifest.model.model_name,
+        "version": info.manifest.model.model_version,
+        "ok": found.ok,
+        "golden_sha256": None if found.golden is None else found.golden.sha256,
+        "versions": dict(found.versions),
+        "load_ms": round(found.load_s * 1000, 1),
+        "duration_ms": round(found.duration_s * 1000, 1),
+        "examples": [
+            {
+                "number": number,
+                "input_sha256": each.sent.sha256,
+                "content_type": each.sent.content_type,
+                "single_ms": round(each.seconds * 1000, 3),
+                "ok": each.problem is None,
+                "problem": each.problem,
+                "answer": each.answer.model_dump(),
+            }
+            for number, each in enumerate(found.examples, 1)
+        ],
+        "batch": {
+            "ok": found.batch_reason is None,
+            "sizes": list(found.batch_sizes),
+            "reason": found.batch_reason,
+            "problem": found.batch_problem,
+        },
+        "warnings": warnings,
+    }
+
+
+def _print(found: Verification) -> None:
+    console = Console()
+    info = found.archive
+    assert info.manifest is not None
+    model = info.manifest.model
+    console.print(Text(f"{model.model_name} {model.model_version}, sha256:{info.sha256}"), soft_wrap=True)
+    loaded = f"loaded in {found.load_s:.1f} s by TorchServe {found.versions['torchserve']}"
+    console.print(Text(f"{loaded}, torch {found.versions['torch']}"), soft_wrap=True)
+    table = Table("example", "input", "single ms", "result", box=None)
+    table.columns[2].justify = "right"
+    good = "as golden" if found.golden is not None else "ok"
+    for number, each in enumerate(found.examples, 1):
+        what = Text(shown(input_line(each.sent))[1:-1])
+        table.add_row(str(number), what, f"{each.seconds * 1000:.2f}", Text(each.problem or good))
+    if found.examples:
+        console.print(table)
+        sizes = ", ".join(map(str, found.batch_sizes))
+        if found.batch_reason is None:
+            console.print(Text(f"batches of {sizes} rows are answered as single calls are"), soft_wrap=True)
+        else:
+            console.print(Text(f"not to be batched: {found.batch_reason}"), soft_wrap=True)
+    compared = "compared with the golden answers" if found.golden is not None else "no golden answers to compare with"
+    console.print(Text(f"{'verified' if found.ok else 'DIFFERENT'} in {found.duration_s:.1f} s, {compared}"))

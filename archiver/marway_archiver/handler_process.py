@@ -1,0 +1,237 @@
+"""A handler running in a process of its own: started in an empty directory, bounded in time, and gone afterwards.
+
+The caller's process never imports the handler. The process sees what computing needs and no secrets; its home and its
+temporary directory lie in one directory that is removed with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from marway.bound import bound_to_me
+from marway.errors import InvalidArchive, LoadFailed, clip
+from marway.golden import ExampleInput, GoldenAnswer
+from marway_archiver.entries import Entry
+from marway_archiver.manifest import Manifest, encode_manifest
+from marway_archiver.names import MANIFEST_NAME
+from marway_archiver.staging import signals_raise
+
+__all__ = ["Called", "HandlerProcess", "has_torchserve", "start_handler"]
+
+_KEPT_ENVIRONMENT = ("DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "VIRTUAL_ENV")
+_KEPT_PREFIXES = ("CUDA_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TORCH_")
+_MAX_REPLY_BYTES = 1024 * 1024 * 1024
+_LAST_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What one call gave: an answer a row, and the time inside the handler in seconds."""
+
+    answers: tuple[GoldenAnswer, ...]
+    seconds: float
+
+
+def has_torchserve() -> bool:
+    """Return whether TorchServe's worker code and torch can be imported here."""
+    return all(find_spec(name) is not None for name in ("ts", "torch"))
+
+
+class HandlerProcess:
+    """A loaded handler; `start_handler` makes one.
+
+    Attributes:
+        versions: Of `torchserve`, `torch` and `python`.
+        load_s: Seconds from starting the process to a loaded handler.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        connection: socket.socket,
+        log: Path,
+        *,
+        load_timeout_s: float,
+        call_timeout_s: float,
+    ) -> None:
+        self._process = process
+        self._connection = connection
+        self._wire = connection.makefile("rwb")
+        self._log = log
+        self._call_timeout_s = call_timeout_s
+        started = time.monotonic()
+        reply = self._receive("loading the handler", load_timeout_s)
+        self.load_s = time.monotonic() - started
+        if "failed" in reply:
+            raise LoadFailed(f"the handler does not load: {clip(str(reply['failed']), 1000)}")
+        self.versions: Mapping[str, str] = {**reply["loaded"], "python": platform.python_version()}
+
+    def call(self, rows: Sequence[int]) -> Called:
+        """Call the handler once with the inputs of these indices, which may repeat.
+
+        Raises:
+            LoadFailed: The process died, or did not answer in time.
+        """
+        try:
+            self._wire.write(json.dumps({"rows": list(rows)}).encode() + b"\n")
+            self._wire.flush()
+        except OSError:
+            pass  # it is gone: what it said last is read below
+        reply = self._receive(f"a call with {len(rows)} {'row' if len(rows) == 1 else 'rows'}", self._call_timeout_s)
+        answers = tuple(
+            GoldenAnswer.of(
+                status=each["status"],
+                kind=each["kind"],
+                content_type=each["content_type"],
+                body=base64.b64decode(each["body"]),
+            )
+            for each in reply["answers"]
+        )
+        return Called(answers, float(reply["seconds"]))
+
+    def close(self) -> None:
+        """Close our end; the process group is ended by whoever started it."""
+        with contextlib.suppress(OSError):
+            self._wire.close()
+        self._connection.close()
+
+    def _receive(self, what: str, timeout_s: float) -> Any:
+        self._connection.settimeout(timeout_s)
+        try:
+            line = self._wire.readline(_MAX_REPLY_BYTES)
+        except TimeoutError as exc:
+            raise LoadFailed(
+                f"{what} took longer than {timeout_s:g} s: give more time, or see what it waits for{self._last_words()}"
+            ) from exc
+        except OSError:
+            line = b""
+        if not line.endswith(b"\n"):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5)
+            status = self._process.returncode
+            how = f"signal {-status}" if status is not None and status < 0 else f"status {status}"
+            raise LoadFailed(f"{what} ended the handler's process ({how}){self._last_words()}")
+        return json.loads(line)
+
+    def _last_words(self) -> str:
+        lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"; it said last: {clip(' / '.join(lines[-_LAST_LINES:]), 800)}" if lines else ""
+
+
+@contextmanager
+def start_handler(
+    manifest: Manifest,
+    entries: Iterable[Entry],
+    inputs: Sequence[ExampleInput],
+    *,
+    load_timeout_s: float,
+    call_timeout_s: float,
+) -> Iterator[HandlerProcess]:
+    """Unpack an archive's files into a directory of their own and load the handler there, in a process of its own.
+
+    Args:
+        manifest: The archive's.
+        entries: Its other files.
+        inputs: What `HandlerProcess.call` names by index.
+        load_timeout_s: How long loading may take.
+        call_timeout_s: How long each call may take.
+
+    Raises:
+        InvalidArchive: It holds no Python handler.
+        LoadFailed: The handler does not load.
+    """
+    if manifest.runtime == "LSP":
+        raise InvalidArchive("golden examples need a Python handler: runtime LSP is TorchServe's C++ backend")
+    with signals_raise(), tempfile.TemporaryDirectory(prefix="marway-golden-", ignore_cleanup_errors=True) as name:
+        home = Path(name).resolve()
+        model, scratch = home / "model", home / "tmp"
+        scratch.mkdir()
+        _unpack(model, manifest, entries)
+        job = _write_job(home, model, manifest, inputs)
+        ours, theirs = socket.socketpair()
+        log = home / "output.log"
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            with theirs, log.open("wb") as output:
+                script = Path(__file__).with_name("handler_child.py")
+                process = subprocess.Popen(
+                    bound_to_me([sys.executable, "-u", "-B", str(script), str(theirs.fileno()), str(job)]),
+                    cwd=model,
+                    env=_environment(model, scratch),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            handler = HandlerProcess(process, ours, log, load_timeout_s=load_timeout_s, call_timeout_s=call_timeout_s)
+            try:
+                yield handler
+            finally:
+                handler.close()
+        finally:
+            ours.close()
+            if process is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)  # the handler's own children as well
+                process.wait()
+
+
+def _unpack(directory: Path, manifest: Manifest, entries: Iterable[Entry]) -> None:
+    (directory / MANIFEST_NAME).parent.mkdir(parents=True)
+    (directory / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+    for entry in entries:
+        path = directory / entry.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            for chunk in entry.chunks():
+                file.write(chunk)
+
+
+def _write_job(home: Path, model: Path, manifest: Manifest, inputs: Sequence[ExampleInput]) -> Path:
+    (home / "inputs").mkdir()
+    listed = []
+    for index, each in enumerate(inputs):
+        path = home / "inputs" / str(index)
+        path.write_bytes(each.data)
+        listed.append({"file": str(path), "content_type": each.content_type})
+    job = home / "job.json"
+    facts = {
+        "model_name": manifest.model.model_name,
+        "model_dir": str(model),
+        "handler": manifest.model.handler,
+        "inputs": listed,
+    }
+    job.write_text(json.dumps(facts), encoding="utf-8")
+    return job
+
+
+def _environment(model: Path, scratch: Path) -> dict[str, str]:
+    """Return what Marway's runtime lets a worker see, with a home and temporary directory of its own."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT_ENVIRONMENT or name.startswith(_KEPT_PREFIXES)
+    }
+    paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    kept["PYTHONPATH"] = os.pathsep.join([str(model), *paths])
+    kept.setdefault("OMP_NUM_THREADS", "1")
+    kept |= {name: str(scratch) for name in ("HOME", "TMPDIR", "TEMP", "TMP")}
+    kept |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    return kept

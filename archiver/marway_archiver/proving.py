@@ -1,0 +1,285 @@
+"""Runs golden examples: each alone, then in batches, and says whether they agree."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from marway.answers import difference, shown_value, value_difference
+from marway.errors import InvalidArchive, clip
+from marway.golden import (
+    DEFAULT_TOLERANCE,
+    ExampleInput,
+    GoldenAnswer,
+    GoldenDocument,
+    GoldenExample,
+    Tolerance,
+)
+from marway_archiver.batches import plan_batches
+from marway_archiver.entries import Entry
+from marway_archiver.examples import UNSET, Example, body_value, input_line
+from marway_archiver.handler_process import HandlerProcess, start_handler
+from marway_archiver.manifest import Manifest
+
+__all__ = ["Predict", "ProofPlan", "Run", "answers_of_callable", "check_run", "golden_document", "run_examples"]
+
+Predict = Callable[[list[Any]], Sequence[Any]]
+"""Given inputs as a handler sees them (JSON values, str, bytearray), returns as many answers."""
+
+_NO_ROOM = "batches of 1 row were asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class ProofPlan:
+    """How golden examples are run.
+
+    Attributes:
+        tolerance: How far numbers of equal answers may lie apart.
+        max_batch_rows: Rows of the largest batch; 1 tries none.
+        max_batch_bytes: Bytes of the largest batch.
+        load_timeout_s: How long loading the handler may take.
+        call_timeout_s: How long each call may take.
+    """
+
+    tolerance: Tolerance = DEFAULT_TOLERANCE
+    max_batch_rows: int = 32
+    max_batch_bytes: int = 4 * 1024 * 1024
+    load_timeout_s: float = 300.0
+    call_timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What golden examples gave.
+
+    Attributes:
+        answers: Of the single calls, in the order of the examples.
+        seconds: Of each example's faster single call, inside the handler.
+        unsteady: For each example, how its second single call differed, or None.
+        batch_sizes: Sizes of batches that answered as single calls did.
+        batch_reason: Why batches are not to be used, or None.
+        batch_difference: Whether that is because a batch answered differently.
+        versions: Of `torchserve`, `torch` and `python`.
+        load_s: Seconds until the handler was loaded.
+        duration_s: Seconds in all.
+    """
+
+    answers: tuple[GoldenAnswer, ...]
+    seconds: tuple[float, ...]
+    unsteady: tuple[str | None, ...]
+    batch_sizes: tuple[int, ...]
+    batch_reason: str | None
+    batch_difference: bool
+    versions: Mapping[str, str]
+    load_s: float
+    duration_s: float
+
+
+def run_examples(
+    manifest: Manifest, entries: Mapping[str, Entry], inputs: Sequence[ExampleInput], plan: ProofPlan
+) -> Run:
+    """Load an archive's handler in a process of its own and run its golden inputs.
+
+    Args:
+        manifest: The archive's.
+        entries: Its other files.
+        inputs: Its golden inputs; without any, the handler is loaded and that is all.
+        plan: Bounds.
+
+    Raises:
+        LoadFailed: The handler does not load, dies, or takes too long.
+        ModuleNotFoundError: TorchServe is not installed.
+    """
+    started = time.monotonic()
+    with start_handler(
+        manifest, entries.values(), inputs, load_timeout_s=plan.load_timeout_s, call_timeout_s=plan.call_timeout_s
+    ) as handler:
+        first = [handler.call([index]) for index in range(len(inputs))]
+        answers = tuple(called.answers[0] for called in first)
+        batch_sizes, reason, differs = _try_batches(handler, inputs, answers, plan)
+        # Again, in another order and after the batches: what depends on what came before shows now.
+        second = {index: handler.call([index]) for index in reversed(range(len(inputs)))}
+        unsteady = tuple(
+            difference(answer, second[index].answers[0], plan.tolerance) for index, answer in enumerate(answers)
+        )
+        return Run(
+            answers=answers,
+            seconds=tuple(min(called.seconds, second[index].seconds) for index, called in enumerate(first)),
+            unsteady=unsteady,
+            batch_sizes=batch_sizes,
+            batch_reason=reason,
+            batch_difference=differs,
+            versions=handler.versions,
+            load_s=handler.load_s,
+            duration_s=time.monotonic() - started,
+        )
+
+
+def _try_batches(
+    handler: HandlerProcess, inputs: Sequence[ExampleInput], answers: Sequence[GoldenAnswer], plan: ProofPlan
+) -> tuple[tuple[int, ...], str | None, bool]:
+    """Return the sizes that answered as single calls did, why there are no more, and whether one differed."""
+    if plan.max_batch_rows < 2:
+        return (), _NO_ROOM, False
+    # A row that a handler raises for fails its whole batch, and the sidecar calls again row by row: it proves nothing.
+    usable = [index for index, answer in enumerate(answers) if answer.kind != "error"]
+    groups = _groups([answers[index] for index in usable], plan.tolerance)
+    reason = _too_few(inputs, usable, groups)
+    if reason is not None:
+        return (), reason, False
+    sizes_bytes = [len(inputs[index].data) for index in usable]
+    sizes: list[int] = []
+    batches = plan_batches(groups, sizes_bytes, max_rows=plan.max_batch_rows, max_bytes=plan.max_batch_bytes)
+    for batch in batches:
+        rows = [usable[place] for place in batch]
+        called = handler.call(rows)
+        for place, (index, answer) in enumerate(zip(rows, called.answers, strict=True)):
+            found = difference(answers[index], answer, plan.tolerance)
+            if found is not None:
+                where = f"row {place + 1} of a batch of {len(rows)} (example {index + 1})"
+                return tuple(sizes), f"{where} is not answered as alone: {found}", True
+        sizes.append(len(rows))
+    return tuple(sizes), None, False
+
+
+def _groups(answers: Sequence[GoldenAnswer], tolerance: Tolerance) -> list[int]:
+    """Return for each answer the place of the first that is the same."""
+    firsts: list[int] = []
+    groups: list[int] = []
+    for index, answer in enumerate(answers):
+        group = next((first for first in firsts if difference(answers[first], answer, tolerance) is None), index)
+        if group == index:
+            firsts.append(index)
+        groups.append(group)
+    return groups
+
+
+def _too_few(inputs: Sequence[ExampleInput], usable: Sequence[int], groups: Sequence[int]) -> str | None:
+    if not inputs:
+        return "there are no golden examples"
+    if len({(inputs[index].data, inputs[index].content_type) for index in usable}) < 2:
+        return "batches need at least 2 different golden examples that the handler does not raise for"
+    if len(set(groups)) < 2:
+        return "all golden examples have the same answer, so an answer in the wrong row would not show"
+    return None
+
+
+def check_run(given: Sequence[Example], inputs: Sequence[ExampleInput], run: Run, tolerance: Tolerance) -> None:
+    """Refuse examples that failed, that do not give what was expected of them, or not twice the same.
+
+    Raises:
+        InvalidArchive: With the example, what was expected and what came.
+    """
+    for index, (example, sent, answer) in enumerate(zip(given, inputs, run.answers, strict=True)):
+        where = f"example {index + 1} ({input_line(sent)})"
+        problem = status_problem(sent, answer)
+        if problem is not None:
+            raise InvalidArchive(f"{where}: {problem}")
+        if example.output is not UNSET:
+            found = output_difference(example.output, answer, tolerance)
+            if found is not None:
+                raise InvalidArchive(f"{where}: the handler does not give the output that the example gives: {found}")
+        if run.unsteady[index] is not None:
+            raise InvalidArchive(
+                f"{where}: the handler answers differently each time ({run.unsteady[index]}): fix what it draws at "
+                "random, give a larger --tolerance, or leave the example away"
+            )
+
+
+def status_problem(sent: ExampleInput, answer: GoldenAnswer) -> str | None:
+    """Return what is wrong with the status of an answer, or None."""
+    if sent.status is not None and answer.status != sent.status:
+        return f"status {sent.status} was expected, {answer.status} came: {_message(answer)}"
+    if sent.status is None and (answer.status >= 400 or answer.kind == "error"):
+        return f"the handler fails with status {answer.status}: {_message(answer)}"
+    return None
+
+
+def _message(answer: GoldenAnswer) -> str:
+    return clip(answer.value if isinstance(answer.value, str) else shown_value(answer.value), 400)
+
+
+def output_difference(output: Any, answer: GoldenAnswer, tolerance: Tolerance) -> str | None:
+    """Return how an answer differs from the output that a person wrote down, or None."""
+    try:
+        expected = json.loads(json.dumps(output))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InvalidArchive(f"an example's output is no JSON value: {exc}") from exc
+    value = answer.value
+    if answer.kind == "tensor" and not isinstance(expected, dict):
+        value = value["values"]
+    if answer.kind == "text" and not isinstance(expected, str):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    return value_difference(expected, value, tolerance)
+
+
+def golden_document(
+    archive_sha256: str,
+    inputs: Sequence[ExampleInput],
+    answers: Sequence[GoldenAnswer],
+    *,
+    tolerance: Tolerance,
+    run: Run | None,
+    reason: str | None = None,
+) -> GoldenDocument:
+    """Return what is stored about the examples of an archive.
+
+    Args:
+        archive_sha256: Its digest.
+        inputs: Its golden inputs.
+        answers: One for each.
+        tolerance: How far numbers may lie apart.
+        run: How the handler answered; None for answers of a callable, which prove no batch.
+        reason: Why batches are not to be used, where ``run`` does not say.
+    """
+    reason = run.batch_reason if run is not None else reason
+    return GoldenDocument(
+        archive_sha256=archive_sha256,
+        source="callable" if run is None else "handler",
+        tolerance=tolerance,
+        examples=tuple(
+            GoldenExample(input_sha256=sent.sha256, content_type=sent.content_type, answer=answer)
+            for sent, answer in zip(inputs, answers, strict=True)
+        ),
+        batch=reason is None,
+        batch_sizes=run.batch_sizes if run is not None and reason is None else (),
+        batch_reason=reason,
+    )
+
+
+def answers_of_callable(
+    given: Sequence[Example], inputs: Sequence[ExampleInput], predict: Predict, tolerance: Tolerance
+) -> tuple[GoldenAnswer, ...]:
+    """Return what ``predict`` answers to the golden inputs, for where the handler itself cannot be run.
+
+    Raises:
+        InvalidArchive: It gives too few answers, something that is no answer, or another one than an example's.
+    """
+    outputs = list(predict([body_value(each) for each in inputs]))
+    if len(outputs) != len(inputs):
+        raise InvalidArchive(f"predict gave {len(outputs)} answers for {len(inputs)} examples")
+    answers: list[GoldenAnswer] = []
+    for index, (example, output) in enumerate(zip(given, outputs, strict=True), 1):
+        status = example.status or 200
+        if isinstance(output, bytes | bytearray):
+            answer = GoldenAnswer.of(status=status, kind="bytes", body=bytes(output), content_type=None)
+        elif isinstance(output, str):
+            answer = GoldenAnswer(status=status, kind="text", value=output)
+        else:
+            try:
+                answer = GoldenAnswer(status=status, kind="json", value=json.loads(json.dumps(output)))
+            except (TypeError, ValueError, RecursionError) as exc:
+                raise InvalidArchive(
+                    f"predict's answer to example {index} is neither text, bytes nor JSON: {exc}"
+                ) from exc
+        if example.output is not UNSET:
+            found = output_difference(example.output, answer, tolerance)
+            if found is not None:
+                raise InvalidArchive(f"example {index}: predict does not give the example's output: {found}")
+        answers.append(answer)
+    return tuple(answers)

@@ -1,0 +1,98 @@
+"""Stores a packed archive as a version: record, golden document, proof, label."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from marway.errors import InvalidInput, clip
+from marway.identity import me
+from marway.objects import open_store
+from marway.records import ArchiveRef, Proof, VersionRecord, utc_now
+from marway.refs import new_model_id
+from marway.registry import Registry
+from marway_archiver.facts import RecordFacts
+from marway_archiver.packing import PackedArchive
+from marway_archiver.progress import Progress
+from marway_archiver.proof import PackProof
+
+__all__ = ["UNPROVED", "store", "warn"]
+
+logger = logging.getLogger(__name__)
+
+UNPROVED = (
+    "there are no golden examples: nothing shows that the handler works, and requests will be served one at a time; "
+    "give some with examples=[...] or --example"
+)
+
+
+def store(
+    packed: PackedArchive,
+    facts: RecordFacts,
+    registry: str | Registry,
+    *,
+    label: str | None,
+    note: str | None,
+    progress: Progress | None,
+) -> VersionRecord:
+    """Publish a version and move the label, if there is one; the record says whether it may be batched."""
+    if isinstance(registry, str):
+        registry = Registry(open_store(registry))
+    model = packed.manifest.model
+    golden = packed.golden
+    serving = facts.serving
+    if golden is None or not golden.batch:
+        serving = serving.model_copy(update={"max_batch_rows": 1})
+    warn(packed.warnings)
+    try:
+        record = VersionRecord(
+            id=facts.id or new_model_id(),
+            name=model.model_name,
+            version=model.model_version,
+            archive=ArchiveRef(sha256=packed.sha256, size_bytes=packed.size_bytes),
+            framework=facts.framework,
+            framework_version=facts.framework_version,
+            algorithm=facts.algorithm,
+            pool=facts.pool,
+            handler=model.handler,
+            serving=serving,
+            signature=facts.signature,
+            golden_sha256=None if golden is None else golden.sha256,
+            training=facts.training,
+            created_at=utc_now(),
+            publisher=facts.publisher or me(),
+        )
+    except ValidationError as exc:
+        raise InvalidInput(f"{packed.path}: {clip(exc.errors(include_url=False)[0]['msg'], 300)}") from exc
+    document = None if golden is None else golden.encode()
+    stored = registry.publish(record, packed.path, golden=document, progress=progress)
+    if packed.proof is not None:
+        _prove(registry, packed.proof, stored)
+    if label is not None:
+        registry.release(stored.name, stored.version, label=label, note=note, by=stored.publisher)
+    return stored
+
+
+def _prove(registry: Registry, proof: PackProof, stored: VersionRecord) -> None:
+    if proof.golden_sha256 != stored.golden_sha256:
+        return  # published before, with other golden answers: within the tolerance, but not what this run reproduced
+    registry.prove(
+        Proof(
+            kind="pack",
+            archive_sha256=proof.archive_sha256,
+            server="torchserve",
+            server_versions=proof.versions,
+            golden_sha256=proof.golden_sha256,
+            duration_s=proof.duration_s,
+            at=utc_now(),
+            by=stored.publisher,
+        )
+    )
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Log each warning: without any configuration of logging, Python shows it on stderr."""
+    for warning in warnings:
+        logger.warning("warning: %s", warning)

@@ -1,0 +1,292 @@
+"""Loads a handler from a file, an unpacked archive or a `.mar`, and calls it as TorchServe's worker does."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+import json
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from marway.errors import InvalidArchive
+from marway.golden import GoldenAnswer, Kind
+from marway_archiver.archives import opened_archive
+from marway_archiver.manifest import encode_manifest, parse_manifest
+from marway_archiver.names import MANIFEST_NAME
+from marway_archiver.packing import StrPath
+from marway_archiver.testing.context import HandlerContext
+from marway_archiver.testing.rows import Row, row_of
+from marway_archiver.testing.standin import torchserve_importable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["KitAnswer", "LoadedHandler", "load_handler"]
+
+_OUT_OF_RESOURCES = 507
+
+
+@dataclass(frozen=True, slots=True)
+class KitAnswer:
+    """What became of one row.
+
+    Attributes:
+        status: The HTTP status.
+        body: The answer as a client gets it; for a row that the handler raised for, the message.
+        kind: What the handler returned, or `error`.
+        content_type: What the handler set, or None.
+        headers: Other response headers that it set.
+        output: What it returned, as it is.
+        exception: What it raised, if it did.
+    """
+
+    status: int
+    body: bytes
+    kind: Kind
+    content_type: str | None
+    headers: Mapping[str, str]
+    output: Any = None
+    exception: BaseException | None = None
+
+    def json(self) -> Any:
+        """Return the body parsed."""
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    def golden(self) -> GoldenAnswer:
+        """Return the answer in the form in which answers are compared."""
+        body = self.body
+        if self.kind == "tensor":
+            tensor = self.output.detach().cpu()
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            body = json.dumps({"dtype": dtype, "shape": list(tensor.shape), "values": tensor.tolist()}).encode()
+        return GoldenAnswer.of(status=self.status, kind=self.kind, body=body, content_type=self.content_type)
+
+
+class LoadedHandler:
+    """A handler that has been initialised; close it, or use it in a `with` block.
+
+    Attributes:
+        instance: The handler's object; None for a handler that is a function.
+        context: What it is given with every call.
+        calls: How often it was called.
+    """
+
+    def __init__(
+        self, entry_point: Callable[[Any, Any], Any], instance: Any, context: HandlerContext, stack: ExitStack
+    ) -> None:
+        self._entry_point = entry_point
+        self.instance = instance
+        self.context = context
+        self.calls = 0
+        self._stack = stack
+
+    def ask(self, *rows: Row | Mapping[str, Any]) -> list[KitAnswer]:
+        """Send all rows in one call, and return an answer a row.
+
+        An exception becomes the answer of every row, as it does in a worker. A mapping is a row's inputs.
+        """
+        given = [row_of(row) for row in rows]
+        self.context.begin(given)
+        self.calls += 1
+        try:
+            outputs = self._entry_point([dict(row.inputs) for row in given], self.context)
+        except MemoryError as exc:
+            return _failed(given, _OUT_OF_RESOURCES, "out of memory", exc)
+        except (Exception, SystemExit) as exc:
+            if type(exc).__name__ == "PredictionException" and hasattr(exc, "error_code"):
+                return _failed(given, int(exc.error_code), str(getattr(exc, "message", exc)), exc)
+            return _failed(given, 500, f"{type(exc).__name__}: {exc}", exc)
+        if not isinstance(outputs, list):
+            return _failed(given, 500, f"returned {type(outputs).__name__}, not a list with one answer a row")
+        if len(outputs) != len(given):
+            return _failed(given, 500, f"returned {len(outputs)} answers for {len(given)} rows")
+        return [self._answer(index, output) for index, output in enumerate(outputs)]
+
+    def ask_each(self, rows: Iterable[Row | Mapping[str, Any]]) -> list[KitAnswer]:
+        """Send each row in a call of its own."""
+        return [self.ask(row)[0] for row in rows]
+
+    def close(self) -> None:
+        """Take the handler's directory from the path and its modules from memory; again is no error."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self, index: int, output: object) -> KitAnswer:
+        status, _ = self.context.get_response_status(index)
+        headers = {str(key): str(value) for key, value in self.context.get_response_headers(index).items()}
+        content_type = headers.pop("content-type", None)
+        try:
+            kind, body = _encoded(output)
+        except (TypeError, ValueError, RecursionError) as exc:
+            message = f"its answer cannot be encoded: {exc}".encode()
+            return KitAnswer(500, message, "error", content_type, headers, output, exc)
+        return KitAnswer(int(status or 200), body, kind, content_type, headers, output)
+
+
+def load_handler(
+    source: StrPath,
+    *,
+    handler: str | None = None,
+    model_file: StrPath | None = None,
+    serialized_file: StrPath | None = None,
+    extra_files: Sequence[StrPath] = (),
+    model_name: str = "model",
+    gpu_id: int | None = None,
+) -> LoadedHandler:
+    """Load a handler and initialise it, as a TorchServe worker does.
+
+    Args:
+        source: A `.mar`, an unpacked archive (a directory with `MAR-INF/MANIFEST.json`), or a handler's Python file,
+            whose own directory then stands for the archive unless further files are given.
+        handler: Another entry point than the archive's or the file's, as `FILE:FUNCTION`.
+        model_file: With a Python file: the model's, as for `pack`.
+        serialized_file: With a Python file: the weights.
+        extra_files: With a Python file: further files, for the archive's root.
+        model_name: With a Python file: the model's name.
+        gpu_id: The worker's GPU.
+
+    Raises:
+        InvalidArchive: The source is none, or the file holds no handler.
+        Exception: Whatever the handler raises while it is imported or initialised.
+    """
+    path = Path(source)
+    stack = ExitStack()
+    try:
+        if path.is_dir():
+            directory, manifest = path, json.loads((path / MANIFEST_NAME).read_bytes())
+        elif path.suffix == ".py":
+            files = (model_file, serialized_file, *extra_files)
+            directory = _gathered(stack, path, [Path(each) for each in files if each is not None])
+            model = {"modelName": model_name, "modelVersion": "1.0", "handler": handler or path.name}
+            for key, file in (("modelFile", model_file), ("serializedFile", serialized_file)):
+                if file is not None:
+                    model[key] = Path(file).name
+            manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
+        else:
+            directory = _unpacked(stack, path)
+            manifest = json.loads((directory / MANIFEST_NAME).read_bytes())
+        return _load(stack, directory.resolve(), manifest, handler, gpu_id)
+    except BaseException:
+        stack.close()
+        raise
+
+
+def _gathered(stack: ExitStack, handler: Path, files: list[Path]) -> Path:
+    if not handler.is_file():
+        raise InvalidArchive(f"{handler} does not exist")
+    if not files:
+        return handler.parent
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="marway-testing-")))
+    for file in (handler, *files):
+        shutil.copyfile(file, directory / file.name)
+    return directory
+
+
+def _unpacked(stack: ExitStack, archive: Path) -> Path:
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="marway-testing-")))
+    with opened_archive(archive) as (info, entries):
+        assert info.manifest is not None
+        for entry in entries.values():
+            path = directory / entry.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"".join(entry.chunks()))
+        (directory / MANIFEST_NAME).parent.mkdir(exist_ok=True)
+        (directory / MANIFEST_NAME).write_bytes(encode_manifest(info.manifest))
+    return directory
+
+
+def _load(
+    stack: ExitStack, directory: Path, manifest: dict[str, Any], handler: str | None, gpu_id: int | None
+) -> LoadedHandler:
+    model = manifest["model"]
+    if (directory / MANIFEST_NAME).is_file():
+        parse_manifest((directory / MANIFEST_NAME).read_bytes())
+    config: dict[str, Any] = {}
+    if model.get("configFile"):
+        config = yaml.safe_load((directory / model["configFile"]).read_text(encoding="utf-8")) or {}
+    context = HandlerContext(
+        model["modelName"], str(directory), manifest, gpu_id=gpu_id, model_yaml_config=config
+    )  # fmt: skip
+    stack.enter_context(torchserve_importable())
+    sys.path.insert(0, str(directory))
+    stack.callback(_forget, directory, frozenset(sys.modules), _set_aside(directory))
+    file, _, function = (handler or model["handler"]).partition(":")
+    stem = Path(file).name.removesuffix(".py")
+    importlib.invalidate_caches()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open while it is imported
+        module = importlib.import_module(stem)
+    found = getattr(module, function or "handle", None)
+    if found is not None:
+        found(None, context)  # a function initialises itself when it is called without data
+        return LoadedHandler(found, getattr(found, "__self__", None), context, stack)
+    if function:
+        raise InvalidArchive(f"{file} defines no function {function!r}")
+    instance = _only_class(module)()
+    instance.initialize(context)
+    return LoadedHandler(instance.handle, instance, context, stack)
+
+
+def _only_class(module: ModuleType) -> Any:
+    classes = [item for _, item in inspect.getmembers(module, inspect.isclass) if item.__module__ == module.__name__]
+    if len(classes) != 1:
+        names = ", ".join(each.__name__ for each in classes) or "none"
+        raise InvalidArchive(
+            f"{module.__name__}.py must define exactly one class or a function 'handle': it has {names}"
+        )
+    return classes[0]
+
+
+def _set_aside(directory: Path) -> dict[str, ModuleType]:
+    """Take out modules of the names that can be imported from ``directory``: they are those of something else."""
+    own = {path.stem for path in directory.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in own}
+
+
+def _forget(directory: Path, before: frozenset[str], aside: dict[str, ModuleType]) -> None:
+    with suppress(ValueError):
+        sys.path.remove(str(directory))
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name not in before - aside.keys() and isinstance(file, str) and Path(file).is_relative_to(directory):
+            del sys.modules[name]
+    sys.modules.update(aside)
+
+
+def _failed(rows: list[Row], status: int, message: str, exc: BaseException | None = None) -> list[KitAnswer]:
+    return [KitAnswer(status, message.encode(errors="replace"), "error", None, {}, None, exc) for _ in rows]
+
+
+def _encoded(output: object) -> tuple[Kind, bytes]:
+    if isinstance(output, bytes | bytearray):
+        return "bytes", bytes(output)
+    if isinstance(output, str):
+        return "text", output.encode()
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(output, torch.Tensor):
+        buffer = io.BytesIO()
+        torch.save(output, buffer)
+        return "tensor", buffer.getvalue()
+    return "json", json.dumps(output, indent=2).encode()
