@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-install lint fmt proto bench clean
+.PHONY: help setup up demo test test-unit test-e2e test-install test-long lint fmt proto bench clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-e2e: setup ## Run what starts the real TorchServe
 
 test-install: setup ## Run what builds fresh environments
 	$(BIN)/python -m pytest -m install $(PYTEST_ARGS)
+
+test-long: setup ## Run every suite with the full schedules of kills, power cuts and label moves
+	MARWAY_TEST_LONG=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: setup ## Check style, types and which room imports which
 	$(BIN)/ruff check $(SOURCES)
