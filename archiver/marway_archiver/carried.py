@@ -18,7 +18,15 @@ from marway_archiver.packing import StrPath
 from marway_archiver.proof import PackProof, Prover
 from marway_archiver.proving import ProofPlan
 
-__all__ = ["golden_beside", "golden_of_registry", "known_golden", "of_archive", "prove", "read_golden"]
+__all__ = [
+    "check_examples",
+    "golden_beside",
+    "golden_of_registry",
+    "known_golden",
+    "of_archive",
+    "prove",
+    "read_golden",
+]
 
 
 def golden_beside(archive: Path) -> Path:
@@ -73,6 +81,17 @@ def known_golden(path: Path, given: StrPath | None, info: ArchiveInfo) -> Golden
     return document
 
 
+def check_examples(info: ArchiveInfo, golden: GoldenDocument) -> None:
+    """Refuse a golden document that does not speak of the examples that an archive carries.
+
+    Raises:
+        InvalidArchive: They are others.
+    """
+    theirs = [(each.input_sha256, each.content_type) for each in golden.examples]
+    if theirs != [(each.sha256, each.content_type) for each in info.examples]:
+        raise InvalidArchive(f"{info.path}: its golden document has other examples than the archive")
+
+
 def prove(
     info: ArchiveInfo, entries: Mapping[str, Entry], known: GoldenDocument | None, plan: ProofPlan
 ) -> tuple[GoldenDocument | None, PackProof | None, tuple[str, ...]]:
@@ -87,14 +106,13 @@ def prove(
         LoadFailed: The handler does not load, or takes too long.
     """
     assert info.manifest is not None
+    if known is not None:
+        check_examples(info, known)
     given = [Example(each.data, content_type=each.content_type, status=each.status) for each in info.examples]
     answered = Prover(plan).answer(info.manifest, entries, given, info.examples)
     document, proof = answered.of_archive(info.sha256)
     if known is None:
         return document, proof, answered.warnings
-    theirs = [(each.input_sha256, each.content_type) for each in known.examples]
-    if theirs != [(each.sha256, each.content_type) for each in info.examples]:
-        raise InvalidArchive(f"{info.path}: its golden document has other examples than the archive")
     if document is None:
         return known, None, ()
     for index, answer in enumerate(answered.answers or ()):

@@ -42,15 +42,14 @@ def packed(tmp_path: Path, source: str, examples: list[Any], **changes: Any) -> 
     return pack(**given | changes)
 
 
-def test_an_archive_is_compared_with_what_the_registry_has(tmp_path: Path, verify: Verify) -> None:
+def test_an_archive_is_compared_with_what_the_registry_has(echo: PackedArchive, tmp_path: Path, verify: Verify) -> None:
     """`--registry` finds the golden answers of these bytes by the version that the manifest names."""
     url = (tmp_path / "registry").as_uri()
-    archive = packed(tmp_path, ECHO, ["one", "two"])
-    before = verify(archive.path, "--registry", url)
+    before = verify(echo.path, "--registry", url)
     assert before.exit_code == 0
     assert "has no golden answers for this archive" in before.stderr
-    publish_archive(archive.path, registry=Registry(open_store(url)))
-    after = verify(archive.path, "--registry", url)
+    publish_archive(echo.path, registry=Registry(open_store(url)))
+    after = verify(echo.path, "--registry", url)
     assert (after.exit_code, after.stderr) == (0, "")
     assert after.stdout.count("as golden") == 2
     assert "compared with the golden answers" in after.stdout
@@ -90,16 +89,15 @@ def test_an_archive_without_examples_is_loaded(tmp_path: Path, verify: Verify) -
     assert "carries no golden examples" in document["warnings"][0]
 
 
-def test_a_golden_document_with_other_examples_is_refused(tmp_path: Path) -> None:
+def test_a_golden_document_with_other_examples_is_refused(echo: PackedArchive, tmp_path: Path) -> None:
     """A document of the same bytes must speak of the examples that they carry."""
-    archive = packed(tmp_path, ECHO, ["one", "two"])
-    assert archive.golden is not None
-    fewer = archive.golden.model_copy(update={"examples": archive.golden.examples[:1]})
+    assert echo.golden is not None
+    fewer = echo.golden.model_copy(update={"examples": echo.golden.examples[:1]})
     with pytest.raises(InvalidArchive, match="other examples than the archive"):
-        verify_archive(archive.path, golden=fewer)
+        verify_archive(echo.path, golden=fewer)
     (tmp_path / "m.golden.json").write_bytes(fewer.encode())
     with pytest.raises(InvalidArchive, match="other examples than the archive"):
-        publish_archive(archive.path, registry=(tmp_path / "registry").as_uri())
+        publish_archive(echo.path, registry=(tmp_path / "registry").as_uri())
 
 
 def test_a_run_within_the_tolerance_keeps_the_golden_document(tmp_path: Path) -> None:
@@ -126,10 +124,9 @@ def test_verify_needs_torchserve_and_says_so(tmp_path: Path, monkeypatch: pytest
     assert caught.value.name == "ts"
 
 
-def test_a_verification_is_a_value(tmp_path: Path) -> None:
+def test_a_verification_is_a_value(echo: PackedArchive) -> None:
     """What was found can be looked at from Python: verdicts, times, versions."""
-    archive = packed(tmp_path, ECHO, ["one", "two"])
-    found = verify_archive(archive.path, golden=archive.golden)
+    found = verify_archive(echo.path, golden=echo.golden)
     assert found.ok
     assert [each.seconds >= 0 for each in found.examples] == [True, True]
     assert found.batch_sizes == (2, 3, 4, 8, 16, 32)
