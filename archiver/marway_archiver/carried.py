@@ -18,7 +18,15 @@ from marway_archiver.packing import StrPath
 from marway_archiver.proof import PackProof, Prover
 from marway_archiver.proving import ProofPlan
 
-__all__ = ["golden_beside", "golden_of_registry", "known_golden", "of_archive", "prove", "read_golden"]
+__all__ = [
+    "check_examples",
+    "golden_beside",
+    "golden_of_registry",
+    "known_golden",
+    "of_archive",
+    "prove",
+    "read_golden",
+]
 
 
 def golden_beside(archive: Path) -> Path:
@@ -73,13 +81,25 @@ def known_golden(path: Path, given: StrPath | None, info: ArchiveInfo) -> Golden
     return document
 
 
+def check_examples(info: ArchiveInfo, golden: GoldenDocument) -> None:
+    """Refuse a golden document that does not speak of the examples that an archive carries.
+
+    Raises:
+        InvalidArchive: They are others.
+    """
+    theirs = [(each.input_sha256, each.content_type) for each in golden.examples]
+    if theirs != [(each.sha256, each.content_type) for each in info.examples]:
+        raise InvalidArchive(f"{info.path}: its golden document has other examples than the archive")
+
+
 def prove(
     info: ArchiveInfo, entries: Mapping[str, Entry], known: GoldenDocument | None, plan: ProofPlan
 ) -> tuple[GoldenDocument | None, PackProof | None, tuple[str, ...]]:
     """Answer the golden inputs of an open archive, and compare with its ``known`` answers if it has some.
 
     Returns:
-        The golden document, the proof where the handler was run, and warnings.
+        The golden document (the known one, if this run reproduced it in all), the proof where the handler was run, and
+        warnings.
 
     Raises:
         InvalidArchive: An example fails, or is not answered as the golden document says.
@@ -87,19 +107,21 @@ def prove(
     """
     assert info.manifest is not None
     if known is not None:
-        plan = replace(plan, tolerance=known.tolerance)
+        check_examples(info, known)
     given = [Example(each.data, content_type=each.content_type, status=each.status) for each in info.examples]
     answered = Prover(plan).answer(info.manifest, entries, given, info.examples)
     document, proof = answered.of_archive(info.sha256)
     if known is None:
         return document, proof, answered.warnings
-    if len(known.examples) != len(info.examples):
-        raise InvalidArchive(f"{info.path}: its golden document has other examples than the archive")
+    if document is None:
+        return known, None, ()
     for index, answer in enumerate(answered.answers or ()):
-        found = golden_difference(known, index, answer)
+        found = golden_difference(known, index, answer, tolerance=plan.tolerance)
         if found is not None:
             raise InvalidArchive(f"{info.path}: example {index + 1} is not answered as when it was packed: {found}")
-    return known if document is None else document, proof, answered.warnings if document is not None else ()
+    if proof is not None and (known.source, known.batch_sizes) == (document.source, document.batch_sizes):
+        return known, replace(proof, golden_sha256=known.sha256), answered.warnings
+    return document, proof, answered.warnings
 
 
 def of_archive(

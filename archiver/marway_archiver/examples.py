@@ -14,7 +14,18 @@ from marway.golden import MAX_EXAMPLES, MAX_EXAMPLES_BYTES, ExampleInput, decode
 from marway_archiver.entries import Entry, from_file, read_all
 from marway_archiver.names import shown
 
-__all__ = ["UNSET", "Example", "as_example", "body_value", "example_of_flag", "read_examples", "read_jsonl"]
+__all__ = [
+    "UNSET",
+    "Example",
+    "as_example",
+    "body_value",
+    "check_examples_type",
+    "encode_all",
+    "example_of_flag",
+    "input_line",
+    "read_examples",
+    "read_jsonl",
+]
 
 _TYPES = {
     ".jpeg": "image/jpeg", ".jpg": "image/jpeg", ".json": "application/json", ".png": "image/png",
@@ -139,8 +150,8 @@ def _of_line(path: Path, number: int, line: str) -> Example:
 
 
 def encode_all(examples: Iterable[Any]) -> tuple[list[Example], list[ExampleInput]]:
-    """Return examples, and each as a client would send it; refuse the same input twice with unlike expectations."""
-    given = [as_example(each) for each in examples]
+    """Return examples, and each as a client would send it."""
+    given = [as_example(each) for each in check_examples_type(examples)]
     if len(given) > MAX_EXAMPLES:
         raise InvalidArchive(f"{len(given)} golden examples: an archive carries at most {MAX_EXAMPLES}")
     return given, [each.encoded() for each in given]

@@ -62,25 +62,28 @@ class HandlerProcess:
     """
 
     def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        connection: socket.socket,
-        log: Path,
-        *,
-        load_timeout_s: float,
-        call_timeout_s: float,
+        self, process: subprocess.Popen[bytes], connection: socket.socket, log: Path, *, call_timeout_s: float
     ) -> None:
         self._process = process
         self._connection = connection
         self._wire = connection.makefile("rwb")
         self._log = log
         self._call_timeout_s = call_timeout_s
+        self.load_s = 0.0
+        self.versions: Mapping[str, str] = {}
+
+    def wait_until_loaded(self, timeout_s: float) -> None:
+        """Return when the handler is loaded.
+
+        Raises:
+            LoadFailed: It cannot be, its process died, or it took longer than ``timeout_s``.
+        """
         started = time.monotonic()
-        reply = self._receive("loading the handler", load_timeout_s)
+        reply = self._receive("loading the handler", timeout_s)
         self.load_s = time.monotonic() - started
         if "failed" in reply:
             raise LoadFailed(f"the handler does not load: {clip(str(reply['failed']), 1000)}")
-        self.versions: Mapping[str, str] = {**reply["loaded"], "python": platform.python_version()}
+        self.versions = {**reply["loaded"], "python": platform.python_version()}
 
     def call(self, rows: Sequence[int]) -> Called:
         """Call the handler once with the inputs of these indices, which may repeat.
@@ -155,7 +158,10 @@ def start_handler(
     Raises:
         InvalidArchive: It holds no Python handler.
         LoadFailed: The handler does not load.
+        ModuleNotFoundError: TorchServe is not installed.
     """
+    if not has_torchserve():
+        raise ModuleNotFoundError("No module named 'ts'", name="ts")
     if manifest.runtime == "LSP":
         raise InvalidArchive("golden examples need a Python handler: runtime LSP is TorchServe's C++ backend")
     with signals_raise(), tempfile.TemporaryDirectory(prefix="marway-golden-", ignore_cleanup_errors=True) as name:
@@ -180,8 +186,9 @@ def start_handler(
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )
-            handler = HandlerProcess(process, ours, log, load_timeout_s=load_timeout_s, call_timeout_s=call_timeout_s)
+            handler = HandlerProcess(process, ours, log, call_timeout_s=call_timeout_s)
             try:
+                handler.wait_until_loaded(load_timeout_s)
                 yield handler
             finally:
                 handler.close()

@@ -151,7 +151,10 @@ def publish_archive(
             if not info.examples:
                 warn([UNPROVED])
             known = known_golden(path, golden, info)
-            document, proof, warnings = prove(info, entries, known, _plan(facts, tolerance))
+            plan = _plan(facts, tolerance)
+            if known is not None and tolerance is None:
+                plan = replace(plan, tolerance=known.tolerance)
+            document, proof, warnings = prove(info, entries, known, plan)
             packed = PackedArchive(info.path, info.sha256, info.size_bytes, info.manifest)
         repacking = phases.next()
         if not info.canonical:

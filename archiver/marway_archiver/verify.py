@@ -10,6 +10,7 @@ from marway.answers import golden_difference
 from marway.errors import InvalidArchive
 from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, Tolerance
 from marway_archiver.archives import ArchiveInfo, opened_archive
+from marway_archiver.carried import check_examples
 from marway_archiver.packing import StrPath
 from marway_archiver.progress import Progress
 from marway_archiver.proving import ProofPlan, Run, run_examples, status_problem
@@ -120,9 +121,7 @@ def _check_same(info: ArchiveInfo, golden: GoldenDocument) -> None:
         raise InvalidArchive(
             f"{info.path} has sha256 {info.sha256[:12]}…, the golden document is of {golden.archive_sha256[:12]}…"
         )
-    theirs = [(each.input_sha256, each.content_type) for each in golden.examples]
-    if theirs != [(each.sha256, each.content_type) for each in info.examples]:
-        raise InvalidArchive(f"{info.path}: the golden document has other examples than the archive")
+    check_examples(info, golden)
 
 
 def _problem(

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from marway_archiver import PackedArchive, pack
 
 HANDLER = """\
 class Handler:
@@ -24,6 +28,27 @@ import torch
 class Net(torch.nn.Module):
     pass
 """
+
+
+ECHO = "def handle(data, context):\n    return [{'got': row['data']} for row in data or []]\n"
+
+
+@pytest.fixture(scope="session")
+def _echo(tmp_path_factory: pytest.TempPathFactory) -> PackedArchive:
+    directory = tmp_path_factory.mktemp("echo")
+    (directory / "its_handler.py").write_text(ECHO)
+    return pack(
+        model_name="m", version="1", handler=str(directory / "its_handler.py"), export_path=directory,
+        examples=["one", "two"], golden_file=directory / "m.golden.json",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def echo(_echo: PackedArchive, tmp_path: Path) -> PackedArchive:
+    """An archive with two examples, whose handler gives back what it got, and its golden document beside it."""
+    for name in ("m.mar", "m.golden.json"):
+        shutil.copyfile(_echo.path.with_name(name), tmp_path / name)
+    return replace(_echo, path=tmp_path / "m.mar")
 
 
 @pytest.fixture

@@ -27,7 +27,9 @@ FILES = {
     "gone.py": "import nothing_there\n\n\ndef handle(data, context): ...\n",
     "fails.py": "def handle(data, context):\n    if data:\n        raise ValueError('no')\n",
     "reversed.py": "def handle(data, context):\n    return [row['data'] for row in data or []][::-1]\n",
-    "random_answers.py": "import random\ndef handle(data, context):\n    return [random.random() for _ in data or '']\n",
+    "random_answers.py": (
+        "import random\n\n\ndef handle(data, context):\n    return [random.random() for _ in data or []]\n"
+    ),
     "sleeps.py": "import signal\n\n\ndef handle(data, context):\n    signal.pause()\n",
     "weights.pt": "",
     "config.yaml": "minWorker: 1\n",

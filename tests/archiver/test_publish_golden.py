@@ -16,7 +16,7 @@ from marway.golden import GoldenDocument, decode_golden
 from marway.objects import open_store
 from marway.records import VersionRecord
 from marway.registry import Registry
-from marway_archiver import Example, pack, publish, publish_archive
+from marway_archiver import Example, PackedArchive, publish, publish_archive
 
 # After ours, which imports it without the warning that it gives.
 from model_archiver.model_archiver_config import ModelArchiverConfig  # isort: skip
@@ -132,41 +132,36 @@ def test_publishing_the_same_again_changes_nothing(handler: Path, registry: Regi
 
 
 def test_a_packed_archive_is_proved_again_when_it_is_published(
-    handler: Path, registry: Registry, tmp_path: Path
+    echo: PackedArchive, registry: Registry, tmp_path: Path
 ) -> None:
     """`publish_archive` runs the examples that the archive carries and holds them to its golden document."""
     golden_file = tmp_path / "m.golden.json"
-    packed = pack(
-        model_name="m", version="1", handler=str(handler), export_path=tmp_path, examples=["one", "two"],
-        golden_file=golden_file,
-    )  # fmt: skip
-    assert packed.golden is not None
+    assert echo.golden is not None
     other = golden_file.read_text().replace('"got": "one"', '"got": "uno"')
     golden_file.write_text(other)
     with pytest.raises(InvalidArchive, match='not answered as when it was packed: at got: "uno" was expected'):
-        publish_archive(packed.path, registry=registry)
-    golden_file.write_text(other.replace(packed.sha256, "0" * 64))
+        publish_archive(echo.path, registry=registry)
+    golden_file.write_text(other.replace(echo.sha256, "0" * 64))
     with pytest.raises(InvalidArchive, match="is of another archive"):
-        publish_archive(packed.path, registry=registry, golden=golden_file)
-    record, repacked = publish_archive(packed.path, registry=registry)  # one of another pack lies beside it: no matter
+        publish_archive(echo.path, registry=registry, golden=golden_file)
+    record, repacked = publish_archive(echo.path, registry=registry)  # one of another pack lies beside it: no matter
     assert not repacked
-    assert record.golden_sha256 == packed.golden.sha256
-    assert len(list(registry.proofs(packed.sha256))) == 1
+    assert record.golden_sha256 == echo.golden.sha256
+    assert len(list(registry.proofs(echo.sha256))) == 1
 
 
 def test_an_archive_of_torch_model_archiver_keeps_the_examples_it_carries(
-    handler: Path, registry: Registry, tmp_path: Path
+    echo: PackedArchive, registry: Registry, tmp_path: Path
 ) -> None:
     """Re-packing keeps golden examples, and what is stored is of the canonical bytes."""
-    packed = pack(model_name="m", version="1", handler=str(handler), export_path=tmp_path, examples=["one", "two"])
     theirs_path = tmp_path / "theirs.mar"
-    with zipfile.ZipFile(packed.path) as ours, zipfile.ZipFile(theirs_path, "w", zipfile.ZIP_DEFLATED) as theirs:
+    with zipfile.ZipFile(echo.path) as ours, zipfile.ZipFile(theirs_path, "w", zipfile.ZIP_DEFLATED) as theirs:
         for name in ours.namelist():
             theirs.writestr(name, ours.read(name))
     record, repacked = publish_archive(theirs_path, registry=registry)
     assert repacked
-    assert record.archive.sha256 == packed.sha256 == golden_of(registry, record).archive_sha256
-    (proof,) = registry.proofs(packed.sha256)
+    assert record.archive.sha256 == echo.sha256 == golden_of(registry, record).archive_sha256
+    (proof,) = registry.proofs(echo.sha256)
     assert proof.golden_sha256 == record.golden_sha256
 
 
@@ -268,25 +263,21 @@ def test_a_callables_bad_answers_are_refused(
 
 
 def test_a_golden_document_beside_an_archive_stands_where_torchserve_is_absent(
-    child: Child, handler: Path, registry: Registry, tmp_path: Path
+    child: Child, echo: PackedArchive, registry: Registry, tmp_path: Path
 ) -> None:
     """An archive proved elsewhere is published with its golden document, batches and all, and no proof of ours."""
-    packed = pack(
-        model_name="m", version="1", handler=str(handler), export_path=tmp_path, examples=["one", "two"],
-        golden_file=tmp_path / "m.golden.json",
-    )  # fmt: skip
-    assert packed.golden is not None
+    assert echo.golden is not None
     code = BARE + (
         "from marway_archiver import publish_archive\n"
         "print(publish_archive(sys.argv[1], registry=sys.argv[2])[0].model_dump_json())\n"
     )
-    process = child(code, str(packed.path), registry.url)
+    process = child(code, str(echo.path), registry.url)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     record = VersionRecord.model_validate_json(out)
-    assert (record.golden_sha256, record.serving.max_batch_rows) == (packed.golden.sha256, 32)
-    assert golden_of(registry, record) == packed.golden
-    assert list(registry.proofs(packed.sha256)) == []
+    assert (record.golden_sha256, record.serving.max_batch_rows) == (echo.golden.sha256, 32)
+    assert golden_of(registry, record) == echo.golden
+    assert list(registry.proofs(echo.sha256)) == []
 
 
 KIT = (

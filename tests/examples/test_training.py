@@ -80,6 +80,8 @@ def test_publishing_hands_over_an_archives_files_and_record(
 
     (call,) = calls
     assert (call["model_name"], call["version"], call["label"]) == (name, "1.0", "PROD")
+    assert len(call["examples"]) >= 3
+    assert all(example.is_file() for example in call["examples"] if isinstance(example, Path))
     record = json.loads(json.dumps(call["record"]))
     assert record["framework"] == "pytorch"
     assert record["algorithm"] in ("intent-classification", "digit-classification")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.cli.options import JsonOption, RegistryOption
+from marway.cli.options import JsonOption
 from marway.golden import GoldenDocument
 from marway.objects import open_store
 from marway.registry import Registry
@@ -38,18 +38,24 @@ def verify(
     golden: Annotated[
         Path | None, typer.Option(help="Compare with this golden document, which `marway pack` wrote.")
     ] = None,
-    registry: RegistryOption = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(help=f"Compare with what this registry has for the archive; else ${REGISTRY_ENV} if set."),
+    ] = None,
     tolerance: Annotated[
         float | None, typer.Option(help="How far numbers of equal answers may lie apart; else as when it was packed.")
     ] = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="Rows of the largest batch to try.")] = 32,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help="Rows of the largest batch to try; else as when it was packed, or 32.")
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that loading, and each call, may take.")] = 120.0,
     as_json: JsonOption = False,
 ) -> None:
     """Run the golden examples that an archive carries, singly and in batches; exit code 1 on a difference."""
     tolerances = None if tolerance is None else tolerance_of(tolerance)
     document, warnings = _golden(archive, golden, registry)
-    plan = ProofPlan(max_batch_rows=max_batch, load_timeout_s=timeout, call_timeout_s=timeout)
+    proved = document.batch_sizes[-1] if document is not None and document.batch_sizes else 32
+    plan = ProofPlan(max_batch_rows=max_batch or proved, load_timeout_s=timeout, call_timeout_s=timeout)
     with progress_bar("reading") as progress:
         found = verify_archive(archive, golden=document, tolerance=tolerances, plan=plan, progress=progress)
     if not found.examples:
