@@ -22,6 +22,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+__all__ = ["main"]
+
 END = struct.pack("!i", -1)
 OUT_OF_RESOURCES = 507
 

@@ -34,6 +34,7 @@ CODE: Final[Mapping[type[MarwayError], StatusCode]] = {
     errors.NotFound: StatusCode.NOT_FOUND,
     errors.OutcomeUnknown: StatusCode.UNKNOWN,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    errors.ProofMissing: StatusCode.FAILED_PRECONDITION,
     errors.RegistryUnavailable: StatusCode.UNAVAILABLE,
     errors.RuntimeDown: StatusCode.UNAVAILABLE,
     errors.StateConflict: StatusCode.FAILED_PRECONDITION,
@@ -62,7 +63,8 @@ def code_of(error: MarwayError) -> StatusCode:
     """Return the gRPC status code that stands for ``error``."""
     if isinstance(error, ModelError):
         return code_of_status(error.status)
-    return CODE[type(error)]
+    # Kinds of a room's own count as what they are kinds of.
+    return next(CODE[kind] for kind in type(error).__mro__ if kind in CODE)
 
 
 def code_of_status(status: int) -> StatusCode:
