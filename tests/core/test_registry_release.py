@@ -154,7 +154,7 @@ def test_rollback_to_a_deleted_version(registry: Registry, versions: None) -> No
     assert at(registry) == "2"
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(st.sampled_from(["1", "2", "3", None]), max_size=12))
 def test_rollback_is_a_stack(tmp_path_factory: pytest.TempPathFactory, moves: list[str | None]) -> None:
     """Whatever the order of releases and rollbacks (None), a rollback leads where undoing step by step leads."""
