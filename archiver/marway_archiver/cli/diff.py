@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +26,9 @@ __all__ = ["register"]
 _EXPECTED = {"created_at", "format"}
 """Record fields that always differ, or never."""
 
+_Files = dict[str, tuple[int, int]]
+"""Files by their name, with size and CRC-32."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -32,12 +37,12 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class _Side:
-    """One of the two: what is known of it by field, its files by name with size and CRC-32."""
+    """One of the two: what is known of it by field, and how its files are found once both sides are known to exist."""
 
     label: str
     published: bool
     facts: dict[str, Any]
-    files: dict[str, tuple[int, int]]
+    files: Callable[[], _Files]
 
 
 def diff(
@@ -49,7 +54,7 @@ def diff(
     """Show the record fields, files and sizes that differ between two versions or archives."""
     first, second = (_of_file(Path(text)) if _is_file(text) else _of_version(text, registry) for text in (a, b))
     fields = _different_facts(first, second)
-    files = _different_files(first, second)
+    files = _different_files(first.files(), second.files())
     if as_json:
         print_json({"a": first.label, "b": second.label, "record": fields, "files": files})
         return
@@ -78,14 +83,14 @@ def _of_file(path: Path) -> _Side:
         "archive.sha256": info.sha256 or None,
         "archive.size_bytes": info.size_bytes,
     }
-    return _Side(str(path), False, facts, {each.name: (each.size, each.crc32) for each in info.files})
+    return _Side(str(path), False, facts, lambda: {each.name: (each.size, each.crc32) for each in info.files})
 
 
 def _of_version(text: str, registry: str | None) -> _Side:
     reference = parse_reference(text)
     found = Registry(open_store(registry_url(registry)))
     record = found.resolve(reference)
-    return _Side(f"{record.name}/{record.version}", True, _facts(record), _files(found, record))
+    return _Side(f"{record.name}/{record.version}", True, _facts(record), partial(_files, found, record))
 
 
 def _facts(record: VersionRecord) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def _facts(record: VersionRecord) -> dict[str, Any]:
     return facts
 
 
-def _files(found: Registry, record: VersionRecord) -> dict[str, tuple[int, int]]:
+def _files(found: Registry, record: VersionRecord) -> _Files:
     # Published archives were read from end to end: their directory says what is in them, and is all that is fetched.
     try:
         with found.open_archive(record.archive.sha256) as handle, zipfile.ZipFile(handle) as archive:
@@ -122,10 +127,10 @@ def _different_facts(first: _Side, second: _Side) -> list[dict[str, Any]]:
     return [{"field": name, "a": one, "b": other} for name, one, other in pairs if one != other]
 
 
-def _different_files(first: _Side, second: _Side) -> list[dict[str, Any]]:
+def _different_files(first: _Files, second: _Files) -> list[dict[str, Any]]:
     found = []
-    for name in sorted(first.files.keys() | second.files.keys()):
-        one, other = first.files.get(name), second.files.get(name)
+    for name in sorted(first.keys() | second.keys()):
+        one, other = first.get(name), second.get(name)
         if one == other:
             continue
         change = "added" if one is None else "removed" if other is None else "changed"

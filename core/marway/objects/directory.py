@@ -224,7 +224,7 @@ class DirectoryStore:
             above.mkdir(parents=True, exist_ok=True)
         made = self._files.make_directory(directory)
         if not made and not directory.is_dir():
-            raise RegistryUnavailable(f"registry directory {self._root}: {directory} is a file, not a directory")
+            raise self._not_a_directory(directory)
         # What lies above the root is none of ours: it may not even be readable.
         if made or directory != self._root:
             self._files.sync_directory(above)
@@ -262,6 +262,8 @@ class DirectoryStore:
         except (FileNotFoundError, NotADirectoryError) as exc:
             if not str(exc.filename or "").startswith(str(self._root)):
                 raise
+            if self._root.exists() and not self._root.is_dir():
+                raise self._not_a_directory(self._root) from exc
             raise ObjectMissing(key) from exc
         except OSError as exc:
             if not str(exc.filename or self._root).startswith(str(self._root)):
@@ -269,6 +271,9 @@ class DirectoryStore:
             if exc.errno == errno.ENOSPC:
                 raise RegistryUnavailable(f"no space left for the registry in {self._root}") from exc
             raise RegistryUnavailable(f"registry directory {self._root}: {exc.strerror}") from exc
+
+    def _not_a_directory(self, path: Path) -> RegistryUnavailable:
+        return RegistryUnavailable(f"registry directory {self._root}: {path} is a file, not a directory")
 
 
 def _etag(data: bytes) -> str:

@@ -87,7 +87,7 @@ class Reading:
                 pointer = decode(Pointer, self._store.get(key).data, source=key)
             except ObjectMissing:
                 continue
-            if pointer.kind == "name" or id_or_name == (pointer.id or name):
+            if pointer.kind == "name" or id_or_name == name == (pointer.id or name):
                 return pointer
         return None
 
