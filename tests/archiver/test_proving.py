@@ -6,16 +6,19 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from marway.errors import InvalidArchive, LoadFailed
-from marway.golden import Tolerance, decode_golden
+from marway.golden import ExampleInput, Tolerance, decode_golden
 from marway_archiver import Example, PackedArchive, ProofPlan, check_archive, pack
-from marway_archiver.archives import inspect_archive, repack
+from marway_archiver.archives import inspect_archive, opened_archive, repack
+from marway_archiver.examples import encode_all
 from marway_archiver.progress import Phases
+from marway_archiver.proving import Run, check_run, run_examples
 
 Child = Callable[..., "subprocess.Popen[str]"]
 Pack = Callable[..., PackedArchive]
@@ -153,7 +156,6 @@ def test_a_version_that_batches_wrongly_is_not_batched(proved: Pack, state: str,
 @pytest.mark.parametrize(
     ("source", "examples", "reason"),
     [
-        (ECHO, ["one"], "at least 2 different golden examples"),
         (ECHO, ["one", "one"], "at least 2 different golden examples"),
         (STATES["one answer for all rows"], TWO, "all golden examples have the same answer"),
     ],
@@ -209,21 +211,44 @@ def handle(data, context):
 """
 
 
-@pytest.mark.parametrize(
-    ("example", "message"),
-    [
-        ("raise", "example 1 (raise): the handler fails with status 422: cannot do that"),
-        ("crash", "the handler fails with status 500: ValueError: no such thing"),
-        ("set", 'the handler fails with status 400: {"error": "bad input"}'),
-        (Example("fine", status=400), "status 400 was expected, 200 came: fine"),
-        (Example("fine", output="good"), 'the output that the example gives: "good" was expected, "fine" came'),
-    ],
-)
-def test_an_example_that_the_handler_fails_is_refused(proved: Pack, tmp_path: Path, example: Any, message: str) -> None:
-    """A failure, another status and another output refuse the pack, with what came, and nothing is written."""
+FAILURES: dict[str, tuple[Any, str]] = {
+    "raises": ("raise", "(raise): the handler fails with status 422: cannot do that"),
+    "crashes": ("crash", "the handler fails with status 500: ValueError: no such thing"),
+    "sets": ("set", 'the handler fails with status 400: {"error": "bad input"}'),
+    "does not fail": (Example("fine", status=400), "status 400 was expected, 200 came: fine"),
+    "differs": (Example("fine", output="good"), 'that the example gives: "good" was expected, "fine" came'),
+}
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Example], list[ExampleInput], Run]:
+    """All examples that the handler fails, run once."""
+    directory = tmp_path_factory.mktemp("failing")
+    (directory / "its_handler.py").write_text(FAILING)
+    packed = pack(model_name="m", version="1", handler=str(directory / "its_handler.py"), export_path=directory)
+    given, inputs = encode_all([example for example, _ in FAILURES.values()])
+    with opened_archive(packed.path) as (_, entries):
+        return given, inputs, run_examples(packed.manifest, entries, inputs, ProofPlan(max_batch_rows=1))
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_an_example_that_the_handler_fails_is_refused(
+    name: str, failures: tuple[list[Example], list[ExampleInput], Run]
+) -> None:
+    """A failure, another status and another output are refused, with what came."""
+    given, inputs, run = failures
+    place = list(FAILURES).index(name)
+    alone = replace(run, answers=run.answers[place : place + 1], unsteady=(None,))
     with pytest.raises(InvalidArchive) as caught:
-        proved(FAILING, [example, "other"])
-    assert message in caught.value.message
+        check_run(given[place : place + 1], inputs[place : place + 1], alone, Tolerance())
+    assert caught.value.message.startswith("example 1 (")
+    assert FAILURES[name][1] in caught.value.message
+
+
+def test_nothing_is_written_for_a_refused_example(proved: Pack, tmp_path: Path) -> None:
+    """A pack whose example fails leaves neither archive nor golden document."""
+    with pytest.raises(InvalidArchive, match="status 422"):
+        proved(FAILING, ["raise", "other"], golden_file=tmp_path / "m.golden.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["its_handler.py"]
 
 
@@ -292,9 +317,11 @@ def test_a_handler_that_does_not_load_or_dies_is_refused(proved: Pack, source: s
     ],
 )
 def test_a_handler_that_hangs_is_killed_with_its_children(
-    proved: Pack, tmp_path: Path, when: str, plan: ProofPlan, message: str
+    proved: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, plan: ProofPlan, message: str
 ) -> None:
     """Past its time the process and what it started are gone, and so is its directory."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     pids = tmp_path / "pids"
     source = f"""\
 import os, subprocess, sys
@@ -307,13 +334,12 @@ def handle(data, context):
         child.wait()
     return []
 """
-    before = set(Path(tempfile.gettempdir()).glob("marway-golden-*"))
     with pytest.raises(LoadFailed, match=message):
         proved(source, TWO, plan=plan)
     assert pids.exists() or when == "data is None"  # a slow machine is still importing torch then
     for pid in map(int, pids.read_text().split() if pids.exists() else ()):
         assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
-    assert set(Path(tempfile.gettempdir()).glob("marway-golden-*")) <= before
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 SURROUNDINGS = """\
