@@ -207,7 +207,7 @@ def test_diff(marway: Marway) -> None:
     """`diff` shows the record fields, files and sizes that differ between two versions."""
     first = archive(Path("a.mar"), "intent", "1.0", handler=HANDLER, old="x = 1\n", same="y = 1\n")
     second = archive(Path("b.mar"), "intent", "2.0", handler=HANDLER + "# more\n", new="x = 22\n", same="y = 1\n")
-    Path("facts.json").write_text('{"algorithm": "rnn", "serving": {"max_batch_rows": 8}}')
+    Path("facts.json").write_text('{"algorithm": "rnn", "serving": {"pods": 2}}')
     assert marway("publish", str(first)).code == 0
     assert marway("publish", str(second), "--record", "facts.json", "--label", "STG").code == 0
     document = printed(marway("diff", "intent/1.0", "intent/STG", "--json"))
@@ -215,7 +215,7 @@ def test_diff(marway: Marway) -> None:
     fields = {each["field"]: (each["a"], each["b"]) for each in document["record"]}
     assert fields["version"] == ("1.0", "2.0")
     assert fields["algorithm"] == (None, "rnn")
-    assert fields["serving.max_batch_rows"] == (32, 8)
+    assert fields["serving.pods"] == (1, 2)
     assert "handler" not in fields
     changes = {each["name"]: each["change"] for each in document["files"]}
     manifest = changes.pop("MAR-INF/MANIFEST.json")
