@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from marway_archiver import publish
+from support.seaweed import S3Server, seaweed
 from support.up import Up
 
 MODELS = Path(__file__).parent / "e2e" / "models"
@@ -26,6 +27,13 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
                 label="PROD",
             )
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One real S3 server for all tests."""
+    with seaweed() as server:
+        yield server
 
 
 @pytest.fixture

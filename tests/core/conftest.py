@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,7 @@ from marway.objects import DirectoryStore, ObjectStore
 from marway.refs import new_ulid
 from marway.registry import Registry
 from support.registry import Publish, publisher
-from support.seaweed import S3Server, seaweed
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
-    """One real S3 server for all tests."""
-    with seaweed() as server:
-        yield server
+from support.seaweed import S3Server
 
 
 @pytest.fixture

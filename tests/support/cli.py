@@ -18,7 +18,7 @@ def marway(
         cwd=cwd,
         input=stdin,
         timeout=120,
-        env={**{k: v for k, v in os.environ.items() if not k.startswith("MARWAY_")}, **env},
+        env={**{k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MARWAY_"))}, **env},
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -31,6 +31,8 @@ def answer(row, index, context):
     if text == "boom":
         print("about to fail on purpose")
         raise ValueError("the input said boom")
+    if text == "secrets":
+        return sorted(name for name in os.environ if name.startswith(("AWS_", "MARWAY_")))
     if text == "die":
         os._exit(3)
     if text == "refuse":
