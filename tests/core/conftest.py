@@ -8,7 +8,7 @@ import pytest
 from marway.objects import DirectoryStore, ObjectStore
 from marway.refs import new_ulid
 from marway.registry import Registry
-from support.published import Publish, publisher
+from support.registry import Publish, publisher
 from support.seaweed import S3Server, seaweed
 
 

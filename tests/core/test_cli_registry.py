@@ -14,7 +14,7 @@ from marway.objects import DirectoryStore
 from marway.records import Proof, ServingSettings, utc_now
 from marway.registry import Registry
 from support.in_process import Marway, Said
-from support.published import Publish
+from support.registry import Publish
 
 DOC = Path(__file__).parents[2] / "docs" / "registry.md"
 

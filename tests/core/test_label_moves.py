@@ -19,7 +19,7 @@ from marway.objects import open_store
 from marway.registry import Registry
 from support import label_moves
 from support.lossy_proxy import lossy_proxy
-from support.published import publisher
+from support.registry import publisher
 from support.seaweed import S3Server
 
 

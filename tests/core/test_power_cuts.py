@@ -15,7 +15,7 @@ from marway.refs import Reference
 from marway.registry import Registry
 from support.invariants import assert_sound
 from support.power import Cut, ForgetsDirectories, ForgetsFiles, RecordingFiles, after_cut
-from support.published import record_of
+from support.registry import record_of
 
 GOLDEN = b'{"answers": ["yes"]}'
 FIRST, SECOND = b"first archive" * 100, b"second archive" * 100_000

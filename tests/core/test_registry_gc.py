@@ -15,7 +15,7 @@ from marway.records import GcMark, Proof, encode, utc_now
 from marway.refs import Reference
 from marway.registry import Registry, publishing
 from support.invariants import assert_sound
-from support.published import Publish, publisher, record_of
+from support.registry import Publish, publisher, record_of
 
 NOW = utc_now()
 LATER = NOW + timedelta(hours=25)

@@ -15,7 +15,7 @@ from marway.records import Proof, VersionRecord, utc_now
 from marway.refs import Reference
 from marway.registry import Registry
 from support.invariants import assert_sound
-from support.published import Publish, publisher, record_of
+from support.registry import Publish, publisher, record_of
 
 GOLDEN = b'{"answers": ["yes"]}'
 

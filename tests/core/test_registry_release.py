@@ -23,7 +23,7 @@ from marway.objects import DirectoryStore, open_store
 from marway.records import HistoryEntry, Proof, ServingSettings, utc_now
 from marway.refs import Reference
 from marway.registry import Registry, history
-from support.published import Publish, publisher
+from support.registry import Publish, publisher
 
 
 def release(registry: Registry, version: str, **more: object) -> HistoryEntry:

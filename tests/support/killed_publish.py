@@ -22,7 +22,7 @@ from marway.objects.files import Files
 from marway.refs import Reference
 from marway.registry import Registry
 from support.invariants import assert_sound
-from support.published import record_of
+from support.registry import record_of
 
 GOLDEN = b'{"answers": ["yes"]}'
 OLD = record_of(b"old archive", version="1", id="mv_00000000000000000000000001")
