@@ -338,3 +338,8 @@ def test_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     while waits.wait():
         pass
     assert limits == [1, 2, 3, 3]
+
+
+def test_patience_ends() -> None:
+    """No further attempt begins when the time for all of them is over."""
+    assert not backoff.Backoff(give_up_s=-1).wait()

@@ -17,6 +17,8 @@ from marway.objects.s3.failures import VENDOR_ERRORS, Kind, explain
 __all__ = ["Found", "settle"]
 
 _WAITS = 6
+_GIVE_UP_S = 60.0
+"""A conditional write that others contend for may be answered late."""
 
 
 class Found(Enum):
@@ -46,7 +48,7 @@ def settle(send: Callable[[], object], look: Callable[[], Found], *, key: str, u
         RegistryUnavailable: It was surely not done.
         OutcomeUnknown: It could not be found out.
     """
-    backoff = Backoff(waits=_WAITS)
+    backoff = Backoff(waits=_WAITS, give_up_s=_GIVE_UP_S)
     in_doubt = False
     while True:
         try:
