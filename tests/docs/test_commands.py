@@ -20,7 +20,20 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")])
 _FENCE = re.compile(r"^```(console|sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # These run the tests, the linters or a whole installation: CI has just done so, and here make only plans them.
-_PLANNED = {"setup", "test", "test-unit", "test-e2e", "test-install", "test-long", "lint", "fmt", "proto", "clean"}
+_PLANNED = {
+    "setup",
+    "test",
+    "test-unit",
+    "test-e2e",
+    "test-install",
+    "test-long",
+    "lint",
+    "fmt",
+    "proto",
+    "clean",
+    "bench",
+    "bench-publish",
+}
 _TESTED_BELOW = {"make up", "make demo"}
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

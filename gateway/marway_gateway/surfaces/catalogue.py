@@ -132,7 +132,7 @@ def catalogue_router(gateway: Callable[[], Gateway]) -> APIRouter:
 
 def _page(registry: Registry, limit: int, after: str) -> ModelList:
     """Read one page. Blocks."""
-    names = list(islice((name for name in registry.models() if name > after), limit + 1))
+    names = list(islice(registry.models(start_after=after), limit + 1))
     page = names[:limit]
     return ModelList(models=[_summary(registry, name) for name in page], next=page[-1] if len(names) > limit else None)
 

@@ -1,0 +1,30 @@
+"""The benchmarks run and print their figures; what the figures are is not for a test to say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "figure"),
+    [
+        ("bench_path.py", ["--rounds", "1", "--requests", "20"], r"gateway → sidecar +p50 +[\d.]+ .* [\d.]+x"),
+        ("bench_publish.py", ["--rounds", "1", "--size-mib", "16"], r"[\d.]+ ?[x×]|ratio.*[\d.]+"),
+    ],
+)
+def test_benchmarks_print_their_figure(script: str, arguments: list[str], figure: str) -> None:
+    """A benchmark at its smallest ends with status 0 and prints its ratio."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *arguments], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(figure, done.stdout), done.stdout
+    print(done.stdout)
