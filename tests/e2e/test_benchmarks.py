@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
     ("script", "arguments", "figure"),
     [
         ("bench_path.py", ["--rounds", "1", "--requests", "20"], r"gateway → sidecar +p50 +[\d.]+ .* [\d.]+x"),
-        ("bench_publish.py", ["--rounds", "1", "--size-mib", "16"], r"[\d.]+ ?[x×]|ratio.*[\d.]+"),
+        ("bench_publish.py", ["--rounds", "1", "--size-mib", "16"], r"publish / upload_file = [\d.]+ for 16 MiB"),
     ],
 )
 def test_benchmarks_print_their_figure(script: str, arguments: list[str], figure: str) -> None:
