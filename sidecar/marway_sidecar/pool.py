@@ -159,6 +159,8 @@ class ModelPool:
             entry.loading = asyncio.create_task(
                 self._load(entry, self._server, serving), name=f"load {entry.record.name} {entry.record.version}"
             )
+            # Its failure is kept in the entry: nobody may be left waiting who would fetch it from the task.
+            entry.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             # Shielded: one caller that leaves must not take the load from the others.
             await asyncio.wait_for(asyncio.shield(entry.loading), max(0.0, deadline.remaining()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from marway.deadline import Deadline
@@ -88,6 +88,8 @@ class Predictor:
                     if attempt == 2:
                         raise
             raise AssertionError("unreachable")
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
         except MarwayError as exc:
             return problem_response(exc, request_id=request_id, outcome=outcome_of(exc, accepted=accepted))
 

@@ -40,7 +40,11 @@ class RuntimeWatch:
         """Watch until cancelled."""
         try:
             while True:
-                await self._look()
+                try:
+                    await self._look()
+                except Exception:
+                    # The pod depends on this task: it must outlive whatever one look runs into.
+                    logger.exception("looking at %s failed", self._directory)
                 await asyncio.sleep(self._poll_s)
         finally:
             if self._adapter is not None:

@@ -31,6 +31,7 @@ Code = grpc.StatusCode
         (Code.INTERNAL, "Worker died.", WorkerDied, Outcome.WORKER_DIED),
         (Code.RESOURCE_EXHAUSTED, "", WorkerDied, Outcome.WORKER_DIED),
         (Code.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 4)", ModelError, Outcome.MODEL_ERROR),
+        (Code.RESOURCE_EXHAUSTED, "CLIENT: Sent message larger than max (9 vs. 4)", BodyTooLarge, Outcome.REFUSED),
         (Code.UNAVAILABLE, "Prediction failed", ModelError, Outcome.MODEL_ERROR),
         (Code.UNAVAILABLE, "failed to connect to all addresses", RuntimeDown, Outcome.RUNTIME_DOWN),
         (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceeded, Outcome.FAILED),

@@ -139,6 +139,12 @@ class TorchServeAdapter:
             answer = await self._inference.Predictions(request, timeout=remaining)
         except grpc.aio.AioRpcError as exc:
             raise classify(exc, model) from exc
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody cancelled us: the channel was closed, because this TorchServe is gone.
+            raise RuntimeDown("TorchServe went down during the call", model=model.name, version=model.version) from exc
         try:
             answers = envelope.decode_answers(answer.prediction)
         except ValueError as exc:

@@ -37,6 +37,8 @@ def _kind(error: grpc.aio.AioRpcError, model: ServedModel) -> MarwayError:
             return NotLoaded(f"TorchServe does not have {model.name} {model.version}")
         case grpc.StatusCode.INTERNAL if "orker died" in text:
             return WorkerDied(f"the worker of {model.name} {model.version} died during the call")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if "Sent message larger than max" in text:
+            return BodyTooLarge("the request is larger than the model server takes: send less at once")
         case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in text:
             return ModelError(f"the answer is too large to be sent: {clip(text, 200)}")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
