@@ -17,6 +17,7 @@ from typing import Literal
 
 from marway.errors import ArchiveCorrupt, LoadFailed, Unavailable
 from marway.objects import ObjectMissing
+from marway.objects.files import Files
 from marway.records import ArchiveRef
 from marway.registry import Registry
 
@@ -94,11 +95,7 @@ class ArchiveStore:
                     "was damaged; publish the version again from its source"
                 )
             temporary.replace(path)
-            directory = os.open(self._root, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            Files().sync_directory(self._root)
         finally:
             temporary.unlink(missing_ok=True)
 

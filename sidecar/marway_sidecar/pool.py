@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -60,7 +60,6 @@ class Lease:
 
     server: ModelServer
     model: ServedModel
-    _entry: _Entry = field(repr=False)
 
 
 class ModelPool:
@@ -129,7 +128,7 @@ class ModelPool:
         self._metrics.in_flight.inc()
         entry.last_used_at = utc_now()
         try:
-            yield Lease(self._server, entry.served, entry)
+            yield Lease(self._server, entry.served)
         except NotLoaded:
             if entry.state == "ready":
                 entry.state, entry.workers = "absent", 0

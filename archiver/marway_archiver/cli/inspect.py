@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from marway.cli.output import print_json
 from marway_archiver.archives import ArchiveInfo, inspect_archive
-from marway_archiver.cli.output import human_bytes, print_json, print_warnings, progress_bar
+from marway_archiver.cli.output import human_bytes, print_warnings, progress_bar
 from marway_archiver.names import shown
 
 __all__ = ["register"]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from marway_archiver.progress import Progress as Callback
 
-__all__ = ["human_bytes", "print_json", "print_warnings", "progress_bar"]
+__all__ = ["human_bytes", "print_warnings", "progress_bar"]
 
 PROGRESS_FROM_BYTES = 64 * 1024 * 1024
 """Less than this is done before a bar could be read."""
@@ -27,11 +25,6 @@ def human_bytes(size: int) -> str:
             break
         value /= 1024
     return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def print_json(document: Any) -> None:
-    """Print one JSON document."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_warnings(warnings: Iterable[str]) -> None:

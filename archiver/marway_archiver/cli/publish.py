@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from marway.cli.options import JsonOption, RegistryOption, registry_url
-from marway.cli.output import history_entry, moved
+from marway.cli.output import history_entry, moved, print_json
 from marway.identity import me
 from marway.objects import open_store
 from marway.refs import DEFAULT_LABEL
 from marway.registry import Registry
-from marway_archiver.cli.output import human_bytes, print_json, progress_bar
+from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.publish import publish_archive
 
 __all__ = ["register"]

@@ -12,13 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from marway.cli.options import JsonOption
+from marway.cli.output import print_json
 from marway.golden import GoldenDocument
 from marway.objects import open_store
 from marway.registry import Registry
 from marway.settings import REGISTRY_ENV
 from marway_archiver.archives import check_archive
 from marway_archiver.carried import golden_of_registry, read_golden
-from marway_archiver.cli.output import print_json, print_warnings, progress_bar
+from marway_archiver.cli.output import print_warnings, progress_bar
 from marway_archiver.examples import input_line
 from marway_archiver.names import shown
 from marway_archiver.proving import ProofPlan

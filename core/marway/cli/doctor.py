@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -22,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from marway.cli.options import DEFAULT_HOME, JsonOption
+from marway.cli.output import print_json
 from marway.errors import MarwayError
 from marway.objects import open_store
 
@@ -59,7 +59,7 @@ def doctor(
     """Check this machine, its ports, memory and versions, and say what to do."""
     findings = examine(home=home, port=port, registry=registry)
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print_json([asdict(finding) for finding in findings])
     else:
         table = Table(box=None, show_header=False)
         for finding in findings:

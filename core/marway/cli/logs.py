@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,8 @@ import typer
 
 from marway import model_log
 from marway.cli.options import DEFAULT_HOME, JsonOption, RegistryOption, registry_url
-from marway.errors import InvalidInput, ModelNotFound
+from marway.cli.output import print_json
+from marway.errors import InvalidInput
 from marway.objects import open_store
 from marway.records import VersionRecord
 from marway.refs import is_label, parse_reference, server_name
@@ -53,11 +53,8 @@ def logs(
 def _records(registry: Registry, model: str) -> list[VersionRecord]:
     reference = parse_reference(model)
     pointer = registry.pointer(reference.name)
-    if pointer is None:
-        known = ", ".join(registry.models()) or "none yet"
-        raise ModelNotFound(f"there is no model {reference.name!r}: the registry has {known}", model=reference.name)
-    if pointer.kind == "id" or (reference.selector is not None and is_label(reference.selector)):
-        return [registry.resolve(reference)]
+    if pointer is None or pointer.kind == "id" or (reference.selector is not None and is_label(reference.selector)):
+        return [registry.resolve(reference)]  # raises for an unknown name, naming what exists
     if reference.selector is not None:
         return [registry.record(pointer.model, reference.selector)]
     return [registry.record(pointer.model, version) for version in registry.versions(pointer.model)]
@@ -87,7 +84,7 @@ def _show(
             }
             for line, pod_name in found
         ]
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
         return counts
     for line, pod_name in found:
         record = versions[line.worker]

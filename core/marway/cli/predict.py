@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import httpx
 import typer
 
 from marway.cli.options import GatewayOption, JsonOption, gateway_url
+from marway.cli.output import print_json
 from marway.errors import InvalidInput, MarwayError, Unavailable
 from marway.refs import parse_reference
 from marway.wire import headers, problems
@@ -41,7 +41,7 @@ def predict(
         gateway_url(gateway), reference, body, content_type=content_type or _guess(data, body), timeout_s=timeout
     )
     if as_json:
-        typer.echo(json.dumps(_document(answer), indent=2, ensure_ascii=False))
+        print_json(_document(answer))
         return
     sys.stdout.buffer.write(answer.content)
     if sys.stdout.isatty() and not answer.content.endswith(b"\n"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -145,8 +146,6 @@ async def _close(cluster: Cluster) -> None:
     """Stop the cluster; a second Ctrl-C or SIGTERM ends it at once."""
     again = StopRequest()
     loop = asyncio.get_running_loop()
-    import signal
-
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, again.set)
     closing = asyncio.create_task(cluster.aclose(), name="stop-everything")

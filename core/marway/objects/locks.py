@@ -52,7 +52,7 @@ def patient_lock(path: Path, *, patience_s: float) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         while not _locked(descriptor) and time.monotonic() < deadline:
-            time.sleep(random.uniform(0, _PAUSE_MAX_S))
+            time.sleep(random.uniform(0, _PAUSE_MAX_S))  # a blocking flock cannot be given up
         yield
     finally:
         os.close(descriptor)
@@ -83,7 +83,7 @@ def _take(path: Path, fence: Callable[[], None]) -> int:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-        time.sleep(random.uniform(0, _PAUSE_MAX_S))
+        time.sleep(random.uniform(0, _PAUSE_MAX_S))  # a blocking flock would wait for a stopped holder for ever
 
 
 def _locked(descriptor: int) -> bool:

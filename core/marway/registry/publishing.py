@@ -203,7 +203,7 @@ class Publishing(Reading):
                     f"a gc that began at {found.at:%Y-%m-%d %H:%M} UTC was deleting {key} and did not finish: "
                     "`marway gc` finishes it an hour after that; then publish again"
                 )
-            time.sleep(random.uniform(0, 0.5))
+            time.sleep(random.uniform(0, 0.5))  # another process deletes: the store tells nobody when it is done
 
 
 def _id_keys(model_id: str) -> tuple[str, ...]:

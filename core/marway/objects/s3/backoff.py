@@ -31,6 +31,6 @@ class Backoff:
         if self._left == 0 or time.monotonic() > self._last:
             return False
         self._left -= 1
-        time.sleep(random.uniform(0, self._limit))
+        time.sleep(random.uniform(0, self._limit))  # full jitter: those who failed together must not come back so
         self._limit = min(self._max, self._limit * 2)
         return True
