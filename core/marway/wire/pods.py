@@ -1,15 +1,23 @@
-"""What a sidecar says about itself and about the versions it has: `GET /status` and `GET /models`."""
+"""What a sidecar says about itself and about the versions it has.
+
+`GET /status` and `GET /models` answer once; `GET /watch` goes on saying what changed, so that gateways need not ask.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["ModelStatus", "PodStatus", "State"]
+__all__ = ["WATCH_CONTENT_TYPE", "WATCH_HEARTBEAT_S", "LoadReport", "ModelStatus", "PodEvent", "PodStatus", "State"]
 
 State = Literal["absent", "fetching", "loading", "ready", "draining", "failed"]
+
+WATCH_CONTENT_TYPE: Final = "application/x-ndjson"
+WATCH_HEARTBEAT_S: Final = 1.0
+"""A watch says something at least this often, an empty event if nothing changed: silence means trouble."""
 
 
 class _Wire(BaseModel):
@@ -17,7 +25,10 @@ class _Wire(BaseModel):
 
 
 class ModelStatus(_Wire):
-    """One version on one pod. Times are seconds; `last_used_at` is None until the first request."""
+    """One version on one pod. Times are seconds, sizes bytes; `last_used_at` is None until the first request.
+
+    A version that is `ready` with no workers is registered in the model server and starts one with its next request.
+    """
 
     id: str
     name: str
@@ -25,8 +36,13 @@ class ModelStatus(_Wire):
     state: State
     workers: int = 0
     requests_in_flight: int = 0
+    requests_queued: int = 0
+    memory_bytes: int = 0
+    """What it counts for in the budget: measured when its workers are up, else reserved."""
+    pinned: bool = False
     load_duration_s: float | None = None
     last_used_at: datetime | None = None
+    failures: int = 0
     failure: str | None = None
     retry_after_s: float | None = None
 
@@ -46,4 +62,42 @@ class PodStatus(_Wire):
     ready: bool
     draining: bool = False
     requests_in_flight: int = 0
+    memory_used_bytes: int = 0
+    memory_budget_bytes: int | None = None
     models: tuple[ModelStatus, ...] = ()
+
+
+class PodEvent(_Wire):
+    """One line of `GET /watch`.
+
+    The first holds `pod` whole. Each later one holds what changed since: `models` with the new status of each version
+    whose state, workers, memory or failure changed, `removed` the ids of those that are gone, and `pod`, whole again,
+    when anything else about the pod changed. One with nothing in it is a heartbeat. Requests in flight change all the
+    time and are no reason for an event.
+    """
+
+    pod: PodStatus | None = None
+    models: tuple[ModelStatus, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class LoadReport(_Wire):
+    """What came of a load that was asked for: `POST /models/{model}/{version or label}/load`.
+
+    Attributes:
+        model: The version as it is now.
+        golden_sha256: The golden answers that were compared; None when the version has none.
+        examples: How many of them.
+        differences: A line for each example that was answered otherwise; none means that all were reproduced.
+        duration_s: From the request to the last answer, in seconds.
+        server: Which model server, such as `torchserve`.
+        server_versions: Its version and those of what matters inside it, such as torch and Python.
+    """
+
+    model: ModelStatus
+    golden_sha256: str | None = None
+    examples: int = 0
+    differences: tuple[str, ...] = ()
+    duration_s: float
+    server: str
+    server_versions: Mapping[str, str] = {}

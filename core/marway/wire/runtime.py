@@ -38,6 +38,7 @@ class RuntimeInfo(_Wire):
         max_request_bytes: Largest request that does not kill a worker.
         memory_limit_bytes: What TorchServe and its workers may take together.
         versions: Of `torchserve`, `torch`, `python` and `java`.
+        control_socket: Whether `runtime.sock` is served beside this file (`marway.wire.workers`).
     """
 
     format: int = 1
@@ -49,6 +50,7 @@ class RuntimeInfo(_Wire):
     max_request_bytes: int
     memory_limit_bytes: int
     versions: dict[str, str]
+    control_socket: bool = False
 
 
 def write_runtime_info(directory: Path, info: RuntimeInfo) -> None:

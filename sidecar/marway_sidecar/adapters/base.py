@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from marway.deadline import Deadline
 from marway.errors import Unavailable
 from marway.wire.envelope import Answer, Row
+from marway.wire.workers import Mode
 
-__all__ = ["Description", "ModelServer", "NotLoaded", "ServedModel", "WorkerDied"]
+__all__ = ["Description", "ModelServer", "NotLoaded", "ServedModel", "ServerStatus", "WorkerDied", "WorkerStatus"]
 
 
 class NotLoaded(Unavailable):
@@ -33,6 +34,8 @@ class ServedModel:
         workers: Worker processes to start with.
         load_timeout_s: How long a worker may take to come up.
         predict_timeout_s: How long a worker may take for one call before the server restarts it.
+        protocol: How to speak to a server that Marway's runtime did not start (`ServingSettings.protocol`).
+        streaming: Whether its handler sends answers in pieces.
     """
 
     server_name: str
@@ -42,6 +45,8 @@ class ServedModel:
     workers: int
     load_timeout_s: float
     predict_timeout_s: float
+    protocol: Literal["auto", "grpc", "rest"] = "auto"
+    streaming: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,33 @@ class Description:
     version: str
     ready_workers: int
     workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker process of the server.
+
+    Attributes:
+        server_name: The version it serves, by its name there; None before it was told.
+        mode: How it was started (`marway.wire.workers.Mode`).
+        reason: Why it is plain.
+        private_bytes: Memory that is its alone; of a server that Marway did not start, what the server says it takes.
+    """
+
+    pid: int
+    server_name: str | None
+    mode: Mode
+    reason: str
+    private_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """A server as a whole: every version it has by its name there, and its workers."""
+
+    server_names: frozenset[str]
+    workers: tuple[WorkerStatus, ...]
+    base_bytes: int
 
 
 class ModelServer(Protocol):
@@ -82,6 +114,16 @@ class ModelServer(Protocol):
             ModelError: The call failed as a whole in a way that is the request's own fault.
             WorkerDied: The request may have been running, and may be what killed it.
         """
+
+    def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncIterator[Answer]:
+        """Yield the pieces of the answer to ``row`` as the handler sends them; raises as `predict` does.
+
+        Only for versions that are declared streaming. Each piece is an `Answer`; status, headers and content type of
+        the first stand for the whole. A piece of kind "error" ends it.
+        """
+
+    async def status(self) -> ServerStatus:
+        """Return what the server really has, and what its workers take."""
 
     async def aclose(self) -> None:
         """Close connections to the server; the server is left as it is."""

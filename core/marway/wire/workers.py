@@ -1,0 +1,47 @@
+"""What the runtime says about its worker processes over `runtime.sock`: HTTP with JSON bodies over a Unix socket.
+
+`GET /workers` answers `RuntimeWorkers`; `GET /metrics` the runtime's own Prometheus metrics; `POST /restart` stops
+TorchServe and starts it again. The sidecar is the only caller, so the socket is for the owner alone (0600).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["RUNTIME_SOCKET", "Mode", "RuntimeWorker", "RuntimeWorkers"]
+
+RUNTIME_SOCKET: Final = "runtime.sock"
+"""Its name in the directory that sidecar and runtime share."""
+
+Mode = Literal["forked", "plain"]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class RuntimeWorker(_Wire):
+    """One worker process.
+
+    Attributes:
+        pid: As TorchServe names it too (`workers[].pid` of its model description).
+        server_name: The version's name in TorchServe, once its worker was told to load it.
+        mode: `forked` from the process that has torch imported, or `plain`: started as a Python of its own.
+        reason: Why it is plain; empty for a forked one.
+        private_bytes: Memory that is this worker's alone, its shim's included.
+    """
+
+    pid: int
+    server_name: str | None = None
+    mode: Mode
+    reason: str = ""
+    private_bytes: int
+
+
+class RuntimeWorkers(_Wire):
+    """All workers that live, and what the rest of the runtime takes (Java, fork server), in bytes."""
+
+    workers: tuple[RuntimeWorker, ...] = ()
+    base_bytes: int = 0
