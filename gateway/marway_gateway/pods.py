@@ -1,4 +1,9 @@
-"""Watches the pods: asks each sidecar for its status, over and over."""
+"""Keeps the gateway informed about the pods, in two ways with a purpose each.
+
+A *watch* (`GET /watch`) brings what changed on a pod as it changes: a drain or a TorchServe that went down is known
+here within milliseconds. A *health check* (`GET /status`, over and over) finds out what a watch cannot tell: that a
+pod hangs, or that nothing gets through to it.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +13,36 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from marway.wire.pods import PodEvent, PodStatus
 from marway_gateway.placement import Pod, PodSet
 from marway_gateway.tasks import TaskSet
 from marway_gateway.upstream import AttemptFailed, Upstream
 
-__all__ = ["PodWatcher"]
+__all__ = ["PodWatcher", "merged"]
 
 _LATE: Final = frozenset({"timeout", "connect_timeout"})
 
 
+def merged(status: PodStatus | None, event: PodEvent) -> PodStatus | None:
+    """Return what is known of a pod after ``event``; None while it has not said who it is."""
+    status = event.pod or status
+    if status is None or not (event.models or event.removed):
+        return status
+    models = {model.id: model for model in status.models}
+    models.update((model.id, model) for model in event.models)
+    for gone in event.removed:
+        models.pop(gone, None)
+    return status.model_copy(update={"models": tuple(models.values())})
+
+
 class PodWatcher:
-    """Keeps a `PodSet` informed. One task a pod, so that one that hangs delays no other.
+    """Keeps a `PodSet` informed. Two tasks a pod, so that one that hangs delays no other.
 
     Args:
         pods: What to inform.
         upstream: How to ask.
-        interval_s: Time between two questions, and how long one may take.
+        interval_s: Time between two health checks, how long one may take, and the pause before a watch that ended is
+            opened again.
         clock: Monotonic seconds, the same as the pods'.
     """
 
@@ -35,14 +54,16 @@ class PodWatcher:
         self._interval_s = interval_s
         self._clock = clock
         self._tasks = TaskSet()
+        self._told_at: dict[Pod, float] = {}
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Begin to ask and to listen."""
         for pod in self._pods.pods:
+            self._tasks.start(f"pod-check:{pod.name}", lambda pod=pod: self._check(pod))  # type: ignore[misc]
             self._tasks.start(f"pod-watch:{pod.name}", lambda pod=pod: self._watch(pod))  # type: ignore[misc]
 
     async def aclose(self) -> None:
-        """Stop asking."""
+        """Stop asking and listening."""
         await self._tasks.aclose()
 
     async def look(self, pod: Pod) -> None:
@@ -55,13 +76,45 @@ class PodWatcher:
                 self._pods.late(pod, exc.why)
             else:
                 self._pods.unreachable(pod, exc.why)
-        else:
-            self._pods.observe(pod, status, asked_at=asked_at)
+            return
+        if pod.status is not None and self._told_at.get(pod, 0.0) > asked_at:
+            status = pod.status  # the watch has said something newer meanwhile
+        self._pods.observe(pod, status, asked_at=asked_at)
 
-    async def _watch(self, pod: Pod) -> None:
+    async def follow(self, pod: Pod) -> None:
+        """Take in what one pod says over its watch until that ends.
+
+        Raises:
+            AttemptFailed: It could not be opened, broke, or said something else than events.
+        """
+        opened_at = self._clock()
+        status: PodStatus | None = None
+        async for event in self._upstream.watch(pod):
+            if event == PodEvent():
+                continue  # a heartbeat
+            status = merged(status, event)
+            if status is not None:
+                self._told_at[pod] = self._clock()
+                # Only a health check begun after an ejection ends it: an event may have been on its way for long.
+                self._pods.observe(pod, status, asked_at=opened_at)
+
+    async def _check(self, pod: Pod) -> None:
         while True:
             await self.look(pod)
             if pod.late_answers == 1:
                 continue  # ask again at once: late or gone?
-            # Jitter, so that many gateways do not ask in step.
-            await asyncio.sleep(self._interval_s * random.uniform(0.8, 1.2))
+            await self._pause()
+
+    async def _watch(self, pod: Pod) -> None:
+        while True:
+            try:
+                await self.follow(pod)
+            except AttemptFailed:
+                pass  # what it means for the pod, the health check finds out
+            else:
+                await self.look(pod)  # it ended the watch: it is stopping, or already gone
+            await self._pause()
+
+    async def _pause(self) -> None:
+        # Jitter, so that many gateways do not ask in step.
+        await asyncio.sleep(self._interval_s * random.uniform(0.8, 1.2))

@@ -18,7 +18,7 @@ from yarl import URL
 
 from marway.errors import clip
 from marway.wire.headers import HOP_BY_HOP, OUTCOME, REQUEST_TIMEOUT_MS, RETRY_AFTER, Outcome
-from marway.wire.pods import PodStatus
+from marway.wire.pods import WATCH_HEARTBEAT_S, PodEvent, PodStatus
 from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod
 
@@ -28,6 +28,8 @@ Headers = list[tuple[bytes, bytes]]
 
 _PROBLEM_BYTES_MAX: Final = 64 * 1024
 _STATUS_BYTES_MAX: Final = 16 * 1024 * 1024
+_SILENCE_S: Final = 5 * WATCH_HEARTBEAT_S
+"""A watch that said nothing for so long is dead, whatever its connection looks like."""
 _WRITE_ONCE_BYTES: Final = 1024 * 1024
 _IDLE_S: Final = 15.0
 """How long an idle connection is kept. Less than any sidecar keeps it, so that none is used as it is being closed."""
@@ -180,6 +182,31 @@ class Upstream:
             return PodStatus.model_validate_json(data)
         except ValidationError as exc:
             raise PodLost("answered a health check with something else than a status", reason="bad_answer") from exc
+
+    async def watch(self, pod: Pod) -> AsyncIterator[PodEvent]:
+        """Yield what a pod says of itself as it changes, until it ends the watch.
+
+        Raises:
+            AttemptFailed: The watch could not be opened, broke, fell silent, or held something else than events.
+        """
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._session.timeout.sock_connect, sock_read=_SILENCE_S
+        )
+        try:
+            async with self._session.get(
+                URL(f"{pod.url}/watch", encoded=True),
+                allow_redirects=False,
+                timeout=timeout,
+                read_bufsize=_STATUS_BYTES_MAX,
+            ) as response:
+                if response.status != 200:
+                    raise PodLost(f"answered a watch with status {response.status}", reason="bad_answer")
+                while line := await response.content.readline():
+                    yield PodEvent.model_validate_json(line)
+        except (ValueError, ValidationError) as exc:  # ValueError: a line beyond the buffer
+            raise PodLost("answered a watch with something else than events", reason="bad_answer") from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise _translated(exc) from exc
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -16,7 +16,7 @@ from marway.lifecycle import StopRequest
 from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.headers import OUTCOME, Outcome
-from marway.wire.pods import PodStatus
+from marway.wire.pods import WATCH_CONTENT_TYPE, ModelStatus, PodEvent, PodStatus
 from marway.wire.problems import CONTENT_TYPE, problem_of
 from marway_gateway.server import Addresses, serve
 from marway_gateway.settings import GatewaySettings, PodAddress
@@ -87,6 +87,7 @@ class FakePod:
         read_body: Whether to read bodies before `behave` is called.
         silent: Whether to leave health checks without an answer.
         polls: Health checks it got.
+        watches: Watches that were opened.
         cancelled: How often a caller went away.
     """
 
@@ -100,6 +101,8 @@ class FakePod:
     silent: bool = False
     requests: list[Seen] = field(default_factory=list)
     polls: int = 0
+    watches: int = 0
+    _listeners: list[asyncio.Queue[PodEvent | bytes | None]] = field(default_factory=list)
     cancelled: int = 0
     url: str = ""
     port: int = 0
@@ -109,6 +112,7 @@ class FakePod:
         app = web.Application(client_max_size=1024**3)
         app.router.add_post("/predict/{name}/{version}", self._predict, expect_handler=self._expected)
         app.router.add_get("/status", self._status)
+        app.router.add_get("/watch", self._watch)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
@@ -145,8 +149,43 @@ class FakePod:
         self.polls += 1
         while self.silent:
             await asyncio.sleep(0.01)
-        status = PodStatus(name=self.name, boot_id="1", backend="torchserve", ready=self.ready, draining=self.draining)
-        return web.Response(text=status.model_dump_json(), status=self.status_code, content_type="application/json")
+        return web.Response(
+            text=self.status.model_dump_json(), status=self.status_code, content_type="application/json"
+        )
+
+    @property
+    def status(self) -> PodStatus:
+        """What it says of itself now."""
+        return PodStatus(name=self.name, boot_id="1", backend="torchserve", ready=self.ready, draining=self.draining)
+
+    def tell(self, *, models: tuple[ModelStatus, ...] = (), removed: tuple[str, ...] = ()) -> None:
+        """Say over every watch how the pod is now, and what changed about its models."""
+        for listener in self._listeners:
+            listener.put_nowait(PodEvent(pod=self.status, models=models, removed=removed))
+
+    def tell_nonsense(self) -> None:
+        """Say something over every watch that is no event."""
+        for listener in self._listeners:
+            listener.put_nowait(b"<html>\n")
+
+    def end_watches(self) -> None:
+        """End every watch, as a pod does that stops."""
+        for listener in self._listeners:
+            listener.put_nowait(None)
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        self.watches += 1
+        response = web.StreamResponse(status=self.status_code, headers={"content-type": WATCH_CONTENT_TYPE})
+        await response.prepare(request)
+        listener: asyncio.Queue[PodEvent | bytes | None] = asyncio.Queue()
+        listener.put_nowait(PodEvent(pod=self.status))
+        self._listeners.append(listener)
+        try:
+            while (event := await listener.get()) is not None:
+                await response.write(event if isinstance(event, bytes) else event.model_dump_json().encode() + b"\n")
+        finally:
+            self._listeners.remove(listener)
+        return response
 
 
 def free_port() -> int:
