@@ -261,7 +261,7 @@ def test_pods_that_share_a_store_fetch_an_archive_once(up: Up) -> None:
 
 
 def test_a_client_of_torchserve_changes_nothing_but_the_host(client: httpx.Client) -> None:
-    """TorchServe's own routes, `curl -T` among them, answer as the native ones do, and errors have TorchServe's form."""
+    """TorchServe's own routes answer as the native ones do, `curl -T` too, and errors have TorchServe's form."""
     picture = (SAMPLES / "7.png").read_bytes()
     native = client.post("/predict/digits/1.0", content=picture, headers={"content-type": "image/png"})
     put = client.put("/predictions/digits/1.0", content=picture, headers={"content-type": "image/png"})
