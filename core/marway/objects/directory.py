@@ -245,7 +245,7 @@ class DirectoryStore:
             raise ObjectExists(target.name) from exc
         self._files.sync_directory(target.parent)
 
-    def _locked(self, key: str) -> contextlib.AbstractContextManager[None]:
+    def _locked(self, key: str) -> contextlib.AbstractContextManager[object]:
         path = self._path(key)
 
         def fence() -> None:

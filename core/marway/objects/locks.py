@@ -111,8 +111,10 @@ def _take(
     stuck_after_s = STUCK_AFTER_S if stuck_after_s is None else stuck_after_s
     seen: tuple[int, bytes] | None = None
     since = 0.0
+    # Read-only, a lock file that is there can be shared in a directory that cannot be written.
+    access = os.O_RDONLY if operation == fcntl.LOCK_SH else os.O_RDWR
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, access | os.O_CREAT, 0o666)
         try:
             if _locked(descriptor, operation):
                 if _is_current(descriptor, path):
