@@ -39,7 +39,7 @@ class Sidecar:
     def __init__(self, settings: SidecarSettings) -> None:
         self.settings = settings
         self.metrics = SidecarMetrics()
-        self.threads = Threads(settings.registry_threads)
+        self.threads = Threads(settings.archive_threads)
         registry = Registry(open_store(settings.registry))
         self.reader = RegistryReader(registry, threads=settings.registry_threads)
         self.resolver = Resolver(
@@ -49,8 +49,19 @@ class Sidecar:
             negative_ttl_s=settings.negative_ttl_s,
             wait_s=settings.registry_timeout_s,
         )
-        archives = ArchiveStore(settings.archive_store, registry, observe=self._observe_fetch)
-        self.pool = ModelPool(archives, self.threads, self.metrics, failure_backoff_s=settings.load_failure_backoff_s)
+        self.archives = ArchiveStore(
+            settings.archive_store,
+            registry,
+            observe=self._observe_fetch,
+            limit_bytes=settings.archive_store_bytes,
+            free_bytes=settings.archive_store_free_bytes,
+            quarantine_bytes=settings.archive_quarantine_bytes,
+            stuck_after_s=settings.archive_stuck_s,
+            streams=settings.archive_streams,
+        )
+        self.pool = ModelPool(
+            self.archives, self.threads, self.metrics, failure_backoff_s=settings.load_failure_backoff_s
+        )
         self.watch = RuntimeWatch(settings.runtime_dir, self.pool, poll_s=settings.runtime_poll_s)
         self.predictor = Predictor(settings, self.resolver, self.pool)
         self._boot_id = new_ulid()
@@ -90,6 +101,9 @@ def create_app(sidecar: Sidecar) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(sidecar.threads.close)
+            stack.callback(sidecar.archives.close)
+            cleaning = asyncio.create_task(sidecar.threads.run(sidecar.archives.clean), name="clean-archive-store")
+            stack.push_async_callback(_cancelled, cleaning)
             stack.push_async_callback(sidecar.reader.aclose)
             stack.push_async_callback(sidecar.resolver.aclose)
             watching = asyncio.create_task(sidecar.watch.run(), name="watch-runtime")

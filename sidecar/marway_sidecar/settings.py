@@ -29,6 +29,27 @@ class SidecarSettings(ComponentSettings):
     archive_store: Path = Path("/var/lib/marway/store")
     """Directory of fetched archives; TorchServe reads it. Pods may share one: then each archive is fetched once."""
 
+    archive_store_bytes: int | None = Field(None, ge=1)
+    """Most that the store may hold, bytes; the least recently used archive that no pod uses goes first. No default:
+    until the volume is `archive_store_free_bytes` short. TorchServe unpacks each loaded archive again, into its own
+    temporary directory: that room is not counted here."""
+
+    archive_store_free_bytes: int = Field(256 * _MIB, ge=0)
+    """What fetching leaves free on the store's volume, bytes: for logs and whatever else grows on it."""
+
+    archive_quarantine_bytes: int = Field(1024 * _MIB, ge=0)
+    """How much of what is corrupt is kept to be looked at, bytes, of 8 archives at most; it goes first for room."""
+
+    archive_stuck_s: float = Field(30.0, gt=0)
+    """When a pod takes over a download that shows no progress, seconds: longer than a registry takes to send one byte
+    and a disk to sync 64 MiB. The one that was taken for stopped cannot do harm when it goes on."""
+
+    archive_streams: int = Field(4, ge=1)
+    """Connections for one archive of 64 MiB or more from S3, which gives each so much; a directory is read by one."""
+
+    archive_threads: int = Field(4, ge=1)
+    """Threads for fetching and checking archives, apart from those for look-ups: more versions wait their turn."""
+
     name: str = Field(default_factory=socket.gethostname)
     """Name of this pod in answers and on the admin plane; the host name, which in a pod is the pod's name."""
 
@@ -63,7 +84,7 @@ class SidecarSettings(ComponentSettings):
     """How long a request waits for the registry before the last known labels serve, seconds."""
 
     registry_threads: int = Field(4, ge=1)
-    """Threads for registry calls and downloads, so that a slow store never holds up the rest."""
+    """Threads for registry look-ups, so that a slow store never holds up the rest."""
 
     drain_timeout_s: float = Field(10.0, gt=0)
     """How long requests in flight may take to finish after SIGTERM, seconds."""

@@ -5,26 +5,8 @@ from pathlib import Path
 import pytest
 
 from marway.objects import DirectoryStore, ObjectStore
-from marway.refs import new_ulid
 from marway.registry import Registry
 from support.registry import Publish, publisher
-from support.seaweed import S3Server
-
-
-@pytest.fixture
-def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The S3 server, and the environment set to use it."""
-    for name, value in s3_server.env.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    return s3_server
-
-
-@pytest.fixture
-def s3_url(s3: S3Server) -> str:
-    """An empty registry in the S3 server."""
-    return f"s3://{s3.bucket}/{new_ulid().lower()}"
 
 
 @pytest.fixture(params=["directory", "s3"])

@@ -16,6 +16,8 @@ Lose = Callable[[str, str], bool]
 """Told method and target of each request; True loses its reply."""
 _LENGTH = re.compile(rb"\r\ncontent-length:[ ]*([0-9]+)", re.IGNORECASE)
 
+_SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 36\r\n\r\n<Error><Code>SlowDown</Code></Error>"
+
 
 @dataclass
 class LossyProxy:
@@ -25,6 +27,8 @@ class LossyProxy:
     lose: Lose
     requests: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    refuse: Lose = lambda method, path: False
+    """Told the same; True answers 503 SlowDown in the server's place, as a store does that is asked too much."""
     cut_after: int | None = None
     """Cut replies off after so many bytes, once for each time this is set."""
 
@@ -70,10 +74,11 @@ def _serve(proxy: LossyProxy, client: socket.socket, address: tuple[str, int]) -
             what = f"{method.decode()} {path.decode()}"
             proxy.requests.append(what)
             lose = proxy.lose(method.decode(), path.decode())
+            refuse = proxy.refuse(method.decode(), path.decode())
             cut, proxy.cut_after = (proxy.cut_after, None) if method == b"GET" else (None, proxy.cut_after)
             sent = 0
 
-            def answer(piece: bytes, lose: bool = lose, cut: int | None = cut) -> None:
+            def answer(piece: bytes, lose: bool = lose or refuse, cut: int | None = cut) -> None:
                 nonlocal sent
                 if lose:
                     return
@@ -84,6 +89,8 @@ def _serve(proxy: LossyProxy, client: socket.socket, address: tuple[str, int]) -
                 sent += len(piece)
 
             _pass_message(server, b"", answer, reply_to=method.decode())
+            if refuse:
+                client.sendall(_SLOW_DOWN)
             if lose:
                 proxy.lost.append(what)
                 return  # closing the connection is what the client sees

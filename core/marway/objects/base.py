@@ -58,6 +58,10 @@ class ObjectStore(Protocol):
     def url(self) -> str:
         """The URL that opens this store."""
 
+    @property
+    def parallel_reads(self) -> bool:
+        """Whether a large object is read faster by several `open` calls at once, each for a part of it."""
+
     def probe(self) -> None:
         """Check that conditional writes really exclude one another.
 
@@ -103,8 +107,14 @@ class ObjectStore(Protocol):
             ArchiveCorrupt: The bytes read have another digest; nothing was written.
         """
 
-    def open(self, key: str, *, start: int = 0) -> AbstractContextManager[BinaryIO]:
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> AbstractContextManager[BinaryIO]:
         """Open an object for streaming, from its byte ``start`` on; the handle can seek.
+
+        Args:
+            key: Which.
+            start: First byte that is read; one beyond the object's end is no error, there is just nothing to read.
+            length: Where reading ends, in bytes from ``start``; None, or more than there is, means the object's end.
+                Positions of the handle count from the object's first byte all the same.
 
         Raises:
             ObjectMissing: There is none.

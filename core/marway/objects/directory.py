@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from urllib.parse import quote
 
 from marway.errors import ArchiveCorrupt, RegistryUnavailable
@@ -24,6 +25,7 @@ from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissi
 from marway.objects.files import Files
 from marway.objects.locks import fenced_lock, patient_lock
 from marway.objects.probing import probe
+from marway.objects.window import Window
 
 __all__ = ["DirectoryStore"]
 
@@ -50,6 +52,10 @@ class DirectoryStore:
     @property
     def url(self) -> str:
         return "file://" + quote(str(self._root))
+
+    @property
+    def parallel_reads(self) -> bool:
+        return False  # one reader gets all that a disk gives
 
     def probe(self) -> None:
         probe(self)
@@ -103,12 +109,12 @@ class DirectoryStore:
                 self._link(descriptor, temporary, target)
 
     @contextlib.contextmanager
-    def open(self, key: str, *, start: int = 0) -> Iterator[BinaryIO]:
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
         with self._translated(key):
             handle = self._path(key).open("rb")
         with handle:
             handle.seek(start)
-            yield handle
+            yield handle if length is None else cast("BinaryIO", io.BufferedReader(Window(handle, start + length)))
 
     def keys(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         base, slash, _ = prefix.rpartition("/")
@@ -239,7 +245,7 @@ class DirectoryStore:
             raise ObjectExists(target.name) from exc
         self._files.sync_directory(target.parent)
 
-    def _locked(self, key: str) -> contextlib.AbstractContextManager[None]:
+    def _locked(self, key: str) -> contextlib.AbstractContextManager[object]:
         path = self._path(key)
 
         def fence() -> None:

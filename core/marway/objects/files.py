@@ -32,6 +32,17 @@ class Files:
         while view:
             view = view[os.write(descriptor, view) :]
 
+    def write_at(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Write all of ``data`` from byte ``offset`` on; the file's position is neither used nor moved."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def resize(self, descriptor: int, size: int) -> None:
+        """Give a file a size; what it had not yet reads as zeros and takes no room."""
+        os.ftruncate(descriptor, size)
+
     def sync(self, descriptor: int) -> None:
         """Bring a file's bytes to stable storage."""
         os.fsync(descriptor)

@@ -129,13 +129,25 @@ class Reading:
         for key in self._store.keys(keys.proofs_prefix(archive_sha256)):
             yield decode(Proof, self._store.get(key).data, source=key)
 
-    def open_archive(self, sha256: str, *, start: int = 0) -> AbstractContextManager[BinaryIO]:
+    @property
+    def parallel_reads(self) -> bool:
+        """Whether a large archive is read faster by several `open_archive` calls at once, each for a part of it."""
+        return self._store.parallel_reads
+
+    def open_archive(
+        self, sha256: str, *, start: int = 0, length: int | None = None
+    ) -> AbstractContextManager[BinaryIO]:
         """Open an archive's bytes for streaming, from byte ``start`` on; the handle can seek.
+
+        Args:
+            sha256: Its digest.
+            start: First byte that is read.
+            length: Where reading ends, in bytes from ``start``; None, or more than there is, means the archive's end.
 
         Raises:
             ObjectMissing: There is no archive with that digest.
         """
-        return self._store.open(keys.archive_key(sha256), start=start)
+        return self._store.open(keys.archive_key(sha256), start=start, length=length)
 
     def find(self, name: str) -> str:
         """Return a model's name as it is written, from one in any case.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import IncompleteReadError
+from botocore.exceptions import ClientError, IncompleteReadError
 
 from marway.errors import RegistryUnavailable
 from marway.objects.base import ObjectMissing
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjectReader"]
 
+_RANGE_NOT_SATISFIABLE = 416
+
 
 class ObjectReader(io.RawIOBase):
     """One object's bytes, as a raw stream that can seek; each (re)connection asks for the rest of the same object.
@@ -29,22 +32,31 @@ class ObjectReader(io.RawIOBase):
         where: Bucket and key, as boto3 takes them.
         url: The store's, for messages.
         start: First byte to read.
+        end: First byte not to read; None means the object's end. With it the object is not asked for its size first:
+            one request reads a part.
 
     Raises:
         ObjectMissing: There is no such object.
         RegistryUnavailable: It cannot be read; also while reading, after several attempts with no progress.
     """
 
-    def __init__(self, client: BaseClient, where: dict[str, str], url: str, *, start: int = 0) -> None:
+    def __init__(
+        self, client: BaseClient, where: dict[str, str], url: str, *, start: int = 0, end: int | None = None
+    ) -> None:
         super().__init__()
         self._client: Any = client
         self._where = where
         self._url = url
         self._body: Any = None
-        found = self._patiently(lambda: self._client.head_object(**where), Backoff())
-        self._size: int = found["ContentLength"]
-        self._etag: str = found["ETag"]
+        self._etag: str | None = None
         self._at = start
+        if end is not None and end > start:  # an empty range cannot be asked for
+            self._end = end
+            self._patiently(self._connect, Backoff())
+        else:
+            found = self._patiently(lambda: self._client.head_object(**where), Backoff())
+            self._end = min(int(found["ContentLength"]), start if end is not None else sys.maxsize)
+            self._etag = found["ETag"]
 
     def readable(self) -> bool:
         return True
@@ -56,7 +68,7 @@ class ObjectReader(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence]
         at = max(0, base + offset)
         if at != self._at:
             self._hang_up()
@@ -65,12 +77,12 @@ class ObjectReader(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
-        if self._at >= self._size or not view:
+        if self._at >= self._end or not view:
             return 0
         backoff = Backoff()
         while True:
             data = self._patiently(lambda: self._read(len(view)), backoff)
-            if data:
+            if data or self._at >= self._end:
                 break
             self._hang_up()  # the body ended before the object does: as good as cut
             if not backoff.wait():
@@ -85,10 +97,27 @@ class ObjectReader(io.RawIOBase):
 
     def _read(self, count: int) -> bytes:
         if self._body is None:
-            reply = self._client.get_object(**self._where, Range=f"bytes={self._at}-", IfMatch=self._etag)
-            self._body = reply["Body"]
-        data: bytes = self._body.read(count)
+            self._connect()
+        data: bytes = self._body.read(min(count, self._end - self._at)) if self._at < self._end else b""
         return data
+
+    def _connect(self) -> None:
+        """Ask for the rest; the first reply says which object it is, and where that ends if before the window does."""
+        same = {"IfMatch": self._etag} if self._etag is not None else {}
+        try:
+            reply = self._client.get_object(**self._where, Range=f"bytes={self._at}-{self._end - 1}", **same)
+        except ClientError as exc:
+            if exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != _RANGE_NOT_SATISFIABLE:
+                raise
+            self._end = self._at  # the object ends before the window begins
+            return
+        self._body = reply["Body"]
+        self._etag = reply["ETag"]
+        total = str(reply.get("ContentRange", "")).rpartition("/")[2]
+        if total.isdigit():
+            self._end = min(self._end, int(total))
+        elif self._at:
+            raise RegistryUnavailable(f"{self._url}: the store sends whole objects where a part was asked for")
 
     def _patiently(self, call: Callable[[], Any], backoff: Backoff) -> Any:
         while True:

@@ -50,6 +50,10 @@ class S3Store:
     def url(self) -> str:
         return self._url
 
+    @property
+    def parallel_reads(self) -> bool:
+        return True
+
     def probe(self) -> None:
         probe(self)
 
@@ -86,8 +90,9 @@ class S3Store:
         upload(self._client, self._where(key), path, sha256=sha256, url=self._url, progress=progress)
 
     @contextlib.contextmanager
-    def open(self, key: str, *, start: int = 0) -> Iterator[BinaryIO]:
-        with ObjectReader(self._client, self._where(key), self._url, start=start) as raw:
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
+        end = None if length is None else start + length
+        with ObjectReader(self._client, self._where(key), self._url, start=start, end=end) as raw:
             yield cast("BinaryIO", io.BufferedReader(raw, _READ_AHEAD_BYTES))
 
     def keys(self, prefix: str, *, start_after: str = "") -> Iterator[str]:

@@ -1,0 +1,301 @@
+"""The store itself: an archive becomes visible only when every byte was checked and has reached stable storage.
+
+An archive that is there already is checked too, from end to end, when this process uses it for the first time: what
+another process wrote, or this one before a crash, may have been damaged since. sha256 does about 1 GiB/s, less than
+TorchServe then takes to unpack the same archive; what has not changed since (inode, size, time) is not read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from marway.deadline import Deadline
+from marway.errors import ArchiveCorrupt, LoadFailed, Unavailable
+from marway.objects import ObjectMissing
+from marway.objects.files import Files
+from marway.objects.locks import fenced_lock
+from marway.records import ArchiveRef
+from marway.registry import Registry
+from marway_sidecar.archives.download import download
+from marway_sidecar.archives.layout import Layout
+from marway_sidecar.archives.partial import Fenced, Partial, fence, remove_abandoned
+from marway_sidecar.archives.quarantine import quarantine
+from marway_sidecar.archives.references import ArchiveUse, mark_used, refer
+from marway_sidecar.archives.space import NoRoom, Space
+from marway_sidecar.archives.waiting import Waiting
+
+__all__ = ["ArchiveStore", "FetchOutcome"]
+
+logger = logging.getLogger(__name__)
+
+FetchOutcome = Literal["ok", "shared", "corrupt", "missing", "no_space", "unavailable"]
+"""`ok`: bytes came from the registry; `shared`: another process had them or was fetching them; `corrupt`: those of the
+registry, or those on the disk, are not the archive's; `missing`: the registry has none; `no_space`: this store cannot
+take it, being full or not writable; `unavailable`: the registry cannot be reached, or not within the deadline."""
+
+_PIECE_BYTES = 1024 * 1024
+_PAUSE_MAX_S = 0.2
+_SHOWN_PER_STUCK = 10
+"""How often progress is shown within the time after which one without is taken for stopped."""
+_FENCED_MAX = 5
+_RETRY_NO_ROOM_S = 10.0
+
+
+class _Arrived(Exception):
+    """What is waited for has come."""
+
+
+class ArchiveStore:
+    """Fetches archives into a directory, each once among all processes that share it. Methods block.
+
+    Args:
+        root: The directory; TorchServe's model store.
+        registry: Where archives come from.
+        observe: Told each fetch's outcome and its duration in seconds.
+        limit_bytes: What the store may hold; None means what the volume has.
+        free_bytes: What stays free on the volume.
+        quarantine_bytes: How much of what is corrupt is kept.
+        stuck_after_s: When a download that makes no progress is taken over by who waits for it, in seconds.
+        streams: Connections for one large archive.
+        files: How the disk is changed; tests put a recorder in its place.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        registry: Registry,
+        *,
+        observe: Callable[[FetchOutcome, float], None],
+        limit_bytes: int | None = None,
+        free_bytes: int = 0,
+        quarantine_bytes: int = 1024 * 1024 * 1024,
+        stuck_after_s: float = 30.0,
+        streams: int = 4,
+        files: Files | None = None,
+    ) -> None:
+        self._layout = Layout(root)
+        self._registry = registry
+        self._observe = observe
+        self._files = files or Files()
+        self._space = Space(self._layout, limit_bytes, free_bytes, self._files)
+        self._quarantine_bytes = quarantine_bytes
+        self._stuck_after_s = stuck_after_s
+        self._streams = streams
+        self._closing = threading.Event()
+        self._whole: dict[str, tuple[int, int, int]] = {}  # inode, size and time of what was checked, by digest
+
+    def clean(self) -> None:
+        """Remove what dead downloaders left; a store that cannot be read or written is left as it is."""
+        with contextlib.suppress(OSError):
+            count = remove_abandoned(self._layout)
+            if count:
+                logger.info("removed %d abandoned downloads from %s", count, self._layout.root)
+
+    def close(self) -> None:
+        """Call off every fetch that waits or goes on, and all later ones; uses stay until they are closed."""
+        self._closing.set()
+
+    def ensure(
+        self, archive: ArchiveRef, *, deadline: Deadline | None = None, cancel: threading.Event | None = None
+    ) -> Path:
+        """Return the path of the archive, fetching it if it is not here. It may be evicted later: see `use`.
+
+        Args:
+            archive: Which.
+            deadline: When to give up.
+            cancel: Gives up when set.
+
+        Raises:
+            ArchiveCorrupt: The registry's bytes do not have the digest; they are in quarantine.
+            LoadFailed: The registry has no such archive.
+            Unavailable: The registry cannot be reached, this store has no room or cannot be written, or not in time.
+        """
+        return self._ensure(archive, self._waiting(archive, deadline, cancel))
+
+    def use(
+        self, archive: ArchiveRef, *, deadline: Deadline | None = None, cancel: threading.Event | None = None
+    ) -> ArchiveUse:
+        """Do what `ensure` does, and keep the archive from being evicted by any process until the use is closed."""
+        waiting = self._waiting(archive, deadline, cancel)
+        try:
+            descriptor = refer(self._layout, archive.sha256, waiting.pause)
+        except OSError as exc:
+            self._observe("no_space", 0.0)
+            raise self._cannot_store(exc) from exc
+        # Before it is looked for: what is referred to is not evicted once it is there.
+        held = ArchiveUse(self._layout.archive(archive.sha256), descriptor)
+        try:
+            self._ensure(archive, waiting)
+            if descriptor is None:  # a full disk may have room for a lock by now, a read-only one has not
+                held = ArchiveUse(held.path, refer(self._layout, archive.sha256, waiting.pause))
+                self._ensure(archive, waiting)
+        except BaseException:
+            held.close()
+            raise
+        return held
+
+    def doubt(self, archive: ArchiveRef) -> None:
+        """Check an archive from end to end when it is next wanted, such as after it could not be unpacked."""
+        self._whole.pop(archive.sha256, None)
+
+    def _waiting(self, archive: ArchiveRef, deadline: Deadline | None, cancel: threading.Event | None) -> Waiting:
+        return Waiting(f"fetching the archive {archive.sha256[:12]}…", deadline, cancel, self._closing)
+
+    def _ensure(self, archive: ArchiveRef, waiting: Waiting) -> Path:
+        path = self._layout.archive(archive.sha256)
+        started = time.monotonic()
+        outcome: FetchOutcome | None = "unavailable"
+        try:
+            damage = self._damage(archive, waiting)
+            if damage is None:
+                outcome = None
+                mark_used(self._layout, archive.sha256)
+            else:
+                outcome = self._fetch(archive, waiting)
+        except ArchiveCorrupt:
+            outcome = "corrupt"
+            raise
+        except ObjectMissing as exc:
+            outcome = "missing"
+            raise LoadFailed(f"the registry has no archive {archive.sha256[:12]}…: publish the version again") from exc
+        except NoRoom as exc:
+            outcome = "no_space"
+            raise Unavailable(
+                f"no room for an archive in {self._layout.root}: {exc}", retry_after_s=_RETRY_NO_ROOM_S
+            ) from exc
+        except OSError as exc:
+            outcome = "no_space"
+            raise self._cannot_store(exc) from exc
+        finally:
+            if outcome is not None:
+                self._observe(outcome, time.monotonic() - started)
+        return path
+
+    def _fetch(self, archive: ArchiveRef, waiting: Waiting) -> FetchOutcome:
+        self._layout.make()
+        for _ in range(_FENCED_MAX):
+            # Before the turn is waited for: see marway.objects.locks.
+            partial = Partial(self._layout, archive.sha256, self._files)
+            try:
+                return self._take_turn(archive, partial, waiting)
+            except _Arrived:
+                if self._damage(archive, waiting) is None:
+                    return "shared"
+            except Fenced:
+                logger.warning("another process took over the download of %s: no progress was seen", archive.sha256)
+            finally:
+                partial.close()
+        raise Unavailable(f"others took this process for stopped {_FENCED_MAX} times while it fetched an archive")
+
+    def _take_turn(self, archive: ArchiveRef, partial: Partial, waiting: Waiting) -> FetchOutcome:
+        path = self._layout.archive(archive.sha256)
+        before = _identity(path)
+
+        def pause(seconds: float) -> None:
+            waiting.pause(seconds)
+            if _identity(path) not in (None, before):
+                raise _Arrived
+
+        with fenced_lock(
+            self._layout.fetch_lock(archive.sha256),
+            lambda: fence(self._layout, archive.sha256),
+            stuck_after_s=self._stuck_after_s,
+            pause=pause,
+            pause_max_s=_PAUSE_MAX_S,
+        ) as show_progress:
+            if partial.is_removed:
+                raise Fenced
+            damage = self._damage(archive, waiting)
+            if damage is None:
+                return "shared"
+            if damage:
+                began = time.monotonic()
+                quarantine(self._layout, path, archive, reason=damage, limit_bytes=self._quarantine_bytes)
+                self._observe("corrupt", time.monotonic() - began)
+            self._space.reserve(partial, archive.size_bytes, waiting.pause)
+            self._download(archive, partial, waiting, show_progress)
+        return "ok"
+
+    def _download(
+        self, archive: ArchiveRef, partial: Partial, waiting: Waiting, show_progress: Callable[[], None]
+    ) -> None:
+        shown, shown_at = 0, time.monotonic()
+
+        def progress(done: int) -> None:
+            nonlocal shown, shown_at
+            waiting.check()
+            now = time.monotonic()
+            if done > shown and now - shown_at > self._stuck_after_s / _SHOWN_PER_STUCK:
+                shown, shown_at = done, now
+                show_progress()
+                if partial.is_removed:
+                    raise Fenced
+
+        found = download(
+            self._registry, archive, partial.descriptor, self._files, streams=self._streams, progress=progress
+        )
+        if found.sha256 != archive.sha256:
+            self._files.resize(partial.descriptor, found.size_bytes)
+            what = (
+                f"has other bytes (sha256 {found.sha256[:12]}…)"
+                if found.size_bytes == archive.size_bytes
+                else f"has {found.size_bytes} bytes of {archive.size_bytes}"
+            )
+            reason = (
+                f"the registry's archive {archive.sha256[:12]}… {what}: it was damaged; "
+                "publish the version again from its source"
+            )
+            quarantine(self._layout, partial.path, archive, reason=reason, limit_bytes=self._quarantine_bytes)
+            raise ArchiveCorrupt(reason)
+        path = self._layout.archive(archive.sha256)
+        partial.publish(path)
+        self._remember(archive, os.fstat(partial.descriptor))
+        mark_used(self._layout, archive.sha256)
+
+    def _damage(self, archive: ArchiveRef, waiting: Waiting) -> str | None:
+        """Return None when the archive is here and whole, '' when it is not here, else what is wrong with it."""
+        path = self._layout.archive(archive.sha256)
+        try:
+            with path.open("rb") as file:
+                about = os.fstat(file.fileno())
+                if about.st_size != archive.size_bytes:
+                    return f"{path} has {about.st_size} bytes, not {archive.size_bytes}: it was damaged on this disk"
+                if self._whole.get(archive.sha256) == (about.st_ino, about.st_size, about.st_mtime_ns):
+                    return None
+                digest = hashlib.sha256()
+                while piece := file.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    waiting.check()
+        except FileNotFoundError:
+            return ""
+        except OSError as exc:
+            if exc.errno != errno.EIO:
+                raise
+            return f"{path} cannot be read: {exc.strerror}: this disk fails"
+        if digest.hexdigest() != archive.sha256:
+            return f"{path} has other bytes (sha256 {digest.hexdigest()[:12]}…): it was damaged on this disk"
+        self._remember(archive, about)
+        return None
+
+    def _remember(self, archive: ArchiveRef, about: os.stat_result) -> None:
+        self._whole[archive.sha256] = (about.st_ino, about.st_size, about.st_mtime_ns)
+
+    def _cannot_store(self, exc: OSError) -> Unavailable:
+        return Unavailable(f"cannot store an archive in {self._layout.root}: {exc.strerror or exc}")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns
