@@ -4,68 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import secrets
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marway.errors import BodyTooLarge, Draining, InvalidRequest, MarwayError, clip
+from marway.errors import BodyTooLarge, Draining, MarwayError, clip
 from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
+from marway.wire.request import read_ids
 from marway_gateway.body import ClientGone
 from marway_gateway.surfaces.error_bodies import error_body
 from marway_gateway.telemetry import RequestInfo, Telemetry
 
 __all__ = [
     "RequestLayer",
-    "correlation_id",
     "model_headers",
-    "new_request_id",
     "request_info",
     "send_problem",
-    "timeout_of",
-    "trace_context",
 ]
 
 Headers = list[tuple[bytes, bytes]]
 
-_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,200})?")
 _KEY: Final = "marway.request"
 _LINGER_S: Final = 2.0
 _log = logging.getLogger(__name__)
-
-
-def correlation_id(text: str | None) -> str | None:
-    """Return a caller's id if it is safe to log and to pass on (1 to 128 plain characters), else None."""
-    return text if text is not None and _ID.fullmatch(text) else None
-
-
-def new_request_id() -> str:
-    """Return a new request id, 32 hex digits like a W3C trace id."""
-    return secrets.token_hex(16)
-
-
-def trace_context(text: str | None) -> str | None:
-    """Return a `traceparent` if it is one (W3C Trace Context), else None."""
-    return text if text is not None and _TRACEPARENT.fullmatch(text) else None
-
-
-def timeout_of(text: str | None, *, default_s: float, max_s: float) -> float:
-    """Return the deadline in seconds that `X-Request-Timeout-Ms` asks for, at most ``max_s``.
-
-    Raises:
-        InvalidRequest: It is no positive number of milliseconds.
-    """
-    if text is None:
-        return min(default_s, max_s)
-    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) > 0):
-        raise InvalidRequest(
-            f"X-Request-Timeout-Ms is {clip(text, 40)!r}: give a whole number of milliseconds, 1 or more"
-        )
-    return min(int(text) / 1000, max_s)
 
 
 def request_info(scope: Scope) -> RequestInfo:
@@ -109,19 +72,15 @@ class RequestLayer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        group_id = correlation_id(headers.get(b"x-request-group-id", b"").decode("latin-1"))
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        said = read_ids(lambda name: headers[key].decode("latin-1") if (key := name.encode()) in headers else None)
         info = RequestInfo(
-            method=scope["method"],
-            path=scope["path"],
-            request_id=correlation_id(given) or new_request_id(),
-            group_id=group_id,
+            method=scope["method"], path=scope["path"], request_id=said.request_id, group_id=said.group_id
         )
         scope[_KEY] = info
         ids: Headers = [(wire.REQUEST_ID.encode(), info.request_id.encode())]
-        if group_id is not None:
-            ids.append((wire.REQUEST_GROUP_ID.encode(), group_id.encode()))
+        if info.group_id is not None:
+            ids.append((wire.REQUEST_GROUP_ID.encode(), info.group_id.encode()))
 
         async def send_with_ids(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
-from marway.wire.problems import CONTENT_TYPE, STATUS, Problem, problem_of
+from marway.wire.openapi import problem_responses, with_problems
 
 __all__ = ["describe", "problems", "served_by"]
 
@@ -44,31 +44,7 @@ _TITLES: Final = {
 
 def problems(*kinds: type[MarwayError]) -> dict[int | str, Json]:
     """Return `responses` for the errors that a route can answer with, each with an example."""
-    responses: dict[int | str, Json] = {}
-    for example in _EXAMPLES:
-        if type(example) not in kinds:
-            continue
-        status = STATUS[type(example)]
-        document, headers = problem_of(example, request_id="4bf92f3577b34da6a3ce929d0e0e4736")
-        response = responses.setdefault(
-            status,
-            {
-                "description": _TITLES[status],
-                "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
-            },
-        )
-        response["content"][CONTENT_TYPE]["examples"][example.code] = {
-            "summary": example.title,
-            "value": document.model_dump(exclude_none=True),
-        }
-        if headers:
-            response["headers"] = {
-                "Retry-After": {
-                    "description": "Seconds until another attempt makes sense.",
-                    "schema": {"type": "integer", "minimum": 1},
-                }
-            }
-    return responses
+    return problem_responses((each for each in _EXAMPLES if type(each) in kinds), titles=_TITLES)
 
 
 def served_by(handler: ASGIApp) -> type[APIRoute]:
@@ -89,18 +65,6 @@ def describe(app: FastAPI) -> Callable[[], Json]:
     def openapi() -> Json:
         if app.openapi_schema is not None:
             return app.openapi_schema
-        document = made()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["Problem"] = Problem.model_json_schema()
-        for operation in _operations(document):
-            operation.get("responses", {}).pop("422", None)
-        for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
-        return document
+        return with_problems(made())
 
     return openapi
-
-
-def _operations(document: Json) -> Iterable[Json]:
-    for path in document.get("paths", {}).values():
-        yield from (operation for operation in path.values() if isinstance(operation, dict))

@@ -1,4 +1,4 @@
-"""The sidecar's HTTP application."""
+"""The sidecar: its parts put together, and the HTTP application over them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,34 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from marway.errors import MarwayError, NotFound, RuntimeDown, Unavailable
+from marway import __version__
+from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
 from marway.objects import open_store
 from marway.refs import new_ulid
 from marway.registry import Registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire import problems
-from marway.wire.pods import ModelStatus, PodStatus
+from marway.wire.pods import PodEvent, PodStatus
+from marway.wire.request import read_ids
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
+from marway_sidecar.control import BACKEND, Control
+from marway_sidecar.deleted import DeletedVersions
+from marway_sidecar.draining import Drain
+from marway_sidecar.golden import GoldenChecks
+from marway_sidecar.http import problem_response
 from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.openapi import describe
 from marway_sidecar.pool import ModelPool
-from marway_sidecar.predict import Predictor, problem_response
+from marway_sidecar.predict import Predictor
+from marway_sidecar.routes import add_routes
 from marway_sidecar.runtime_watch import RuntimeWatch
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
+from marway_sidecar.watch import Changes, events, follow
 
 __all__ = ["Sidecar", "create_app"]
 
@@ -49,6 +59,8 @@ class Sidecar:
             negative_ttl_s=settings.negative_ttl_s,
             wait_s=settings.registry_timeout_s,
         )
+        self.changes = Changes()
+        self.draining = Drain(lame_duck_s=settings.lame_duck_s, changed=self.changes.bump)
         self.archives = ArchiveStore(
             settings.archive_store,
             registry,
@@ -59,35 +71,91 @@ class Sidecar:
             stuck_after_s=settings.archive_stuck_s,
             streams=settings.archive_streams,
         )
-        self.pool = ModelPool(
-            self.archives, self.threads, self.metrics, failure_backoff_s=settings.load_failure_backoff_s
+        checks = GoldenChecks(
+            registry,
+            self.threads,
+            self.metrics,
+            warm_examples=settings.golden_warm_examples,
+            warm_s=settings.golden_warm_s,
         )
-        self.watch = RuntimeWatch(settings.runtime_dir, self.pool, poll_s=settings.runtime_poll_s)
-        self.predictor = Predictor(settings, self.resolver, self.pool)
+        self.pool = ModelPool(self.archives, self.threads, self.metrics, settings=settings, warm=checks.warm)
+        self.runtime = RuntimeWatch(settings.runtime_dir, self.pool, poll_s=settings.runtime_poll_s)
+        self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)
+        self.predictor = Predictor(settings, self.resolver, self.pool, self.draining, refused=self.deleted.refused)
+        self.control = Control(self.resolver, self.pool, checks, self.draining, self.runtime)
         self._boot_id = new_ulid()
+        self._stopped = False
 
-    def drain(self) -> None:
-        """Take no new requests; those in flight go on."""
-        self.predictor.draining = True
+    def stop(self, *, at_once: bool = False) -> None:
+        """Drain for good: load nothing more, and soon take no more requests.
+
+        Args:
+            at_once: Take none from now on.
+        """
+        self.draining.stop(at_once=at_once)
+        self.pool.refuse_loads()
+
+    async def drained(self, *, limit_s: float) -> bool:
+        """Wait until no request is left, end every watch, and return whether all requests ended within ``limit_s``."""
+        done = await self.draining.emptied(limit_s=limit_s)
+        self._stopped = True
+        self.changes.bump()
+        return done
+
+    def events(self) -> AsyncIterator[PodEvent]:
+        """Yield this pod's status and then what changes, until the process stops."""
+        return events(self.status, self.changes, stopped=lambda: self._stopped)
+
+    def trouble(self) -> MarwayError | None:
+        """Return why this pod cannot serve, or None when it can."""
+        if self.draining.draining:
+            return Draining("this pod drains and takes no requests")
+        if self.pool.server is None:
+            return RuntimeDown(f"no TorchServe is up: {self.settings.runtime_dir}/runtime.json is not there")
+        return None
 
     def status(self) -> PodStatus:
         """Return who this pod is and what it has."""
-        info = self.watch.info
+        info = self.runtime.info
         versions = info.versions if info is not None else {}
+        used, budget = self.pool.memory()
         return PodStatus(
             name=self.settings.name,
             boot_id=f"{self._boot_id}-{info.boot_id if info is not None else 'down'}",
-            backend="torchserve",
+            backend=BACKEND,
             pool=self.settings.pool,
             device=self.settings.device,
             python_version=versions.get("python"),
             torch_version=versions.get("torch"),
             server_version=versions.get("torchserve"),
-            ready=info is not None and not self.predictor.draining,
-            draining=self.predictor.draining,
-            requests_in_flight=self.pool.in_flight,
+            ready=self.trouble() is None,
+            draining=self.draining.draining,
+            requests_in_flight=self.draining.requests_in_flight,
+            memory_used_bytes=used,
+            memory_budget_bytes=budget,
             models=self.pool.statuses(),
         )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the runtime and the registry while the context is open, and let go of everything at its end."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self.threads.close)
+            stack.callback(self.archives.close)
+            stack.push_async_callback(self.reader.aclose)
+            stack.push_async_callback(self.resolver.aclose)
+            stack.push_async_callback(self.pool.aclose)
+            tasks = (
+                asyncio.create_task(self.runtime.run(), name="watch-runtime"),
+                asyncio.create_task(
+                    follow(self.changes, self.pool.changed, since=self.pool.generation), name="follow-pool"
+                ),
+                asyncio.create_task(self.deleted.run(), name="unload-deleted"),
+                asyncio.create_task(self.threads.run(self.archives.clean), name="clean-archive-store"),
+            )
+            for task in tasks:
+                stack.push_async_callback(_cancelled, task)
+            yield
 
     def _observe_fetch(self, outcome: FetchOutcome, duration_s: float) -> None:
         self.metrics.fetches.labels(outcome).inc()
@@ -99,80 +167,52 @@ def create_app(sidecar: Sidecar) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            stack.callback(sidecar.threads.close)
-            stack.callback(sidecar.archives.close)
-            cleaning = asyncio.create_task(sidecar.threads.run(sidecar.archives.clean), name="clean-archive-store")
-            stack.push_async_callback(_cancelled, cleaning)
-            stack.push_async_callback(sidecar.reader.aclose)
-            stack.push_async_callback(sidecar.resolver.aclose)
-            watching = asyncio.create_task(sidecar.watch.run(), name="watch-runtime")
-            stack.push_async_callback(_cancelled, watching)
-            stack.push_async_callback(sidecar.pool.aclose)
+        async with sidecar.running():
             yield
 
-    app = FastAPI(title="Marway sidecar", lifespan=lifespan)
-    app.add_exception_handler(HTTPException, _not_routed)
-    app.add_exception_handler(Exception, _unexpected)
-    predict_answers: dict[int | str, dict[str, object]] = {
-        200: {"description": "The model's answer, with the content type that its handler set."}
-    }
-    for path in ("/predict/{model}", "/predict/{model}/{selector}"):
-        app.add_api_route(
-            path,
-            _predict_route(sidecar.predictor),
-            methods=["POST"],
-            response_class=Response,
-            responses=predict_answers,
-            summary="Predict with a model's PROD version" if "selector" not in path else "Predict with a version",
-        )
-
-    @app.get("/status", summary="Who this pod is, and what it has")
-    async def status() -> PodStatus:
-        return sidecar.status()
-
-    @app.get("/models", summary="Every version that was wanted here, with its state")
-    async def models() -> tuple[ModelStatus, ...]:
-        return sidecar.pool.statuses()
-
-    @app.get("/healthz", summary="Whether the process is alive")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/readyz", summary="Whether the pod can serve")
-    async def readyz() -> Response:
-        error: MarwayError | None = None
-        if sidecar.predictor.draining:
-            error = Unavailable("this pod is stopping")
-        elif sidecar.watch.info is None:
-            error = RuntimeDown(f"no TorchServe is up: {sidecar.settings.runtime_dir}/runtime.json is not there")
-        return (
-            problem_response(error) if error is not None else Response('{"status":"ok"}', media_type="application/json")
-        )
-
-    @app.get("/metrics", summary="Metrics for Prometheus")
-    async def metrics() -> Response:
-        return Response(generate_latest(sidecar.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
+    app = FastAPI(
+        title="Marway sidecar",
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would lose the body of a predict request
+        generate_unique_id_function=lambda route: route.name,
+        exception_handlers={
+            HTTPException: _not_routed,
+            RequestValidationError: _invalid,
+            MarwayError: _refused,
+            Exception: _unexpected,
+        },
+    )
+    app.openapi = describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    add_routes(app, sidecar)
     return app
 
 
-def _predict_route(predictor: Predictor):  # type: ignore[no-untyped-def]  # FastAPI reads the inner signature
-    async def predict(request: Request) -> Response:
-        return await predictor(request)
-
-    return predict
-
-
 async def _not_routed(request: Request, exc: Exception) -> Response:
+    """Answer for the router: no such route, or not with this method."""
     assert isinstance(exc, HTTPException)
-    error = NotFound(f"{request.method} {request.url.path} is not served here: see /docs")
-    response = problem_response(error)
-    if exc.status_code != problems.status_of(error):
-        problem, _ = problems.problem_of(error)
-        body = problem.model_copy(update={"status": exc.status_code, "title": str(exc.detail), "code": "not_allowed"})
-        response = Response(body.body(), exc.status_code, exc.headers, media_type=problems.CONTENT_TYPE)
-    return response
+    path = clip(request.url.path, 200)
+    known = {
+        404: ("not_found", "Not found", f"there is nothing at {request.method} {path}: see /docs"),
+        405: ("method_not_allowed", "Method not allowed", f"{path} does not take {request.method}: see /docs"),
+    }
+    code, title, detail = known.get(exc.status_code, ("invalid_request", "Invalid request", str(exc.detail)))
+    ids = read_ids(request.headers.get)
+    problem = problems.Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=ids.request_id)
+    return Response(problem.body(), exc.status_code, exc.headers, media_type=problems.CONTENT_TYPE)
+
+
+async def _invalid(request: Request, exc: Exception) -> Response:
+    """Answer for a parameter that FastAPI refused."""
+    assert isinstance(exc, RequestValidationError)
+    first = exc.errors()[0]
+    where = " ".join(str(part) for part in first["loc"])
+    return await _refused(request, InvalidRequest(f"{clip(where, 80)}: {clip(first['msg'], 200)}"))
+
+
+async def _refused(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, MarwayError)
+    return problem_response(exc, request_id=read_ids(request.headers.get).request_id)
 
 
 async def _unexpected(_: Request, exc: Exception) -> Response:

@@ -25,11 +25,9 @@ def sidecar(
     home: Path | None = typer.Option(None, hidden=True, help="Named on the command line of every process."),
 ) -> None:
     """Serve any version on demand beside a TorchServe."""
-    import uvloop
-
     from marway.settings import load_settings
     from marway.telemetry import configure_logging
-    from marway_sidecar.serve import serve
+    from marway_sidecar.serve import run
     from marway_sidecar.settings import SidecarSettings
 
     configure_logging()
@@ -43,4 +41,4 @@ def sidecar(
         port=port,
         name=name,
     )
-    uvloop.run(serve(settings))
+    run(settings)

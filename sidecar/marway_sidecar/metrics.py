@@ -35,6 +35,12 @@ class SidecarMetrics:
             buckets=_LOAD_BUCKETS_S,
             registry=self.registry,
         )
+        self.golden_checks = Counter(
+            "marway_sidecar_golden_checks",
+            "Golden examples sent after loads and for proofs: same, different, or failed when none could be sent.",
+            ["model", "version", "outcome"],
+            registry=self.registry,
+        )
         self.models = Gauge("marway_sidecar_models", "Versions by state.", ["state"], registry=self.registry)
         self.workers = Gauge(
             "marway_sidecar_workers", "Workers up.", ["model", "version", "mode"], registry=self.registry

@@ -12,23 +12,27 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import LoadFailed, MarwayError, ModelLoading, RuntimeDown, Unavailable
+from marway.errors import Draining, LoadFailed, MarwayError, ModelLoading, RuntimeDown, Unavailable
 from marway.records import ServingSettings, VersionRecord, utc_now
 from marway.refs import server_name
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel
 from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
+from marway_sidecar.watch import Changes
 
-__all__ = ["Lease", "ModelPool"]
+__all__ = ["Lease", "ModelPool", "Warm"]
+
+Warm = Callable[[ModelServer, ServedModel, VersionRecord, Deadline], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +73,26 @@ class ModelPool:
         archives: Where archives are fetched to.
         threads: Where blocking calls run.
         metrics: What is counted.
-        failure_backoff_s: First pause after a failed load, in seconds; doubles with each failure in a row.
+        settings: The pause after a failed load among them.
+        warm: Called after each load, before `ready`.
     """
 
     def __init__(
-        self, archives: ArchiveStore, threads: Threads, metrics: SidecarMetrics, *, failure_backoff_s: float
+        self,
+        archives: ArchiveStore,
+        threads: Threads,
+        metrics: SidecarMetrics,
+        *,
+        settings: SidecarSettings,
+        warm: Warm | None = None,
     ) -> None:
         self._archives = archives
         self._threads = threads
         self._metrics = metrics
-        self._failure_backoff_s = failure_backoff_s
+        self._failure_backoff_s = settings.load_failure_backoff_s
+        self._warm = warm
+        self._changes = Changes()
+        self._refusing = False
         self._entries: dict[str, _Entry] = {}
         self._server: ModelServer | None = None
         for state in _STATES:
@@ -103,6 +117,50 @@ class ModelPool:
             entry.state, entry.loading, entry.workers = "absent", None, 0
             entry.failure, entry.retry_at = None, 0.0
         self._metrics.workers.clear()
+        self._changes.bump()
+
+    @property
+    def generation(self) -> int:
+        """Counts changes."""
+        return self._changes.generation
+
+    async def changed(self, since: int) -> int:
+        """Wait for a change after ``since`` and return the count."""
+        while not await self._changes.after(since, timeout_s=60):
+            pass
+        return self._changes.generation
+
+    def refuse_loads(self) -> None:
+        """Begin no load any more."""
+        self._refusing = True
+
+    def memory(self) -> tuple[int, int | None]:
+        """Return bytes used and the budget."""
+        return 0, None
+
+    def status_of(self, record_id: str) -> ModelStatus | None:
+        """Return one version's status."""
+        entry = self._entries.get(record_id)
+        return _status(entry) if entry is not None else None
+
+    async def load(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> ModelStatus:
+        """Have a version loaded."""
+        async with self.lease(record, serving, deadline):
+            return _status(self._entries[record.id])
+
+    async def unload(self, record_id: str, deadline: Deadline) -> ModelStatus:
+        """Drain a version and unload it."""
+        entry = self._entries[record_id]
+        if entry.state == "ready" and self._server is not None and entry.served is not None:
+            entry.state = "draining"
+            self._changes.bump()
+            while entry.in_flight:
+                await asyncio.sleep(0.01)
+            await self._server.unload(entry.served)
+            self._entries.pop(record_id)
+            self._changes.bump()
+            entry.state, entry.workers = "absent", 0
+        return _status(entry)
 
     @contextlib.asynccontextmanager
     async def lease(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> AsyncIterator[Lease]:
@@ -154,6 +212,8 @@ class ModelPool:
             raise RuntimeDown("TorchServe is down and being started again", model=entry.record.name)
         if entry.failure is not None and time.monotonic() < entry.retry_at:
             raise entry.failure
+        if entry.loading is None and self._refusing:
+            raise Draining("this pod is stopping and loads nothing")
         if entry.loading is None:
             entry.loading = asyncio.create_task(
                 self._load(entry, self._server, serving), name=f"load {entry.record.name} {entry.record.version}"
@@ -193,8 +253,12 @@ class ModelPool:
                 workers=max(1, serving.min_workers),
                 load_timeout_s=serving.load_timeout_s,
                 predict_timeout_s=serving.predict_timeout_s,
+                streaming=serving.streaming,
             )
+            self._changes.bump()
             found = await server.load(served)
+            if self._warm is not None:
+                await self._warm(server, served, record, Deadline.after(serving.load_timeout_s))
             entry.served, entry.workers, entry.state = served, found.workers, "ready"
             entry.load_duration_s = time.monotonic() - started
             entry.failure, entry.failures = None, 0
@@ -216,6 +280,7 @@ class ModelPool:
             raise
         finally:
             entry.loading = None
+            self._changes.bump()
             self._metrics.loads.labels(record.name, record.version, outcome).inc()
 
     def _count(self, state: State) -> float:

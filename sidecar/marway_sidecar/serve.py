@@ -6,56 +6,100 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import uvicorn
+import uvloop
 
 from marway.errors import InvalidSettings
-from marway.lifecycle import watch_for_stop
+from marway.lifecycle import StopRequest, watch_for_stop
 from marway_sidecar.app import Sidecar, create_app
+from marway_sidecar.connection import BoundedConnection
 from marway_sidecar.settings import SidecarSettings
 
-__all__ = ["serve"]
+__all__ = ["run", "serve"]
 
 logger = logging.getLogger(__name__)
 
-_ORPHANED_DRAIN_S = 3.0
+_ORPHANED_DRAIN_S: Final = 3.0
+_KEEP_ALIVE_S: Final = 75  # longer than a gateway keeps an idle connection, so that it is the one to close
 
 
 class _Server(uvicorn.Server):
+    """uvicorn, started and stopped by us."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield  # `watch_for_stop` has them
 
 
-async def serve(settings: SidecarSettings) -> None:
-    """Serve until told to stop, then finish what is in flight.
+def run(settings: SidecarSettings) -> None:
+    """Serve until SIGTERM, SIGINT or the end of the process that started this one.
+
+    Raises:
+        InvalidSettings: Something in the settings cannot be used; the message says what.
+    """
+
+    async def main() -> None:
+        await serve(Sidecar(settings), stop=watch_for_stop())
+
+    uvloop.run(main())
+
+
+async def serve(sidecar: Sidecar, *, stop: StopRequest, on_ready: Callable[[str], None] | None = None) -> None:
+    """Serve until ``stop``, then finish what is in flight.
+
+    Args:
+        sidecar: What to serve; it is opened here, and closed.
+        stop: When to stop.
+        on_ready: Told the URL once connections are accepted.
 
     Raises:
         InvalidSettings: The port is taken.
     """
-    stop = watch_for_stop()
-    sidecar = Sidecar(settings)
+    settings = sidecar.settings
     config = uvicorn.Config(
         create_app(sidecar),
-        http="httptools",
+        http=BoundedConnection,
+        ws="none",
         loop="none",
         access_log=False,
         log_config=None,
         lifespan="on",
-        timeout_keep_alive=75,  # longer than a gateway keeps an idle connection, so that it is the one to close
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
     )
     with _listening(settings) as listener:
         server = _Server(config)
+        url = "http://{}:{}".format(*listener.getsockname()[:2])
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="serve-http")
-        logger.info("sidecar %s listens on http://%s:%d", settings.name, *listener.getsockname()[:2])
+        up = asyncio.create_task(server.up.wait(), name="wait-for-http")
+        await asyncio.wait({serving, up}, return_when=asyncio.FIRST_COMPLETED)
+        if up.done():
+            logger.info("sidecar %s listens on %s", settings.name, url)
+            if on_ready is not None:
+                on_ready(url)
+        up.cancel()
         waiting = asyncio.create_task(stop.wait(), name="wait-for-stop")
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        sidecar.drain()
-        limit = _ORPHANED_DRAIN_S if stop.orphaned else settings.drain_timeout_s
-        config.timeout_graceful_shutdown = max(1, round(limit))
-        server.should_exit = True
+        if not serving.done():
+            sidecar.stop(at_once=stop.orphaned)
+            limit_s = min(_ORPHANED_DRAIN_S, settings.drain_timeout_s) if stop.orphaned else settings.drain_timeout_s
+            ended = await sidecar.drained(limit_s=limit_s)
+            # Ends idle connections; when time is over, requests as well. A second lets last bytes leave.
+            config.timeout_graceful_shutdown = 1 if ended else 0
+            server.should_exit = True
         await serving
 
 

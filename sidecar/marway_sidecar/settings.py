@@ -71,6 +71,9 @@ class SidecarSettings(ComponentSettings):
     default_timeout_s: float = Field(60.0, gt=0)
     """Deadline of a request that brings none, seconds. A gateway always sends what is left of its own."""
 
+    max_timeout_s: float = Field(3600.0, gt=0)
+    """Longest deadline, seconds; a longer one is cut to it, so that no request is held for ever."""
+
     load_failure_backoff_s: float = Field(2.0, gt=0)
     """How long a version that failed to load is not tried again, seconds; doubles each time, up to 300."""
 
@@ -86,8 +89,20 @@ class SidecarSettings(ComponentSettings):
     registry_threads: int = Field(4, ge=1)
     """Threads for registry look-ups, so that a slow store never holds up the rest."""
 
+    lame_duck_s: float = Field(1.0, ge=0)
+    """How long a pod that drains still takes requests, seconds: gateways hear within 0.2, load balancers later."""
+
     drain_timeout_s: float = Field(10.0, gt=0)
-    """How long requests in flight may take to finish after SIGTERM, seconds."""
+    """How long requests in flight may take to finish once others are refused, seconds."""
+
+    golden_warm_examples: int = Field(8, ge=0)
+    """Golden inputs sent through a version after its load and before its first request, a number; 0 sends none."""
+
+    golden_warm_s: float = Field(1.0, gt=0)
+    """No further golden input is sent after so long, seconds: callers wait for the load meanwhile."""
+
+    tombstone_check_s: float = Field(30.0, gt=0)
+    """How often a loaded version is checked for having been deleted, seconds. Requests for it are refused sooner."""
 
     runtime_poll_s: float = Field(0.05, gt=0)
     """How often the runtime directory is looked at, seconds: that soon a restarted TorchServe is noticed."""

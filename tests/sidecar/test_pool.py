@@ -12,11 +12,13 @@ from marway.deadline import Deadline
 from marway.errors import LoadFailed, ModelLoading, RuntimeDown
 from marway.records import ServingSettings, VersionRecord
 from marway.registry import Registry
+from marway.settings import load_settings
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.adapters.base import Description, NotLoaded, ServedModel
 from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool import ModelPool
+from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
 SERVING = ServingSettings()
@@ -58,7 +60,7 @@ class HeldServer:
 @pytest.fixture
 def pool(tmp_path: Path, registry: Registry, threads: Threads, metrics: SidecarMetrics) -> ModelPool:
     archives = ArchiveStore(tmp_path / "store", registry, observe=lambda outcome, duration_s: None)
-    return ModelPool(archives, threads, metrics, failure_backoff_s=200.0)
+    return ModelPool(archives, threads, metrics, settings=load_settings(SidecarSettings, load_failure_backoff_s=200.0))
 
 
 async def leased(pool: ModelPool, record: VersionRecord, *, timeout_s: float = 30.0) -> str:

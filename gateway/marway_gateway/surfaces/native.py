@@ -14,9 +14,10 @@ from typing import Final
 from starlette.types import Message, Receive, Scope, Send
 
 from marway.errors import InvalidRequest
+from marway.wire.request import timeout_of, trace_context
 from marway_gateway.body import ClientGone, RequestBody
 from marway_gateway.gateway import Gateway
-from marway_gateway.http import model_headers, request_info, timeout_of, trace_context
+from marway_gateway.http import model_headers, request_info
 from marway_gateway.predict import Answer, PredictCall
 from marway_gateway.telemetry import RequestInfo
 

@@ -13,9 +13,10 @@ from marway.errors import InvalidRequest, MarwayError, ModelError, clip
 from marway.refs import parse_reference
 from marway.wire import headers as wire
 from marway.wire.problems import problem_of
+from marway.wire.request import RequestIds, read_ids
 from marway_gateway.body import RequestBody
 from marway_gateway.gateway import Gateway
-from marway_gateway.http import correlation_id, model_headers, new_request_id, trace_context
+from marway_gateway.http import model_headers
 from marway_gateway.predict import Answer, PredictCall
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_gateway.surfaces.grpc_status import code_of
@@ -48,16 +49,17 @@ class PredictionService(prediction_pb2_grpc.PredictionServiceServicer):
         self, request: prediction_pb2.PredictRequest, context: Context
     ) -> prediction_pb2.PredictResponse:
         metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        said = read_ids(metadata.get)
         info = RequestInfo(
             method="POST",
             path=_METHOD,
-            request_id=correlation_id(metadata.get(wire.REQUEST_ID)) or new_request_id(),
-            group_id=correlation_id(metadata.get(wire.REQUEST_GROUP_ID)),
+            request_id=said.request_id,
+            group_id=said.group_id,
         )
         telemetry = self._gateway.telemetry
         telemetry.predicting(info, "prediction_grpc")
         try:
-            text = await self._predict(request, context, info, metadata)
+            text = await self._predict(request, context, info, said)
             info.status = grpc.StatusCode.OK.name
             info.response_bytes = len(text)
             context.set_trailing_metadata(_trailers(info))
@@ -81,7 +83,7 @@ class PredictionService(prediction_pb2_grpc.PredictionServiceServicer):
         request: prediction_pb2.PredictRequest,
         context: Context,
         info: RequestInfo,
-        metadata: dict[str, str],
+        said: RequestIds,
     ) -> bytes:
         settings = self._gateway.settings
         left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
@@ -96,9 +98,8 @@ class PredictionService(prediction_pb2_grpc.PredictionServiceServicer):
         headers = {"content-type": "text/plain; charset=utf-8", wire.REQUEST_ID: info.request_id}
         if info.group_id is not None:
             headers[wire.REQUEST_GROUP_ID] = info.group_id
-        traceparent = trace_context(metadata.get(wire.TRACEPARENT))
-        if traceparent is not None:
-            headers[wire.TRACEPARENT] = traceparent
+        if said.traceparent is not None:
+            headers[wire.TRACEPARENT] = said.traceparent
         call = PredictCall(
             name=reference.name,
             selector=None,

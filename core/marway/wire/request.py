@@ -1,0 +1,80 @@
+"""What a caller says about its request: ids, trace and deadline. Gateway and sidecar read them here and nowhere else.
+
+Whatever cannot be passed on safely is treated as absent, save the deadline: a caller that means one must not be served
+without it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from marway.errors import InvalidRequest, clip
+from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID, TRACEPARENT
+
+__all__ = ["RequestIds", "correlation_id", "new_request_id", "read_ids", "timeout_of", "trace_context"]
+
+_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,200})?")
+_TIMEOUT_DIGITS_MAX: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class RequestIds:
+    """Which request this is.
+
+    Attributes:
+        request_id: The caller's, or made here.
+        group_id: The caller's, or None.
+        traceparent: W3C Trace Context as the caller sent it, or None.
+    """
+
+    request_id: str
+    group_id: str | None = None
+    traceparent: str | None = None
+
+
+def read_ids(header: Callable[[str], str | None]) -> RequestIds:
+    """Return a request's ids.
+
+    Args:
+        header: Gives the value of a header by its lower-case name, None when it is absent.
+    """
+    return RequestIds(
+        request_id=correlation_id(header(REQUEST_ID)) or new_request_id(),
+        group_id=correlation_id(header(REQUEST_GROUP_ID)),
+        traceparent=trace_context(header(TRACEPARENT)),
+    )
+
+
+def correlation_id(text: str | None) -> str | None:
+    """Return a caller's id if it is safe to log and to pass on (1 to 128 plain characters), else None."""
+    return text if text is not None and _ID.fullmatch(text) else None
+
+
+def new_request_id() -> str:
+    """Return a new request id, 32 hex digits like a W3C trace id."""
+    return secrets.token_hex(16)
+
+
+def trace_context(text: str | None) -> str | None:
+    """Return a `traceparent` if it is one (W3C Trace Context), else None."""
+    return text if text is not None and _TRACEPARENT.fullmatch(text) else None
+
+
+def timeout_of(text: str | None, *, default_s: float, max_s: float) -> float:
+    """Return the deadline in seconds that `X-Request-Timeout-Ms` asks for, at most ``max_s``.
+
+    Raises:
+        InvalidRequest: It is no positive number of milliseconds.
+    """
+    if text is None:
+        return min(default_s, max_s)
+    if not (text.isascii() and text.isdigit() and len(text) <= _TIMEOUT_DIGITS_MAX and int(text) > 0):
+        raise InvalidRequest(
+            f"X-Request-Timeout-Ms is {clip(text, 40)!r}: give a whole number of milliseconds, 1 or more"
+        )
+    return min(int(text) / 1000, max_s)

@@ -1,0 +1,118 @@
+"""What the sidecar's OpenAPI document says beside what FastAPI finds out itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp
+
+from marway import errors
+from marway.errors import MarwayError
+from marway.wire.openapi import problem_responses, with_problems
+
+__all__ = ["ANSWER", "ANY_BODY", "WATCH", "describe", "problems", "served_by"]
+
+Json = dict[str, Any]
+
+_EXAMPLES: Final[tuple[MarwayError, ...]] = (
+    errors.ArchiveCorrupt("the registry's archive 4c31ac6ef5d2… has other bytes (f3b1…): publish the version again"),
+    errors.BodyTooLarge("the body has 104857600 bytes; the limit is 67108864: send less at once"),
+    errors.Conflict("this pod is stopping, which cannot be taken back: its successor takes requests"),
+    errors.DeadlineExceeded("the deadline passed before the whole body had come", model="intent", version="1.0"),
+    errors.Draining("this pod is stopping and takes no requests: send it to another"),
+    errors.InvalidReference("'in tent' cannot be a model id: use 1 to 63 letters, digits, '.', '_' or '-'"),
+    errors.InvalidRequest("X-Request-Timeout-Ms is 'soon': give a whole number of milliseconds, 1 or more"),
+    errors.LabelNotFound("model 'intent' has no label STG: its labels are PROD → 1.0", model="intent"),
+    errors.LoadFailed("intent 1.0 cannot be loaded: FileNotFoundError: weights.pt", model="intent", version="1.0"),
+    errors.MarwayError("something went wrong in the sidecar; its log has it under 4bf92f35"),
+    errors.ModelError("KeyError: 'text'", model="intent", version="1.0"),
+    errors.ModelLoading("intent 1.0 is being loaded", model="intent", version="1.0", retry_after_s=2),
+    errors.ModelNotFound("there is no model 'itent': the registry has digits, intent", model="itent"),
+    errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
+    errors.RegistryUnavailable("the registry file:///registry does not answer"),
+    errors.RuntimeDown("TorchServe is down and being started again"),
+    errors.Unavailable("intent 1.0 is not loaded here", model="intent", version="1.0"),
+    errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),
+)
+_TITLES: Final = {
+    400: "The request is wrong; `detail` says how.",
+    404: "There is no such model, version or label; `detail` names those that there are.",
+    409: "It clashes with what the pod is doing.",
+    413: "The body is larger than the pod accepts.",
+    429: "Too many requests wait already; `Retry-After` says when to try again.",
+    500: "The model's code failed, the version cannot be loaded, or something went wrong in the sidecar.",
+    502: "The archive's bytes are not those that were published.",
+    503: "Nothing is wrong with the request; `Retry-After` says when to try again.",
+    504: "The request's deadline passed first.",
+}
+
+_BINARY: Final = {"type": "string", "format": "binary"}
+ANY_BODY: Final[Json] = {
+    "requestBody": {
+        "required": True,
+        "description": "The model's input. Multipart fields reach the handler under their names, anything else under "
+        "`data`; the content type is passed on.",
+        "content": {
+            "application/octet-stream": {"schema": _BINARY},
+            "text/plain": {"schema": {"type": "string"}, "example": "wake me at seven"},
+        },
+    }
+}
+ANSWER: Final[dict[int | str, Json]] = {
+    200: {
+        "description": "The model's own answer: its body, status and content type; in pieces, as they come, from a "
+        "version that streams.",
+        "content": {"*/*": {"schema": _BINARY}},
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in (
+                ("X-Marway-Outcome", "How far the request came; see the pod contract."),
+                ("X-Request-Id", "The caller's, or made here."),
+                ("X-Model-Name", "The model that answered."),
+                ("X-Model-Version", "The version that answered."),
+                ("X-Model-Id", "The same version's id."),
+                ("Server-Timing", "Milliseconds in the model server, to the first piece of an answer."),
+            )
+        },
+    }
+}
+WATCH: Final[Json] = {
+    "description": "One `PodEvent` a line, for as long as the pod and the connection last.",
+    "content": {
+        "application/x-ndjson": {
+            "example": '{"pod":{"name":"pod-0","boot_id":"01J","backend":"torchserve","ready":true}}\n'
+            '{"models":[{"id":"mv_1","name":"intent","version":"1.0","state":"loading"}]}\n{}\n'
+        }
+    },
+}
+
+
+def problems(*kinds: type[MarwayError]) -> dict[int | str, Json]:
+    """Return `responses` for the errors that a route can answer with, each with an example."""
+    return problem_responses((each for each in _EXAMPLES if type(each) in kinds), titles=_TITLES)
+
+
+def served_by(handler: ASGIApp) -> type[APIRoute]:
+    """Return a kind of route that FastAPI documents by its function and that ``handler`` serves."""
+
+    class AsgiRoute(APIRoute):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.app = handler
+
+    return AsgiRoute
+
+
+def describe(app: FastAPI) -> Callable[[], Json]:
+    """Return the app's `openapi` function: FastAPI's document with our problems, and what a watch sends."""
+    made = app.openapi
+
+    def openapi() -> Json:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        return with_problems(made())
+
+    return openapi

@@ -1,0 +1,91 @@
+"""`GET /watch`: what changed on this pod, told to whoever listens as soon as it does.
+
+Nothing is queued for a listener. Each one is told the difference between what it saw last and what is now, when its
+connection takes more: one that reads slowly is told less often, and costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from marway.wire.pods import WATCH_HEARTBEAT_S, ModelStatus, PodEvent, PodStatus
+
+__all__ = ["Changes", "difference", "events", "follow"]
+
+_COALESCE_S: Final = 0.03
+"""How long changes are gathered into one line. A tenth of what is promised, so that a burst makes few lines."""
+_BEAT_S: Final = WATCH_HEARTBEAT_S * 0.7
+
+# What changes with every request is no reason to say something.
+_RESTLESS: Final = frozenset({"requests_in_flight", "requests_queued", "last_used_at", "retry_after_s"})
+_RESTLESS_POD: Final = frozenset({"models", "requests_in_flight", "memory_used_bytes"})
+
+
+class Changes:
+    """Counts changes, and lets any number of tasks wait for the next one."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._next: asyncio.Future[None] | None = None
+
+    def bump(self) -> None:
+        """Say that something changed."""
+        self.generation += 1
+        waiting, self._next = self._next, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def after(self, generation: int, *, timeout_s: float) -> bool:
+        """Wait until there are changes after ``generation``, and return whether they came in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.generation == generation:
+                    if self._next is None:
+                        self._next = asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._next)
+        except TimeoutError:
+            return False
+        return True
+
+
+async def follow(changes: Changes, changed: Callable[[int], Awaitable[int]], *, since: int) -> None:
+    """Say each change of another counter, such as the pool's, to ``changes`` until cancelled."""
+    while True:
+        since = await changed(since)
+        changes.bump()
+
+
+async def events(
+    snapshot: Callable[[], PodStatus], changes: Changes, *, stopped: Callable[[], bool]
+) -> AsyncIterator[PodEvent]:
+    """Yield the pod whole, and then what changes, until ``stopped``; an empty event when nothing did for a while."""
+    generation = changes.generation
+    seen = snapshot()
+    yield PodEvent(pod=seen)
+    while not stopped():
+        if await changes.after(generation, timeout_s=_BEAT_S):
+            await asyncio.sleep(_COALESCE_S)
+        generation = changes.generation
+        now = snapshot()
+        event = difference(seen, now)
+        seen = now
+        yield event
+
+
+def difference(before: PodStatus, after: PodStatus) -> PodEvent:
+    """Return the event that leads from one status to the other."""
+    if not _equal(before, after, _RESTLESS_POD):
+        return PodEvent(pod=after)
+    known = {model.id: model for model in before.models}
+    changed = tuple(model for model in after.models if not _same(known.pop(model.id, None), model))
+    return PodEvent(models=changed, removed=tuple(known))
+
+
+def _same(before: ModelStatus | None, after: ModelStatus) -> bool:
+    return before is not None and _equal(before, after, _RESTLESS)
+
+
+def _equal(before: PodStatus | ModelStatus, after: PodStatus | ModelStatus, but: frozenset[str]) -> bool:
+    return all(getattr(before, name) == getattr(after, name) for name in type(after).model_fields if name not in but)
