@@ -22,7 +22,7 @@ from marway_sidecar.archives import ArchiveStore, FetchOutcome
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.predict import Predictor, problem_response
-from marway_sidecar.runtime_watch import RuntimeWatch
+from marway_sidecar.runtime_watch import watch_for
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
@@ -51,7 +51,7 @@ class Sidecar:
         )
         archives = ArchiveStore(settings.archive_store, registry, observe=self._observe_fetch)
         self.pool = ModelPool(archives, self.threads, self.metrics, failure_backoff_s=settings.load_failure_backoff_s)
-        self.watch = RuntimeWatch(settings.runtime_dir, self.pool, poll_s=settings.runtime_poll_s)
+        self.watch = watch_for(settings, self.pool)
         self.predictor = Predictor(settings, self.resolver, self.pool)
         self._boot_id = new_ulid()
 

@@ -193,6 +193,9 @@ class ModelPool:
                 workers=max(1, serving.min_workers),
                 load_timeout_s=serving.load_timeout_s,
                 predict_timeout_s=serving.predict_timeout_s,
+                protocol=serving.protocol,
+                streaming=serving.streaming,
+                batch_rows=serving.max_batch_rows,
             )
             found = await server.load(served)
             entry.served, entry.workers, entry.state = served, found.workers, "ready"

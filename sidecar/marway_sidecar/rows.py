@@ -20,7 +20,9 @@ __all__ = ["read_body", "row_of"]
 _MAX_FIELDS: Final = 1000
 _CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 """Meant for whoever stands in front of the model; the model's code has no business with them."""
-_NOT_PASSED: Final = HOP_BY_HOP | _CREDENTIALS | {REQUEST_TIMEOUT_MS}
+_FRONT_ENDS_OWN: Final = frozenset({"explain", "url_path"})
+"""Headers by which TorchServe's front end tells handlers what kind of call it is: never the caller's to set."""
+_NOT_PASSED: Final = HOP_BY_HOP | _CREDENTIALS | _FRONT_ENDS_OWN | {REQUEST_TIMEOUT_MS}
 _DEFAULT_FILE_TYPE: Final = "application/octet-stream"
 
 _FIELD_NAME: Final = r"[A-Za-z_%](?:[\w.\-\[\]%+*])*"

@@ -13,6 +13,8 @@ __all__ = ["Headers", "RawBody", "headers_of", "input_of"]
 logger = logging.getLogger(__name__)
 
 _REST_NAME = "body"
+_FRONT_ENDS_OWN = {"explain": "False", "url_path": ""}
+"""What TorchServe's front end adds to the headers of every prediction; its own handlers look at `explain`."""
 
 
 class RawBody(dict[str, Any]):
@@ -67,6 +69,7 @@ def headers_of(row: Row) -> Headers:
     headers = Headers({part.name: {"content-type": mime_type(part.content_type)} for part in row.parts})
     if row.is_raw:
         headers[_REST_NAME] = headers[RAW_BODY]
+    headers.update(_FRONT_ENDS_OWN)
     headers.update(row.headers)
     return headers
 

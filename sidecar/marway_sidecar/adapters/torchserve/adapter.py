@@ -23,6 +23,8 @@ from marway_sidecar.adapters.torchserve.plain import PlainCalls
 
 __all__ = ["TorchServeAdapter"]
 
+_READY_POLL_S = 0.05
+
 
 class TorchServeAdapter:
     """One running TorchServe.
@@ -167,10 +169,15 @@ class TorchServeAdapter:
             await self._management.scale(model, workers)
         except Refused as exc:
             raise self._load_failed(model, str(exc)) from exc
-        found = await self.describe(model)
-        if found is None:
-            raise self._load_failed(model, "TorchServe forgot the version while scaling it")
-        return found
+        deadline = Deadline.after(model.load_timeout_s)
+        while True:
+            found = await self.describe(model)
+            if found is None:
+                raise self._load_failed(model, "TorchServe forgot the version while scaling it")
+            # TorchServe's synchronous answer comes with the first worker: the others are still starting.
+            if found.ready_workers >= workers or deadline.remaining() <= 0:
+                return found
+            await asyncio.sleep(_READY_POLL_S)
 
     async def _remove(self, model: ServedModel) -> None:
         """Unregister whatever version the server has under the model's name: it is ours alone."""

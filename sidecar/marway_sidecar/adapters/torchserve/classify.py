@@ -84,7 +84,7 @@ def _grpc_kind(code: grpc.StatusCode, text: str, model: ServedModel) -> MarwayEr
             return ModelError(f"the answer is too large to be sent: {clip(text, 200)}")
         case _Code.RESOURCE_EXHAUSTED if _RAISED not in text:
             return _worker_died(model)
-        case _Code.UNAVAILABLE if _RAISED in text:
+        case _Code.UNAVAILABLE if _RAISED in text or "Prediction failed" in text:
             return _handler_failed(model, text.removesuffix(_RAISED).strip(), 500)
         case _Code.UNAVAILABLE:
             return RuntimeDown(f"TorchServe does not answer: {clip(text, 200)}")

@@ -101,12 +101,17 @@ class Management:
         entry: dict[str, Any] = json.loads(answer.msg)[0]
         return entry
 
-    async def names(self, *, timeout_s: float = MANAGEMENT_TIMEOUT_S) -> frozenset[str]:
-        """Return the names of all models; a version has one of its own, so the default versions are all there are."""
+    async def names(self, *, timeout_s: float = MANAGEMENT_TIMEOUT_S, page: int = _PAGE) -> frozenset[str]:
+        """Return the names of all models; a version has one of its own, so the default versions are all there are.
+
+        Args:
+            timeout_s: For each page, in seconds.
+            page: How many are asked for at once.
+        """
         names: set[str] = set()
-        page = 0
+        token = 0
         while True:
-            request = management_pb2.ListModelsRequest(limit=_PAGE, next_page_token=page)  # without limit: nothing
+            request = management_pb2.ListModelsRequest(limit=page, next_page_token=token)  # without limit: nothing
             try:
                 answer = await self._rpc("ListModels", request, timeout_s=timeout_s)
             except grpc.aio.AioRpcError as exc:
@@ -116,9 +121,9 @@ class Management:
             listed = json.loads(answer.msg)
             names.update(entry["modelName"] for entry in listed["models"])
             following = int(listed.get("nextPageToken") or 0)
-            if following <= page:
+            if following <= token:
                 return frozenset(names)
-            page = following
+            token = following
 
     async def _rpc(self, method: str, request: Any, *, timeout_s: float) -> Any:
         stub = getattr(self._connection.management, method)
