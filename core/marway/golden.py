@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from marway.errors import InvalidArchive, InvalidRecord, clip
+from marway.wire.envelope import mime_type
 
 __all__ = [
     "DEFAULT_TOLERANCE",
@@ -254,11 +255,6 @@ def decode_examples(read: Callable[[str, int], bytes | None]) -> tuple[ExampleIn
         _check_size(len(index.examples), total)
         found.append(ExampleInput(data, listed.content_type, listed.status))
     return tuple(found)
-
-
-def mime_type(content_type: str | None) -> str:
-    """Return a content type without its parameters, as the model server's front end passes it on."""
-    return (content_type or "").partition(";")[0].strip()
 
 
 def is_json(content_type: str | None) -> bool:

@@ -24,6 +24,9 @@ _NOISE = re.compile(
     r"|Python runtime: |Connection accepted: |model_name: .*, batchSize: |Frontend disconnected\.|Enabled tensor cores"
 )
 
+# What TorchServe's worker raises after a handler's own exception was logged: it says less.
+_WRAPPER = re.compile(r"RuntimeError: \d{3} - ")
+
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
@@ -79,6 +82,6 @@ def last_error(lines: Iterable[LogLine]) -> str | None:
         if line.text.startswith("Traceback (most recent call last)"):
             inside = True
         elif inside and line.text and not line.text[0].isspace():
-            error = line.text
+            error = line.text if error is None or not _WRAPPER.match(line.text) else error
             inside = False
     return error

@@ -79,7 +79,7 @@ class TorchServe:
             self._process = await asyncio.create_subprocess_exec(
                 *bound_to_me(command),
                 cwd=work,
-                env=environment(self._temporary),
+                env={**environment(self._temporary), "MARWAY_MAX_RESPONSE_BYTES": str(settings.max_request_bytes)},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=handle,
                 stderr=asyncio.subprocess.STDOUT,

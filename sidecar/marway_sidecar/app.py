@@ -31,7 +31,7 @@ from marway_sidecar.openapi import describe
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.predict import Predictor
 from marway_sidecar.routes import add_routes
-from marway_sidecar.runtime_watch import RuntimeWatch
+from marway_sidecar.runtime_watch import watch_for
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 from marway_sidecar.watch import Changes, events, follow
@@ -79,7 +79,7 @@ class Sidecar:
             warm_s=settings.golden_warm_s,
         )
         self.pool = ModelPool(self.archives, self.threads, self.metrics, settings=settings, warm=checks.warm)
-        self.runtime = RuntimeWatch(settings.runtime_dir, self.pool, poll_s=settings.runtime_poll_s)
+        self.runtime = watch_for(settings, self.pool)
         self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)
         self.predictor = Predictor(settings, self.resolver, self.pool, self.draining, refused=self.deleted.refused)
         self.control = Control(self.resolver, self.pool, checks, self.draining, self.runtime)

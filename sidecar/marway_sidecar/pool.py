@@ -253,7 +253,9 @@ class ModelPool:
                 workers=max(1, serving.min_workers),
                 load_timeout_s=serving.load_timeout_s,
                 predict_timeout_s=serving.predict_timeout_s,
+                protocol=serving.protocol,
                 streaming=serving.streaming,
+                batch_rows=serving.max_batch_rows,
             )
             self._changes.bump()
             found = await server.load(served)

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final
+from urllib.parse import unquote_to_bytes
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from marway.errors import BodyTooLarge, InvalidRequest
-from marway.wire.envelope import KEY, Part, Row
+from marway.wire.envelope import KEY, RAW_BODY, Part, Row, mime_type
+from marway.wire.headers import HOP_BY_HOP, REQUEST_ID, REQUEST_TIMEOUT_MS
 
 __all__ = ["read_body", "row_of"]
 
-_RAW_BODY_NAME = "data"
-_MAX_FIELDS = 1000
-_PASSED_HEADERS = frozenset({"accept", "content-type", "traceparent", "x-request-group-id", "x-request-id"})
+_MAX_FIELDS: Final = 1000
+_CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+"""Meant for whoever stands in front of the model; the model's code has no business with them."""
+_FRONT_ENDS_OWN: Final = frozenset({"explain", "url_path"})
+"""Headers by which TorchServe's front end tells handlers what kind of call it is: never the caller's to set."""
+_NOT_PASSED: Final = HOP_BY_HOP | _CREDENTIALS | _FRONT_ENDS_OWN | {REQUEST_TIMEOUT_MS}
+_DEFAULT_FILE_TYPE: Final = "application/octet-stream"
+
+_FIELD_NAME: Final = r"[A-Za-z_%](?:[\w.\-\[\]%+*])*"
+_FORM: Final = re.compile(rf"{_FIELD_NAME}=(?!=)[^&\r\n]*(?:&{_FIELD_NAME}=(?!=)[^&\r\n]*)*", re.ASCII)
 
 
 async def read_body(request: Request, *, limit: int) -> bytes:
@@ -44,35 +55,67 @@ async def row_of(request: Request, body: bytes, *, request_id: str) -> Row:
         InvalidRequest: A form that cannot be read, or an input name that is kept for Marway.
     """
     content_type = request.headers.get("content-type")
-    # Only multipart has fields here: `curl -d 'some text'` calls any text a urlencoded form.
-    if (content_type or "").partition(";")[0].strip().lower() == "multipart/form-data":
-        parts = await _form_parts(request, body)
-    else:
-        parts = [Part(_RAW_BODY_NAME, body, content_type)]
+    mime = mime_type(content_type).lower()
+    fields: list[Part] | None = None
+    if mime == "multipart/form-data":
+        fields = await _multipart_fields(content_type or "", body)
+    elif mime == "application/x-www-form-urlencoded":
+        fields = _urlencoded_fields(body)
+    parts = fields if fields is not None else [Part(RAW_BODY, body, content_type)]
     if any(part.name == KEY for part in parts):
         raise InvalidRequest(f"the input name {KEY!r} is kept for Marway: choose another")
-    headers = {name: value for name, value in request.headers.items() if name in _PASSED_HEADERS}
-    return Row(request_id, parts, headers)
+    return Row(request_id, parts, _headers(request.headers, request_id))
 
 
-async def _form_parts(request: Request, body: bytes) -> list[Part]:
+def _headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
+    passed = {
+        name: value for name, value in headers.items() if name not in _NOT_PASSED and not name.startswith("x-marway-")
+    }
+    passed[REQUEST_ID] = request_id
+    return passed
+
+
+def _urlencoded_fields(body: bytes) -> list[Part] | None:
+    """Return the fields of a form, or None when the body is text that `curl -d 'some text'` calls a form.
+
+    A form is `name=value` pairs joined by `&`, with names that fields have and at least one value. TorchServe takes
+    any body for one and loses what is none: 'some text' becomes a field of that name with no value.
+    """
+    try:
+        text = body.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    if _FORM.fullmatch(text) is None:
+        return None
+    pairs = [pair.partition("=")[::2] for pair in text.split("&")]
+    if not any(value for _, value in pairs):
+        return None  # base64 ends with "=" too
+    return [Part(_decoded(name).decode(errors="replace"), _decoded(value)) for name, value in pairs]
+
+
+def _decoded(text: str) -> bytes:
+    return unquote_to_bytes(text.replace("+", " "))
+
+
+async def _multipart_fields(content_type: str, body: bytes) -> list[Part]:
     async def pieces() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = MultiPartParser(
-        request.headers, pieces(), max_files=_MAX_FIELDS, max_fields=_MAX_FIELDS, max_part_size=len(body)
-    )
+    # Read as Latin-1, which keeps every byte: a field may hold an image as well as text.
+    headers = Headers({"content-type": f"{content_type}; charset=latin-1"})
+    parser = MultiPartParser(headers, pieces(), max_files=_MAX_FIELDS, max_fields=_MAX_FIELDS, max_part_size=len(body))
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError) as exc:
         raise InvalidRequest(f"the multipart body cannot be read: {exc}") from exc
     parts = []
     try:
-        for name, value in form.multi_items():
+        for latin, value in form.multi_items():
+            name = latin.encode("latin-1").decode(errors="replace")
             if isinstance(value, UploadFile):
-                parts.append(Part(name, await value.read(), value.content_type))
+                parts.append(Part(name, await value.read(), value.content_type or _DEFAULT_FILE_TYPE))
             else:
-                parts.append(Part(name, value.encode(), None))
+                parts.append(Part(name, value.encode("latin-1"), None))
     finally:
         await form.close()
     if not parts:

@@ -1,4 +1,4 @@
-"""Follows `runtime.json`: attaches the model server that is up, and lets go of one that is gone."""
+"""Follows the model server: attaches the one that is up to the pool, and lets go of one that is gone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,24 @@ from pathlib import Path
 
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, read_runtime_info
 from marway_sidecar.adapters.torchserve import TorchServeAdapter
+from marway_sidecar.external_watch import ExternalWatch, external_addresses
 from marway_sidecar.pool import ModelPool
+from marway_sidecar.settings import SidecarSettings
 
-__all__ = ["RuntimeWatch"]
+__all__ = ["RuntimeWatch", "watch_for"]
 
 logger = logging.getLogger(__name__)
+
+
+def watch_for(settings: SidecarSettings, pool: ModelPool) -> RuntimeWatch | ExternalWatch:
+    """Return what keeps ``pool`` attached: to the TorchServe of the settings if they name one, else the runtime's.
+
+    Raises:
+        InvalidSettings: They name a part of one.
+    """
+    if (addresses := external_addresses(settings)) is not None:
+        return ExternalWatch(settings, addresses, pool)
+    return RuntimeWatch(settings.runtime_dir, pool, poll_s=settings.runtime_poll_s)
 
 
 class RuntimeWatch:

@@ -15,11 +15,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["KEY", "VERSION", "Answer", "Part", "Row", "decode_answers", "decode_rows", "encode_answers", "encode_rows"]
+__all__ = [
+    "FORMS",
+    "KEY",
+    "RAW_BODY",
+    "VERSION",
+    "Answer",
+    "Part",
+    "Row",
+    "decode_answers",
+    "decode_rows",
+    "encode_answers",
+    "encode_rows",
+    "mime_type",
+]
 
 KEY: Final = "marway.envelope.v1"
 """The input name under which an envelope travels; refused when a caller uses it."""
 VERSION: Final = 1
+RAW_BODY: Final = "data"
+"""The name of the part that is a raw body."""
+FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+"""Content types of bodies that are fields by name."""
 
 _MAGIC: Final = b"MWE1"
 _LENGTH: Final = struct.Struct("!I")
@@ -41,12 +58,22 @@ class Row:
     Attributes:
         request_id: What the handler sees as the request's id.
         parts: Its values.
-        headers: Request headers that the handler may ask for.
+        headers: Request headers that the handler may ask for, names in lower case.
+        stream: Whether its answer comes in pieces (`StreamPredictions`); such a row travels alone.
     """
 
     request_id: str
     parts: Sequence[Part]
     headers: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = False
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it is a raw body, which TorchServe's REST calls `body` and its gRPC `data`, and no form."""
+        if len(self.parts) != 1 or self.parts[0].name != RAW_BODY:
+            return False
+        declared = mime_type(self.headers.get("content-type"))
+        return declared not in FORMS or mime_type(self.parts[0].content_type) == declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +102,7 @@ def encode_rows(rows: Sequence[Row]) -> bytes:
             "id": row.request_id,
             "headers": dict(row.headers),
             "parts": [[part.name, part.content_type, len(part.value)] for part in row.parts],
+            **({"stream": True} if row.stream else {}),
         }
         for row in rows
     ]
@@ -94,7 +122,7 @@ def decode_rows(data: bytes | bytearray) -> list[Row]:
         for name, content_type, size in row["parts"]:
             parts.append(Part(name, bytes(data[offset : offset + size]), content_type))
             offset += size
-        rows.append(Row(row["id"], parts, row["headers"]))
+        rows.append(Row(row["id"], parts, row["headers"], stream=row.get("stream", False)))
     _check_end(data, offset)
     return rows
 
@@ -129,6 +157,11 @@ def decode_answers(data: bytes) -> list[Answer]:
         offset += size
     _check_end(data, offset)
     return answers
+
+
+def mime_type(content_type: str | None) -> str:
+    """Return the content type without its parameters, as TorchServe's front end passes it on; "" for none."""
+    return (content_type or "").partition(";")[0].strip()
 
 
 def _join(header: list[dict[str, Any]], values: list[bytes]) -> bytes:

@@ -36,6 +36,8 @@ class ServedModel:
         predict_timeout_s: How long a worker may take for one call before the server restarts it.
         protocol: How to speak to a server that Marway's runtime did not start (`ServingSettings.protocol`).
         streaming: Whether its handler sends answers in pieces.
+        batch_rows: Most rows in one call, where the server makes the batches itself because Marway's runtime did not
+            start it.
     """
 
     server_name: str
@@ -47,6 +49,7 @@ class ServedModel:
     predict_timeout_s: float
     protocol: Literal["auto", "grpc", "rest"] = "auto"
     streaming: bool = False
+    batch_rows: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,67 +1,61 @@
-"""TorchServe behind the `ModelServer` interface: gRPC for registration and inference, REST where gRPC cannot.
-
-REST registration blocks a thread that inference shares, so registration goes over gRPC. gRPC reads zero as unset, so
-scaling to zero goes over REST. Concurrent registrations can lose one, so they are serialised here.
-"""
+"""TorchServe behind the `ModelServer` interface."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
-
-import grpc
-import httpx
 
 from marway import model_log
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, LoadFailed, MarwayError, ModelError, RuntimeDown, clip
+from marway.errors import LoadFailed, clip
 from marway.wire import envelope
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import LOGS, RuntimeInfo
-from marway_sidecar.adapters.base import Description, ServedModel
-from marway_sidecar.adapters.torchserve.classify import classify
-from marway_sidecar.adapters.torchserve.proto import (
-    inference_pb2,
-    inference_pb2_grpc,
-    management_pb2,
-    management_pb2_grpc,
-)
+from marway_sidecar.adapters.base import Description, ServedModel, ServerStatus, WorkerStatus
+from marway_sidecar.adapters.torchserve.connection import Connection
+from marway_sidecar.adapters.torchserve.control import RuntimeControl
+from marway_sidecar.adapters.torchserve.enveloped import EnvelopedCalls
+from marway_sidecar.adapters.torchserve.management import Management, Refused, description_of, workers_of
+from marway_sidecar.adapters.torchserve.plain import PlainCalls
 
 __all__ = ["TorchServeAdapter"]
 
-_MANAGEMENT_TIMEOUT_S = 30.0
-# TorchServe restarts a worker in the middle of a batch that waits longer than this for the next row: never here.
-_MAX_BATCH_DELAY_MS = 1
+_READY_POLL_S = 0.05
 
 
 class TorchServeAdapter:
     """One running TorchServe.
 
+    With workers that run our bootstrap, rows travel in envelopes; with its own (`RuntimeInfo.envelope` is another than
+    ours, as 0 for a TorchServe that our runtime did not start), as TorchServe's own gRPC or REST requests.
+
     Args:
-        info: Where it answers, as its runtime says.
-        runtime_dir: The directory shared with that runtime, for what workers wrote.
+        info: Where it answers.
+        runtime_dir: The directory shared with the runtime that started it, for what workers wrote and `runtime.sock`.
+        key_file: Its `key_file.json`, when it wants tokens.
+        batch_delay_ms: How long it may wait for a batch to fill where it makes batches itself; 0 makes none.
     """
 
-    def __init__(self, info: RuntimeInfo, *, runtime_dir: Path) -> None:
+    def __init__(
+        self,
+        info: RuntimeInfo,
+        *,
+        runtime_dir: Path | None = None,
+        key_file: Path | None = None,
+        batch_delay_ms: int = 0,
+    ) -> None:
         self._info = info
-        self._logs = runtime_dir / LOGS
-        options = [
-            ("grpc.max_send_message_length", info.max_request_bytes),
-            ("grpc.max_receive_message_length", info.max_request_bytes),
-            ("grpc.keepalive_time_ms", 2**31 - 1),  # TorchServe answers keepalive pings with GOAWAY
-            ("grpc.enable_retries", 0),  # what may be tried again is decided by the gateway
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        self._inference_channel = grpc.aio.insecure_channel(info.addresses.grpc_inference, options=options)
-        self._management_channel = grpc.aio.insecure_channel(info.addresses.grpc_management, options=options)
-        self._inference = inference_pb2_grpc.InferenceAPIsServiceStub(self._inference_channel)  # type: ignore[no-untyped-call]  # generated
-        self._management = management_pb2_grpc.ManagementAPIsServiceStub(self._management_channel)  # type: ignore[no-untyped-call]  # generated
-        self._rest = httpx.AsyncClient(
-            base_url=info.addresses.management, timeout=_MANAGEMENT_TIMEOUT_S, trust_env=False
-        )
+        self._logs = runtime_dir / LOGS if runtime_dir is not None else None
+        self._connection = Connection(info, key_file=key_file)
+        self._control = RuntimeControl(runtime_dir) if info.control_socket and runtime_dir is not None else None
+        enveloped = info.envelope == envelope.VERSION
+        self._management = Management(self._connection, batch_delay_ms=None if enveloped else batch_delay_ms)
+        self._calls = EnvelopedCalls(self._connection) if enveloped else PlainCalls(self._connection)
         self._registration = asyncio.Lock()
+        self._registered: set[str] = set()
 
     @property
     def info(self) -> RuntimeInfo:
@@ -71,124 +65,134 @@ class TorchServeAdapter:
         async with self._registration:
             # A duplicate registration leaks its unpacked archive: look first.
             found = await self.describe(model)
-            if found is not None and found.ready_workers >= 1:
+            if found is not None and found.version == model.version and found.ready_workers >= 1:
+                self._registered.add(model.server_name)
                 return found
             if found is not None:
-                await self.unload(model)  # left by a load that was cut off: start clean
-            await self._register(model)
+                await self.unload(model)  # left by a load that was cut off, or with dead workers: start clean
+            try:
+                await self._management.register(model)
+            except Refused as exc:
+                # A failed start unregisters by itself; one that timed out here may still be there.
+                await self.unload(model)
+                raise self._load_failed(model, str(exc)) from exc
+            self._registered.add(model.server_name)
             found = await self.describe(model)
             if found is None or found.version != model.version:
-                await self.unload(model)
-                have = found.version if found is not None else "none"
+                await self._remove(model)
                 raise LoadFailed(
-                    f"the archive of {model.name} {model.version} says version {have} in its manifest: pack it again",
+                    f"the archive of {model.name} {model.version} says another version in its manifest: pack it again",
                     model=model.name,
                     version=model.version,
                 )
-        if found.workers != model.workers:  # the archive's own configuration file asked for another number
-            found = await self.scale(model, model.workers)
+            if found.workers != model.workers:  # the archive's own configuration file asked for another number
+                try:
+                    found = await self._scale(model, model.workers)
+                except LoadFailed:
+                    await self.unload(model)
+                    raise
         return found
 
     async def unload(self, model: ServedModel) -> None:
-        try:
-            answer = await self._rest.delete(f"/models/{model.server_name}/{model.version}")
-        except httpx.TransportError as exc:
-            raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
-        if answer.status_code not in (httpx.codes.OK, httpx.codes.ACCEPTED, httpx.codes.NOT_FOUND):
-            raise MarwayError(f"TorchServe would not unload {model.name} {model.version}: {clip(answer.text, 300)}")
+        self._registered.discard(model.server_name)
+        await self._management.unregister(model)
 
     async def scale(self, model: ServedModel, workers: int) -> Description:
-        # min below max leaves live workers that TorchServe has forgotten: always the same.
-        query: dict[str, str | int] = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
-        try:
-            answer = await self._rest.put(
-                f"/models/{model.server_name}/{model.version}", params=query, timeout=model.load_timeout_s
-            )
-        except httpx.TransportError as exc:
-            raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
-        if answer.status_code not in (httpx.codes.OK, httpx.codes.ACCEPTED):
-            raise self._load_failed(model, answer.text)
         found = await self.describe(model)
-        if found is None:
-            raise self._load_failed(model, "TorchServe forgot the version while scaling it")
-        return found
+        if found is not None and workers and found.ready_workers == 0 < found.workers:
+            # Workers that TorchServe gave up on after maxRetryTimeoutInSec still count: only from none is it a start.
+            await self._scale(model, 0)
+        return await self._scale(model, workers)
 
     async def describe(self, model: ServedModel) -> Description | None:
-        request = management_pb2.DescribeModelRequest(model_name=model.server_name, model_version=model.version)
-        try:
-            answer = await self._management.DescribeModel(request, timeout=_MANAGEMENT_TIMEOUT_S)
-        except grpc.aio.AioRpcError as exc:
-            if exc.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise RuntimeDown(f"TorchServe does not answer: {clip(exc.details() or '', 200)}") from exc
-            if exc.code() is grpc.StatusCode.NOT_FOUND or "NotFound" in (exc.details() or ""):
-                return None
-            raise MarwayError(f"TorchServe would not describe {model.name}: {clip(exc.details() or '', 200)}") from exc
-        entry = json.loads(answer.msg)[0]
-        workers = entry["workers"]
-        ready = sum(worker["status"] == "READY" for worker in workers)
-        return Description(version=entry["modelVersion"], ready_workers=ready, workers=len(workers))
+        entry = await self._management.describe(model.server_name, model.version)
+        return description_of(entry) if entry is not None else None
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
-        remaining = deadline.remaining()
-        if remaining <= 0:
-            raise DeadlineExceeded("the deadline passed before the model was asked", model=model.name)
-        request = inference_pb2.PredictionsRequest(
-            model_name=model.server_name, model_version=model.version, input={envelope.KEY: envelope.encode_rows(rows)}
-        )
-        try:
-            answer = await self._inference.Predictions(request, timeout=remaining)
-        except grpc.aio.AioRpcError as exc:
-            raise classify(exc, model) from exc
-        except asyncio.CancelledError as exc:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Nobody cancelled us: the channel was closed, because this TorchServe is gone.
-            raise RuntimeDown("TorchServe went down during the call", model=model.name, version=model.version) from exc
-        try:
-            answers = envelope.decode_answers(answer.prediction)
-        except ValueError as exc:
-            # An archive with its own Python (`runtime`, torchrun) runs without our bootstrap.
-            raise ModelError(
-                f"{model.name} {model.version} answered without Marway's worker bootstrap: it has a runtime of its own",
-                model=model.name,
-                version=model.version,
-            ) from exc
-        if len(answers) != len(rows):
-            raise MarwayError(f"{model.name} {model.version} gave {len(answers)} answers to {len(rows)} rows")
-        return answers
+        if model.streaming:
+            return [await self._whole(model, row, deadline) for row in rows]
+        return await self._calls.predict(model, rows, deadline)
+
+    def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
+        return self._calls.predict_stream(model, row, deadline)
+
+    async def status(self) -> ServerStatus:
+        names = await self._management.names()
+        if self._control is not None:
+            said = await self._control.workers()
+            workers = tuple(
+                WorkerStatus(
+                    pid=worker.pid,
+                    server_name=worker.server_name,
+                    mode=worker.mode,
+                    reason=worker.reason,
+                    private_bytes=worker.private_bytes,
+                )
+                for worker in said.workers
+            )
+            return ServerStatus(names, workers, said.base_bytes)
+        found: list[WorkerStatus] = []
+        for name in sorted(names):
+            entry = await self._management.describe(name)
+            found += workers_of(name, entry) if entry is not None else []
+        return ServerStatus(names, tuple(found), 0)
+
+    async def lost(self, *, timeout_s: float) -> frozenset[str]:
+        """Return the versions that were registered through this adapter and that TorchServe no longer has.
+
+        Raises:
+            RuntimeDown: It does not answer within ``timeout_s``.
+        """
+        before = frozenset(self._registered)
+        names = await self._management.names(timeout_s=timeout_s)
+        return (before & self._registered) - names  # what was unloaded meanwhile is not lost
 
     async def aclose(self) -> None:
-        await self._inference_channel.close(None)
-        await self._management_channel.close(None)
-        await self._rest.aclose()
+        await self._connection.aclose()
+        if self._control is not None:
+            await self._control.aclose()
 
-    async def _register(self, model: ServedModel) -> None:
-        request = management_pb2.RegisterModelRequest(
-            url=model.archive.name,
-            model_name=model.server_name,
-            batch_size=1,
-            max_batch_delay=_MAX_BATCH_DELAY_MS,
-            initial_workers=model.workers,
-            synchronous=True,
-            response_timeout=max(1, round(model.predict_timeout_s)),
-            startup_timeout=max(1, round(model.load_timeout_s)),
-        )
+    async def _whole(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
+        """Return an answer in pieces as one, as a caller sees it who reads REST's chunks to their end."""
+        pieces: list[Answer] = []
+        async with aclosing(self.predict_stream(model, row, deadline)) as stream:
+            async for piece in stream:
+                if piece.kind == "error":
+                    return piece
+                pieces.append(piece)
+        first = pieces[0]
+        body = b"".join(piece.body for piece in pieces)
+        return Answer(first.status, body, first.kind, first.content_type, first.headers)
+
+    async def _scale(self, model: ServedModel, workers: int) -> Description:
         try:
-            await self._management.RegisterModel(request, timeout=model.load_timeout_s + _MANAGEMENT_TIMEOUT_S)
-        except grpc.aio.AioRpcError as exc:
-            if exc.code() is grpc.StatusCode.UNAVAILABLE:
-                raise RuntimeDown(f"TorchServe does not answer: {clip(exc.details() or '', 200)}") from exc
-            # A failed start unregisters by itself; one that timed out here may still be there.
-            await self.unload(model)
-            raise self._load_failed(model, exc.details() or exc.code().name) from exc
+            await self._management.scale(model, workers)
+        except Refused as exc:
+            raise self._load_failed(model, str(exc)) from exc
+        deadline = Deadline.after(model.load_timeout_s)
+        while True:
+            found = await self.describe(model)
+            if found is None:
+                raise self._load_failed(model, "TorchServe forgot the version while scaling it")
+            # TorchServe's synchronous answer comes with the first worker: the others are still starting.
+            if found.ready_workers >= workers or deadline.remaining() <= 0:
+                return found
+            await asyncio.sleep(_READY_POLL_S)
+
+    async def _remove(self, model: ServedModel) -> None:
+        """Unregister whatever version the server has under the model's name: it is ours alone."""
+        entry = await self._management.describe(model.server_name)
+        if entry is not None:
+            await self.unload(replace(model, version=entry["modelVersion"]))
 
     def _load_failed(self, model: ServedModel, said: str) -> LoadFailed:
         """Return the error with the reason that the handler gave, which TorchServe's own answer leaves out."""
-        lines = model_log.read(self._logs, [f"{model.server_name}_{model.version}"])
-        reason = model_log.last_error(lines) or clip(said, 300)
+        reason, more = None, ""
+        if self._logs is not None:
+            reason = model_log.last_error(model_log.read(self._logs, [f"{model.server_name}_{model.version}"]))
+            more = f"; `marway logs {model.name}` has more"
         return LoadFailed(
-            f"{model.name} {model.version} cannot be loaded: {clip(reason, 400)}; `marway logs {model.name}` has more",
+            f"{model.name} {model.version} cannot be loaded: {clip(reason or said, 400)}{more}",
             model=model.name,
             version=model.version,
         )

@@ -1,0 +1,116 @@
+"""What handlers answer, as `Answer` values, and the message that carries them to TorchServe's front end."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from ts.context import RequestProcessor
+from ts.protocol.otf_message_handler import create_predict_response
+
+from marway.wire.envelope import Answer, encode_answers
+
+__all__ = ["MAX_RESPONSE_BYTES_ENV", "Frame", "answer_of", "failed", "within"]
+
+logger = logging.getLogger(__name__)
+
+MAX_RESPONSE_BYTES_ENV: Final = "MARWAY_MAX_RESPONSE_BYTES"
+"""Environment variable by which the runtime says `max_response_size`; taken out before a handler runs."""
+_FRAME_BYTES: Final = 4096
+"""Room for what TorchServe's message holds beside the answers."""
+_OUT_OF_RESOURCES: Final = 507
+
+
+class Frame:
+    """TorchServe's message around one envelope of answers; stands in for a context when the message is built.
+
+    Args:
+        request_id: TorchServe's own, by which its front end finds the call.
+        stream: Whether the call is a `StreamPredictions`, which is over only when a piece says that none follows.
+    """
+
+    stopping_criteria = None
+
+    def __init__(self, request_id: str, *, stream: bool = False) -> None:
+        self._request_ids = {0: request_id}
+        self._stream = stream
+        self._processor = RequestProcessor({})
+
+    def message(self, answers: Sequence[Answer], *, more: bool = False) -> bytearray:
+        """Return the message; ``more`` says that other pieces follow."""
+        context = self if self._stream else None
+        self.set_response_header(0, "ts_stream_next", "false")
+        packed = [encode_answers(answers)]
+        return bytearray(create_predict_response(packed, self._request_ids, "Prediction success", 200, context, more))
+
+    def set_response_header(self, _: int, name: str, value: str) -> None:
+        self._processor.add_response_property(name, value)
+
+    def get_response_headers(self, _: int) -> dict[str, str]:
+        headers: dict[str, str] = self._processor.get_response_headers()
+        return headers
+
+    def get_response_content_type(self, _: int) -> str | None:
+        return None
+
+    def get_response_status(self, _: int) -> tuple[int, str]:
+        return 200, ""
+
+
+def answer_of(context: Any, index: int, output: object) -> Answer:
+    """Return the answer to row ``index``: the output, with the status and headers that the handler set."""
+    status, _ = context.get_response_status(index)
+    headers = {str(name): str(value) for name, value in context.get_response_headers(index).items()}
+    try:
+        body, kind = _encoded(output)
+    except (TypeError, ValueError) as exc:
+        logger.error("The handler's answer cannot be encoded.", exc_info=True)
+        return Answer(500, f"the handler's answer cannot be encoded: {exc}".encode(), "error")
+    content_type = None
+    for name in [name for name in headers if name.lower() == "content-type"]:
+        content_type = headers.pop(name)
+    return Answer(int(status or 200), body, kind, content_type, headers)
+
+
+def failed(rows: int, status: int, message: str) -> list[Answer]:
+    """Return the same failure for each of ``rows``."""
+    return [Answer(status, message.encode(errors="replace"), "error")] * rows
+
+
+def within(answers: Sequence[Answer], limit: int | None) -> list[Answer]:
+    """Return ``answers`` with those replaced by errors that would make the message larger than ``limit`` bytes.
+
+    One byte too many, and the front end drops the connection, kills the worker and tells the caller nothing.
+    """
+    if limit is None:
+        return list(answers)
+    kept: list[Answer] = []
+    size = _FRAME_BYTES
+    for answer in answers:
+        taken = answer
+        own = len(encode_answers([answer]))
+        if size + own > limit:
+            message = f"the answer of {len(answer.body)} bytes is too large: the model server sends {limit} at most"
+            taken = replace(answer, status=_OUT_OF_RESOURCES, body=message.encode(), kind="error", headers={})
+            own = len(encode_answers([taken]))
+        size += own
+        kept.append(taken)
+    return kept
+
+
+def _encoded(output: object) -> tuple[bytes, str]:
+    """Return the handler's answer encoded as TorchServe encodes it, and what it was."""
+    if isinstance(output, (bytes, bytearray)):
+        return bytes(output), "bytes"
+    if isinstance(output, str):
+        return output.encode(), "text"
+    if isinstance(output, torch.Tensor):
+        buffer = io.BytesIO()
+        torch.save(output, buffer)
+        return buffer.getvalue(), "tensor"
+    return json.dumps(output, indent=2).encode(), "json"

@@ -1,0 +1,50 @@
+"""The client of `runtime.sock`: what the runtime says about its workers (`marway.wire.workers`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+from pydantic import ValidationError
+
+from marway.errors import MarwayError, RuntimeDown
+from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers
+
+__all__ = ["RuntimeControl"]
+
+_TIMEOUT_S = 10.0
+
+
+class RuntimeControl:
+    """Asks the runtime that started TorchServe.
+
+    Args:
+        runtime_dir: The directory shared with it.
+    """
+
+    def __init__(self, runtime_dir: Path) -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(runtime_dir / RUNTIME_SOCKET))
+        self._client = httpx.AsyncClient(
+            transport=transport, base_url="http://runtime", timeout=_TIMEOUT_S, trust_env=False
+        )
+
+    async def workers(self) -> RuntimeWorkers:
+        """Return every worker process that lives, with its memory.
+
+        Raises:
+            RuntimeDown: The runtime does not answer.
+        """
+        try:
+            answer = await self._client.get("/workers")
+        except httpx.TransportError as exc:
+            raise RuntimeDown(f"the runtime does not answer on {RUNTIME_SOCKET}: {exc}") from exc
+        if answer.status_code != httpx.codes.OK:
+            raise MarwayError(f"the runtime answered {answer.status_code} to GET /workers")
+        try:
+            return RuntimeWorkers.model_validate_json(answer.content)
+        except ValidationError as exc:
+            raise MarwayError(f"the runtime's list of workers cannot be read: {exc.error_count()} errors") from exc
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()

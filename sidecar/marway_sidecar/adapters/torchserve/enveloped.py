@@ -1,0 +1,105 @@
+"""Predictions by workers that run Marway's bootstrap: rows in an envelope there, answers in an envelope back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+import grpc
+
+from marway.deadline import Deadline
+from marway.errors import DeadlineExceeded, MarwayError, ModelError, RuntimeDown
+from marway.wire import envelope
+from marway.wire.envelope import Answer, Row
+from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.adapters.torchserve.classify import classify
+from marway_sidecar.adapters.torchserve.connection import Connection
+from marway_sidecar.adapters.torchserve.proto import inference_pb2
+
+__all__ = ["EnvelopedCalls", "interrupted", "time_left"]
+
+
+class EnvelopedCalls:
+    """Predictions through gRPC with envelopes.
+
+    Args:
+        connection: The way to TorchServe.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
+        """Return the answers to ``rows``, in their order; raises as `ModelServer.predict` does."""
+        timeout_s = time_left(model, deadline)
+        stub = self._connection.inference
+        try:
+            said = await self._connection.rpc("inference", stub.Predictions, _request(model, rows), timeout_s=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            raise classify(exc, model) from exc
+        except asyncio.CancelledError as exc:
+            raise interrupted(model, exc) from exc
+        answers = _answers(model, said.prediction)
+        if len(answers) != len(rows):
+            raise MarwayError(f"{model.name} {model.version} gave {len(answers)} answers to {len(rows)} rows")
+        return answers
+
+    async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
+        """Yield the pieces of the answer to ``row``; raises as `ModelServer.predict_stream` does."""
+        timeout_s = time_left(model, deadline)
+        request = _request(model, [replace(row, stream=True)])
+        stub = self._connection.inference
+        try:
+            async with aclosing(
+                self._connection.stream(stub.StreamPredictions, request, timeout_s=timeout_s)
+            ) as messages:
+                async for message in messages:
+                    for answer in _answers(model, message.prediction):
+                        yield answer
+                        if answer.kind == "error":
+                            return
+        except grpc.aio.AioRpcError as exc:
+            raise classify(exc, model) from exc
+        except asyncio.CancelledError as exc:
+            raise interrupted(model, exc) from exc
+
+
+def time_left(model: ServedModel, deadline: Deadline) -> float:
+    """Return the seconds left.
+
+    Raises:
+        DeadlineExceeded: None are.
+    """
+    remaining = deadline.remaining()
+    if remaining <= 0:
+        raise DeadlineExceeded("the deadline passed before the model was asked", model=model.name)
+    return remaining
+
+
+def interrupted(model: ServedModel, error: asyncio.CancelledError) -> BaseException:
+    """Return what a cancelled call means: its own cancellation, or a channel that was closed under it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return error
+    # Nobody cancelled us: the channel was closed, because this TorchServe is gone.
+    return RuntimeDown("TorchServe went down during the call", model=model.name, version=model.version)
+
+
+def _request(model: ServedModel, rows: Sequence[Row]) -> inference_pb2.PredictionsRequest:
+    return inference_pb2.PredictionsRequest(
+        model_name=model.server_name, model_version=model.version, input={envelope.KEY: envelope.encode_rows(rows)}
+    )
+
+
+def _answers(model: ServedModel, prediction: bytes) -> list[Answer]:
+    try:
+        return envelope.decode_answers(prediction)
+    except ValueError as exc:
+        # An archive with its own Python (`runtime`, torchrun) runs without our bootstrap.
+        raise ModelError(
+            f"{model.name} {model.version} answered without Marway's worker bootstrap: it has a runtime of its own",
+            model=model.name,
+            version=model.version,
+        ) from exc
