@@ -6,18 +6,18 @@ Every line answers a hazard of TorchServe 0.12; `docs/torchserve.md` lists them.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from marway.errors import InvalidSettings
 from marway.resources import shipped
+from marway_runtime.memory import heap_bytes
 from marway_runtime.settings import RuntimeSettings
 
-__all__ = ["Ports", "command_line", "environment", "memory_limit", "properties", "write_worker_launcher"]
+__all__ = ["Ports", "command_line", "environment", "properties", "write_worker_launcher"]
 
 _MIB = 1024 * 1024
 _KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ", "VIRTUAL_ENV")
@@ -83,7 +83,7 @@ def command_line(settings: RuntimeSettings, *, home: Path, worker: Path, tempora
         f"-Dmodel_server_home={_torchserve_home()}",
         f"-Djava.io.tmpdir={temporary}",
         f"-Dlog4j.configurationFile={shipped('config/log4j2.xml').as_uri()}",
-        f"-Xmx{_heap_bytes(settings) // _MIB}m",
+        f"-Xmx{heap_bytes(settings) // _MIB}m",
         "-XX:+ExitOnOutOfMemoryError",
         # No '.' in the class path: a file in the working directory must not become part of the server.
         "-cp",
@@ -113,33 +113,21 @@ def environment(temporary: Path) -> dict[str, str]:
     return kept
 
 
-def write_worker_launcher(path: Path, *, home: Path) -> None:
-    """Write the executable that TorchServe starts in place of `python` for each worker."""
-    words = [sys.executable, "-m", "marway_runtime.worker", "--home", str(home), "--"]
-    quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
-    path.write_text(f'#!/bin/sh\nexec {quoted} "$@"\n')
+def write_worker_launcher(path: Path, *, home: Path, fork_socket: Path | None) -> None:
+    """Write the executable that TorchServe starts in place of `python` for each worker.
+
+    Args:
+        path: Where to write it.
+        home: Named on the command line of every worker.
+        fork_socket: Where the fork server listens; None has every worker start as a Python of its own.
+    """
+    if fork_socket is None:
+        words = ["-m", "marway_runtime.worker", "--home", str(home), "--reason", "forking is off", "--"]
+    else:
+        shim = Path(__file__).parent / "forkserver" / "shim.py"
+        words = ["-I", "-S", str(shim), str(home), str(fork_socket), "--"]
+    path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *words])} "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def memory_limit(settings: RuntimeSettings) -> int:
-    """Return how much memory TorchServe and its workers may take, in bytes."""
-    if settings.memory_limit_bytes is not None:
-        return settings.memory_limit_bytes
-    total = int(psutil.virtual_memory().total)
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(name).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            return min(total, int(text))
-    return total
-
-
-def _heap_bytes(settings: RuntimeSettings) -> int:
-    if settings.heap_bytes is not None:
-        return settings.heap_bytes
-    return max(256 * _MIB, min(1024 * _MIB, memory_limit(settings) // 8))
 
 
 def _java() -> Path:

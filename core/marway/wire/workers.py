@@ -6,16 +6,22 @@ TorchServe and starts it again. The sidecar is the only caller, so the socket is
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["RUNTIME_SOCKET", "Mode", "RuntimeWorker", "RuntimeWorkers"]
+__all__ = ["RUNTIME_SOCKET", "Mode", "RuntimeWorker", "RuntimeWorkers", "short_path"]
 
 RUNTIME_SOCKET: Final = "runtime.sock"
 """Its name in the directory that sidecar and runtime share."""
 
 Mode = Literal["forked", "plain"]
+
+_SOCKET_PATH_MAX: Final = 107  # sockaddr_un holds 108 bytes with the final zero
 
 
 class _Wire(BaseModel):
@@ -45,3 +51,22 @@ class RuntimeWorkers(_Wire):
 
     workers: tuple[RuntimeWorker, ...] = ()
     base_bytes: int = 0
+
+
+@contextlib.contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """Yield a path to a Unix socket that is short enough to bind or to connect to, for as long as the context lasts.
+
+    That is ``path`` itself, or, where it is too long, one through a descriptor of its directory (Linux).
+
+    Raises:
+        OSError: The directory is not there.
+    """
+    if len(os.fsencode(path)) <= _SOCKET_PATH_MAX:
+        yield str(path)
+        return
+    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{path.name}"
+    finally:
+        os.close(descriptor)

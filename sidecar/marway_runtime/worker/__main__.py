@@ -1,6 +1,7 @@
-"""Stands in for `python` when TorchServe starts a worker: `python -m marway_runtime.worker --home DIR -- SCRIPT ARGS…`.
+"""A plain worker: `python -m marway_runtime.worker --home DIR --reason WHY -- SCRIPT ARGS…`.
 
-Runs TorchServe's own worker script in this process, with Marway's service in place of `ts.service.Service`.
+Runs TorchServe's own worker script in this process, with Marway's service in place of `ts.service.Service`. `--home`
+and `--reason` are for those who look at the command line: the runtime is one of them.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import runpy
 import sys
 
 from marway_runtime.worker.lifeline import die_with_parent
-from marway_runtime.worker.service import install
 
 
 def main() -> None:
     """Run the worker script that follows `--` on the command line."""
     arguments = sys.argv[sys.argv.index("--") + 1 :]
     die_with_parent()
+
+    from marway_runtime.worker.bootstrap import install  # takes a second: the lifeline comes first
+
     install()
     sys.argv = arguments
     runpy.run_path(arguments[0], run_name="__main__")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import threading
+from collections.abc import Sequence
 
-__all__ = ["die_with_parent"]
+__all__ = ["die_with", "die_with_parent"]
 
 
 def die_with_parent() -> None:
@@ -24,11 +26,29 @@ def die_with_parent() -> None:
         os._exit(1)
     if os.getppid() != parent:
         os._exit(1)
+    die_with([descriptor])
 
-    def watch() -> None:
-        poller = select.poll()
+
+def die_with(descriptors: Sequence[int], *, group: bool = False) -> None:
+    """End this process at once when one of these ends: a pidfd's process, or the other side of a connection.
+
+    Args:
+        descriptors: What to watch; nothing else may read from them.
+        group: End the process group that this process leads, with whatever it started.
+    """
+    poller = select.poll()
+    for descriptor in descriptors:
         poller.register(descriptor, select.POLLIN)
-        poller.poll()
+
+    def end() -> None:
+        if group:
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
+    def watch() -> None:
+        poller.poll()
+        end()
+
+    if poller.poll(0):
+        end()
     threading.Thread(target=watch, name="marway-lifeline", daemon=True).start()

@@ -1,0 +1,108 @@
+"""`runtime.sock`: what the runtime tells its sidecar, over HTTP on a Unix socket (`marway.wire.workers`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers, short_path
+
+__all__ = ["Controlled", "create_app", "served"]
+
+
+class Controlled(Protocol):
+    """What the socket shows and asks for; the first two read many files, and run in a thread."""
+
+    def workers(self) -> RuntimeWorkers: ...
+
+    def metrics(self) -> bytes: ...
+
+    def restart(self) -> None: ...
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # `watch_for_stop` has them
+
+
+def create_app(controlled: Controlled) -> Starlette:
+    """Return the application behind the socket."""
+    # Reading is not cheap with many workers: callers that come together wait for one another, and disturb nobody else.
+    one_reader = asyncio.Lock()
+
+    async def reading(call: Callable[[], bytes]) -> bytes:
+        async with one_reader:
+            return await asyncio.to_thread(call)
+
+    async def workers(_: Request) -> Response:
+        body = await reading(lambda: controlled.workers().model_dump_json().encode())
+        return Response(body, media_type="application/json")
+
+    async def metrics(_: Request) -> Response:
+        return Response(await reading(controlled.metrics), media_type=CONTENT_TYPE_LATEST)
+
+    async def restart(_: Request) -> Response:
+        controlled.restart()
+        return Response(status_code=202)  # `runtime.json` goes, and comes back with another boot_id
+
+    return Starlette(
+        routes=[
+            Route("/workers", workers, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
+            Route("/restart", restart, methods=["POST"]),
+        ]
+    )
+
+
+@contextlib.asynccontextmanager
+async def served(directory: Path, controlled: Controlled) -> AsyncIterator[None]:
+    """Serve the socket in ``directory`` while the context lasts; callers are answered from its start on."""
+    config = uvicorn.Config(
+        create_app(controlled),
+        http="h11",  # a call every few seconds: its pure Python is fast enough
+        ws="none",
+        loop="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+    )
+    server = _Server(config)
+    with _listening(directory / RUNTIME_SOCKET) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="serve-control")
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+
+@contextlib.contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """Yield a socket that listens at ``path``, for the owner alone from its first moment there."""
+    unready = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        try:
+            with short_path(unready) as short:
+                listener.bind(short)
+            unready.chmod(0o600)
+            listener.listen(64)
+            unready.replace(path)
+            yield listener
+        finally:
+            for left in (unready, path):
+                left.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""Where a runtime keeps its files, and the removal of what a killed one left there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from marway.errors import InvalidSettings
+from marway.wire.runtime import LOGS, RUNTIME_FILE
+from marway.wire.workers import RUNTIME_SOCKET
+
+__all__ = ["Directories", "make_fresh", "prepare", "remove"]
+
+_PREFIX = "marway-ts-"
+_PATH_MAX = 107 - len("/t/.ts.sock.65535")  # a Unix socket's path has 107 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """The directories of one runtime.
+
+    Attributes:
+        runtime: Shared with the sidecar.
+        short: For sockets, whose paths must be short; this runtime's own. `<runtime>/tmp` links to it.
+    """
+
+    runtime: Path
+    short: Path
+
+    @property
+    def temporary(self) -> Path:
+        """TorchServe's temporary directory, and its workers': two that share one delete each other's sockets."""
+        return self.short / "t"
+
+    @property
+    def fork_socket(self) -> Path:
+        return self.short / "fork.sock"
+
+    @property
+    def work(self) -> Path:
+        """TorchServe's working directory, empty at its start."""
+        return self.runtime / "work"
+
+    @property
+    def logs(self) -> Path:
+        return self.runtime / LOGS
+
+
+def prepare(runtime: Path) -> Directories:
+    """Make the directories, after removing what a runtime that was killed left.
+
+    Raises:
+        InvalidSettings: The path of the system's temporary directory is too long for sockets.
+    """
+    link = runtime / "tmp"
+    _remove_linked(link)
+    for pattern in (RUNTIME_FILE, f".{RUNTIME_FILE}-*", RUNTIME_SOCKET, f".{RUNTIME_SOCKET}-*"):
+        for stale in runtime.glob(pattern):
+            stale.unlink()
+    short = _make_short()
+    link.symlink_to(short)
+    directories = Directories(runtime, short)
+    directories.logs.mkdir(exist_ok=True)
+    for made in (directories.work, directories.temporary):
+        make_fresh(made)
+    return directories
+
+
+def make_fresh(directory: Path) -> None:
+    """Make a directory that is empty, for the owner alone."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def remove(directories: Directories) -> None:
+    """Remove what lies outside the shared directory."""
+    _remove_linked(directories.runtime / "tmp")
+
+
+def _remove_linked(link: Path) -> None:
+    if link.is_symlink():
+        old = link.readlink()
+        if old.name.startswith(_PREFIX):
+            shutil.rmtree(old, ignore_errors=True)
+        link.unlink()
+
+
+def _make_short() -> Path:
+    for parent in (None, "/tmp"):  # noqa: S108 - mkdtemp makes it ours alone
+        short = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        if len(os.fsencode(short)) <= _PATH_MAX:
+            return short
+        with contextlib.suppress(OSError):
+            short.rmdir()
+    raise InvalidSettings("the temporary directory's path is too long for worker sockets: set TMPDIR to a shorter one")

@@ -1,0 +1,74 @@
+"""A forked process becomes what TorchServe's own start of `python` would have made: a worker of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType, ModuleType
+
+import numpy
+import torch
+
+from marway_runtime.forkserver.serving import Forked
+from marway_runtime.worker.bootstrap import install, script_path
+from marway_runtime.worker.lifeline import die_with
+
+__all__ = ["become_worker", "compiled_script"]
+
+
+def compiled_script() -> dict[str, CodeType]:
+    """Return TorchServe's worker script by its path, compiled once for all workers."""
+    path = script_path()
+    return {str(path): compile(path.read_bytes(), str(path), "exec")}
+
+
+def become_worker(forked: Forked, *, base_path: Sequence[str], scripts: dict[str, CodeType]) -> None:
+    """Make this forked process the worker that was asked for, and run its script to the end.
+
+    Args:
+        forked: What was asked for.
+        base_path: `sys.path` of a Python with nothing in `PYTHONPATH`.
+        scripts: Scripts that are compiled already.
+    """
+    request = forked.request
+    os.setsid()  # what the handler starts is killed with it
+    streams, others = request.descriptors[:3], request.descriptors[3:]
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    die_with([forked.connection.fileno(), *others], group=True)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text("marway-worker")
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ.clear()
+    os.environ.update(request.environment)
+    os.chdir(request.cwd)
+    searched = [entry for entry in request.environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[:] = [request.cwd, *searched, *base_path]
+    sys.argv[:] = request.arguments
+    _renew()
+    threads = request.environment.get("OMP_NUM_THREADS")
+    if threads != before and threads is not None and threads.isdigit():
+        torch.set_num_threads(int(threads))  # OpenMP read the fork server's environment
+    gc.enable()
+    install()
+    script = request.arguments[0]
+    code = scripts.get(script) or compile(Path(script).read_bytes(), script, "exec")
+    main = ModuleType("__main__")
+    main.__file__ = script
+    sys.modules["__main__"] = main
+    exec(code, main.__dict__)  # noqa: S102 - TorchServe's own worker script
+
+
+def _renew() -> None:
+    """Draw anew what all forked workers would otherwise share: the states of random generators, and a key."""
+    random.seed()
+    numpy.random.seed()  # the global generator, which handlers use
+    torch.seed()  # CUDA's part waits until CUDA is initialised
+    multiprocessing.current_process().authkey = os.urandom(32)

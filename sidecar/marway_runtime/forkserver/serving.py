@@ -1,0 +1,167 @@
+"""The fork server's loop: takes requests, forks workers, tells shims how their workers ended.
+
+One thread, and nothing but the standard library: what runs here must not disturb what a forked worker finds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from marway_runtime.forkserver.request import Request, receive
+
+__all__ = ["Forked", "Server"]
+
+_REQUEST_TIMEOUT_S = 5.0
+_GONE = select.POLLHUP | select.POLLERR | select.POLLIN | getattr(select, "POLLRDHUP", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """What a forked child finds: its request, and the connection that ends when its shim does."""
+
+    request: Request
+    connection: socket.socket
+
+
+class Server:
+    """Serves shims on a Unix socket until SIGTERM.
+
+    Args:
+        path: Where to listen; the socket is there, for the owner alone, once it is served.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._listener = _listen(path)
+        self._poll = select.poll()
+        self._workers: dict[int, socket.socket] = {}  # pid → connection to its shim
+        self._shims: dict[int, int] = {}  # descriptor of that connection → pid
+        self._stopping = False
+        self._wake, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def serve(self) -> Forked | None:
+        """Serve; return None after SIGTERM, when all workers are gone, and in each forked child what it is to do."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        self._poll.register(self._listener, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
+        while not self._stopping:
+            for descriptor, _ in self._poll.poll():
+                if descriptor == self._wake:
+                    self._drain_wakeups()
+                    self._reap()
+                elif descriptor == self._listener.fileno():
+                    forked = self._accept()
+                    if forked is not None:
+                        return forked
+                elif descriptor in self._shims:
+                    self._shim_gone(descriptor)
+        for pid in self._workers:
+            _kill(pid)
+        for pid in self._workers:
+            os.waitpid(pid, 0)
+        return None
+
+    def _accept(self) -> Forked | None:
+        connection, _ = self._listener.accept()
+        connection.settimeout(_REQUEST_TIMEOUT_S)
+        try:
+            request = receive(connection)
+        except (ValueError, OSError) as exc:
+            _say(f"a request was not understood: {exc}")
+            connection.close()
+            return None
+        try:
+            if _ended(connection):  # a shim that lost patience, or was killed: nobody waits for this worker
+                return None
+            pid = os.fork()
+        except OSError as exc:
+            _say(f"cannot fork: {exc}")
+            with contextlib.suppress(OSError):
+                connection.sendall(b"the fork failed\n")
+            request.close()
+            connection.close()
+            return None
+        if pid == 0:
+            self._leave_to_parent()
+            return Forked(request, connection)
+        request.close()
+        self._workers[pid] = connection
+        self._shims[connection.fileno()] = pid
+        self._poll.register(connection, _GONE)
+        with contextlib.suppress(OSError):  # its end is seen by the poll
+            connection.sendall(b"%d\n" % pid)
+        return None
+
+    def _shim_gone(self, descriptor: int) -> None:
+        # TorchServe killed it, or died: the worker, unreaped and so still the owner of its pid, goes too.
+        self._poll.unregister(descriptor)
+        _kill(self._shims.pop(descriptor))
+
+    def _reap(self) -> None:
+        for pid, connection in list(self._workers.items()):
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                continue
+            _kill(pid)  # what it started, while its pid is still its own
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            del self._workers[pid]
+            if self._shims.pop(connection.fileno(), None) is not None:
+                self._poll.unregister(connection)
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"%d\n" % (status if status >= 0 else 128 - status))
+            connection.close()
+
+    def _leave_to_parent(self) -> None:
+        """Close, in the child, what is the fork server's: a shim's connection must end with its own worker."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        self._listener.close()
+        for connection in self._workers.values():
+            connection.close()
+        for descriptor in (self._wake, self._wakeup):
+            os.close(descriptor)
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _drain_wakeups(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._wake, 4096):
+                pass
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    unready = path.with_name(path.name + "-")
+    unready.unlink(missing_ok=True)
+    listener.bind(str(unready))
+    unready.chmod(0o600)
+    listener.listen(128)
+    unready.replace(path)  # only now it can be found, and what an earlier one left is gone
+    return listener
+
+
+def _ended(connection: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(connection, _GONE)
+    return bool(poller.poll(0))
+
+
+def _kill(pid: int) -> None:
+    """Kill a worker and what it started: it leads a process group, unless it has only just been forked."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
