@@ -174,7 +174,7 @@ def test_fault_debris_after_a_crash(up: Up) -> None:
     temporary = (pod.directory / "tmp").readlink()
     key_file = pod.directory / "work" / "key_file.json"
     key_file.write_text("left over")
-    assert list((temporary / "models").iterdir())
+    assert list(temporary.rglob("MANIFEST.json")), "the unpacked archive"
     java.kill()
     wait_until(lambda: not pod.ready(), timeout_s=LONG_S, what="the pod says that it is not ready")
     wait_until(pod.ready, timeout_s=LONG_S, what="TorchServe is up again")
