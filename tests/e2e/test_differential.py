@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from marway_archiver import publish
-from support.torchserve import OurTorchServe, StockTorchServe, archive
-from support.up import processes_of, wait_until
+from support.torchserve import OurTorchServe, StockTorchServe, archive, sidecar
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -222,32 +217,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
 def pod(home: Path, registry: str) -> Iterator[str]:
     """Start a runtime and a sidecar, and give the sidecar's URL."""
     with OurTorchServe(home) as runtime:
-        log = home / "sidecar.log"
-        command = [sys.executable, "-m", "marway", "sidecar", "--home", str(home), "--registry", registry]
-        command += ["--runtime-dir", str(runtime.runtime_dir), "--archive-store", str(runtime.store), "--port", "0"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ})
-        try:
-            wait_until(lambda: "listens on" in log.read_text(), timeout_s=60, what="the sidecar listens")
-            url = log.read_text().split("listens on ")[1].split()[0]
-            wait_until(lambda: ready(url), timeout_s=60, what="the sidecar is ready")
+        arguments = ["--runtime-dir", str(runtime.runtime_dir), "--archive-store", str(runtime.store)]
+        with sidecar(home, registry, *arguments) as url:
             yield url
-        finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(30)
-            for leftover in processes_of(home):
-                if "sidecar" in leftover.cmdline():
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        leftover.kill()
-            process.wait(30)
-
-
-def ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False  # it has its port before it accepts connections
 
 
 def text(model: str, content: str) -> Asked:
