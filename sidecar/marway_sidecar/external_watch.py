@@ -52,11 +52,14 @@ class ExternalWatch:
         self._pool = pool
         self._adapter: TorchServeAdapter | None = None
         self._attached = False
+        self._versions: dict[str, str] = {}
 
     @property
     def info(self) -> RuntimeInfo | None:
         """What is known of it, while it is up."""
-        return self._adapter.info if self._adapter is not None and self._attached else None
+        if self._adapter is None or not self._attached:
+            return None
+        return self._adapter.info.model_copy(update={"versions": self._versions})
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -72,10 +75,14 @@ class ExternalWatch:
             await self._close()
 
     async def _look(self) -> None:
+        timeout_s = self._settings.torchserve_probe_timeout_s
         if self._adapter is None:
             self._adapter = self._new_adapter()
         try:
-            lost = await self._adapter.lost(timeout_s=self._settings.torchserve_probe_timeout_s)
+            lost = await self._adapter.lost(timeout_s=timeout_s)
+            if not self._attached:
+                version = await self._adapter.server_version(timeout_s=timeout_s)
+                self._versions = {"torchserve": version} if version is not None else {}
         except MarwayError as exc:
             if self._attached:
                 logger.warning("TorchServe is down: %s", exc.message)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +24,7 @@ from marway.wire.runtime import Addresses, RuntimeInfo, read_runtime_info
 from marway_sidecar.adapters.base import ServedModel
 from support.up import processes_of, wait_until
 
-__all__ = ["OurTorchServe", "StockTorchServe", "archive", "served"]
+__all__ = ["OurTorchServe", "StockTorchServe", "archive", "served", "sidecar"]
 
 START_TIMEOUT_S = 120
 
@@ -231,6 +232,41 @@ class StockTorchServe:
             return answer.status_code == httpx.codes.OK and all(_listens(port) for port in self._ports[3:])
         except (httpx.HTTPError, ValueError, KeyError):
             return False
+
+
+@contextlib.contextmanager
+def sidecar(home: Path, registry: str, *arguments: str, **settings: object) -> Iterator[str]:
+    """Run `marway sidecar` with these arguments and settings, and give its URL once it can serve."""
+    env = {f"MARWAY_SIDECAR_{name.upper()}": str(value) for name, value in settings.items()}
+    command = [sys.executable, "-m", "marway", "sidecar", "--home", str(home), "--registry", registry, "--port", "0"]
+    log = home / "sidecar.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, *arguments], stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **env}
+        )
+
+    def listens() -> bool:
+        assert process.poll() is None, log.read_text()
+        return "listens on" in log.read_text()
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"{url}/readyz", trust_env=False).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False  # it has its port before it accepts connections
+
+    try:
+        wait_until(listens, timeout_s=60, what="the sidecar listens")
+        url = log.read_text().split("listens on ")[1].split()[0]
+        wait_until(ready, timeout_s=60, what="the sidecar is ready")
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(30)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -147,6 +147,10 @@ class TorchServeAdapter:
         names = await self._management.names(timeout_s=timeout_s)
         return (before & self._registered) - names  # what was unloaded meanwhile is not lost
 
+    async def server_version(self, *, timeout_s: float) -> str | None:
+        """Return TorchServe's own version, or None when it does not say."""
+        return await self._management.server_version(timeout_s=timeout_s)
+
     async def aclose(self) -> None:
         await self._connection.aclose()
         if self._control is not None:

@@ -18,7 +18,7 @@ from marway_sidecar.adapters.torchserve.classify import classify
 from marway_sidecar.adapters.torchserve.connection import Connection
 from marway_sidecar.adapters.torchserve.proto import inference_pb2
 
-__all__ = ["EnvelopedCalls", "interrupted", "time_left"]
+__all__ = ["EnvelopedCalls", "time_left", "was_cancelled", "went_down"]
 
 
 class EnvelopedCalls:
@@ -40,7 +40,9 @@ class EnvelopedCalls:
         except grpc.aio.AioRpcError as exc:
             raise classify(exc, model) from exc
         except asyncio.CancelledError as exc:
-            raise interrupted(model, exc) from exc
+            if was_cancelled():
+                raise
+            raise went_down(model) from exc
         answers = _answers(model, said.prediction)
         if len(answers) != len(rows):
             raise MarwayError(f"{model.name} {model.version} gave {len(answers)} answers to {len(rows)} rows")
@@ -63,7 +65,9 @@ class EnvelopedCalls:
         except grpc.aio.AioRpcError as exc:
             raise classify(exc, model) from exc
         except asyncio.CancelledError as exc:
-            raise interrupted(model, exc) from exc
+            if was_cancelled():
+                raise
+            raise went_down(model) from exc
 
 
 def time_left(model: ServedModel, deadline: Deadline) -> float:
@@ -78,12 +82,14 @@ def time_left(model: ServedModel, deadline: Deadline) -> float:
     return remaining
 
 
-def interrupted(model: ServedModel, error: asyncio.CancelledError) -> BaseException:
-    """Return what a cancelled call means: its own cancellation, or a channel that was closed under it."""
+def was_cancelled() -> bool:
+    """Return whether the running task was cancelled, rather than a call that it waits for."""
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        return error
-    # Nobody cancelled us: the channel was closed, because this TorchServe is gone.
+    return task is not None and task.cancelling() > 0
+
+
+def went_down(model: ServedModel) -> RuntimeDown:
+    """Return what a cancelled call means that nobody cancelled: its channel was closed, for its TorchServe is gone."""
     return RuntimeDown("TorchServe went down during the call", model=model.name, version=model.version)
 
 

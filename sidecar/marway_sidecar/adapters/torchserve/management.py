@@ -125,6 +125,14 @@ class Management:
                 return frozenset(names)
             token = following
 
+    async def server_version(self, *, timeout_s: float) -> str | None:
+        """Return the version that the API's description names, or None when it names none."""
+        answer = await self._rest("GET", "/api-description", timeout=timeout_s)
+        try:
+            return str(answer.json()["info"]["version"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
     async def _rpc(self, method: str, request: Any, *, timeout_s: float) -> Any:
         stub = getattr(self._connection.management, method)
         return await self._connection.rpc("management", stub, request, timeout_s=timeout_s)

@@ -19,7 +19,7 @@ from marway.wire.envelope import Answer, Row
 from marway_sidecar.adapters.base import ServedModel
 from marway_sidecar.adapters.torchserve.classify import classify, classify_rest
 from marway_sidecar.adapters.torchserve.connection import Connection
-from marway_sidecar.adapters.torchserve.enveloped import interrupted, time_left
+from marway_sidecar.adapters.torchserve.enveloped import time_left, was_cancelled, went_down
 from marway_sidecar.adapters.torchserve.proto import inference_pb2
 from marway_sidecar.adapters.torchserve.rest_rows import answer_of, needs_rest, rest_request
 
@@ -62,7 +62,9 @@ class PlainCalls:
         except grpc.aio.AioRpcError as exc:
             raise classify(exc, model) from exc
         except asyncio.CancelledError as exc:
-            raise interrupted(model, exc) from exc
+            if was_cancelled():
+                raise
+            raise went_down(model) from exc
 
     async def _one(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
         timeout_s = time_left(model, deadline)
@@ -74,7 +76,9 @@ class PlainCalls:
         except grpc.aio.AioRpcError as exc:
             raise classify(exc, model) from exc
         except asyncio.CancelledError as exc:
-            raise interrupted(model, exc) from exc
+            if was_cancelled():
+                raise
+            raise went_down(model) from exc
         return answer_of(200, said.prediction, {})
 
     async def _rest(self, model: ServedModel, row: Row, timeout_s: float) -> Answer:

@@ -1,0 +1,384 @@
+"""The same archives and the same requests through TorchServe's own REST and through a Marway pod: equal.
+
+Handlers say as JSON what they were given. Where the two differ on purpose, `docs/torchserve.md` says so, and a test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from marway_archiver import publish
+from support.torchserve import OurTorchServe, StockTorchServe, archive, sidecar
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+# What a request has from its client alone: TorchServe and the sidecar see different connections.
+SEEN_HEADERS = ("content-type", "accept", "x-tenant", "explain", "url_path")
+
+BOOK = '''
+import json
+from ts.torch_handler.base_handler import BaseHandler
+
+
+class Book(BaseHandler):
+    """The book's style: a subclass of BaseHandler in three steps, text or JSON in, JSON out."""
+
+    def initialize(self, context):
+        self.context = context
+        self.initialized = True
+
+    def preprocess(self, data):
+        texts = []
+        for row in data:
+            given = row.get("data")
+            if given is None:
+                given = row.get("body")
+            if isinstance(given, (bytes, bytearray)):
+                given = given.decode("utf-8")
+            if isinstance(given, dict):
+                given = given["text"]
+            texts.append(given)
+        return texts
+
+    def inference(self, data, *args, **kwargs):
+        return [len(text.split()) for text in data]
+
+    def postprocess(self, data):
+        return [{"words": words, "label": "long" if words > 2 else "short"} for words in data]
+'''
+ONLY_BODY = '''
+class OnlyBody:
+    """Written for REST: knows the name `body` and no other."""
+
+    def initialize(self, context):
+        pass
+
+    def handle(self, data, context):
+        return [{"got": type(row["body"]).__name__, "there": "body" in row, "value": str(row["body"])} for row in data]
+'''
+ECHO = """
+def shown(value):
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes": bytes(value).decode("latin-1")}
+    return value
+
+
+def handle(data, context):
+    if data is None:
+        return None
+    answers = []
+    for index, row in enumerate(data):
+        raw = row.get("data", row.get("body"))
+        values = {name: [type(value).__name__, shown(value)] for name, value in row.items()}
+        headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
+        if set(values) in ({"data"}, {"body"}) and "multipart" not in headers.get("content-type", ""):
+            values = {"the body": [type(raw).__name__, shown(raw)]}
+        answers.append(
+            {
+                "values": values,
+                "headers": headers,
+                "tenant": context.get_request_header(index, "X-Tenant"),
+                "model": context.model_name,
+                "rows": len(data),
+                "has id": bool(context.get_request_id(index)),
+            }
+        )
+    return answers
+"""
+ANSWERS = """
+import torch
+from ts.utils.util import PredictionException
+
+
+def handle(data, context):
+    if data is None:
+        return None
+    return [answer(row.get("data") or row.get("body"), index, context) for index, row in enumerate(data)]
+
+
+def answer(asked, index, context):
+    if asked == "dict":
+        return {"a": [1, 2.5, None, True, "ü"]}
+    if asked == "list":
+        return [1, {"b": 2}]
+    if asked == "number":
+        return 5
+    if asked == "none":
+        return None
+    if asked == "text":
+        return "plain ü"
+    if asked == "bytes":
+        return bytes(range(256))
+    if asked == "bytearray":
+        return bytearray(b"abc")
+    if asked == "tensor":
+        return torch.arange(6).reshape(2, 3)
+    if asked == "empty":
+        return ""
+    if asked == "status":
+        context.set_response_status(code=202, idx=index)
+        return {"accepted": True}
+    if asked == "client error":
+        context.set_response_status(code=418, idx=index)
+        context.set_response_content_type(index, "text/csv")
+        return "a,b"
+    if asked == "server error":
+        context.set_response_status(code=503, idx=index)
+        context.set_response_content_type(index, "application/json")
+        return {"said": "by the handler"}
+    if asked == "headers":
+        context.set_response_header(index, "X-Model", "one")
+        context.set_response_header(index, "Content-Type", "application/x-own; a=b")
+        return b"own"
+    if asked == "refuse":
+        raise PredictionException("refused by the model", 422)
+    if asked == "raise":
+        raise ValueError("on purpose")
+    if asked == "memory":
+        raise MemoryError("on purpose")
+    if asked == "not json":
+        return {1, 2}
+    raise AssertionError(asked)
+"""
+COUNTS = """
+def handle(data, context):
+    if data is None:
+        return None
+    asked = data[0].get("data") or data[0].get("body")
+    return {"no": "list"} if asked == "no list" else ["one", "too many"]
+"""
+ARCHIVES = {"book": BOOK, "only-body": ONLY_BODY, "echo": ECHO, "answers": ANSWERS, "counts": COUNTS}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request."""
+
+    model: str
+    content: bytes | None = None
+    content_type: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    files: Any = None
+    form: dict[str, Any] | None = None
+    query: str = ""
+
+    def of(self, client: httpx.Client, path: str) -> httpx.Response:
+        headers = dict(self.headers)
+        if self.content_type is not None:
+            headers["Content-Type"] = self.content_type
+        return client.post(path + self.query, content=self.content, files=self.files, data=self.form, headers=headers)
+
+
+@dataclass(frozen=True)
+class Both:
+    """TorchServe and a pod that serve the same archives."""
+
+    torchserve: httpx.Client
+    pod: httpx.Client
+
+    def ask(self, asked: Asked) -> tuple[httpx.Response, httpx.Response]:
+        """Return TorchServe's answer and the pod's."""
+        return (
+            asked.of(self.torchserve, f"/predictions/{asked.model}/1.0"),
+            asked.of(self.pod, f"/predict/{asked.model}/1.0"),
+        )
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    with contextlib.ExitStack() as stack:
+        home = tmp_path_factory.mktemp("differential")
+        stock = stack.enter_context(StockTorchServe(home / "stock", tokens=False))
+        management = stack.enter_context(httpx.Client(base_url=stock.addresses.management, timeout=60, trust_env=False))
+        registry = f"file://{home}/registry"
+        for name, source in ARCHIVES.items():
+            path = archive(stock.store, name, source)
+            query = {"url": path.name, "initial_workers": 1, "model_name": name}
+            assert management.post("/models", params=query).status_code == 200
+            handler = home / f"{name.replace('-', '_')}_handler.py"
+            handler.write_text(source)
+            publish(model_name=name, version="1.0", handler=str(handler), registry=registry)
+        url = stack.enter_context(pod(home / "ours", registry))
+        yield Both(
+            stack.enter_context(httpx.Client(base_url=stock.addresses.inference, timeout=60, trust_env=False)),
+            stack.enter_context(httpx.Client(base_url=url, timeout=60, trust_env=False)),
+        )
+
+
+@contextlib.contextmanager
+def pod(home: Path, registry: str) -> Iterator[str]:
+    """Start a runtime and a sidecar, and give the sidecar's URL."""
+    with OurTorchServe(home) as runtime:
+        arguments = ["--runtime-dir", str(runtime.runtime_dir), "--archive-store", str(runtime.store)]
+        with sidecar(home, registry, *arguments) as url:
+            yield url
+
+
+def text(model: str, content: str) -> Asked:
+    return Asked(model, content.encode(), "text/plain")
+
+
+INPUTS = {
+    "json object": Asked("echo", b'{"a": [1, "\xc3\xbc"]}', "application/json"),
+    "json with charset": Asked("echo", b"[1]", "application/json; charset=utf-8"),
+    "json text": Asked("echo", b'"x"', "application/json"),
+    "broken json": Asked("echo", b"{", "application/json"),
+    "json by another name": Asked("echo", b"[1]", "application/vnd.api+json"),
+    "json in capitals": Asked("echo", b"[1]", "Application/JSON"),
+    "text": Asked("echo", "für".encode(), "text/plain"),
+    "text with charset": Asked("echo", b"a", "text/csv; charset=x"),
+    "text that is none": Asked("echo", b"\xff\xfe", "text/plain"),
+    "bytes": Asked("echo", bytes(range(256)), "application/octet-stream"),
+    "image": Asked("echo", b"\x89PNG\x00", "image/png"),
+    "no content type": Asked("echo", b"abc"),
+    "large": Asked("echo", b"x" * 1_000_000, "application/octet-stream"),
+    "headers": Asked("echo", b"x", "text/plain", {"X-Tenant": "blue", "Accept": "text/csv"}),
+    "query parameters": Asked("echo", b"x", "text/plain", query="?q=1&data=2"),
+    "form": Asked("echo", form={"a": "1 2", "b": "ü&=", "c": ["1", "2"]}),
+    "form without values": Asked("echo", b"a=1&b=", "application/x-www-form-urlencoded"),
+    "form of curl": Asked("echo", b"text=wake me up at six", "application/x-www-form-urlencoded"),
+    "multipart fields": Asked("echo", files={"left": (None, "1"), "right": (None, "ü")}),
+    "multipart field that says json": Asked("echo", files={"a": (None, "{}", "application/json")}),
+    "multipart binary field": Asked("echo", files={"a": (None, b"\xff\x00\xfe")}),
+    "multipart fields of one name": Asked("echo", files=[("a", (None, "1")), ("a", (None, "2"))]),
+    "multipart file": Asked("echo", files={"data": ("x.bin", b"\x00\xff")}),
+    "multipart files with types": Asked(
+        "echo",
+        files={
+            "a": ("a.json", b'{"a": 1}', "application/json; charset=utf-8"),
+            "b": ("b.txt", "ü".encode(), "text/plain"),
+            "c": ("c.png", b"\x89PNG", "image/png"),
+        },
+    ),
+    "multipart field called body": Asked("echo", files={"body": (None, "x")}),
+    "the book, text": Asked("book", b"wake me up at six", "text/plain"),
+    "the book, json": Asked("book", b'{"text": "wake me"}', "application/json"),
+    "the book, bytes": Asked("book", b"wake me up at six"),
+    "the book, form": Asked("book", files={"data": (None, "wake me up at six")}),
+    "only body, text": Asked("only-body", b"abc", "text/plain"),
+    "only body, json": Asked("only-body", b"[1]", "application/json"),
+    "only body, bytes": Asked("only-body", b"abc"),
+}
+
+
+def said(answer: httpx.Response) -> Any:
+    """Return the document, of an echo without the headers that differ because the connections do."""
+    document = answer.json()
+    if "headers" in document:
+        document["headers"] = {name: document["headers"].get(name) for name in SEEN_HEADERS}
+    return document
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_handlers_see_the_same(both: Both, name: str) -> None:
+    """Status, and all that the handler says of what it was given, are equal."""
+    asked = INPUTS[name]
+    if asked.files is None:
+        expected, got = both.ask(asked)
+    else:  # one boundary, so that content types are equal too
+        request = httpx.Request("POST", "http://x/", files=asked.files)
+        request.read()
+        expected, got = both.ask(Asked(asked.model, request.content, request.headers["content-type"]))
+    assert expected.status_code == 200, expected.text
+    assert got.status_code == 200, got.text
+    assert said(got) == said(expected)
+
+
+OUTPUTS = ["dict", "list", "number", "none", "text", "bytes", "bytearray", "tensor", "empty", "status"]
+WITH_TYPE = ["client error", "server error", "headers"]
+
+
+@pytest.mark.parametrize("asked", OUTPUTS + WITH_TYPE)
+def test_answers_come_back_the_same(both: Both, asked: str) -> None:
+    """Status and bytes are equal, and so are content type and headers that the handler set."""
+    expected, got = both.ask(text("answers", asked))
+    assert (got.status_code, got.content) == (expected.status_code, expected.content)
+    if asked in WITH_TYPE:
+        assert got.headers["content-type"] == expected.headers["content-type"]
+    assert got.headers.get("x-model") == expected.headers.get("x-model")
+
+
+# --- where they differ on purpose: the table in docs/torchserve.md ---
+
+
+@pytest.mark.parametrize(
+    ("asked", "content_type"),
+    [
+        ("dict", "application/json"),
+        ("text", "text/plain; charset=utf-8"),
+        ("bytes", "application/octet-stream"),
+        ("tensor", "application/octet-stream"),
+    ],
+)
+def test_differs_an_answer_says_what_it_is(both: Both, asked: str, content_type: str) -> None:
+    """TorchServe names no content type unless the handler does; we name what the handler returned."""
+    expected, got = both.ask(text("answers", asked))
+    assert "content-type" not in expected.headers
+    assert got.headers["content-type"] == content_type
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "theirs", "ours", "reason"),
+    [
+        ("answers", "raise", 503, 500, "ValueError: on purpose"),
+        ("answers", "refuse", 422, 422, "refused by the model"),
+        ("answers", "memory", 507, 507, "out of memory"),
+        ("answers", "not json", 503, 500, "cannot be encoded"),
+        ("counts", "too many", 503, 500, "2 answers for 1 rows"),
+        ("counts", "no list", 503, 500, "returned dict, not a list"),
+    ],
+)
+def test_differs_errors_are_problems_with_their_reason(
+    both: Both, model: str, asked: str, theirs: int, ours: int, reason: str
+) -> None:
+    """A failure is a problem document with the handler's message, and never a 503, which says to try again."""
+    expected, got = both.ask(text(model, asked))
+    assert (expected.status_code, set(expected.json())) == (theirs, {"code", "type", "message"})
+    assert (got.status_code, got.json()["code"]) == (ours, "model_error")
+    assert got.headers["content-type"] == "application/problem+json"
+    assert reason in got.json()["detail"]
+    assert (reason in expected.text) == (asked == "refuse")
+
+
+def test_differs_text_that_curl_calls_a_form_is_kept(both: Both) -> None:
+    """`curl -d TEXT` loses the text in TorchServe, which finds no field in it; here it is under `data`."""
+    expected, got = both.ask(Asked("echo", b"wake me up", "application/x-www-form-urlencoded"))
+    assert expected.json()["values"] == {}
+    assert got.json()["values"] == {"the body": ["bytearray", {"bytes": "wake me up"}]}
+
+
+def test_differs_a_request_without_a_body_is_refused(both: Both) -> None:
+    """TorchServe runs the handler on nothing; here nobody is troubled with it."""
+    expected, got = both.ask(Asked("echo", b""))
+    assert expected.status_code == 200
+    assert (got.status_code, got.json()["code"]) == (400, "invalid_request")
+
+
+def test_differs_credentials_stay_outside(both: Both) -> None:
+    """TorchServe shows handlers the caller's credentials; we do not."""
+    headers = {"Authorization": "Bearer secret", "Cookie": "secret=1"}
+    expected, got = both.ask(Asked("echo", b"x", "text/plain", headers))
+    assert "secret" in json.dumps(expected.json()["headers"])
+    assert "secret" not in json.dumps(got.json()["headers"])
+
+
+def test_differs_header_names_have_no_case(both: Both) -> None:
+    """TorchServe finds a header only as the client spelt it; here any spelling finds it."""
+    expected, got = both.ask(Asked("echo", b"x", "text/plain", {"x-tenant": "blue"}))
+    assert expected.json()["tenant"] is None
+    assert got.json()["tenant"] == "blue"
+
+
+def test_differs_iterating_a_raw_body_names_data(both: Both) -> None:
+    """TorchServe's REST calls a raw body `body`; it is `data` here, and found as `body` too."""
+    expected, got = both.ask(Asked("echo", b"x", "text/plain"))
+    assert "body" in expected.json()["headers"]
+    assert {"body", "data"} <= set(got.json()["headers"])

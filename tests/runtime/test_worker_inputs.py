@@ -1,0 +1,71 @@
+"""What the worker bootstrap gives handlers for a row."""
+
+from __future__ import annotations
+
+import pytest
+
+from marway.wire.envelope import Part, Row
+from marway_runtime.worker.inputs import headers_of, input_of
+
+
+def raw(value: bytes = b"[1]", content_type: str | None = "application/json; charset=utf-8") -> Row:
+    headers = {"content-type": content_type} if content_type is not None else {}
+    return Row("asked", [Part("data", value, content_type)], headers)
+
+
+def test_a_raw_body_answers_to_both_names_and_is_one_value() -> None:
+    """Handlers written for REST (`body`) and for gRPC (`data`) find the value; whoever iterates sees one key."""
+    given = input_of(raw())
+    assert given["data"] == given["body"] == given.get("body") == given.get("data") == [1]
+    assert "body" in given
+    assert "data" in given
+    assert dict(given) == {"data": [1]}
+    assert list(given) == ["data"]
+    assert len(given) == 1
+    assert given.get("other") is None
+    assert "other" not in given
+    with pytest.raises(KeyError):
+        given["other"]
+    assert given.pop("body") == [1]
+    assert given.get("body", "gone") == "gone"
+    assert given.pop("body", None) is None
+
+
+def test_a_form_has_its_fields_and_no_other_names() -> None:
+    """A field that happens to be called data has no second name; of two that share one the last counts."""
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    given = input_of(Row("asked", [Part("data", b"1"), Part("data", b"2")], form))
+    assert given == {"data": bytearray(b"2")}
+    one = input_of(Row("asked", [Part("data", b"1")], form))
+    assert "body" not in one
+    assert one.get("body") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type", "given"),
+    [
+        (b"[1]", "application/json", [1]),
+        (b"[1", "application/json", bytearray(b"[1")),
+        (b"[1]", "application/problem+json", bytearray(b"[1]")),
+        (b"[1]", "APPLICATION/JSON", bytearray(b"[1]")),
+        ("ü".encode(), "text/plain; charset=utf-8", "ü"),
+        (b"\xff", "text/plain", bytearray(b"\xff")),
+        (b"a", None, bytearray(b"a")),
+        (b"a", "image/png", bytearray(b"a")),
+    ],
+)
+def test_values_are_decoded_as_torchserve_decodes_them(value: bytes, content_type: str | None, given: object) -> None:
+    """JSON is parsed, text a str and everything else bytes, also what says it is JSON or text and is not."""
+    found = input_of(raw(value, content_type))["data"]
+    assert (type(found), found) == (type(given), given)
+
+
+def test_headers_are_found_however_they_are_spelt() -> None:
+    """Names are compared without case; each part's content type stands under the part's name, as in TorchServe."""
+    row = Row("asked", [Part("data", b"x", "text/plain; charset=utf-8")], {"x-tenant": "blue"})
+    headers = headers_of(row)
+    assert headers.get("X-Tenant") == headers["x-TENANT"] == "blue"
+    assert "X-TENANT" in headers
+    assert headers.get("x-other") is None
+    assert headers["data"] == headers["body"] == {"content-type": "text/plain"}
+    assert (headers["explain"], headers["url_path"]) == ("False", "")

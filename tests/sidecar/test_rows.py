@@ -1,0 +1,111 @@
+"""From an HTTP request to a row: bodies, forms and headers."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.requests import Request
+
+from marway.errors import InvalidRequest
+from marway.wire.envelope import KEY, Part, Row
+from marway_sidecar.rows import row_of
+
+
+async def row(body: bytes, content_type: str | None = None, **headers: str) -> Row:
+    given = {name if name == "url_path" else name.replace("_", "-"): value for name, value in headers.items()}
+    if content_type is not None:
+        given["content-type"] = content_type
+    raw = [(name.encode(), value.encode()) for name, value in given.items()]
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": raw, "query_string": b"q=1"})
+    return await row_of(request, body, request_id="asked")
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b"a=1", [("a", b"1")]),
+        (b"a=1&b=&c=x+y%3D%26", [("a", b"1"), ("b", b""), ("c", b"x y=&")]),
+        (b"text=wake me up at six", [("text", b"wake me up at six")]),
+        (b"%C3%BC=%FF", [("ü", b"\xff")]),
+        (b"a=1&a=2", [("a", b"1"), ("a", b"2")]),
+    ],
+)
+async def test_a_urlencoded_form_is_fields(body: bytes, fields: list[tuple[str, bytes]]) -> None:
+    """Pairs of a name and a value are fields, decoded, with no content type of their own."""
+    made = await row(body, "application/x-www-form-urlencoded; charset=utf-8")
+    assert [(part.name, part.value, part.content_type) for part in made.parts] == [(*field, None) for field in fields]
+    assert not made.is_raw
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"wake me up at six",
+        b"is 1+1=2?",
+        b'{"text": "a=b"}',
+        b"aGVsbG8=",
+        b"aGVsbG8gdQ==",
+        b"a == b",
+        b"a=b & c",
+        b"x=1\ny=2",
+        "für=1".encode(),
+        b"=1",
+        b"a=1&",
+    ],
+)
+async def test_what_curl_calls_a_form_and_is_none_stays_text(body: bytes) -> None:
+    """`curl -d TEXT` sends text under a form's content type: it stays whole, under `data`."""
+    made = await row(body, "application/x-www-form-urlencoded")
+    assert made.parts == [Part("data", body, "application/x-www-form-urlencoded")]
+    assert made.is_raw
+
+
+async def test_multipart_fields_keep_every_byte() -> None:
+    """Names, content types and bytes of fields and files are as sent, whatever their encoding."""
+    body = (
+        '--b\r\nContent-Disposition: form-data; name="ü"\r\nContent-Type: application/json\r\n\r\n{}\r\n'
+        '--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+    ).encode() + b'\x00\xff\r\n--b\r\nContent-Disposition: form-data; name="data"\r\n\r\n\xfe\xff\r\n--b--\r\n'
+    made = await row(body, "multipart/form-data; boundary=b")
+    assert made.parts == [
+        Part("ü", b"{}", None),
+        Part("f", b"\x00\xff", "application/octet-stream"),
+        Part("data", b"\xfe\xff", None),
+    ]
+    single = await row(body[: body.index(b"--b", 3)] + b"--b--\r\n", "multipart/form-data; boundary=b")
+    assert not single.is_raw
+
+
+async def test_headers_reach_the_handler_but_no_credentials() -> None:
+    """The caller's headers are passed on, but credentials, hop-by-hop headers and what only servers may set."""
+    made = await row(
+        b"x",
+        "text/plain",
+        x_tenant="blue",
+        accept="text/csv",
+        authorization="Bearer x",
+        cookie="a=b",
+        proxy_authorization="x",
+        connection="close",
+        x_request_timeout_ms="5",
+        x_marway_outcome="x",
+        explain="True",
+        url_path="x",
+        x_request_id="theirs",
+    )
+    assert made.headers == {
+        "content-type": "text/plain",
+        "x-tenant": "blue",
+        "accept": "text/csv",
+        "x-request-id": "asked",
+    }
+
+
+async def test_the_envelopes_name_is_refused_in_every_kind_of_form() -> None:
+    """Nobody may pass off a field as an envelope."""
+    multipart = f'--b\r\nContent-Disposition: form-data; name="{KEY}"\r\n\r\nx\r\n--b--\r\n'.encode()
+    for body, content_type in (
+        (f"{KEY}=x".encode(), "application/x-www-form-urlencoded"),
+        (multipart, "multipart/form-data; boundary=b"),
+    ):
+        with pytest.raises(InvalidRequest, match="kept for Marway"):
+            await row(body, content_type)
