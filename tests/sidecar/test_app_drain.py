@@ -62,7 +62,7 @@ async def test_a_lame_duck_takes_requests_and_loads_nothing(registry: Registry, 
         refused = await pod.predict("other")
         assert (refused.status_code, refused.headers["x-marway-outcome"]) == (503, "not_accepted")
         assert len(pod.server.loaded) == 1
-        await until(lambda: pod.sidecar.draining._refusing())
+        await until(lambda: pod.sidecar.draining.refusing)
         assert (await pod.predict("some")).headers["x-marway-outcome"] == "not_accepted"
 
 

@@ -120,7 +120,7 @@ async def test_trouble_with_examples_refuses_no_load(registry: Registry, tmp_pat
 
 
 async def test_a_proof_needs_the_answers(registry: Registry, tmp_path: Path) -> None:
-    """A proof whose golden answers are gone from the registry fails, and says what to do; without any it proves a load."""
+    """A proof whose golden answers are gone from the registry fails; a version without any is proved by its load."""
     record = published(registry, tmp_path)
     (tmp_path / "registry" / "golden" / f"{record.golden_sha256}.json").unlink()
     publish(registry, tmp_path, "bare", "1.0")
