@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import logging.handlers
 import queue
 import sys
 import threading
-from datetime import UTC, datetime
 from typing import Final, TextIO
+
+from marway.telemetry import JsonFormatter
 
 __all__ = ["AccessLog", "LogSink"]
 
@@ -27,7 +27,7 @@ class LogSink:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         writer = logging.StreamHandler(stream or sys.stderr)
-        writer.setFormatter(_JsonFormatter())
+        writer.setFormatter(JsonFormatter())
         waiting: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
         self.handler = _DroppingQueueHandler(waiting)
         """Attach this to loggers."""
@@ -79,22 +79,3 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
             return
         record.dropped, self.dropped = self.dropped, 0
         self._waiting.put(record)
-
-
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC)
-        line: dict[str, object] = {
-            "ts": at.isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-        }
-        fields = getattr(record, "fields", None)
-        if isinstance(fields, dict):
-            line.update({name: value for name, value in fields.items() if value is not None})
-        if getattr(record, "dropped", 0):
-            line["lines_dropped_before"] = record.dropped  # type: ignore[attr-defined]  # set by our own handler
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)

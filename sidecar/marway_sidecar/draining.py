@@ -58,6 +58,11 @@ class Drain:
         """Whether a drain has begun."""
         return self._began is not None
 
+    @property
+    def refusing(self) -> bool:
+        """Whether requests are turned away."""
+        return self._began is not None and self._clock() >= self._began + self._lame_duck_s
+
     def begin(self) -> None:
         """Begin to drain; again changes nothing."""
         if self._began is None:
@@ -97,7 +102,7 @@ class Drain:
             Draining: The pod takes no more.
         """
         self._asked_at = self._clock()
-        if self._refusing():
+        if self.refusing:
             why = "is stopping" if self.stopping else "is drained"
             raise Draining(f"this pod {why} and takes no requests: send it to another")
         self.requests_in_flight += 1
@@ -117,11 +122,8 @@ class Drain:
         """
         assert self._began is not None
         limit = self._began + self._lame_duck_s + limit_s
-        while not self._refusing() or self.requests_in_flight or self._clock() - self._asked_at < _QUIET_S:
+        while not self.refusing or self.requests_in_flight or self._clock() - self._asked_at < _QUIET_S:
             if self._clock() >= limit:
                 return self.requests_in_flight == 0
             await asyncio.sleep(_LOOK_S)
         return True
-
-    def _refusing(self) -> bool:
-        return self._began is not None and self._clock() >= self._began + self._lame_duck_s

@@ -9,11 +9,11 @@ import asyncio
 import logging
 import time
 import zipfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from marway.answers import golden_difference
 from marway.deadline import Deadline
@@ -29,7 +29,7 @@ from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.tensors import decode_tensor
 from marway_sidecar.threads import Threads
 
-__all__ = ["Ask", "GoldenChecks", "Proved", "answer_of", "ask_model"]
+__all__ = ["Answers", "Ask", "GoldenChecks", "Proved", "answer_of", "ask_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,14 @@ _LINE_MAX: Final = 300
 
 Ask = Callable[[Row], Awaitable[Answer]]
 """Sends one row to the version and returns its answer."""
+
+
+class Answers(Protocol):
+    """What of a model server gives answers; see `ModelServer`."""
+
+    async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]: ...
+
+    def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncIterator[Answer]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +200,7 @@ def answer_of(answer: Answer) -> GoldenAnswer:
     )
 
 
-async def ask_model(server: ModelServer, model: ServedModel, row: Row, *, deadline: Deadline) -> Answer:
+async def ask_model(server: Answers, model: ServedModel, row: Row, *, deadline: Deadline) -> Answer:
     """Send a row to a model server; the last piece of a streamed answer is what its handler returned."""
     if not model.streaming:
         (answer,) = await server.predict(model, [row], deadline)

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from marway import errors
 from marway.errors import MarwayError
 from marway.wire.openapi import problem_responses, with_problems
+from marway.wire.pods import WATCH_CONTENT_TYPE
 
 __all__ = ["ANSWER", "ANY_BODY", "WATCH", "describe", "problems", "served_by"]
 
@@ -82,7 +83,7 @@ ANSWER: Final[dict[int | str, Json]] = {
 WATCH: Final[Json] = {
     "description": "One `PodEvent` a line, for as long as the pod and the connection last.",
     "content": {
-        "application/x-ndjson": {
+        WATCH_CONTENT_TYPE: {
             "example": '{"pod":{"name":"pod-0","boot_id":"01J","backend":"torchserve","ready":true}}\n'
             '{"models":[{"id":"mv_1","name":"intent","version":"1.0","state":"loading"}]}\n{}\n'
         }
@@ -113,6 +114,10 @@ def describe(app: FastAPI) -> Callable[[], Json]:
     def openapi() -> Json:
         if app.openapi_schema is not None:
             return app.openapi_schema
-        return with_problems(made())
+        document = with_problems(made())
+        # FastAPI takes whatever is no JSON for text, beside the schema that it was given.
+        watched = document["paths"]["/watch"]["get"]["responses"]["200"]["content"][WATCH_CONTENT_TYPE]
+        watched["schema"].pop("type", None)
+        return document
 
     return openapi

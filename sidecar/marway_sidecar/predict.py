@@ -131,12 +131,15 @@ class Predictor:
         except TimeoutError as exc:
             raise DeadlineExceeded("the deadline passed before the whole body had come") from exc
         row = await row_of(request, body, request_id=call.ids.request_id)
-        try:
-            await self._ask(call, resolved, row, deadline)
-        except NotLoaded:
-            # The server lost it (it was restarted under us): load it again, once.
-            call.accepted = False
-            await self._ask(call, resolved, row, deadline)
+        for attempt in (1, 2):
+            try:
+                await self._ask(call, resolved, row, deadline)
+                return
+            except NotLoaded:
+                # The server lost it (it was restarted under us) and ran nothing: load it again, once.
+                call.accepted = False
+                if attempt == 2:
+                    raise
 
     async def _ask(self, call: _Call, resolved: Resolved, row: Row, deadline: Deadline) -> None:
         async with AsyncExitStack() as held:
@@ -229,8 +232,8 @@ def outcome_of(error: MarwayError, *, accepted: bool) -> str:
         return Outcome.FAILED
     if isinstance(error, WorkerDied):
         return Outcome.WORKER_DIED
-    if isinstance(error, (NotLoaded, Overloaded)) or (isinstance(error, Unavailable) and not accepted):
-        return Outcome.NOT_ACCEPTED  # nothing was run
+    if isinstance(error, Overloaded) or (isinstance(error, Unavailable) and not accepted):
+        return Outcome.NOT_ACCEPTED  # a full queue in the model server: nothing was run
     return Outcome.FAILED
 
 

@@ -185,7 +185,8 @@ class Cluster:
                 *("--archive-store", str(self._home.store)),
             ],
             stop_timeout_s=_SIDECAR_STOP_S,
-            environment={"MARWAY_SIDECAR_DRAIN_TIMEOUT_S": str(_SIDECAR_DRAIN_S)},
+            # No lame duck: the gateway is gone when sidecars stop, so there is nobody to tell first.
+            environment={"MARWAY_SIDECAR_DRAIN_TIMEOUT_S": str(_SIDECAR_DRAIN_S), "MARWAY_SIDECAR_LAME_DUCK_S": "0"},
         )
 
     def _gateway_child(self) -> Child:
