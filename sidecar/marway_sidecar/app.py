@@ -50,7 +50,7 @@ class Sidecar:
             wait_s=settings.registry_timeout_s,
         )
         archives = ArchiveStore(settings.archive_store, registry, observe=self._observe_fetch)
-        self.pool = ModelPool(archives, self.threads, self.metrics, failure_backoff_s=settings.load_failure_backoff_s)
+        self.pool = ModelPool(archives, self.threads, self.metrics, settings=settings)
         self.watch = RuntimeWatch(settings.runtime_dir, self.pool, poll_s=settings.runtime_poll_s)
         self.predictor = Predictor(settings, self.resolver, self.pool)
         self._boot_id = new_ulid()
