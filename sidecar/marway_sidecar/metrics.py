@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 __all__ = ["SidecarMetrics"]
 
+_LOAD_OUTCOMES = ("ok", "failed", "refused", "timeout")
+_QUEUE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LOAD_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -43,6 +47,48 @@ class SidecarMetrics:
         )
         self.models = Gauge("marway_sidecar_models", "Versions by state.", ["state"], registry=self.registry)
         self.workers = Gauge(
-            "marway_sidecar_workers", "Workers up.", ["model", "version", "mode"], registry=self.registry
+            "marway_sidecar_workers",
+            "Workers up, by how they were started.",
+            ["model", "version", "mode"],
+            registry=self.registry,
         )
-        self.in_flight = Gauge("marway_sidecar_requests_in_flight", "Requests being answered.", registry=self.registry)
+        self.runtime_workers = Gauge(
+            "marway_runtime_workers",
+            "All workers of the model server, by how they were started and why so.",
+            ["mode", "reason"],
+            registry=self.registry,
+        )
+        self.memory = Gauge(
+            "marway_sidecar_memory_bytes",
+            "Memory in the budget: of versions with workers up, registered ones without, loads under way.",
+            ["tier"],
+            registry=self.registry,
+        )
+        self.memory_budget = Gauge(
+            "marway_sidecar_memory_budget_bytes",
+            "Memory that versions may take together; 0 means that no limit is known.",
+            registry=self.registry,
+        )
+        self.evictions = Counter(
+            "marway_sidecar_model_evictions",
+            "Versions unloaded though nobody asked: for the memory of others, or because they were idle.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.queue_duration = Histogram(
+            "marway_sidecar_queue_duration_seconds",
+            "Time a request waited for a worker of its version, a load included.",
+            buckets=_QUEUE_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "marway_sidecar_requests_in_flight",
+            "Calls in the model server, those whose callers have left included.",
+            registry=self.registry,
+        )
+
+    def forget(self, model: str, version: str) -> None:
+        """Drop what is counted for a version that nobody asks for any more: labels must not pile up."""
+        for outcome in _LOAD_OUTCOMES:
+            with contextlib.suppress(KeyError):
+                self.loads.remove(model, version, outcome)

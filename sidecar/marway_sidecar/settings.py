@@ -77,6 +77,68 @@ class SidecarSettings(ComponentSettings):
     load_failure_backoff_s: float = Field(2.0, gt=0)
     """How long a version that failed to load is not tried again, seconds; doubles each time, up to 300."""
 
+    forget_s: float = Field(600.0, gt=0)
+    """How long a version that is not loaded is shown after anybody last wanted it, with the reason if it failed,
+    seconds. Long enough for somebody to look, short enough that thousands of versions leave no trace."""
+
+    fetch_timeout_s: float = Field(600.0, gt=0)
+    """How long requests wait for an archive to be fetched before they are told to come back, seconds. The fetch goes
+    on: 10 GiB take 100 s at 100 MiB/s."""
+
+    expected_load_s: float = Field(1.0, gt=0)
+    """How long a load is taken to last until one was measured, seconds: a request whose deadline is shorter is told
+    at once. TorchServe's own way of starting a worker takes about 1."""
+
+    memory_budget_bytes: int | None = Field(None, gt=0)
+    """Memory that the workers of all versions may take together, bytes. Unset: the runtime's memory limit, less what
+    the rest of the runtime takes (measured), less `memory_reserve_bytes`."""
+
+    memory_reserve_bytes: int = Field(256 * _MIB, ge=0)
+    """Memory left alone below the runtime's limit, bytes: for what Java's heap and workers grow between two looks."""
+
+    memory_wait_s: float = Field(20.0, gt=0)
+    """How long a load waits for versions in use to become idle so that they can go, seconds; then it is refused and
+    another pod may take the request. Most requests end sooner."""
+
+    worker_base_bytes: int = Field(160 * _MIB, ge=0)
+    """Memory of a worker beside its model, bytes, until one was measured: what TorchServe's own workers take (147 MiB
+    measured), as too large a guess only makes the first loads take turns. Forked ones take about 10 MiB."""
+
+    archive_memory_factor: float = Field(1.5, gt=0)
+    """Memory of a version that was never loaded, as a multiple of its archive: weights that are in a `.mar` nearly as
+    they will be in memory, and a copy of the largest while they are read."""
+
+    survey_interval_s: float = Field(10.0, gt=0)
+    """How often the model server is asked what it has and what its workers take when nothing changed, seconds. After
+    each load it is asked at once."""
+
+    queue_limit: int = Field(256, ge=1)
+    """Requests that may wait for one version, its load included; more are told to come back (429). Below
+    TorchServe's own queue (`job_queue_size`), which drops what it cannot take."""
+
+    cpus: int | None = Field(None, ge=1)
+    """CPUs that the model server has, for versions that do not say how many workers they may have at most. Unset
+    counts those that this process may run on; set it where the containers of a pod differ."""
+
+    scale_up_wait_s: float = Field(0.05, gt=0)
+    """How long the first request in a version's queue waits before another worker is started, seconds: longer than
+    a forked worker takes to start costs more than it gains."""
+
+    scale_down_s: float = Field(60.0, gt=0)
+    """How long a worker must have been of no use before it is stopped, seconds; and how long a version must have been
+    unused to go for another version's second worker. Starting one again costs more than keeping it a minute."""
+
+    scale_to_zero_s: float = Field(300.0, gt=0)
+    """How long a version that allows it (`min_workers` 0) must be unused before its last worker is stopped, seconds.
+    It stays registered (40 KiB); the next request waits for a worker's start."""
+
+    breaker_failures: int = Field(5, ge=1)
+    """So many calls of a version in a row that die or hang open its breaker. Envoy's number for ejecting a host."""
+
+    breaker_open_s: float = Field(5.0, gt=0)
+    """How long callers of such a version are then told at once to come back, seconds, before one call tries again.
+    TorchServe starts a dead worker again within 1 to 3."""
+
     state_ttl_s: float = Field(2.0, gt=0, le=2.0)
     """How old a label may be when a caller names one here, seconds. 2 is what Marway promises at most."""
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from marway.records import VersionRecord
 from marway.registry import Registry
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.threads import Threads
+from support.pools import PoolRoom
 from support.registry import publish
 
 
@@ -35,3 +36,11 @@ def threads() -> Iterator[Threads]:
 @pytest.fixture
 def metrics() -> SidecarMetrics:
     return SidecarMetrics()
+
+
+@pytest.fixture
+async def room(tmp_path: Path, registry: Registry, threads: Threads) -> AsyncIterator[PoolRoom]:
+    """Makes model pools, and closes them at the end."""
+    made = PoolRoom(tmp_path, registry, threads)
+    yield made
+    await made.aclose()

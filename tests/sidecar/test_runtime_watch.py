@@ -12,18 +12,13 @@ import pytest
 
 from marway.deadline import Deadline
 from marway.errors import RuntimeDown
-from marway.registry import Registry
-from marway.settings import load_settings
 from marway.wire.envelope import Part, Row
 from marway.wire.runtime import RUNTIME_FILE, Addresses, RuntimeInfo, read_runtime_info, write_runtime_info
 from marway_sidecar.adapters.base import ServedModel
 from marway_sidecar.adapters.torchserve import TorchServeAdapter
-from marway_sidecar.archives import ArchiveStore
-from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.runtime_watch import RuntimeWatch
-from marway_sidecar.settings import SidecarSettings
-from marway_sidecar.threads import Threads
+from support.pools import PoolRoom
 from support.registry import until
 
 
@@ -60,9 +55,8 @@ async def watching(directory: Path, pool: ModelPool) -> AsyncIterator[RuntimeWat
 
 
 @pytest.fixture
-def pool(tmp_path: Path, registry: Registry, threads: Threads, metrics: SidecarMetrics) -> ModelPool:
-    archives = ArchiveStore(tmp_path / "store", registry, observe=lambda outcome, duration_s: None)
-    return ModelPool(archives, threads, metrics, settings=load_settings(SidecarSettings))
+def pool(room: PoolRoom) -> ModelPool:
+    return room.pool()
 
 
 async def test_each_boot_is_attached_and_a_gone_one_let_go(tmp_path: Path, pool: ModelPool) -> None:

@@ -1,0 +1,92 @@
+"""One version on this pod: its state, and how it is shown.
+
+::
+
+    absent ──▶ fetching ──▶ loading ──▶ ready ──▶ draining ──▶ absent
+                   └───────────┴──▶ failed ──(after its pause, when somebody asks)──▶ fetching
+
+`ready` with no workers is the middle tier: registered in the model server, 40 KiB, a worker's start from an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from marway.records import ServingSettings, VersionRecord
+from marway.wire.pods import ModelStatus, State
+from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.pool.breaker import Breaker
+from marway_sidecar.pool.failures import Failure
+from marway_sidecar.pool.gate import Gate
+from marway_sidecar.pool.scaling import Demand
+
+__all__ = ["Entry"]
+
+
+@dataclass(eq=False)
+class Entry:
+    """What is known of one version; only its actor changes `state`, `served` and `workers`.
+
+    Attributes:
+        record, serving: The version, and how it is served now.
+        gate, breaker, demand: Who may call it, whether calls end well, how many workers were of use.
+        served: As the model server knows it, while it is registered.
+        workers: Workers that it should have there.
+        load_began: When the load under way began, on the monotonic clock.
+        used_at, last_used_at: The last request, on the monotonic and on the wall clock.
+        asked_at: When anybody last wanted anything of it, on the monotonic clock.
+        settled_at: When its last transition ended, on the monotonic clock: what was seen before is out of date.
+    """
+
+    record: VersionRecord
+    serving: ServingSettings
+    gate: Gate
+    breaker: Breaker
+    demand: Demand
+    state: State = "absent"
+    served: ServedModel | None = None
+    workers: int = 0
+    load_began: float | None = None
+    load_duration_s: float | None = None
+    used_at: float = field(default_factory=time.monotonic)
+    last_used_at: datetime | None = None
+    asked_at: float = field(default_factory=time.monotonic)
+    settled_at: float = 0.0
+    failure: Failure | None = None
+
+    @property
+    def key(self) -> str:
+        """Its id: the key everywhere in the pool."""
+        return self.record.id
+
+    @property
+    def title(self) -> str:
+        """Name and version, for messages."""
+        return f"{self.record.name} {self.record.version}"
+
+    @property
+    def retrying_later(self) -> bool:
+        """Whether its last load failed and the pause is not over."""
+        return self.failure is not None and self.failure.wait_s() > 0
+
+    def status(self, memory_bytes: int) -> ModelStatus:
+        """Return how it is shown."""
+        failure = self.failure if self.state == "failed" else None
+        return ModelStatus(
+            id=self.record.id,
+            name=self.record.name,
+            version=self.record.version,
+            state=self.state,
+            workers=self.workers,
+            requests_in_flight=self.gate.in_flight,
+            requests_queued=self.gate.queued,
+            memory_bytes=memory_bytes,
+            pinned=self.serving.pinned,
+            load_duration_s=self.load_duration_s,
+            last_used_at=self.last_used_at,
+            failures=self.failure.count if self.failure is not None else 0,
+            failure=failure.error.message if failure is not None else None,
+            retry_after_s=failure.wait_s() if failure is not None else None,
+        )

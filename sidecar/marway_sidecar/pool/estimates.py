@@ -1,0 +1,152 @@
+"""What versions took the last time: memory of a worker, time of a load. Kept in a small file over restarts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import statistics
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from marway.records import ArchiveRef
+
+__all__ = ["ESTIMATES_FILE", "REGISTERED_BYTES", "Estimates"]
+
+logger = logging.getLogger(__name__)
+
+ESTIMATES_FILE: Final = "sidecar-estimates.json"
+REGISTERED_BYTES: Final = 40 * 1024
+"""What a registered version takes without workers, in the model server (measured)."""
+_KEPT: Final = 2000
+_OVERHEADS: Final = 16
+_HEADROOM: Final = 1.05  # a worker measured the next time differs by a few percent
+_SMOOTHING: Final = 0.3
+
+
+class _Known(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    worker_bytes: int | None = None
+    load_s: float | None = None
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    versions: dict[str, _Known] = {}
+    overheads: list[int] = []
+    load_s: float | None = None
+
+
+class Estimates:
+    """Says what a load will take before it is done.
+
+    Args:
+        worker_base_bytes: Memory of a worker beside its model, until one was measured.
+        archive_factor: Memory of a model in a worker, as a multiple of its archive.
+        load_s: Time of a load, in seconds, until one was measured.
+    """
+
+    def __init__(self, *, worker_base_bytes: int, archive_factor: float, load_s: float) -> None:
+        self._base_bytes = worker_base_bytes
+        self._factor = archive_factor
+        self._default_load_s = load_s
+        self._versions: dict[str, _Known] = {}  # in the order of their last measurement
+        self._overheads: deque[int] = deque(maxlen=_OVERHEADS)
+        self._load_s: float | None = None
+        self.changed = False
+        """Whether there is something that the file does not have."""
+
+    def is_guess(self, key: str) -> bool:
+        """Whether nothing was measured that an estimate for this version could rest on."""
+        return not self._overheads and not self._is_measured(key)
+
+    def least_bytes(self, key: str, archive: ArchiveRef) -> int:
+        """Return what one worker takes at the least: measured, else its model's part of the guess."""
+        known = self._versions.get(key)
+        if known is not None and known.worker_bytes is not None:
+            return known.worker_bytes
+        return int(archive.size_bytes * self._factor)
+
+    def memory_bytes(self, key: str, archive: ArchiveRef, workers: int) -> int:
+        """Return the memory to reserve for a version with so many workers."""
+        known = self._versions.get(key)
+        if known is not None and known.worker_bytes is not None:
+            one = known.worker_bytes * _HEADROOM
+        else:
+            base = statistics.median(self._overheads) * _HEADROOM if self._overheads else self._base_bytes
+            one = archive.size_bytes * self._factor + base
+        return REGISTERED_BYTES + int(one) * workers
+
+    def measured_memory(self, key: str, archive: ArchiveRef, worker_bytes: int) -> None:
+        """Remember what a worker of a version takes."""
+        if not self._is_measured(key):
+            self._overheads.append(max(0, worker_bytes - int(archive.size_bytes * self._factor)))
+        self._know(key, worker_bytes=worker_bytes)
+
+    def load_s(self, key: str) -> float:
+        """Return how long a load should take: this version's last, else the others', else the default, in seconds."""
+        known = self._versions.get(key)
+        if known is not None and known.load_s is not None:
+            return known.load_s
+        return self._load_s if self._load_s is not None else self._default_load_s
+
+    def measured_load(self, key: str, duration_s: float) -> None:
+        """Remember how long a load took."""
+        self._load_s = duration_s if self._load_s is None else self._load_s + _SMOOTHING * (duration_s - self._load_s)
+        self._know(key, load_s=duration_s)
+
+    def read(self, path: Path) -> None:
+        """Take over what a file holds; one that is missing or damaged is as good as empty. Blocks."""
+        try:
+            document = _Document.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, ValidationError) as exc:
+            logger.warning("%s cannot be read, so memory is estimated anew: %s", path, exc)
+            return
+        self._versions = {**document.versions, **self._versions}
+        self._overheads.extend(document.overheads)
+        self._load_s = self._load_s if self._load_s is not None else document.load_s
+
+    def dump(self) -> bytes:
+        """Return what the file should hold, and count it as written."""
+        self.changed = False
+        document = _Document(versions=self._versions, overheads=list(self._overheads), load_s=self._load_s)
+        return json.dumps(document.model_dump(exclude_none=True), indent=1).encode()
+
+    @staticmethod
+    def write(path: Path, data: bytes) -> None:
+        """Put ``data`` into the file at once; without it only the next start knows less. Blocks."""
+        temporary: Path | None = None
+        try:
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+            temporary = Path(name)
+            with os.fdopen(descriptor, "wb") as handle:
+                handle.write(data)
+            temporary.replace(path)
+        except OSError as exc:
+            logger.debug("%s cannot be written: %s", path, exc)
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+
+    def _is_measured(self, key: str) -> bool:
+        known = self._versions.get(key)
+        return known is not None and known.worker_bytes is not None
+
+    def _know(self, key: str, *, worker_bytes: int | None = None, load_s: float | None = None) -> None:
+        known = self._versions.pop(key, None) or _Known()
+        self._versions[key] = _Known(
+            worker_bytes=known.worker_bytes if worker_bytes is None else worker_bytes,
+            load_s=known.load_s if load_s is None else load_s,
+        )
+        if len(self._versions) > _KEPT:
+            self._versions.pop(next(iter(self._versions)))
+        self.changed = True

@@ -1,0 +1,298 @@
+"""The pool as the rest of the sidecar sees it: leases, loads, unloads, and what there is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from marway.deadline import Deadline
+from marway.errors import DeadlineExceeded, Draining, ModelLoading, RuntimeDown, Unavailable
+from marway.records import ServingSettings, VersionRecord, utc_now
+from marway.wire.pods import ModelStatus, State
+from marway_sidecar.adapters.base import ModelServer, NotLoaded
+from marway_sidecar.archives import ArchiveStore
+from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.pool.actor import Actor
+from marway_sidecar.pool.calls import Lease, LeasedServer
+from marway_sidecar.pool.changes import Changes
+from marway_sidecar.pool.entry import Entry
+from marway_sidecar.pool.estimates import ESTIMATES_FILE, Estimates
+from marway_sidecar.pool.session import Session, Warm
+from marway_sidecar.settings import SidecarSettings
+from marway_sidecar.threads import Threads
+
+__all__ = ["ModelPool"]
+
+_STATES: Final[tuple[State, ...]] = ("absent", "fetching", "loading", "ready", "draining", "failed")
+_TIERS: Final = ("reserved", "workers", "registered")
+_SAVE_S: Final = 10.0
+
+
+class ModelPool:
+    """Loads versions on demand into the model server that is there, within its memory.
+
+    Args:
+        archives: Where archives are fetched to.
+        threads: Where blocking calls run.
+        metrics: What is counted.
+        settings: Budget, queues, times.
+        warm: Called after each load and before anybody is let in; raises `LoadFailed` to refuse the version.
+    """
+
+    def __init__(
+        self,
+        archives: ArchiveStore,
+        threads: Threads,
+        metrics: SidecarMetrics,
+        *,
+        settings: SidecarSettings,
+        warm: Warm | None = None,
+    ) -> None:
+        self._archives = archives
+        self._threads = threads
+        self._metrics = metrics
+        self._settings = settings
+        self._warm = warm
+        self._changes = Changes()
+        self._estimates = Estimates(
+            worker_base_bytes=settings.worker_base_bytes,
+            archive_factor=settings.archive_memory_factor,
+            load_s=settings.expected_load_s,
+        )
+        self._estimates_file = settings.runtime_dir / ESTIMATES_FILE
+        self._estimates.read(self._estimates_file)
+        self._session: Session | None = None  # the last one, also while no server is up
+        self._ended: list[Session] = []
+        self._refusing = False
+        self._saving: asyncio.Task[None] | None = None
+        for state in _STATES:
+            metrics.models.labels(state).set_function(partial(self._count, state))
+        for tier in _TIERS:
+            metrics.memory.labels(tier).set_function(partial(self._memory_in, tier))
+        metrics.memory_budget.set_function(lambda: float(self.memory()[1] or 0))
+        metrics.in_flight.set_function(lambda: float(self.in_flight))
+
+    @property
+    def server(self) -> ModelServer | None:
+        """The model server that is up, if one is."""
+        return self._session.server if self._session is not None and not self._session.over else None
+
+    @property
+    def in_flight(self) -> int:
+        """Calls whose work has not ended."""
+        return sum(actor.entry.gate.in_flight for actor in self._actors)
+
+    @property
+    def generation(self) -> int:
+        """How many changes there were that a `PodEvent` reports."""
+        return self._changes.generation
+
+    async def changed(self, since: int) -> int:
+        """Return the generation once it is past ``since``."""
+        return await self._changes.after(since)
+
+    def attach(self, server: ModelServer | None, *, memory_limit_bytes: int | None = None) -> None:
+        """Use this model server from now on; whatever was loaded in the one before is gone with it.
+
+        What was ready there is loaded again, as far as memory is free.
+
+        Args:
+            server: The model server, or None while there is none.
+            memory_limit_bytes: What it and its workers may take, as its runtime says.
+        """
+        old = self._session
+        if old is not None and not old.over:
+            old.close(RuntimeDown("the model server went down and is being started again"))
+            self._ended = [session for session in self._ended if not session.ended] + [old]
+            self._metrics.workers.clear()
+            self._metrics.runtime_workers.clear()
+        if server is not None:
+            self._session = Session(
+                server,
+                limit_bytes=memory_limit_bytes,
+                settings=self._settings,
+                estimates=self._estimates,
+                metrics=self._metrics,
+                changes=self._changes,
+                fetch=self._fetch,
+                warm=self._warm,
+                refusing=lambda: self._refusing,
+            )
+            if old is not None:
+                self._session.succeed(old)
+            if self._saving is None:
+                self._saving = asyncio.create_task(self._save_for_ever(), name="pool estimates")
+        self._changes.bump()
+
+    def refuse_loads(self) -> None:
+        """Load nothing from now on; what is loaded goes on being served."""
+        self._refusing = True
+
+    @contextlib.asynccontextmanager
+    async def lease(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> AsyncIterator[Lease]:
+        """Hold a version loaded and one slot of it, loading it and waiting in its queue first if need be.
+
+        Args:
+            record: The version.
+            serving: How it is served now.
+            deadline: How long to wait; a load goes on without the caller.
+
+        Raises:
+            LoadFailed: It cannot be loaded, or could not a moment ago.
+            ModelLoading: It is being loaded, and will not be ready in time.
+            DeadlineExceeded: Its workers were busy until the deadline.
+            Overloaded: Too many wait for it.
+            Unavailable: There is no memory for it, or its calls keep failing.
+            Draining: It is not loaded, and the pod stops.
+            RuntimeDown: There is no model server.
+        """
+        session = self._up(record)
+        actor = session.actor(record, serving)
+        entry = actor.entry
+        wait_s = entry.breaker.wait_s()
+        if wait_s is not None:
+            raise Unavailable(
+                f"calls of {entry.title} keep dying or hanging, so it is given a pause",
+                model=record.name,
+                version=record.version,
+                retry_after_s=wait_s,
+            )
+        try:
+            slot = await session.enter(actor, deadline)
+        except BaseException:
+            entry.breaker.left()
+            raise
+        entry.used_at, entry.last_used_at = time.monotonic(), utc_now()
+        assert entry.served is not None
+        server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose)
+        try:
+            yield Lease(server, entry.served)
+        except NotLoaded:
+            actor.lose()
+            raise
+        finally:
+            entry.used_at = time.monotonic()
+            server.close()
+            slot.release()
+
+    async def load(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> ModelStatus:
+        """Return a version's status once it is loaded with at least one worker; raises as `lease` does."""
+        session = self._up(record)
+        actor = session.actor(record, serving)
+        entry = actor.entry
+        if entry.state == "ready" and entry.workers and not actor.busy:
+            return entry.status(session.memory.of(entry.key))
+        session.check_load(actor, deadline)
+        try:
+            async with asyncio.timeout(max(0.0, deadline.remaining())):
+                return await actor.loaded()
+        except TimeoutError as exc:
+            raise ModelLoading(
+                f"{entry.title} is being loaded and was not ready within the deadline",
+                model=record.name,
+                version=record.version,
+                retry_after_s=max(1.0, session.expected_s(actor)),
+            ) from exc
+
+    async def unload(self, record_id: str, deadline: Deadline) -> ModelStatus:
+        """Drain a version, unload it and return its status then; one that is not there is no error.
+
+        Raises:
+            DeadlineExceeded: Requests were still in flight; the drain goes on.
+            RuntimeDown: The model server went away.
+        """
+        actor = self._session.actors.get(record_id) if self._session is not None else None
+        if actor is None or self._session is None:
+            return ModelStatus(id=record_id, name="", version="", state="absent")
+        entry = actor.entry
+        if self._session.over or (entry.state in ("absent", "failed") and not actor.busy):
+            return entry.status(0)
+        try:
+            async with asyncio.timeout(max(0.0, deadline.remaining())):
+                return await actor.unloaded()
+        except TimeoutError as exc:
+            raise DeadlineExceeded(
+                f"{entry.title} still has {entry.gate.in_flight} requests in flight; it is unloaded after them",
+                model=entry.record.name,
+                version=entry.record.version,
+            ) from exc
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        """Return every version that was wanted here, by name and version."""
+        entries = sorted(
+            (actor.entry for actor in self._actors), key=lambda entry: (entry.record.name, entry.record.version)
+        )
+        return tuple(self._status(entry) for entry in entries)
+
+    def status_of(self, record_id: str) -> ModelStatus | None:
+        """Return the status of a version, None of one that nobody wanted here."""
+        actor = self._session.actors.get(record_id) if self._session is not None else None
+        return self._status(actor.entry) if actor is not None else None
+
+    def memory(self) -> tuple[int, int | None]:
+        """Return the bytes that versions take, reserved or measured, and the budget; None means no limit is known."""
+        if self._session is None:
+            return 0, self._settings.memory_budget_bytes
+        return self._session.memory.used, self._session.memory.budget
+
+    async def aclose(self) -> None:
+        """Stop loads that are under way; what is loaded stays in the model server. A second time does nothing."""
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.gather(self._saving, return_exceptions=True)
+            self._saving = None
+        if self._session is not None and not self._session.over:
+            self._session.close(Draining("this pod is stopping"))
+            self._ended.append(self._session)
+        ended, self._ended = self._ended, []
+        for session in ended:
+            await session.closed()
+        if self._estimates.changed:
+            self._estimates.write(self._estimates_file, self._estimates.dump())
+
+    @property
+    def _actors(self) -> Iterable[Actor]:
+        return self._session.actors.values() if self._session is not None else ()
+
+    def _up(self, record: VersionRecord) -> Session:
+        if self._session is None or self._session.over:
+            raise RuntimeDown(
+                "the model server is down and being started again", model=record.name, version=record.version
+            )
+        return self._session
+
+    def _status(self, entry: Entry) -> ModelStatus:
+        assert self._session is not None
+        return entry.status(self._session.memory.of(entry.key))
+
+    async def _fetch(self, record: VersionRecord) -> Path:
+        return await self._threads.run(self._archives.ensure, record.archive)
+
+    async def _save_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_SAVE_S)
+            if self._estimates.changed:
+                await self._threads.run(self._estimates.write, self._estimates_file, self._estimates.dump())
+
+    def _count(self, state: State) -> float:
+        return float(sum(actor.entry.state == state for actor in self._actors))
+
+    def _memory_in(self, tier: str) -> float:
+        if self._session is None:
+            return 0.0
+        memory = self._session.memory
+        return float(
+            sum(memory.of(entry.key) for entry in (actor.entry for actor in self._actors) if _tier(entry) == tier)
+        )
+
+
+def _tier(entry: Entry) -> str:
+    """Return the tier that a version's memory counts for."""
+    if entry.state not in ("ready", "draining"):
+        return "reserved"
+    return "workers" if entry.workers else "registered"

@@ -1,0 +1,88 @@
+"""A model pool of the test's own, its versions, and requests to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from marway.deadline import Deadline
+from marway.records import ServingSettings, VersionRecord
+from marway.registry import Registry
+from marway.settings import load_settings
+from marway.wire.envelope import Part, Row
+from marway_sidecar.archives import ArchiveStore
+from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.pool import ModelPool, Warm
+from marway_sidecar.settings import SidecarSettings
+from marway_sidecar.threads import Threads
+from support.fake_server import MIB
+from support.registry import publish
+
+__all__ = ["ROW", "PoolRoom", "predict", "state"]
+
+ROW = Row("r", [Part("data", b"x")])
+
+
+class PoolRoom:
+    """Makes pools over one registry and one archive store, and closes them.
+
+    Args:
+        directory: For all files.
+        registry: What archives come from.
+        threads: Where blocking calls run.
+    """
+
+    def __init__(self, directory: Path, registry: Registry, threads: Threads) -> None:
+        self._directory = directory
+        self._registry = registry
+        self._threads = threads
+        self._pools: list[ModelPool] = []
+
+    def pool(self, metrics: SidecarMetrics | None = None, *, warm: Warm | None = None, **settings: Any) -> ModelPool:
+        """Return a new pool; a worker is guessed to take 10 MiB, and archives are as good as nothing."""
+        given = {
+            "runtime_dir": self._directory,
+            "worker_base_bytes": 10 * MIB,
+            "archive_memory_factor": 0.001,
+            "survey_interval_s": 0.2,
+            **settings,
+        }
+        archives = ArchiveStore(self._directory / "store", self._registry, observe=lambda outcome, duration_s: None)
+        made = ModelPool(
+            archives,
+            self._threads,
+            metrics or SidecarMetrics(),
+            settings=load_settings(SidecarSettings, **given),
+            warm=warm,
+        )
+        self._pools.append(made)
+        return made
+
+    def versions(self, count: int) -> list[VersionRecord]:
+        """Publish so many models of one version each: m0, m1, …"""
+        return [publish(self._registry, self._directory, f"m{number}", "1.0") for number in range(count)]
+
+    async def aclose(self) -> None:
+        """Close every pool."""
+        for pool in self._pools:
+            await pool.aclose()
+
+
+async def predict(
+    pool: ModelPool,
+    record: VersionRecord,
+    serving: ServingSettings | None = None,
+    *,
+    timeout_s: float = 30.0,
+) -> str:
+    """Send one row as the predict route does, and return what answered: the version's name in the server."""
+    deadline = Deadline.after(timeout_s)
+    async with pool.lease(record, serving or ServingSettings(max_workers=1), deadline) as lease:
+        (answer,) = await lease.server.predict(lease.model, [ROW], deadline)
+        return answer.body.decode()
+
+
+def state(pool: ModelPool, record: VersionRecord) -> str:
+    """Return the state of a version, "unknown" of one that nobody wanted."""
+    status = pool.status_of(record.id)
+    return status.state if status is not None else "unknown"
