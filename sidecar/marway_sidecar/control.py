@@ -11,6 +11,7 @@ from marway.resolve import Resolved, Resolver
 from marway.wire.envelope import Answer, Row
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_sidecar.draining import Drain
+from marway_sidecar.external_watch import ExternalWatch
 from marway_sidecar.golden import GoldenChecks, Proved, ask_model
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.runtime_watch import RuntimeWatch
@@ -36,7 +37,12 @@ class Control:
     """
 
     def __init__(
-        self, resolver: Resolver, pool: ModelPool, checks: GoldenChecks, drain: Drain, runtime: RuntimeWatch
+        self,
+        resolver: Resolver,
+        pool: ModelPool,
+        checks: GoldenChecks,
+        drain: Drain,
+        runtime: RuntimeWatch | ExternalWatch,
     ) -> None:
         self._resolver = resolver
         self._pool = pool

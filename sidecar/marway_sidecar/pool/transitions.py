@@ -263,6 +263,7 @@ class Transitions:
             predict_timeout_s=serving.predict_timeout_s,
             protocol=serving.protocol,
             streaming=serving.streaming,
+            batch_rows=serving.max_batch_rows,
         )
 
     def _charge(self, entry: Entry, workers: int) -> None:
