@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, get_args
 
 import pytest
 
@@ -32,6 +32,7 @@ from support import killed_fetch
 from support.archives import MIB, Observed, names, published
 from support.fetching import FILLER, IN_TMPFS, Wish, fetching
 from support.lossy_proxy import LossyProxy, lossy_proxy
+from support.power import Cut, ForgetsFiles, RecordingFiles, after_cut
 from support.seaweed import S3Server
 
 LONG = bool(os.environ.get("MARWAY_TEST_LONG"))
@@ -165,6 +166,32 @@ def test_fault_sidecar_dies_mid_download(kind: str, tmp_path: Path, request: pyt
     found = json.loads(done.stdout)
     assert found["problems"] == []
     assert len(found["tried"]) >= min(tries, found["points"])
+
+
+def visible_after_cuts(tmp_path: Path, root: Path, registry: Registry, files: RecordingFiles) -> list[bool]:
+    """Fetch an archive, cut the power after each change of the disk, and return for what is visible if it is whole."""
+    record = published(registry, tmp_path, "some", 200_000)
+    ArchiveStore(root, registry, observe=lambda *_: None, files=files).ensure(record.archive)
+    found = []
+    for count in range(len(files.changes) + 1):
+        for cut in get_args(Cut):
+            into = tmp_path / "cut" / f"{count}-{cut}"
+            path = after_cut(files.changes, root, count=count, cut=cut, seed=count, into=into) / stored(record)
+            if path.exists():
+                found.append(whole(path, record))
+    return found
+
+
+def test_power_cuts_leave_nothing_half_visible(tmp_path: Path, root: Path, registry: Registry) -> None:
+    """Wherever in a fetch the power goes, and whatever the disk keeps of the rest, what is visible is whole."""
+    found = visible_after_cuts(tmp_path, root, registry, RecordingFiles())
+    assert found
+    assert all(found)
+
+
+def test_power_cuts_find_a_missing_fsync(tmp_path: Path, root: Path, registry: Registry) -> None:
+    """A store that forgot to fsync its files would be found out."""
+    assert not all(visible_after_cuts(tmp_path, root, registry, ForgetsFiles()))
 
 
 @pytest.mark.parametrize("where", ["bytes", "rename"])
