@@ -188,6 +188,54 @@ def test_open_ranges(store: ObjectStore, large: tuple[Path, str]) -> None:
         assert handle.read() == data[-5:]
 
 
+def test_open_part(store: ObjectStore, large: tuple[Path, str]) -> None:
+    """A part of an object has the object's bytes and ends where it was to, or where the object does."""
+    path, digest = large
+    store.create_file("archives/x.mar", path, sha256=digest)
+    data, end = path.read_bytes(), PARTS_BYTES
+    for start, length in (
+        *((0, end), (0, 1), (1000, 3_000_000), (end - 7, 7), (end - 7, 100)),
+        *((5, 0), (0, 0), (end, 10), (end + 5, 10)),
+    ):
+        with store.open("archives/x.mar", start=start, length=length) as handle:
+            assert handle.read() == data[start : start + length]
+            assert handle.read(1) == b""
+
+
+def test_seek_part(store: ObjectStore) -> None:
+    """Positions in a part are the object's own, and its end is the part's."""
+    store.create("a/b", b"0123456789")
+    with store.open("a/b", start=2, length=5) as handle:
+        assert (handle.tell(), handle.read(2), handle.tell()) == (2, b"23", 4)
+        assert handle.seek(0) == 0
+        assert handle.read() == b"0123456"
+        assert handle.seek(-1, 2) == 6
+        assert handle.read() == b"6"
+
+
+@pytest.mark.parametrize("length", [0, 10])
+def test_part_of_missing(store: ObjectStore, length: int) -> None:
+    """A part of an object that is not there is missing when it is opened, not only when it is read."""
+    with pytest.raises(ObjectMissing), store.open("a/b", start=0, length=length):
+        pass
+
+
+def test_parts_at_once(store: ObjectStore, large: tuple[Path, str]) -> None:
+    """Parts read by several threads at once, each from one open store, together are the object."""
+    path, digest = large
+    store.create_file("archives/x.mar", path, sha256=digest)
+    size = 1024 * 1024
+
+    def part(start: int) -> bytes:
+        with store.open("archives/x.mar", start=start, length=size) as handle:
+            return handle.read()
+
+    with ThreadPoolExecutor(4) as threads:
+        found = b"".join(threads.map(part, range(0, PARTS_BYTES, size)))
+    assert hashlib.sha256(found).hexdigest() == digest
+    assert isinstance(store.parallel_reads, bool)
+
+
 def test_delete(store: ObjectStore) -> None:
     """A deleted object is gone, deleting it again is no error, and it can be created anew."""
     store.create("a/b", b"1")

@@ -208,6 +208,31 @@ def test_resumed_read(s3_url: str, proxy: LossyProxy, large: tuple[Path, str], q
     assert len([each for each in proxy.requests if each.startswith("GET")]) > 1
 
 
+def test_part_is_one_request(s3_url: str, proxy: LossyProxy, large: tuple[Path, str], quick: None) -> None:
+    """A part of an object takes one request; cut off, one more that asks only for the rest of the part."""
+    path, digest = large
+    store = open_store(s3_url)
+    store.create_file("archives/x.mar", path, sha256=digest)
+    for cut, requests in ((None, 1), (1_000_000, 2)):
+        proxy.requests.clear()
+        proxy.cut_after = cut
+        with store.open("archives/x.mar", start=5_000_000, length=4_000_000) as handle:
+            assert handle.read() == path.read_bytes()[5_000_000:9_000_000]
+        assert [each.split()[0] for each in proxy.requests] == ["GET"] * requests
+
+
+def test_store_without_ranges_is_refused(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that sends the whole object where a part was asked for is found out, not believed."""
+    with careless_s3() as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        store = open_store("s3://bucket/x")
+        store._client.put_object(Bucket="bucket", Key="x/a", Body=b"0123456789")  # type: ignore[attr-defined]
+        with store.open("a", start=0, length=4) as handle:
+            assert handle.read() == b"0123"
+        with pytest.raises(RegistryUnavailable, match="sends whole objects"), store.open("a", start=3, length=4):
+            pass
+
+
 def test_changed_under_a_reader(
     s3: S3Server, s3_url: str, proxy: LossyProxy, monkeypatch: pytest.MonkeyPatch, quick: None
 ) -> None:

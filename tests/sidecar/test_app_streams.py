@@ -63,6 +63,7 @@ async def test_a_stream_that_breaks_ends_uncleanly(registry: Registry, tmp_path:
     publish(registry, tmp_path, "words", "1.0", serving=STREAMS)
     async with serving(registry, tmp_path, server=FakeServer(stream_with=breaks)) as pod:
         got: list[bytes] = []
+        await pod.predict("words", b"fine")  # loaded: a short deadline would be refused while it loads
 
         async def read() -> None:
             headers = {"x-request-timeout-ms": "300"}
@@ -74,7 +75,8 @@ async def test_a_stream_that_breaks_ends_uncleanly(registry: Registry, tmp_path:
             await read()
         assert got == [b"one "]
         assert (await pod.predict("words", b"fine")).content == b"one "
-        await until(lambda: pod.server.closed_streams == 2)
+        if how != "deadline":  # TorchServe goes on with what it began, and so its slot stays taken
+            await until(lambda: pod.server.closed_streams == 3)
 
 
 @pytest.mark.parametrize(
@@ -113,16 +115,20 @@ async def test_a_version_that_the_server_lost_is_loaded_again(registry: Registry
         assert (await pod.predict("words")).content == b"again"
 
 
-async def test_a_client_that_leaves_ends_its_stream(registry: Registry, tmp_path: Path) -> None:
-    """When the client goes away the stream is cancelled and the version is free again."""
+async def test_a_client_that_leaves_holds_its_slot(registry: Registry, tmp_path: Path) -> None:
+    """When the client goes away its request is over, but the slot is free only when the handler has ended."""
+    over = asyncio.Event()
 
     async def endless(model: ServedModel, row: Row) -> AsyncIterator[Answer]:
         yield Answer(200, b"one", "text")
-        await asyncio.Event().wait()
+        await over.wait()
 
     publish(registry, tmp_path, "words", "1.0", serving=STREAMS)
     async with serving(registry, tmp_path, server=FakeServer(stream_with=endless)) as pod:
         async with pod.client.stream("POST", "/predict/words", content=b"x") as response:
             assert await anext(response.aiter_bytes()) == b"one"
         await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
+        assert pod.sidecar.pool.statuses()[0].requests_in_flight == 1
+        over.set()
+        await until(lambda: pod.sidecar.pool.statuses()[0].requests_in_flight == 0)
         await until(lambda: pod.server.closed_streams == 1)

@@ -1,23 +1,28 @@
-"""The archive store: what is in it is whole, and was fetched once."""
+"""The archive store: what is in it is whole, was fetched once, and stays while it is used."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from marway.deadline import Deadline
 from marway.errors import ArchiveCorrupt, LoadFailed, Unavailable
+from marway.objects import locks
 from marway.records import ArchiveRef, VersionRecord
 from marway.registry import Registry
-from marway_sidecar.archives import ArchiveStore, FetchOutcome
+from marway_sidecar.archives import ArchiveStore
+from marway_sidecar.archives.layout import Layout
+from support.archives import Observed, names, published
+from support.fetching import Wish, fetching
 
-
-class Observed(list[FetchOutcome]):
-    def __call__(self, outcome: FetchOutcome, duration_s: float) -> None:
-        self.append(outcome)
+MakeStore = Callable[..., ArchiveStore]
 
 
 @pytest.fixture
@@ -26,79 +31,274 @@ def seen() -> Observed:
 
 
 @pytest.fixture
-def store(tmp_path: Path, registry: Registry, seen: Observed) -> ArchiveStore:
-    return ArchiveStore(tmp_path / "store", registry, observe=seen)
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
 
 
-def files(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "store").iterdir() if path.is_file())
+@pytest.fixture
+def make(root: Path, registry: Registry, seen: Observed) -> MakeStore:
+    return lambda **options: ArchiveStore(root, registry, observe=seen, **options)
+
+
+@pytest.fixture
+def store(make: MakeStore) -> ArchiveStore:
+    return make()
+
+
+def stored(record: VersionRecord) -> str:
+    return f"{record.archive.sha256}.mar"
+
+
+def wish(root: Path, registry_path: Path, record: VersionRecord, **more: object) -> Wish:
+    return Wish(str(root), registry_path.as_uri(), record.archive.sha256, record.archive.size_bytes, **more)  # type: ignore[arg-type]
 
 
 def test_an_archive_is_fetched_and_readable_by_others(
-    tmp_path: Path, store: ArchiveStore, record: VersionRecord, seen: Observed
+    root: Path, store: ArchiveStore, record: VersionRecord, seen: Observed
 ) -> None:
     """The archive is there under its digest, read-only for all, and fetched no second time."""
     for _ in range(2):
         path = store.ensure(record.archive)
     assert path.read_bytes() == b"some 1.0"
     assert path.stat().st_mode & 0o777 == 0o444
-    assert files(tmp_path) == [f"{record.archive.sha256}.mar"]
+    assert names(root) == [stored(record)]
     assert seen == ["ok"]
 
 
-def test_many_at_once_fetch_once(tmp_path: Path, store: ArchiveStore, record: VersionRecord, seen: Observed) -> None:
+def test_many_at_once_fetch_once(root: Path, store: ArchiveStore, record: VersionRecord, seen: Observed) -> None:
     """Twenty callers at once make one download; the others share it."""
     with ThreadPoolExecutor(20) as pool:
         assert len(set(pool.map(store.ensure, [record.archive] * 20))) == 1
     assert seen.count("ok") == 1
     assert set(seen) <= {"ok", "shared"}
-    assert files(tmp_path) == [f"{record.archive.sha256}.mar"]
+    assert names(root) == [stored(record)]
 
 
-def test_damaged_bytes_never_become_visible(
-    tmp_path: Path, store: ArchiveStore, record: VersionRecord, registry: Registry, seen: Observed
-) -> None:
-    """One changed byte in the registry is noticed, and leaves nothing behind."""
-    (stored,) = (tmp_path / "registry" / "archives" / "sha256").iterdir()
-    stored.chmod(0o644)
-    stored.write_bytes(b"Some 1.0")
-    with pytest.raises(ArchiveCorrupt, match="damaged"):
-        store.ensure(record.archive)
-    assert files(tmp_path) == []
-    assert seen == ["corrupt"]
-
-
-def test_a_missing_archive_is_named(store: ArchiveStore, seen: Observed) -> None:
+def test_a_missing_archive_is_named(root: Path, store: ArchiveStore, seen: Observed) -> None:
     """An archive that the registry does not have gives an error that says what to do."""
     with pytest.raises(LoadFailed, match="publish the version again"):
         store.ensure(ArchiveRef(sha256="0" * 64, size_bytes=1))
     assert seen == ["missing"]
+    assert names(root) == []
 
 
-def test_a_store_that_cannot_be_written_is_an_outage(
-    tmp_path: Path, registry: Registry, record: VersionRecord, seen: Observed
+def test_a_store_that_is_no_directory_is_an_outage(
+    root: Path, store: ArchiveStore, record: VersionRecord, seen: Observed
 ) -> None:
     """A file in the store's place gives an error that says so, and that may be tried elsewhere."""
-    (tmp_path / "store").write_text("not a directory")
-    with pytest.raises(Unavailable, match="cannot store"):
-        ArchiveStore(tmp_path / "store", registry, observe=seen).ensure(record.archive)
-    assert seen == ["no_space"]
+    root.write_text("not a directory")
+    for want in (store.ensure, store.use):
+        with pytest.raises(Unavailable, match="cannot store"):
+            want(record.archive)
+    assert seen == ["no_space", "no_space"]
 
 
-def test_a_killed_fetch_leaves_nothing_visible_and_holds_nobody_up(
-    tmp_path: Path, store: ArchiveStore, record: VersionRecord, seen: Observed
+def test_the_least_recently_used_goes_first(
+    tmp_path: Path, root: Path, registry: Registry, make: MakeStore, seen: Observed
 ) -> None:
-    """A process that is killed with the lock and half an archive does not keep the next one from fetching it."""
-    script = f"""
-import fcntl, os, signal, sys
-from pathlib import Path
-root = Path({str(tmp_path / "store")!r})
-(root / ".locks").mkdir(parents=True)
-handle = open(root / ".locks" / {record.archive.sha256[:2]!r}, "w")
-fcntl.flock(handle, fcntl.LOCK_EX)
-(root / ".fetch-half").write_bytes(b"half")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -9
-    assert store.ensure(record.archive).read_bytes() == b"some 1.0"
-    assert seen == ["ok"]
+    """At its limit the store evicts what was used longest ago, not what was fetched first, and no more than it must."""
+    store = make(limit_bytes=3500)
+    first, second, third, fourth = (published(registry, tmp_path, name) for name in ("a", "b", "c", "d"))
+    for number, record in enumerate((third, second, first)):
+        store.ensure(record.archive)
+        os.utime(Layout(root).use_lock(record.archive.sha256), (number, number))
+    store.ensure(third.archive)
+    store.ensure(fourth.archive)
+    assert names(root) == sorted(stored(record) for record in (first, third, fourth))
+    assert seen == ["ok"] * 4
+
+
+def test_what_is_used_is_never_evicted(
+    tmp_path: Path, root: Path, registry: Registry, make: MakeStore, seen: Observed
+) -> None:
+    """A store whose archives are all in use refuses the next with a clear error, and takes it afterwards."""
+    store = make(limit_bytes=2500)
+    first, second, third = (published(registry, tmp_path, name) for name in ("a", "b", "c"))
+    with store.use(first.archive) as kept:
+        with (
+            store.use(second.archive) as other,
+            pytest.raises(Unavailable, match="in use by loaded versions") as raised,
+        ):
+            store.use(third.archive)
+        assert raised.value.retry_after_s
+        assert kept.path.exists()
+        assert other.path.exists()
+        store.use(third.archive).close()
+        assert names(root) == sorted((stored(first), stored(third)))
+    assert seen == ["ok", "ok", "no_space", "ok"]
+
+
+def test_a_use_of_another_process_counts_until_it_dies(
+    tmp_path: Path, root: Path, registry: Registry, make: MakeStore
+) -> None:
+    """What any pod uses stays, and what a killed pod used may go."""
+    store = make(limit_bytes=1500)
+    first, second = (published(registry, tmp_path, name) for name in ("a", "b"))
+    with fetching(wish(root, tmp_path / "registry", first, hold=True)) as process:
+        assert process.line() == {"at": "hold"}
+        with pytest.raises(Unavailable, match="in use"):
+            store.ensure(second.archive)
+        process.process.kill()
+        process.process.wait(30)
+        store.ensure(second.archive)
+    assert names(root) == [stored(second)]
+
+
+def test_a_use_counts_once_for_each_version(tmp_path: Path, registry: Registry, make: MakeStore) -> None:
+    """Two versions with one archive hold it until both let go; letting go twice is letting go once."""
+    store = make(limit_bytes=1500)
+    first, second = (published(registry, tmp_path, name) for name in ("a", "b"))
+    one, two = store.use(first.archive), store.use(first.archive)
+    one.close()
+    one.close()
+    with pytest.raises(Unavailable, match="in use"):
+        store.ensure(second.archive)
+    two.close()
+    store.ensure(second.archive)
+
+
+def test_nothing_is_evicted_for_what_can_never_fit(
+    tmp_path: Path, root: Path, registry: Registry, make: MakeStore, seen: Observed
+) -> None:
+    """An archive larger than the store, or than what can be freed, is refused and costs no other its place."""
+    store = make(limit_bytes=2500)
+    small, used, large, huge = (
+        published(registry, tmp_path, name, size) for name, size in (("a", 500), ("b", 1500), ("c", 2000), ("d", 3000))
+    )
+    store.ensure(small.archive)
+    with store.use(used.archive):
+        for record, said in ((large, "in use"), (huge, "archive_store_bytes")):
+            with pytest.raises(Unavailable, match=said):
+                store.ensure(record.archive)
+    assert names(root) == sorted((stored(small), stored(used)))
+    assert seen == ["ok", "ok", "no_space", "no_space"]
+
+
+def test_some_of_the_volume_stays_free(root: Path, make: MakeStore, record: VersionRecord) -> None:
+    """What is to stay free on the volume is not taken; the error names the setting."""
+    volume = os.statvfs(root.parent)
+    with pytest.raises(Unavailable, match="archive_store_free_bytes"):
+        make(free_bytes=volume.f_blocks * volume.f_frsize).ensure(record.archive)
+    assert names(root) == []
+
+
+def test_downloads_at_once_do_not_overfill(
+    tmp_path: Path, root: Path, registry: Registry, make: MakeStore, seen: Observed
+) -> None:
+    """Of eight downloads at once into a store for three, none begins that would overfill it."""
+    records = [published(registry, tmp_path, f"m{number}", 1000) for number in range(8)]
+    store = make(limit_bytes=3500)
+    begun = threading.Barrier(8)
+
+    def use(record: VersionRecord) -> object:
+        begun.wait(30)
+        try:
+            return store.use(record.archive)
+        except Unavailable:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        uses = list(pool.map(use, records))
+    assert sum(each is not None for each in uses) == 3
+    assert len(names(root)) == 3
+    assert sorted(seen) == ["no_space"] * 5 + ["ok"] * 3
+
+
+def test_who_waits_gives_up_in_time(
+    tmp_path: Path, root: Path, registry: Registry, store: ArchiveStore, record: VersionRecord, seen: Observed
+) -> None:
+    """Who waits for another process's download leaves at its deadline, when cancelled, and at the store's end."""
+    at = wish(root, tmp_path / "registry", record, signal="SIGSTOP", before="rename")
+    with fetching(at) as process:
+        assert process.line() == {"at": "signal"}
+        with pytest.raises(Unavailable, match="within the deadline"):
+            store.ensure(record.archive, deadline=Deadline.after(0.1))
+        cancel = threading.Event()
+        for stop in (cancel.set, store.close):
+            cancel.clear()
+            with ThreadPoolExecutor(1) as pool:
+                waiting = pool.submit(store.ensure, record.archive, cancel=cancel)
+                deadline = time.monotonic() + 30
+                while len(list(Layout(root).partials())) < 2:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                stop()
+                with pytest.raises(Unavailable, match="called off"):
+                    waiting.result(30)
+        assert seen == ["unavailable"] * 3
+        assert len(names(root)) == 1
+
+
+def test_what_dead_downloaders_left_is_removed(
+    tmp_path: Path, root: Path, registry: Registry, make: MakeStore, record: VersionRecord
+) -> None:
+    """A start removes the files of downloads whose process is dead, and leaves those of the living."""
+    other = published(registry, tmp_path, "other")
+    dead = wish(root, tmp_path / "registry", record, signal="SIGKILL", before="rename")
+    with fetching(dead) as process:
+        process.line()
+        process.process.wait(30)
+    alive = wish(root, tmp_path / "registry", other, signal="SIGSTOP", before="rename")
+    with fetching(alive):
+        deadline = time.monotonic() + 30
+        while len(names(root)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        make().clean()
+        (left,) = names(root)
+        assert other.archive.sha256 in left
+
+
+def test_room_is_made_of_what_nobody_needs_first(
+    tmp_path: Path, root: Path, registry: Registry, make: MakeStore, record: VersionRecord
+) -> None:
+    """Dead downloads and quarantined bytes go before any archive does."""
+    store = make(limit_bytes=2500)
+    first, damaged = published(registry, tmp_path, "a"), published(registry, tmp_path, "b")
+    store.ensure(first.archive)
+    object_of(tmp_path, damaged).write_bytes(bytes(1000))
+    with pytest.raises(ArchiveCorrupt):
+        store.ensure(damaged.archive)
+    assert names(root / "quarantine") == sorted((stored(damaged), f"{damaged.archive.sha256}.json"))
+    store.ensure(published(registry, tmp_path, "c").archive)
+    assert store.ensure(first.archive).exists()
+    assert names(root / "quarantine") == []
+
+
+def object_of(tmp_path: Path, record: VersionRecord) -> Path:
+    path = tmp_path / "registry" / "archives" / "sha256" / stored(record)
+    path.chmod(0o644)
+    return path
+
+
+def test_the_quarantine_is_bounded(tmp_path: Path, root: Path, registry: Registry, make: MakeStore) -> None:
+    """The newest eight corrupt archives are kept, none beyond the limit in bytes, each with what was found."""
+    store = make(quarantine_bytes=5000)
+    records = [published(registry, tmp_path, f"m{number}", 100) for number in range(10)]
+    records.append(published(registry, tmp_path, "large", 6000))
+    for record in records:
+        object_of(tmp_path, record).write_bytes(b"x" * record.archive.size_bytes)
+        with pytest.raises(ArchiveCorrupt, match="publish the version again"):
+            store.ensure(record.archive)
+    kept = names(root / "quarantine")
+    assert len([name for name in kept if name.endswith(".json")]) == 8
+    assert len([name for name in kept if name.endswith(".mar")]) == 7
+    assert stored(records[-1]) not in kept
+    reason = json.loads((root / "quarantine" / f"{records[-1].archive.sha256}.json").read_text())
+    assert reason["expected_sha256"] == records[-1].archive.sha256
+    assert "has other bytes" in reason["reason"]
+
+
+def test_a_stopped_evictor_holds_nobody_up(
+    root: Path, store: ArchiveStore, record: VersionRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive whose lock is held alone by a process that makes no headway can be used all the same."""
+    monkeypatch.setattr(locks, "STUCK_AFTER_S", 0.2)
+    store.ensure(record.archive)
+    held = locks.try_exclusive(Layout(root).use_lock(record.archive.sha256))
+    assert held is not None
+    try:
+        with store.use(record.archive, deadline=Deadline.after(30)):
+            assert locks.try_exclusive(Layout(root).use_lock(record.archive.sha256)) is None
+    finally:
+        os.close(held)

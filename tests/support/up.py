@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, Self
@@ -21,11 +22,32 @@ STOP_TIMEOUT_S = 20
 
 
 class Up:
-    """A running `marway up --json`; used as a context manager it is gone afterwards, whatever happened."""
+    """A running `marway up --json`; used as a context manager it is gone afterwards, whatever happened.
 
-    def __init__(self, home: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    Args:
+        home: Its home.
+        arguments: More of its command line.
+        env: Environment variables, over this process's own.
+        prefix: A command that becomes it, such as unshare.
+    """
+
+    def __init__(
+        self, home: Path, *arguments: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         self.home = home
-        command = [sys.executable, "-m", "marway", "up", "--json", "--port", "0", "--home", str(home), *arguments]
+        command = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "marway",
+            "up",
+            "--json",
+            "--port",
+            "0",
+            "--home",
+            str(home),
+            *arguments,
+        ]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
         )

@@ -71,7 +71,7 @@ def refer(layout: Layout, sha256: str, pause: Pause) -> int | None:
 def mark_used(layout: Layout, sha256: str) -> None:
     """Note that an archive is used now."""
     with contextlib.suppress(OSError):
-        os.utime(layout.use_lock(sha256))
+        layout.use_lock(sha256).touch()
 
 
 def last_used(layout: Layout, sha256: str) -> float:

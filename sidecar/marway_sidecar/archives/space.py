@@ -98,7 +98,9 @@ class Space:
             for _, path, has in candidates:
                 if freed >= short:
                     break
-                lock = try_exclusive(self.layout.use_lock(path.name.removesuffix(ARCHIVE_SUFFIX)))
+                lock = None
+                with contextlib.suppress(OSError):  # another user's, or no inode left for it: as good as in use
+                    lock = try_exclusive(self.layout.use_lock(path.name.removesuffix(ARCHIVE_SUFFIX)))
                 if lock is None:
                     used += has
                 else:
