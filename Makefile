@@ -13,8 +13,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-install test-long lint fmt proto bench bench-fetch bench-logging \
-  bench-publish clean
+.PHONY: help setup up demo test test-unit test-e2e test-install test-long lint fmt proto bench bench-fetch bench-logging bench-publish clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
