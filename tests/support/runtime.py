@@ -36,13 +36,15 @@ class Runtime:
         command = [sys.executable, "-m", "marway", "runtime", "--home", str(home)]
         command += ["--runtime-dir", str(self.directory), "--model-store", str(store)]
         self.log = home / "runtime.log"
+        left = read_runtime_info(self.directory)  # by one that was killed
+        self._left = left.boot_id if left is not None else ""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(env or {})})
         self.client = httpx.Client(timeout=60, trust_env=False)
 
     def __enter__(self) -> Self:
         try:
-            self.wait_ready()
+            self.wait_ready(other_than=self._left)
         except BaseException:
             self.end()
             raise
