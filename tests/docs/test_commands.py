@@ -32,6 +32,7 @@ _PLANNED = {
     "proto",
     "clean",
     "bench",
+    "bench-cold",
     "bench-publish",
 }
 _TESTED_BELOW = {"make up", "make demo"}
