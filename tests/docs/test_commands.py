@@ -33,6 +33,8 @@ _PLANNED = {
     "clean",
     "bench",
     "bench-fetch",
+    "bench-logging",
+    "bench-cold",
     "bench-publish",
 }
 _TESTED_BELOW = {"make up", "make demo"}

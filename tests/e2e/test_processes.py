@@ -51,7 +51,8 @@ def test_one_archive_is_served_until_a_signal_and_nothing_is_left(
             "marway sidecar",
             "marway gateway",
             "ModelServer",
-            "runtime.worker",
+            "marway_runtime.forkserver",
+            "marway-worker-shim",
         ):
             assert any(part in name for name in names), f"{part} has the home on its command line"
         started = time.monotonic()

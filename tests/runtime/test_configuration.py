@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
-from marway_runtime.configuration import (
-    Ports,
-    command_line,
-    environment,
-    memory_limit,
-    properties,
-    write_worker_launcher,
-)
+from marway_runtime.configuration import Ports, command_line, environment, properties, write_worker_launcher
 from marway_runtime.settings import RuntimeSettings
 
 PORTS = Ports(1, 2, 3, 4, 5)
@@ -72,18 +67,17 @@ def test_handlers_see_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert passed["TMPDIR"] == passed["TEMP"] == str(tmp_path)
 
 
-def test_the_worker_launcher_takes_any_path(tmp_path: Path) -> None:
-    """A home with blanks and quotes in its name is passed on as one word."""
+@pytest.mark.parametrize("forked", [True, False])
+def test_the_worker_launcher_takes_any_path(tmp_path: Path, forked: bool) -> None:
+    """A home with blanks and quotes in its name is passed on as one word, to the shim and to a plain worker."""
     home = tmp_path / "it's a home"
     launcher = tmp_path / "worker"
-    write_worker_launcher(launcher, home=home)
-    text = launcher.read_text()
-    assert text.startswith("#!/bin/sh\nexec ")
-    assert f"'{str(home).replace(chr(39), chr(39) + chr(92) + chr(39) + chr(39))}'" in text
+    write_worker_launcher(launcher, home=home, fork_socket=tmp_path / "fork.sock" if forked else None)
+    shebang, command, *_ = launcher.read_text().split("\n")
+    assert shebang == "#!/bin/sh"
+    words = shlex.split(command)
+    assert words[:2] == ["exec", sys.executable]
+    assert str(home) in words
+    assert (str(tmp_path / "fork.sock") in words) == forked
+    assert words[-2:] == ["--", "$@"]
     assert launcher.stat().st_mode & 0o100
-
-
-def test_the_memory_limit_is_the_settings_or_the_machines(settings: RuntimeSettings) -> None:
-    """A limit that is set counts; unset, it is what the cgroup or the machine has."""
-    assert memory_limit(settings) > 256 * 2**20
-    assert memory_limit(settings.model_copy(update={"memory_limit_bytes": 2**30})) == 2**30

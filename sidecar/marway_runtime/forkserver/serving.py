@@ -78,9 +78,11 @@ class Server:
             _say(f"a request was not understood: {exc}")
             connection.close()
             return None
+        if _ended(connection):  # a shim that lost patience, or was killed: nobody waits for this worker
+            request.close()  # above all its streams: they are a plain worker's by now
+            connection.close()
+            return None
         try:
-            if _ended(connection):  # a shim that lost patience, or was killed: nobody waits for this worker
-                return None
             pid = os.fork()
         except OSError as exc:
             _say(f"cannot fork: {exc}")

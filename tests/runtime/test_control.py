@@ -1,0 +1,78 @@
+"""`runtime.sock` in a directory of any depth, for the owner alone, whatever was left there."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import httpx
+import pytest
+
+from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorker, RuntimeWorkers, short_path
+from marway_runtime.control import served
+from marway_runtime.directories import prepare, remove
+
+
+class Stub:
+    """Stands in for a runtime: what is shown here is the socket."""
+
+    def __init__(self) -> None:
+        self.restarts = 0
+
+    def workers(self) -> RuntimeWorkers:
+        worker = RuntimeWorker(pid=1, server_name="m", mode="plain", reason="because", private_bytes=2)
+        return RuntimeWorkers(workers=(worker,), base_bytes=3)
+
+    def metrics(self) -> bytes:
+        return b"marway_runtime_up 1\n"
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+
+@pytest.mark.parametrize("depth", [0, 4], ids=["short", "longer-than-a-socket-path"])
+async def test_the_socket_answers_at_any_depth(tmp_path: Path, depth: int) -> None:
+    """Workers, metrics and restart are served on a socket of mode 0600 that is gone afterwards, over a stale one."""
+    directory = tmp_path.joinpath(*["a folder with a long name of its own"] * depth)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / RUNTIME_SOCKET
+    with socket.socket(socket.AF_UNIX) as stale, short_path(path) as short:
+        stale.bind(short)
+    stub = Stub()
+    async with served(directory, stub):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with short_path(path) as short:
+            async with httpx.AsyncClient(
+                transport=httpx.AsyncHTTPTransport(uds=short), base_url="http://runtime"
+            ) as client:
+                answer = await client.get("/workers")
+                assert RuntimeWorkers.model_validate_json(answer.content) == stub.workers()
+                assert (await client.get("/metrics")).content == stub.metrics()
+                assert (await client.post("/restart")).status_code == 202
+                assert (await client.get("/elsewhere")).status_code == 404
+    assert stub.restarts == 1
+    assert list(directory.iterdir()) == []
+
+
+def test_debris_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """A start removes what a killed runtime left, keeps logs, and never follows a link that is not its own."""
+    first = prepare(tmp_path)
+    (first.temporary / ".ts.sock.9000").touch()
+    (first.work / "key_file.json").touch()
+    (first.logs / "models.log").write_text("kept")
+    for name in ("runtime.json", ".runtime.json-x", RUNTIME_SOCKET):
+        (tmp_path / name).touch()
+    second = prepare(tmp_path)
+    assert not first.short.exists()
+    assert list(second.work.iterdir()) == list(second.temporary.iterdir()) == []
+    assert (second.logs / "models.log").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "tmp", "work"]
+    assert stat.S_IMODE(second.short.stat().st_mode) == 0o700
+    remove(second)
+    assert not second.short.exists()
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (tmp_path / "tmp").symlink_to(precious)
+    remove(prepare(tmp_path))
+    assert precious.exists()
