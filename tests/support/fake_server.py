@@ -89,6 +89,8 @@ class FakeServer:
                 self.held.pop(model.server_name, None)
                 raise
             self._answers()
+            if model.server_name not in self.held:
+                raise LoadFailed(f"{model.name} was lost during its load")
             return self._described(model)
 
     async def unload(self, model: ServedModel) -> None:

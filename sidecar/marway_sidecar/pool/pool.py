@@ -164,11 +164,15 @@ class ModelPool:
             )
         try:
             slot = await session.enter(actor, deadline)
+            while entry.served is None:  # the server lost it in the moment that the slot was given
+                slot.release()
+                if session.over:
+                    raise RuntimeDown("the model server went down", model=record.name, version=record.version)
+                slot = await session.enter(actor, deadline)
         except BaseException:
             entry.breaker.left()
             raise
         entry.used_at, entry.last_used_at = time.monotonic(), utc_now()
-        assert entry.served is not None
         server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose)
         try:
             yield Lease(server, entry.served)

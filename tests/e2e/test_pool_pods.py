@@ -1,0 +1,189 @@
+"""The model pool over real TorchServe: cold crowds, many models in little memory, changes under load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from marway.objects import DirectoryStore
+from marway.records import ServingSettings, VersionRecord
+from marway.registry import Registry
+from marway_archiver import pack
+from support.pod_processes import Pod, gather_answers
+from support.registry import publish
+from support.up import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+LONG = os.environ.get("MARWAY_TEST_LONG") == "1"
+MODELS, LOADED, SECONDS = (200, 10, 180.0) if LONG else (40, 5, 30.0)
+CLIENTS = 8
+PROBE = Path(__file__).parent / "models" / "probe.py"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[VersionRecord]]:
+    """A registry directory with so many models, each with an archive of its own."""
+    directory = tmp_path_factory.mktemp("published")
+    registry = Registry(DirectoryStore(directory / "registry"))
+    records = []
+    for number in range(MODELS):
+        name = f"m{number}"
+        (directory / "which.txt").write_text(name)
+        pack(
+            model_name=name,
+            version="1.0",
+            handler=str(PROBE),
+            extra_files=str(directory / "which.txt"),
+            export_path=directory,
+        )
+        serving = ServingSettings(max_workers=1)
+        data = (directory / f"{name}.mar").read_bytes()
+        records.append(publish(registry, directory, name, "1.0", data=data, serving=serving))
+    return directory / "registry", records
+
+
+@pytest.fixture
+def pod(tmp_path: Path, published: tuple[Path, list[VersionRecord]]) -> Iterator[Pod]:
+    """A pod with TorchServe up and no sidecar yet."""
+    with Pod(tmp_path / "pod", registry=published[0], store=tmp_path / "store") as started:
+        yield started
+
+
+def worker_bytes(pod: Pod) -> int:
+    """Return what one loaded version was measured to take, once it was."""
+    wait_until(
+        lambda: (
+            all(model["memory_bytes"] != 160 << 20 for model in pod.ready_models().values())
+            and pod.metric("marway_runtime_workers") >= 1
+        ),
+        timeout_s=60,
+        what="a measurement",
+    )
+    return max(model["memory_bytes"] for model in pod.ready_models().values())
+
+
+def check_agreement(pod: Pod) -> None:
+    """Wait until TorchServe's models, live workers and unpacked archives are those that the sidecar says are loaded."""
+
+    def agrees() -> bool:
+        loaded = pod.ready_models()
+        registered = pod.registered()
+        return (
+            set(registered) == set(loaded)
+            and all(len(registered[name]) == loaded[name]["workers"] for name in loaded)
+            and pod.unpacked() == len(loaded)
+            and pod.metric("marway_runtime_workers") == sum(model["workers"] for model in loaded.values())
+        )
+
+    wait_until(agrees, timeout_s=60, what="sidecar and TorchServe agree on what is loaded")
+
+
+def test_fifty_cold_requests_through_two_pods(tmp_path: Path, published: tuple[Path, list[VersionRecord]]) -> None:
+    """Fifty cold requests through two sidecars on one store make one download, one registration in each TorchServe,
+    and fifty right answers."""
+    registry, records = published
+    store = tmp_path / "store"
+    with (
+        Pod(tmp_path / "one", registry=registry, store=store) as one,
+        Pod(tmp_path / "two", registry=registry, store=store) as two,
+    ):
+        pods = (one, two)
+        for pod in pods:
+            pod.start_sidecar()
+        urls = [f"{pods[number % 2].url}/predict/m0" for number in range(50)]
+        answers = asyncio.run(gather_answers(urls, text="hello"))
+        assert [answer.status_code for answer in answers] == [200] * 50, answers[0].text
+        assert all(answer.json()["value"] == "hello" for answer in answers)
+        assert {answer.headers["x-model-id"] for answer in answers} == {records[0].id}
+        assert sum(pod.metric("marway_sidecar_archive_fetches_total", outcome="ok") for pod in pods) == 1
+        for pod in pods:
+            assert pod.metric("marway_sidecar_model_loads_total", outcome="ok") == 1
+            assert pod.metric("marway_sidecar_model_loads_total") == 1
+            assert pod.unpacked() == 1  # a second registration would have left a second one
+            check_agreement(pod)
+
+
+def test_many_models_in_the_memory_of_a_few(pod: Pod, published: tuple[Path, list[VersionRecord]]) -> None:
+    """Random requests from eight clients to many more models than fit all succeed, the budget is never exceeded, and
+    at the end workers and temporary directories are those of what is loaded."""
+    records = published[1]
+    pod.start_sidecar()
+    asyncio.run(gather_answers([f"{pod.url}/predict/m0"], text="measure me"))
+    budget = int(worker_bytes(pod) * LOADED * 1.1)
+    pod.kill_sidecar()  # what it leaves is reconciled by the next
+    pod.start_sidecar(memory_budget_bytes=budget)
+    seen: list[tuple[float, float]] = []
+    asked = asyncio.run(_random_requests(pod, records, seen))
+    assert asked > MODELS
+    assert seen
+    assert max(used for used, _ in seen) <= budget
+    assert {limit for _, limit in seen} == {budget}
+    assert pod.metric("marway_sidecar_model_evictions_total", reason="memory") > 0
+    assert pod.metric("marway_sidecar_model_loads_total", outcome="ok") == pod.metric(
+        "marway_sidecar_model_loads_total"
+    )
+    assert len(pod.ready_models()) <= LOADED
+    check_agreement(pod)
+    print(f"\n{asked} requests, {pod.metric('marway_sidecar_model_loads_total'):.0f} loads, budget {budget >> 20} MiB")
+
+
+async def _random_requests(pod: Pod, records: list[VersionRecord], seen: list[tuple[float, float]]) -> int:
+    """Ask random models until the time is over and every model was asked; return how many requests there were."""
+    ends = time.monotonic() + SECONDS
+    order = random.Random(4)
+    # Every model is asked at least once, so that there are more loads than places; the rest is chance.
+    turns = order.sample(records, len(records))
+    asked = 0
+    sampling = asyncio.Event()
+
+    async def client(http: httpx.AsyncClient) -> None:
+        nonlocal asked
+        while turns or time.monotonic() < ends:
+            record = turns.pop() if turns else order.choice(records)
+            answer = await http.post(
+                f"{pod.url}/predict/{record.name}", content=record.name, headers={"content-type": "text/plain"}
+            )
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["value"] == record.name
+            assert answer.headers["x-model-id"] == record.id
+            asked += 1
+
+    async def sample() -> None:
+        while not sampling.is_set():
+            used, limit = await asyncio.gather(
+                asyncio.to_thread(pod.metric, "marway_sidecar_memory_bytes"),
+                asyncio.to_thread(pod.metric, "marway_sidecar_memory_budget_bytes"),
+            )
+            seen.append((used, limit))
+            await asyncio.sleep(0.1)
+
+    async with httpx.AsyncClient(timeout=120, trust_env=False) as http:
+        sampler = asyncio.create_task(sample())
+        try:
+            await asyncio.gather(*[client(http) for _ in range(CLIENTS)])
+        finally:
+            sampling.set()
+            await sampler
+    return asked
+
+
+def test_changes_under_load_lose_nobody(pod: Pod, published: tuple[Path, list[VersionRecord]]) -> None:
+    """Versions that are evicted for one another, scaled up and down and killed under load answer every request."""
+    pod.start_sidecar()
+    asyncio.run(gather_answers([f"{pod.url}/predict/m0"], text="measure me"))
+    budget = int(worker_bytes(pod) * 2 * 1.1)
+    pod.kill_sidecar()
+    pod.start_sidecar(memory_budget_bytes=budget, scale_down_s=0.5, scale_up_wait_s=0.001)
+    # Eight clients on three models in the memory of two: each answer of one is an eviction of another.
+    urls = [f"{pod.url}/predict/m{number % 3}" for number in range(60)]
+    answers = asyncio.run(gather_answers(urls, text="hello"))
+    assert [answer.status_code for answer in answers] == [200] * 60
+    assert pod.metric("marway_sidecar_model_evictions_total", reason="memory") > 0
+    check_agreement(pod)
