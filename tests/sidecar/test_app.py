@@ -148,6 +148,26 @@ async def test_headers_have_limits(registry: Registry, tmp_path: Path) -> None:
         assert (await pod.predict("some")).status_code == 200
 
 
+@pytest.mark.parametrize("sent", [b"", b"POST /predict/some HTTP/1.1\r\nhost: x\r\n"], ids=["nothing", "half"])
+async def test_headers_that_do_not_come_are_not_waited_for(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """A connection that sends no whole headers is closed; one that idles after a request is kept."""
+    monkeypatch.setattr("marway_sidecar.connection._HEADERS_S", 0.2)
+    publish(registry, tmp_path, "some", "1.0")
+    async with serving(registry, tmp_path) as pod:
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(pod.url).port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b'{"status":"ok"}')
+        late_reader, late_writer = await asyncio.open_connection("127.0.0.1", httpx.URL(pod.url).port)
+        late_writer.write(sent)
+        assert (await asyncio.wait_for(late_reader.read(), 20)).startswith(b"HTTP/1.1 408 ")
+        late_writer.close()
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b'{"status":"ok"}')
+        writer.close()
+
+
 async def test_a_client_that_leaves_a_load_is_forgotten(registry: Registry, tmp_path: Path) -> None:
     """A request whose client goes away while the version is loaded never reaches the model server."""
     publish(registry, tmp_path, "some", "1.0")
