@@ -97,7 +97,7 @@ class SidecarSettings(ComponentSettings):
     """Memory left alone below the runtime's limit, bytes: for what Java's heap and workers grow between two looks."""
 
     memory_wait_s: float = Field(20.0, gt=0)
-    """How long a load waits for versions in use to become idle so that they can go, seconds; then it is refused and
+    """How long a load waits in which no memory comes free at all, seconds; then it is refused and
     another pod may take the request. Most requests end sooner."""
 
     worker_base_bytes: int = Field(160 * _MIB, ge=0)

@@ -6,23 +6,30 @@ import asyncio
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from marway.deadline import Deadline
 from marway.objects import DirectoryStore
 from marway.records import ServingSettings, VersionRecord
 from marway.registry import Registry
+from marway.wire.runtime import RUNTIME_FILE
 from marway_archiver import pack
+from marway_sidecar.adapters.torchserve import TorchServeAdapter
+from marway_sidecar.pool import ModelPool
+from marway_sidecar.threads import Threads
 from support.pod_processes import Pod, gather_answers
-from support.registry import publish
+from support.pools import PoolRoom, predict
+from support.registry import publish, until
 from support.up import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 LONG = os.environ.get("MARWAY_TEST_LONG") == "1"
-MODELS, LOADED, SECONDS = (200, 10, 180.0) if LONG else (40, 5, 30.0)
+MODELS, LOADED, SECONDS = (200, 10, 180.0) if LONG else (24, 4, 15.0)
 CLIENTS = 8
 PROBE = Path(__file__).parent / "models" / "probe.py"
 
@@ -52,21 +59,22 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Vers
 @pytest.fixture
 def pod(tmp_path: Path, published: tuple[Path, list[VersionRecord]]) -> Iterator[Pod]:
     """A pod with TorchServe up and no sidecar yet."""
-    with Pod(tmp_path / "pod", registry=published[0], store=tmp_path / "store") as started:
+    with Pod(tmp_path / "pod", registry=published[0], store=tmp_path / "pod" / "store") as started:
         yield started
 
 
 def worker_bytes(pod: Pod) -> int:
-    """Return what one loaded version was measured to take, once it was."""
-    wait_until(
-        lambda: (
-            all(model["memory_bytes"] != 160 << 20 for model in pod.ready_models().values())
-            and pod.metric("marway_runtime_workers") >= 1
-        ),
-        timeout_s=60,
-        what="a measurement",
-    )
-    return max(model["memory_bytes"] for model in pod.ready_models().values())
+    """Return what one loaded version was measured to take, once it was: a real size, and no longer the reservation."""
+    (reserved,) = {model["memory_bytes"] for model in pod.ready_models().values()}
+
+    def measured() -> set[int]:
+        return {model["memory_bytes"] for model in pod.ready_models().values()} - {reserved}
+
+    if reserved > 160 << 20:  # still the guess
+        wait_until(measured, timeout_s=60, what="a measurement by the runtime")
+    size = max(model["memory_bytes"] for model in pod.ready_models().values())
+    assert size > 2 << 20, "a Python worker takes more: nothing was measured"
+    return size
 
 
 def check_agreement(pod: Pod) -> None:
@@ -121,7 +129,7 @@ def test_many_models_in_the_memory_of_a_few(pod: Pod, published: tuple[Path, lis
     pod.start_sidecar(memory_budget_bytes=budget)
     seen: list[tuple[float, float]] = []
     asked = asyncio.run(_random_requests(pod, records, seen))
-    assert asked > MODELS
+    assert asked >= MODELS
     assert seen
     assert max(used for used, _ in seen) <= budget
     assert {limit for _, limit in seen} == {budget}
@@ -174,16 +182,48 @@ async def _random_requests(pod: Pod, records: list[VersionRecord], seen: list[tu
     return asked
 
 
-def test_changes_under_load_lose_nobody(pod: Pod, published: tuple[Path, list[VersionRecord]]) -> None:
-    """Versions that are evicted for one another, scaled up and down and killed under load answer every request."""
-    pod.start_sidecar()
-    asyncio.run(gather_answers([f"{pod.url}/predict/m0"], text="measure me"))
-    budget = int(worker_bytes(pod) * 2 * 1.1)
-    pod.kill_sidecar()
-    pod.start_sidecar(memory_budget_bytes=budget, scale_down_s=0.5, scale_up_wait_s=0.001)
-    # Eight clients on three models in the memory of two: each answer of one is an eviction of another.
-    urls = [f"{pod.url}/predict/m{number % 3}" for number in range(60)]
-    answers = asyncio.run(gather_answers(urls, text="hello"))
-    assert [answer.status_code for answer in answers] == [200] * 60
-    assert pod.metric("marway_sidecar_model_evictions_total", reason="memory") > 0
-    check_agreement(pod)
+async def test_changes_under_load_lose_nobody(pod: Pod, published: tuple[Path, list[VersionRecord]]) -> None:
+    """Versions that are scaled up, unloaded and scaled down under load answer every request: nobody hangs, nobody
+    fails. (Evictions under load are the test above.)"""
+    wait_until(lambda: (pod.runtime_dir / RUNTIME_FILE).exists(), timeout_s=120, what="TorchServe is up")
+    threads, registry = Threads(4), Registry(DirectoryStore(published[0]))
+    room = PoolRoom(pod.home, registry, threads)
+    adapter = TorchServeAdapter(pod.info, runtime_dir=pod.runtime_dir)
+    # `store` is what the room's pools fetch to, and TorchServe reads from.
+    pool = room.pool(runtime_dir=pod.runtime_dir, worker_base_bytes=160 << 20, scale_down_s=1.0)
+    pool.attach(adapter, memory_limit_bytes=pod.info.memory_limit_bytes)
+    first, second = published[1][:2]
+    two = ServingSettings(max_workers=2)
+    answered: Counter[str] = Counter()
+    ended = asyncio.Event()
+
+    async def client(record: VersionRecord, serving: ServingSettings) -> None:
+        while not ended.is_set():
+            await predict(pool, record, serving, timeout_s=60)
+            answered[record.name] += 1
+
+    try:
+        clients = [asyncio.create_task(client(first, two)) for _ in range(6)]
+        clients.append(asyncio.create_task(client(second, ServingSettings(max_workers=1))))
+        await until(lambda: _workers(pool, first) == 2, within_s=120)  # up, under load
+        for _ in range(3):
+            before = answered[second.name]
+            assert (await pool.unload(second.id, Deadline.after(60))).state == "absent"
+            await until(lambda before=before: answered[second.name] > before + 5, within_s=120)
+        for idle in clients[1:6]:
+            idle.cancel()
+        await asyncio.gather(*clients[1:6], return_exceptions=True)
+        await until(lambda: _workers(pool, first) == 1, within_s=120)  # down, under load
+        ended.set()
+        await asyncio.wait_for(asyncio.gather(clients[0], *clients[6:]), 120)
+    finally:
+        ended.set()
+        await room.aclose()
+        await adapter.aclose()
+        threads.close()
+    assert min(answered.values()) > 5
+
+
+def _workers(pool: ModelPool, record: VersionRecord) -> int:
+    status = pool.status_of(record.id)
+    return status.workers if status is not None else 0

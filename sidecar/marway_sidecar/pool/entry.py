@@ -13,6 +13,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
+from typing import Protocol
 
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus, State
@@ -22,7 +24,18 @@ from marway_sidecar.pool.failures import Failure
 from marway_sidecar.pool.gate import Gate
 from marway_sidecar.pool.scaling import Demand
 
-__all__ = ["Entry"]
+__all__ = ["Entry", "HeldArchive"]
+
+
+class HeldArchive(Protocol):
+    """An archive that stays in the store until it is closed; closing it again does nothing."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    def close(self) -> None:
+        """Let it be evicted from disk."""
 
 
 @dataclass(eq=False)
@@ -32,6 +45,7 @@ class Entry:
     Attributes:
         record, serving: The version, and how it is served now.
         gate, breaker, demand: Who may call it, whether calls end well, how many workers were of use.
+        archive: Its archive, held in the store while it is registered.
         served: As the model server knows it, while it is registered.
         workers: Workers that it should have there.
         load_began: When the load under way began, on the monotonic clock.
@@ -46,6 +60,7 @@ class Entry:
     breaker: Breaker
     demand: Demand
     state: State = "absent"
+    archive: HeldArchive | None = None
     served: ServedModel | None = None
     workers: int = 0
     load_began: float | None = None
@@ -70,6 +85,13 @@ class Entry:
     def retrying_later(self) -> bool:
         """Whether its last load failed and the pause is not over."""
         return self.failure is not None and self.failure.wait_s() > 0
+
+    def let_go(self) -> None:
+        """Count it as not registered: its archive may go from disk."""
+        self.served = None
+        if self.archive is not None:
+            self.archive.close()
+            self.archive = None
 
     def status(self, memory_bytes: int) -> ModelStatus:
         """Return how it is shown."""

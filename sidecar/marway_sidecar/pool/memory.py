@@ -75,6 +75,7 @@ class Memory:
         self._wants: deque[_Want] = deque()
         self._leaving: set[str] = set()
         self._pumping = False
+        self._moved_at = 0.0
         self.charges: dict[str, Charge] = {}
         self.budget: int | None = None
         """Bytes that all versions may take together; None means no limit."""
@@ -101,12 +102,12 @@ class Memory:
             key: The version.
             size: Its whole charge from now on, in bytes; asked again while it waits, as measurements better a guess.
             evict: Who may have to go for it.
-            wait_s: How long to wait for room, in seconds.
+            wait_s: How long to wait for room while nothing moves, in seconds.
             what: The version, for messages.
 
         Raises:
             LoadFailed: It is larger than the whole budget.
-            Unavailable: There is no room, now or within ``wait_s``; nothing was changed.
+            Unavailable: There is no room, now or nothing moved for ``wait_s``; nothing was changed.
         """
         size_bytes = size()
         if self.budget is not None and size_bytes > self.budget:
@@ -117,13 +118,14 @@ class Memory:
         want = _Want(key, size, evict, asyncio.get_running_loop().create_future())
         self._wants.append(want)
         self.pump()
+        since = time.monotonic()
         try:
-            async with asyncio.timeout(wait_s):
-                await want.future
-        except TimeoutError as exc:
-            if want.future.done() and not want.future.cancelled() and want.future.exception() is None:
-                return  # granted in the moment that the wait ended
-            raise self._no_room(f"{what} waited {wait_s:g} s for memory and the versions in use left none") from exc
+            while not want.future.done():
+                left = max(since, self._moved_at) + wait_s - time.monotonic()
+                if left <= 0:
+                    raise self._no_room(f"nothing came free within {wait_s:g} s")
+                await asyncio.wait({want.future}, timeout=left)
+            want.future.result()
         except Unavailable as exc:
             exc.message = f"{what}: {exc.message}"
             raise
@@ -144,6 +146,7 @@ class Memory:
     def release(self, key: str) -> None:
         """Give back what a version had."""
         self._leaving.discard(key)
+        self._moved_at = time.monotonic()
         self.charges.pop(key, None)
         self.pump()
 
@@ -181,6 +184,7 @@ class Memory:
         if not want.future.done():
             short = self._short(want)
             if short <= 0:
+                self._moved_at = time.monotonic()
                 self.charges[want.key] = Charge(want.size())
                 want.future.set_result(None)
             elif want.evict == "none":

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
 from marway_sidecar.pool.calls import Lease, LeasedServer
 from marway_sidecar.pool.changes import Changes
-from marway_sidecar.pool.entry import Entry
+from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import ESTIMATES_FILE, Estimates
 from marway_sidecar.pool.session import Session, Warm
 from marway_sidecar.settings import SidecarSettings
@@ -274,8 +275,8 @@ class ModelPool:
         assert self._session is not None
         return entry.status(self._session.memory.of(entry.key))
 
-    async def _fetch(self, record: VersionRecord) -> Path:
-        return await self._threads.run(self._archives.ensure, record.archive)
+    async def _fetch(self, record: VersionRecord) -> HeldArchive:
+        return _Ensured(await self._threads.run(self._archives.ensure, record.archive))
 
     async def _save_for_ever(self) -> None:
         while True:
@@ -293,6 +294,16 @@ class ModelPool:
         return float(
             sum(memory.of(entry.key) for entry in (actor.entry for actor in self._actors) if _tier(entry) == tier)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ensured:
+    """An archive of a store that evicts nothing."""
+
+    path: Path
+
+    def close(self) -> None:
+        return
 
 
 def _tier(entry: Entry) -> str:

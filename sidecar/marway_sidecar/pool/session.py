@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final
 
 from marway.deadline import Deadline
@@ -25,7 +24,7 @@ from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
 from marway_sidecar.pool.breaker import Breaker
 from marway_sidecar.pool.changes import Changes
-from marway_sidecar.pool.entry import Entry
+from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import Estimates
 from marway_sidecar.pool.eviction import Candidate
 from marway_sidecar.pool.failures import about, again
@@ -48,7 +47,7 @@ class Session:
     Args:
         server: The model server.
         limit_bytes: Memory that it and its workers may take, as its runtime says; None when that is not known.
-        fetch: Returns the path of a version's archive, fetching it if need be.
+        fetch: Holds a version's archive in the store, fetching it if need be.
         refusing: Whether loads are refused.
     """
 
@@ -61,7 +60,7 @@ class Session:
         estimates: Estimates,
         metrics: SidecarMetrics,
         changes: Changes,
-        fetch: Callable[[VersionRecord], Awaitable[Path]],
+        fetch: Callable[[VersionRecord], Awaitable[HeldArchive]],
         warm: Warm | None,
         refusing: Callable[[], bool],
     ) -> None:
@@ -203,7 +202,8 @@ class Session:
             if entry.state == "ready" and entry.workers:
                 self.ready_at_end.append(entry)
             entry.gate.close()
-            entry.state, entry.workers, entry.served = "absent", 0, None
+            entry.state, entry.workers = "absent", 0
+            entry.let_go()
             actor.stop(error)
         self.memory.clear()
 

@@ -137,6 +137,8 @@ class Survey:
         self._short_since.pop(entry.key, None)
         if not workers:
             return False
+        if any(worker.private_bytes <= 0 for worker in workers):
+            return False  # not measured, which is not nothing: the reservation stands
         total = sum(worker.private_bytes for worker in workers)
         self._estimates.measured_memory(entry.key, entry.record.archive, max(w.private_bytes for w in workers))
         if self._memory.of(entry.key) == total + REGISTERED_BYTES:

@@ -19,7 +19,7 @@ from marway.wire.pods import ModelStatus
 from marway_sidecar.adapters.base import ModelServer, ServedModel
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.changes import Changes
-from marway_sidecar.pool.entry import Entry
+from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import REGISTERED_BYTES, Estimates
 from marway_sidecar.pool.failures import Failure, is_the_versions
 from marway_sidecar.pool.memory import Evict, Memory
@@ -44,7 +44,7 @@ class Transitions:
 
     Attributes:
         server: The model server.
-        fetch: Returns the path of a version's archive, fetching it if need be.
+        fetch: Holds a version's archive in the store, fetching it if need be.
         vacated: Returns once the name in the server is not being purged of what another sidecar left.
         looked: Returns once it was seen what the server has.
         warm: See `Warm`.
@@ -57,7 +57,7 @@ class Transitions:
     estimates: Estimates
     metrics: SidecarMetrics
     changes: Changes
-    fetch: Callable[[VersionRecord], Awaitable[Path]]
+    fetch: Callable[[VersionRecord], Awaitable[HeldArchive]]
     looked: Callable[[], Awaitable[None]]
     vacated: Callable[[str], Awaitable[None]]
     warm: Warm | None
@@ -83,10 +83,10 @@ class Transitions:
         try:
             self._show(entry, state="fetching")
             await self.looked()
-            path = await self._fetched(entry)
+            entry.archive = await self._fetched(entry)
             self._show(entry, state="loading")
             outcome = "refused"
-            served = self._served(entry, path)
+            served = self._served(entry, entry.archive.path)
             guess = self.estimates.is_guess(entry.key)
             await self._reserve(entry, served.workers, evict="none" if spare else "idle")
             outcome = "failed"
@@ -115,6 +115,7 @@ class Transitions:
             raise
         except BaseException:
             outcome = "cut off"  # by the end of the session: nothing is known of the version
+            entry.let_go()
             self.memory.release(entry.key)
             self._show(entry, state="absent", workers=0)
             raise
@@ -192,12 +193,12 @@ class Transitions:
     def forget(self, entry: Entry) -> None:
         """Count a version as absent: it was unloaded, or the server lost it."""
         entry.gate.close()
-        entry.served = None
+        entry.let_go()
         entry.settled_at = time.monotonic()
         self._show(entry, state="absent", workers=0)
         self.memory.release(entry.key)
 
-    async def _fetched(self, entry: Entry) -> Path:
+    async def _fetched(self, entry: Entry) -> HeldArchive:
         try:
             async with asyncio.timeout(self.settings.fetch_timeout_s):
                 return await self.fetch(entry.record)
@@ -271,6 +272,7 @@ class Transitions:
         self.memory.pump()
 
     def _failed(self, entry: Entry, error: MarwayError) -> None:
+        entry.let_go()
         self.memory.release(entry.key)
         error.model, error.version = entry.record.name, entry.record.version
         if is_the_versions(error):
