@@ -110,16 +110,18 @@ def test_a_frozen_torchserve_is_out_of_rotation_and_back(own: Runtime) -> None:
     assert own.ask("model", "print x") == "printed"
 
 
-def test_a_torchserve_that_stays_frozen_is_started_again(own: Runtime) -> None:
+def test_a_torchserve_that_stays_frozen_is_started_again(tmp_path: Path, archives: Path) -> None:
     """It is killed with its workers when it has not answered for the time in the settings, and another one serves."""
-    before = own.info
-    worker = own.worker("model")
-    pids = [worker.pid, own.shim(worker).pid, before.pid]
-    psutil.Process(before.pid).suspend()
-    wait_until(gone(pids), timeout_s=40, what="it was killed with its workers")
-    own.wait_ready(other_than=before.boot_id)
-    assert own.metric('marway_runtime_restarts_total{part="torchserve",reason="frozen"}') == 1
-    own.register("model")
+    with Runtime(tmp_path / "home", archives, {"MARWAY_RUNTIME_FROZEN_TIMEOUT_S": "3"}) as own:
+        own.register("model")
+        before = own.info
+        worker = own.worker("model")
+        pids = [worker.pid, own.shim(worker).pid, before.pid]
+        psutil.Process(before.pid).suspend()
+        wait_until(gone(pids), timeout_s=40, what="it was killed with its workers")
+        own.wait_ready(other_than=before.boot_id)
+        assert own.metric('marway_runtime_restarts_total{part="torchserve",reason="frozen"}') == 1
+        own.register("model")
 
 
 def test_a_restart_that_is_asked_for(own: Runtime) -> None:
