@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-install test-long lint fmt proto bench bench-publish clean
+.PHONY: help setup up demo test test-unit test-e2e test-install test-long lint fmt proto bench bench-logging bench-publish clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ proto: setup ## Write the gRPC stubs again from their .proto files
 
 bench: setup ## Measure what each hop costs, against TorchServe alone, in one interleaved run
 	$(BIN)/python benchmarks/bench_path.py
+
+bench-logging: setup ## Measure what TorchServe's default logging costs against the runtime's
+	$(BIN)/python benchmarks/bench_logging.py
 
 bench-publish: setup ## Measure publishing 1 GiB to S3 against a plain upload of the same file
 	$(BIN)/python benchmarks/bench_publish.py --size-mib 1024

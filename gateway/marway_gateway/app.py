@@ -22,6 +22,7 @@ from marway_gateway.openapi import describe, problems, served_by
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.native import NativePredict
+from marway_gateway.surfaces.torchserve import add_torchserve
 
 __all__ = ["Health", "create_app", "new_app"]
 
@@ -90,6 +91,7 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
     app, current = new_app(settings, title="Marway gateway", gateway=gateway)
     app.include_router(catalogue_router(current))
     _add_predict(app, current)
+    add_torchserve(app, current)
 
     @app.get(
         "/readyz",

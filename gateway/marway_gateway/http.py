@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marway.errors import BodyTooLarge, Draining, InvalidRequest, MarwayError, clip
 from marway.wire import headers as wire
-from marway.wire.problems import CONTENT_TYPE, Problem, problem_of
+from marway.wire.problems import Problem, problem_of
 from marway_gateway.body import ClientGone
+from marway_gateway.surfaces.error_bodies import error_body
 from marway_gateway.telemetry import RequestInfo, Telemetry
 
 __all__ = [
@@ -74,11 +75,13 @@ def request_info(scope: Scope) -> RequestInfo:
     return info
 
 
-async def send_problem(send: Send, problem: Problem, headers: Iterable[tuple[str, str]] = ()) -> None:
-    """Answer with a problem document."""
-    body = problem.body()
+async def send_problem(
+    send: Send, problem: Problem, headers: Iterable[tuple[str, str]] = (), *, surface: str | None = None
+) -> None:
+    """Answer with a problem, in the form of ``surface``."""
+    body, content_type = error_body(surface, problem)
     raw: Headers = [
-        (b"content-type", CONTENT_TYPE.encode()),
+        (b"content-type", content_type.encode()),
         (b"content-length", str(len(body)).encode()),
         *((name.encode(), value.encode("latin-1", "replace")) for name, value in headers),
     ]
@@ -162,7 +165,7 @@ class RequestLayer:
         if isinstance(error, BodyTooLarge):
             headers.append(("connection", "close"))
             send = _lingering(receive, send)
-        await send_problem(send, problem, headers)
+        await send_problem(send, problem, headers, surface=info.surface)
 
 
 def model_headers(info: RequestInfo) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
     ("script", "arguments", "figure"),
     [
         ("bench_path.py", ["--rounds", "1", "--requests", "20"], r"gateway → sidecar +p50 +[\d.]+ .* [\d.]+x"),
+        ("bench_logging.py", ["--rounds", "1", "--requests", "20"], r"quiet / stock = [\d.]+x requests/s, [\d.]+x"),
         ("bench_publish.py", ["--rounds", "1", "--size-mib", "16"], r"publish / upload_file = [\d.]+ for 16 MiB"),
     ],
 )

@@ -258,3 +258,14 @@ def test_pods_that_share_a_store_fetch_an_archive_once(up: Up) -> None:
         )
     archives = [path for path in (up.home / "store").iterdir() if path.suffix == ".mar"]
     assert fetched == len(archives)
+
+
+def test_a_client_of_torchserve_changes_nothing_but_the_host(client: httpx.Client) -> None:
+    """TorchServe's own routes answer as the native ones do, `curl -T` too, and errors have TorchServe's form."""
+    picture = (SAMPLES / "7.png").read_bytes()
+    native = client.post("/predict/digits/1.0", content=picture, headers={"content-type": "image/png"})
+    put = client.put("/predictions/digits/1.0", content=picture, headers={"content-type": "image/png"})
+    assert (put.status_code, put.json()) == (200, native.json())
+    missing = client.post("/predictions/nobody", content=b"x")
+    assert (missing.status_code, missing.json()["type"]) == (404, "ModelNotFoundException")
+    assert client.get("/ping").json() == {"status": "Healthy"}

@@ -33,19 +33,21 @@ _OURS: Final = frozenset({b"x-request-id", b"x-request-group-id", b"x-model-name
 
 
 class NativePredict:
-    """ASGI app for `POST /predict/{model}` and `POST /predict/{model}/{selector}`.
+    """ASGI app for `POST /predict/{model}` and `POST /predict/{model}/{selector}`, and what other surfaces call them.
 
     Args:
         gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
+        surface: The predict protocol it speaks, which decides the form of its errors.
     """
 
-    def __init__(self, gateway: Callable[[], Gateway]) -> None:
+    def __init__(self, gateway: Callable[[], Gateway], *, surface: str = "native") -> None:
         self._gateway = gateway
+        self._surface = surface
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway()
         info = request_info(scope)
-        gateway.telemetry.predicting(info, "native")
+        gateway.telemetry.predicting(info, self._surface)
         headers: dict[bytes, bytes] = dict(scope["headers"])
         settings = gateway.settings
         timeout_s = timeout_of(
