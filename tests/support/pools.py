@@ -38,7 +38,23 @@ class PoolRoom:
         self._threads = threads
         self._pools: list[ModelPool] = []
 
-    def pool(self, metrics: SidecarMetrics | None = None, *, warm: Warm | None = None, **settings: Any) -> ModelPool:
+    def archives(self, kind: type[ArchiveStore] = ArchiveStore, *, limit_bytes: int | None = None) -> ArchiveStore:
+        """Return an archive store in the room's one directory."""
+        return kind(
+            self._directory / "store",
+            self._registry,
+            observe=lambda outcome, duration_s: None,
+            limit_bytes=limit_bytes,
+        )
+
+    def pool(
+        self,
+        metrics: SidecarMetrics | None = None,
+        *,
+        warm: Warm | None = None,
+        archives: ArchiveStore | None = None,
+        **settings: Any,
+    ) -> ModelPool:
         """Return a new pool; a worker is guessed to take 10 MiB, and archives are as good as nothing."""
         given = {
             "runtime_dir": self._directory,
@@ -47,9 +63,8 @@ class PoolRoom:
             "survey_interval_s": 0.2,
             **settings,
         }
-        archives = ArchiveStore(self._directory / "store", self._registry, observe=lambda outcome, duration_s: None)
         made = ModelPool(
-            archives,
+            archives or self.archives(),
             self._threads,
             metrics or SidecarMetrics(),
             settings=load_settings(SidecarSettings, **given),

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from marway.deadline import Deadline
@@ -16,7 +14,7 @@ from marway.errors import DeadlineExceeded, Draining, ModelLoading, RuntimeDown,
 from marway.records import ServingSettings, VersionRecord, utc_now
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.adapters.base import ModelServer, NotLoaded
-from marway_sidecar.archives import ArchiveStore
+from marway_sidecar.archives import ArchiveStore, ArchiveUse
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
 from marway_sidecar.pool.calls import Lease, LeasedServer
@@ -71,6 +69,7 @@ class ModelPool:
         self._ended: list[Session] = []
         self._refusing = False
         self._saving: asyncio.Task[None] | None = None
+        self._fetches: dict[str, asyncio.Task[ArchiveUse]] = {}
         for state in _STATES:
             metrics.models.labels(state).set_function(partial(self._count, state))
         for tier in _TIERS:
@@ -257,6 +256,10 @@ class ModelPool:
         ended, self._ended = self._ended, []
         for session in ended:
             await session.closed()
+        fetches = list(self._fetches.values())
+        for fetch in fetches:
+            fetch.cancel()  # its thread ends with the store
+        await asyncio.gather(*fetches, return_exceptions=True)
         if self._estimates.changed:
             self._estimates.write(self._estimates_file, self._estimates.dump())
 
@@ -276,7 +279,20 @@ class ModelPool:
         return entry.status(self._session.memory.of(entry.key))
 
     async def _fetch(self, record: VersionRecord) -> HeldArchive:
-        return _Ensured(await self._threads.run(self._archives.ensure, record.archive))
+        """Hold a version's archive in the store. Who stops waiting does not stop the fetch: the next one joins it."""
+        fetch = self._fetches.get(record.id)
+        if fetch is None:
+            fetch = asyncio.create_task(
+                self._threads.run(self._archives.use, record.archive), name=f"fetch {record.name} {record.version}"
+            )
+            self._fetches[record.id] = fetch
+            fetch.add_done_callback(partial(self._fetched, record.id))
+        return await asyncio.shield(fetch)
+
+    def _fetched(self, record_id: str, fetch: asyncio.Task[ArchiveUse]) -> None:
+        del self._fetches[record_id]
+        if not fetch.cancelled():
+            fetch.exception()  # who still waits is told; when nobody does, it is no mistake
 
     async def _save_for_ever(self) -> None:
         while True:
@@ -294,16 +310,6 @@ class ModelPool:
         return float(
             sum(memory.of(entry.key) for entry in (actor.entry for actor in self._actors) if _tier(entry) == tier)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Ensured:
-    """An archive of a store that evicts nothing."""
-
-    path: Path
-
-    def close(self) -> None:
-        return
 
 
 def _tier(entry: Entry) -> str:
