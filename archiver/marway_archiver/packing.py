@@ -16,6 +16,7 @@ from marway_archiver.examples import encode_all
 from marway_archiver.formats import write_directory, write_tgz
 from marway_archiver.handlers import BUILTIN_HANDLERS, parse_handler
 from marway_archiver.manifest import RUNTIMES, Manifest, build_manifest, encode_manifest
+from marway_archiver.model_config import ModelConfig
 from marway_archiver.names import MANIFEST_NAME, check_name, shown
 from marway_archiver.progress import Meter, Progress
 from marway_archiver.proof import PackProof, Prover
@@ -43,6 +44,7 @@ class PackedArchive:
         size_bytes: Its size; for `no-archive`, that of all files.
         manifest: What it says of itself.
         warnings: One sentence each on what is allowed and may surprise.
+        config: Its model configuration, if it has one.
         golden: The answers to its golden examples, where there are any.
         proof: That the handler was loaded and gave these answers, where it was run.
     """
@@ -52,6 +54,7 @@ class PackedArchive:
     size_bytes: int
     manifest: Manifest
     warnings: tuple[str, ...] = ()
+    config: ModelConfig | None = None
     golden: GoldenDocument | None = None
     proof: PackProof | None = None
 
@@ -150,7 +153,7 @@ def pack(
     if golden_file is not None and golden is not None:
         with stage_file(Path(golden_file), force=force) as file:
             file.write(golden.encode())
-    return replace(packed, golden=golden, proof=proof)
+    return replace(packed, config=found.config, golden=golden, proof=proof)
 
 
 def place_archive(

@@ -160,7 +160,7 @@ def publish_archive(
         if not info.canonical:
             packed = repack(path, directory, progress=repacking)
             document, proof = of_archive(packed.sha256, document, proof)
-        packed = replace(packed, warnings=(*info.warnings, *warnings), golden=document, proof=proof)
+        packed = replace(packed, warnings=(*info.warnings, *warnings), config=info.config, golden=document, proof=proof)
         stored = store(packed, facts, registry, label=label, note=note, progress=phases.next())
         phases.end()
         return stored, not info.canonical

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
-from marway.errors import InvalidInput, clip
+from marway.errors import InvalidArchive, InvalidInput, clip
 from marway.identity import me
 from marway.objects import open_store
-from marway.records import ArchiveRef, Proof, VersionRecord, utc_now
+from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
 from marway.refs import new_model_id
 from marway.registry import Registry
 from marway_archiver.facts import RecordFacts
@@ -37,7 +37,12 @@ def store(
     note: str | None,
     progress: Progress | None,
 ) -> VersionRecord:
-    """Publish a version and move the label, if there is one; the record says whether it may be batched."""
+    """Publish a version and move the label, if there is one; the record says whether it may be batched.
+
+    Raises:
+        InvalidArchive: Its configuration asks for more workers than its serving settings allow.
+    """
+    _check_workers(packed, facts.serving)
     if isinstance(registry, str):
         registry = Registry(open_store(registry))
     model = packed.manifest.model
@@ -96,3 +101,13 @@ def warn(warnings: Iterable[str]) -> None:
     """Log each warning: without any configuration of logging, Python shows it on stderr."""
     for warning in warnings:
         logger.warning("warning: %s", warning)
+
+
+def _check_workers(packed: PackedArchive, serving: ServingSettings) -> None:
+    """Refuse an archive whose own configuration would beat the record: TorchServe starts what the archive says."""
+    wanted = packed.config.min_workers if packed.config is not None else None
+    if wanted is not None and serving.max_workers is not None and wanted > serving.max_workers:
+        raise InvalidArchive(
+            f"the archive's {packed.manifest.model.config_file} says minWorkers {wanted}, and the serving settings "
+            f"allow {serving.max_workers} (max_workers): TorchServe would start {wanted}; change one of them"
+        )

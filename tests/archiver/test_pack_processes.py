@@ -18,9 +18,12 @@ Arguments = Callable[..., dict[str, Any]]
 Child = Callable[..., "subprocess.Popen[str]"]
 
 BLOCKED = """
-import json, sys, threading
+import json, signal, sys, threading
 from marway_archiver import pack
 
+# Whoever runs the tests may have these ignored (nohup, a shell's background job), and a child inherits that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 stuck = threading.Event()
 
 def block(done, total):

@@ -16,7 +16,7 @@ from marway.golden import GoldenDocument, decode_golden
 from marway.objects import open_store
 from marway.records import VersionRecord
 from marway.registry import Registry
-from marway_archiver import Example, PackedArchive, publish, publish_archive
+from marway_archiver import Example, PackedArchive, pack, publish, publish_archive
 
 # After ours, which imports it without the warning that it gives.
 from model_archiver.model_archiver_config import ModelArchiverConfig  # isort: skip
@@ -42,6 +42,23 @@ def handler(tmp_path: Path) -> Path:
 def golden_of(registry: Registry, record: VersionRecord) -> GoldenDocument:
     assert record.golden_sha256 is not None
     return decode_golden(registry.golden(record.golden_sha256), source="registry")
+
+
+def test_an_archive_that_asks_for_more_workers_than_it_may_have_is_refused(
+    handler: Path, registry: Registry, tmp_path: Path
+) -> None:
+    """`minWorkers` above the record's `max_workers` is refused, packed here or before, and nothing is stored."""
+    config = tmp_path / "config.yaml"
+    config.write_text("minWorkers: 3\nmaxWorkers: 4\n")
+    record = {"serving": {"max_workers": 2}}
+    with pytest.raises(InvalidArchive, match="minWorkers 3, and the serving settings allow 2"):
+        publish(
+            model_name="m", version="1", handler=str(handler), config_file=str(config), registry=registry, record=record
+        )
+    packed = pack(model_name="m", version="1", handler=str(handler), config_file=str(config), export_path=tmp_path)
+    with pytest.raises(InvalidArchive, match="minWorkers 3, and the serving settings allow 2"):
+        publish_archive(packed.path, registry=registry, record=record)
+    assert list(registry.models()) == []
 
 
 def test_one_call_packs_proves_and_publishes(

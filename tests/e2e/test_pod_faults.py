@@ -22,6 +22,8 @@ from support.up import Up, processes_of, wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 MODELS = Path(__file__).parent / "models"
 LONG_S = 90
+QUEUE_LIMIT = 8
+"""Requests that wait for one version on one pod: few, so that a flood of a few dozen is one."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     root = tmp_path_factory.mktemp("faults")
     handlers_home = root / "user"
     handlers_home.mkdir()
-    with Up(root / "home", "--pods", "2", env={"HOME": str(handlers_home)}) as running:
+    env = {"HOME": str(handlers_home), "MARWAY_SIDECAR_QUEUE_LIMIT": str(QUEUE_LIMIT)}
+    with Up(root / "home", "--pods", "2", env=env) as running:
         for name in ("probe", "hold", "slow_start"):
             publish(
                 model_name=name.replace("_", "-"),
@@ -227,6 +230,44 @@ def test_fault_worker_hangs(up: Up, threads: ThreadPoolExecutor, tmp_path: Path)
     again.touch()
     body = json.dumps({"hold": str(again)}).encode()
     assert ask(up, "hold", body, content_type="application/json").status_code == 200
+
+
+def test_fault_queue_full(up: Up, threads: ThreadPoolExecutor, tmp_path: Path) -> None:
+    """A flood of one model is cut with 429 and `Retry-After` at our own limit; what was let in is answered, and other
+    models notice nothing."""
+    pod = hold_home(up, tmp_path)
+    path = tmp_path / "go"
+    inside = held(threads, up, path)
+    body = json.dumps({"hold": str(path)}).encode()
+
+    def flood() -> httpx.Response:
+        return pod.post("/predict/hold/1.0", body, content_type="application/json")
+
+    with ThreadPoolExecutor(40) as crowd:
+        answers = [crowd.submit(flood) for _ in range(40)]
+        wait_until(lambda: any(each.done() for each in answers), timeout_s=LONG_S, what="one was refused")
+        state = state_of(pod, "hold")
+        assert int(str(state["requests_queued"])) <= QUEUE_LIMIT
+        assert ask(up, "probe", b"hello").status_code == 200
+        path.touch()
+        found = [each.result(LONG_S) for each in answers]
+    refused = [each for each in found if each.status_code != 200]
+    assert refused
+    assert {(each.status_code, each.json()["code"], each.headers["x-marway-outcome"]) for each in refused} == {
+        (429, "overloaded", "not_accepted")
+    }
+    assert all(int(each.headers["retry-after"]) >= 1 for each in refused)
+    assert len(found) - len(refused) >= QUEUE_LIMIT
+    assert inside.result(LONG_S).status_code == 200
+    management = json.loads((pod.directory / "runtime.json").read_text())["addresses"]["management"]
+    described = httpx.get(f"{management}/models/{state['id']}", trust_env=False).json()[0]
+    assert described["jobQueueStatus"]["pendingRequests"] == 0
+
+
+def state_of(pod: Pod, model: str) -> dict[str, object]:
+    state = pod.state(model)
+    assert state is not None
+    return state
 
 
 def test_fault_client_gives_up(up: Up, threads: ThreadPoolExecutor, tmp_path: Path) -> None:

@@ -240,6 +240,20 @@ async def test_a_failed_load_leaves_nothing_and_says_why(
     assert not {broken.server_name, other.server_name} & names
 
 
+async def test_fault_archive_lies_about_workers(torchserve: OurTorchServe, adapter: TorchServeAdapter) -> None:
+    """An archive that asks for more workers than its version may have is refused before one of them starts; one that
+    asks for other than it is given, and not too many, gets what it is given."""
+    config = "minWorkers: 3\nmaxWorkers: 3\n"
+    liar = served(archive(torchserve.store, "liar", SIZES, config=config), "liar", max_workers=2)
+    with pytest.raises(LoadFailed, match=r"start 3 workers \(minWorkers .* allow 2"):
+        await adapter.load(liar)
+    assert liar.server_name not in (await adapter.status()).server_names
+    config = "minWorkers: 2\nmaxWorkers: 2\n"
+    eager = served(archive(torchserve.store, "eager", SIZES, config=config), "eager", max_workers=2)
+    assert (await adapter.load(eager)).workers == 1
+    await adapter.unload(eager)
+
+
 async def test_workers_that_torchserve_gave_up_on_are_replaced(
     torchserve: OurTorchServe, adapter: TorchServeAdapter, tmp_path: Path
 ) -> None:

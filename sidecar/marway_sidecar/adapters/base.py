@@ -32,6 +32,7 @@ class ServedModel:
         name, version: What people call it, for messages.
         archive: The archive, in a directory that the server reads.
         workers: Worker processes to start with.
+        max_workers: The most that it may have; an archive that asks for more by itself is refused.
         load_timeout_s: How long a worker may take to come up.
         predict_timeout_s: How long a worker may take for one call before the server restarts it.
         protocol: How to speak to a server that Marway's runtime did not start (`ServingSettings.protocol`).
@@ -50,6 +51,7 @@ class ServedModel:
     protocol: Literal["auto", "grpc", "rest"] = "auto"
     streaming: bool = False
     batch_rows: int = 1
+    max_workers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

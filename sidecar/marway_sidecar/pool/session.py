@@ -98,6 +98,7 @@ class Session:
         self._transitions = Transitions(
             server=server,
             settings=settings,
+            cpus=self._cpus,
             memory=self.memory,
             estimates=estimates,
             metrics=metrics,

@@ -44,6 +44,7 @@ class Transitions:
 
     Attributes:
         server: The model server.
+        cpus: Most workers of a version that does not say.
         fetch: Holds a version's archive in the store, fetching it if need be.
         vacated: Returns once the name in the server is not being purged of what another sidecar left.
         looked: Returns once it was seen what the server has.
@@ -53,6 +54,7 @@ class Transitions:
 
     server: ModelServer
     settings: SidecarSettings
+    cpus: int
     memory: Memory
     estimates: Estimates
     metrics: SidecarMetrics
@@ -260,6 +262,7 @@ class Transitions:
             version=record.version,
             archive=path,
             workers=max(1, serving.min_workers),
+            max_workers=bounds(serving, cpus=self.cpus)[1],
             load_timeout_s=serving.load_timeout_s,
             predict_timeout_s=serving.predict_timeout_s,
             protocol=serving.protocol,
