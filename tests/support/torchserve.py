@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -245,9 +246,9 @@ def sidecar(home: Path, registry: str, *arguments: str, **settings: object) -> I
             [*command, *arguments], stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **env}
         )
 
-    def listens() -> bool:
+    def listening() -> re.Match[str] | None:
         assert process.poll() is None, log.read_text()
-        return "listens on" in log.read_text()
+        return re.search(r"listens on (http://[\d.]+:\d+)", log.read_text())
 
     def ready() -> bool:
         try:
@@ -256,8 +257,10 @@ def sidecar(home: Path, registry: str, *arguments: str, **settings: object) -> I
             return False  # it has its port before it accepts connections
 
     try:
-        wait_until(listens, timeout_s=60, what="the sidecar listens")
-        url = log.read_text().split("listens on ")[1].split()[0]
+        wait_until(listening, timeout_s=60, what="the sidecar listens")
+        found = listening()
+        assert found is not None
+        url = found.group(1)
         wait_until(ready, timeout_s=60, what="the sidecar is ready")
         yield url
     finally:
