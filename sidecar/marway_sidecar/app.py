@@ -21,6 +21,7 @@ from marway.wire import problems
 from marway.wire.pods import PodEvent, PodStatus
 from marway.wire.request import read_ids
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
+from marway_sidecar.changes import Changes
 from marway_sidecar.control import BACKEND, Control
 from marway_sidecar.deleted import DeletedVersions
 from marway_sidecar.draining import Drain
@@ -34,7 +35,7 @@ from marway_sidecar.routes import add_routes
 from marway_sidecar.runtime_watch import watch_for
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
-from marway_sidecar.watch import Changes, events, follow
+from marway_sidecar.watch import events
 
 __all__ = ["Sidecar", "create_app"]
 
@@ -78,7 +79,9 @@ class Sidecar:
             warm_examples=settings.golden_warm_examples,
             warm_s=settings.golden_warm_s,
         )
-        self.pool = ModelPool(self.archives, self.threads, self.metrics, settings=settings, warm=checks.warm)
+        self.pool = ModelPool(
+            self.archives, self.threads, self.metrics, settings=settings, changes=self.changes, warm=checks.warm
+        )
         self.runtime = watch_for(settings, self.pool)
         self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)
         self.predictor = Predictor(settings, self.resolver, self.pool, self.draining, refused=self.deleted.refused)
@@ -147,9 +150,6 @@ class Sidecar:
             stack.push_async_callback(self.pool.aclose)
             tasks = (
                 asyncio.create_task(self.runtime.run(), name="watch-runtime"),
-                asyncio.create_task(
-                    follow(self.changes, self.pool.changed, since=self.pool.generation), name="follow-pool"
-                ),
                 asyncio.create_task(self.deleted.run(), name="unload-deleted"),
                 asyncio.create_task(self.threads.run(self.archives.clean), name="clean-archive-store"),
             )

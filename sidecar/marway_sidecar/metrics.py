@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 __all__ = ["SidecarMetrics"]
 
 _LOAD_OUTCOMES = ("ok", "failed", "refused", "timeout")
+_GOLDEN_OUTCOMES = ("same", "different", "failed")
 _QUEUE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LOAD_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -89,6 +90,7 @@ class SidecarMetrics:
 
     def forget(self, model: str, version: str) -> None:
         """Drop what is counted for a version that nobody asks for any more: labels must not pile up."""
-        for outcome in _LOAD_OUTCOMES:
-            with contextlib.suppress(KeyError):
-                self.loads.remove(model, version, outcome)
+        for counter, outcomes in ((self.loads, _LOAD_OUTCOMES), (self.golden_checks, _GOLDEN_OUTCOMES)):
+            for outcome in outcomes:
+                with contextlib.suppress(KeyError):
+                    counter.remove(model, version, outcome)

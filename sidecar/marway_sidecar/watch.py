@@ -7,12 +7,13 @@ connection takes more: one that reads slowly is told less often, and costs no me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from marway.wire.pods import WATCH_HEARTBEAT_S, ModelStatus, PodEvent, PodStatus
+from marway_sidecar.changes import Changes
 
-__all__ = ["Changes", "difference", "events", "follow"]
+__all__ = ["difference", "events"]
 
 _COALESCE_S: Final = 0.03
 """How long changes are gathered into one line. A tenth of what is promised, so that a burst makes few lines."""
@@ -21,40 +22,6 @@ _BEAT_S: Final = WATCH_HEARTBEAT_S * 0.7
 # What changes with every request is no reason to say something.
 _RESTLESS: Final = frozenset({"requests_in_flight", "requests_queued", "last_used_at", "retry_after_s"})
 _RESTLESS_POD: Final = frozenset({"models", "requests_in_flight", "memory_used_bytes"})
-
-
-class Changes:
-    """Counts changes, and lets any number of tasks wait for the next one."""
-
-    def __init__(self) -> None:
-        self.generation = 0
-        self._next: asyncio.Future[None] | None = None
-
-    def bump(self) -> None:
-        """Say that something changed."""
-        self.generation += 1
-        waiting, self._next = self._next, None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
-    async def after(self, generation: int, *, timeout_s: float) -> bool:
-        """Wait until there are changes after ``generation``, and return whether they came in time."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self.generation == generation:
-                    if self._next is None:
-                        self._next = asyncio.get_running_loop().create_future()
-                    await asyncio.shield(self._next)
-        except TimeoutError:
-            return False
-        return True
-
-
-async def follow(changes: Changes, changed: Callable[[int], Awaitable[int]], *, since: int) -> None:
-    """Say each change of another counter, such as the pool's, to ``changes`` until cancelled."""
-    while True:
-        since = await changed(since)
-        changes.bump()
 
 
 async def events(

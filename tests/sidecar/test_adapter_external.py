@@ -25,20 +25,16 @@ from marway.errors import (
     Overloaded,
     RuntimeDown,
 )
-from marway.objects import DirectoryStore
-from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.envelope import Answer, Part, Row
 from marway_sidecar.adapters.base import NotLoaded, ServedModel, WorkerDied
 from marway_sidecar.adapters.torchserve import TorchServeAdapter
 from marway_sidecar.adapters.torchserve.management import Refused
-from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.external_watch import ExternalWatch
-from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.runtime_watch import RuntimeWatch, watch_for
 from marway_sidecar.settings import SidecarSettings
-from marway_sidecar.threads import Threads
+from support.pools import PoolRoom
 from support.registry import until
 from support.torchserve import StockTorchServe, archive, served
 
@@ -374,12 +370,8 @@ async def test_a_token_that_was_replaced_is_read_again(with_tokens: StockTorchSe
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> Iterator[ModelPool]:
-    registry = Registry(DirectoryStore(tmp_path / "registry"))
-    threads = Threads(1)
-    archives = ArchiveStore(tmp_path / "store", registry, observe=lambda outcome, duration_s: None)
-    yield ModelPool(archives, threads, SidecarMetrics(), failure_backoff_s=1.0)
-    threads.close()
+async def pool(room: PoolRoom) -> ModelPool:
+    return room.pool()
 
 
 def settings_for(server: StockTorchServe, **facts: object) -> SidecarSettings:
@@ -471,7 +463,7 @@ async def test_a_lost_version_means_a_restart(with_tokens: StockTorchServe, pool
         await until(lambda: watch.info is not None and watch.info.boot_id != first, within_s=30)
 
 
-def test_an_address_that_is_missing_is_named(pool: ModelPool) -> None:
+async def test_an_address_that_is_missing_is_named(pool: ModelPool) -> None:
     """Settings that name a part of a TorchServe say which part is missing; none mean the runtime directory."""
     half = load_settings(SidecarSettings, torchserve_inference="http://127.0.0.1:8080")
     with pytest.raises(InvalidSettings, match="torchserve_management, torchserve_grpc_inference"):

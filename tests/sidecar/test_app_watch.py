@@ -11,7 +11,8 @@ import httpx
 
 from marway.registry import Registry
 from marway.wire.pods import ModelStatus, PodEvent, PodStatus
-from marway_sidecar.watch import Changes, difference, events
+from marway_sidecar.changes import Changes
+from marway_sidecar.watch import difference, events
 from support.pod import FakeServer, Pod, serving
 from support.registry import publish, until
 

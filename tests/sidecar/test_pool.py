@@ -16,6 +16,7 @@ from marway.errors import (
 )
 from marway.records import ServingSettings, VersionRecord
 from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel
+from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool import ModelPool
 from support.fake_server import FakeServer
@@ -256,15 +257,17 @@ async def test_nothing_new_is_loaded_when_the_pod_stops(room: PoolRoom) -> None:
     assert server.loads == 1
 
 
-async def test_changes_are_told_as_they_come(pool: ModelPool, record: VersionRecord) -> None:
+async def test_changes_are_told_as_they_come(room: PoolRoom, record: VersionRecord) -> None:
     """Whoever waits for a change learns of the states of a load as they come, and of no requests."""
-    server = FakeServer(load_s=None)
+    server, changes = FakeServer(load_s=None), Changes()
+    pool = room.pool(changes=changes)
     pool.attach(server)
     seen = [state(pool, record)]
-    generation = pool.generation
+    generation = changes.generation
     request = asyncio.create_task(predict(pool, record))
     while seen[-1] != "ready":
-        generation = await asyncio.wait_for(pool.changed(generation), 30)
+        assert await changes.after(generation, timeout_s=30)
+        generation = changes.generation
         if state(pool, record) != seen[-1]:
             seen.append(state(pool, record))
         if seen[-1] == "loading":
@@ -272,7 +275,7 @@ async def test_changes_are_told_as_they_come(pool: ModelPool, record: VersionRec
     assert (seen[0], seen[-2:]) == ("unknown", ["loading", "ready"])  # what follows at once is one change
     await request
     await until(lambda: server.bytes + 40 * 1024 == pool.memory()[0])
-    quiet = pool.generation
+    quiet = changes.generation
     for _ in range(5):
         await predict(pool, record)
-    assert pool.generation == quiet
+    assert changes.generation == quiet

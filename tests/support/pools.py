@@ -11,6 +11,7 @@ from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.envelope import Part, Row
 from marway_sidecar.archives import ArchiveStore
+from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool import ModelPool, Warm
 from marway_sidecar.settings import SidecarSettings
@@ -53,6 +54,7 @@ class PoolRoom:
         *,
         warm: Warm | None = None,
         archives: ArchiveStore | None = None,
+        changes: Changes | None = None,
         **settings: Any,
     ) -> ModelPool:
         """Return a new pool; a worker is guessed to take 10 MiB, and archives are as good as nothing."""
@@ -68,6 +70,7 @@ class PoolRoom:
             self._threads,
             metrics or SidecarMetrics(),
             settings=load_settings(SidecarSettings, **given),
+            changes=changes or Changes(),
             warm=warm,
         )
         self._pools.append(made)

@@ -15,10 +15,10 @@ from marway.records import ServingSettings, VersionRecord, utc_now
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.adapters.base import ModelServer, NotLoaded
 from marway_sidecar.archives import ArchiveStore, ArchiveUse
+from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
 from marway_sidecar.pool.calls import Lease, LeasedServer
-from marway_sidecar.pool.changes import Changes
 from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import ESTIMATES_FILE, Estimates
 from marway_sidecar.pool.session import Session, Warm
@@ -40,6 +40,7 @@ class ModelPool:
         threads: Where blocking calls run.
         metrics: What is counted.
         settings: Budget, queues, times.
+        changes: Told of every change that a `PodEvent` reports.
         warm: Called after each load and before anybody is let in; raises `LoadFailed` to refuse the version.
     """
 
@@ -50,6 +51,7 @@ class ModelPool:
         metrics: SidecarMetrics,
         *,
         settings: SidecarSettings,
+        changes: Changes,
         warm: Warm | None = None,
     ) -> None:
         self._archives = archives
@@ -57,7 +59,7 @@ class ModelPool:
         self._metrics = metrics
         self._settings = settings
         self._warm = warm
-        self._changes = Changes()
+        self._changes = changes
         self._estimates = Estimates(
             worker_base_bytes=settings.worker_base_bytes,
             archive_factor=settings.archive_memory_factor,
@@ -86,15 +88,6 @@ class ModelPool:
     def in_flight(self) -> int:
         """Calls whose work has not ended."""
         return sum(actor.entry.gate.in_flight for actor in self._actors)
-
-    @property
-    def generation(self) -> int:
-        """How many changes there were that a `PodEvent` reports."""
-        return self._changes.generation
-
-    async def changed(self, since: int) -> int:
-        """Return the generation once it is past ``since``."""
-        return await self._changes.after(since)
 
     def attach(self, server: ModelServer | None, *, memory_limit_bytes: int | None = None) -> None:
         """Use this model server from now on; whatever was loaded in the one before is gone with it.

@@ -20,10 +20,10 @@ from marway.errors import (
 from marway.records import ServingSettings, VersionRecord
 from marway.refs import server_name
 from marway_sidecar.adapters.base import ModelServer
+from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
 from marway_sidecar.pool.breaker import Breaker
-from marway_sidecar.pool.changes import Changes
 from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import Estimates
 from marway_sidecar.pool.eviction import Candidate

@@ -17,9 +17,9 @@ from typing import Final
 
 from marway.errors import MarwayError
 from marway_sidecar.adapters.base import ModelServer, ServedModel, ServerStatus, WorkerStatus
+from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
-from marway_sidecar.pool.changes import Changes
 from marway_sidecar.pool.estimates import REGISTERED_BYTES, Estimates
 from marway_sidecar.pool.memory import Memory
 

@@ -17,8 +17,8 @@ from marway.records import VersionRecord
 from marway.refs import server_name
 from marway.wire.pods import ModelStatus
 from marway_sidecar.adapters.base import ModelServer, ServedModel
+from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.pool.changes import Changes
 from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import REGISTERED_BYTES, Estimates
 from marway_sidecar.pool.failures import Failure, is_the_versions
