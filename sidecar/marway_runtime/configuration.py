@@ -14,7 +14,7 @@ from pathlib import Path
 
 from marway.errors import InvalidSettings
 from marway.resources import shipped
-from marway_runtime.memory import heap_bytes
+from marway_runtime.resources import heap_bytes
 from marway_runtime.settings import RuntimeSettings
 
 __all__ = ["Ports", "command_line", "environment", "properties", "write_worker_launcher"]

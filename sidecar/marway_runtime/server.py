@@ -22,7 +22,7 @@ from marway.wire import envelope
 from marway.wire.runtime import Addresses, RuntimeInfo
 from marway_runtime.configuration import Ports, command_line, environment, properties, write_worker_launcher
 from marway_runtime.directories import Directories, make_fresh
-from marway_runtime.memory import memory_limit
+from marway_runtime.resources import cpu_count, memory_limit
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.worker.names import folder
 
@@ -162,6 +162,7 @@ class TorchServe:
             envelope=envelope.VERSION,
             max_request_bytes=self._settings.max_request_bytes,
             memory_limit_bytes=memory_limit(self._settings),
+            cpus=cpu_count(),
             control_socket=True,
             versions={
                 "torchserve": version("torchserve"),

@@ -80,7 +80,11 @@ class RuntimeWatch:
         else:
             logger.info("TorchServe %s is up (pid %d)", info.versions.get("torchserve"), info.pid)
             self._adapter = TorchServeAdapter(info, runtime_dir=self._directory)
-        self._pool.attach(self._adapter, memory_limit_bytes=info.memory_limit_bytes if info is not None else None)
+        self._pool.attach(
+            self._adapter,
+            memory_limit_bytes=info.memory_limit_bytes if info is not None else None,
+            cpus=info.cpus if info is not None else None,
+        )
         if old is not None:
             await old.aclose()
 

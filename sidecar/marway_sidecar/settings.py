@@ -118,7 +118,7 @@ class SidecarSettings(ComponentSettings):
 
     cpus: int | None = Field(None, ge=1)
     """CPUs that the model server has, for versions that do not say how many workers they may have at most. Unset
-    counts those that this process may run on; set it where the containers of a pod differ."""
+    means what the runtime says of its container; of a server that no runtime of ours started, those of this process."""
 
     scale_up_wait_s: float = Field(0.05, gt=0)
     """How long the first request in a version's queue waits before another worker is started, seconds: longer than

@@ -37,6 +37,7 @@ class RuntimeInfo(_Wire):
         envelope: Version of the envelope that its workers understand.
         max_request_bytes: Largest request that does not kill a worker.
         memory_limit_bytes: What TorchServe and its workers may take together.
+        cpus: Processors that its workers may use; None when that is not known.
         versions: Of `torchserve`, `torch`, `python` and `java`.
         control_socket: Whether `runtime.sock` is served beside this file (`marway.wire.workers`).
     """
@@ -51,6 +52,7 @@ class RuntimeInfo(_Wire):
     memory_limit_bytes: int
     versions: dict[str, str]
     control_socket: bool = False
+    cpus: int | None = None
 
 
 def write_runtime_info(directory: Path, info: RuntimeInfo) -> None:

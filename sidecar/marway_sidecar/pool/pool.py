@@ -12,7 +12,7 @@ from typing import Final
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, ModelLoading, RuntimeDown, Unavailable
 from marway.records import ServingSettings, VersionRecord, utc_now
-from marway.wire.pods import ModelStatus, State
+from marway.wire.pods import ModelStatus
 from marway_sidecar.adapters.base import ModelServer, NotLoaded
 from marway_sidecar.archives import ArchiveStore, ArchiveUse
 from marway_sidecar.changes import Changes
@@ -21,14 +21,13 @@ from marway_sidecar.pool.actor import Actor
 from marway_sidecar.pool.calls import Lease, LeasedServer
 from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import ESTIMATES_FILE, Estimates
+from marway_sidecar.pool.gauges import bind
 from marway_sidecar.pool.session import Session, Warm
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
 __all__ = ["ModelPool"]
 
-_STATES: Final[tuple[State, ...]] = ("absent", "fetching", "loading", "ready", "draining", "failed")
-_TIERS: Final = ("reserved", "workers", "registered")
 _SAVE_S: Final = 10.0
 
 
@@ -72,12 +71,7 @@ class ModelPool:
         self._refusing = False
         self._saving: asyncio.Task[None] | None = None
         self._fetches: dict[str, asyncio.Task[ArchiveUse]] = {}
-        for state in _STATES:
-            metrics.models.labels(state).set_function(partial(self._count, state))
-        for tier in _TIERS:
-            metrics.memory.labels(tier).set_function(partial(self._memory_in, tier))
-        metrics.memory_budget.set_function(lambda: float(self.memory()[1] or 0))
-        metrics.in_flight.set_function(lambda: float(self.in_flight))
+        bind(metrics, entries=self._sizes, budget=lambda: self.memory()[1], in_flight=lambda: self.in_flight)
 
     @property
     def server(self) -> ModelServer | None:
@@ -89,7 +83,9 @@ class ModelPool:
         """Calls whose work has not ended."""
         return sum(actor.entry.gate.in_flight for actor in self._actors)
 
-    def attach(self, server: ModelServer | None, *, memory_limit_bytes: int | None = None) -> None:
+    def attach(
+        self, server: ModelServer | None, *, memory_limit_bytes: int | None = None, cpus: int | None = None
+    ) -> None:
         """Use this model server from now on; whatever was loaded in the one before is gone with it.
 
         What was ready there is loaded again, as far as memory is free.
@@ -97,6 +93,7 @@ class ModelPool:
         Args:
             server: The model server, or None while there is none.
             memory_limit_bytes: What it and its workers may take, as its runtime says.
+            cpus: Processors that its workers may use, as its runtime says.
         """
         old = self._session
         if old is not None and not old.over:
@@ -108,6 +105,7 @@ class ModelPool:
             self._session = Session(
                 server,
                 limit_bytes=memory_limit_bytes,
+                cpus=cpus,
                 settings=self._settings,
                 estimates=self._estimates,
                 metrics=self._metrics,
@@ -293,20 +291,8 @@ class ModelPool:
             if self._estimates.changed:
                 await self._threads.run(self._estimates.write, self._estimates_file, self._estimates.dump())
 
-    def _count(self, state: State) -> float:
-        return float(sum(actor.entry.state == state for actor in self._actors))
-
-    def _memory_in(self, tier: str) -> float:
+    def _sizes(self) -> list[tuple[Entry, int]]:
         if self._session is None:
-            return 0.0
+            return []
         memory = self._session.memory
-        return float(
-            sum(memory.of(entry.key) for entry in (actor.entry for actor in self._actors) if _tier(entry) == tier)
-        )
-
-
-def _tier(entry: Entry) -> str:
-    """Return the tier that a version's memory counts for."""
-    if entry.state not in ("ready", "draining"):
-        return "reserved"
-    return "workers" if entry.workers else "registered"
+        return [(actor.entry, memory.of(actor.entry.key)) for actor in self._actors]

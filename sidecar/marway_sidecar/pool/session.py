@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import (
@@ -30,15 +29,13 @@ from marway_sidecar.pool.eviction import Candidate
 from marway_sidecar.pool.failures import about, again
 from marway_sidecar.pool.gate import Gate, QueueFull, Slot
 from marway_sidecar.pool.memory import Memory
-from marway_sidecar.pool.scaling import Demand, bounds, more
+from marway_sidecar.pool.scaling import Demand
 from marway_sidecar.pool.survey import Survey
 from marway_sidecar.pool.transitions import Transitions, Warm
+from marway_sidecar.pool.upkeep import Upkeep
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Session", "Warm"]
-
-_TICK_S: Final = 1.0
-_SCALE_RETRY_S: Final = 0.5  # how soon yet more workers are asked for, when those before did not help
 
 
 class Session:
@@ -47,6 +44,7 @@ class Session:
     Args:
         server: The model server.
         limit_bytes: Memory that it and its workers may take, as its runtime says; None when that is not known.
+        cpus: Processors that its workers may use; None when that is not known.
         fetch: Holds a version's archive in the store, fetching it if need be.
         refusing: Whether loads are refused.
     """
@@ -56,6 +54,7 @@ class Session:
         server: ModelServer,
         *,
         limit_bytes: int | None,
+        cpus: int | None,
         settings: SidecarSettings,
         estimates: Estimates,
         metrics: SidecarMetrics,
@@ -72,11 +71,11 @@ class Session:
         self._metrics = metrics
         self._refusing = refusing
         self._changes = changes
-        self._cpus = settings.cpus if settings.cpus is not None else _cpu_count()
+        self._cpus = settings.cpus or cpus or _cpu_count()
         self.actors: dict[str, Actor] = {}
         self.ready_at_end: list[Entry] = []
         self._names: dict[str, Actor] = {}
-        self._queue_checks: dict[str, asyncio.TimerHandle] = {}
+        self._upkeep = Upkeep(self.actors, settings, cpus=self._cpus, forget=self._forget)
         self.memory = Memory(
             candidates=self._evictable,
             permanent=lambda: {actor.entry.key for actor in self.actors.values() if actor.entry.serving.pinned},
@@ -113,7 +112,7 @@ class Session:
             self.memory.budget = self._budget(0)
         self._tasks = [
             asyncio.create_task(self._survey.run(), name="pool survey"),
-            asyncio.create_task(self._tick_for_ever(), name="pool tick"),
+            asyncio.create_task(self._upkeep.run(), name="pool upkeep"),
         ]
 
     def actor(self, record: VersionRecord, serving: ServingSettings) -> Actor:
@@ -196,8 +195,7 @@ class Session:
         self.over = True
         for task in self._tasks:
             task.cancel()
-        for handle in self._queue_checks.values():
-            handle.cancel()
+        self._upkeep.close()
         for actor in self.actors.values():
             entry = actor.entry
             if entry.state == "ready" and entry.workers:
@@ -228,7 +226,7 @@ class Session:
                 limit=settings.queue_limit,
                 waited=self._metrics.queue_duration.observe,
                 became_idle=self._room,
-                queued=lambda: self._queued(record.id),
+                queued=lambda: self._upkeep.queued(record.id),
             ),
             breaker=Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s),
             demand=Demand(settings.scale_down_s),
@@ -282,67 +280,11 @@ class Session:
         self._survey.soon()
         self._room()
 
-    def _queued(self, key: str) -> None:
-        """Look at a version's queue in a moment: who still waits then is a reason for another worker."""
-        if key not in self._queue_checks:
-            loop = asyncio.get_running_loop()
-            self._queue_checks[key] = loop.call_later(self._settings.scale_up_wait_s, self._check_queue, key)
-
-    def _check_queue(self, key: str) -> None:
-        del self._queue_checks[key]
-        actor = self.actors.get(key)
-        if actor is None:
-            return
-        entry, wait_s = actor.entry, self._settings.scale_up_wait_s
-        if entry.gate.oldest_wait_s() < wait_s:
-            if entry.gate.queued:
-                self._queued(key)
-            return
-        _, most = bounds(entry.serving, cpus=self._cpus)
-        again_s = wait_s
-        if entry.state == "ready" and 0 < entry.workers < most and not actor.busy and not entry.breaker.is_open:
-            actor.want_workers(more(entry.workers, queued=entry.gate.queued, most=most))
-            again_s = max(wait_s, _SCALE_RETRY_S)
-        self._queue_checks[key] = asyncio.get_running_loop().call_later(again_s, self._check_queue, key)
-
-    async def _tick_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK_S)
-            for actor in list(self.actors.values()):
-                if not actor.busy:
-                    self._tick(actor)
-
-    def _tick(self, actor: Actor) -> None:
-        """Do what passing time asks for: fewer workers, none, not loaded, forgotten."""
-        entry, settings = actor.entry, self._settings
-        now = time.monotonic()
-        entry.demand.note(entry.gate.take_peak())
-        if entry.state in ("absent", "failed"):
-            if now - entry.asked_at > settings.forget_s and entry.gate.idle and not entry.retrying_later:
-                self._forget(actor)
-            return
-        if entry.state != "ready":
-            return
-        unused_s = now - entry.used_at if entry.gate.idle else 0.0
-        least, _ = bounds(entry.serving, cpus=self._cpus)
-        leave_s = entry.serving.idle_unload_s
-        if leave_s is not None and unused_s >= leave_s and not entry.serving.pinned:
-            actor.want_unload("idle")
-        elif entry.workers < least and entry.workers:
-            actor.want_workers(least)
-        elif entry.workers > least and not entry.breaker.is_open:
-            fewer = max(entry.demand.fewer(entry.workers), least)
-            if fewer == 0:
-                fewer = 0 if unused_s >= settings.scale_to_zero_s else 1
-            if fewer < entry.workers:
-                actor.want_workers(fewer)
-
     def _forget(self, actor: Actor) -> None:
         record = actor.entry.record
         actor.stop(Unavailable("forgotten"))
         del self.actors[record.id], self._names[server_name(record.id)]
-        if (handle := self._queue_checks.pop(record.id, None)) is not None:
-            handle.cancel()
+        self._upkeep.forget(record.id)
         self._metrics.forget(record.name, record.version)
         self._changes.bump()
 

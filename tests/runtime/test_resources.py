@@ -1,12 +1,14 @@
-"""The memory limit is the smallest that holds, wherever the cgroup is."""
+"""The limits of memory and processors are the smallest that hold, wherever the cgroup is."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from marway_runtime.memory import cgroup_limit, heap_bytes, memory_limit
+from marway_runtime.cgroup import cgroup_cpus, cgroup_memory
+from marway_runtime.resources import cpu_count, heap_bytes, memory_limit
 from marway_runtime.settings import RuntimeSettings
 
 MIB = 2**20
@@ -40,7 +42,38 @@ def test_the_cgroups_limit_is_found(tmp_path: Path, membership: str, files: dict
     for name, text in files.items():
         (mounted / name).parent.mkdir(parents=True, exist_ok=True)
         (mounted / name).write_text(text + "\n")
-    assert cgroup_limit(proc=proc, mounted=mounted) == limit
+    assert cgroup_memory(proc=proc, mounted=mounted) == limit
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "cpus"),
+    [
+        ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "50000 100000"}, 0.5),
+        ("0::/not/seen/here", {"cpu.max": "400000 100000"}, 4.0),
+        ("3:cpu,cpuacct:/k", {"cpu/k/cpu.cfs_quota_us": "200000", "cpu/k/cpu.cfs_period_us": "100000"}, 2.0),
+        ("3:cpu,cpuacct:/k", {"cpu/k/cpu.cfs_quota_us": "-1", "cpu/k/cpu.cfs_period_us": "100000"}, None),
+        ("", {}, None),
+    ],
+    ids=["v2", "none", "around", "container", "v1", "v1-unlimited", "no-cgroup"],
+)
+def test_the_cgroups_processors_are_found(
+    tmp_path: Path, membership: str, files: dict[str, str], cpus: float | None
+) -> None:
+    """A quota of processor time counts as so many processors, on both versions."""
+    proc, mounted = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text(membership)
+    for name, text in files.items():
+        (mounted / name).parent.mkdir(parents=True, exist_ok=True)
+        (mounted / name).write_text(text + "\n")
+    assert cgroup_cpus(proc=proc, mounted=mounted) == cpus
+
+
+def test_there_is_a_processor() -> None:
+    """At least one processor is there, and no more than the machine has."""
+    assert 1 <= cpu_count() <= (os.cpu_count() or 1)
 
 
 def test_the_memory_limit_is_the_settings_or_the_machines(settings: RuntimeSettings) -> None:

@@ -1,0 +1,59 @@
+"""What this process's cgroup and those around it allow, on both versions of the interface (cgroups(7))."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+__all__ = ["MOUNTED", "PROC", "cgroup_cpus", "cgroup_memory"]
+
+PROC = Path("/proc")
+MOUNTED = Path("/sys/fs/cgroup")
+
+
+def cgroup_memory(*, proc: Path = PROC, mounted: Path = MOUNTED) -> int | None:
+    """Return the smallest memory limit, in bytes; None when none is set."""
+    found = [
+        int(text)
+        for v2, folder in _folders("memory", proc, mounted)
+        if (text := _read(folder / ("memory.max" if v2 else "memory.limit_in_bytes"))).isdigit()
+    ]
+    return min(found, default=None)
+
+
+def cgroup_cpus(*, proc: Path = PROC, mounted: Path = MOUNTED) -> float | None:
+    """Return the smallest share of processors, 1.5 for one and a half; None when none is set."""
+    found = []
+    for v2, folder in _folders("cpu", proc, mounted):
+        if v2:
+            words = _read(folder / "cpu.max").split()
+        else:
+            words = [_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")]
+        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):
+            found.append(int(words[0]) / int(words[1]))
+    return min(found, default=None)
+
+
+def _folders(controller: str, proc: Path, mounted: Path) -> Iterator[tuple[bool, Path]]:
+    """Yield the folders of this process's cgroups, inner ones first, and whether each is of version 2.
+
+    Version 2 has one tree, version 1 one for each controller. A container may see its own cgroup as the root of the
+    tree while `/proc` still names the path that the host sees.
+    """
+    paths = {True: PurePosixPath("/"), False: PurePosixPath("/")}
+    for line in _read(proc / "self" / "cgroup").splitlines():
+        hierarchy, controllers, path = line.split(":", 2)
+        if hierarchy == "0":
+            paths[True] = PurePosixPath(path)
+        elif controller in controllers.split(","):
+            paths[False] = PurePosixPath(path)
+    for v2, root in ((True, mounted), (False, mounted / controller)):
+        for folder in (paths[v2], *paths[v2].parents):
+            yield v2, root / folder.relative_to("/")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,38 @@
+"""How much memory and how many processors there are for TorchServe and its workers."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import psutil
+
+from marway_runtime.cgroup import cgroup_cpus, cgroup_memory
+from marway_runtime.settings import RuntimeSettings
+
+__all__ = ["cpu_count", "heap_bytes", "memory_limit"]
+
+_MIB = 1024 * 1024
+
+
+def memory_limit(settings: RuntimeSettings) -> int:
+    """Return how much memory TorchServe and its workers may take, in bytes."""
+    if settings.memory_limit_bytes is not None:
+        return settings.memory_limit_bytes
+    total = int(psutil.virtual_memory().total)
+    limit = cgroup_memory()
+    return total if limit is None else min(total, limit)
+
+
+def heap_bytes(settings: RuntimeSettings) -> int:
+    """Return the limit of Java's heap, in bytes."""
+    if settings.heap_bytes is not None:
+        return settings.heap_bytes
+    return max(256 * _MIB, min(1024 * _MIB, memory_limit(settings) // 8))
+
+
+def cpu_count() -> int:
+    """Return how many processors TorchServe and its workers may use: at least 1, parts rounded up."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS
+    share = cgroup_cpus()
+    return count if share is None else max(1, min(count, math.ceil(share)))
