@@ -170,19 +170,22 @@ def test_fault_torchserve_dies(up: Up, threads: ThreadPoolExecutor) -> None:
 
 
 def test_fault_debris_after_a_crash(up: Up) -> None:
-    """What a killed TorchServe left (temporary directory, key file, workers) is gone when the next one answers."""
+    """What a killed TorchServe left (unpacked archives, sockets, key file, workers) is gone when the next answers."""
     pod = home_of(up, "probe", b"hello")
     java = pod.java
     workers = java.children(recursive=True)
-    temporary = (pod.directory / "tmp").readlink()
+    temporary = (pod.directory / "tmp").resolve() / "t"
     key_file = pod.directory / "work" / "key_file.json"
     key_file.write_text("left over")
-    assert list(temporary.rglob("MANIFEST.json")), "the unpacked archive"
+    unpacked = list((temporary / "models").iterdir())
+    assert unpacked
+    mark = temporary / "left-over"
+    mark.touch()
     java.kill()
     wait_until(lambda: not pod.ready(), timeout_s=LONG_S, what="the pod says that it is not ready")
     wait_until(pod.ready, timeout_s=LONG_S, what="TorchServe is up again")
-    assert (pod.directory / "tmp").readlink() != temporary
-    assert not temporary.exists()
+    assert not mark.exists()
+    assert not any(directory.exists() for directory in unpacked)
     assert not key_file.exists() or key_file.read_text() != "left over"
     wait_until(lambda: not any(worker.is_running() for worker in workers), timeout_s=LONG_S, what="old workers gone")
 

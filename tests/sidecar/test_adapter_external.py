@@ -25,6 +25,9 @@ from marway.errors import (
     Overloaded,
     RuntimeDown,
 )
+from marway.records import ServingSettings, VersionRecord
+from marway.refs import server_name
+from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.envelope import Answer, Part, Row
 from marway_sidecar.adapters.base import NotLoaded, ServedModel, WorkerDied
@@ -35,7 +38,7 @@ from marway_sidecar.pool import ModelPool
 from marway_sidecar.runtime_watch import RuntimeWatch, watch_for
 from marway_sidecar.settings import SidecarSettings
 from support.pools import PoolRoom
-from support.registry import until
+from support.registry import publish, until
 from support.torchserve import StockTorchServe, archive, served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -369,9 +372,14 @@ async def test_a_token_that_was_replaced_is_read_again(with_tokens: StockTorchSe
 # --- the watch ---
 
 
-@pytest.fixture
-async def pool(room: PoolRoom) -> ModelPool:
-    return room.pool()
+def pool_for(room: PoolRoom, server: StockTorchServe) -> ModelPool:
+    """Return a pool whose archives are where this server reads them."""
+    return room.pool(archives=room.archives(root=server.store))
+
+
+def published(registry: Registry, directory: Path, name: str) -> VersionRecord:
+    """Publish a version with an archive that a TorchServe can load."""
+    return publish(registry, directory, name, "1.0", data=archive(directory / "made", name, HANDLER).read_bytes())
 
 
 def settings_for(server: StockTorchServe, **facts: object) -> SidecarSettings:
@@ -401,18 +409,17 @@ async def watching(watch: ExternalWatch | RuntimeWatch) -> AsyncIterator[None]:
             await task
 
 
-async def test_row_jvm_gone_and_the_watch_follows_it(tmp_path: Path, pool: ModelPool) -> None:
+async def test_row_jvm_gone_and_the_watch_follows_it(tmp_path: Path, room: PoolRoom, registry: Registry) -> None:
     """A killed TorchServe is told as down and let go of; started again, with new tokens, it has a new boot id."""
+    record = published(registry, tmp_path, "gone")
     with StockTorchServe(tmp_path / "stock", tokens=True) as server:
+        pool = pool_for(room, server)
         watch = watch_for(settings_for(server, torchserve_probe_timeout_s=1.0), pool)
         async with watching(watch):
             await until(lambda: watch.info is not None, within_s=30)
             assert watch.info is not None
             first = watch.info.boot_id
-            adapter = pool.server
-            assert isinstance(adapter, TorchServeAdapter)
-            model = served(archive(server.store, "gone", HANDLER), "gone")
-            await adapter.load(model)
+            await pool.load(record, ServingSettings(), Deadline.after(60))
 
             os.kill(server.pid, signal.SIGSTOP)  # it still accepts connections
             await until(lambda: watch.info is None and pool.server is None, within_s=30)
@@ -421,14 +428,12 @@ async def test_row_jvm_gone_and_the_watch_follows_it(tmp_path: Path, pool: Model
             assert watch.info is not None
             second = watch.info.boot_id
             assert second != first
-            again = pool.server
-            assert isinstance(again, TorchServeAdapter)
-            assert (await again.load(model)).ready_workers == 1
+            assert (await pool.load(record, ServingSettings(), Deadline.after(60))).workers == 1
 
             info = server.info
             server.kill()
             for protocol in ("grpc", "rest"):
-                gone = served(model.archive, "gone", protocol=protocol)
+                gone = served(tmp_path, "gone", protocol=protocol)
                 direct = TorchServeAdapter(info, key_file=server.key_file)
                 with pytest.raises(RuntimeDown):
                     await ask(direct, gone, row("x"))
@@ -442,8 +447,12 @@ async def test_row_jvm_gone_and_the_watch_follows_it(tmp_path: Path, pool: Model
             assert watch.info.boot_id not in {first, second}
 
 
-async def test_a_lost_version_means_a_restart(with_tokens: StockTorchServe, pool: ModelPool) -> None:
+async def test_a_lost_version_means_a_restart(
+    tmp_path: Path, with_tokens: StockTorchServe, room: PoolRoom, registry: Registry
+) -> None:
     """When a version that we registered is gone, it counts as another TorchServe, and one we unloaded does not."""
+    record = published(registry, tmp_path, "lost")
+    pool = pool_for(room, with_tokens)
     watch = watch_for(settings_for(with_tokens), pool)
     async with watching(watch):
         await until(lambda: watch.info is not None, within_s=30)
@@ -451,20 +460,20 @@ async def test_a_lost_version_means_a_restart(with_tokens: StockTorchServe, pool
         first = watch.info.boot_id
         adapter = pool.server
         assert isinstance(adapter, TorchServeAdapter)
-        model = served(archive(with_tokens.store, "lost", HANDLER), "lost")
-        await adapter.load(model)
-        await adapter.unload(model)
+        await pool.load(record, ServingSettings(), Deadline.after(60))
+        await pool.unload(record.id, Deadline.after(60))
         assert await adapter.lost(timeout_s=30) == frozenset()
-        await adapter.load(model)
+        await pool.load(record, ServingSettings(), Deadline.after(60))
         assert watch.info.boot_id == first
-        url = f"{with_tokens.addresses.management}/models/{model.server_name}/1.0"
+        url = f"{with_tokens.addresses.management}/models/{server_name(record.id)}/1.0"
         headers = with_tokens.bearer("management")
         assert httpx.delete(url, headers=headers, timeout=30, trust_env=False).status_code == 200
         await until(lambda: watch.info is not None and watch.info.boot_id != first, within_s=30)
 
 
-async def test_an_address_that_is_missing_is_named(pool: ModelPool) -> None:
+async def test_an_address_that_is_missing_is_named(room: PoolRoom) -> None:
     """Settings that name a part of a TorchServe say which part is missing; none mean the runtime directory."""
+    pool = room.pool()
     half = load_settings(SidecarSettings, torchserve_inference="http://127.0.0.1:8080")
     with pytest.raises(InvalidSettings, match="torchserve_management, torchserve_grpc_inference"):
         watch_for(half, pool)

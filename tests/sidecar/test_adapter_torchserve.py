@@ -214,7 +214,7 @@ async def test_many_loads_of_one_version_register_it_once(
     torchserve: OurTorchServe, adapter: TorchServeAdapter
 ) -> None:
     """Concurrent loads make one registration, which leaves one unpacked archive."""
-    unpacked = torchserve.runtime_dir / "tmp" / "models"
+    unpacked = torchserve.runtime_dir / "tmp" / "t" / "models"
     before = {path.name for path in unpacked.iterdir()} if unpacked.exists() else set()
     model = served(archive(torchserve.store, "once", SIZES), "once")
     found = await asyncio.gather(*(adapter.load(model) for _ in range(10)))

@@ -121,7 +121,7 @@ class Pod:
 
     def unpacked(self) -> int:
         """Return how many archives TorchServe keeps unpacked in its temporary directory."""
-        models = (self.runtime_dir / "tmp").resolve() / "models"
+        models = (self.runtime_dir / "tmp").resolve() / "t" / "models"
         return len(list(models.iterdir())) if models.exists() else 0
 
     def _ready(self) -> bool:

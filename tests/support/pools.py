@@ -39,10 +39,16 @@ class PoolRoom:
         self._threads = threads
         self._pools: list[ModelPool] = []
 
-    def archives(self, kind: type[ArchiveStore] = ArchiveStore, *, limit_bytes: int | None = None) -> ArchiveStore:
-        """Return an archive store in the room's one directory."""
+    def archives(
+        self,
+        kind: type[ArchiveStore] = ArchiveStore,
+        *,
+        root: Path | None = None,
+        limit_bytes: int | None = None,
+    ) -> ArchiveStore:
+        """Return an archive store, in the room's one directory unless another is given."""
         return kind(
-            self._directory / "store",
+            root or self._directory / "store",
             self._registry,
             observe=lambda outcome, duration_s: None,
             limit_bytes=limit_bytes,
