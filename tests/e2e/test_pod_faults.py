@@ -305,9 +305,10 @@ def test_fault_client_gives_up(up: Up, threads: ThreadPoolExecutor, tmp_path: Pa
 
 def test_fault_evict_with_work_in_flight(up: Up, threads: ThreadPoolExecutor, tmp_path: Path) -> None:
     """A version that is unloaded under a request answers it first, and is loaded again for the next."""
-    pod = hold_home(up, tmp_path)
+    hold_home(up, tmp_path)
     path = tmp_path / "go"
     request = held(threads, up, path)
+    pod = next(each for each in pods(up) if (each.state("hold") or {}).get("requests_in_flight"))
     unload = threads.submit(pod.post, "/models/hold/1.0/unload")
     wait_until(
         lambda: (pod.state("hold") or {}).get("state") == "draining", timeout_s=LONG_S, what="the version drains"
