@@ -85,14 +85,13 @@ class Batcher:
             self._breaker.left()
             self._lost()
             self._again(works, exc)
-        except (RuntimeDown, asyncio.CancelledError) as exc:
+        except RuntimeDown as exc:
             self._breaker.left()
-            down = (
-                exc if isinstance(exc, RuntimeDown) else RuntimeDown("the model server was let go of during the call")
-            )
-            _fail(works, down)
-            if down is not exc:
-                raise
+            _fail(works, exc)
+        except asyncio.CancelledError:
+            self._breaker.left()
+            _fail(works, RuntimeDown("the model server was let go of during the call", model=model.name))
+            raise
         except (Overloaded, DeadlineExceeded) as exc:
             self._breaker.failed()  # the call's own deadline is longer than its work may take
             _fail(works, exc)
