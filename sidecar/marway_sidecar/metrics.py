@@ -10,6 +10,7 @@ __all__ = ["SidecarMetrics"]
 
 _LOAD_OUTCOMES = ("ok", "failed", "refused", "timeout")
 _GOLDEN_OUTCOMES = ("same", "different", "failed")
+_ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 _QUEUE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LOAD_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -74,6 +75,12 @@ class SidecarMetrics:
             "marway_sidecar_model_evictions",
             "Versions unloaded though nobody asked: for the memory of others, or because they were idle.",
             ["reason"],
+            registry=self.registry,
+        )
+        self.batch_rows = Histogram(
+            "marway_sidecar_batch_rows",
+            "Rows in one call of the model server.",
+            buckets=_ROWS_BUCKETS,
             registry=self.registry,
         )
         self.queue_duration = Histogram(

@@ -40,7 +40,7 @@ from marway.wire.request import RequestIds, read_ids, timeout_of
 from marway_sidecar.adapters.base import NotLoaded, WorkerDied
 from marway_sidecar.draining import Drain
 from marway_sidecar.http import Channel, ClientGone, problem_response
-from marway_sidecar.pool import Lease, ModelPool
+from marway_sidecar.pool import Lease, ModelPool, Work
 from marway_sidecar.rows import read_body, row_of
 from marway_sidecar.settings import SidecarSettings
 
@@ -131,9 +131,12 @@ class Predictor:
         except TimeoutError as exc:
             raise DeadlineExceeded("the deadline passed before the whole body had come") from exc
         row = await row_of(request, body, request_id=call.ids.request_id)
+        if not resolved.serving.streaming:
+            await self._ask(call, resolved, row, deadline)
+            return
         for attempt in (1, 2):
             try:
-                await self._ask(call, resolved, row, deadline)
+                await self._ask_for_stream(call, resolved, row, deadline)
                 return
             except NotLoaded:
                 # The server lost it (it was restarted under us) and ran nothing: load it again, once.
@@ -142,17 +145,22 @@ class Predictor:
                     raise
 
     async def _ask(self, call: _Call, resolved: Resolved, row: Row, deadline: Deadline) -> None:
+        work = Work([row], deadline)
+        try:
+            # When the client leaves, work that waits is dropped; what is in a worker goes on, and holds its slot.
+            with call.channel.cancelled_when_gone():
+                (answer,) = await self._pool.predict(resolved.record, resolved.serving, work)
+        finally:
+            call.accepted = work.started
+        assert work.started_at is not None
+        await self._respond(call, _whole(answer, resolved, call.ids, time.monotonic() - work.started_at))
+
+    async def _ask_for_stream(self, call: _Call, resolved: Resolved, row: Row, deadline: Deadline) -> None:
         async with AsyncExitStack() as held:
             with call.channel.cancelled_when_gone():
                 lease = await held.enter_async_context(self._pool.lease(resolved.record, resolved.serving, deadline))
             call.accepted = True
-            started = time.monotonic()
-            if resolved.serving.streaming:
-                await self._stream(call, resolved, lease, row, deadline)
-                return
-            # Not given up when the client leaves: the work goes on in the worker, and the lease says so.
-            (answer,) = await lease.server.predict(lease.model, [row], deadline)
-        await self._respond(call, _whole(answer, resolved, call.ids, time.monotonic() - started))
+            await self._stream(call, resolved, lease, row, deadline)
 
     async def _stream(self, call: _Call, resolved: Resolved, lease: Lease, row: Row, deadline: Deadline) -> None:
         """Pass on pieces as they come; the first one's status and headers stand for all."""

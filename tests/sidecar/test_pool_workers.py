@@ -17,8 +17,8 @@ from support.fake_server import MIB, FakeServer
 from support.pools import ROW, PoolRoom, predict, state
 from support.registry import until
 
-FOUR = ServingSettings(max_workers=4)
-ONE = ServingSettings(max_workers=1)
+FOUR = ServingSettings(max_workers=4, max_batch_rows=1)
+ONE = ServingSettings(max_workers=1, max_batch_rows=1)
 NONE = ServingSettings(min_workers=0, max_workers=1)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, LoadFailed, MarwayError, RuntimeDown
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import Description, NotLoaded, ServedModel, ServerStatus, WorkerStatus
+from marway_sidecar.adapters.base import Description, NotLoaded, ServedModel, ServerStatus, WorkerDied, WorkerStatus
 
 __all__ = ["MIB", "FakeServer"]
 
@@ -36,6 +36,8 @@ class FakeServer:
         worker_bytes: Memory of one worker, unless `sizes` has the version's name.
         load_s, call_s: How long a load and a call take, in seconds; None until `go` and `answer` are set.
         failures: What the next load of a name raises.
+        calls: The value of each row, by call.
+        poison, deadly: A value that makes its whole call fail, or kills its worker.
         history: Every operation, in the order they began.
         violations: What TorchServe would have punished: two operations on one version at once, work in flight when
             workers went, more calls than workers.
@@ -54,6 +56,10 @@ class FakeServer:
     peak_bytes: int = 0
     peak_calls: int = 0
     down: bool = False
+    batches: bool = True
+    calls: list[list[str]] = field(default_factory=list)
+    poison: str | None = None
+    deadly: str | None = None
 
     def __post_init__(self) -> None:
         self.go = asyncio.Event()
@@ -128,6 +134,8 @@ class FakeServer:
         held = self.held.get(model.server_name)
         if held is None:
             raise NotLoaded(f"{model.name} is not here")
+        values = [row.parts[0].value.decode() for row in rows]
+        self.calls.append(values)
         held.in_flight += 1
         self.peak_calls = max(self.peak_calls, held.in_flight)
         if held.in_flight > held.workers:
@@ -141,7 +149,11 @@ class FakeServer:
         finally:
             held.in_flight -= 1
         self._answers()
-        return [Answer(200, model.server_name.encode(), "text") for _ in rows]
+        if self.deadly in values:
+            raise WorkerDied(f"{self.deadly} killed its worker")
+        if self.poison in values:
+            return [Answer(500, f"{self.poison} was among {len(rows)}".encode(), "error") for _ in rows]
+        return [Answer(200, model.server_name.encode(), "text", headers={"value": value}) for value in values]
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         for _ in range(3):

@@ -61,6 +61,7 @@ class FakeServer:
     rows: list[Row] = field(default_factory=list)
     loaded: dict[str, ServedModel] = field(default_factory=dict)
     closed_streams: int = 0
+    batches: bool = True
 
     def __post_init__(self) -> None:
         self.may_load.set()

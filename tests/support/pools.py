@@ -13,7 +13,7 @@ from marway.wire.envelope import Part, Row
 from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.pool import ModelPool, Warm
+from marway_sidecar.pool import ModelPool, Warm, Work
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 from support.fake_server import MIB
@@ -98,12 +98,12 @@ async def predict(
     serving: ServingSettings | None = None,
     *,
     timeout_s: float = 30.0,
+    row: Row = ROW,
 ) -> str:
     """Send one row as the predict route does, and return what answered: the version's name in the server."""
-    deadline = Deadline.after(timeout_s)
-    async with pool.lease(record, serving or ServingSettings(max_workers=1), deadline) as lease:
-        (answer,) = await lease.server.predict(lease.model, [ROW], deadline)
-        return answer.body.decode()
+    work = Work([row], Deadline.after(timeout_s))
+    (answer,) = await pool.predict(record, serving or ServingSettings(max_workers=1), work)
+    return answer.body.decode()
 
 
 def state(pool: ModelPool, record: VersionRecord) -> str:

@@ -93,6 +93,10 @@ class ServerStatus:
 class ModelServer(Protocol):
     """A running model server. Every method raises `RuntimeDown` when the server does not answer."""
 
+    @property
+    def batches(self) -> bool:
+        """Whether one call may carry rows of several requests, each with its own headers in and out."""
+
     async def load(self, model: ServedModel) -> Description:
         """Make a version servable and return what the server then says about it; a version that it has is kept.
 

@@ -3,5 +3,6 @@
 from marway_sidecar.pool.calls import Lease, LeasedServer
 from marway_sidecar.pool.pool import ModelPool
 from marway_sidecar.pool.session import Warm
+from marway_sidecar.pool.work import Work
 
-__all__ = ["Lease", "LeasedServer", "ModelPool", "Warm"]
+__all__ = ["Lease", "LeasedServer", "ModelPool", "Warm", "Work"]

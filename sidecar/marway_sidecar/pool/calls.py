@@ -17,14 +17,12 @@ from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, Overloaded, RuntimeDown
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel, WorkerDied
+from marway_sidecar.pool.batching import own_deadline, was_slow
 from marway_sidecar.pool.breaker import Breaker
 from marway_sidecar.pool.gate import Slot
 
 __all__ = ["Lease", "LeasedServer"]
 
-_GRACE_S: Final = 10.0  # the server restarts a worker that takes longer than the version's time-out, and says so then
-_SLOW_FACTOR: Final = 10.0
-_SLOW_S: Final = 1.0
 _PIECES: Final = 16
 
 
@@ -48,7 +46,7 @@ class LeasedServer:
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
         """Return the answers to ``rows``, in their order; raises as `ModelServer.predict` does."""
         remaining = _remaining(deadline, model)
-        task = self._start(self._server.predict(model, rows, _own(deadline, model)), name="predict")
+        task = self._start(self._server.predict(model, rows, own_deadline(deadline, model)), name="predict")
         started = time.monotonic()
         done, _ = await asyncio.wait({task}, timeout=remaining)
         if not done:
@@ -66,7 +64,7 @@ class LeasedServer:
         _remaining(deadline, model)
         pieces: asyncio.Queue[Answer | None] = asyncio.Queue(_PIECES)
         left = asyncio.Event()
-        task = self._start(self._pump(model, row, _own(deadline, model), pieces, left), name="stream")
+        task = self._start(self._pump(model, row, own_deadline(deadline, model), pieces, left), name="stream")
         started = time.monotonic()
         try:
             while True:
@@ -130,7 +128,7 @@ class LeasedServer:
 
     def _late(self, model: ServedModel, started: float) -> MarwayError:
         usual = self._slot.gate.service_s
-        if time.monotonic() - started > (usual * _SLOW_FACTOR if usual is not None else _SLOW_S):
+        if was_slow(started, usual):
             self._breaker.failed()  # far slower than usual: not just a caller in a hurry
         return DeadlineExceeded(
             f"{model.name} {model.version} did not answer within the deadline", model=model.name, version=model.version
@@ -150,7 +148,3 @@ def _remaining(deadline: Deadline, model: ServedModel) -> float:
     if remaining <= 0:
         raise DeadlineExceeded("the deadline passed before the model was asked", model=model.name)
     return remaining
-
-
-def _own(deadline: Deadline, model: ServedModel) -> Deadline:
-    return Deadline.after(max(deadline.remaining(), model.predict_timeout_s) + _GRACE_S)

@@ -1,22 +1,25 @@
 """The gate of one version: who may have a call in its workers now, and who waits in which order.
 
 TorchServe runs at batch size 1, so more calls than workers would only queue there, where they cannot leave. They wait
-here, in the order they came, also while the version is being loaded: then the gate has no slots yet. A dispatcher
-that sends several waiting rows as one call takes the place of `_dispatch`.
+here, in the order they came, also while the version is being loaded: then the gate has no slots yet. When one becomes
+free, all work that waits next goes into one call, as far as the version's rows and bytes of a batch allow.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError
 from marway_sidecar.pool.failures import again
+from marway_sidecar.pool.work import Work
 
 __all__ = ["Gate", "QueueFull", "Slot"]
 
@@ -29,6 +32,8 @@ class QueueFull(Exception):
 
 @dataclass(eq=False)
 class _Waiter:
+    """Who waits for a slot of his own, for a stream or a series of calls."""
+
     future: asyncio.Future[Slot]
     since: float
 
@@ -57,6 +62,8 @@ class Gate:
 
     Args:
         limit: How many may wait.
+        batch: Returns the most rows and bytes of one call.
+        run: Makes a call with work in a slot, and releases the slot when it has ended.
         waited: Told how long each call waited, in seconds, when it is let in.
         became_idle: Called when the last call ended and nobody waits.
         queued: Called when somebody starts to wait.
@@ -66,15 +73,19 @@ class Gate:
         self,
         *,
         limit: int,
+        batch: Callable[[], tuple[int, int]],
+        run: Callable[[Slot, Sequence[Work]], None],
         waited: Callable[[float], None],
         became_idle: Callable[[], None],
         queued: Callable[[], None],
     ) -> None:
         self._limit = limit
+        self._batch = batch
+        self._run = run
         self._waited = waited
         self._became_idle = became_idle
         self._on_queued = queued
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: deque[_Waiter | Work] = deque()
         self._empty = asyncio.Event()
         self._empty.set()
         self.slots = 0
@@ -88,8 +99,13 @@ class Gate:
 
     @property
     def queued(self) -> int:
-        """How many wait."""
+        """How many requests wait."""
         return len(self._waiting)
+
+    @property
+    def calls_queued(self) -> int:
+        """How many calls it would take to serve all who wait, as far as batches are full."""
+        return math.ceil(len(self._waiting) / self._batch()[0])
 
     @property
     def idle(self) -> bool:
@@ -102,6 +118,37 @@ class Gate:
             self._waited(0.0)
             return self._take()
         return None
+
+    def submit(self, work: Work) -> bool:
+        """Start ``work`` if a slot is free now and nobody waits for it; return whether it was."""
+        if self.in_flight < self.slots and not self._waiting:
+            self._waited(0.0)
+            self._run(self._take(), [work])
+            return True
+        return False
+
+    def queue(self, work: Work) -> None:
+        """Have ``work`` wait for its turn.
+
+        Raises:
+            QueueFull: Too many wait.
+        """
+        if len(self._waiting) >= self._limit:
+            raise QueueFull
+        self._waiting.append(work)
+        self._note_peak()
+        self._on_queued()
+
+    def leave(self, work: Work) -> None:
+        """Take ``work`` out of the queue if it is still there: its caller has left."""
+        if not work.started:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(work)
+            self._tell_if_idle()
+
+    def put_back(self, works: Sequence[Work]) -> None:
+        """Have work wait first of all, which has to be sent again; who has left does not."""
+        self._waiting.extendleft(work for work in reversed(works) if not work.future.done())
 
     async def wait(self, deadline: Deadline, *, late: Callable[[float], MarwayError]) -> Slot:
         """Return a slot once it is this caller's turn.
@@ -148,7 +195,7 @@ class Gate:
         """Return how long one who came now would wait, by the measured service time; None when that is not known."""
         if self.service_s is None:
             return None
-        return self.service_s * (self.in_flight + self.queued) / max(1, self.slots)
+        return self.service_s * (self.in_flight + self.calls_queued) / max(1, self.slots)
 
     def open(self, slots: int) -> None:
         """Let so many calls in from now on."""
@@ -172,7 +219,7 @@ class Gate:
 
     def take_peak(self) -> int:
         """Return the most calls that were wanted at once since the last time, and start over."""
-        peak, self.peak = self.peak, self.in_flight + self.queued
+        peak, self.peak = self.peak, self.in_flight + self.calls_queued
         return peak
 
     def _take(self) -> Slot:
@@ -198,10 +245,31 @@ class Gate:
             if waiter.future.done():
                 continue  # its caller was cancelled and has not run yet
             self._waited(time.monotonic() - waiter.since)
-            waiter.future.set_result(self._take())
+            if isinstance(waiter, Work):
+                self._run(self._take(), [waiter, *self._company(waiter)])
+            else:
+                waiter.future.set_result(self._take())
+
+    def _company(self, first: Work) -> Iterator[Work]:
+        """Take from the queue what goes into the same call as ``first``."""
+        if first.alone:
+            return
+        rows, size = self._batch()
+        rows, size = rows - len(first.rows), size - first.size_bytes
+        while self._waiting:
+            work = self._waiting[0]
+            if work.future.done():
+                self._waiting.popleft()
+                continue
+            if not isinstance(work, Work) or work.alone or len(work.rows) > rows or work.size_bytes > size:
+                return
+            self._waiting.popleft()
+            self._waited(time.monotonic() - work.since)
+            rows, size = rows - len(work.rows), size - work.size_bytes
+            yield work
 
     def _note_peak(self) -> None:
-        self.peak = max(self.peak, self.in_flight + len(self._waiting))
+        self.peak = max(self.peak, self.in_flight + self.calls_queued)
 
     def _tell_if_idle(self) -> None:
         if self.idle:

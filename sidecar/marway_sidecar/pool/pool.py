@@ -12,6 +12,7 @@ from typing import Final
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, ModelLoading, RuntimeDown, Unavailable
 from marway.records import ServingSettings, VersionRecord, utc_now
+from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
 from marway_sidecar.adapters.base import ModelServer, NotLoaded
 from marway_sidecar.archives import ArchiveStore, ArchiveUse
@@ -23,6 +24,7 @@ from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import ESTIMATES_FILE, Estimates
 from marway_sidecar.pool.gauges import bind
 from marway_sidecar.pool.session import Session, Warm
+from marway_sidecar.pool.work import Work
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
@@ -145,21 +147,14 @@ class ModelPool:
         session = self._up(record)
         actor = session.actor(record, serving)
         entry = actor.entry
-        wait_s = entry.breaker.wait_s()
-        if wait_s is not None:
-            raise Unavailable(
-                f"calls of {entry.title} keep dying or hanging, so it is given a pause",
-                model=record.name,
-                version=record.version,
-                retry_after_s=wait_s,
-            )
+        _ask_breaker(entry)
         try:
-            slot = await session.enter(actor, deadline)
+            slot = await session.entrance.enter(actor, deadline)
             while entry.served is None:  # the server lost it in the moment that the slot was given
                 slot.release()
                 if session.over:
                     raise RuntimeDown("the model server went down", model=record.name, version=record.version)
-                slot = await session.enter(actor, deadline)
+                slot = await session.entrance.enter(actor, deadline)
         except BaseException:
             entry.breaker.left()
             raise
@@ -175,6 +170,24 @@ class ModelPool:
             server.close()
             slot.release()
 
+    async def predict(self, record: VersionRecord, serving: ServingSettings, work: Work) -> list[Answer]:
+        """Return the answers to ``work``, in the order of its rows; raises as `lease` and `ModelServer.predict` do.
+
+        Work that waits may go into one call with that of others, and is not harmed by what they do. A caller who
+        leaves takes it out of the queue; what the model server was given goes on, and holds its slot until it ends.
+        """
+        session = self._up(record)
+        actor = session.actor(record, serving)
+        entry = actor.entry
+        _ask_breaker(entry)
+        entry.used_at, entry.last_used_at = time.monotonic(), utc_now()
+        try:
+            return await session.entrance.predict(actor, work)
+        finally:
+            if not work.started:
+                entry.breaker.left()
+            entry.used_at = time.monotonic()
+
     async def load(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> ModelStatus:
         """Return a version's status once it is loaded with at least one worker; raises as `lease` does."""
         session = self._up(record)
@@ -182,7 +195,7 @@ class ModelPool:
         entry = actor.entry
         if entry.state == "ready" and entry.workers and not actor.busy:
             return entry.status(session.memory.of(entry.key))
-        session.check_load(actor, deadline)
+        session.entrance.check_load(actor, deadline)
         try:
             async with asyncio.timeout(max(0.0, deadline.remaining())):
                 return await actor.loaded()
@@ -191,7 +204,7 @@ class ModelPool:
                 f"{entry.title} is being loaded and was not ready within the deadline",
                 model=record.name,
                 version=record.version,
-                retry_after_s=max(1.0, session.expected_s(actor)),
+                retry_after_s=max(1.0, session.entrance.expected_s(actor)),
             ) from exc
 
     async def unload(self, record_id: str, deadline: Deadline) -> ModelStatus:
@@ -296,3 +309,14 @@ class ModelPool:
             return []
         memory = self._session.memory
         return [(actor.entry, memory.of(actor.entry.key)) for actor in self._actors]
+
+
+def _ask_breaker(entry: Entry) -> None:
+    wait_s = entry.breaker.wait_s()
+    if wait_s is not None:
+        raise Unavailable(
+            f"calls of {entry.title} keep dying or hanging, so it is given a pause",
+            model=entry.record.name,
+            version=entry.record.version,
+            retry_after_s=wait_s,
+        )

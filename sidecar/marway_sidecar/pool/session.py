@@ -7,13 +7,8 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
-from marway.deadline import Deadline
 from marway.errors import (
-    DeadlineExceeded,
-    Draining,
     MarwayError,
-    ModelLoading,
-    Overloaded,
     Unavailable,
 )
 from marway.records import ServingSettings, VersionRecord
@@ -22,12 +17,13 @@ from marway_sidecar.adapters.base import ModelServer
 from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
+from marway_sidecar.pool.batching import Batcher
 from marway_sidecar.pool.breaker import Breaker
+from marway_sidecar.pool.entrance import Entrance
 from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import Estimates
 from marway_sidecar.pool.eviction import Candidate
-from marway_sidecar.pool.failures import about, again
-from marway_sidecar.pool.gate import Gate, QueueFull, Slot
+from marway_sidecar.pool.gate import Gate
 from marway_sidecar.pool.memory import Memory
 from marway_sidecar.pool.scaling import Demand
 from marway_sidecar.pool.survey import Survey
@@ -84,6 +80,7 @@ class Session:
             unused_s=settings.scale_down_s,
             retry_after_s=lambda: estimates.load_s(""),
         )
+        self.entrance = Entrance(self.memory, estimates, settings, refusing=refusing)
         self._survey = Survey(
             server,
             self._names,
@@ -128,58 +125,6 @@ class Session:
             self._changes.bump()
         return actor
 
-    async def enter(self, actor: Actor, deadline: Deadline) -> Slot:
-        """Return a slot of a version that is loaded, loading it first if need be.
-
-        Raises:
-            MarwayError: As `ModelPool.lease`.
-        """
-        entry = actor.entry
-        slot = entry.gate.enter()
-        if slot is not None:
-            return slot
-        if not (entry.state == "ready" and entry.workers):
-            self.check_load(actor, deadline)
-            actor.want_load()
-        try:
-            return await entry.gate.wait(deadline, late=lambda since: self._late(actor, since))
-        except QueueFull:
-            raise Overloaded(
-                f"{self._settings.queue_limit} requests wait for {entry.title} already",
-                model=entry.record.name,
-                version=entry.record.version,
-                retry_after_s=entry.gate.expected_wait_s() or self.expected_s(actor),
-            ) from None
-
-    def check_load(self, actor: Actor, deadline: Deadline) -> None:
-        """Return when it makes sense to wait for a version that is not loaded; its load is begun in any case.
-
-        Raises:
-            LoadFailed: It failed, and its pause is not over.
-            ModelLoading: The load will take longer than the deadline leaves.
-            Draining: The pod stops.
-        """
-        entry = actor.entry
-        if entry.state == "failed" and entry.retrying_later:
-            assert entry.failure is not None
-            raise again(entry.failure.error)
-        if self._refusing() and entry.load_began is None:
-            raise about(entry.record, Draining("this pod is stopping and loads nothing any more"))
-        expected = self.expected_s(actor)
-        if expected > deadline.remaining():
-            actor.want_load()
-            error = ModelLoading(
-                f"{entry.title} is being loaded, which takes {expected:.1f} s more: longer than the deadline leaves",
-                retry_after_s=expected,
-            )
-            raise about(entry.record, error)
-
-    def expected_s(self, actor: Actor) -> float:
-        """Return how long a version that is not loaded should still take, by measured loads, in seconds."""
-        entry = actor.entry
-        elapsed = time.monotonic() - entry.load_began if entry.load_began is not None else 0.0
-        return max(0.0, self._estimates.load_s(entry.key) - elapsed)
-
     def succeed(self, before: Session) -> None:
         """Take over what another session knew; what it had ready is loaded again, as far as memory is free."""
         ready = sorted(before.ready_at_end, key=lambda entry: -entry.used_at)
@@ -219,40 +164,25 @@ class Session:
 
     def _entry(self, record: VersionRecord, serving: ServingSettings) -> Entry:
         settings = self._settings
-        return Entry(
-            record=record,
-            serving=serving,
-            gate=Gate(
-                limit=settings.queue_limit,
-                waited=self._metrics.queue_duration.observe,
-                became_idle=self._room,
-                queued=lambda: self._upkeep.queued(record.id),
-            ),
-            breaker=Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s),
-            demand=Demand(settings.scale_down_s),
+        breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
+        gate = Gate(
+            limit=settings.queue_limit,
+            batch=lambda: (entry.serving.max_batch_rows if self.server.batches else 1, entry.serving.max_batch_bytes),
+            run=lambda slot, works: batcher.run(slot, works),
+            waited=self._metrics.queue_duration.observe,
+            became_idle=self._room,
+            queued=lambda: self._upkeep.queued(record.id),
         )
-
-    def _late(self, actor: Actor, since: float) -> MarwayError:
-        entry = actor.entry
-        if entry.state == "ready" and entry.workers:
-            if entry.gate.last_end < since:
-                entry.breaker.failed()  # nothing moved while it waited: its workers hang
-            return about(entry.record, DeadlineExceeded(f"{entry.title} was busy until the deadline had passed"))
-        if self.memory.of(entry.key) == 0 and self.memory.wanted and entry.state == "loading":
-            return about(
-                entry.record,
-                Unavailable(
-                    f"{entry.title} waits for memory that other versions are using",
-                    retry_after_s=self._estimates.load_s(entry.key),
-                ),
-            )
-        return about(
-            entry.record,
-            ModelLoading(
-                f"{entry.title} is being loaded and was not ready within the deadline",
-                retry_after_s=max(self.expected_s(actor), 1.0),
-            ),
+        entry = Entry(record=record, serving=serving, gate=gate, breaker=breaker, demand=Demand(settings.scale_down_s))
+        batcher = Batcher(
+            self.server,
+            served=lambda: entry.served,
+            gate=gate,
+            breaker=breaker,
+            lost=lambda: self.actors[record.id].lose(),
+            observe=self._metrics.batch_rows.observe,
         )
+        return entry
 
     def _budget(self, base_bytes: int) -> int | None:
         settings = self._settings

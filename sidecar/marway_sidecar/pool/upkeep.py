@@ -70,7 +70,7 @@ class Upkeep:
         _, most = bounds(entry.serving, cpus=self._cpus)
         again_s = wait_s
         if entry.state == "ready" and 0 < entry.workers < most and not actor.busy and not entry.breaker.is_open:
-            actor.want_workers(more(entry.workers, queued=entry.gate.queued, most=most))
+            actor.want_workers(more(entry.workers, queued=entry.gate.calls_queued, most=most))
             again_s = max(wait_s, _SCALE_RETRY_S)
         self._queue_checks[key] = asyncio.get_running_loop().call_later(again_s, self._check_queue, key)
 

@@ -52,7 +52,7 @@ class TorchServeAdapter:
         self._logs = runtime_dir / LOGS if runtime_dir is not None else None
         self._connection = Connection(info, key_file=key_file)
         self._control = RuntimeControl(runtime_dir) if info.control_socket and runtime_dir is not None else None
-        enveloped = info.envelope == envelope.VERSION
+        self.batches = enveloped = info.envelope == envelope.VERSION
         self._management = Management(self._connection, batch_delay_ms=None if enveloped else batch_delay_ms)
         self._calls = EnvelopedCalls(self._connection) if enveloped else PlainCalls(self._connection)
         self._registration = asyncio.Lock()

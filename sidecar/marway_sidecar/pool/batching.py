@@ -1,0 +1,161 @@
+"""Calls of the model server with the rows of one request or of many.
+
+Nothing waits for a batch to fill: the gate hands over what waits when a worker becomes free, as one call. When such a
+call goes wrong as a whole, each of its rows is sent again by itself, so that what one of them did harms no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from marway.deadline import Deadline
+from marway.errors import DeadlineExceeded, MarwayError, Overloaded, RuntimeDown
+from marway.wire.envelope import Answer
+from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel, WorkerDied
+from marway_sidecar.pool.breaker import Breaker
+from marway_sidecar.pool.failures import again
+from marway_sidecar.pool.gate import Gate, Slot
+from marway_sidecar.pool.work import Work
+
+__all__ = ["Batcher", "own_deadline", "was_slow"]
+
+_GRACE_S: Final = 10.0  # the server restarts a worker that takes longer than the version's time-out, and says so then
+_SLOW_FACTOR: Final = 10.0
+_SLOW_S: Final = 1.0
+_LOST_MAX: Final = 2
+
+
+class Batcher:
+    """Makes the calls of one version.
+
+    Args:
+        server: The model server.
+        served: Returns the version as the server knows it; None when it has just been lost.
+        gate: Where work goes back to that has to be sent again.
+        breaker: Told how calls end.
+        lost: Called when the server says that it does not have the version.
+        observe: Told how many rows each call has.
+    """
+
+    def __init__(
+        self,
+        server: ModelServer,
+        *,
+        served: Callable[[], ServedModel | None],
+        gate: Gate,
+        breaker: Breaker,
+        lost: Callable[[], None],
+        observe: Callable[[float], None],
+    ) -> None:
+        self._server = server
+        self._served = served
+        self._gate = gate
+        self._breaker = breaker
+        self._lost = lost
+        self._observe = observe
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def run(self, slot: Slot, works: Sequence[Work]) -> None:
+        """Start a call with these rows; the slot is free when its work has ended, whoever still waits for it."""
+        model = self._served()
+        if model is None:  # the server lost it in the moment that the slot was given
+            self._gate.put_back(works)
+            slot.release()
+            return
+        now = time.monotonic()
+        for work in works:
+            work.started_at = now
+        call = asyncio.create_task(self._call(slot, model, works), name="predict")
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _call(self, slot: Slot, model: ServedModel, works: Sequence[Work]) -> None:
+        try:
+            if works[0].alone:
+                (work,) = works
+                answers = [await self._ask(model, works, [index]) for index in range(len(work.rows))]
+                _tell(works, [answer for (answer,) in answers])
+            else:
+                self._answered(works, await self._ask(model, works, None))
+            self._breaker.succeeded()
+        except NotLoaded as exc:
+            self._breaker.left()
+            self._lost()
+            self._again(works, exc)
+        except RuntimeDown as exc:
+            self._breaker.left()
+            _fail(works, exc)
+        except asyncio.CancelledError:
+            self._breaker.left()
+            _fail(works, RuntimeDown("the model server was let go of during the call", model=model.name))
+            raise
+        except (Overloaded, DeadlineExceeded) as exc:
+            self._breaker.failed()  # the call's own deadline is longer than its work may take
+            _fail(works, exc)
+        except Exception as exc:
+            if isinstance(exc, WorkerDied):
+                self._breaker.failed()
+            else:
+                self._breaker.succeeded()
+            if works[0].alone or sum(len(work.rows) for work in works) == 1:
+                _fail(works, exc)
+            else:
+                self._one_by_one(works)  # which row made it go wrong, nobody knows
+        finally:
+            slot.release()
+
+    async def _ask(self, model: ServedModel, works: Sequence[Work], only: list[int] | None) -> list[Answer]:
+        """Send all rows, or those of the one work there is that are numbered."""
+        rows = [row for work in works for row in work.rows]
+        if only is not None:
+            rows = [rows[index] for index in only]
+        self._observe(len(rows))
+        last = max(works, key=lambda work: work.deadline.remaining())
+        return await self._server.predict(model, rows, own_deadline(last.deadline, model))
+
+    def _answered(self, works: Sequence[Work], answers: list[Answer]) -> None:
+        if len(answers) > 1 and all(answer.kind == "error" for answer in answers):
+            self._one_by_one(works)  # the handler raised: which row made it, it does not say
+        else:
+            _tell(works, answers)
+
+    def _one_by_one(self, works: Sequence[Work]) -> None:
+        for work in works:
+            work.alone = True
+        self._gate.put_back(works)
+
+    def _again(self, works: Sequence[Work], error: MarwayError) -> None:
+        """Have work wait for another load: the server ran nothing of it."""
+        for work in works:
+            work.lost += 1
+            work.started_at = None
+        _fail([work for work in works if work.lost >= _LOST_MAX], error)
+        self._gate.put_back([work for work in works if work.lost < _LOST_MAX])
+
+
+def own_deadline(deadline: Deadline, model: ServedModel) -> Deadline:
+    """Return the deadline of a call itself, which its work cannot outlive: later than its caller's."""
+    return Deadline.after(max(deadline.remaining(), model.predict_timeout_s) + _GRACE_S)
+
+
+def was_slow(since: float, usual_s: float | None) -> bool:
+    """Whether a call that began at ``since`` takes far longer than its version's calls do: it may hang."""
+    return time.monotonic() - since > (usual_s * _SLOW_FACTOR if usual_s is not None else _SLOW_S)
+
+
+def _tell(works: Sequence[Work], answers: Sequence[Answer]) -> None:
+    start = 0
+    for work in works:
+        end = start + len(work.rows)
+        if not work.future.done():
+            work.future.set_result(list(answers[start:end]))
+        start = end
+
+
+def _fail(works: Sequence[Work], error: Exception) -> None:
+    for work in works:
+        if not work.future.done():
+            work.future.set_exception(again(error) if isinstance(error, MarwayError) else error)
