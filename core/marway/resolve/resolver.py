@@ -138,6 +138,20 @@ class Resolver:
             self._states.remove(pointer.model)
         raise RegistryUnavailable(f"the state of model {pointer.model!r} changes while it is read: try again")
 
+    async def refresh(self, model: str) -> None:
+        """Read a model's state again, after a change of it, so that requests here see the change from now on.
+
+        With the registry away, what is known is dropped, to be read with the next request.
+        """
+        flight = self._flights.get(("state", model))
+        if flight is not None:
+            await asyncio.wait({flight})  # it may have read before the change; a later one has not
+        self._absent.clear()
+        try:
+            await self._once(("state", model), lambda: self._read_state(model))
+        except MarwayError:
+            self._states.remove(model)
+
     async def aclose(self) -> None:
         """Cancel look-ups in flight."""
         flights = list(self._flights.values())
