@@ -109,7 +109,7 @@ def digest(*paths: Path) -> str:
 def publish_to(
     registry: str, result: TrainResult, *, name: str, version: str, label: str | None, gateway: str | None = None
 ) -> None:
-    """Pack, prove and publish the trained files as one version, and point the label at it, through the gateway if any."""
+    """Pack, prove and publish the trained files as one version, and point the label at it."""
     from marway_archiver import publish  # training alone needs no Marway
 
     handler = importlib.util.find_spec("marway_handlers.image_classifier")

@@ -75,16 +75,16 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(_OPEN_SERVICE):
-            return handler
+        handler: Any = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method.startswith(_OPEN_SERVICE):  # None: no such method
+            return cast("grpc.RpcMethodHandler[Any, Any]", handler)
         metadata = cast("Sequence[tuple[str, str | bytes]] | None", handler_call_details.invocation_metadata)
         given = [str(value) for key, value in metadata or () if key == "authorization"]
         try:
             _checked(self._tokens.tokens, given)
         except Unauthenticated as exc:
             return cast("grpc.RpcMethodHandler[Any, Any]", _refusing(handler, exc.message, _challenge(given)))
-        return handler
+        return cast("grpc.RpcMethodHandler[Any, Any]", handler)
 
 
 def _checked(tokens: Tokens, given: list[str]) -> str | None:

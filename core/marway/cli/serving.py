@@ -127,7 +127,7 @@ def _print_document(document: dict[str, Any], *, as_json: bool) -> None:
         print_json(document)
         return
     served, overrides = document["serving"], document["overrides"]
-    fields = next(iter(served.values()), {})
+    fields: dict[str, Any] = next(iter(served.values()), {})
 
     def cell(version: str, field: str) -> str:
         value = json.dumps(served[version][field])

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from marway.admin_client import AdminClient
+from marway.admin_client import AdminClient, token_of
 from marway.cli.predict import predict_once
 from marway.errors import MarwayError
 from marway.lifecycle import StopRequest, watch_for_stop
@@ -121,7 +121,9 @@ async def _release(admin: str, registry: Registry, released: Sequence[tuple[str,
         if state.labels.get(DEFAULT_LABEL) == version:
             continue
         with view.step(f"{name} {version} proved by a pod, {DEFAULT_LABEL} → {version}"):
-            await asyncio.to_thread(AdminClient(admin).release, name, version, label=DEFAULT_LABEL)
+            await asyncio.to_thread(
+                AdminClient(admin, token=token_of(None, None)).release, name, version, label=DEFAULT_LABEL
+            )
 
 
 async def _first_prediction(gateway: str, view: View) -> None:
@@ -135,6 +137,7 @@ async def _first_prediction(gateway: str, view: View) -> None:
         # What curl -d says, so that the line shown repeats exactly this.
         content_type="application/x-www-form-urlencoded",
         timeout_s=_FIRST_PREDICTION_TIMEOUT_S,
+        token=token_of(None, None),
     )
     text = " ".join(answer.text.split())
     view.prediction(f"{gateway}/predict/{reference}", _FIRST_SENTENCE, text, time.monotonic() - started)
