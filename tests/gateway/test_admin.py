@@ -45,8 +45,8 @@ async def move(gateway: Running, version: str = "1.1", *, label: str = "PROD", *
     return await gateway.admin.put(f"/models/intent/labels/{label}", json={"version": version, **body})
 
 
-async def test_a_release_is_proved_first(registry: Registry, tmp_path: Path) -> None:
-    """A release loads the version on its home pod, stores that pod's proof and moves the label, which serves at once."""
+async def test_a_release_is_proved_first(registry: Registry) -> None:
+    """A release loads the version on its home pod, stores the proof and moves the label; requests follow at once."""
     async with admin(registry, "a", "b", state_ttl_s=2.0) as (gateway, pods):
         assert (await gateway.predict()).headers["x-model-version"] == "1.0"  # the state is cached from here on
         answer = await move(gateway, note="better", if_currently="1.0")

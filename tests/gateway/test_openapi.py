@@ -70,7 +70,7 @@ def test_paths(tmp_path: Path) -> None:
 
 
 def test_tokens_are_documented(tmp_path: Path) -> None:
-    """With a token file each operation but health and metrics says that it wants a token, and what it answers without."""
+    """With a token file each operation but health and metrics says that it wants one, and what it answers without."""
     tokens = tmp_path / "tokens"
     tokens.write_text("s3cret-token\n")
     settings = load_settings(

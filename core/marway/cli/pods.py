@@ -10,6 +10,7 @@ import typer
 
 from marway.cli.options import AdminOption, JsonOption, TokenFileOption, TokenOption, admin_client
 from marway.cli.output import print_json, print_table
+from marway.errors import InvalidInput, clip
 from marway.refs import DEFAULT_LABEL, parse_reference
 
 __all__ = ["register"]
@@ -60,6 +61,8 @@ def drain(
     as_json: JsonOption = False,
 ) -> None:
     """Have a pod finish its requests and take no more; every gateway hears of it from the pod."""
+    if "/" in pod:
+        raise InvalidInput(f"{clip(pod, 80)!r} cannot be a pod's name")
     client = admin_client(gateway, token=token, token_file=token_file)
     found = client.call("DELETE" if undo else "POST", f"/pods/{quote(pod, safe='')}/drain")
     if as_json:
