@@ -179,7 +179,7 @@ async def test_tokens(run: Run, monkeypatch: pytest.MonkeyPatch, registry: Regis
 async def test_publish_with_a_label(
     run: Run, gateway: tuple[Running, SteeredPod], registry: Registry, tmp_path: Path
 ) -> None:
-    """`publish --label` through the gateway is proved; without one a label that is elsewhere stays, unless forced."""
+    """`publish --label` is proved through the gateway; without one a label that is elsewhere stays, unless forced."""
     handler = tmp_path / "handler.py"
     handler.write_text("def handle(data, context):\n    return [1 for _ in data or ()]\n")
     for version in ("2.0", "3.0", "4.0"):
