@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, LoadFailed, MarwayError
 from marway.records import ServingSettings, VersionRecord
-from marway.refs import Reference, check_label, check_version
+from marway.refs import Reference, check_label, check_model_id, check_version
 from marway.registry import Change, Registry
 from marway_gateway.loading import Loader, PodLoad
 from marway_gateway.writing import RegistryWriter
@@ -111,7 +111,7 @@ class Releaser:
 
 def _known(registry: Registry, model: str, version: str, label: str) -> _Known:
     """Read what a release needs to know. Blocks."""
-    name = registry.find(model)
+    name = registry.find(check_model_id(model))
     record = registry.resolve(Reference(name, version))
     state = registry.state(name)
     return _Known(record, state.serving_for(record), state.labels.get(label), registry.is_proved(record))

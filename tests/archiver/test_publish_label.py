@@ -35,7 +35,7 @@ def released(registry: Registry, directory: Path, version: str, **more: object) 
 
 
 def test_without_a_gateway(registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A first label is set with a warning and called forced; a version that would move it is stored and not released."""
+    """A first label is set with a warning and called forced; a version that would move it is stored alone."""
     caplog.set_level(logging.WARNING)
     released(registry, tmp_path, "1.0")
     assert "PROD was set for the first time, to a version that no pod has proved" in caplog.text

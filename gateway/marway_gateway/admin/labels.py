@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 
 from marway import errors
 from marway.records import ModelState, VersionRecord
-from marway.refs import check_version
+from marway.refs import check_model_id, check_version
 from marway.registry import Registry
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway.wire.request import timeout_of
@@ -26,7 +26,7 @@ from marway_gateway.admin.views import (
 from marway_gateway.gateway import Gateway
 from marway_gateway.openapi import problems
 
-__all__ = ["Label", "Model", "Timeout", "Version", "labels_router", "seconds_of"]
+__all__ = ["Label", "Model", "Timeout", "Version", "find", "labels_router", "seconds_of"]
 
 Model = Annotated[str, Path(description="A model's name.", examples=["intent"])]
 Label = Annotated[str, Path(description="A label.", examples=["PROD"])]
@@ -43,6 +43,7 @@ Force = Annotated[bool, Query(description="Also a version that labels point at; 
 _CHANGE: Final = (
     *(errors.InvalidReference, errors.InvalidRequest, errors.InvalidInput, errors.ModelNotFound),
     *(errors.VersionNotFound, errors.StateConflict, errors.OutcomeUnknown, errors.RegistryUnavailable),
+    errors.MarwayError,
 )
 _LOAD: Final = (
     *(errors.AnswersDiffer, errors.LoadFailed, errors.ArchiveCorrupt, errors.NoPodAvailable),
@@ -111,7 +112,7 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
     )
     async def rollback(model: Model, label: Label, caller: CallerOf, move: RollbackMove | None = None) -> ChangeView:
         writer = current().writer
-        name = await writer.call(writer.registry.find, model)
+        name = await writer.call(find, writer.registry, model)
         move = move or RollbackMove()
         change = await writer.change(
             name,
@@ -147,7 +148,7 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
     async def change_serving(model: Model, patch: ServingPatch, caller: CallerOf) -> ServingView:
         """`pinned` keeps a version loaded whatever else wants memory; setting it to false unpins."""
         writer = current().writer
-        name = await writer.call(writer.registry.find, model)
+        name = await writer.call(find, writer.registry, model)
         change = await writer.change(
             name,
             writer.registry.set_serving,
@@ -173,7 +174,7 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
     ) -> ChangeView:
         """Its name and id stay taken; its bytes go with the next `marway gc` but one, a day later."""
         writer = current().writer
-        name = await writer.call(writer.registry.find, model)
+        name = await writer.call(find, writer.registry, model)
         change = await writer.change(
             name,
             writer.registry.delete,
@@ -189,9 +190,18 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
     return router
 
 
+def find(registry: Registry, model: str) -> str:
+    """Return a model's name as it is written. Blocks.
+
+    Raises:
+        InvalidReference, ModelNotFound: There is none.
+    """
+    return registry.find(check_model_id(model))
+
+
 def _served(registry: Registry, model: str, version: str) -> tuple[str, ModelState, list[VersionRecord]]:
     """Read a model's state and the records of one version, or of all that are not deleted. Blocks."""
-    name = registry.find(model)
+    name = find(registry, model)
     state = registry.state(name)
     versions = registry.versions(name) if version == "*" else (check_version(version),)
     return name, state, [registry.record(name, each) for each in versions if each not in state.tombstones]

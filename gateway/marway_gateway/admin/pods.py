@@ -40,7 +40,7 @@ def pods_router(current: Callable[[], Gateway]) -> APIRouter:
     @router.post(
         "/pods/{pod}/drain",
         summary="Have a pod take no more requests",
-        responses=problems(errors.PodNotFound, errors.NoPodAvailable),
+        responses=problems(errors.PodNotFound, errors.NoPodAvailable, errors.DeadlineExceeded, errors.MarwayError),
     )
     async def drain_pod(pod: PodName) -> PodView:
         """Every gateway hears of it from the pod. Requests that it has are finished."""
@@ -52,7 +52,9 @@ def pods_router(current: Callable[[], Gateway]) -> APIRouter:
     @router.delete(
         "/pods/{pod}/drain",
         summary="Have a drained pod take requests again",
-        responses=problems(errors.PodNotFound, errors.Conflict, errors.NoPodAvailable),
+        responses=problems(
+            *(errors.PodNotFound, errors.Conflict, errors.NoPodAvailable, errors.DeadlineExceeded, errors.MarwayError)
+        ),
     )
     async def undrain_pod(pod: PodName) -> PodView:
         gateway = current()

@@ -25,7 +25,7 @@ Prove = Annotated[
 
 _REFERENCE: Final = (
     *(errors.InvalidReference, errors.ModelNotFound, errors.VersionNotFound, errors.LabelNotFound),
-    errors.RegistryUnavailable,
+    *(errors.RegistryUnavailable, errors.MarwayError),
 )
 
 

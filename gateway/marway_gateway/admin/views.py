@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Note = Annotated[str | None, Field(max_length=1000, description="Why, for the history.")]
-Currently = Annotated[str | None, Field(description="Only if the label points at this version now.")]
+Currently = Annotated[str | None, Field(max_length=128, description="Only if the label points at this version now.")]
 
 _CHANGE: Final[JsonDict] = {
     "model": "intent",
@@ -82,7 +82,7 @@ class LabelMove(BaseModel):
 
     model_config = _example({"version": "1.1", "if_currently": "1.0", "note": "better on short sentences"})
 
-    version: str = Field(description="A version; it must be published.", examples=["1.1"])
+    version: str = Field(max_length=128, description="A version; it must be published.", examples=["1.1"])
     if_currently: Currently = None
     note: Note = None
     force: bool = Field(default=False, description="Without a pod that loads and proves it first; the history says so.")
@@ -108,7 +108,9 @@ class ServingPatch(BaseModel):
 
     model_config = _example({"version": "1.1", "set": {"pinned": True}, "unset": ["max_batch_rows"]})
 
-    version: str = Field(default="*", description="Which version, or `*` for all.", examples=["*", "1.1"])
+    version: str = Field(
+        default="*", max_length=128, description="Which version, or `*` for all.", examples=["*", "1.1"]
+    )
     set: ServingSet = Field(default=ServingSet(), description="Settings and their new values.")
     unset: tuple[str, ...] = Field(
         default=(), max_length=100, description="Settings whose override goes, so that the record's value counts again."
