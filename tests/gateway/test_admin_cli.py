@@ -161,7 +161,10 @@ async def test_tokens(run: Run, monkeypatch: pytest.MonkeyPatch, registry: Regis
     file = tmp_path / "tokens"
     file.write_text("ana: s3cret\n")
     file.chmod(0o600)
-    async with running(registry=registry, admin_tokens_file=file) as guarded:
+    async with running(registry=registry, admin_tokens_file=file, predict_tokens_file=file) as guarded:
+        predict = ("predict", "intent", "hello", "--gateway", guarded.addresses.gateway)
+        assert "this needs a token" in (await run(*predict)).err
+        assert "no pods are configured" in (await run(*predict, "--token-file", str(file))).err
         where = ("pods", "--json", "--gateway", guarded.addresses.admin)
         assert "wants a token: give --token-file, or set MARWAY_TOKEN" in (await run(*where)).err
         assert "does not know this token" in (await run(*where, "--token", "wrong")).err
