@@ -9,6 +9,7 @@ state serves. Equal look-ups in flight are one look-up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -141,16 +142,14 @@ class Resolver:
     async def refresh(self, model: str) -> None:
         """Read a model's state again, after a change of it, so that requests here see the change from now on.
 
-        With the registry away, what is known is dropped, to be read with the next request.
+        With the registry away the last known state serves on, as ever.
         """
         flight = self._flights.get(("state", model))
         if flight is not None:
             await asyncio.wait({flight})  # it may have read before the change; a later one has not
         self._absent.clear()
-        try:
+        with contextlib.suppress(MarwayError):
             await self._once(("state", model), lambda: self._read_state(model))
-        except MarwayError:
-            self._states.remove(model)
 
     async def aclose(self) -> None:
         """Cancel look-ups in flight."""
