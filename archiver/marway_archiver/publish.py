@@ -11,7 +11,6 @@ from typing import Any
 from marway.errors import InvalidInput
 from marway.golden import Tolerance
 from marway.records import VersionRecord
-from marway.refs import check_label
 from marway.registry import Registry
 from marway_archiver.archives import opened_archive, repack
 from marway_archiver.carried import known_golden, of_archive, prove
@@ -21,7 +20,7 @@ from marway_archiver.packing import PackedArchive, StrPath, pack
 from marway_archiver.progress import Phases, Progress
 from marway_archiver.proving import Predict, ProofPlan
 from marway_archiver.staging import signals_raise
-from marway_archiver.storing import UNPROVED, store, warn
+from marway_archiver.storing import UNPROVED, label_move, store, warn
 
 __all__ = ["RecordFacts", "publish", "publish_archive", "read_facts", "tolerance_of"]
 
@@ -41,6 +40,8 @@ def publish(
     label: str | None = None,
     record: Mapping[str, Any] | Path | None = None,
     note: str | None = None,
+    gateway: str | None = None,
+    force: bool = False,
     examples: Sequence[Any] = (),
     tolerance: float | None = None,
     predict: Predict | None = None,
@@ -62,9 +63,13 @@ def publish(
         config_file: Model configuration (YAML).
         runtime: `python`, `python3` or `LSP`.
         registry: A registry or its URL, such as ``file:///models`` or ``s3://bucket/prefix``.
-        label: Point this label at the version afterwards, such as ``PROD``.
+        label: Point this label at the version afterwards, such as ``PROD``. A label that points at another version
+            moves only when a pod has proved this one, which needs ``gateway``; one that points nowhere is set anyway.
         record: Facts about the version, as `RecordFacts`.
         note: Why, for the label's history.
+        gateway: URL of a gateway's admin port, which has a pod prove the version and then moves the label; else
+            ``MARWAY_GATEWAY_ADMIN_URL``. A token for it comes from ``MARWAY_TOKEN`` or ``MARWAY_TOKEN_FILE``.
+        force: Move the label without a proof, in the registry itself; the history says so.
         examples: Golden examples: inputs, or `marway_archiver.Example` with the output that is expected.
         tolerance: How far numbers of equal answers may lie apart, relative and absolute; 1e-4 by default.
         predict: Answers the examples where TorchServe is not installed: takes the inputs as a handler sees them
@@ -77,10 +82,10 @@ def publish(
     Raises:
         InvalidArchive, InvalidRecord, InvalidReference, LoadFailed: Nothing was stored.
         VersionConflict: The version exists with other bytes.
+        ProofMissing, AnswersDiffer: The version is stored, and the label stays where it was.
     """
     facts = read_facts(record)
-    if label is not None:
-        check_label(label)
+    release = label_move(label, note=note, gateway=gateway, force=force)
     examples = check_examples_type(examples)
     if not examples:
         warn([UNPROVED])
@@ -102,7 +107,7 @@ def publish(
             predict=predict,
             progress=phases.next(),
         )
-        stored = store(packed, facts, registry, label=label, note=note, progress=phases.next())
+        stored = store(packed, facts, registry, release=release, progress=phases.next())
         phases.end()
         return stored
 
@@ -114,6 +119,8 @@ def publish_archive(
     label: str | None = None,
     record: Mapping[str, Any] | Path | None = None,
     note: str | None = None,
+    gateway: str | None = None,
+    force: bool = False,
     golden: StrPath | None = None,
     tolerance: float | None = None,
     progress: Progress | None = None,
@@ -126,9 +133,12 @@ def publish_archive(
     Args:
         archive: The file; it is checked from end to end, and written canonically if it is not.
         registry: A registry or its URL.
-        label: Point this label at the version afterwards.
+        label: Point this label at the version afterwards; when it may move, `publish` says.
         record: Facts about the version, as `RecordFacts`.
         note: Why, for the label's history.
+        gateway: URL of a gateway's admin port, which has a pod prove the version and then moves the label; else
+            ``MARWAY_GATEWAY_ADMIN_URL``. A token for it comes from ``MARWAY_TOKEN`` or ``MARWAY_TOKEN_FILE``.
+        force: Move the label without a proof, in the registry itself; the history says so.
         golden: Its golden document; ``ARCHIVE.golden.json`` beside it otherwise, if that is there.
         tolerance: How far numbers of equal answers may lie apart, relative and absolute.
         progress: Told about bytes checked, re-packed and stored, as one.
@@ -139,10 +149,10 @@ def publish_archive(
     Raises:
         InvalidArchive, InvalidRecord, InvalidReference, LoadFailed: Nothing was stored.
         VersionConflict: The version exists with other bytes.
+        ProofMissing, AnswersDiffer: The version is stored, and the label stays where it was.
     """
     facts = read_facts(record)
-    if label is not None:
-        check_label(label)
+    release = label_move(label, note=note, gateway=gateway, force=force)
     path = Path(archive)
     phases = Phases(3, progress)
     with signals_raise(), tempfile.TemporaryDirectory(prefix="marway-publish-") as directory:
@@ -161,7 +171,7 @@ def publish_archive(
             packed = repack(path, directory, progress=repacking)
             document, proof = of_archive(packed.sha256, document, proof)
         packed = replace(packed, warnings=(*info.warnings, *warnings), config=info.config, golden=document, proof=proof)
-        stored = store(packed, facts, registry, label=label, note=note, progress=phases.next())
+        stored = store(packed, facts, registry, release=release, progress=phases.next())
         phases.end()
         return stored, not info.canonical
 

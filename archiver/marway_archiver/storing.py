@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from marway.admin_client import AdminClient, admin_from_environment
 from marway.errors import InvalidArchive, InvalidInput, clip
 from marway.identity import me
 from marway.objects import open_store
 from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
-from marway.refs import new_model_id
+from marway.refs import check_label, new_model_id
 from marway.registry import Registry
 from marway_archiver.facts import RecordFacts
 from marway_archiver.packing import PackedArchive
 from marway_archiver.progress import Progress
 from marway_archiver.proof import PackProof
 
-__all__ = ["UNPROVED", "store", "warn"]
+__all__ = ["UNPROVED", "LabelMove", "label_move", "store", "warn"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +30,29 @@ UNPROVED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class LabelMove:
+    """The label that a publish moves at its end.
+
+    Attributes:
+        label: Which.
+        note: Why, for the history.
+        gateway: The admin port through which it moves, once a pod has proved the version; None for the registry itself.
+        force: Move it without a proof; said in the history.
+    """
+
+    label: str
+    note: str | None
+    gateway: AdminClient | None
+    force: bool
+
+
 def store(
     packed: PackedArchive,
     facts: RecordFacts,
     registry: str | Registry,
     *,
-    label: str | None,
-    note: str | None,
+    release: LabelMove | None,
     progress: Progress | None,
 ) -> VersionRecord:
     """Publish a version and move the label, if there is one; the record says whether it may be batched.
@@ -75,9 +93,47 @@ def store(
     stored = registry.publish(record, packed.path, golden=document, progress=progress)
     if packed.proof is not None:
         _prove(registry, packed.proof, stored)
-    if label is not None:
-        registry.release(stored.name, stored.version, label=label, note=note, by=stored.publisher)
+    if release is not None:
+        _move(registry, stored, release)
     return stored
+
+
+def label_move(label: str | None, *, note: str | None, gateway: str | None, force: bool) -> LabelMove | None:
+    """Return the move that a publish ends with, or None for no label.
+
+    Raises:
+        InvalidReference: It cannot be a label.
+        InvalidSettings: The gateway is no URL, or the token for it cannot be read.
+    """
+    if label is None:
+        return None
+    return LabelMove(check_label(label), note, None if force else admin_from_environment(gateway), force)
+
+
+def _move(registry: Registry, stored: VersionRecord, release: LabelMove) -> None:
+    """Move a label to a version that was just stored.
+
+    Raises:
+        ProofMissing: There is no gateway that could have a pod prove it, and the label points elsewhere.
+        MarwayError: What the gateway says; the label stays where it was.
+    """
+    if release.gateway is not None:
+        release.gateway.release(
+            stored.name, stored.version, label=release.label, note=release.note, by=stored.publisher
+        )
+        return
+    change = registry.release(
+        stored.name,
+        stored.version,
+        label=release.label,
+        note=release.note,
+        forced=release.force,
+        require_proof=True,
+        unproved_first=True,
+        by=stored.publisher,
+    )
+    if change.entry.forced and not release.force:
+        warn([f"{release.label} was set for the first time, to a version that no pod has proved: there is no gateway"])
 
 
 def _prove(registry: Registry, proof: PackProof, stored: VersionRecord) -> None:

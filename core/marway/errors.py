@@ -16,14 +16,17 @@ codes: each transport translates them in one table (`marway.wire.problems` for H
     ├── NotFound                  a well-formed reference to something that does not exist
     │   ├── ModelNotFound
     │   ├── VersionNotFound
-    │   └── LabelNotFound
+    │   ├── LabelNotFound
+    │   └── PodNotFound
     ├── Conflict                  the change asked for clashes with what is there
+    │   ├── AnswersDiffer         a pod loaded a version, and it answered its golden examples otherwise
     │   ├── ProofMissing          a label to a version that no pod has proved yet
     │   ├── VersionConflict       the same name and version with other bytes
     │   └── StateConflict         a label is not where the caller thought, or moves too fast
     ├── ArchiveCorrupt            bytes that do not have the digest their record promises
     ├── LoadFailed                a model server could not load a version
     ├── ModelError                the model's own code refused or failed this request
+    ├── Unauthenticated           no token was given where one is wanted, or an unknown one
     ├── DeadlineExceeded          the caller's deadline passed first
     ├── OutcomeUnknown            a write whose reply was lost and that cannot be read back
     └── Unavailable               nothing wrong with the request: try again, perhaps elsewhere
@@ -40,6 +43,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AnswersDiffer",
     "ArchiveCorrupt",
     "BodyTooLarge",
     "Conflict",
@@ -61,10 +65,12 @@ __all__ = [
     "NotFound",
     "OutcomeUnknown",
     "Overloaded",
+    "PodNotFound",
     "ProofMissing",
     "RegistryUnavailable",
     "RuntimeDown",
     "StateConflict",
+    "Unauthenticated",
     "Unavailable",
     "VersionConflict",
     "VersionNotFound",
@@ -164,9 +170,19 @@ class LabelNotFound(NotFound):
     title = "Label not found"
 
 
+class PodNotFound(NotFound):
+    code = "pod_not_found"
+    title = "Pod not found"
+
+
 class Conflict(MarwayError):
     code = "conflict"
     title = "Conflict"
+
+
+class AnswersDiffer(Conflict):
+    code = "answers_differ"
+    title = "Golden answers differ"
 
 
 class ProofMissing(Conflict):
@@ -215,6 +231,11 @@ class ModelError(MarwayError):
     ) -> None:
         super().__init__(message, model=model, version=version)
         self.status = status
+
+
+class Unauthenticated(MarwayError):
+    code = "unauthenticated"
+    title = "Not authenticated"
 
 
 class DeadlineExceeded(MarwayError):

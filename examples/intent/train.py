@@ -113,7 +113,9 @@ def digest(*paths: Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
 
 
-def publish_to(registry: str, result: TrainResult, *, name: str, version: str, label: str) -> None:
+def publish_to(
+    registry: str, result: TrainResult, *, name: str, version: str, label: str | None, gateway: str | None = None
+) -> None:
     """Pack, prove and publish the trained files as one version, and point the label at it."""
     from marway_archiver import publish  # training alone needs no Marway
 
@@ -125,6 +127,7 @@ def publish_to(registry: str, result: TrainResult, *, name: str, version: str, l
         version=version,
         registry=registry,
         label=label,
+        gateway=gateway,
         handler=handler.origin,
         model_file=result.model_file,
         serialized_file=result.serialized_file,
@@ -145,7 +148,7 @@ def publish_to(registry: str, result: TrainResult, *, name: str, version: str, l
             },
         },
     )
-    print(f"published {name} {version} as {record.id}; {label} points at it")
+    print(f"published {name} {version} as {record.id}" + (f"; {label} points at it" if label else ""))
 
 
 def main() -> int:
@@ -156,7 +159,8 @@ def main() -> int:
     )
     parser.add_argument("--name", default="intent", help="model name (default: %(default)s)")
     parser.add_argument("--version", default="1.0", help="version to publish (default: %(default)s)")
-    parser.add_argument("--label", default="PROD", help="label to point at it (default: %(default)s)")
+    parser.add_argument("--label", default="PROD", help="label to point at it, '' for none (default: %(default)s)")
+    parser.add_argument("--gateway", metavar="URL", help="admin port of the gateway that moves the label, with proof")
     parser.add_argument("--seed", type=int, default=7, help="random seed (default: %(default)s)")
     args = parser.parse_args()
     if args.out is None and args.registry is None:
@@ -167,7 +171,14 @@ def main() -> int:
             print(f"held-out accuracy {result.accuracy:.4f} is not above {REQUIRED_ACCURACY}", file=sys.stderr)
             return 1
         if args.registry:
-            publish_to(args.registry, result, name=args.name, version=args.version, label=args.label)
+            publish_to(
+                args.registry,
+                result,
+                name=args.name,
+                version=args.version,
+                label=args.label or None,
+                gateway=args.gateway,
+            )
     return 0
 
 

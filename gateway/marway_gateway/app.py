@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Header, Path, Response
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from marway import __version__, errors
 from marway.errors import InvalidRequest, clip
 from marway.wire.problems import CONTENT_TYPE, Problem
+from marway_gateway.authentication import TokenLayer
 from marway_gateway.gateway import Gateway, open_gateway
 from marway_gateway.http import RequestLayer, request_info
 from marway_gateway.openapi import describe, problems, served_by
@@ -88,7 +90,7 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
         settings: All of them.
         gateway: Parts that are open already and stay so; without them the app opens its own while it runs.
     """
-    app, current = new_app(settings, title="Marway gateway", gateway=gateway)
+    app, current = new_app(settings, title="Marway gateway", gateway=gateway, token_file=settings.predict_tokens_file)
     app.include_router(catalogue_router(current))
     _add_predict(app, current)
     add_torchserve(app, current)
@@ -109,8 +111,17 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
     return app
 
 
-def new_app(settings: GatewaySettings, *, title: str, gateway: Gateway | None) -> tuple[FastAPI, Callable[[], Gateway]]:
-    """Return an app with what the public and the admin port share, and a function that gives its gateway."""
+def new_app(
+    settings: GatewaySettings, *, title: str, gateway: Gateway | None, token_file: FilePath | None
+) -> tuple[FastAPI, Callable[[], Gateway]]:
+    """Return an app with what the public and the admin port share, and a function that gives its gateway.
+
+    Args:
+        settings: All of them.
+        title: What the app is called.
+        gateway: Parts that are open already; None opens its own while the app runs.
+        token_file: The file with the tokens that it wants, or None.
+    """
     opened: list[Gateway] = [gateway] if gateway is not None else []
 
     @asynccontextmanager
@@ -136,7 +147,9 @@ def new_app(settings: GatewaySettings, *, title: str, gateway: Gateway | None) -
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={HTTPException: _http_problem, RequestValidationError: _invalid},
     )
-    app.openapi = describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    app.openapi = describe(app, tokens=token_file is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    if token_file is not None:
+        app.add_middleware(TokenLayer, tokens=lambda: current().token_files[token_file])
     app.add_middleware(RequestLayer, telemetry=lambda: current().telemetry)
 
     @app.get("/healthz", tags=["health"], summary="Does the process run?")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 from marway.errors import InvalidSettings
@@ -15,13 +16,19 @@ from marway.registry import Registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.health import Readiness
+from marway_gateway.loading import Loader
 from marway_gateway.logs import AccessLog, LogSink
 from marway_gateway.placement import PodSet
 from marway_gateway.pods import PodWatcher
 from marway_gateway.predict import Predictor
+from marway_gateway.releasing import Releaser
 from marway_gateway.settings import GatewaySettings
+from marway_gateway.steering import PodControl
+from marway_gateway.tasks import TaskSet
 from marway_gateway.telemetry import Metrics, Telemetry
+from marway_gateway.token_file import TokenFile
 from marway_gateway.upstream import Upstream
+from marway_gateway.writing import RegistryWriter
 
 __all__ = ["Gateway", "open_gateway"]
 
@@ -37,6 +44,11 @@ class Gateway:
     predictor: Predictor
     readiness: Readiness
     telemetry: Telemetry
+    writer: RegistryWriter
+    control: PodControl
+    loader: Loader
+    releaser: Releaser
+    token_files: Mapping[Path, TokenFile]
 
 
 @asynccontextmanager
@@ -56,7 +68,7 @@ async def open_gateway(
         clock: Monotonic seconds, for caches, health and ejection.
 
     Raises:
-        InvalidSettings: No registry is named, or it is of no known kind.
+        InvalidSettings: No registry is named, or it is of no known kind, or a token file cannot be used.
     """
     if registry is None:
         if settings.registry is None:
@@ -64,7 +76,13 @@ async def open_gateway(
                 "no registry is named: give --registry URL or set MARWAY_REGISTRY, for example to file:///path"
             )
         registry = Registry(open_store(settings.registry))
+    paths = {path for path in (settings.admin_tokens_file, settings.predict_tokens_file) if path is not None}
+    token_files = {path: TokenFile(path) for path in paths}
     async with AsyncExitStack() as stack:
+        tasks = TaskSet()
+        stack.push_async_callback(tasks.aclose)
+        for path, file in token_files.items():
+            tasks.start(f"tokens:{path.name}", file.follow)
         access_log = None
         if settings.access_log:
             sink = LogSink(log_stream)
@@ -95,6 +113,10 @@ async def open_gateway(
         watcher = PodWatcher(pods, upstream, interval_s=settings.health_interval_s, clock=clock)
         stack.push_async_callback(watcher.aclose)
         watcher.start()
+        writer = RegistryWriter(registry, resolver)
+        stack.push_async_callback(writer.aclose)
+        control = PodControl(upstream)
+        loader = Loader(pods, control, writer)
         yield Gateway(
             settings=settings,
             reader=reader,
@@ -116,4 +138,9 @@ async def open_gateway(
                 clock=clock,
             ),
             telemetry=telemetry,
+            writer=writer,
+            control=control,
+            loader=loader,
+            releaser=Releaser(loader, writer),
+            token_files=token_files,
         )

@@ -12,31 +12,50 @@ from starlette.types import ASGIApp
 from marway import errors
 from marway.errors import MarwayError
 from marway.wire.openapi import problem_responses, with_problems
+from marway_gateway.authentication import OPEN_PATHS
 
 __all__ = ["describe", "problems", "served_by"]
 
 Json = dict[str, Any]
 
 _EXAMPLES: Final[tuple[MarwayError, ...]] = (
+    errors.AnswersDiffer(
+        'intent 1.1 gave 1 of its 6 golden answers otherwise on pod pod-0: example 2: at label: "timer" was expected, '
+        '"alarm" came; PROD stays at 1.0',
+        model="intent",
+        version="1.1",
+    ),
+    errors.ArchiveCorrupt("pod pod-0: the registry's archive 4c31ac6ef5d2… has other bytes (f3b1…)"),
     errors.BodyTooLarge("the body has 104857600 bytes; this gateway accepts at most 67108864 bytes"),
+    errors.Conflict("pod pod-0: this pod is stopping, which cannot be taken back: its successor takes requests"),
     errors.DeadlineExceeded("the request's deadline of 0.5 s passed: pod a had not answered", model="intent"),
+    errors.InvalidInput("there is no serving setting 'batch': there are cache, idle_unload_s, load_timeout_s"),
     errors.InvalidReference("'in tent' cannot be a model id: use 1 to 63 letters, digits, '.', '_' or '-'"),
     errors.InvalidRequest("X-Request-Timeout-Ms is 'soon': give a whole number of milliseconds, 1 or more"),
     errors.LabelNotFound("model 'intent' has no label STG: its labels are PROD → 1.0", model="intent"),
+    errors.LoadFailed(
+        "pod pod-0: intent 1.1 cannot be loaded: FileNotFoundError: weights.pt; PROD stays at 1.0", model="intent"
+    ),
     errors.MarwayError("something went wrong in the gateway; its log has it under request 4bf92f35"),
     errors.ModelError("KeyError: 'text'", model="intent", version="1.0"),
     errors.ModelNotFound("there is no model 'itent': the registry has digits, intent", model="itent"),
     errors.NoPodAvailable("no pod can take intent 1.0 now: pod a refused the connection", model="intent"),
+    errors.OutcomeUnknown("the write of models/intent/state.json got no reply and cannot be read back"),
     errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
+    errors.PodNotFound("there is no pod 'pod-9': there are pod-0, pod-1"),
     errors.RegistryUnavailable("the registry file:///registry does not answer"),
+    errors.StateConflict("intent PROD is at 1.1, not at 1.0: nothing changed", model="intent"),
     errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),
 )
 _TITLES: Final = {
     400: "The request is wrong; `detail` says how.",
-    404: "There is no such model, version or label; `detail` names those that there are.",
+    401: "No token was given where one is wanted, or an unknown one.",
+    404: "There is no such model, version, label or pod; `detail` names those that there are.",
+    409: "It clashes with what is there; nothing was changed.",
     413: "The body is larger than the gateway accepts.",
     429: "Too many requests wait already; `Retry-After` says when to try again.",
-    500: "The model's code failed on this request, or something went wrong in the gateway.",
+    500: "The model's code failed, the version cannot be loaded, or something went wrong in the gateway.",
+    502: "The archive's bytes are not those that were published.",
     503: "Nothing is wrong with the request; `Retry-After` says when to try again.",
     504: "The request's deadline passed first.",
 }
@@ -58,13 +77,38 @@ def served_by(handler: ASGIApp) -> type[APIRoute]:
     return AsgiRoute
 
 
-def describe(app: FastAPI) -> Callable[[], Json]:
-    """Return the app's `openapi` function: FastAPI's document, with problems for the 422 answers it never gives."""
+def describe(app: FastAPI, *, tokens: bool) -> Callable[[], Json]:
+    """Return the app's `openapi` function: FastAPI's document, with problems for the 422 answers it never gives.
+
+    Args:
+        app: The app.
+        tokens: Whether it wants tokens, which each operation then says.
+    """
     made = app.openapi
 
     def openapi() -> Json:
         if app.openapi_schema is not None:
             return app.openapi_schema
-        return with_problems(made())
+        document = with_problems(made())
+        return _with_tokens(document) if tokens else document
 
     return openapi
+
+
+def _with_tokens(document: Json) -> Json:
+    """Say in a document that every operation but those about the process's health wants a token."""
+    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    refused = problem_responses(
+        [errors.Unauthenticated("this needs a token: send the header `Authorization: Bearer TOKEN`")], titles=_TITLES
+    )
+    for path, methods in document["paths"].items():
+        if path in OPEN_PATHS:
+            continue
+        for operation in methods.values():
+            operation["security"] = [{"bearer": []}]
+            # Each surface has errors of its own form, which an error that it has anyway shows.
+            known = next((said for status, said in operation["responses"].items() if status.startswith("4")), None)
+            content = known["content"] if known is not None else {}
+            own = "application/problem+json" not in content and content
+            operation["responses"]["401"] = {"description": _TITLES[401], "content": content} if own else refused[401]
+    return document

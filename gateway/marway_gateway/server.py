@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import json
 import logging
 import math
@@ -74,8 +75,14 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
         on_ready: Told where the ports are, once all accept connections.
 
     Raises:
-        InvalidSettings: A port is taken, or something else in the settings cannot be used.
+        InvalidSettings: A port is taken, the admin port would be open to everybody, or something else in the settings
+            cannot be used.
     """
+    if settings.admin_tokens_file is None and not _is_loopback(settings.admin_host):
+        raise InvalidSettings(
+            f"the admin port would be open to everybody on {settings.admin_host}: name a file of tokens in "
+            "admin_tokens_file (MARWAY_GATEWAY_ADMIN_TOKENS_FILE), or leave admin_host at 127.0.0.1"
+        )
     async with AsyncExitStack() as stack:
         public_socket = stack.enter_context(_listen(settings.host, settings.port, flag="--port"))
         admin_socket = stack.enter_context(_listen(settings.admin_host, settings.admin_port, flag="--admin-port"))
@@ -214,6 +221,13 @@ def _listen(host: str, port: int, *, flag: str) -> Iterator[socket.socket]:
 def _address(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"{_bracketed(host)}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _bracketed(host: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -85,6 +86,13 @@ class GatewaySettings(ComponentSettings):
     """Address of the gRPC port. Loopback, as for the public port."""
     grpc_port: Port = 8002
     """gRPC port; 0 picks a free one. Next to the admin port."""
+
+    admin_tokens_file: Path | None = None
+    """File of bearer tokens that the admin port wants: one a line, `#` comments, `NAME: TOKEN` to have the name in a
+    model's history. Read again when it changes. No default: loopback needs none, and any other `admin_host` does."""
+    predict_tokens_file: Path | None = None
+    """File of bearer tokens that the public and the gRPC port want; it may be the same file. No default: within a
+    cluster, who may call is usually said elsewhere. `/healthz`, `/readyz` and `/metrics` stay open."""
 
     pods: Annotated[tuple[PodAddress, ...], NoDecode, BeforeValidator(_parse_pods)] = ()
     """Sidecars, as `URL` or `NAME=URL`, in a list or with commas between them. None by default: only the deployment

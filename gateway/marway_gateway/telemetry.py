@@ -18,6 +18,7 @@ _OUTCOMES: Final = (
     (errors.InvalidInput, "client_error"),
     (errors.NotFound, "client_error"),
     (errors.Conflict, "client_error"),
+    (errors.Unauthenticated, "client_error"),
     (errors.ModelError, "model_error"),
     (errors.DeadlineExceeded, "timeout"),
 )

@@ -41,7 +41,24 @@ def filled(publish: Publish, registry: Registry) -> Registry:
     publish("intent", "1.2")
     registry.release("intent", "1.0", by="test")
     registry.delete("intent", "1.2", by="test")
+    prove(registry, "1.1")
     return registry
+
+
+def prove(registry: Registry, version: str) -> None:
+    """Store the proof that a pod has loaded this version of intent."""
+    record = registry.record("intent", version)
+    registry.prove(
+        Proof(
+            kind="pod",
+            archive_sha256=record.archive.sha256,
+            server="torchserve",
+            golden_sha256=record.golden_sha256,
+            duration_s=0.2,
+            at=utc_now(),
+            by="pod a",
+        )
+    )
 
 
 def printed(said: Said) -> Any:

@@ -115,6 +115,62 @@ def test_proof_required(registry: Registry, publish: Publish) -> None:
     assert not release(registry, "1", require_proof=True).forced
 
 
+def test_a_first_release_without_proof(registry: Registry, publish: Publish) -> None:
+    """A label that points nowhere is set without a proof if that is asked for, called forced; it moves no further."""
+    for version in ("1", "2"):
+        publish("intent", version)
+    first = release(registry, "1", require_proof=True, unproved_first=True)
+    assert (first.forced, first.from_version) == (True, None)
+    assert release(registry, "1", require_proof=True, unproved_first=True).from_version == "1"
+    with pytest.raises(ProofMissing, match="so PROD stays at 1"):
+        release(registry, "2", require_proof=True, unproved_first=True)
+    assert registry.state("intent").labels == {"PROD": "1"}
+
+
+def test_an_op_id_is_used_once(registry: Registry, versions: None) -> None:
+    """A change made under an op_id is not made again, whatever came later; for another change it is refused."""
+    done = [
+        lambda: registry.release("intent", "1", op_id="a", by="test"),
+        lambda: registry.release("intent", "2", op_id="b", if_currently="1", by="test"),
+        lambda: registry.rollback("intent", op_id="c", by="test"),
+        lambda: registry.set_serving("intent", set_fields={"pods": 2}, op_id="d", by="test"),
+        lambda: registry.delete("intent", "3", op_id="e", by="test"),
+    ]
+    first = [change().entry for change in done]
+    registry.release("intent", "2", by="test")
+    assert [change().entry for change in done] == first
+    assert registry.state("intent").generation == len(done) + 1
+    for other in (
+        lambda: registry.release("intent", "2", op_id="a", by="test"),
+        lambda: registry.release("intent", "1", label="STG", op_id="a", by="test"),
+        lambda: registry.rollback("intent", op_id="b", by="test"),
+        lambda: registry.set_serving("intent", set_fields={"pods": 3}, op_id="d", by="test"),
+        lambda: registry.delete("intent", "1", op_id="e", by="test"),
+    ):
+        with pytest.raises(InvalidInput, match="was used for another change"):
+            other()
+    with pytest.raises(InvalidInput, match="cannot be an op_id"):
+        registry.release("intent", "1", op_id="no spaces", by="test")
+
+
+def test_an_op_id_is_found_behind_others(registry: Registry, versions: None) -> None:
+    """A repeated change is known after a hundred others as well."""
+    first = registry.release("intent", "1", op_id="a", by="test").entry
+    for number in range(99):
+        registry.release("intent", "12"[number % 2], by="test")
+    assert registry.release("intent", "1", op_id="a", by="test").entry == first
+
+
+def test_delete_by_force(registry: Registry, versions: None) -> None:
+    """A forced deletion takes the labels with it, and a rollback goes on where they were before."""
+    for version in ("1", "2"):
+        release(registry, version)
+    registry.release("intent", "2", label="STG", by="test")
+    assert registry.delete("intent", "2", forced=True, by="test").entry.forced
+    assert registry.state("intent").labels == {}
+    assert registry.rollback("intent", by="test").entry.to_version == "1"
+
+
 def test_rollback(registry: Registry, versions: None) -> None:
     """Each rollback undoes one release more, and a release after it is undone first."""
     for version in "123":

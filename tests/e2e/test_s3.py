@@ -36,7 +36,10 @@ def test_a_registry_in_s3_serves_releases_and_rolls_back(tmp_path: Path, s3_serv
         assert up.registry == url
         assert ask(up, b"text").headers["x-model-version"] == "1.0"
         for words, version in (
-            (("publish", str(tmp_path / "2.0" / "probe.mar"), "--label", "PROD"), "2.0"),
+            (
+                ("publish", str(tmp_path / "2.0" / "probe.mar"), "--label", "PROD", "--gateway", up.ready["admin"]),
+                "2.0",
+            ),
             (("rollback", "probe", "--label", "PROD"), "1.0"),
         ):
             done = marway(*words, "--registry", url, **s3_server.env)

@@ -76,10 +76,12 @@ def test_publishing_hands_over_an_archives_files_and_record(
     archiver = ModuleType("marway_archiver")
     archiver.publish = publish  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "marway_archiver", archiver)
-    example.module.publish_to("file:///registry", example.result, name=name, version="1.0", label="PROD")
+    where = {"label": "PROD", "gateway": "http://127.0.0.1:8001"}
+    example.module.publish_to("file:///registry", example.result, name=name, version="1.0", **where)
 
     (call,) = calls
-    assert (call["model_name"], call["version"], call["label"]) == (name, "1.0", "PROD")
+    assert (call["model_name"], call["version"]) == (name, "1.0")
+    assert {key: call[key] for key in where} == where
     assert len(call["examples"]) >= 3
     assert all(example.is_file() for example in call["examples"] if isinstance(example, Path))
     record = json.loads(json.dumps(call["record"]))

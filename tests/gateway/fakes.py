@@ -113,12 +113,16 @@ class FakePod:
         app.router.add_post("/predict/{name}/{version}", self._predict, expect_handler=self._expected)
         app.router.add_get("/status", self._status)
         app.router.add_get("/watch", self._watch)
+        self.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{self.port}"
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add more of the pod contract; kinds of this pod do."""
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None

@@ -63,7 +63,28 @@ def test_paths(tmp_path: Path) -> None:
     public = {"/predict/{model}", "/predict/{model}/{selector}", "/readyz"}
     public |= {"/predictions/{model}", "/predictions/{model}/{selector}", "/ping"}
     assert set(create_app(settings).openapi()["paths"]) == shared | public
-    assert set(create_admin_app(settings).openapi()["paths"]) == shared | {"/pods"}
+    model, version = "/models/{model}", "/models/{model}/versions/{version}"
+    admin = {f"{model}/labels/{{label}}", f"{model}/labels/{{label}}/rollback", f"{model}/serving"}
+    admin |= {f"{version}/load", f"{version}/unload", f"{version}/pods", "/pods", "/pods/{pod}", "/pods/{pod}/drain"}
+    assert set(create_admin_app(settings).openapi()["paths"]) == shared | admin
+
+
+def test_tokens_are_documented(tmp_path: Path) -> None:
+    """With a token file each operation but health and metrics says that it wants one, and what it answers without."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("s3cret-token\n")
+    settings = load_settings(
+        GatewaySettings, registry=str(tmp_path), admin_tokens_file=tokens, predict_tokens_file=tokens
+    )
+    for app in (create_app(settings), create_admin_app(settings)):
+        for name, operation in operations(app):
+            is_open = name.partition(" ")[2] in ("/healthz", "/readyz", "/metrics")
+            assert ("401" in operation["responses"], "security" in operation) == (not is_open, not is_open), name
+            if not is_open:
+                schema = next(iter(operation["responses"]["401"]["content"].values()))["schema"]
+                expected = "TorchServeError" if "torchserve" in operation["tags"] and "ping" not in name else "Problem"
+                assert schema["$ref"].endswith(expected), name
+        assert app.openapi()["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
 
 
 async def test_app_on_its_own(tmp_path: Path) -> None:

@@ -264,6 +264,52 @@ async def test_label_made_after_the_state_was_read(
         assert (await resolver.resolve("intent", "STG")).label == "STG"
 
 
+async def test_refresh_after_a_change(
+    registry: WatchedRegistry, tmp_path: Path, make_resolver: MakeResolver, clock: Clock
+) -> None:
+    """After a refresh requests see the change, also where a read that began before it ends after it."""
+    publish(registry, tmp_path, version="1.0")
+    publish(registry, tmp_path, version="1.1", label=None)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def held() -> None:
+        registry.after_state = lambda: None
+        reading.set()
+        go_on.wait(10)
+
+    async with make_resolver() as resolver:
+        await resolver.resolve("intent")
+        registry.after_state = held
+        clock.now += 1.5
+        resolver.lookup("intent", None)  # reads again in the background
+        await until(reading.is_set)
+        registry.release("intent", "1.1", by="test")
+        refreshed = asyncio.create_task(resolver.refresh("intent"))
+        await asyncio.sleep(0)
+        assert not refreshed.done()
+        go_on.set()
+        await refreshed
+        known = resolver.lookup("intent", None) or await resolver.resolve("intent")
+        assert known.record.version == "1.1"
+        with pytest.raises(VersionNotFound):
+            await resolver.resolve("intent", "2.0")
+        publish(registry, tmp_path, version="2.0")
+        await resolver.refresh("intent")  # forgets what was not there as well
+        assert (await resolver.resolve("intent", "2.0")).record.version == "2.0"
+
+
+async def test_refresh_with_the_store_away(
+    registry: WatchedRegistry, tmp_path: Path, make_resolver: MakeResolver
+) -> None:
+    """A refresh that cannot read takes nothing away: the last known state serves on."""
+    publish(registry, tmp_path)
+    async with make_resolver() as resolver:
+        await resolver.resolve("intent")
+        registry.away = True
+        await resolver.refresh("intent")
+        assert (await resolver.resolve("intent")).record.version == "1.0"
+
+
 async def test_deleted_version(
     registry: WatchedRegistry, tmp_path: Path, make_resolver: MakeResolver, clock: Clock
 ) -> None:

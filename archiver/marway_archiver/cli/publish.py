@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from marway.cli.options import JsonOption, RegistryOption, registry_url
-from marway.cli.output import history_entry, moved, print_json
+from marway.cli.options import (
+    AdminOption,
+    JsonOption,
+    RegistryOption,
+    TokenFileOption,
+    TokenOption,
+    admin_if_any,
+    admin_url,
+    registry_url,
+)
+from marway.cli.output import change_entry, history_entry, moved, print_json
 from marway.identity import me
 from marway.objects import open_store
-from marway.refs import DEFAULT_LABEL
+from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
 from marway.registry import Registry
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.publish import publish_archive
@@ -30,14 +40,25 @@ def publish(
     label: Annotated[str | None, typer.Option(help="Point this label at the version, such as PROD.")] = None,
     record: Annotated[Path | None, typer.Option(help="JSON file of facts about the version.")] = None,
     note: Annotated[str | None, typer.Option(help="Why, for the label's history.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Move the label without a proof; the history says so.")
+    ] = False,
     registry: RegistryOption = None,
+    gateway: AdminOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Store an archive as an immutable version."""
     url = registry_url(registry)
     with progress_bar("storing") as progress:
         stored, repacked = publish_archive(
-            archive, registry=url, label=label, record=record, note=note, progress=progress
+            archive,
+            registry=url,
+            label=label,
+            record=record,
+            note=note,
+            gateway=admin_url(gateway, registry) if label is not None else None,
+            force=force,
+            progress=progress,
         )
     if as_json:
         print_json(stored.model_dump(mode="json"))
@@ -60,13 +81,43 @@ def release(
         bool, typer.Option("--force", help="Also a version that no pod has proved; the history says so.")
     ] = False,
     registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Move a label to a version; every gateway follows within 2 seconds."""
-    change = Registry(open_store(registry_url(registry))).release(
-        model, version, label=label, if_currently=if_currently, note=note, forced=force, by=me()
-    )
+    """Have a pod prove a version, and move a label to it; every gateway follows within 2 seconds.
+
+    Without a gateway the label moves only to a version that was proved before.
+    """
+    check_model_name(model)
+    check_version(version)
+    check_label(label)
+    client = admin_if_any(gateway, registry, token=token, token_file=token_file)
+    proved = ""
+    if client is not None:
+        done = client.release(model, version, label=label, if_currently=if_currently, note=note, force=force)
+        entry = change_entry(done)
+        proved = "".join(_proved(load) for load in done["loads"] if load["proved"])
+    else:
+        change = Registry(open_store(registry_url(registry))).release(
+            model,
+            version,
+            label=label,
+            if_currently=if_currently,
+            note=note,
+            forced=force,
+            require_proof=True,
+            by=me(),
+        )
+        entry = history_entry(change.entry)
     if as_json:
-        print_json(history_entry(change.entry))
+        print_json(entry)
         return
-    typer.echo(moved(model, change.entry))
+    typer.echo(moved(model, entry) + proved)
+
+
+def _proved(load: Mapping[str, Any]) -> str:
+    examples = load["report"]["examples"]
+    answers = f"gave its {examples} golden answers" if examples else "loaded it, which has no golden answers"
+    return f"; {load['pod']} {answers}"

@@ -9,14 +9,29 @@ from typing import Annotated
 
 import typer
 
+from marway.admin_client import ADMIN_ENV, TOKEN_ENV, TOKEN_FILE_ENV, AdminClient, token_of
 from marway.errors import InvalidSettings
 from marway.settings import REGISTRY_ENV
 
-__all__ = ["DEFAULT_HOME", "GatewayOption", "JsonOption", "RegistryOption", "gateway_url", "registry_url"]
+__all__ = [
+    "DEFAULT_HOME",
+    "AdminOption",
+    "GatewayOption",
+    "JsonOption",
+    "RegistryOption",
+    "TokenFileOption",
+    "TokenOption",
+    "admin_client",
+    "admin_if_any",
+    "admin_url",
+    "gateway_url",
+    "registry_url",
+]
 
 DEFAULT_HOME = Path(".marway")
 """Home of `marway up`, below the current directory."""
 _DEFAULT_GATEWAY = "http://127.0.0.1:8000"
+_DEFAULT_ADMIN = "http://127.0.0.1:8001"
 _GATEWAY_ENV = "MARWAY_GATEWAY_URL"
 
 RegistryOption = Annotated[
@@ -27,6 +42,15 @@ GatewayOption = Annotated[
     str | None,
     typer.Option(help=f"Gateway URL; else ${_GATEWAY_ENV}, else the one that ./.marway serves."),
 ]
+AdminOption = Annotated[
+    str | None,
+    typer.Option("--gateway", help=f"URL of a gateway's admin port; else ${ADMIN_ENV}, else that of ./.marway."),
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(help=f"Bearer token for the gateway; else ${TOKEN_ENV}. A file is safer."),
+]
+TokenFileOption = Annotated[Path | None, typer.Option(help=f"File whose first token is used; else ${TOKEN_FILE_ENV}.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -50,12 +74,48 @@ def registry_url(given: str | None) -> str:
 
 def gateway_url(given: str | None) -> str:
     """Return the gateway to use: the flag's, the environment's, that of `marway up` here, or the default port."""
-    url = given or os.environ.get(_GATEWAY_ENV)
-    if not url:
-        try:
-            url = json.loads((DEFAULT_HOME / "ready.json").read_text())["gateway"]
-        except (OSError, ValueError, KeyError):
-            url = _DEFAULT_GATEWAY
+    url = given or os.environ.get(_GATEWAY_ENV) or _served_here("gateway") or _DEFAULT_GATEWAY
     if not url.startswith(("http://", "https://")):
         raise InvalidSettings(f"gateway {url!r} is no URL: use one such as {_DEFAULT_GATEWAY}")
     return url.rstrip("/")
+
+
+def admin_client(gateway: str | None, *, token: str | None, token_file: Path | None) -> AdminClient:
+    """Return a client of the admin port: the flag's, the environment's, that of `marway up` here, or the default."""
+    url = gateway or os.environ.get(ADMIN_ENV) or _served_here("admin") or _DEFAULT_ADMIN
+    return AdminClient(url, token=token_of(token, token_file))
+
+
+def admin_if_any(
+    gateway: str | None, registry: str | None, *, token: str | None = None, token_file: Path | None = None
+) -> AdminClient | None:
+    """Return a client of the admin port that a change goes through, or None for the registry itself.
+
+    ``--gateway`` and ``--registry`` say it, then their variables, the gateway's first; with none of them it is the
+    gateway of a `marway up` that runs in this directory.
+
+    Raises:
+        InvalidSettings: Both are given.
+    """
+    if gateway is not None and registry is not None:
+        raise InvalidSettings("give --gateway or --registry, not both: a gateway changes its own registry")
+    if registry is not None:
+        return None
+    url = admin_url(gateway, registry)
+    return AdminClient(url, token=token_of(token, token_file)) if url else None
+
+
+def admin_url(gateway: str | None, registry: str | None) -> str | None:
+    """Return the admin port of the flag or the environment, else of a `marway up` here whose registry is used."""
+    url = gateway or os.environ.get(ADMIN_ENV)
+    if url or registry or os.environ.get(REGISTRY_ENV):
+        return url or None
+    return _served_here("admin")
+
+
+def _served_here(name: str) -> str | None:
+    """Return a URL of the `marway up` that runs in this directory, or None when none does."""
+    try:
+        return str(json.loads((DEFAULT_HOME / "ready.json").read_text())[name])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

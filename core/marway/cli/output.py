@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,10 @@ from rich.text import Text
 
 from marway.records import HistoryEntry
 
-__all__ = ["history_entry", "moved", "print_json", "print_table", "when"]
+__all__ = ["change_entry", "history_entry", "moved", "print_json", "print_table", "when"]
+
+
+_ENTRY_FIELDS = tuple(field.alias or name for name, field in HistoryEntry.model_fields.items())
 
 
 def print_json(document: Any) -> None:
@@ -44,7 +47,12 @@ def history_entry(entry: HistoryEntry) -> dict[str, Any]:
     return {key: value for key, value in raw.items() if key != "serving" or value is not None}
 
 
-def moved(model: str, entry: HistoryEntry) -> str:
-    """Return one line about a label that was moved."""
-    before = f" (was {entry.from_version})" if entry.from_version else ""
-    return f"{model} {entry.label} → {entry.to_version}{before}"
+def change_entry(change: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the history entry in an admin port's answer, as `--json` shows it."""
+    return history_entry(HistoryEntry.model_validate({name: change[name] for name in _ENTRY_FIELDS}))
+
+
+def moved(model: str, entry: Mapping[str, Any]) -> str:
+    """Return one line about a label that was moved, from its history entry as `--json` shows it."""
+    before = f" (was {entry['from']})" if entry["from"] else ""
+    return f"{model} {entry['label']} → {entry['to']}{before}"

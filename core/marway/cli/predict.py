@@ -9,7 +9,8 @@ from typing import Annotated
 import httpx
 import typer
 
-from marway.cli.options import GatewayOption, JsonOption, gateway_url
+from marway.admin_client import token_of
+from marway.cli.options import GatewayOption, JsonOption, TokenFileOption, TokenOption, gateway_url
 from marway.cli.output import print_json
 from marway.errors import InvalidInput, MarwayError, Unavailable
 from marway.refs import parse_reference
@@ -32,13 +33,20 @@ def predict(
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, help="Deadline of the whole request, seconds.")] = 60.0,
     gateway: GatewayOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send one input to a model and print its answer."""
     reference = str(parse_reference(model))
     body = _input(data)
     answer = predict_once(
-        gateway_url(gateway), reference, body, content_type=content_type or _guess(data, body), timeout_s=timeout
+        gateway_url(gateway),
+        reference,
+        body,
+        content_type=content_type or _guess(data, body),
+        timeout_s=timeout,
+        token=token_of(token, token_file),
     )
     if as_json:
         print_json(_document(answer))
@@ -48,7 +56,9 @@ def predict(
         sys.stdout.write("\n")
 
 
-def predict_once(gateway: str, reference: str, body: bytes, *, content_type: str, timeout_s: float) -> httpx.Response:
+def predict_once(
+    gateway: str, reference: str, body: bytes, *, content_type: str, timeout_s: float, token: str | None = None
+) -> httpx.Response:
     """Send one input and return the model's answer.
 
     Args:
@@ -57,12 +67,15 @@ def predict_once(gateway: str, reference: str, body: bytes, *, content_type: str
         body: The input.
         content_type: Of ``body``.
         timeout_s: Deadline of the whole request, in seconds.
+        token: A bearer token, or None.
 
     Raises:
         MarwayError: What the gateway answered, as the error it stands for.
         Unavailable: There is no gateway.
     """
     sent = {"content-type": content_type, headers.REQUEST_TIMEOUT_MS: str(max(1, int(timeout_s * 1000)))}
+    if token is not None:
+        sent["authorization"] = f"Bearer {token}"
     try:
         with httpx.Client(timeout=httpx.Timeout(timeout_s + 5.0, connect=5.0), trust_env=False) as client:
             answer = client.post(f"{gateway}/predict/{reference}", content=body, headers=sent)

@@ -8,12 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from marway.cli.options import JsonOption, RegistryOption, registry_url
+from marway.admin_client import AdminClient
+from marway.cli.options import (
+    AdminOption,
+    JsonOption,
+    RegistryOption,
+    TokenFileOption,
+    TokenOption,
+    admin_if_any,
+    registry_url,
+)
 from marway.cli.output import print_json, print_table
+from marway.errors import VersionNotFound
 from marway.identity import me
 from marway.objects import open_store
 from marway.records import ModelState, VersionRecord
-from marway.refs import Reference
+from marway.refs import Reference, check_model_name
 from marway.registry import Registry
 
 __all__ = ["register"]
@@ -35,10 +45,18 @@ def serving(
     ] = None,
     note: Annotated[str | None, typer.Option(help="Why, for the history.")] = None,
     registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how versions are served, or change it; every gateway follows within 2 seconds."""
     changes = _parsed(set_ or ())
+    client = admin_if_any(gateway, registry, token=token, token_file=token_file)
+    if client is not None:
+        check_model_name(model)
+        _print_document(_through(client, model, version, changes, unset or (), note), as_json=as_json)
+        return
     found = Registry(open_store(registry_url(registry)))
     name = found.find(model)
     if changes or unset:
@@ -53,10 +71,32 @@ def serving(
     else:
         assert version is not None
         records = [found.resolve(Reference(name, version))]
-    if as_json:
-        print_json(_document(name, state, records))
+    _print_document(_document(name, state, records), as_json=as_json)
+
+
+def _through(
+    client: AdminClient,
+    model: str,
+    version: str | None,
+    changes: dict[str, Any],
+    unset: Sequence[str],
+    note: str | None,
+) -> dict[str, Any]:
+    """Ask a gateway for what is shown, after the change if there is one."""
+    path = f"/models/{model}/serving"
+    if changes or unset:
+        body = {"version": version or "*", "set": changes, "unset": list(unset), "note": note}
+        found = client.call("PATCH", path, body=body)
     else:
-        _print(state, records)
+        found = client.call("GET", path)
+    served = found["serving"]
+    if version not in (None, "*"):
+        if version not in served:
+            raise VersionNotFound(
+                f"model {model!r} has no version {version!r}: it has {', '.join(served) or 'none yet'}"
+            )
+        served = {version: served[version]}
+    return {"name": found["name"], "overrides": found["overrides"], "serving": served}
 
 
 def _parsed(assignments: Sequence[str]) -> dict[str, Any]:
@@ -82,18 +122,18 @@ def _document(name: str, state: ModelState, records: Sequence[VersionRecord]) ->
     }
 
 
-def _print(state: ModelState, records: Sequence[VersionRecord]) -> None:
-    served = {record.version: state.serving_for(record).model_dump(mode="json") for record in records}
-    fields = next(iter(served.values()), {})
+def _print_document(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    served, overrides = document["serving"], document["overrides"]
+    fields: dict[str, Any] = next(iter(served.values()), {})
 
-    def cell(record: VersionRecord, field: str) -> str:
-        value = json.dumps(served[record.version][field])
-        for key in (record.version, "*"):
-            if key in state.serving and field in state.serving[key].model_fields_set:
+    def cell(version: str, field: str) -> str:
+        value = json.dumps(served[version][field])
+        for key in (version, "*"):
+            if field in overrides.get(key, {}):
                 return f"{value} (set for {'all' if key == '*' else key})"
         return value
 
-    print_table(
-        ("setting", *(record.version for record in records)),
-        ((field, *(cell(record, field) for record in records)) for field in fields),
-    )
+    print_table(("setting", *served), ((field, *(cell(version, field) for version in served)) for field in fields))

@@ -61,5 +61,5 @@ def _publish(archive: Path, registry: str) -> tuple[str, str]:
     from importlib import import_module
 
     publish_archive = import_module("marway_archiver").publish_archive
-    record, _ = publish_archive(archive, registry=registry, label="PROD")
+    record, _ = publish_archive(archive, registry=registry)
     return record.name, record.version

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from marway.cli import doctor, gc, history, logs, models, predict, rollback, serving, show, up
+from marway.cli import delete, doctor, gc, history, load, logs, models, pods, predict, rollback, serving, show, up
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Add core's verbs to the command."""
-    for verb in (up, predict, models, show, history, rollback, serving, gc, logs, doctor):
+    for verb in (up, predict, models, show, history, rollback, serving, pods, load, delete, gc, logs, doctor):
         verb.register(app)

@@ -1,4 +1,4 @@
-"""The shipped examples, trained and published into a registry once."""
+"""The shipped examples, trained and published into a registry once; the label comes when a pod has proved them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from marway.bound import bound_to_me
 from marway.errors import MarwayError, ModelNotFound, VersionNotFound
 from marway.local.home import Home
-from marway.refs import DEFAULT_LABEL, Reference
+from marway.refs import Reference
 from marway.registry import Registry
 from marway.resources import shipped
 
@@ -23,11 +23,12 @@ EXAMPLE_VERSION = "1.0"
 
 
 def is_published(registry: Registry, name: str) -> bool:
-    """Return whether an example is in the registry and released, so that nothing is left to do."""
+    """Return whether an example is in the registry, so that it need not be trained."""
     try:
-        return DEFAULT_LABEL in registry.state(registry.resolve(Reference(name, EXAMPLE_VERSION)).name).labels
+        registry.resolve(Reference(name, EXAMPLE_VERSION))
     except (ModelNotFound, VersionNotFound):
         return False
+    return True
 
 
 async def train_and_publish(home: Home, registry: str, name: str, *, said: Callable[[str], None]) -> None:
@@ -47,7 +48,7 @@ async def train_and_publish(home: Home, registry: str, name: str, *, said: Calla
     out.mkdir(parents=True, exist_ok=True)
     command = [
         *(sys.executable, "-u", str(script), "--out", str(out), "--registry", registry),
-        *("--name", name, "--version", EXAMPLE_VERSION, "--label", DEFAULT_LABEL),
+        *("--name", name, "--version", EXAMPLE_VERSION, "--label", ""),
     ]
     process = await asyncio.create_subprocess_exec(
         *bound_to_me(command),

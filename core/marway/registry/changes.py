@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from marway.errors import InvalidInput, StateConflict
+from marway.errors import InvalidInput, StateConflict, clip
 from marway.objects import ObjectChanged, ObjectExists
 from marway.records import HistoryEntry, ModelState, encode_state, utc_now
 from marway.refs import new_ulid
@@ -19,6 +20,7 @@ __all__ = ["Change", "Changing"]
 
 MAX_NOTE: Final = 1000
 """Characters of a note or a name in the history, which all readers of the state carry about."""
+_OP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _GIVE_UP_S: Final = 120.0
 _BACKOFF_S: Final = 0.05
 _BACKOFF_MAX_S: Final = 2.0
@@ -40,6 +42,8 @@ class Changing(Reading):
         name: str,
         change: Callable[[ModelState, HistoryEntry], tuple[ModelState, HistoryEntry]],
         entry: HistoryEntry,
+        *,
+        new_op: bool = True,
     ) -> Change:
         """Apply ``change`` to the stored state, over and over until it is written or refused.
 
@@ -47,8 +51,11 @@ class Changing(Reading):
             name: The model, as it is written.
             change: Gets the state and ``entry`` with its generation; returns both changed. Raises to refuse.
             entry: What to say in the history.
+            new_op: Whether nobody can have used the entry's op_id before; else it is looked for in the history that
+                the state holds (at least the newest 100 changes), and a change found there is not made again.
 
         Raises:
+            InvalidInput: The op_id belongs to another change.
             StateConflict: Others changed the state all the time; this change was not made.
             OutcomeUnknown: The write's fate could not be found out.
         """
@@ -62,8 +69,10 @@ class Changing(Reading):
         while True:
             with self._store.turn(key):
                 before, etag = self._state_and_tag(name)
-                since = before.generation if since is None else since
+                if since is None:
+                    since = before.generation if new_op else _oldest(before)
                 if (mine := history.applied(self._store, name, before, op_id=entry.op_id, since=since)) is not None:
+                    _check_same(name, mine, entry)
                     return Change(before, mine)  # our own write, whose reply was lost
                 generation = before.generation + 1
                 after, said = change(before, entry.model_copy(update={"generation": generation}))
@@ -91,5 +100,29 @@ class Changing(Reading):
             limit = min(_BACKOFF_MAX_S, limit * 2)
 
     @staticmethod
-    def _entry(*, by: str, **facts: object) -> HistoryEntry:
-        return HistoryEntry.model_validate({"generation": 0, "op_id": new_ulid(), "at": utc_now(), "by": by, **facts})
+    def _entry(*, by: str, op_id: str | None, **facts: object) -> HistoryEntry:
+        if op_id is not None and not _OP_ID.fullmatch(op_id):
+            raise InvalidInput(f"{clip(op_id, 80)!r} cannot be an op_id: use 1 to 64 letters, digits, '_' or '-'")
+        known = {"generation": 0, "op_id": op_id or new_ulid(), "at": utc_now(), "by": by}
+        return HistoryEntry.model_validate({**known, **facts})
+
+
+def _oldest(state: ModelState) -> int:
+    """Return the generation before the oldest one that the state itself tells of."""
+    return state.history[0].generation - 1 if state.history else state.generation
+
+
+def _check_same(model: str, done: HistoryEntry, wanted: HistoryEntry) -> None:
+    """Refuse an op_id that stands for another change."""
+    same = (done.kind, done.label) == (wanted.kind, wanted.label)
+    if wanted.kind == "label":
+        same = same and done.to_version == wanted.to_version
+    elif wanted.kind == "tombstone":
+        same = same and done.from_version == wanted.from_version
+    elif wanted.kind == "serving":
+        same = same and done.serving == wanted.serving
+    if not same:
+        raise InvalidInput(
+            f"the op_id {wanted.op_id!r} was used for another change of {model!r}: use a new one for each change",
+            model=model,
+        )

@@ -31,7 +31,9 @@ class Releasing(Changing):
         note: str | None = None,
         forced: bool = False,
         require_proof: bool = False,
+        unproved_first: bool = False,
         by: str,
+        op_id: str | None = None,
     ) -> Change:
         """Move ``label`` to ``version``.
 
@@ -42,8 +44,12 @@ class Releasing(Changing):
             if_currently: Only if the label points at this version now.
             note: Why, for the history.
             forced: Move it without a proof; said in the history.
-            require_proof: Refuse a version that no pod has proved, unless ``forced``. Off until gateways write proofs.
+            require_proof: Refuse a version that no pod has proved, unless ``forced``. The `marway` command,
+                the archiver and gateways ask for it; who writes the registry himself decides for himself.
+            unproved_first: Even so, let a label that points at nothing yet be set without a proof, which the history
+                calls forced: nobody is served by it, and before the first pod nothing could prove anything.
             by: Who, for the history.
+            op_id: The caller's own name for this change: one that was made under it is not made again.
 
         Raises:
             ModelNotFound, VersionNotFound: Nothing was changed.
@@ -53,23 +59,20 @@ class Releasing(Changing):
         """
         check_label(label)
         record = self._published_record(self.find(name), version)
-        # Bytes and golden answers never change, so a proof that was seen stays one.
-        if require_proof and not forced and not self._is_proved(record):
-            raise ProofMissing(
-                f"no pod has loaded {record.name} {version} and reproduced its golden answers yet: load it first "
-                f"(`marway load {record.name} {version}`), or move {label} all the same with --force",
-                model=record.name,
-                version=version,
-            )
 
         def move(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
             self._not_deleted(record, state)
             current = state.labels.get(label)
             _check_currently(record.name, label, current, if_currently)
-            return _labelled(state, label, version), entry.model_copy(update={"from_version": current})
+            said: dict[str, object] = {"from_version": current}
+            if require_proof and not forced and not self.is_proved(record):
+                if not unproved_first or current not in (None, version):
+                    raise _unproved(record, label, current)
+                said["forced"] = True
+            return _labelled(state, label, version), entry.model_copy(update=said)
 
-        entry = self._entry(by=by, kind="label", label=label, to_version=version, note=note, forced=forced)
-        return self._change(record.name, move, entry)
+        entry = self._entry(by=by, op_id=op_id, kind="label", label=label, to_version=version, note=note, forced=forced)
+        return self._change(record.name, move, entry, new_op=op_id is None)
 
     def rollback(
         self,
@@ -79,6 +82,7 @@ class Releasing(Changing):
         if_currently: str | None = None,
         note: str | None = None,
         by: str,
+        op_id: str | None = None,
     ) -> Change:
         """Undo the newest release of ``label`` that is not undone yet.
 
@@ -107,7 +111,8 @@ class Releasing(Changing):
             moved = {"from_version": current, "to_version": target}
             return _labelled(state, label, target), entry.model_copy(update=moved)
 
-        return self._change(model, undo, self._entry(by=by, kind="rollback", label=label, note=note))
+        entry = self._entry(by=by, op_id=op_id, kind="rollback", label=label, note=note)
+        return self._change(model, undo, entry, new_op=op_id is None)
 
     def set_serving(
         self,
@@ -118,6 +123,7 @@ class Releasing(Changing):
         unset: Sequence[str] = (),
         note: str | None = None,
         by: str,
+        op_id: str | None = None,
     ) -> Change:
         """Override serving settings without publishing again.
 
@@ -128,6 +134,7 @@ class Releasing(Changing):
             unset: Fields whose override goes, so that the record's value (or that of `*`) counts again.
             note: Why, for the history.
             by: Who, for the history.
+            op_id: As `release` takes it.
 
         Raises:
             ModelNotFound, VersionNotFound: Nothing was changed.
@@ -156,16 +163,34 @@ class Releasing(Changing):
             return after, entry
 
         said = ServingChange(version=version, set=changes, unset=tuple(unset))
-        return self._change(model, override, self._entry(by=by, kind="serving", serving=said, note=note))
+        entry = self._entry(by=by, op_id=op_id, kind="serving", serving=said, note=note)
+        return self._change(model, override, entry, new_op=op_id is None)
 
-    def delete(self, name: str, version: str, *, note: str | None = None, by: str) -> Change:
+    def delete(
+        self,
+        name: str,
+        version: str,
+        *,
+        note: str | None = None,
+        forced: bool = False,
+        by: str,
+        op_id: str | None = None,
+    ) -> Change:
         """Delete a version: it is refused everywhere from now on, and its bytes go when gc comes.
 
         Its name and id stay taken: a version never comes back with other bytes.
 
+        Args:
+            name: The model.
+            version: The version.
+            note: Why, for the history.
+            forced: Also one that labels point at; they are taken away with it.
+            by: Who, for the history.
+            op_id: As `release` takes it.
+
         Raises:
             ModelNotFound, VersionNotFound: There is none; nothing was changed.
-            StateConflict: A label points at it.
+            StateConflict: A label points at it, and it is not ``forced``.
             OutcomeUnknown: The write's fate could not be found out.
         """
         model = self.find(name)
@@ -173,25 +198,38 @@ class Releasing(Changing):
 
         def bury(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
             labels = sorted(label for label, at in state.labels.items() if at == version)
-            if labels:
+            if labels and not forced:
                 raise StateConflict(
-                    f"{model} {version} is {', '.join(labels)}: move the label to another version first, then delete",
+                    f"{model} {version} is {', '.join(labels)}: move the label to another version first, then delete, "
+                    "or delete it with the label (--force)",
                     model=model,
                     version=version,
                 )
             grave = Tombstone(at=entry.at, by=by, note=note)
             serving = {key: value for key, value in state.serving.items() if key != version}
             tombstones = {version: grave, **state.tombstones}
-            return state.model_copy(update={"tombstones": tombstones, "serving": serving}), entry
+            left = {label: at for label, at in state.labels.items() if at != version}
+            return state.model_copy(update={"tombstones": tombstones, "serving": serving, "labels": left}), entry
 
-        entry = self._entry(by=by, kind="tombstone", from_version=record.version, note=note)
-        return self._change(model, bury, entry)
+        entry = self._entry(by=by, op_id=op_id, kind="tombstone", from_version=record.version, note=note, forced=forced)
+        return self._change(model, bury, entry, new_op=op_id is None)
 
-    def _is_proved(self, record: VersionRecord) -> bool:
+    def is_proved(self, record: VersionRecord) -> bool:
+        """Return whether a pod has loaded this version and reproduced its golden answers; once true it stays so."""
         return any(
             proof.kind == "pod" and proof.golden_sha256 == record.golden_sha256
             for proof in self.proofs(record.archive.sha256)
         )
+
+
+def _unproved(record: VersionRecord, label: str, current: str | None) -> ProofMissing:
+    stays = f"{label} stays at {current}" if current is not None else f"{label} is not set"
+    return ProofMissing(
+        f"no pod has loaded {record.name} {record.version} and reproduced its golden answers yet, so {stays}: release "
+        "it through a gateway, which has a pod prove it (--gateway with its admin URL), or without a proof (--force)",
+        model=record.name,
+        version=record.version,
+    )
 
 
 def _labelled(state: ModelState, label: str, version: str) -> ModelState:

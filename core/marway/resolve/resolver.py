@@ -9,6 +9,7 @@ state serves. Equal look-ups in flight are one look-up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -137,6 +138,18 @@ class Resolver:
             await self._find(reference)
             self._states.remove(pointer.model)
         raise RegistryUnavailable(f"the state of model {pointer.model!r} changes while it is read: try again")
+
+    async def refresh(self, model: str) -> None:
+        """Read a model's state again, after a change of it, so that requests here see the change from now on.
+
+        With the registry away the last known state serves on, as ever.
+        """
+        flight = self._flights.get(("state", model))
+        if flight is not None:
+            await asyncio.wait({flight})  # it may have read before the change; a later one has not
+        self._absent.clear()
+        with contextlib.suppress(MarwayError):
+            await self._once(("state", model), lambda: self._read_state(model))
 
     async def aclose(self) -> None:
         """Cancel look-ups in flight."""

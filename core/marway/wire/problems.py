@@ -20,6 +20,7 @@ __all__ = ["CONTENT_TYPE", "STATUS", "Problem", "parse_problem", "problem_of", "
 CONTENT_TYPE: Final = "application/problem+json"
 
 STATUS: Final[Mapping[type[MarwayError], int]] = {
+    errors.AnswersDiffer: 409,
     errors.ArchiveCorrupt: 502,
     errors.BodyTooLarge: 413,
     errors.Conflict: 409,
@@ -41,10 +42,12 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.NotFound: 404,
     errors.OutcomeUnknown: 500,
     errors.Overloaded: 429,
+    errors.PodNotFound: 404,
     errors.ProofMissing: 409,
     errors.RegistryUnavailable: 503,
     errors.RuntimeDown: 503,
     errors.StateConflict: 409,
+    errors.Unauthenticated: 401,
     errors.Unavailable: 503,
     errors.VersionConflict: 409,
     errors.VersionNotFound: 404,

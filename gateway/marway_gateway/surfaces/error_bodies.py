@@ -13,12 +13,13 @@ from typing import Final
 from marway.wire import problems
 from marway.wire.problems import Problem
 
-__all__ = ["error_body"]
+__all__ = ["error_body", "surface_of"]
 
 _JSON: Final = "application/json"
 
 _TORCHSERVE_TYPES: Final[Mapping[int, str]] = {
     400: "BadRequestException",
+    401: "InvalidKeyException",
     404: "ResourceNotFoundException",
     413: "RequestEntityTooLargeException",
     429: "ServiceUnavailableException",
@@ -38,6 +39,11 @@ def error_body(surface: str | None, problem: Problem) -> tuple[bytes, str]:
     return form(problem) if form is not None else (problem.body(), problems.CONTENT_TYPE)
 
 
+def surface_of(path: str) -> str | None:
+    """Return the surface that a path belongs to, for what is refused before its route is looked up."""
+    return next((surface for prefix, surface in _PATHS.items() if path.startswith(prefix)), None)
+
+
 def _torchserve(problem: Problem) -> tuple[bytes, str]:
     """TorchServe's own form; the names of its Java exceptions are what some clients look at."""
     kind = _TORCHSERVE_TYPES_BY_CODE.get(problem.code) or _TORCHSERVE_TYPES.get(
@@ -47,3 +53,10 @@ def _torchserve(problem: Problem) -> tuple[bytes, str]:
 
 
 _FORMS: Final[Mapping[str, Callable[[Problem], tuple[bytes, str]]]] = {"torchserve": _torchserve}
+_PATHS: Final[Mapping[str, str]] = {
+    "/explanations/": "torchserve",
+    "/ping": "torchserve",
+    "/predictions/": "torchserve",
+    "/v1/": "v1",
+    "/v2": "v2",
+}

@@ -9,6 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from marway.errors import InvalidSettings
+from marway_gateway.authentication import TokenInterceptor
 from marway_gateway.gateway import Gateway
 from marway_gateway.proto import prediction_pb2_grpc
 from marway_gateway.surfaces.prediction_grpc import SERVICE, PredictionService
@@ -47,13 +48,15 @@ class GrpcServer:
             InvalidSettings: The port is taken, or the address cannot be used.
         """
         limit = self._gateway.settings.max_body_bytes + _MESSAGE_OVERHEAD_BYTES
+        tokens = self._gateway.settings.predict_tokens_file
         server = grpc.aio.server(
+            interceptors=[] if tokens is None else [TokenInterceptor(self._gateway.token_files[tokens])],
             options=(
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
                 # Or two gateways on one port would silently share its connections.
                 ("grpc.so_reuseport", 0),
-            )
+            ),
         )
         service = PredictionService(self._gateway)
         add_to_server = prediction_pb2_grpc.add_PredictionServiceServicer_to_server

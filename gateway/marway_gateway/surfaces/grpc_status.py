@@ -13,6 +13,7 @@ from marway.errors import MarwayError, ModelError
 __all__ = ["CODE", "code_of", "code_of_status"]
 
 CODE: Final[Mapping[type[MarwayError], StatusCode]] = {
+    errors.AnswersDiffer: StatusCode.FAILED_PRECONDITION,
     errors.ArchiveCorrupt: StatusCode.DATA_LOSS,
     errors.BodyTooLarge: StatusCode.RESOURCE_EXHAUSTED,
     errors.Conflict: StatusCode.ABORTED,
@@ -34,10 +35,12 @@ CODE: Final[Mapping[type[MarwayError], StatusCode]] = {
     errors.NotFound: StatusCode.NOT_FOUND,
     errors.OutcomeUnknown: StatusCode.UNKNOWN,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    errors.PodNotFound: StatusCode.NOT_FOUND,
     errors.ProofMissing: StatusCode.FAILED_PRECONDITION,
     errors.RegistryUnavailable: StatusCode.UNAVAILABLE,
     errors.RuntimeDown: StatusCode.UNAVAILABLE,
     errors.StateConflict: StatusCode.FAILED_PRECONDITION,
+    errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.VersionConflict: StatusCode.ALREADY_EXISTS,
     errors.VersionNotFound: StatusCode.NOT_FOUND,

@@ -1,0 +1,33 @@
+"""The admin HTTP app, on a port of its own: what changes models and steers pods."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from marway_gateway.admin.labels import labels_router
+from marway_gateway.admin.pods import pods_router
+from marway_gateway.admin.versions import versions_router
+from marway_gateway.app import new_app
+from marway_gateway.gateway import Gateway
+from marway_gateway.settings import GatewaySettings
+from marway_gateway.surfaces.catalogue import catalogue_router
+
+__all__ = ["create_admin_app"]
+
+
+def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> FastAPI:
+    """Return the admin app.
+
+    Args:
+        settings: All of them.
+        gateway: Parts that are open already and stay so; without them the app opens its own while it runs.
+    """
+    app, current = new_app(
+        settings,
+        title="Marway gateway, admin port",
+        gateway=gateway,
+        token_file=settings.admin_tokens_file,
+    )
+    for router in (catalogue_router, labels_router, versions_router, pods_router):
+        app.include_router(router(current))
+    return app

@@ -1,0 +1,207 @@
+"""Admin routes that change the registry: labels, serving settings, deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Header, Path, Query, Request
+
+from marway import errors
+from marway.records import ModelState, VersionRecord
+from marway.refs import check_model_id, check_version
+from marway.registry import Registry
+from marway.wire.headers import REQUEST_TIMEOUT_MS
+from marway.wire.request import timeout_of
+from marway_gateway.admin.caller import CallerOf
+from marway_gateway.admin.views import (
+    ChangeView,
+    LabelMove,
+    PodLoadView,
+    ReleaseView,
+    RollbackMove,
+    ServingPatch,
+    ServingView,
+)
+from marway_gateway.gateway import Gateway
+from marway_gateway.openapi import problems
+
+__all__ = ["Label", "Model", "Timeout", "Version", "find", "labels_router", "seconds_of"]
+
+Model = Annotated[str, Path(description="A model's name.", examples=["intent"])]
+Label = Annotated[str, Path(description="A label.", examples=["PROD"])]
+Version = Annotated[str, Path(description="A version.", examples=["1.1"])]
+Timeout = Annotated[
+    int | None,
+    Header(
+        description="Deadline in milliseconds; by default what the version's load may take.", ge=1, examples=[60000]
+    ),
+]
+Note = Annotated[str | None, Query(max_length=1000, description="Why, for the history.")]
+Force = Annotated[bool, Query(description="Also a version that labels point at; they are taken away with it.")]
+
+_CHANGE: Final = (
+    *(errors.InvalidReference, errors.InvalidRequest, errors.InvalidInput, errors.ModelNotFound),
+    *(errors.VersionNotFound, errors.StateConflict, errors.OutcomeUnknown, errors.RegistryUnavailable),
+    errors.MarwayError,
+)
+_LOAD: Final = (
+    *(errors.AnswersDiffer, errors.LoadFailed, errors.ArchiveCorrupt, errors.NoPodAvailable),
+    *(errors.Overloaded, errors.DeadlineExceeded),
+)
+
+
+def seconds_of(request: Request, gateway: Gateway) -> float | None:
+    """Return the deadline that the request's header asks for in seconds, or None.
+
+    Raises:
+        InvalidRequest: It is no positive number of milliseconds.
+    """
+    given = request.headers.get(REQUEST_TIMEOUT_MS)
+    settings = gateway.settings
+    return None if given is None else timeout_of(given, default_s=settings.max_timeout_s, max_s=settings.max_timeout_s)
+
+
+def labels_router(current: Callable[[], Gateway]) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        current: Gives the gateway; asked at each request, because it exists only while the app runs.
+    """
+    router = APIRouter()
+
+    @router.put(
+        "/models/{model}/labels/{label}",
+        tags=["labels"],
+        summary="Release: move a label to a version that a pod has proved",
+        responses=problems(*_CHANGE, *_LOAD),
+    )
+    async def release(
+        request: Request,
+        model: Model,
+        label: Label,
+        move: LabelMove,
+        caller: CallerOf,
+        x_request_timeout_ms: Timeout = None,
+    ) -> ReleaseView:
+        """A pod loads the version and its golden answers are compared; then the proof is stored and the label moves.
+
+        Where they differ the label stays. A version that was proved before is only loaded ahead.
+        """
+        gateway = current()
+        done = await gateway.releaser.release(
+            model,
+            move.version,
+            label=label,
+            if_currently=move.if_currently,
+            note=move.note,
+            force=move.force,
+            timeout_s=seconds_of(request, gateway),
+            by=caller.by,
+            op_id=caller.op_id,
+        )
+        view = ReleaseView.of(done.model, done.change.entry, loads=tuple(PodLoadView.of(each) for each in done.loads))
+        assert isinstance(view, ReleaseView)
+        return view
+
+    @router.post(
+        "/models/{model}/labels/{label}/rollback",
+        tags=["labels"],
+        summary="Undo the newest release of a label that is not undone yet",
+        responses=problems(*_CHANGE),
+    )
+    async def rollback(model: Model, label: Label, caller: CallerOf, move: RollbackMove | None = None) -> ChangeView:
+        writer = current().writer
+        name = await writer.call(find, writer.registry, model)
+        move = move or RollbackMove()
+        change = await writer.change(
+            name,
+            writer.registry.rollback,
+            name,
+            label=label,
+            if_currently=move.if_currently,
+            note=move.note,
+            by=caller.by,
+            op_id=caller.op_id,
+        )
+        return ChangeView.of(name, change.entry)
+
+    @router.get(
+        "/models/{model}/serving",
+        tags=["serving"],
+        summary="How a model's versions are served",
+        responses=problems(errors.InvalidReference, errors.ModelNotFound, errors.RegistryUnavailable),
+        response_model_exclude_unset=True,
+    )
+    async def show_serving(model: Model) -> ServingView:
+        reader = current().reader
+        name, state, records = await reader.call(_served, reader.registry, model, "*")
+        return ServingView.of(name, state, records, None)
+
+    @router.patch(
+        "/models/{model}/serving",
+        tags=["serving"],
+        summary="Change how versions are served, without publishing again",
+        responses=problems(*_CHANGE),
+        response_model_exclude_unset=True,
+    )
+    async def change_serving(model: Model, patch: ServingPatch, caller: CallerOf) -> ServingView:
+        """`pinned` keeps a version loaded whatever else wants memory; setting it to false unpins."""
+        writer = current().writer
+        name = await writer.call(find, writer.registry, model)
+        change = await writer.change(
+            name,
+            writer.registry.set_serving,
+            name,
+            version=patch.version,
+            set_fields=patch.set.model_dump(mode="json", exclude_unset=True),
+            unset=patch.unset,
+            note=patch.note,
+            by=caller.by,
+            op_id=caller.op_id,
+        )
+        _, _, records = await writer.call(_served, writer.registry, name, patch.version)
+        return ServingView.of(name, change.state, records, ChangeView.of(name, change.entry))
+
+    @router.delete(
+        "/models/{model}/versions/{version}",
+        tags=["versions"],
+        summary="Delete a version: refused everywhere within 2 seconds",
+        responses=problems(*_CHANGE),
+    )
+    async def delete_version(
+        model: Model, version: Version, caller: CallerOf, note: Note = None, force: Force = False
+    ) -> ChangeView:
+        """Its name and id stay taken; its bytes go with the next `marway gc` but one, a day later."""
+        writer = current().writer
+        name = await writer.call(find, writer.registry, model)
+        change = await writer.change(
+            name,
+            writer.registry.delete,
+            name,
+            version,
+            note=note,
+            forced=force,
+            by=caller.by,
+            op_id=caller.op_id,
+        )
+        return ChangeView.of(name, change.entry)
+
+    return router
+
+
+def find(registry: Registry, model: str) -> str:
+    """Return a model's name as it is written. Blocks.
+
+    Raises:
+        InvalidReference, ModelNotFound: There is none.
+    """
+    return registry.find(check_model_id(model))
+
+
+def _served(registry: Registry, model: str, version: str) -> tuple[str, ModelState, list[VersionRecord]]:
+    """Read a model's state and the records of one version, or of all that are not deleted. Blocks."""
+    name = find(registry, model)
+    state = registry.state(name)
+    versions = registry.versions(name) if version == "*" else (check_version(version),)
+    return name, state, [registry.record(name, each) for each in versions if each not in state.tombstones]

@@ -1,0 +1,295 @@
+"""What the admin routes take and answer, with examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from marway.records import HistoryEntry, ModelState, ServingSettings, VersionRecord
+from marway.wire.pods import LoadReport, ModelStatus, PodStatus
+from marway_gateway.loading import PodLoad
+from marway_gateway.placement import Pod
+
+__all__ = [
+    "ChangeView",
+    "LabelMove",
+    "LoadView",
+    "PodLoadView",
+    "PodModelView",
+    "PodView",
+    "PodsView",
+    "ReleaseView",
+    "RollbackMove",
+    "ServingChangeView",
+    "ServingPatch",
+    "ServingSet",
+    "ServingView",
+    "UnloadView",
+]
+
+Note = Annotated[str | None, Field(max_length=1000, description="Why, for the history.")]
+Currently = Annotated[str | None, Field(max_length=128, description="Only if the label points at this version now.")]
+
+_CHANGE: Final[JsonDict] = {
+    "model": "intent",
+    "generation": 7,
+    "op_id": "01JD0Z6Y8Q6V5T4S3R2P1N0M9K",
+    "at": "2026-01-31T12:00:00Z",
+    "by": "ana@laptop",
+    "kind": "label",
+    "label": "PROD",
+    "from": "1.0",
+    "to": "1.1",
+    "note": None,
+    "forced": False,
+    "serving": None,
+}
+_MODEL: Final[JsonDict] = {"id": "run-8", "name": "intent", "version": "1.1", "state": "ready", "workers": 1}
+_LOAD: Final[JsonDict] = {
+    "pod": "pod-0",
+    "proved": True,
+    "report": {"model": _MODEL, "examples": 6, "duration_s": 0.41, "server": "torchserve"},
+}
+_STATUS: Final[JsonDict] = {"name": "a", "boot_id": "7c1e", "backend": "torchserve", "ready": True}
+_POD: Final[JsonDict] = {
+    "name": "a",
+    "url": "http://10.0.0.7:9000",
+    "eligible": True,
+    "trouble": None,
+    "ejected_for_s": None,
+    "ejections": 0,
+    "requests_in_flight": 2,
+    "status": _STATUS,
+}
+
+
+def _example(value: JsonDict) -> ConfigDict:
+    return ConfigDict(
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        protected_namespaces=(),
+        json_schema_extra={"examples": [value]},
+    )
+
+
+class LabelMove(BaseModel):
+    """Where a label goes."""
+
+    model_config = _example({"version": "1.1", "if_currently": "1.0", "note": "better on short sentences"})
+
+    version: str = Field(max_length=128, description="A version; it must be published.", examples=["1.1"])
+    if_currently: Currently = None
+    note: Note = None
+    force: bool = Field(default=False, description="Without a pod that loads and proves it first; the history says so.")
+
+
+class RollbackMove(BaseModel):
+    """How a label is moved back."""
+
+    model_config = _example({"if_currently": "1.1", "note": "1.1 mistakes alarms for timers"})
+
+    if_currently: Currently = None
+    note: Note = None
+
+
+class ServingSet(ServingSettings):
+    """Serving settings to override; those that are left out stay as they are."""
+
+    model_config = _example({"pinned": True, "max_batch_rows": 8})
+
+
+class ServingPatch(BaseModel):
+    """A change of serving settings."""
+
+    model_config = _example({"version": "1.1", "set": {"pinned": True}, "unset": ["max_batch_rows"]})
+
+    version: str = Field(
+        default="*", max_length=128, description="Which version, or `*` for all.", examples=["*", "1.1"]
+    )
+    set: ServingSet = Field(default=ServingSet(), description="Settings and their new values.")
+    unset: tuple[str, ...] = Field(
+        default=(), max_length=100, description="Settings whose override goes, so that the record's value counts again."
+    )
+    note: Note = None
+
+
+class ServingChangeView(BaseModel):
+    """What a change did to the overrides of a version, or of `*`."""
+
+    model_config = _example({"version": "*", "set": {"pinned": True}, "unset": []})
+
+    version: str
+    set: ServingSettings = Field(description="Only what was set.")
+    unset: tuple[str, ...]
+
+
+class ChangeView(BaseModel):
+    """One acknowledged change of a model, as its history has it."""
+
+    model_config = _example(_CHANGE)
+
+    model: str
+    generation: int
+    op_id: str
+    at: datetime
+    by: str
+    kind: Literal["label", "rollback", "serving", "tombstone"]
+    label: str | None
+    from_version: str | None = Field(alias="from", description="Where the label was; the version that was deleted.")
+    to_version: str | None = Field(alias="to", description="Where the label is now.")
+    note: str | None
+    forced: bool
+    serving: ServingChangeView | None
+
+    @classmethod
+    def of(cls, model: str, entry: HistoryEntry, **more: Any) -> ChangeView:
+        """Return the view of a history entry."""
+        fields: dict[str, Any] = {
+            name: getattr(entry, name) for name in ChangeView.model_fields if name not in ("model", "serving")
+        }
+        changed = entry.serving
+        serving = (
+            None
+            if changed is None
+            else ServingChangeView(
+                version=changed.version, set=ServingSettings.model_validate(changed.set), unset=changed.unset
+            )
+        )
+        return cls(model=model, serving=serving, **fields, **more)
+
+
+class PodLoadView(BaseModel):
+    """What came of a load on one pod."""
+
+    model_config = _example(_LOAD)
+
+    pod: str
+    proved: bool = Field(description="Whether a proof of this load was stored.")
+    report: LoadReport
+
+    @classmethod
+    def of(cls, load: PodLoad) -> PodLoadView:
+        """Return the view of a load."""
+        return cls(pod=load.pod.name, proved=load.proof is not None, report=load.report)
+
+
+class ReleaseView(ChangeView):
+    """A label that was moved, and where its version was loaded before."""
+
+    model_config = _example({**_CHANGE, "loads": [_LOAD]})
+
+    loads: tuple[PodLoadView, ...] = Field(description="None for a release that was forced.")
+
+
+class ServingView(BaseModel):
+    """How a model's versions are served now."""
+
+    model_config = _example(
+        {
+            "name": "intent",
+            "overrides": {"*": {"pinned": True}},
+            "serving": {"1.0": {"min_workers": 1, "pinned": True}},
+            "change": None,
+        }
+    )
+
+    name: str
+    overrides: dict[str, ServingSettings] = Field(description="By version, or `*` for all: only what is overridden.")
+    serving: dict[str, ServingSettings] = Field(description="By version: the record's settings under the overrides.")
+    change: ChangeView | None = Field(description="What was changed just now; null where settings were only asked for.")
+
+    @classmethod
+    def of(cls, name: str, state: ModelState, records: list[VersionRecord], change: ChangeView | None) -> ServingView:
+        """Return the view; every setting in `serving` is given, so that none is left out of the answer."""
+        served = {record.version: state.serving_for(record).model_dump() for record in records}
+        return cls(
+            name=name,
+            overrides=dict(sorted(state.serving.items())),
+            serving={version: ServingSettings.model_validate(fields) for version, fields in served.items()},
+            change=change,
+        )
+
+
+class LoadView(BaseModel):
+    """A version that was loaded, and on which pods."""
+
+    model_config = _example({"model": "intent", "version": "1.1", "loads": [_LOAD]})
+
+    model: str
+    version: str
+    loads: tuple[PodLoadView, ...] = Field(description="The pod that decided whether it went well comes first.")
+
+
+class PodModelView(BaseModel):
+    """A version on one pod."""
+
+    model_config = _example({"pod": "pod-0", "eligible": True, "trouble": None, "model": _MODEL})
+
+    pod: str
+    eligible: bool = Field(description="Whether the pod gets requests.")
+    trouble: str | None = Field(description="Why it gets none.")
+    model: ModelStatus | None = Field(description="The version there; null where it was never wanted.")
+
+
+class PodsView(BaseModel):
+    """Where a version is. Pods are in the version's order: requests go to the first that can take them."""
+
+    model_config = _example(
+        {
+            "model": "intent",
+            "version": "1.1",
+            "id": "run-8",
+            "pods": [{"pod": "pod-0", "eligible": True, "trouble": None, "model": _MODEL}],
+        }
+    )
+
+    model: str
+    version: str
+    id: str
+    pods: tuple[PodModelView, ...]
+
+
+class UnloadView(BaseModel):
+    """A version that was unloaded, and what it is now on each pod that was asked."""
+
+    model_config = _example({"model": "intent", "version": "1.1", "pods": {"pod-0": {**_MODEL, "state": "absent"}}})
+
+    model: str
+    version: str
+    pods: Mapping[str, ModelStatus]
+
+
+class PodView(BaseModel):
+    """One pod as this gateway sees it. Times in seconds."""
+
+    model_config = _example(_POD)
+
+    name: str
+    url: str
+    eligible: bool = Field(description="Whether it gets requests.")
+    trouble: str | None = Field(description="Why it gets none.")
+    ejected_for_s: float | None = Field(description="How much longer it is ejected; null when it is not.")
+    ejections: int = Field(description="Ejections in a row; each lasts longer.")
+    requests_in_flight: int = Field(description="Of this gateway alone.")
+    status: PodStatus | None = Field(description="What the pod said of itself last; null before its first answer.")
+
+    @classmethod
+    def of(cls, pod: Pod, now: float) -> PodView:
+        """Return the view of a pod at ``now``, by the pods' clock."""
+        trouble = pod.trouble(now)
+        left_s = None if pod.ejected_until is None or pod.ejected_until <= now else pod.ejected_until - now
+        return cls(
+            name=pod.name,
+            url=pod.url,
+            eligible=trouble is None,
+            trouble=trouble,
+            ejected_for_s=None if left_s is None else round(left_s, 1),
+            ejections=pod.ejections,
+            requests_in_flight=pod.requests_in_flight,
+            status=pod.status,
+        )

@@ -1,0 +1,59 @@
+"""The one seam between the event loop and changes of the registry, whose calls block: a few threads of their own.
+
+Apart from those that read, so that a change that waits for others, or for a slow store, delays no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+from marway.registry import Change, Registry
+from marway.resolve.resolver import Resolver
+
+__all__ = ["RegistryWriter"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_THREADS: Final = 4
+
+
+class RegistryWriter:
+    """Changes the registry, and lets this gateway's requests see each change at once.
+
+    A change that was begun is done to its end, whether or not its caller waits for it.
+
+    Args:
+        registry: What to change.
+        resolver: Told of each change.
+    """
+
+    def __init__(self, registry: Registry, resolver: Resolver) -> None:
+        self.registry = registry
+        self._resolver = resolver
+        self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="registry-write")
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking call and return what it returns.
+
+        Raises:
+            MarwayError: Whatever the registry raises.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+    async def change(self, model: str, function: Callable[P, Change], *args: P.args, **kwargs: P.kwargs) -> Change:
+        """Run a blocking change of ``model``, a name as it is written; requests here see it when this returns.
+
+        Raises:
+            MarwayError: Whatever the registry raises.
+        """
+        try:
+            return await self.call(function, *args, **kwargs)
+        finally:
+            await self._resolver.refresh(model)  # also after a failure: its outcome may be unknown
+
+    async def aclose(self) -> None:
+        """Drop what is queued and let running calls end on their own."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
