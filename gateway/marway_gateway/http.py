@@ -14,7 +14,7 @@ from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
 from marway.wire.request import read_ids
 from marway_gateway.body import ClientGone
-from marway_gateway.surfaces.error_bodies import error_body
+from marway_gateway.error_bodies import error_body
 from marway_gateway.telemetry import RequestInfo, Telemetry
 
 __all__ = [

@@ -63,22 +63,48 @@ class Answer:
         self._reply = reply
         self._call = call
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield a streaming body.
+    @property
+    def in_pieces(self) -> bool:
+        """Whether the handler sends it in pieces, and not only a body too large to be held in memory."""
+        return self.data is None and self.content_length is None
+
+    @property
+    def time_left_s(self) -> float:
+        """Seconds until the call's deadline."""
+        return self._call.deadline - time.monotonic()
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield a streaming body as it comes, cut anywhere.
 
         Raises:
             DeadlineExceeded: The deadline passed before its end.
             Unavailable: The pod was lost before its end.
         """
-        pieces = self._reply.chunks()
+        return self._in_time(self._reply.chunks())
+
+    def pieces(self, *, max_bytes: int) -> AsyncIterator[bytes]:
+        """Yield a streaming body in the pieces in which the handler sent it, each of ``max_bytes`` at most.
+
+        Raises:
+            DeadlineExceeded: The deadline passed before its end.
+            Unavailable: The pod was lost before its end, or sent a larger piece.
+        """
+        return self._in_time(self._reply.pieces(max_bytes=max_bytes))
+
+    async def _in_time(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         while True:
             try:
-                async with asyncio.timeout(self._call.deadline - time.monotonic()):
+                async with asyncio.timeout(self.time_left_s):
                     piece = await anext(pieces, b"")
             except TimeoutError as exc:
                 raise _too_late(self._call) from exc
             except AttemptFailed as exc:
-                raise Unavailable(f"pod {self._call.info.pod} {exc.why}") from exc
+                info = self._call.info
+                raise Unavailable(
+                    f"the answer broke off: pod {info.pod} {exc.why}; the model's log may say why",
+                    model=info.model,
+                    version=info.version,
+                ) from exc
             if not piece:
                 return
             yield piece

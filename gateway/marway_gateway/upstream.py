@@ -92,6 +92,27 @@ class Reply:
         except (aiohttp.ClientError, OSError) as exc:
             raise _translated(exc) from exc
 
+    async def pieces(self, *, max_bytes: int) -> AsyncIterator[bytes]:
+        """Yield a streaming body in the pieces in which the handler sent it: one HTTP chunk of the sidecar's each.
+
+        Args:
+            max_bytes: The largest piece; it is held in memory.
+
+        Raises:
+            PodLost: It ended early, or a piece was larger.
+        """
+        held = bytearray()
+        try:
+            async for part, whole in self._response.content.iter_chunks():
+                held += part
+                if len(held) > max_bytes:
+                    raise PodLost(f"sent a piece of more than {max_bytes} bytes", reason="bad_answer")
+                if whole and held:
+                    yield bytes(held)
+                    held.clear()
+        except (aiohttp.ClientError, OSError) as exc:
+            raise _translated(exc) from exc
+
     def close(self) -> None:
         """Let go of the connection: back to the pool when the answer was read to its end, else closed."""
         self._response.close()

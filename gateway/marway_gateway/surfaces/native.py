@@ -11,14 +11,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from marway.errors import InvalidRequest
 from marway.wire.request import timeout_of, trace_context
 from marway_gateway.body import ClientGone, RequestBody
 from marway_gateway.gateway import Gateway
-from marway_gateway.http import model_headers, request_info
-from marway_gateway.predict import Answer, PredictCall
+from marway_gateway.http import request_info
+from marway_gateway.predict import PredictCall
+from marway_gateway.surfaces.answers import send_answer
 from marway_gateway.telemetry import RequestInfo
 
 __all__ = ["NativePredict"]
@@ -29,8 +30,6 @@ _PASSED_ON: Final = tuple(
 """What of the caller's headers reaches a pod beside ids, deadline and trace: what says how to read the body and what
 form of answer is wanted. Everything else stays here: TorchServe takes meaning from headers such as one that contains
 `/token`, and credentials meant for the gateway are no pod's business."""
-
-_OURS: Final = frozenset({b"x-request-id", b"x-request-group-id", b"x-model-name", b"x-model-version", b"x-model-id"})
 
 
 class NativePredict:
@@ -76,7 +75,7 @@ class NativePredict:
         try:
             answer = await gateway.predictor.predict(call)
             try:
-                await _send_answer(answer, info, client, send)
+                await send_answer(answer, info, send, accept=_text(headers.get(b"accept")), last=client.stop)
             finally:
                 answer.close()
         except asyncio.CancelledError:
@@ -88,26 +87,6 @@ class NativePredict:
             raise ClientGone from None
         finally:
             client.stop()
-
-
-async def _send_answer(answer: Answer, info: RequestInfo, client: _ClientWatch, send: Send) -> None:
-    headers = [(name, value) for name, value in answer.headers if name not in _OURS]
-    headers += [(name.encode(), value.encode()) for name, value in model_headers(info)]
-    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
-    if answer.data is not None:
-        client.stop()  # from here on there is nothing left to cancel
-        if answer.status not in (204, 304):
-            headers.append((b"content-length", str(len(answer.data)).encode()))
-        await send(start)
-        await send({"type": "http.response.body", "body": answer.data, "more_body": False})
-        return
-    if answer.content_length is not None:
-        headers.append((b"content-length", str(answer.content_length).encode()))
-    await send(start)
-    async for chunk in answer.chunks():
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    client.stop()
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _ClientWatch:
