@@ -14,7 +14,7 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from marway.errors import InvalidRequest
-from marway.wire.request import timeout_of, trace_context
+from marway.wire.request import timeout_of, trace_context, trace_state
 from marway_gateway.body import ClientGone, RequestBody
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import request_info
@@ -24,9 +24,7 @@ from marway_gateway.telemetry import RequestInfo
 
 __all__ = ["NativePredict"]
 
-_PASSED_ON: Final = tuple(
-    (name.encode(), name) for name in ("content-type", "content-encoding", "accept", "tracestate")
-)
+_PASSED_ON: Final = tuple((name.encode(), name) for name in ("content-type", "content-encoding", "accept"))
 """What of the caller's headers reaches a pod beside ids, deadline and trace: what says how to read the body and what
 form of answer is wanted. Everything else stays here: TorchServe takes meaning from headers such as one that contains
 `/token`, and credentials meant for the gateway are no pod's business."""
@@ -143,9 +141,12 @@ def _to_pod(headers: dict[bytes, bytes], info: RequestInfo) -> dict[str, str]:
     traceparent = trace_context(_text(headers.get(b"traceparent")))
     if traceparent is not None:
         passed["traceparent"] = traceparent
+        tracestate = trace_state(_text(headers.get(b"tracestate")))
+        if tracestate is not None:
+            passed["tracestate"] = tracestate
     for raw, name in _PASSED_ON:
         value = headers.get(raw)
-        if value is not None and value.isascii() and (traceparent is not None or name != "tracestate"):
+        if value is not None and value.isascii():
             passed[name] = value.decode("ascii")
     return passed
 
