@@ -138,6 +138,8 @@ def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
             (wire.MODEL_VERSION, info.version),
             (wire.MODEL_ID, info.model_id),
         ]
+    if info.cache is not None:
+        headers.append((wire.CACHE, info.cache))
     return headers
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import aiohttp
@@ -78,7 +78,11 @@ class Reply:
     retry_after_s: float | None
     data: bytes | None
     content_length: int | None
-    _response: aiohttp.ClientResponse
+    _response: aiohttp.ClientResponse | None
+
+    def kept(self, headers: Headers) -> Reply:
+        """Return a whole answer with these headers that holds no connection, to be given again."""
+        return replace(self, headers=headers, _response=None)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield a streaming body as it comes.
@@ -86,6 +90,7 @@ class Reply:
         Raises:
             PodLost: It ended early.
         """
+        assert self._response is not None
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
@@ -101,6 +106,7 @@ class Reply:
         Raises:
             PodLost: It ended early, or a piece was larger.
         """
+        assert self._response is not None
         held = bytearray()
         try:
             async for part, whole in self._response.content.iter_chunks():
@@ -115,7 +121,8 @@ class Reply:
 
     def close(self) -> None:
         """Let go of the connection: back to the pool when the answer was read to its end, else closed."""
-        self._response.close()
+        if self._response is not None:
+            self._response.close()
 
 
 class Upstream:

@@ -91,6 +91,7 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         "marway_gateway_requests_in_flight",
         "marway_gateway_retries_total",
         "marway_gateway_ejections_total",
+        "marway_gateway_cache_requests_total",
     }
     name = "marway_gateway_request_duration_seconds_count"
     counted = {line.rpartition(" ")[0] for line in text.splitlines() if line.startswith(name)}

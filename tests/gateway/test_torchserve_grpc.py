@@ -145,7 +145,7 @@ async def test_wrong_requests(
     says: str,
     kind: str,
 ) -> None:
-    """Each wrong request has its code, says what is wrong and which exception TorchServe has for it; no pod is asked."""
+    """Each wrong request has its code, its reason and TorchServe's exception for it, and reaches no pod."""
     pod = await make_pod()
     async with calling(theirs, pod, registry=registry, max_body_bytes=1000) as (_, stub):
         with pytest.raises(grpc.aio.AioRpcError) as caught:

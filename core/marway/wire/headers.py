@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "CACHE",
     "EXPLAIN",
     "HOP_BY_HOP",
     "MODEL_ID",
@@ -33,6 +34,8 @@ EXPLAIN: Final = "x-marway-explain"
 MODEL_NAME: Final = "x-model-name"
 MODEL_VERSION: Final = "x-model-version"
 MODEL_ID: Final = "x-model-id"
+CACHE: Final = "x-cache"
+"""Out of a gateway: hit, miss or bypass, for models whose answers may be given again."""
 SERVER_TIMING: Final = "server-timing"
 RETRY_AFTER: Final = "retry-after"
 

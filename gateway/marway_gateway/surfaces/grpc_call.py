@@ -16,6 +16,7 @@ from marway.wire import headers as wire
 from marway.wire.problems import problem_of
 from marway.wire.request import read_ids
 from marway_gateway.body import RequestBody
+from marway_gateway.cache import forbids_cache
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import model_headers
 from marway_gateway.predict import Answer, PredictCall
@@ -38,8 +39,11 @@ class GrpcCall:
         info: What is known of it.
     """
 
-    def __init__(self, gateway: Gateway, context: Context, info: RequestInfo, headers: dict[str, str]) -> None:
+    def __init__(
+        self, gateway: Gateway, context: Context, info: RequestInfo, headers: dict[str, str], *, fresh: bool
+    ) -> None:
         self.info = info
+        self._fresh = fresh
         self._gateway = gateway
         self._context = context
         self._headers = headers
@@ -62,6 +66,7 @@ class GrpcCall:
             deadline=time.monotonic() + timeout_s,
             timeout_s=timeout_s,
             info=self.info,
+            fresh=self._fresh,
         )
         answer = await self._gateway.predictor.predict(call)
         if answer.status < 400:
@@ -119,7 +124,8 @@ async def predict_rpc(
     info = RequestInfo(method="POST", path=method, request_id=said.request_id, group_id=said.group_id)
     gateway.telemetry.predicting(info, surface)
     try:
-        yield GrpcCall(gateway, context, info, said.headers())
+        fresh = forbids_cache(metadata.get("cache-control"))
+        yield GrpcCall(gateway, context, info, said.headers(), fresh=fresh)
         info.status = grpc.StatusCode.OK.name
         context.set_trailing_metadata(_trailers(info))
     except asyncio.CancelledError:

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from marway.errors import InvalidRequest
 from marway.wire.request import timeout_of, trace_context, trace_state
 from marway_gateway.body import ClientGone, RequestBody
+from marway_gateway.cache import forbids_cache
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import request_info
 from marway_gateway.predict import PredictCall
@@ -68,6 +69,7 @@ class NativePredict:
             deadline=time.monotonic() + timeout_s,
             timeout_s=timeout_s,
             info=info,
+            fresh=forbids_cache(_text(headers.get(b"cache-control"))),
         )
         client = _ClientWatch(receive, body)
         try:
