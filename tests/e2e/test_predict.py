@@ -268,4 +268,7 @@ def test_a_client_of_torchserve_changes_nothing_but_the_host(client: httpx.Clien
     assert (put.status_code, put.json()) == (200, native.json())
     missing = client.post("/predictions/nobody", content=b"x")
     assert (missing.status_code, missing.json()["type"]) == (404, "ModelNotFoundException")
+    explained = client.post("/explanations/probe", content=b"explain", headers={"content-type": "text/plain"})
+    predicted = client.post("/predictions/probe", content=b"explain", headers={"content-type": "text/plain"})
+    assert (explained.json(), predicted.json()) == ("True", "False")
     assert client.get("/ping").json() == {"status": "Healthy"}

@@ -14,6 +14,7 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from marway.errors import InvalidRequest
+from marway.wire.headers import EXPLAIN
 from marway.wire.request import timeout_of, trace_context, trace_state
 from marway_gateway.body import ClientGone, RequestBody
 from marway_gateway.cache import forbids_cache
@@ -37,11 +38,13 @@ class NativePredict:
     Args:
         gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
         surface: The predict protocol it speaks, which decides the form of its errors.
+        explain: Whether handlers are asked to explain their predictions, as TorchServe's `/explanations` does.
     """
 
-    def __init__(self, gateway: Callable[[], Gateway], *, surface: str = "native") -> None:
+    def __init__(self, gateway: Callable[[], Gateway], *, surface: str = "native", explain: bool = False) -> None:
         self._gateway = gateway
         self._surface = surface
+        self._more_headers = {EXPLAIN: "1"} if explain else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway()
@@ -65,7 +68,7 @@ class NativePredict:
             name=params["model"],
             selector=params.get("selector"),
             body=body,
-            headers=_to_pod(headers, info),
+            headers={**_to_pod(headers, info), **self._more_headers},
             deadline=time.monotonic() + timeout_s,
             timeout_s=timeout_s,
             info=info,
