@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-install test-long lint fmt proto bench bench-cold bench-fetch bench-logging bench-publish clean
+.PHONY: help setup up demo test test-unit test-e2e test-install test-long lint fmt proto bench bench-cache bench-cold bench-fetch bench-logging bench-publish clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ proto: setup ## Write the gRPC stubs again from their .proto files
 
 bench: setup ## Measure what each hop costs, against TorchServe alone, in one interleaved run
 	$(BIN)/python benchmarks/bench_path.py
+
+bench-cache: setup ## Measure what a kept answer saves against the same requests past the cache
+	$(BIN)/python benchmarks/bench_cache.py
 
 bench-cold: setup ## Measure a cold start and an idle worker's memory, forked against TorchServe's own way
 	$(BIN)/python benchmarks/bench_cold.py

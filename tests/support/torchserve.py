@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -257,7 +258,9 @@ def sidecar(home: Path, registry: str, *arguments: str, **settings: object) -> I
 
     try:
         wait_until(listens, timeout_s=60, what="the sidecar listens")
-        url = log.read_text().split("listens on ")[1].split()[0]
+        said = re.search(r"listens on ([^\s\"]+)", log.read_text())  # in a line of text or of JSON
+        assert said is not None
+        url = said[1]
         wait_until(ready, timeout_s=60, what="the sidecar is ready")
         yield url
     finally:
