@@ -154,6 +154,24 @@ async def test_the_deadline_ends_a_stream(registry: Registry, make_pod: MakePod)
 
 
 @pytest.mark.parametrize("headers", [{}, EVENTS])
+async def test_a_reader_that_stops_is_left_at_the_deadline(
+    registry: Registry, make_pod: MakePod, headers: dict[str, str]
+) -> None:
+    """Who does not read the pieces holds the pod no longer than the deadline."""
+    pod = await make_pod(behave=sending(*[b"x" * 1_000_000] * 60, then="hang"))
+    sent = {**headers, "x-request-timeout-ms": "1000"}
+    async with (
+        running(pod, registry=registry) as gateway,
+        gateway.client.stream("POST", "/predict/intent", content=b"x", headers=sent) as answer,
+    ):
+        await anext(answer.aiter_raw())
+        await until(lambda: pod.cancelled == 1)
+        line = 'duration_seconds_count{model="intent",outcome="timeout",surface="native",version="1.0"}'
+        while not await gateway.metric(f"marway_gateway_request_{line}"):
+            pass
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS])
 async def test_a_client_that_leaves_ends_the_pods_work(
     registry: Registry, make_pod: MakePod, headers: dict[str, str]
 ) -> None:

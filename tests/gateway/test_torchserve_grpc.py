@@ -13,7 +13,8 @@ from typing import Any
 import grpc
 import pytest
 from aiohttp import web
-from google.protobuf import empty_pb2
+from google.protobuf import descriptor_pb2, empty_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from gateway.fakes import FakePod, Running, broken_model, busy, hang, running
 from gateway.test_streaming import sending
@@ -265,6 +266,42 @@ async def test_ping(registry: Registry, make_pod: MakePod, theirs: TorchServeCli
         pod.ready = True
         while json.loads((await stub.Ping(empty_pb2.Empty())).health) != {"status": "Healthy"}:
             pass
+
+
+async def test_reflection_describes_it(registry: Registry, theirs: TorchServeClient) -> None:
+    """Reflection gives the service's file and all that it imports, which is what grpcurl asks for."""
+    async with (
+        running(registry=registry) as gateway,
+        grpc.aio.insecure_channel(gateway.addresses.grpc) as channel,
+    ):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        symbol = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
+        asked = [
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol),
+            reflection_pb2.ServerReflectionRequest(file_by_filename="google/rpc/status.proto"),
+        ]
+        answers = [each.file_descriptor_response async for each in stub.ServerReflectionInfo(iter(asked))]
+    files = {name for each in answers for name in map(file_name, each.file_descriptor_proto)}
+    assert {"inference.proto", "google/rpc/status.proto"} <= files
+
+
+def file_name(serialized: bytes) -> str:
+    return descriptor_pb2.FileDescriptorProto.FromString(serialized).name
+
+
+async def test_a_reader_that_stops_is_left_at_the_deadline(
+    registry: Registry, make_pod: MakePod, theirs: TorchServeClient
+) -> None:
+    """Who does not read the pieces holds the pod no longer than the gateway's own deadline."""
+    pod = await make_pod(behave=sending(*[b"x" * 1_000_000] * 60, then="hang"))
+    async with calling(theirs, pod, registry=registry, default_timeout_s=1) as (gateway, stub):
+        call = stub.StreamPredictions(theirs.request("intent", data=b"x"))
+        await call.read()
+        await until(lambda: pod.cancelled == 1)
+        line = 'duration_seconds_count{model="intent",outcome="timeout",surface="torchserve_grpc",version="1.0"}'
+        while not await gateway.metric(f"marway_gateway_request_{line}"):
+            pass
+        call.cancel()
 
 
 async def test_sequences_are_not_served(registry: Registry, theirs: TorchServeClient) -> None:

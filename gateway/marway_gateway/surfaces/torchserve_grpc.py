@@ -6,6 +6,7 @@ it serves a model's default version, this serves the one at `PROD`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Final
 
@@ -13,7 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf import empty_pb2
 
-from marway.errors import InvalidRequest, MarwayError, clip
+from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, clip
 from marway.wire.envelope import RAW_BODY
 from marway.wire.problems import problem_of
 from marway_gateway.error_bodies import torchserve_exception
@@ -82,8 +83,12 @@ class TorchServeService(inference_pb2_grpc.InferenceAPIsServiceServicer):
                 if not answer.in_pieces:
                     await _write(call, context, await call.whole(answer))
                     return
-                async for piece in answer.pieces(max_bytes=self._gateway.settings.max_body_bytes):
-                    await _write(call, context, piece)
+                # A client that reads too slowly holds the model up, and must not do so beyond the deadline.
+                async with asyncio.timeout(answer.time_left_s):
+                    async for piece in answer.pieces(max_bytes=self._gateway.settings.max_body_bytes):
+                        await _write(call, context, piece)
+            except TimeoutError as exc:
+                raise DeadlineExceeded("the deadline passed before the last piece of the answer was read") from exc
             finally:
                 answer.close()
 
