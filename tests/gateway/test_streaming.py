@@ -164,7 +164,8 @@ async def test_a_reader_that_stops_is_left_at_the_deadline(
         running(pod, registry=registry) as gateway,
         gateway.client.stream("POST", "/predict/intent", content=b"x", headers=sent) as answer,
     ):
-        await anext(answer.aiter_raw())
+        chunks = answer.aiter_raw()  # held: the client closes the connection when it is thrown away
+        await anext(chunks)
         await until(lambda: pod.cancelled == 1)
         line = 'duration_seconds_count{model="intent",outcome="timeout",surface="native",version="1.0"}'
         while not await gateway.metric(f"marway_gateway_request_{line}"):

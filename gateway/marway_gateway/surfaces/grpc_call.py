@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
 import grpc.aio
 
@@ -123,6 +123,7 @@ async def predict_rpc(
     said = read_ids(metadata.get)
     info = RequestInfo(method="POST", path=method, request_id=said.request_id, group_id=said.group_id)
     gateway.telemetry.predicting(info, surface)
+    failure: MarwayError | None = None
     try:
         fresh = forbids_cache(metadata.get("cache-control"))
         yield GrpcCall(gateway, context, info, said.headers(), fresh=fresh)
@@ -132,25 +133,19 @@ async def predict_rpc(
         info.outcome, info.status = "cancelled", grpc.StatusCode.CANCELLED.name
         raise
     except MarwayError as exc:
-        await _refuse(exc, info, context, details)
-    except grpc.aio.AbortError:
-        raise
+        failure = exc
     except Exception:
         _log.exception("request %s failed unexpectedly: %s", info.request_id, method)
-        error = MarwayError(f"something went wrong in the gateway; its log has it under request {info.request_id}")
-        await _refuse(error, info, context, details)
+        failure = MarwayError(f"something went wrong in the gateway; its log has it under request {info.request_id}")
     finally:
+        if failure is not None:
+            info.failed(failure)
+            info.status = code_of(failure).name
         gateway.telemetry.finish(info)
-
-
-async def _refuse(
-    error: MarwayError, info: RequestInfo, context: Context, details: Callable[[MarwayError], str]
-) -> NoReturn:
-    info.failed(error)
-    code = code_of(error)
-    info.status = code.name
-    _, headers = problem_of(error)
-    await context.abort(code, details(error), (*_trailers(info), *headers.items()))
+    if failure is not None:
+        _, headers = problem_of(failure)
+        # Reported above, because this waits for a client that may not read.
+        await context.abort(code_of(failure), details(failure), (*_trailers(info), *headers.items()))
 
 
 def _trailers(info: RequestInfo) -> tuple[tuple[str, str], ...]:
