@@ -78,7 +78,7 @@ def request_key(archive_sha256: str, headers: Mapping[str, str], body: bytes) ->
 
 
 def forbids_cache(cache_control: str | None) -> bool:
-    """Return whether a caller's `Cache-Control` asks for an answer made now (RFC 9111 §5.2.1)."""
+    """Return whether a `Cache-Control` wants an answer made now, or that it is not kept (RFC 9111 §5.2)."""
     directives = {each.partition("=")[0].strip() for each in (cache_control or "").lower().split(",")}
     return not directives.isdisjoint({"no-cache", "no-store"})
 
@@ -157,6 +157,8 @@ class AnswerCache:
         """Keep an answer and return what is kept of it; None when it is not to be kept."""
         if reply.data is None or not 200 <= reply.status < 300:
             return None
+        if any(name == b"cache-control" and forbids_cache(value.decode("latin-1")) for name, value in reply.headers):
+            return None  # the handler knows that it would say something else the next time
         headers = [(name, value) for name, value in reply.headers if name not in _ONE_REQUESTS_OWN]
         size = len(reply.data) + sum(len(name) + len(value) for name, value in headers) + _ENTRY_BYTES
         if size > self._max_bytes:

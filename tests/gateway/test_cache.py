@@ -155,11 +155,15 @@ async def large(pod: FakePod, request: web.Request) -> web.StreamResponse:
     return web.Response(body=b"x" * 5000, headers={OUTCOME: Outcome.ANSWERED})
 
 
-@pytest.mark.parametrize("behave", [broken_model, refused, large, sending(b"one", b"two")])
+async def not_again(pod: FakePod, request: web.Request) -> web.StreamResponse:
+    return web.Response(text="the time is", headers={OUTCOME: Outcome.ANSWERED, "cache-control": "no-store"})
+
+
+@pytest.mark.parametrize("behave", [broken_model, refused, large, sending(b"one", b"two"), not_again])
 async def test_failed_large_and_streamed_answers_are_not_kept(
     registry: Registry, make_pod: MakePod, behave: Behaviour
 ) -> None:
-    """A failure, an error status of the handler's, an answer over the limit and one in pieces are made anew."""
+    """A failure, an error status, an answer over the limit, in pieces or that the handler forbids to keep: made anew."""
     pod = await make_pod(behave=behave)
     async with running(pod, registry=registry, buffered_body_bytes=4000) as gateway:
         answers = [await gateway.predict() for _ in range(2)]
