@@ -163,7 +163,7 @@ async def not_again(pod: FakePod, request: web.Request) -> web.StreamResponse:
 async def test_failed_large_and_streamed_answers_are_not_kept(
     registry: Registry, make_pod: MakePod, behave: Behaviour
 ) -> None:
-    """A failure, an error status, an answer over the limit, in pieces or that the handler forbids to keep: made anew."""
+    """A failure, an error status, an answer over the limit, in pieces, or that the handler forbids to keep."""
     pod = await make_pod(behave=behave)
     async with running(pod, registry=registry, buffered_body_bytes=4000) as gateway:
         answers = [await gateway.predict() for _ in range(2)]
