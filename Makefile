@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-install test-long lint fmt proto bench bench-cold bench-fetch bench-logging bench-publish clean
+.PHONY: help setup up demo test test-unit test-e2e test-install test-long lint fmt proto bench bench-cache bench-cold bench-fetch bench-logging bench-publish clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,16 +57,25 @@ fmt: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-PROTOS := gateway/marway_gateway/proto sidecar/marway_sidecar/adapters/torchserve/proto
+PROTOS := gateway/marway_gateway/proto
+# TorchServe's files keep the names that its own clients know them by: one process may hold several copies of one file,
+# but no two files that say the same.
+TORCHSERVE_PROTOS := gateway/marway_gateway/proto/torchserve sidecar/marway_sidecar/adapters/torchserve/proto
 COMMON_PROTOS = $(shell $(BIN)/python -c 'import google.rpc; print(list(google.rpc.__path__)[0] + "/../..")')
 
 proto: setup ## Write the gRPC stubs again from their .proto files
 	$(foreach dir,$(PROTOS),$(BIN)/python -m grpc_tools.protoc -I $(firstword $(subst /, ,$(dir))) -I $(COMMON_PROTOS) \
 	  --python_out=$(firstword $(subst /, ,$(dir))) --pyi_out=$(firstword $(subst /, ,$(dir))) \
 	  --grpc_python_out=$(firstword $(subst /, ,$(dir))) $(wildcard $(dir)/*.proto) &&) true
+	$(foreach dir,$(TORCHSERVE_PROTOS),$(BIN)/python -m grpc_tools.protoc -I $(dir) -I $(COMMON_PROTOS) \
+	  --python_out=$(dir) --pyi_out=$(dir) --grpc_python_out=$(dir) $(wildcard $(dir)/*.proto) && \
+	  sed -i.orig 's/^import \([a-z_]*_pb2\) as/from . import \1 as/' $(dir)/*_pb2_grpc.py && rm $(dir)/*.orig &&) true
 
 bench: setup ## Measure what each hop costs, against TorchServe alone, in one interleaved run
 	$(BIN)/python benchmarks/bench_path.py
+
+bench-cache: setup ## Measure what a kept answer saves against the same requests past the cache
+	$(BIN)/python benchmarks/bench_cache.py
 
 bench-cold: setup ## Measure a cold start and an idle worker's memory, forked against TorchServe's own way
 	$(BIN)/python benchmarks/bench_cold.py

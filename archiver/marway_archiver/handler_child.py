@@ -92,6 +92,7 @@ def answer(service: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     headers, inputs, ids = service.retrieve_data_for_inference(_retrieve_inference_msg(Frame(framed(rows))))
     context.request_ids, context.request_processor = ids, headers
     context.metrics.request_ids = ids
+    context.cl_socket = service.cl_socket  # where a handler that answers in pieces sends them
     started = time.perf_counter()
     try:
         outputs = service._entry_point(inputs, context)

@@ -20,7 +20,7 @@ from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_gateway.authentication import TokenLayer
 from marway_gateway.gateway import Gateway, open_gateway
 from marway_gateway.http import RequestLayer, request_info
-from marway_gateway.openapi import describe, problems, served_by
+from marway_gateway.openapi import add_served, describe, problems
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.native import NativePredict
@@ -54,7 +54,8 @@ _ANY_BODY: Final[dict[str, Any]] = {
 }
 _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
     200: {
-        "description": "The model's own answer: its body, status and content type.",
+        "description": "The model's own answer: its body, status and content type. A version that streams answers in "
+        "pieces as they come: with `Accept: text/event-stream` each is an event, and the last one is `end` or `error`.",
         "content": {"*/*": {"schema": _BINARY}},
         "headers": {
             name: {"description": text, "schema": {"type": "string"}}
@@ -63,7 +64,8 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
                 ("X-Model-Name", "The model that answered."),
                 ("X-Model-Version", "The version that answered."),
                 ("X-Model-Id", "The same version's id."),
-                ("Server-Timing", "Milliseconds of resolving, of the pod and in all."),
+                ("Server-Timing", "Milliseconds of resolving, of the pod and in all; what the cache did."),
+                ("X-Cache", "`hit`, `miss` or `bypass`, for models whose answers may be given again."),
             )
         },
     }
@@ -172,8 +174,6 @@ def new_app(
 
 
 def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
-    route = served_by(NativePredict(current))
-
     # The functions below are documentation; `NativePredict` serves the routes.
     async def predict(
         model: Model,
@@ -192,21 +192,17 @@ def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
     ) -> None:
         raise NotImplementedError
 
-    for path, function, summary in (
-        ("/predict/{model}", predict, "Predict with a model"),
-        ("/predict/{model}/{selector}", predict_version, "Predict with a version or a label"),
-    ):
-        app.router.add_api_route(
-            path,
-            function,
-            methods=["POST"],
-            tags=["predict"],
-            summary=summary,
-            response_class=Response,
-            responses={**_ANSWER, **_PREDICT_PROBLEMS},
-            openapi_extra=_ANY_BODY,
-            route_class_override=route,
-        )
+    add_served(
+        app,
+        NativePredict(current),
+        (
+            ("/predict/{model}", predict, "Predict with a model"),
+            ("/predict/{model}/{selector}", predict_version, "Predict with a version or a label"),
+        ),
+        tags=["predict"],
+        responses={**_ANSWER, **_PREDICT_PROBLEMS},
+        openapi_extra=_ANY_BODY,
+    )
 
 
 async def _http_problem(request: Request, exc: Exception) -> Response:

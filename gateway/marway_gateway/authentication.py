@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from marway.errors import Unauthenticated
 from marway.tokens import Tokens, bearer
 from marway.wire.problems import problem_of
+from marway_gateway.error_bodies import surface_of
 from marway_gateway.http import request_info, send_problem
-from marway_gateway.surfaces.error_bodies import surface_of
 from marway_gateway.token_file import TokenFile
 
 __all__ = ["OPEN_PATHS", "TokenInterceptor", "TokenLayer", "token_owner"]

@@ -15,6 +15,7 @@ from marway.objects import open_store
 from marway.registry import Registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
+from marway_gateway.cache import AnswerCache
 from marway_gateway.health import Readiness
 from marway_gateway.loading import Loader
 from marway_gateway.logs import AccessLog, LogSink
@@ -128,6 +129,9 @@ async def open_gateway(
                 upstream=upstream,
                 telemetry=telemetry,
                 max_retries=settings.max_retries,
+                cache=AnswerCache(max_bytes=settings.cache_bytes, ttl_s=settings.cache_ttl_s, clock=clock)
+                if settings.cache_bytes
+                else None,
             ),
             readiness=Readiness(
                 pods,

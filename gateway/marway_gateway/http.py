@@ -14,7 +14,7 @@ from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
 from marway.wire.request import read_ids
 from marway_gateway.body import ClientGone
-from marway_gateway.surfaces.error_bodies import error_body
+from marway_gateway.error_bodies import error_body
 from marway_gateway.telemetry import RequestInfo, Telemetry
 
 __all__ = [
@@ -138,6 +138,8 @@ def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
             (wire.MODEL_VERSION, info.version),
             (wire.MODEL_ID, info.model_id),
         ]
+    if info.cache is not None:
+        headers.append((wire.CACHE, info.cache))
     return headers
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
@@ -14,7 +14,7 @@ from marway.errors import MarwayError
 from marway.wire.openapi import problem_responses, with_problems
 from marway_gateway.authentication import OPEN_PATHS
 
-__all__ = ["describe", "problems", "served_by"]
+__all__ = ["add_served", "describe", "error_examples", "problems", "served_by"]
 
 Json = dict[str, Any]
 
@@ -63,7 +63,12 @@ _TITLES: Final = {
 
 def problems(*kinds: type[MarwayError]) -> dict[int | str, Json]:
     """Return `responses` for the errors that a route can answer with, each with an example."""
-    return problem_responses((each for each in _EXAMPLES if type(each) in kinds), titles=_TITLES)
+    return problem_responses(error_examples(*kinds), titles=_TITLES)
+
+
+def error_examples(*kinds: type[MarwayError]) -> list[MarwayError]:
+    """Return one error of each kind, to show in documents."""
+    return [each for each in _EXAMPLES if type(each) in kinds]
 
 
 def served_by(handler: ASGIApp) -> type[APIRoute]:
@@ -75,6 +80,39 @@ def served_by(handler: ASGIApp) -> type[APIRoute]:
             self.app = handler
 
     return AsgiRoute
+
+
+def add_served(
+    app: FastAPI,
+    handler: ASGIApp,
+    routes: Iterable[tuple[str, Callable[..., Any], str]],
+    *,
+    methods: Sequence[str] = ("POST",),
+    **documented: Any,
+) -> None:
+    """Add routes that FastAPI documents by their functions and that ``handler`` serves.
+
+    Args:
+        app: Where to.
+        handler: Serves all of them.
+        routes: Path, function and summary of each.
+        methods: Each route has all of them; where there are several, each is an operation of its own.
+        documented: More that FastAPI's routes take, such as `responses`.
+    """
+    route = served_by(handler)
+    for path, function, summary in routes:
+        for method in methods:
+            several = len(methods) > 1
+            app.router.add_api_route(
+                path,
+                function,
+                methods=[method],
+                name=f"{function.__name__}_{method.lower()}" if several else function.__name__,
+                summary=f"{summary} ({method})" if several else summary,
+                response_class=Response,
+                route_class_override=route,
+                **documented,
+            )
 
 
 def describe(app: FastAPI, *, tokens: bool) -> Callable[[], Json]:

@@ -12,6 +12,7 @@ from marway.resolve.resolver import Resolved, Resolver
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
 from marway_gateway.body import RequestBody
+from marway_gateway.cache import AnswerCache, CacheUse, request_key
 from marway_gateway.placement import Pod, PodSet
 from marway_gateway.retry import WORKER_DIED, Attempts, FailedAttempt
 from marway_gateway.telemetry import RequestInfo, Telemetry
@@ -34,6 +35,7 @@ class PredictCall:
         deadline: When the caller gives up, by `time.monotonic`.
         timeout_s: How long that was when the request came, for messages.
         info: Filled in on the way.
+        fresh: Whether the caller wants an answer that is made now, and not one that was given before.
     """
 
     name: str
@@ -43,6 +45,7 @@ class PredictCall:
     deadline: float
     timeout_s: float
     info: RequestInfo
+    fresh: bool = False
 
 
 class Answer:
@@ -63,22 +66,48 @@ class Answer:
         self._reply = reply
         self._call = call
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield a streaming body.
+    @property
+    def in_pieces(self) -> bool:
+        """Whether the handler sends it in pieces, and not only a body too large to be held in memory."""
+        return self.data is None and self.content_length is None
+
+    @property
+    def time_left_s(self) -> float:
+        """Seconds until the call's deadline."""
+        return self._call.deadline - time.monotonic()
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield a streaming body as it comes, cut anywhere.
 
         Raises:
             DeadlineExceeded: The deadline passed before its end.
             Unavailable: The pod was lost before its end.
         """
-        pieces = self._reply.chunks()
+        return self._in_time(self._reply.chunks())
+
+    def pieces(self, *, max_bytes: int) -> AsyncIterator[bytes]:
+        """Yield a streaming body in the pieces in which the handler sent it, each of ``max_bytes`` at most.
+
+        Raises:
+            DeadlineExceeded: The deadline passed before its end.
+            Unavailable: The pod was lost before its end, or sent a larger piece.
+        """
+        return self._in_time(self._reply.pieces(max_bytes=max_bytes))
+
+    async def _in_time(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         while True:
             try:
-                async with asyncio.timeout(self._call.deadline - time.monotonic()):
+                async with asyncio.timeout(self.time_left_s):
                     piece = await anext(pieces, b"")
             except TimeoutError as exc:
                 raise _too_late(self._call) from exc
             except AttemptFailed as exc:
-                raise Unavailable(f"pod {self._call.info.pod} {exc.why}") from exc
+                info = self._call.info
+                raise Unavailable(
+                    f"the answer broke off: pod {info.pod} {exc.why}; the model's log may say why",
+                    model=info.model,
+                    version=info.version,
+                ) from exc
             if not piece:
                 return
             yield piece
@@ -97,16 +126,25 @@ class Predictor:
         upstream: From pod to answer.
         telemetry: Told about attempts.
         max_retries: Attempts after one that a pod had accepted.
+        cache: Answers of models whose serving settings say so; None keeps none.
     """
 
     def __init__(
-        self, *, resolver: Resolver, pods: PodSet, upstream: Upstream, telemetry: Telemetry, max_retries: int
+        self,
+        *,
+        resolver: Resolver,
+        pods: PodSet,
+        upstream: Upstream,
+        telemetry: Telemetry,
+        max_retries: int,
+        cache: AnswerCache | None = None,
     ) -> None:
         self._resolver = resolver
         self._pods = pods
         self._upstream = upstream
         self._metrics = telemetry.metrics
         self._max_retries = max_retries
+        self._cache = cache
 
     async def predict(self, call: PredictCall) -> Answer:
         """Return the model's answer, whatever its status; the caller closes it.
@@ -124,7 +162,7 @@ class Predictor:
             async with asyncio.timeout(timeout_s):
                 resolved = await self._resolve(call)
                 await call.body.open()
-                reply = await self._forward(call, resolved)
+                reply = await self._answer(call, resolved)
         except TimeoutError as exc:
             raise _too_late(call) from exc
         finally:
@@ -146,6 +184,26 @@ class Predictor:
         info.model, info.version, info.model_id = record.name, record.version, record.id
         info.label = resolved.label
         return resolved
+
+    async def _answer(self, call: PredictCall, resolved: Resolved) -> Reply:
+        """Return a kept answer where the model allows that and there is one, else a pod's."""
+        serving, body = resolved.serving, call.body.whole
+        if not serving.cache:
+            return await self._forward(call, resolved)
+        if self._cache is None or body is None or serving.streaming or call.fresh:
+            self._count(call, CacheUse.BYPASS)
+            return await self._forward(call, resolved)
+        key = request_key(resolved.record.archive.sha256, call.headers, body)
+        use = CacheUse.MISS
+        try:
+            reply, use = await self._cache.reply(key, lambda: self._forward(call, resolved))
+        finally:
+            self._count(call, use)
+        return reply
+
+    def _count(self, call: PredictCall, use: CacheUse) -> None:
+        call.info.cache = use.value
+        self._metrics.cache_requests.labels(use.value).inc()
 
     async def _forward(self, call: PredictCall, resolved: Resolved) -> Reply:
         name, version = resolved.record.name, resolved.record.version

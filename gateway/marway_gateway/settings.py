@@ -141,6 +141,13 @@ class GatewaySettings(ComponentSettings):
     """Time in seconds between two looks at a pod's status, and how long one may take. 1, so that a pod that is gone is
     out of rotation within 2 s, and one that hangs, which takes two looks to tell from a busy one, within about 3 s."""
 
+    cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    """Bytes of answers that are kept to be given again, of all models whose serving settings say `cache`; 0 keeps
+    none. 64 MiB holds some 50,000 small answers and still fits a small container."""
+    cache_ttl_s: Seconds = 300.0
+    """How long in seconds a kept answer is given again. A version never changes, so this bounds only how long the
+    answer of a model that says something else each time is repeated. Five minutes: most repetition is closer."""
+
     drain_timeout_s: Seconds = 10.0
     """Time in seconds that requests in flight get to finish after SIGTERM; 3 when the process that started the gateway
     is gone. 10 fits into the 30 s that Kubernetes gives, with room to spare."""

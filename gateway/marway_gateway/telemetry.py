@@ -61,6 +61,12 @@ class Metrics:
         self.ejections = Counter(
             "marway_gateway_ejections_total", "Pods taken out of rotation for a while.", registry=self.registry
         )
+        self.cache_requests = Counter(
+            "marway_gateway_cache_requests_total",
+            "Predict requests for models whose answers may be given again, by what the cache did.",
+            ("outcome",),
+            registry=self.registry,
+        )
 
 
 class RequestInfo:
@@ -74,6 +80,7 @@ class RequestInfo:
         label: The label that led there, or None.
         pod: The pod that was asked last.
         attempts: Pods asked.
+        cache: hit, miss or bypass; None where the model's answers are not kept.
         resolve_s, pod_s: Time spent on resolving and on the last attempt.
         status: What was answered, in the surface's own terms (HTTP status, gRPC code).
         outcome: One of the design's outcomes.
@@ -82,6 +89,7 @@ class RequestInfo:
 
     __slots__ = (
         "attempts",
+        "cache",
         "error",
         "group_id",
         "label",
@@ -115,6 +123,7 @@ class RequestInfo:
         self.label: str | None = None
         self.pod: str | None = None
         self.attempts = 0
+        self.cache: str | None = None
         self.resolve_s: float | None = None
         self.pod_s: float | None = None
         self.status: int | str | None = None
@@ -133,6 +142,8 @@ class RequestInfo:
         parts = []
         if self.resolve_s is not None:
             parts.append(f"resolve;dur={self.resolve_s * 1000:.3f}")
+        if self.cache is not None:
+            parts.append(f"cache;desc={self.cache}")
         if self.pod_s is not None:
             parts.append(f"pod;dur={self.pod_s * 1000:.3f}")
         parts.append(f"total;dur={(time.perf_counter() - self.started) * 1000:.3f}")
@@ -182,6 +193,7 @@ class Telemetry:
                 "label": info.label,
                 "pod": info.pod,
                 "retries": max(0, info.attempts - 1),
+                "cache": info.cache,
                 "duration_ms": _ms(duration_s),
                 "resolve_ms": _ms(info.resolve_s),
                 "pod_ms": _ms(info.pod_s),

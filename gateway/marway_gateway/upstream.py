@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import aiohttp
@@ -78,7 +78,11 @@ class Reply:
     retry_after_s: float | None
     data: bytes | None
     content_length: int | None
-    _response: aiohttp.ClientResponse
+    _response: aiohttp.ClientResponse | None
+
+    def kept(self, headers: Headers) -> Reply:
+        """Return a whole answer with these headers that holds no connection, to be given again."""
+        return replace(self, headers=headers, _response=None)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield a streaming body as it comes.
@@ -86,15 +90,39 @@ class Reply:
         Raises:
             PodLost: It ended early.
         """
+        assert self._response is not None
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, OSError) as exc:
             raise _translated(exc) from exc
 
+    async def pieces(self, *, max_bytes: int) -> AsyncIterator[bytes]:
+        """Yield a streaming body in the pieces in which the handler sent it: one HTTP chunk of the sidecar's each.
+
+        Args:
+            max_bytes: The largest piece; it is held in memory.
+
+        Raises:
+            PodLost: It ended early, or a piece was larger.
+        """
+        assert self._response is not None
+        held = bytearray()
+        try:
+            async for part, whole in self._response.content.iter_chunks():
+                held += part
+                if len(held) > max_bytes:
+                    raise PodLost(f"sent a piece of more than {max_bytes} bytes", reason="bad_answer")
+                if whole and held:
+                    yield bytes(held)
+                    held.clear()
+        except (aiohttp.ClientError, OSError) as exc:
+            raise _translated(exc) from exc
+
     def close(self) -> None:
         """Let go of the connection: back to the pool when the answer was read to its end, else closed."""
-        self._response.close()
+        if self._response is not None:
+            self._response.close()
 
 
 class Upstream:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from marway_handlers.embedding import EmbeddingHandler
     from marway_handlers.image_classifier import ImageClassifier
+    from marway_handlers.streaming_text import StreamingTextClassifier
     from marway_handlers.tensor import TensorHandler
     from marway_handlers.text_classifier import TextClassifier
 
-__all__ = ["EmbeddingHandler", "ImageClassifier", "TensorHandler", "TextClassifier"]
+__all__ = ["EmbeddingHandler", "ImageClassifier", "StreamingTextClassifier", "TensorHandler", "TextClassifier"]
 
 _HOMES = {
     "EmbeddingHandler": "embedding",
     "ImageClassifier": "image_classifier",
+    "StreamingTextClassifier": "streaming_text",
     "TensorHandler": "tensor",
     "TextClassifier": "text_classifier",
 }

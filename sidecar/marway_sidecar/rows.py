@@ -13,7 +13,8 @@ from starlette.requests import Request
 
 from marway.errors import BodyTooLarge, InvalidRequest
 from marway.wire.envelope import KEY, RAW_BODY, Part, Row, mime_type
-from marway.wire.headers import HOP_BY_HOP, REQUEST_ID, REQUEST_TIMEOUT_MS
+from marway.wire.headers import EXPLAIN, HOP_BY_HOP, REQUEST_ID, REQUEST_TIMEOUT_MS, TRACEPARENT, TRACESTATE
+from marway.wire.request import trace_context, trace_state
 
 __all__ = ["read_body", "row_of"]
 
@@ -72,6 +73,13 @@ def _headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
         name: value for name, value in headers.items() if name not in _NOT_PASSED and not name.startswith("x-marway-")
     }
     passed[REQUEST_ID] = request_id
+    if trace_context(passed.get(TRACEPARENT)) is None:
+        passed.pop(TRACEPARENT, None)
+        passed.pop(TRACESTATE, None)
+    elif trace_state(passed.get(TRACESTATE)) is None:
+        passed.pop(TRACESTATE, None)
+    if headers.get(EXPLAIN) == "1":
+        passed["explain"] = "True"
     return passed
 
 

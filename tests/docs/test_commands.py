@@ -32,6 +32,7 @@ _PLANNED = {
     "proto",
     "clean",
     "bench",
+    "bench-cache",
     "bench-fetch",
     "bench-logging",
     "bench-cold",

@@ -17,6 +17,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
     ("script", "arguments", "figure"),
     [
         ("bench_path.py", ["--rounds", "1", "--requests", "20"], r"gateway → sidecar +p50 +[\d.]+ .* [\d.]+x"),
+        (
+            "bench_cache.py",
+            ["--rounds", "1", "--requests", "40"],
+            r"cache / without = [\d.]+\n.*\n.*cache / without = [\d.]+",
+        ),
         ("bench_fetch.py", ["--rounds", "1", "--size-mib", "16"], r"4 streams / 1 stream = [\d.]+ for 16 MiB"),
         ("bench_logging.py", ["--rounds", "1", "--requests", "20"], r"quiet / stock = [\d.]+x requests/s, [\d.]+x"),
         ("bench_cold.py", ["--rounds", "1"], r"cold start: [\d.]+ times faster\nmemory: +[\d.]+ times smaller"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,45 @@ def handle(data, context):
     asked = data[0].get("data") or data[0].get("body")
     return {"no": "list"} if asked == "no list" else ["one", "too many"]
 """
-ARCHIVES = {"book": BOOK, "only-body": ONLY_BODY, "echo": ECHO, "answers": ANSWERS, "counts": COUNTS}
+EXPLAINS = '''
+from ts.torch_handler.base_handler import BaseHandler
+
+
+class Explains(BaseHandler):
+    """TorchServe's own way to explain: `handle` of BaseHandler asks for insights where the front end says so."""
+
+    def initialize(self, context):
+        self.context = context
+        self.initialized = True
+
+    def preprocess(self, data):
+        return [self.text(row) for row in data]
+
+    def inference(self, data, *args, **kwargs):
+        return [len(text.split()) for text in data]
+
+    def postprocess(self, data):
+        return [{"words": words} for words in data]
+
+    def get_insights(self, preprocessed, raw, target):
+        text = raw if isinstance(raw, str) else bytes(raw).decode()
+        headers = self.context.get_all_request_header(0)
+        target = target if isinstance(target, int) else bytes(target).decode()
+        return [{"insights": [len(word) for word in text.split()], "target": target, "explain": headers["explain"]}]
+
+    @staticmethod
+    def text(row):
+        given = row.get("data") or row.get("body")
+        return given if isinstance(given, str) else bytes(given).decode()
+'''
+ARCHIVES = {
+    "explains": EXPLAINS,
+    "book": BOOK,
+    "only-body": ONLY_BODY,
+    "echo": ECHO,
+    "answers": ANSWERS,
+    "counts": COUNTS,
+}
 
 
 @dataclass(frozen=True)
@@ -290,6 +328,25 @@ def test_handlers_see_the_same(both: Both, name: str) -> None:
     assert expected.status_code == 200, expected.text
     assert got.status_code == 200, got.text
     assert said(got) == said(expected)
+
+
+EXPLAINED = {
+    "text": Asked("explains", b"wake me up", "text/plain"),
+    "bytes": Asked("explains", b"wake me up"),
+    "form": Asked("explains", form={"data": "wake me up", "target": "3"}),
+}
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_explanations_are_the_same(both: Both, name: str) -> None:
+    """A handler that knows how to explain is asked to, as by TorchServe's `/explanations`, and predicts otherwise."""
+    asked = EXPLAINED[name]
+    expected = asked.of(both.torchserve, f"/explanations/{asked.model}/1.0")
+    got = replace(asked, headers={"x-marway-explain": "1"}).of(both.pod, f"/predict/{asked.model}/1.0")
+    assert (got.status_code, got.json()) == (expected.status_code, expected.json())
+    assert got.json()["insights"] == [4, 2, 2]
+    expected, got = both.ask(asked)
+    assert got.json() == expected.json() == {"words": 3}
 
 
 OUTPUTS = ["dict", "list", "number", "none", "text", "bytes", "bytearray", "tensor", "empty", "status"]

@@ -260,6 +260,22 @@ def test_pods_that_share_a_store_fetch_an_archive_once(up: Up) -> None:
     assert fetched == len(archives)
 
 
+@pytest.mark.parametrize("path", ["/predict/probe", "/predictions/probe"])
+def test_ids_and_trace_reach_the_handler(client: httpx.Client, path: str) -> None:
+    """The caller's request id, group id and W3C trace context go through gateway and pod to the handler, and back."""
+    sent = {
+        "x-request-id": "r-1",
+        "x-request-group-id": "g-1",
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "tracestate": "vendor=1",
+    }
+    answer = client.post(path, content=b"ids", headers={**sent, "content-type": "text/plain"})
+    assert answer.json() == {**sent, "id": "r-1"}
+    assert (answer.headers["x-request-id"], answer.headers["x-request-group-id"]) == ("r-1", "g-1")
+    parts = ",".join(answer.headers.get_list("server-timing"))
+    assert {"resolve", "pod", "total", "model"} == {part.partition(";")[0].strip() for part in parts.split(",")}
+
+
 def test_a_client_of_torchserve_changes_nothing_but_the_host(client: httpx.Client) -> None:
     """TorchServe's own routes answer as the native ones do, `curl -T` too, and errors have TorchServe's form."""
     picture = (SAMPLES / "7.png").read_bytes()
@@ -268,4 +284,7 @@ def test_a_client_of_torchserve_changes_nothing_but_the_host(client: httpx.Clien
     assert (put.status_code, put.json()) == (200, native.json())
     missing = client.post("/predictions/nobody", content=b"x")
     assert (missing.status_code, missing.json()["type"]) == (404, "ModelNotFoundException")
+    explained = client.post("/explanations/probe", content=b"explain", headers={"content-type": "text/plain"})
+    predicted = client.post("/predictions/probe", content=b"explain", headers={"content-type": "text/plain"})
+    assert (explained.json(), predicted.json()) == ("True", "False")
     assert client.get("/ping").json() == {"status": "Healthy"}

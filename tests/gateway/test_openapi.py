@@ -36,7 +36,7 @@ def test_errors_are_problems_with_examples(app: FastAPI) -> None:
     """Each error of a native route is a problem document with an example that fits its status."""
     for name, operation in operations(app):
         if "torchserve" in operation["tags"]:
-            continue
+            continue  # in a form of its own: below
         for status, response in operation["responses"].items():
             if int(status) < 400:
                 continue
@@ -45,6 +45,27 @@ def test_errors_are_problems_with_examples(app: FastAPI) -> None:
             assert content["examples"], name
             assert all(example["value"]["status"] == int(status) for example in content["examples"].values()), name
             assert ("headers" in response) == (status in ("429", "503")), name
+
+
+def test_torchserves_errors_have_its_form_and_examples(tmp_path: Path) -> None:
+    """Each error of a route of TorchServe's is one of its error documents, with an example that fits its status."""
+    app = create_app(load_settings(GatewaySettings, registry=str(tmp_path)))
+    seen = set()
+    for name, operation in operations(app):
+        if "torchserve" not in operation["tags"] or name == "get /ping":
+            continue
+        seen.add(name.partition("/{")[0])
+        errors = {status: each for status, each in operation["responses"].items() if int(status) >= 400}
+        assert set(errors) == {"400", "404", "413", "429", "500", "503", "504"}, name
+        for status, response in errors.items():
+            content = response["content"]["application/json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/TorchServeError"}, name
+            assert content["examples"], name
+            for example in content["examples"].values():
+                assert set(example["value"]) == {"code", "type", "message"}, name
+                assert example["value"]["code"] == int(status), name
+            assert ("headers" in response) == (status in ("429", "503")), name
+    assert seen == {"post /predictions", "put /predictions", "post /explanations", "put /explanations"}
 
 
 def test_no_schema_of_ours_is_open(app: FastAPI) -> None:
@@ -62,6 +83,7 @@ def test_paths(tmp_path: Path) -> None:
     shared = {"/healthz", "/metrics", "/models", "/models/{model}", "/models/{model}/versions/{version}"}
     public = {"/predict/{model}", "/predict/{model}/{selector}", "/readyz"}
     public |= {"/predictions/{model}", "/predictions/{model}/{selector}", "/ping"}
+    public |= {"/explanations/{model}", "/explanations/{model}/{selector}"}
     assert set(create_app(settings).openapi()["paths"]) == shared | public
     model, version = "/models/{model}", "/models/{model}/versions/{version}"
     admin = {f"{model}/labels/{{label}}", f"{model}/labels/{{label}}/rollback", f"{model}/serving"}

@@ -178,7 +178,11 @@ async def test_health(registry: Registry, make_pod: MakePod) -> None:
     pod = await make_pod()
     async with calling(pod, registry=registry, health_interval_s=0.25) as (_, channel):
         stub = health_pb2_grpc.HealthStub(channel)
-        for service in ("", "prediction.PredictionService"):
+        for service in (
+            "",
+            "prediction.PredictionService",
+            "org.pytorch.serve.grpc.inference.InferenceAPIsService",
+        ):
             asked = health_pb2.HealthCheckRequest(service=service)
             pod.ready = True
             while (await stub.Check(asked)).status != health_pb2.HealthCheckResponse.SERVING:
@@ -197,6 +201,7 @@ async def test_reflection(registry: Registry) -> None:
     assert set(listed) == {
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "org.pytorch.serve.grpc.inference.InferenceAPIsService",
         "prediction.PredictionService",
     }
 

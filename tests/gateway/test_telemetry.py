@@ -5,13 +5,18 @@ import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import grpc
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 
 from gateway.fakes import FakePod, broken_model, down, running
 from marway import errors
 from marway.errors import MarwayError
+from marway.records import ServingSettings
 from marway.registry import Registry
 from marway_gateway.logs import AccessLog, LogSink
+from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
+from marway_gateway.proto.torchserve import inference_pb2, inference_pb2_grpc
 from marway_gateway.telemetry import Metrics, outcome_of
 from support.registry import publish, until
 
@@ -67,6 +72,47 @@ async def test_access_log(registry: Registry, make_pod: MakePod, capsys: pytest.
     assert "secret" not in written
 
 
+async def test_every_surface_is_logged_alike(
+    registry: Registry, make_pod: MakePod, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A prediction has one line with the same fields, and a Server-Timing of the same parts, by whatever protocol."""
+    publish(registry, tmp_path, version="2", serving=ServingSettings(cache=True))
+    pod = await make_pod("a")
+    body = b"my words"
+    async with (
+        running(pod, registry=registry, access_log=True) as gateway,
+        grpc.aio.insecure_channel(gateway.addresses.grpc) as channel,
+    ):
+        timings = []
+        for path in ("/predict/intent/PROD", "/predictions/intent/PROD", "/explanations/intent/PROD"):
+            answered = await gateway.predict(path, body, accept=path, x_request_group_id="g", content_type="text/plain")
+            timings.append(answered.headers["server-timing"])
+        book, theirs = (
+            prediction_pb2_grpc.PredictionServiceStub(channel).Predict,
+            inference_pb2_grpc.InferenceAPIsServiceStub(channel).Predictions,
+        )
+        for method, request in (
+            (book, prediction_pb2.PredictRequest(runId="intent", document=body.decode())),
+            (theirs, inference_pb2.PredictionsRequest(model_name="intent", model_version="PROD", input={"data": body})),
+        ):
+            call = method(request, metadata=(("x-request-group-id", "g"),))
+            await call
+            timings.append(str(dict(await call.trailing_metadata())["server-timing"]))
+    written = capsys.readouterr().err
+    lines = [json.loads(line) for line in written.splitlines()]
+    surfaces = ["native", "torchserve", "torchserve", "prediction_grpc", "torchserve_grpc"]
+    assert [line["surface"] for line in lines] == surfaces
+    always = {"ts", "level", "event", "method", "path", "status", "outcome", "surface", "request_id", "group_id"}
+    always |= {"model", "version", "label", "pod", "retries", "cache", "duration_ms", "resolve_ms", "pod_ms"}
+    always |= {"request_bytes", "response_bytes"}
+    for line, timing in zip(lines, timings, strict=True):
+        assert line.keys() - {"logger"} == always
+        assert {"resolve", "cache", "pod", "total"} == {part.partition(";")[0].strip() for part in timing.split(",")}
+        assert (line["cache"], line["pod"], line["version"], line["group_id"]) == ("miss", "a", "2", "g")
+        assert (line["request_bytes"], line["response_bytes"]) == (8, 8)
+    assert body.decode() not in written
+
+
 async def test_access_log_off(registry: Registry, make_pod: MakePod, capsys: pytest.CaptureFixture[str]) -> None:
     """With the setting off nothing is written."""
     async with running(await make_pod(), registry=registry, access_log=False) as gateway:
@@ -91,6 +137,7 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         "marway_gateway_requests_in_flight",
         "marway_gateway_retries_total",
         "marway_gateway_ejections_total",
+        "marway_gateway_cache_requests_total",
     }
     name = "marway_gateway_request_duration_seconds_count"
     counted = {line.rpartition(" ")[0] for line in text.splitlines() if line.startswith(name)}
@@ -101,6 +148,26 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         f'{name}{{model="",outcome="client_error",surface="native",version=""}}',
     }
     assert "nix" not in text
+
+
+def test_the_metrics_are_the_designs() -> None:
+    """The names and labels that dashboards rely on."""
+    metrics = Metrics()
+    labels = {
+        metric.describe()[0].name: metric._labelnames  # type: ignore[no-untyped-call]
+        for metric in vars(metrics).values()
+        if isinstance(metric, MetricWrapperBase)
+    }
+    assert (
+        labels.items()
+        >= {
+            "marway_gateway_request_duration_seconds": ("model", "version", "surface", "outcome"),
+            "marway_gateway_requests_in_flight": (),
+            "marway_gateway_retries": ("reason",),
+            "marway_gateway_ejections": (),
+            "marway_gateway_cache_requests": ("outcome",),
+        }.items()
+    )
 
 
 async def test_requests_in_flight(registry: Registry, make_pod: MakePod) -> None:

@@ -34,6 +34,23 @@ async def test_prediction(registry: Registry, make_pod: MakePod, method: str, pa
     assert counted == 1
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("path", ["/explanations/intent", "/explanations/intent/1.0", "/explanations/intent/PROD"])
+async def test_explanation(registry: Registry, make_pod: MakePod, method: str, path: str) -> None:
+    """An explanation is a prediction that asks the pod to explain, which no header of a caller's does."""
+    pod = await make_pod()
+    async with running(pod, registry=registry) as gateway:
+        asked = {"x-marway-explain": "1", "explain": "True"}
+        explained = await gateway.client.request(method, path, content=b"x")
+        await gateway.client.request(method, path.replace("explanations", "predictions"), headers=asked, content=b"x")
+        missing = await gateway.client.request(method, "/explanations/itent", content=b"x")
+    assert explained.status_code == 200
+    assert [seen.path for seen in pod.requests] == ["/predict/intent/1.0"] * 2
+    assert [seen.headers.get("x-marway-explain") for seen in pod.requests] == ["1", None]
+    assert "explain" not in pod.requests[1].headers
+    assert (missing.status_code, missing.json()["type"]) == (404, "ModelNotFoundException")
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "kind", "named"),
     [

@@ -84,6 +84,20 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
+def streaming_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The intent model under the streaming handler."""
+    directory = tmp_path_factory.mktemp("streaming")
+    lay_out(directory, "streaming_text", trained("intent", tmp_path_factory).result.files)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def streaming(streaming_directory: Path) -> Iterator[Served]:
+    with served(streaming_directory) as handler:
+        yield handler
+
+
+@pytest.fixture(scope="session")
 def tensor(tensor_directory: Path) -> Iterator[Served]:
     with served(tensor_directory) as handler:
         yield handler

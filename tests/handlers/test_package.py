@@ -19,7 +19,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = marway_handlers.Nothing
 
 
-@pytest.mark.parametrize("name", ["embedding", "image_classifier", "tensor", "text_classifier"])
+@pytest.mark.parametrize("name", ["embedding", "image_classifier", "streaming_text", "tensor", "text_classifier"])
 def test_a_handler_file_defines_one_class_and_no_handle(name: str) -> None:
     """TorchServe takes the one class of a handler file, and only where no function is called handle."""
     module = import_module(f"marway_handlers.{name}")

@@ -84,6 +84,7 @@ def answer(row, index, context, rows):
         "type": type(value).__name__,
         "rows": rows,
         "tenant": context.get_request_header(index, "x-tenant"),
+        "explain": context.get_request_header(index, "explain"),
     }
 """
 
@@ -298,6 +299,17 @@ async def test_auto_goes_over_rest_when_grpc_would_lose_something(
     teapot = await ask(adapter, model, row("teapot", "text/plain"))
     assert (teapot.status, teapot.body, teapot.content_type) == (418, b"a,b", "text/csv")
     assert {name.lower(): value for name, value in teapot.headers.items()} == {"x-kind": "teapot"}
+    await adapter.unload(model)
+
+
+async def test_an_explanation_goes_to_torchserves_own_route(stock: StockTorchServe, adapter: TorchServeAdapter) -> None:
+    """A row that asks to explain reaches the handler as one of `/explanations`, whatever protocol the version names."""
+    model = served(archive(stock.store, "explains", HANDLER), "explains", protocol="grpc")
+    await adapter.load(model)
+    said = [
+        json.loads((await ask(adapter, model, asked)).body)["explain"] for asked in (row("x"), row("x", explain="True"))
+    ]
+    assert said == [None, "True"]
     await adapter.unload(model)
 
 

@@ -9,6 +9,8 @@ from marway.errors import InvalidRequest
 from marway.wire.envelope import KEY, Part, Row
 from marway_sidecar.rows import row_of
 
+TRACE = "00-44444444444444444444444444444444-00f067aa0ba902b7-01"
+
 
 async def row(body: bytes, content_type: str | None = None, **headers: str) -> Row:
     given = {name if name == "url_path" else name.replace("_", "-"): value for name, value in headers.items()}
@@ -98,6 +100,29 @@ async def test_headers_reach_the_handler_but_no_credentials() -> None:
         "accept": "text/csv",
         "x-request-id": "asked",
     }
+
+
+async def test_a_gateway_asks_for_an_explanation() -> None:
+    """Marway's own header, and no other, becomes what TorchServe's front end tells handlers: `explain: True`."""
+    assert (await row(b"x", x_marway_explain="1")).headers == {"explain": "True", "x-request-id": "asked"}
+    for said in ("0", "true", ""):
+        assert "explain" not in (await row(b"x", x_marway_explain=said, explain="True")).headers
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "tracestate", "passed"),
+    [
+        (TRACE, "a=1,b@c=2", {"traceparent": TRACE, "tracestate": "a=1,b@c=2"}),
+        (TRACE, "no state", {"traceparent": TRACE}),
+        (TRACE.replace("4", "0"), "a=1", {}),
+    ],
+)
+async def test_trace_context_is_passed_on_where_it_is_valid(
+    traceparent: str, tracestate: str, passed: dict[str, str]
+) -> None:
+    """Handlers see the caller's trace as it is; what is no trace, and the state of none, is dropped."""
+    made = await row(b"x", traceparent=traceparent, tracestate=tracestate)
+    assert made.headers == {**passed, "x-request-id": "asked"}
 
 
 async def test_the_envelopes_name_is_refused_in_every_kind_of_form() -> None:

@@ -37,6 +37,10 @@ def _classes(module: ModuleType, parent_class: type | None = None) -> list[type]
     ]
 
 
+def _dropped(*_: object) -> None:
+    """Take a piece of an answer: what a handler returns is what is looked at."""
+
+
 class _Missing(ModuleType):
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
@@ -52,6 +56,8 @@ def _modules() -> dict[str, ModuleType]:
     contents: dict[str, dict[str, Any]] = {
         "ts": {"__version__": _SERVER_VERSION},
         "ts.context": {"Context": HandlerContext, "RequestProcessor": RequestProcessor},
+        "ts.handler_utils": {},
+        "ts.handler_utils.utils": {"send_intermediate_predict_response": _dropped},
         "ts.utils": {},
         "ts.utils.util": {"PredictionException": PredictionException, "list_classes_from_module": _classes},
     }
@@ -60,7 +66,7 @@ def _modules() -> dict[str, ModuleType]:
         module = ModuleType(name, "Stands in for TorchServe's module (marway_archiver.testing).")
         vars(module).update(members)
         made[name] = module
-    for name in ("ts.torch_handler", "ts.torch_handler.base_handler", "ts.handler_utils"):
+    for name in ("ts.torch_handler", "ts.torch_handler.base_handler"):
         made[name] = _Missing(name)
     for name, module in made.items():
         module.__path__ = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "CACHE",
+    "EXPLAIN",
     "HOP_BY_HOP",
     "MODEL_ID",
     "MODEL_NAME",
@@ -16,6 +18,7 @@ __all__ = [
     "RETRY_AFTER",
     "SERVER_TIMING",
     "TRACEPARENT",
+    "TRACESTATE",
     "Outcome",
 ]
 
@@ -25,9 +28,14 @@ REQUEST_GROUP_ID: Final = "x-request-group-id"
 REQUEST_TIMEOUT_MS: Final = "x-request-timeout-ms"
 """In: milliseconds left for the whole request. A gateway passes on what is left of it."""
 TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+EXPLAIN: Final = "x-marway-explain"
+"""From a gateway to a sidecar: `1` asks the handler to explain its prediction, as TorchServe's `/explanations` does."""
 MODEL_NAME: Final = "x-model-name"
 MODEL_VERSION: Final = "x-model-version"
 MODEL_ID: Final = "x-model-id"
+CACHE: Final = "x-cache"
+"""Out of a gateway: hit, miss or bypass, for models whose answers may be given again."""
 SERVER_TIMING: Final = "server-timing"
 RETRY_AFTER: Final = "retry-after"
 

@@ -13,12 +13,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from marway.errors import InvalidRequest, clip
-from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID, TRACEPARENT
+from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID, TRACEPARENT, TRACESTATE
 
-__all__ = ["RequestIds", "correlation_id", "new_request_id", "read_ids", "timeout_of", "trace_context"]
+__all__ = ["RequestIds", "correlation_id", "new_request_id", "read_ids", "timeout_of", "trace_context", "trace_state"]
 
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,200})?")
+# W3C Trace Context §3.2: version 00 has four fields, later ones may have more; version ff and ids of zeros are none.
+_TRACEPARENT: Final = re.compile(
+    r"(?:00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    r"|(?!00|ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[ -~]{0,200})?)"
+)
+_TRACE_MEMBER: Final = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[!-+\--<>-~ ]{0,255}[!-+\--<>-~]"
+_TRACESTATE: Final = re.compile(rf"{_TRACE_MEMBER}(?:[ \t]*,[ \t]*{_TRACE_MEMBER}){{0,31}}")
+_TRACESTATE_MAX: Final = 2048
 _TIMEOUT_DIGITS_MAX: Final = 12
 
 
@@ -29,12 +36,23 @@ class RequestIds:
     Attributes:
         request_id: The caller's, or made here.
         group_id: The caller's, or None.
-        traceparent: W3C Trace Context as the caller sent it, or None.
+        traceparent, tracestate: W3C Trace Context as the caller sent it, or None where it is not valid.
     """
 
     request_id: str
     group_id: str | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that pass the request's ids and trace on."""
+        named = {
+            REQUEST_ID: self.request_id,
+            REQUEST_GROUP_ID: self.group_id,
+            TRACEPARENT: self.traceparent,
+            TRACESTATE: self.tracestate,
+        }
+        return {name: value for name, value in named.items() if value is not None}
 
 
 def read_ids(header: Callable[[str], str | None]) -> RequestIds:
@@ -43,10 +61,13 @@ def read_ids(header: Callable[[str], str | None]) -> RequestIds:
     Args:
         header: Gives the value of a header by its lower-case name, None when it is absent.
     """
+    traceparent = trace_context(header(TRACEPARENT))
     return RequestIds(
         request_id=correlation_id(header(REQUEST_ID)) or new_request_id(),
         group_id=correlation_id(header(REQUEST_GROUP_ID)),
-        traceparent=trace_context(header(TRACEPARENT)),
+        traceparent=traceparent,
+        # Without the trace that it belongs to it means nothing, and must not be passed on (W3C Trace Context §3.3).
+        tracestate=None if traceparent is None else trace_state(header(TRACESTATE)),
     )
 
 
@@ -63,6 +84,13 @@ def new_request_id() -> str:
 def trace_context(text: str | None) -> str | None:
     """Return a `traceparent` if it is one (W3C Trace Context), else None."""
     return text if text is not None and _TRACEPARENT.fullmatch(text) else None
+
+
+def trace_state(text: str | None) -> str | None:
+    """Return a `tracestate` if it is one (W3C Trace Context §3.3) of at most 2048 characters, else None."""
+    if text is None or len(text) > _TRACESTATE_MAX:
+        return None
+    return text if _TRACESTATE.fullmatch(text) else None
 
 
 def timeout_of(text: str | None, *, default_s: float, max_s: float) -> float:

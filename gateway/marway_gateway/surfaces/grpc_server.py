@@ -12,13 +12,14 @@ from marway.errors import InvalidSettings
 from marway_gateway.authentication import TokenInterceptor
 from marway_gateway.gateway import Gateway
 from marway_gateway.proto import prediction_pb2_grpc
-from marway_gateway.surfaces.prediction_grpc import SERVICE, PredictionService
+from marway_gateway.proto.torchserve import inference_pb2_grpc
+from marway_gateway.surfaces import prediction_grpc, torchserve_grpc
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["GrpcServer"]
 
 _MESSAGE_OVERHEAD_BYTES = 64 * 1024
-_SERVICES = ("", SERVICE)
+_SERVICES = (prediction_grpc.SERVICE, torchserve_grpc.SERVICE)
 
 
 class GrpcServer:
@@ -58,11 +59,19 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ),
         )
-        service = PredictionService(self._gateway)
-        add_to_server = prediction_pb2_grpc.add_PredictionServiceServicer_to_server
-        add_to_server(service, server)  # type: ignore[no-untyped-call]  # generated
+        for add_to_server, service in (
+            (
+                prediction_pb2_grpc.add_PredictionServiceServicer_to_server,
+                prediction_grpc.PredictionService(self._gateway),
+            ),
+            (
+                inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server,
+                torchserve_grpc.TorchServeService(self._gateway),
+            ),
+        ):
+            add_to_server(service, server)  # type: ignore[no-untyped-call]  # generated
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         address = f"[{self._host}]" if ":" in self._host else self._host
         try:
             self.port = server.add_insecure_port(f"{address}:{self.port}")
@@ -92,5 +101,5 @@ class GrpcServer:
     async def _show_health(self) -> None:
         serving = await self._gateway.readiness.trouble() is None
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in _SERVICES:
+        for service in ("", *_SERVICES):
             await self._health.set(service, status)

@@ -11,26 +11,25 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from marway.errors import InvalidRequest
-from marway.wire.request import timeout_of, trace_context
+from marway.wire.headers import EXPLAIN
+from marway.wire.request import timeout_of, trace_context, trace_state
 from marway_gateway.body import ClientGone, RequestBody
+from marway_gateway.cache import forbids_cache
 from marway_gateway.gateway import Gateway
-from marway_gateway.http import model_headers, request_info
-from marway_gateway.predict import Answer, PredictCall
+from marway_gateway.http import request_info
+from marway_gateway.predict import PredictCall
+from marway_gateway.surfaces.answers import send_answer
 from marway_gateway.telemetry import RequestInfo
 
 __all__ = ["NativePredict"]
 
-_PASSED_ON: Final = tuple(
-    (name.encode(), name) for name in ("content-type", "content-encoding", "accept", "tracestate")
-)
+_PASSED_ON: Final = tuple((name.encode(), name) for name in ("content-type", "content-encoding", "accept"))
 """What of the caller's headers reaches a pod beside ids, deadline and trace: what says how to read the body and what
 form of answer is wanted. Everything else stays here: TorchServe takes meaning from headers such as one that contains
 `/token`, and credentials meant for the gateway are no pod's business."""
-
-_OURS: Final = frozenset({b"x-request-id", b"x-request-group-id", b"x-model-name", b"x-model-version", b"x-model-id"})
 
 
 class NativePredict:
@@ -39,11 +38,13 @@ class NativePredict:
     Args:
         gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
         surface: The predict protocol it speaks, which decides the form of its errors.
+        explain: Whether handlers are asked to explain their predictions, as TorchServe's `/explanations` does.
     """
 
-    def __init__(self, gateway: Callable[[], Gateway], *, surface: str = "native") -> None:
+    def __init__(self, gateway: Callable[[], Gateway], *, surface: str = "native", explain: bool = False) -> None:
         self._gateway = gateway
         self._surface = surface
+        self._more_headers = {EXPLAIN: "1"} if explain else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway()
@@ -67,16 +68,17 @@ class NativePredict:
             name=params["model"],
             selector=params.get("selector"),
             body=body,
-            headers=_to_pod(headers, info),
+            headers={**_to_pod(headers, info), **self._more_headers},
             deadline=time.monotonic() + timeout_s,
             timeout_s=timeout_s,
             info=info,
+            fresh=forbids_cache(_text(headers.get(b"cache-control"))),
         )
         client = _ClientWatch(receive, body)
         try:
             answer = await gateway.predictor.predict(call)
             try:
-                await _send_answer(answer, info, client, send)
+                await send_answer(answer, info, send, accept=_text(headers.get(b"accept")), last=client.stop)
             finally:
                 answer.close()
         except asyncio.CancelledError:
@@ -88,26 +90,6 @@ class NativePredict:
             raise ClientGone from None
         finally:
             client.stop()
-
-
-async def _send_answer(answer: Answer, info: RequestInfo, client: _ClientWatch, send: Send) -> None:
-    headers = [(name, value) for name, value in answer.headers if name not in _OURS]
-    headers += [(name.encode(), value.encode()) for name, value in model_headers(info)]
-    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
-    if answer.data is not None:
-        client.stop()  # from here on there is nothing left to cancel
-        if answer.status not in (204, 304):
-            headers.append((b"content-length", str(len(answer.data)).encode()))
-        await send(start)
-        await send({"type": "http.response.body", "body": answer.data, "more_body": False})
-        return
-    if answer.content_length is not None:
-        headers.append((b"content-length", str(answer.content_length).encode()))
-    await send(start)
-    async for chunk in answer.chunks():
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    client.stop()
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _ClientWatch:
@@ -164,9 +146,12 @@ def _to_pod(headers: dict[bytes, bytes], info: RequestInfo) -> dict[str, str]:
     traceparent = trace_context(_text(headers.get(b"traceparent")))
     if traceparent is not None:
         passed["traceparent"] = traceparent
+        tracestate = trace_state(_text(headers.get(b"tracestate")))
+        if tracestate is not None:
+            passed["tracestate"] = tracestate
     for raw, name in _PASSED_ON:
         value = headers.get(raw)
-        if value is not None and value.isascii() and (traceparent is not None or name != "tracestate"):
+        if value is not None and value.isascii():
             passed[name] = value.decode("ascii")
     return passed
 

@@ -1,20 +1,24 @@
 """TorchServe's REST inference API, so that its clients change nothing but the host.
 
-`POST` and `PUT /predictions/{model}[/{version}]` (curl -T sends PUT) with the handler's own answer, errors as
-`{"code", "type", "message"}`, and `GET /ping`. Where TorchServe takes a version, this takes a label too; where it
-serves a model's default version, this serves the one at `PROD`.
+`POST` and `PUT /predictions/{model}[/{version}]` (curl -T sends PUT) with the handler's own answer; `/explanations/…`,
+which asks the handler to explain; errors as `{"code", "type", "message"}`; and `GET /ping`. Where TorchServe takes a
+version, this takes a label too; where it serves a model's default version, this serves the one at `PROD`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from marway import errors
+from marway.wire.problems import problem_of
+from marway_gateway.error_bodies import error_body
 from marway_gateway.gateway import Gateway
-from marway_gateway.openapi import served_by
+from marway_gateway.openapi import add_served, error_examples
 from marway_gateway.surfaces.native import NativePredict
 
 __all__ = ["Ping", "TorchServeError", "add_torchserve"]
@@ -57,24 +61,57 @@ class Ping(BaseModel):
     status: Literal["Healthy", "Unhealthy"]
 
 
-_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
-        "description": "The model's own answer: its body, status and content type.",
-        "content": {"*/*": {"schema": _BINARY}},
-    },
-    400: {"model": TorchServeError, "description": "The request is wrong; `message` says how."},
-    404: {"model": TorchServeError, "description": "There is no such model, version or label."},
-    413: {"model": TorchServeError, "description": "The body is larger than the gateway accepts."},
-    429: {"model": TorchServeError, "description": "Too many requests wait already; see `Retry-After`."},
-    500: {"model": TorchServeError, "description": "The model's code failed, or something in the gateway did."},
-    503: {"model": TorchServeError, "description": "Nothing is wrong with the request; see `Retry-After`."},
-    504: {"model": TorchServeError, "description": "The request's deadline passed first."},
+_TITLES: Final = {
+    400: "The request is wrong; `message` says how.",
+    404: "There is no such model, version or label.",
+    413: "The body is larger than the gateway accepts.",
+    429: "Too many requests wait already; see `Retry-After`.",
+    500: "The model's code failed, or something in the gateway did.",
+    503: "Nothing is wrong with the request; see `Retry-After`.",
+    504: "The request's deadline passed first.",
 }
+
+
+def _answers() -> dict[int | str, dict[str, Any]]:
+    """Return what the routes answer: the model's own answer, and each error in TorchServe's form."""
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {
+            "description": "The model's own answer: its body, status and content type.",
+            "content": {"*/*": {"schema": _BINARY}},
+        }
+    }
+    kinds = (
+        *(errors.InvalidReference, errors.InvalidRequest, errors.ModelNotFound, errors.VersionNotFound),
+        *(errors.LabelNotFound, errors.BodyTooLarge, errors.Overloaded, errors.ModelError, errors.MarwayError),
+        *(errors.NoPodAvailable, errors.RegistryUnavailable, errors.DeadlineExceeded),
+    )
+    for error in error_examples(*kinds):
+        problem, headers = problem_of(error)
+        answer = answers.setdefault(
+            problem.status,
+            {
+                "model": TorchServeError,
+                "description": _TITLES[problem.status],
+                "content": {"application/json": {"examples": {}}},
+            },
+        )
+        body, _ = error_body("torchserve", problem)
+        answer["content"]["application/json"]["examples"][error.code] = {
+            "summary": error.title,
+            "value": json.loads(body),
+        }
+        if headers:
+            answer["headers"] = {
+                "Retry-After": {
+                    "description": "Seconds until another attempt makes sense.",
+                    "schema": {"type": "integer", "minimum": 1},
+                }
+            }
+    return answers
 
 
 def add_torchserve(app: FastAPI, current: Callable[[], Gateway]) -> None:
     """Add the routes to the public app."""
-    route = served_by(NativePredict(current, surface="torchserve"))
 
     # The functions below are documentation; `NativePredict` serves the routes.
     async def torchserve_predict(model: Model) -> None:
@@ -83,23 +120,38 @@ def add_torchserve(app: FastAPI, current: Callable[[], Gateway]) -> None:
     async def torchserve_predict_version(model: Model, selector: Version) -> None:
         raise NotImplementedError
 
-    for path, function in (
-        ("/predictions/{model}", torchserve_predict),
-        ("/predictions/{model}/{selector}", torchserve_predict_version),
+    async def torchserve_explain(model: Model) -> None:
+        raise NotImplementedError
+
+    async def torchserve_explain_version(model: Model, selector: Version) -> None:
+        raise NotImplementedError
+
+    predict, explain = "Predict as TorchServe's REST API does", "Explain a prediction as TorchServe's REST API does"
+    for handler, routes in (
+        (
+            NativePredict(current, surface="torchserve"),
+            (
+                ("/predictions/{model}", torchserve_predict, predict),
+                ("/predictions/{model}/{selector}", torchserve_predict_version, predict),
+            ),
+        ),
+        (
+            NativePredict(current, surface="torchserve", explain=True),
+            (
+                ("/explanations/{model}", torchserve_explain, explain),
+                ("/explanations/{model}/{selector}", torchserve_explain_version, explain),
+            ),
+        ),
     ):
-        for method in ("POST", "PUT"):
-            app.router.add_api_route(
-                path,
-                function,
-                methods=[method],
-                tags=["torchserve"],
-                name=f"{function.__name__}_{method.lower()}",
-                summary=f"Predict as TorchServe's REST API does ({method})",
-                response_class=Response,
-                responses=_ANSWERS,
-                openapi_extra=_BODY,
-                route_class_override=route,
-            )
+        add_served(
+            app,
+            handler,
+            routes,
+            methods=("POST", "PUT"),
+            tags=["torchserve"],
+            responses=_answers(),
+            openapi_extra=_BODY,
+        )
 
     @app.get(
         "/ping",

@@ -37,6 +37,12 @@ def answer(row, index, context):
         os._exit(3)
     if text == "refuse":
         raise PredictionException("refused by the model", 422)
+    if text == "ids":
+        names = ("x-request-id", "x-request-group-id", "traceparent", "tracestate")
+        seen = {name: context.get_request_header(index, name) for name in names}
+        return json.dumps({**seen, "id": context.get_request_id(index)})
+    if text == "explain":
+        return json.dumps(context.get_request_header(index, "explain"))
     if text == "bytes":
         return b"\x00\x01\x02"
     if text == "text":

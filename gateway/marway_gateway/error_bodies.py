@@ -13,7 +13,7 @@ from typing import Final
 from marway.wire import problems
 from marway.wire.problems import Problem
 
-__all__ = ["error_body", "surface_of"]
+__all__ = ["error_body", "surface_of", "torchserve_exception"]
 
 _JSON: Final = "application/json"
 
@@ -44,12 +44,17 @@ def surface_of(path: str) -> str | None:
     return next((surface for prefix, surface in _PATHS.items() if path.startswith(prefix)), None)
 
 
-def _torchserve(problem: Problem) -> tuple[bytes, str]:
-    """TorchServe's own form; the names of its Java exceptions are what some clients look at."""
-    kind = _TORCHSERVE_TYPES_BY_CODE.get(problem.code) or _TORCHSERVE_TYPES.get(
+def torchserve_exception(problem: Problem) -> str:
+    """Return the name of the exception that TorchServe would have thrown."""
+    return _TORCHSERVE_TYPES_BY_CODE.get(problem.code) or _TORCHSERVE_TYPES.get(
         problem.status, "InternalServerException"
     )
-    return json.dumps({"code": problem.status, "type": kind, "message": problem.detail}).encode(), _JSON
+
+
+def _torchserve(problem: Problem) -> tuple[bytes, str]:
+    """TorchServe's own form; the names of its Java exceptions are what some clients look at."""
+    document = {"code": problem.status, "type": torchserve_exception(problem), "message": problem.detail}
+    return json.dumps(document).encode(), _JSON
 
 
 _FORMS: Final[Mapping[str, Callable[[Problem], tuple[bytes, str]]]] = {"torchserve": _torchserve}

@@ -1,0 +1,1 @@
+"""TorchServe's own inference service, as its clients know it."""

@@ -1,0 +1,100 @@
+"""A model's answer over HTTP: whole, as it comes, or as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from starlette.types import Message, Send
+
+from marway.errors import DeadlineExceeded, MarwayError
+from marway.wire.problems import problem_of
+from marway_gateway.error_bodies import error_body
+from marway_gateway.http import model_headers
+from marway_gateway.predict import Answer
+from marway_gateway.streaming import EVENT_STREAM, EventStream, wants_events
+from marway_gateway.telemetry import RequestInfo
+
+__all__ = ["MAX_PIECE_BYTES", "send_answer"]
+
+MAX_PIECE_BYTES: Final = 16 * 1024 * 1024
+"""The largest piece that is held in memory to become one event or message. More than model servers let through."""
+
+_OURS: Final = frozenset({b"x-request-id", b"x-request-group-id", b"x-model-name", b"x-model-version", b"x-model-id"})
+_LAST_WORD_S: Final = 1.0
+"""Time beyond the deadline for the event that says that it passed."""
+_BODY: Final = "http.response.body"
+
+
+async def send_answer(
+    answer: Answer, info: RequestInfo, send: Send, *, accept: str | None, last: Callable[[], object]
+) -> None:
+    """Pass an answer on.
+
+    An answer in pieces goes out piece by piece: as events where the caller accepts them and the handler made none
+    itself, otherwise as the chunks of one body.
+
+    Args:
+        answer: What the model said.
+        info: The request.
+        send: The ASGI channel.
+        accept: The caller's `Accept`.
+        last: Called before the last message, from which on there is nothing left to cancel.
+
+    Raises:
+        DeadlineExceeded, Unavailable: The answer broke off; what was sent of it is no whole body.
+    """
+    headers = [(name, value) for name, value in answer.headers if name not in _OURS]
+    headers += [(name.encode(), value.encode()) for name, value in model_headers(info)]
+    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
+    if answer.data is not None:
+        last()
+        if answer.status not in (204, 304):
+            headers.append((b"content-length", str(len(answer.data)).encode()))
+        await send(start)
+        await send({"type": _BODY, "body": answer.data, "more_body": False})
+        return
+    pieces = answer.chunks()
+    if answer.content_length is not None:
+        headers.append((b"content-length", str(answer.content_length).encode()))
+    elif wants_events(accept) and not _is_event_stream(answer):
+        start["headers"] = [(name, value) for name, value in headers if name != b"content-type"]
+        start["headers"] += [(b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-cache")]
+        pieces = _events(answer, info)
+    try:
+        # A client that reads too slowly holds the model up, and must not do so beyond the deadline.
+        async with asyncio.timeout(answer.time_left_s + _LAST_WORD_S):
+            await send(start)
+            async for piece in pieces:
+                await send({"type": _BODY, "body": piece, "more_body": True})
+    except TimeoutError as exc:
+        raise DeadlineExceeded(
+            "the deadline passed before the last piece of the answer was read", model=info.model, version=info.version
+        ) from exc
+    last()
+    await send({"type": _BODY, "body": b"", "more_body": False})
+
+
+async def _events(answer: Answer, info: RequestInfo) -> AsyncIterator[bytes]:
+    """Yield the answer as events; that it broke off is the last of them."""
+    events = EventStream()
+    try:
+        async for piece in answer.pieces(max_bytes=MAX_PIECE_BYTES):
+            event = events.piece(piece)
+            if event:
+                yield event
+    except MarwayError as exc:
+        info.failed(exc)
+        problem, _ = problem_of(exc, request_id=info.request_id)
+        document, _ = error_body(info.surface, problem)
+        yield events.error(document)
+    else:
+        yield events.end()
+
+
+def _is_event_stream(answer: Answer) -> bool:
+    return any(
+        name == b"content-type" and value.decode("latin-1").partition(";")[0].strip().lower() == EVENT_STREAM
+        for name, value in answer.headers
+    )
