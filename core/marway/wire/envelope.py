@@ -68,6 +68,11 @@ class Row:
     stream: bool = False
 
     @property
+    def explains(self) -> bool:
+        """Whether it asks the handler to explain its prediction; such a row travels alone."""
+        return self.headers.get("explain") == "True"
+
+    @property
     def is_raw(self) -> bool:
         """Whether it is a raw body, which TorchServe's REST calls `body` and its gRPC `data`, and no form."""
         if len(self.parts) != 1 or self.parts[0].name != RAW_BODY:

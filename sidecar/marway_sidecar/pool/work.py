@@ -24,7 +24,7 @@ class Work:
         future: The answers, in the order of the rows, or why there are none; done too when its caller has left.
         since: When it came, on the monotonic clock.
         started_at: When the model server was given it last; None while it waits.
-        alone: Whether each row has to go by itself, because a call that held others too went wrong.
+        alone: Whether each row has to go by itself: one asks for an explanation, or a call that held others went wrong.
         lost: How often the model server did not have the version when it was asked.
     """
 
@@ -37,7 +37,7 @@ class Work:
         self.future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         self.since = time.monotonic()
         self.started_at: float | None = None
-        self.alone = False
+        self.alone = any(row.explains for row in rows)  # handlers look at the first row of a call to know
         self.lost = 0
 
     @property

@@ -21,7 +21,7 @@ from marway_sidecar.adapters.torchserve.classify import classify, classify_rest
 from marway_sidecar.adapters.torchserve.connection import Connection
 from marway_sidecar.adapters.torchserve.enveloped import time_left, was_cancelled, went_down
 from marway_sidecar.adapters.torchserve.proto import inference_pb2
-from marway_sidecar.adapters.torchserve.rest_rows import answer_of, explains, needs_rest, rest_request
+from marway_sidecar.adapters.torchserve.rest_rows import answer_of, needs_rest, rest_request
 
 __all__ = ["PlainCalls"]
 
@@ -68,7 +68,7 @@ class PlainCalls:
 
     async def _one(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
         timeout_s = time_left(model, deadline)
-        if model.protocol == "rest" or (model.protocol == "auto" and needs_rest(row)) or explains(row):
+        if model.protocol == "rest" or (model.protocol == "auto" and needs_rest(row)) or row.explains:
             return await self._rest(model, row, timeout_s)
         stub = self._connection.inference
         try:
@@ -82,7 +82,7 @@ class PlainCalls:
         return answer_of(200, said.prediction, {})
 
     async def _rest(self, model: ServedModel, row: Row, timeout_s: float) -> Answer:
-        route = "explanations" if explains(row) else "predictions"
+        route = "explanations" if row.explains else "predictions"
         path = f"/{route}/{model.server_name}/{model.version}"
         try:
             async with asyncio.timeout(timeout_s):

@@ -9,7 +9,7 @@ from typing import Any, Final
 from marway.wire.envelope import Answer, Part, Row, mime_type
 from marway.wire.headers import HOP_BY_HOP
 
-__all__ = ["answer_of", "explains", "needs_rest", "rest_request"]
+__all__ = ["answer_of", "needs_rest", "rest_request"]
 
 _NOBODY_ASKS: Final = frozenset(
     {
@@ -44,11 +44,6 @@ def needs_rest(row: Row) -> bool:
     if any(_is_parsed(part) for part in row.parts):
         return True
     return any(name not in _NOBODY_ASKS and name not in HOP_BY_HOP for name in row.headers)
-
-
-def explains(row: Row) -> bool:
-    """Return whether ``row`` asks the handler to explain its prediction, which only REST can."""
-    return row.headers.get("explain") == "True"
 
 
 def rest_request(row: Row) -> dict[str, Any]:
