@@ -226,6 +226,7 @@ async def running(*pods: FakePod | PodAddress, registry: Registry, **flags: obje
         **dict.fromkeys(("port", "admin_port", "grpc_port"), 0),
         "health_interval_s": 0.5,
         "drain_timeout_s": 5,
+        "lame_duck_s": 0,
         "access_log": False,
         **flags,
     }

@@ -3,7 +3,8 @@ from collections import Counter
 import pytest
 
 from marway.wire.pods import PodStatus
-from marway_gateway.placement import Pod, PodSet, score
+from marway_gateway.placement import Demand, Pod, PodSet, score
+from marway_gateway.placement.ejection import Ejection
 from marway_gateway.settings import PodAddress
 
 
@@ -20,9 +21,9 @@ def clock() -> Clock:
 
 
 def pods_called(*names: str, clock: Clock | None = None, **changes: object) -> PodSet:
-    known = {"eject_after_failures": 5, "eject_s": 30.0, "eject_max_s": 300.0, **changes}
+    known = {"after_failures": 5, "eject_s": 30.0, "eject_max_s": 300.0, **changes}
     addresses = [PodAddress(name, f"http://{name}:9000") for name in names]
-    return PodSet(addresses, clock=clock or Clock(), **known)  # type: ignore[arg-type]
+    return PodSet(addresses, ejection=Ejection(**known), clock=clock or Clock())  # type: ignore[arg-type]
 
 
 def status(*, ready: bool = True, draining: bool = False) -> PodStatus:
@@ -33,6 +34,7 @@ def names(pods: tuple[Pod, ...]) -> list[str]:
     return [pod.name for pod in pods]
 
 
+INTENT = Demand(("intent", "1.0"))
 VERSIONS = [(f"model-{number}", f"{number % 3}.0") for number in range(600)]
 
 
@@ -65,9 +67,9 @@ def test_choose_follows_the_order() -> None:
     """Pods are asked in the version's order, each once."""
     pods = pods_called("a", "b", "c")
     order = pods.order("intent", "1.0")
-    assert pods.choose("intent", "1.0", tried=()) is order[0]
-    assert pods.choose("intent", "1.0", tried={order[0]}) is order[1]
-    assert pods.choose("intent", "1.0", tried=set(order)) is None
+    assert pods.choose(INTENT, tried=()) is order[0]
+    assert pods.choose(INTENT, tried={order[0]}) is order[1]
+    assert pods.choose(INTENT, tried=set(order)) is None
 
 
 @pytest.mark.parametrize("trouble", ["unreachable", "ejected", "unready", "draining"])
@@ -81,8 +83,8 @@ def test_unhealthy_pods_are_passed_over(trouble: str) -> None:
         pods.eject(home, "is down")
     else:
         pods.observe(home, status(ready=trouble != "unready", draining=trouble == "draining"), asked_at=0)
-    assert pods.choose("intent", "1.0", tried=()) is other
-    assert pods.choose("intent", "1.0", tried={other}) is None
+    assert pods.choose(INTENT, tried=()) is other
+    assert pods.choose(INTENT, tried={other}) is None
 
 
 def test_panic() -> None:
@@ -92,9 +94,9 @@ def test_panic() -> None:
     pods.observe(order[0], status(draining=True), asked_at=0)
     pods.eject(order[1], "is down")
     pods.unreachable(order[2], "refused the connection")
-    assert pods.choose("intent", "1.0", tried=()) is order[1]
-    assert pods.choose("intent", "1.0", tried={order[1]}) is order[2]
-    assert pods.choose("intent", "1.0", tried={order[1], order[2]}) is None
+    assert pods.choose(INTENT, tried=()) is order[1]
+    assert pods.choose(INTENT, tried={order[1]}) is order[2]
+    assert pods.choose(INTENT, tried={order[1], order[2]}) is None
 
 
 def test_ejections_grow_and_end(clock: Clock) -> None:
@@ -164,7 +166,7 @@ def test_one_late_answer_is_forgiven(clock: Clock) -> None:
 def test_ready_needs_a_word_of_the_pod() -> None:
     """A pod that has not answered yet may be tried, but does not make the gateway ready."""
     pods = pods_called("a")
-    assert pods.choose("intent", "1.0", tried=()) is pods.pods[0]
+    assert pods.choose(INTENT, tried=()) is pods.pods[0]
     assert not pods.ready()
     pods.observe(pods.pods[0], status(), asked_at=0)
     assert pods.ready()

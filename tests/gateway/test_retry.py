@@ -151,7 +151,7 @@ async def test_retries_are_bounded(registry: Registry, make_pod: MakePod) -> Non
         await until(lambda: all(pod.polls for pod in pods))
         lost = await gateway.predict()
         assert await retries(gateway, "runtime_down") == 2
-        assert await gateway.metric("marway_gateway_ejections_total") == 3
+        assert await gateway.metric("marway_gateway_ejections_total") == 2, "never more than half of them"
     assert asked(pods) == [1, 1, 1, 0, 0]
     assert lost.status_code == 503
     assert lost.json()["code"] == "runtime_down"
