@@ -27,6 +27,7 @@ __all__ = ["ClientBounds", "protocol_of"]
 _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
 _LOOK_S: Final = 0.5
+_LINGER_S: Final = 1.0
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 
 
@@ -76,6 +77,7 @@ class _BoundedHttp(HttpToolsProtocol):
         self._header_bytes = 0
         self._receiving: str | None = "headers"
         self._deadline = 0.0
+        self._ended = False
         self._look: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
@@ -93,6 +95,7 @@ class _BoundedHttp(HttpToolsProtocol):
                     code="overloaded",
                 ),
                 _RETRY_AFTER,
+                linger_s=0,  # it would keep the very connection that is one too many
             )
             return
         self._expect("headers", self._bounds.header_timeout_s)
@@ -105,6 +108,8 @@ class _BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
         if self._receiving == "body":
             earned = self._deadline + len(data) / self._bounds.body_min_rate
             self._deadline = min(earned, self.loop.time() + self._bounds.body_timeout_s)
@@ -207,7 +212,6 @@ class _BoundedHttp(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         what = self._receiving
-        self._receiving = None
         if what == "body" and self.cycle.response_started:
             self.transport.abort()  # it has its answer already: nothing can be said any more
             return
@@ -221,10 +225,24 @@ class _BoundedHttp(HttpToolsProtocol):
             ),
         )
 
-    def _end(self, status: bytes, problem: Problem, headers: bytes = b"") -> None:
+    def _end(self, status: bytes, problem: Problem, headers: bytes = b"", *, linger_s: float = _LINGER_S) -> None:
+        """Answer and close, but go on reading for a while: what comes meanwhile would make the kernel drop the answer
+        (RFC 9112 §9.6).
+        """
         body = problem.body()
+        self._receiving = None
+        self._ended = True
+        cycle = self._latest()
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
             % (status, CONTENT_TYPE.encode(), len(body), headers, body)
         )
-        self.transport.close()
+        if linger_s and self.transport.can_write_eof():
+            self.flow.resume_reading()
+            self.transport.write_eof()
+            self.loop.call_later(linger_s, self.transport.abort)
+        else:
+            self.transport.close()
