@@ -7,10 +7,19 @@ from collections.abc import Callable
 from marway.wire.pods import PodStatus
 from marway_gateway.settings import PodAddress
 
-__all__ = ["Pod", "VersionKey"]
+__all__ = ["Load", "Pod", "VersionKey"]
 
 VersionKey = tuple[str, str]
 """A model's name and a version."""
+
+
+class Load:
+    """Requests in flight on all pods of a set."""
+
+    __slots__ = ("requests",)
+
+    def __init__(self) -> None:
+        self.requests = 0
 
 
 class Pod:
@@ -37,6 +46,7 @@ class Pod:
         "failures",
         "in_flight_of",
         "late_answers",
+        "load",
         "name",
         "on_end",
         "ready_versions",
@@ -50,7 +60,9 @@ class Pod:
         "willing",
     )
 
-    def __init__(self, address: PodAddress, *, on_end: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, address: PodAddress, *, load: Load | None = None, on_end: Callable[[], None] = lambda: None
+    ) -> None:
         self.name = address.name
         self.url = address.url
         self.status: PodStatus | None = None
@@ -70,6 +82,7 @@ class Pod:
         self.requests_in_flight = 0
         self.in_flight_of: dict[VersionKey, int] = {}
         self.removed = False
+        self.load = load or Load()
         self.on_end = on_end
 
     @property
@@ -92,14 +105,23 @@ class Pod:
             return "says it is not ready"
         return None
 
+    def remove(self) -> None:
+        """Take it out of its set; requests that are in flight go on and no longer count there."""
+        self.removed = True
+        self.load.requests -= self.requests_in_flight
+        self.load = Load()
+        self.load.requests = self.requests_in_flight
+
     def begin(self, key: VersionKey) -> None:
         """Count a request for a version as in flight here."""
         self.requests_in_flight += 1
+        self.load.requests += 1
         self.in_flight_of[key] = self.in_flight_of.get(key, 0) + 1
 
     def end(self, key: VersionKey) -> None:
         """Count a request as ended."""
         self.requests_in_flight -= 1
+        self.load.requests -= 1
         left = self.in_flight_of[key] - 1
         if left:
             self.in_flight_of[key] = left

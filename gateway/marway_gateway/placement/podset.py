@@ -19,18 +19,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable
 from hashlib import blake2b
+from operator import attrgetter
+from typing import Final
 
 from marway.resolve.caches import LruCache
 from marway.wire.pods import PodStatus
 from marway_gateway.placement.demand import Demand
 from marway_gateway.placement.ejection import Ejection
-from marway_gateway.placement.pod import Pod, VersionKey
+from marway_gateway.placement.pod import Load, Pod, VersionKey
 from marway_gateway.settings import PodAddress
 
 __all__ = ["PodSet", "score"]
 
 _ORDERS_MAX = 20_000
 _SPILL_REQUESTS, _SPILL_FACTOR = 16, 1.25
+_NOBODY: Final[frozenset[Pod]] = frozenset()
+_in_flight = attrgetter("requests_in_flight")
 
 
 def score(pod: str, name: str, version: str) -> int:
@@ -77,6 +81,7 @@ class PodSet:
         self._spill_factor = spill_factor
         self._max_requests = max_requests
         self._orders: LruCache[tuple[VersionKey, str | None, str | None], tuple[Pod, ...]] = LruCache(_ORDERS_MAX)
+        self._load = Load()
         self._ready: dict[VersionKey, set[Pod]] = {}
         self.replace(addresses)
 
@@ -86,9 +91,9 @@ class PodSet:
         pods = []
         for address in addresses:
             pod = known.pop((address.name, address.url), None)
-            pods.append(pod if pod is not None else Pod(address, on_end=self._ended))
+            pods.append(pod if pod is not None else Pod(address, load=self._load, on_end=self._ended))
         for gone in known.values():
-            gone.removed = True
+            gone.remove()
             self._forget_ready(gone)
         if tuple(pods) != self.pods:
             self.pods = tuple(pods)
@@ -119,8 +124,9 @@ class PodSet:
 
         Those are its first ``demand.pods`` ones, and as many more as it takes for one of them not to be full.
         """
-        now = self.now()
-        order = self._order_of(demand)
+        return self._wanted(demand, tried, self._order_of(demand), self.now())
+
+    def _wanted(self, demand: Demand, tried: Collection[Pod], order: tuple[Pod, ...], now: float) -> list[Pod]:
         wanted: list[Pod] = []
         room = False
         for pod in order:
@@ -138,23 +144,24 @@ class PodSet:
         flight; if none has, the first that is healthy and has it ready; if nobody has, its home, which loads it. When
         no pod is healthy, tried ones included, it is the one with the fewest requests in flight that does not drain.
         """
-        wanted = self.wanted(demand, tried=tried)
+        order, now = self._order_of(demand), self.now()
+        wanted = self._wanted(demand, tried, order, now)
         if not wanted:
-            return self._in_panic(demand, tried)
+            return self._in_panic(order, tried, now)
         key = demand.key
-        ready = self._ready.get(key)
-        serving = [pod for pod in wanted if pod in ready] if ready else []
-        if len(serving) == len(wanted) == 1:
-            return serving[0]
-        if serving:
-            order = self._order_of(demand)
-            roomy = [pod for pod in serving if not self._full(pod, key, order)]
-            chosen = min(roomy or serving, key=_in_flight)
+        ready = self._ready.get(key, _NOBODY)
+        serving = [pod for pod in wanted if pod in ready]
+        if len(serving) > 1:
+            chosen = min([pod for pod in serving if not self._full(pod, key, order)] or serving, key=_in_flight)
+        elif serving:
+            chosen = serving[0]
         else:
-            chosen = (self._ready_elsewhere(demand, tried) if ready else None) or wanted[0]
-        for pod in wanted:
-            if pod is not chosen and not (ready and pod in ready):
-                self.on_missing(pod, demand)
+            elsewhere = [pod for pod in ready if pod.healthy(now) and pod not in tried and not self._at_limit(pod)]
+            chosen = min((pod for pod in elsewhere if pod in order), key=order.index, default=wanted[0])
+        if len(serving) < len(wanted):
+            for pod in wanted:
+                if pod is not chosen and pod not in ready:
+                    self.on_missing(pod, demand)
         return chosen
 
     def saturated(self, demand: Demand, *, tried: Collection[Pod] = ()) -> bool:
@@ -166,21 +173,7 @@ class PodSet:
         (name, version), backend, pool, _ = demand
         return self.order(name, version, backend=backend, pool=pool)
 
-    def _ready_elsewhere(self, demand: Demand, tried: Collection[Pod]) -> Pod | None:
-        now = self.now()
-        ready = self._ready[demand.key]
-        return next(
-            (
-                pod
-                for pod in self._order_of(demand)
-                if pod in ready and pod not in tried and pod.healthy(now) and not self._at_limit(pod)
-            ),
-            None,
-        )
-
-    def _in_panic(self, demand: Demand, tried: Collection[Pod]) -> Pod | None:
-        now = self.now()
-        order = self._order_of(demand)
+    def _in_panic(self, order: tuple[Pod, ...], tried: Collection[Pod], now: float) -> Pod | None:
         if any(pod.healthy(now) for pod in order):
             return None
         left = [pod for pod in order if not pod.draining and pod not in tried and not self._at_limit(pod)]
@@ -194,7 +187,10 @@ class PodSet:
             return False
         if pod.in_flight_of.get(key, 0) >= self._spill_requests:
             return True
-        return pod.requests_in_flight > self._spill_factor * sum(map(_in_flight, order)) / len(order)
+        # The sum over many pods takes longer than all else here, and nearly always they are all the pods there are.
+        everybody = len(order) == len(self.pods)
+        requests = self._load.requests if everybody else sum(pod.requests_in_flight for pod in order)
+        return pod.requests_in_flight > self._spill_factor * requests / len(order)
 
     # -- state in words ------------------------------------------------------------------------------------
 
@@ -300,10 +296,6 @@ def _eligible(pod: Pod, backend: str | None, pool: str | None) -> bool:
     if pod.status is None:
         return pool is None
     return (backend is None or pod.status.backend == backend) and (pool is None or pod.status.pool == pool)
-
-
-def _in_flight(pod: Pod) -> int:
-    return pod.requests_in_flight
 
 
 def _why(pod: Pod, now: float) -> str:
