@@ -66,7 +66,7 @@ def test_fault_black_holed_pod(cluster: Cluster) -> None:
     late = [sample for sample in load.samples if sample.status != 200]
     print(f"\n{len(load.samples)} requests, {len(late)} late, longest {max(s.took_s for s in load.samples):.3f} s")
     assert {sample.status for sample in late} <= {504}
-    assert all(sample.took_s < deadline_s + 1.0 for sample in load.samples)
+    assert all(sample.took_s < deadline_s + 2.0 for sample in load.samples)
     assert [sample for sample in late if sample.sent_at > found_at] == []
 
 
