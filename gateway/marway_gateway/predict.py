@@ -144,7 +144,7 @@ class Predictor:
             async with asyncio.timeout(timeout_s):
                 resolved = await self._resolve(call)
                 await call.body.open()
-                reply = await self._admit(call, demand_of(resolved, self._algorithm_pools))
+                reply = await self._forward(call, resolved)
         except TimeoutError as exc:
             raise _too_late(call) from exc
         finally:
@@ -167,15 +167,16 @@ class Predictor:
         info.label = resolved.label
         return resolved
 
-    async def _admit(self, call: PredictCall, demand: Demand) -> Reply:
+    async def _forward(self, call: PredictCall, resolved: Resolved) -> Reply:
+        demand = demand_of(resolved, self._algorithm_pools)
         self._used(demand)
         await self._admission.enter(demand.key)
         try:
-            return await self._forward(call, demand)
+            return await self._ask_pods(call, demand)
         finally:
             self._admission.leave(demand.key)
 
-    async def _forward(self, call: PredictCall, demand: Demand) -> Reply:
+    async def _ask_pods(self, call: PredictCall, demand: Demand) -> Reply:
         attempts = Attempts(max_retries=self._max_retries)
         async with AsyncExitStack() as retrying:
             while True:

@@ -80,7 +80,7 @@ class Reply:
     data: bytes | None
     content_length: int | None
     _response: aiohttp.ClientResponse
-    _release: Callable[[], None]
+    _release: Callable[[], None] = lambda: None
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield a streaming body as it comes.

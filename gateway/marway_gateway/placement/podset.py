@@ -124,7 +124,7 @@ class PodSet:
 
         Those are its first ``demand.pods`` ones, and as many more as it takes for one of them not to be full.
         """
-        return self._wanted(demand, tried, self._order_of(demand), self.now())
+        return self._wanted(demand, tried, self.order_of(demand), self.now())
 
     def _wanted(self, demand: Demand, tried: Collection[Pod], order: tuple[Pod, ...], now: float) -> list[Pod]:
         wanted: list[Pod] = []
@@ -144,7 +144,7 @@ class PodSet:
         flight; if none has, the first that is healthy and has it ready; if nobody has, its home, which loads it. When
         no pod is healthy, tried ones included, it is the one with the fewest requests in flight that does not drain.
         """
-        order, now = self._order_of(demand), self.now()
+        order, now = self.order_of(demand), self.now()
         wanted = self._wanted(demand, tried, order, now)
         if not wanted:
             return self._in_panic(order, tried, now)
@@ -167,9 +167,10 @@ class PodSet:
     def saturated(self, demand: Demand, *, tried: Collection[Pod] = ()) -> bool:
         """Return whether a healthy pod is left that only has too many requests in flight."""
         now = self.now()
-        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in self._order_of(demand))
+        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in self.order_of(demand))
 
-    def _order_of(self, demand: Demand) -> tuple[Pod, ...]:
+    def order_of(self, demand: Demand) -> tuple[Pod, ...]:
+        """Return the pods that may serve a version as it asks for now, its home first."""
         (name, version), backend, pool, _ = demand
         return self.order(name, version, backend=backend, pool=pool)
 
@@ -205,7 +206,7 @@ class PodSet:
             return "no pods are configured: set MARWAY_GATEWAY_PODS or give --pods"
         pods = self.pods
         if demand is not None:
-            pods = self._order_of(demand)
+            pods = self.order_of(demand)
             if not pods:
                 pool = f" of the pool {demand.pool!r}" if demand.pool is not None else ""
                 return f"none of the {len(self.pods)} pods runs {demand.backend}{pool}"
