@@ -17,7 +17,6 @@ import psutil
 import pytest
 
 from marway_archiver import publish
-from marway_gateway.placement import score
 from support.up import Up, processes_of, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -88,23 +87,10 @@ def pods(up: Up) -> list[Pod]:
 
 
 def home_of(up: Up, model: str, body: bytes, **headers: str) -> Pod:
-    """Return the pod that answers for a model through the gateway, once all pods are well.
-
-    Another pod may have the model as well, having loaded it ahead when its home was away.
-    """
+    """Return the pod that answers for a model through the gateway, once all pods are well."""
     wait_until(lambda: all(pod.ready() for pod in pods(up)), timeout_s=LONG_S, what="both pods ready")
-    home = max(pods(up), key=lambda pod: score(pod.name, model, "1.0"))
-
-    def known() -> bool:
-        assert ask(up, model, body, **headers).status_code == 200
-        shown = httpx.get(f"{up.ready['admin']}/pods", timeout=30, trust_env=False).json()
-        seen = next(pod for pod in shown if pod["name"] == home.name)
-        return seen["eligible"] and any(
-            (each["name"], each["state"]) == (model, "ready") for each in seen["status"]["models"]
-        )
-
-    wait_until(known, timeout_s=LONG_S, what="the gateway knows that the home has the model")
-    return home
+    assert ask(up, model, body, **headers).status_code == 200
+    return next(pod for pod in pods(up) if pod.has(model))
 
 
 def ask(up: Up, model: str, body: bytes, **headers: str) -> httpx.Response:
