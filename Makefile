@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-install test-long lint fmt proto bench bench-cache bench-cold bench-fetch bench-logging bench-publish clean
+.PHONY: help setup up demo test test-unit test-e2e test-faults test-install test-long lint fmt proto bench bench-cache bench-cold bench-fetch bench-gateway bench-logging bench-publish clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-unit: setup ## Run what needs no TorchServe and no fresh environment
 
 test-e2e: setup ## Run what starts the real TorchServe
 	$(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
+
+test-faults: setup ## Break parts of a running system under load, and count what clients notice
+	$(BIN)/python -m pytest -m faults -s $(PYTEST_ARGS)
 
 test-install: setup ## Run what builds fresh environments
 	$(BIN)/python -m pytest -m install $(PYTEST_ARGS)
@@ -82,6 +85,9 @@ bench-cold: setup ## Measure a cold start and an idle worker's memory, forked ag
 
 bench-fetch: setup ## Measure fetching 1 GiB from S3 in parts against one stream, in one interleaved run
 	$(BIN)/python benchmarks/bench_fetch.py --size-mib 1024
+
+bench-gateway: setup ## Measure resolving among 10,000 models, the gateway's memory, and choosing one of 100 pods
+	$(BIN)/python benchmarks/bench_gateway.py
 
 bench-logging: setup ## Measure what TorchServe's default logging costs against the runtime's
 	$(BIN)/python benchmarks/bench_logging.py

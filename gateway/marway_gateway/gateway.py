@@ -16,14 +16,19 @@ from marway.registry import Registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.cache import AnswerCache
+from marway_gateway.discovery import Discovery
 from marway_gateway.health import Readiness
+from marway_gateway.limits import Admission
+from marway_gateway.load_ahead import LoadAhead
 from marway_gateway.loading import Loader
 from marway_gateway.logs import AccessLog, LogSink
 from marway_gateway.placement import PodSet
+from marway_gateway.placement.ejection import Ejection
 from marway_gateway.pods import PodWatcher
 from marway_gateway.predict import Predictor
 from marway_gateway.releasing import Releaser
-from marway_gateway.settings import GatewaySettings
+from marway_gateway.retry import RetryBudget
+from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.steering import PodControl
 from marway_gateway.tasks import TaskSet
 from marway_gateway.telemetry import Metrics, Telemetry
@@ -104,16 +109,44 @@ async def open_gateway(
         upstream = Upstream(connect_timeout_s=settings.connect_timeout_s, buffered_bytes=settings.buffered_body_bytes)
         stack.push_async_callback(upstream.aclose)
         pods = PodSet(
-            settings.pods,
-            eject_after_failures=settings.eject_after_failures,
-            eject_s=settings.eject_s,
-            eject_max_s=settings.eject_max_s,
-            on_ejection=telemetry.metrics.ejections.inc,
+            (each for each in settings.pods if isinstance(each, PodAddress)),
+            ejection=Ejection(
+                after_failures=settings.eject_after_failures,
+                eject_s=settings.eject_s,
+                eject_max_s=settings.eject_max_s,
+                max_percent=settings.eject_max_percent,
+                on_ejection=telemetry.metrics.ejections.inc,
+            ),
+            spill_requests=settings.spill_requests,
+            spill_factor=settings.spill_factor,
+            max_requests=settings.max_requests_per_pod,
             clock=clock,
         )
+        load_ahead = LoadAhead(
+            pods, upstream, concurrency=settings.load_ahead_concurrency, metrics=telemetry.metrics, clock=clock
+        )
+        stack.push_async_callback(load_ahead.aclose)
+        load_ahead.start()
         watcher = PodWatcher(pods, upstream, interval_s=settings.health_interval_s, clock=clock)
         stack.push_async_callback(watcher.aclose)
-        watcher.start()
+        await watcher.sync()
+        discovery = Discovery(settings.pods, pods, watcher, interval_s=settings.dns_interval_s)
+        stack.push_async_callback(discovery.aclose)
+        await discovery.start()
+        admission = Admission(
+            per_version=settings.max_requests_per_version,
+            queue_limit=settings.queue_limit,
+            queue_timeout_s=settings.queue_timeout_s,
+            queued=telemetry.metrics.requests_queued.set,
+        )
+        pods.on_end = admission.pod_freed
+        budget = RetryBudget(
+            percent=settings.retry_budget_percent,
+            minimum=settings.retry_budget_min,
+            backoff_s=settings.retry_backoff_s,
+            backoff_max_s=settings.retry_backoff_max_s,
+            wait_s=settings.retry_wait_s,
+        )
         writer = RegistryWriter(registry, resolver)
         stack.push_async_callback(writer.aclose)
         control = PodControl(upstream)
@@ -128,10 +161,14 @@ async def open_gateway(
                 pods=pods,
                 upstream=upstream,
                 telemetry=telemetry,
+                admission=admission,
+                budget=budget,
                 max_retries=settings.max_retries,
                 cache=AnswerCache(max_bytes=settings.cache_bytes, ttl_s=settings.cache_ttl_s, clock=clock)
                 if settings.cache_bytes
                 else None,
+                algorithm_pools=settings.algorithm_pools,
+                used=load_ahead.used,
             ),
             readiness=Readiness(
                 pods,

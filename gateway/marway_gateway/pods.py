@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from marway.wire.pods import PodEvent, PodStatus
@@ -53,18 +53,27 @@ class PodWatcher:
         self._upstream = upstream
         self._interval_s = interval_s
         self._clock = clock
-        self._tasks = TaskSet()
+        self._tasks: dict[Pod, TaskSet] = {}
         self._told_at: dict[Pod, float] = {}
 
-    def start(self) -> None:
-        """Begin to ask and to listen."""
-        for pod in self._pods.pods:
-            self._tasks.start(f"pod-check:{pod.name}", lambda pod=pod: self._check(pod))  # type: ignore[misc]
-            self._tasks.start(f"pod-watch:{pod.name}", lambda pod=pod: self._watch(pod))  # type: ignore[misc]
+    async def sync(self) -> None:
+        """Begin to ask and listen to pods that are new, and stop with those that are gone."""
+        pods = set(self._pods.pods)
+        for pod in pods - self._tasks.keys():
+            tasks = self._tasks[pod] = TaskSet()
+            tasks.start(f"pod-check:{pod.name}", lambda pod=pod: self._check(pod))  # type: ignore[misc]
+            tasks.start(f"pod-watch:{pod.name}", lambda pod=pod: self._watch(pod))  # type: ignore[misc]
+        await self._stop(self._tasks.keys() - pods)
 
     async def aclose(self) -> None:
         """Stop asking and listening."""
-        await self._tasks.aclose()
+        await self._stop(set(self._tasks))
+
+    async def _stop(self, pods: Iterable[Pod]) -> None:
+        stopped = [self._tasks.pop(pod) for pod in list(pods)]
+        for pod in self._told_at.keys() - self._tasks.keys():
+            del self._told_at[pod]
+        await asyncio.gather(*(tasks.aclose() for tasks in stopped))
 
     async def look(self, pod: Pod) -> None:
         """Ask one pod once."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from marway.errors import DeadlineExceeded, MarwayError, Unavailable
@@ -13,8 +14,9 @@ from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import AnswerCache, CacheUse, request_key
-from marway_gateway.placement import Pod, PodSet
-from marway_gateway.retry import WORKER_DIED, Attempts, FailedAttempt
+from marway_gateway.limits import Admission
+from marway_gateway.placement import Demand, Pod, PodSet, demand_of
+from marway_gateway.retry import WORKER_DIED, Attempts, FailedAttempt, RetryBudget
 from marway_gateway.telemetry import RequestInfo, Telemetry
 from marway_gateway.upstream import AttemptFailed, Headers, PodUnreachable, Reply, Upstream
 
@@ -125,7 +127,11 @@ class Predictor:
         pods: From version to pods.
         upstream: From pod to answer.
         telemetry: Told about attempts.
+        admission: Limits how many requests are worked on.
+        budget: Limits how many of them are retries.
         max_retries: Attempts after one that a pod had accepted.
+        algorithm_pools: Pools of versions that name none, by algorithm.
+        used: Told which versions are requested.
         cache: Answers of models whose serving settings say so; None keeps none.
     """
 
@@ -136,14 +142,22 @@ class Predictor:
         pods: PodSet,
         upstream: Upstream,
         telemetry: Telemetry,
+        admission: Admission,
+        budget: RetryBudget,
         max_retries: int,
+        algorithm_pools: Mapping[str, str],
+        used: Callable[[Demand], None],
         cache: AnswerCache | None = None,
     ) -> None:
         self._resolver = resolver
         self._pods = pods
         self._upstream = upstream
         self._metrics = telemetry.metrics
+        self._admission = admission
+        self._budget = budget
         self._max_retries = max_retries
+        self._algorithm_pools = algorithm_pools
+        self._used = used
         self._cache = cache
 
     async def predict(self, call: PredictCall) -> Answer:
@@ -206,21 +220,50 @@ class Predictor:
         self._metrics.cache_requests.labels(use.value).inc()
 
     async def _forward(self, call: PredictCall, resolved: Resolved) -> Reply:
-        name, version = resolved.record.name, resolved.record.version
+        demand = demand_of(resolved, self._algorithm_pools)
+        self._used(demand)
+        await self._admission.enter(demand.key)
+        try:
+            return await self._ask_pods(call, demand)
+        finally:
+            self._admission.leave(demand.key)
+
+    async def _ask_pods(self, call: PredictCall, demand: Demand) -> Reply:
         attempts = Attempts(max_retries=self._max_retries)
-        while True:
-            pod = self._pods.choose(name, version, tried=attempts.tried)
-            if pod is None:
-                raise attempts.exhausted(model=name, version=version, troubles=self._pods.troubles())
-            if attempts.last is not None:
-                self._metrics.retries.labels(attempts.last.reason).inc()
-            attempts.tried.add(pod)
-            call.info.pod = pod.name
-            call.info.attempts += 1
-            result = await self._attempt(pod, call, name, version)
-            if isinstance(result, Reply):
-                return result
-            attempts.add(result, repeatable=call.body.repeatable)
+        async with AsyncExitStack() as retrying:
+            while True:
+                pod = await self._admission.pod_for(demand.key, lambda: self._choose(demand, attempts))
+                if attempts.last is not None:
+                    self._metrics.retries.labels(attempts.last.reason).inc()
+                attempts.tried.add(pod)
+                call.info.pod = pod.name
+                call.info.attempts += 1
+                result = await self._attempt(pod, call, *demand.key)
+                await retrying.aclose()
+                if isinstance(result, Reply):
+                    return result
+                attempts.add(result, repeatable=call.body.repeatable)
+                # What no pod accepted cost nothing and goes on at once; all else is a retry and on the budget.
+                if result.accepted and not await retrying.enter_async_context(self._budget.retry(attempts.retries)):
+                    self._metrics.retries_refused.inc()
+                    raise result.error
+
+    def _choose(self, demand: Demand, attempts: Attempts) -> Pod | None:
+        """Return the pod to ask next, or None while all that are left have as many requests as they may have.
+
+        Raises:
+            NoPodAvailable: Nobody is left.
+        """
+        pod = self._pods.choose(demand, tried=attempts.tried)
+        if pod is not None:
+            return pod
+        last = attempts.last
+        if last is not None and last.reason == WORKER_DIED and last.pod.healthy(self._pods.now()):
+            return last.pod  # nobody else is left, and it has other workers
+        if self._pods.saturated(demand, tried=attempts.tried):
+            return None
+        name, version = demand.key
+        raise attempts.exhausted(model=name, version=version, troubles=self._pods.troubles(demand))
 
     async def _attempt(self, pod: Pod, call: PredictCall, name: str, version: str) -> Reply | FailedAttempt:
         """Ask one pod, tell the pods what that says of it, and return the model's answer or a failure.
@@ -240,6 +283,11 @@ class Predictor:
             )
         except AttemptFailed as exc:
             return self._failed(pod, exc, name, version)
+        except asyncio.CancelledError:
+            # By the deadline, or by a client that went away, which says nothing of the pod.
+            if time.monotonic() >= call.deadline:
+                self._pods.timed_out(pod, waited_s=time.perf_counter() - began)
+            raise
         finally:
             call.info.pod_s = time.perf_counter() - began
         if reply.outcome == Outcome.ANSWERED:

@@ -4,16 +4,24 @@ Only failures that say nothing about the request are followed by another attempt
 policy): an attempt that no pod accepted costs nothing and is made again at once, at most once a pod; one that was lost
 with its pod may have been running and counts against a budget. What the model or the pod said about the request
 itself is final.
+
+The budget is Envoy's: retries under way, their pauses included, are at most a share of the requests under way, so that
+an outage is not made worse by what it causes. A retry over it waits for another to end, a bounded time.
 """
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from marway.errors import MarwayError, ModelError, NoPodAvailable, Unavailable
 from marway_gateway.placement import Pod
 
-__all__ = ["WORKER_DIED", "Attempts", "FailedAttempt"]
+__all__ = ["WORKER_DIED", "Attempts", "FailedAttempt", "RetryBudget"]
 
 WORKER_DIED = "worker_died"
 """Reason of an attempt whose worker died; one more may follow it, on any pod."""
@@ -36,6 +44,70 @@ class FailedAttempt:
     accepted: bool
 
 
+class RetryBudget:
+    """Bounds the retries under way, and spreads them in time.
+
+    Args:
+        percent: Of the requests under way, how many may be retries.
+        minimum: Retries that are allowed however few requests are under way.
+        backoff_s: The longest pause before a first retry; before each further one it is twice as long.
+        backoff_max_s: The longest pause at all.
+        wait_s: How long a retry over the budget waits for its turn.
+
+    Attributes:
+        requests: Requests under way; whoever works on them counts them.
+    """
+
+    def __init__(self, *, percent: int, minimum: int, backoff_s: float, backoff_max_s: float, wait_s: float) -> None:
+        self.requests = 0
+        self._percent = percent
+        self._minimum = minimum
+        self._backoff_s = backoff_s
+        self._backoff_max_s = backoff_max_s
+        self._wait_s = wait_s
+        self._retrying = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @asynccontextmanager
+    async def retry(self, number: int) -> AsyncIterator[bool]:
+        """Wait for a place in the budget and then for the pause before a request's ``number``-th retry.
+
+        Yields whether there was a place; without one there must be no retry.
+        """
+        granted = await self._take()
+        try:
+            if granted:
+                # Full jitter: requests that failed together must not come back together.
+                await asyncio.sleep(random.uniform(0, min(self._backoff_s * 2 ** (number - 1), self._backoff_max_s)))
+            yield granted
+        finally:
+            if granted:
+                self._retrying -= 1
+                self._wake()
+
+    async def _take(self) -> bool:
+        try:
+            async with asyncio.timeout(self._wait_s):
+                while self._retrying >= max(self._minimum, self.requests * self._percent // 100):
+                    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiting.append(turn)
+                    await turn
+        except TimeoutError:
+            return False
+        finally:
+            # Whoever was woken and did not stay passes it on; with room for more than one, the next follows.
+            self._wake()
+        self._retrying += 1
+        return True
+
+    def _wake(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+
 class Attempts:
     """The attempts of one request.
 
@@ -47,6 +119,11 @@ class Attempts:
         self.tried: set[Pod] = set()
         self.failed: list[FailedAttempt] = []
         self._retries_left = max_retries
+
+    @property
+    def retries(self) -> int:
+        """How many failures there were that a pod had accepted: each retry that follows one is on the budget."""
+        return sum(attempt.accepted for attempt in self.failed)
 
     @property
     def last(self) -> FailedAttempt | None:

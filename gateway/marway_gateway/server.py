@@ -15,18 +15,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-import httptools
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from marway.errors import InvalidSettings
 from marway.lifecycle import StopRequest, watch_for_stop
-from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_gateway.admin import create_admin_app
 from marway_gateway.app import create_app
 from marway_gateway.gateway import open_gateway
+from marway_gateway.http_protocol import ClientBounds, protocol_of
 from marway_gateway.logs import LogSink
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.grpc_server import GrpcServer
@@ -36,8 +34,6 @@ __all__ = ["Addresses", "run", "serve"]
 _KEEP_ALIVE_S: Final = 75
 """How long an idle client connection is kept: longer than usual load balancers and clients keep theirs, so that they
 close first and send no request into a closing connection."""
-_HEADER_BYTES_MAX: Final = 64 * 1024
-_HEADERS_MAX: Final = 100
 _ORPHAN_DRAIN_S: Final = 3.0
 _log = logging.getLogger(__name__)
 
@@ -90,8 +86,8 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
         grpc_server = GrpcServer(gateway, host=settings.grpc_host, port=settings.grpc_port)
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, 0.0)
-        public = _HttpServer(create_app(settings, gateway=gateway))
-        admin = _HttpServer(create_admin_app(settings, gateway=gateway))
+        public = _HttpServer(create_app(settings, gateway=gateway), settings)
+        admin = _HttpServer(create_admin_app(settings, gateway=gateway), settings)
         serving = [
             asyncio.create_task(public.serve(sockets=[public_socket]), name="public-http"),
             asyncio.create_task(admin.serve(sockets=[admin_socket]), name="admin-http"),
@@ -112,6 +108,10 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
         finally:
             stopping.cancel()
             gateway.readiness.draining = True
+            public.leave()
+            if stop.is_set() and not stop.orphaned:
+                # Load balancers and clients that keep connections hear of it before the port is closed.
+                await asyncio.wait(serving, timeout=settings.lame_duck_s, return_when=asyncio.FIRST_COMPLETED)
             drain_s = min(settings.drain_timeout_s, _ORPHAN_DRAIN_S) if stop.orphaned else settings.drain_timeout_s
             public.stop(drain_s)
             admin.stop(drain_s)
@@ -121,11 +121,18 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
 class _HttpServer(uvicorn.Server):
     """uvicorn, started and stopped by us."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+        self._bounds = ClientBounds(
+            max_connections=settings.max_connections,
+            header_timeout_s=settings.header_timeout_s,
+            body_timeout_s=settings.body_timeout_s,
+            body_min_rate=settings.body_min_rate,
+            write_timeout_s=settings.write_timeout_s,
+        )
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_BoundedHttp,
+                http=protocol_of(self._bounds),
                 ws="none",
                 lifespan="off",  # its parts are opened by `serve`, once for all ports
                 log_config=None,
@@ -136,6 +143,10 @@ class _HttpServer(uvicorn.Server):
             )
         )
         self.up = asyncio.Event()
+
+    def leave(self) -> None:
+        """Go on serving, but ask each client to connect anew, elsewhere."""
+        self._bounds.leaving = True
 
     def stop(self, drain_s: float) -> None:
         """Take no further connections, give requests in flight ``drain_s`` seconds, and end."""
@@ -155,48 +166,6 @@ class _HttpServer(uvicorn.Server):
 async def _until_up(*servers: _HttpServer) -> None:
     for server in servers:
         await server.up.wait()
-
-
-class _BoundedHttp(HttpToolsProtocol):
-    """uvicorn's fast HTTP/1.1, with limits on headers, which httptools has none of, and problems for bad requests."""
-
-    _header_bytes = 0
-
-    def on_message_begin(self) -> None:
-        self._header_bytes = 0
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        self._bounded(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._bounded(len(name) + len(value) + 4)
-        super().on_header(name, value)
-        if len(self.headers) > _HEADERS_MAX:
-            raise httptools.HttpParserError(f"more than {_HEADERS_MAX} headers")
-
-    def send_400_response(self, msg: str) -> None:
-        too_long = self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
-        status, code, title = (
-            (b"431 Request Header Fields Too Large", "headers_too_large", "Headers too large")
-            if too_long
-            else (b"400 Bad Request", "invalid_request", "Invalid request")
-        )
-        detail = (
-            f"at most {_HEADERS_MAX} headers and {_HEADER_BYTES_MAX} bytes of them are accepted" if too_long else msg
-        )
-        body = Problem(title=title, status=int(status[:3]), detail=detail, code=code).body()
-        self.transport.write(
-            b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (status, CONTENT_TYPE.encode(), len(body), body)
-        )
-        self.transport.close()
-
-    def _bounded(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > _HEADER_BYTES_MAX:
-            raise httptools.HttpParserError("headers too large")
 
 
 @contextlib.contextmanager

@@ -13,13 +13,15 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from marway.settings import ComponentSettings
 
-__all__ = ["GatewaySettings", "PodAddress"]
+__all__ = ["GatewaySettings", "PodAddress", "PodService"]
 
 _POD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]-]{0,127}")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
+Percent = Annotated[int, Field(ge=0, le=100)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +53,47 @@ class PodAddress:
         return cls(name, url.rstrip("/"))
 
 
+@dataclass(frozen=True, slots=True)
+class PodService:
+    """A DNS name behind which sidecars answer, such as a headless Service's.
+
+    Attributes:
+        host: The name, looked up over and over; each address that it has is a pod.
+        port: Where sidecars listen.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> PodService:
+        """Parse ``dns://NAME:PORT``.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        parts = urlsplit(text.strip())
+        if parts.scheme != "dns" or not parts.hostname or parts.port is None or parts.path or parts.query:
+            raise ValueError(f"{text[:200]!r} names no pods: write dns://NAME:PORT, as in dns://pods.marway.svc:9000")
+        return cls(parts.hostname, parts.port)
+
+    def __str__(self) -> str:
+        return f"dns://{self.host}:{self.port}"
+
+
+def _parse_pod(item: object) -> PodAddress | PodService:
+    if isinstance(item, PodAddress | PodService):
+        return item
+    text = str(item)
+    return PodService.parse(text) if text.strip().startswith("dns:") else PodAddress.parse(text)
+
+
 def _parse_pods(value: object) -> object:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
         raise ValueError("pods are a list of URLs, or one string with commas between them")
-    pods = tuple(
-        item if isinstance(item, PodAddress) else PodAddress.parse(str(item)) for item in items if str(item).strip()
-    )
-    names = [pod.name for pod in pods]
+    pods = tuple(_parse_pod(item) for item in items if str(item).strip())
+    names = [pod.name for pod in pods if isinstance(pod, PodAddress)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"two pods are called {twice!r}: give each a name of its own, NAME=URL")
@@ -94,9 +129,26 @@ class GatewaySettings(ComponentSettings):
     """File of bearer tokens that the public and the gRPC port want; it may be the same file. No default: within a
     cluster, who may call is usually said elsewhere. `/healthz`, `/readyz` and `/metrics` stay open."""
 
-    pods: Annotated[tuple[PodAddress, ...], NoDecode, BeforeValidator(_parse_pods)] = ()
-    """Sidecars, as `URL` or `NAME=URL`, in a list or with commas between them. None by default: only the deployment
-    knows them. A pod without a name is called by its host and port."""
+    pods: Annotated[tuple[PodAddress | PodService, ...], NoDecode, BeforeValidator(_parse_pods)] = ()
+    """Sidecars, as `URL`, `NAME=URL` or `dns://NAME:PORT`, in a list or with commas between them. None by default: only
+    the deployment knows them. A pod without a name is called by its host and port; one found by DNS by its address and
+    port."""
+    dns_interval_s: Annotated[float, Field(ge=0.1, le=300)] = 5.0
+    """Time in seconds between two look-ups of a `dns://` name. 5, as DNS servers in Kubernetes answer from caches of
+    about that age; a pod that goes is known sooner from its own word."""
+    algorithm_pools: dict[str, str] = Field(default_factory=dict)
+    """Pools by algorithm, as `{"transformer": "gpu"}`, for versions that name no pool themselves; `*` stands for any
+    other. None by default: such a version may run on any pod of its model server."""
+    spill_requests: Count = 16
+    """Requests of one version in flight on a pod from which on the version's next pod serves it as well. 16 keeps a
+    few workers busy with a batch in the making; fewer would spread small loads over many pods' memory."""
+    spill_factor: Annotated[float, Field(ge=1, le=10)] = 1.25
+    """A pod that has more than so many times the mean of requests in flight, and at least `spill_requests`, is passed
+    over as long as another one serves the version. 1.25 as HAProxy's documentation advises for its
+    `hash-balance-factor`: lower moves versions about, higher leaves hot pods hot."""
+    load_ahead_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    """Loads that this gateway asks of pods at once before requests go there. 4 fills a new pod in little time and
+    leaves the archive store and its CPUs to requests."""
 
     max_body_bytes: Bytes = 64 * 1024 * 1024
     """Largest request body in bytes; a larger one is refused with 413. 64 MiB lets a batch of pictures through."""
@@ -137,6 +189,22 @@ class GatewaySettings(ComponentSettings):
     when the pod reports that it is ready."""
     eject_max_s: Seconds = 300.0
     """Longest ejection in seconds. 300, as Envoy."""
+    eject_max_percent: Percent = 50
+    """How many of the pods may be ejected at a time, in percent; one may always be. 50, because when most pods fail
+    the fault is likelier elsewhere, and the few that are left would drown. Envoy's own default is 10."""
+    retry_budget_percent: Percent = 20
+    """How many of the requests under way may be retries, in percent. 20, as Envoy: an outage must not multiply the
+    load that it falls under. Attempts that no pod accepted are not counted."""
+    retry_budget_min: Annotated[int, Field(ge=0)] = 3
+    """Retries that may be under way however few requests are. 3, as Envoy, or one lone request had none."""
+    retry_wait_s: Annotated[float, Field(ge=0, le=60)] = 1.0
+    """How long in seconds a retry over the budget waits for another to end before its request fails. 1 outlasts the
+    moment in which a pod dies with more requests in hand than the budget has places."""
+    retry_backoff_s: Annotated[float, Field(ge=0, le=10)] = 0.025
+    """Longest pause in seconds before a request's first retry, of which a random part is taken; before the second it
+    is twice as long. 25 ms, as Envoy."""
+    retry_backoff_max_s: Annotated[float, Field(ge=0, le=60)] = 0.25
+    """Longest pause in seconds before any retry. 250 ms, as Envoy."""
     health_interval_s: Annotated[float, Field(ge=0.05, le=60)] = 1.0
     """Time in seconds between two looks at a pod's status, and how long one may take. 1, so that a pod that is gone is
     out of rotation within 2 s, and one that hangs, which takes two looks to tell from a busy one, within about 3 s."""
@@ -148,6 +216,35 @@ class GatewaySettings(ComponentSettings):
     """How long in seconds a kept answer is given again. A version never changes, so this bounds only how long the
     answer of a model that says something else each time is repeated. Five minutes: most repetition is closer."""
 
+    max_requests_per_pod: Count = 512
+    """Requests in flight on one pod, of this gateway. 512 is far above what a pod's workers are busy with, and bounds
+    what a pod that answers nobody can hold; more wait here, where another pod can still take them."""
+    max_requests_per_version: Count = 1024
+    """Requests worked on for one version, so that no version takes the whole gateway. 1024 is two full pods."""
+    queue_limit: Annotated[int, Field(ge=0)] = 1024
+    """Requests that may wait for one of these limits; more are refused with 429. 1024 with 1 MiB each still fit."""
+    queue_timeout_s: Seconds = 5.0
+    """How long in seconds one of them waits before it is refused with 429. Behind a longer queue most callers would
+    have given up by the time that their turn comes."""
+
+    max_connections: Count = 8192
+    """Client connections to the public HTTP port; more are answered 503 and closed. 8192 with the same number of
+    connections to pods stays below the 20,000 or so files that containers may usually open."""
+    header_timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
+    """Time in seconds in which a client must send a request's headers, from connecting or from their first byte. 5
+    outlasts a bad mobile network and closes a slow-loris connection soon."""
+    body_timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
+    """Time in seconds in which a client must send a request's body, which each `body_min_rate` bytes of it prolong by
+    a second; time in which we do not read is not counted. 5, as for headers; after it the connection is closed."""
+    body_min_rate: Bytes = 1024
+    """Bytes a second at which a body must come after that. 1 KiB/s is slower than any network of today."""
+    write_timeout_s: Seconds = 30.0
+    """Time in seconds in which a client may read nothing of an answer that fills its connection; then it is closed. 30
+    outlasts a pause of the network and frees what a client that sleeps would hold for ever."""
+
+    lame_duck_s: Annotated[float, Field(ge=0, le=60)] = 1.0
+    """Time in seconds after SIGTERM in which requests are still taken, while `/readyz` says no and each answer asks its
+    client to connect anew. 1, as for sidecars: whoever sends requests hears of it first."""
     drain_timeout_s: Seconds = 10.0
     """Time in seconds that requests in flight get to finish after SIGTERM; 3 when the process that started the gateway
     is gone. 10 fits into the 30 s that Kubernetes gives, with room to spare."""

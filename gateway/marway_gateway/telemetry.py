@@ -58,6 +58,22 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.retries_refused = Counter(
+            "marway_gateway_retries_refused_total",
+            "Retries that were not made because the retry budget was spent.",
+            registry=self.registry,
+        )
+        self.requests_queued = Gauge(
+            "marway_gateway_requests_queued",
+            "Predict requests that wait for a version's turn or for room on a pod.",
+            registry=self.registry,
+        )
+        self.load_aheads = Counter(
+            "marway_gateway_load_aheads_total",
+            "Loads asked of pods before requests went there.",
+            ("outcome",),
+            registry=self.registry,
+        )
         self.ejections = Counter(
             "marway_gateway_ejections_total", "Pods taken out of rotation for a while.", registry=self.registry
         )

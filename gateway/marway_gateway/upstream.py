@@ -8,7 +8,7 @@ go to another pod.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +19,7 @@ from yarl import URL
 from marway.errors import clip
 from marway.wire.headers import HOP_BY_HOP, OUTCOME, REQUEST_TIMEOUT_MS, RETRY_AFTER, Outcome
 from marway.wire.pods import WATCH_HEARTBEAT_S, PodEvent, PodStatus
+from marway.wire.problems import parse_problem
 from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod
 
@@ -79,10 +80,11 @@ class Reply:
     data: bytes | None
     content_length: int | None
     _response: aiohttp.ClientResponse | None
+    _release: Callable[[], None] = lambda: None
 
     def kept(self, headers: Headers) -> Reply:
         """Return a whole answer with these headers that holds no connection, to be given again."""
-        return replace(self, headers=headers, _response=None)
+        return replace(self, headers=headers, _response=None, _release=lambda: None)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield a streaming body as it comes.
@@ -123,6 +125,7 @@ class Reply:
         """Let go of the connection: back to the pool when the answer was read to its end, else closed."""
         if self._response is not None:
             self._response.close()
+        self._release()
 
 
 class Upstream:
@@ -171,20 +174,24 @@ class Upstream:
                 sent["content-length"] = str(body.content_length)
         # Names and versions have only characters that need no quoting.
         url = URL(f"{pod.url}/predict/{name}/{version}", encoded=True)
-        pod.requests_in_flight += 1
+        release = _counted(pod, (name, version))
         try:
             response = await self._session.post(url, data=data, headers=sent, expect100=streams, allow_redirects=False)
             try:
-                return await self._reply(response)
+                reply = await self._reply(response, release)
             except BaseException:
                 response.close()
                 raise
-        except (aiohttp.ClientError, OSError) as exc:
+        except BaseException as exc:
+            release()
+            if not isinstance(exc, aiohttp.ClientError | OSError):
+                raise
             if body.error is not None:
                 raise body.error from None
             raise _translated(exc) from exc
-        finally:
-            pod.requests_in_flight -= 1
+        if reply.data is not None:
+            release()  # the pod is done; how fast the client reads is no business of it
+        return reply
 
     async def status(self, pod: Pod, *, timeout_s: float) -> PodStatus:
         """Ask a pod what it says of itself.
@@ -239,6 +246,22 @@ class Upstream:
         except OSError as exc:
             raise _translated(exc) from exc
 
+    async def load(self, pod: Pod, name: str, version: str) -> None:
+        """Have a pod load a version, however long that takes there.
+
+        Raises:
+            AttemptFailed: It gave no answer.
+            MarwayError: It did not load it.
+        """
+        url = URL(f"{pod.url}/models/{name}/{version}/load", encoded=True)
+        try:
+            async with self._session.post(url, allow_redirects=False) as response:
+                data = await _read(response, _STATUS_BYTES_MAX)
+        except (aiohttp.ClientError, OSError) as exc:
+            raise _translated(exc) from exc
+        if response.status != 200:
+            raise parse_problem(data, status=response.status)
+
     async def watch(self, pod: Pod) -> AsyncIterator[PodEvent]:
         """Yield what a pod says of itself as it changes, until it ends the watch.
 
@@ -268,7 +291,7 @@ class Upstream:
         """Close all connections."""
         await self._session.close()
 
-    async def _reply(self, response: aiohttp.ClientResponse) -> Reply:
+    async def _reply(self, response: aiohttp.ClientResponse, release: Callable[[], None]) -> Reply:
         outcome = response.headers.get(OUTCOME)
         length = response.content_length
         data: bytes | None = None
@@ -285,7 +308,22 @@ class Upstream:
             data,
             length,
             response,
+            release,
         )
+
+
+def _counted(pod: Pod, key: tuple[str, str]) -> Callable[[], None]:
+    """Count a request as in flight, and return what counts it as ended, once however often it is called."""
+    pod.begin(key)
+    running = True
+
+    def release() -> None:
+        nonlocal running
+        if running:
+            running = False
+            pod.end(key)
+
+    return release
 
 
 def _translated(exc: aiohttp.ClientError | OSError) -> AttemptFailed:

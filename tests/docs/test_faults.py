@@ -34,6 +34,22 @@ POD_FAULTS = frozenset(
 )
 """What can befall a pod; a row may be added to the table, none of these may be missing."""
 
+GATEWAY_FAULTS = frozenset(
+    {
+        "pods killed under load",
+        "black-holed pod",
+        "SIGTERM to a pod under load",
+        "SIGTERM to a gateway under load",
+        "label moves under load",
+        "grey pod",
+        "all pods bad",
+        "oversized body",
+        "slow client",
+        "500 slow-loris connections",
+    }
+)
+"""What a gateway keeps from its clients, and its clients from one another."""
+
 
 def rows() -> dict[str, str]:
     """Return the table as fault → test."""
@@ -45,6 +61,11 @@ def rows() -> dict[str, str]:
 def test_every_fault_of_a_pod_is_listed() -> None:
     """No fault that can befall a pod is missing from the table."""
     assert rows().keys() >= POD_FAULTS
+
+
+def test_every_fault_of_a_gateway_is_listed() -> None:
+    """No fault that a gateway must stand is missing from the table."""
+    assert rows().keys() >= GATEWAY_FAULTS
 
 
 @pytest.mark.parametrize(("fault", "test"), rows().items())

@@ -23,6 +23,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
             r"cache / without = [\d.]+\n.*\n.*cache / without = [\d.]+",
         ),
         ("bench_fetch.py", ["--rounds", "1", "--size-mib", "16"], r"4 streams / 1 stream = [\d.]+ for 16 MiB"),
+        (
+            "bench_gateway.py",
+            ["--models", "50", "--requests", "100", "--pods", "10"],
+            r"resolve, warm: .*p99 [\d.]+ ms.*\n.*memory: \d+ MiB.*\nchoosing a pod: .*p99 [\d.]+ µs of 10",
+        ),
         ("bench_logging.py", ["--rounds", "1", "--requests", "20"], r"quiet / stock = [\d.]+x requests/s, [\d.]+x"),
         ("bench_cold.py", ["--rounds", "1"], r"cold start: [\d.]+ times faster\nmemory: +[\d.]+ times smaller"),
         ("bench_publish.py", ["--rounds", "1", "--size-mib", "16"], r"publish / upload_file = [\d.]+ for 16 MiB"),

@@ -16,7 +16,7 @@ from marway.lifecycle import StopRequest
 from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.headers import OUTCOME, Outcome
-from marway.wire.pods import WATCH_CONTENT_TYPE, ModelStatus, PodEvent, PodStatus
+from marway.wire.pods import WATCH_CONTENT_TYPE, LoadReport, ModelStatus, PodEvent, PodStatus
 from marway.wire.problems import CONTENT_TYPE, problem_of
 from marway_gateway.server import Addresses, serve
 from marway_gateway.settings import GatewaySettings, PodAddress
@@ -89,6 +89,9 @@ class FakePod:
         polls: Health checks it got.
         watches: Watches that were opened.
         cancelled: How often a caller went away.
+        loads: Paths of the loads that were asked for.
+        may_load: Waited for before a load is done, or None.
+        load_error: What a load ends in, or None.
     """
 
     name: str
@@ -96,6 +99,7 @@ class FakePod:
     early: Behaviour | None = None
     ready: bool = True
     draining: bool = False
+    models: tuple[ModelStatus, ...] = ()
     status_code: int = 200
     read_body: bool = True
     silent: bool = False
@@ -104,6 +108,9 @@ class FakePod:
     watches: int = 0
     _listeners: list[asyncio.Queue[PodEvent | bytes | None]] = field(default_factory=list)
     cancelled: int = 0
+    loads: list[str] = field(default_factory=list)
+    may_load: asyncio.Event | None = None
+    load_error: MarwayError | None = None
     url: str = ""
     port: int = 0
     _runner: web.AppRunner | None = None
@@ -113,6 +120,7 @@ class FakePod:
         app.router.add_post("/predict/{name}/{version}", self._predict, expect_handler=self._expected)
         app.router.add_get("/status", self._status)
         app.router.add_get("/watch", self._watch)
+        app.router.add_post("/models/{name}/{version}/load", self._load)
         self.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -160,7 +168,8 @@ class FakePod:
     @property
     def status(self) -> PodStatus:
         """What it says of itself now."""
-        return PodStatus(name=self.name, boot_id="1", backend="torchserve", ready=self.ready, draining=self.draining)
+        facts = {"name": self.name, "boot_id": "1", "backend": "torchserve"}
+        return PodStatus(**facts, ready=self.ready, draining=self.draining, models=self.models)  # type: ignore[arg-type]
 
     def tell(self, *, models: tuple[ModelStatus, ...] = (), removed: tuple[str, ...] = ()) -> None:
         """Say over every watch how the pod is now, and what changed about its models."""
@@ -176,6 +185,20 @@ class FakePod:
         """End every watch, as a pod does that stops."""
         for listener in self._listeners:
             listener.put_nowait(None)
+
+    async def _load(self, request: web.Request) -> web.Response:
+        self.loads.append(request.path)
+        if self.may_load is not None:
+            await self.may_load.wait()
+        if self.load_error is not None:
+            problem, _ = problem_of(self.load_error)
+            return web.Response(body=problem.body(), status=problem.status, content_type=CONTENT_TYPE)
+        name, version = request.match_info["name"], request.match_info["version"]
+        loaded = ModelStatus(id=f"run-{name}-{version}", name=name, version=version, state="ready")
+        self.models = (*self.models, loaded)
+        self.tell()
+        report = LoadReport(model=loaded, duration_s=0.1, server="torchserve")
+        return web.Response(text=report.model_dump_json(), content_type="application/json")
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         self.watches += 1
@@ -230,6 +253,7 @@ async def running(*pods: FakePod | PodAddress, registry: Registry, **flags: obje
         **dict.fromkeys(("port", "admin_port", "grpc_port"), 0),
         "health_interval_s": 0.5,
         "drain_timeout_s": 5,
+        "lame_duck_s": 0,
         "access_log": False,
         **flags,
     }

@@ -12,6 +12,7 @@ from marway.resolve.reader import RegistryReader
 from marway.wire.pods import PodStatus
 from marway_gateway.health import Readiness
 from marway_gateway.placement import PodSet
+from marway_gateway.placement.ejection import Ejection
 from marway_gateway.settings import PodAddress
 from support.registry import publish, until
 
@@ -117,7 +118,11 @@ async def test_registry_away(tmp_path: Path, bound: float | None, stays_ready: b
     publish_into = Registry(DirectoryStore(tmp_path))
     publish(publish_into, tmp_path)
     reader = RegistryReader(registry, threads=1, clock=clock)
-    pods = PodSet([PodAddress("a", "http://a")], eject_after_failures=5, eject_s=30, eject_max_s=300, clock=clock)
+    pods = PodSet(
+        [PodAddress("a", "http://a")],
+        ejection=Ejection(after_failures=5, eject_s=30, eject_max_s=300),
+        clock=clock,
+    )
     readiness = Readiness(pods, reader, max_stale_s=bound, wait_s=5, retry_after_s=1, clock=clock)
     assert isinstance(await readiness.trouble(), RegistryUnavailable)
     registry.away = False

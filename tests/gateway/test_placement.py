@@ -1,10 +1,15 @@
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from marway.wire.pods import PodStatus
-from marway_gateway.placement import Pod, PodSet, score
+from marway.records import ServingSettings
+from marway.resolve.resolver import Resolved
+from marway.wire.pods import ModelStatus, PodStatus
+from marway_gateway.placement import Demand, Pod, PodSet, demand_of, score
+from marway_gateway.placement.ejection import Ejection
 from marway_gateway.settings import PodAddress
+from support.registry import record_of
 
 
 class Clock:
@@ -20,9 +25,9 @@ def clock() -> Clock:
 
 
 def pods_called(*names: str, clock: Clock | None = None, **changes: object) -> PodSet:
-    known = {"eject_after_failures": 5, "eject_s": 30.0, "eject_max_s": 300.0, **changes}
+    known = {"after_failures": 5, "eject_s": 30.0, "eject_max_s": 300.0, **changes}
     addresses = [PodAddress(name, f"http://{name}:9000") for name in names]
-    return PodSet(addresses, clock=clock or Clock(), **known)  # type: ignore[arg-type]
+    return PodSet(addresses, ejection=Ejection(**known), clock=clock or Clock())  # type: ignore[arg-type]
 
 
 def status(*, ready: bool = True, draining: bool = False) -> PodStatus:
@@ -33,6 +38,7 @@ def names(pods: tuple[Pod, ...]) -> list[str]:
     return [pod.name for pod in pods]
 
 
+INTENT = Demand(("intent", "1.0"))
 VERSIONS = [(f"model-{number}", f"{number % 3}.0") for number in range(600)]
 
 
@@ -65,9 +71,9 @@ def test_choose_follows_the_order() -> None:
     """Pods are asked in the version's order, each once."""
     pods = pods_called("a", "b", "c")
     order = pods.order("intent", "1.0")
-    assert pods.choose("intent", "1.0", tried=()) is order[0]
-    assert pods.choose("intent", "1.0", tried={order[0]}) is order[1]
-    assert pods.choose("intent", "1.0", tried=set(order)) is None
+    assert pods.choose(INTENT, tried=()) is order[0]
+    assert pods.choose(INTENT, tried={order[0]}) is order[1]
+    assert pods.choose(INTENT, tried=set(order)) is None
 
 
 @pytest.mark.parametrize("trouble", ["unreachable", "ejected", "unready", "draining"])
@@ -81,8 +87,8 @@ def test_unhealthy_pods_are_passed_over(trouble: str) -> None:
         pods.eject(home, "is down")
     else:
         pods.observe(home, status(ready=trouble != "unready", draining=trouble == "draining"), asked_at=0)
-    assert pods.choose("intent", "1.0", tried=()) is other
-    assert pods.choose("intent", "1.0", tried={other}) is None
+    assert pods.choose(INTENT, tried=()) is other
+    assert pods.choose(INTENT, tried={other}) is None
 
 
 def test_panic() -> None:
@@ -92,9 +98,11 @@ def test_panic() -> None:
     pods.observe(order[0], status(draining=True), asked_at=0)
     pods.eject(order[1], "is down")
     pods.unreachable(order[2], "refused the connection")
-    assert pods.choose("intent", "1.0", tried=()) is order[1]
-    assert pods.choose("intent", "1.0", tried={order[1]}) is order[2]
-    assert pods.choose("intent", "1.0", tried={order[1], order[2]}) is None
+    assert pods.choose(INTENT, tried=()) is order[1]
+    order[1].begin(INTENT.key)
+    assert pods.choose(INTENT, tried=()) is order[2], "spread: the one with the fewest requests"
+    assert pods.choose(INTENT, tried={order[1]}) is order[2]
+    assert pods.choose(INTENT, tried={order[1], order[2]}) is None
 
 
 def test_ejections_grow_and_end(clock: Clock) -> None:
@@ -164,7 +172,7 @@ def test_one_late_answer_is_forgiven(clock: Clock) -> None:
 def test_ready_needs_a_word_of_the_pod() -> None:
     """A pod that has not answered yet may be tried, but does not make the gateway ready."""
     pods = pods_called("a")
-    assert pods.choose("intent", "1.0", tried=()) is pods.pods[0]
+    assert pods.choose(INTENT, tried=()) is pods.pods[0]
     assert not pods.ready()
     pods.observe(pods.pods[0], status(), asked_at=0)
     assert pods.ready()
@@ -179,3 +187,168 @@ def test_troubles_in_words(clock: Clock) -> None:
     assert pods.troubles() == (
         "pod a is ejected for 30 s more: its model server is down; pod b is draining; pod c has not answered yet"
     )
+
+
+def has(pods: PodSet, pod: Pod, *versions: tuple[str, str], **facts: Any) -> None:
+    """Have a pod say that it is well and has these versions ready."""
+    models = tuple(ModelStatus(id=f"{name}-{it}", name=name, version=it, state="ready") for name, it in versions)
+    pods.observe(pod, status().model_copy(update={"models": models, **facts}), asked_at=pods.now())
+
+
+def test_backend_and_pool_choose_pods() -> None:
+    """Only pods of the version's model server and pool are in its order, as soon as they say what they are."""
+    pods = pods_called("a", "b", "c")
+    a, b, c = pods.pods
+    assert pods.order("intent", "1.0", backend="torchserve", pool="gpu") == ()
+    has(pods, a, pool="gpu")
+    has(pods, b, pool="cpu")
+    has(pods, c, pool="gpu", backend="other")
+    assert pods.order("intent", "1.0", backend="torchserve", pool="gpu") == (a,)
+    assert set(pods.order("intent", "1.0", backend="torchserve")) == {a, b}
+    assert pods.choose(Demand(INTENT.key, "torchserve", "none")) is None
+    assert pods.troubles(Demand(INTENT.key, "torchserve", "none")) == (
+        "none of the 3 pods runs torchserve of the pool 'none'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("serving", "record", "algorithm", "pool"),
+    [
+        ("s", "r", "forest", "s"),
+        (None, "r", "forest", "r"),
+        (None, None, "forest", "f"),
+        (None, None, "net", "any"),
+        (None, None, None, "any"),
+    ],
+)
+def test_a_version_names_its_pool(serving: str | None, record: str | None, algorithm: str | None, pool: str) -> None:
+    """Serving settings name the pool, else the record, else the algorithm's pool of the gateway's settings."""
+    published = record_of(b"x", pool=record, algorithm=algorithm)
+    resolved = Resolved(published, ServingSettings(pool=serving, pods=3), None)
+    assert demand_of(resolved, {"forest": "f", "*": "any"}) == Demand(INTENT.key, "torchserve", pool, 3)
+    assert demand_of(resolved, {}).pool == (serving or record)
+
+
+def test_a_version_uses_as_many_pods_as_it_says() -> None:
+    """Requests go to the first R pods that have the version ready, to the one with the fewest in flight."""
+    pods = pods_called("a", "b", "c")
+    first, second, _ = pods.order("intent", "1.0")
+    for pod in pods.pods:
+        has(pods, pod, INTENT.key)
+    demand = Demand(INTENT.key, pods=2)
+    chosen = []
+    for _ in range(4):
+        pod = pods.choose(demand)
+        assert pod is not None
+        pod.begin(INTENT.key)
+        chosen.append(pod)
+    assert chosen == [first, second, first, second]
+    first.end(INTENT.key)
+    assert pods.choose(demand) is first
+
+
+def test_load_spills_to_pods_that_are_ready() -> None:
+    """A home that is full is helped by a pod that has the version ready, and the next in order is asked to load it."""
+    missing: list[tuple[Pod, Demand]] = []
+    pods = pods_called("a", "b", "c")
+    pods.on_missing = lambda pod, demand: missing.append((pod, demand))
+    home, following, last = pods.order("intent", "1.0")
+    has(pods, home, INTENT.key)
+    has(pods, following)
+    has(pods, last)
+    for _ in range(16):
+        assert pods.choose(INTENT) is home
+        home.begin(INTENT.key)
+    assert missing == []
+    assert pods.choose(INTENT) is home, "no other has it ready"
+    assert missing == [(following, INTENT)]
+    has(pods, following, INTENT.key)
+    assert pods.choose(INTENT) is following
+    home.end(INTENT.key)
+    assert pods.choose(INTENT) is home
+
+
+def test_a_new_home_loads_before_traffic_moves() -> None:
+    """While a version's home does not have it ready, requests stay with the pod that has, and the home is asked."""
+    missing: list[tuple[Pod, Demand]] = []
+    pods = pods_called("a", "b", "c")
+    pods.on_missing = lambda pod, demand: missing.append((pod, demand))
+    home, _, last = pods.order("intent", "1.0")
+    assert pods.choose(INTENT) is home, "nobody has it: the home loads it"
+    assert missing == []
+    has(pods, last, INTENT.key)
+    assert pods.choose(INTENT) is last
+    assert missing == [(home, INTENT)]
+    has(pods, home, INTENT.key)
+    assert pods.choose(INTENT) is home
+    pods.unreachable(home, "refused the connection")
+    assert pods.choose(INTENT) is last
+
+
+def test_pods_come_and_go() -> None:
+    """Pods can be replaced while they work: those that stay keep their state, those that go are out of every order."""
+    pods = pods_called("a", "b")
+    changes: list[None] = []
+    pods.on_change = lambda: changes.append(None)
+    a, b = pods.pods
+    has(pods, a, INTENT.key)
+    has(pods, b, INTENT.key)
+    b.begin(INTENT.key)
+    changes.clear()
+    pods.replace([PodAddress("a", "http://a:9000"), PodAddress("c", "http://c:9000")])
+    assert [pod.name for pod in pods.pods] == ["a", "c"]
+    assert pods.pods[0] is a
+    assert b.removed
+    assert changes == [None]
+    assert set(pods.order("intent", "1.0")) == set(pods.pods)
+    b.end(INTENT.key)
+    pods.observe(b, status(), asked_at=0)
+    assert pods.choose(INTENT) is a
+    pods.replace([PodAddress("a", "http://a:9000"), PodAddress("c", "http://c:9000")])
+    assert changes == [None], "the same pods are no change"
+
+
+def test_full_pods_are_not_chosen() -> None:
+    """A pod with as many requests as it may have gets none, and is told from one that is not well."""
+    pods = PodSet(
+        [PodAddress(name, f"http://{name}") for name in "ab"],
+        ejection=Ejection(after_failures=5, eject_s=30, eject_max_s=300),
+        max_requests=1,
+    )
+    for _ in pods.pods:
+        pod = pods.choose(INTENT)
+        assert pod is not None
+        pod.begin(INTENT.key)
+    assert pods.choose(INTENT) is None
+    assert pods.saturated(INTENT)
+    assert not pods.saturated(INTENT, tried=set(pods.pods))
+
+
+def test_silence_ejects(clock: Clock) -> None:
+    """Five requests in a row left without an answer eject a pod, and health checks do not take that back."""
+    pods = pods_called("a", "b", clock=clock)
+    pod = pods.pods[0]
+    for _ in range(20):
+        pods.timed_out(pod, waited_s=0.5)
+    assert pod.healthy(clock.now), "who gave it no time learns nothing about it"
+    for _ in range(4):
+        pods.timed_out(pod, waited_s=2)
+    pods.succeeded(pod)
+    for _ in range(5):
+        assert pod.healthy(clock.now)
+        pods.timed_out(pod, waited_s=2)
+    pods.observe(pod, status(), asked_at=clock.now)
+    assert pod.trouble(clock.now) == "is ejected for 30 s more: left 5 requests in a row without an answer"
+    clock.now += 30
+    assert pod.healthy(clock.now)
+
+
+def test_no_more_than_half_are_ejected(clock: Clock) -> None:
+    """With half of the pods out no further one is ejected, until one is back."""
+    pods = pods_called("a", "b", "c", "d", clock=clock)
+    for pod in pods.pods:
+        pods.eject(pod, "is down")
+    assert [pod.healthy(clock.now) for pod in pods.pods] == [False, False, True, True]
+    clock.now += 31
+    pods.eject(pods.pods[3], "is down")
+    assert [pod.healthy(clock.now) for pod in pods.pods] == [True, True, True, False]

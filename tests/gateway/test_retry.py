@@ -1,15 +1,18 @@
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from gateway.fakes import FakePod, Running, answer, broken_model, busy, down, fail, free_port, hang, hang_up, running
 from marway.errors import InvalidRequest, LoadFailed, Overloaded, Unavailable
 from marway.registry import Registry
 from marway.wire.headers import Outcome
 from marway_gateway.placement import score
+from marway_gateway.retry import RetryBudget
 from marway_gateway.settings import PodAddress
 from support.registry import publish, until
 
@@ -151,7 +154,7 @@ async def test_retries_are_bounded(registry: Registry, make_pod: MakePod) -> Non
         await until(lambda: all(pod.polls for pod in pods))
         lost = await gateway.predict()
         assert await retries(gateway, "runtime_down") == 2
-        assert await gateway.metric("marway_gateway_ejections_total") == 3
+        assert await gateway.metric("marway_gateway_ejections_total") == 2, "never more than half of them"
     assert asked(pods) == [1, 1, 1, 0, 0]
     assert lost.status_code == 503
     assert lost.json()["code"] == "runtime_down"
@@ -320,3 +323,40 @@ async def test_a_request_that_kills_two_workers_gets_no_third(registry: Registry
         assert (answered.status_code, answered.json()["code"]) == (500, "model_error")
         assert "retry-after" not in answered.headers
     assert sum(asked(pods)) == 2
+
+
+async def test_a_lone_pod_whose_worker_died_is_asked_once_more(registry: Registry, make_pod: MakePod) -> None:
+    """With no other pod left, a request whose worker died goes to the same pod again, which has other workers."""
+    (pod,) = await in_order(make_pod, 1)
+
+    async def first_dies(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        pod.behave = answer
+        return await worker_died(pod, request)
+
+    pod.behave = first_dies
+    async with running(pod, registry=registry) as gateway:
+        assert (await gateway.predict()).status_code == 200
+        assert await retries(gateway, "worker_died") == 1
+    assert asked([pod]) == [2]
+
+
+async def test_budget_follows_the_requests_under_way() -> None:
+    """A fifth of the requests under way may be retries and three always; one more waits for a place, or gives up."""
+    budget = RetryBudget(percent=20, minimum=3, backoff_s=0, backoff_max_s=0, wait_s=0.05)
+    async with contextlib.AsyncExitStack() as stack:
+        budget.requests = 25
+        granted = [await stack.enter_async_context(budget.retry(1)) for _ in range(6)]
+        assert granted == [True] * 5 + [False]
+    budget_with_time = RetryBudget(percent=20, minimum=1, backoff_s=0, backoff_max_s=0, wait_s=10)
+
+    async def second() -> bool:
+        async with budget_with_time.retry(1) as granted:
+            return granted
+
+    async with budget_with_time.retry(1):
+        waiting = [asyncio.create_task(second()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        await asyncio.wait({waiting[0]})
+        assert not waiting[1].done()
+    assert [await each for each in waiting[1:]] == [True, True]

@@ -193,3 +193,16 @@ def test_help_is_fast() -> None:
     heavy = "('fastapi', 'grpc', 'aiohttp', 'uvicorn', 'pydantic')"
     code = f"import sys, marway_gateway.cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+async def test_lame_duck(registry: Registry, make_pod: MakePod) -> None:
+    """Told to stop, a gateway takes requests for a while, says that it is not ready, and sends clients away."""
+    pod = await make_pod()
+    async with running(pod, registry=registry, lame_duck_s=2) as gateway:
+        assert "connection" not in (await gateway.predict()).headers
+        gateway.stop.set()
+        while (await gateway.client.get("/readyz")).status_code == 200:
+            pass
+        answered = await gateway.predict()
+        assert (answered.status_code, answered.headers["connection"]) == (200, "close")
+        await asyncio.wait_for(gateway.task, 10)

@@ -136,6 +136,9 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         "marway_gateway_request_duration_seconds",
         "marway_gateway_requests_in_flight",
         "marway_gateway_retries_total",
+        "marway_gateway_retries_refused_total",
+        "marway_gateway_requests_queued",
+        "marway_gateway_load_aheads_total",
         "marway_gateway_ejections_total",
         "marway_gateway_cache_requests_total",
     }

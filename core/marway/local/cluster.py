@@ -199,7 +199,8 @@ class Cluster:
                 *("--pods", ",".join(f"{pod.name}={pod.url}" for pod in self.pods)),
             ],
             stop_timeout_s=_GATEWAY_STOP_S,
-            environment={"MARWAY_GATEWAY_DRAIN_TIMEOUT_S": str(_GATEWAY_DRAIN_S)},
+            # No lame duck: there is no other gateway that clients could hear of.
+            environment={"MARWAY_GATEWAY_DRAIN_TIMEOUT_S": str(_GATEWAY_DRAIN_S), "MARWAY_GATEWAY_LAME_DUCK_S": "0"},
         )
 
     def _child(self, name: str, arguments: list[str], *, stop_timeout_s: float, environment: dict[str, str]) -> Child:

@@ -34,6 +34,10 @@ class LruCache(Generic[K, V]):
     def remove(self, key: K) -> None:
         self._entries.pop(key, None)
 
+    def values(self) -> list[V]:
+        """Return all entries, the least recently used first; that counts as no use."""
+        return list(self._entries.values())
+
     def clear(self) -> None:
         self._entries.clear()
 

@@ -1,0 +1,248 @@
+"""HTTP/1.1 on one client connection: uvicorn's fast protocol, with the bounds that it lacks.
+
+- Headers are bounded in number and size (431), and in time, from the connection's first moment or the request's first
+  byte (408).
+- A body must keep coming, at a low rate at least, as Apache's mod_reqtimeout demands it (408). Time in which we do
+  not read, because a pod is slow, is not counted.
+- A client that reads nothing of its answer for long is cut off.
+- There are only so many connections (503).
+- While the process stops, each answer tells its client to connect anew, elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from marway.wire.problems import CONTENT_TYPE, Problem
+
+__all__ = ["ClientBounds", "protocol_of"]
+
+_HEADER_BYTES_MAX: Final = 64 * 1024
+_HEADERS_MAX: Final = 100
+_LOOK_S: Final = 0.5
+_LINGER_S: Final = 1.0
+_RETRY_AFTER: Final = b"retry-after: 1\r\n"
+
+
+@dataclass(slots=True)
+class ClientBounds:
+    """What one port's clients may do; times in seconds.
+
+    Attributes:
+        max_connections: How many may be connected.
+        header_timeout_s: For a request's headers.
+        body_timeout_s: For its body: what it may lag behind ``body_min_rate``.
+        body_min_rate: Bytes a second.
+        write_timeout_s: For reading on when an answer fills the connection.
+        leaving: Whether each answer should be its connection's last.
+    """
+
+    max_connections: int
+    header_timeout_s: float
+    body_timeout_s: float
+    body_min_rate: int
+    write_timeout_s: float
+    leaving: bool = False
+
+
+def protocol_of(bounds: ClientBounds) -> type[asyncio.Protocol]:
+    """Return what makes the protocol of a new connection, as uvicorn's `http` setting takes it."""
+
+    class Bounded(_BoundedHttp):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, bounds=bounds, **kwargs)
+
+    return Bounded
+
+
+class _BoundedHttp(HttpToolsProtocol):
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        bounds: ClientBounds,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._bounds = bounds
+        self._header_bytes = 0
+        self._receiving: str | None = "headers"
+        self._deadline = 0.0
+        self._ended = False
+        self._look: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+
+    # -- the connection ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        if len(self.connections) > self._bounds.max_connections:
+            self._end(
+                b"503 Service Unavailable",
+                Problem(
+                    title="Overloaded",
+                    status=503,
+                    detail=f"this gateway serves {self._bounds.max_connections} connections already: try again",
+                    code="overloaded",
+                ),
+                _RETRY_AFTER,
+                linger_s=0,  # it would keep the very connection that is one too many
+            )
+            return
+        self._expect("headers", self._bounds.header_timeout_s)
+        self._look = self.loop.call_later(_LOOK_S, self._look_again)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._receiving = None
+        self._stop_looking()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        if self._receiving == "body":
+            earned = self._deadline + len(data) / self._bounds.body_min_rate
+            self._deadline = min(earned, self.loop.time() + self._bounds.body_timeout_s)
+        super().data_received(data)
+        if self._receiving is None:
+            self._stop_looking()
+        elif self._look is None and not self.transport.is_closing():
+            self._look = self.loop.call_later(_LOOK_S, self._look_again)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(self._bounds.write_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        super().resume_writing()
+
+    # -- a request -----------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._header_bytes = 0
+        self._expect("headers", self._bounds.header_timeout_s)
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._bounded(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._bounded(len(name) + len(value) + 4)
+        super().on_header(name, value)
+        if len(self.headers) > _HEADERS_MAX:
+            raise httptools.HttpParserError(f"more than {_HEADERS_MAX} headers")
+
+    def on_headers_complete(self) -> None:
+        self._expect("body", self._bounds.body_timeout_s)
+        super().on_headers_complete()
+        if self._bounds.leaving:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        self._receiving = None
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        too_long = self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
+        status, code, title = (
+            (b"431 Request Header Fields Too Large", "headers_too_large", "Headers too large")
+            if too_long
+            else (b"400 Bad Request", "invalid_request", "Invalid request")
+        )
+        detail = (
+            f"at most {_HEADERS_MAX} headers and {_HEADER_BYTES_MAX} bytes of them are accepted" if too_long else msg
+        )
+        self._end(status, Problem(title=title, status=int(status[:3]), detail=detail, code=code))
+
+    def _bounded(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > _HEADER_BYTES_MAX:
+            raise httptools.HttpParserError("headers too large")
+
+    # -- time ----------------------------------------------------------------------------------------------
+
+    def _expect(self, what: str, within_s: float) -> None:
+        self._receiving = what
+        self._deadline = self.loop.time() + within_s
+
+    def _look_again(self) -> None:
+        self._look = None
+        if self._receiving is None or self.transport.is_closing():
+            return
+        if self._waits_for_us():
+            self._deadline += _LOOK_S
+        elif self.loop.time() >= self._deadline:
+            self._too_slow()
+            return
+        self._look = self.loop.call_later(_LOOK_S, self._look_again)
+
+    def _waits_for_us(self) -> bool:
+        """Return whether it is no fault of the client that nothing comes."""
+        if self.flow.read_paused:
+            return True
+        cycle = self._latest()
+        if cycle is None or cycle.response_complete:
+            return False
+        # It has the beginning of its next request out before it has its answer, or waits to be told to go on.
+        return self._receiving == "headers" or cycle.waiting_for_100_continue
+
+    def _latest(self) -> RequestResponseCycle | None:
+        """Return the request that came last, answered or not."""
+        return self.cycle
+
+    def _stop_looking(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    def _too_slow(self) -> None:
+        what = self._receiving
+        if what == "body" and self.cycle.response_started:
+            self.transport.abort()  # it has its answer already: nothing can be said any more
+            return
+        self._end(
+            b"408 Request Timeout",
+            Problem(
+                title="Request too slow",
+                status=408,
+                detail=f"the request's {what} did not arrive in time",
+                code="request_too_slow",
+            ),
+        )
+
+    def _end(self, status: bytes, problem: Problem, headers: bytes = b"", *, linger_s: float = _LINGER_S) -> None:
+        """Answer and close, but go on reading for a while: what comes meanwhile would make the kernel drop the answer
+        (RFC 9112 §9.6).
+        """
+        body = problem.body()
+        self._receiving = None
+        self._ended = True
+        cycle = self._latest()
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.write(
+            b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
+            % (status, CONTENT_TYPE.encode(), len(body), headers, body)
+        )
+        if linger_s and self.transport.can_write_eof():
+            self.flow.resume_reading()
+            self.transport.write_eof()
+            self.loop.call_later(linger_s, self.transport.abort)
+        else:
+            self.transport.close()

@@ -1,0 +1,42 @@
+"""What a version asks of the pods that serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from marway.resolve.resolver import Resolved
+from marway_gateway.placement.pod import VersionKey
+
+__all__ = ["Demand", "demand_of"]
+
+_ANY_OTHER: Final = "*"
+
+
+class Demand(NamedTuple):
+    """A version, and which pods may serve it.
+
+    Attributes:
+        key: The model's name and the version.
+        backend: The model server that a pod must run, or None for any.
+        pool: The pool that a pod must be of, or None for any.
+        pods: How many pods serve it in normal load.
+    """
+
+    key: VersionKey
+    backend: str | None = None
+    pool: str | None = None
+    pods: int = 1
+
+
+def demand_of(resolved: Resolved, algorithm_pools: Mapping[str, str]) -> Demand:
+    """Return what a version asks for now.
+
+    Its pool is the one of its serving settings, else of its record, else the one that ``algorithm_pools`` gives its
+    algorithm, or any other (``*``).
+    """
+    record, serving = resolved.record, resolved.serving
+    pool = serving.pool or record.pool
+    if pool is None and algorithm_pools:
+        pool = algorithm_pools.get(record.algorithm or _ANY_OTHER) or algorithm_pools.get(_ANY_OTHER)
+    return Demand((record.name, record.version), record.backend, pool, serving.pods)

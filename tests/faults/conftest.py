@@ -1,0 +1,32 @@
+"""The cluster that fault tests share; each gets it well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from marway_archiver import publish
+from support.fault_cluster import VERSIONS, Cluster
+from support.up import Up
+
+HANDLER = Path(__file__).parents[1] / "e2e" / "models" / "probe.py"
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Up(tmp_path_factory.mktemp("faults") / "home", "--pods", "2") as up:
+        for version in VERSIONS:
+            publish(model_name="probe", version=version, handler=str(HANDLER), registry=up.registry)
+        cluster = Cluster(up)
+        cluster.registry.set_serving("probe", set_fields={"pods": 2}, by="test")
+        cluster.registry.release("probe", "1.0", forced=True, by="test")
+        yield cluster
+
+
+@pytest.fixture
+def cluster(started: Cluster) -> Cluster:
+    """The cluster, well and with every version loaded on both pods."""
+    started.load()
+    return started
