@@ -150,7 +150,7 @@ async def open_gateway(
         writer = RegistryWriter(registry, resolver)
         stack.push_async_callback(writer.aclose)
         control = PodControl(upstream)
-        loader = Loader(pods, control, writer)
+        loader = Loader(pods, control, writer, algorithm_pools=settings.algorithm_pools)
         yield Gateway(
             settings=settings,
             reader=reader,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, MarwayError, NoPodAvailable, PodNotFound, Unavailable, clip
 from marway.records import Proof, ServingSettings, VersionRecord, utc_now
 from marway.wire.pods import LoadReport, ModelStatus
-from marway_gateway.placement import Pod, PodSet
+from marway_gateway.placement import Demand, Pod, PodSet, demand_of
 from marway_gateway.steering import PodControl
 from marway_gateway.writing import RegistryWriter
 
@@ -43,12 +43,16 @@ class Loader:
         pods: All pods.
         control: Asks them.
         writer: Stores proofs.
+        algorithm_pools: Pools of versions that name none, by algorithm.
     """
 
-    def __init__(self, pods: PodSet, control: PodControl, writer: RegistryWriter) -> None:
+    def __init__(
+        self, pods: PodSet, control: PodControl, writer: RegistryWriter, *, algorithm_pools: Mapping[str, str]
+    ) -> None:
         self._pods = pods
         self._control = control
         self._writer = writer
+        self._algorithm_pools = algorithm_pools
 
     def pod(self, name: str) -> Pod:
         """Return a pod by its name.
@@ -79,7 +83,8 @@ class Loader:
         """
         if pod is not None:
             return (await self._load(self.pod(pod), record, prove=prove, deadline=deadline),)
-        first, rest = await self._first(record, prove=prove, deadline=deadline)
+        demand = demand_of(record, serving, self._algorithm_pools)
+        first, rest = await self._first(record, demand, prove=prove, deadline=deadline)
         others = rest[: serving.pods - 1]
         done = await asyncio.gather(*(self._try(other, record, deadline) for other in others))
         return (first, *(each for each in done if each is not None))
@@ -106,10 +111,12 @@ class Loader:
                 raise result
         return [(each, result) for each, result in zip(pods, done, strict=True) if isinstance(result, ModelStatus)]
 
-    async def _first(self, record: VersionRecord, *, prove: bool, deadline: Deadline) -> tuple[PodLoad, Sequence[Pod]]:
+    async def _first(
+        self, record: VersionRecord, demand: Demand, *, prove: bool, deadline: Deadline
+    ) -> tuple[PodLoad, Sequence[Pod]]:
         """Load on the first pod that can; return also the pods behind it."""
         now = self._pods.now()
-        pods = [pod for pod in self._pods.order(record.name, record.version) if pod.trouble(now) is None]
+        pods = [pod for pod in self._pods.order_of(demand) if pod.trouble(now) is None]
         last: Unavailable | None = None
         for index, pod in enumerate(pods):
             try:
@@ -119,7 +126,7 @@ class Loader:
         if last is not None:
             raise last
         raise NoPodAvailable(
-            f"no pod can load {record.name} {record.version} now: {self._pods.troubles()}",
+            f"no pod can load {record.name} {record.version} now: {self._pods.troubles(demand)}",
             model=record.name,
             version=record.version,
         )

@@ -220,7 +220,7 @@ class Predictor:
         self._metrics.cache_requests.labels(use.value).inc()
 
     async def _forward(self, call: PredictCall, resolved: Resolved) -> Reply:
-        demand = demand_of(resolved, self._algorithm_pools)
+        demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)
         self._used(demand)
         await self._admission.enter(demand.key)
         try:

@@ -120,7 +120,6 @@ class FakePod:
         app.router.add_post("/predict/{name}/{version}", self._predict, expect_handler=self._expected)
         app.router.add_get("/status", self._status)
         app.router.add_get("/watch", self._watch)
-        app.router.add_post("/models/{name}/{version}/load", self._load)
         self.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -130,7 +129,8 @@ class FakePod:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def add_routes(self, app: web.Application) -> None:
-        """Add more of the pod contract; kinds of this pod do."""
+        """Add the routes that steer it; kinds of this pod have others."""
+        app.router.add_post("/models/{name}/{version}/load", self._load)
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None

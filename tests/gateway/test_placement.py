@@ -4,7 +4,6 @@ from typing import Any
 import pytest
 
 from marway.records import ServingSettings
-from marway.resolve.resolver import Resolved
 from marway.wire.pods import ModelStatus, PodStatus
 from marway_gateway.placement import Demand, Pod, PodSet, demand_of, score
 from marway_gateway.placement.ejection import Ejection
@@ -224,9 +223,9 @@ def test_backend_and_pool_choose_pods() -> None:
 def test_a_version_names_its_pool(serving: str | None, record: str | None, algorithm: str | None, pool: str) -> None:
     """Serving settings name the pool, else the record, else the algorithm's pool of the gateway's settings."""
     published = record_of(b"x", pool=record, algorithm=algorithm)
-    resolved = Resolved(published, ServingSettings(pool=serving, pods=3), None)
-    assert demand_of(resolved, {"forest": "f", "*": "any"}) == Demand(INTENT.key, "torchserve", pool, 3)
-    assert demand_of(resolved, {}).pool == (serving or record)
+    settings = ServingSettings(pool=serving, pods=3)
+    assert demand_of(published, settings, {"forest": "f", "*": "any"}) == Demand(INTENT.key, "torchserve", pool, 3)
+    assert demand_of(published, settings, {}).pool == (serving or record)
 
 
 def test_a_version_uses_as_many_pods_as_it_says() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from marway.resolve.resolver import Resolved
+from marway.records import ServingSettings, VersionRecord
 from marway_gateway.placement.pod import VersionKey
 
 __all__ = ["Demand", "demand_of"]
@@ -29,13 +29,12 @@ class Demand(NamedTuple):
     pods: int = 1
 
 
-def demand_of(resolved: Resolved, algorithm_pools: Mapping[str, str]) -> Demand:
+def demand_of(record: VersionRecord, serving: ServingSettings, algorithm_pools: Mapping[str, str]) -> Demand:
     """Return what a version asks for now.
 
     Its pool is the one of its serving settings, else of its record, else the one that ``algorithm_pools`` gives its
     algorithm, or any other (``*``).
     """
-    record, serving = resolved.record, resolved.serving
     pool = serving.pool or record.pool
     if pool is None and algorithm_pools:
         pool = algorithm_pools.get(record.algorithm or _ANY_OTHER) or algorithm_pools.get(_ANY_OTHER)
