@@ -15,14 +15,17 @@ from starlette.requests import Request
 
 from marway import __version__, errors
 from marway.errors import InvalidRequest, clip
-from marway.wire.problems import CONTENT_TYPE, Problem
+from marway.wire.problems import Problem
 from marway_gateway.gateway import Gateway, open_gateway
 from marway_gateway.http import RequestLayer, request_info
 from marway_gateway.openapi import describe, problems, served_by
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
+from marway_gateway.surfaces.error_bodies import error_body, surface_at
 from marway_gateway.surfaces.native import NativePredict
+from marway_gateway.surfaces.open_inference import add_open_inference
 from marway_gateway.surfaces.torchserve import add_torchserve
+from marway_gateway.surfaces.v1 import add_v1
 
 __all__ = ["Health", "create_app", "new_app"]
 
@@ -92,6 +95,8 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
     app.include_router(catalogue_router(current))
     _add_predict(app, current)
     add_torchserve(app, current)
+    add_open_inference(app, current)
+    add_v1(app, current)
 
     @app.get(
         "/readyz",
@@ -215,7 +220,8 @@ async def _http_problem(request: Request, exc: Exception) -> Response:
         code, title, detail = "invalid_request", "Invalid request", str(exc.detail)
     info.error = code
     problem = Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=info.request_id)
-    return Response(problem.body(), exc.status_code, headers=exc.headers, media_type=CONTENT_TYPE)
+    body, content_type = error_body(surface_at(request.url.path), problem)
+    return Response(body, exc.status_code, headers=exc.headers, media_type=content_type)
 
 
 async def _invalid(_: Request, exc: Exception) -> Response:

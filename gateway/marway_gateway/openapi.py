@@ -7,15 +7,24 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
 from marway.wire.openapi import problem_responses, with_problems
+from marway.wire.problems import problem_of, status_of
 
-__all__ = ["describe", "problems", "served_by"]
+__all__ = ["ErrorText", "describe", "error_texts", "problems", "served_by"]
 
 Json = dict[str, Any]
+
+_RETRY_AFTER: Final[Json] = {
+    "Retry-After": {
+        "description": "Seconds until another attempt makes sense.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
 
 _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.BodyTooLarge("the body has 104857600 bytes; this gateway accepts at most 67108864 bytes"),
@@ -40,6 +49,38 @@ _TITLES: Final = {
     503: "Nothing is wrong with the request; `Retry-After` says when to try again.",
     504: "The request's deadline passed first.",
 }
+
+
+class ErrorText(BaseModel):
+    """An error as clients of the standard inference protocols know it."""
+
+    model_config = ConfigDict(
+        frozen=True, json_schema_extra={"examples": [{"error": "there is no model 'itent': the registry has intent"}]}
+    )
+
+    error: str = Field(description="What is wrong, and what to do.")
+
+
+def error_texts(*kinds: type[MarwayError]) -> dict[int | str, Json]:
+    """Return `responses` as `problems` does, for the routes of protocols whose errors are `{"error": "…"}`."""
+    responses: dict[int | str, Json] = {}
+    for example in (each for each in _EXAMPLES if type(each) in kinds):
+        document, headers = problem_of(example)
+        response = responses.setdefault(
+            status_of(example),
+            {
+                "model": ErrorText,
+                "description": _TITLES[status_of(example)].replace("`detail`", "`error`"),
+                "content": {"application/json": {"examples": {}}},
+            },
+        )
+        response["content"]["application/json"]["examples"][example.code] = {
+            "summary": example.title,
+            "value": {"error": document.detail},
+        }
+        if headers:
+            response["headers"] = _RETRY_AFTER
+    return responses
 
 
 def problems(*kinds: type[MarwayError]) -> dict[int | str, Json]:

@@ -1,7 +1,7 @@
 """The one table from surface to error body: each protocol's clients read errors in the form that they know.
 
-The status and `Retry-After` are the same everywhere; only the body's form differs. What happens before a request is
-known to be one of a surface (no such route) is a problem document.
+The status and `Retry-After` are the same everywhere; only the body's form differs. What belongs to no surface is
+answered with a problem document.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Final
 from marway.wire import problems
 from marway.wire.problems import Problem
 
-__all__ = ["error_body"]
+__all__ = ["error_body", "surface_at"]
 
 _JSON: Final = "application/json"
+_AT: Final = (("/v2", "open_inference"), ("/v1", "v1"))
+"""What lies under these paths is of these surfaces, also where it is no prediction."""
 
 _TORCHSERVE_TYPES: Final[Mapping[int, str]] = {
     400: "BadRequestException",
@@ -38,6 +40,11 @@ def error_body(surface: str | None, problem: Problem) -> tuple[bytes, str]:
     return form(problem) if form is not None else (problem.body(), problems.CONTENT_TYPE)
 
 
+def surface_at(path: str) -> str | None:
+    """Return the surface that a path is of by its beginning, whether or not there is such a route; None for others."""
+    return next((surface for start, surface in _AT if path == start or path.startswith(f"{start}/")), None)
+
+
 def _torchserve(problem: Problem) -> tuple[bytes, str]:
     """TorchServe's own form; the names of its Java exceptions are what some clients look at."""
     kind = _TORCHSERVE_TYPES_BY_CODE.get(problem.code) or _TORCHSERVE_TYPES.get(
@@ -46,4 +53,13 @@ def _torchserve(problem: Problem) -> tuple[bytes, str]:
     return json.dumps({"code": problem.status, "type": kind, "message": problem.detail}).encode(), _JSON
 
 
-_FORMS: Final[Mapping[str, Callable[[Problem], tuple[bytes, str]]]] = {"torchserve": _torchserve}
+def _text(problem: Problem) -> tuple[bytes, str]:
+    """The form of TensorFlow Serving, KServe and the Open Inference Protocol."""
+    return json.dumps({"error": problem.detail}).encode(), _JSON
+
+
+_FORMS: Final[Mapping[str, Callable[[Problem], tuple[bytes, str]]]] = {
+    "open_inference": _text,
+    "torchserve": _torchserve,
+    "v1": _text,
+}
