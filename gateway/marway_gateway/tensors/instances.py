@@ -1,8 +1,8 @@
 """Predict requests and answers of the v1 protocol: TensorFlow Serving's REST API, as KServe speaks it too.
 
 `{"instances": [...]}` is a list of rows; `{"inputs": ...}` the same in columns. An instance goes to the handler as if
-it alone were the body of a request: a string as text, `{"b64": "…"}` as the bytes, anything else as JSON. One that is an
-object of the version's named inputs, or that has bytes among its members, goes as named parts.
+it alone were the body of a request: a string as text, `{"b64": "…"}` as the bytes, anything else as JSON. An object of
+the version's named inputs, or one that has bytes among its members, goes as named parts.
 """
 
 from __future__ import annotations
