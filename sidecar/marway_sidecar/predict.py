@@ -171,7 +171,10 @@ class Predictor:
                 answers = await many.ask(rows)
         finally:
             call.accepted = many.accepted
-        whole = Answer(200, encode_answers(answers), "bytes", ROWS_CONTENT_TYPE)
+        failed = any(answer.kind == "error" or answer.status >= 400 for answer in answers)
+        # Whoever keeps answers must not take a failed row's for the model's last word.
+        own = {"cache-control": "no-store"} if failed else {}
+        whole = Answer(200, encode_answers(answers), "bytes", ROWS_CONTENT_TYPE, own)
         await self._respond(call, _whole(whole, resolved, call.ids, time.monotonic() - started))
 
     async def _stream(self, call: _Call, resolved: Resolved, lease: Lease, row: Row, deadline: Deadline) -> None:

@@ -35,7 +35,7 @@ def test_every_answer_is_named(app: FastAPI) -> None:
 def test_errors_are_problems_with_examples(app: FastAPI) -> None:
     """Each error of a native route is a problem document with an example that fits its status."""
     for name, operation in operations(app):
-        if "torchserve" in operation["tags"]:
+        if not {"open inference", "torchserve", "v1"}.isdisjoint(operation["tags"]):
             continue
         for status, response in operation["responses"].items():
             if int(status) < 400:
@@ -44,6 +44,21 @@ def test_errors_are_problems_with_examples(app: FastAPI) -> None:
             assert content["schema"] == {"$ref": "#/components/schemas/Problem"}, name
             assert content["examples"], name
             assert all(example["value"]["status"] == int(status) for example in content["examples"].values()), name
+            assert ("headers" in response) == (status in ("429", "503")), name
+
+
+def test_errors_of_standard_protocols_are_texts_with_examples(app: FastAPI) -> None:
+    """Each error of a v1 or v2 route is `{"error": "…"}` with an example for each cause, and says when to come again."""
+    for name, operation in operations(app):
+        if {"open inference", "v1"}.isdisjoint(operation["tags"]):
+            continue
+        for status, response in operation["responses"].items():
+            if int(status) < 400:
+                continue
+            content = response["content"]["application/json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/ErrorText"}, name
+            assert content["examples"], name
+            assert all(example["value"].keys() == {"error"} for example in content["examples"].values()), name
             assert ("headers" in response) == (status in ("429", "503")), name
 
 
@@ -61,6 +76,11 @@ def test_paths(tmp_path: Path) -> None:
     settings = load_settings(GatewaySettings, registry=str(tmp_path))
     shared = {"/healthz", "/metrics", "/models", "/models/{model}", "/models/{model}/versions/{version}"}
     public = {"/predict/{model}", "/predict/{model}/{selector}", "/readyz"}
+    public |= {"/v2", "/v2/health/live", "/v2/health/ready"}
+    for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{selector}"):
+        public |= {model, f"{model}/ready", f"{model}/infer"}
+    for model in ("/v1/models/{model}", "/v1/models/{model}/versions/{selector}", "/v1/models/{model}/labels/{label}"):
+        public |= {model, f"{model}:predict"}
     public |= {"/predictions/{model}", "/predictions/{model}/{selector}", "/ping"}
     assert set(create_app(settings).openapi()["paths"]) == shared | public
     assert set(create_admin_app(settings).openapi()["paths"]) == shared | {"/pods"}

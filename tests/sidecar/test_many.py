@@ -95,6 +95,8 @@ async def test_a_bad_row_fails_alone(registry: Registry, tmp_path: Path, most: i
     publish(registry, tmp_path, "some", "1.0", serving=ServingSettings(max_batch_rows=most))
     async with serving(registry, tmp_path, server=Batches(raises=raises)) as pod:
         answers = await ask(pod, b"a", b"bad", b"c")
+        kept = [(await post(pod, encode_rows(rows(value)))).headers.get("cache-control") for value in (b"a", b"bad")]
+        assert kept == [None, "no-store"]
     assert [(answer.status, answer.kind, answer.body) for answer in answers] == [
         (200, "bytes", b"a"),
         (422, "error", b"ValueError: bad"),

@@ -10,14 +10,16 @@ from grpc_reflection.v1alpha import reflection
 
 from marway.errors import InvalidSettings
 from marway_gateway.gateway import Gateway
-from marway_gateway.proto import prediction_pb2_grpc
+from marway_gateway.proto import open_inference_pb2_grpc, prediction_pb2_grpc
+from marway_gateway.surfaces import open_inference_grpc
+from marway_gateway.surfaces.open_inference_grpc import OpenInferenceService
 from marway_gateway.surfaces.prediction_grpc import SERVICE, PredictionService
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["GrpcServer"]
 
 _MESSAGE_OVERHEAD_BYTES = 64 * 1024
-_SERVICES = ("", SERVICE)
+_SERVICES = ("", SERVICE, open_inference_grpc.SERVICE)
 
 
 class GrpcServer:
@@ -58,8 +60,12 @@ class GrpcServer:
         service = PredictionService(self._gateway)
         add_to_server = prediction_pb2_grpc.add_PredictionServiceServicer_to_server
         add_to_server(service, server)  # type: ignore[no-untyped-call]  # generated
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            OpenInferenceService(self._gateway), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        listed = (SERVICE, open_inference_grpc.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(listed, server)
         address = f"[{self._host}]" if ":" in self._host else self._host
         try:
             self.port = server.add_insecure_port(f"{address}:{self.port}")

@@ -1,0 +1,177 @@
+"""What predict calls over gRPC share: ids and deadline in, ids and timings out, errors as status codes, one report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, NoReturn, cast
+
+import grpc.aio
+
+from marway.errors import MarwayError, ModelError, clip
+from marway.wire import headers as wire
+from marway.wire.problems import problem_of
+from marway.wire.request import read_ids
+from marway_gateway.body import RequestBody
+from marway_gateway.gateway import Gateway
+from marway_gateway.http import model_headers
+from marway_gateway.predict import Answer, PredictCall
+from marway_gateway.surfaces.grpc_status import code_of
+from marway_gateway.surfaces.row_calls import RowCall
+from marway_gateway.telemetry import RequestInfo
+
+__all__ = ["DETAILS_MAX", "GrpcCall", "predict_rpc"]
+
+DETAILS_MAX: Final = 1000
+"""Characters of an error's message that travel: they go as a header, and clients bound those."""
+_log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GrpcCall:
+    """One predict call over gRPC, as `predict_rpc` opens it.
+
+    Attributes:
+        info: What is known of it.
+    """
+
+    def __init__(self, gateway: Gateway, context: Context, info: RequestInfo, headers: dict[str, str]) -> None:
+        self.info = info
+        self._gateway = gateway
+        self._context = context
+        self._headers = headers
+
+    async def predict(self, name: str, selector: str | None, body: bytes, *, content_type: str) -> Answer:
+        """Make the predict call within the caller's deadline; the caller of this closes the answer.
+
+        Raises:
+            ModelError: The model answered with an error status.
+            MarwayError: As `Predictor.predict`.
+        """
+        settings = self._gateway.settings
+        timeout_s = self._timeout_s()
+        call = PredictCall(
+            name=name,
+            selector=selector,
+            body=RequestBody.of(body, max_bytes=settings.max_body_bytes),
+            headers={**self._headers, "content-type": content_type},
+            deadline=time.monotonic() + timeout_s,
+            timeout_s=timeout_s,
+            info=self.info,
+        )
+        answer = await self._gateway.predictor.predict(call)
+        if answer.status < 400:
+            return answer
+        try:
+            said = clip((await self.whole(answer)).decode(errors="replace"), DETAILS_MAX)
+        finally:
+            answer.close()
+        raise ModelError(said, status=answer.status, model=self.info.model, version=self.info.version)
+
+    def rows(self, name: str, selector: str | None) -> RowCall:
+        """Return the call for a prediction of several rows, within the caller's deadline."""
+        timeout_s = self._timeout_s()
+        return RowCall(
+            gateway=self._gateway,
+            name=name,
+            selector=selector,
+            headers=self._headers,
+            deadline=time.monotonic() + timeout_s,
+            timeout_s=timeout_s,
+            info=self.info,
+        )
+
+    def _timeout_s(self) -> float:
+        settings = self._gateway.settings
+        left = cast("float | None", self._context.time_remaining())  # None without a deadline, whatever the stubs say
+        return min(settings.default_timeout_s if left is None else left, settings.max_timeout_s)
+
+    async def whole(self, answer: Answer) -> bytes:
+        """Return all of an answer.
+
+        Raises:
+            MarwayError: It is larger than a message may be, or broke off.
+        """
+        if answer.data is not None:
+            return answer.data
+        limit = self._gateway.settings.max_body_bytes
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in answer.chunks():
+            size += len(piece)
+            if size > limit:
+                raise MarwayError(
+                    f"the model's answer has more than {limit} bytes: call it over HTTP, where answers stream"
+                )
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+@asynccontextmanager
+async def predict_rpc(
+    gateway: Gateway,
+    context: Context,
+    *,
+    method: str,
+    surface: str,
+    details: Callable[[MarwayError], str] = lambda error: clip(error.message, DETAILS_MAX),
+) -> AsyncIterator[GrpcCall]:
+    """Open one predict call for as long as the context lasts, and report it at its end.
+
+    Request ids, group ids and W3C trace context come in as metadata under their HTTP names; ids, model and timings go
+    out as trailing metadata. An error inside ends the call with its status code.
+
+    Args:
+        gateway: The gateway's parts, open.
+        context: gRPC's.
+        method: Full name, for the access log.
+        surface: The predict protocol, for metrics.
+        details: Gives an error's words to the caller.
+    """
+    metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    said = read_ids(metadata.get)
+    info = RequestInfo(method="POST", path=method, request_id=said.request_id, group_id=said.group_id)
+    gateway.telemetry.predicting(info, surface)
+    try:
+        headers = {wire.REQUEST_ID: said.request_id}
+        if said.group_id is not None:
+            headers[wire.REQUEST_GROUP_ID] = said.group_id
+        if said.traceparent is not None:
+            headers[wire.TRACEPARENT] = said.traceparent
+        yield GrpcCall(gateway, context, info, headers)
+        info.status = grpc.StatusCode.OK.name
+        context.set_trailing_metadata(_trailers(info))
+    except asyncio.CancelledError:
+        info.outcome, info.status = "cancelled", grpc.StatusCode.CANCELLED.name
+        raise
+    except MarwayError as exc:
+        await _refuse(exc, info, context, details)
+    except grpc.aio.AbortError:
+        raise
+    except Exception:
+        _log.exception("request %s failed unexpectedly: %s", info.request_id, method)
+        error = MarwayError(f"something went wrong in the gateway; its log has it under request {info.request_id}")
+        await _refuse(error, info, context, details)
+    finally:
+        gateway.telemetry.finish(info)
+
+
+async def _refuse(
+    error: MarwayError, info: RequestInfo, context: Context, details: Callable[[MarwayError], str]
+) -> NoReturn:
+    info.failed(error)
+    code = code_of(error)
+    info.status = code.name
+    _, headers = problem_of(error)
+    await context.abort(code, details(error), (*_trailers(info), *headers.items()))
+
+
+def _trailers(info: RequestInfo) -> tuple[tuple[str, str], ...]:
+    ids = [(wire.REQUEST_ID, info.request_id)]
+    if info.group_id is not None:
+        ids.append((wire.REQUEST_GROUP_ID, info.group_id))
+    return (*ids, *model_headers(info))
