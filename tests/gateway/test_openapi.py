@@ -48,7 +48,7 @@ def test_errors_are_problems_with_examples(app: FastAPI) -> None:
 
 
 def test_errors_of_standard_protocols_are_texts_with_examples(app: FastAPI) -> None:
-    """Each error of a v1 or v2 route is `{"error": "…"}` with an example for each cause, and says when to come again."""
+    """Each error of a v1 or v2 route is `{"error": "…"}`, with an example for each cause."""
     for name, operation in operations(app):
         if {"open inference", "v1"}.isdisjoint(operation["tags"]):
             continue

@@ -197,6 +197,7 @@ async def test_reflection(registry: Registry) -> None:
     assert set(listed) == {
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
         "prediction.PredictionService",
     }
 
