@@ -11,6 +11,7 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.placement import Pod
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
+from marway_gateway.surfaces.repository import repository_router
 
 __all__ = ["PodView", "create_admin_app"]
 
@@ -55,6 +56,7 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
     """
     app, current = new_app(settings, title="Marway gateway, admin port", gateway=gateway)
     app.include_router(catalogue_router(current))
+    app.include_router(repository_router(current))
 
     @app.get("/pods", tags=["pods"], summary="List pods")
     async def list_pods() -> list[PodView]:

@@ -37,6 +37,7 @@ class Gateway:
     predictor: Predictor
     readiness: Readiness
     telemetry: Telemetry
+    upstream: Upstream
 
 
 @asynccontextmanager
@@ -116,4 +117,5 @@ async def open_gateway(
                 clock=clock,
             ),
             telemetry=telemetry,
+            upstream=upstream,
         )

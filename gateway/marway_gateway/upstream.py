@@ -183,6 +183,34 @@ class Upstream:
         except ValidationError as exc:
             raise PodLost("answered a health check with something else than a status", reason="bad_answer") from exc
 
+    async def ask(self, pod: Pod, method: str, path: str, *, timeout_s: float) -> tuple[int, bytes, float | None]:
+        """Ask a sidecar for something else than a prediction; return status, body and its Retry-After in seconds.
+
+        Args:
+            pod: Whom.
+            method: HTTP method.
+            path: Path and query, quoted.
+            timeout_s: How long it may take; the pod is told.
+
+        Raises:
+            AttemptFailed: It did not answer, or not in time.
+        """
+        headers = {REQUEST_TIMEOUT_MS: str(max(1, int(timeout_s * 1000)))}
+        url = URL(f"{pod.url}{path}", encoded=True)
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.request(method, url, headers=headers, allow_redirects=False) as response,
+            ):
+                data = await _read(response, _STATUS_BYTES_MAX)
+                return response.status, data, _seconds(response.headers.get(RETRY_AFTER))
+        except aiohttp.ClientError as exc:
+            raise _translated(exc) from exc
+        except TimeoutError as exc:
+            raise PodLost(f"did not answer within {timeout_s:.3g} s", reason="timeout") from exc
+        except OSError as exc:
+            raise _translated(exc) from exc
+
     async def watch(self, pod: Pod) -> AsyncIterator[PodEvent]:
         """Yield what a pod says of itself as it changes, until it ends the watch.
 

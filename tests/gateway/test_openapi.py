@@ -82,8 +82,9 @@ def test_paths(tmp_path: Path) -> None:
     for model in ("/v1/models/{model}", "/v1/models/{model}/versions/{selector}", "/v1/models/{model}/labels/{label}"):
         public |= {model, f"{model}:predict"}
     public |= {"/predictions/{model}", "/predictions/{model}/{selector}", "/ping"}
+    repository = {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
     assert set(create_app(settings).openapi()["paths"]) == shared | public
-    assert set(create_admin_app(settings).openapi()["paths"]) == shared | {"/pods"}
+    assert set(create_admin_app(settings).openapi()["paths"]) == shared | {"/pods"} | repository
 
 
 async def test_app_on_its_own(tmp_path: Path) -> None:
