@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI, Header, Path, Response
+from fastapi import FastAPI, Path, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict
@@ -18,7 +18,7 @@ from marway.errors import InvalidRequest, clip
 from marway.wire.problems import Problem
 from marway_gateway.gateway import Gateway, open_gateway
 from marway_gateway.http import RequestLayer, request_info
-from marway_gateway.openapi import describe, problems, served_by
+from marway_gateway.openapi import GroupId, Id, Timeout, describe, problems, served_by
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.error_bodies import error_body, surface_at
@@ -33,13 +33,6 @@ Model = Annotated[
     str, Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
 ]
 VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["PROD", "1.0"])]
-Timeout = Annotated[
-    int | None, Header(description="Deadline of the whole request in milliseconds.", ge=1, examples=[2000])
-]
-Id = Annotated[str | None, Header(description="1 to 128 plain characters; made when absent.", max_length=128)]
-GroupId = Annotated[
-    str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
-]
 
 _BINARY: Final = {"type": "string", "format": "binary"}
 _ANY_BODY: Final[dict[str, Any]] = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Header
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp
@@ -15,9 +15,17 @@ from marway.errors import MarwayError
 from marway.wire.openapi import problem_responses, with_problems
 from marway.wire.problems import problem_of, status_of
 
-__all__ = ["ErrorText", "describe", "error_texts", "problems", "served_by"]
+__all__ = ["ErrorText", "GroupId", "Id", "Timeout", "describe", "error_texts", "problems", "served_by"]
 
 Json = dict[str, Any]
+
+Timeout = Annotated[
+    int | None, Header(description="Deadline of the whole request in milliseconds.", ge=1, examples=[2000])
+]
+Id = Annotated[str | None, Header(description="1 to 128 plain characters; made when absent.", max_length=128)]
+GroupId = Annotated[
+    str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
+]
 
 _RETRY_AFTER: Final[Json] = {
     "Retry-After": {

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
-from gateway.fakes import Behaviour, FakePod
+from gateway.fakes import Behaviour, FakePod, Running
+from marway.records import Signature, TensorSpec
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Part, Row, decode_rows, encode_answers
 from marway.wire.headers import OUTCOME, Outcome
 
 Handler = Callable[[Row], Answer]
+
+TWO = Signature(
+    inputs=(
+        TensorSpec(name="text", datatype="BYTES", shape=(-1,)),
+        TensorSpec(name="top", datatype="INT32", shape=(-1, 2)),
+    ),
+    outputs=(
+        TensorSpec(name="text", datatype="BYTES", shape=(-1,)),
+        TensorSpec(name="top", datatype="INT64", shape=(-1, 2)),
+    ),
+)
+TEXT = Signature(
+    inputs=(TensorSpec(name="text", datatype="BYTES", shape=(-1,)),),
+    outputs=(TensorSpec(name="prediction", datatype="BYTES", shape=(-1,)),),
+)
 
 
 def handling(handler: Handler, *, seen: list[Row] | None = None) -> Behaviour:
@@ -57,3 +74,17 @@ def echo(row: Row) -> Answer:
     return answered(
         {name: value.decode("latin-1") if isinstance(value, bytes) else value for name, value in values.items()}
     )
+
+
+def refusing(row: Row) -> Answer:
+    """Refuse what says so, else give back what came."""
+    if row.is_raw and (value := value_of(row.parts[0])) == "refuse":
+        return answered({"error": f"no {value}"}, status=422)
+    return echo(row)
+
+
+async def ready(gateway: Running) -> None:
+    """Return once the gateway has heard from a pod."""
+    async with asyncio.timeout(10):
+        while (await gateway.client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.01)

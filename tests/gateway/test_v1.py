@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.fakes import FakePod, Running, running
-from gateway.handlers import answered, echo, handling, value_of
+from gateway.handlers import answered, echo, handling, ready, value_of
 from marway.objects import DirectoryStore
 from marway.records import Signature, TensorSpec
 from marway.registry import Registry
@@ -50,6 +50,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     pod = FakePod("a", behave=handling(handler, seen=SEEN))
     await pod.start()
     async with running(pod, registry=registry, max_body_bytes=100_000) as served:
+        await ready(served)
         yield served
     await pod.stop()
 

@@ -14,38 +14,16 @@ import pytest
 import pytest_asyncio
 
 from gateway.fakes import FakePod, Running, answer, broken_model, busy, running
-from gateway.handlers import answered, echo, handling, value_of
+from gateway.handlers import TEXT, TWO, handling, ready, refusing, value_of
 from marway import __version__
 from marway.objects import DirectoryStore
-from marway.records import ServingSettings, Signature, TensorSpec
 from marway.registry import Registry
-from marway.wire.envelope import Answer, Row
+from marway.wire.envelope import Row
 from support.registry import publish
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SEEN: list[Row] = []
-TWO = Signature(
-    inputs=(
-        TensorSpec(name="text", datatype="BYTES", shape=(-1,)),
-        TensorSpec(name="top", datatype="INT32", shape=(-1, 2)),
-    ),
-    outputs=(
-        TensorSpec(name="text", datatype="BYTES", shape=(-1,)),
-        TensorSpec(name="top", datatype="INT64", shape=(-1, 2)),
-    ),
-)
-TEXT = Signature(
-    inputs=(TensorSpec(name="text", datatype="BYTES", shape=(-1,)),),
-    outputs=(TensorSpec(name="prediction", datatype="BYTES", shape=(-1,)),),
-)
-
-
-def handler(row: Row) -> Answer:
-    """Refuse what says so, else give back what came."""
-    if row.is_raw and (value := value_of(row.parts[0])) == "refuse":
-        return answered({"error": f"no {value}"}, status=422)
-    return echo(row)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -56,10 +34,11 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     publish(registry, scratch, "free")
     publish(registry, scratch, "intent", signature=TEXT, framework="pytorch", model_id="run-7")
     publish(registry, scratch, "intent", "1.1", signature=TEXT, label="STG")
-    publish(registry, scratch, "two", signature=TWO, serving=ServingSettings())
-    pod = FakePod("a", behave=handling(handler, seen=SEEN))
+    publish(registry, scratch, "two", signature=TWO)
+    pod = FakePod("a", behave=handling(refusing, seen=SEEN))
     await pod.start()
     async with running(pod, registry=registry, max_body_bytes=200_000) as served:
+        await ready(served)
         yield served
     await pod.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,8 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from gateway.fakes import FakePod, Running, busy, running
-from gateway.handlers import handling, value_of
-from gateway.test_v2 import TEXT, TWO, handler
+from gateway.handlers import TEXT, TWO, handling, ready, refusing, value_of
 from marway import __version__
 from marway.objects import DirectoryStore
 from marway.registry import Registry
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SEEN: list[Row] = []
 Code = grpc.StatusCode
+SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -39,9 +40,10 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     publish(registry, scratch, "intent", signature=TEXT, framework="pytorch", model_id="run-7")
     publish(registry, scratch, "intent", "1.1", signature=TEXT, label="STG")
     publish(registry, scratch, "two", signature=TWO)
-    pod = FakePod("a", behave=handling(handler, seen=SEEN))
+    pod = FakePod("a", behave=handling(refusing, seen=SEEN))
     await pod.start()
     async with running(pod, registry=registry) as served:
+        await ready(served)
         yield served
     await pod.stop()
 
@@ -257,10 +259,10 @@ async def test_listed(gateway: Running) -> None:
             names = [service.name for service in answer.list_services_response.service]
             break
         assert "inference.GRPCInferenceService" in names
-        health = await health_pb2_grpc.HealthStub(channel).Check(
-            health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService"), timeout=20
-        )
-    assert health.status == health_pb2.HealthCheckResponse.SERVING
+        asking = health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService")
+        async with asyncio.timeout(10):
+            while (await health_pb2_grpc.HealthStub(channel).Check(asking)).status != SERVING:
+                await asyncio.sleep(0.01)
 
 
 async def test_loads_are_not_for_the_public_port(gateway: Running) -> None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI, Header, Path, Response
 from marway import errors
 from marway.records import TensorSpec, VersionRecord
 from marway_gateway.gateway import Gateway
-from marway_gateway.openapi import error_texts, served_by
+from marway_gateway.openapi import GroupId, Id, Timeout, error_texts, served_by
 from marway_gateway.surfaces.open_inference_schema import (
     InferRequestBody,
     InferResponseBody,
@@ -127,11 +127,24 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
     route = served_by(RowRoute(current, surface=SURFACE, read=_read))
 
     # The functions below are documentation; `RowRoute` serves the routes.
-    async def infer(model: Model, body: InferRequestBody, header_length: HeaderLength = None) -> None:
+    async def infer(
+        model: Model,
+        body: InferRequestBody,
+        header_length: HeaderLength = None,
+        x_request_timeout_ms: Timeout = None,
+        x_request_id: Id = None,
+        x_request_group_id: GroupId = None,
+    ) -> None:
         raise NotImplementedError
 
     async def infer_version(
-        model: Model, selector: Version, body: InferRequestBody, header_length: HeaderLength = None
+        model: Model,
+        selector: Version,
+        body: InferRequestBody,
+        header_length: HeaderLength = None,
+        x_request_timeout_ms: Timeout = None,
+        x_request_id: Id = None,
+        x_request_group_id: GroupId = None,
     ) -> None:
         raise NotImplementedError
 

@@ -12,7 +12,7 @@ from marway import errors
 from marway.records import VersionRecord
 from marway.refs import check_label
 from marway_gateway.gateway import Gateway
-from marway_gateway.openapi import error_texts, served_by
+from marway_gateway.openapi import GroupId, Id, Timeout, error_texts, served_by
 from marway_gateway.surfaces.open_inference_schema import JsonValue
 from marway_gateway.surfaces.row_routes import HttpRows, RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
@@ -121,13 +121,33 @@ def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
     route = served_by(RowRoute(current, surface=SURFACE, read=_read))
 
     # The functions below are documentation; `RowRoute` serves the routes.
-    async def v1_predict(model: Model, body: V1Request) -> None:
+    async def v1_predict(
+        model: Model,
+        body: V1Request,
+        x_request_timeout_ms: Timeout = None,
+        x_request_id: Id = None,
+        x_request_group_id: GroupId = None,
+    ) -> None:
         raise NotImplementedError
 
-    async def v1_predict_version(model: Model, selector: Version, body: V1Request) -> None:
+    async def v1_predict_version(
+        model: Model,
+        selector: Version,
+        body: V1Request,
+        x_request_timeout_ms: Timeout = None,
+        x_request_id: Id = None,
+        x_request_group_id: GroupId = None,
+    ) -> None:
         raise NotImplementedError
 
-    async def v1_predict_label(model: Model, label: Label, body: V1Request) -> None:
+    async def v1_predict_label(
+        model: Model,
+        label: Label,
+        body: V1Request,
+        x_request_timeout_ms: Timeout = None,
+        x_request_id: Id = None,
+        x_request_group_id: GroupId = None,
+    ) -> None:
         raise NotImplementedError
 
     for path, function, summary in (

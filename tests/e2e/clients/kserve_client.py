@@ -39,7 +39,7 @@ async def main():
             await client.is_model_ready(url, "intent"),
         ]
         for form in ("json", "binary"):
-            answer = await client.infer(url, request(form == "binary"))
+            answer = await client.infer(url, request(form == "binary"), model_name="intent")
             said[f"v2 {form}"] = labels(answer)
             said[f"v2 {form} id"] = answer.id
     async with InferenceGRPCClient(target) as client:
