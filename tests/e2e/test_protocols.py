@@ -231,9 +231,11 @@ def run(clients: Path, script: str, *arguments: str) -> dict[str, Any]:
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("echoes")
 def test_tritonclient(up: Up, clients: Path) -> None:
-    """NVIDIA's client finds the server, reads metadata and infers over HTTP and gRPC, as JSON and as binary."""
+    """NVIDIA's client finds the server, reads metadata and infers over HTTP and gRPC, and loads on the admin port."""
     digits = [json.loads((SAMPLES / f"{digit}.json").read_text()) for digit in (0, 7)]
-    said = run(clients, "triton.py", up.gateway.removeprefix("http://"), up.ready["grpc"], json.dumps(digits))
+    http, admin = (up.ready[name].removeprefix("http://") for name in ("gateway", "admin"))
+    said = run(clients, "triton.py", http, up.ready["grpc"], json.dumps(digits), admin)
+    assert said["state"] == "READY"
     for over in ("http", "grpc"):
         heard = said[over]
         assert heard["live"]

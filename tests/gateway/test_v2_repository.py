@@ -99,6 +99,9 @@ async def test_index(registry: Registry, pods: list[LoadingPod]) -> None:
         ]
         ready = await gateway.admin.post("/v2/repository/index", json={"ready": True})
         assert ready.json() == everything.json()[:1]
+        for kind in ({}, {"content-type": "application/x-www-form-urlencoded"}):  # as Triton's client and curl send it
+            said = await gateway.admin.post("/v2/repository/index", content=b'{"ready": true}', headers=kind)
+            assert said.json() == ready.json()
         wrong = await gateway.admin.post("/v2/repository/index", content=b"{")
         assert (wrong.status_code, wrong.json().keys()) == (400, {"error"})
         assert (await gateway.client.post("/v2/repository/index")).status_code == 404

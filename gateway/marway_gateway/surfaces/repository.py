@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Final, Literal
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from marway import errors
@@ -101,13 +102,27 @@ _CHANGE: Final = (
 )
 
 
+class _JsonRoute(APIRoute):
+    """Takes a body for JSON whatever its content type: Triton's client sends none, and curl says that it is a form."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def as_json(request: Request) -> Response:
+            others = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+            scope = {**request.scope, "headers": [*others, (b"content-type", b"application/json")]}
+            return await handle(Request(scope, request.receive))
+
+        return as_json
+
+
 def repository_router(current: Callable[[], Gateway]) -> APIRouter:
     """Return the routes.
 
     Args:
         current: Gives the gateway; asked at each request, because it exists only while the app runs.
     """
-    router = APIRouter(tags=["open inference"])
+    router = APIRouter(tags=["open inference"], route_class=_JsonRoute)
 
     @router.post(
         "/v2/repository/index",

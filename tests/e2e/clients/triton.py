@@ -1,10 +1,11 @@
 """What NVIDIA's tritonclient gets from a gateway, over HTTP and gRPC, as one JSON document.
 
-Runs in an environment of its own: `python triton.py HTTP_HOST:PORT GRPC_HOST:PORT`.
+Runs in an environment of its own: `python triton.py HTTP_HOST:PORT GRPC_HOST:PORT DIGITS_AS_JSON ADMIN_HOST:PORT`.
 """
 
 import json
 import sys
+import time
 
 import numpy as np
 import tritonclient.grpc as over_grpc
@@ -62,12 +63,25 @@ def talk(kind, client):
     return said
 
 
+def steer(client):
+    client.unload_model("echo-BOOL")
+    client.load_model("echo-BOOL")
+    for _ in range(200):
+        states = {entry["name"]: entry["state"] for entry in client.get_model_repository_index()}
+        if states["echo-BOOL"] == "READY":
+            break
+        time.sleep(0.05)
+    return states["echo-BOOL"]
+
+
 def main():
     with over_http.InferenceServerClient(sys.argv[1]) as client:
         http = talk(over_http, client)
     with over_grpc.InferenceServerClient(sys.argv[2]) as client:
         grpc = talk(over_grpc, client)
-    print(json.dumps({"http": http, "grpc": grpc}))
+    with over_http.InferenceServerClient(sys.argv[4]) as client:
+        state = steer(client)
+    print(json.dumps({"http": http, "grpc": grpc, "state": state}))
 
 
 main()
