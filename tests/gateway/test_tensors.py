@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.handlers import answered, echo, value_of
@@ -73,6 +73,7 @@ def bits(tensor: Tensor) -> bytes:
     return tensor.datatype.pack(tensor.values)
 
 
+@settings(deadline=None)
 @given(tensors())
 def test_binary_round_trip(tensor: Tensor) -> None:
     """A tensor's bytes are read back as the same values, bit for bit."""
@@ -82,6 +83,7 @@ def test_binary_round_trip(tensor: Tensor) -> None:
     assert values == tensor.values
 
 
+@settings(deadline=None)
 @given(tensors())
 def test_our_bytes_are_numpys(tensor: Tensor) -> None:
     """What numpy calls the same datatype lies in the same bytes."""
@@ -91,6 +93,7 @@ def test_our_bytes_are_numpys(tensor: Tensor) -> None:
 
 
 @pytest.mark.parametrize("binary", [False, True])
+@settings(deadline=None)
 @given(tensor=tensors())
 def test_a_tensor_comes_back_through_an_echo(tensor: Tensor, binary: bool) -> None:
     """JSON and binary requests reach a handler that gives back what it gets, and come back equal in the same form."""
@@ -128,6 +131,7 @@ def test_a_tensor_comes_back_through_an_echo(tensor: Tensor, binary: bool) -> No
         assert bits(back.inputs[0]) == bits(tensor)
 
 
+@settings(deadline=None)
 @given(tensors())
 def test_nested_and_flat_json_are_the_same(tensor: Tensor) -> None:
     """A tensor's values may be nested as its shape says, or flat."""
@@ -142,6 +146,7 @@ def test_nested_and_flat_json_are_the_same(tensor: Tensor) -> None:
         assert bits(parsed.inputs[0]) == bits(tensor)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.integers(0, 6))
 def test_bytes_that_are_no_elements_are_refused(data: bytes, count: int) -> None:
     """Whatever bytes a BYTES tensor has, they are its elements or an error, never anything else."""
