@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI, Header, Path, Response
+from fastapi import FastAPI, Path, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict
@@ -16,15 +16,18 @@ from starlette.requests import Request
 
 from marway import __version__, errors
 from marway.errors import InvalidRequest, clip
-from marway.wire.problems import CONTENT_TYPE, Problem
+from marway.wire.problems import Problem
 from marway_gateway.authentication import TokenLayer
+from marway_gateway.error_bodies import error_body, surface_of
 from marway_gateway.gateway import Gateway, open_gateway
 from marway_gateway.http import RequestLayer, request_info
-from marway_gateway.openapi import add_served, describe, problems
+from marway_gateway.openapi import GroupId, Id, Timeout, add_served, describe, problems
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.native import NativePredict
+from marway_gateway.surfaces.open_inference import add_open_inference
 from marway_gateway.surfaces.torchserve import add_torchserve
+from marway_gateway.surfaces.v1 import add_v1
 
 __all__ = ["Health", "create_app", "new_app"]
 
@@ -32,13 +35,6 @@ Model = Annotated[
     str, Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
 ]
 VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["PROD", "1.0"])]
-Timeout = Annotated[
-    int | None, Header(description="Deadline of the whole request in milliseconds.", ge=1, examples=[2000])
-]
-Id = Annotated[str | None, Header(description="1 to 128 plain characters; made when absent.", max_length=128)]
-GroupId = Annotated[
-    str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
-]
 
 _BINARY: Final = {"type": "string", "format": "binary"}
 _ANY_BODY: Final[dict[str, Any]] = {
@@ -96,6 +92,8 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
     app.include_router(catalogue_router(current))
     _add_predict(app, current)
     add_torchserve(app, current)
+    add_open_inference(app, current)
+    add_v1(app, current)
 
     @app.get(
         "/readyz",
@@ -224,7 +222,8 @@ async def _http_problem(request: Request, exc: Exception) -> Response:
         code, title, detail = "invalid_request", "Invalid request", str(exc.detail)
     info.error = code
     problem = Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=info.request_id)
-    return Response(problem.body(), exc.status_code, headers=exc.headers, media_type=CONTENT_TYPE)
+    body, content_type = error_body(surface_of(request.url.path), problem)
+    return Response(body, exc.status_code, headers=exc.headers, media_type=content_type)
 
 
 async def _invalid(_: Request, exc: Exception) -> Response:

@@ -1,7 +1,7 @@
 """The one table from surface to error body: each protocol's clients read errors in the form that they know.
 
-The status and `Retry-After` are the same everywhere; only the body's form differs. What happens before a request is
-known to be one of a surface (no such route) is a problem document.
+The status and `Retry-After` are the same everywhere; only the body's form differs. What belongs to no surface is
+answered with a problem document.
 """
 
 from __future__ import annotations
@@ -16,6 +16,14 @@ from marway.wire.problems import Problem
 __all__ = ["error_body", "surface_of", "torchserve_exception"]
 
 _JSON: Final = "application/json"
+_PATHS: Final = {
+    "/explanations": "torchserve",
+    "/ping": "torchserve",
+    "/predictions": "torchserve",
+    "/v1": "v1",
+    "/v2": "open_inference",
+}
+"""What lies under these paths is of these surfaces, also where it is no prediction."""
 
 _TORCHSERVE_TYPES: Final[Mapping[int, str]] = {
     400: "BadRequestException",
@@ -40,8 +48,8 @@ def error_body(surface: str | None, problem: Problem) -> tuple[bytes, str]:
 
 
 def surface_of(path: str) -> str | None:
-    """Return the surface that a path belongs to, for what is refused before its route is looked up."""
-    return next((surface for prefix, surface in _PATHS.items() if path.startswith(prefix)), None)
+    """Return the surface that a path is of by its beginning, whether or not there is such a route; None for others."""
+    return _PATHS.get(f"/{path[1:].partition('/')[0]}")
 
 
 def torchserve_exception(problem: Problem) -> str:
@@ -57,11 +65,13 @@ def _torchserve(problem: Problem) -> tuple[bytes, str]:
     return json.dumps(document).encode(), _JSON
 
 
-_FORMS: Final[Mapping[str, Callable[[Problem], tuple[bytes, str]]]] = {"torchserve": _torchserve}
-_PATHS: Final[Mapping[str, str]] = {
-    "/explanations/": "torchserve",
-    "/ping": "torchserve",
-    "/predictions/": "torchserve",
-    "/v1/": "v1",
-    "/v2": "v2",
+def _text(problem: Problem) -> tuple[bytes, str]:
+    """The form of TensorFlow Serving, KServe and the Open Inference Protocol."""
+    return json.dumps({"error": problem.detail}).encode(), _JSON
+
+
+_FORMS: Final[Mapping[str, Callable[[Problem], tuple[bytes, str]]]] = {
+    "open_inference": _text,
+    "torchserve": _torchserve,
+    "v1": _text,
 }

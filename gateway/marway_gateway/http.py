@@ -14,7 +14,7 @@ from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
 from marway.wire.request import read_ids
 from marway_gateway.body import ClientGone
-from marway_gateway.error_bodies import error_body
+from marway_gateway.error_bodies import error_body, surface_of
 from marway_gateway.telemetry import RequestInfo, Telemetry
 
 __all__ = [
@@ -124,7 +124,7 @@ class RequestLayer:
         if isinstance(error, BodyTooLarge):
             headers.append(("connection", "close"))
             send = _lingering(receive, send)
-        await send_problem(send, problem, headers, surface=info.surface)
+        await send_problem(send, problem, headers, surface=info.surface or surface_of(info.path))
 
 
 def model_headers(info: RequestInfo) -> list[tuple[str, str]]:

@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Header, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
 from marway.wire.openapi import problem_responses, with_problems
+from marway.wire.problems import problem_of, status_of
 from marway_gateway.authentication import OPEN_PATHS
 
-__all__ = ["add_served", "describe", "error_examples", "problems", "served_by"]
+__all__ = [
+    "ErrorText",
+    "GroupId",
+    "Id",
+    "Timeout",
+    "add_served",
+    "describe",
+    "error_examples",
+    "error_texts",
+    "problems",
+    "served_by",
+]
 
 Json = dict[str, Any]
+
+Timeout = Annotated[
+    int | None, Header(description="Deadline of the whole request in milliseconds.", ge=1, examples=[2000])
+]
+Id = Annotated[str | None, Header(description="1 to 128 plain characters; made when absent.", max_length=128)]
+GroupId = Annotated[
+    str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
+]
+
+_RETRY_AFTER: Final[Json] = {
+    "Retry-After": {
+        "description": "Seconds until another attempt makes sense.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
 
 _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.AnswersDiffer(
@@ -59,6 +87,38 @@ _TITLES: Final = {
     503: "Nothing is wrong with the request; `Retry-After` says when to try again.",
     504: "The request's deadline passed first.",
 }
+
+
+class ErrorText(BaseModel):
+    """An error as clients of the standard inference protocols know it."""
+
+    model_config = ConfigDict(
+        frozen=True, json_schema_extra={"examples": [{"error": "there is no model 'itent': the registry has intent"}]}
+    )
+
+    error: str = Field(description="What is wrong, and what to do.")
+
+
+def error_texts(*kinds: type[MarwayError]) -> dict[int | str, Json]:
+    """Return `responses` as `problems` does, for the routes of protocols whose errors are `{"error": "…"}`."""
+    responses: dict[int | str, Json] = {}
+    for example in (each for each in _EXAMPLES if type(each) in kinds):
+        document, headers = problem_of(example)
+        response = responses.setdefault(
+            status_of(example),
+            {
+                "model": ErrorText,
+                "description": _TITLES[status_of(example)].replace("`detail`", "`error`"),
+                "content": {"application/json": {"examples": {}}},
+            },
+        )
+        response["content"]["application/json"]["examples"][example.code] = {
+            "summary": example.title,
+            "value": {"error": document.detail},
+        }
+        if headers:
+            response["headers"] = _RETRY_AFTER
+    return responses
 
 
 def problems(*kinds: type[MarwayError]) -> dict[int | str, Json]:

@@ -84,7 +84,9 @@ class Sidecar:
         )
         self.runtime = watch_for(settings, self.pool)
         self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)
-        self.predictor = Predictor(settings, self.resolver, self.pool, self.draining, refused=self.deleted.refused)
+        self.predictor = Predictor(
+            settings, self.resolver, self.pool, self.draining, self.threads, refused=self.deleted.refused
+        )
         self.control = Control(self.resolver, self.pool, checks, self.draining, self.runtime)
         self._boot_id = new_ulid()
         self._stopped = False

@@ -34,15 +34,17 @@ from marway.errors import (
 )
 from marway.resolve import Resolved, Resolver
 from marway.wire import headers
-from marway.wire.envelope import Answer, Row
+from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Row, encode_answers
 from marway.wire.headers import Outcome
 from marway.wire.request import RequestIds, read_ids, timeout_of
 from marway_sidecar.adapters.base import NotLoaded, WorkerDied
 from marway_sidecar.draining import Drain
 from marway_sidecar.http import Channel, ClientGone, problem_response
+from marway_sidecar.many import ManyRows, holds_rows, rows_of
 from marway_sidecar.pool import Lease, ModelPool, Work
 from marway_sidecar.rows import read_body, row_of
 from marway_sidecar.settings import SidecarSettings
+from marway_sidecar.threads import Threads
 
 __all__ = ["Predictor", "outcome_of"]
 
@@ -71,6 +73,7 @@ class Predictor:
         resolver: Finds the version.
         pool: Has it loaded.
         drain: Says whether requests are taken.
+        threads: Where blocking work runs.
         refused: Told the model of each request for a version that is not there.
     """
 
@@ -80,6 +83,7 @@ class Predictor:
         resolver: Resolver,
         pool: ModelPool,
         drain: Drain,
+        threads: Threads,
         *,
         refused: Callable[[str], None],
     ) -> None:
@@ -87,6 +91,7 @@ class Predictor:
         self._resolver = resolver
         self._pool = pool
         self._drain = drain
+        self._threads = threads
         self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,6 +135,9 @@ class Predictor:
                 body = await read_body(request, limit=settings.max_body_bytes)
         except TimeoutError as exc:
             raise DeadlineExceeded("the deadline passed before the whole body had come") from exc
+        if holds_rows(request):
+            await self._ask_many(call, resolved, rows_of(request, body, request_id=call.ids.request_id), deadline)
+            return
         row = await row_of(request, body, request_id=call.ids.request_id)
         if not resolved.serving.streaming:
             await self._ask(call, resolved, row, deadline)
@@ -161,6 +169,21 @@ class Predictor:
                 lease = await held.enter_async_context(self._pool.lease(resolved.record, resolved.serving, deadline))
             call.accepted = True
             await self._stream(call, resolved, lease, row, deadline)
+
+    async def _ask_many(self, call: _Call, resolved: Resolved, rows: list[Row], deadline: Deadline) -> None:
+        """Answer an envelope of rows with an envelope of their answers, those that failed among them."""
+        started = time.monotonic()
+        many = ManyRows(self._pool, self._threads, resolved, deadline)
+        try:
+            with call.channel.cancelled_when_gone():
+                answers = await many.ask(rows)
+        finally:
+            call.accepted = many.accepted
+        failed = any(answer.kind == "error" or answer.status >= 400 for answer in answers)
+        # Whoever keeps answers must not take a failed row's for the model's last word.
+        own = {"cache-control": "no-store"} if failed else {}
+        whole = Answer(200, encode_answers(answers), "bytes", ROWS_CONTENT_TYPE, own)
+        await self._respond(call, _whole(whole, resolved, call.ids, time.monotonic() - started))
 
     async def _stream(self, call: _Call, resolved: Resolved, lease: Lease, row: Row, deadline: Deadline) -> None:
         """Pass on pieces as they come; the first one's status and headers stand for all."""

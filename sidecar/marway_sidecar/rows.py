@@ -16,7 +16,7 @@ from marway.wire.envelope import KEY, RAW_BODY, Part, Row, mime_type
 from marway.wire.headers import EXPLAIN, HOP_BY_HOP, REQUEST_ID, REQUEST_TIMEOUT_MS, TRACEPARENT, TRACESTATE
 from marway.wire.request import trace_context, trace_state
 
-__all__ = ["read_body", "row_of"]
+__all__ = ["passed_headers", "read_body", "row_of"]
 
 _MAX_FIELDS: Final = 1000
 _CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
@@ -65,10 +65,11 @@ async def row_of(request: Request, body: bytes, *, request_id: str) -> Row:
     parts = fields if fields is not None else [Part(RAW_BODY, body, content_type)]
     if any(part.name == KEY for part in parts):
         raise InvalidRequest(f"the input name {KEY!r} is kept for Marway: choose another")
-    return Row(request_id, parts, _headers(request.headers, request_id))
+    return Row(request_id, parts, passed_headers(request.headers, request_id))
 
 
-def _headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
+def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
+    """Return the request's headers that a handler may see, names in lower case."""
     passed = {
         name: value for name, value in headers.items() if name not in _NOT_PASSED and not name.startswith("x-marway-")
     }

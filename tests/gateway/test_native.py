@@ -250,3 +250,14 @@ async def test_only_pod_lost(registry: Registry, make_pod: MakePod) -> None:
     assert lost.status_code == 503
     assert "pod a closed the connection before it had answered" in lost.json()["detail"]
     assert len(pod.requests) == 1
+
+
+@pytest.mark.parametrize("path", ["/predict/intent", "/predictions/intent"])
+@pytest.mark.parametrize("kind", ["application/vnd.marway.rows", "Application/VND.marway.Rows; v=1"])
+async def test_the_gateways_own_content_type(registry: Registry, make_pod: MakePod, path: str, kind: str) -> None:
+    """The content type by which gateways send rows to pods is refused from callers, before a pod is asked."""
+    pod = await make_pod()
+    async with running(pod, registry=registry) as gateway:
+        answer = await gateway.predict(path, b"MWE1\0\0\0\2[]", content_type=kind)
+    assert (answer.status_code, "kept for Marway" in answer.text) == (400, True)
+    assert not pod.requests

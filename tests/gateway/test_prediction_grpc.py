@@ -201,6 +201,7 @@ async def test_reflection(registry: Registry) -> None:
     assert set(listed) == {
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
         "org.pytorch.serve.grpc.inference.InferenceAPIsService",
         "prediction.PredictionService",
     }

@@ -19,6 +19,8 @@ __all__ = [
     "FORMS",
     "KEY",
     "RAW_BODY",
+    "ROWS_CONTENT_TYPE",
+    "ROWS_MAX",
     "VERSION",
     "Answer",
     "Part",
@@ -37,6 +39,10 @@ RAW_BODY: Final = "data"
 """The name of the part that is a raw body."""
 FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 """Content types of bodies that are fields by name."""
+ROWS_CONTENT_TYPE: Final = "application/vnd.marway.rows"
+"""Content type of an envelope as the body of a predict request to a sidecar, and of the answers to its rows."""
+ROWS_MAX: Final = 1024
+"""Most rows in one such request. One call of a model server takes fewer: `ServingSettings.max_batch_rows`."""
 
 _MAGIC: Final = b"MWE1"
 _LENGTH: Final = struct.Struct("!I")
@@ -123,11 +129,15 @@ def decode_rows(data: bytes | bytearray) -> list[Row]:
     header, offset = _split(data)
     rows = []
     for row in header:
+        fields = _fields(row)
         parts = []
-        for name, content_type, size in row["parts"]:
+        for name, content_type, size in _parts(fields.get("parts")):
             parts.append(Part(name, bytes(data[offset : offset + size]), content_type))
             offset += size
-        rows.append(Row(row["id"], parts, row["headers"], stream=row.get("stream", False)))
+        request_id, stream = fields.get("id"), fields.get("stream", False)
+        if not isinstance(request_id, str) or not isinstance(stream, bool):
+            raise ValueError("a row's id is no text, or its stream no truth value")
+        rows.append(Row(request_id, parts, _texts(fields.get("headers")), stream=stream))
     _check_end(data, offset)
     return rows
 
@@ -156,9 +166,13 @@ def decode_answers(data: bytes) -> list[Answer]:
     header, offset = _split(data)
     answers = []
     for row in header:
-        size = row["size"]
+        fields = _fields(row)
+        status, kind, content_type = fields.get("status"), fields.get("kind"), fields.get("content_type")
+        if not isinstance(status, int) or not isinstance(kind, str) or not isinstance(content_type, str | None):
+            raise ValueError("an answer's status is no number, or its kind or content type no text")
+        size = _size(fields.get("size"))
         body = data[offset : offset + size]
-        answers.append(Answer(row["status"], body, row["kind"], row["content_type"], row["headers"]))
+        answers.append(Answer(status, body, kind, content_type, _texts(fields.get("headers"))))
         offset += size
     _check_end(data, offset)
     return answers
@@ -174,12 +188,50 @@ def _join(header: list[dict[str, Any]], values: list[bytes]) -> bytes:
     return b"".join([_MAGIC, _LENGTH.pack(len(text)), text, *values])
 
 
-def _split(data: bytes | bytearray) -> tuple[list[dict[str, Any]], int]:
+def _split(data: bytes | bytearray) -> tuple[list[Any], int]:
     start = len(_MAGIC) + _LENGTH.size
     if len(data) < start or data[: len(_MAGIC)] != _MAGIC:
         raise ValueError("not an envelope of version 1")
     (length,) = _LENGTH.unpack(data[len(_MAGIC) : start])
-    return json.loads(data[start : start + length]), start + length
+    try:
+        header = json.loads(data[start : start + length])
+    except RecursionError:
+        raise ValueError("the envelope's header is nested too deeply") from None
+    if not isinstance(header, list):
+        raise ValueError("the envelope's header is no list")
+    return header, start + length
+
+
+def _fields(row: object) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise ValueError("the envelope's header holds something else than objects")
+    return row
+
+
+def _parts(parts: object) -> list[tuple[str, str | None, int]]:
+    if not isinstance(parts, list):
+        raise ValueError("a row has no list of parts")
+    for part in parts:
+        if not isinstance(part, list) or len(part) != 3:
+            raise ValueError("a part is not name, content type and size")
+        name, content_type, size = part
+        if not isinstance(name, str) or not isinstance(content_type, str | None):
+            raise ValueError("a part's name or content type is no text")
+        _size(size)
+    return parts
+
+
+def _size(value: object) -> int:
+    # A negative size would make two values share bytes; True is a number to Python.
+    if type(value) is not int or value < 0:
+        raise ValueError("a size is no number of bytes")
+    return value
+
+
+def _texts(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise ValueError("headers are not texts by name")
+    return value
 
 
 def _check_end(data: bytes | bytearray, offset: int) -> None:

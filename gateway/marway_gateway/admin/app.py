@@ -11,6 +11,7 @@ from marway_gateway.app import new_app
 from marway_gateway.gateway import Gateway
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
+from marway_gateway.surfaces.repository import repository_router
 
 __all__ = ["create_admin_app"]
 
@@ -28,6 +29,6 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
         gateway=gateway,
         token_file=settings.admin_tokens_file,
     )
-    for router in (catalogue_router, labels_router, versions_router, pods_router):
+    for router in (catalogue_router, labels_router, versions_router, pods_router, repository_router):
         app.include_router(router(current))
     return app

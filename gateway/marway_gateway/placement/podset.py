@@ -195,10 +195,11 @@ class PodSet:
 
     # -- state in words ------------------------------------------------------------------------------------
 
-    def ready(self) -> bool:
-        """Return whether some pod said that it is ready and nothing speaks against it."""
+    def ready(self, demand: Demand | None = None) -> bool:
+        """Return whether some pod, of those for ``demand``, said that it is ready and nothing speaks against it."""
         now = self.now()
-        return any(pod.status is not None and pod.healthy(now) for pod in self.pods)
+        pods = self.pods if demand is None else self.order_of(demand)
+        return any(pod.status is not None and pod.healthy(now) for pod in pods)
 
     def troubles(self, demand: Demand | None = None) -> str:
         """Say in words why pods get no requests, for a message."""

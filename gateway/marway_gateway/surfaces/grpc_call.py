@@ -21,6 +21,7 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.http import model_headers
 from marway_gateway.predict import Answer, PredictCall
 from marway_gateway.surfaces.grpc_status import code_of
+from marway_gateway.surfaces.row_calls import RowCall
 from marway_gateway.telemetry import RequestInfo
 
 __all__ = ["DETAILS_MAX", "GrpcCall", "predict_rpc"]
@@ -56,8 +57,7 @@ class GrpcCall:
             MarwayError: As `Predictor.predict`.
         """
         settings = self._gateway.settings
-        left = cast("float | None", self._context.time_remaining())  # None without a deadline, whatever the stubs say
-        timeout_s = min(settings.default_timeout_s if left is None else left, settings.max_timeout_s)
+        timeout_s = self._timeout_s()
         call = PredictCall(
             name=name,
             selector=selector,
@@ -76,6 +76,25 @@ class GrpcCall:
         finally:
             answer.close()
         raise ModelError(said, status=answer.status, model=self.info.model, version=self.info.version)
+
+    def rows(self, name: str, selector: str | None) -> RowCall:
+        """Return the call for a prediction of several rows, within the caller's deadline."""
+        timeout_s = self._timeout_s()
+        return RowCall(
+            gateway=self._gateway,
+            name=name,
+            selector=selector,
+            headers=self._headers,
+            deadline=time.monotonic() + timeout_s,
+            timeout_s=timeout_s,
+            info=self.info,
+            fresh=self._fresh,
+        )
+
+    def _timeout_s(self) -> float:
+        settings = self._gateway.settings
+        left = cast("float | None", self._context.time_remaining())  # None without a deadline, whatever the stubs say
+        return min(settings.default_timeout_s if left is None else left, settings.max_timeout_s)
 
     async def whole(self, answer: Answer) -> bytes:
         """Return all of an answer.

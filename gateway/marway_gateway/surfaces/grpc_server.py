@@ -11,15 +11,15 @@ from grpc_reflection.v1alpha import reflection
 from marway.errors import InvalidSettings
 from marway_gateway.authentication import TokenInterceptor
 from marway_gateway.gateway import Gateway
-from marway_gateway.proto import prediction_pb2_grpc
+from marway_gateway.proto import open_inference_pb2_grpc, prediction_pb2_grpc
 from marway_gateway.proto.torchserve import inference_pb2_grpc
-from marway_gateway.surfaces import prediction_grpc, torchserve_grpc
+from marway_gateway.surfaces import open_inference_grpc, prediction_grpc, torchserve_grpc
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["GrpcServer"]
 
 _MESSAGE_OVERHEAD_BYTES = 64 * 1024
-_SERVICES = (prediction_grpc.SERVICE, torchserve_grpc.SERVICE)
+_SERVICES = (open_inference_grpc.SERVICE, prediction_grpc.SERVICE, torchserve_grpc.SERVICE)
 
 
 class GrpcServer:
@@ -67,6 +67,10 @@ class GrpcServer:
             (
                 inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server,
                 torchserve_grpc.TorchServeService(self._gateway),
+            ),
+            (
+                open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
+                open_inference_grpc.OpenInferenceService(self._gateway),
             ),
         ):
             add_to_server(service, server)  # type: ignore[no-untyped-call]  # generated

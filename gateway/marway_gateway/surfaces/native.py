@@ -14,6 +14,7 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from marway.errors import InvalidRequest
+from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
 from marway.wire.headers import EXPLAIN
 from marway.wire.request import timeout_of, trace_context, trace_state
 from marway_gateway.body import ClientGone, RequestBody
@@ -24,7 +25,7 @@ from marway_gateway.predict import PredictCall
 from marway_gateway.surfaces.answers import send_answer
 from marway_gateway.telemetry import RequestInfo
 
-__all__ = ["NativePredict"]
+__all__ = ["ClientWatch", "NativePredict", "body_reader", "headers_to_pod", "length_of"]
 
 _PASSED_ON: Final = tuple((name.encode(), name) for name in ("content-type", "content-encoding", "accept"))
 """What of the caller's headers reaches a pod beside ids, deadline and trace: what says how to read the body and what
@@ -58,8 +59,8 @@ class NativePredict:
             max_s=settings.max_timeout_s,
         )
         body = RequestBody(
-            _reader(receive),
-            content_length=_length(headers.get(b"content-length")),
+            body_reader(receive),
+            content_length=length_of(headers.get(b"content-length")),
             buffered_bytes=settings.buffered_body_bytes,
             max_bytes=settings.max_body_bytes,
         )
@@ -68,13 +69,13 @@ class NativePredict:
             name=params["model"],
             selector=params.get("selector"),
             body=body,
-            headers={**_to_pod(headers, info), **self._more_headers},
+            headers={**headers_to_pod(headers, info), **self._more_headers},
             deadline=time.monotonic() + timeout_s,
             timeout_s=timeout_s,
             info=info,
             fresh=forbids_cache(_text(headers.get(b"cache-control"))),
         )
-        client = _ClientWatch(receive, body)
+        client = ClientWatch(receive, body)
         try:
             answer = await gateway.predictor.predict(call)
             try:
@@ -92,7 +93,7 @@ class NativePredict:
             client.stop()
 
 
-class _ClientWatch:
+class ClientWatch:
     """Cancels the task that made it when the client goes away after it has sent the whole body.
 
     Args:
@@ -121,7 +122,8 @@ class _ClientWatch:
             self._request.cancel()
 
 
-def _reader(receive: Receive) -> Callable[[], Awaitable[bytes]]:
+def body_reader(receive: Receive) -> Callable[[], Awaitable[bytes]]:
+    """Return what gives a request's body piece by piece; it raises `ClientGone` when the client goes away."""
     ended = False
 
     async def read() -> bytes:
@@ -139,7 +141,15 @@ def _reader(receive: Receive) -> Callable[[], Awaitable[bytes]]:
     return read
 
 
-def _to_pod(headers: dict[bytes, bytes], info: RequestInfo) -> dict[str, str]:
+def headers_to_pod(headers: dict[bytes, bytes], info: RequestInfo) -> dict[str, str]:
+    """Return what of a request's headers a pod gets.
+
+    Raises:
+        InvalidRequest: The content type is kept for what gateways send.
+    """
+    if mime_type(_text(headers.get(b"content-type"))).lower() == ROWS_CONTENT_TYPE:
+        # Harmless, for a pod checks such rows as it checks any request; but no protocol that callers may rely on.
+        raise InvalidRequest(f"the content type {ROWS_CONTENT_TYPE} is kept for Marway: choose another")
     passed = {"x-request-id": info.request_id}
     if info.group_id is not None:
         passed["x-request-group-id"] = info.group_id
@@ -156,7 +166,12 @@ def _to_pod(headers: dict[bytes, bytes], info: RequestInfo) -> dict[str, str]:
     return passed
 
 
-def _length(raw: bytes | None) -> int | None:
+def length_of(raw: bytes | None) -> int | None:
+    """Return a Content-Length in bytes; None without one.
+
+    Raises:
+        InvalidRequest: It is no number.
+    """
     if raw is None:
         return None
     if not raw.isdigit():

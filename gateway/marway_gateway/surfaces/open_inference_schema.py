@@ -1,0 +1,217 @@
+"""What the Open Inference Protocol's requests and answers hold, for OpenAPI and for metadata."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
+
+from marway import __version__
+
+__all__ = [
+    "EXTENSIONS",
+    "Elements",
+    "InferInput",
+    "InferOutput",
+    "InferParameters",
+    "InferRequestBody",
+    "InferResponseBody",
+    "JsonValue",
+    "ModelMetadata",
+    "ModelReady",
+    "OutputTensor",
+    "ServerLive",
+    "ServerMetadata",
+    "ServerReady",
+    "TensorMetadata",
+]
+
+EXTENSIONS: Final = ("binary_tensor_data",)
+
+Elements = TypeAliasType("Elements", "list[bool | int | float | str | Elements]")
+"""A tensor's values, flat or nested."""
+JsonValue = TypeAliasType("JsonValue", "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None")
+"""Any JSON value: what that means is the model's affair."""
+
+
+class ServerLive(BaseModel):
+    """The process runs."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"live": True}]})
+
+    live: Literal[True] = True
+
+
+class ServerReady(BaseModel):
+    """It can serve; when it cannot, the answer is an error that says why."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"ready": True}]})
+
+    ready: Literal[True] = True
+
+
+class ModelReady(BaseModel):
+    """The version can be asked; a pod loads it when it has not yet. When it cannot, the answer is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, json_schema_extra={"examples": [{"name": "intent", "version": "1.0", "ready": True}]}
+    )
+
+    name: str
+    version: str
+    ready: Literal[True] = True
+
+
+class ServerMetadata(BaseModel):
+    """What answers."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={"examples": [{"name": "marway", "version": "0.1.0", "extensions": ["binary_tensor_data"]}]},
+    )
+
+    name: str = "marway"
+    version: str = __version__
+    extensions: tuple[str, ...] = EXTENSIONS
+
+
+class TensorMetadata(BaseModel):
+    """One input or output."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...] = Field(description="The first dimension is the number of rows; -1 is any number.")
+
+
+class ModelMetadata(BaseModel):
+    """What a version takes and gives, by its signature; with no signature both are empty, and any input is taken."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "intent",
+                    "versions": ["1.0", "1.1"],
+                    "platform": "pytorch_torchserve",
+                    "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+                    "outputs": [{"name": "prediction", "datatype": "BYTES", "shape": [-1]}],
+                }
+            ]
+        },
+    )
+
+    name: str
+    versions: tuple[str, ...] = Field(description="Those that are not deleted.")
+    platform: str = Field(description="Framework and model server.")
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+class InferParameters(BaseModel):
+    """Parameters of a tensor or of a request; others are taken and mean nothing here."""
+
+    model_config = ConfigDict(frozen=True)
+
+    binary_data_size: int | None = Field(default=None, ge=0, description="Bytes of the tensor behind the JSON.")
+    binary_data: bool | None = Field(default=None, description="Of an output: whether it comes as binary.")
+    binary_data_output: bool | None = Field(default=None, description="Of the request: the same, for all outputs.")
+    content_type: str | None = Field(
+        default=None, description="Of BYTES: `base64` where strings are that, or the MIME type of the elements."
+    )
+
+
+class InferInput(BaseModel):
+    """One input tensor."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    shape: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    datatype: str
+    parameters: InferParameters | None = None
+    data: Elements | None = Field(
+        default=None, description="Row-major, flat or nested as the shape says; left out where it is binary."
+    )
+
+
+class InferOutput(BaseModel):
+    """One output that is wanted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    parameters: InferParameters | None = None
+
+
+class InferRequestBody(BaseModel):
+    """An inference request."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "42",
+                    "inputs": [
+                        {
+                            "name": "text",
+                            "shape": [2],
+                            "datatype": "BYTES",
+                            "data": ["wake me at seven", "tell me a joke"],
+                        }
+                    ],
+                }
+            ]
+        },
+    )
+
+    id: str | None = Field(default=None, description="Given back.")
+    parameters: InferParameters | None = None
+    inputs: list[InferInput] = Field(min_length=1)
+    outputs: list[InferOutput] | None = Field(default=None, description="Those that are wanted; all when left out.")
+
+
+class OutputTensor(BaseModel):
+    """One output tensor."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: InferParameters | None = None
+    data: list[bool | int | float | str] | None = Field(default=None, description="Row-major and flat.")
+
+
+class InferResponseBody(BaseModel):
+    """What the version answers."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "model_name": "intent",
+                    "model_version": "1.0",
+                    "id": "42",
+                    "outputs": [
+                        {
+                            "name": "prediction",
+                            "datatype": "BYTES",
+                            "shape": [2],
+                            "data": ['{"label": "set_alarm"}', '{"label": "tell_joke"}'],
+                        }
+                    ],
+                }
+            ]
+        },
+    )
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]

@@ -1,0 +1,198 @@
+"""The Open Inference Protocol's model repository extension, on the admin port: what there is, load, unload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+
+from marway import errors
+from marway.deadline import Deadline
+from marway.refs import check_label, check_version, is_label
+from marway.registry import Registry
+from marway.resolve.resolver import Resolved
+from marway.wire.pods import ModelStatus
+from marway_gateway.gateway import Gateway
+from marway_gateway.openapi import error_texts
+
+__all__ = ["IndexEntry", "repository_router"]
+
+Model = Annotated[str, Path(description="A model's name, or the id of one of its versions.", examples=["intent"])]
+State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+
+_STATES: Final[dict[str, State]] = {
+    "ready": "READY",
+    "fetching": "LOADING",
+    "loading": "LOADING",
+    "draining": "UNLOADING",
+    "failed": "UNAVAILABLE",
+    "absent": "UNAVAILABLE",
+}
+_BEST: Final[tuple[State, ...]] = ("READY", "LOADING", "UNLOADING", "UNAVAILABLE")
+
+
+class IndexRequest(BaseModel):
+    """What to list."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"ready": True}]})
+
+    ready: bool = Field(default=False, description="Only what some pod has loaded.")
+
+
+class IndexEntry(BaseModel):
+    """One version."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={"examples": [{"name": "intent", "version": "1.0", "state": "READY", "reason": ""}]},
+    )
+
+    name: str
+    version: str
+    state: State = Field(
+        description="The best that any pod has; a version that is not loaded can be asked all the same."
+    )
+    reason: str = Field(default="", description="Why it could not be loaded.")
+
+
+class LoadParameters(BaseModel):
+    """Which version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str | None = Field(default=None, description="A version, or a label; PROD when left out.")
+
+
+class LoadRequest(BaseModel):
+    """What to load or unload."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"parameters": {"version": "1.0"}}]})
+
+    parameters: LoadParameters | None = None
+
+
+class LoadAnswer(BaseModel):
+    """What was done."""
+
+    model_config = ConfigDict(
+        frozen=True, json_schema_extra={"examples": [{"name": "intent", "version": "1.0", "pods": ["a"]}]}
+    )
+
+    name: str
+    version: str
+    pods: list[str] = Field(description="Where it was loaded, or unloaded.")
+
+
+_REFERENCE: Final = (
+    *(errors.InvalidReference, errors.ModelNotFound, errors.VersionNotFound, errors.LabelNotFound),
+    errors.RegistryUnavailable,
+)
+_CHANGE: Final = (
+    *_REFERENCE,
+    errors.InvalidRequest,
+    errors.MarwayError,
+    errors.NoPodAvailable,
+    errors.DeadlineExceeded,
+)
+
+
+class _JsonRoute(APIRoute):
+    """Takes a body for JSON whatever its content type: Triton's client sends none, and curl says that it is a form."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def as_json(request: Request) -> Response:
+            others = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+            scope = {**request.scope, "headers": [*others, (b"content-type", b"application/json")]}
+            return await handle(Request(scope, request.receive))
+
+        return as_json
+
+
+def repository_router(current: Callable[[], Gateway]) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        current: Gives the gateway; asked at each request, because it exists only while the app runs.
+    """
+    router = APIRouter(tags=["open inference"], route_class=_JsonRoute)
+
+    @router.post(
+        "/v2/repository/index",
+        summary="List versions and where they stand",
+        responses=error_texts(errors.InvalidRequest, errors.RegistryUnavailable),
+    )
+    async def repository_index(request: IndexRequest | None = None) -> list[IndexEntry]:
+        gateway = current()
+        loaded = {(entry.name, entry.version): entry for entry in _loaded(gateway)}
+        if request is not None and request.ready:
+            return sorted(
+                (entry for entry in loaded.values() if entry.state == "READY"),
+                key=lambda entry: (entry.name, entry.version),
+            )
+        known = await gateway.reader.call(_published, gateway.reader.registry)
+        return [loaded.get(each) or IndexEntry(name=each[0], version=each[1], state="UNAVAILABLE") for each in known]
+
+    @router.post("/v2/repository/models/{model}/load", summary="Load a version", responses=error_texts(*_CHANGE))
+    async def repository_load(model: Model, request: LoadRequest | None = None) -> LoadAnswer:
+        """On its first pods, as many as its serving settings say."""
+        gateway = current()
+        resolved = await _resolve(gateway, model, request)
+        record = resolved.record
+        deadline = Deadline.after(resolved.serving.load_timeout_s)
+        loads = await gateway.loader.load(record, resolved.serving, prove=False, pod=None, deadline=deadline)
+        return LoadAnswer(name=record.name, version=record.version, pods=[each.pod.name for each in loads])
+
+    @router.post("/v2/repository/models/{model}/unload", summary="Unload a version", responses=error_texts(*_CHANGE))
+    async def repository_unload(model: Model, request: LoadRequest | None = None) -> LoadAnswer:
+        """From every pod that has it; the next request for it loads it again."""
+        gateway = current()
+        resolved = await _resolve(gateway, model, request)
+        record = resolved.record
+        having = [
+            pod
+            for pod in gateway.pods.pods
+            if pod.status is not None
+            and any(model.id == record.id and model.state != "absent" for model in pod.status.models)
+        ]
+        deadline = Deadline.after(gateway.settings.default_timeout_s)
+        for pod in having:
+            await gateway.loader.unload(record, pod=pod.name, deadline=deadline)
+        return LoadAnswer(name=record.name, version=record.version, pods=[pod.name for pod in having])
+
+    return router
+
+
+async def _resolve(gateway: Gateway, model: str, request: LoadRequest | None) -> Resolved:
+    selector = request.parameters.version if request is not None and request.parameters is not None else None
+    if selector is not None:
+        selector = check_label(selector) if is_label(selector) else check_version(selector)
+    return await gateway.resolver.resolve(model, selector)
+
+
+def _loaded(gateway: Gateway) -> Iterator[IndexEntry]:
+    """Yield one entry for each version that a pod told of: the best state that any has."""
+    told: dict[tuple[str, str], list[ModelStatus]] = {}
+    for pod in gateway.pods.pods:
+        for model in pod.status.models if pod.status is not None else ():
+            told.setdefault((model.name, model.version), []).append(model)
+    for (name, version), models in told.items():
+        best = min(models, key=lambda model: _BEST.index(_STATES[model.state]))
+        state = _STATES[best.state]
+        reason = best.failure or "" if state == "UNAVAILABLE" else ""
+        yield IndexEntry(name=name, version=version, state=state, reason=reason)
+
+
+def _published(registry: Registry) -> list[tuple[str, str]]:
+    """Read what there is. Blocks; one listing and one state for each model."""
+    return [
+        (name, version)
+        for name in registry.models()
+        for deleted in (registry.state(name).tombstones,)
+        for version in registry.versions(name)
+        if version not in deleted
+    ]

@@ -1,0 +1,138 @@
+"""HTTP routes of requests that hold several rows: the part of v1 and of Open Inference v2 that is the same."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from marway.errors import InvalidRequest, clip
+from marway.records import VersionRecord
+from marway.refs import check_label
+from marway.wire.envelope import Row
+from marway.wire.request import timeout_of
+from marway_gateway.body import ClientGone, RequestBody
+from marway_gateway.cache import forbids_cache
+from marway_gateway.gateway import Gateway
+from marway_gateway.http import model_headers, request_info
+from marway_gateway.surfaces.native import ClientWatch, body_reader, headers_to_pod, length_of
+from marway_gateway.surfaces.row_calls import RowCall, off_the_loop
+
+__all__ = ["HttpRows", "ReadRows", "RowRoute"]
+
+Headers = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRows:
+    """What a body holds.
+
+    Attributes:
+        rows: What the handler is given.
+        render: Makes a body and its content headers of what the handler answers to each row.
+    """
+
+    rows: Sequence[Row]
+    render: Callable[[list[Any]], tuple[bytes, Headers]]
+
+
+class ReadRows(Protocol):
+    """Reads a protocol's request."""
+
+    def __call__(self, body: bytes, headers: Mapping[str, str], record: VersionRecord) -> HttpRows:
+        """Return what ``body`` holds.
+
+        Args:
+            body: All of it.
+            headers: The request's, names in lower case.
+            record: The version that is asked.
+
+        Raises:
+            InvalidRequest: It is no request of the protocol, or none that the version takes.
+        """
+
+
+class RowRoute:
+    """ASGI app of one protocol's predict routes, whose path names `model` and perhaps `selector` or `label`.
+
+    Args:
+        gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
+        surface: The protocol's name, which decides the form of errors.
+        read: Reads its requests.
+    """
+
+    def __init__(self, gateway: Callable[[], Gateway], *, surface: str, read: ReadRows) -> None:
+        self._gateway = gateway
+        self._surface = surface
+        self._read = read
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self._gateway()
+        info = request_info(scope)
+        gateway.telemetry.predicting(info, self._surface)
+        raw: dict[bytes, bytes] = dict(scope["headers"])
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw.items()}
+        settings = gateway.settings
+        timeout_s = timeout_of(
+            headers.get("x-request-timeout-ms"), default_s=settings.default_timeout_s, max_s=settings.max_timeout_s
+        )
+        encoding = headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            raise InvalidRequest(f"the Content-Encoding {clip(encoding, 40)!r} is not taken: send the body as it is")
+        params = scope["path_params"]
+        selector = check_label(params["label"]) if "label" in params else params.get("selector")
+        call = RowCall(
+            gateway=gateway,
+            name=params["model"],
+            selector=selector,
+            headers=headers_to_pod(raw, info),
+            deadline=time.monotonic() + timeout_s,
+            timeout_s=timeout_s,
+            info=info,
+            fresh=forbids_cache(headers.get("cache-control")),
+        )
+        body = RequestBody(
+            body_reader(receive),
+            content_length=length_of(raw.get(b"content-length")),
+            buffered_bytes=settings.max_body_bytes,
+            max_bytes=settings.max_body_bytes,
+        )
+        client = ClientWatch(receive, body)
+        try:
+            data, content = await self._answer(call, body, headers)
+        except asyncio.CancelledError:
+            if not client.gone:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            raise ClientGone from None
+        finally:
+            client.stop()
+        answered = [*content, ("content-length", str(len(data))), *model_headers(info)]
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(name.encode(), value.encode()) for name, value in answered],
+            }
+        )
+        await send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def _answer(self, call: RowCall, body: RequestBody, headers: Mapping[str, str]) -> tuple[bytes, Headers]:
+        resolved = await call.resolve()
+        try:
+            async with asyncio.timeout(call.deadline - time.monotonic()):
+                await body.open()
+        except TimeoutError as exc:
+            raise call.too_late("its body had not come whole") from exc
+        finally:
+            call.info.request_bytes = body.size
+        whole = body.whole or b""
+        request = await off_the_loop(len(whole), self._read, whole, headers, resolved.record)
+        values = await call.ask(resolved, request.rows, received_bytes=len(whole))
+        return await off_the_loop(len(whole), request.render, values)

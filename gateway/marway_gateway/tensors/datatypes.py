@@ -1,0 +1,166 @@
+"""The datatypes of the Open Inference Protocol: which values they hold, and how those lie in bytes.
+
+Binary tensors are little-endian and row-major; a BYTES element is its length (4 bytes) and then itself. BF16 is the
+upper half of an FP32. Values in memory are Python's bool, int, float and bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from marway.errors import InvalidRequest
+
+__all__ = ["BYTES", "DATATYPES", "Datatype", "Value", "datatype_of"]
+
+Value = bool | int | float | bytes
+Kind = Literal["bool", "int", "float", "bytes"]
+
+_LENGTH: Final = struct.Struct("<I")
+_BF16_MAX: Final = 3.3895313892515355e38
+
+
+@dataclass(frozen=True, slots=True)
+class Datatype:
+    """One datatype.
+
+    Attributes:
+        name: In the protocol's words.
+        kind: What its values are.
+        size: Bytes of an element; 0 for BYTES, whose elements differ.
+        code: How `struct` writes an element; "" where it cannot.
+        low, high: The least and the largest finite value.
+    """
+
+    name: str
+    kind: Kind
+    size: int
+    code: str
+    low: float = 0
+    high: float = 0
+
+    def accepts(self, value: object) -> bool:
+        """Return whether ``value``, as JSON gives it, is one of its values: finite, of its kind and in its range."""
+        if self.kind == "bool":
+            return isinstance(value, bool) or (type(value) is int and value in (0, 1))
+        if self.kind == "int":
+            if type(value) is float and value.is_integer():  # 3.0, as some clients write a whole number
+                return self.low <= value <= self.high
+            return type(value) is int and self.low <= value <= self.high
+        if self.kind == "float":
+            return type(value) in (int, float) and self.low <= value <= self.high  # type: ignore[operator]  # a number
+        return isinstance(value, str | bytes)
+
+    def converted(self, value: Any) -> Value:
+        """Return a value that `accepts` accepted as what it is in memory."""
+        if self.kind == "bool":
+            return bool(value)
+        if self.kind == "int":
+            return int(value)
+        if self.kind == "float":
+            return float(value)
+        return value.encode() if isinstance(value, str) else bytes(value)
+
+    def unpack(self, data: bytes | memoryview, *, count: int, where: str) -> list[Value]:
+        """Return the ``count`` values that ``data`` holds.
+
+        Args:
+            data: Their bytes.
+            count: How many the tensor's shape speaks of.
+            where: Which tensor, for messages.
+
+        Raises:
+            InvalidRequest: It holds another number of them.
+        """
+        if self.kind == "bytes":
+            return _elements(bytes(data), count=count, where=where)
+        if len(data) != count * self.size:
+            raise InvalidRequest(
+                f"{where} has {len(data)} bytes: {count} elements of {self.name} have {count * self.size}"
+            )
+        if self.name == "BF16":
+            halves = struct.unpack(f"<{count}H", data)
+            return list(struct.unpack(f"<{count}f", struct.pack(f"<{count}I", *(half << 16 for half in halves))))
+        if self.kind == "bool":
+            # Any byte but 0 is true to whoever wrote it; struct would take it so without saying.
+            if not set(bytes(data)) <= {0, 1}:
+                raise InvalidRequest(f"{where} holds a byte that is neither 0 nor 1, which no BOOL is")
+            return [byte == 1 for byte in bytes(data)]
+        return list(struct.unpack(f"<{count}{self.code}", data))
+
+    def pack(self, values: Sequence[Any]) -> bytes:
+        """Return the bytes of values that are its own."""
+        if self.kind == "bytes":
+            return b"".join(piece for value in values for piece in (_LENGTH.pack(len(value)), value))
+        if self.name == "BF16":
+            return struct.pack(f"<{len(values)}H", *map(_bfloat16, values))
+        return struct.pack(f"<{len(values)}{self.code}", *values)
+
+
+def _integer(name: str, bits: int, code: str, *, signed: bool) -> Datatype:
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    return Datatype(name, "int", bits // 8, code, low, high)
+
+
+def _float(name: str, size: int, code: str, high: float) -> Datatype:
+    return Datatype(name, "float", size, code, -high, high)
+
+
+_WIDTHS: Final = ((8, "b"), (16, "h"), (32, "i"), (64, "q"))
+
+BYTES: Final = Datatype("BYTES", "bytes", 0, "")
+DATATYPES: Final[Mapping[str, Datatype]] = {
+    each.name: each
+    for each in (
+        Datatype("BOOL", "bool", 1, "?"),
+        *(_integer(f"INT{bits}", bits, code, signed=True) for bits, code in _WIDTHS),
+        *(_integer(f"UINT{bits}", bits, code.upper(), signed=False) for bits, code in _WIDTHS),
+        _float("BF16", 2, "", _BF16_MAX),
+        _float("FP16", 2, "e", 65504.0),
+        _float("FP32", 4, "f", 3.4028234663852886e38),
+        _float("FP64", 8, "d", 1.7976931348623157e308),
+        BYTES,
+    )
+}
+
+
+def datatype_of(name: object, *, where: str) -> Datatype:
+    """Return the datatype of this name.
+
+    Raises:
+        InvalidRequest: There is none.
+    """
+    found = DATATYPES.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise InvalidRequest(f"{where} has no known datatype: give one of {', '.join(sorted(DATATYPES))}")
+    return found
+
+
+def _bfloat16(value: float) -> int:
+    """Return the BF16 nearest to ``value``, ties to even, as its 16 bits."""
+    bits: int = struct.unpack("<I", struct.pack("<f", value))[0]
+    if math.isnan(value):
+        return (bits >> 16) | 0x40
+    return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+
+
+def _elements(data: bytes, *, count: int, where: str) -> list[Value]:
+    found: list[Value] = []
+    offset = 0
+    while offset < len(data):
+        start = offset + _LENGTH.size
+        if start > len(data):
+            raise InvalidRequest(f"{where} ends within the length of element {len(found)}")
+        (length,) = _LENGTH.unpack_from(data, offset)
+        offset = start + length
+        if offset > len(data):
+            raise InvalidRequest(
+                f"{where} says that element {len(found)} has {length} bytes; only {len(data) - start} are left"
+            )
+        found.append(data[start:offset])
+    if len(found) != count:
+        raise InvalidRequest(f"{where} holds {len(found)} elements; its shape has {count}")
+    return found

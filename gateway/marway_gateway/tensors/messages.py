@@ -1,0 +1,121 @@
+"""Inference requests and responses of the Open Inference Protocol over gRPC: typed contents, or raw binary tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from marway.errors import InvalidRequest, clip
+from marway.records import Signature, VersionRecord
+from marway_gateway.proto import open_inference_pb2 as pb
+from marway_gateway.tensors.datatypes import Datatype, Value, datatype_of
+from marway_gateway.tensors.documents import (
+    InferRequest,
+    WantedOutput,
+    check_parameters,
+    element_type,
+    picked,
+    wanted_outputs,
+)
+from marway_gateway.tensors.rows import check_inputs
+from marway_gateway.tensors.tensor import Tensor, shape_of
+
+__all__ = ["parse_message", "render_message"]
+
+_CONTENTS: Final[Mapping[str, str]] = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+def parse_message(message: pb.ModelInferRequest, signature: Signature) -> InferRequest:
+    """Return the request that a message holds.
+
+    Args:
+        message: As it came.
+        signature: What the version takes and gives.
+
+    Raises:
+        InvalidRequest: It is no such request, or none that this version takes.
+    """
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise InvalidRequest(f"the request has {len(message.inputs)} inputs and {len(raw)} raw_input_contents")
+    inputs = [_input(each, raw[index] if raw else None) for index, each in enumerate(message.inputs)]
+    check_inputs(inputs, signature)
+    wanted = []
+    for each in message.outputs:
+        check_parameters(_plain(each.parameters), where=f"output {clip(each.name, 100)!r}")
+        wanted.append(WantedOutput(each.name))
+    return InferRequest(inputs, message.id or None, wanted_outputs(wanted, signature), binary=bool(raw))
+
+
+def render_message(outputs: Sequence[Tensor], request: InferRequest, record: VersionRecord) -> pb.ModelInferResponse:
+    """Return the response.
+
+    Raises:
+        ModelError: An output was asked for that the handler did not give.
+    """
+    tensors = [tensor for tensor, _ in picked(outputs, request.outputs, record)]
+    response = pb.ModelInferResponse(model_name=record.name, model_version=record.version, id=request.id or "")
+    raw = request.binary or any(tensor.datatype.name not in _CONTENTS for tensor in tensors)
+    for tensor in tensors:
+        output = response.outputs.add(name=tensor.name, datatype=tensor.datatype.name, shape=tensor.shape)
+        if raw:
+            response.raw_output_contents.append(tensor.datatype.pack(tensor.values))
+        else:
+            getattr(output.contents, _CONTENTS[tensor.datatype.name]).extend(tensor.values)
+    return response
+
+
+def _input(message: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Tensor:
+    where = f"input {clip(message.name, 100)!r}"
+    datatype = datatype_of(message.datatype, where=where)
+    shape = shape_of(list(message.shape), where=where)
+    parameters = _plain(message.parameters)
+    check_parameters(parameters, where=where)
+    content_type = element_type(parameters, where=where) if datatype.kind == "bytes" else None
+    count = math.prod(shape)
+    if raw is None:
+        values = _typed(message.contents, datatype, count=count, where=where)
+    elif message.HasField("contents"):
+        raise InvalidRequest(f"{where} has contents beside raw_input_contents")
+    else:
+        values = datatype.unpack(raw, count=count, where=where)
+    return Tensor(message.name, datatype, shape, values, content_type)
+
+
+def _typed(contents: pb.InferTensorContents, datatype: Datatype, *, count: int, where: str) -> list[Value]:
+    field = _CONTENTS.get(datatype.name)
+    if field is None:
+        raise InvalidRequest(f"{where} is {datatype.name}, which has no typed contents: send raw_input_contents")
+    filled = [descriptor.name for descriptor, _ in contents.ListFields()]
+    if filled not in ([], [field]):
+        raise InvalidRequest(f"{where} is {datatype.name} and has {', '.join(filled)}: its values belong in {field}")
+    values = list(getattr(contents, field))
+    if len(values) != count:
+        raise InvalidRequest(f"{where} has {len(values)} elements in {field}; its shape has {count}")
+    if datatype.kind == "int":
+        for index, value in enumerate(values):
+            if not datatype.accepts(value):
+                raise InvalidRequest(f"{where} is {datatype.name}; its element {index}, {value}, is none")
+    return values
+
+
+def _plain(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        choice = parameter.WhichOneof("parameter_choice")
+        plain[name] = None if choice is None else getattr(parameter, choice)
+    return plain

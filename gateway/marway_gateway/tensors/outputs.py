@@ -1,0 +1,140 @@
+"""From the answers to N rows to output tensors, or to the values that they stand for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from marway.errors import ModelError, clip
+from marway.records import Signature, TensorSpec
+from marway.wire.envelope import Answer, mime_type
+from marway_gateway.tensors.datatypes import BYTES, DATATYPES, Datatype, Value
+from marway_gateway.tensors.tensor import Tensor
+
+__all__ = ["DEFAULT_OUTPUT", "outputs_of", "values_of"]
+
+DEFAULT_OUTPUT: Final = "output"
+"""The name of the one output of a version whose signature names none."""
+_BY_CONTENT: Final = ("BOOL", "INT64", "UINT64", "FP32", "FP64")
+_MESSAGE_MAX: Final = 1000
+
+
+def values_of(answers: Sequence[Answer], *, model: str, version: str) -> list[Any]:
+    """Return what the handler answered to each row: JSON values, and bytes for what is neither JSON nor text.
+
+    Raises:
+        ModelError: It refused a row, or failed on it; the message names the row.
+    """
+    values = []
+    for index, answer in enumerate(answers):
+        value = _value(answer)
+        if answer.kind == "error" or answer.status >= 400:
+            status = answer.status if 400 <= answer.status <= 599 else 500
+            where = f"row {index}: " if len(answers) > 1 else ""
+            raise ModelError(f"{where}{_message(value)}", status=status, model=model, version=version)
+        values.append(value)
+    return values
+
+
+def outputs_of(values: Sequence[Any], signature: Signature) -> list[Tensor]:
+    """Return what the handler answered to N rows as tensors of N rows."""
+    specs = signature.outputs
+    names = {spec.name for spec in specs}
+    if names and all(isinstance(value, dict) and value.keys() == names for value in values):
+        return [_tensor(spec.name, [value[spec.name] for value in values], spec) for spec in specs]
+    spec = specs[0] if len(specs) == 1 else None
+    return [_tensor(spec.name if spec is not None else DEFAULT_OUTPUT, values, spec)]
+
+
+def _tensor(name: str, values: Sequence[Any], spec: TensorSpec | None) -> Tensor:
+    wanted = DATATYPES.get(spec.datatype) if spec is not None else None
+    shape = _common_shape(values)
+    if shape is not None:
+        flat = list(_leaves(values, len(shape)))
+        if wanted is not BYTES and (datatype := _numbers(flat, wanted)) is not None:
+            return Tensor(name, datatype, shape, [datatype.converted(value) for value in flat])
+        if wanted is BYTES and spec is not None and len(spec.shape) == len(shape) and _texts(flat):
+            return Tensor(name, BYTES, shape, [BYTES.converted(value) for value in flat])
+    return Tensor(name, BYTES, (len(values),), [_as_bytes(value) for value in values])
+
+
+def _common_shape(values: Sequence[Any]) -> tuple[int, ...] | None:
+    """Return the shape of lists within lists whose lengths are the same everywhere, else None."""
+    shape = [len(values)]
+    level: Sequence[Any] = values
+    while any(isinstance(value, list) for value in level):
+        if not all(isinstance(value, list) and len(value) == len(level[0]) for value in level):
+            return None
+        shape.append(len(level[0]))
+        level = [item for value in level for item in value]
+    return tuple(shape)
+
+
+def _leaves(values: Sequence[Any], depth: int) -> Iterator[Any]:
+    if depth == 1:
+        yield from values
+        return
+    for value in values:
+        yield from _leaves(value, depth - 1)
+
+
+def _numbers(flat: Sequence[Any], wanted: Datatype | None) -> Datatype | None:
+    """Return the datatype that holds all numbers: the wanted one, else the first by content; None if they are none."""
+    if not all(isinstance(value, bool | int | float) for value in flat):
+        return None
+    if wanted is not None and all(_holds(wanted, value) for value in flat):
+        return wanted
+    if not flat:
+        return DATATYPES["FP32"]
+    if any(isinstance(value, bool) for value in flat) and not all(isinstance(value, bool) for value in flat):
+        return None
+    if any(type(value) is float for value in flat):
+        return DATATYPES["FP32" if all(_holds(DATATYPES["FP32"], value) for value in flat) else "FP64"]
+    for name in _BY_CONTENT[:3]:
+        if all(DATATYPES[name].accepts(value) and (name != "BOOL" or isinstance(value, bool)) for value in flat):
+            return DATATYPES[name]
+    return None
+
+
+def _holds(datatype: Datatype, value: Value) -> bool:
+    """Return whether a number fits, also one that is not finite: that is the model's answer, whatever JSON can say."""
+    if type(value) is float and not math.isfinite(value):
+        return datatype.kind == "float"
+    return datatype.accepts(value)
+
+
+def _texts(flat: Sequence[Any]) -> bool:
+    return all(isinstance(value, str | bytes) for value in flat)
+
+
+def _as_bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode(errors="surrogatepass")
+    return json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass")
+
+
+def _value(answer: Answer) -> Any:
+    kind = mime_type(answer.content_type).lower()
+    if answer.kind == "json" or kind == "application/json":
+        try:
+            return json.loads(answer.body)
+        except (ValueError, RecursionError):
+            pass  # it called text JSON
+    if answer.kind in ("text", "json", "error") or kind.startswith("text/"):
+        try:
+            return answer.body.decode()
+        except UnicodeDecodeError:
+            pass
+    return answer.body
+
+
+def _message(value: Any) -> str:
+    """Return what a handler said of a row that it refused, in its own words where it used the usual form."""
+    if isinstance(value, dict) and isinstance(value.get("error"), str):
+        value = value["error"]
+    text = value if isinstance(value, str) else _as_bytes(value).decode(errors="replace")
+    return clip(text, _MESSAGE_MAX) or "the model refused it"

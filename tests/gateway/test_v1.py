@@ -1,0 +1,209 @@
+"""The v1 protocol over REST, through a gateway whose pod's handler gives back what it gets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from gateway.fakes import FakePod, Running, running
+from gateway.handlers import answered, echo, handling, ready, value_of
+from marway.objects import DirectoryStore
+from marway.records import Signature, TensorSpec
+from marway.registry import Registry
+from marway.wire.envelope import Answer, Row
+from support.registry import publish
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SEEN: list[Row] = []
+ONE = Signature(inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 2)),))
+TWO = Signature(
+    inputs=tuple(TensorSpec(name=name, datatype="FP32", shape=(-1,)) for name in ("a", "b")),
+    outputs=tuple(TensorSpec(name=name, datatype="FP32", shape=(-1,)) for name in ("a", "b")),
+)
+
+
+def handler(row: Row) -> Answer:
+    """Refuse, and answer with what JSON has not, on request; else give back what came."""
+    value = value_of(row.parts[0]) if row.is_raw else None
+    if value == "refuse":
+        return Answer(422, b"ValueError: refuse", "error")
+    if value == "nan":
+        return Answer(200, b"[NaN]", "json")
+    return answered(b"\x00\xff") if value == "bytes" else echo(row)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """A gateway over one pod and three models: `free` has no signature, `one` one input, `two` two of each."""
+    scratch = tmp_path_factory.mktemp("v1")
+    registry = Registry(DirectoryStore(scratch / "registry"))
+    publish(registry, scratch, "free", model_id="run-7")
+    publish(registry, scratch, "free", "1.1", label="STG")
+    publish(registry, scratch, "one", signature=ONE)
+    publish(registry, scratch, "two", signature=TWO)
+    pod = FakePod("a", behave=handling(handler, seen=SEEN))
+    await pod.start()
+    async with running(pod, registry=registry, max_body_bytes=100_000) as served:
+        await ready(served)
+        yield served
+    await pod.stop()
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    SEEN.clear()
+
+
+async def predict(gateway: Running, document: Any, path: str = "free", **headers: str) -> httpx.Response:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await gateway.client.post(f"/v1/models/{path}:predict", content=json.dumps(document), headers=sent)
+
+
+@pytest.mark.parametrize("path", ["free", "free/versions/1.0", "free/versions/STG", "free/labels/STG", "run-7"])
+async def test_every_reference(gateway: Running, path: str) -> None:
+    """A name, a version, a label and an id all lead to the version."""
+    said = await predict(gateway, {"instances": [1]}, path)
+    assert said.status_code == 200, said.text
+    assert said.json() == {"predictions": [1]}
+    assert said.headers["x-model-version"] == ("1.1" if "STG" in path else "1.0")
+
+
+async def test_an_instance_is_a_request_of_its_own(gateway: Running) -> None:
+    """Strings are text, `b64` bytes, and anything else JSON; answers come back in their order."""
+    instances = ["für", {"b64": "AP8="}, [{"b64": "AP8="}], [[1, 2], [3, 4]], {"text": "a"}, 1.5, True, None]
+    said = await predict(gateway, {"instances": instances, "signature_name": "serving_default"})
+    assert said.status_code == 200, said.text
+    assert [value_of(row.parts[0]) for row in SEEN] == ["für", b"\x00\xff", b"\x00\xff", *instances[3:]]
+    assert all(row.is_raw for row in SEEN)
+    assert said.json()["predictions"] == ["für", {"b64": "AP8="}, {"b64": "AP8="}, *instances[3:]]
+
+
+async def test_named_inputs(gateway: Running) -> None:
+    """The one input of a signature is the row itself; several, and objects that hold bytes, are named parts."""
+    await predict(gateway, {"instances": [{"image": [1, 2]}]}, "one")
+    await predict(gateway, {"instances": [{"b": 2, "a": 1}]}, "two")
+    await predict(gateway, {"instances": [{"image": {"b64": "AP8="}, "top": 3, "text": "x"}]})
+    assert [{part.name: value_of(part) for part in row.parts} for row in SEEN] == [
+        {"data": [1, 2]},
+        {"b": 2, "a": 1},
+        {"image": b"\x00\xff", "top": 3, "text": "x"},
+    ]
+
+
+async def test_columns(gateway: Running) -> None:
+    """Columns are the same rows, and are answered in columns where the handler gives the signature's outputs."""
+    named = await predict(gateway, {"inputs": {"a": [1, 2], "b": [3, 4]}}, "two")
+    assert named.json() == {"outputs": {"a": [1, 2], "b": [3, 4]}}
+    alone = await predict(gateway, {"inputs": {"image": [[1, 2], [3, 4]]}}, "one")
+    assert alone.json() == {"outputs": [[1, 2], [3, 4]]}
+    bare = await predict(gateway, {"inputs": ["x", "y"]})
+    assert bare.json() == {"outputs": ["x", "y"]}
+    assert [{part.name: value_of(part) for part in row.parts} for row in SEEN] == [
+        {"a": 1, "b": 3},
+        {"a": 2, "b": 4},
+        {"data": [1, 2]},
+        {"data": [3, 4]},
+        {"data": "x"},
+        {"data": "y"},
+    ]
+
+
+async def test_ids_and_telemetry(gateway: Running) -> None:
+    """Ids come back with the model, and the request counts under its surface."""
+    said = await predict(gateway, {"instances": [1]}, x_request_id="r-1", x_request_group_id="g")
+    assert (said.headers["x-request-id"], said.headers["x-request-group-id"]) == ("r-1", "g")
+    assert (said.headers["x-model-name"], said.headers["x-model-id"]) == ("free", "run-7")
+    assert "pod;dur=" in said.headers["server-timing"]
+    labels = 'model="free",outcome="ok",surface="v1",version="1.0"'
+    assert await gateway.metric(f"marway_gateway_request_duration_seconds_count{{{labels}}}") >= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "error"),
+    [
+        ("refuse", 422, "row 1: ValueError: refuse"),
+        ("nan", 500, "the handler's answer holds a number that JSON has not (NaN or an infinity)"),
+    ],
+)
+async def test_a_row_that_fails(gateway: Running, value: str, status: int, error: str) -> None:
+    """One row's failure is the request's, and names the row."""
+    said = await predict(gateway, {"instances": [1, value]})
+    assert (said.status_code, said.json()) == (status, {"error": error})
+
+
+async def test_bytes_come_back_as_b64(gateway: Running) -> None:
+    """An answer that is neither JSON nor text is base64 in an object."""
+    assert (await predict(gateway, {"instances": ["bytes"]})).json() == {"predictions": [{"b64": "AP8="}]}
+
+
+ROW = {"instances": [1]}
+BAD: list[tuple[str, Any, dict[str, str], int, str]] = [
+    ("nix", ROW, {}, 404, "there is no model 'nix'"),
+    ("free/versions/9", ROW, {}, 404, "no version '9'"),
+    ("free/labels/QA", ROW, {}, 404, "no label QA"),
+    ("free/labels/1.0", ROW, {}, 400, "cannot be a label"),
+    ("in%20tent", ROW, {}, 400, "cannot be a model id"),
+    ("free", b"", {}, 400, "no body"),
+    ("free", b"{", {}, 400, "no JSON"),
+    ("free", b"[]", {}, 400, "no object"),
+    ("free", b'{"instances": [Infinity]}', {}, 400, "Infinity is no number"),
+    ("free", b"x" * 100_001, {}, 413, "at most 100000 bytes"),
+    ("free", ROW, {"x-request-timeout-ms": "-1"}, 400, "whole number of milliseconds"),
+    ("free", ROW, {"content-encoding": "br"}, 400, "is not taken"),
+    ("free", {}, {}, 400, "no rows"),
+    ("free", {"instances": [1], "inputs": [1]}, {}, 400, "not both"),
+    ("free", {"instances": 1}, {}, 400, "instances is no list"),
+    ("free", {"instances": []}, {}, 400, "has 0 rows"),
+    ("free", {"instances": [1] * 1025}, {}, 400, "has 1025 rows: send 1 to 1024"),
+    ("free", {"instances": [1], "signature_name": "other"}, {}, 400, "no signature 'other'"),
+    ("free", {"instances": [1], "signature_name": 7}, {}, 400, "no signature 7"),
+    ("free", {"instances": [{"b64": "?"}]}, {}, 400, "instance 0 has a b64 value that is no base64"),
+    ("free", b'{"instances": ["\\ud800"]}', {}, 400, "no Unicode text"),
+    ("free", {"instances": [{"marway.envelope.v1": 1}]}, {}, 400, "kept for Marway"),
+    ("free", {"inputs": "x"}, {}, 400, "inputs is no list"),
+    ("free", {"inputs": {}}, {}, 400, "a list for each input"),
+    ("free", {"inputs": {"a": 1}}, {}, 400, "a list for each input"),
+    ("free", {"inputs": {"a": [1], "b": [1, 2]}}, {}, 400, "all of one length"),
+    ("free", {"inputs": {"a": []}}, {}, 400, "has 0 rows"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "headers", "status", "says"), BAD)
+async def test_bad_input(
+    gateway: Running, path: str, body: Any, headers: dict[str, str], status: int, says: str
+) -> None:
+    """Each wrong reference, body, header and instance is refused in the protocol's form, before a pod is asked."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    said = await gateway.client.post(f"/v1/models/{path}:predict", content=content, headers=headers)
+    assert said.status_code == status, said.text
+    assert said.json().keys() == {"error"}
+    assert says in said.json()["error"]
+    assert SEEN == []
+
+
+async def test_status(gateway: Running) -> None:
+    """A model's status is what KServe asks for (`ready`) and what TensorFlow Serving tells of its versions."""
+    fine = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    for path, versions in (
+        ("free", ["1.0", "1.1"]),
+        ("run-7", ["1.0"]),
+        ("free/versions/1.1", ["1.1"]),
+        ("free/labels/STG", ["1.1"]),
+    ):
+        said = await gateway.client.get(f"/v1/models/{path}")
+        assert said.json() == {
+            "name": "free",
+            "ready": True,
+            "model_version_status": [{"version": version, **fine} for version in versions],
+        }
+    for path, status in (("nix", 404), ("free/versions/9", 404), ("free/labels/x", 400), ("free/labels/QA", 404)):
+        said = await gateway.client.get(f"/v1/models/{path}")
+        assert (said.status_code, said.json().keys()) == (status, {"error"})
+    wrong = await gateway.client.post("/v1/models/free")
+    assert (wrong.status_code, wrong.json().keys()) == (405, {"error"})
