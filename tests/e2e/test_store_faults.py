@@ -44,6 +44,7 @@ def released(up: Up, name: str, version: str = "1.0", *, extra: Path | None = No
         extra_files=[extra] if extra is not None else [],
         registry=up.registry,
         label="PROD",
+        force=True,  # what no pod could load has no proof either
     )
 
 

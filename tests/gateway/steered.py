@@ -10,7 +10,7 @@ from gateway.fakes import FakePod
 from marway.errors import MarwayError
 from marway.records import VersionRecord
 from marway.registry import Registry
-from marway.wire.pods import LoadReport, ModelStatus, PodStatus
+from marway.wire.pods import LoadReport, ModelStatus
 from marway.wire.problems import CONTENT_TYPE, problem_of
 
 
@@ -24,7 +24,6 @@ class SteeredPod(FakePod):
         headers: The request headers of each.
         differences: What it says of golden answers.
         refusal: Answered to loads in their place.
-        models: What it has.
     """
 
     registry: Registry | None = None
@@ -32,7 +31,6 @@ class SteeredPod(FakePod):
     headers: list[dict[str, str]] = field(default_factory=list)
     differences: tuple[str, ...] = ()
     refusal: MarwayError | None = None
-    models: dict[str, ModelStatus] = field(default_factory=dict)
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/models/{name}/{version}/load", self._load)
@@ -40,24 +38,23 @@ class SteeredPod(FakePod):
         app.router.add_post("/drain", self._drain)
         app.router.add_delete("/drain", self._drain)
 
-    @property
-    def status(self) -> PodStatus:
-        return super().status.model_copy(update={"models": tuple(self.models.values())})
-
     def _record(self, request: web.Request) -> VersionRecord:
         self.asked.append(f"{request.method} {request.path_qs}")
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         assert self.registry is not None
         return self.registry.record(request.match_info["name"], request.match_info["version"])
 
+    def _without(self, record: VersionRecord) -> tuple[ModelStatus, ...]:
+        return tuple(model for model in self.models if model.id != record.id)
+
     async def _load(self, request: web.Request) -> web.Response:
         record = self._record(request)
         if self.refusal is not None:
             problem, headers = problem_of(self.refusal)
             return web.Response(body=problem.body(), status=problem.status, content_type=CONTENT_TYPE, headers=headers)
-        prove = request.query["prove"] == "true"
+        prove = request.query.get("prove") == "true"
         status = ModelStatus(id=record.id, name=record.name, version=record.version, state="ready", workers=1)
-        self.models[record.id] = status
+        self.models = (*self._without(record), status)
         self.tell(models=(status,))
         report = LoadReport(
             model=status,
@@ -72,7 +69,7 @@ class SteeredPod(FakePod):
 
     async def _unload(self, request: web.Request) -> web.Response:
         record = self._record(request)
-        self.models.pop(record.id, None)
+        self.models = self._without(record)
         status = ModelStatus(id=record.id, name=record.name, version=record.version, state="absent")
         self.tell(removed=(record.id,))
         return web.Response(text=status.model_dump_json(), content_type="application/json")

@@ -228,7 +228,7 @@ async def test_drain_and_back(registry: Registry) -> None:
         assert (back["eligible"], back["trouble"]) == (True, None)
         assert (await gateway.predict("/predict/intent/1.1")).status_code == 200
     assert len(pods[0].requests) == 1
-    assert pods[0].asked == ["POST /drain", "DELETE /drain"]
+    assert [each for each in pods[0].asked if "drain" in each] == ["POST /drain", "DELETE /drain"]
 
 
 async def test_delete(registry: Registry) -> None:

@@ -72,7 +72,7 @@ def test_no_schema_of_ours_is_open(app: FastAPI) -> None:
 
 
 def test_paths(tmp_path: Path) -> None:
-    """The public and the admin document have the routes of the contract that are built so far."""
+    """The public and the admin document have the routes of the contract."""
     settings = load_settings(GatewaySettings, registry=str(tmp_path))
     shared = {"/healthz", "/metrics", "/models", "/models/{model}", "/models/{model}/versions/{version}"}
     public = {"/predict/{model}", "/predict/{model}/{selector}", "/readyz"}
@@ -81,10 +81,14 @@ def test_paths(tmp_path: Path) -> None:
         public |= {model, f"{model}/ready", f"{model}/infer"}
     for model in ("/v1/models/{model}", "/v1/models/{model}/versions/{selector}", "/v1/models/{model}/labels/{label}"):
         public |= {model, f"{model}:predict"}
-    public |= {"/predictions/{model}", "/predictions/{model}/{selector}", "/ping"}
-    repository = {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
-    assert set(create_app(settings).openapi()["paths"]) == shared | public
-    assert set(create_admin_app(settings).openapi()["paths"]) == shared | {"/pods"} | repository
+    for verb in ("predictions", "explanations"):
+        public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
+    admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}
+    admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
+    admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in ("load", "pods", "unload")}
+    admin |= {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
+    assert set(create_app(settings).openapi()["paths"]) == shared | public | {"/ping"}
+    assert set(create_admin_app(settings).openapi()["paths"]) == shared | admin
 
 
 async def test_app_on_its_own(tmp_path: Path) -> None:

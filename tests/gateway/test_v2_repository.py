@@ -15,7 +15,7 @@ from marway.errors import LoadFailed
 from marway.objects import DirectoryStore
 from marway.records import ServingSettings
 from marway.registry import Registry
-from marway.wire.pods import ModelStatus, PodStatus
+from marway.wire.pods import LoadReport, ModelStatus, PodStatus
 from marway.wire.problems import CONTENT_TYPE, problem_of
 from support.registry import publish, until
 
@@ -47,7 +47,13 @@ class LoadingPod(FakePod):
         if self.fails:
             problem, _ = problem_of(LoadFailed("m 1.0 cannot be loaded: no weights"))
             return web.Response(body=problem.body(), status=problem.status, content_type=CONTENT_TYPE)
-        return web.json_response({})
+        name, version = request.match_info["name"], request.match_info["version"]
+        loads = request.match_info["what"] == "load"
+        status = ModelStatus(
+            id=f"run-{name}-{version}", name=name, version=version, state="ready" if loads else "absent"
+        )
+        said = LoadReport(model=status, duration_s=0.1, server="torchserve") if loads else status
+        return web.Response(text=said.model_dump_json(), content_type="application/json")
 
 
 @pytest.fixture
