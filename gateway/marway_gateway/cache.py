@@ -19,7 +19,7 @@ from typing import Final
 from marway import errors
 from marway.errors import MarwayError
 from marway.wire import headers as wire
-from marway_gateway.upstream import Reply
+from marway_gateway.reply import Reply
 
 __all__ = ["AnswerCache", "CacheUse", "forbids_cache", "request_key"]
 

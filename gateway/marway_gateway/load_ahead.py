@@ -17,9 +17,10 @@ from marway.errors import MarwayError
 from marway.resolve.caches import LruCache
 from marway_gateway.placement import Demand, Pod, PodSet
 from marway_gateway.placement.pod import VersionKey
+from marway_gateway.reply import AttemptFailed
 from marway_gateway.tasks import TaskSet
 from marway_gateway.telemetry import Metrics
-from marway_gateway.upstream import AttemptFailed, Upstream
+from marway_gateway.upstream import Upstream
 
 __all__ = ["LoadAhead"]
 

@@ -15,8 +15,9 @@ from typing import Final
 
 from marway.wire.pods import PodEvent, PodStatus
 from marway_gateway.placement import Pod, PodSet
+from marway_gateway.reply import AttemptFailed
 from marway_gateway.tasks import TaskSet
-from marway_gateway.upstream import AttemptFailed, Upstream
+from marway_gateway.upstream import Upstream
 
 __all__ = ["PodWatcher", "merged"]
 

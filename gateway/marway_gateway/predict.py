@@ -4,119 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
-from marway.errors import DeadlineExceeded, MarwayError, Unavailable
+from marway.errors import MarwayError, Unavailable
 from marway.resolve.resolver import Resolved, Resolver
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
-from marway_gateway.body import RequestBody
 from marway_gateway.cache import AnswerCache, CacheUse, request_key
+from marway_gateway.call import Answer, PredictCall, too_late
 from marway_gateway.limits import Admission
 from marway_gateway.placement import Demand, Pod, PodSet, demand_of
+from marway_gateway.reply import AttemptFailed, PodUnreachable, Reply
 from marway_gateway.retry import WORKER_DIED, Attempts, FailedAttempt, RetryBudget
-from marway_gateway.telemetry import RequestInfo, Telemetry
-from marway_gateway.upstream import AttemptFailed, Headers, PodUnreachable, Reply, Upstream
+from marway_gateway.telemetry import Telemetry
+from marway_gateway.upstream import Upstream
 
-__all__ = ["Answer", "PredictCall", "Predictor"]
+__all__ = ["Predictor"]
 
 _FINAL = frozenset({Outcome.MODEL_ERROR, Outcome.REFUSED, Outcome.FAILED})
-
-
-@dataclass(frozen=True, slots=True)
-class PredictCall:
-    """One prediction that a caller asked for.
-
-    Attributes:
-        name: Model name or id.
-        selector: Version or label, or None.
-        body: What the model is given.
-        headers: What goes to the pod beside the deadline.
-        deadline: When the caller gives up, by `time.monotonic`.
-        timeout_s: How long that was when the request came, for messages.
-        info: Filled in on the way.
-        fresh: Whether the caller wants an answer that is made now, and not one that was given before.
-    """
-
-    name: str
-    selector: str | None
-    body: RequestBody
-    headers: Mapping[str, str]
-    deadline: float
-    timeout_s: float
-    info: RequestInfo
-    fresh: bool = False
-
-
-class Answer:
-    """A model's own answer, passed on as it is.
-
-    Attributes:
-        status: HTTP status that the model chose.
-        headers: Headers to pass on, lower case.
-        data: The body, or None when it streams: then `chunks` gives it.
-        content_length: Size of a streaming body in bytes, where it is known.
-    """
-
-    def __init__(self, reply: Reply, call: PredictCall) -> None:
-        self.status = reply.status
-        self.headers: Headers = reply.headers
-        self.data = reply.data
-        self.content_length = reply.content_length
-        self._reply = reply
-        self._call = call
-
-    @property
-    def in_pieces(self) -> bool:
-        """Whether the handler sends it in pieces, and not only a body too large to be held in memory."""
-        return self.data is None and self.content_length is None
-
-    @property
-    def time_left_s(self) -> float:
-        """Seconds until the call's deadline."""
-        return self._call.deadline - time.monotonic()
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield a streaming body as it comes, cut anywhere.
-
-        Raises:
-            DeadlineExceeded: The deadline passed before its end.
-            Unavailable: The pod was lost before its end.
-        """
-        return self._in_time(self._reply.chunks())
-
-    def pieces(self, *, max_bytes: int) -> AsyncIterator[bytes]:
-        """Yield a streaming body in the pieces in which the handler sent it, each of ``max_bytes`` at most.
-
-        Raises:
-            DeadlineExceeded: The deadline passed before its end.
-            Unavailable: The pod was lost before its end, or sent a larger piece.
-        """
-        return self._in_time(self._reply.pieces(max_bytes=max_bytes))
-
-    async def _in_time(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        while True:
-            try:
-                async with asyncio.timeout(self.time_left_s):
-                    piece = await anext(pieces, b"")
-            except TimeoutError as exc:
-                raise _too_late(self._call) from exc
-            except AttemptFailed as exc:
-                info = self._call.info
-                raise Unavailable(
-                    f"the answer broke off: pod {info.pod} {exc.why}; the model's log may say why",
-                    model=info.model,
-                    version=info.version,
-                ) from exc
-            if not piece:
-                return
-            yield piece
-
-    def close(self) -> None:
-        """Let go of the pod; what was not read is thrown away."""
-        self._reply.close()
 
 
 class Predictor:
@@ -178,7 +84,7 @@ class Predictor:
                 await call.body.open()
                 reply = await self._answer(call, resolved)
         except TimeoutError as exc:
-            raise _too_late(call) from exc
+            raise too_late(call) from exc
         finally:
             call.info.request_bytes = call.body.size
         if reply.status >= 400:
@@ -332,13 +238,4 @@ def _said(pod: Pod, error: MarwayError, reply: Reply) -> Unavailable:
         model=error.model,
         version=error.version,
         retry_after_s=reply.retry_after_s,
-    )
-
-
-def _too_late(call: PredictCall) -> DeadlineExceeded:
-    where = f"pod {call.info.pod} had not answered" if call.info.pod is not None else "it had not reached a pod"
-    return DeadlineExceeded(
-        f"the request's deadline of {call.timeout_s:g} s passed: {where}",
-        model=call.info.model,
-        version=call.info.version,
     )

@@ -11,7 +11,8 @@ from marway.errors import DeadlineExceeded, MarwayError, ModelError, Unavailable
 from marway.wire.pods import LoadReport, ModelStatus, PodStatus
 from marway.wire.problems import parse_problem
 from marway_gateway.placement import Pod
-from marway_gateway.upstream import AttemptFailed, Upstream
+from marway_gateway.reply import AttemptFailed
+from marway_gateway.upstream import Upstream
 
 __all__ = ["PodControl"]
 

@@ -1,4 +1,4 @@
-"""The HTTP client to sidecars, and the one seam where aiohttp's exceptions end.
+"""The HTTP client to sidecars.
 
 A request body that is in memory goes out in one write. A larger one is sent with `Expect: 100-continue` (RFC 9110
 §10.1.1): a sidecar that cannot take the request says so before the first byte of the body, so that it can still
@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Final
 
 import aiohttp
 from pydantic import ValidationError
 from yarl import URL
 
-from marway.errors import clip
 from marway.wire.headers import HOP_BY_HOP, OUTCOME, REQUEST_TIMEOUT_MS, RETRY_AFTER, Outcome
 from marway.wire.pods import WATCH_HEARTBEAT_S, PodEvent, PodStatus
 from marway.wire.problems import parse_problem
 from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod
+from marway_gateway.reply import Headers, PodLost, Reply, translated
 
-__all__ = ["AttemptFailed", "PodLost", "PodUnreachable", "Reply", "Upstream"]
-
-Headers = list[tuple[bytes, bytes]]
+__all__ = ["Upstream"]
 
 _PROBLEM_BYTES_MAX: Final = 64 * 1024
 _STATUS_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -36,96 +33,6 @@ _IDLE_S: Final = 15.0
 """How long an idle connection is kept. Less than any sidecar keeps it, so that none is used as it is being closed."""
 
 _NOT_PASSED: Final = frozenset({name.encode() for name in HOP_BY_HOP} | {b"content-length", b"server", b"date"})
-
-
-class AttemptFailed(Exception):
-    """A pod gave no answer.
-
-    Attributes:
-        why: Words to put behind the pod's name: "refused the connection".
-        reason: One word for metrics.
-    """
-
-    def __init__(self, why: str, *, reason: str) -> None:
-        super().__init__(why)
-        self.why = why
-        self.reason = reason
-
-
-class PodUnreachable(AttemptFailed):
-    """No connection came about, so nothing of the request was sent."""
-
-
-class PodLost(AttemptFailed):
-    """The connection broke, or what came over it was no HTTP: the request may have been running."""
-
-
-@dataclass(slots=True)
-class Reply:
-    """A sidecar's answer.
-
-    Attributes:
-        outcome: Who made it, one of `marway.wire.headers.Outcome`, or None when no sidecar did.
-        status: HTTP status.
-        headers: Those that may be passed on, names in lower case.
-        retry_after_s: The pod's own Retry-After.
-        data: The body, or None when it streams.
-        content_length: Its size in bytes, where the pod said it.
-    """
-
-    outcome: str | None
-    status: int
-    headers: Headers
-    retry_after_s: float | None
-    data: bytes | None
-    content_length: int | None
-    _response: aiohttp.ClientResponse | None
-    _release: Callable[[], None] = lambda: None
-
-    def kept(self, headers: Headers) -> Reply:
-        """Return a whole answer with these headers that holds no connection, to be given again."""
-        return replace(self, headers=headers, _response=None, _release=lambda: None)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield a streaming body as it comes.
-
-        Raises:
-            PodLost: It ended early.
-        """
-        assert self._response is not None
-        try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, OSError) as exc:
-            raise _translated(exc) from exc
-
-    async def pieces(self, *, max_bytes: int) -> AsyncIterator[bytes]:
-        """Yield a streaming body in the pieces in which the handler sent it: one HTTP chunk of the sidecar's each.
-
-        Args:
-            max_bytes: The largest piece; it is held in memory.
-
-        Raises:
-            PodLost: It ended early, or a piece was larger.
-        """
-        assert self._response is not None
-        held = bytearray()
-        try:
-            async for part, whole in self._response.content.iter_chunks():
-                held += part
-                if len(held) > max_bytes:
-                    raise PodLost(f"sent a piece of more than {max_bytes} bytes", reason="bad_answer")
-                if whole and held:
-                    yield bytes(held)
-                    held.clear()
-        except (aiohttp.ClientError, OSError) as exc:
-            raise _translated(exc) from exc
-
-    def close(self) -> None:
-        """Let go of the connection: back to the pool when the answer was read to its end, else closed."""
-        if self._response is not None:
-            self._response.close()
-        self._release()
 
 
 class Upstream:
@@ -188,7 +95,7 @@ class Upstream:
                 raise
             if body.error is not None:
                 raise body.error from None
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
         if reply.data is not None:
             release()  # the pod is done; how fast the client reads is no business of it
         return reply
@@ -206,11 +113,11 @@ class Upstream:
             ):
                 data = await _read(response, _STATUS_BYTES_MAX)
         except aiohttp.ClientError as exc:
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
         except TimeoutError as exc:
             raise PodLost(f"did not answer a health check within {timeout_s:g} s", reason="timeout") from exc
         except OSError as exc:
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
         try:
             if response.status != 200:
                 raise PodLost(f"answered a health check with status {response.status}", reason="bad_answer")
@@ -240,11 +147,11 @@ class Upstream:
                 data = await _read(response, _STATUS_BYTES_MAX)
                 return response.status, data, _seconds(response.headers.get(RETRY_AFTER))
         except aiohttp.ClientError as exc:
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
         except TimeoutError as exc:
             raise PodLost(f"did not answer within {timeout_s:.3g} s", reason="timeout") from exc
         except OSError as exc:
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
 
     async def load(self, pod: Pod, name: str, version: str) -> None:
         """Have a pod load a version, however long that takes there.
@@ -258,7 +165,7 @@ class Upstream:
             async with self._session.post(url, allow_redirects=False) as response:
                 data = await _read(response, _STATUS_BYTES_MAX)
         except (aiohttp.ClientError, OSError) as exc:
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
         if response.status != 200:
             raise parse_problem(data, status=response.status)
 
@@ -285,7 +192,7 @@ class Upstream:
         except (ValueError, ValidationError) as exc:  # ValueError: a line beyond the buffer
             raise PodLost("answered a watch with something else than events", reason="bad_answer") from exc
         except (aiohttp.ClientError, OSError) as exc:
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -324,18 +231,6 @@ def _counted(pod: Pod, key: tuple[str, str]) -> Callable[[], None]:
             pod.end(key)
 
     return release
-
-
-def _translated(exc: aiohttp.ClientError | OSError) -> AttemptFailed:
-    if isinstance(exc, aiohttp.ConnectionTimeoutError):
-        return PodUnreachable("did not take a connection in time", reason="connect_timeout")
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        if isinstance(exc.os_error, ConnectionRefusedError):
-            return PodUnreachable("refused the connection", reason="refused")
-        return PodUnreachable(f"cannot be reached ({clip(str(exc.os_error), 200)})", reason="unreachable")
-    if isinstance(exc, aiohttp.ClientResponseError):
-        return PodLost("answered with something else than HTTP", reason="bad_answer")
-    return PodLost("closed the connection before it had answered", reason="connection_lost")
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> Headers:

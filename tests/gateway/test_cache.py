@@ -19,7 +19,7 @@ from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.cache import AnswerCache, CacheUse, forbids_cache, request_key
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
-from marway_gateway.upstream import Reply
+from marway_gateway.reply import Reply
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]

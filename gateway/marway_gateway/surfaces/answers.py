@@ -10,9 +10,9 @@ from starlette.types import Message, Send
 
 from marway.errors import DeadlineExceeded, MarwayError
 from marway.wire.problems import problem_of
+from marway_gateway.call import Answer
 from marway_gateway.error_bodies import error_body
 from marway_gateway.http import model_headers
-from marway_gateway.predict import Answer
 from marway_gateway.streaming import EVENT_STREAM, EventStream, wants_events
 from marway_gateway.telemetry import RequestInfo
 

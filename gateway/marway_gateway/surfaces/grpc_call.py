@@ -17,9 +17,9 @@ from marway.wire.problems import problem_of
 from marway.wire.request import read_ids
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
+from marway_gateway.call import Answer, PredictCall
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import model_headers
-from marway_gateway.predict import Answer, PredictCall
 from marway_gateway.surfaces.grpc_status import code_of
 from marway_gateway.surfaces.row_calls import RowCall
 from marway_gateway.telemetry import RequestInfo

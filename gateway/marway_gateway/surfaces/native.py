@@ -19,9 +19,9 @@ from marway.wire.headers import EXPLAIN
 from marway.wire.request import timeout_of, trace_context, trace_state
 from marway_gateway.body import ClientGone, RequestBody
 from marway_gateway.cache import forbids_cache
+from marway_gateway.call import PredictCall
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import request_info
-from marway_gateway.predict import PredictCall
 from marway_gateway.surfaces.answers import send_answer
 from marway_gateway.telemetry import RequestInfo
 

@@ -16,8 +16,8 @@ from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError
 from marway.resolve.resolver import Resolved
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Row, decode_answers, encode_rows, mime_type
 from marway_gateway.body import RequestBody
+from marway_gateway.call import Answer, PredictCall
 from marway_gateway.gateway import Gateway
-from marway_gateway.predict import Answer, PredictCall
 from marway_gateway.telemetry import RequestInfo
 from marway_gateway.tensors.outputs import values_of
 

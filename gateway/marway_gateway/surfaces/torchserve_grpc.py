@@ -17,10 +17,10 @@ from google.protobuf import empty_pb2
 from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, clip
 from marway.wire.envelope import RAW_BODY
 from marway.wire.problems import problem_of
+from marway_gateway.call import Answer
 from marway_gateway.error_bodies import torchserve_exception
 from marway_gateway.gateway import Gateway
 from marway_gateway.multipart import encode_fields
-from marway_gateway.predict import Answer
 from marway_gateway.proto.torchserve import inference_pb2, inference_pb2_grpc
 from marway_gateway.surfaces.grpc_call import DETAILS_MAX, GrpcCall, predict_rpc
 
