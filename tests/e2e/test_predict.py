@@ -182,7 +182,7 @@ def test_a_model_that_cannot_be_loaded_says_why(up: Up, client: httpx.Client) ->
     [
         ("/predict/nobody", 404, "model_not_found", "intent"),
         ("/predict/intent/9.9", 404, "version_not_found", "1.0"),
-        ("/predict/intent/STG", 404, "label_not_found", "PROD → 1.0"),
+        ("/predict/intent/NOBODY", 404, "label_not_found", "PROD → 1.0"),
         ("/predict/mv_01ARZ3NDEKTSV4RRFFQ69G5FAV", 404, "model_not_found", "intent"),
         ("/predict/in%20valid", 400, "invalid_reference", "model"),
     ],
