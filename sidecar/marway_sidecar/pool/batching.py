@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, MarwayError, Overloaded, RuntimeDown
-from marway.wire.envelope import Answer
+from marway.errors import DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown
+from marway.wire.envelope import Answer, Row
 from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel, WorkerDied
 from marway_sidecar.pool.breaker import Breaker
 from marway_sidecar.pool.failures import again
@@ -76,10 +76,10 @@ class Batcher:
         try:
             if works[0].alone:
                 (work,) = works
-                answers = [await self._ask(model, works, [index]) for index in range(len(work.rows))]
-                _tell(works, [answer for (answer,) in answers])
+                _tell(works, [await self._alone(model, work, row) for row in work.rows])
             else:
-                self._answered(works, await self._ask(model, works, None))
+                rows = [row for work in works for row in work.rows]
+                self._answered(works, await self._ask(model, works, rows))
             self._breaker.succeeded()
         except NotLoaded as exc:
             self._breaker.left()
@@ -107,11 +107,17 @@ class Batcher:
         finally:
             slot.release()
 
-    async def _ask(self, model: ServedModel, works: Sequence[Work], only: list[int] | None) -> list[Answer]:
-        """Send all rows, or those of the one work there is that are numbered."""
-        rows = [row for work in works for row in work.rows]
-        if only is not None:
-            rows = [rows[index] for index in only]
+    async def _alone(self, model: ServedModel, work: Work, row: Row) -> Answer:
+        """Send one row by itself; among others of its request, one that fails is an answer like theirs."""
+        try:
+            (answer,) = await self._ask(model, [work], [row])
+        except ModelError as exc:
+            if len(work.rows) == 1:
+                raise
+            return Answer(exc.status, exc.message.encode(), "error")
+        return answer
+
+    async def _ask(self, model: ServedModel, works: Sequence[Work], rows: Sequence[Row]) -> list[Answer]:
         self._observe(len(rows))
         last = max(works, key=lambda work: work.deadline.remaining())
         return await self._server.predict(model, rows, own_deadline(last.deadline, model))
