@@ -19,6 +19,7 @@ from marway.errors import InvalidRequest, clip
 from marway.wire.problems import Problem
 from marway_gateway.authentication import TokenLayer
 from marway_gateway.error_bodies import error_body, surface_of
+from marway_gateway.fast_path import FastPathApp
 from marway_gateway.gateway import Gateway, open_gateway
 from marway_gateway.http import RequestLayer, request_info
 from marway_gateway.openapi import GroupId, Id, Timeout, add_served, describe, problems
@@ -113,7 +114,7 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
 
 def new_app(
     settings: GatewaySettings, *, title: str, gateway: Gateway | None, token_file: FilePath | None
-) -> tuple[FastAPI, Callable[[], Gateway]]:
+) -> tuple[FastPathApp, Callable[[], Gateway]]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
 
     Args:
@@ -139,7 +140,7 @@ def new_app(
     def current() -> Gateway:
         return opened[0]
 
-    app = FastAPI(
+    app = FastPathApp(
         title=title,
         version=__version__,
         lifespan=lifespan,
@@ -149,8 +150,8 @@ def new_app(
     )
     app.openapi = describe(app, tokens=token_file is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     if token_file is not None:
-        app.add_middleware(TokenLayer, tokens=lambda: current().token_files[token_file])
-    app.add_middleware(RequestLayer, telemetry=lambda: current().telemetry)
+        app.fast_layer(TokenLayer, tokens=lambda: current().token_files[token_file])
+    app.fast_layer(RequestLayer, telemetry=lambda: current().telemetry)
 
     @app.get("/healthz", tags=["health"], summary="Does the process run?")
     async def healthz() -> Health:
@@ -171,7 +172,7 @@ def new_app(
     return app, current
 
 
-def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
+def _add_predict(app: FastPathApp, current: Callable[[], Gateway]) -> None:
     # The functions below are documentation; `NativePredict` serves the routes.
     async def predict(
         model: Model,

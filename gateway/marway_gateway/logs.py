@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import queue
 import sys
 import threading
-from typing import Final, TextIO
+import time
+from typing import Final, TextIO, TypeAlias
 
 from marway.telemetry import JsonFormatter
 
 __all__ = ["AccessLog", "LogSink"]
 
+_Waiting: TypeAlias = "queue.SimpleQueue[logging.LogRecord | None]"
 _QUEUE_MAX: Final = 10_000
 """Lines that wait to be written; further ones are dropped and counted, because requests matter more than their log."""
 _CLOSE_S: Final = 2.0
+_GATHER_S: Final = 0.02
 
 
 class LogSink:
@@ -26,22 +30,41 @@ class LogSink:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        writer = logging.StreamHandler(stream or sys.stderr)
-        writer.setFormatter(JsonFormatter())
-        waiting: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+        waiting: _Waiting = queue.SimpleQueue()
         self.handler = _DroppingQueueHandler(waiting)
         """Attach this to loggers."""
-        self._listener: logging.handlers.QueueListener | None = logging.handlers.QueueListener(waiting, writer)
-        self._listener.start()
+        self._waiting = waiting
+        self._writer = threading.Thread(
+            target=_write, args=(waiting, stream or sys.stderr), name="write-log", daemon=True
+        )
+        self._writer.start()
 
     def close(self) -> None:
         """Write what waits and end the thread, as far as that takes 2 s at most; a second call does nothing."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            # Stopping waits for the stream, and a stream that is stuck must not keep the process from ending.
-            closer = threading.Thread(target=listener.stop, name="close-log", daemon=True)
-            closer.start()
-            closer.join(_CLOSE_S)
+        self._waiting.put(None)
+        self._writer.join(_CLOSE_S)  # a stream that is stuck must not keep the process from ending
+
+
+def _write(waiting: _Waiting, stream: TextIO) -> None:
+    """Write records until None comes.
+
+    Lines are gathered for a moment: a thread that woke up for each would take the interpreter from the event loop as
+    often as there are requests.
+    """
+    formatter = JsonFormatter()
+    ended = False
+    while not ended:
+        records = [waiting.get()]
+        time.sleep(_GATHER_S)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                records.append(waiting.get_nowait())
+        ended = None in records
+        try:
+            stream.write("".join(f"{formatter.format(record)}\n" for record in records if record is not None))
+            stream.flush()
+        except (OSError, ValueError):  # nobody reads it any more, or it is closed: requests matter more
+            continue
 
 
 class AccessLog:
@@ -63,7 +86,7 @@ class AccessLog:
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
     """Puts records into a queue, but no more than fit; `dropped` counts those that did not since the last that did."""
 
-    def __init__(self, waiting: queue.SimpleQueue[logging.LogRecord]) -> None:
+    def __init__(self, waiting: _Waiting) -> None:
         super().__init__(waiting)
         self.dropped = 0
         self._waiting = waiting

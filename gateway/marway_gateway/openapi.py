@@ -15,6 +15,7 @@ from marway.errors import MarwayError
 from marway.wire.openapi import problem_responses, with_problems
 from marway.wire.problems import problem_of, status_of
 from marway_gateway.authentication import OPEN_PATHS
+from marway_gateway.fast_path import FastPathApp
 
 __all__ = [
     "ErrorText",
@@ -143,7 +144,7 @@ def served_by(handler: ASGIApp) -> type[APIRoute]:
 
 
 def add_served(
-    app: FastAPI,
+    app: FastPathApp,
     handler: ASGIApp,
     routes: Iterable[tuple[str, Callable[..., Any], str]],
     *,
@@ -162,6 +163,7 @@ def add_served(
     route = served_by(handler)
     for path, function, summary in routes:
         for method in methods:
+            app.add_fast(method, path, handler)
             several = len(methods) > 1
             app.router.add_api_route(
                 path,

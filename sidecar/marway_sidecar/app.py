@@ -25,6 +25,7 @@ from marway_sidecar.changes import Changes
 from marway_sidecar.control import BACKEND, Control
 from marway_sidecar.deleted import DeletedVersions
 from marway_sidecar.draining import Drain
+from marway_sidecar.fast_path import FastPathApp
 from marway_sidecar.golden import GoldenChecks
 from marway_sidecar.http import problem_response
 from marway_sidecar.metrics import SidecarMetrics
@@ -172,7 +173,7 @@ def create_app(sidecar: Sidecar) -> FastAPI:
         async with sidecar.running():
             yield
 
-    app = FastAPI(
+    app = FastPathApp(
         title="Marway sidecar",
         version=__version__,
         lifespan=lifespan,

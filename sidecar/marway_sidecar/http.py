@@ -16,6 +16,7 @@ from marway.wire import headers, problems
 __all__ = ["Channel", "ClientGone", "problem_response"]
 
 _LINGER_S: Final = 1.0
+_WATCH_AFTER_S: Final = 0.02
 
 
 class ClientGone(Exception):
@@ -79,7 +80,14 @@ class Channel:
             gone = True
             request.cancel()
 
-        watching = asyncio.create_task(watch(), name="client-watch")
+        watching: asyncio.Task[None] | None = None
+
+        def start() -> None:
+            nonlocal watching
+            watching = asyncio.create_task(watch(), name="client-watch")
+
+        # Most requests are answered before it begins to look, and spared a task of their own.
+        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, start)
         try:
             yield
         except asyncio.CancelledError:
@@ -88,7 +96,9 @@ class Channel:
             request.uncancel()
             raise ClientGone from None
         finally:
-            watching.cancel()
+            timer.cancel()
+            if watching is not None:
+                watching.cancel()
 
     async def respond(self, scope: Scope, response: Response, *, close: bool) -> None:
         """Send a whole answer.

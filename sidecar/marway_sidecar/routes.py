@@ -14,6 +14,7 @@ from marway import errors
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway.wire.pods import WATCH_CONTENT_TYPE, LoadReport, ModelStatus, PodEvent, PodStatus
 from marway.wire.request import timeout_of
+from marway_sidecar.fast_path import FastPathApp
 from marway_sidecar.openapi import ANSWER, ANY_BODY, WATCH, problems, served_by
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-def add_routes(app: FastAPI, sidecar: Sidecar) -> None:
+def add_routes(app: FastPathApp, sidecar: Sidecar) -> None:
     """Add every route of the pod contract."""
     _add_predict(app, sidecar)
     _add_pod(app, sidecar)
@@ -64,7 +65,7 @@ def add_routes(app: FastAPI, sidecar: Sidecar) -> None:
     _add_health(app, sidecar)
 
 
-def _add_predict(app: FastAPI, sidecar: Sidecar) -> None:
+def _add_predict(app: FastPathApp, sidecar: Sidecar) -> None:
     route = served_by(sidecar.predictor)
 
     # The functions below are documentation; `Predictor` serves the routes.
@@ -95,6 +96,7 @@ def _add_predict(app: FastAPI, sidecar: Sidecar) -> None:
         ("/predict/{model}", predict, "Predict with a model"),
         ("/predict/{model}/{selector}", predict_version, "Predict with a version or a label"),
     ):
+        app.add_fast("POST", path, sidecar.predictor)
         app.router.add_api_route(
             path,
             function,

@@ -27,6 +27,7 @@ from marway_gateway.telemetry import RequestInfo
 
 __all__ = ["ClientWatch", "NativePredict", "body_reader", "headers_to_pod", "length_of"]
 
+_WATCH_AFTER_S: Final = 0.02
 _PASSED_ON: Final = tuple((name.encode(), name) for name in ("content-type", "content-encoding", "accept"))
 """What of the caller's headers reaches a pod beside ids, deadline and trace: what says how to read the body and what
 form of answer is wanted. Everything else stays here: TorchServe takes meaning from headers such as one that contains
@@ -96,6 +97,8 @@ class NativePredict:
 class ClientWatch:
     """Cancels the task that made it when the client goes away after it has sent the whole body.
 
+    It begins to look after a moment: most requests are answered by then and spared a task of their own.
+
     Args:
         receive: The request's ASGI channel. Until the body was received it belongs to the body, which tells a lost
             client itself.
@@ -107,11 +110,17 @@ class ClientWatch:
         self._receive = receive
         self._body = body
         self._request = asyncio.current_task()
-        self._task = asyncio.create_task(self._watch(), name="client-watch")
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._start)
 
     def stop(self) -> None:
         """Stop watching; a second call does nothing."""
-        self._task.cancel()
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._watch(), name="client-watch")
 
     async def _watch(self) -> None:
         await self._body.received.wait()

@@ -11,12 +11,13 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI, Path, Response
+from fastapi import Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from marway import errors
 from marway.wire.problems import problem_of
 from marway_gateway.error_bodies import error_body
+from marway_gateway.fast_path import FastPathApp
 from marway_gateway.gateway import Gateway
 from marway_gateway.openapi import add_served, error_examples
 from marway_gateway.surfaces.native import NativePredict
@@ -110,7 +111,7 @@ def _answers() -> dict[int | str, dict[str, Any]]:
     return answers
 
 
-def add_torchserve(app: FastAPI, current: Callable[[], Gateway]) -> None:
+def add_torchserve(app: FastPathApp, current: Callable[[], Gateway]) -> None:
     """Add the routes to the public app."""
 
     # The functions below are documentation; `NativePredict` serves the routes.
