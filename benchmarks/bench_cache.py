@@ -13,7 +13,11 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+from servers import marway_up
 
 PATH = "/predict/intent/PROD"
 EXPECTED = "tell_joke"
@@ -24,21 +28,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=300, help="requests a round and client (default: %(default)s)")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="marway-bench-") as home:
-        command = [sys.executable, "-m", "marway", "up", "--demo", "--json", "--port", "0", "--home", home]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as up:
-            try:
-                measure(up, args.rounds, args.requests)
-            finally:
-                up.terminate()
-                up.communicate(timeout=40)
-    return up.returncode
+    with tempfile.TemporaryDirectory(prefix="marway-bench-") as home, marway_up(Path(home), "--demo") as up:
+        measure(up.ready, args.rounds, args.requests)
+    return 0
 
 
-def measure(up: subprocess.Popen[str], rounds: int, requests: int) -> None:
-    assert up.stdout is not None
-    ready = next(event for event in map(json.loads, up.stdout) if event["event"] == "ready")
-    next(event for event in map(json.loads, up.stdout) if event["event"] == "prediction")
+def measure(ready: dict[str, Any], rounds: int, requests: int) -> None:
     command = [sys.executable, "-m", "marway", "serving", "intent", "--set", "cache=true"]
     subprocess.run([*command, "--registry", ready["registry"]], check=True, stdout=subprocess.DEVNULL)
     while ask(ready["gateway"], 1, fresh=False) != {"hit"}:

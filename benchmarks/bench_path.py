@@ -4,17 +4,16 @@
 """
 
 import argparse
-import http.client
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Self
-from urllib.parse import urlsplit
 
+from servers import Connection, MarwayUp, marway_up
+
+MODEL = "intent"
 BODY = b"tell me a joke"
 EXPECTED = "tell_joke"
 
@@ -24,38 +23,30 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=200, help="requests a round and target (default: %(default)s)")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="marway-bench-") as home:
-        began = time.monotonic()
-        command = [sys.executable, "-m", "marway", "up", "--demo", "--json", "--port", "0", "--home", home]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as up:
-            try:
-                measure(up, Path(home), began, args.rounds, args.requests)
-            finally:
-                up.terminate()
-                up.communicate(timeout=40)
-    return up.returncode
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="marway-bench-") as scratch, marway_up(Path(scratch), "--demo") as up:
+        print(f"fresh home, both examples trained, to ready: {time.monotonic() - began:.1f} s")
+        measure(up, args.rounds, args.requests)
+    return 0
 
 
-def measure(up: subprocess.Popen[str], home: Path, began: float, rounds: int, requests: int) -> None:
-    assert up.stdout is not None
-    ready = next(event for event in map(json.loads, up.stdout) if event["event"] == "ready")
-    print(f"fresh home, both examples trained, to ready: {time.monotonic() - began:.1f} s")
-    next(event for event in map(json.loads, up.stdout) if event["event"] == "prediction")
-    runtime = json.loads((home / "pods" / "pod-0" / "runtime.json").read_text())
-    pod = ready["pods"][0]["url"]
-    with Connection(pod) as connection:
-        model_id = next(m["id"] for m in json.loads(connection.get("/models")) if m["name"] == "intent")
+def measure(up: MarwayUp, rounds: int, requests: int) -> None:
+    with Connection(up.ready["gateway"]) as gateway:
+        ask(gateway, f"/predict/{MODEL}/PROD")  # has it loaded
     targets = {
-        "TorchServe REST (tuned: quiet)": (runtime["addresses"]["inference"], f"/predictions/{model_id}"),
-        "sidecar": (pod, "/predict/intent/1.0"),
-        "gateway → sidecar": (ready["gateway"], "/predict/intent/PROD"),
+        "TorchServe REST (tuned: quiet)": (
+            up.runtime["addresses"]["inference"],
+            f"/predictions/{up.server_name(MODEL)}",
+        ),
+        "sidecar": (up.ready["pods"][0]["url"], f"/predict/{MODEL}/1.0"),
+        "gateway → sidecar": (up.ready["gateway"], f"/predict/{MODEL}/PROD"),
     }
     medians: dict[str, list[float]] = {name: [] for name in targets}
     tails: dict[str, list[float]] = {name: [] for name in targets}
     for turn in range(rounds + 1):
         for name, (base, path) in targets.items():
             with Connection(base) as connection:
-                times = sorted(connection.ask(path) for _ in range(requests))
+                times = sorted(ask(connection, path) for _ in range(requests))
             if turn:  # the first round warms up
                 medians[name].append(statistics.median(times))
                 tails[name].append(times[int(len(times) * 0.99)])
@@ -68,32 +59,14 @@ def measure(up: subprocess.Popen[str], home: Path, began: float, rounds: int, re
         )
 
 
-class Connection:
-    """One persistent HTTP connection."""
-
-    def __init__(self, url: str) -> None:
-        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    def get(self, path: str) -> bytes:
-        self._connection.request("GET", path)
-        return self._connection.getresponse().read()
-
-    def ask(self, path: str) -> float:
-        """Make one prediction, check its answer, and return the seconds it took."""
-        started = time.perf_counter()
-        self._connection.request("POST", path, BODY, {"content-type": "text/plain"})
-        answer = self._connection.getresponse()
-        body = answer.read()
-        took = time.perf_counter() - started
-        if answer.status != 200 or json.loads(body)["label"] != EXPECTED:
-            raise AssertionError(f"{path}: {answer.status} {body[:200]!r}")
-        return took
+def ask(connection: Connection, path: str) -> float:
+    """Make one prediction, check its answer, and return the seconds it took."""
+    started = time.perf_counter()
+    body = connection.ask("POST", path, BODY)
+    took = time.perf_counter() - started
+    if json.loads(body)["label"] != EXPECTED:
+        raise AssertionError(f"{path}: {body[:200]!r}")
+    return took
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def marway_runtime(home: Path) -> Iterator[dict[str, Any]]:
         while not (run / "runtime.json").exists():
             if server.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError((home / "out.log").read_text()[-2000:])
-            time.sleep(0.1)
+            time.sleep(0.1)  # the file appears when it answers; nothing tells
         yield json.loads((run / "runtime.json").read_text())
     finally:
         _end(server)
@@ -172,7 +172,7 @@ def _until_it_answers(url: str, server: "subprocess.Popen[bytes]") -> None:
     while not _answers(url):
         if time.monotonic() > deadline or server.poll() is not None:
             raise AssertionError(f"nothing answers at {url}")
-        time.sleep(0.1)
+        time.sleep(0.1)  # a stock TorchServe tells nobody when it is up
 
 
 def _answers(url: str) -> bool:

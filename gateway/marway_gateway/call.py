@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from marway.errors import DeadlineExceeded, Unavailable
+from marway.errors import DeadlineExceeded, MarwayError, Unavailable
 from marway_gateway.body import RequestBody
 from marway_gateway.reply import AttemptFailed, Headers, Reply
 from marway_gateway.telemetry import RequestInfo
@@ -85,6 +85,29 @@ class Answer:
             Unavailable: The pod was lost before its end, or sent a larger piece.
         """
         return self._in_time(self._reply.pieces(max_bytes=max_bytes))
+
+    async def whole(self, *, max_bytes: int, too_large: str) -> bytes:
+        """Return all of the body.
+
+        Args:
+            max_bytes: The largest that is held in memory.
+            too_large: The words for one that is larger.
+
+        Raises:
+            MarwayError: It is larger.
+            DeadlineExceeded: The deadline passed before its end.
+            Unavailable: The pod was lost before its end.
+        """
+        if self.data is not None:
+            return self.data
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self.chunks():
+            size += len(piece)
+            if size > max_bytes:
+                raise MarwayError(too_large)
+            pieces.append(piece)
+        return b"".join(pieces)
 
     async def _in_time(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         while True:

@@ -102,19 +102,11 @@ class GrpcCall:
         Raises:
             MarwayError: It is larger than a message may be, or broke off.
         """
-        if answer.data is not None:
-            return answer.data
         limit = self._gateway.settings.max_body_bytes
-        pieces: list[bytes] = []
-        size = 0
-        async for piece in answer.chunks():
-            size += len(piece)
-            if size > limit:
-                raise MarwayError(
-                    f"the model's answer has more than {limit} bytes: call it over HTTP, where answers stream"
-                )
-            pieces.append(piece)
-        return b"".join(pieces)
+        return await answer.whole(
+            max_bytes=limit,
+            too_large=f"the model's answer has more than {limit} bytes: call it over HTTP, where answers stream",
+        )
 
 
 @asynccontextmanager

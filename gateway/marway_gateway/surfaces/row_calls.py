@@ -115,7 +115,12 @@ class RowCall:
         try:
             answer = await self.gateway.predictor.predict(call)
             try:
-                data = await _whole(answer, limit=settings.max_body_bytes)
+                limit = settings.max_body_bytes
+                data = await answer.whole(
+                    max_bytes=limit,
+                    too_large=f"the answers to the request's rows have more than {limit} bytes: "
+                    "send fewer rows at once",
+                )
             finally:
                 answer.close()
         finally:
@@ -145,21 +150,6 @@ async def off_the_loop(size: int, function: Callable[P, T], *args: P.args, **kwa
     if size <= _INLINE_BYTES:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
-
-
-async def _whole(answer: Answer, *, limit: int) -> bytes:
-    if answer.data is not None:
-        return answer.data
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in answer.chunks():
-        size += len(piece)
-        if size > limit:
-            raise MarwayError(
-                f"the answers to the request's rows have more than {limit} bytes: send fewer rows at once"
-            )
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _are_answers(answer: Answer) -> bool:
