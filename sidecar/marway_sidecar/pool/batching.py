@@ -14,7 +14,7 @@ from typing import Final
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel, WorkerDied
+from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel
 from marway_sidecar.pool.breaker import Breaker
 from marway_sidecar.pool.failures import again
 from marway_sidecar.pool.gate import Gate, Slot
@@ -80,26 +80,20 @@ class Batcher:
             else:
                 rows = [row for work in works for row in work.rows]
                 self._answered(works, await self._ask(model, works, rows))
-            self._breaker.succeeded()
+            self._breaker.ended(None)
         except NotLoaded as exc:
-            self._breaker.left()
+            self._breaker.ended(exc)
             self._lost()
             self._again(works, exc)
-        except RuntimeDown as exc:
-            self._breaker.left()
-            _fail(works, exc)
-        except asyncio.CancelledError:
-            self._breaker.left()
+        except asyncio.CancelledError as exc:
+            self._breaker.ended(exc)
             _fail(works, RuntimeDown("the model server was let go of during the call", model=model.name))
             raise
-        except (Overloaded, DeadlineExceeded) as exc:
-            self._breaker.failed()  # the call's own deadline is longer than its work may take
+        except (RuntimeDown, Overloaded, DeadlineExceeded) as exc:
+            self._breaker.ended(exc)
             _fail(works, exc)
         except Exception as exc:
-            if isinstance(exc, WorkerDied):
-                self._breaker.failed()
-            else:
-                self._breaker.succeeded()
+            self._breaker.ended(exc)
             if works[0].alone or sum(len(work.rows) for work in works) == 1:
                 _fail(works, exc)
             else:

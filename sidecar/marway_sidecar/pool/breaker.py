@@ -10,7 +10,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+
+from marway.errors import DeadlineExceeded, Overloaded, RuntimeDown
+from marway_sidecar.adapters.base import NotLoaded, WorkerDied
 
 __all__ = ["Breaker"]
 
@@ -64,3 +68,17 @@ class Breaker:
     def left(self) -> None:
         """A call ended in a way that says nothing."""
         self._trying = False
+
+    def ended(self, error: BaseException | None) -> None:
+        """Take in how a call ended.
+
+        Args:
+            error: Why it failed, None when it did not. The call's own deadline is longer than its work may take, so
+                one that passed means a worker that hangs.
+        """
+        if isinstance(error, (asyncio.CancelledError, RuntimeDown, NotLoaded)):
+            self.left()
+        elif isinstance(error, (WorkerDied, Overloaded, DeadlineExceeded)):
+            self.failed()
+        else:
+            self.succeeded()

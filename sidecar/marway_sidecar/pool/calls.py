@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, MarwayError, Overloaded, RuntimeDown
+from marway.errors import DeadlineExceeded, MarwayError, RuntimeDown
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel, WorkerDied
+from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel
 from marway_sidecar.pool.batching import own_deadline, was_slow
 from marway_sidecar.pool.breaker import Breaker
 from marway_sidecar.pool.gate import Slot
@@ -114,16 +114,10 @@ class LeasedServer:
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if task.cancelled() or isinstance(error, RuntimeDown):
-            self._breaker.left()
-        elif isinstance(error, NotLoaded):
-            self._breaker.left()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._breaker.ended(error)
+        if isinstance(error, NotLoaded):
             self._lost()
-        elif isinstance(error, (WorkerDied, Overloaded, DeadlineExceeded)):
-            self._breaker.failed()  # its own deadline is longer than the work may take
-        else:
-            self._breaker.succeeded()
         self._slot.release()
 
     def _late(self, model: ServedModel, started: float) -> MarwayError:
