@@ -24,6 +24,7 @@ from marway_gateway.loading import Loader
 from marway_gateway.logs import AccessLog, LogSink
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.ejection import Ejection
+from marway_gateway.pod_api import PodApi
 from marway_gateway.pods import PodWatcher
 from marway_gateway.predict import Predictor
 from marway_gateway.releasing import Releaser
@@ -108,6 +109,8 @@ async def open_gateway(
         stack.push_async_callback(resolver.aclose)
         upstream = Upstream(connect_timeout_s=settings.connect_timeout_s, buffered_bytes=settings.buffered_body_bytes)
         stack.push_async_callback(upstream.aclose)
+        api = PodApi(connect_timeout_s=settings.connect_timeout_s)
+        stack.push_async_callback(api.aclose)
         pods = PodSet(
             (each for each in settings.pods if isinstance(each, PodAddress)),
             ejection=Ejection(
@@ -123,11 +126,11 @@ async def open_gateway(
             clock=clock,
         )
         load_ahead = LoadAhead(
-            pods, upstream, concurrency=settings.load_ahead_concurrency, metrics=telemetry.metrics, clock=clock
+            pods, api, concurrency=settings.load_ahead_concurrency, metrics=telemetry.metrics, clock=clock
         )
         stack.push_async_callback(load_ahead.aclose)
         load_ahead.start()
-        watcher = PodWatcher(pods, upstream, interval_s=settings.health_interval_s, clock=clock)
+        watcher = PodWatcher(pods, api, interval_s=settings.health_interval_s, clock=clock)
         stack.push_async_callback(watcher.aclose)
         await watcher.sync()
         discovery = Discovery(settings.pods, pods, watcher, interval_s=settings.dns_interval_s)
@@ -149,7 +152,7 @@ async def open_gateway(
         )
         writer = RegistryWriter(registry, resolver)
         stack.push_async_callback(writer.aclose)
-        control = PodControl(upstream)
+        control = PodControl(api)
         loader = Loader(pods, control, writer, algorithm_pools=settings.algorithm_pools)
         yield Gateway(
             settings=settings,

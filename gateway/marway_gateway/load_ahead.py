@@ -17,10 +17,10 @@ from marway.errors import MarwayError
 from marway.resolve.caches import LruCache
 from marway_gateway.placement import Demand, Pod, PodSet
 from marway_gateway.placement.pod import VersionKey
+from marway_gateway.pod_api import PodApi
 from marway_gateway.reply import AttemptFailed
 from marway_gateway.tasks import TaskSet
 from marway_gateway.telemetry import Metrics
-from marway_gateway.upstream import Upstream
 
 __all__ = ["LoadAhead"]
 
@@ -39,7 +39,7 @@ class LoadAhead:
 
     Args:
         pods: Which pods should serve what; its `on_missing` and `on_change` are ours from here on.
-        upstream: How to ask.
+        api: How to ask.
         concurrency: Loads asked for at once.
         metrics: Where to count.
         clock: Monotonic seconds.
@@ -48,14 +48,14 @@ class LoadAhead:
     def __init__(
         self,
         pods: PodSet,
-        upstream: Upstream,
+        api: PodApi,
         *,
         concurrency: int,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pods = pods
-        self._upstream = upstream
+        self._api = api
         self._slots = asyncio.Semaphore(concurrency)
         self._loads = metrics.load_aheads
         self._clock = clock
@@ -101,7 +101,7 @@ class LoadAhead:
             if key in pod.ready_versions or pod.removed:
                 return
             try:
-                await self._upstream.load(pod, name, version)
+                await self._api.load(pod, name, version)
             except (AttemptFailed, MarwayError) as exc:
                 self._loads.labels("failed").inc()
                 _log.warning("pod %s did not load %s %s ahead: %s", pod.name, name, version, exc)

@@ -15,9 +15,9 @@ from typing import Final
 
 from marway.wire.pods import PodEvent, PodStatus
 from marway_gateway.placement import Pod, PodSet
+from marway_gateway.pod_api import PodApi
 from marway_gateway.reply import AttemptFailed
 from marway_gateway.tasks import TaskSet
-from marway_gateway.upstream import Upstream
 
 __all__ = ["PodWatcher", "merged"]
 
@@ -41,17 +41,17 @@ class PodWatcher:
 
     Args:
         pods: What to inform.
-        upstream: How to ask.
+        api: How to ask.
         interval_s: Time between two health checks, how long one may take, and the pause before a watch that ended is
             opened again.
         clock: Monotonic seconds, the same as the pods'.
     """
 
     def __init__(
-        self, pods: PodSet, upstream: Upstream, *, interval_s: float, clock: Callable[[], float] = time.monotonic
+        self, pods: PodSet, api: PodApi, *, interval_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._pods = pods
-        self._upstream = upstream
+        self._api = api
         self._interval_s = interval_s
         self._clock = clock
         self._tasks: dict[Pod, TaskSet] = {}
@@ -80,7 +80,7 @@ class PodWatcher:
         """Ask one pod once."""
         asked_at = self._clock()
         try:
-            status = await self._upstream.status(pod, timeout_s=self._interval_s)
+            status = await self._api.status(pod, timeout_s=self._interval_s)
         except AttemptFailed as exc:
             if exc.reason in _LATE:
                 self._pods.late(pod, exc.why)
@@ -99,7 +99,7 @@ class PodWatcher:
         """
         opened_at = self._clock()
         status: PodStatus | None = None
-        async for event in self._upstream.watch(pod):
+        async for event in self._api.watch(pod):
             if event == PodEvent():
                 continue  # a heartbeat
             status = merged(status, event)

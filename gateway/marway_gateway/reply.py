@@ -1,15 +1,14 @@
-"""What comes of asking a pod: a reply, or none. The one seam where aiohttp's exceptions end."""
+"""What comes of asking a pod: a reply, or none."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
 
-import aiohttp
+from marway_gateway.placement.pod import Pod, VersionKey
 
-from marway.errors import clip
-
-__all__ = ["AttemptFailed", "Headers", "PodLost", "PodUnreachable", "Reply", "translated"]
+__all__ = ["AttemptFailed", "Headers", "PodLost", "PodUnreachable", "Reply", "Stream"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -36,6 +35,16 @@ class PodLost(AttemptFailed):
     """The connection broke, or what came over it was no HTTP: the request may have been running."""
 
 
+class Stream(Protocol):
+    """The body of an answer that comes in pieces."""
+
+    def parts(self) -> AsyncIterator[tuple[bytes, bool]]:
+        """Yield it as it comes, each part with whether one of the sidecar's HTTP chunks ends with it."""
+
+    def close(self) -> None:
+        """Let go of the connection; what was not read is thrown away."""
+
+
 @dataclass(slots=True)
 class Reply:
     """A sidecar's answer.
@@ -47,6 +56,8 @@ class Reply:
         retry_after_s: The pod's own Retry-After.
         data: The body, or None when it streams.
         content_length: Its size in bytes, where the pod said it.
+        stream: Where a body that streams comes from.
+        pod: Where the request counts as in flight for ``key``, until `release`.
     """
 
     outcome: str | None
@@ -55,12 +66,13 @@ class Reply:
     retry_after_s: float | None
     data: bytes | None
     content_length: int | None
-    _response: aiohttp.ClientResponse | None
-    _release: Callable[[], None] = lambda: None
+    stream: Stream | None = None
+    pod: Pod | None = None
+    key: VersionKey = ("", "")
 
     def kept(self, headers: Headers) -> Reply:
         """Return a whole answer with these headers that holds no connection, to be given again."""
-        return replace(self, headers=headers, _response=None, _release=lambda: None)
+        return Reply(self.outcome, self.status, headers, self.retry_after_s, self.data, self.content_length)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield a streaming body as it comes.
@@ -68,12 +80,10 @@ class Reply:
         Raises:
             PodLost: It ended early.
         """
-        assert self._response is not None
-        try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, OSError) as exc:
-            raise translated(exc) from exc
+        assert self.stream is not None
+        async for part, _ in self.stream.parts():
+            if part:
+                yield part
 
     async def pieces(self, *, max_bytes: int) -> AsyncIterator[bytes]:
         """Yield a streaming body in the pieces in which the handler sent it: one HTTP chunk of the sidecar's each.
@@ -84,34 +94,24 @@ class Reply:
         Raises:
             PodLost: It ended early, or a piece was larger.
         """
-        assert self._response is not None
+        assert self.stream is not None
         held = bytearray()
-        try:
-            async for part, whole in self._response.content.iter_chunks():
-                held += part
-                if len(held) > max_bytes:
-                    raise PodLost(f"sent a piece of more than {max_bytes} bytes", reason="bad_answer")
-                if whole and held:
-                    yield bytes(held)
-                    held.clear()
-        except (aiohttp.ClientError, OSError) as exc:
-            raise translated(exc) from exc
+        async for part, whole in self.stream.parts():
+            held += part
+            if len(held) > max_bytes:
+                raise PodLost(f"sent a piece of more than {max_bytes} bytes", reason="bad_answer")
+            if whole and held:
+                yield bytes(held)
+                held.clear()
+
+    def release(self) -> None:
+        """Count the request as ended on its pod; a second call does nothing."""
+        pod, self.pod = self.pod, None
+        if pod is not None:
+            pod.end(self.key)
 
     def close(self) -> None:
-        """Let go of the connection: back to the pool when the answer was read to its end, else closed."""
-        if self._response is not None:
-            self._response.close()
-        self._release()
-
-
-def translated(exc: aiohttp.ClientError | OSError) -> AttemptFailed:
-    """Return what an exception of the client says of the pod."""
-    if isinstance(exc, aiohttp.ConnectionTimeoutError):
-        return PodUnreachable("did not take a connection in time", reason="connect_timeout")
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        if isinstance(exc.os_error, ConnectionRefusedError):
-            return PodUnreachable("refused the connection", reason="refused")
-        return PodUnreachable(f"cannot be reached ({clip(str(exc.os_error), 200)})", reason="unreachable")
-    if isinstance(exc, aiohttp.ClientResponseError):
-        return PodLost("answered with something else than HTTP", reason="bad_answer")
-    return PodLost("closed the connection before it had answered", reason="connection_lost")
+        """Let go of the connection: free again when the answer was read to its end, else closed."""
+        if self.stream is not None:
+            self.stream.close()
+        self.release()

@@ -11,8 +11,8 @@ from marway.errors import DeadlineExceeded, MarwayError, ModelError, Unavailable
 from marway.wire.pods import LoadReport, ModelStatus, PodStatus
 from marway.wire.problems import parse_problem
 from marway_gateway.placement import Pod
+from marway_gateway.pod_api import PodApi
 from marway_gateway.reply import AttemptFailed
-from marway_gateway.upstream import Upstream
 
 __all__ = ["PodControl"]
 
@@ -25,11 +25,11 @@ class PodControl:
     """Asks sidecars.
 
     Args:
-        upstream: How to reach them.
+        api: How to reach them.
     """
 
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
+    def __init__(self, api: PodApi) -> None:
+        self._api = api
 
     async def load(self, pod: Pod, name: str, version: str, *, prove: bool, deadline: Deadline) -> LoadReport:
         """Have a version loaded, and its golden answers compared if that is asked for.
@@ -72,7 +72,7 @@ class PodControl:
         if left_s <= 0:
             raise DeadlineExceeded(f"the deadline passed before pod {pod.name} was asked")
         try:
-            status, data, retry_after_s = await self._upstream.ask(pod, method, path, timeout_s=left_s)
+            status, data, retry_after_s = await self._api.ask(pod, method, path, timeout_s=left_s)
         except AttemptFailed as exc:
             late = DeadlineExceeded if exc.reason == "timeout" else Unavailable
             raise late(f"pod {pod.name} {exc.why}") from exc

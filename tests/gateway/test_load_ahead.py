@@ -19,7 +19,7 @@ from marway_gateway.placement import PodSet, score
 from marway_gateway.placement.ejection import Ejection
 from marway_gateway.pods import PodWatcher
 from marway_gateway.settings import GatewaySettings, PodAddress, PodService
-from marway_gateway.upstream import Upstream
+from marway_gateway.pod_api import PodApi
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
@@ -103,9 +103,9 @@ async def test_addresses_of_a_name_change(make_pod: MakePod) -> None:
             raise socket.gaierror("no such name")
         return found
 
-    upstream = Upstream(connect_timeout_s=1, buffered_bytes=1024)
+    api = PodApi(connect_timeout_s=1)
     pods = PodSet([], ejection=Ejection(after_failures=5, eject_s=30, eject_max_s=300))
-    watcher = PodWatcher(pods, upstream, interval_s=0.05)
+    watcher = PodWatcher(pods, api, interval_s=0.05)
     discovery = Discovery([PodService("pods", 9000)], pods, watcher, interval_s=60, resolve=resolve)
     try:
         await discovery.start()
@@ -123,7 +123,7 @@ async def test_addresses_of_a_name_change(make_pod: MakePod) -> None:
     finally:
         await discovery.aclose()
         await watcher.aclose()
-        await upstream.aclose()
+        await api.aclose()
 
 
 async def test_look_up() -> None:

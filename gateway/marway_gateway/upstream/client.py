@@ -1,0 +1,147 @@
+"""Asks sidecars for predictions.
+
+A request body that is in memory goes out in one write. A larger one is sent with `Expect: 100-continue` (RFC 9110
+§10.1.1): a sidecar that cannot take the request says so before the first byte of the body, so that it can still
+go to another pod.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from marway.wire.headers import HOP_BY_HOP, OUTCOME, REQUEST_TIMEOUT_MS, RETRY_AFTER, Outcome
+from marway_gateway.body import RequestBody
+from marway_gateway.placement import Pod
+from marway_gateway.reply import Headers, Reply
+from marway_gateway.upstream.pool import ConnectionPool
+from marway_gateway.upstream.response import Response
+
+__all__ = ["Upstream"]
+
+_PROBLEM_BYTES_MAX: Final = 64 * 1024
+_WRITE_ONCE_BYTES: Final = 1024 * 1024
+_ANSWERED: Final = Outcome.ANSWERED.encode()
+_OUTCOME: Final = OUTCOME.encode()
+_RETRY_AFTER: Final = RETRY_AFTER.encode()
+
+_NOT_PASSED: Final = frozenset({name.encode() for name in HOP_BY_HOP} | {b"content-length", b"server", b"date"})
+
+
+class Upstream:
+    """Persistent connections to all sidecars.
+
+    Args:
+        connect_timeout_s: Time to open a connection.
+        buffered_bytes: The largest answer that is read before it is passed on.
+    """
+
+    def __init__(self, *, connect_timeout_s: float, buffered_bytes: int) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._buffered_bytes = buffered_bytes
+        self._pools: dict[str, ConnectionPool] = {}
+
+    async def predict(
+        self, pod: Pod, name: str, version: str, *, headers: Mapping[str, str], body: RequestBody, timeout_s: float
+    ) -> Reply:
+        """Ask a pod for a prediction.
+
+        Args:
+            pod: Whom.
+            name: The model's name.
+            version: Its version.
+            headers: To send along.
+            body: To send; it was opened.
+            timeout_s: What is left of the caller's deadline; the pod is told, the caller of this enforces it.
+
+        Raises:
+            PodUnreachable: Nothing was sent.
+            PodLost: Something may have been.
+            BodyTooLarge, ClientGone: The body ended that way while it was being sent.
+        """
+        pool = self._pools.get(pod.url) or self._open(pod.url)
+        whole, length = body.whole, body.content_length
+        streams = whole is None or len(whole) > _WRITE_ONCE_BYTES
+        # Names and versions have only characters that need no quoting.
+        lines = [f"POST {pool.path}/predict/{name}/{version} HTTP/1.1\r\nhost: {pool.authority}"]
+        lines += [f"{key}: {value}" for key, value in headers.items()]
+        lines.append(f"{REQUEST_TIMEOUT_MS}: {max(1, int(timeout_s * 1000))}")
+        lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
+        if streams:
+            lines.append("expect: 100-continue")
+        lines.append("\r\n")
+        head = "\r\n".join(lines).encode("latin-1")
+        # What a header may hold is checked where it comes in; here, that none can smuggle in a second request.
+        if head.count(b"\n") != len(lines) + 1:
+            raise ValueError("a header has a line break in it")
+        key = (name, version)
+        pod.begin(key)
+        try:
+            connection = pool.take() or await pool.connect()
+            if streams:
+                response = await connection.ask_streaming(head, body.stream(), chunked=length is None)
+            else:
+                assert whole is not None
+                response = await connection.ask(head, whole)
+            outcome = response.get(_OUTCOME)
+            if response.data is None and outcome != _ANSWERED:
+                response.data = await _read(response, _PROBLEM_BYTES_MAX)
+        except BaseException:
+            pod.end(key)
+            raise
+        reply = Reply(
+            outcome.decode("latin-1") if outcome is not None else None,
+            response.status,
+            _passed_on(response.headers),
+            _seconds(response.get(_RETRY_AFTER)),
+            response.data,
+            response.content_length,
+            response,
+            pod,
+            key,
+        )
+        if reply.data is not None:
+            reply.release()  # the pod is done; how fast the client reads is no business of it
+        return reply
+
+    async def aclose(self) -> None:
+        """Close all connections that no request is on."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+
+    def _open(self, url: str) -> ConnectionPool:
+        pool = self._pools[url] = ConnectionPool(
+            url, connect_timeout_s=self._connect_timeout_s, buffered_bytes=self._buffered_bytes
+        )
+        return pool
+
+
+def _passed_on(headers: Headers) -> Headers:
+    passed = [each for each in headers if each[0] not in _NOT_PASSED and not each[0].startswith(b"x-marway-")]
+    for name, value in headers:
+        if name == b"connection":
+            named = {each.strip().lower() for each in value.split(b",")}
+            passed = [each for each in passed if each[0] not in named]
+    return passed
+
+
+async def _read(response: Response, limit: int) -> bytes:
+    """Read a body, but never more than ``limit`` bytes of it; the rest is thrown away with the connection."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece, _ in response.parts():
+        pieces.append(piece)
+        size += len(piece)
+        if size >= limit:
+            response.close()
+            break
+    return b"".join(pieces)[:limit]
+
+
+def _seconds(raw: bytes | None) -> float | None:
+    try:
+        value = float(raw) if raw is not None else None
+    except ValueError:
+        return None  # an HTTP date; no sidecar sends one
+    return value if value is not None and 0 <= value < 86_400 else None

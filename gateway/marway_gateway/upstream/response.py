@@ -1,0 +1,127 @@
+"""A sidecar's answer as it comes off a connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+__all__ = ["Headers", "Response", "Source"]
+
+Headers = list[tuple[bytes, bytes]]
+
+_HELD_BYTES_MAX: Final = 256 * 1024
+"""From here on the connection is not read until the reader has caught up, so that a slow one costs no memory."""
+
+
+class Source(Protocol):
+    """Where a response comes from."""
+
+    def pause(self) -> None:
+        """Read no more for now."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def abandon(self) -> None:
+        """Nobody wants the rest."""
+
+
+class Response:
+    """A status, headers and a body, whole or as a stream that is read once.
+
+    Attributes:
+        status: HTTP status.
+        headers: In the order in which they came, names in lower case.
+        content_length: Size of the body in bytes where it was said, else None.
+        data: The body, or None when it streams: then `parts` gives it.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_held",
+        "_news",
+        "_parts",
+        "_source",
+        "content_length",
+        "data",
+        "headers",
+        "status",
+    )
+
+    def __init__(self, status: int, headers: Headers, content_length: int | None, source: Source | None) -> None:
+        self.status = status
+        self.headers = headers
+        self.content_length = content_length
+        self.data: bytes | None = None
+        self._source = source
+        self._parts: deque[tuple[bytes, bool]] = deque()
+        self._held = 0
+        self._news: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self._ended = False
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the first header of a name in lower case, or None."""
+        for each, value in self.headers:
+            if each == name:
+                return value
+        return None
+
+    async def parts(self) -> AsyncIterator[tuple[bytes, bool]]:
+        """Yield a streaming body as it comes, each part with whether an HTTP chunk ends with it.
+
+        Raises:
+            PodLost: It ended early.
+        """
+        while True:
+            while self._parts:
+                part = self._parts.popleft()
+                self._held -= len(part[0])
+                if self._source is not None and self._held < _HELD_BYTES_MAX:
+                    self._source.resume()
+                yield part
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+
+    def close(self) -> None:
+        """Let go of the connection; what was not read is thrown away."""
+        source, self._source = self._source, None
+        if source is not None and not self._ended:
+            source.abandon()
+
+    # -- told by the connection ----------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take in a part of the body."""
+        self._parts.append((data, False))
+        self._held += len(data)
+        if self._held >= _HELD_BYTES_MAX and self._source is not None:
+            self._source.pause()
+        self._tell()
+
+    def end_chunk(self) -> None:
+        """Take in that an HTTP chunk ended with the last part."""
+        if self._parts and not self._parts[-1][1]:
+            self._parts[-1] = (self._parts[-1][0], True)
+        else:
+            self._parts.append((b"", True))
+        self._tell()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Take in that the body ended, or broke off with an error."""
+        self._ended = True
+        self._error = error
+        self._source = None
+        self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, None
+        if news is not None and not news.done():
+            news.set_result(None)
