@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from marway.errors import BodyTooLarge, InvalidRequest, MarwayError
+from marway.errors import BodyTooLarge, InvalidRequest
 
 __all__ = ["ClientGone", "RequestBody"]
 
@@ -29,16 +29,13 @@ class RequestBody:
         max_bytes: The largest body that is accepted.
 
     Attributes:
-        error: Why the stream ended early: `BodyTooLarge` or `ClientGone`. Set because the HTTP client that sends the
-            stream replaces exceptions that are raised under it.
-        received: Set once the body has been read to its end.
         size: Bytes read so far.
     """
 
     def __init__(self, read: Read, *, content_length: int | None, buffered_bytes: int, max_bytes: int) -> None:
-        self.error: MarwayError | ClientGone | None = None
-        self.received = asyncio.Event()
         self.size = 0
+        self._ended = False
+        self._awaited: asyncio.Event | None = None
         self._read = read
         self._content_length = content_length
         self._buffered_bytes = buffered_bytes
@@ -109,17 +106,21 @@ class RequestBody:
         head, self._head = self._head, []
         for piece in head:
             yield piece
-        try:
-            while piece := await self._next():
-                yield piece
-        except (MarwayError, ClientGone) as exc:
-            self.error = exc
-            raise
+        while piece := await self._next():
+            yield piece
+
+    async def received(self) -> None:
+        """Wait until the body has been read to its end. For one waiter."""
+        if not self._ended:
+            self._awaited = asyncio.Event()
+            await self._awaited.wait()
 
     async def _next(self) -> bytes:
         piece = await self._read()
         if not piece:
-            self.received.set()
+            self._ended = True
+            if self._awaited is not None:
+                self._awaited.set()
         self.size += len(piece)
         if self.size > self._max_bytes:
             raise self._too_large()

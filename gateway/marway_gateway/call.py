@@ -15,7 +15,7 @@ from marway_gateway.telemetry import RequestInfo
 __all__ = ["Answer", "PredictCall", "too_late"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PredictCall:
     """One prediction that a caller asked for.
 

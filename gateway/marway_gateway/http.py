@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from marway.errors import BodyTooLarge, Draining, MarwayError, clip
 from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
-from marway.wire.request import read_ids
+from marway.wire.request import correlation_id, new_request_id
 from marway_gateway.body import ClientGone
 from marway_gateway.error_bodies import error_body, surface_of
 from marway_gateway.telemetry import RequestInfo, Telemetry
@@ -27,14 +27,15 @@ __all__ = [
 Headers = list[tuple[bytes, bytes]]
 
 _KEY: Final = "marway.request"
+_REQUEST_ID: Final = wire.REQUEST_ID.encode()
+_GROUP_ID: Final = wire.REQUEST_GROUP_ID.encode()
 _LINGER_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
 
 def request_info(scope: Scope) -> RequestInfo:
     """Return what is known of the request that ``scope`` belongs to."""
-    info = scope[_KEY]
-    assert isinstance(info, RequestInfo)
+    info: RequestInfo = scope[_KEY]
     return info
 
 
@@ -73,19 +74,21 @@ class RequestLayer:
             await self._app(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        said = read_ids(lambda name: headers[key].decode("latin-1") if (key := name.encode()) in headers else None)
-        info = RequestInfo(
-            method=scope["method"], path=scope["path"], request_id=said.request_id, group_id=said.group_id
+        request_id, group_id = headers.get(_REQUEST_ID), headers.get(_GROUP_ID)
+        info = scope[_KEY] = RequestInfo(
+            method=scope["method"],
+            path=scope["path"],
+            request_id=(request_id and correlation_id(request_id.decode("latin-1"))) or new_request_id(),
+            group_id=(group_id and correlation_id(group_id.decode("latin-1"))) or None,
         )
-        scope[_KEY] = info
-        ids: Headers = [(wire.REQUEST_ID.encode(), info.request_id.encode())]
-        if info.group_id is not None:
-            ids.append((wire.REQUEST_GROUP_ID.encode(), info.group_id.encode()))
+        info.headers = headers
 
         async def send_with_ids(message: Message) -> None:
             if message["type"] == "http.response.start":
                 info.status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), *ids]}
+                sent = message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, info.request_id.encode())]
+                if info.group_id is not None:
+                    sent.append((_GROUP_ID, info.group_id.encode()))
             else:
                 info.response_bytes += len(message.get("body", b""))
             await send(message)

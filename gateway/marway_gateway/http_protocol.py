@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from marway.wire.problems import CONTENT_TYPE, Problem
+from marway_gateway.http_cycle import Cycle
 
 __all__ = ["ClientBounds", "protocol_of"]
 
@@ -150,6 +151,7 @@ class _BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._expect("body", self._bounds.body_timeout_s)
         super().on_headers_complete()
+        self.cycle.__class__ = Cycle  # uvicorn has no setting for it, and the class has the same attributes
         if self._bounds.leaving:
             self.cycle.keep_alive = False
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import prometheus_client
@@ -101,30 +103,25 @@ class RequestInfo:
         status: What was answered, in the surface's own terms (HTTP status, gRPC code).
         outcome: One of the design's outcomes.
         error: The stable code of the error that ended it.
+        headers: An HTTP request's, names in lower case; of several with one name the last.
     """
 
-    __slots__ = (
-        "attempts",
-        "cache",
-        "error",
-        "group_id",
-        "label",
-        "method",
-        "model",
-        "model_id",
-        "outcome",
-        "path",
-        "pod",
-        "pod_s",
-        "request_bytes",
-        "request_id",
-        "resolve_s",
-        "response_bytes",
-        "started",
-        "status",
-        "surface",
-        "version",
-    )
+    surface: str | None = None
+    model: str | None = None
+    version: str | None = None
+    model_id: str | None = None
+    label: str | None = None
+    pod: str | None = None
+    attempts = 0
+    cache: str | None = None
+    resolve_s: float | None = None
+    pod_s: float | None = None
+    status: int | str | None = None
+    outcome = "ok"
+    error: str | None = None
+    request_bytes = 0
+    response_bytes = 0
+    headers: Mapping[bytes, bytes] = MappingProxyType({})
 
     def __init__(self, *, method: str, path: str, request_id: str, group_id: str | None) -> None:
         self.started = time.perf_counter()
@@ -132,21 +129,6 @@ class RequestInfo:
         self.path = path
         self.request_id = request_id
         self.group_id = group_id
-        self.surface: str | None = None
-        self.model: str | None = None
-        self.version: str | None = None
-        self.model_id: str | None = None
-        self.label: str | None = None
-        self.pod: str | None = None
-        self.attempts = 0
-        self.cache: str | None = None
-        self.resolve_s: float | None = None
-        self.pod_s: float | None = None
-        self.status: int | str | None = None
-        self.outcome = "ok"
-        self.error: str | None = None
-        self.request_bytes = 0
-        self.response_bytes = 0
 
     def failed(self, error: MarwayError) -> None:
         """Take in how the request ended."""
@@ -177,46 +159,53 @@ class Telemetry:
     def __init__(self, metrics: Metrics, access_log: AccessLog | None) -> None:
         self.metrics = metrics
         self._access_log = access_log
+        self._in_flight = 0
+        self._durations: dict[tuple[str, str, str, str], Histogram] = {}
+        metrics.requests_in_flight.set_function(lambda: self._in_flight)
 
     def predicting(self, info: RequestInfo, surface: str) -> None:
         """Say that the request is a prediction over ``surface``; it counts as in flight until `finish`."""
         info.surface = surface
-        self.metrics.requests_in_flight.inc()
+        self._in_flight += 1
 
     def finish(self, info: RequestInfo) -> None:
         """Report a request; call it once, whatever happened."""
         duration_s = time.perf_counter() - info.started
         if info.surface is not None:
-            self.metrics.requests_in_flight.dec()
+            self._in_flight -= 1
             # Only what was resolved becomes a label: callers must not be able to make series.
-            self.metrics.request_duration.labels(
-                info.model or "", info.version or "", info.surface, info.outcome
-            ).observe(duration_s)
-        if self._access_log is None or info.path in _UNLOGGED:
-            return
-        self._access_log.write(
-            {
-                "method": info.method,
-                "path": errors.clip(info.path, 300),
-                "status": info.status,
-                "outcome": info.outcome,
-                "error": info.error,
-                "surface": info.surface,
-                "request_id": info.request_id,
-                "group_id": info.group_id,
-                "model": info.model,
-                "version": info.version,
-                "label": info.label,
-                "pod": info.pod,
-                "retries": max(0, info.attempts - 1),
-                "cache": info.cache,
-                "duration_ms": _ms(duration_s),
-                "resolve_ms": _ms(info.resolve_s),
-                "pod_ms": _ms(info.pod_s),
-                "request_bytes": info.request_bytes,
-                "response_bytes": info.response_bytes,
-            }
-        )
+            labels = info.model or "", info.version or "", info.surface, info.outcome
+            durations = self._durations.get(labels)
+            if durations is None:  # looking one up costs several times what counting does
+                durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
+            durations.observe(duration_s)
+        if self._access_log is not None and info.path not in _UNLOGGED:
+            self._access_log.write(_fields(info, duration_s))
+
+
+def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
+    """Return what the access log says of a request."""
+    return {
+        "method": info.method,
+        "path": errors.clip(info.path, 300),
+        "status": info.status,
+        "outcome": info.outcome,
+        "error": info.error,
+        "surface": info.surface,
+        "request_id": info.request_id,
+        "group_id": info.group_id,
+        "model": info.model,
+        "version": info.version,
+        "label": info.label,
+        "pod": info.pod,
+        "retries": max(0, info.attempts - 1),
+        "cache": info.cache,
+        "duration_ms": _ms(duration_s),
+        "resolve_ms": _ms(info.resolve_s),
+        "pod_ms": _ms(info.pod_s),
+        "request_bytes": info.request_bytes,
+        "response_bytes": info.response_bytes,
+    }
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -250,9 +250,9 @@ def test_dropped_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     log = AccessLog(sink)
     for _ in range(10):
         log.write({})
-    dropped = sink.handler.dropped
+    dropped = sink.dropped
     stream.free.set()
-    while sink.handler.queue.qsize():
+    while sink.waiting:
         pass
     log.write({"last": True})
     sink.close()

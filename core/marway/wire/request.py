@@ -6,8 +6,8 @@ without it.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +27,11 @@ _TRACE_MEMBER: Final = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[!-+\--<>-~ ]{0,255}[!-+\-
 _TRACESTATE: Final = re.compile(rf"{_TRACE_MEMBER}(?:[ \t]*,[ \t]*{_TRACE_MEMBER}){{0,31}}")
 _TRACESTATE_MAX: Final = 2048
 _TIMEOUT_DIGITS_MAX: Final = 12
+_IDS_AT_ONCE: Final = 256
+
+_fresh_ids: list[str] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fresh_ids.clear)  # two processes must not give the same ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +82,14 @@ def correlation_id(text: str | None) -> str | None:
 
 
 def new_request_id() -> str:
-    """Return a new request id, 32 hex digits like a W3C trace id."""
-    return secrets.token_hex(16)
+    """Return a new request id, 32 random hex digits like a W3C trace id."""
+    try:
+        return _fresh_ids.pop()
+    except IndexError:
+        # Randomness for many at once: a system call each would cost more than all else about an id.
+        digits = os.urandom(16 * _IDS_AT_ONCE).hex()
+        _fresh_ids.extend(digits[start : start + 32] for start in range(32, len(digits), 32))
+        return digits[:32]
 
 
 def trace_context(text: str | None) -> str | None:

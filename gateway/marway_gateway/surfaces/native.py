@@ -6,9 +6,8 @@ else that the gateway does for a small request.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
@@ -17,17 +16,17 @@ from marway.errors import InvalidRequest
 from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
 from marway.wire.headers import EXPLAIN
 from marway.wire.request import timeout_of, trace_context, trace_state
-from marway_gateway.body import ClientGone, RequestBody
+from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
 from marway_gateway.call import PredictCall
+from marway_gateway.client_watch import ClientWatch, body_reader
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import request_info
 from marway_gateway.surfaces.answers import send_answer
 from marway_gateway.telemetry import RequestInfo
 
-__all__ = ["ClientWatch", "NativePredict", "body_reader", "headers_to_pod", "length_of"]
+__all__ = ["NativePredict", "headers_to_pod", "length_of"]
 
-_WATCH_AFTER_S: Final = 0.02
 _PASSED_ON: Final = tuple((name.encode(), name) for name in ("content-type", "content-encoding", "accept"))
 """What of the caller's headers reaches a pod beside ids, deadline and trace: what says how to read the body and what
 form of answer is wanted. Everything else stays here: TorchServe takes meaning from headers such as one that contains
@@ -52,8 +51,7 @@ class NativePredict:
         gateway = self._gateway()
         info = request_info(scope)
         gateway.telemetry.predicting(info, self._surface)
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        settings = gateway.settings
+        headers, settings = info.headers, gateway.settings
         timeout_s = timeout_of(
             _text(headers.get(b"x-request-timeout-ms")),
             default_s=settings.default_timeout_s,
@@ -70,87 +68,21 @@ class NativePredict:
             name=params["model"],
             selector=params.get("selector"),
             body=body,
-            headers={**headers_to_pod(headers, info), **self._more_headers},
+            headers=headers_to_pod(headers, info) | self._more_headers,
             deadline=time.monotonic() + timeout_s,
             timeout_s=timeout_s,
             info=info,
             fresh=forbids_cache(_text(headers.get(b"cache-control"))),
         )
-        client = ClientWatch(receive, body)
-        try:
+        with ClientWatch(receive, body) as client:
             answer = await gateway.predictor.predict(call)
             try:
                 await send_answer(answer, info, send, accept=_text(headers.get(b"accept")), last=client.stop)
             finally:
                 answer.close()
-        except asyncio.CancelledError:
-            if not client.gone:
-                raise
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            raise ClientGone from None
-        finally:
-            client.stop()
 
 
-class ClientWatch:
-    """Cancels the task that made it when the client goes away after it has sent the whole body.
-
-    It begins to look after a moment: most requests are answered by then and spared a task of their own.
-
-    Args:
-        receive: The request's ASGI channel. Until the body was received it belongs to the body, which tells a lost
-            client itself.
-        body: The request's body.
-    """
-
-    def __init__(self, receive: Receive, body: RequestBody) -> None:
-        self.gone = False
-        self._receive = receive
-        self._body = body
-        self._request = asyncio.current_task()
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._start)
-
-    def stop(self) -> None:
-        """Stop watching; a second call does nothing."""
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _start(self) -> None:
-        self._task = asyncio.create_task(self._watch(), name="client-watch")
-
-    async def _watch(self) -> None:
-        await self._body.received.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        if self._request is not None:
-            self._request.cancel()
-
-
-def body_reader(receive: Receive) -> Callable[[], Awaitable[bytes]]:
-    """Return what gives a request's body piece by piece; it raises `ClientGone` when the client goes away."""
-    ended = False
-
-    async def read() -> bytes:
-        nonlocal ended
-        while not ended:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            ended = not message.get("more_body", False)
-            piece: bytes = message.get("body", b"")
-            if piece:
-                return piece
-        return b""
-
-    return read
-
-
-def headers_to_pod(headers: dict[bytes, bytes], info: RequestInfo) -> dict[str, str]:
+def headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[str, str]:
     """Return what of a request's headers a pod gets.
 
     Raises:

@@ -15,11 +15,12 @@ from marway.records import VersionRecord
 from marway.refs import check_label
 from marway.wire.envelope import Row
 from marway.wire.request import timeout_of
-from marway_gateway.body import ClientGone, RequestBody
+from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
+from marway_gateway.client_watch import ClientWatch, body_reader
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import model_headers, request_info
-from marway_gateway.surfaces.native import ClientWatch, body_reader, headers_to_pod, length_of
+from marway_gateway.surfaces.native import headers_to_pod, length_of
 from marway_gateway.surfaces.row_calls import RowCall, off_the_loop
 
 __all__ = ["HttpRows", "ReadRows", "RowRoute"]
@@ -74,7 +75,7 @@ class RowRoute:
         gateway = self._gateway()
         info = request_info(scope)
         gateway.telemetry.predicting(info, self._surface)
-        raw: dict[bytes, bytes] = dict(scope["headers"])
+        raw = info.headers
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw.items()}
         settings = gateway.settings
         timeout_s = timeout_of(
@@ -101,18 +102,8 @@ class RowRoute:
             buffered_bytes=settings.max_body_bytes,
             max_bytes=settings.max_body_bytes,
         )
-        client = ClientWatch(receive, body)
-        try:
+        with ClientWatch(receive, body):
             data, content = await self._answer(call, body, headers)
-        except asyncio.CancelledError:
-            if not client.gone:
-                raise
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            raise ClientGone from None
-        finally:
-            client.stop()
         answered = [*content, ("content-length", str(len(data))), *model_headers(info)]
         await send(
             {

@@ -308,6 +308,4 @@ class Connection(asyncio.Protocol):
 
 
 def _too_many_headers() -> PodLost:
-    return PodLost(
-        f"sent more than {_HEADERS_MAX} headers or {_HEADER_BYTES_MAX} bytes of them", reason="bad_answer"
-    )
+    return PodLost(f"sent more than {_HEADERS_MAX} headers or {_HEADER_BYTES_MAX} bytes of them", reason="bad_answer")

@@ -1,0 +1,102 @@
+"""One request and its answer on a client connection: uvicorn's, with an answer that goes out in one write.
+
+uvicorn writes the head and the body apart, two system calls each, and looks at every header with two regular
+expressions: for a small prediction that is a third of what serving HTTP costs.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+__all__ = ["Cycle"]
+
+_STATUS_LINE: Final = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
+}
+_NO_BODY: Final = frozenset({204, 304})
+_JOINED_BYTES: Final = 64 * 1024
+"""Bodies up to here are copied behind the head, which costs less than a second write."""
+
+
+class Cycle(RequestResponseCycle):
+    """Holds the head of an answer until its first piece, as ASGI allows, and sends both at once."""
+
+    _head: bytes | None = None
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        kind = message["type"]
+        if not self.response_started:
+            if kind != "http.response.start":
+                raise RuntimeError(f"an answer begins with http.response.start, not with {kind}")
+            self.response_started = True
+            self.waiting_for_100_continue = False
+            self._head = self._head_of(message["status"], message.get("headers", ()))
+        elif self.response_complete or kind != "http.response.body":
+            raise RuntimeError(f"{kind} does not belong here: the answer is {self._how_far()}")
+        else:
+            self._send_body(message.get("body", b""), last=not message.get("more_body", False))
+
+    def _head_of(self, status: int, headers: Any) -> bytes:
+        lines = [_STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        closes = False
+        for name, value in (*self.default_headers, *headers):
+            name = name.lower()
+            if name == b"content-length" and self.chunked_encoding is None:
+                self.expected_content_length = int(value)
+                self.chunked_encoding = False
+            elif name == b"transfer-encoding" and value.lower() == b"chunked":
+                self.expected_content_length = 0
+                self.chunked_encoding = True
+            elif name == b"connection" and b"close" in [each.strip() for each in value.lower().split(b",")]:
+                self.keep_alive = False
+                closes = True
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not self.keep_alive and not closes:
+            lines.append(b"connection: close\r\n")
+        if self.chunked_encoding is None and status not in _NO_BODY and self.scope["method"] != "HEAD":
+            self.chunked_encoding = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        head = b"".join(lines)
+        # A line break within a header would begin another one, or a second answer.
+        if not head.count(b"\r") == head.count(b"\n") == len(lines) or b"\0" in head:
+            raise RuntimeError("a header of the answer has a control character in it")
+        return head + b"\r\n"
+
+    def _send_body(self, body: bytes, *, last: bool) -> None:
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+            body = b""
+        elif self.chunked_encoding:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if last:
+                body += b"0\r\n\r\n"
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("the answer's body is longer than its Content-Length")
+        head, self._head = self._head, None
+        if head is None:
+            self.transport.write(body)
+        elif len(body) <= _JOINED_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
+        if not last:
+            return
+        if self.expected_content_length:
+            raise RuntimeError("the answer's body is shorter than its Content-Length")
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    def _how_far(self) -> str:
+        return "complete" if self.response_complete else "begun"
