@@ -76,6 +76,8 @@ class _BoundedHttp(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._bounds = bounds
         self._header_bytes = 0
+        """Of the request that is coming; as long as they are coming, with what else came at once."""
+        self._fed_bytes = 0
         self._receiving: str | None = "headers"
         self._deadline = 0.0
         self._ended = False
@@ -111,12 +113,17 @@ class _BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
-        if self._receiving == "body":
+        self._fed_bytes = len(data)
+        if self._receiving == "headers":
+            self._header_bytes += len(data)
+        elif self._receiving == "body":
             earned = self._deadline + len(data) / self._bounds.body_min_rate
             self._deadline = min(earned, self.loop.time() + self._bounds.body_timeout_s)
         super().data_received(data)
         if self._receiving is None:
             self._stop_looking()
+        elif self._receiving == "headers" and self._too_long() and not self._ended:
+            self.send_400_response("headers too large")
         elif self._look is None and not self.transport.is_closing():
             self._look = self.loop.call_later(_LOOK_S, self._look_again)
 
@@ -134,21 +141,15 @@ class _BoundedHttp(HttpToolsProtocol):
     # -- a request -----------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._header_bytes = 0
+        self._header_bytes = self._fed_bytes
         self._expect("headers", self._bounds.header_timeout_s)
         super().on_message_begin()
 
-    def on_url(self, url: bytes) -> None:
-        self._bounded(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._bounded(len(name) + len(value) + 4)
-        super().on_header(name, value)
-        if len(self.headers) > _HEADERS_MAX:
-            raise httptools.HttpParserError(f"more than {_HEADERS_MAX} headers")
-
     def on_headers_complete(self) -> None:
+        if self._header_bytes > _HEADER_BYTES_MAX:  # of what came with them, some may be the body
+            self._header_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if self._too_long():
+            raise httptools.HttpParserError("headers too large")
         self._expect("body", self._bounds.body_timeout_s)
         super().on_headers_complete()
         self.cycle.__class__ = Cycle  # uvicorn has no setting for it, and the class has the same attributes
@@ -160,7 +161,7 @@ class _BoundedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        too_long = self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
+        too_long = self._too_long()
         status, code, title = (
             (b"431 Request Header Fields Too Large", "headers_too_large", "Headers too large")
             if too_long
@@ -171,10 +172,8 @@ class _BoundedHttp(HttpToolsProtocol):
         )
         self._end(status, Problem(title=title, status=int(status[:3]), detail=detail, code=code))
 
-    def _bounded(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > _HEADER_BYTES_MAX:
-            raise httptools.HttpParserError("headers too large")
+    def _too_long(self) -> bool:
+        return self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
 
     # -- time ----------------------------------------------------------------------------------------------
 

@@ -55,15 +55,21 @@ class Admission:
         self._turns: dict[VersionKey, deque[_Turn]] = {}
         self._for_pods: dict[VersionKey, deque[_Turn]] = {}
 
+    def try_enter(self, key: VersionKey) -> bool:
+        """Take part in a version's requests if there is room; return whether there was. `leave` ends it."""
+        running = self._running.get(key, 0)
+        if running >= self._per_version:
+            return False
+        self._running[key] = running + 1
+        return True
+
     async def enter(self, key: VersionKey) -> None:
         """Take part in a version's requests, after waiting for a turn if need be; `leave` ends it.
 
         Raises:
             Overloaded: Too many wait already, or the turn did not come in time.
         """
-        running = self._running.get(key, 0)
-        if running < self._per_version:
-            self._running[key] = running + 1
+        if self.try_enter(key):
             return
         what = f"{self._per_version} requests for {' '.join(key)} are being worked on"
         turns = self._turns.setdefault(key, deque())

@@ -77,14 +77,18 @@ class Predictor:
             Unavailable: No pod could answer; trying again later may help.
             ClientGone: The caller went away while sending the body.
         """
-        timeout_s = call.deadline - time.monotonic()
         try:
-            async with asyncio.timeout(timeout_s):
-                resolved = await self._resolve(call)
-                await call.body.open()
-                reply = await self._answer(call, resolved)
+            async with asyncio.timeout(call.deadline - time.monotonic()):
+                return await self.predict_watched(call)
         except TimeoutError as exc:
             raise too_late(call) from exc
+
+    async def predict_watched(self, call: PredictCall) -> Answer:
+        """Do as `predict`, for a caller that cancels this at the call's deadline."""
+        try:
+            resolved = await self._resolve(call)
+            await call.body.open()
+            reply = await self._answer(call, resolved)
         finally:
             call.info.request_bytes = call.body.size
         if reply.status >= 400:
@@ -128,31 +132,34 @@ class Predictor:
     async def _forward(self, call: PredictCall, resolved: Resolved) -> Reply:
         demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)
         self._used(demand)
-        await self._admission.enter(demand.key)
+        if not self._admission.try_enter(demand.key):
+            await self._admission.enter(demand.key)
         try:
-            return await self._ask_pods(call, demand)
+            pod = self._pods.choose(demand)
+            result = await self._attempt(pod, call, *demand.key) if pod is not None else None
+            return result if isinstance(result, Reply) else await self._place_again(call, demand, result)
         finally:
             self._admission.leave(demand.key)
 
-    async def _ask_pods(self, call: PredictCall, demand: Demand) -> Reply:
+    async def _place_again(self, call: PredictCall, demand: Demand, failed: FailedAttempt | None) -> Reply:
+        """Ask one pod after the other, after a first attempt that failed or for which there was no room."""
         attempts = Attempts(max_retries=self._max_retries)
         async with AsyncExitStack() as retrying:
             while True:
+                if failed is not None:
+                    attempts.add(failed, repeatable=call.body.repeatable)
+                    # What no pod accepted cost nothing and goes on at once; all else is a retry and on the budget.
+                    if failed.accepted and not await retrying.enter_async_context(self._budget.retry(attempts.retries)):
+                        self._metrics.retries_refused.inc()
+                        raise failed.error
                 pod = await self._admission.pod_for(demand.key, lambda: self._choose(demand, attempts))
-                if attempts.last is not None:
-                    self._metrics.retries.labels(attempts.last.reason).inc()
-                attempts.tried.add(pod)
-                call.info.pod = pod.name
-                call.info.attempts += 1
+                if failed is not None:
+                    self._metrics.retries.labels(failed.reason).inc()
                 result = await self._attempt(pod, call, *demand.key)
                 await retrying.aclose()
                 if isinstance(result, Reply):
                     return result
-                attempts.add(result, repeatable=call.body.repeatable)
-                # What no pod accepted cost nothing and goes on at once; all else is a retry and on the budget.
-                if result.accepted and not await retrying.enter_async_context(self._budget.retry(attempts.retries)):
-                    self._metrics.retries_refused.inc()
-                    raise result.error
+                failed = result
 
     def _choose(self, demand: Demand, attempts: Attempts) -> Pod | None:
         """Return the pod to ask next, or None while all that are left have as many requests as they may have.
@@ -177,6 +184,8 @@ class Predictor:
         Raises:
             MarwayError: What the pod said of the request is final.
         """
+        call.info.pod = pod.name
+        call.info.attempts += 1
         began = time.perf_counter()
         try:
             reply = await self._upstream.predict(

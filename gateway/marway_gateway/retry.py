@@ -149,6 +149,7 @@ class Attempts:
                 version=attempt.error.version,
             )
         self.failed.append(attempt)
+        self.tried.add(attempt.pod)
         if attempt.accepted:
             self._retries_left -= 1
         if not repeatable or self._retries_left < 0:

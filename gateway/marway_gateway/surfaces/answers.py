@@ -21,7 +21,6 @@ __all__ = ["MAX_PIECE_BYTES", "send_answer"]
 MAX_PIECE_BYTES: Final = 16 * 1024 * 1024
 """The largest piece that is held in memory to become one event or message. More than model servers let through."""
 
-_OURS: Final = frozenset({b"x-request-id", b"x-request-group-id", b"x-model-name", b"x-model-version", b"x-model-id"})
 _LAST_WORD_S: Final = 1.0
 """Time beyond the deadline for the event that says that it passed."""
 _BODY: Final = "http.response.body"
@@ -45,7 +44,7 @@ async def send_answer(
     Raises:
         DeadlineExceeded, Unavailable: The answer broke off; what was sent of it is no whole body.
     """
-    headers = [(name, value) for name, value in answer.headers if name not in _OURS]
+    headers = [*answer.headers]
     headers += [(name.encode(), value.encode()) for name, value in model_headers(info)]
     start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
     if answer.data is not None:

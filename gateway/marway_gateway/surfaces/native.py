@@ -74,8 +74,9 @@ class NativePredict:
             info=info,
             fresh=forbids_cache(_text(headers.get(b"cache-control"))),
         )
-        with ClientWatch(receive, body) as client:
-            answer = await gateway.predictor.predict(call)
+        with ClientWatch(receive, body, call) as client:
+            answer = await gateway.predictor.predict_watched(call)
+            client.in_time()
             try:
                 await send_answer(answer, info, send, accept=_text(headers.get(b"accept")), last=client.stop)
             finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from marway.wire import headers as wire
 from marway.wire.headers import HOP_BY_HOP, OUTCOME, REQUEST_TIMEOUT_MS, RETRY_AFTER, Outcome
 from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod
@@ -25,7 +26,9 @@ _ANSWERED: Final = Outcome.ANSWERED.encode()
 _OUTCOME: Final = OUTCOME.encode()
 _RETRY_AFTER: Final = RETRY_AFTER.encode()
 
-_NOT_PASSED: Final = frozenset({name.encode() for name in HOP_BY_HOP} | {b"content-length", b"server", b"date"})
+_OURS: Final = (wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID)
+_NOT_PASSED: Final = frozenset(name.encode() for name in (*HOP_BY_HOP, *_OURS, "content-length", "server", "date"))
+"""What a gateway says itself, or what is between it and the sidecar."""
 
 
 class Upstream:
@@ -83,7 +86,8 @@ class Upstream:
             else:
                 assert whole is not None
                 response = await connection.ask(head, whole)
-            outcome = response.get(_OUTCOME)
+            passed, said = _sorted(response.headers)
+            outcome = said.get(_OUTCOME)
             if response.data is None and outcome != _ANSWERED:
                 response.data = await _read(response, _PROBLEM_BYTES_MAX)
         except BaseException:
@@ -92,8 +96,8 @@ class Upstream:
         reply = Reply(
             outcome.decode("latin-1") if outcome is not None else None,
             response.status,
-            _passed_on(response.headers),
-            _seconds(response.get(_RETRY_AFTER)),
+            passed,
+            _seconds(said.get(_RETRY_AFTER)),
             response.data,
             response.content_length,
             response,
@@ -117,13 +121,14 @@ class Upstream:
         return pool
 
 
-def _passed_on(headers: Headers) -> Headers:
+def _sorted(headers: Headers) -> tuple[Headers, dict[bytes, bytes]]:
+    """Return the headers that are passed on, and all of them by name, of several with one name the last."""
     passed = [each for each in headers if each[0] not in _NOT_PASSED and not each[0].startswith(b"x-marway-")]
-    for name, value in headers:
-        if name == b"connection":
-            named = {each.strip().lower() for each in value.split(b",")}
-            passed = [each for each in passed if each[0] not in named]
-    return passed
+    said = dict(headers)
+    if b"connection" in said:
+        named = {each.strip().lower() for name, value in headers if name == b"connection" for each in value.split(b",")}
+        passed = [each for each in passed if each[0] not in named]
+    return passed, said
 
 
 async def _read(response: Response, limit: int) -> bytes:

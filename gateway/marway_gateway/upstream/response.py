@@ -63,13 +63,6 @@ class Response:
         self._error: Exception | None = None
         self._ended = False
 
-    def get(self, name: bytes) -> bytes | None:
-        """Return the first header of a name in lower case, or None."""
-        for each, value in self.headers:
-            if each == name:
-                return value
-        return None
-
     async def parts(self) -> AsyncIterator[tuple[bytes, bool]]:
         """Yield a streaming body as it comes, each part with whether an HTTP chunk ends with it.
 
