@@ -234,6 +234,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            if self._complete:  # what came behind the answer takes nothing from it
+                self._reusable = False
+                self._finish()
+                return
             cause = exc.__context__
             self._fail(
                 cause
@@ -290,9 +294,11 @@ class Connection(asyncio.Protocol):
             waiter.set_result(response)
 
     def on_body(self, data: bytes) -> None:
+        if self._complete:
+            return  # of something that goes on after the end of the answer
         if self._whole is not None:
             self._whole.append(data)
-        elif self._response is not None and not self._complete:
+        elif self._response is not None:
             self._response.feed(data)
 
     def on_chunk_complete(self) -> None:
