@@ -17,9 +17,9 @@ from marway.wire.pods import ModelStatus
 from marway_gateway.discovery import Discovery, look_up
 from marway_gateway.placement import PodSet, score
 from marway_gateway.placement.ejection import Ejection
+from marway_gateway.pod_api import PodApi
 from marway_gateway.pods import PodWatcher
 from marway_gateway.settings import GatewaySettings, PodAddress, PodService
-from marway_gateway.pod_api import PodApi
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]

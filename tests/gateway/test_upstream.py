@@ -117,7 +117,7 @@ async def whole(reply: Reply) -> bytes:
 
 async def read_into(got: list[bytes], reply: Reply) -> None:
     async for chunk in reply.chunks():
-        got.append(chunk)
+        got += [chunk]  # one by one: what came before an error must be there
 
 
 # -- what goes out and comes back ----------------------------------------------------------------------------
