@@ -1,28 +1,46 @@
-"""HTTP/1.1 connections of the sidecar: uvicorn's fast protocol, with limits on headers, which it has none of."""
+"""HTTP/1.1 connections of the sidecar: uvicorn's fast protocol, with limits on headers, which it has none of.
+
+Predictions find their connection in their ASGI scope (`CONNECTION`). It tells them when their client leaves, with no
+task that listens for it, and writes an answer at once that ASGI would have in two messages, checked header by header.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import select
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from marway.wire.problems import CONTENT_TYPE, Problem
 
-__all__ = ["BoundedConnection"]
+__all__ = ["CONNECTION", "BoundedConnection"]
 
+CONNECTION: Final = "marway.connection"
+"""The connection's key in the scope of a request."""
 _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
 _HEADERS_S: Final = 10.0
 """How long a connection may take from its first byte, or from its opening, to the end of a request's headers."""
+_JOINED_BYTES: Final = 64 * 1024
+"""A larger body is not copied to stand beside its headers."""
+_LOOK_S: Final = 0.1
+"""How often a connection that is not read is looked at for its client's leaving."""
+_LEFT: Final = select.POLLERR | select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the last is Linux's
 
 
 class BoundedConnection(HttpToolsProtocol):
     """Refuses headers that are too many, too long or too slow, and answers bad requests with problems."""
 
     _header_bytes = 0
+    _in_headers = True
     _too_slow: asyncio.TimerHandle | None = None
+    _idle_since = 0.0
+    _gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -31,10 +49,23 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._have_headers()
         super().connection_lost(exc)
+        self._unset_keepalive()
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            gone()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Most requests come in one piece, and need no timer.
+        if self._in_headers != (self._too_slow is not None):
+            if self._in_headers and not self.transport.is_closing():
+                self._expect_headers()
+            else:
+                self._have_headers()
 
     def on_message_begin(self) -> None:
         self._header_bytes = 0
-        self._expect_headers()
+        self._in_headers = True
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -48,8 +79,9 @@ class BoundedConnection(HttpToolsProtocol):
             raise httptools.HttpParserError(f"more than {_HEADERS_MAX} headers")
 
     def on_headers_complete(self) -> None:
-        self._have_headers()
+        self._in_headers = False
         super().on_headers_complete()
+        self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]  # an extension of ASGI's scope
 
     def send_400_response(self, msg: str) -> None:
         too_long = self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
@@ -62,6 +94,120 @@ class BoundedConnection(HttpToolsProtocol):
             )
         else:
             self._refuse(400, "Bad Request", "invalid_request", msg)
+
+    # -- for the request that is being answered ------------------------------------------------------------
+
+    def has_whole_body(self, scope: Scope) -> bool:
+        """Whether the body of the request with this scope is here to its end."""
+        cycle = self.cycle
+        return cycle.scope is scope and not cycle.more_body and not cycle.disconnected
+
+    def when_gone(self, gone: Callable[[], None] | None) -> None:
+        """Have ``gone`` called when the client leaves, once; None takes that back. The whole body must have come."""
+        self._gone = gone
+        if gone is not None:
+            self.flow.resume_reading()  # who does not read is not told
+            if self.transport.is_closing():
+                self._gone = None
+                gone()
+
+    @contextlib.contextmanager
+    def unread(self, gone: Callable[[], None]) -> Iterator[None]:
+        """Read nothing while the context is open, and have ``gone`` called when the client leaves all the same.
+
+        What it sent stays in the kernel, which then makes the client wait. A connection that is not read tells
+        nobody of its end, so it is looked at now and then.
+        """
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), _LEFT)
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal timer
+            if self.transport.is_closing() or poll.poll(0):
+                gone()
+            else:
+                timer = self.loop.call_later(_LOOK_S, look)
+
+        self.flow.pause_reading()
+        look()
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self.flow.resume_reading()
+
+    def answer(self, scope: Scope, status: int, head: bytes, body: bytes, *, close: bool) -> bool:
+        """Send a whole answer and return True; False when that has to be done by ASGI's messages.
+
+        Args:
+            scope: Of the request that it answers.
+            status: From 200 to 599.
+            head: Header lines as they go out, each with its end: checked by who made them.
+            body: What follows; its length is in ``head``.
+            close: Whether the connection is closed after it.
+        """
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.response_started or self.flow.write_paused:
+            return False  # another request has come behind it, or the client reads too slowly
+        if cycle.disconnected:
+            return True
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        keep = cycle.keep_alive and not close
+        lines = [STATUS_LINE[status]]
+        for name, value in cycle.default_headers:  # the date
+            lines += (name, b": ", value, b"\r\n")
+        lines += (head, b"\r\n" if keep else b"connection: close\r\n\r\n")
+        if len(body) <= _JOINED_BYTES:
+            lines.append(body)
+            self.transport.write(b"".join(lines))
+        else:
+            self.transport.write(b"".join(lines))
+            self.transport.write(body)
+        cycle.message_event.set()
+        cycle.keep_alive = keep
+        if not keep:
+            self.transport.close()
+        self.on_response_complete()
+        return True
+
+    # -- time ----------------------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        """Go on as uvicorn does, with one timer for idle connections that is not set anew for each request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_if_idle(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Leave the timer, where uvicorn cancels it with each piece that comes: it looks when it is due."""
+
+    def _unset_keepalive(self) -> None:
+        super()._unset_keepalive_if_required()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        # There is a request: the timer is first set after an answer.
+        if self.transport.is_closing() or self._in_headers or not self.cycle.response_complete:
+            return  # set again when it is answered
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_if_idle(left)
+        else:
+            self.transport.close()
+
+    def _look_if_idle(self, within_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(within_s, self.timeout_keep_alive_handler)
 
     def _bounded(self, size: int) -> None:
         self._header_bytes += size

@@ -11,11 +11,12 @@ from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, ModelLoading, RuntimeDown, Unavailable
-from marway.records import ServingSettings, VersionRecord, utc_now
+from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
 from marway_sidecar.adapters.base import ModelServer, NotLoaded
 from marway_sidecar.archives import ArchiveStore, ArchiveUse
+from marway_sidecar.body_budget import HeldBytes
 from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
@@ -127,13 +128,23 @@ class ModelPool:
         self._refusing = True
 
     @contextlib.asynccontextmanager
-    async def lease(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> AsyncIterator[Lease]:
+    async def lease(
+        self,
+        record: VersionRecord,
+        serving: ServingSettings,
+        deadline: Deadline,
+        *,
+        group: str = "",
+        body: HeldBytes | None = None,
+    ) -> AsyncIterator[Lease]:
         """Hold a version loaded and one slot of it, loading it and waiting in its queue first if need be.
 
         Args:
             record: The version.
             serving: How it is served now.
             deadline: How long to wait; a load goes on without the caller.
+            group: As `Work` has it.
+            body: As `Work` has it.
 
         Raises:
             LoadFailed: It cannot be loaded, or could not a moment ago.
@@ -149,16 +160,18 @@ class ModelPool:
         entry = actor.entry
         _ask_breaker(entry)
         try:
-            slot = await session.entrance.enter(actor, deadline)
+            slot = await session.entrance.enter(actor, deadline, group=group)
             while entry.served is None:  # the server lost it in the moment that the slot was given
                 slot.release()
                 if session.over:
                     raise RuntimeDown("the model server went down", model=record.name, version=record.version)
-                slot = await session.entrance.enter(actor, deadline)
+                slot = await session.entrance.enter(actor, deadline, group=group)
         except BaseException:
             entry.breaker.left()
             raise
-        entry.used_at, entry.last_used_at = time.monotonic(), utc_now()
+        if body is not None:
+            slot.keep(body)
+        entry.used_at = entry.requested_at = time.monotonic()
         server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose)
         try:
             yield Lease(server, entry.served)
@@ -180,7 +193,7 @@ class ModelPool:
         actor = session.actor(record, serving)
         entry = actor.entry
         _ask_breaker(entry)
-        entry.used_at, entry.last_used_at = time.monotonic(), utc_now()
+        entry.used_at = entry.requested_at = work.since
         try:
             return await session.entrance.predict(actor, work)
         finally:
