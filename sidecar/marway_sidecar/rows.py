@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from marway.errors import InvalidRequest
-from marway.wire.envelope import KEY, RAW_BODY, Part, Row, mime_type
+from marway.wire.envelope import FORMS, KEY, RAW_BODY, Part, Row, mime_type
 from marway.wire.headers import EXPLAIN, HOP_BY_HOP, REQUEST_ID, REQUEST_TIMEOUT_MS, TRACEPARENT, TRACESTATE
 from marway.wire.request import trace_context, trace_state
 
@@ -41,15 +41,16 @@ async def row_of(headers: Mapping[str, str], body: bytes, *, request_id: str) ->
         InvalidRequest: A form that cannot be read, or an input name that is kept for Marway.
     """
     content_type = headers.get("content-type")
-    mime = mime_type(content_type).lower()
+    mime = mime_type(content_type).lower() if content_type is not None else ""
     fields: list[Part] | None = None
-    if mime == "multipart/form-data":
-        fields = await _multipart_fields(content_type or "", body)
-    elif mime == "application/x-www-form-urlencoded":
-        fields = _urlencoded_fields(body)
+    if mime in FORMS:
+        if mime == "multipart/form-data":
+            fields = await _multipart_fields(content_type or "", body)
+        else:
+            fields = _urlencoded_fields(body)
+        if any(part.name == KEY for part in fields or ()):
+            raise InvalidRequest(f"the input name {KEY!r} is kept for Marway: choose another")
     parts = fields if fields is not None else [Part(RAW_BODY, body, content_type)]
-    if any(part.name == KEY for part in parts):
-        raise InvalidRequest(f"the input name {KEY!r} is kept for Marway: choose another")
     return Row(request_id, parts, passed_headers(headers, request_id))
 
 
@@ -59,7 +60,7 @@ def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str
         name: value for name, value in headers.items() if name not in _NOT_PASSED and not name.startswith("x-marway-")
     }
     passed[REQUEST_ID] = request_id
-    if trace_context(passed.get(TRACEPARENT)) is None:
+    if TRACEPARENT not in passed or trace_context(passed[TRACEPARENT]) is None:
         passed.pop(TRACEPARENT, None)
         passed.pop(TRACESTATE, None)
     elif trace_state(passed.get(TRACESTATE)) is None:
