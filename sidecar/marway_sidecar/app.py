@@ -107,6 +107,8 @@ class Sidecar:
     async def drained(self, *, limit_s: float) -> bool:
         """Wait until no request is left, end every watch, and return whether all requests ended within ``limit_s``."""
         done = await self.draining.emptied(limit_s=limit_s)
+        if not done:
+            self.predictor.give_up()
         self._stopped = True
         self.changes.bump()
         return done

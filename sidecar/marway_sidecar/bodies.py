@@ -7,17 +7,14 @@ A connection takes in up to 64 KiB by itself before it is read no further; what 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 from marway_sidecar.body_budget import BodyBudget, HeldBytes
+from marway_sidecar.connection import UNCOUNTED_BYTES
 from marway_sidecar.http import Channel
 
-__all__ = ["UNCOUNTED_BYTES", "check_length", "read_body"]
-
-UNCOUNTED_BYTES: Final = 64 * 1024
-"""Bodies up to this are not counted: connections hold as much whether anybody asks for it or not."""
+__all__ = ["check_length", "read_body"]
 
 
 def check_length(length: int | None, limit: int) -> None:

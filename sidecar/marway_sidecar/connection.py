@@ -2,6 +2,7 @@
 
 Predictions find their connection in their ASGI scope (`CONNECTION`). It tells them when their client leaves, with no
 task that listens for it, and writes an answer at once that ASGI would have in two messages, checked header by header.
+A request that came whole is first shown to the application's `serve_now`, which may take it without a task of its own.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import asyncio
 import contextlib
 import select
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httptools
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from marway.wire.problems import CONTENT_TYPE, Problem
 
-__all__ = ["CONNECTION", "BoundedConnection"]
+__all__ = ["CONNECTION", "UNCOUNTED_BYTES", "BoundedConnection", "Reply"]
 
 CONNECTION: Final = "marway.connection"
 """The connection's key in the scope of a request."""
+UNCOUNTED_BYTES: Final = 64 * 1024
+"""A connection holds as much of a body by itself, before it is read no further."""
 _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
 _HEADERS_S: Final = 10.0
@@ -33,6 +36,20 @@ _LOOK_S: Final = 0.1
 _LEFT: Final = select.POLLERR | select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the last is Linux's
 
 
+class Reply(NamedTuple):
+    """A whole answer.
+
+    Attributes:
+        status: From 200 to 599.
+        head: Header lines as they go out, each with its end: checked by who made them.
+        body: What follows; its length is in ``head``.
+    """
+
+    status: int
+    head: bytes
+    body: bytes
+
+
 class BoundedConnection(HttpToolsProtocol):
     """Refuses headers that are too many, too long or too slow, and answers bad requests with problems."""
 
@@ -41,9 +58,13 @@ class BoundedConnection(HttpToolsProtocol):
     _too_slow: asyncio.TimerHandle | None = None
     _idle_since = 0.0
     _gone: Callable[[], None] | None = None
+    _parsing = False
+    _to_start: tuple[RequestResponseCycle, Any] | None = None
+    _serve_now: Callable[[Scope, Receive, Send, bytes], bool] | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._serve_now = getattr(self.app, "serve_now", None)
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,13 +76,35 @@ class BoundedConnection(HttpToolsProtocol):
             gone()
 
     def data_received(self, data: bytes) -> None:
+        self._parsing = True
         super().data_received(data)
+        self._parsing = False
+        if self._to_start is not None:
+            (cycle, app), self._to_start = self._to_start, None
+            self._start(cycle, app)
         # Most requests come in one piece, and need no timer.
         if self._in_headers != (self._too_slow is not None):
             if self._in_headers and not self.transport.is_closing():
                 self._expect_headers()
             else:
                 self._have_headers()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._parsing:
+            self._to_start = cycle, app  # what came may have the whole body: that is known when it is parsed
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._serve_now is not None and not cycle.more_body and len(cycle.body) <= UNCOUNTED_BYTES:
+            # uvicorn and starlette each have types of their own for the same things.
+            scope: Any = cycle.scope
+            receive: Any = cycle.receive
+            send: Any = cycle.send
+            if self._serve_now(scope, receive, send, bytes(cycle.body)):
+                cycle.body = bytearray()
+                return
+        super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
         self._header_bytes = 0
@@ -138,14 +181,12 @@ class BoundedConnection(HttpToolsProtocol):
                 timer.cancel()
             self.flow.resume_reading()
 
-    def answer(self, scope: Scope, status: int, head: bytes, body: bytes, *, close: bool) -> bool:
+    def answer(self, scope: Scope, reply: Reply, *, close: bool) -> bool:
         """Send a whole answer and return True; False when that has to be done by ASGI's messages.
 
         Args:
             scope: Of the request that it answers.
-            status: From 200 to 599.
-            head: Header lines as they go out, each with its end: checked by who made them.
-            body: What follows; its length is in ``head``.
+            reply: The answer.
             close: Whether the connection is closed after it.
         """
         cycle = self.cycle
@@ -156,16 +197,16 @@ class BoundedConnection(HttpToolsProtocol):
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
         keep = cycle.keep_alive and not close
-        lines = [STATUS_LINE[status]]
+        lines = [STATUS_LINE[reply.status]]
         for name, value in cycle.default_headers:  # the date
             lines += (name, b": ", value, b"\r\n")
-        lines += (head, b"\r\n" if keep else b"connection: close\r\n\r\n")
-        if len(body) <= _JOINED_BYTES:
-            lines.append(body)
+        lines += (reply.head, b"\r\n" if keep else b"connection: close\r\n\r\n")
+        if len(reply.body) <= _JOINED_BYTES:
+            lines.append(reply.body)
             self.transport.write(b"".join(lines))
         else:
             self.transport.write(b"".join(lines))
-            self.transport.write(body)
+            self.transport.write(reply.body)
         cycle.message_event.set()
         cycle.keep_alive = keep
         if not keep:

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from marway.errors import MarwayError
 from marway.wire import headers, problems
-from marway_sidecar.connection import CONNECTION, BoundedConnection
+from marway_sidecar.connection import CONNECTION, BoundedConnection, Reply
 
 __all__ = ["Channel", "ClientGone", "problem_response"]
 
@@ -105,16 +105,19 @@ class Channel:
         with _cancelled() as cancel, self._connection.unread(cancel):
             yield
 
-    async def answer(self, status: int, head: bytes, body: bytes, *, close: bool) -> None:
-        """Send a whole answer; ``head`` as `BoundedConnection.answer` takes it."""
-        self.started = True
-        if self._connection.answer(self._scope, status, head, body, close=close):
-            return
-        await self.begin(status, head, close=close)
-        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+    def answer_now(self, reply: Reply, *, close: bool) -> bool:
+        """Send a whole answer if that can be done without waiting; return whether it was."""
+        self.started = self._connection.answer(self._scope, reply, close=close)
+        return self.started
+
+    async def answer(self, reply: Reply, *, close: bool) -> None:
+        """Send a whole answer."""
+        if not self.answer_now(reply, close=close):
+            await self.begin(reply.status, reply.head, close=close)
+            await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
 
     async def begin(self, status: int, head: bytes, *, close: bool) -> None:
-        """Send the beginning of an answer; ``head`` as `BoundedConnection.answer` takes it."""
+        """Send the beginning of an answer; ``head`` as a `Reply` has it."""
         raw = [line.split(b": ", 1) for line in head.split(b"\r\n")[:-1]]
         if close:
             raw.append([b"connection", b"close"])

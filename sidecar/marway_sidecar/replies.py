@@ -12,8 +12,9 @@ from marway.wire import headers
 from marway.wire.envelope import Answer
 from marway.wire.headers import Outcome
 from marway.wire.request import RequestIds
+from marway_sidecar.connection import Reply
 
-__all__ = ["BODILESS", "head_of", "model_error"]
+__all__ = ["BODILESS", "head_of", "model_error", "reply_of"]
 
 BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, whatever the handler gave."""
@@ -51,6 +52,14 @@ def head_of(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: flo
     if ids.group_id is not None:
         head += f"{headers.REQUEST_GROUP_ID}: {ids.group_id}\r\n".encode("latin-1")
     return head + _own_lines(answer, head) if answer.headers else head
+
+
+def reply_of(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: float) -> Reply:
+    """Return a whole answer as it goes out; raises as `head_of`."""
+    head = head_of(answer, resolved, ids, duration_s)
+    if answer.status in BODILESS:
+        return Reply(answer.status, head, b"")
+    return Reply(answer.status, head + b"content-length: %d\r\n" % len(answer.body), answer.body)
 
 
 def model_error(answer: Answer, resolved: Resolved) -> ModelError:

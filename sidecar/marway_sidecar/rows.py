@@ -15,7 +15,7 @@ from marway.wire.envelope import FORMS, KEY, RAW_BODY, Part, Row, mime_type
 from marway.wire.headers import EXPLAIN, HOP_BY_HOP, REQUEST_ID, REQUEST_TIMEOUT_MS, TRACEPARENT, TRACESTATE
 from marway.wire.request import trace_context, trace_state
 
-__all__ = ["passed_headers", "row_of"]
+__all__ = ["passed_headers", "raw_row", "row_of"]
 
 _MAX_FIELDS: Final = 1000
 _CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
@@ -40,18 +40,25 @@ async def row_of(headers: Mapping[str, str], body: bytes, *, request_id: str) ->
     Raises:
         InvalidRequest: A form that cannot be read, or an input name that is kept for Marway.
     """
+    row = raw_row(headers, body, request_id=request_id)
+    if row is not None:
+        return row
+    content_type = headers.get("content-type") or ""
+    if mime_type(content_type).lower() == "multipart/form-data":
+        fields = await _multipart_fields(content_type, body)
+    else:
+        fields = _urlencoded_fields(body) or [Part(RAW_BODY, body, content_type)]
+    if any(part.name == KEY for part in fields):
+        raise InvalidRequest(f"the input name {KEY!r} is kept for Marway: choose another")
+    return Row(request_id, fields, passed_headers(headers, request_id))
+
+
+def raw_row(headers: Mapping[str, str], body: bytes, *, request_id: str) -> Row | None:
+    """Return the row for a request, as `row_of`; None when its content type is that of a form."""
     content_type = headers.get("content-type")
-    mime = mime_type(content_type).lower() if content_type is not None else ""
-    fields: list[Part] | None = None
-    if mime in FORMS:
-        if mime == "multipart/form-data":
-            fields = await _multipart_fields(content_type or "", body)
-        else:
-            fields = _urlencoded_fields(body)
-        if any(part.name == KEY for part in fields or ()):
-            raise InvalidRequest(f"the input name {KEY!r} is kept for Marway: choose another")
-    parts = fields if fields is not None else [Part(RAW_BODY, body, content_type)]
-    return Row(request_id, parts, passed_headers(headers, request_id))
+    if content_type is not None and mime_type(content_type).lower() in FORMS:
+        return None
+    return Row(request_id, [Part(RAW_BODY, body, content_type)], passed_headers(headers, request_id))
 
 
 def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:

@@ -31,12 +31,14 @@ def test_lengths_of_every_number_of_bytes(size: int) -> None:
 def test_a_response_with_more_in_it_is_read_too() -> None:
     """Other fields before or behind the prediction, or two of it, are left to the generated class."""
     more = PredictionResponse(prediction=b"a", sequence_id="s").SerializeToString()
-    twice = PredictionResponse(prediction=b"a").SerializeToString() + PredictionResponse(
-        prediction=b"bc"
-    ).SerializeToString()
-    last = PredictionResponse(sequence_id="s").SerializeToString() + PredictionResponse(
-        prediction=b"d"
-    ).SerializeToString()
+    twice = (
+        PredictionResponse(prediction=b"a").SerializeToString()
+        + PredictionResponse(prediction=b"bc").SerializeToString()
+    )
+    last = (
+        PredictionResponse(sequence_id="s").SerializeToString()
+        + PredictionResponse(prediction=b"d").SerializeToString()
+    )
     assert [prediction_of(each) for each in (more, twice, last)] == [b"a", b"bc", b"d"]
 
 

@@ -9,14 +9,12 @@ from collections.abc import Callable
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
-from marway.wire.envelope import Answer
 from marway_sidecar.pool.actor import Actor
 from marway_sidecar.pool.batching import was_slow
 from marway_sidecar.pool.estimates import Estimates
 from marway_sidecar.pool.failures import about, again
 from marway_sidecar.pool.gate import Slot
 from marway_sidecar.pool.memory import Memory
-from marway_sidecar.pool.queue import QueueFull
 from marway_sidecar.pool.work import Work
 from marway_sidecar.settings import SidecarSettings
 
@@ -57,36 +55,28 @@ class Entrance:
         if not (entry.state == "ready" and entry.workers):
             self.check_load(actor, deadline)
             actor.want_load()
-        try:
-            return await entry.gate.wait(deadline, group=group, late=lambda since: self._late(actor, since))
-        except QueueFull:
-            raise self._full(actor) from None
+        return await entry.gate.wait(deadline, group=group, late=lambda since: self._late(actor, since))
 
-    async def predict(self, actor: Actor, work: Work) -> list[Answer]:
-        """Return the answers to ``work``, loading the version and waiting in its queue first if need be.
+    def begin(self, actor: Actor, work: Work) -> None:
+        """Have ``work`` done, loading the version and waiting in its queue first if need be; then it has to `end`.
 
         Raises:
-            MarwayError: As `ModelPool.predict`.
+            MarwayError: As `ModelPool.begin`.
         """
         entry = actor.entry
         if not entry.gate.submit(work):
             if not (entry.state == "ready" and entry.workers):
                 self.check_load(actor, work.deadline)
                 actor.want_load()
-            try:
-                entry.gate.queue(work)
-            except QueueFull:
-                raise self._full(actor) from None
+            entry.gate.queue(work)
         self._open[work] = actor
         if work.deadline.at < self._look_at:
             self._look_in(work.deadline.remaining())
-        try:
-            return await work.future
-        except QueueFull:
-            raise self._full(actor) from None  # another group's turn came before its own
-        finally:
-            del self._open[work]
-            entry.gate.leave(work)
+
+    def end(self, actor: Actor, work: Work) -> None:
+        """Let go of work that was begun: it is done, or its caller has left."""
+        del self._open[work]
+        actor.entry.gate.leave(work)
 
     def check_load(self, actor: Actor, deadline: Deadline) -> None:
         """Return when it makes sense to wait for a version that is not loaded; its load is begun in any case.
@@ -148,7 +138,8 @@ class Entrance:
             work.future.set_exception(self._late(actor, work.since))
             entry.gate.leave(work)
 
-    def _full(self, actor: Actor) -> Overloaded:
+    def full(self, actor: Actor) -> Overloaded:
+        """Return the error of who finds no place in a version's queue."""
         entry = actor.entry
         return Overloaded(
             f"{self._settings.queue_limit} requests wait for {entry.title} already",

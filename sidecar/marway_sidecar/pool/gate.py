@@ -72,6 +72,7 @@ class Gate:
         waited: Told how long each call waited, in seconds, when it is let in.
         became_idle: Called when the last call ended and nobody waits.
         queued: Called when somebody starts to wait.
+        full: Makes the error of who finds no place, or has to go for others.
     """
 
     def __init__(
@@ -83,12 +84,14 @@ class Gate:
         waited: Callable[[float], None],
         became_idle: Callable[[], None],
         queued: Callable[[], None],
+        full: Callable[[], MarwayError],
     ) -> None:
         self._batch = batch
         self._run = run
         self._waited = waited
         self._became_idle = became_idle
         self._on_queued = queued
+        self._full = full
         self._waiting: FairQueue[_Waiter | Work] = FairQueue(limit)
         self._empty = asyncio.Event()
         self._empty.set()
@@ -135,7 +138,7 @@ class Gate:
         """Have ``work`` wait for its turn.
 
         Raises:
-            QueueFull: Too many wait.
+            MarwayError: What ``full`` gave: too many wait.
         """
         self._push(work)
         self._on_queued()
@@ -159,8 +162,7 @@ class Gate:
             late: Makes the error of that, from the moment the wait began.
 
         Raises:
-            QueueFull: Too many wait.
-            MarwayError: What ``late`` or `fail` gave.
+            MarwayError: What ``full``, ``late`` or `fail` gave.
         """
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop.create_future(), time.monotonic(), group)
@@ -221,9 +223,12 @@ class Gate:
         return peak
 
     def _push(self, waiter: _Waiter | Work) -> None:
-        out = self._waiting.push(waiter)
+        try:
+            out = self._waiting.push(waiter)
+        except QueueFull:
+            raise self._full() from None
         if out is not None and not out.future.done():
-            out.future.set_exception(QueueFull())
+            out.future.set_exception(self._full())
 
     def _take(self) -> Slot:
         self.in_flight += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -189,17 +189,32 @@ class ModelPool:
         Work that waits may go into one call with that of others, and is not harmed by what they do. A caller who
         leaves takes it out of the queue; what the model server was given goes on, and holds its slot until it ends.
         """
+        end = self.begin(record, serving, work)
+        try:
+            return await work.future
+        finally:
+            end()
+
+    def begin(self, record: VersionRecord, serving: ServingSettings, work: Work) -> Callable[[], None]:
+        """Begin what `predict` does, for a caller who has no task to wait in.
+
+        Returns:
+            What has to be called when ``work.future`` is done, or nobody waits for it any more.
+
+        Raises:
+            MarwayError: As `predict`, when it is known at once; then nothing was begun.
+        """
         session = self._up(record)
         actor = session.actor(record, serving)
         entry = actor.entry
         _ask_breaker(entry)
         entry.used_at = entry.requested_at = work.since
         try:
-            return await session.entrance.predict(actor, work)
-        finally:
-            if not work.started:
-                entry.breaker.left()
-            entry.used_at = time.monotonic()
+            session.entrance.begin(actor, work)
+        except BaseException:
+            entry.breaker.left()
+            raise
+        return partial(_end, session, actor, work)
 
     async def load(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> ModelStatus:
         """Return a version's status once it is loaded with at least one worker; raises as `lease` does."""
@@ -322,6 +337,13 @@ class ModelPool:
             return []
         memory = self._session.memory
         return [(actor.entry, memory.of(actor.entry.key)) for actor in self._actors]
+
+
+def _end(session: Session, actor: Actor, work: Work) -> None:
+    session.entrance.end(actor, work)
+    if not work.started:
+        actor.entry.breaker.left()
+    actor.entry.used_at = time.monotonic()
 
 
 def _ask_breaker(entry: Entry) -> None:

@@ -172,6 +172,7 @@ class Session:
             waited=self._metrics.queue_duration.observe,
             became_idle=self._room,
             queued=lambda: self._upkeep.queued(record.id),
+            full=lambda: self.entrance.full(self.actors[record.id]),
         )
         entry = Entry(record=record, serving=serving, gate=gate, breaker=breaker, demand=Demand(settings.scale_down_s))
         batcher = Batcher(
