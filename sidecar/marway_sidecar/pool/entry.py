@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from marway.errors import Unavailable
 from marway.records import ServingSettings, VersionRecord, utc_now
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.adapters.base import ServedModel
@@ -86,6 +87,21 @@ class Entry:
     def retrying_later(self) -> bool:
         """Whether its last load failed and the pause is not over."""
         return self.failure is not None and self.failure.wait_s() > 0
+
+    def ask_breaker(self) -> None:
+        """Return when a call may go; whoever asked has to report how it went (`Breaker.wait_s`).
+
+        Raises:
+            Unavailable: Calls keep failing.
+        """
+        wait_s = self.breaker.wait_s()
+        if wait_s is not None:
+            raise Unavailable(
+                f"calls of {self.title} keep dying or hanging, so it is given a pause",
+                model=self.record.name,
+                version=self.record.version,
+                retry_after_s=wait_s,
+            )
 
     def let_go(self) -> None:
         """Count it as not registered: its archive may go from disk."""

@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, Draining, ModelLoading, RuntimeDown, Unavailable
+from marway.errors import DeadlineExceeded, Draining, ModelLoading, RuntimeDown
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
-from marway_sidecar.adapters.base import ModelServer, NotLoaded
-from marway_sidecar.archives import ArchiveStore, ArchiveUse
+from marway_sidecar.adapters.base import ModelServer
+from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.body_budget import HeldBytes
 from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
-from marway_sidecar.pool.calls import Lease, LeasedServer
-from marway_sidecar.pool.entry import Entry, HeldArchive
+from marway_sidecar.pool.calls import Lease, leased
+from marway_sidecar.pool.entry import Entry
 from marway_sidecar.pool.estimates import ESTIMATES_FILE, Estimates
+from marway_sidecar.pool.fetches import Fetches
 from marway_sidecar.pool.gauges import bind
 from marway_sidecar.pool.session import Session, Warm
 from marway_sidecar.pool.work import Work
@@ -56,7 +57,7 @@ class ModelPool:
         changes: Changes,
         warm: Warm | None = None,
     ) -> None:
-        self._archives = archives
+        self._fetches = Fetches(archives, threads)
         self._threads = threads
         self._metrics = metrics
         self._settings = settings
@@ -73,7 +74,6 @@ class ModelPool:
         self._ended: list[Session] = []
         self._refusing = False
         self._saving: asyncio.Task[None] | None = None
-        self._fetches: dict[str, asyncio.Task[ArchiveUse]] = {}
         bind(metrics, entries=self._sizes, budget=lambda: self.memory()[1], in_flight=lambda: self.in_flight)
 
     @property
@@ -113,7 +113,7 @@ class ModelPool:
                 estimates=self._estimates,
                 metrics=self._metrics,
                 changes=self._changes,
-                fetch=self._fetch,
+                fetch=self._fetches.hold,
                 warm=self._warm,
                 refusing=lambda: self._refusing,
             )
@@ -127,8 +127,7 @@ class ModelPool:
         """Load nothing from now on; what is loaded goes on being served."""
         self._refusing = True
 
-    @contextlib.asynccontextmanager
-    async def lease(
+    def lease(
         self,
         record: VersionRecord,
         serving: ServingSettings,
@@ -136,7 +135,7 @@ class ModelPool:
         *,
         group: str = "",
         body: HeldBytes | None = None,
-    ) -> AsyncIterator[Lease]:
+    ) -> contextlib.AbstractAsyncContextManager[Lease]:
         """Hold a version loaded and one slot of it, loading it and waiting in its queue first if need be.
 
         Args:
@@ -156,32 +155,7 @@ class ModelPool:
             RuntimeDown: There is no model server.
         """
         session = self._up(record)
-        actor = session.actor(record, serving)
-        entry = actor.entry
-        _ask_breaker(entry)
-        try:
-            slot = await session.entrance.enter(actor, deadline, group=group)
-            while entry.served is None:  # the server lost it in the moment that the slot was given
-                slot.release()
-                if session.over:
-                    raise RuntimeDown("the model server went down", model=record.name, version=record.version)
-                slot = await session.entrance.enter(actor, deadline, group=group)
-        except BaseException:
-            entry.breaker.left()
-            raise
-        if body is not None:
-            slot.keep(body)
-        entry.used_at = entry.requested_at = time.monotonic()
-        server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose)
-        try:
-            yield Lease(server, entry.served)
-        except NotLoaded:
-            actor.lose()
-            raise
-        finally:
-            entry.used_at = time.monotonic()
-            server.close()
-            slot.release()
+        return leased(session, session.actor(record, serving), deadline, group=group, body=body)
 
     async def predict(self, record: VersionRecord, serving: ServingSettings, work: Work) -> list[Answer]:
         """Return the answers to ``work``, in the order of its rows; raises as `lease` and `ModelServer.predict` do.
@@ -207,7 +181,7 @@ class ModelPool:
         session = self._up(record)
         actor = session.actor(record, serving)
         entry = actor.entry
-        _ask_breaker(entry)
+        entry.ask_breaker()
         entry.used_at = entry.requested_at = work.since
         try:
             session.entrance.begin(actor, work)
@@ -288,10 +262,7 @@ class ModelPool:
         ended, self._ended = self._ended, []
         for session in ended:
             await session.closed()
-        fetches = list(self._fetches.values())
-        for fetch in fetches:
-            fetch.cancel()  # its thread ends with the store
-        await asyncio.gather(*fetches, return_exceptions=True)
+        await self._fetches.aclose()
         if self._estimates.changed:
             self._estimates.write(self._estimates_file, self._estimates.dump())
 
@@ -309,22 +280,6 @@ class ModelPool:
     def _status(self, entry: Entry) -> ModelStatus:
         assert self._session is not None
         return entry.status(self._session.memory.of(entry.key))
-
-    async def _fetch(self, record: VersionRecord) -> HeldArchive:
-        """Hold a version's archive in the store. Who stops waiting does not stop the fetch: the next one joins it."""
-        fetch = self._fetches.get(record.id)
-        if fetch is None:
-            fetch = asyncio.create_task(
-                self._threads.run(self._archives.use, record.archive), name=f"fetch {record.name} {record.version}"
-            )
-            self._fetches[record.id] = fetch
-            fetch.add_done_callback(partial(self._fetched, record.id))
-        return await asyncio.shield(fetch)
-
-    def _fetched(self, record_id: str, fetch: asyncio.Task[ArchiveUse]) -> None:
-        del self._fetches[record_id]
-        if not fetch.cancelled():
-            fetch.exception()  # who still waits is told; when nobody does, it is no mistake
 
     async def _save_for_ever(self) -> None:
         while True:
@@ -344,14 +299,3 @@ def _end(session: Session, actor: Actor, work: Work) -> None:
     if not work.started:
         actor.entry.breaker.left()
     actor.entry.used_at = time.monotonic()
-
-
-def _ask_breaker(entry: Entry) -> None:
-    wait_s = entry.breaker.wait_s()
-    if wait_s is not None:
-        raise Unavailable(
-            f"calls of {entry.title} keep dying or hanging, so it is given a pause",
-            model=entry.record.name,
-            version=entry.record.version,
-            retry_after_s=wait_s,
-        )
