@@ -6,7 +6,7 @@ middleware, which cost a small prediction more than all else in the sidecar.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
@@ -14,6 +14,8 @@ from starlette.types import Receive, Scope, Send
 from marway.wire.paths import SegmentRoutes
 
 __all__ = ["FastHandler", "FastPathApp"]
+
+_FOUND_MAX: Final = 1024  # paths, most of them of few models
 
 
 class FastHandler(Protocol):
@@ -32,6 +34,7 @@ class FastPathApp(FastAPI):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._routes: SegmentRoutes[FastHandler] = SegmentRoutes()
+        self._found: dict[tuple[str, str], tuple[FastHandler, dict[str, str]]] = {}
 
     def add_fast(self, method: str, path: str, handler: FastHandler) -> None:
         """Have a route served on the short way; the router has it in any case."""
@@ -39,9 +42,15 @@ class FastPathApp(FastAPI):
 
     def serve_now(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> bool:
         """Begin to serve a request whose body is here, if its handler can do so without a task."""
-        found = self._routes.find(scope["method"], scope["path"]) if not scope["root_path"] else None
+        asked = scope["method"], scope["path"]
+        found = self._found.get(asked)
         if found is None:
-            return False
+            found = self._routes.find(*asked) if not scope["root_path"] else None
+            if found is None:
+                return False
+            if len(self._found) >= _FOUND_MAX:
+                self._found.clear()
+            self._found[asked] = found
         handler, scope["path_params"] = found
         return handler.serve_now(scope, receive, send, body)
 

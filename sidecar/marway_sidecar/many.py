@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from marway.deadline import Deadline
@@ -30,9 +31,10 @@ queue that others wait in."""
 _CONTENT_TYPE_MAX: Final = 200
 
 
+@lru_cache(maxsize=256)
 def holds_rows(content_type: str | None) -> bool:
     """Return whether a body of this content type is an envelope of rows."""
-    return content_type is not None and mime_type(content_type).lower() == ROWS_CONTENT_TYPE
+    return mime_type(content_type).lower() == ROWS_CONTENT_TYPE
 
 
 def rows_of(headers: Mapping[str, str], body: bytes, *, request_id: str) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -56,9 +57,14 @@ async def row_of(headers: Mapping[str, str], body: bytes, *, request_id: str) ->
 def raw_row(headers: Mapping[str, str], body: bytes, *, request_id: str) -> Row | None:
     """Return the row for a request, as `row_of`; None when its content type is that of a form."""
     content_type = headers.get("content-type")
-    if content_type is not None and mime_type(content_type).lower() in FORMS:
+    if _is_form(content_type):
         return None
     return Row(request_id, [Part(RAW_BODY, body, content_type)], passed_headers(headers, request_id))
+
+
+@lru_cache(maxsize=256)
+def _is_form(content_type: str | None) -> bool:
+    return mime_type(content_type).lower() in FORMS
 
 
 def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
