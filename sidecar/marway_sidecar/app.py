@@ -21,6 +21,7 @@ from marway.wire import problems
 from marway.wire.pods import PodEvent, PodStatus
 from marway.wire.request import read_ids
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
+from marway_sidecar.body_budget import BodyBudget
 from marway_sidecar.changes import Changes
 from marway_sidecar.control import BACKEND, Control
 from marway_sidecar.deleted import DeletedVersions
@@ -85,8 +86,10 @@ class Sidecar:
         )
         self.runtime = watch_for(settings, self.pool)
         self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)
+        self.bodies = BodyBudget(settings.body_memory_bytes)
+        self.metrics.bodies.set_function(lambda: float(self.bodies.held_bytes))
         self.predictor = Predictor(
-            settings, self.resolver, self.pool, self.draining, self.threads, refused=self.deleted.refused
+            settings, self.resolver, self.pool, self.bodies, self.draining, self.threads, refused=self.deleted.refused
         )
         self.control = Control(self.resolver, self.pool, checks, self.draining, self.runtime)
         self._boot_id = new_ulid()
@@ -104,6 +107,8 @@ class Sidecar:
     async def drained(self, *, limit_s: float) -> bool:
         """Wait until no request is left, end every watch, and return whether all requests ended within ``limit_s``."""
         done = await self.draining.emptied(limit_s=limit_s)
+        if not done:
+            self.predictor.give_up()
         self._stopped = True
         self.changes.bump()
         return done

@@ -1,55 +1,139 @@
-"""HTTP/1.1 connections of the sidecar: uvicorn's fast protocol, with limits on headers, which it has none of."""
+"""HTTP/1.1 connections of the sidecar: uvicorn's fast protocol, with limits on headers, which it has none of.
+
+Predictions find their connection in their ASGI scope (`CONNECTION`). It tells them when their client leaves, with no
+task that listens for it, and writes an answer at once that ASGI would have in two messages, checked header by header.
+A request that came whole is first shown to the application's `serve_now`, which may take it without a task of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+import contextlib
+import select
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from marway.wire.problems import CONTENT_TYPE, Problem
 
-__all__ = ["BoundedConnection"]
+__all__ = ["CONNECTION", "UNCOUNTED_BYTES", "BoundedConnection", "Reply"]
 
+CONNECTION: Final = "marway.connection"
+"""The connection's key in the scope of a request."""
+UNCOUNTED_BYTES: Final = 64 * 1024
+"""A connection holds as much of a body by itself, before it is read no further."""
 _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
 _HEADERS_S: Final = 10.0
 """How long a connection may take from its first byte, or from its opening, to the end of a request's headers."""
+_JOINED_BYTES: Final = 64 * 1024
+"""A larger body is not copied to stand beside its headers."""
+_LOOK_S: Final = 0.1
+"""How often a connection that is not read is looked at for its client's leaving."""
+_LEFT: Final = select.POLLERR | select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the last is Linux's
+
+
+class Reply(NamedTuple):
+    """A whole answer.
+
+    Attributes:
+        status: From 200 to 599.
+        head: Header lines as they go out, each with its end: checked by who made them.
+        body: What follows; its length is in ``head``.
+    """
+
+    status: int
+    head: bytes
+    body: bytes
 
 
 class BoundedConnection(HttpToolsProtocol):
     """Refuses headers that are too many, too long or too slow, and answers bad requests with problems."""
 
     _header_bytes = 0
+    _in_headers = True
     _too_slow: asyncio.TimerHandle | None = None
+    _idle_since = 0.0
+    _gone: Callable[[], None] | None = None
+    _parsing = False
+    _to_start: tuple[RequestResponseCycle, Any] | None = None
+    _serve_now: Callable[[Scope, Receive, Send, bytes], bool] | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._serve_now = getattr(self.app, "serve_now", None)
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._have_headers()
         super().connection_lost(exc)
+        self._unset_keepalive()
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            gone()
+
+    def data_received(self, data: bytes) -> None:
+        self._parsing = True
+        super().data_received(data)
+        self._parsing = False
+        if self._to_start is not None:
+            (cycle, app), self._to_start = self._to_start, None
+            self._start(cycle, app)
+        # Most requests come in one piece, and need no timer.
+        if self._in_headers != (self._too_slow is not None):
+            if self._in_headers and not self.transport.is_closing():
+                self._expect_headers()
+            else:
+                self._have_headers()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._parsing:
+            self._to_start = cycle, app  # what came may have the whole body: that is known when it is parsed
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._serve_now is not None and not cycle.more_body and len(cycle.body) <= UNCOUNTED_BYTES:
+            # uvicorn and starlette each have types of their own for the same things.
+            scope: Any = cycle.scope
+            receive: Any = cycle.receive
+            send: Any = cycle.send
+            if self._serve_now(scope, receive, send, bytes(cycle.body)):
+                cycle.body = bytearray()
+                return
+        super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
         self._header_bytes = 0
-        self._expect_headers()
+        self._in_headers = True
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        self._bounded(len(url))
+        self._header_bytes += len(url)
+        if self._header_bytes > _HEADER_BYTES_MAX:
+            raise httptools.HttpParserError("headers too large")
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._bounded(len(name) + len(value) + 4)
-        super().on_header(name, value)
-        if len(self.headers) > _HEADERS_MAX:
+        """Do what uvicorn does, in the same call: it is made more often than any other."""
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > _HEADER_BYTES_MAX:
+            raise httptools.HttpParserError("headers too large")
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers = self.headers
+        headers.append((name, value))
+        if len(headers) > _HEADERS_MAX:
             raise httptools.HttpParserError(f"more than {_HEADERS_MAX} headers")
 
     def on_headers_complete(self) -> None:
-        self._have_headers()
+        self._in_headers = False
         super().on_headers_complete()
+        self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]  # an extension of ASGI's scope
 
     def send_400_response(self, msg: str) -> None:
         too_long = self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
@@ -63,10 +147,117 @@ class BoundedConnection(HttpToolsProtocol):
         else:
             self._refuse(400, "Bad Request", "invalid_request", msg)
 
-    def _bounded(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > _HEADER_BYTES_MAX:
-            raise httptools.HttpParserError("headers too large")
+    # -- for the request that is being answered ------------------------------------------------------------
+
+    def has_whole_body(self, scope: Scope) -> bool:
+        """Whether the body of the request with this scope is here to its end."""
+        cycle = self.cycle
+        return cycle.scope is scope and not cycle.more_body and not cycle.disconnected
+
+    def when_gone(self, gone: Callable[[], None] | None) -> None:
+        """Have ``gone`` called when the client leaves, once; None takes that back. The whole body must have come."""
+        self._gone = gone
+        if gone is not None:
+            self.flow.resume_reading()  # who does not read is not told
+            if self.transport.is_closing():
+                self._gone = None
+                gone()
+
+    @contextlib.contextmanager
+    def unread(self, gone: Callable[[], None]) -> Iterator[None]:
+        """Read nothing while the context is open, and have ``gone`` called when the client leaves all the same.
+
+        What it sent stays in the kernel, which then makes the client wait. A connection that is not read tells
+        nobody of its end, so it is looked at now and then.
+        """
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), _LEFT)
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal timer
+            if self.transport.is_closing() or poll.poll(0):
+                gone()
+            else:
+                timer = self.loop.call_later(_LOOK_S, look)
+
+        self.flow.pause_reading()
+        look()
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self.flow.resume_reading()
+
+    def answer(self, scope: Scope, reply: Reply, *, close: bool) -> bool:
+        """Send a whole answer and return True; False when that has to be done by ASGI's messages.
+
+        Args:
+            scope: Of the request that it answers.
+            reply: The answer.
+            close: Whether the connection is closed after it.
+        """
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.response_started or self.flow.write_paused:
+            return False  # another request has come behind it, or the client reads too slowly
+        if cycle.disconnected:
+            return True
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        keep = cycle.keep_alive and not close
+        lines = [STATUS_LINE[reply.status]]
+        for name, value in cycle.default_headers:  # the date
+            lines += (name, b": ", value, b"\r\n")
+        lines += (reply.head, b"\r\n" if keep else b"connection: close\r\n\r\n")
+        if len(reply.body) <= _JOINED_BYTES:
+            lines.append(reply.body)
+            self.transport.write(b"".join(lines))
+        else:
+            self.transport.write(b"".join(lines))
+            self.transport.write(reply.body)
+        cycle.message_event.set()
+        cycle.keep_alive = keep
+        if not keep:
+            self.transport.close()
+        self.on_response_complete()
+        return True
+
+    # -- time ----------------------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        """Go on as uvicorn does, with one timer for idle connections that is not set anew for each request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_if_idle(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Leave the timer, where uvicorn cancels it with each piece that comes: it looks when it is due."""
+
+    def _unset_keepalive(self) -> None:
+        super()._unset_keepalive_if_required()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        # There is a request: the timer is first set after an answer.
+        if self.transport.is_closing() or self._in_headers or not self.cycle.response_complete:
+            return  # set again when it is answered
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_if_idle(left)
+        else:
+            self.transport.close()
+
+    def _look_if_idle(self, within_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(within_s, self.timeout_keep_alive_handler)
 
     def _expect_headers(self) -> None:
         if self._too_slow is None:

@@ -12,10 +12,9 @@ A lame duck says everywhere that it drains and still takes requests, because who
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from marway.errors import Conflict, Draining
@@ -94,22 +93,21 @@ class Drain:
         if at_once:
             self._lame_duck_s = 0.0
 
-    @contextlib.contextmanager
-    def request(self) -> Iterator[None]:
-        """Admit one request for as long as the context is open.
+    def admit(self) -> None:
+        """Admit one request, which has to `leave`.
 
         Raises:
             Draining: The pod takes no more.
         """
         self._asked_at = self._clock()
-        if self.refusing:
+        if self._began is not None and self.refusing:
             why = "is stopping" if self.stopping else "is drained"
             raise Draining(f"this pod {why} and takes no requests: send it to another")
         self.requests_in_flight += 1
-        try:
-            yield
-        finally:
-            self.requests_in_flight -= 1
+
+    def leave(self) -> None:
+        """End a request that was admitted."""
+        self.requests_in_flight -= 1
 
     async def emptied(self, *, limit_s: float) -> bool:
         """Wait until requests are refused, all that were admitted have ended, and nobody asks any more.

@@ -6,14 +6,26 @@ middleware, which cost a small prediction more than all else in the sidecar.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, Protocol
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from marway.wire.paths import SegmentRoutes
 
-__all__ = ["FastPathApp"]
+__all__ = ["FastHandler", "FastPathApp"]
+
+_FOUND_MAX: Final = 1024  # paths, most of them of few models
+
+
+class FastHandler(Protocol):
+    """An ASGI app that may take a request without a task."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+
+    def serve_now(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> bool:
+        """Begin to serve a request whose body is here, and return True; False leaves it to the call, as if unseen."""
 
 
 class FastPathApp(FastAPI):
@@ -21,11 +33,26 @@ class FastPathApp(FastAPI):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._routes: SegmentRoutes[ASGIApp] = SegmentRoutes()
+        self._routes: SegmentRoutes[FastHandler] = SegmentRoutes()
+        self._found: dict[tuple[str, str], tuple[FastHandler, dict[str, str]]] = {}
 
-    def add_fast(self, method: str, path: str, handler: ASGIApp) -> None:
+    def add_fast(self, method: str, path: str, handler: FastHandler) -> None:
         """Have a route served on the short way; the router has it in any case."""
         self._routes.add(method, path, handler)
+
+    def serve_now(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> bool:
+        """Begin to serve a request whose body is here, if its handler can do so without a task."""
+        asked = scope["method"], scope["path"]
+        found = self._found.get(asked)
+        if found is None:
+            found = self._routes.find(*asked) if not scope["root_path"] else None
+            if found is None:
+                return False
+            if len(self._found) >= _FOUND_MAX:
+                self._found.clear()
+            self._found[asked] = found
+        handler, scope["path_params"] = found
+        return handler.serve_now(scope, receive, send, body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not scope.get("root_path"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from starlette.responses import Response
@@ -12,11 +12,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from marway.errors import MarwayError
 from marway.wire import headers, problems
+from marway_sidecar.connection import CONNECTION, BoundedConnection, Reply
 
 __all__ = ["Channel", "ClientGone", "problem_response"]
 
 _LINGER_S: Final = 1.0
-_WATCH_AFTER_S: Final = 0.02
 
 
 class ClientGone(Exception):
@@ -37,30 +37,49 @@ class Channel:
     """One request's way to its client and back.
 
     Args:
-        receive, send: As ASGI gives them.
+        scope, receive, send: As ASGI gives them, on a `BoundedConnection`.
 
     Attributes:
         received: Whether the whole body came.
         started: Whether the answer has begun, so that no other can be given.
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    __slots__ = ("_connection", "_receive", "_scope", "_send", "received", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.received = False
         self.started = False
+        self._connection: BoundedConnection = scope[CONNECTION]
+        self._scope = scope
         self._receive = receive
         self._send = send
 
-    async def receive(self) -> Message:
-        """Return the next message of the client."""
+    @property
+    def has_come(self) -> bool:
+        """Whether the whole body is here, so that `receive` returns it at once."""
+        return self._connection.has_whole_body(self._scope)
+
+    async def receive(self) -> bytes:
+        """Return the next piece of the body, b"" perhaps; `received` says whether it was the last.
+
+        Raises:
+            ClientGone: No more will come.
+        """
         message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            self.received = True
-        return message
+        if message["type"] != "http.request":
+            raise ClientGone
+        self.received = not message["more_body"]
+        piece: bytes = message["body"]
+        return piece
 
     async def send(self, message: Message) -> None:
         """Send a message to the client; returns when the connection takes more."""
         self.started = True
         await self._send(message)
+
+    def when_gone(self, gone: Callable[[], None] | None) -> None:
+        """Have ``gone`` called when the client leaves, once; None takes that back. The whole body must have come."""
+        self._connection.when_gone(gone)
 
     @contextlib.contextmanager
     def cancelled_when_gone(self) -> Iterator[None]:
@@ -69,51 +88,54 @@ class Channel:
         Raises:
             ClientGone: It left.
         """
-        request = asyncio.current_task()
-        assert request is not None
-        gone = False
+        with _cancelled() as cancel:
+            self.when_gone(cancel)
+            try:
+                yield
+            finally:
+                self.when_gone(None)
 
-        async def watch() -> None:
-            nonlocal gone
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-            gone = True
-            request.cancel()
+    @contextlib.contextmanager
+    def unread(self) -> Iterator[None]:
+        """Read nothing of the client while the context is open; end what is done in it when the client leaves.
 
-        watching: asyncio.Task[None] | None = None
-
-        def start() -> None:
-            nonlocal watching
-            watching = asyncio.create_task(watch(), name="client-watch")
-
-        # Most requests are answered before it begins to look, and spared a task of their own.
-        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, start)
-        try:
+        Raises:
+            ClientGone: It left.
+        """
+        with _cancelled() as cancel, self._connection.unread(cancel):
             yield
-        except asyncio.CancelledError:
-            if not gone:
-                raise
-            request.uncancel()
-            raise ClientGone from None
-        finally:
-            timer.cancel()
-            if watching is not None:
-                watching.cancel()
 
-    async def respond(self, scope: Scope, response: Response, *, close: bool) -> None:
-        """Send a whole answer.
+    def answer_now(self, reply: Reply, *, close: bool) -> bool:
+        """Send a whole answer if that can be done without waiting; return whether it was."""
+        self.started = self._connection.answer(self._scope, reply, close=close)
+        return self.started
+
+    async def answer(self, reply: Reply, *, close: bool) -> None:
+        """Send a whole answer."""
+        if not self.answer_now(reply, close=close):
+            await self.begin(reply.status, reply.head, close=close)
+            await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+    async def begin(self, status: int, head: bytes, *, close: bool) -> None:
+        """Send the beginning of an answer; ``head`` as a `Reply` has it."""
+        raw = [line.split(b": ", 1) for line in head.split(b"\r\n")[:-1]]
+        if close:
+            raw.append([b"connection", b"close"])
+        await self.send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def respond(self, response: Response, *, close: bool) -> None:
+        """Send a whole answer that says nothing of the request's model.
 
         Args:
-            scope: The request's.
             response: The answer.
             close: Close the connection after it.
         """
         send = self.send
         if close:
             response.headers["connection"] = "close"
-            if not self.received and not _expects_continue(scope):
+            if not self.received and not _expects_continue(self._scope):
                 send = self._lingering
-        await response(scope, self._receive, send)
+        await response(self._scope, self._receive, send)
 
     async def _lingering(self, message: Message) -> None:
         """Close only after the client had time to read the answer.
@@ -130,6 +152,28 @@ class Channel:
                 while (await self._receive()).get("more_body", False):
                     pass
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@contextlib.contextmanager
+def _cancelled() -> Iterator[Callable[[], None]]:
+    """Give what ends the context's work as `ClientGone`."""
+    request = asyncio.current_task()
+    assert request is not None
+    gone = False
+
+    def cancel() -> None:
+        nonlocal gone
+        if not gone:
+            gone = True
+            request.cancel()
+
+    try:
+        yield cancel
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        request.uncancel()
+        raise ClientGone from None
 
 
 def _expects_continue(scope: Scope) -> bool:

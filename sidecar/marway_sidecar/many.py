@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
-
-from starlette.requests import Request
 
 from marway.deadline import Deadline
 from marway.errors import InvalidRequest, ModelError
 from marway.records import ServingSettings
 from marway.resolve import Resolved
 from marway.wire.envelope import KEY, ROWS_CONTENT_TYPE, ROWS_MAX, Answer, Row, decode_rows, mime_type
+from marway_sidecar.body_budget import HeldBytes
 from marway_sidecar.pool import ModelPool, Work
 from marway_sidecar.rows import passed_headers
 from marway_sidecar.tensors import decode_tensor
@@ -31,13 +31,14 @@ queue that others wait in."""
 _CONTENT_TYPE_MAX: Final = 200
 
 
-def holds_rows(request: Request) -> bool:
-    """Return whether the request's body is an envelope of rows."""
-    return mime_type(request.headers.get("content-type")).lower() == ROWS_CONTENT_TYPE
+@lru_cache(maxsize=256)
+def holds_rows(content_type: str | None) -> bool:
+    """Return whether a body of this content type is an envelope of rows."""
+    return mime_type(content_type).lower() == ROWS_CONTENT_TYPE
 
 
-def rows_of(request: Request, body: bytes, *, request_id: str) -> list[Row]:
-    """Return the rows that ``body`` holds, with the headers of the request beside their own.
+def rows_of(headers: Mapping[str, str], body: bytes, *, request_id: str) -> list[Row]:
+    """Return the rows that ``body`` holds, with the request's ``headers`` beside their own.
 
     Whoever sent it: a row gets here what a request of its own would have got, and nothing else.
 
@@ -50,7 +51,7 @@ def rows_of(request: Request, body: bytes, *, request_id: str) -> list[Row]:
         raise InvalidRequest(f"the body is no envelope of rows: {exc}") from exc
     if not 1 <= len(sent) <= ROWS_MAX:
         raise InvalidRequest(f"the envelope holds {len(sent)} rows: send 1 to {ROWS_MAX}")
-    shared = passed_headers(request.headers, request_id)
+    shared = passed_headers(headers, request_id)
     for of_the_envelope in ("content-type", "content-length"):
         shared.pop(of_the_envelope, None)
     rows = []
@@ -65,8 +66,8 @@ def rows_of(request: Request, body: bytes, *, request_id: str) -> list[Row]:
             _check_content_type(part.content_type, index)
         content_type = row.headers.get("content-type")
         _check_content_type(content_type, index)
-        headers = dict(shared) if content_type is None else {**shared, "content-type": content_type}
-        rows.append(Row(request_id if len(sent) == 1 else f"{request_id}/{index}", row.parts, headers))
+        own = dict(shared) if content_type is None else {**shared, "content-type": content_type}
+        rows.append(Row(request_id if len(sent) == 1 else f"{request_id}/{index}", row.parts, own))
     return rows
 
 
@@ -78,16 +79,28 @@ class ManyRows:
         threads: Where tensors are decoded.
         resolved: The version.
         deadline: When the caller gives up.
+        group, body: As `Work` has them.
 
     Attributes:
         accepted: Whether any of the rows went to the model server.
     """
 
-    def __init__(self, pool: ModelPool, threads: Threads, resolved: Resolved, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        pool: ModelPool,
+        threads: Threads,
+        resolved: Resolved,
+        deadline: Deadline,
+        *,
+        group: str,
+        body: HeldBytes | None,
+    ) -> None:
         self._pool = pool
         self._threads = threads
         self._resolved = resolved
         self._deadline = deadline
+        self._group = group
+        self._body = body
         self.accepted = False
 
     async def ask(self, rows: Sequence[Row]) -> list[Answer]:
@@ -113,7 +126,7 @@ class ManyRows:
         return [await self._plain(answer) for answer in answers if answer is not None]
 
     async def _call(self, rows: list[Row]) -> list[Answer]:
-        work = Work(rows, self._deadline)
+        work = Work(rows, self._deadline, group=self._group, body=self._body)
         try:
             return await self._pool.predict(self._resolved.record, self._resolved.serving, work)
         except ModelError as exc:

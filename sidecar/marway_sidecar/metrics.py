@@ -94,6 +94,11 @@ class SidecarMetrics:
             "Calls in the model server, those whose callers have left included.",
             registry=self.registry,
         )
+        self.bodies = Gauge(
+            "marway_sidecar_body_bytes",
+            "Bytes of large request bodies that are held, or set aside for those that are being read.",
+            registry=self.registry,
+        )
 
     def forget(self, model: str, version: str) -> None:
         """Drop what is counted for a version that nobody asks for any more: labels must not pile up."""

@@ -4,65 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
-from typing import Final
+from collections.abc import Awaitable, Callable
+from functools import partial
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from marway.deadline import Deadline
 from marway.errors import (
-    ArchiveCorrupt,
     BodyTooLarge,
     DeadlineExceeded,
     Draining,
-    InvalidInput,
-    LoadFailed,
     MarwayError,
-    ModelError,
-    ModelLoading,
-    NotFound,
-    Overloaded,
-    RuntimeDown,
-    Unavailable,
     VersionNotFound,
     clip,
 )
 from marway.resolve import Resolved, Resolver
 from marway.wire import headers
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Row, encode_answers
-from marway.wire.headers import Outcome
-from marway.wire.request import RequestIds, read_ids, timeout_of
-from marway_sidecar.adapters.base import NotLoaded, WorkerDied
+from marway.wire.request import timeout_of
+from marway_sidecar.bodies import check_length, read_body
+from marway_sidecar.body_budget import BodyBudget, HeldBytes
+from marway_sidecar.call import Call, outcome_of
 from marway_sidecar.draining import Drain
 from marway_sidecar.http import Channel, ClientGone, problem_response
 from marway_sidecar.many import ManyRows, holds_rows, rows_of
-from marway_sidecar.pool import Lease, ModelPool, Work
-from marway_sidecar.rows import read_body, row_of
+from marway_sidecar.pool import CallerLeft, ModelPool, Work
+from marway_sidecar.replies import reply_of
+from marway_sidecar.rows import raw_row, row_of
 from marway_sidecar.settings import SidecarSettings
+from marway_sidecar.streams import Streams
 from marway_sidecar.threads import Threads
 
-__all__ = ["Predictor", "outcome_of"]
+__all__ = ["Predictor"]
 
 logger = logging.getLogger(__name__)
-
-_DEFAULT_CONTENT_TYPES: Final = {
-    "json": "application/json",
-    "text": "text/plain; charset=utf-8",
-    "bytes": "application/octet-stream",
-    "tensor": "application/octet-stream",
-}
-_BODILESS: Final = frozenset({204, 304})
-# What a handler's headers may hold: tokens, and values that HTTP can carry (RFC 9110 §5.5).
-_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_VALUE: Final = re.compile(r"[\x20-\x7e\xa0-\xff]+")
-_OWN_HEADERS: Final = frozenset(
-    {*headers.HOP_BY_HOP, "content-length", "content-type", "date", "server", headers.OUTCOME}
-)
 
 
 class Predictor:
@@ -72,6 +48,7 @@ class Predictor:
         settings: Limits and time-outs.
         resolver: Finds the version.
         pool: Has it loaded.
+        bodies: Sets memory aside for large ones.
         drain: Says whether requests are taken.
         threads: Where blocking work runs.
         refused: Told the model of each request for a version that is not there.
@@ -82,6 +59,7 @@ class Predictor:
         settings: SidecarSettings,
         resolver: Resolver,
         pool: ModelPool,
+        bodies: BodyBudget,
         drain: Drain,
         threads: Threads,
         *,
@@ -90,19 +68,66 @@ class Predictor:
         self._settings = settings
         self._resolver = resolver
         self._pool = pool
+        self._bodies = bodies
         self._drain = drain
         self._threads = threads
         self._refused = refused
+        self._streams = Streams(pool, drain)
+        self._at_work: set[Work] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def serve_now(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> bool:
+        """Begin to answer a request whose body is here, without a task, where all goes as it mostly does; return
+        whether it was begun. What is known to fail, or to take more than a worker's time, is left to `__call__`.
+        """
+        call = Call(scope, Channel(scope, receive, send))
+        call.channel.received = True
+        named = scope["path_params"]
+        resolved = self._resolver.lookup(named["model"], named.get("selector"))
+        if resolved is None or resolved.serving.streaming or not 0 < len(body) <= self._settings.max_body_bytes:
+            return False
+        if holds_rows(call.headers.get("content-type")):
+            return False
+        row = raw_row(call.headers, body, request_id=call.ids.request_id)
+        if row is None:
+            return False
+        try:
+            self._drain.admit()
+        except MarwayError:
+            return False
+        try:
+            work = Work([row], self._deadline_of(call), group=call.group)
+            end = self._pool.begin(resolved.record, resolved.serving, work)
+        except MarwayError:
+            self._drain.leave()
+            return False  # nothing was begun, and `__call__` runs into the same
+        self._at_work.add(work)
+        call.channel.when_gone(work.abandon)
+        work.future.add_done_callback(partial(self._done, call, resolved, work, end))
+        return True
+
+    def give_up(self) -> None:
+        """Refuse what was begun without a task: time is over. The server cancels what has one."""
+        for work in self._at_work:
+            if not work.future.done():
+                work.future.set_exception(_stopped())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every failure becomes a problem document with its outcome."""
-        channel = Channel(receive, send)
-        request = Request(scope, channel.receive)
-        call = _Call(request, channel, read_ids(request.headers.get))
+        call = Call(scope, Channel(scope, receive, send))
+        await self._guarded(call, self._admitted(call))
+
+    async def _admitted(self, call: Call) -> None:
+        self._drain.admit()
         try:
-            with self._drain.request():
-                await self._answer(call)
-        except (ClientDisconnect, ClientGone):
+            await self._answer(call)
+        finally:
+            self._drain.leave()
+
+    async def _guarded(self, call: Call, answering: Awaitable[None]) -> None:
+        try:
+            await answering
+        except (ClientGone, CallerLeft):
             return  # nobody reads an answer
         except MarwayError as exc:
             if isinstance(exc, VersionNotFound) and exc.model is not None:
@@ -110,70 +135,104 @@ class Predictor:
             await self._refuse(call, exc)
         except asyncio.CancelledError:
             # Only the server cancels requests, when the time to drain is over.
-            if channel.started:
+            if call.channel.started:
                 raise
             _uncancel()
-            await self._refuse(call, Draining("this pod stopped before it had the answer: send the request again"))
+            await self._refuse(call, _stopped())
         except Exception:
             logger.exception("request %s failed unexpectedly", call.ids.request_id)
             await self._refuse(
                 call, MarwayError(f"something went wrong in the sidecar; its log has it under {call.ids.request_id}")
             )
 
-    async def _answer(self, call: _Call) -> None:
-        request, settings = call.request, self._settings
-        timeout_s = timeout_of(
-            request.headers.get(headers.REQUEST_TIMEOUT_MS),
-            default_s=settings.default_timeout_s,
-            max_s=settings.max_timeout_s,
+    async def _answer(self, call: Call) -> None:
+        settings = self._settings
+        deadline = self._deadline_of(call)
+        length = call.headers.get("content-length")
+        size = int(length) if length is not None else None
+        check_length(size, settings.max_body_bytes)
+        named = call.scope["path_params"]
+        name, selector = named["model"], named.get("selector")
+        resolved = self._resolver.lookup(name, selector) or await self._resolver.resolve(name, selector)
+        body, held = await read_body(
+            call.channel, size, limit=settings.max_body_bytes, budget=self._bodies, deadline=deadline
         )
-        deadline = Deadline.after(timeout_s)
-        _check_length(request, settings.max_body_bytes)
-        resolved = await self._resolver.resolve(request.path_params["model"], request.path_params.get("selector"))
+        request_id = call.ids.request_id
         try:
-            async with asyncio.timeout(deadline.remaining()):
-                body = await read_body(request, limit=settings.max_body_bytes)
-        except TimeoutError as exc:
-            raise DeadlineExceeded("the deadline passed before the whole body had come") from exc
-        if holds_rows(request):
-            await self._ask_many(call, resolved, rows_of(request, body, request_id=call.ids.request_id), deadline)
-            return
-        row = await row_of(request, body, request_id=call.ids.request_id)
-        if not resolved.serving.streaming:
-            await self._ask(call, resolved, row, deadline)
-            return
-        for attempt in (1, 2):
-            try:
-                await self._ask_for_stream(call, resolved, row, deadline)
+            if holds_rows(call.headers.get("content-type")):
+                rows = rows_of(call.headers, body, request_id=request_id)
+                del body  # its rows have it
+                await self._ask_many(call, resolved, rows, deadline, held)
                 return
-            except NotLoaded:
-                # The server lost it (it was restarted under us) and ran nothing: load it again, once.
-                call.accepted = False
-                if attempt == 2:
-                    raise
-
-    async def _ask(self, call: _Call, resolved: Resolved, row: Row, deadline: Deadline) -> None:
-        work = Work([row], deadline)
-        try:
-            # When the client leaves, work that waits is dropped; what is in a worker goes on, and holds its slot.
-            with call.channel.cancelled_when_gone():
-                (answer,) = await self._pool.predict(resolved.record, resolved.serving, work)
+            row = await row_of(call.headers, body, request_id=request_id)
+            del body
+            if resolved.serving.streaming:
+                await self._streams.answer(call, resolved, row, deadline, held)
+            else:
+                await self._ask(call, resolved, row, deadline, held)
         finally:
-            call.accepted = work.started
+            if held is not None:
+                held.release()
+
+    def _deadline_of(self, call: Call) -> Deadline:
+        asked, settings = call.headers.get(headers.REQUEST_TIMEOUT_MS), self._settings
+        return Deadline.after(timeout_of(asked, default_s=settings.default_timeout_s, max_s=settings.max_timeout_s))
+
+    def _done(
+        self,
+        call: Call,
+        resolved: Resolved,
+        work: Work,
+        end: Callable[[], None],
+        future: asyncio.Future[list[Answer]],
+    ) -> None:
+        """Answer a request that was begun without a task."""
+        self._at_work.discard(work)
+        call.channel.when_gone(None)
+        call.accepted = work.started_at is not None
+        end()
+        error = future.exception()
+        reply = None
+        if error is None and work.started_at is not None:
+            try:
+                reply = reply_of(future.result()[0], resolved, call.ids, time.monotonic() - work.started_at)
+            except Exception as exc:
+                error = exc
+        if isinstance(error, CallerLeft) or (reply and call.channel.answer_now(reply, close=self._drain.draining)):
+            self._drain.leave()
+            return
+
+        async def finish() -> None:
+            try:
+                if reply is None:
+                    assert error is not None
+                    raise error
+                await call.channel.answer(reply, close=self._drain.draining)
+            finally:
+                self._drain.leave()
+
+        ending = asyncio.create_task(self._guarded(call, finish()), name="answer")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _ask(self, call: Call, resolved: Resolved, row: Row, deadline: Deadline, held: HeldBytes | None) -> None:
+        work = Work([row], deadline, group=call.group, body=held)
+        # When the client leaves, work that waits is dropped; what is in a worker goes on, and holds its slot.
+        call.channel.when_gone(work.abandon)
+        try:
+            (answer,) = await self._pool.predict(resolved.record, resolved.serving, work)
+        finally:
+            call.channel.when_gone(None)
+            call.accepted = work.started_at is not None
         assert work.started_at is not None
-        await self._respond(call, _whole(answer, resolved, call.ids, time.monotonic() - work.started_at))
+        await self._give(call, answer, resolved, work.started_at)
 
-    async def _ask_for_stream(self, call: _Call, resolved: Resolved, row: Row, deadline: Deadline) -> None:
-        async with AsyncExitStack() as held:
-            with call.channel.cancelled_when_gone():
-                lease = await held.enter_async_context(self._pool.lease(resolved.record, resolved.serving, deadline))
-            call.accepted = True
-            await self._stream(call, resolved, lease, row, deadline)
-
-    async def _ask_many(self, call: _Call, resolved: Resolved, rows: list[Row], deadline: Deadline) -> None:
+    async def _ask_many(
+        self, call: Call, resolved: Resolved, rows: list[Row], deadline: Deadline, held: HeldBytes | None
+    ) -> None:
         """Answer an envelope of rows with an envelope of their answers, those that failed among them."""
         started = time.monotonic()
-        many = ManyRows(self._pool, self._threads, resolved, deadline)
+        many = ManyRows(self._pool, self._threads, resolved, deadline, group=call.group, body=held)
         try:
             with call.channel.cancelled_when_gone():
                 answers = await many.ask(rows)
@@ -183,147 +242,26 @@ class Predictor:
         # Whoever keeps answers must not take a failed row's for the model's last word.
         own = {"cache-control": "no-store"} if failed else {}
         whole = Answer(200, encode_answers(answers), "bytes", ROWS_CONTENT_TYPE, own)
-        await self._respond(call, _whole(whole, resolved, call.ids, time.monotonic() - started))
+        await self._give(call, whole, resolved, started)
 
-    async def _stream(self, call: _Call, resolved: Resolved, lease: Lease, row: Row, deadline: Deadline) -> None:
-        """Pass on pieces as they come; the first one's status and headers stand for all."""
-        started = time.monotonic()
-        pieces = lease.server.predict_stream(lease.model, row, deadline)
-        try:
-            with call.channel.cancelled_when_gone():
-                # A client that reads too slowly holds the stream up, and must not do so beyond the deadline.
-                async with asyncio.timeout(deadline.remaining()):
-                    async for piece in pieces:
-                        if piece.kind == "error":
-                            raise _model_error(piece, resolved)
-                        if not call.channel.started:
-                            sent = _headers(piece, resolved, call.ids, time.monotonic() - started)
-                            if self._drain.draining:
-                                sent["connection"] = "close"
-                            raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent.items()]
-                            await call.channel.send(
-                                {"type": "http.response.start", "status": piece.status, "headers": raw}
-                            )
-                        if piece.body and piece.status not in _BODILESS:
-                            await call.channel.send(
-                                {"type": "http.response.body", "body": piece.body, "more_body": True}
-                            )
-        except TimeoutError as exc:
-            raise DeadlineExceeded("the deadline passed before the last piece of the answer was read") from exc
-        finally:
-            await _closed(pieces)
-        if not call.channel.started:
-            raise ModelError(
-                "the handler ended without an answer", model=resolved.record.name, version=resolved.record.version
-            )
-        await call.channel.send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def _give(self, call: Call, answer: Answer, resolved: Resolved, started: float) -> None:
+        """Send a whole answer, which took since ``started``."""
+        reply = reply_of(answer, resolved, call.ids, time.monotonic() - started)
+        await call.channel.answer(reply, close=self._drain.draining)
 
-    async def _respond(self, call: _Call, response: Response, *, close: bool = False) -> None:
-        await call.channel.respond(call.request.scope, response, close=close or self._drain.draining)
-
-    async def _refuse(self, call: _Call, error: MarwayError) -> None:
+    async def _refuse(self, call: Call, error: MarwayError) -> None:
         """Answer with the problem; an answer that has begun is cut off, so that its client sees that it is half."""
         if call.channel.started:
             logger.warning("request %s broke off: %s", call.ids.request_id, clip(error.message, 300))
             return
         unread = isinstance(error, BodyTooLarge) or (isinstance(error, DeadlineExceeded) and not call.channel.received)
         outcome = outcome_of(error, accepted=call.accepted)
-        await self._respond(
-            call, problem_response(error, request_id=call.ids.request_id, outcome=outcome), close=unread
-        )
+        response = problem_response(error, request_id=call.ids.request_id, outcome=outcome)
+        await call.channel.respond(response, close=unread or self._drain.draining)
 
 
-class _Call:
-    """One request: its ids, its client, and whether a lease was had for it."""
-
-    __slots__ = ("accepted", "channel", "ids", "request")
-
-    def __init__(self, request: Request, channel: Channel, ids: RequestIds) -> None:
-        self.request = request
-        self.channel = channel
-        self.ids = ids
-        self.accepted = False
-
-
-def outcome_of(error: MarwayError, *, accepted: bool) -> str:
-    """Return what a gateway is told about a failed request.
-
-    Args:
-        error: Why it failed.
-        accepted: Whether the request went to the model server.
-    """
-    if isinstance(error, ModelError):
-        return Outcome.MODEL_ERROR
-    if isinstance(error, (InvalidInput, NotFound)):
-        return Outcome.REFUSED
-    if isinstance(error, (RuntimeDown, Draining)):
-        # A pod that stops with the request in hand is lost to it as one whose server went away.
-        return Outcome.RUNTIME_DOWN if accepted else Outcome.NOT_ACCEPTED
-    if isinstance(error, (LoadFailed, ArchiveCorrupt, DeadlineExceeded, ModelLoading)):
-        return Outcome.FAILED
-    if isinstance(error, WorkerDied):
-        return Outcome.WORKER_DIED
-    if isinstance(error, Overloaded) or (isinstance(error, Unavailable) and not accepted):
-        return Outcome.NOT_ACCEPTED  # a full queue in the model server: nothing was run
-    return Outcome.FAILED
-
-
-def _check_length(request: Request, limit: int) -> None:
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise BodyTooLarge(f"the body has {length} bytes; the limit is {limit}: send less at once")
-
-
-def _whole(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: float) -> Response:
-    if answer.kind == "error":
-        raise _model_error(answer, resolved)
-    sent = _headers(answer, resolved, ids, duration_s)
-    return Response(b"" if answer.status in _BODILESS else answer.body, answer.status, sent)
-
-
-def _model_error(answer: Answer, resolved: Resolved) -> ModelError:
-    return ModelError(
-        answer.body.decode(errors="replace"),
-        status=answer.status if 400 <= answer.status <= 599 else 500,
-        model=resolved.record.name,
-        version=resolved.record.version,
-    )
-
-
-def _headers(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: float) -> dict[str, str]:
-    """Return the headers of an answer.
-
-    Raises:
-        ModelError: The handler set a status that no answer can have.
-    """
-    record = resolved.record
-    if not 200 <= answer.status <= 599:
-        raise ModelError(f"the handler set the status {answer.status}", model=record.name, version=record.version)
-    sent = {
-        name.lower(): value
-        for name, value in answer.headers.items()
-        if name.lower() not in _OWN_HEADERS and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
-    }
-    content_type = answer.content_type or ""
-    if not _VALUE.fullmatch(content_type):
-        content_type = _DEFAULT_CONTENT_TYPES.get(answer.kind, "application/octet-stream")
-    sent["content-type"] = content_type
-    sent[headers.OUTCOME] = Outcome.ANSWERED
-    sent[headers.REQUEST_ID] = ids.request_id
-    if ids.group_id is not None:
-        sent[headers.REQUEST_GROUP_ID] = ids.group_id
-    sent[headers.MODEL_NAME] = record.name
-    sent[headers.MODEL_VERSION] = record.version
-    sent[headers.MODEL_ID] = record.id
-    sent[headers.SERVER_TIMING] = f"model;dur={duration_s * 1000:.2f}"
-    return sent
-
-
-async def _closed(pieces: AsyncIterator[Answer]) -> None:
-    """End a stream that may not have been read to its end, now and not when its memory is reclaimed."""
-    close = getattr(pieces, "aclose", None)
-    if close is not None:
-        await close()
+def _stopped() -> Draining:
+    return Draining("this pod stopped before it had the answer: send the request again")
 
 
 def _uncancel() -> None:

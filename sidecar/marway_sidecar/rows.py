@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
 
-from marway.errors import BodyTooLarge, InvalidRequest
-from marway.wire.envelope import KEY, RAW_BODY, Part, Row, mime_type
+from marway.errors import InvalidRequest
+from marway.wire.envelope import FORMS, KEY, RAW_BODY, Part, Row, mime_type
 from marway.wire.headers import EXPLAIN, HOP_BY_HOP, REQUEST_ID, REQUEST_TIMEOUT_MS, TRACEPARENT, TRACESTATE
 from marway.wire.request import trace_context, trace_state
 
-__all__ = ["passed_headers", "read_body", "row_of"]
+__all__ = ["passed_headers", "raw_row", "row_of"]
 
 _MAX_FIELDS: Final = 1000
 _CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
@@ -30,42 +30,41 @@ _FIELD_NAME: Final = r"[A-Za-z_%](?:[\w.\-\[\]%+*])*"
 _FORM: Final = re.compile(rf"{_FIELD_NAME}=(?!=)[^&\r\n]*(?:&{_FIELD_NAME}=(?!=)[^&\r\n]*)*", re.ASCII)
 
 
-async def read_body(request: Request, *, limit: int) -> bytes:
-    """Return the whole body.
-
-    Raises:
-        BodyTooLarge: It has more than ``limit`` bytes; the rest was not read.
-        InvalidRequest: It is empty.
-    """
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit:
-            raise BodyTooLarge(f"the body has more than {limit} bytes, which is the limit: send less at once")
-        pieces.append(piece)
-    if size == 0:
-        raise InvalidRequest("the request has no body: send the model's input, such as curl -d 'some text' URL")
-    return b"".join(pieces)
-
-
-async def row_of(request: Request, body: bytes, *, request_id: str) -> Row:
+async def row_of(headers: Mapping[str, str], body: bytes, *, request_id: str) -> Row:
     """Return the row for a request: the raw body under `data`, or each field of a form under its name.
+
+    Args:
+        headers: The request's, names in lower case.
+        body: Its body.
+        request_id: What the handler sees as the request's id.
 
     Raises:
         InvalidRequest: A form that cannot be read, or an input name that is kept for Marway.
     """
-    content_type = request.headers.get("content-type")
-    mime = mime_type(content_type).lower()
-    fields: list[Part] | None = None
-    if mime == "multipart/form-data":
-        fields = await _multipart_fields(content_type or "", body)
-    elif mime == "application/x-www-form-urlencoded":
-        fields = _urlencoded_fields(body)
-    parts = fields if fields is not None else [Part(RAW_BODY, body, content_type)]
-    if any(part.name == KEY for part in parts):
+    row = raw_row(headers, body, request_id=request_id)
+    if row is not None:
+        return row
+    content_type = headers.get("content-type") or ""
+    if mime_type(content_type).lower() == "multipart/form-data":
+        fields = await _multipart_fields(content_type, body)
+    else:
+        fields = _urlencoded_fields(body) or [Part(RAW_BODY, body, content_type)]
+    if any(part.name == KEY for part in fields):
         raise InvalidRequest(f"the input name {KEY!r} is kept for Marway: choose another")
-    return Row(request_id, parts, passed_headers(request.headers, request_id))
+    return Row(request_id, fields, passed_headers(headers, request_id))
+
+
+def raw_row(headers: Mapping[str, str], body: bytes, *, request_id: str) -> Row | None:
+    """Return the row for a request, as `row_of`; None when its content type is that of a form."""
+    content_type = headers.get("content-type")
+    if _is_form(content_type):
+        return None
+    return Row(request_id, [Part(RAW_BODY, body, content_type)], passed_headers(headers, request_id))
+
+
+@lru_cache(maxsize=256)
+def _is_form(content_type: str | None) -> bool:
+    return mime_type(content_type).lower() in FORMS
 
 
 def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
@@ -74,7 +73,7 @@ def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str
         name: value for name, value in headers.items() if name not in _NOT_PASSED and not name.startswith("x-marway-")
     }
     passed[REQUEST_ID] = request_id
-    if trace_context(passed.get(TRACEPARENT)) is None:
+    if TRACEPARENT not in passed or trace_context(passed[TRACEPARENT]) is None:
         passed.pop(TRACEPARENT, None)
         passed.pop(TRACESTATE, None)
     elif trace_state(passed.get(TRACESTATE)) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ __all__ = ["run", "serve"]
 logger = logging.getLogger(__name__)
 
 _ORPHANED_DRAIN_S: Final = 3.0
+_COLLECTOR: Final = (20_000, 10, 10)
+"""Objects made and not freed before the collector looks at the young ones, by default 700; a look takes 1 ms."""
 _KEEP_ALIVE_S: Final = 75  # longer than a gateway keeps an idle connection, so that it is the one to close
 
 
@@ -52,6 +55,7 @@ def run(settings: SidecarSettings) -> None:
     async def main() -> None:
         await serve(Sidecar(settings), stop=watch_for_stop())
 
+    _calm_collector()
     uvloop.run(main())
 
 
@@ -101,6 +105,16 @@ async def serve(sidecar: Sidecar, *, stop: StopRequest, on_ready: Callable[[str]
             config.timeout_graceful_shutdown = 1 if ended else 0
             server.should_exit = True
         await serving
+
+
+def _calm_collector() -> None:
+    """Have Python look for cycles less often, and never among what is here for good: it took a seventh of our time.
+
+    Requests leave no cycles behind; what fails leaves some, in tracebacks.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR)
 
 
 @contextlib.contextmanager

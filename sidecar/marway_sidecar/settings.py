@@ -68,6 +68,11 @@ class SidecarSettings(ComponentSettings):
     max_body_bytes: int = Field(64 * _MIB, ge=1)
     """Largest predict body, bytes. Equal to the gateway's, which refuses first."""
 
+    body_memory_bytes: int = Field(256 * _MIB, ge=1)
+    """Bytes of bodies over 64 KiB that are held at once; further ones wait unread, in the order they came. Four of the
+    largest: a worker takes one at a time, and a call needs up to twice its body's size besides. A body that is larger
+    goes alone."""
+
     default_timeout_s: float = Field(60.0, gt=0)
     """Deadline of a request that brings none, seconds. A gateway always sends what is left of its own."""
 

@@ -14,7 +14,7 @@ from marway.wire.headers import Outcome
 from marway.wire.problems import status_of
 from marway_sidecar.adapters.base import NotLoaded, ServedModel, WorkerDied
 from marway_sidecar.adapters.torchserve.classify import classify, classify_rest
-from marway_sidecar.predict import outcome_of
+from marway_sidecar.call import outcome_of
 
 MODEL = ServedModel("mv_X", "some", "1.0", Path("x.mar"), 1, 1.0, 1.0)
 Code = grpc.StatusCode

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded
+from marway.errors import DeadlineExceeded, Overloaded
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer, Part, Row
 from marway_sidecar.adapters.base import WorkerDied
@@ -32,8 +32,10 @@ async def ask(
     *values: str,
     serving: ServingSettings = ONE,
     timeout_s: float = 30.0,
+    group: str = "",
 ) -> list[Answer]:
-    return await pool.predict(record, serving, Work([row(value) for value in values], Deadline.after(timeout_s)))
+    work = Work([row(value) for value in values], Deadline.after(timeout_s), group=group)
+    return await pool.predict(record, serving, work)
 
 
 class Crowd:
@@ -49,9 +51,9 @@ class Crowd:
         self.come("first")
         await until(lambda: self.server.calls == [["first"]])
 
-    def come(self, *values: str, timeout_s: float = 30.0) -> None:
+    def come(self, *values: str, timeout_s: float = 30.0, group: str = "") -> None:
         """Have a request come with these rows."""
-        asking = ask(self.pool, self.record, *values, serving=self.serving, timeout_s=timeout_s)
+        asking = ask(self.pool, self.record, *values, serving=self.serving, timeout_s=timeout_s, group=group)
         self.tasks.append(asyncio.create_task(asking))
 
     async def queued(self, count: int) -> None:
@@ -69,10 +71,14 @@ class Crowd:
 
 
 async def crowd_of(
-    room: PoolRoom, record: VersionRecord, serving: ServingSettings = ONE, metrics: SidecarMetrics | None = None
+    room: PoolRoom,
+    record: VersionRecord,
+    serving: ServingSettings = ONE,
+    metrics: SidecarMetrics | None = None,
+    **settings: int,
 ) -> Crowd:
     server = FakeServer()
-    pool = room.pool(metrics, scale_up_wait_s=60)
+    pool = room.pool(metrics, scale_up_wait_s=60, **settings)
     pool.attach(server)
     crowd = Crowd(pool, record, server, serving)
     await crowd.begin()
@@ -99,6 +105,36 @@ async def test_what_waits_goes_as_one_call(room: PoolRoom, record: VersionRecord
     assert crowd.server.violations == []
     assert metrics.registry.get_sample_value("marway_sidecar_batch_rows_sum") == 7
     assert metrics.registry.get_sample_value("marway_sidecar_batch_rows_count") == 3
+
+
+async def test_groups_take_turns(room: PoolRoom, record: VersionRecord) -> None:
+    """Who sends one request is served in its turn, and not behind all that another has sent before."""
+    crowd = await crowd_of(room, record)
+    for number in range(6):
+        crowd.come(f"a{number}", group="a")
+    await crowd.queued(6)
+    crowd.come("b0", group="b")
+    crowd.come("b1", group="b")
+    crowd.come("c0", group="c")
+    await crowd.queued(9)
+    await crowd.go()
+    assert crowd.server.calls == [["first"], ["a0", "b0", "c0", "a1"], ["b1", "a2", "a3", "a4"], ["a5"]]
+
+
+async def test_who_floods_gives_up_places(room: PoolRoom, record: VersionRecord) -> None:
+    """With the queue full, another group's request takes the place of the last of the one that has most."""
+    crowd = await crowd_of(room, record, queue_limit=3)
+    for number in range(3):
+        crowd.come(f"a{number}", group="a")
+    await crowd.queued(3)
+    crowd.come("a3", group="a")
+    crowd.come("b0", group="b")
+    await until(lambda: sum(task.done() for task in crowd.tasks) == 2)
+    came = await crowd.go()
+    refused = [each for each in came if isinstance(each, BaseException)]
+    assert [type(each) for each in refused] == [Overloaded, Overloaded]
+    assert [came.index(each) for each in refused] == [3, 4]  # a2 and a3, behind the one in the worker
+    assert crowd.server.calls == [["first"], ["a0", "b0", "a1"]]
 
 
 @pytest.mark.parametrize("case", ["not proved", "a server that batches by itself"])

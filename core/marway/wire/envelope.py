@@ -13,7 +13,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 __all__ = [
     "FORMS",
@@ -30,6 +30,7 @@ __all__ = [
     "encode_answers",
     "encode_rows",
     "mime_type",
+    "row_pieces",
 ]
 
 KEY: Final = "marway.envelope.v1"
@@ -46,6 +47,7 @@ ROWS_MAX: Final = 1024
 
 _MAGIC: Final = b"MWE1"
 _LENGTH: Final = struct.Struct("!I")
+_to_json: Final = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes an encoder for each call
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +110,23 @@ class Answer:
 
 def encode_rows(rows: Sequence[Row]) -> bytes:
     """Return ``rows`` as one envelope."""
-    header = [
-        {
-            "id": row.request_id,
-            "headers": dict(row.headers),
-            "parts": [[part.name, part.content_type, len(part.value)] for part in row.parts],
-            **({"stream": True} if row.stream else {}),
-        }
-        for row in rows
-    ]
-    return _join(header, [part.value for row in rows for part in row.parts])
+    return b"".join(row_pieces(rows))
+
+
+def row_pieces(rows: Sequence[Row]) -> list[bytes]:
+    """Return ``rows`` as the pieces of one envelope, the values among them: whoever joins them copies each once."""
+    header = []
+    values = []
+    for row in rows:
+        parts = []
+        for part in row.parts:
+            parts.append((part.name, part.content_type, len(part.value)))
+            values.append(part.value)
+        fields: dict[str, Any] = {"id": row.request_id, "headers": dict(row.headers), "parts": parts}
+        if row.stream:
+            fields["stream"] = True
+        header.append(fields)
+    return [*_head(header), *values]
 
 
 def decode_rows(data: bytes | bytearray) -> list[Row]:
@@ -154,7 +163,7 @@ def encode_answers(answers: Sequence[Answer]) -> bytes:
         }
         for answer in answers
     ]
-    return _join(header, [answer.body for answer in answers])
+    return b"".join([*_head(header), *(answer.body for answer in answers)])
 
 
 def decode_answers(data: bytes) -> list[Answer]:
@@ -166,14 +175,13 @@ def decode_answers(data: bytes) -> list[Answer]:
     header, offset = _split(data)
     answers = []
     for row in header:
-        fields = _fields(row)
-        status, kind, content_type = fields.get("status"), fields.get("kind"), fields.get("content_type")
-        if not isinstance(status, int) or not isinstance(kind, str) or not isinstance(content_type, str | None):
+        get = _fields(row).get
+        status, kind, content_type = get("status"), get("kind"), get("content_type")
+        if not isinstance(status, int) or not isinstance(kind, str) or not _is_text_or_none(content_type):
             raise ValueError("an answer's status is no number, or its kind or content type no text")
-        size = _size(fields.get("size"))
-        body = data[offset : offset + size]
-        answers.append(Answer(status, body, kind, content_type, _texts(fields.get("headers"))))
-        offset += size
+        end = offset + _size(get("size"))
+        answers.append(Answer(status, data[offset:end], kind, content_type, _texts(get("headers"))))
+        offset = end
     _check_end(data, offset)
     return answers
 
@@ -183,9 +191,9 @@ def mime_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip()
 
 
-def _join(header: list[dict[str, Any]], values: list[bytes]) -> bytes:
-    text = json.dumps(header, separators=(",", ":")).encode()
-    return b"".join([_MAGIC, _LENGTH.pack(len(text)), text, *values])
+def _head(header: list[dict[str, Any]]) -> tuple[bytes, bytes, bytes]:
+    text = _to_json(header).encode()
+    return _MAGIC, _LENGTH.pack(len(text)), text
 
 
 def _split(data: bytes | bytearray) -> tuple[list[Any], int]:
@@ -228,8 +236,12 @@ def _size(value: object) -> int:
     return value
 
 
+def _is_text_or_none(value: object) -> TypeGuard[str | None]:
+    return value is None or isinstance(value, str)  # `isinstance(value, str | None)` takes thrice as long
+
+
 def _texts(value: object) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+    if not isinstance(value, dict) or (value and not all(isinstance(each, str) for each in value.values())):
         raise ValueError("headers are not texts by name")
     return value
 

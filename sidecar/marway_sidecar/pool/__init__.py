@@ -3,6 +3,6 @@
 from marway_sidecar.pool.calls import Lease, LeasedServer
 from marway_sidecar.pool.pool import ModelPool
 from marway_sidecar.pool.session import Warm
-from marway_sidecar.pool.work import Work
+from marway_sidecar.pool.work import CallerLeft, Work
 
-__all__ = ["Lease", "LeasedServer", "ModelPool", "Warm", "Work"]
+__all__ = ["CallerLeft", "Lease", "LeasedServer", "ModelPool", "Warm", "Work"]

@@ -68,6 +68,8 @@ class Batcher:
         now = time.monotonic()
         for work in works:
             work.started_at = now
+            if work.body is not None:
+                slot.keep(work.body)
         call = asyncio.create_task(self._call(slot, model, works), name="predict")
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -113,8 +115,8 @@ class Batcher:
 
     async def _ask(self, model: ServedModel, works: Sequence[Work], rows: Sequence[Row]) -> list[Answer]:
         self._observe(len(rows))
-        last = max(works, key=lambda work: work.deadline.remaining())
-        return await self._server.predict(model, rows, own_deadline(last.deadline, model))
+        last = Deadline(max(work.deadline.at for work in works))
+        return await self._server.predict(model, rows, own_deadline(last, model))
 
     def _answered(self, works: Sequence[Work], answers: list[Answer]) -> None:
         if len(answers) > 1 and all(answer.kind == "error" for answer in answers):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,11 +18,14 @@ from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, RuntimeDown
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel
+from marway_sidecar.body_budget import HeldBytes
+from marway_sidecar.pool.actor import Actor
 from marway_sidecar.pool.batching import own_deadline, was_slow
 from marway_sidecar.pool.breaker import Breaker
 from marway_sidecar.pool.gate import Slot
+from marway_sidecar.pool.session import Session
 
-__all__ = ["Lease", "LeasedServer"]
+__all__ = ["Lease", "LeasedServer", "leased"]
 
 _PIECES: Final = 16
 
@@ -135,6 +139,38 @@ class Lease:
 
     server: LeasedServer
     model: ServedModel
+
+
+@asynccontextmanager
+async def leased(
+    session: Session, actor: Actor, deadline: Deadline, *, group: str, body: HeldBytes | None
+) -> AsyncIterator[Lease]:
+    """Hold a version loaded and one slot of it: `ModelPool.lease`."""
+    entry = actor.entry
+    entry.ask_breaker()
+    try:
+        slot = await session.entrance.enter(actor, deadline, group=group)
+        while entry.served is None:  # the server lost it in the moment that the slot was given
+            slot.release()
+            if session.over:
+                raise RuntimeDown("the model server went down", model=entry.record.name, version=entry.record.version)
+            slot = await session.entrance.enter(actor, deadline, group=group)
+    except BaseException:
+        entry.breaker.left()
+        raise
+    if body is not None:
+        slot.keep(body)
+    entry.used_at = entry.requested_at = time.monotonic()
+    server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose)
+    try:
+        yield Lease(server, entry.served)
+    except NotLoaded:
+        actor.lose()
+        raise
+    finally:
+        entry.used_at = time.monotonic()
+        server.close()
+        slot.release()
 
 
 def _remaining(deadline: Deadline, model: ServedModel) -> float:

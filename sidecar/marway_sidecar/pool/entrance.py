@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
-from marway.wire.envelope import Answer
 from marway_sidecar.pool.actor import Actor
 from marway_sidecar.pool.batching import was_slow
 from marway_sidecar.pool.estimates import Estimates
 from marway_sidecar.pool.failures import about, again
-from marway_sidecar.pool.gate import QueueFull, Slot
+from marway_sidecar.pool.gate import Slot
 from marway_sidecar.pool.memory import Memory
 from marway_sidecar.pool.work import Work
 from marway_sidecar.settings import SidecarSettings
@@ -38,8 +38,11 @@ class Entrance:
         self._estimates = estimates
         self._settings = settings
         self._refusing = refusing
+        self._open: dict[Work, Actor] = {}
+        self._look_at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def enter(self, actor: Actor, deadline: Deadline) -> Slot:
+    async def enter(self, actor: Actor, deadline: Deadline, *, group: str = "") -> Slot:
         """Return a slot of a version that is loaded, loading it first if need be.
 
         Raises:
@@ -52,45 +55,28 @@ class Entrance:
         if not (entry.state == "ready" and entry.workers):
             self.check_load(actor, deadline)
             actor.want_load()
-        try:
-            return await entry.gate.wait(deadline, late=lambda since: self._late(actor, since))
-        except QueueFull:
-            raise self._full(actor) from None
+        return await entry.gate.wait(deadline, group=group, late=lambda since: self._late(actor, since))
 
-    async def predict(self, actor: Actor, work: Work) -> list[Answer]:
-        """Return the answers to ``work``, loading the version and waiting in its queue first if need be.
+    def begin(self, actor: Actor, work: Work) -> None:
+        """Have ``work`` done, loading the version and waiting in its queue first if need be; then it has to `end`.
 
         Raises:
-            MarwayError: As `ModelPool.predict`.
+            MarwayError: As `ModelPool.begin`.
         """
         entry = actor.entry
         if not entry.gate.submit(work):
             if not (entry.state == "ready" and entry.workers):
                 self.check_load(actor, work.deadline)
                 actor.want_load()
-            try:
-                entry.gate.queue(work)
-            except QueueFull:
-                raise self._full(actor) from None
+            entry.gate.queue(work)
+        self._open[work] = actor
+        if work.deadline.at < self._look_at:
+            self._look_in(work.deadline.remaining())
 
-        def leave() -> None:
-            if work.future.done():
-                return
-            if work.started_at is not None:
-                if was_slow(work.started_at, entry.gate.service_s):
-                    entry.breaker.failed()
-                late: MarwayError = DeadlineExceeded(f"{entry.title} did not answer within the deadline")
-                work.future.set_exception(about(entry.record, late))
-            else:
-                work.future.set_exception(self._late(actor, work.since))
-                entry.gate.leave(work)
-
-        timer = asyncio.get_running_loop().call_later(max(0.0, work.deadline.remaining()), leave)
-        try:
-            return await work.future
-        finally:
-            timer.cancel()
-            entry.gate.leave(work)
+    def end(self, actor: Actor, work: Work) -> None:
+        """Let go of work that was begun: it is done, or its caller has left."""
+        del self._open[work]
+        actor.entry.gate.leave(work)
 
     def check_load(self, actor: Actor, deadline: Deadline) -> None:
         """Return when it makes sense to wait for a version that is not loaded; its load is begun in any case.
@@ -121,7 +107,39 @@ class Entrance:
         elapsed = time.monotonic() - entry.load_began if entry.load_began is not None else 0.0
         return max(0.0, self._estimates.load_s(entry.key) - elapsed)
 
-    def _full(self, actor: Actor) -> Overloaded:
+    def _look_in(self, within_s: float) -> None:
+        """Look for passed deadlines in so many seconds: one timer for all, as most requests end long before theirs."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = time.monotonic() + within_s
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, within_s), self._look)
+
+    def _look(self) -> None:
+        self._timer, self._look_at = None, math.inf
+        now = time.monotonic()
+        for work, actor in self._open.items():
+            if work.deadline.at <= now:
+                self._leave(actor, work)
+        first = min((work.deadline.at for work in self._open if not work.future.done()), default=None)
+        if first is not None:
+            self._look_in(first - now)
+
+    def _leave(self, actor: Actor, work: Work) -> None:
+        """Tell the caller of a work whose deadline has passed."""
+        if work.future.done():
+            return
+        entry = actor.entry
+        if work.started_at is not None:
+            if was_slow(work.started_at, entry.gate.service_s):
+                entry.breaker.failed()
+            late: MarwayError = DeadlineExceeded(f"{entry.title} did not answer within the deadline")
+            work.future.set_exception(about(entry.record, late))
+        else:
+            work.future.set_exception(self._late(actor, work.since))
+            entry.gate.leave(work)
+
+    def full(self, actor: Actor) -> Overloaded:
+        """Return the error of who finds no place in a version's queue."""
         entry = actor.entry
         return Overloaded(
             f"{self._settings.queue_limit} requests wait for {entry.title} already",

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from marway.records import ServingSettings, VersionRecord
+from marway.errors import Unavailable
+from marway.records import ServingSettings, VersionRecord, utc_now
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.adapters.base import ServedModel
 from marway_sidecar.pool.breaker import Breaker
@@ -49,7 +50,8 @@ class Entry:
         served: As the model server knows it, while it is registered.
         workers: Workers that it should have there.
         load_began: When the load under way began, on the monotonic clock.
-        used_at, last_used_at: The last request, on the monotonic and on the wall clock.
+        used_at: When it was last of use, on the monotonic clock.
+        requested_at: When the last request came, on the monotonic clock.
         asked_at: When anybody last wanted anything of it, on the monotonic clock.
         settled_at: When its last transition ended, on the monotonic clock: what was seen before is out of date.
     """
@@ -66,7 +68,7 @@ class Entry:
     load_began: float | None = None
     load_duration_s: float | None = None
     used_at: float = field(default_factory=time.monotonic)
-    last_used_at: datetime | None = None
+    requested_at: float | None = None
     asked_at: float = field(default_factory=time.monotonic)
     settled_at: float = 0.0
     failure: Failure | None = None
@@ -85,6 +87,21 @@ class Entry:
     def retrying_later(self) -> bool:
         """Whether its last load failed and the pause is not over."""
         return self.failure is not None and self.failure.wait_s() > 0
+
+    def ask_breaker(self) -> None:
+        """Return when a call may go; whoever asked has to report how it went (`Breaker.wait_s`).
+
+        Raises:
+            Unavailable: Calls keep failing.
+        """
+        wait_s = self.breaker.wait_s()
+        if wait_s is not None:
+            raise Unavailable(
+                f"calls of {self.title} keep dying or hanging, so it is given a pause",
+                model=self.record.name,
+                version=self.record.version,
+                retry_after_s=wait_s,
+            )
 
     def let_go(self) -> None:
         """Count it as not registered: its archive may go from disk."""
@@ -107,8 +124,12 @@ class Entry:
             memory_bytes=memory_bytes,
             pinned=self.serving.pinned,
             load_duration_s=self.load_duration_s,
-            last_used_at=self.last_used_at,
+            last_used_at=_wall_clock(self.requested_at) if self.requested_at is not None else None,
             failures=self.failure.count if self.failure is not None else 0,
             failure=failure.error.message if failure is not None else None,
             retry_after_s=failure.wait_s() if failure is not None else None,
         )
+
+
+def _wall_clock(at: float) -> datetime:
+    return utc_now() - timedelta(seconds=time.monotonic() - at)

@@ -1,33 +1,29 @@
 """The gate of one version: who may have a call in its workers now, and who waits in which order.
 
 TorchServe runs at batch size 1, so more calls than workers would only queue there, where they cannot leave. They wait
-here, in the order they came, also while the version is being loaded: then the gate has no slots yet. When one becomes
-free, all work that waits next goes into one call, as far as the version's rows and bytes of a batch allow.
+here, one group of callers after the other (`FairQueue`), also while the version is being loaded: then the gate has no
+slots yet. When one becomes free, all work that waits next goes into one call, as far as the version's rows and bytes
+of a batch allow.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError
+from marway_sidecar.body_budget import HeldBytes
 from marway_sidecar.pool.failures import again
+from marway_sidecar.pool.queue import FairQueue, QueueFull
 from marway_sidecar.pool.work import Work
 
-__all__ = ["Gate", "QueueFull", "Slot"]
+__all__ = ["Gate", "Slot"]
 
 _SMOOTHING: Final = 0.2
-
-
-class QueueFull(Exception):
-    """As many wait as may."""
 
 
 @dataclass(eq=False)
@@ -36,6 +32,7 @@ class _Waiter:
 
     future: asyncio.Future[Slot]
     since: float
+    group: str
 
 
 @dataclass(eq=False)
@@ -45,6 +42,12 @@ class Slot:
     gate: Gate
     taken_at: float = field(default_factory=time.monotonic)
     _holds: int = 1
+    _bodies: list[HeldBytes] = field(default_factory=list)
+
+    def keep(self, body: HeldBytes) -> None:
+        """Hold a body's memory for as long as the slot is held."""
+        body.hold()
+        self._bodies.append(body)
 
     def hold(self) -> None:
         """Keep the slot until `release` was called once more: a call that goes on without its caller."""
@@ -54,11 +57,13 @@ class Slot:
         """Give up one hold."""
         self._holds -= 1
         if self._holds == 0:
+            for body in self._bodies:
+                body.release()
             self.gate._free(self)
 
 
 class Gate:
-    """Lets at most `slots` calls in, the others in the order they came.
+    """Lets at most `slots` calls in, the others in their turn.
 
     Args:
         limit: How many may wait.
@@ -67,6 +72,7 @@ class Gate:
         waited: Told how long each call waited, in seconds, when it is let in.
         became_idle: Called when the last call ended and nobody waits.
         queued: Called when somebody starts to wait.
+        full: Makes the error of who finds no place, or has to go for others.
     """
 
     def __init__(
@@ -78,14 +84,15 @@ class Gate:
         waited: Callable[[float], None],
         became_idle: Callable[[], None],
         queued: Callable[[], None],
+        full: Callable[[], MarwayError],
     ) -> None:
-        self._limit = limit
         self._batch = batch
         self._run = run
         self._waited = waited
         self._became_idle = became_idle
         self._on_queued = queued
-        self._waiting: deque[_Waiter | Work] = deque()
+        self._full = full
+        self._waiting: FairQueue[_Waiter | Work] = FairQueue(limit)
         self._empty = asyncio.Event()
         self._empty.set()
         self.slots = 0
@@ -105,7 +112,7 @@ class Gate:
     @property
     def calls_queued(self) -> int:
         """How many calls it would take to serve all who wait, as far as batches are full."""
-        return math.ceil(len(self._waiting) / self._batch()[0])
+        return -(-len(self._waiting) // self._batch()[0]) if self._waiting else 0
 
     @property
     def idle(self) -> bool:
@@ -131,42 +138,35 @@ class Gate:
         """Have ``work`` wait for its turn.
 
         Raises:
-            QueueFull: Too many wait.
+            MarwayError: What ``full`` gave: too many wait.
         """
-        if len(self._waiting) >= self._limit:
-            raise QueueFull
-        self._waiting.append(work)
-        self._note_peak()
+        self._push(work)
         self._on_queued()
 
     def leave(self, work: Work) -> None:
         """Take ``work`` out of the queue if it is still there: its caller has left."""
         if not work.started:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(work)
+            self._waiting.remove(work)
             self._tell_if_idle()
 
     def put_back(self, works: Sequence[Work]) -> None:
         """Have work wait first of all, which has to be sent again; who has left does not."""
-        self._waiting.extendleft(work for work in reversed(works) if not work.future.done())
+        self._waiting.push_first([work for work in works if not work.future.done()])
 
-    async def wait(self, deadline: Deadline, *, late: Callable[[float], MarwayError]) -> Slot:
+    async def wait(self, deadline: Deadline, *, group: str, late: Callable[[float], MarwayError]) -> Slot:
         """Return a slot once it is this caller's turn.
 
         Args:
             deadline: When the caller leaves.
+            group: Whose turn it is to be.
             late: Makes the error of that, from the moment the wait began.
 
         Raises:
-            QueueFull: Too many wait.
-            MarwayError: What ``late`` or `fail` gave.
+            MarwayError: What ``full``, ``late`` or `fail` gave.
         """
-        if len(self._waiting) >= self._limit:
-            raise QueueFull
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.create_future(), time.monotonic())
-        self._waiting.append(waiter)
-        self._note_peak()
+        waiter = _Waiter(loop.create_future(), time.monotonic(), group)
+        self._push(waiter)
 
         def leave() -> None:
             if not waiter.future.done():
@@ -180,7 +180,7 @@ class Gate:
         except asyncio.CancelledError:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 waiter.future.result().release()  # its turn came in the moment that it left
-            elif waiter in self._waiting:
+            else:
                 self._waiting.remove(waiter)
             raise
         finally:
@@ -188,8 +188,8 @@ class Gate:
             self._tell_if_idle()
 
     def oldest_wait_s(self) -> float:
-        """Return how long the first in the queue has waited, in seconds."""
-        return time.monotonic() - self._waiting[0].since if self._waiting else 0.0
+        """Return how long who has waited longest has waited, in seconds."""
+        return self._waiting.oldest_wait_s()
 
     def expected_wait_s(self) -> float | None:
         """Return how long one who came now would wait, by the measured service time; None when that is not known."""
@@ -212,20 +212,29 @@ class Gate:
 
     def fail(self, error: MarwayError) -> None:
         """Tell everybody who waits that it is in vain."""
-        waiting, self._waiting = self._waiting, deque()
-        for waiter in waiting:
+        for waiter in self._waiting.clear():
             if not waiter.future.done():
                 waiter.future.set_exception(again(error))
 
     def take_peak(self) -> int:
         """Return the most calls that were wanted at once since the last time, and start over."""
+        self._note_peak()
         peak, self.peak = self.peak, self.in_flight + self.calls_queued
         return peak
 
+    def _push(self, waiter: _Waiter | Work) -> None:
+        try:
+            out = self._waiting.push(waiter)
+        except QueueFull:
+            raise self._full() from None
+        if out is not None and not out.future.done():
+            out.future.set_exception(self._full())
+
     def _take(self) -> Slot:
         self.in_flight += 1
+        if self.in_flight > self.peak:
+            self.peak = self.in_flight
         self._empty.clear()
-        self._note_peak()
         return Slot(self)
 
     def _free(self, slot: Slot) -> None:
@@ -240,31 +249,34 @@ class Gate:
         self._tell_if_idle()
 
     def _dispatch(self) -> None:
+        self._note_peak()  # between two calls the queue only grows
         while self._waiting and self.in_flight < self.slots:
-            waiter = self._waiting.popleft()
+            waiter = self._waiting.pop()
             if waiter.future.done():
                 continue  # its caller was cancelled and has not run yet
-            self._waited(time.monotonic() - waiter.since)
+            now = time.monotonic()
+            self._waited(now - waiter.since)
             if isinstance(waiter, Work):
-                self._run(self._take(), [waiter, *self._company(waiter)])
+                self._run(self._take(), [waiter, *self._company(waiter, now)])
             else:
                 waiter.future.set_result(self._take())
 
-    def _company(self, first: Work) -> Iterator[Work]:
+    def _company(self, first: Work, now: float) -> Iterator[Work]:
         """Take from the queue what goes into the same call as ``first``."""
         if first.alone:
             return
         rows, size = self._batch()
         rows, size = rows - len(first.rows), size - first.size_bytes
-        while self._waiting:
-            work = self._waiting[0]
+        waiting = self._waiting
+        while rows > 0 and waiting:
+            work = waiting.peek()
             if work.future.done():
-                self._waiting.popleft()
+                waiting.pop()
                 continue
             if not isinstance(work, Work) or work.alone or len(work.rows) > rows or work.size_bytes > size:
                 return
-            self._waiting.popleft()
-            self._waited(time.monotonic() - work.since)
+            waiting.pop()
+            self._waited(now - work.since)
             rows, size = rows - len(work.rows), size - work.size_bytes
             yield work
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, Draining, ModelLoading, RuntimeDown, Unavailable
-from marway.records import ServingSettings, VersionRecord, utc_now
+from marway.errors import DeadlineExceeded, Draining, ModelLoading, RuntimeDown
+from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
-from marway_sidecar.adapters.base import ModelServer, NotLoaded
-from marway_sidecar.archives import ArchiveStore, ArchiveUse
+from marway_sidecar.adapters.base import ModelServer
+from marway_sidecar.archives import ArchiveStore
+from marway_sidecar.body_budget import HeldBytes
 from marway_sidecar.changes import Changes
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
-from marway_sidecar.pool.calls import Lease, LeasedServer
-from marway_sidecar.pool.entry import Entry, HeldArchive
+from marway_sidecar.pool.calls import Lease, leased
+from marway_sidecar.pool.entry import Entry
 from marway_sidecar.pool.estimates import ESTIMATES_FILE, Estimates
+from marway_sidecar.pool.fetches import Fetches
 from marway_sidecar.pool.gauges import bind
 from marway_sidecar.pool.session import Session, Warm
 from marway_sidecar.pool.work import Work
@@ -55,7 +57,7 @@ class ModelPool:
         changes: Changes,
         warm: Warm | None = None,
     ) -> None:
-        self._archives = archives
+        self._fetches = Fetches(archives, threads)
         self._threads = threads
         self._metrics = metrics
         self._settings = settings
@@ -72,7 +74,6 @@ class ModelPool:
         self._ended: list[Session] = []
         self._refusing = False
         self._saving: asyncio.Task[None] | None = None
-        self._fetches: dict[str, asyncio.Task[ArchiveUse]] = {}
         bind(metrics, entries=self._sizes, budget=lambda: self.memory()[1], in_flight=lambda: self.in_flight)
 
     @property
@@ -112,7 +113,7 @@ class ModelPool:
                 estimates=self._estimates,
                 metrics=self._metrics,
                 changes=self._changes,
-                fetch=self._fetch,
+                fetch=self._fetches.hold,
                 warm=self._warm,
                 refusing=lambda: self._refusing,
             )
@@ -126,14 +127,23 @@ class ModelPool:
         """Load nothing from now on; what is loaded goes on being served."""
         self._refusing = True
 
-    @contextlib.asynccontextmanager
-    async def lease(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> AsyncIterator[Lease]:
+    def lease(
+        self,
+        record: VersionRecord,
+        serving: ServingSettings,
+        deadline: Deadline,
+        *,
+        group: str = "",
+        body: HeldBytes | None = None,
+    ) -> contextlib.AbstractAsyncContextManager[Lease]:
         """Hold a version loaded and one slot of it, loading it and waiting in its queue first if need be.
 
         Args:
             record: The version.
             serving: How it is served now.
             deadline: How long to wait; a load goes on without the caller.
+            group: As `Work` has it.
+            body: As `Work` has it.
 
         Raises:
             LoadFailed: It cannot be loaded, or could not a moment ago.
@@ -145,30 +155,7 @@ class ModelPool:
             RuntimeDown: There is no model server.
         """
         session = self._up(record)
-        actor = session.actor(record, serving)
-        entry = actor.entry
-        _ask_breaker(entry)
-        try:
-            slot = await session.entrance.enter(actor, deadline)
-            while entry.served is None:  # the server lost it in the moment that the slot was given
-                slot.release()
-                if session.over:
-                    raise RuntimeDown("the model server went down", model=record.name, version=record.version)
-                slot = await session.entrance.enter(actor, deadline)
-        except BaseException:
-            entry.breaker.left()
-            raise
-        entry.used_at, entry.last_used_at = time.monotonic(), utc_now()
-        server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose)
-        try:
-            yield Lease(server, entry.served)
-        except NotLoaded:
-            actor.lose()
-            raise
-        finally:
-            entry.used_at = time.monotonic()
-            server.close()
-            slot.release()
+        return leased(session, session.actor(record, serving), deadline, group=group, body=body)
 
     async def predict(self, record: VersionRecord, serving: ServingSettings, work: Work) -> list[Answer]:
         """Return the answers to ``work``, in the order of its rows; raises as `lease` and `ModelServer.predict` do.
@@ -176,17 +163,32 @@ class ModelPool:
         Work that waits may go into one call with that of others, and is not harmed by what they do. A caller who
         leaves takes it out of the queue; what the model server was given goes on, and holds its slot until it ends.
         """
+        end = self.begin(record, serving, work)
+        try:
+            return await work.future
+        finally:
+            end()
+
+    def begin(self, record: VersionRecord, serving: ServingSettings, work: Work) -> Callable[[], None]:
+        """Begin what `predict` does, for a caller who has no task to wait in.
+
+        Returns:
+            What has to be called when ``work.future`` is done, or nobody waits for it any more.
+
+        Raises:
+            MarwayError: As `predict`, when it is known at once; then nothing was begun.
+        """
         session = self._up(record)
         actor = session.actor(record, serving)
         entry = actor.entry
-        _ask_breaker(entry)
-        entry.used_at, entry.last_used_at = time.monotonic(), utc_now()
+        entry.ask_breaker()
+        entry.used_at = entry.requested_at = work.since
         try:
-            return await session.entrance.predict(actor, work)
-        finally:
-            if not work.started:
-                entry.breaker.left()
-            entry.used_at = time.monotonic()
+            session.entrance.begin(actor, work)
+        except BaseException:
+            entry.breaker.left()
+            raise
+        return partial(_end, session, actor, work)
 
     async def load(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> ModelStatus:
         """Return a version's status once it is loaded with at least one worker; raises as `lease` does."""
@@ -260,10 +262,7 @@ class ModelPool:
         ended, self._ended = self._ended, []
         for session in ended:
             await session.closed()
-        fetches = list(self._fetches.values())
-        for fetch in fetches:
-            fetch.cancel()  # its thread ends with the store
-        await asyncio.gather(*fetches, return_exceptions=True)
+        await self._fetches.aclose()
         if self._estimates.changed:
             self._estimates.write(self._estimates_file, self._estimates.dump())
 
@@ -282,22 +281,6 @@ class ModelPool:
         assert self._session is not None
         return entry.status(self._session.memory.of(entry.key))
 
-    async def _fetch(self, record: VersionRecord) -> HeldArchive:
-        """Hold a version's archive in the store. Who stops waiting does not stop the fetch: the next one joins it."""
-        fetch = self._fetches.get(record.id)
-        if fetch is None:
-            fetch = asyncio.create_task(
-                self._threads.run(self._archives.use, record.archive), name=f"fetch {record.name} {record.version}"
-            )
-            self._fetches[record.id] = fetch
-            fetch.add_done_callback(partial(self._fetched, record.id))
-        return await asyncio.shield(fetch)
-
-    def _fetched(self, record_id: str, fetch: asyncio.Task[ArchiveUse]) -> None:
-        del self._fetches[record_id]
-        if not fetch.cancelled():
-            fetch.exception()  # who still waits is told; when nobody does, it is no mistake
-
     async def _save_for_ever(self) -> None:
         while True:
             await asyncio.sleep(_SAVE_S)
@@ -311,12 +294,8 @@ class ModelPool:
         return [(actor.entry, memory.of(actor.entry.key)) for actor in self._actors]
 
 
-def _ask_breaker(entry: Entry) -> None:
-    wait_s = entry.breaker.wait_s()
-    if wait_s is not None:
-        raise Unavailable(
-            f"calls of {entry.title} keep dying or hanging, so it is given a pause",
-            model=entry.record.name,
-            version=entry.record.version,
-            retry_after_s=wait_s,
-        )
+def _end(session: Session, actor: Actor, work: Work) -> None:
+    session.entrance.end(actor, work)
+    if not work.started:
+        actor.entry.breaker.left()
+    actor.entry.used_at = time.monotonic()

@@ -130,7 +130,7 @@ class Session:
         ready = sorted(before.ready_at_end, key=lambda entry: -entry.used_at)
         for old in (actor.entry for actor in before.actors.values()):
             entry = self.actor(old.record, old.serving).entry
-            entry.used_at, entry.last_used_at, entry.asked_at = old.used_at, old.last_used_at, old.asked_at
+            entry.used_at, entry.requested_at, entry.asked_at = old.used_at, old.requested_at, old.asked_at
             entry.load_duration_s = old.load_duration_s
         for old in ready:
             self.actors[old.key].want_load(spare=True)
@@ -172,6 +172,7 @@ class Session:
             waited=self._metrics.queue_duration.observe,
             became_idle=self._room,
             queued=lambda: self._upkeep.queued(record.id),
+            full=lambda: self.entrance.full(self.actors[record.id]),
         )
         entry = Entry(record=record, serving=serving, gate=gate, breaker=breaker, demand=Demand(settings.scale_down_s))
         batcher = Batcher(

@@ -8,8 +8,13 @@ from collections.abc import Sequence
 
 from marway.deadline import Deadline
 from marway.wire.envelope import Answer, Row
+from marway_sidecar.body_budget import HeldBytes
 
-__all__ = ["Work"]
+__all__ = ["CallerLeft", "Work"]
+
+
+class CallerLeft(Exception):
+    """Nobody waits for the answer any more."""
 
 
 class Work:
@@ -18,6 +23,8 @@ class Work:
     Args:
         rows: At least one, none that streams.
         deadline: When its caller leaves.
+        group: Whose it is: groups take turns in a queue.
+        body: Memory that is held for it, and by every call with it.
 
     Attributes:
         size_bytes: Of all values.
@@ -28,19 +35,33 @@ class Work:
         lost: How often the model server did not have the version when it was asked.
     """
 
-    __slots__ = ("alone", "deadline", "future", "lost", "rows", "since", "size_bytes", "started_at")
+    __slots__ = ("alone", "body", "deadline", "future", "group", "lost", "rows", "since", "size_bytes", "started_at")
 
-    def __init__(self, rows: Sequence[Row], deadline: Deadline) -> None:
+    def __init__(
+        self, rows: Sequence[Row], deadline: Deadline, *, group: str = "", body: HeldBytes | None = None
+    ) -> None:
         self.rows = rows
         self.deadline = deadline
-        self.size_bytes = sum(len(part.value) for row in rows for part in row.parts)
+        self.group = group
+        self.body = body
         self.future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         self.since = time.monotonic()
         self.started_at: float | None = None
-        self.alone = any(row.explains for row in rows)  # handlers look at the first row of a call to know
         self.lost = 0
+        self.size_bytes = 0
+        self.alone = False
+        for row in rows:
+            for part in row.parts:
+                self.size_bytes += len(part.value)
+            if row.explains:
+                self.alone = True  # handlers look at the first row of a call to know
 
     @property
     def started(self) -> bool:
         """Whether the model server was given it."""
         return self.started_at is not None
+
+    def abandon(self) -> None:
+        """Say that its caller has left: it raises `CallerLeft` to who waits for the answers."""
+        if not self.future.done():
+            self.future.set_exception(CallerLeft())

@@ -14,12 +14,13 @@ import httpx
 
 from marway.errors import RuntimeDown
 from marway.wire.runtime import RuntimeInfo
-from marway_sidecar.adapters.torchserve.proto import inference_pb2_grpc, management_pb2_grpc
+from marway_sidecar.adapters.torchserve.proto import inference_pb2, inference_pb2_grpc, management_pb2_grpc
 from marway_sidecar.adapters.torchserve.tokens import Kind, Tokens
 
 __all__ = ["MANAGEMENT_TIMEOUT_S", "Connection"]
 
 MANAGEMENT_TIMEOUT_S = 30.0
+_INFERENCE = f"/{inference_pb2.DESCRIPTOR.package}.InferenceAPIsService"
 _TOKEN_REFUSED = ("Token Authorization failed", "Token Authentication failed")
 
 T = TypeVar("T")
@@ -47,6 +48,9 @@ class Connection:
         ]
         self.inference = inference_pb2_grpc.InferenceAPIsServiceStub(self._channels[0])  # type: ignore[no-untyped-call]  # generated
         self.management = management_pb2_grpc.ManagementAPIsServiceStub(self._channels[1])  # type: ignore[no-untyped-call]  # generated
+        # Of requests and answers as bytes: see `messages`.
+        self.predictions = self._channels[0].unary_unary(f"{_INFERENCE}/Predictions", None, None)
+        self.stream_predictions = self._channels[0].unary_stream(f"{_INFERENCE}/StreamPredictions", None, None)
         self._rest = {
             "inference": httpx.AsyncClient(base_url=info.addresses.inference, trust_env=False),
             "management": httpx.AsyncClient(
@@ -61,6 +65,8 @@ class Connection:
         Raises:
             grpc.aio.AioRpcError: It failed.
         """
+        if self._tokens is None:
+            return await method(request, timeout=timeout_s)
 
         async def call(token: str | None) -> Any:
             return await method(request, timeout=timeout_s, metadata=_bearer(token))

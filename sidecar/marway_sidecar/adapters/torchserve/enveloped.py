@@ -16,7 +16,7 @@ from marway.wire.envelope import Answer, Row
 from marway_sidecar.adapters.base import ServedModel
 from marway_sidecar.adapters.torchserve.classify import classify
 from marway_sidecar.adapters.torchserve.connection import Connection
-from marway_sidecar.adapters.torchserve.proto import inference_pb2
+from marway_sidecar.adapters.torchserve.messages import encode_request, prediction_of
 
 __all__ = ["EnvelopedCalls", "time_left", "was_cancelled", "went_down"]
 
@@ -34,16 +34,16 @@ class EnvelopedCalls:
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
         """Return the answers to ``rows``, in their order; raises as `ModelServer.predict` does."""
         timeout_s = time_left(model, deadline)
-        stub = self._connection.inference
+        ask = self._connection.predictions
         try:
-            said = await self._connection.rpc("inference", stub.Predictions, _request(model, rows), timeout_s=timeout_s)
+            said = await self._connection.rpc("inference", ask, _request(model, rows), timeout_s=timeout_s)
         except grpc.aio.AioRpcError as exc:
             raise classify(exc, model) from exc
         except asyncio.CancelledError as exc:
             if was_cancelled():
                 raise
             raise went_down(model) from exc
-        answers = _answers(model, said.prediction)
+        answers = _answers(model, prediction_of(said))
         if len(answers) != len(rows):
             raise MarwayError(f"{model.name} {model.version} gave {len(answers)} answers to {len(rows)} rows")
         return answers
@@ -52,13 +52,11 @@ class EnvelopedCalls:
         """Yield the pieces of the answer to ``row``; raises as `ModelServer.predict_stream` does."""
         timeout_s = time_left(model, deadline)
         request = _request(model, [replace(row, stream=True)])
-        stub = self._connection.inference
+        ask = self._connection.stream_predictions
         try:
-            async with aclosing(
-                self._connection.stream(stub.StreamPredictions, request, timeout_s=timeout_s)
-            ) as messages:
+            async with aclosing(self._connection.stream(ask, request, timeout_s=timeout_s)) as messages:
                 async for message in messages:
-                    for answer in _answers(model, message.prediction):
+                    for answer in _answers(model, prediction_of(message)):
                         yield answer
                         if answer.kind == "error":
                             return
@@ -93,10 +91,8 @@ def went_down(model: ServedModel) -> RuntimeDown:
     return RuntimeDown("TorchServe went down during the call", model=model.name, version=model.version)
 
 
-def _request(model: ServedModel, rows: Sequence[Row]) -> inference_pb2.PredictionsRequest:
-    return inference_pb2.PredictionsRequest(
-        model_name=model.server_name, model_version=model.version, input={envelope.KEY: envelope.encode_rows(rows)}
-    )
+def _request(model: ServedModel, rows: Sequence[Row]) -> bytes:
+    return encode_request(model.server_name, model.version, envelope.KEY, envelope.row_pieces(rows))
 
 
 def _answers(model: ServedModel, prediction: bytes) -> list[Answer]:

@@ -1,0 +1,49 @@
+"""The messages of an inference call, against their generated classes."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marway_sidecar.adapters.torchserve.messages import encode_request, prediction_of
+from marway_sidecar.adapters.torchserve.proto.inference_pb2 import PredictionResponse, PredictionsRequest
+
+
+@given(st.text(max_size=300), st.text(max_size=40), st.text(max_size=40), st.lists(st.binary(max_size=300), max_size=5))
+def test_a_request_is_what_the_class_would_write(name: str, version: str, key: str, value: list[bytes]) -> None:
+    """The generated class reads from our bytes what was put into them."""
+    read = PredictionsRequest.FromString(encode_request(name, version, key, value))
+    assert (read.model_name, read.model_version, dict(read.input)) == (name, version, {key: b"".join(value)})
+    assert not read.HasField("sequence_id")
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 129, 16_383, 16_384, 2_097_151, 2_097_152])
+def test_lengths_of_every_number_of_bytes(size: int) -> None:
+    """Sizes at which a length takes another byte are written and read as the classes do it."""
+    value = b"x" * size
+    written = PredictionsRequest(model_name="m", model_version="1", input={"k": value}).SerializeToString()
+    assert encode_request("m", "1", "k", [value[:1], value[1:]]) == written
+    assert prediction_of(PredictionResponse(prediction=value).SerializeToString()) == value
+
+
+def test_a_response_with_more_in_it_is_read_too() -> None:
+    """Other fields before or behind the prediction, or two of it, are left to the generated class."""
+    more = PredictionResponse(prediction=b"a", sequence_id="s").SerializeToString()
+    twice = (
+        PredictionResponse(prediction=b"a").SerializeToString()
+        + PredictionResponse(prediction=b"bc").SerializeToString()
+    )
+    last = (
+        PredictionResponse(sequence_id="s").SerializeToString()
+        + PredictionResponse(prediction=b"d").SerializeToString()
+    )
+    assert [prediction_of(each) for each in (more, twice, last)] == [b"a", b"bc", b"d"]
+
+
+@pytest.mark.parametrize("response", [b"\x0a", b"\x0a\x05abc", b"\x0a\xff\xff\xff\xff\xff\xff"])
+def test_half_a_response_is_refused(response: bytes) -> None:
+    """Bytes that end too soon are an error, and never a shorter prediction."""
+    with pytest.raises(DecodeError):
+        prediction_of(response)
