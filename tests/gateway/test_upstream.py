@@ -580,6 +580,8 @@ async def test_reader_that_does_not_read(upstream: Upstream) -> None:
             await wire.say(b"%x\r\n" % MIB + b"x" * MIB + b"\r\n")
             sent += MIB
         await wire.say(b"0\r\n\r\n")
+        await wire.request()
+        await wire.say(answer())
 
     async with serving(serve) as (server, pod):
         reply = await ask(upstream, pod)
@@ -589,9 +591,48 @@ async def test_reader_that_does_not_read(upstream: Upstream) -> None:
             await asyncio.sleep(0.1)
         assert sent <= 16 * MIB
         assert len(await whole(reply)) == 40 * MIB
-        assert server.connections == 1
         reply.close()
+        assert (await ask(upstream, pod)).data == b"out"
+        assert server.connections == 1
         assert pod.requests_in_flight == 0
+
+
+async def test_connection_whose_last_part_came_at_once(upstream: Upstream) -> None:
+    """An answer that is too much for its reader and ends in the same moment leaves a connection that is read again."""
+
+    async def serve(wire: Wire) -> None:
+        for _ in range(3):
+            await wire.request()
+            await wire.say(
+                CHUNKED + b"".join(b"%x\r\n%b\r\n" % (60_000, b"x" * 60_000) for _ in range(20)) + b"0\r\n\r\n"
+            )
+
+    async with serving(serve) as (server, pod):
+        for _ in range(3):
+            reply = await ask(upstream, pod)
+            async with asyncio.timeout(10):
+                assert len(await whole(reply)) == 1_200_000
+            reply.close()
+        assert server.connections == 1
+
+
+async def test_closing_while_a_request_is_under_way(upstream: Upstream) -> None:
+    """A client that is closed lets a request end, and then closes its connection too."""
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def serve(wire: Wire) -> None:
+        await wire.request()
+        asked.set()
+        await go.wait()
+        await wire.say(answer())
+
+    async with serving(serve) as (server, pod):
+        task = asyncio.create_task(ask(upstream, pod))
+        await asked.wait()
+        await upstream.aclose()
+        go.set()
+        assert (await task).data == b"out"
+        await server.until_closed(1)
 
 
 async def test_large_answer_that_nobody_wants(upstream: Upstream) -> None:

@@ -63,7 +63,6 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._interim = 0
         self._whole: list[bytes] | None = None
-        self._size = 0
         self._ends_with_connection = False
         self._complete = False
         self._reusable = False
@@ -195,6 +194,7 @@ class Connection(asyncio.Protocol):
             self._sending = None
             self._reusable = False
         if self._reusable and self.open:
+            self.resume()  # the last part may have been one too many for its reader
             self._complete = False
             self._on_free(self)
         else:

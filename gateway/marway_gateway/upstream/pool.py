@@ -46,7 +46,7 @@ class ConnectionPool:
         self._buffered_bytes = buffered_bytes
         self._loop = asyncio.get_running_loop()
         self._free: deque[Connection] = deque()
-        self._all: set[Connection] = set()
+        self._closed = False
         self._sweep: asyncio.TimerHandle | None = None
 
     def take(self) -> Connection | None:
@@ -80,7 +80,8 @@ class ConnectionPool:
         return connection
 
     def close(self) -> None:
-        """Close what is free; requests under way go on."""
+        """Close what is free, and each other connection once its request has ended."""
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -88,6 +89,9 @@ class ConnectionPool:
             self._free.pop().close()
 
     def _keep(self, connection: Connection) -> None:
+        if self._closed:
+            connection.close()
+            return
         connection.idle_since = self._loop.time()
         self._free.append(connection)
         if self._sweep is None:
