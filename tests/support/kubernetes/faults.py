@@ -44,6 +44,11 @@ def _port(documents: list[Document]) -> None:
     named(documents, "Service", "marway-pods")["spec"]["ports"][0]["targetPort"] = "grpc"
 
 
+def _monitor(labels: dict[str, str], port: str) -> Document:
+    spec = {"selector": {"matchLabels": labels}, "podMetricsEndpoints": [{"port": port}]}
+    return {"kind": "PodMonitor", "metadata": {"name": "marway"}, "spec": spec}
+
+
 FAULTS: list[Fault] = [
     # Who containers run as, and what they may.
     (hardening.runs_as_nobody, "s3", lambda d: pod_of(_deployment(d))["securityContext"].pop("runAsNonRoot")),
@@ -291,6 +296,8 @@ FAULTS: list[Fault] = [
         lambda d: named(d, "NetworkPolicy", "dns")["spec"].update(podSelector={"matchLabels": {"a": "b"}}),
     ),
     (wiring.leads_to_ports, "s3", _port),
+    (wiring.leads_to_ports, "s3", lambda d: d.append(_monitor({"app.kubernetes.io/name": "marway"}, "metrics"))),
+    (wiring.leads_to_ports, "s3", lambda d: d.append(_monitor({"app": "marway"}, "http"))),
     (wiring.leads_to_ports, "s3", lambda d: _spec(d, "sidecar")["ports"][0].update(name="web")),
     (wiring.scales_gently, "autoscale", lambda d: _deployment(d)["spec"].update(replicas=2)),
     (wiring.scales_gently, "s3", lambda d: _deployment(d)["spec"].pop("replicas")),

@@ -103,8 +103,9 @@ def _as_json(text: str) -> str:  # which is read many times faster
 
 
 def overlay(name: str) -> list[Document]:
-    """Return the objects of an overlay."""
-    return documents(render(KUBERNETES / "overlays" / name))
+    """Return the objects of an overlay; one that is applied beside another comes with those of `s3`."""
+    found = documents(render(KUBERNETES / "overlays" / name))
+    return found if any(each["kind"] == "Deployment" for each in found) else overlay("s3") + found
 
 
 @functools.cache

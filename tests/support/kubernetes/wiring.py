@@ -109,6 +109,12 @@ def leads_to_ports(documents: list[Document]) -> Iterator[str]:
             for port in service["spec"]["ports"]:
                 if ports.get(port["targetPort"]) != port["port"]:
                     yield f"Service {name_of(service)}: {port['port']} leads to {port['targetPort']}, of {ports}"
+    for monitor in of_kind(documents, "PodMonitor"):
+        selector = monitor["spec"]["selector"]
+        watched = [each for each in of_kind(documents, "Deployment") if selects(selector, pod_labels(each))]
+        sought = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
+        if not watched or any(sought - _ports(each).keys() for each in watched):
+            yield f"PodMonitor {name_of(monitor)}: {sorted(sought)} of {[name_of(each) for each in watched]}"
     gateways = {
         name_of(each): {listener["name"] for listener in each["spec"]["listeners"]}
         for each in of_kind(documents, "Gateway")
