@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -40,9 +41,7 @@ class Stock:
 
     def here(self, text: str) -> str:
         """Return a text of the manifests with this run's ports and paths."""
-        for old, new in self.moved.items():
-            text = text.replace(old, new)
-        return text
+        return re.sub("|".join(map(re.escape, self.moved)), lambda found: self.moved[found[0]], text)
 
 
 @pytest.fixture(scope="module")
