@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+import yaml
 
 from marway_gateway.settings import GatewaySettings
 from marway_runtime.settings import RuntimeSettings
 from marway_sidecar.settings import SidecarSettings
-from support.kubernetes.objects import containers, name_of, named_namespace, of_kind
-from support.kubernetes.render import COMPONENTS, KUBERNETES, OVERLAYS, ROOT, overlay, with_component
+from support.kubernetes.objects import container, containers, environment, name_of, named_namespace, of_kind
+from support.kubernetes.render import COMPONENTS, KUBERNETES, OVERLAYS, ROOT, documents, overlay, render, with_component
 
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
 _KINDS = {"deploy": "Deployment", "svc": "Service"}
@@ -29,32 +32,47 @@ def commands() -> Iterator[str]:
 def test_commands_name_what_is_there(command: str) -> None:
     """Directories, namespace, Deployments, Services, containers and labels of a command exist."""
     words = shlex.split(command)
-    documents = overlay("s3")
+    found = overlay("s3")
     for option, value in pairwise(words):
         if option == "-k":
             assert (ROOT / value / "kustomization.yaml").is_file()
         if option == "-n":
-            assert value == named_namespace(documents)
+            assert value == named_namespace(found)
         if option == "-c" and "logs" in words:
-            assert value in {each.name for each in containers(documents)}
+            assert value in {each.name for each in containers(found)}
         if option == "-l" and not value.startswith("kubernetes.io/"):
             name, _, wanted = value.partition("=")
-            assert any(
-                each["metadata"].get("labels", {}).get(name) == wanted for each in of_kind(documents, "Deployment")
-            )
+            assert any(each["metadata"].get("labels", {}).get(name) == wanted for each in of_kind(found, "Deployment"))
         if option == "-l" and value.startswith("kubernetes.io/service-name="):
-            assert value.partition("=")[2] in map(name_of, of_kind(documents, "Service"))
+            assert value.partition("=")[2] in map(name_of, of_kind(found, "Service"))
     for kind, name in (word.split("/", 1) for word in words if word.startswith(("deploy/m", "svc/"))):
-        assert name in map(name_of, of_kind(documents, _KINDS[kind])), f"there is no {_KINDS[kind]} {name}"
+        assert name in map(name_of, of_kind(found, _KINDS[kind])), f"there is no {_KINDS[kind]} {name}"
     if "port-forward" in words:
         target = next(word for word in words if word.startswith("svc/")).removeprefix("svc/")
-        (service,) = (each for each in of_kind(documents, "Service") if name_of(each) == target)
+        (service,) = (each for each in of_kind(found, "Service") if name_of(each) == target)
         assert int(words[-1]) in {port["port"] for port in service["spec"]["ports"]}
 
 
 def test_there_are_commands() -> None:
     """The page's own way to install is among what is looked at."""
     assert "kubectl apply -k deploy/kubernetes/overlays/s3" in set(commands())
+
+
+def test_an_overlay_of_ones_own_does_what_the_page_says(tmp_path: Path) -> None:
+    """The example of an overlay renders, and puts in the reader's images and bucket."""
+    (example,) = (
+        each for each in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) if "images:" in each
+    )
+    kustomization = yaml.safe_load(example)
+    (base,) = kustomization["resources"]
+    place = ROOT / base.removeprefix("../marway/")
+    kustomization["resources"] = [os.path.relpath(place, tmp_path.resolve())]
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    found = documents(render(tmp_path))
+    assert {each.spec["image"].rpartition(":")[0] for each in containers(found)} == {
+        f"registry.example.com/marway-{name}" for name in ("gateway", "runtime", "sidecar")
+    }
+    assert environment(found, container(found, "sidecar"))["MARWAY_REGISTRY"] == "s3://your-bucket/registry"
 
 
 def test_every_directory_is_told_of() -> None:
