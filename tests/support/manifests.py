@@ -1,0 +1,109 @@
+"""The manifests of deploy/kubernetes/base as engines that are no Kubernetes take them.
+
+Each change to a manifest is a function here that says why that engine needs it; there are no others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = [
+    "Manifest",
+    "containers_of",
+    "deployment",
+    "names_in_hosts",
+    "on_the_namespace",
+    "plain_environment",
+    "runtime_beside_sidecar",
+    "secrets_as_directories",
+    "with_images",
+]
+
+Manifest = dict[str, Any]
+"""A Deployment, as parsed from YAML."""
+
+BASE = Path(__file__).parents[2] / "deploy" / "kubernetes" / "base"
+NAMESPACE = "marway"
+
+
+def deployment(file: str, *, name: str) -> Manifest:
+    """Return the Deployment of a file under a name of its own, with one pod: `play kube` makes one of each."""
+    documents = yaml.safe_load_all((BASE / file).read_text())
+    found: Manifest = next(document for document in documents if document["kind"] == "Deployment")
+    found["metadata"]["name"] = name
+    found["spec"]["replicas"] = 1
+    # YAML's aliases are one object in two places: what changes one container must not change another.
+    unshared: Manifest = json.loads(json.dumps(found))
+    return unshared
+
+
+def with_images(manifest: Manifest, tag: str) -> None:
+    """Name the images that were built here; kustomize's `images:` does so for a cluster."""
+    for container in containers_of(manifest):
+        container["image"] = f"localhost/{container['image']}:{tag}"
+
+
+def runtime_beside_sidecar(manifest: Manifest) -> None:
+    """Make native sidecar containers plain ones: Podman 4 waits until an init container has ended."""
+    spec = _spec(manifest)
+    native = spec.pop("initContainers", [])
+    for container in native:
+        assert container.pop("restartPolicy") == "Always", "only native sidecars are among the init containers"
+    spec["containers"] = [*native, *spec["containers"]]
+
+
+def on_the_namespace(manifest: Manifest) -> None:
+    """Use the network that Podman was started in, which is a namespace of the test: it cannot be named to a pod.
+
+    Podman refuses ports beside that, and there they say nothing: it is what `hostNetwork` is for it.
+    """
+    _spec(manifest)["hostNetwork"] = True
+    for container in containers_of(manifest):
+        container.pop("ports", None)
+
+
+def names_in_hosts(manifest: Manifest, addresses: Mapping[str, list[str]]) -> None:
+    """Put the addresses of Services into /etc/hosts: there is no cluster DNS."""
+    _spec(manifest)["hostAliases"] = [
+        {"ip": address, "hostnames": [name]} for name, found in addresses.items() for address in found
+    ]
+
+
+def secrets_as_directories(manifest: Manifest, directories: Mapping[str, Path]) -> None:
+    """Mount directories where Secrets are mounted: Podman 4.3 crashes on a Secret's volume."""
+    for volume in _spec(manifest).get("volumes", []):
+        if secret := volume.pop("secret", None):
+            volume["hostPath"] = {"path": str(directories[secret["secretName"]]), "type": "Directory"}
+
+
+def plain_environment(manifest: Manifest, config_maps: Mapping[str, Mapping[str, str]]) -> None:
+    """Say each container's environment outright, as kubelet would find it: Podman 4 does not expand `$(NAME)`."""
+    fields = {"metadata.namespace": NAMESPACE, "metadata.name": manifest["metadata"]["name"]}
+    for container in containers_of(manifest):
+        found: dict[str, str] = {}
+        for source in container.pop("envFrom", []):
+            found |= config_maps[source["configMapRef"]["name"]]
+        for variable in container.get("env", []):
+            value = variable.get("value")
+            if value is None:
+                value = fields[variable["valueFrom"]["fieldRef"]["fieldPath"]]
+            for name, known in found.items():
+                value = value.replace(f"$({name})", known)
+            found[variable["name"]] = value
+        container["env"] = [{"name": name, "value": value} for name, value in found.items()]
+
+
+def containers_of(manifest: Manifest) -> list[dict[str, Any]]:
+    """Return all containers, init containers first."""
+    spec = _spec(manifest)
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def _spec(manifest: Manifest) -> dict[str, Any]:
+    found: dict[str, Any] = manifest["spec"]["template"]["spec"]
+    return found
