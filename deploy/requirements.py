@@ -1,4 +1,4 @@
-"""Prints what one extra of the project needs, one requirement a line: the layer that changes only when pyproject does."""
+"""Prints what one extra needs, a requirement a line, for an image layer that changes only when pyproject.toml does."""
 
 import sys
 import tomllib

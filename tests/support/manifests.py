@@ -16,11 +16,11 @@ __all__ = [
     "Manifest",
     "containers_of",
     "deployment",
-    "names_in_hosts",
     "on_the_namespace",
     "plain_environment",
     "runtime_beside_sidecar",
     "secrets_as_directories",
+    "volumes_of_its_own",
     "with_images",
 ]
 
@@ -67,11 +67,14 @@ def on_the_namespace(manifest: Manifest) -> None:
         container.pop("ports", None)
 
 
-def names_in_hosts(manifest: Manifest, addresses: Mapping[str, list[str]]) -> None:
-    """Put the addresses of Services into /etc/hosts: there is no cluster DNS."""
-    _spec(manifest)["hostAliases"] = [
-        {"ip": address, "hostnames": [name]} for name, found in addresses.items() for address in found
-    ]
+def volumes_of_its_own(manifest: Manifest) -> None:
+    """Put the pod's name before those of its emptyDirs: in Podman 4 those of one name are one volume, for all pods."""
+    prefix = manifest["metadata"]["name"]
+    for volume in _spec(manifest).get("volumes", []):
+        volume["name"] = f"{prefix}-{volume['name']}"
+    for container in containers_of(manifest):
+        for mount in container.get("volumeMounts", []):
+            mount["name"] = f"{prefix}-{mount['name']}"
 
 
 def secrets_as_directories(manifest: Manifest, directories: Mapping[str, Path]) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,11 +22,11 @@ from typing import Protocol
 from support.manifests import (
     Manifest,
     containers_of,
-    names_in_hosts,
     on_the_namespace,
     plain_environment,
     runtime_beside_sidecar,
     secrets_as_directories,
+    volumes_of_its_own,
     with_images,
 )
 from support.namespaces import Network
@@ -53,6 +54,12 @@ class Cluster:
     config_maps: Mapping[str, Mapping[str, str]]
     secrets: Mapping[str, Path]
     services: Mapping[str, list[str]]
+
+    @property
+    def hosts(self) -> str:
+        """What stands for the cluster's DNS: the content of /etc/hosts."""
+        lines = [f"{address} {name}" for name, found in self.services.items() for address in found]
+        return "\n".join(["127.0.0.1 localhost", *lines, ""])
 
 
 class RunningPod(Protocol):
@@ -98,22 +105,24 @@ class PodmanEngine:
         with_images(manifest, self._tag)
         plain_environment(manifest, cluster.config_maps)
         secrets_as_directories(manifest, cluster.secrets)
-        names_in_hosts(manifest, cluster.services)
+        volumes_of_its_own(manifest)
         runtime_beside_sidecar(manifest)
         on_the_namespace(manifest)
+        self._podman.hosts.write_text(cluster.hosts)
         name = manifest["metadata"]["name"]
         file = self._podman.directory / f"{name}.yaml"
         file.write_text(json.dumps(manifest))  # JSON is YAML
-        pod = PodmanPod(self._podman, name, [container["name"] for container in containers_of(manifest)])
         self._podman.run("play", "kube", str(file), prefix=cluster.network.inside(machine))
-        return pod
+        return PodmanPod(self._podman, manifest)
 
 
 class PodmanPod:
-    def __init__(self, podman: Podman, name: str, containers: list[str]) -> None:
+    def __init__(self, podman: Podman, manifest: Manifest) -> None:
         self._podman = podman
-        self._pod = f"{name}-pod-0"
-        self._containers = containers
+        self._pod = f"{manifest['metadata']['name']}-pod-0"
+        self._containers = [container["name"] for container in containers_of(manifest)]
+        volumes = manifest["spec"]["template"]["spec"]["volumes"]
+        self._volumes = [volume["name"] for volume in volumes if "emptyDir" in volume]
 
     def kill(self, container: str, number: signal.Signals) -> None:
         self._podman.run("kill", "--signal", number.name, self.named(container))
@@ -134,6 +143,7 @@ class PodmanPod:
 
     def remove(self) -> None:
         self._podman.ask("pod", "rm", "--force", "--time", "1", self._pod, timeout_s=_END_S)
+        self._podman.ask("volume", "rm", "--force", *self._volumes, timeout_s=_END_S)
 
     def named(self, container: str) -> str:
         """Return Podman's name of a container."""
@@ -158,7 +168,6 @@ class ProcessEngine:
         """
         plain_environment(manifest, cluster.config_maps)
         secrets_as_directories(manifest, cluster.secrets)
-        names_in_hosts(manifest, cluster.services)
         name, spec = manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
         home = self._directory / name
         home.mkdir(parents=True)
@@ -168,12 +177,12 @@ class ProcessEngine:
             path.mkdir(exist_ok=True)
             volumes[volume["name"]] = str(path)
         hosts = home / "hosts"
-        hosts.write_text(_hosts(spec["hostAliases"]))
+        hosts.write_text(cluster.hosts)
         pod = ProcessPod(home)
         for container in containers_of(manifest):
             mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
             words = [_moved(word, mounts) for word in container["args"]]
-            own = f"hostname {shlex.quote(name)} && mount --bind {shlex.quote(str(hosts))} /etc/hosts && exec \"$@\""
+            own = f'hostname {shlex.quote(name)} && mount --bind {shlex.quote(str(hosts))} /etc/hosts && exec "$@"'
             command = [
                 *cluster.network.inside(machine),
                 *("unshare", "--mount", "--uts", "sh", "-c", own, "sh"),
@@ -218,6 +227,7 @@ class ProcessPod:
             process.wait(10)
         wait_until(lambda: not _killed(self._home), timeout_s=20, what=f"nothing of {self._home} left")
         self._log.close()
+        shutil.rmtree(self._home)  # an emptyDir ends with its pod
 
 
 def _killed(home: Path) -> bool:
@@ -231,11 +241,6 @@ def _moved(text: str, mounts: Mapping[str, str]) -> str:
     """Replace mount paths by directories, in one pass: a directory's path may have a mount path in it."""
     paths = "|".join(re.escape(path) for path in sorted(mounts, key=len, reverse=True))
     return re.sub(paths, lambda found: mounts[found[0]], text)
-
-
-def _hosts(aliases: list[dict[str, object]]) -> str:
-    lines = [f"{alias['ip']} {name}" for alias in aliases for name in alias["hostnames"]]  # type: ignore[attr-defined]
-    return "\n".join(["127.0.0.1 localhost", *lines]) + "\n"
 
 
 def _clean_environment() -> dict[str, str]:

@@ -28,6 +28,7 @@ _TOOLS = ("podman", "buildah", "runc", "conmon", "catatonit", "mmdebstrap")
 _CONFIGURATION = """
 [containers]
 netns = "host"
+base_hosts_file = "HOSTS"
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 [engine]
 cgroup_manager = "cgroupfs"
@@ -42,12 +43,17 @@ class Podman:
     Args:
         directory: Where everything of it lies.
         driver: Storage driver.
+
+    Attributes:
+        hosts: The file from which containers get their /etc/hosts.
     """
 
     def __init__(self, directory: Path, driver: str) -> None:
         self.directory = directory
         self._driver = driver
-        (directory / "containers.conf").write_text(_CONFIGURATION)
+        self.hosts = directory / "hosts"
+        self.hosts.write_text("127.0.0.1 localhost\n")
+        (directory / "containers.conf").write_text(_CONFIGURATION.replace("HOSTS", str(self.hosts)))
         (directory / "tmp").mkdir(exist_ok=True)
 
     def run(self, *arguments: str, prefix: Sequence[str] = (), timeout_s: float = 60) -> str:

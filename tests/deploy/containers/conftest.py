@@ -28,5 +28,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[support.Podman]
             engine.build(image, TAG)
             size = support.image_size(engine, f"localhost/{image}:{TAG}")
             base = support.image_size(engine, support.BASE_IMAGE)
-            print(f"{image}: {time.monotonic() - began:.0f} s, {size / 1e6:.0f} MB, {(size - base) / 1e6:.0f} of them its own")
+            took = time.monotonic() - began
+            print(f"{image}: {took:.0f} s, {size / 1e6:.0f} MB, {(size - base) / 1e6:.0f} of them its own")
         yield engine

@@ -59,7 +59,9 @@ class Running:
         self.pods[name] = self.engine.start(manifest, self.cluster, name)
 
     def remove(self, name: str) -> None:
-        self.pods.pop(name).remove()
+        """End a pod at once; one that did not come up again is gone already."""
+        if name in self.pods:
+            self.pods.pop(name).remove()
 
     def serves(self, pod: str) -> bool:
         """Whether a pod has the model ready."""
@@ -178,7 +180,7 @@ def test_it_answers_a_prediction(running: Running) -> None:
 
 
 def test_containers_are_locked(running: Running) -> None:
-    """Containers run as nobody, on a root that cannot be written, with no capability and the memory that they may have."""
+    """Containers run as nobody, on a root that cannot be written, with no capability and their limit of memory."""
     pod = running.pods[PODS[0]]
     if not isinstance(pod, PodmanPod):
         pytest.skip("users, mounts and limits are those of containers; these are processes")
