@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
 
+from support.kubernetes.objects import named
 from support.kubernetes.render import COMPONENTS, KUBERNETES, OVERLAYS, Document, overlay, with_component
 from support.kubernetes.schemas import VERSIONS, fault
 
 
 def test_overlays_that_people_are_told_of_are_there() -> None:
     """The issue's overlays exist, and the tests here find every directory that is one."""
-    assert {"dev", "s3", "s3-workload-identity", "autoscale", "autoscale-hpa", "stock-torchserve"} <= set(OVERLAYS)
+    assert {"dev", "s3", "s3-workload-identity", "autoscale", "autoscale-hpa", "gpu-pool", "stock-torchserve"} <= set(
+        OVERLAYS
+    )
     directories = {path.name for path in (KUBERNETES / "overlays").iterdir() if path.is_dir()}
     assert directories == set(OVERLAYS)
     assert {path.name for path in (KUBERNETES / "components").iterdir()} == set(COMPONENTS)
@@ -80,7 +84,7 @@ FAULTS = [_unknown_field, _wrong_type, _missing_field, _unknown_kind, _unknown_g
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_fault_in_a_deployment_is_found(broken: Callable[[Document], None], version: str) -> None:
     """One fault in one object is enough to be refused."""
-    (deployment,) = (each for each in overlay("s3") if each["metadata"]["name"] == "marway-gateway" and "template" in each.get("spec", {}))
+    deployment = named(overlay("s3"), "Deployment", "marway-gateway")
     assert fault(deployment, version) is None
     broken(deployment)
     assert fault(deployment, version) is not None
@@ -118,14 +122,14 @@ def _open_objects(schema: object, where: str) -> list[str]:
     return found + [deep for key, each in schema.items() for deep in _open_objects(each, f"{where}.{key}")]
 
 
-@pytest.mark.parametrize("path", sorted(KUBERNETES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(KUBERNETES)))
-def test_files_are_used_and_hold_no_credentials(path: object) -> None:
-    """Each file is named by its kustomization, and none holds a Secret."""
-    from pathlib import Path
+FILES = sorted(KUBERNETES.rglob("*.yaml"))
 
-    assert isinstance(path, Path)
-    loaded = [each for each in yaml.safe_load_all(path.read_text()) if each]
-    assert all(isinstance(each, dict) for each in loaded)
-    assert not [each for each in loaded if each.get("kind") == "Secret"]
-    if path.name != "kustomization.yaml" and "kustomization.yaml" in {each.name for each in path.parent.iterdir()}:
-        assert path.name in (path.parent / "kustomization.yaml").read_text()
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(KUBERNETES)))
+def test_files_are_used_and_hold_no_credentials(path: Path) -> None:
+    """Each file is named by its kustomization, and none holds or makes a Secret."""
+    loaded = [each for each in yaml.safe_load_all(path.read_text()) if isinstance(each, dict)]
+    assert not [each for each in loaded if each.get("kind") == "Secret" or "secretGenerator" in each]
+    kustomization = path.parent / "kustomization.yaml"
+    if path != kustomization and kustomization.exists():
+        assert path.name in kustomization.read_text()

