@@ -16,6 +16,7 @@ __all__ = [
     "Manifest",
     "containers_of",
     "deployment",
+    "not_restarted",
     "on_the_namespace",
     "plain_environment",
     "runtime_beside_sidecar",
@@ -55,6 +56,11 @@ def runtime_beside_sidecar(manifest: Manifest) -> None:
     for container in native:
         assert container.pop("restartPolicy") == "Always", "only native sidecars are among the init containers"
     spec["containers"] = [*native, *spec["containers"]]
+
+
+def not_restarted(manifest: Manifest) -> None:
+    """Leave ended containers as they are: kubelet does so in a pod that is deleted, Podman would start them again."""
+    _spec(manifest)["restartPolicy"] = "Never"
 
 
 def on_the_namespace(manifest: Manifest) -> None:

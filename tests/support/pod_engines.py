@@ -22,6 +22,7 @@ from typing import Protocol
 from support.manifests import (
     Manifest,
     containers_of,
+    not_restarted,
     on_the_namespace,
     plain_environment,
     runtime_beside_sidecar,
@@ -107,6 +108,7 @@ class PodmanEngine:
         secrets_as_directories(manifest, cluster.secrets)
         volumes_of_its_own(manifest)
         runtime_beside_sidecar(manifest)
+        not_restarted(manifest)
         on_the_namespace(manifest)
         self._podman.hosts.write_text(cluster.hosts)
         name = manifest["metadata"]["name"]
