@@ -5,12 +5,11 @@ Each change to a manifest is a function here that says why that engine needs it;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from support.kubernetes.render import KUBERNETES, documents, render
 
 __all__ = [
     "Manifest",
@@ -28,25 +27,29 @@ __all__ = [
 Manifest = dict[str, Any]
 """A Deployment, as parsed from YAML."""
 
-BASE = Path(__file__).parents[2] / "deploy" / "kubernetes" / "base"
 NAMESPACE = "marway"
 
 
-def deployment(file: str, *, name: str) -> Manifest:
-    """Return the Deployment of a file under a name of its own, with one pod: `play kube` makes one of each."""
-    documents = yaml.safe_load_all((BASE / file).read_text())
-    found: Manifest = next(document for document in documents if document["kind"] == "Deployment")
+def deployment(component: str, *, name: str) -> Manifest:
+    """Return a Deployment of the base, as kustomize renders it, under a name of its own and with one pod.
+
+    `play kube` makes one pod of each.
+    """
+    rendered = documents(render(KUBERNETES / "base"))
+    found: Manifest = next(
+        each
+        for each in rendered
+        if each["kind"] == "Deployment" and each["metadata"]["labels"]["app.kubernetes.io/component"] == component
+    )
     found["metadata"]["name"] = name
     found["spec"]["replicas"] = 1
-    # YAML's aliases are one object in two places: what changes one container must not change another.
-    unshared: Manifest = json.loads(json.dumps(found))
-    return unshared
+    return found
 
 
 def with_images(manifest: Manifest, tag: str) -> None:
-    """Name the images that were built here; kustomize's `images:` does so for a cluster."""
+    """Name the images that were built here, as an overlay's `images:` does for a cluster."""
     for container in containers_of(manifest):
-        container["image"] = f"localhost/{container['image']}:{tag}"
+        container["image"] = f"localhost/{container['image'].partition(':')[0]}:{tag}"
 
 
 def runtime_beside_sidecar(manifest: Manifest) -> None:
@@ -96,7 +99,8 @@ def plain_environment(manifest: Manifest, config_maps: Mapping[str, Mapping[str,
     for container in containers_of(manifest):
         found: dict[str, str] = {}
         for source in container.pop("envFrom", []):
-            found |= config_maps[source["configMapRef"]["name"]]
+            rendered = source["configMapRef"]["name"]  # its name and a hash of its content
+            found |= config_maps[rendered.rpartition("-")[0]]
         for variable in container.get("env", []):
             value = variable.get("value")
             if value is None:

@@ -55,7 +55,7 @@ class Running:
 
     def start(self, name: str) -> None:
         """Start a pod, or the gateway."""
-        manifest = deployment("gateway.yaml" if name == GATEWAY else "pods.yaml", name=name)
+        manifest = deployment(GATEWAY if name == GATEWAY else "pod", name=name)
         self.pods[name] = self.engine.start(manifest, self.cluster, name)
 
     def remove(self, name: str) -> None:
@@ -156,7 +156,7 @@ def test_probes_say_that_they_serve(running: Running) -> None:
     """Every probe of the manifests, called as kubelet would, succeeds on what serves."""
     asked = []
     for name in (*PODS, GATEWAY):
-        manifest = deployment("gateway.yaml" if name == GATEWAY else "pods.yaml", name=name)
+        manifest = deployment(GATEWAY if name == GATEWAY else "pod", name=name)
         for container in containers_of(manifest):
             for kind, probe in _probes(container):
                 asked.append((container["name"], kind))
