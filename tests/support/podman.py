@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-__all__ = ["BASE_IMAGE", "IMAGES", "Podman", "image_size", "missing", "podman"]
+__all__ = ["BASE_IMAGE", "IMAGES", "NoBase", "Podman", "image_size", "missing", "podman"]
 
 ROOT = Path(__file__).parents[2]
 BASE_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
@@ -23,7 +23,7 @@ IMAGES = {
 }
 """Container file and target of each image."""
 
-_TOOLS = ("podman", "buildah", "runc", "conmon", "catatonit", "mmdebstrap")
+_TOOLS = ("podman", "runc", "conmon", "catatonit", "mmdebstrap")
 # runc, because crun 1.8 fails where both versions of cgroups are mounted; cgroupfs, because systemd may not run here.
 _CONFIGURATION = """
 [containers]
@@ -35,6 +35,10 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
 """
+
+
+class NoBase(Exception):
+    """There is nothing that images could be built upon."""
 
 
 class Podman:
@@ -85,7 +89,11 @@ class Podman:
             return subprocess.CompletedProcess(command, done.returncode, stdout.read(), stderr.read())
 
     def make_base(self) -> None:
-        """Import an image with Debian's own Python under the name of the base image, which only a registry has."""
+        """Import an image with Debian's own Python under the name of the base image, which only a registry has.
+
+        Raises:
+            NoBase: Debian's packages cannot be had.
+        """
         archive = self.directory / "base.tar"
         packages = "python3,python3-pip,python3-venv,ca-certificates"
         made = subprocess.run(
@@ -95,7 +103,8 @@ class Podman:
             timeout=240,
             env=self._environment,
         )
-        assert made.returncode == 0, made.stderr[-4000:]
+        if made.returncode != 0:
+            raise NoBase(f"mmdebstrap makes no base image: {made.stderr[-2000:]}")
         self.run("import", "--quiet", str(archive), BASE_IMAGE, timeout_s=120)
         archive.unlink()
 
@@ -114,7 +123,6 @@ class Podman:
         """Remove all containers, images and files."""
         self.ask("pod", "rm", "--force", "--all", "--time", "1", timeout_s=120)
         self.ask("rm", "--force", "--all", "--time", "1", timeout_s=120)
-        self.ask("rmi", "--force", "--all", timeout_s=120)
         for mounted in sorted(_mounted_below(self.directory), reverse=True):
             subprocess.run(["umount", "--lazy", mounted], check=False, capture_output=True)
         shutil.rmtree(self.directory, ignore_errors=True)
