@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 __all__ = ["Network", "missing", "network"]
 
@@ -60,6 +61,8 @@ def network(names: Sequence[str]) -> Iterator[Network]:
         _run("ip", "netns", "exec", router, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         made = Network(tag, f"{net}.1", {name: f"{net}.{11 + place}" for place, name in enumerate(names)})
         _join(router, net, 1, namespace=None, interface=f"{tag}host")
+        # Said outright: the kernel takes namespaces apart some time after their end, and its name with them.
+        stack.callback(_ip, "link", "delete", f"{tag}host")
         for place, name in enumerate(names):
             namespace = f"{tag}{name}"
             _ip("netns", "add", namespace)
@@ -73,6 +76,8 @@ def _claim(stack: ExitStack) -> tuple[str, str]:
     """Take the first number that no other test has: making the router's namespace is what claims it."""
     for number in count():
         tag = f"mwt{number}-"
+        if Path(f"/sys/class/net/{tag}host").exists():
+            continue  # of a test that was killed
         if subprocess.run(["ip", "netns", "add", f"{tag}router"], capture_output=True).returncode == 0:
             stack.callback(_remove, f"{tag}router")
             return tag, f"{_NETS}.{number}"
