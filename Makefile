@@ -5,15 +5,19 @@ VENV ?= .venv
 PIP_ARGS ?=
 # Extra arguments for `marway up`, such as --port 0 or --home DIR: make up UP_ARGS="--port 9000"
 UP_ARGS ?=
+# What builds images, their tag, and what torch is to be for: make images ENGINE=podman TAG=0.2.0 DEVICE=cuda
+ENGINE ?= $(firstword $(notdir $(shell command -v docker podman)))
+TAG ?= 0.1.0
+DEVICE ?= cpu
 # Extra arguments for pytest: make test PYTEST_ARGS="-k gateway -x"
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SOURCES := archiver core gateway handlers sidecar examples tests benchmarks
+SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-faults test-install test-long lint fmt proto bench bench-cache bench-cold bench-fetch bench-gateway bench-logging bench-publish bench-speed clean
+.PHONY: help setup up demo test test-unit test-e2e test-faults test-install test-long lint fmt proto bench bench-cache bench-cold bench-fetch bench-gateway bench-logging bench-publish bench-speed images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +101,13 @@ bench-publish: setup ## Measure publishing 1 GiB to S3 against a plain upload of
 
 bench-speed: setup ## Measure Marway against TorchServe alone under load from wrk; write benchmarks/results/latest.md
 	$(BIN)/python benchmarks/bench_speed.py --write
+
+images: ## Build the three container images with docker or podman
+	@test -n "$(ENGINE)" || (echo "marway: needs docker or podman" >&2; exit 1)
+	$(ENGINE) build --build-arg PIP_ARGS="$(PIP_ARGS)" -f deploy/gateway.Containerfile -t marway-gateway:$(TAG) .
+	$(ENGINE) build --build-arg PIP_ARGS="$(PIP_ARGS)" -f deploy/pod.Containerfile --target sidecar -t marway-sidecar:$(TAG) .
+	$(ENGINE) build --build-arg PIP_ARGS="$(PIP_ARGS)" --build-arg DEVICE=$(DEVICE) -f deploy/pod.Containerfile --target runtime \
+	  -t marway-runtime:$(TAG) .
 
 clean: ## Remove the environment, caches and the default home
 	rm -rf $(VENV) .marway .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build

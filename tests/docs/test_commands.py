@@ -32,6 +32,7 @@ _PLANNED = {
     "fmt",
     "proto",
     "clean",
+    "images",
     "bench",
     "bench-cache",
     "bench-fetch",

