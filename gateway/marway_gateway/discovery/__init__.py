@@ -12,7 +12,7 @@ from marway_gateway.discovery.kubernetes import SlicesSource
 from marway_gateway.pod_addresses import PodService, PodSlices
 from marway_gateway.settings import GatewaySettings
 
-__all__ = ["Discovery", "FoundPod", "Source", "sources_of"]
+__all__ = ["Discovery", "DnsSource", "FoundPod", "SlicesSource", "Source", "sources_of"]
 
 
 def sources_of(settings: GatewaySettings) -> list[Source]:
