@@ -1,4 +1,4 @@
-"""The process of an `OpenLoop`: sends until its standard input ends, and writes what came of each request as JSON lines.
+"""The process of an `OpenLoop`: sends until its standard input ends, and writes what came of each request as JSON.
 
 It has a process of its own so that what a test does meanwhile, such as looking after 500 sockets, delays no request and
 no clock.
