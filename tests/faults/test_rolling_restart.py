@@ -1,7 +1,7 @@
 """A rolling restart of three pods under load loses no request, and no request waits for a model.
 
 Real pods (TorchServe under our runtime, with a sidecar) behind a real gateway that finds them by EndpointSlices. The
-API is the recorded one; what the controllers and the kubelet of a cluster do, the test does: a new pod beside the old
+API is a stand-in; what the controllers and the kubelet of a cluster do, the test does: a new pod beside the old
 ones (maxSurge 1), an old one asked to go only once the new one is ready (maxUnavailable 0, minReadySeconds 0, which is
 harder than any other), the sidecar told to stop before the runtime, and each step written into a slice.
 """

@@ -1,4 +1,4 @@
-"""Pods by the EndpointSlices of a Service, from an API that plays what was recorded and breaks where a real one may."""
+"""Pods by the EndpointSlices of a Service, from a stand-in of the API that speaks as it does and breaks as it may."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from marway_gateway.settings import GatewaySettings, PodAddress, PodSlices
 from support.kubernetes_api import Certificates, Credentials, SlicesApi, endpoint, slice_of
 from support.registry import publish, until
 
-RECORDED = Path(__file__).parent / "recorded" / "endpointslices.json"
+DOCUMENT = Path(__file__).parent / "api_documents" / "endpointslices.json"
 MakePod = Callable[..., Awaitable[FakePod]]
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here to make certificates with")
@@ -86,9 +86,9 @@ async def followed(api: SlicesApi, credentials: Credentials) -> AsyncIterator[Fo
 # -- what slices say -------------------------------------------------------------------------------------------
 
 
-def test_recorded_slices() -> None:
+def test_slices_as_the_api_returns_them() -> None:
     """Slices of two families are one set of pods, called by their own names, and the terminating one is leaving."""
-    found = pods_of(EndpointSliceList.model_validate_json(RECORDED.read_bytes()).items, port=9000)
+    found = pods_of(EndpointSliceList.model_validate_json(DOCUMENT.read_bytes()).items, port=9000)
     assert [(pod.address, pod.leaving) for pod in found] == [
         (PodAddress("marway-pod-6d9c7b5f4d-2xw8k", "http://10.244.1.17:9000"), False),
         (PodAddress("marway-pod-6d9c7b5f4d-h5tqz", "http://10.244.2.9:9000"), True),

@@ -1,4 +1,4 @@
-"""The part of the Kubernetes API that serves EndpointSlices, over TLS: what it says is recorded, when is up to a test.
+"""A stand-in for the part of the Kubernetes API that serves EndpointSlices, over TLS; what happens is up to a test.
 
 Kept to what the API's documents and its clients rely on: a list has a `resourceVersion`, each change a higher one; a
 watch says each change after the version that it was opened at, as one line of JSON; changes are kept for a while only.

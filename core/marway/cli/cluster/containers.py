@@ -120,7 +120,7 @@ def _probes(cluster: Cluster, pods: tuple[Pod, ...]) -> Iterator[Finding]:
         (
             Case(pod.name, f"not ready: {' '.join(by_pod[pod.name])}", _READY_ADVICE.get(pod.component, ""))
             for pod in pods
-            if pod.status.phase == "Running" and not pod.ready and pod.name in by_pod
+            if not pod.ready and pod.name in by_pod and all(each.state.waiting is None for each in pod.statuses)
         ),
     )
     yield from findings_of(
