@@ -261,17 +261,12 @@ def keys_in_runtime(documents: Documents) -> None:
 
 def webhook_identity(documents: Documents) -> None:
     found = pod(documents)
-    mount = {
-        "name": "aws-iam-token",
-        "mountPath": "/var/run/secrets/eks.amazonaws.com/serviceaccount",
-        "readOnly": True,
-    }
+    path = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
+    mount = {"name": "aws-iam-token", "mountPath": path, "readOnly": True}
     source = {"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}}
     found["spec"]["volumes"].append({"name": "aws-iam-token", "projected": {"sources": [source]}})
     for each in (container(found, "runtime"), container(found, "sidecar")):
-        each.setdefault("env", []).append(
-            {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": f"{mount['mountPath']}/token"}
-        )
+        each.setdefault("env", []).append({"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": f"{path}/token"})
         each["volumeMounts"].append(mount)
 
 

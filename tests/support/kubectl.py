@@ -12,7 +12,8 @@ __all__ = ["StandInKubectl"]
 # A shell script, because it is started ten times by each look.
 _PROGRAM = r"""#!/bin/sh
 home={home}
-{{ printf '%s\t' "$@"; echo; }} >> "$home/calls"
+line=$(printf '%s\t' "$@")
+printf '%s\n' "$line" >> "$home/calls"  # in one piece: others write too
 if [ -e "$home/error" ]; then cat "$home/error" >&2; exit 1; fi
 kind=$2
 if [ -e "$home/$kind.forbidden" ]; then
