@@ -342,7 +342,7 @@ SYMPTOMS: list[tuple[Change, str, str, str]] = [
     (writable_store, "store in the runtime", "problem", "may write to /var/lib/marway/store"),
     (pod_token, "service account token", "problem", "nothing in a pod asks the Kubernetes API"),
     (gateway_token, "service account token", "warning", "not found by kubernetes://"),
-    (asks_the_api, "service account token", "problem", "automountServiceAccountToken: true"),
+    (asks_the_api, "service account token", "problem", "add the component endpointslices"),
     (secret_missing, "secrets", "problem", "there is no Secret s3-keys"),
 ]
 

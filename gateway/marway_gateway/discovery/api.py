@@ -209,8 +209,8 @@ class KubernetesApi:
         except (OSError, UnicodeDecodeError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else "it is no text"
             raise InvalidSettings(
-                f"kubernetes:// needs {path}, which cannot be read ({why}): give the gateway's pod a service account "
-                "and automountServiceAccountToken: true, or name a projected volume in kubernetes_credentials_dir"
+                f"kubernetes:// needs {path}, which cannot be read ({why}): mount a service account's token "
+                "there, as the component endpointslices does, or say where it is in kubernetes_credentials_dir"
             ) from exc
         if not text:
             raise InvalidSettings(f"kubernetes:// needs {path}, which is empty")

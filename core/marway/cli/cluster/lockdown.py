@@ -102,7 +102,7 @@ def _missing_tokens(gateways: tuple[Pod, ...]) -> Iterator[Case]:
             yield Case(
                 pod.name,
                 "its pods are to be found by kubernetes://, and no token for the API is mounted",
-                "set automountServiceAccountToken: true, with the Role of docs/kubernetes.md, or use dns://",
+                "add the component endpointslices, which mounts one and brings its Role, or use dns://",
             )
 
 
