@@ -84,3 +84,27 @@ def test_pods_in_settings() -> None:
     assert str(settings.pods[1]) == "dns://pods.marway.svc:9000"
     with pytest.raises(InvalidSettings, match="write dns://NAME:PORT"):
         load_settings(GatewaySettings, pods="dns://pods")
+
+
+async def test_pods_of_one_name_are_one_pod(make_pod: MakePod, caplog: pytest.LogCaptureFixture) -> None:
+    """Of two pods of one name the later source's is used, a configured one before all, and it is said once."""
+    first, second, fixed = await make_pod("a"), await make_pod("a"), await make_pod("b")
+    found = {"one": [first.address], "two": [second.address, PodAddress("b", "http://127.0.0.1:9")]}
+
+    async def resolve(service: PodService) -> list[PodAddress]:
+        return found[service.host]
+
+    upstream = Upstream(connect_timeout_s=1, buffered_bytes=1024)
+    pods = PodSet([], ejection=Ejection(after_failures=5, eject_s=30, eject_max_s=300))
+    watcher = PodWatcher(pods, upstream, interval_s=0.05)
+    sources = [DnsSource(PodService(name, 9000), interval_s=60, resolve=resolve) for name in found]
+    discovery = Discovery([fixed.address], sources, pods, watcher)
+    try:
+        await discovery.look()
+        await discovery.look()
+        assert {pod.name: pod.url for pod in pods.pods} == {"a": second.url, "b": fixed.url}
+        assert caplog.text.count("two pods are called") == 2
+    finally:
+        await discovery.aclose()
+        await watcher.aclose()
+        await upstream.aclose()

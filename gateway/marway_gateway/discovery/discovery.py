@@ -35,6 +35,7 @@ class Discovery:
         self._sources = sources
         self._pods = pods
         self._watcher = watcher
+        self._namesakes: set[str] = set()
         self._tasks = TaskSet()
 
     async def start(self) -> None:
@@ -58,11 +59,15 @@ class Discovery:
     async def apply(self) -> None:
         """Have the gateway use the pods that are found now."""
         found: dict[str, FoundPod] = {}
+        namesakes: set[str] = set()
         for pod in (*(pod for source in self._sources for pod in source.pods), *self._fixed):
             other = found.get(pod.address.name)
             if other is not None and other.address != pod.address:
-                _log.warning("two pods are called %s: %s is used", pod.address.name, pod.address.url)
+                namesakes.add(pod.address.name)
             found[pod.address.name] = pod
+        for name in namesakes - self._namesakes:
+            _log.warning("two pods are called %s: the one at %s is used", name, found[name].address.url)
+        self._namesakes = namesakes
         said = [source.trouble for source in self._sources if source.trouble is not None]
         self._pods.none_because = "; ".join(said) or "no pod is found: " + ", ".join(map(str, self._sources))
         self._pods.replace(
