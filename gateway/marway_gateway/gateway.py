@@ -16,7 +16,7 @@ from marway.registry import Registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.cache import AnswerCache
-from marway_gateway.discovery import Discovery
+from marway_gateway.discovery import Discovery, sources_of
 from marway_gateway.health import Readiness
 from marway_gateway.limits import Admission
 from marway_gateway.load_ahead import LoadAhead
@@ -75,7 +75,8 @@ async def open_gateway(
         clock: Monotonic seconds, for caches, health and ejection.
 
     Raises:
-        InvalidSettings: No registry is named, or it is of no known kind, or a token file cannot be used.
+        InvalidSettings: No registry is named, or it is of no known kind, or a token file cannot be used, or
+            `kubernetes://` pods are named outside a cluster.
     """
     if registry is None:
         if settings.registry is None:
@@ -111,8 +112,9 @@ async def open_gateway(
         stack.push_async_callback(upstream.aclose)
         api = PodApi(connect_timeout_s=settings.connect_timeout_s)
         stack.push_async_callback(api.aclose)
+        fixed = [each for each in settings.pods if isinstance(each, PodAddress)]
         pods = PodSet(
-            (each for each in settings.pods if isinstance(each, PodAddress)),
+            fixed,
             ejection=Ejection(
                 after_failures=settings.eject_after_failures,
                 eject_s=settings.eject_s,
@@ -133,7 +135,7 @@ async def open_gateway(
         watcher = PodWatcher(pods, api, interval_s=settings.health_interval_s, clock=clock)
         stack.push_async_callback(watcher.aclose)
         await watcher.sync()
-        discovery = Discovery(settings.pods, pods, watcher, interval_s=settings.dns_interval_s)
+        discovery = Discovery(fixed, sources_of(settings), pods, watcher)
         stack.push_async_callback(discovery.aclose)
         await discovery.start()
         admission = Admission(

@@ -84,6 +84,8 @@ class LoadAhead:
         await asyncio.gather(*running, return_exceptions=True)
 
     def _want(self, pod: Pod, demand: Demand) -> None:
+        if pod.status is None:
+            return  # it may still be starting: its first word is a change, after which all versions are looked through
         what = pod, demand.key
         now = self._clock()
         if what in self._running or now - self._asked.get(what, -_AGAIN_S) < _AGAIN_S:

@@ -2,102 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from marway.settings import ComponentSettings
+from marway_gateway.pod_addresses import PodAddress, PodService, PodSlices, parse_pods
 
-__all__ = ["GatewaySettings", "PodAddress", "PodService"]
-
-_POD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]-]{0,127}")
+__all__ = ["GatewaySettings", "PodAddress", "PodService", "PodSlices"]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
 Percent = Annotated[int, Field(ge=0, le=100)]
-
-
-@dataclass(frozen=True, slots=True)
-class PodAddress:
-    """Where one sidecar answers.
-
-    Attributes:
-        name: What gateways call the pod. Placement hashes it, so every gateway must use the same names.
-        url: Its base URL, without a path at its end.
-    """
-
-    name: str
-    url: str
-
-    @classmethod
-    def parse(cls, text: str) -> PodAddress:
-        """Parse ``URL`` or ``NAME=URL``; without a name it is the URL's host and port.
-
-        Raises:
-            ValueError: It is neither.
-        """
-        name, given, url = text.strip().partition("=") if "=" in text.partition("://")[0] else ("", "", text.strip())
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"{url[:200]!r} is no sidecar's URL: write http://HOST:PORT or NAME=http://HOST:PORT")
-        name = name.strip() if given else parts.netloc
-        if not _POD_NAME.fullmatch(name):
-            raise ValueError(f"{name[:80]!r} cannot be a pod's name: use letters, digits, '.', '_', ':' or '-'")
-        return cls(name, url.rstrip("/"))
-
-
-@dataclass(frozen=True, slots=True)
-class PodService:
-    """A DNS name behind which sidecars answer, such as a headless Service's.
-
-    Attributes:
-        host: The name, looked up over and over; each address that it has is a pod.
-        port: Where sidecars listen.
-    """
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> PodService:
-        """Parse ``dns://NAME:PORT``.
-
-        Raises:
-            ValueError: It is something else.
-        """
-        parts = urlsplit(text.strip())
-        if parts.scheme != "dns" or not parts.hostname or parts.port is None or parts.path or parts.query:
-            raise ValueError(f"{text[:200]!r} names no pods: write dns://NAME:PORT, as in dns://pods.marway.svc:9000")
-        return cls(parts.hostname, parts.port)
-
-    def __str__(self) -> str:
-        return f"dns://{self.host}:{self.port}"
-
-
-def _parse_pod(item: object) -> PodAddress | PodService:
-    if isinstance(item, PodAddress | PodService):
-        return item
-    text = str(item)
-    return PodService.parse(text) if text.strip().startswith("dns:") else PodAddress.parse(text)
-
-
-def _parse_pods(value: object) -> object:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple):
-        raise ValueError("pods are a list of URLs, or one string with commas between them")
-    pods = tuple(_parse_pod(item) for item in items if str(item).strip())
-    names = [pod.name for pod in pods if isinstance(pod, PodAddress)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"two pods are called {twice!r}: give each a name of its own, NAME=URL")
-    return pods
 
 
 class GatewaySettings(ComponentSettings):
@@ -129,13 +49,16 @@ class GatewaySettings(ComponentSettings):
     """File of bearer tokens that the public and the gRPC port want; it may be the same file. No default: within a
     cluster, who may call is usually said elsewhere. `/healthz`, `/readyz` and `/metrics` stay open."""
 
-    pods: Annotated[tuple[PodAddress | PodService, ...], NoDecode, BeforeValidator(_parse_pods)] = ()
-    """Sidecars, as `URL`, `NAME=URL` or `dns://NAME:PORT`, in a list or with commas between them. None by default: only
-    the deployment knows them. A pod without a name is called by its host and port; one found by DNS by its address and
-    port."""
+    pods: Annotated[tuple[PodAddress | PodService | PodSlices, ...], NoDecode, BeforeValidator(parse_pods)] = ()
+    """Sidecars, as `URL`, `NAME=URL`, `dns://NAME:PORT` or `kubernetes://SERVICE.NAMESPACE:PORT`, in a list or with
+    commas between them. None by default: only the deployment knows them. A pod without a name is called by its host and
+    port; one found by DNS by its address and port; one of a Service's EndpointSlices as Kubernetes calls it."""
     dns_interval_s: Annotated[float, Field(ge=0.1, le=300)] = 5.0
     """Time in seconds between two look-ups of a `dns://` name. 5, as DNS servers in Kubernetes answer from caches of
     about that age; a pod that goes is known sooner from its own word."""
+    kubernetes_credentials_dir: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """Directory with `token`, `ca.crt` and `namespace` for `kubernetes://`, read again as they change. Where Kubernetes
+    mounts a pod's service account; another for a projected volume of one's own."""
     algorithm_pools: dict[str, str] = Field(default_factory=dict)
     """Pools by algorithm, as `{"transformer": "gpu"}`, for versions that name no pool themselves; `*` stands for any
     other. None by default: such a version may run on any pod of its model server."""

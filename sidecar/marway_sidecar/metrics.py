@@ -41,6 +41,11 @@ class SidecarMetrics:
             buckets=_LOAD_BUCKETS_S,
             registry=self.registry,
         )
+        self.cold_requests = Counter(
+            "marway_sidecar_cold_requests",
+            "Requests that found their version without a worker, and so waited for a load or were refused.",
+            registry=self.registry,
+        )
         self.golden_checks = Counter(
             "marway_sidecar_golden_checks",
             "Golden examples sent after loads and for proofs: same, different, or failed when none could be sent.",

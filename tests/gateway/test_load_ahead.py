@@ -1,25 +1,18 @@
-"""Pods load versions before requests go there, and pods are found by DNS."""
+"""Pods load versions before requests go there."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from gateway.fakes import FakePod, running
-from marway.errors import InvalidSettings, LoadFailed
+from gateway.fakes import FakePod, busy, running
+from marway.errors import LoadFailed
 from marway.registry import Registry
-from marway.settings import load_settings
 from marway.wire.pods import ModelStatus
-from marway_gateway.discovery import Discovery, look_up
-from marway_gateway.placement import PodSet, score
-from marway_gateway.placement.ejection import Ejection
-from marway_gateway.pod_api import PodApi
-from marway_gateway.pods import PodWatcher
-from marway_gateway.settings import GatewaySettings, PodAddress, PodService
+from marway_gateway.placement import score
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
@@ -81,62 +74,57 @@ async def test_a_load_that_fails_harms_nobody(registry: Registry, pods: list[Fak
     assert home.requests == []
 
 
-async def test_pods_by_dns(registry: Registry, tmp_path: Path, make_pod: MakePod) -> None:
-    """All addresses of a name are pods, called by address and port."""
-    publish(registry, tmp_path)
-    pod = await make_pod()
-    async with running(registry=registry, pods=(PodService("localhost", pod.port),)) as gateway:
-        shown = (await gateway.admin.get("/pods")).json()
-        assert f"127.0.0.1:{pod.port}" in [each["name"] for each in shown]
+async def test_a_draining_pod_hands_its_versions_over(registry: Registry, pods: list[FakePod]) -> None:
+    """A version that only a draining pod has is answered there until its next home has loaded it, and then never."""
+    home, following, _ = pods
+    home.models = (READY,)
+    following.may_load = asyncio.Event()
+    async with running(*pods, registry=registry, health_interval_s=60) as gateway:
+        await until(lambda: all(pod.polls and pod.watches for pod in pods))
         assert (await gateway.predict()).status_code == 200
-    assert len(pod.requests) == 1
+        home.ready, home.draining = False, True
+        home.tell()
+        await until(lambda: following.loads)
+        for _ in range(5):
+            assert (await gateway.predict()).status_code == 200
+        assert (len(home.requests), len(following.requests)) == (6, 0)
+        following.may_load.set()
+        while not following.requests:
+            assert (await gateway.predict()).status_code == 200
+        asked = len(home.requests)
+        for _ in range(5):
+            assert (await gateway.predict()).status_code == 200
+        assert len(home.requests) == asked
+        assert following.loads == ["/models/intent/1.0/load"]
 
 
-async def test_addresses_of_a_name_change(make_pod: MakePod) -> None:
-    """Addresses that come are asked, ones that go are left alone, and a name that is not found changes nothing."""
-    first, second = await make_pod("a"), await make_pod("b")
-    found: list[PodAddress] = [first.address]
-    failing = False
-
-    async def resolve(_: PodService) -> list[PodAddress]:
-        if failing:
-            raise socket.gaierror("no such name")
-        return found
-
-    api = PodApi(connect_timeout_s=1)
-    pods = PodSet([], ejection=Ejection(after_failures=5, eject_s=30, eject_max_s=300))
-    watcher = PodWatcher(pods, api, interval_s=0.05)
-    discovery = Discovery([PodService("pods", 9000)], pods, watcher, interval_s=60, resolve=resolve)
-    try:
-        await discovery.start()
-        await until(pods.ready)
-        found = [second.address]
-        await discovery.look()
-        assert [pod.name for pod in pods.pods] == ["b"]
-        await until(pods.ready)
-        asked = first.polls
-        await until(lambda: second.polls > 3)
-        assert first.polls == asked
-        failing = True
-        await discovery.look()
-        assert [pod.name for pod in pods.pods] == ["b"]
-    finally:
-        await discovery.aclose()
-        await watcher.aclose()
-        await api.aclose()
+async def test_a_draining_pod_that_refuses_costs_no_request(registry: Registry, pods: list[FakePod]) -> None:
+    """When the draining pod takes nothing more before the next home is ready, requests wait for that one's load."""
+    home, following, _ = pods
+    home.models = (READY,)
+    following.may_load = asyncio.Event()
+    async with running(*pods, registry=registry, health_interval_s=60) as gateway:
+        await until(lambda: all(pod.polls and pod.watches for pod in pods))
+        assert (await gateway.predict()).status_code == 200
+        home.ready, home.draining, home.behave = False, True, busy
+        home.tell()
+        await until(lambda: following.loads)
+        assert (await gateway.predict()).status_code == 200
+        assert len(following.requests) == 1
+        following.may_load.set()
+        await until(lambda: following.models)
 
 
-async def test_look_up() -> None:
-    """A name's addresses are found once each; an unknown name is an error."""
-    found = await look_up(PodService("localhost", 9000))
-    assert PodAddress("127.0.0.1:9000", "http://127.0.0.1:9000") in found
-    assert len(found) == len(set(found))
-
-
-def test_pods_in_settings() -> None:
-    """Names for DNS and addresses may be mixed; a name without a port is refused with an example."""
-    settings = load_settings(GatewaySettings, pods="a=http://127.0.0.1:9000, dns://pods.marway.svc:9000")
-    assert settings.pods == (PodAddress("a", "http://127.0.0.1:9000"), PodService("pods.marway.svc", 9000))
-    assert str(settings.pods[1]) == "dns://pods.marway.svc:9000"
-    with pytest.raises(InvalidSettings, match="write dns://NAME:PORT"):
-        load_settings(GatewaySettings, pods="dns://pods")
+async def test_a_pod_that_has_not_spoken_is_not_asked_to_load(registry: Registry, pods: list[FakePod]) -> None:
+    """A pod that is still starting is asked for a load when it says that it is there, not refused before."""
+    home, following, last = pods
+    following.models = last.models = (READY,)
+    home.silent, home.status_code = True, 503
+    async with running(*pods, registry=registry, health_interval_s=60) as gateway:
+        await until(lambda: following.watches and last.watches and home.polls and home.watches)
+        for _ in range(5):
+            assert (await gateway.predict()).status_code == 200
+        assert (home.requests, home.loads) == ([], [])
+        home.silent, home.status_code = False, 200
+        await until(lambda: home.loads)
+        assert home.requests == []

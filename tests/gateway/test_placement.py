@@ -351,3 +351,47 @@ def test_no_more_than_half_are_ejected(clock: Clock) -> None:
     clock.now += 31
     pods.eject(pods.pods[3], "is down")
     assert [pod.healthy(clock.now) for pod in pods.pods] == [True, True, True, False]
+
+
+def has_intent(*, draining: bool = False) -> PodStatus:
+    loaded = ModelStatus(id="1", name="intent", version="1.0", state="ready")
+    return status(ready=not draining, draining=draining).model_copy(update={"models": (loaded,)})
+
+
+def test_a_leaving_pod_gets_what_nobody_else_has() -> None:
+    """A pod that is being terminated is asked only for what no other has ready, whatever it says itself."""
+    pods = pods_called("a", "b", "c")
+    addresses = [PodAddress(pod.name, pod.url) for pod in pods.pods]
+    home, following, last = pods.order("intent", "1.0")
+    for pod in pods.pods:
+        pods.observe(pod, has_intent() if pod is home else status(), asked_at=1000.0)
+    changes: list[int] = []
+    missing: list[str] = []
+    pods.on_change = lambda: changes.append(1)
+    pods.on_missing = lambda pod, demand: missing.append(pod.name)
+    pods.replace(addresses, leaving={home.name})
+    pods.replace(addresses, leaving={home.name})
+    assert changes == [1]
+    pods.observe(home, has_intent(), asked_at=1001.0)
+    assert not home.healthy(1000.0)
+    assert home.trouble(1000.0) == "is being terminated"
+    assert (pods.choose(INTENT), missing) == (home, [following.name])
+    assert pods.choose(INTENT, tried={home}) is following
+    pods.observe(following, has_intent(), asked_at=1002.0)
+    assert pods.choose(INTENT) is following
+    assert pods.choose(INTENT, tried={following}) is home, "and again when that one failed"
+    pods.unreachable(home, "refused the connection")
+    assert pods.choose(INTENT, tried={following}) is last
+    pods.replace(addresses)
+    assert changes
+
+
+def test_when_every_pod_leaves_the_version_is_still_answered() -> None:
+    """With no pod that stays, one that has the version ready answers; one that has it not is not asked."""
+    pods = pods_called("a", "b")
+    home, other = pods.order("intent", "1.0")
+    pods.observe(home, status(draining=True), asked_at=1000.0)
+    pods.observe(other, has_intent(draining=True), asked_at=1000.0)
+    assert pods.choose(INTENT) is other
+    assert pods.choose(INTENT, tried={other}) is None
+    assert not pods.ready()

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,16 +38,28 @@ class GatewayProcess:
     Args:
         home: A directory of its own.
         registry: Registry URL.
-        pods: `NAME=URL` each.
+        pods: `NAME=URL` each, or a name behind which they are found.
+        environment: More environment variables.
         settings: Set in its environment.
     """
 
-    def __init__(self, home: Path, *, registry: str, pods: Sequence[str], **settings: object) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        registry: str,
+        pods: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> None:
         ports = ("--port", "0", "--admin-port", "0", "--grpc-port", "0")
         command = [sys.executable, "-m", "marway", "gateway", "--registry", registry, "--pods", ",".join(pods), *ports]
         env = {f"MARWAY_GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
         self.process = subprocess.Popen(
-            [*command, "--home", str(home)], stderr=subprocess.PIPE, text=True, env={**os.environ, **env}
+            [*command, "--home", str(home)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {}), **env},
         )
         self.addresses: dict[str, Any] = {}
         self._said: list[str] = []
@@ -77,6 +89,11 @@ class GatewayProcess:
     @property
     def url(self) -> str:
         return str(self.addresses["gateway"])
+
+    @property
+    def said(self) -> str:
+        """What it has written to its standard error."""
+        return "".join(self._said)
 
     def _serves(self) -> bool:
         if not self.addresses:

@@ -1,36 +1,31 @@
 """An open-loop load generator: requests leave at their time, whatever became of those before (no coordinated omission).
 
-It runs on an event loop and a thread of its own, so that the test may block, and keeps a record of every request.
+It runs as a process of its own (`open_loop_client`), so that the test may block and be busy, and keeps a record of
+every request.
 """
 
 from __future__ import annotations
 
-import asyncio
+import json
 import math
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
-
-import aiohttp
 
 from support.up import wait_until
 
 __all__ = ["OpenLoop", "Sample", "percentile"]
 
-_NOT_TAKEN = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ServerDisconnectedError,
-    ConnectionResetError,
-    aiohttp.ClientOSError,
-)
-"""What a client that knows several gateways meets with by asking the next one: no byte of an answer came."""
+_CLIENT = Path(__file__).with_name("open_loop_client.py")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request, its times by `time.monotonic`.
+    """One request, its times by `time.monotonic`, which all processes of a machine share.
 
     Attributes:
         sent_at: When its first attempt left.
@@ -61,28 +56,53 @@ class OpenLoop:
         rate: Requests a second.
         body: What to send, as text.
         headers: To send along.
+        gateways: How many of the urls are the same on other gateways, one after the other; by default all are.
     """
 
     def __init__(
-        self, urls: Sequence[str], *, rate: float, body: bytes = b"hello", headers: dict[str, str] | None = None
+        self,
+        urls: Sequence[str],
+        *,
+        rate: float,
+        body: str = "hello",
+        headers: dict[str, str] | None = None,
+        gateways: int | None = None,
     ) -> None:
         self.samples: list[Sample] = []
-        self._urls = list(urls)
-        self._interval_s = 1 / rate
-        self._body = body
-        self._headers = {"content-type": "text/plain", **(headers or {})}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="open-loop")
+        self._asked = {
+            "urls": list(urls),
+            "gateways": gateways or len(urls),
+            "rate": rate,
+            "body": body,
+            "headers": {"content-type": "text/plain", **(headers or {})},
+        }
+        self._reader = threading.Thread(target=self._read, name="open-loop")
+        self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._process = subprocess.Popen(
+            [sys.executable, str(_CLIENT), json.dumps(self._asked)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Send nothing more and wait until everything was answered."""
-        self._stop.set()
-        self._thread.join(120)
-        assert not self._thread.is_alive(), "requests without an answer"
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            status = self._process.wait(120)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        self._reader.join(30)
+        self._process.stdout.close()
+        assert status == 0, "the load generator ended with an error, or requests had no answer"
 
     def wait_for_more(self, count: int, *, timeout_s: float = 90) -> None:
         """Wait until ``count`` further requests came to an end."""
@@ -94,42 +114,11 @@ class OpenLoop:
         """Those that were not answered 200."""
         return [sample for sample in self.samples if sample.status != 200]
 
-    async def _run(self) -> None:
-        running: set[asyncio.Task[None]] = set()
-        connector = aiohttp.TCPConnector(limit=0)
-        timeout = aiohttp.ClientTimeout(total=100)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            due = time.monotonic()
-            number = 0
-            while not self._stop.is_set():
-                task = asyncio.create_task(self._ask(session, number))
-                running.add(task)
-                task.add_done_callback(running.discard)
-                number += 1
-                due += self._interval_s
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
-            await asyncio.gather(*running)
-
-    async def _ask(self, session: aiohttp.ClientSession, number: int) -> None:
-        sent_at = time.monotonic()
-        status, version, detail, moves = None, None, "", 0
-        while True:
-            url = self._urls[(number + moves) % len(self._urls)]
-            try:
-                async with session.post(url, data=self._body, headers=self._headers) as answer:
-                    text = await answer.text()
-                    status, version = answer.status, answer.headers.get("x-model-version")
-                    detail = text[:500] if status != 200 else ""
-                break
-            except _NOT_TAKEN as exc:
-                moves += 1
-                if moves >= len(self._urls):
-                    detail = repr(exc)
-                    break
-            except (aiohttp.ClientError, TimeoutError) as exc:
-                detail = repr(exc)
-                break
-        self.samples.append(Sample(sent_at, time.monotonic(), status, version, detail, moves))
+    def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.samples.append(Sample(*json.loads(line)))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -61,10 +61,11 @@ class Pod:
             leftover.kill()
         self._log.close()
 
-    def start_sidecar(self, **settings: object) -> None:
+    def start_sidecar(self, *, host: str = "127.0.0.1", port: int = 0, **settings: object) -> None:
         """Start a sidecar with these settings and wait until it can serve."""
         seen = len(self.log())
-        arguments = ["--runtime-dir", str(self.runtime_dir), "--archive-store", str(self._store), "--port", "0"]
+        where = ["--host", host, "--port", str(port)]
+        arguments = ["--runtime-dir", str(self.runtime_dir), "--archive-store", str(self._store), *where]
         env = {f"MARWAY_SIDECAR_{name.upper()}": str(value) for name, value in settings.items()}
         self._sidecar = self._start("sidecar", *arguments, "--registry", self._registry.as_uri(), env=env)
         listening = re.compile(r"listens on (http://[\d.]+:\d+)")
@@ -79,6 +80,13 @@ class Pod:
         assert self._sidecar is not None
         self._sidecar.send_signal(number)
         self._sidecar.wait(30)
+
+    def terminate(self, *, sidecar: bool, within_s: float = 60) -> None:
+        """Have the sidecar, or else the runtime, stop as the kubelet does; the runtime is to go last."""
+        process = self._sidecar if sidecar else self._runtime
+        assert process is not None
+        process.terminate()
+        process.wait(within_s)
 
     def log(self) -> str:
         """Return what both processes have written."""

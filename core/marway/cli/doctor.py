@@ -1,4 +1,4 @@
-"""`marway doctor`: whether this machine can run Marway, and what to do where it cannot."""
+"""`marway doctor`: whether this machine, or a cluster, can run Marway, and what to do where it cannot."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from marway.cli.options import DEFAULT_HOME, JsonOption
-from marway.cli.output import print_json
+from marway.admin_client import AdminClient, token_of
+from marway.cli.cluster import NAMESPACE, Kubectl, examine_cluster
+from marway.cli.findings import Finding, show_findings
+from marway.cli.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption
 from marway.errors import MarwayError
 from marway.objects import open_store
 
@@ -32,17 +30,6 @@ _MIN_MEMORY_BYTES = 2 * _GIB
 _MIN_DISK_BYTES = 5 * _GIB
 _SOCKET_PATH_MAX = 80
 _PINNED = {"torchserve": "0.12.0", "torch-model-archiver": "0.12.0"}
-_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: what was looked at, what was found, and what to do about it."""
-
-    check: str
-    level: Literal["ok", "warning", "problem"]
-    found: str
-    advice: str = ""
 
 
 def register(app: typer.Typer) -> None:
@@ -54,25 +41,27 @@ def doctor(
     home: Annotated[Path, typer.Option(help="Home that `marway up` would use.")] = DEFAULT_HOME,
     port: Annotated[int, typer.Option(min=0, max=65533, help="Port that `marway up` would use.")] = 8000,
     registry: Annotated[str | None, typer.Option(help="Registry to try, if not the home's own.")] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Check a Kubernetes cluster, through kubectl.")] = False,
+    namespace: Annotated[str | None, typer.Option(help=f"Namespace to look in; {NAMESPACE} by default.")] = None,
+    context: Annotated[str | None, typer.Option(help="kubectl's context; its current one by default.")] = None,
+    gateway: Annotated[
+        str | None, typer.Option(help="With --cluster: URL of a gateway's admin port, to ask it for its pods.")
+    ] = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine, its ports, memory and versions, and say what to do."""
+    """Check this machine, its ports, memory and versions, or a cluster, and say what to do."""
+    if cluster:
+        client = AdminClient(gateway, token=token_of(token, token_file)) if gateway is not None else None
+        found = examine_cluster(Kubectl(namespace=namespace or NAMESPACE, context=context), admin=client)
+        show_findings(found, as_json=as_json, well="nothing is wrong in the cluster")
+        return
+    for flag, value in (("--namespace", namespace), ("--context", context), ("--gateway", gateway)):
+        if value is not None:
+            raise typer.BadParameter("it goes with --cluster", param_hint=flag)
     findings = examine(home=home, port=port, registry=registry)
-    if as_json:
-        print_json([asdict(finding) for finding in findings])
-    else:
-        table = Table(box=None, show_header=False)
-        for finding in findings:
-            advice = f" → {finding.advice}" if finding.advice else ""
-            table.add_row(_MARKS[finding.level], Text(finding.check), Text(finding.found + advice))
-        Console().print(table)
-    problems = sum(finding.level == "problem" for finding in findings)
-    if not as_json:
-        typer.echo(
-            f"{problems} problem{'s' if problems != 1 else ''}" if problems else "this machine can run `marway up`"
-        )
-    if problems:
-        raise typer.Exit(1)
+    show_findings(findings, as_json=as_json, well="this machine can run `marway up`")
 
 
 def examine(*, home: Path, port: int, registry: str | None) -> list[Finding]:

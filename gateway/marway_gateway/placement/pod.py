@@ -30,6 +30,7 @@ class Pod:
         url: Base URL of its sidecar.
         status: What it last said of itself, or None before its first answer.
         ready_versions: The versions that it said are ready.
+        leaving: Whether its discovery says that it is being terminated.
         unreachable: Why it does not answer, or None when it does or was not asked yet.
         ejected_until: Monotonic seconds, or None when it is not ejected.
         ejections: How many ejections in a row; the next lasts that much longer.
@@ -46,6 +47,7 @@ class Pod:
         "failures",
         "in_flight_of",
         "late_answers",
+        "leaving",
         "load",
         "name",
         "on_end",
@@ -67,6 +69,7 @@ class Pod:
         self.url = address.url
         self.status: PodStatus | None = None
         self.ready_versions: frozenset[VersionKey] = frozenset()
+        self.leaving = False
         self.unreachable: str | None = None
         self.ejected_at = 0.0
         self.ejected_until: float | None = None
@@ -78,7 +81,7 @@ class Pod:
         self.silent = False
         """Ejected for requests that it did not answer, which no health check can take back."""
         self.willing = True
-        """Whether it says that it takes requests; so does one that has said nothing yet."""
+        """Whether it is there to stay and says that it takes requests; so does one that has said nothing yet."""
         self.requests_in_flight = 0
         self.in_flight_of: dict[VersionKey, int] = {}
         self.removed = False
@@ -87,7 +90,16 @@ class Pod:
 
     @property
     def draining(self) -> bool:
-        return self.status is not None and self.status.draining
+        """Whether it should get no new work: it says so itself, or is being terminated."""
+        return self.leaving or (self.status is not None and self.status.draining)
+
+    def note_willing(self) -> None:
+        """Work out `willing` anew."""
+        self.willing = not self.draining and (self.status is None or self.status.ready)
+
+    def hands_over(self, now: float) -> bool:
+        """Return whether it drains and can still answer for the versions that it has ready."""
+        return self.draining and self.unreachable is None and (self.ejected_until is None or now >= self.ejected_until)
 
     def healthy(self, now: float) -> bool:
         """Return whether the pod should get requests, which is when `trouble` has nothing to say."""
@@ -98,7 +110,7 @@ class Pod:
         if self.unreachable is not None:
             return self.unreachable
         if self.draining:
-            return "is draining"
+            return "is being terminated" if self.leaving else "is draining"
         if self.ejected_until is not None and now < self.ejected_until:
             return f"is ejected for {self.ejected_until - now:.0f} s more: {self.ejection_reason}"
         if self.status is not None and not self.status.ready:

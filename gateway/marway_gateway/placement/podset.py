@@ -11,7 +11,9 @@ HAProxy call `hash_balance_factor`: a pod is full for a version when it works on
 than its share of all; then the next pod of the list serves the version as well.
 
 A pod serves a version only once it has it ready, as long as another one does: who should serve and cannot yet is named
-to `on_missing`, which has it loaded ahead.
+to `on_missing`, which has it loaded ahead. So does a pod that drains: for versions that nobody else has ready yet it is
+asked as long as it takes requests, as kube-proxy goes on to use terminating endpoints while there are no others
+(Kubernetes KEP-1669).
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ class PodSet:
         on_missing: Told a pod that should serve a version and does not have it ready, while it goes elsewhere.
         on_change: Told that a pod came, went, or began or ceased to be healthy.
         on_end: Told that a request on a pod has ended.
+        none_because: Why there are no pods, when there are none.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class PodSet:
         self.on_missing: Callable[[Pod, Demand], None] = lambda pod, demand: None
         self.on_change: Callable[[], None] = lambda: None
         self.on_end: Callable[[], None] = lambda: None
+        self.none_because = "no pods are configured: set MARWAY_GATEWAY_PODS or give --pods"
         self.now = clock
         self._ejection = ejection
         self._spill_requests = spill_requests
@@ -85,8 +89,13 @@ class PodSet:
         self._ready: dict[VersionKey, set[Pod]] = {}
         self.replace(addresses)
 
-    def replace(self, addresses: Iterable[PodAddress]) -> None:
-        """Have these pods from now on. Those that stay keep all that is known of them; requests on others go on."""
+    def replace(self, addresses: Iterable[PodAddress], *, leaving: Collection[str] = ()) -> None:
+        """Have these pods from now on. Those that stay keep all that is known of them; requests on others go on.
+
+        Args:
+            addresses: All of them.
+            leaving: Names of those that are being terminated.
+        """
         known = {(pod.name, pod.url): pod for pod in self.pods}
         pods = []
         for address in addresses:
@@ -95,9 +104,15 @@ class PodSet:
         for gone in known.values():
             gone.remove()
             self._forget_ready(gone)
+        going = [pod for pod in pods if pod.leaving != (pod.name in leaving)]
+        for pod in going:
+            pod.leaving = not pod.leaving
+            pod.note_willing()
         if tuple(pods) != self.pods:
             self.pods = tuple(pods)
             self._orders.clear()
+            self.on_change()
+        elif going:
             self.on_change()
 
     # -- placement -----------------------------------------------------------------------------------------
@@ -141,14 +156,17 @@ class PodSet:
         """Return the pod to ask next, or None when nobody is left.
 
         Of the pods that should serve the version and have it ready, that is the one with the fewest requests in
-        flight; if none has, the first that is healthy and has it ready; if nobody has, its home, which loads it. When
-        no pod is healthy, tried ones included, it is the one with the fewest requests in flight that does not drain.
+        flight; if none has, the first that is healthy and has it ready; if none has, the first that drains, has it
+        ready and still answers; if nobody has, its home, which loads it. When no pod is healthy, tried ones included,
+        and none hands the version over, it is the one with the fewest requests in flight that does not drain.
         """
         order, now = self.order_of(demand), self.now()
         wanted = self._wanted(demand, tried, order, now)
-        if not wanted:
-            return self._in_panic(order, tried, now)
         key = demand.key
+        if not wanted:
+            if any(pod.healthy(now) for pod in order):
+                return None
+            return self._handing_over(key, order, tried, now) or self._in_panic(order, tried)
         ready = self._ready.get(key, _NOBODY)
         serving = [pod for pod in wanted if pod in ready]
         if len(serving) > 1:
@@ -157,7 +175,8 @@ class PodSet:
             chosen = serving[0]
         else:
             elsewhere = [pod for pod in ready if pod.healthy(now) and pod not in tried and not self._at_limit(pod)]
-            chosen = min((pod for pod in elsewhere if pod in order), key=order.index, default=wanted[0])
+            healthy = min((pod for pod in elsewhere if pod in order), key=order.index, default=None)
+            chosen = healthy or self._handing_over(key, order, tried, now) or wanted[0]
         if len(serving) < len(wanted):
             for pod in wanted:
                 if pod is not chosen and pod not in ready:
@@ -174,9 +193,15 @@ class PodSet:
         (name, version), backend, pool, _ = demand
         return self.order(name, version, backend=backend, pool=pool)
 
-    def _in_panic(self, order: tuple[Pod, ...], tried: Collection[Pod], now: float) -> Pod | None:
-        if any(pod.healthy(now) for pod in order):
+    def _handing_over(self, key: VersionKey, order: tuple[Pod, ...], tried: Collection[Pod], now: float) -> Pod | None:
+        """Return the first pod that drains, has a version ready and may still take a request for it."""
+        ready = self._ready.get(key, _NOBODY)
+        if not ready:
             return None
+        left = (pod for pod in order if pod in ready and pod not in tried and not self._at_limit(pod))
+        return next((pod for pod in left if pod.hands_over(now)), None)
+
+    def _in_panic(self, order: tuple[Pod, ...], tried: Collection[Pod]) -> Pod | None:
         left = [pod for pod in order if not pod.draining and pod not in tried and not self._at_limit(pod)]
         return min(left, key=_in_flight, default=None)
 
@@ -204,7 +229,7 @@ class PodSet:
     def troubles(self, demand: Demand | None = None) -> str:
         """Say in words why pods get no requests, for a message."""
         if not self.pods:
-            return "no pods are configured: set MARWAY_GATEWAY_PODS or give --pods"
+            return self.none_because
         pods = self.pods
         if demand is not None:
             pods = self.order_of(demand)
@@ -222,7 +247,7 @@ class PodSet:
             return
         before, was_healthy = pod.status, pod.healthy(self.now())
         pod.status = status
-        pod.willing = status.ready and not status.draining
+        pod.note_willing()
         pod.unreachable = None
         pod.late_answers = 0
         # An answer that was under way when the pod was ejected says nothing about it since.

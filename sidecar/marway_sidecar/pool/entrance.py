@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
+from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool.actor import Actor
 from marway_sidecar.pool.batching import was_slow
 from marway_sidecar.pool.estimates import Estimates
@@ -28,15 +29,23 @@ class Entrance:
         memory: Says what a load waits for.
         estimates: Say how long loads take.
         settings: How many may wait.
+        metrics: Where requests are counted that find their version not loaded.
         refusing: Whether loads are refused, because the pod stops.
     """
 
     def __init__(
-        self, memory: Memory, estimates: Estimates, settings: SidecarSettings, *, refusing: Callable[[], bool]
+        self,
+        memory: Memory,
+        estimates: Estimates,
+        settings: SidecarSettings,
+        metrics: SidecarMetrics,
+        *,
+        refusing: Callable[[], bool],
     ) -> None:
         self._memory = memory
         self._estimates = estimates
         self._settings = settings
+        self._cold = metrics.cold_requests
         self._refusing = refusing
         self._open: dict[Work, Actor] = {}
         self._look_at = math.inf
@@ -53,6 +62,7 @@ class Entrance:
         if slot is not None:
             return slot
         if not (entry.state == "ready" and entry.workers):
+            self._cold.inc()
             self.check_load(actor, deadline)
             actor.want_load()
         return await entry.gate.wait(deadline, group=group, late=lambda since: self._late(actor, since))
@@ -66,6 +76,7 @@ class Entrance:
         entry = actor.entry
         if not entry.gate.submit(work):
             if not (entry.state == "ready" and entry.workers):
+                self._cold.inc()
                 self.check_load(actor, work.deadline)
                 actor.want_load()
             entry.gate.queue(work)

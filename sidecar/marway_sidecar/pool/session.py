@@ -80,7 +80,7 @@ class Session:
             unused_s=settings.scale_down_s,
             retry_after_s=lambda: estimates.load_s(""),
         )
-        self.entrance = Entrance(self.memory, estimates, settings, refusing=refusing)
+        self.entrance = Entrance(self.memory, estimates, settings, metrics, refusing=refusing)
         self._survey = Survey(
             server,
             self._names,

@@ -1,0 +1,35 @@
+"""Finds pods: those behind a DNS name, and those that the EndpointSlices of a Kubernetes Service name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from marway_gateway.discovery.api import KubernetesApi
+from marway_gateway.discovery.base import FoundPod, Source
+from marway_gateway.discovery.discovery import Discovery
+from marway_gateway.discovery.dns import DnsSource
+from marway_gateway.discovery.kubernetes import SlicesSource
+from marway_gateway.pod_addresses import PodService, PodSlices
+from marway_gateway.settings import GatewaySettings
+
+__all__ = ["Discovery", "DnsSource", "FoundPod", "SlicesSource", "Source", "sources_of"]
+
+
+def sources_of(settings: GatewaySettings) -> list[Source]:
+    """Return where the settings say that pods are found.
+
+    Raises:
+        InvalidSettings: `kubernetes://` is named, and this is no pod of a cluster or it has no service account.
+    """
+    return list(_sources(settings))
+
+
+def _sources(settings: GatewaySettings) -> Iterable[Source]:
+    for each in settings.pods:
+        if isinstance(each, PodService):
+            yield DnsSource(each, interval_s=settings.dns_interval_s)
+        elif isinstance(each, PodSlices):
+            yield SlicesSource(
+                each,
+                KubernetesApi(each.service, each.namespace, credentials_dir=settings.kubernetes_credentials_dir),
+            )

@@ -1,0 +1,148 @@
+"""Where pods are, as settings say it: an address each, or a name behind which they are found."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+__all__ = ["PodAddress", "PodService", "PodSlices", "parse_pods"]
+
+_POD_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]-]{0,127}")
+_DNS_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""What Kubernetes wants of the names of Services and namespaces (RFC 1123)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodAddress:
+    """Where one sidecar answers.
+
+    Attributes:
+        name: What gateways call the pod. Placement hashes it, so every gateway must use the same names.
+        url: Its base URL, without a path at its end.
+    """
+
+    name: str
+    url: str
+
+    @classmethod
+    def parse(cls, text: str) -> PodAddress:
+        """Parse ``URL`` or ``NAME=URL``; without a name it is the URL's host and port.
+
+        Raises:
+            ValueError: It is neither.
+        """
+        name, given, url = text.strip().partition("=") if "=" in text.partition("://")[0] else ("", "", text.strip())
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{url[:200]!r} is no sidecar's URL: write http://HOST:PORT or NAME=http://HOST:PORT")
+        name = name.strip() if given else parts.netloc
+        if not _POD_NAME.fullmatch(name):
+            raise ValueError(f"{name[:80]!r} cannot be a pod's name: use letters, digits, '.', '_', ':' or '-'")
+        return cls(name, url.rstrip("/"))
+
+    @classmethod
+    def at(cls, host: str, port: int, *, name: str | None = None) -> PodAddress:
+        """Return the pod at an IP address, called by address and port if it has no name."""
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return cls(name or where, f"http://{where}")
+
+
+@dataclass(frozen=True, slots=True)
+class PodService:
+    """A DNS name behind which sidecars answer, such as a headless Service's.
+
+    Attributes:
+        host: The name, looked up over and over; each address that it has is a pod.
+        port: Where sidecars listen.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> PodService:
+        """Parse ``dns://NAME:PORT``.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        parts = _split(text)
+        if parts is None or not parts.hostname or parts.port is None:
+            raise ValueError(f"{text[:200]!r} names no pods: write dns://NAME:PORT, as in dns://pods.marway.svc:9000")
+        return cls(parts.hostname, parts.port)
+
+    def __str__(self) -> str:
+        return f"dns://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PodSlices:
+    """A Kubernetes Service whose EndpointSlices name the pods.
+
+    Attributes:
+        service: The Service's name.
+        namespace: Its namespace, or None for the one that the gateway runs in.
+        port: Where sidecars listen, in the pods.
+    """
+
+    service: str
+    namespace: str | None
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> PodSlices:
+        """Parse ``kubernetes://SERVICE.NAMESPACE:PORT`` or ``kubernetes://SERVICE:PORT``.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        parts = _split(text)
+        names = (parts.hostname or "").split(".") if parts is not None else []
+        if parts is None or parts.port is None or not 1 <= len(names) <= 2 or not all(map(_DNS_LABEL.fullmatch, names)):
+            raise ValueError(
+                f"{text[:200]!r} names no Service: write kubernetes://SERVICE.NAMESPACE:PORT, "
+                "as in kubernetes://marway-pods.marway:9000"
+            )
+        return cls(names[0], names[1] if len(names) == 2 else None, parts.port)
+
+    def __str__(self) -> str:
+        where = f"{self.service}.{self.namespace}" if self.namespace else self.service
+        return f"kubernetes://{where}:{self.port}"
+
+
+def _split(text: str) -> SplitResult | None:
+    """Return the parts of a URL that is nothing but a host and a port; None of any other."""
+    parts = urlsplit(text.strip())
+    try:
+        valid = parts.port is None or parts.port > 0
+    except ValueError:
+        return None
+    return parts if valid and not (parts.path or parts.query or parts.fragment or parts.username) else None
+
+
+def _parse_pod(item: object) -> PodAddress | PodService | PodSlices:
+    if isinstance(item, PodAddress | PodService | PodSlices):
+        return item
+    text = str(item).strip()
+    if text.startswith("dns:"):
+        return PodService.parse(text)
+    return PodSlices.parse(text) if text.startswith("kubernetes:") else PodAddress.parse(text)
+
+
+def parse_pods(value: object) -> object:
+    """Parse a list of pods, or one string with commas between them.
+
+    Raises:
+        ValueError: It is neither, or two pods have the same name.
+    """
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError("pods are a list of URLs, or one string with commas between them")
+    pods = tuple(_parse_pod(item) for item in items if str(item).strip())
+    names = [pod.name for pod in pods if isinstance(pod, PodAddress)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two pods are called {twice!r}: give each a name of its own, NAME=URL")
+    return pods
