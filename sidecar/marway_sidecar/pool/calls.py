@@ -34,13 +34,23 @@ class LeasedServer:
         slot: The lease's slot.
         breaker: Told how calls end.
         lost: Called when the server says that it does not have the version.
+        streamed: Told the last piece of each streamed answer.
     """
 
-    def __init__(self, server: ModelServer, slot: Slot, breaker: Breaker, *, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        server: ModelServer,
+        slot: Slot,
+        breaker: Breaker,
+        *,
+        lost: Callable[[], None],
+        streamed: Callable[[Sequence[Answer]], None],
+    ) -> None:
         self._server = server
         self._slot = slot
         self._breaker = breaker
         self._lost = lost
+        self._streamed = streamed
         self._asked = False
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
@@ -98,10 +108,13 @@ class LeasedServer:
         pieces: asyncio.Queue[Answer | None],
         left: asyncio.Event,
     ) -> None:
+        piece: Answer | None = None
         try:
             async for piece in self._server.predict_stream(model, row, deadline):
                 if not left.is_set():
                     await pieces.put(piece)
+            if piece is not None:  # the last has every header that the handler set on the way
+                self._streamed([piece])
         finally:
             if not left.is_set():
                 await pieces.put(None)

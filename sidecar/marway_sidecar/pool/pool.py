@@ -73,7 +73,13 @@ class ModelPool:
         self._refusing = False
         self._saving: asyncio.Task[None] | None = None
         self._fetches: dict[str, asyncio.Task[ArchiveUse]] = {}
-        bind(metrics, entries=self._sizes, budget=lambda: self.memory()[1], in_flight=lambda: self.in_flight)
+        bind(
+            metrics,
+            entries=self._sizes,
+            budget=lambda: self.memory()[1],
+            in_flight=lambda: self.in_flight,
+            up=lambda: self.server is not None,
+        )
 
     @property
     def server(self) -> ModelServer | None:
@@ -104,6 +110,7 @@ class ModelPool:
             self._metrics.workers.clear()
             self._metrics.runtime_workers.clear()
         if server is not None:
+            self._metrics.runtime_starts.inc()
             self._session = Session(
                 server,
                 limit_bytes=memory_limit_bytes,
@@ -159,7 +166,8 @@ class ModelPool:
             entry.breaker.left()
             raise
         entry.used_at, entry.last_used_at = time.monotonic(), utc_now()
-        server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose)
+        count = self._metrics.count_nonfinite(record.name, record.version)
+        server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose, streamed=count)
         try:
             yield Lease(server, entry.served)
         except NotLoaded:
