@@ -101,7 +101,7 @@ def test_every_expression_parses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("where", "expression"), every_expression(), ids=lambda value: str(value)[:60])
 def test_what_is_asked_for_exists(where: str, expression: str) -> None:
-    """Every metric is one that gateways or sidecars have, or a recorded one, and has the labels that it is asked for."""
+    """Every metric is one that there is, or a recorded one, and has the labels that it is asked for."""
     metrics, recorded = documented(), rule_expressions()
     selected, grouped = labels_by_metric(expression)
     assert selected, f"{where} asks for nothing of ours"
