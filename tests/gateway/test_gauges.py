@@ -70,6 +70,7 @@ async def test_labels_of_models_in_use(registry: Registry, make_pod: MakePod, tm
         assert text.count("marway_gateway_label_info{") == 1, "neither the old version nor a model that nobody uses"
 
 
+@pytest.mark.timeout(60)
 async def test_time_since_the_registry_answered(registry: Registry, make_pod: MakePod, tmp_path: Path) -> None:
     """It is 0 while the registry answers, and grows while it is away and the last known state serves on."""
     publish(registry, tmp_path)
@@ -78,10 +79,12 @@ async def test_time_since_the_registry_answered(registry: Registry, make_pod: Ma
         await gateway.predict()
         assert await gateway.metric(name) == 0
         (tmp_path / "registry").rename(tmp_path / "away")
+        (tmp_path / "registry").write_text("no directory")
         while not await gateway.metric(name):
             assert (await gateway.predict()).status_code == 200
         before = await gateway.metric(name)
         assert await gateway.metric(name) > before
+        (tmp_path / "registry").unlink()
         (tmp_path / "away").rename(tmp_path / "registry")
         while await gateway.metric(name):
             await gateway.predict()
