@@ -79,7 +79,7 @@ def test_prometheus_may_scrape_what_it_is_told_to() -> None:
     base = OVERLAY.parents[1] / "base"
     if not base.is_dir():
         pytest.skip("the base is not in this tree")
-    documents = [each for path in base.glob("*.yaml") for each in yaml.safe_load_all(path.read_text())]
+    documents = [each for path in base.rglob("*.yaml") for each in yaml.safe_load_all(path.read_text())]
     workloads = [each for each in documents if each and each["kind"] in ("Deployment", "StatefulSet")]
     monitors = list(yaml.safe_load_all((OVERLAY / "pod-monitors.yaml").read_text()))
     policy = yaml.safe_load((OVERLAY / "network-policy.yaml").read_text())
