@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from marway.registry import Registry
 from marway.wire.envelope import Answer, Part, Row
 from marway_sidecar.adapters.base import ServedModel
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.pool import ModelPool, Work
+from marway_sidecar.pool import Work
 from support.fake_server import FakeServer
 from support.pod import FakeServer as PodServer
 from support.pod import serving
@@ -106,15 +105,15 @@ async def test_when_a_version_was_used_last(room: PoolRoom, record: VersionRecor
     assert used() is None
 
 
-async def test_model_servers_that_come_and_go(room: PoolRoom, record: VersionRecord, metrics: SidecarMetrics) -> None:
-    """Whether one is up is shown, and each one that is found is counted."""
-    pool: ModelPool = room.pool(metrics)
-    seen = [(sample(metrics, "runtime_up"), sample(metrics, "runtime_starts_total"))]
-    for server in (FakeServer(), None, FakeServer()):
-        pool.attach(server)
-        await asyncio.sleep(0)
-        seen.append((sample(metrics, "runtime_up"), sample(metrics, "runtime_starts_total")))
-    assert seen == [(0, 0), (1, 1), (0, 1), (1, 2)]
+async def test_model_servers_that_come_and_go(registry: Registry, tmp_path: Path) -> None:
+    """Whether one is up is shown, and each one that is found is counted; without one the pod is not ready."""
+    async with serving(registry, tmp_path) as pod:
+        metrics = pod.sidecar.metrics
+        seen = []
+        for server in (None, PodServer(), None, PodServer()):
+            pod.sidecar.pool.attach(server)
+            seen.append([sample(metrics, name) for name in ("runtime_up", "ready", "runtime_starts_total")])
+    assert seen == [[0, 0, 1], [1, 1, 2], [0, 0, 2], [1, 1, 3]]
 
 
 async def test_readiness_and_draining(registry: Registry, tmp_path: Path) -> None:

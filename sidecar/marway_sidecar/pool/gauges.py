@@ -25,7 +25,6 @@ def bind(
     entries: Callable[[], Sequence[tuple[Entry, int]]],
     budget: Callable[[], int | None],
     in_flight: Callable[[], int],
-    up: Callable[[], bool],
 ) -> None:
     """Have the gauges read the pool.
 
@@ -34,7 +33,6 @@ def bind(
         entries: Returns every version with the bytes that it counts for.
         budget: Returns the bytes that all may take; None when no limit is known.
         in_flight: Returns how many calls are in the model server.
-        up: Returns whether there is a model server.
     """
 
     def count(state: State) -> float:
@@ -49,7 +47,6 @@ def bind(
         metrics.memory.labels(tier).set_function(partial(memory, tier))
     metrics.memory_budget.set_function(lambda: float(budget() or 0))
     metrics.in_flight.set_function(lambda: float(in_flight()))
-    metrics.runtime_up.set_function(lambda: float(up()))
     metrics.registry.register(_LastUsed(entries))
 
 

@@ -73,13 +73,7 @@ class ModelPool:
         self._refusing = False
         self._saving: asyncio.Task[None] | None = None
         self._fetches: dict[str, asyncio.Task[ArchiveUse]] = {}
-        bind(
-            metrics,
-            entries=self._sizes,
-            budget=lambda: self.memory()[1],
-            in_flight=lambda: self.in_flight,
-            up=lambda: self.server is not None,
-        )
+        bind(metrics, entries=self._sizes, budget=lambda: self.memory()[1], in_flight=lambda: self.in_flight)
 
     @property
     def server(self) -> ModelServer | None:
