@@ -74,6 +74,13 @@ def test_what_is_recorded_is_used_and_what_is_used_is_recorded() -> None:
     assert asked <= recorded
 
 
+def test_what_is_recorded_is_there_when_it_is_looked_at() -> None:
+    """No group records so seldom that a sample is older, when others look, than the 5 minutes for which it holds."""
+    seldom = {group["name"]: group.get("interval") for group in rule_groups() if group.get("interval")}
+    recording = {group["name"] for group in rule_groups() if any("record" in rule for rule in group["rules"])}
+    assert {seldom[name] for name in seldom.keys() & recording} <= {"1m", "2m"}
+
+
 def test_prometheus_may_scrape_what_it_is_told_to() -> None:
     """The monitors and the network policy name the labels and the port that gateways and pods have in the base."""
     base = OVERLAY.parents[1] / "base"
