@@ -99,6 +99,33 @@ def test_every_expression_parses(tmp_path: Path) -> None:
     promtool("check", "rules", "--lint=none", "rules.yaml", cwd=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["labels.json", "latency.json"])
+def test_releases_are_marked_when_they_happen(name: str, tmp_path: Path) -> None:
+    """A label that moves is marked for its first minute, back or forth; one that is seen anew after a pause is not."""
+    (releases,) = dashboards()[name]["annotations"]["list"]
+    series = 'marway_gateway_label_info{namespace="ml", pod="gw-0", model="%s", label="PROD", version="%s"}'
+    moved = '{namespace="ml", model="moved", label="PROD", version="%s"}'
+    expected = {"19m": (), "20m": ("2.0",), "22m": (), "39m": (), "40m": ("1.0",), "42m": ()}
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": series % ("moved", "1.0"), "values": "1x19 _x20 1x20"},
+            {"series": series % ("moved", "2.0"), "values": "_x20 1x19"},
+            {"series": series % ("idle", "1.0"), "values": "1 1 _x30 1x30"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": grafana_filled_in(releases["expr"]),
+                "eval_time": at,
+                "exp_samples": [{"labels": moved % version, "value": 1} for version in versions],
+            }
+            for at, versions in expected.items()
+        ],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"tests": [test]}))
+    promtool("test", "rules", "test.yaml", cwd=tmp_path)
+
+
 @pytest.mark.parametrize(("where", "expression"), every_expression(), ids=lambda value: str(value)[:60])
 def test_what_is_asked_for_exists(where: str, expression: str) -> None:
     """Every metric is one that there is, or a recorded one, and has the labels that it is asked for."""
