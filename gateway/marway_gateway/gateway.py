@@ -17,6 +17,7 @@ from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.cache import AnswerCache
 from marway_gateway.discovery import Discovery, sources_of
+from marway_gateway.gauges import Gauges
 from marway_gateway.health import Readiness
 from marway_gateway.limits import Admission
 from marway_gateway.load_ahead import LoadAhead
@@ -127,6 +128,7 @@ async def open_gateway(
             max_requests=settings.max_requests_per_pod,
             clock=clock,
         )
+        telemetry.metrics.registry.register(Gauges(pods, reader, resolver, clock=clock))
         load_ahead = LoadAhead(
             pods, api, concurrency=settings.load_ahead_concurrency, metrics=telemetry.metrics, clock=clock
         )

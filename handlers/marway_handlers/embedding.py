@@ -24,6 +24,7 @@ KEYS = ("text", "document", "data", "inputs", "instances")
 DIGITS = 7
 MAX_CHARACTERS = 20_000
 MAX_NESTING = 8
+NONFINITE = "x-marway-nonfinite"
 
 
 class EmbeddingHandler:
@@ -91,6 +92,8 @@ class EmbeddingHandler:
                 else:
                     answers[index] = {"error": "the model's vector has no direction"}
                     context.set_response_status(code=500, phrase="Internal Server Error", idx=index)
+                    if not all(map(math.isfinite, vector)):
+                        _report_nonfinite(context, index)
         if context.request_processor:  # absent where a tool calls the handler with no request around it
             for index in range(len(data)):
                 context.set_response_content_type(index, "application/json")
@@ -143,6 +146,12 @@ class EmbeddingHandler:
         if not bool(np.all(np.abs(raw.astype(np.float64)) <= np.finfo(np.float32).max)):
             raise ValueError("an item is out of range")
         return raw.reshape(self.shape).astype(np.float32)
+
+
+def _report_nonfinite(context: Context, index: int) -> None:
+    """Have Marway count the answer to row ``index`` as one with a number that is not finite (docs/archives.md)."""
+    if context.request_processor:  # absent where a tool calls the handler with no request around it
+        context.set_response_header(index, NONFINITE, "1")
 
 
 def _row_value(row: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 KEYS = ("image", "data", "instances", "inputs", "b64")
 MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 MAX_NESTING = 8
+NONFINITE = "x-marway-nonfinite"
 MAX_PIXELS = 4096 * 4096
 TOP = 3
 
@@ -79,7 +81,8 @@ class ImageClassifier:
 
         Returns:
             ``{"label": str, "score": float, "scores": {label: float}}`` a row, scores from 0 to 1 with the best three
-            first; ``{"error": str}`` with status 400 for a row that holds no image.
+            first; ``{"error": str}`` with status 400 for a row that holds no image, with status 500 for one whose
+            scores are no numbers (NaN).
         """
         answers: list[dict[str, Any]] = [{} for _ in data]
         images: dict[int, npt.NDArray[np.float32]] = {}
@@ -92,6 +95,11 @@ class ImageClassifier:
         if images:
             best = self._probabilities(list(images.values())).topk(min(TOP, len(self.labels)))
             for index, scores, places in zip(images, best.values.tolist(), best.indices.tolist(), strict=True):
+                if not all(map(math.isfinite, scores)):
+                    answers[index] = {"error": "the model's scores are not finite"}
+                    context.set_response_status(code=500, phrase="Internal Server Error", idx=index)
+                    _report_nonfinite(context, index)
+                    continue
                 # Four digits: what differs between batch sizes is the order of float sums, seven digits down.
                 named = {self.labels[place]: round(score, 4) for place, score in zip(places, scores, strict=True)}
                 label, score = next(iter(named.items()))
@@ -168,6 +176,12 @@ class ImageClassifier:
         # Box: the mean of the pixels under each new one, as the digits data set itself was reduced from its scans.
         small = grey.resize((self.width, self.height), Image.Resampling.BOX)
         return np.asarray(small, dtype=np.float32) * np.float32(self.max_value / 255)
+
+
+def _report_nonfinite(context: Context, index: int) -> None:
+    """Have Marway count the answer to row ``index`` as one with a number that is not finite (docs/archives.md)."""
+    if context.request_processor:  # absent where a tool calls the handler with no request around it
+        context.set_response_header(index, NONFINITE, "1")
 
 
 def _row_value(row: dict[str, Any]) -> Any:

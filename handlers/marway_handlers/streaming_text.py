@@ -28,6 +28,7 @@ KEYS = ("text", "document", "data", "instances", "inputs")
 CONTENT_TYPE = "application/x-ndjson"
 MAX_CHARACTERS = 200_000
 MAX_NESTING = 8
+NONFINITE = "x-marway-nonfinite"
 SENTENCE = re.compile(r"[^.!?。！？\n]*[.!?。！？\n]+|[^.!?。！？\n]+")
 TOP = 3
 
@@ -80,7 +81,8 @@ class StreamingTextClassifier:
             ``{"sentence": str, "start": int, "end": int, "label": str, "score": float}`` a sentence, with its place in
             the text in characters, then ``{"sentences": int, "label": str, "score": float, "scores": {label: float}}``
             with the mean of their probabilities, the best three first; ``{"error": str}`` with status 400 for a row
-            that holds no text.
+            that holds no text. A sentence whose scores are no numbers (NaN) has ``error`` for its label and score, and
+            so has its text.
         """
         answers: list[str | dict[str, Any]] = []
         for index, row in enumerate(data):
@@ -94,26 +96,34 @@ class StreamingTextClassifier:
             if context.request_processor:  # absent where a tool calls the handler with no request around it
                 context.set_response_content_type(index, content_type)
             if text is not None:
-                answers.append(self._lines(text, context, send=len(data) == 1))
+                answers.append(self._lines(text, context, index, send=len(data) == 1))
         return answers
 
-    def _lines(self, text: str, context: Context, *, send: bool) -> str:
-        """Classify the sentences of a text; return the lines that were not sent."""
+    def _lines(self, text: str, context: Context, index: int, *, send: bool) -> str:
+        """Classify the sentences of a text, row ``index``; return the lines that were not sent."""
         kept: list[str] = []
+        error: dict[str, str] = {}
         total = torch.zeros(len(self.labels))
         sentences = [match for match in SENTENCE.finditer(text) if match.group().strip()]
         for match in sentences:
             sentence = match.group().strip()
             start = match.start() + match.group().index(sentence)
             probabilities = self._probabilities(sentence)
-            total += probabilities
-            (label, score), *_ = self._best(probabilities).items()
             place = {"start": start, "end": start + len(sentence)}
-            line = _line({"sentence": sentence, **place, "label": label, "score": score})
+            if bool(torch.isfinite(probabilities).all()):
+                total += probabilities
+                (label, score), *_ = self._best(probabilities).items()
+                line = _line({"sentence": sentence, **place, "label": label, "score": score})
+            else:
+                error = {"error": "the model's scores are not finite"}
+                line = _line({"sentence": sentence, **place, **error})
+                _report_nonfinite(context, index)
             if send:
                 send_intermediate_predict_response([line], context.request_ids, "Intermediate", 200, context)
             else:
                 kept.append(line)
+        if error:
+            return "".join([*kept, _line({"sentences": len(sentences), **error})])
         scores = self._best(total / len(sentences))
         label, score = next(iter(scores.items()))
         kept.append(_line({"sentences": len(sentences), "label": label, "score": score, "scores": scores}))
@@ -131,6 +141,12 @@ class StreamingTextClassifier:
             self.labels[place]: round(score, 4)
             for place, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         }
+
+
+def _report_nonfinite(context: Context, index: int) -> None:
+    """Have Marway count the answer to row ``index`` as one with a number that is not finite (docs/archives.md)."""
+    if context.request_processor:  # absent where a tool calls the handler with no request around it
+        context.set_response_header(index, NONFINITE, "1")
 
 
 def _line(document: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "u
 KEYS = ("data", "inputs", "instances")
 MAX_NESTING = 8
 NPY = b"\x93NUMPY"
+NONFINITE = "x-marway-nonfinite"
 
 
 class TensorHandler:
@@ -91,6 +92,7 @@ class TensorHandler:
                 if not bool(torch.isfinite(output).all()):
                     answers[index] = {"error": "the model's answer holds a number that is not finite"}
                     context.set_response_status(code=500, phrase="Internal Server Error", idx=index)
+                    _report_nonfinite(context, index)
         if context.request_processor:  # absent where a tool calls the handler with no request around it
             for index in range(len(data)):
                 context.set_response_content_type(index, "application/json")
@@ -172,6 +174,12 @@ class TensorHandler:
         elif self.dtype.kind == "b" and not bool(np.all((raw == 0) | (raw == 1))):
             raise ValueError("an item is neither 0 nor 1")
         return np.ascontiguousarray(raw.reshape(self.shape).astype(self.dtype))
+
+
+def _report_nonfinite(context: Context, index: int) -> None:
+    """Have Marway count the answer to row ``index`` as one with a number that is not finite (docs/archives.md)."""
+    if context.request_processor:  # absent where a tool calls the handler with no request around it
+        context.set_response_header(index, NONFINITE, "1")
 
 
 def _row_value(row: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ The file is standalone: a packed archive holds it without the rest of its packag
 import importlib.util
 import json
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ ACCEPTED = (
 KEYS = ("text", "document", "data", "instances", "inputs")
 MAX_CHARACTERS = 20_000
 MAX_NESTING = 8
+NONFINITE = "x-marway-nonfinite"
 TOP = 3
 
 
@@ -71,7 +73,8 @@ class TextClassifier:
 
         Returns:
             ``{"label": str, "score": float, "scores": {label: float}}`` a row, scores from 0 to 1 with the best three
-            first; ``{"error": str}`` with status 400 for a row that holds no text.
+            first; ``{"error": str}`` with status 400 for a row that holds no text, with status 500 for one whose
+            scores are no numbers (NaN).
         """
         answers: list[dict[str, Any]] = [{} for _ in data]
         texts: dict[int, str] = {}
@@ -84,6 +87,11 @@ class TextClassifier:
         if texts:
             best = self._probabilities(list(texts.values())).topk(min(TOP, len(self.labels)))
             for index, scores, places in zip(texts, best.values.tolist(), best.indices.tolist(), strict=True):
+                if not all(map(math.isfinite, scores)):
+                    answers[index] = {"error": "the model's scores are not finite"}
+                    context.set_response_status(code=500, phrase="Internal Server Error", idx=index)
+                    _report_nonfinite(context, index)
+                    continue
                 # Four digits: what differs between batch sizes is the order of float sums, seven digits down.
                 named = {self.labels[place]: round(score, 4) for place, score in zip(places, scores, strict=True)}
                 label, score = next(iter(named.items()))
@@ -121,6 +129,12 @@ def _text(row: dict[str, Any]) -> str:
         else:
             raise _refusal(f"a JSON value of type {type(value).__name__} is not a text")
     raise _refusal("the JSON is nested too deeply")
+
+
+def _report_nonfinite(context: Context, index: int) -> None:
+    """Have Marway count the answer to row ``index`` as one with a number that is not finite (docs/archives.md)."""
+    if context.request_processor:  # absent where a tool calls the handler with no request around it
+        context.set_response_header(index, NONFINITE, "1")
 
 
 def _row_value(row: dict[str, Any]) -> Any:

@@ -92,6 +92,10 @@ class Sidecar:
             settings, self.resolver, self.pool, self.bodies, self.draining, self.threads, refused=self.deleted.refused
         )
         self.control = Control(self.resolver, self.pool, checks, self.draining, self.runtime)
+        self.metrics.ready.set_function(lambda: float(self.trouble() is None))
+        self.metrics.runtime_up.set_function(lambda: float(self.pool.server is not None))
+        self.metrics.draining.set_function(lambda: float(self.draining.draining))
+        self.metrics.registry_stale.set_function(self.reader.stale_s)
         self._boot_id = new_ulid()
         self._stopped = False
 

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Sequence
+from typing import get_args
 
+import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from marway.wire.envelope import Answer
+from marway.wire.headers import NONFINITE
+from marway_sidecar.archives import FetchOutcome
 
 __all__ = ["SidecarMetrics"]
 
@@ -13,6 +20,9 @@ _GOLDEN_OUTCOMES = ("same", "different", "failed")
 _ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 _QUEUE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LOAD_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+# Creation times of series double their number and say nothing that a restart does not.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
 
 
 class SidecarMetrics:
@@ -23,6 +33,8 @@ class SidecarMetrics:
         self.fetches = Counter(
             "marway_sidecar_archive_fetches", "Archives wanted that were not here.", ["outcome"], registry=self.registry
         )
+        for outcome in get_args(FetchOutcome):
+            self.fetches.labels(outcome)  # from 0 on: the first that is counted is an increase
         self.fetch_duration = Histogram(
             "marway_sidecar_archive_fetch_duration_seconds",
             "Time until an archive was here.",
@@ -50,6 +62,29 @@ class SidecarMetrics:
             "marway_sidecar_golden_checks",
             "Golden examples sent after loads and for proofs: same, different, or failed when none could be sent.",
             ["model", "version", "outcome"],
+            registry=self.registry,
+        )
+        self.nonfinite = Counter(
+            "marway_sidecar_nonfinite_answers",
+            "Answers of which the handler said that they held a number that is not finite.",
+            ["model", "version"],
+            registry=self.registry,
+        )
+        self.ready = Gauge("marway_sidecar_ready", "Whether this pod takes requests.", registry=self.registry)
+        self.draining = Gauge(
+            "marway_sidecar_draining", "Whether this pod was told to take no more requests.", registry=self.registry
+        )
+        self.runtime_up = Gauge(
+            "marway_sidecar_runtime_up", "Whether there is a model server that answers.", registry=self.registry
+        )
+        self.runtime_starts = Counter(
+            "marway_sidecar_runtime_starts",
+            "Model servers that were found, one after the other: each after the first is a restart.",
+            registry=self.registry,
+        )
+        self.registry_stale = Gauge(
+            "marway_sidecar_registry_stale_seconds",
+            "Time since the registry answered last, while it does not; 0 while it does.",
             registry=self.registry,
         )
         self.models = Gauge("marway_sidecar_models", "Versions by state.", ["state"], registry=self.registry)
@@ -105,9 +140,22 @@ class SidecarMetrics:
             registry=self.registry,
         )
 
+    def count_nonfinite(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
+        """Return what counts those answers of a version that hold a number that is not finite, as its handler says."""
+
+        def count(answers: Sequence[Answer]) -> None:
+            for answer in answers:
+                # Most answers have no headers of the handler's own, and cost no more than the question.
+                if answer.headers and any(name.lower() == NONFINITE for name in answer.headers):
+                    self.nonfinite.labels(model, version).inc()
+
+        return count
+
     def forget(self, model: str, version: str) -> None:
         """Drop what is counted for a version that nobody asks for any more: labels must not pile up."""
         for counter, outcomes in ((self.loads, _LOAD_OUTCOMES), (self.golden_checks, _GOLDEN_OUTCOMES)):
             for outcome in outcomes:
                 with contextlib.suppress(KeyError):
                     counter.remove(model, version, outcome)
+        with contextlib.suppress(KeyError):
+            self.nonfinite.remove(model, version)

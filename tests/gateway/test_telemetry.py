@@ -141,6 +141,9 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         "marway_gateway_load_aheads_total",
         "marway_gateway_ejections_total",
         "marway_gateway_cache_requests_total",
+        "marway_gateway_pods",
+        "marway_gateway_registry_stale_seconds",
+        "marway_gateway_label_info",
     }
     name = "marway_gateway_request_duration_seconds_count"
     counted = {line.rpartition(" ")[0] for line in text.splitlines() if line.startswith(name)}

@@ -393,3 +393,45 @@ async def test_state_that_vanishes(
         registry.store.delete("models/intent/state.json")
         clock.now += 2
         assert (await resolver.resolve("intent")).record.version == "1.0"
+
+
+async def test_labels_of_models_in_use(
+    registry: WatchedRegistry, tmp_path: Path, make_resolver: MakeResolver, clock: Clock
+) -> None:
+    """The labels of models whose state was read lately are known, those used last first, and no more than asked for."""
+    for name in ("first", "second", "third"):
+        publish(registry, tmp_path, name)
+    publish(registry, tmp_path, "second", "2.0", label="STG")
+    async with make_resolver() as resolver:
+        for name in ("first", "second"):
+            await resolver.resolve(name)
+        known = [("second", "PROD", "1.0"), ("second", "STG", "2.0"), ("first", "PROD", "1.0")]
+        assert resolver.labels(within_s=60, limit=10) == known
+        assert resolver.labels(within_s=60, limit=2) == known[:2]
+        clock.now += 61
+        assert resolver.labels(within_s=60, limit=10) == []
+        await resolver.resolve("third")
+        assert resolver.labels(within_s=60, limit=10) == [("third", "PROD", "1.0")]
+
+
+async def test_time_since_the_registry_answered(registry: WatchedRegistry, clock: Clock) -> None:
+    """It is 0 while the registry answers, also that there is no such thing, and else grows from its last answer on."""
+    reader = RegistryReader(registry, threads=1, clock=clock)
+    try:
+        clock.now += 5
+        assert reader.stale_s() == 0
+        registry.away = True
+        with pytest.raises(RegistryUnavailable):
+            await reader.call(registry.pointer, "nix")
+        assert reader.stale_s() == 5, "it never answered: since it was opened"
+        registry.away = False
+        assert await reader.call(registry.pointer, "nix") is None
+        assert reader.stale_s() == 0
+        clock.now += 3
+        registry.away = True
+        with pytest.raises(RegistryUnavailable):
+            await reader.call(registry.pointer, "nix")
+        clock.now += 4
+        assert reader.stale_s() == 7
+    finally:
+        await reader.aclose()

@@ -35,6 +35,7 @@ class RegistryReader:
         self.away = False
         """Whether the last call found the registry not answering."""
         self._clock = clock
+        self._opened_at = clock()
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="registry")
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -56,6 +57,12 @@ class RegistryReader:
             raise
         self._answered()
         return result
+
+    def stale_s(self) -> float:
+        """Return for how long the registry has not answered, in seconds; 0.0 when it answered the last call."""
+        if not self.away:
+            return 0.0
+        return self._clock() - (self._opened_at if self.last_answer_at is None else self.last_answer_at)
 
     async def aclose(self) -> None:
         """Drop what is queued and let running calls end on their own."""

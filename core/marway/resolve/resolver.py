@@ -49,6 +49,7 @@ class Resolved:
 class _State:
     """A model's state as it was read, and the references that it has resolved so far."""
 
+    model: str
     state: ModelState
     read_at: float
     refresh_at: float
@@ -139,6 +140,22 @@ class Resolver:
             self._states.remove(pointer.model)
         raise RegistryUnavailable(f"the state of model {pointer.model!r} changes while it is read: try again")
 
+    def labels(self, *, within_s: float, limit: int) -> list[tuple[str, str, str]]:
+        """Return model, label and version of labels, those of the models used last first; neither waits nor raises.
+
+        Args:
+            within_s: States read longer ago are left out: nobody uses the model, and its labels may have moved.
+            limit: The most that are returned.
+        """
+        since = self._clock() - within_s
+        found: list[tuple[str, str, str]] = []
+        for entry in reversed(self._states.values()):
+            if entry.read_at >= since:
+                found += [(entry.model, label, version) for label, version in entry.state.labels.items()]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
     async def refresh(self, model: str) -> None:
         """Read a model's state again, after a change of it, so that requests here see the change from now on.
 
@@ -220,6 +237,7 @@ class Resolver:
                 self._serve_stale(known)
             raise
         entry = _State(
+            model,
             state.model_copy(update={"history": ()}),  # large, and of no use here
             read_at,
             refresh_at=read_at + self._ttl_s / 2,

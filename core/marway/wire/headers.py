@@ -11,6 +11,7 @@ __all__ = [
     "MODEL_ID",
     "MODEL_NAME",
     "MODEL_VERSION",
+    "NONFINITE",
     "OUTCOME",
     "REQUEST_GROUP_ID",
     "REQUEST_ID",
@@ -34,6 +35,8 @@ EXPLAIN: Final = "x-marway-explain"
 MODEL_NAME: Final = "x-model-name"
 MODEL_VERSION: Final = "x-model-version"
 MODEL_ID: Final = "x-model-id"
+NONFINITE: Final = "x-marway-nonfinite"
+"""From a handler to the sidecar, which counts it: the answer held a number that is not finite. Any value."""
 CACHE: Final = "x-cache"
 """Out of a gateway: hit, miss or bypass, for models whose answers may be given again."""
 SERVER_TIMING: Final = "server-timing"

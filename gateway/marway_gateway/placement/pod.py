@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from marway.wire.pods import PodStatus
 from marway_gateway.settings import PodAddress
 
-__all__ = ["Load", "Pod", "VersionKey"]
+__all__ = ["Load", "Pod", "PodState", "VersionKey"]
 
 VersionKey = tuple[str, str]
 """A model's name and a version."""
+PodState = Literal["ready", "unknown", "not_ready", "draining", "ejected", "unreachable"]
+"""Whether a pod gets requests, in one word; `unknown` is one that has not said anything yet, and gets them."""
 
 
 class Load:
@@ -116,6 +119,18 @@ class Pod:
         if self.status is not None and not self.status.ready:
             return "says it is not ready"
         return None
+
+    def state(self, now: float) -> PodState:
+        """Return `trouble` in one word."""
+        if self.unreachable is not None:
+            return "unreachable"
+        if self.draining:
+            return "draining"
+        if self.ejected_until is not None and now < self.ejected_until:
+            return "ejected"
+        if self.status is None:
+            return "unknown"
+        return "ready" if self.status.ready else "not_ready"
 
     def remove(self) -> None:
         """Take it out of its set; requests that are in flight go on and no longer count there."""

@@ -38,6 +38,7 @@ class Batcher:
         breaker: Told how calls end.
         lost: Called when the server says that it does not have the version.
         observe: Told how many rows each call has.
+        answered: Told the answers of each call.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Batcher:
         breaker: Breaker,
         lost: Callable[[], None],
         observe: Callable[[float], None],
+        answered: Callable[[Sequence[Answer]], None],
     ) -> None:
         self._server = server
         self._served = served
@@ -56,6 +58,7 @@ class Batcher:
         self._breaker = breaker
         self._lost = lost
         self._observe = observe
+        self._on_answered = answered
         self._calls: set[asyncio.Task[None]] = set()
 
     def run(self, slot: Slot, works: Sequence[Work]) -> None:
@@ -116,7 +119,9 @@ class Batcher:
     async def _ask(self, model: ServedModel, works: Sequence[Work], rows: Sequence[Row]) -> list[Answer]:
         self._observe(len(rows))
         last = Deadline(max(work.deadline.at for work in works))
-        return await self._server.predict(model, rows, own_deadline(last, model))
+        answers = await self._server.predict(model, rows, own_deadline(last, model))
+        self._on_answered(answers)
+        return answers
 
     def _answered(self, works: Sequence[Work], answers: list[Answer]) -> None:
         if len(answers) > 1 and all(answer.kind == "error" for answer in answers):

@@ -38,13 +38,23 @@ class LeasedServer:
         slot: The lease's slot.
         breaker: Told how calls end.
         lost: Called when the server says that it does not have the version.
+        streamed: Told the last piece of each streamed answer.
     """
 
-    def __init__(self, server: ModelServer, slot: Slot, breaker: Breaker, *, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        server: ModelServer,
+        slot: Slot,
+        breaker: Breaker,
+        *,
+        lost: Callable[[], None],
+        streamed: Callable[[Sequence[Answer]], None],
+    ) -> None:
         self._server = server
         self._slot = slot
         self._breaker = breaker
         self._lost = lost
+        self._streamed = streamed
         self._asked = False
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
@@ -102,10 +112,13 @@ class LeasedServer:
         pieces: asyncio.Queue[Answer | None],
         left: asyncio.Event,
     ) -> None:
+        piece: Answer | None = None
         try:
             async for piece in self._server.predict_stream(model, row, deadline):
                 if not left.is_set():
                     await pieces.put(piece)
+            if piece is not None:  # the last has every header that the handler set on the way
+                self._streamed([piece])
         finally:
             if not left.is_set():
                 await pieces.put(None)
@@ -143,7 +156,13 @@ class Lease:
 
 @asynccontextmanager
 async def leased(
-    session: Session, actor: Actor, deadline: Deadline, *, group: str, body: HeldBytes | None
+    session: Session,
+    actor: Actor,
+    deadline: Deadline,
+    *,
+    group: str,
+    body: HeldBytes | None,
+    streamed: Callable[[Sequence[Answer]], None],
 ) -> AsyncIterator[Lease]:
     """Hold a version loaded and one slot of it: `ModelPool.lease`."""
     entry = actor.entry
@@ -161,7 +180,7 @@ async def leased(
     if body is not None:
         slot.keep(body)
     entry.used_at = entry.requested_at = time.monotonic()
-    server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose)
+    server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose, streamed=streamed)
     try:
         yield Lease(server, entry.served)
     except NotLoaded:

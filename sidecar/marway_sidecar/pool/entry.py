@@ -32,6 +32,11 @@ class HeldArchive(Protocol):
     """An archive that stays in the store until it is closed; closing it again does nothing."""
 
     @property
+    def last_used_at(self) -> datetime | None:
+        """When the last request came; None before the first."""
+        return None if self.requested_at is None else _wall_clock(self.requested_at)
+
+    @property
     def path(self) -> Path:
         """Where it is."""
 
@@ -124,7 +129,7 @@ class Entry:
             memory_bytes=memory_bytes,
             pinned=self.serving.pinned,
             load_duration_s=self.load_duration_s,
-            last_used_at=_wall_clock(self.requested_at) if self.requested_at is not None else None,
+            last_used_at=self.last_used_at,
             failures=self.failure.count if self.failure is not None else 0,
             failure=failure.error.message if failure is not None else None,
             retry_after_s=failure.wait_s() if failure is not None else None,

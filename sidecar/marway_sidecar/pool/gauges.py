@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from marway.wire.pods import State
 from marway_sidecar.metrics import SidecarMetrics
@@ -44,6 +47,26 @@ def bind(
         metrics.memory.labels(tier).set_function(partial(memory, tier))
     metrics.memory_budget.set_function(lambda: float(budget() or 0))
     metrics.in_flight.set_function(lambda: float(in_flight()))
+    metrics.registry.register(_LastUsed(entries))
+
+
+class _LastUsed(Collector):
+    """When each version that is loaded was asked last; its labels come and go with the versions."""
+
+    def __init__(self, entries: Callable[[], Sequence[tuple[Entry, int]]]) -> None:
+        self._entries = entries
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "marway_sidecar_model_last_used_timestamp_seconds",
+            "When a version that is loaded here was asked last, in Unix time; 0 for never.",
+            labels=("model", "version"),
+        )
+        for entry, _ in self._entries():
+            if entry.state == "ready":
+                used = entry.last_used_at
+                family.add_metric([entry.record.name, entry.record.version], used.timestamp() if used else 0.0)
+        yield family
 
 
 def _tier(entry: Entry) -> str:

@@ -105,6 +105,7 @@ class ModelPool:
             self._metrics.workers.clear()
             self._metrics.runtime_workers.clear()
         if server is not None:
+            self._metrics.runtime_starts.inc()
             self._session = Session(
                 server,
                 limit_bytes=memory_limit_bytes,
@@ -155,7 +156,8 @@ class ModelPool:
             RuntimeDown: There is no model server.
         """
         session = self._up(record)
-        return leased(session, session.actor(record, serving), deadline, group=group, body=body)
+        count = self._metrics.count_nonfinite(record.name, record.version)
+        return leased(session, session.actor(record, serving), deadline, group=group, body=body, streamed=count)
 
     async def predict(self, record: VersionRecord, serving: ServingSettings, work: Work) -> list[Answer]:
         """Return the answers to ``work``, in the order of its rows; raises as `lease` and `ModelServer.predict` do.

@@ -1,0 +1,134 @@
+"""What a sidecar counts and shows of its versions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from marway.deadline import Deadline
+from marway.records import ServingSettings, VersionRecord
+from marway.registry import Registry
+from marway.wire.envelope import Answer, Part, Row
+from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.pool import Work
+from support.fake_server import FakeServer
+from support.pod import FakeServer as PodServer
+from support.pod import serving
+from support.pools import PoolRoom, predict
+from support.registry import publish, until
+
+SAID = {"X-Marway-Nonfinite": "1"}
+
+
+class NanServer(FakeServer):
+    """A model server whose handler reports rows of the value `nan`."""
+
+    async def predict(self, model: ServedModel, rows: object, deadline: Deadline) -> list[Answer]:
+        answers = await super().predict(model, rows, deadline)  # type: ignore[arg-type]
+        return [
+            Answer(500, answer.body, "json", headers=SAID) if answer.headers["value"] == "nan" else answer
+            for answer in answers
+        ]
+
+
+def sample(metrics: SidecarMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"marway_sidecar_{name}", labels)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+async def test_answers_that_are_not_finite_are_counted_by_row(
+    room: PoolRoom, record: VersionRecord, metrics: SidecarMetrics, rows: int
+) -> None:
+    """Each row whose handler set the header counts once, alone or in a batch."""
+    pool = room.pool(metrics)
+    pool.attach(NanServer())
+    settings = ServingSettings(max_workers=1, max_batch_rows=rows)
+    values = ["1", "nan", "2", "nan"]
+    sent = [Row(value, [Part("data", value.encode())]) for value in values]
+    for first in range(0, 4, rows):
+        answers = await pool.predict(record, settings, Work(sent[first : first + rows], Deadline.after(30)))
+        assert [answer.status for answer in answers] == [500 if v == "nan" else 200 for v in values[first:][:rows]]
+    assert sample(metrics, "nonfinite_answers_total", model="some", version="1.0") == 2
+    assert sample(metrics, "batch_rows_count") == 4 / rows
+
+
+async def test_a_version_that_is_forgotten_leaves_no_series(
+    room: PoolRoom, record: VersionRecord, metrics: SidecarMetrics
+) -> None:
+    """Without a report there is no series, and what was counted goes with the version."""
+    pool = room.pool(metrics, forget_s=0.05)
+    pool.attach(NanServer())
+    await predict(pool, record)
+    assert sample(metrics, "nonfinite_answers_total", model="some", version="1.0") is None
+    await predict(pool, record, row=Row("r", [Part("data", b"nan")]))
+    assert sample(metrics, "nonfinite_answers_total", model="some", version="1.0") == 1
+    await pool.unload(record.id, Deadline.after(30))
+    await until(lambda: pool.status_of(record.id) is None)
+    assert sample(metrics, "nonfinite_answers_total", model="some", version="1.0") is None
+
+
+async def test_a_stream_that_is_not_finite_counts_once(registry: Registry, tmp_path: Path) -> None:
+    """A stream counts once however many of its pieces say it, also when only its last ones do."""
+
+    async def streams(model: ServedModel, row: Row) -> AsyncIterator[Answer]:
+        yield Answer(200, b"one ", "text")
+        yield Answer(200, b"two ", "text", headers=SAID)
+        yield Answer(200, b"three", "text", headers=SAID)
+
+    publish(registry, tmp_path, "words", "1.0", serving=ServingSettings(streaming=True))
+    async with serving(registry, tmp_path, server=PodServer(stream_with=streams)) as pod:
+        for count in (1, 2):
+            assert (await pod.client.post("/predict/words", content=b"x")).text == "one two three"
+            labels = {"model": "words", "version": "1.0"}
+            await until(lambda: sample(pod.sidecar.metrics, "nonfinite_answers_total", **labels) == count)  # noqa: B023
+
+
+async def test_when_a_version_was_used_last(room: PoolRoom, record: VersionRecord, metrics: SidecarMetrics) -> None:
+    """A loaded version shows 0 until a request comes, then when that was; one that is not loaded shows nothing."""
+    pool = room.pool(metrics)
+    pool.attach(FakeServer())
+    await pool.load(record, ServingSettings(max_workers=1), Deadline.after(30))
+
+    def used() -> float | None:
+        return sample(metrics, "model_last_used_timestamp_seconds", model="some", version="1.0")
+
+    assert used() == 0
+    await predict(pool, record)
+    status = pool.status_of(record.id)
+    assert status is not None
+    assert status.last_used_at is not None
+    assert used() == status.last_used_at.timestamp()
+    await pool.unload(record.id, Deadline.after(30))
+    assert used() is None
+
+
+async def test_model_servers_that_come_and_go(registry: Registry, tmp_path: Path) -> None:
+    """Whether one is up is shown, and each one that is found is counted; without one the pod is not ready."""
+    async with serving(registry, tmp_path) as pod:
+        metrics = pod.sidecar.metrics
+        seen = []
+        for server in (None, PodServer(), None, PodServer()):
+            pod.sidecar.pool.attach(server)
+            seen.append([sample(metrics, name) for name in ("runtime_up", "ready", "runtime_starts_total")])
+    assert seen == [[0, 0, 1], [1, 1, 2], [0, 0, 2], [1, 1, 3]]
+
+
+async def test_readiness_and_draining(registry: Registry, tmp_path: Path) -> None:
+    """What `/readyz` says is in the metrics, and so is a drain."""
+    async with serving(registry, tmp_path) as pod:
+        metrics = pod.sidecar.metrics
+        assert (sample(metrics, "ready"), sample(metrics, "draining")) == (1, 0)
+        assert sample(metrics, "registry_stale_seconds") == 0
+        await pod.client.post("/drain")
+        assert (sample(metrics, "ready"), sample(metrics, "draining")) == (0, 1)
+        await pod.client.delete("/drain")
+        assert (sample(metrics, "ready"), sample(metrics, "draining")) == (1, 0)
+
+
+def test_fetches_count_from_nought(metrics: SidecarMetrics) -> None:
+    """Every outcome of a fetch is there before its first, so that Prometheus sees the first one as an increase."""
+    outcomes = ("ok", "shared", "corrupt", "missing", "no_space", "unavailable")
+    assert [sample(metrics, "archive_fetches_total", outcome=outcome) for outcome in outcomes] == [0] * 6
