@@ -52,7 +52,7 @@ def write(args: argparse.Namespace, part: str, result: dict[str, Any]) -> None:
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """Return a median with the least and the greatest."""
     least, most = (f"{value:.{digits}f}" for value in (min(values), max(values)))
-    return f"{statistics.median(values):.{digits}f} ({least}-{most})"
+    return f"{statistics.median(values):.{digits}f} ({least} to {most})"
 
 
 def _without_output(arguments: Sequence[str]) -> list[str]:
