@@ -36,9 +36,9 @@ PARTS = {
     "speed": Part(
         "bench_speed.py",
         ("--workloads", "all", "--rounds", "5", "--more-rounds", "3", "--seconds", "3"),
-        ("--workloads", "all", *_QUICK, "--clients", "1,8"),
+        ("--workloads", "tiny,tensor", *_QUICK, "--warm", "1", "--clients", "8"),
     ),
-    "features": Part("bench_features.py", ("--rounds", "7", "--seconds", "2"), _QUICK),
+    "features": Part("bench_features.py", ("--rounds", "7", "--seconds", "2"), (*_QUICK, "--features", "auth")),
     "cache": Part("bench_cache.py", ("--rounds", "4", "--seconds", "2"), _QUICK),
     "path": Part("bench_path.py", ("--rounds", "10", "--requests", "200"), ("--rounds", "1", "--requests", "20")),
     "bodies": Part("bench_bodies.py", (), ("--requests", "4", "--mib", "10")),

@@ -1,8 +1,8 @@
 """Memory while large bodies go through: 20 predicts of 50 MiB at once, each with an answer that tells it from others.
 
-`make bench-bodies`, or `python benchmarks/bench_bodies.py --requests 20 --mib 50`. Peaks are the kernel's own high-water
-marks (`VmHWM`), set back before the load; a process has grown by its peak less what it took before. A first round with
-bodies one after the other warms everything up, so that growth is what bodies at once take.
+`make bench-bodies`, or `python benchmarks/bench_bodies.py --requests 20 --mib 50`. Peaks are the kernel's own marks of
+high water (`VmHWM`), set back before the load; a process has grown by its peak less what it took before. A first round
+with bodies one after the other warms everything up, so that growth is what bodies at once take.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The two cold paths, phase by phase: from `publish` to the first answer on a warm pod, and from a pod's start to ready.
+"""The two cold paths by phases: from `publish` to the first answer on a warm pod, and from a pod's start to ready.
 
 `make bench-cold-path`, or `python benchmarks/bench_cold_path.py --rounds 5`. Phases come from what the parts say
 themselves: `Server-Timing` of the gateway, the fields of the sidecar's log line of a load, the time stamps of logs and

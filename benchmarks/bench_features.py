@@ -31,6 +31,7 @@ from workloads import TINY, check
 
 EVERYTHING, CONTROL = "everything on", "nothing (control)"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+FEATURES = [each for each in SEAMS if each != "nothing"]
 PATH = f"/predict/{TINY.name}"
 GOAL = 0.10
 _START_S = 60
@@ -52,6 +53,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=2, help="of load a round and gateway (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=32, help="connections at once (default: %(default)s)")
+    parser.add_argument("--features", help="with commas between them (default: all): " + ", ".join(FEATURES))
     add_output(parser)
     args = parser.parse_args()
     if not wrk.is_installed():
@@ -63,7 +65,8 @@ def main() -> int:
         tokens.write_text(f"bench: {token}\n")
         up = stack.enter_context(marway_up(scratch / "home"))
         TINY.publish(up.ready["registry"], up.ready["admin"])
-        kinds = {EVERYTHING: "nothing", CONTROL: "nothing", **{each: each for each in SEAMS if each != "nothing"}}
+        features = args.features.split(",") if args.features else FEATURES
+        kinds = {EVERYTHING: "nothing", CONTROL: "nothing", **{each: each for each in features}}
         gateways = [
             stack.enter_context(gateway(label, kind, up, scratch / f"gateway-{number}", tokens))
             for number, (label, kind) in enumerate(kinds.items())
@@ -153,7 +156,7 @@ def verify(each: Gateway, request: wrk.Request) -> None:
         answer.read()
     found = {
         "request ids": answer.headers.get("x-request-id") != "off",
-        "metrics": 'marway_gateway_request_duration_seconds_count{' in metrics,
+        "metrics": "marway_gateway_request_duration_seconds_count{" in metrics,
         "access log": '"surface": "native"' in each.log.read_text() or '"surface":"native"' in each.log.read_text(),
         "auth": anonymous.status == 401,
     }

@@ -8,7 +8,6 @@ load with each body compared, which has to be what stock TorchServe answers.
 
 import argparse
 import contextlib
-import json
 import random
 import statistics
 import sys
@@ -40,7 +39,6 @@ from servers import (
 from workloads import WORKLOADS, Tuning, Workload, check
 
 MARWAY, STOCK = "Marway", "stock TorchServe"
-WARM_S = 2
 
 
 @dataclass
@@ -84,10 +82,13 @@ class Servers:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workloads", default="tiny", help="names with commas between them, or all: " + ", ".join(WORKLOADS))
+    parser.add_argument(
+        "--workloads", default="tiny", help="with commas between them, of: all, " + ", ".join(WORKLOADS)
+    )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=3, help="of load a round and target (default: %(default)s)")
     parser.add_argument("--more-rounds", type=int, help="rounds of every workload but tiny (default: as --rounds)")
+    parser.add_argument("--warm", type=int, default=2, help="of load before, seconds (default: %(default)s)")
     parser.add_argument("--clients", help="connections at once (default: as each workload says)")
     add_output(parser)
     args = parser.parse_args()
@@ -103,7 +104,10 @@ def main() -> int:
             rounds = args.rounds if workload.name == "tiny" else args.more_rounds or args.rounds
             clients = asked or workload.clients
             try:
-                targets = measure(workload, servers, scratch / "wrk" / workload.name, rounds, args.seconds, clients)
+                targets = targets_of(workload, servers)
+                generator = ready(workload, targets, scratch / "wrk" / workload.name, max(clients), args.warm)
+                measure(targets, generator, rounds, args.seconds, clients)
+                still_right(workload, targets, generator, max(clients))
             except Exception as exc:  # one workload less is no reason to lose the others
                 traceback.print_exc()
                 result[workload.name] = {"title": workload.title, "error": f"{type(exc).__name__}: {exc}"[:500]}
@@ -158,17 +162,19 @@ def answer(url: str, request: wrk.Request) -> bytes:
         return connection.ask("POST", urlsplit(url).path, request.body, request.content_type)
 
 
-def measure(
-    workload: Workload, servers: Servers, scratch: Path, rounds: int, seconds: int, clients: Sequence[int]
-) -> list[Target]:
-    """Measure one workload on all targets."""
-    targets = targets_of(workload, servers)
+def ready(workload: Workload, targets: list[Target], scratch: Path, clients: int, seconds: int) -> wrk.Generator:
+    """Warm all targets up, comparing every answer with the first target's; return what loads them."""
     request = workload.request()
     expected = answer(targets[0].url, request)
     check(workload, expected)
     generator = wrk.Generator(scratch, request, expected)
     for target in targets:
-        generator.check(target.url, clients=max(clients), seconds=WARM_S)  # warms up, too
+        generator.check(target.url, clients=clients, seconds=seconds)
+    return generator
+
+
+def measure(targets: list[Target], generator: wrk.Generator, rounds: int, seconds: int, clients: Sequence[int]) -> None:
+    """Measure all targets, in an order of its own for each round and number of clients."""
     order = random.Random(7)
     for _ in range(rounds):
         for count in clients:
@@ -182,13 +188,13 @@ def measure(
                 costs = target.cpu.setdefault(count, {})
                 for name, processes in parts.items():
                     costs.setdefault(name, []).append((cpu_seconds(processes) - before[name]) / load.requests * 1000)
+
+
+def still_right(workload: Workload, targets: list[Target], generator: wrk.Generator, clients: int) -> None:
+    """Raise unless what was measured still gives the right answers, under load and alone."""
     for target in targets:
-        generator.check(target.url, clients=max(clients), seconds=1)  # what was measured still answers right
-    for target in targets:
-        said = answer(target.url, request)
-        if said != expected:
-            raise wrk.WrongAnswers(f"{target.name} answers {said[:200]!r}, {STOCK} {expected[:200]!r}")
-    return targets
+        generator.check(target.url, clients=clients, seconds=1)
+        check(workload, answer(target.url, workload.request()))
 
 
 def document(

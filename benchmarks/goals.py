@@ -7,6 +7,7 @@ from typing import Any
 
 import bench_cache
 import bench_features
+import bench_peers
 from bench_speed import MARWAY, STOCK, ratios
 from documents import Table
 from workloads import EIGHT, ONE
@@ -112,6 +113,15 @@ def _polls() -> Goal:
     return Goal("publish to first answer; pod start to ready", "its phases", "no poll > 50 ms", found)
 
 
+def _peer(name: str) -> Goal:
+    def found(documents: Documents) -> tuple[str, bool]:
+        result = dict(documents["peers"])
+        faster, later_ = (statistics.median(bench_peers.ratios(result, name, "32", each)) for each in ("rate", "p99"))
+        return f"{faster:.2f}x requests/s, {later_:.2f}x p99", faster > 1 > later_
+
+    return Goal("tiny, 32 clients", name, "ahead in requests/s and p99", found)
+
+
 def _clients(count: int) -> str:
     return f"{count} client{'s' if count > 1 else ''}"
 
@@ -126,6 +136,7 @@ GOALS = (
     later("tiny", 1, EIGHT.name, 0),
     best("efficientnet", 1, 0.97),
     best("efficientnet", 8, 0.97),
+    *(_peer(name) for name in bench_peers.PEERS_BY_NAME),
     *(_cache(count) for count in bench_cache.CLIENTS),
     *(_feature(name) for name in ("request ids", "metrics", "access log", "trace context", "auth")),
     _bodies("gateway", 0.1),

@@ -1,6 +1,6 @@
 """The report: benchmarks/results/latest.md and its charts, made from the documents in results/data alone.
 
-`python benchmarks/report.py` makes it again without measuring anything.
+`python benchmarks/report.py [DIRECTORY]` makes it again without measuring anything.
 """
 
 import json
@@ -14,6 +14,7 @@ import bench_bodies
 import bench_cache
 import bench_cold_path
 import bench_features
+import bench_peers
 import bench_speed
 import goals
 from bench_speed import MARWAY
@@ -26,6 +27,9 @@ _PARTS = ("gateway", "sidecar", "JVM", "worker", "runtime")
 def write(out: Path = RESULTS) -> str:
     """Write latest.md and its charts into a directory that has documents in ``data``; return the text."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted((out / "data").glob("*.json"))}
+    peers = found.get("peers")
+    if peers is not None:
+        (out / "peers.md").write_text(f"# Marway and its peers\n\n{bench_peers.markdown(peers['result'])}")
     charts: dict[str, str] = {}
     text = "\n".join(_lines(found, charts)) + "\n"
     out.mkdir(parents=True, exist_ok=True)
@@ -37,9 +41,9 @@ def write(out: Path = RESULTS) -> str:
 
 def _lines(found: Mapping[str, dict[str, Any]], charts: dict[str, str]) -> list[str]:
     lines = ["# Where Marway stands", ""]
-    lines += ["Written by `make bench`; [docs/speed.md](../../docs/speed.md) says how to read it. Medians of interleaved"]
-    lines += ["rounds, with the least and the greatest; ratios are made within a round. Everything is on: request ids,"]
-    lines += ["metrics, access log, trace context. The load generator shares the processors with what it measures.", ""]
+    lines += ["Written by `make bench`; [docs/speed.md](../../docs/speed.md) says how to read it. Medians of"]
+    lines += ["interleaved rounds, with the least and the greatest; ratios are made within a round. Everything is on:"]
+    lines += ["request ids, metrics, access log, trace context. The load generator shares the processors.", ""]
     results = {name: document["result"] for name, document in found.items()}
     lines += ["## Goals", "", goals.markdown(results)]
     for name, (heading, section) in _SECTIONS.items():
@@ -135,6 +139,19 @@ def _cache(result: dict[str, Any], _: dict[str, str]) -> list[str]:
     return [bench_cache.markdown(result)]
 
 
+def _peers(result: dict[str, Any], charts: dict[str, str]) -> list[str]:
+    groups = {
+        f"{count} client{'s' if count > 1 else ''}": [
+            Bar(name, {"requests/s": rate}, f"{rate:.0f}", ours=name == MARWAY)
+            for name, figures in result["targets"].items()
+            for rate in [statistics.median(figures[str(count)]["rate"])]
+        ]
+        for count in bench_peers.CLIENTS
+    }
+    charts["peers"] = bars("Model servers: requests a second", groups)
+    return [bench_peers.markdown(result), "![requests a second of model servers](peers.svg)"]
+
+
 def _printed(result: dict[str, Any], _: dict[str, str]) -> list[str]:
     return ["```", result["printed"].rstrip(), "```"]
 
@@ -147,8 +164,9 @@ _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, str]], list[
     "bodies": ("Large bodies", _bodies),
     "cold": ("Cold paths", _cold),
     "workers": ("A worker's start", _printed),
+    "peers": ("Against other Python model servers", _peers),
 }
 
 
 if __name__ == "__main__":
-    sys.stdout.write(write())
+    sys.stdout.write(write(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS))

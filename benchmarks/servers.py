@@ -97,7 +97,7 @@ def marway_runtime(home: Path) -> Iterator[dict[str, Any]]:
             time.sleep(0.1)  # the file appears when it answers; nothing tells
         yield json.loads((run / "runtime.json").read_text())
     finally:
-        _end(server)
+        end(server)
 
 
 @contextlib.contextmanager
@@ -132,7 +132,7 @@ def stock_torchserve(scratch: Path) -> Iterator[tuple[str, str, Path, int]]:
         _until_it_answers(management, server)
         yield inference, management, store, server.pid
     finally:
-        _end(server)
+        end(server)
 
 
 def register(management: str, store: Path, archive: Path, name: str, **settings: str | int) -> None:
@@ -223,7 +223,7 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _end(server: "subprocess.Popen[bytes]") -> None:
+def end(server: "subprocess.Popen[bytes]") -> None:
     """End a server and all that it started, however it takes it."""
     with contextlib.suppress(psutil.NoSuchProcess):
         processes = below(server.pid)
