@@ -228,14 +228,14 @@ def measure(targets: list[Target], rounds: int, seconds: int, failures: dict[str
     """Measure all that answer every request right, and return them; why others are left out goes into ``failures``."""
 
     def answering(targets: list[Target], seconds: int) -> list[Target]:
-        return [target for target in targets if unless_wrong(target, failures, lambda: check(target, seconds))]
+        return [target for target in targets if unless_wrong(failures, check, target, seconds)]
 
     targets = answering(targets, 2)  # warms up, too
     order = random.Random(7)
     for _ in range(rounds):
         for count in CLIENTS:
             for target in order.sample(targets, len(targets)):
-                if not unless_wrong(target, failures, lambda: load(target, count, seconds)):
+                if not unless_wrong(failures, load, target, count, seconds):
                     targets.remove(target)
     return answering(targets, 1)  # what was measured still answers right
 
@@ -255,10 +255,10 @@ def load(target: Target, clients: int, seconds: int) -> None:
     figures["cpu"].append((cpu_seconds(processes) - before) / found.requests * 1000)
 
 
-def unless_wrong(target: Target, failures: dict[str, str], act: Callable[[], None]) -> bool:
+def unless_wrong(failures: dict[str, str], act: Callable[..., None], target: Target, *arguments: int) -> bool:
     """Do something with a target; return False, and note why, when it failed a request. Marway must not."""
     try:
-        act()
+        act(target, *arguments)
     except wrk.WrongAnswers as exc:
         if target.name == MARWAY:
             raise
