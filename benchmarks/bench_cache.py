@@ -90,7 +90,7 @@ def markdown(result: dict[str, Any]) -> str:
         hit, without = (statistics.median(rates[use]) for use in (HIT, BYPASS))
         lines.append(
             f"- {count} clients: cache {hit:.0f} requests/s, without {without:.0f}, "
-            f"cache / without = {spread(ratios(result, count))}"
+            f"cache / without = {spread(ratios(result, count), unit='x')}"
         )
     return "\n".join([*lines, ""])
 

@@ -297,7 +297,7 @@ def markdown(result: dict[str, Any]) -> str:
                 table.add(count, name, *said, "", "")
                 continue
             faster = ratios(result, name, count, "rate")
-            table.add(count, name, *said, spread(faster) + "x", verdict(result, name, count))
+            table.add(count, name, *said, spread(faster, unit="x"), verdict(result, name, count))
     lines += table.lines()
     lines += ["", *(f"- {name} could not be measured: {why}" for name, why in result["failures"].items())]
     return "\n".join(lines) + "\n"

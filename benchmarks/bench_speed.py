@@ -87,7 +87,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=3, help="of load a round and target (default: %(default)s)")
-    parser.add_argument("--more-rounds", type=int, help="rounds of every workload but tiny (default: as --rounds)")
+    parser.add_argument("--more-rounds", type=int, help="rounds of workloads without a goal (default: as --rounds)")
     parser.add_argument("--warm", type=int, default=2, help="of load before, seconds (default: %(default)s)")
     parser.add_argument("--clients", help="connections at once (default: as each workload says)")
     add_output(parser)
@@ -101,7 +101,7 @@ def main() -> int:
         scratch = Path(name)
         servers = started(scratch, stack)
         for workload in (WORKLOADS[name] for name in names):
-            rounds = args.rounds if workload.name == "tiny" else args.more_rounds or args.rounds
+            rounds = args.rounds if workload.has_goal else args.more_rounds or args.rounds
             clients = asked or workload.clients
             try:
                 targets = targets_of(workload, servers)
@@ -232,7 +232,7 @@ def markdown(name: str, found: dict[str, Any]) -> str:
         for target, measured in found["targets"].items():
             each = measured[count]
             costs = ", ".join(f"{part} {statistics.median(values):.3f}" for part, values in each["cpu"].items())
-            ratio = "" if target == MARWAY else spread(ratios(found, target, count))
+            ratio = "" if target == MARWAY else spread(ratios(found, target, count), unit="x")
             figures = (f"{statistics.median(each['p50']):.2f}", f"{statistics.median(each['p99']):.1f}")
             table.add(count, target, f"{statistics.median(each['rate']):.0f}", *figures, costs, ratio)
     lines += [*table.lines(), ""]

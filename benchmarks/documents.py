@@ -49,10 +49,10 @@ def write(args: argparse.Namespace, part: str, result: dict[str, Any]) -> None:
     unfinished.replace(args.json)
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return a median with the least and the greatest."""
+def spread(values: Sequence[float], digits: int = 2, unit: str = "") -> str:
+    """Return a median, with its unit, and the least and the greatest."""
     least, most = (f"{value:.{digits}f}" for value in (min(values), max(values)))
-    return f"{statistics.median(values):.{digits}f} ({least} to {most})"
+    return f"{statistics.median(values):.{digits}f}{unit} ({least} to {most})"
 
 
 def _without_output(arguments: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ import bench_cache
 import bench_features
 import bench_peers
 from bench_speed import MARWAY, STOCK, ratios
-from documents import Table
+from documents import Table, spread
 from workloads import EIGHT, ONE
 
 Documents = Mapping[str, Mapping[str, Any]]
@@ -38,8 +38,7 @@ def rate(workload: str, clients: int, other: str, least: float) -> Goal:
 
     def found(documents: Documents) -> tuple[str, bool]:
         each = ratios(documents["speed"][workload], other, str(clients))
-        median = statistics.median(each)
-        return f"{median:.2f}x ({min(each):.2f} to {max(each):.2f})", median >= least
+        return spread(each, unit="x"), statistics.median(each) >= least
 
     return Goal(f"{workload}, {_clients(clients)}", other, f"≥ {least:g}x requests/s", found)
 
@@ -56,8 +55,7 @@ def best(workload: str, clients: int, least: float) -> Goal:
         }
         name = max(others, key=lambda each: others[each])
         each = ratios(document, name, str(clients))
-        median = statistics.median(each)
-        return f"{median:.2f}x ({min(each):.2f} to {max(each):.2f}) of {name}", median >= least
+        return f"{spread(each, unit='x')} of {name}", statistics.median(each) >= least
 
     return Goal(f"{workload}, {_clients(clients)}", "tuned, best setting", f"≥ {least:g}x requests/s", found)
 
@@ -79,8 +77,7 @@ def later(workload: str, clients: int, other: str, most_ms: float) -> Goal:
 def _cache(clients: int) -> Goal:
     def found(documents: Documents) -> tuple[str, bool]:
         each = bench_cache.ratios(dict(documents["cache"]), str(clients))
-        median = statistics.median(each)
-        return f"{median:.2f}x ({min(each):.2f} to {max(each):.2f})", median >= 3
+        return spread(each, unit="x"), statistics.median(each) >= 3
 
     return Goal(f"cache hit, {_clients(clients)}", "the same without cache", "≥ 3x requests/s", found)
 

@@ -48,6 +48,7 @@ class Workload:
         right: Whether an answer is one that the model should give; that all targets agree is checked beside this.
         tunings: Of TorchServe.
         workers: Of Marway and of stock TorchServe.
+        has_goal: Whether it is among the project's goals, and so worth more rounds.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Workload:
     right: Callable[[Any], bool]
     tunings: tuple[Tuning, ...] = (ONE, EIGHT)
     workers: int = 1
+    has_goal: bool = False
 
 
 def _published(name: str, examples: list[Any], **settings: Any) -> Callable[[str, str], None]:
@@ -103,6 +105,7 @@ TINY = Workload(
     publish=_published("tiny", ["abc", "defgh", "ijk"]),
     request=lambda: Request(b"0123456789abcdefghij", "text/plain"),
     right=lambda answer: len(answer) == 4,
+    has_goal=True,
 )
 INTENT = Workload(
     name="intent",
@@ -135,6 +138,7 @@ EFFICIENTNET = Workload(
     right=lambda answer: bool(answer[0][0] == 698),  # palace
     tunings=(ONE, Tuning(workers=2), EIGHT),
     workers=2,
+    has_goal=True,
 )
 TENSOR = Workload(
     name="tensor",

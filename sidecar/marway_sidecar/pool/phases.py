@@ -20,6 +20,11 @@ class Phases:
         self.seconds: dict[str, float] = {}
         self._since = time.monotonic()
 
+    @property
+    def milliseconds(self) -> dict[str, float]:
+        """The same in milliseconds, rounded for a log line."""
+        return {phase: round(seconds * 1000, 1) for phase, seconds in self.seconds.items()}
+
     def end(self, phase: str) -> None:
         """Say that a phase ends now, and the next one begins."""
         now = time.monotonic()

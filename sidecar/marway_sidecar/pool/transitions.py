@@ -109,7 +109,7 @@ class Transitions:
             self._show(entry, state="ready")
             for phase, seconds in phases.seconds.items():
                 self.metrics.load_phase_duration.labels(phase).observe(seconds)
-            fields = {"phases_ms": {phase: round(seconds * 1000, 1) for phase, seconds in phases.seconds.items()}}
+            fields = {"phases_ms": phases.milliseconds}
             logger.info("%s is ready after %.2f s", entry.title, entry.load_duration_s, extra={"fields": fields})
         except TimeoutError as exc:
             outcome = "timeout"
