@@ -7,7 +7,9 @@ status 1 in the end. `--only speed,cache` runs some parts, and leaves what the o
 """
 
 import argparse
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ import report
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 _PART_S = 900
+_END_S = 90
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,16 @@ def run(name: str, out: Path, *, quick: bool) -> bool:
     command = [sys.executable, str(HERE / part.script), *arguments, "--json", str(target)]
     print(f"== {name}: {' '.join(arguments)}", flush=True)
     began = time.time()
-    try:
-        status = subprocess.run(command, timeout=_PART_S).returncode
-        problem = f"ended with status {status}" if status else None
-    except subprocess.TimeoutExpired:
-        problem = f"did not end within {_PART_S} s"
+    with subprocess.Popen(command) as process:
+        try:
+            status = process.wait(_PART_S)
+            problem = f"ended with status {status}" if status else None
+        except subprocess.TimeoutExpired:
+            problem = f"did not end within {_PART_S} s"
+            process.send_signal(signal.SIGINT)  # so that it ends what it started
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_END_S)
+            process.kill()
     if problem is not None:
         print(f"== {name} {problem}", file=sys.stderr, flush=True)
         if target.exists() and target.stat().st_mtime < began:

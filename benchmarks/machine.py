@@ -37,10 +37,14 @@ def describe() -> dict[str, str]:
 
 
 def _commit() -> str:
-    said = subprocess.run(
-        ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
-    )
-    return said.stdout.strip() or "not in a repository"
+    """Return the commit, and whether anything but results differs from it."""
+    head, changes = _git("rev-parse", "--short=12", "HEAD"), _git("status", "--porcelain", ":!benchmarks/results")
+    return f"{head} with changes" if changes else head or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(_ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def _processor() -> str:

@@ -45,6 +45,8 @@ def _lines(found: Mapping[str, dict[str, Any]], charts: dict[str, str]) -> list[
     lines += ["interleaved rounds, with the least and the greatest; ratios are made within a round. Everything is on:"]
     lines += ["request ids, metrics, access log, trace context. The load generator shares the processors.", ""]
     results = {name: document["result"] for name, document in found.items()}
+    took = sum(document["took_s"] for name, document in found.items() if name != "peers")
+    lines += [f"All of it but the peers took {took / 60:.1f} minutes.", ""]
     lines += ["## Goals", "", goals.markdown(results)]
     for name, (heading, section) in _SECTIONS.items():
         lines += [f"## {heading}", ""]
