@@ -109,10 +109,10 @@ def start(up: MarwayUp, began: float, gateway: float, ready: float) -> dict[str,
     attached = at(sidecar, "TorchServe ")
     answers = moment(runtime, "TorchServe answers")
     moments = {
-        "marway up starts the runtime": min(processes),
-        "runtime is imported and starts Java": answers - took(runtime, "TorchServe answers"),
+        "marway up starts runtime": min(processes),
+        "runtime starts Java": answers - took(runtime, "TorchServe answers"),
         "TorchServe answers": answers,
-        "fork server settles, runtime.json": (up.home / "pods" / "pod-0" / "runtime.json").stat().st_mtime,
+        "runtime says where it is": (up.home / "pods" / "pod-0" / "runtime.json").stat().st_mtime,
         "sidecar notices": attached,
         "gateway notices": gateway,
         "marway up notices": ready,

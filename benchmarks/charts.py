@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _LABEL, _BAR, _VALUE = 760, 210, 440, 110
+_WIDTH, _LABEL, _BAR = 760, 220, 430
 _ROW, _THICK, _TITLE = 20, 13, 26
 _COLOURS = ("#2a6f97", "#f4a261", "#84a98c", "#c1666b", "#8d86c9", "#d4a373", "#577590")
 _GREY = "#9aa5b1"
