@@ -31,7 +31,7 @@ def write(out: Path = RESULTS) -> str:
     if peers is not None:
         (out / "peers.md").write_text(f"# Marway and its peers\n\n{bench_peers.markdown(peers['result'])}")
     charts: dict[str, str] = {}
-    text = "\n".join(_lines(found, charts)) + "\n"
+    text = "\n".join(_lines(found, charts)).rstrip() + "\n"
     out.mkdir(parents=True, exist_ok=True)
     for name, svg in charts.items():
         (out / f"{name}.svg").write_text(svg)
@@ -56,6 +56,8 @@ def _lines(found: Mapping[str, dict[str, Any]], charts: dict[str, str]) -> list[
             continue
         if "problem" in document:
             lines += [f"**{document['problem'].capitalize()}.**", ""]
+        if "--rounds 1 " in document["command"]:
+            lines += ["**One round: this shows that it works, and its figures mean nothing.**", ""]
         lines += [f"`{document['command']}`, {document['took_s']:.0f} s", "", *section(document["result"], charts), ""]
     lines += ["## Machine and versions", ""]
     for said, parts in _machines(found).items():
