@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping
@@ -33,6 +34,8 @@ def write(out: Path = RESULTS) -> str:
     charts: dict[str, str] = {}
     text = "\n".join(_lines(found, charts)).rstrip() + "\n"
     out.mkdir(parents=True, exist_ok=True)
+    for chart in out.glob("*.svg"):
+        chart.unlink()
     for name, svg in charts.items():
         (out / f"{name}.svg").write_text(svg)
     (out / "latest.md").write_text(text)
@@ -56,7 +59,7 @@ def _lines(found: Mapping[str, dict[str, Any]], charts: dict[str, str]) -> list[
             continue
         if "problem" in document:
             lines += [f"**{document['problem'].capitalize()}.**", ""]
-        if "--rounds 1 " in document["command"]:
+        if re.search(r"--rounds 1\b", document["command"]):
             lines += ["**One round: this shows that it works, and its figures mean nothing.**", ""]
         lines += [f"`{document['command']}`, {document['took_s']:.0f} s", "", *section(document["result"], charts), ""]
     lines += ["## Machine and versions", ""]
