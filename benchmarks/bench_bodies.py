@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -91,7 +91,7 @@ def together(url: str, bodies: list[bytes]) -> list[tuple[int, bytes]]:
         start.wait()
         try:
             answers[number] = predict(url, bodies[number])
-        except OSError as exc:
+        except (OSError, HTTPException) as exc:
             answers[number] = (0, repr(exc).encode())
 
     threads = [threading.Thread(target=send, args=(number,)) for number in range(len(bodies))]

@@ -61,7 +61,7 @@ def test_the_report_has_every_part(tmp_path: Path) -> None:
         r"\| pod: register \| [\d.]+ ",
         r"\| sidecar notices \(wait\) \| [\d.]+ ",
         r"cold start: [\d.]+ times faster",
-        r"commit [0-9a-f]{12}.*torchserve 0\.12\.0; torch ",
+        r"commit ([0-9a-f]{12}|unknown).*torchserve 0\.12\.0; torch ",
     ):
         assert re.search(figure, report), f"{figure}: {report}"
     shown = set(re.findall(r"\]\((.*\.svg)\)", report))
