@@ -17,10 +17,10 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-faults test-install test-long lint fmt proto bench bench-cache bench-cold bench-fetch bench-gateway bench-logging bench-publish bench-speed images clean
+.PHONY: help setup up demo test test-unit test-e2e test-faults test-install test-long lint fmt proto bench bench-bodies bench-cache bench-cold bench-cold-path bench-features bench-fetch bench-gateway bench-logging bench-path bench-peers bench-publish bench-speed images clean
 
 help: ## Show every verb
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the environment: .venv with everything, pinned
 
@@ -78,14 +78,26 @@ proto: setup ## Write the gRPC stubs again from their .proto files
 	  --python_out=$(dir) --pyi_out=$(dir) --grpc_python_out=$(dir) $(wildcard $(dir)/*.proto) && \
 	  sed -i.orig 's/^import \([a-z_]*_pb2\) as/from . import \1 as/' $(dir)/*_pb2_grpc.py && rm $(dir)/*.orig &&) true
 
-bench: setup ## Measure what each hop costs, against TorchServe alone, in one interleaved run
-	$(BIN)/python benchmarks/bench_path.py
+# Arguments for `make bench`, such as --quick, or --only speed,cache: make bench BENCH_ARGS="--quick"
+BENCH_ARGS ?=
+
+bench: setup ## Measure where Marway stands, within 15 minutes; write benchmarks/results/latest.md and its charts
+	$(BIN)/python benchmarks/bench_all.py $(BENCH_ARGS)
+
+bench-bodies: setup ## Measure every process's memory while 20 bodies of 50 MiB go through at once
+	$(BIN)/python benchmarks/bench_bodies.py
 
 bench-cache: setup ## Measure what a kept answer saves against the same requests past the cache
 	$(BIN)/python benchmarks/bench_cache.py
 
 bench-cold: setup ## Measure a cold start and an idle worker's memory, forked against TorchServe's own way
 	$(BIN)/python benchmarks/bench_cold.py
+
+bench-cold-path: setup ## Measure publish to first answer and pod start to ready, phase by phase
+	$(BIN)/python benchmarks/bench_cold_path.py
+
+bench-features: setup ## Measure what ids, metrics, access log, trace context and auth cost the gateway
+	$(BIN)/python benchmarks/bench_features.py
 
 bench-fetch: setup ## Measure fetching 1 GiB from S3 in parts against one stream, in one interleaved run
 	$(BIN)/python benchmarks/bench_fetch.py --size-mib 1024
@@ -96,11 +108,17 @@ bench-gateway: setup ## Measure resolving among 10,000 models, the gateway's mem
 bench-logging: setup ## Measure what TorchServe's default logging costs against the runtime's
 	$(BIN)/python benchmarks/bench_logging.py
 
+bench-path: setup ## Measure what each hop costs one client, against TorchServe alone
+	$(BIN)/python benchmarks/bench_path.py
+
+bench-peers: setup ## Measure Marway against KServe, MLServer, LitServe and BentoML; write benchmarks/results/peers.md
+	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python benchmarks/bench_peers.py --write
+
 bench-publish: setup ## Measure publishing 1 GiB to S3 against a plain upload of the same file
 	$(BIN)/python benchmarks/bench_publish.py --size-mib 1024
 
-bench-speed: setup ## Measure Marway against TorchServe alone under load from wrk; write benchmarks/results/latest.md
-	$(BIN)/python benchmarks/bench_speed.py --write
+bench-speed: setup ## Measure Marway against TorchServe alone, smallest model, under load from wrk
+	$(BIN)/python benchmarks/bench_speed.py
 
 images: ## Build the three container images with docker or podman
 	@test -n "$(ENGINE)" || (echo "marway: needs docker or podman" >&2; exit 1)
@@ -110,4 +128,4 @@ images: ## Build the three container images with docker or podman
 	  -t marway-runtime:$(TAG) .
 
 clean: ## Remove the environment, caches and the default home
-	rm -rf $(VENV) .marway .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build
+	rm -rf $(VENV) .venv-peers .bench-cache .marway .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from documents import add_output, spread, write
 
 HANDLER = """
 import torch
@@ -54,6 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--load", action="store_true", help="keep every core busy meanwhile")
+    add_output(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="marway-bench-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
@@ -69,7 +71,9 @@ def main() -> int:
             order = list(sides) if turn % 2 else list(reversed(sides))
             for label in order:
                 measure(sides[label], archive.name, f"{turn}", keep=turn > 0)
-    report(sides, args.rounds)
+    printed = report(sides, args.rounds)
+    print(printed)
+    write(args, "workers", {"printed": printed})
     return 0
 
 
@@ -156,24 +160,23 @@ def call(url: str, method: str = "GET", body: bytes | None = None) -> bytes:
         return bytes(answer.read())
 
 
-def report(sides: dict[str, Side], rounds: int) -> None:
-    print(f"archive on disk, {rounds} interleaved rounds: median (smallest to largest)")
+def report(sides: dict[str, Side], rounds: int) -> str:
+    lines = [f"archive on disk, {rounds} interleaved rounds: median (smallest to largest)"]
     for label, side in sides.items():
-        print(f"  {label}")
-        print(f"    register + first worker  {spread(side.started)} s")
-        print(f"    ... + first answer       {spread(side.answered)} s")
-        print(f"    private memory           {spread([size / 2**20 for size in side.private], 1)} MiB a worker")
+        lines += [
+            f"  {label}",
+            f"    register + first worker  {spread(side.started, 3)} s",
+            f"    ... + first answer       {spread(side.answered, 3)} s",
+            f"    private memory           {spread([size / 2**20 for size in side.private], 1)} MiB a worker",
+        ]
     forked, plain = sides[FORKED], sides[PLAIN]
-    print(f"cold start: {ratio(plain.answered, forked.answered):.1f} times faster")
-    print(f"memory:     {ratio(plain.private, forked.private):.1f} times smaller, shim included")
+    lines.append(f"cold start: {ratio(plain.answered, forked.answered):.1f} times faster")
+    lines.append(f"memory:     {ratio(plain.private, forked.private):.1f} times smaller, shim included")
+    return "\n".join(lines)
 
 
 def ratio(plain: list[float], forked: list[float]) -> float:
     return statistics.median(plain) / statistics.median(forked)
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

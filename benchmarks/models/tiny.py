@@ -21,8 +21,14 @@ class Tiny:
 
     def handle(self, data, context):
         rows = [row.get("data") or row.get("body") for row in data]
-        rows = [row if isinstance(row, str) else bytes(row).decode() for row in rows]
+        return [json.dumps(answer) for answer in self.answers([text(row) for row in rows])]
+
+    def answers(self, rows):
         values = torch.tensor([[float(ord(letter)) for letter in row[:WIDTH].ljust(WIDTH)] for row in rows])
         with torch.inference_mode():
             answers = self.model(values / 128)
-        return [json.dumps([round(value, 4) for value in answer]) for answer in answers.tolist()]
+        return [[round(value, 4) for value in answer] for answer in answers.tolist()]
+
+
+def text(row):
+    return row if isinstance(row, str) else bytes(row).decode()

@@ -19,6 +19,7 @@ _LOAD_OUTCOMES = ("ok", "failed", "refused", "timeout")
 _GOLDEN_OUTCOMES = ("same", "different", "failed")
 _ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 _QUEUE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_PHASE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _LOAD_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 # Creation times of series double their number and say nothing that a restart does not.
@@ -56,6 +57,13 @@ class SidecarMetrics:
         self.cold_requests = Counter(
             "marway_sidecar_cold_requests",
             "Requests that found their version without a worker, and so waited for a load or were refused.",
+            registry=self.registry,
+        )
+        self.load_phase_duration = Histogram(
+            "marway_sidecar_model_load_phase_duration_seconds",
+            "Time of a load's phases: look, fetch, reserve, register with the first workers' start, warm.",
+            ["phase"],
+            buckets=_PHASE_BUCKETS_S,
             registry=self.registry,
         )
         self.golden_checks = Counter(

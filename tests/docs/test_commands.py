@@ -34,12 +34,18 @@ _PLANNED = {
     "clean",
     "images",
     "bench",
+    "bench-bodies",
     "bench-cache",
+    "bench-cold",
+    "bench-cold-path",
+    "bench-features",
     "bench-fetch",
     "bench-gateway",
     "bench-logging",
-    "bench-cold",
+    "bench-path",
+    "bench-peers",
     "bench-publish",
+    "bench-speed",
 }
 _TESTED_BELOW = {"make up", "make demo"}
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]

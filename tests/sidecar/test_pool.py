@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -52,6 +53,20 @@ async def test_fifty_requests_make_one_load(pool: ModelPool, record: VersionReco
     assert metrics.registry.get_sample_value("marway_sidecar_queue_duration_seconds_count") == 50
     (status,) = pool.statuses()
     assert (status.state, status.workers, status.requests_in_flight) == ("ready", 1, 0)
+
+
+async def test_a_load_tells_its_phases(
+    pool: ModelPool, record: VersionRecord, metrics: SidecarMetrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each phase of a load is counted once, and the log line of the load has them in their order."""
+    caplog.set_level(logging.INFO)
+    pool.attach(FakeServer())
+    await predict(pool, record)
+    (line,) = (line for line in caplog.records if "is ready after" in line.message)
+    phases: dict[str, float] = vars(line)["fields"]["phases_ms"]
+    assert list(phases) == ["look", "fetch", "reserve", "register"]  # nothing warms up a pool without a `warm`
+    counted = "marway_sidecar_model_load_phase_duration_seconds_count"
+    assert {metrics.registry.get_sample_value(counted, {"phase": phase}) for phase in phases} == {1}
 
 
 async def test_a_caller_that_leaves_does_not_take_the_load_with_it(pool: ModelPool, record: VersionRecord) -> None:

@@ -43,7 +43,9 @@ registry, or those on the disk, are not the archive's; `missing`: the registry h
 take it, being full or not writable; `unavailable`: the registry cannot be reached, or not within the deadline."""
 
 _PIECE_BYTES = 1024 * 1024
-_PAUSE_MAX_S = 0.2
+_PAUSE_MAX_S = 0.05
+"""Longest pause between two looks whether another pod is done with the archive: a look is one system call, and the
+requests behind it wait as long."""
 _SHOWN_PER_STUCK = 10
 """How often progress is shown within the time after which one without is taken for stopped."""
 _FENCED_MAX = 5

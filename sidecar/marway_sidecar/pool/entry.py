@@ -32,11 +32,6 @@ class HeldArchive(Protocol):
     """An archive that stays in the store until it is closed; closing it again does nothing."""
 
     @property
-    def last_used_at(self) -> datetime | None:
-        """When the last request came; None before the first."""
-        return None if self.requested_at is None else _wall_clock(self.requested_at)
-
-    @property
     def path(self) -> Path:
         """Where it is."""
 
@@ -77,6 +72,11 @@ class Entry:
     asked_at: float = field(default_factory=time.monotonic)
     settled_at: float = 0.0
     failure: Failure | None = None
+
+    @property
+    def last_used_at(self) -> datetime | None:
+        """When the last request came; None before the first."""
+        return None if self.requested_at is None else _wall_clock(self.requested_at)
 
     @property
     def key(self) -> str:

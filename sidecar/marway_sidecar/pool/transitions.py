@@ -23,6 +23,7 @@ from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import REGISTERED_BYTES, Estimates
 from marway_sidecar.pool.failures import Failure, is_the_versions
 from marway_sidecar.pool.memory import Evict, Memory
+from marway_sidecar.pool.phases import Phases
 from marway_sidecar.pool.scaling import bounds
 from marway_sidecar.settings import SidecarSettings
 
@@ -82,17 +83,21 @@ class Transitions:
         """
         entry.load_began = time.monotonic()
         outcome: Outcome = "failed"
+        phases = Phases()
         try:
             self._show(entry, state="fetching")
             await self.looked()
+            phases.end("look")
             entry.archive = await self._fetched(entry)
+            phases.end("fetch")
             self._show(entry, state="loading")
             outcome = "refused"
             served = self._served(entry, entry.archive.path)
             guess = self.estimates.is_guess(entry.key)
             await self._reserve(entry, served.workers, evict="none" if spare else "idle")
+            phases.end("reserve")
             outcome = "failed"
-            await self._registered(entry, served)
+            await self._registered(entry, served, phases)
             entry.served, entry.failure = served, None
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
@@ -102,7 +107,10 @@ class Transitions:
             self.metrics.load_duration.observe(entry.load_duration_s)
             outcome = "ok"
             self._show(entry, state="ready")
-            logger.info("%s is ready after %.2f s", entry.title, entry.load_duration_s)
+            for phase, seconds in phases.seconds.items():
+                self.metrics.load_phase_duration.labels(phase).observe(seconds)
+            fields = {"phases_ms": phases.milliseconds}
+            logger.info("%s is ready after %.2f s", entry.title, entry.load_duration_s, extra={"fields": fields})
         except TimeoutError as exc:
             outcome = "timeout"
             error = LoadFailed(
@@ -237,15 +245,17 @@ class Transitions:
             exc.model, exc.version = entry.record.name, entry.record.version
             raise
 
-    async def _registered(self, entry: Entry, served: ServedModel) -> None:
+    async def _registered(self, entry: Entry, served: ServedModel, phases: Phases) -> None:
         """Have the server load it and warm it up; on failure nothing of it is left there."""
         deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S)
         await self.vacated(served.server_name)
         try:
             async with asyncio.timeout(deadline.remaining()):
                 found = await self.server.load(served)
+                phases.end("register")
                 if self.warm is not None:
                     await self.warm(self.server, served, entry.record, deadline)
+                    phases.end("warm")
         except (TimeoutError, MarwayError):
             with contextlib.suppress(MarwayError):
                 await self.server.unload(served)
