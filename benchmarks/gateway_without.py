@@ -28,8 +28,8 @@ def replace(where: str, name: str, value: Any) -> None:
 
 def without_ids() -> None:
     """No reading, checking or making of request ids; all requests have the same one."""
-    ids = import_module("marway.wire.request").RequestIds("off", None)
-    replace("marway_gateway.http", "read_ids", lambda *_: ids)
+    replace("marway_gateway.http", "correlation_id", lambda _: None)
+    replace("marway_gateway.http", "new_request_id", lambda: "off")
 
 
 def without_metrics() -> None:
