@@ -119,6 +119,7 @@ async def test_over_http(registry: Registry, tmp_path: Path, make_pod: MakePod) 
         asking = [asyncio.create_task(gateway.predict()) for _ in range(2)]
         while await gateway.metric("marway_gateway_requests_queued") != 1:
             pass
+        await until(lambda: len(pod.requests) == 1)
         refused = await gateway.predict()
         assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
         assert refused.headers["retry-after"] == "1"
@@ -142,7 +143,7 @@ async def test_pods_limit_over_http(registry: Registry, tmp_path: Path, make_pod
         asking = [asyncio.create_task(gateway.predict()) for _ in range(3)]
         while await gateway.metric("marway_gateway_requests_queued") != 1:
             pass
-        assert [len(pod.requests) for pod in pods] == [1, 1]
+        await until(lambda: [len(pod.requests) for pod in pods] == [1, 1])
         go_on.set()
         assert [(await each).status_code for each in asking] == [200, 200, 200]
         await until(lambda: sum(len(pod.requests) for pod in pods) == 3)
