@@ -6,9 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from marway.errors import InvalidSettings
-from marway.settings import load_settings
-from marway_gateway.settings import GatewaySettings
 from support.kubernetes import components, hardening, network, wiring
 from support.kubernetes.faults import COMPONENT_FAULTS, FAULTS, Policy
 from support.kubernetes.objects import containers, named_namespace, of_kind, pools, quantity
@@ -57,14 +54,6 @@ def complaints(policy: Policy, documents: list[Document]) -> list[str]:
     return [complaint for view in views for complaint in policy(view)]
 
 
-def _knows_slices() -> bool:
-    try:
-        load_settings(GatewaySettings, pods="kubernetes://marway-pods:9000")
-    except InvalidSettings:
-        return False
-    return True
-
-
 def policy_name(value: object) -> str:
     return getattr(value, "__name__", str(value)).strip("_")
 
@@ -80,8 +69,6 @@ def test_overlays_keep_the_rules(name: str, policy: Policy) -> None:
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_components_keep_the_rules(name: str, policy: Policy) -> None:
     """The base with one component gives a policy nothing to complain of."""
-    if name == "endpointslices" and not _knows_slices() and policy.__module__ == components.__name__:
-        pytest.skip("this gateway does not know kubernetes:// yet")
     assert complaints(policy, with_component(name)) == []
 
 
