@@ -684,7 +684,7 @@ async def test_nothing_is_left(upstream: Upstream) -> None:
 
     def connections() -> int:
         gc.collect()
-        return sum(isinstance(each, Connection) for each in gc.get_objects())
+        return sum(type(each) is Connection for each in gc.get_objects())
 
     async with serving(serve) as (server, pod):
         before = connections()
