@@ -88,7 +88,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=3, help="of load a round and target (default: %(default)s)")
     parser.add_argument("--more-rounds", type=int, help="rounds of workloads without a goal (default: as --rounds)")
-    parser.add_argument("--warm", type=int, default=2, help="of load before, seconds (default: %(default)s)")
+    parser.add_argument(
+        "--warm",
+        type=int,
+        default=5,
+        help="seconds of load before, by the fewest and by the most clients, for a workload with a goal; 1 for others "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--clients", help="connections at once (default: as each workload says)")
     add_output(parser)
     args = parser.parse_args()
@@ -105,7 +111,7 @@ def main() -> int:
             clients = asked or workload.clients
             try:
                 targets = targets_of(workload, servers)
-                generator = ready(workload, targets, scratch / "wrk" / workload.name, max(clients), args.warm)
+                generator = ready(workload, targets, scratch / "wrk" / workload.name, clients, args.warm)
                 measure(targets, generator, rounds, args.seconds, clients)
                 still_right(workload, targets, generator, max(clients))
             except Exception as exc:  # one workload less is no reason to lose the others
@@ -162,14 +168,21 @@ def answer(url: str, request: wrk.Request) -> bytes:
         return connection.ask("POST", urlsplit(url).path, request.body, request.content_type)
 
 
-def ready(workload: Workload, targets: list[Target], scratch: Path, clients: int, seconds: int) -> wrk.Generator:
-    """Warm all targets up, comparing every answer with the first target's; return what loads them."""
+def ready(
+    workload: Workload, targets: list[Target], scratch: Path, clients: Sequence[int], seconds: int
+) -> wrk.Generator:
+    """Warm all targets up, comparing every answer with the first target's; return what loads them.
+
+    By one client as well as by many: Java compiles what has run some ten thousand times, and where requests travel
+    together a target sees few calls.
+    """
     request = workload.request()
     expected = answer(targets[0].url, request)
     check(workload, expected)
     generator = wrk.Generator(scratch, request, expected)
     for target in targets:
-        generator.check(target.url, clients=clients, seconds=seconds)
+        for count in {min(clients), max(clients)}:
+            generator.check(target.url, clients=count, seconds=seconds if workload.has_goal else 1)
     return generator
 
 
