@@ -50,13 +50,15 @@ class TokenLayer:
             return
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
         try:
-            scope[_KEY] = _checked(self._tokens().tokens, given)
+            owner = scope[_KEY] = _checked(self._tokens().tokens, given)
         except Unauthenticated as exc:
             info = request_info(scope)
             info.failed(exc)
             problem, _ = problem_of(exc, request_id=info.request_id)
             await send_problem(send, problem, [("www-authenticate", _challenge(given))], surface=surface_of(info.path))
             return
+        if owner is not None:
+            request_info(scope).client = owner
         await self._app(scope, receive, send)
 
 

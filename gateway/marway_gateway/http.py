@@ -82,6 +82,8 @@ class RequestLayer:
             group_id=(group_id and correlation_id(group_id.decode("latin-1"))) or None,
         )
         info.headers = headers
+        client = scope.get("client")
+        info.client = client[0] if client is not None else None
 
         async def send_with_ids(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -103,6 +103,7 @@ class RequestInfo:
         status: What was answered, in the surface's own terms (HTTP status, gRPC code).
         outcome: One of the design's outcomes.
         error: The stable code of the error that ended it.
+        client: Who asks: the name of its token, else its address, where they are known.
         headers: An HTTP request's, names in lower case; of several with one name the last.
     """
 
@@ -121,6 +122,7 @@ class RequestInfo:
     error: str | None = None
     request_bytes = 0
     response_bytes = 0
+    client: str | None = None
     headers: Mapping[bytes, bytes] = MappingProxyType({})
 
     def __init__(self, *, method: str, path: str, request_id: str, group_id: str | None) -> None:

@@ -18,7 +18,7 @@ from marway.errors import (
     RuntimeDown,
     Unavailable,
 )
-from marway.wire.headers import Outcome
+from marway.wire.headers import CLIENT, Outcome
 from marway.wire.request import read_ids
 from marway_sidecar.adapters.base import WorkerDied
 from marway_sidecar.http import Channel
@@ -40,9 +40,10 @@ class Call:
 
     @property
     def group(self) -> str:
-        """Whose turn it is to be in a queue: the group that the caller named, else whoever is connected."""
-        if self.ids.group_id is not None:
-            return self.ids.group_id
+        """Whose turn it is to be in a queue: the group that the caller named, else the caller by a gateway's word."""
+        group = self.ids.group_id or self.headers.get(CLIENT)
+        if group is not None:
+            return group
         client: tuple[str, int] | None = self.scope["client"]
         return client[0] if client is not None else ""
 

@@ -52,6 +52,7 @@ async def test_request_ids(registry: Registry, make_pod: MakePod) -> None:
         missing = await gateway.client.get("/nowhere", headers={"x-request-id": "req-2"})
     assert answer.headers["x-request-id"] == pod.requests[0].headers["x-request-id"] == "req/1:a"
     assert answer.headers["x-request-group-id"] == pod.requests[0].headers["x-request-group-id"] == "group-9"
+    assert "x-marway-client" not in pod.requests[0].headers
     assert missing.headers["x-request-id"] == missing.json()["request_id"] == "req-2"
 
 
@@ -69,7 +70,7 @@ async def test_request_id_is_made(registry: Registry, make_pod: MakePod, given: 
 
 
 async def test_headers_to_the_pod(registry: Registry, make_pod: MakePod) -> None:
-    """Only what says how to read the body, the form of answer, ids, deadline and trace reach the pod."""
+    """Only what says how to read the body, the form of answer, ids, deadline, trace and caller reach the pod."""
     pod = await make_pod()
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     async with running(pod, registry=registry) as gateway:
@@ -82,13 +83,15 @@ async def test_headers_to_the_pod(registry: Registry, make_pod: MakePod) -> None
             authorization="Bearer secret",
             cookie="a=b",
             x_marway_outcome="answered",
+            x_marway_client="somebody-else",
             x_anything="/token",
         )
     sent = pod.requests[0].headers
     assert set(sent) == {
         *("host", "content-type", "content-encoding", "content-length", "accept", "traceparent", "tracestate"),
-        *("x-request-id", "x-request-timeout-ms"),
+        *("x-request-id", "x-request-timeout-ms", "x-marway-client"),
     }
+    assert sent["x-marway-client"] == "127.0.0.1"
     assert sent["traceparent"] == trace
     assert (sent["content-type"], sent["content-encoding"], sent["accept"]) == (
         "text/plain",

@@ -224,3 +224,16 @@ def test_forms_of_tokens() -> None:
     assert bearer(f"bEARER  {TOKEN} ") == TOKEN
     assert [bearer(each) for each in (None, "", "Bearer", "Bearer a b", "Basic abc")] == [None] * 5
     assert os.environ.get("MARWAY_TOKEN") is None
+
+
+async def test_the_pod_is_told_who_asks(registry: Registry, file: Path, make_pod: MakePod) -> None:
+    """A token's name, or the address where it has none, tells pods whose requests take turns; over gRPC the address."""
+    pod = await make_pod()
+    async with guarded(pod, registry=registry, file=file) as gateway:
+        for token in (OTHER, TOKEN):
+            assert (await gateway.client.post("/predict/intent", content=b"x", headers=with_token(token))).is_success
+        async with grpc.aio.insecure_channel(gateway.addresses.grpc) as channel:
+            stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+            request = prediction_pb2.PredictRequest(runId="intent", document="x")
+            await stub.Predict(request, metadata=(("authorization", f"Bearer {OTHER}"),))
+    assert [each.headers["x-marway-client"] for each in pod.requests] == ["ci", "127.0.0.1", "127.0.0.1"]

@@ -161,18 +161,26 @@ async def test_what_fails_without_a_task_is_told_as_with_one(registry: Registry,
 
 
 async def test_groups_of_callers_take_turns(registry: Registry, tmp_path: Path) -> None:
-    """Requests with `X-Request-Group-Id` wait in their group's line; those without in that of their address."""
+    """Requests wait in the line of their `X-Request-Group-Id`, else of the caller, by a gateway or by address."""
     publish(registry, tmp_path, "some", "1.0", serving={"max_workers": 1, "max_batch_rows": 1})
     gate = Gate()
     async with serving(registry, tmp_path, server=gate.server) as pod:
         await pod.client.post("/models/some/PROD/load")
         tasks = [asyncio.create_task(pod.predict("some", b"first"))]
         await until(lambda: len(gate.server.rows) == 1)
-        for at, (body, group) in enumerate(((b"1", ""), (b"2", ""), (b"3", "job"), (b"4", "job"))):
-            headers = {"x_request_group_id": group} if group else {}
+        for at, (body, group) in enumerate(((b"1", ""), (b"2", ""), (b"3", "job"), (b"4", "job"), (b"5", "ci"))):
+            headers = {"x_request_group_id": group} if group == "job" else {"x_marway_client": group} if group else {}
             tasks.append(asyncio.create_task(pod.predict("some", body, **headers)))
             await until(lambda count=at + 1: pod.sidecar.pool.statuses()[0].requests_queued == count)
         gate.open.set()
         answers = await asyncio.gather(*tasks)
-        assert [answer.headers.get("x-request-group-id") for answer in answers] == [None, None, None, "job", "job"]
-        assert [row.parts[0].value for row in gate.server.rows] == [b"first", b"1", b"3", b"2", b"4"]
+        assert [answer.headers.get("x-request-group-id") for answer in answers] == [
+            None,
+            None,
+            None,
+            "job",
+            "job",
+            None,
+        ]
+        assert [row.parts[0].value for row in gate.server.rows] == [b"first", b"1", b"3", b"5", b"2", b"4"]
+        assert all("x-marway-client" not in row.headers for row in gate.server.rows)

@@ -6,6 +6,7 @@ from typing import Final
 
 __all__ = [
     "CACHE",
+    "CLIENT",
     "EXPLAIN",
     "HOP_BY_HOP",
     "MODEL_ID",
@@ -30,6 +31,8 @@ REQUEST_TIMEOUT_MS: Final = "x-request-timeout-ms"
 """In: milliseconds left for the whole request. A gateway passes on what is left of it."""
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
+CLIENT: Final = "x-marway-client"
+"""From a gateway to a sidecar: whose request it is, so that callers behind one gateway take turns in a queue."""
 EXPLAIN: Final = "x-marway-explain"
 """From a gateway to a sidecar: `1` asks the handler to explain its prediction, as TorchServe's `/explanations` does."""
 MODEL_NAME: Final = "x-model-name"

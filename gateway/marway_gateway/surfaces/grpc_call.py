@@ -14,7 +14,7 @@ import grpc.aio
 from marway.errors import MarwayError, ModelError, clip
 from marway.wire import headers as wire
 from marway.wire.problems import problem_of
-from marway.wire.request import read_ids
+from marway.wire.request import RequestIds, correlation_id, read_ids
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
 from marway_gateway.call import Answer, PredictCall
@@ -137,7 +137,7 @@ async def predict_rpc(
     failure: MarwayError | None = None
     try:
         fresh = forbids_cache(metadata.get("cache-control"))
-        yield GrpcCall(gateway, context, info, said.headers(), fresh=fresh)
+        yield GrpcCall(gateway, context, info, _to_pod(said, context.peer()), fresh=fresh)
         info.status = grpc.StatusCode.OK.name
         context.set_trailing_metadata(_trailers(info))
     except asyncio.CancelledError:
@@ -157,6 +157,15 @@ async def predict_rpc(
         _, headers = problem_of(failure)
         # Reported above, because this waits for a client that may not read.
         await context.abort(code_of(failure), details(failure), (*_trailers(info), *headers.items()))
+
+
+def _to_pod(said: RequestIds, peer: str) -> dict[str, str]:
+    """Return the headers of ids and trace, and who asks: ``peer`` is gRPC's, as `ipv4:10.0.0.1:4242`."""
+    headers = said.headers()
+    client = peer.partition(":")[2].rpartition(":")[0]
+    if said.group_id is None and correlation_id(client):
+        headers[wire.CLIENT] = client
+    return headers
 
 
 def _trailers(info: RequestInfo) -> tuple[tuple[str, str], ...]:

@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from marway.errors import InvalidRequest
 from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
-from marway.wire.headers import EXPLAIN
-from marway.wire.request import timeout_of, trace_context, trace_state
+from marway.wire.headers import CLIENT, EXPLAIN
+from marway.wire.request import correlation_id, timeout_of, trace_context, trace_state
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
 from marway_gateway.call import PredictCall
@@ -95,6 +95,8 @@ def headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[st
     passed = {"x-request-id": info.request_id}
     if info.group_id is not None:
         passed["x-request-group-id"] = info.group_id
+    elif info.client is not None and correlation_id(info.client):
+        passed[CLIENT] = info.client
     traceparent = trace_context(_text(headers.get(b"traceparent")))
     if traceparent is not None:
         passed["traceparent"] = traceparent
