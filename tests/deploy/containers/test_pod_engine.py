@@ -215,7 +215,7 @@ def test_sigterm_to_both_containers_loses_nothing(running: Running, how: str) ->
     """SIGTERM to sidecar and runtime under load, as Kubernetes does it and both at once: no request fails."""
     leaving = PODS[0] if how == "at once" else PODS[1]
     pod = running.pods[leaving]
-    with OpenLoop([running.url], rate=RATE, body=b"text") as load:
+    with OpenLoop([running.url], rate=RATE, body="text") as load:
         load.wait_for_more(2 * RATE)
         statuses = []
         if how == "at once":
