@@ -13,36 +13,72 @@ from starlette.types import Receive
 from marway_gateway.body import ClientGone, RequestBody
 from marway_gateway.call import PredictCall, too_late
 
-__all__ = ["ClientWatch", "body_reader"]
+__all__ = ["ClientWatch", "Watches", "body_reader"]
 
 _WATCH_AFTER_S: Final = 0.02
+
+
+class Watches:
+    """Begins the watches of requests that take a while, all of them with one timer.
+
+    Most requests are answered before that, and spared a timer and a task of their own.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[ClientWatch, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, watch: ClientWatch, loop: asyncio.AbstractEventLoop) -> None:
+        """Have a watch begin in a moment."""
+        self._waiting[watch] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(_WATCH_AFTER_S, self._look, loop)
+
+    def remove(self, watch: ClientWatch) -> None:
+        """Have it not begin any more."""
+        self._waiting.pop(watch, None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        until = loop.time() - _WATCH_AFTER_S / 2
+        for watch, since in list(self._waiting.items()):
+            if since > until:
+                break
+            del self._waiting[watch]
+            watch.begin()
+        if self._waiting:
+            self._timer = loop.call_later(_WATCH_AFTER_S, self._look, loop)
 
 
 class ClientWatch:
     """Ends the task that enters it when the client goes away after it has sent the whole body, or when it is too late.
 
-    It begins to look after a moment: most requests are answered by then, and spared a task and a second timer.
     Leaving it raises `ClientGone`, or the error of a call whose deadline passed.
 
     Args:
+        watches: Begin it after a moment.
         receive: The request's ASGI channel. Until the body was received it belongs to the body, which tells a lost
             client itself.
         body: The request's body.
         call: Whose deadline counts until `in_time`; None watches the client alone.
     """
 
-    __slots__ = ("_body", "_call", "_gone", "_late", "_loop", "_receive", "_request", "_task", "_timer")
+    __slots__ = ("_body", "_call", "_gone", "_late", "_loop", "_receive", "_request", "_task", "_timer", "_watches")
 
-    def __init__(self, receive: Receive, body: RequestBody, call: PredictCall | None = None) -> None:
+    def __init__(self, watches: Watches, receive: Receive, body: RequestBody, call: PredictCall | None = None) -> None:
         self._gone = self._late = False
+        self._watches = watches
         self._receive = receive
         self._body = body
         self._call = call
         self._request = asyncio.current_task()
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        after_s = _WATCH_AFTER_S if call is None else min(_WATCH_AFTER_S, call.timeout_s)
-        self._timer = self._loop.call_later(after_s, self._start)
+        if call is not None and call.timeout_s < 2 * _WATCH_AFTER_S:
+            self.begin()
+        else:
+            watches.add(self, self._loop)
 
     def __enter__(self) -> Self:
         return self
@@ -61,17 +97,20 @@ class ClientWatch:
 
     def in_time(self) -> None:
         """Say that the deadline was met; the client is watched on."""
-        if self._task is not None:
+        if self._timer is not None:
             self._timer.cancel()
         self._call = None
 
     def stop(self) -> None:
         """Stop watching; a second call does nothing."""
-        self._timer.cancel()
+        self._watches.remove(self)
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
-    def _start(self) -> None:
+    def begin(self) -> None:
+        """Look from now on."""
         self._task = self._loop.create_task(self._watch(), name="client-watch")
         if self._call is not None:
             self._timer = self._loop.call_later(max(0.0, self._call.deadline - time.monotonic()), self._expire)

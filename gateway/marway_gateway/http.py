@@ -10,6 +10,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marway.errors import BodyTooLarge, Draining, MarwayError, clip
+from marway.resolve.caches import LruCache
 from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
 from marway.wire.request import correlation_id, new_request_id
@@ -20,6 +21,7 @@ from marway_gateway.telemetry import RequestInfo, Telemetry
 __all__ = [
     "RequestLayer",
     "model_headers",
+    "raw_model_headers",
     "request_info",
     "send_problem",
 ]
@@ -29,6 +31,10 @@ Headers = list[tuple[bytes, bytes]]
 _KEY: Final = "marway.request"
 _REQUEST_ID: Final = wire.REQUEST_ID.encode()
 _GROUP_ID: Final = wire.REQUEST_GROUP_ID.encode()
+_SERVER_TIMING: Final = wire.SERVER_TIMING.encode()
+_CACHE: Final = wire.CACHE.encode()
+_OF_VERSION: Final = frozenset(name.encode() for name in (wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID))
+_NAMED: Final[LruCache[tuple[str | None, str | None, str | None], Headers]] = LruCache(1000)
 _LINGER_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
@@ -145,6 +151,20 @@ def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
         ]
     if info.cache is not None:
         headers.append((wire.CACHE, info.cache))
+    return headers
+
+
+def raw_model_headers(info: RequestInfo) -> Headers:
+    """Return `model_headers` as ASGI has them; those of a version are made once."""
+    key = info.model, info.version, info.model_id
+    named = _NAMED.get(key)
+    if named is None:
+        headers = [(name.encode(), value.encode()) for name, value in model_headers(info)]
+        named = [each for each in headers if each[0] in _OF_VERSION]
+        _NAMED.put(key, named)
+    headers = [(_SERVER_TIMING, info.server_timing().encode()), *named]
+    if info.cache is not None:
+        headers.append((_CACHE, info.cache.encode()))
     return headers
 
 

@@ -78,6 +78,7 @@ class _BoundedHttp(HttpToolsProtocol):
         self._header_bytes = 0
         """Of the request that is coming; as long as they are coming, with what else came at once."""
         self._fed_bytes = 0
+        self._idle_since = 0.0
         self._receiving: str | None = "headers"
         self._deadline = 0.0
         self._ended = False
@@ -109,6 +110,7 @@ class _BoundedHttp(HttpToolsProtocol):
         self._stop_looking()
         self.resume_writing()
         super().connection_lost(exc)
+        super()._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
@@ -176,6 +178,36 @@ class _BoundedHttp(HttpToolsProtocol):
         return self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
 
     # -- time ----------------------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        """Go on as uvicorn does, but with one timer for an idle connection that is not set anew for each request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_if_idle(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Leave the timer, which uvicorn cancels with each piece that comes: it looks when it is due."""
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing() or self._receiving is not None or not self.cycle.response_complete:
+            return  # a request is under way; its answer sets it again
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._look_if_idle(left_s)
+        else:
+            self.transport.close()
+
+    def _look_if_idle(self, within_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(within_s, self.timeout_keep_alive_handler)
 
     def _expect(self, what: str, within_s: float) -> None:
         self._receiving = what

@@ -12,7 +12,7 @@ from marway.errors import DeadlineExceeded, MarwayError
 from marway.wire.problems import problem_of
 from marway_gateway.call import Answer
 from marway_gateway.error_bodies import error_body
-from marway_gateway.http import model_headers
+from marway_gateway.http import raw_model_headers
 from marway_gateway.streaming import EVENT_STREAM, EventStream, wants_events
 from marway_gateway.telemetry import RequestInfo
 
@@ -44,8 +44,7 @@ async def send_answer(
     Raises:
         DeadlineExceeded, Unavailable: The answer broke off; what was sent of it is no whole body.
     """
-    headers = [*answer.headers]
-    headers += [(name.encode(), value.encode()) for name, value in model_headers(info)]
+    headers = [*answer.headers, *raw_model_headers(info)]
     start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
     if answer.data is not None:
         last()

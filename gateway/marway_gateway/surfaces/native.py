@@ -19,7 +19,7 @@ from marway.wire.request import correlation_id, timeout_of, trace_context, trace
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
 from marway_gateway.call import PredictCall
-from marway_gateway.client_watch import ClientWatch, body_reader
+from marway_gateway.client_watch import ClientWatch, Watches, body_reader
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import request_info
 from marway_gateway.surfaces.answers import send_answer
@@ -45,6 +45,7 @@ class NativePredict:
     def __init__(self, gateway: Callable[[], Gateway], *, surface: str = "native", explain: bool = False) -> None:
         self._gateway = gateway
         self._surface = surface
+        self._watches = Watches()
         self._more_headers = {EXPLAIN: "1"} if explain else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +75,7 @@ class NativePredict:
             info=info,
             fresh=forbids_cache(_text(headers.get(b"cache-control"))),
         )
-        with ClientWatch(receive, body, call) as client:
+        with ClientWatch(self._watches, receive, body, call) as client:
             answer = await gateway.predictor.predict_watched(call)
             client.in_time()
             try:

@@ -17,7 +17,7 @@ from marway.wire.envelope import Row
 from marway.wire.request import timeout_of
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
-from marway_gateway.client_watch import ClientWatch, body_reader
+from marway_gateway.client_watch import ClientWatch, Watches, body_reader
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import model_headers, request_info
 from marway_gateway.surfaces.native import headers_to_pod, length_of
@@ -70,6 +70,7 @@ class RowRoute:
         self._gateway = gateway
         self._surface = surface
         self._read = read
+        self._watches = Watches()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway()
@@ -102,7 +103,7 @@ class RowRoute:
             buffered_bytes=settings.max_body_bytes,
             max_bytes=settings.max_body_bytes,
         )
-        with ClientWatch(receive, body):
+        with ClientWatch(self._watches, receive, body):
             data, content = await self._answer(call, body, headers)
         answered = [*content, ("content-length", str(len(data))), *model_headers(info)]
         await send(
