@@ -103,7 +103,7 @@ def running(home: Path, store: Path, label: str) -> Iterator[Side]:
             while not (run / "runtime.json").exists():
                 if runtime.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"the runtime did not come up: {log.read_text()}")
-                time.sleep(0.05)
+                time.sleep(0.05)  # the file appears when it answers; nothing tells
             if label == PLAIN:
                 launcher = run / "worker-python"
                 launcher.write_text(f"#!/bin/sh\nexec '{sys.executable}' \"$@\"\n")

@@ -180,7 +180,7 @@ def _add_predict(app: FastPathApp, current: Callable[[], Gateway]) -> None:
         x_request_id: Id = None,
         x_request_group_id: GroupId = None,
     ) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # for FastAPI to describe: requests never get here
 
     async def predict_version(
         model: Model,
@@ -189,7 +189,7 @@ def _add_predict(app: FastPathApp, current: Callable[[], Gateway]) -> None:
         x_request_id: Id = None,
         x_request_group_id: GroupId = None,
     ) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # for FastAPI to describe: requests never get here
 
     add_served(
         app,

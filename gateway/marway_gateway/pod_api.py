@@ -6,7 +6,7 @@ The one seam where aiohttp's exceptions end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 import aiohttp
@@ -18,7 +18,7 @@ from marway.wire.headers import REQUEST_TIMEOUT_MS, RETRY_AFTER
 from marway.wire.pods import WATCH_HEARTBEAT_S, PodEvent, PodStatus
 from marway.wire.problems import parse_problem
 from marway_gateway.placement import Pod
-from marway_gateway.reply import AttemptFailed, PodLost, PodUnreachable
+from marway_gateway.reply import AttemptFailed, PodLost, PodUnreachable, read_within, seconds_of
 
 __all__ = ["PodApi"]
 
@@ -52,18 +52,8 @@ class PodApi:
         Raises:
             AttemptFailed: It did not answer in time, or not with a status.
         """
-        try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._session.get(URL(f"{pod.url}/status", encoded=True), allow_redirects=False) as response,
-            ):
-                data = await _read(response, _STATUS_BYTES_MAX)
-        except aiohttp.ClientError as exc:
-            raise _translated(exc) from exc
-        except TimeoutError as exc:
-            raise PodLost(f"did not answer a health check within {timeout_s:g} s", reason="timeout") from exc
-        except OSError as exc:
-            raise _translated(exc) from exc
+        late = f"did not answer a health check within {timeout_s:g} s"
+        response, data = await self._answer("GET", f"{pod.url}/status", timeout_s=timeout_s, late=late)
         try:
             if response.status != 200:
                 raise PodLost(f"answered a health check with status {response.status}", reason="bad_answer")
@@ -84,20 +74,9 @@ class PodApi:
             AttemptFailed: It did not answer, or not in time.
         """
         headers = {REQUEST_TIMEOUT_MS: str(max(1, int(timeout_s * 1000)))}
-        url = URL(f"{pod.url}{path}", encoded=True)
-        try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._session.request(method, url, headers=headers, allow_redirects=False) as response,
-            ):
-                data = await _read(response, _STATUS_BYTES_MAX)
-                return response.status, data, _seconds(response.headers.get(RETRY_AFTER))
-        except aiohttp.ClientError as exc:
-            raise _translated(exc) from exc
-        except TimeoutError as exc:
-            raise PodLost(f"did not answer within {timeout_s:.3g} s", reason="timeout") from exc
-        except OSError as exc:
-            raise _translated(exc) from exc
+        late = f"did not answer within {timeout_s:.3g} s"
+        response, data = await self._answer(method, f"{pod.url}{path}", timeout_s=timeout_s, late=late, headers=headers)
+        return response.status, data, seconds_of(response.headers.get(RETRY_AFTER))
 
     async def load(self, pod: Pod, name: str, version: str) -> None:
         """Have a pod load a version, however long that takes there.
@@ -109,7 +88,7 @@ class PodApi:
         url = URL(f"{pod.url}/models/{name}/{version}/load", encoded=True)
         try:
             async with self._session.post(url, allow_redirects=False) as response:
-                data = await _read(response, _STATUS_BYTES_MAX)
+                data = await read_within(response.content.iter_any(), _STATUS_BYTES_MAX, response.close)
         except (aiohttp.ClientError, OSError) as exc:
             raise _translated(exc) from exc
         if response.status != 200:
@@ -144,26 +123,24 @@ class PodApi:
         """Close all connections."""
         await self._session.close()
 
-
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read a body, but never more than ``limit`` bytes of it; the rest is thrown away with the connection."""
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in response.content.iter_any():
-        pieces.append(piece)
-        size += len(piece)
-        if size >= limit:
-            response.close()
-            break
-    return b"".join(pieces)[:limit]
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        value = float(text) if text is not None else None
-    except ValueError:
-        return None  # an HTTP date; no sidecar sends one
-    return value if value is not None and 0 <= value < 86_400 else None
+    async def _answer(
+        self, method: str, url: str, *, timeout_s: float, late: str, headers: Mapping[str, str] | None = None
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        """Return a response and its body; ``late`` says that there was none in time."""
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.request(
+                    method, URL(url, encoded=True), headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                return response, await read_within(response.content.iter_any(), _STATUS_BYTES_MAX, response.close)
+        except aiohttp.ClientError as exc:
+            raise _translated(exc) from exc
+        except TimeoutError as exc:
+            raise PodLost(late, reason="timeout") from exc
+        except OSError as exc:
+            raise _translated(exc) from exc
 
 
 def _translated(exc: aiohttp.ClientError | OSError) -> AttemptFailed:

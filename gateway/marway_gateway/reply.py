@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from marway_gateway.placement.pod import Pod, VersionKey
 
-__all__ = ["AttemptFailed", "Headers", "PodLost", "PodUnreachable", "Reply", "Stream"]
+__all__ = ["AttemptFailed", "Headers", "PodLost", "PodUnreachable", "Reply", "Stream", "read_within", "seconds_of"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -115,3 +115,25 @@ class Reply:
         if self.stream is not None:
             self.stream.close()
         self.release()
+
+
+async def read_within(pieces: AsyncIterator[bytes], limit: int, close: Callable[[], None]) -> bytes:
+    """Read a body, but never more than ``limit`` bytes of it; the rest is thrown away with the connection."""
+    read: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        read.append(piece)
+        size += len(piece)
+        if size >= limit:
+            close()
+            break
+    return b"".join(read)[:limit]
+
+
+def seconds_of(retry_after: str | bytes | None) -> float | None:
+    """Return a `Retry-After` in seconds; None without one, or where it is no number of them."""
+    try:
+        value = float(retry_after) if retry_after is not None else None
+    except ValueError:
+        return None  # an HTTP date; no sidecar sends one
+    return value if value is not None and 0 <= value < 86_400 else None

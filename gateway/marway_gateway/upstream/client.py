@@ -14,9 +14,8 @@ from marway.wire import headers as wire
 from marway.wire.headers import HOP_BY_HOP, OUTCOME, REQUEST_TIMEOUT_MS, RETRY_AFTER, Outcome
 from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod
-from marway_gateway.reply import Headers, Reply
+from marway_gateway.reply import Headers, Reply, read_within, seconds_of
 from marway_gateway.upstream.pool import ConnectionPool
-from marway_gateway.upstream.response import Response
 
 __all__ = ["Upstream"]
 
@@ -89,7 +88,8 @@ class Upstream:
             passed, said = _sorted(response.headers)
             outcome = said.get(_OUTCOME)
             if response.data is None and outcome != _ANSWERED:
-                response.data = await _read(response, _PROBLEM_BYTES_MAX)
+                pieces = (piece async for piece, _ in response.parts())
+                response.data = await read_within(pieces, _PROBLEM_BYTES_MAX, response.close)
         except BaseException:
             pod.end(key)
             raise
@@ -97,7 +97,7 @@ class Upstream:
             outcome.decode("latin-1") if outcome is not None else None,
             response.status,
             passed,
-            _seconds(said.get(_RETRY_AFTER)),
+            seconds_of(said.get(_RETRY_AFTER)),
             response.data,
             response.content_length,
             response,
@@ -129,24 +129,3 @@ def _sorted(headers: Headers) -> tuple[Headers, dict[bytes, bytes]]:
         named = {each.strip().lower() for name, value in headers if name == b"connection" for each in value.split(b",")}
         passed = [each for each in passed if each[0] not in named]
     return passed, said
-
-
-async def _read(response: Response, limit: int) -> bytes:
-    """Read a body, but never more than ``limit`` bytes of it; the rest is thrown away with the connection."""
-    pieces: list[bytes] = []
-    size = 0
-    async for piece, _ in response.parts():
-        pieces.append(piece)
-        size += len(piece)
-        if size >= limit:
-            response.close()
-            break
-    return b"".join(pieces)[:limit]
-
-
-def _seconds(raw: bytes | None) -> float | None:
-    try:
-        value = float(raw) if raw is not None else None
-    except ValueError:
-        return None  # an HTTP date; no sidecar sends one
-    return value if value is not None and 0 <= value < 86_400 else None
