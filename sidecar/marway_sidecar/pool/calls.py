@@ -179,7 +179,7 @@ async def leased(
         raise
     if body is not None:
         slot.keep(body)
-    entry.used_at = entry.requested_at = time.monotonic()
+    entry.used_at, entry.requested_at = time.monotonic(), time.time()
     server = LeasedServer(session.server, slot, entry.breaker, lost=actor.lose, streamed=streamed)
     try:
         yield Lease(server, entry.served)

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from marway.errors import Unavailable
-from marway.records import ServingSettings, VersionRecord, utc_now
+from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.adapters.base import ServedModel
 from marway_sidecar.pool.breaker import Breaker
@@ -51,7 +51,7 @@ class Entry:
         workers: Workers that it should have there.
         load_began: When the load under way began, on the monotonic clock.
         used_at: When it was last of use, on the monotonic clock.
-        requested_at: When the last request came, on the monotonic clock.
+        requested_at: When the last request came, in Unix time: it is only shown, and must read the same each time.
         asked_at: When anybody last wanted anything of it, on the monotonic clock.
         settled_at: When its last transition ended, on the monotonic clock: what was seen before is out of date.
     """
@@ -76,7 +76,7 @@ class Entry:
     @property
     def last_used_at(self) -> datetime | None:
         """When the last request came; None before the first."""
-        return None if self.requested_at is None else _wall_clock(self.requested_at)
+        return None if self.requested_at is None else datetime.fromtimestamp(self.requested_at, UTC)
 
     @property
     def key(self) -> str:
@@ -134,7 +134,3 @@ class Entry:
             failure=failure.error.message if failure is not None else None,
             retry_after_s=failure.wait_s() if failure is not None else None,
         )
-
-
-def _wall_clock(at: float) -> datetime:
-    return utc_now() - timedelta(seconds=time.monotonic() - at)

@@ -184,7 +184,7 @@ class ModelPool:
         actor = session.actor(record, serving)
         entry = actor.entry
         entry.ask_breaker()
-        entry.used_at = entry.requested_at = work.since
+        entry.used_at, entry.requested_at = work.since, time.time()
         try:
             session.entrance.begin(actor, work)
         except BaseException:
