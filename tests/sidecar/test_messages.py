@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given
@@ -47,3 +51,22 @@ def test_half_a_response_is_refused(response: bytes) -> None:
     """Bytes that end too soon are an error, and never a shorter prediction."""
     with pytest.raises(DecodeError):
         prediction_of(response)
+
+
+def test_grpc_knows_the_setting_that_it_is_given() -> None:
+    """The experiment that is turned off exists in the gRPC that is installed, and the caller's own choice is kept."""
+    script = (
+        "import asyncio, os, marway_sidecar.adapters.torchserve, grpc\n"
+        "async def main():\n"
+        "    await grpc.aio.insecure_channel('127.0.0.1:1').close()\n"
+        "asyncio.run(main())\n"
+        "print(os.environ['GRPC_EXPERIMENTS'])\n"
+    )
+    for given, kept in (("", "-event_engine_client"), ("tcp_rcv_lowat", "tcp_rcv_lowat"), ("no_such", "no_such")):
+        own = {"GRPC_EXPERIMENTS": given} if given else {}
+        environ = {name: value for name, value in os.environ.items() if name != "GRPC_EXPERIMENTS"}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environ | own, capture_output=True, text=True, timeout=120, check=True
+        )
+        assert done.stdout.strip() == kept
+        assert ("Unknown experiment" in done.stderr) == (given == "no_such")

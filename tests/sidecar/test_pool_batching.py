@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -105,6 +105,54 @@ async def test_what_waits_goes_as_one_call(room: PoolRoom, record: VersionRecord
     assert crowd.server.violations == []
     assert metrics.registry.get_sample_value("marway_sidecar_batch_rows_sum") == 7
     assert metrics.registry.get_sample_value("marway_sidecar_batch_rows_count") == 3
+
+
+async def test_what_came_together_goes_together(room: PoolRoom, record: VersionRecord) -> None:
+    """Requests that are there when a worker is free go in one call, and those that come later do not wait for more."""
+    server = FakeServer()
+    pool = room.pool(scale_up_wait_s=60)
+    pool.attach(server)
+    await pool.load(record, ONE, Deadline.after(30))
+    await asyncio.gather(*(ask(pool, record, str(number)) for number in range(3)))
+    await ask(pool, record, "3")
+    assert server.calls == [["0", "1", "2"], ["3"]]
+
+
+async def test_free_workers_share_what_came_together(room: PoolRoom, record: VersionRecord) -> None:
+    """Two free workers get half of it each, rather than one of them all."""
+    serving = ServingSettings(min_workers=2, max_workers=2, max_batch_rows=4, max_batch_bytes=1000)
+    server = FakeServer()
+    pool = room.pool(scale_up_wait_s=60)
+    pool.attach(server)
+    await pool.load(record, serving, Deadline.after(30))
+    await until(lambda: pool.statuses()[0].workers == 2)
+    await asyncio.gather(*(ask(pool, record, str(number), serving=serving) for number in range(3)))
+    assert server.calls == [["0", "1"], ["2"]]
+    assert server.violations == []
+
+
+async def test_a_stream_of_requests_does_not_keep_a_worker_idle(room: PoolRoom, record: VersionRecord) -> None:
+    """With a request in every turn of the event loop a call is made all the same, after a few of them."""
+    serving = ONE.model_copy(update={"max_batch_rows": 1000})
+    server = FakeServer()
+    pool = room.pool(scale_up_wait_s=60)
+    pool.attach(server)
+    await pool.load(record, serving, Deadline.after(30))
+    loop = asyncio.get_running_loop()
+    came: list[tuple[Work, Callable[[], None]]] = []
+
+    def come() -> None:
+        if not server.calls and len(came) < 100:
+            loop.call_soon(come)
+            work = Work([row(str(len(came)))], Deadline.after(30))
+            came.append((work, pool.begin(record, serving, work)))
+
+    come()
+    await until(lambda: server.calls)
+    assert 2 < len(server.calls[0]) < 30
+    for work, end in came:
+        await work.future
+        end()
 
 
 async def test_groups_take_turns(room: PoolRoom, record: VersionRecord) -> None:

@@ -3,7 +3,11 @@
 TorchServe runs at batch size 1, so more calls than workers would only queue there, where they cannot leave. They wait
 here, one group of callers after the other (`FairQueue`), also while the version is being loaded: then the gate has no
 slots yet. When one becomes free, all work that waits next goes into one call, as far as the version's rows and bytes
-of a batch allow.
+of a batch allow; when several are, they share it.
+
+Nobody waits for a batch to fill. But requests that have already come are read before a call is made: work that finds a
+slot free starts when the event loop has nothing more to read, at most some turns later. Otherwise the first of many
+that come together would go alone, and the others wait for its call to end.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from marway_sidecar.pool.work import Work
 __all__ = ["Gate", "Slot"]
 
 _SMOOTHING: Final = 0.2
+_TURNS_MAX: Final = 16
+"""So often a call that could be made lets the event loop read more: 1 to 2 ms when each turn brings a request."""
 
 
 @dataclass(eq=False)
@@ -103,6 +109,8 @@ class Gate:
         """How long a call takes, in seconds, smoothed; None before the first ended."""
         self.last_end = 0.0
         """When a call ended last, on the monotonic clock."""
+        self._due = False
+        """Whether calls are about to be made; true whenever somebody waits while a slot is free."""
 
     @property
     def queued(self) -> int:
@@ -127,12 +135,14 @@ class Gate:
         return None
 
     def submit(self, work: Work) -> bool:
-        """Start ``work`` if a slot is free now and nobody waits for it; return whether it was."""
-        if self.in_flight < self.slots and not self._waiting:
-            self._waited(0.0)
-            self._run(self._take(), [work])
-            return True
-        return False
+        """Have ``work`` start at once if a slot is free and nobody waited for it before; return whether it will."""
+        if self._due and self._waiting.full:
+            self._dispatch()  # who may start needs no place
+        if self.in_flight >= self.slots or (self._waiting and not self._due):
+            return False
+        self._push(work)
+        self._dispatch_soon()
+        return True
 
     def queue(self, work: Work) -> None:
         """Have ``work`` wait for its turn.
@@ -200,7 +210,7 @@ class Gate:
     def open(self, slots: int) -> None:
         """Let so many calls in from now on."""
         self.slots = slots
-        self._dispatch()
+        self._dispatch_soon()
 
     def close(self) -> None:
         """Let nobody in any more; who waits goes on waiting."""
@@ -243,32 +253,50 @@ class Gate:
         self.service_s = took if self.service_s is None else self.service_s + _SMOOTHING * (took - self.service_s)
         self.last_end = now
         self.in_flight -= 1
-        self._dispatch()
+        self._dispatch_soon()
         if self.in_flight == 0:
             self._empty.set()
         self._tell_if_idle()
 
+    def _dispatch_soon(self) -> None:
+        """Make calls with what waits, once what has come is read."""
+        if self._waiting and not self._due and self.in_flight < self.slots:
+            self._due = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._dispatch_if_read, loop, len(self._waiting), 1)
+
+    def _dispatch_if_read(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
+        count = len(self._waiting)
+        if seen < count < self._batch()[0] and turns < _TURNS_MAX:
+            loop.call_soon(self._dispatch_if_read, loop, count, turns + 1)
+            return
+        self._due = False
+        self._dispatch()
+        if self._waiting:
+            self._on_queued()
+
     def _dispatch(self) -> None:
         self._note_peak()  # between two calls the queue only grows
         while self._waiting and self.in_flight < self.slots:
+            share = -(-len(self._waiting) // (self.slots - self.in_flight))
             waiter = self._waiting.pop()
             if waiter.future.done():
                 continue  # its caller was cancelled and has not run yet
             now = time.monotonic()
             self._waited(now - waiter.since)
             if isinstance(waiter, Work):
-                self._run(self._take(), [waiter, *self._company(waiter, now)])
+                self._run(self._take(), [waiter, *self._company(waiter, now, share - 1)])
             else:
                 waiter.future.set_result(self._take())
 
-    def _company(self, first: Work, now: float) -> Iterator[Work]:
-        """Take from the queue what goes into the same call as ``first``."""
+    def _company(self, first: Work, now: float, most: int) -> Iterator[Work]:
+        """Take from the queue what goes into the same call as ``first``, at most so much work."""
         if first.alone:
             return
         rows, size = self._batch()
         rows, size = rows - len(first.rows), size - first.size_bytes
         waiting = self._waiting
-        while rows > 0 and waiting:
+        while rows > 0 and most > 0 and waiting:
             work = waiting.peek()
             if work.future.done():
                 waiting.pop()
@@ -277,7 +305,7 @@ class Gate:
                 return
             waiting.pop()
             self._waited(now - work.since)
-            rows, size = rows - len(work.rows), size - work.size_bytes
+            rows, size, most = rows - len(work.rows), size - work.size_bytes, most - 1
             yield work
 
     def _note_peak(self) -> None:

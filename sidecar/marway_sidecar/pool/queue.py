@@ -47,13 +47,18 @@ class FairQueue(Generic[W]):
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def full(self) -> bool:
+        """Whether as many wait as may."""
+        return self._count >= self._limit
+
     def push(self, item: W) -> W | None:
         """Add one who comes; return who has to go for it, if anybody has.
 
         Raises:
             QueueFull: There is no place for it.
         """
-        out = self._make_room(item) if self._count >= self._limit else None
+        out = self._make_room(item) if self.full else None
         line = self._groups.get(item.group)
         if line is None:
             line = self._groups[item.group] = deque()

@@ -41,6 +41,7 @@ class Connection:
             ("grpc.keepalive_time_ms", 2**31 - 1),  # TorchServe answers keepalive pings with GOAWAY
             ("grpc.enable_retries", 0),  # what may be tried again is decided by the gateway
             ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.http2.bdp_probe", 0),  # pings that TorchServe would have to answer, with every call
         ]
         self._channels = [
             grpc.aio.insecure_channel(address, options=options)
