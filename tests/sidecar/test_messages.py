@@ -62,11 +62,11 @@ def test_grpc_knows_the_setting_that_it_is_given() -> None:
         "asyncio.run(main())\n"
         "print(os.environ['GRPC_EXPERIMENTS'])\n"
     )
-    for given, kept in (("", "-event_engine_client"), ("tcp_rcv_lowat", "tcp_rcv_lowat"), ("no_such", "no_such")):
-        own = {"GRPC_EXPERIMENTS": given} if given else {}
+    for asked, kept in (("", "-event_engine_client"), ("tcp_rcv_lowat", "tcp_rcv_lowat"), ("no_such", "no_such")):
+        own = {"GRPC_EXPERIMENTS": asked} if asked else {}
         environ = {name: value for name, value in os.environ.items() if name != "GRPC_EXPERIMENTS"}
         done = subprocess.run(
             [sys.executable, "-c", script], env=environ | own, capture_output=True, text=True, timeout=120, check=True
         )
         assert done.stdout.strip() == kept
-        assert ("Unknown experiment" in done.stderr) == (given == "no_such")
+        assert ("Unknown experiment" in done.stderr) == (asked == "no_such")
