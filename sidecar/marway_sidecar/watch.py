@@ -7,6 +7,7 @@ connection takes more: one that reads slowly is told less often, and costs no me
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -16,7 +17,7 @@ from marway_sidecar.changes import Changes
 __all__ = ["difference", "events"]
 
 _COALESCE_S: Final = 0.03
-"""How long changes are gathered into one line. A tenth of what is promised, so that a burst makes few lines."""
+"""The least time between two lines. A change after a quiet moment is told at once; of a burst, few lines are made."""
 _BEAT_S: Final = WATCH_HEARTBEAT_S * 0.7
 
 # What changes with every request is no reason to say something.
@@ -30,10 +31,12 @@ async def events(
     """Yield the pod whole, and then what changes, until ``stopped``; an empty event when nothing did for a while."""
     generation = changes.generation
     seen = snapshot()
+    told_at = time.monotonic()
     yield PodEvent(pod=seen)
     while not stopped():
         if await changes.after(generation, timeout_s=_BEAT_S):
-            await asyncio.sleep(_COALESCE_S)
+            await asyncio.sleep(told_at + _COALESCE_S - time.monotonic())
+        told_at = time.monotonic()
         generation = changes.generation
         now = snapshot()
         event = difference(seen, now)

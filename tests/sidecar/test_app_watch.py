@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
+import pytest
 
 from marway.registry import Registry
 from marway.wire.pods import ModelStatus, PodEvent, PodStatus
+from marway_sidecar import watch
 from marway_sidecar.changes import Changes
 from marway_sidecar.watch import difference, events
 from support.pod import FakeServer, Pod, serving
@@ -132,6 +135,22 @@ async def test_a_listener_that_does_not_read_is_told_one_difference() -> None:
     stopped = True
     changes.bump()
     assert [event async for event in heard] == []
+
+
+async def test_a_change_after_a_quiet_moment_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a change that follows another is held back to be told with its neighbours."""
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    monkeypatch.setattr(watch, "time", clock)
+    monkeypatch.setattr(watch, "_COALESCE_S", 1000.0)
+    changes, now_s, pod = Changes(), 0.0, pod_with()
+    heard = events(lambda: pod, changes, stopped=lambda: False)
+    assert await anext(heard) == PodEvent(pod=pod)
+    now_s, pod = 1001.0, pod_with(model("a"))
+    changes.bump()
+    assert await asyncio.wait_for(anext(heard), 20) == PodEvent(models=pod.models)
+    changes.bump()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(heard), 0.1)
 
 
 def test_differences() -> None:
