@@ -45,6 +45,13 @@ class ClassArchive:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.path = directory / f"classes-{_identity()}.jsa"
+        self._writer: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that writes it, while there is one."""
+        writer = self._writer
+        return writer.pid if writer is not None and writer.returncode is None else None
 
     def options(self) -> list[str]:
         """Return the options that start Java with the archive, where it exists."""
@@ -98,7 +105,7 @@ class ClassArchive:
             "-XX:+UseG1GC",  # the only collector that puts objects of the heap into an archive; the others read them
             *(_HEAP, "-Xlog:disable", "-Xlog:all=error:stderr", "-cp", class_path()),
         ]
-        process = await asyncio.create_subprocess_exec(
+        self._writer = process = await asyncio.create_subprocess_exec(
             *bound_to_me(command),
             env={},
             stdin=asyncio.subprocess.DEVNULL,

@@ -224,7 +224,7 @@ class Runtime:
     async def _reap(self) -> None:
         while True:
             await asyncio.sleep(_REAP_INTERVAL_S)
-            parts = (self._server, self._forks)
+            parts = (self._server, self._forks, self._classes)
             reap_strangers([part.pid for part in parts if part is not None and part.pid is not None])
 
 
