@@ -76,16 +76,17 @@ class ClassArchive:
         with contextlib.suppress(OSError):
             self.path.unlink()
 
-    async def write(self, *, home: Path) -> bool:
-        """Write the archive where there is none, unless another process is at it; return whether it exists now.
+    async def write(self, *, home: Path, wait: bool = False) -> bool:
+        """Write the archive where there is none; return whether it exists now.
 
         What goes wrong is logged and costs nothing but the time that it would have saved.
 
         Args:
             home: Named on the command line, so that a process list shows whose it is.
+            wait: When another process is writing, whether to wait for it (and block) or to leave it at that.
         """
         try:
-            with self._alone() as alone:
+            with self._alone(wait=wait) as alone:
                 if alone and not self.path.exists():
                     await self._write(home)
         except OSError as exc:
@@ -132,12 +133,12 @@ class ClassArchive:
                 written.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Keep every other runtime from writing here; False where another one is writing."""
+    def _alone(self, *, wait: bool) -> Iterator[bool]:
+        """Keep every other process from writing here; False where one is writing and is not waited for."""
         self._directory.mkdir(parents=True, exist_ok=True)
         with (self._directory / "lock").open("w") as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
             else:

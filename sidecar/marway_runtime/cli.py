@@ -41,7 +41,7 @@ def runtime(
 
     if write_class_archive:
         archive = class_archive(settings)
-        if not asyncio.run(archive.write(home=(home or settings.runtime_dir).absolute())):
+        if not asyncio.run(archive.write(home=(home or settings.runtime_dir).absolute(), wait=True)):
             raise typer.Exit(1)
         typer.echo(archive.path)
         return
