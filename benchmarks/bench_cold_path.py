@@ -23,7 +23,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from documents import Table, add_output, spread, write
-from servers import MarwayUp, free_ports, marway_up, of_home
+from servers import MarwayUp, free_ports, marway_up, of_home, with_classes
 from workloads import TINY, check
 
 PUBLISHED, STARTED = "publish to first answer", "pod start to ready"
@@ -43,6 +43,7 @@ def main() -> int:
     add_output(parser)
     args = parser.parse_args()
     phases: dict[str, list[dict[str, float]]] = {PUBLISHED: [], STARTED: []}
+    with_classes()  # before a clock runs
     with tempfile.TemporaryDirectory(prefix="marway-bench-") as name:
         for turn in range(args.rounds):
             began, port = time.time(), neighbouring_port()

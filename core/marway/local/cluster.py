@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _RESTART_PAUSE_MAX_S = 30.0
 _GATEWAY_DRAIN_S, _GATEWAY_STOP_S = 5.0, 6.5
 _SIDECAR_DRAIN_S, _SIDECAR_STOP_S = 3.0, 4.5
 _RUNTIME_STOP_S, _RUNTIME_KILL_S = 3.0, 5.0
+_CLASSES_ENV = "MARWAY_RUNTIME_CLASS_ARCHIVES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,11 @@ class Cluster:
             f"runtime-{pod.name}",
             ["runtime", "--runtime-dir", str(self._home.pod(pod.name)), "--model-store", str(self._home.store)],
             stop_timeout_s=_RUNTIME_KILL_S,
-            environment={"MARWAY_RUNTIME_STOP_TIMEOUT_S": str(_RUNTIME_STOP_S)},
+            environment={
+                "MARWAY_RUNTIME_STOP_TIMEOUT_S": str(_RUNTIME_STOP_S),
+                # One archive of Java's classes for all pods.
+                _CLASSES_ENV: os.environ.get(_CLASSES_ENV) or str(self._home.java),
+            },
         )
 
     def _sidecar(self, pod: Pod, port: int) -> Child:

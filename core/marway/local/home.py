@@ -25,6 +25,7 @@ class Home:
 
         registry/           models, when no other registry is named
         store/              archives, shared by all pods
+        java/               Java's archive of TorchServe's classes, shared by all pods
         pods/<pod>/         the directory that a pod's runtime and sidecar share
         examples/<model>/   what training the examples left
         logs/<process>.log
@@ -40,6 +41,10 @@ class Home:
     @property
     def store(self) -> Path:
         return self.root / "store"
+
+    @property
+    def java(self) -> Path:
+        return self.root / "java"
 
     @property
     def ready_file(self) -> Path:

@@ -63,6 +63,25 @@ def test_code_is_compiled(images: Podman, image: str) -> None:
     assert found[1] == "0"
 
 
+def test_java_has_its_classes_ready(images: Podman, image: str) -> None:
+    """In the runtime's image Java takes the archive of classes that its build made, and would end if it did not."""
+    script = (
+        "import subprocess as s; "
+        "from marway_runtime.class_archive import class_archive as c; "
+        "from marway_runtime.java import class_path, java; "
+        "from marway_runtime.settings import RuntimeSettings as R; "
+        "o = c(R()).options(); "
+        "print(len(o), s.run([str(java()), *o, '-Xshare:on', '-cp', class_path(), '-version']).returncode)"
+    )
+    if image == "marway-runtime":
+        assert run(images, image, "python", "-c", script).split()[-2:] == ["3", "0"]
+    else:
+        assert (
+            run(images, image, "python", "-c", "import os; print(os.path.exists('/opt/java-classes'))").strip()
+            == "False"
+        )
+
+
 def test_it_is_small(images: Podman, image: str) -> None:
     """What an image adds to its base stays within bounds."""
     own = image_size(images, f"localhost/{image}:{TAG}") - image_size(images, BASE_IMAGE)
