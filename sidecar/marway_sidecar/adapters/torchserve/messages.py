@@ -21,7 +21,7 @@ _KEY, _VALUE = (number << 3 | _BYTES for number in (1, 2))
 _PREDICTION: Final = 1 << 3 | _BYTES
 
 
-def encode_request(model_name: str, model_version: str, key: str, value: Sequence[bytes]) -> bytes:
+def encode_request(model_name: str, model_version: str, key: str, value: Sequence[bytes | bytearray]) -> bytes:
     """Return a `PredictionsRequest` with one input.
 
     Args:
