@@ -7,8 +7,6 @@ a `bytearray` of its own, which is what the handler is given. All else of the pr
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import socket
 import struct
 import sys
@@ -16,6 +14,7 @@ from typing import Any, Final
 
 from ts.protocol import otf_message_handler
 
+from marway.allocator import keep_freed_memory
 from marway.wire.envelope import KEY, Row, read_rows
 
 __all__ = ["FieldReader", "install"]
@@ -25,9 +24,8 @@ _INT: Final = struct.Struct("!i")
 _KEY: Final = KEY.encode()
 _KEY_LENGTH: Final = _INT.pack(len(_KEY))
 _LARGE_BYTES: Final = 1024 * 1024
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 _KEPT_BYTES: Final = 64 * 1024 * 1024
-_FROM_HEAP_BYTES: Final = 32 * 1024 * 1024
+"""Memory that a worker keeps once it has had a large value: the value, what the handler makes of it, the answer."""
 
 
 class FieldReader:
@@ -103,7 +101,7 @@ def _retrieve_buffer(connection: socket.socket, length: int) -> bytearray:
     global _large_came
     if length >= _LARGE_BYTES and not _large_came:
         _large_came = True
-        _keep_memory()
+        keep_freed_memory(_KEPT_BYTES)
     return _reader_of(connection).take(length)
 
 
@@ -131,15 +129,3 @@ def _reader_of(connection: socket.socket) -> FieldReader:
         _reader = FieldReader(connection)
     return _reader
 
-
-def _keep_memory() -> None:
-    """Have the C library keep the memory of a large value for the next one.
-
-    By itself it gives several MiB back to the kernel when they are freed, and has the next request pay for every page
-    anew: three quarters of what a body of 5 MiB cost a worker. The values are where glibc's own adjustment ends once
-    something of 32 MiB was freed (mallopt(3)): up to 64 MiB stay with a worker that serves large bodies.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _FROM_HEAP_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
