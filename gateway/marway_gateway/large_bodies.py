@@ -30,7 +30,7 @@ class LargeBodies(HttpToolsProtocol):
         rest = large.feed(data)
         cycle = self.cycle
         if cycle.response_complete:
-            large.take_all()  # nobody wants it any more
+            large.drop()  # nobody wants it any more
         elif large.held >= _HELD_BYTES_MAX:
             self.flow.pause_reading()
         if large.left:

@@ -16,7 +16,7 @@ from marway.body_pieces import LARGE_BODY_BYTES, BodyPieces
 
 __all__ = ["LargeBodies"]
 
-_KEPT_BYTES: Final = 32 * 1024 * 1024
+_KEPT_BYTES: Final = 64 * 1024 * 1024
 """Free memory that the process keeps for the next large body."""
 _memory_is_kept = False
 
@@ -35,7 +35,7 @@ class LargeBodies(HttpToolsProtocol):
         cycle: Any = self.cycle
         rest = large.feed(data)
         if cycle.response_started:
-            large.take_all()  # it was refused: nobody wants it any more
+            large.drop()  # it was refused: nobody wants it any more
         elif large.held > LARGE_BODY_BYTES and not cycle.wanted:
             self.flow.pause_reading()
         if large.left:
@@ -77,7 +77,9 @@ class _LargeCycle(RequestResponseCycle):
         if self.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
-        self.wanted = True
+        if not self.wanted:
+            self.wanted = True
+            self.pieces.gather()
         while not (self.disconnected or self.response_complete):
             if not self.more_body and not self._told:
                 self._told = True

@@ -1,7 +1,8 @@
 """The envelope: one TorchServe call that carries rows as a REST front end would have given them, and their answers.
 
 TorchServe's gRPC `Predictions` knows neither content types, headers nor a status for a row. The sidecar therefore sends
-one input under the reserved key `KEY`, and the worker bootstrap answers with one value of the same form.
+one input under the reserved key `KEY`, and the worker bootstrap answers with one value of the same form. Over REST the
+envelope is the body, of content type `ROWS_CONTENT_TYPE`.
 
 Layout, both ways: magic `MWE1`, the length of a JSON header (4 bytes, big endian), the header, then the bytes of all
 values, one after another, whose sizes the header gives. Standard library only: workers of TorchServe run this too.
@@ -23,6 +24,7 @@ __all__ = [
     "ROWS_MAX",
     "VERSION",
     "Answer",
+    "Bytes",
     "Part",
     "Row",
     "answer_size",
@@ -48,6 +50,8 @@ ROWS_MAX: Final = 1024
 """Most rows in one such request. One call of a model server takes fewer: `ServingSettings.max_batch_rows`."""
 
 Bytes = bytes | bytearray
+"""A value; in a worker it is a `bytearray`, as TorchServe gives handlers."""
+
 _MAGIC: Final = b"MWE1"
 _LENGTH: Final = struct.Struct("!I")
 _to_json: Final = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes an encoder for each call

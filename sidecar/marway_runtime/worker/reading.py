@@ -10,19 +10,21 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ts.protocol import otf_message_handler
 
 from marway.allocator import keep_freed_memory
-from marway.wire.envelope import KEY, Row, read_rows
+from marway.wire.envelope import KEY, ROWS_CONTENT_TYPE, Row, read_rows
 
 __all__ = ["FieldReader", "install"]
 
 _BUFFER_BYTES: Final = 64 * 1024
 _INT: Final = struct.Struct("!i")
-_KEY: Final = KEY.encode()
-_KEY_LENGTH: Final = _INT.pack(len(_KEY))
+_OVER_GRPC: Final = (KEY,)
+_OVER_REST: Final = ("body", ROWS_CONTENT_TYPE)
+"""How an input begins that is an envelope: with this name, and over REST, where all bodies have one name, this type."""
 _LARGE_BYTES: Final = 1024 * 1024
 _KEPT_BYTES: Final = 64 * 1024 * 1024
 """Memory that a worker keeps once it has had a large value: the value, what the handler makes of it, the answer."""
@@ -65,12 +67,29 @@ class FieldReader:
             self._start = length - have
         return value
 
-    def comes_next(self, expected: bytes) -> bool:
-        """Return whether the next bytes are these, and leave them; as many must be sure to come."""
-        if self._end - self._start < len(expected):
-            left = self._end - self._start
-            self._buffer[:left] = self._buffer[self._start : self._end]
-            self._start, self._end = 0, left
+    def take_int(self) -> int:
+        """Return the next four bytes as a number."""
+        (number,) = _INT.unpack(self.take(_INT.size))
+        return int(number)
+
+    def fields_come_next(self, texts: Sequence[str]) -> bool:
+        """Return whether the next fields have these texts, and take them; if not, leave them all."""
+        expected = b""
+        for text in texts:
+            data = text.encode()
+            # A length says what comes for certain: to look further ahead might wait for ever.
+            for part in (_INT.pack(len(data)), data):
+                expected += part
+                if not self._comes_next(expected):
+                    return False
+        self._start += len(expected)
+        return True
+
+    def _comes_next(self, expected: bytes) -> bool:
+        have = self._end - self._start
+        if have < len(expected):
+            self._buffer[:have] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, have
             self._fill(len(expected))
         return self._buffer.startswith(expected, self._start)
 
@@ -108,19 +127,15 @@ def _retrieve_buffer(connection: socket.socket, length: int) -> bytearray:
 def _retrieve_input_data(connection: socket.socket) -> dict[str, Any] | None:
     """Return one input, as TorchServe's function of this name; the value of an envelope as its rows."""
     reader = _reader_of(connection)
-    # The length says that the name comes: to look further ahead might wait for ever.
-    if not (reader.comes_next(_KEY_LENGTH) and reader.comes_next(_KEY_LENGTH + _KEY)):
+    if reader.fields_come_next(_OVER_GRPC):
+        content_type = reader.take(reader.take_int()).decode()
+    elif reader.fields_come_next(_OVER_REST):
+        content_type = ROWS_CONTENT_TYPE
+    else:
         return _retrieve_other(connection)  # type: ignore[no-any-return]  # TorchServe has no types
-    reader.take(len(_KEY_LENGTH) + len(_KEY))
-    content_type = _retrieve_buffer(connection, _length(reader)).decode()
-    size = _length(reader)
+    size = reader.take_int()
     rows: list[Row] = read_rows(lambda length: _retrieve_buffer(connection, length), size)
     return {"name": KEY, "contentType": content_type, "value": rows}
-
-
-def _length(reader: FieldReader) -> int:
-    (length,) = _INT.unpack(reader.take(_INT.size))
-    return int(length)
 
 
 def _reader_of(connection: socket.socket) -> FieldReader:
@@ -128,4 +143,3 @@ def _reader_of(connection: socket.socket) -> FieldReader:
     if _reader is None or _reader.connection is not connection:  # a worker has one connection at a time
         _reader = FieldReader(connection)
     return _reader
-
