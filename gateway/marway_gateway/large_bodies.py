@@ -7,13 +7,17 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from marway.allocator import keep_freed_memory
 from marway.body_pieces import BodyPieces
 from marway_gateway.http_cycle import Cycle
 
 __all__ = ["LargeBodies"]
 
-_HELD_BYTES_MAX: Final = 256 * 1024
-"""From here on a client is not read until the application has caught up. uvloop reads at most as much at once."""
+_HELD_BYTES_MAX: Final = 512 * 1024
+"""From here on a client is not read until the application has caught up. uvloop reads half as much, twice at once."""
+_KEPT_BYTES: Final = 8 * 1024 * 1024
+"""Free memory that the process keeps for the next pieces."""
+_memory_is_kept = False
 
 
 class LargeBodies(HttpToolsProtocol):
@@ -55,6 +59,7 @@ class LargeBodies(HttpToolsProtocol):
             cycle.body = bytearray()
             cycle.__class__ = _LargeCycle  # it has the same attributes, and the pieces
             cycle.pieces = large
+            _keep_memory()
 
 
 class _LargeCycle(Cycle):
@@ -77,3 +82,10 @@ class _LargeCycle(Cycle):
             self.message_event.clear()
             await self.message_event.wait()
         return {"type": "http.disconnect"}
+
+
+def _keep_memory() -> None:
+    global _memory_is_kept
+    if not _memory_is_kept:
+        _memory_is_kept = True
+        keep_freed_memory(_KEPT_BYTES)
