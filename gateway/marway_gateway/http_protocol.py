@@ -17,11 +17,12 @@ from typing import Any, Final
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_gateway.http_cycle import Cycle
+from marway_gateway.large_bodies import LargeBodies
 
 __all__ = ["ClientBounds", "protocol_of"]
 
@@ -63,7 +64,7 @@ def protocol_of(bounds: ClientBounds) -> type[asyncio.Protocol]:
     return Bounded
 
 
-class _BoundedHttp(HttpToolsProtocol):
+class _BoundedHttp(LargeBodies):
     def __init__(
         self,
         config: Config,

@@ -15,15 +15,17 @@ from typing import Any, Final, NamedTuple
 
 import httptools
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from marway.body_pieces import LARGE_BODY_BYTES
 from marway.wire.problems import CONTENT_TYPE, Problem
+from marway_sidecar.large_bodies import LargeBodies
 
 __all__ = ["CONNECTION", "UNCOUNTED_BYTES", "BoundedConnection", "Reply"]
 
 CONNECTION: Final = "marway.connection"
 """The connection's key in the scope of a request."""
-UNCOUNTED_BYTES: Final = 64 * 1024
+UNCOUNTED_BYTES: Final = LARGE_BODY_BYTES
 """A connection holds as much of a body by itself, before it is read no further."""
 _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
@@ -50,7 +52,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class BoundedConnection(HttpToolsProtocol):
+class BoundedConnection(LargeBodies):
     """Refuses headers that are too many, too long or too slow, and answers bad requests with problems."""
 
     _header_bytes = 0

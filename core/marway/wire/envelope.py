@@ -1,7 +1,8 @@
 """The envelope: one TorchServe call that carries rows as a REST front end would have given them, and their answers.
 
 TorchServe's gRPC `Predictions` knows neither content types, headers nor a status for a row. The sidecar therefore sends
-one input under the reserved key `KEY`, and the worker bootstrap answers with one value of the same form.
+one input under the reserved key `KEY`, and the worker bootstrap answers with one value of the same form. Over REST the
+envelope is the body, of content type `ROWS_CONTENT_TYPE`.
 
 Layout, both ways: magic `MWE1`, the length of a JSON header (4 bytes, big endian), the header, then the bytes of all
 values, one after another, whose sizes the header gives. Standard library only: workers of TorchServe run this too.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
@@ -23,13 +24,16 @@ __all__ = [
     "ROWS_MAX",
     "VERSION",
     "Answer",
+    "Bytes",
     "Part",
     "Row",
+    "answer_size",
     "decode_answers",
     "decode_rows",
     "encode_answers",
     "encode_rows",
     "mime_type",
+    "read_rows",
     "row_pieces",
 ]
 
@@ -45,6 +49,9 @@ ROWS_CONTENT_TYPE: Final = "application/vnd.marway.rows"
 ROWS_MAX: Final = 1024
 """Most rows in one such request. One call of a model server takes fewer: `ServingSettings.max_batch_rows`."""
 
+Bytes = bytes | bytearray
+"""A value; in a worker it is a `bytearray`, as TorchServe gives handlers."""
+
 _MAGIC: Final = b"MWE1"
 _LENGTH: Final = struct.Struct("!I")
 _to_json: Final = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes an encoder for each call
@@ -55,7 +62,7 @@ class Part:
     """One named value of a row: a raw body under `data`, or one field of a form."""
 
     name: str
-    value: bytes
+    value: Bytes
     content_type: str | None = None
 
 
@@ -113,10 +120,10 @@ def encode_rows(rows: Sequence[Row]) -> bytes:
     return b"".join(row_pieces(rows))
 
 
-def row_pieces(rows: Sequence[Row]) -> list[bytes]:
+def row_pieces(rows: Sequence[Row]) -> list[Bytes]:
     """Return ``rows`` as the pieces of one envelope, the values among them: whoever joins them copies each once."""
     header = []
-    values = []
+    values: list[Bytes] = []
     for row in rows:
         parts = []
         for part in row.parts:
@@ -129,41 +136,59 @@ def row_pieces(rows: Sequence[Row]) -> list[bytes]:
     return [*_head(header), *values]
 
 
-def decode_rows(data: bytes | bytearray) -> list[Row]:
+def decode_rows(data: bytes) -> list[Row]:
     """Return the rows of an envelope.
 
     Raises:
         ValueError: ``data`` is no envelope of this version.
     """
-    header, offset = _split(data)
+    offset = 0
+
+    def read(size: int) -> bytes:
+        nonlocal offset
+        offset += size
+        return data[offset - size : offset]
+
+    return read_rows(read, len(data))
+
+
+def read_rows(read: Callable[[int], Bytes], size: int) -> list[Row]:
+    """Return the rows of an envelope that is read as it comes, each value by one read.
+
+    Args:
+        read: Returns the next bytes, as many as it is asked for.
+        size: Of the envelope, in bytes; all of them are read.
+
+    Raises:
+        ValueError: It is no envelope of this version; some of it was not read.
+    """
+    start = len(_MAGIC) + _LENGTH.size
+    head = read(min(start, size))
+    length = _header_length(head)
+    if start + length > size:
+        raise ValueError("the envelope ends within its header")
+    header = _header(read(length))
+    described = [(fields, _parts(fields.get("parts"))) for fields in map(_fields, header)]
+    _check_end(size, start + length + sum(part[2] for _, parts in described for part in parts))
     rows = []
-    for row in header:
-        fields = _fields(row)
-        parts = []
-        for name, content_type, size in _parts(fields.get("parts")):
-            parts.append(Part(name, bytes(data[offset : offset + size]), content_type))
-            offset += size
+    for fields, parts in described:
         request_id, stream = fields.get("id"), fields.get("stream", False)
         if not isinstance(request_id, str) or not isinstance(stream, bool):
             raise ValueError("a row's id is no text, or its stream no truth value")
-        rows.append(Row(request_id, parts, _texts(fields.get("headers")), stream=stream))
-    _check_end(data, offset)
+        headers = _texts(fields.get("headers"))
+        values = [Part(name, read(size), content_type) for name, content_type, size in parts]
+        rows.append(Row(request_id, values, headers, stream=stream))
     return rows
 
 
 def encode_answers(answers: Sequence[Answer]) -> bytes:
     """Return ``answers``, in the order of their rows, as one envelope."""
-    header = [
-        {
-            "status": answer.status,
-            "kind": answer.kind,
-            "content_type": answer.content_type,
-            "headers": dict(answer.headers),
-            "size": len(answer.body),
-        }
-        for answer in answers
-    ]
-    return b"".join([*_head(header), *(answer.body for answer in answers)])
+    return b"".join([*_head([_described(answer) for answer in answers]), *(answer.body for answer in answers)])
+
+
+def answer_size(answer: Answer) -> int:
+    """Return how many bytes the envelope of this one answer has."""
+    return sum(map(len, _head([_described(answer)]))) + len(answer.body)
 
 
 def decode_answers(data: bytes) -> list[Answer]:
@@ -182,7 +207,7 @@ def decode_answers(data: bytes) -> list[Answer]:
         end = offset + _size(get("size"))
         answers.append(Answer(status, data[offset:end], kind, content_type, _texts(get("headers"))))
         offset = end
-    _check_end(data, offset)
+    _check_end(len(data), offset)
     return answers
 
 
@@ -191,23 +216,42 @@ def mime_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip()
 
 
+def _described(answer: Answer) -> dict[str, Any]:
+    return {
+        "status": answer.status,
+        "kind": answer.kind,
+        "content_type": answer.content_type,
+        "headers": dict(answer.headers),
+        "size": len(answer.body),
+    }
+
+
 def _head(header: list[dict[str, Any]]) -> tuple[bytes, bytes, bytes]:
     text = _to_json(header).encode()
     return _MAGIC, _LENGTH.pack(len(text)), text
 
 
-def _split(data: bytes | bytearray) -> tuple[list[Any], int]:
+def _split(data: bytes) -> tuple[list[Any], int]:
     start = len(_MAGIC) + _LENGTH.size
-    if len(data) < start or data[: len(_MAGIC)] != _MAGIC:
+    end = start + _header_length(data[:start])
+    return _header(data[start:end]), end
+
+
+def _header_length(head: Bytes) -> int:
+    if len(head) != len(_MAGIC) + _LENGTH.size or not head.startswith(_MAGIC):
         raise ValueError("not an envelope of version 1")
-    (length,) = _LENGTH.unpack(data[len(_MAGIC) : start])
+    (length,) = _LENGTH.unpack_from(head, len(_MAGIC))
+    return int(length)
+
+
+def _header(text: Bytes) -> list[Any]:
     try:
-        header = json.loads(data[start : start + length])
+        header = json.loads(text)
     except RecursionError:
         raise ValueError("the envelope's header is nested too deeply") from None
     if not isinstance(header, list):
         raise ValueError("the envelope's header is no list")
-    return header, start + length
+    return header
 
 
 def _fields(row: object) -> dict[str, Any]:
@@ -246,6 +290,6 @@ def _texts(value: object) -> dict[str, str]:
     return value
 
 
-def _check_end(data: bytes | bytearray, offset: int) -> None:
-    if offset != len(data):
-        raise ValueError(f"the envelope has {len(data)} bytes, its header speaks of {offset}")
+def _check_end(size: int, end: int) -> None:
+    if end != size:
+        raise ValueError(f"the envelope has {size} bytes, its header speaks of {end}")

@@ -88,4 +88,4 @@ def _value(part: Part) -> object:
             return part.value.decode()
     except ValueError:  # includes UnicodeDecodeError: the handler gets the bytes, as TorchServe does it
         logger.warning("A %s body could not be decoded and goes to the handler as bytes.", content_type)
-    return bytearray(part.value)
+    return part.value if isinstance(part.value, bytearray) else bytearray(part.value)

@@ -13,7 +13,7 @@ import torch
 from ts.context import RequestProcessor
 from ts.protocol.otf_message_handler import create_predict_response
 
-from marway.wire.envelope import Answer, encode_answers
+from marway.wire.envelope import Answer, answer_size, encode_answers
 
 __all__ = ["MAX_RESPONSE_BYTES_ENV", "Frame", "answer_of", "failed", "within"]
 
@@ -46,7 +46,10 @@ class Frame:
         context = self if self._stream else None
         self.set_response_header(0, "ts_stream_next", "false")
         packed = [encode_answers(answers)]
-        return bytearray(create_predict_response(packed, self._request_ids, "Prediction success", 200, context, more))
+        message: bytearray = create_predict_response(
+            packed, self._request_ids, "Prediction success", 200, context, more
+        )
+        return message
 
     def set_response_header(self, _: int, name: str, value: str) -> None:
         self._processor.add_response_property(name, value)
@@ -93,11 +96,11 @@ def within(answers: Sequence[Answer], limit: int | None) -> list[Answer]:
     size = _FRAME_BYTES
     for answer in answers:
         taken = answer
-        own = len(encode_answers([answer]))
+        own = answer_size(answer)
         if size + own > limit:
             message = f"the answer of {len(answer.body)} bytes is too large: the model server sends {limit} at most"
             taken = replace(answer, status=_OUT_OF_RESOURCES, body=message.encode(), kind="error", headers={})
-            own = len(encode_answers([taken]))
+            own = answer_size(taken)
         size += own
         kept.append(taken)
     return kept

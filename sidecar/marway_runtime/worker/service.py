@@ -20,7 +20,8 @@ from ts.protocol.otf_message_handler import create_predict_response
 from ts.service import Service
 from ts.utils.util import PredictionException
 
-from marway.wire.envelope import KEY, Answer, Row, decode_rows
+from marway.wire.envelope import KEY, Answer, Row
+from marway_runtime.worker import reading
 from marway_runtime.worker.inputs import headers_of, input_of
 from marway_runtime.worker.outputs import MAX_RESPONSE_BYTES_ENV, Frame, answer_of, failed, within
 
@@ -34,13 +35,14 @@ Send = Callable[[Answer], None]
 
 
 def install() -> None:
-    """Put `MarwayService` and quiet logging in place; call it before TorchServe's worker script runs."""
+    """Put `MarwayService`, its reading and quiet logging in place; call it before TorchServe's worker script runs."""
     model_loader.Service = MarwayService
     # Handlers import it from either; both must find the one that knows envelopes.
     handler_utils.send_intermediate_predict_response = _send_piece
     otf_message_handler.send_intermediate_predict_response = _send_piece
     # TorchServe logs a line for every request it receives, with the caller looked up: a tenth of a small model's time.
     otf_message_handler.logging = _QuietLogging()
+    reading.install()
 
 
 class _QuietLogging:
@@ -68,10 +70,9 @@ class MarwayService(Service):
 
     def predict(self, batch: list[dict[str, Any]]) -> bytearray:
         """Answer one call of the front end, which holds one envelope or TorchServe's own rows."""
-        packed = _packed(batch)
-        if packed is None:
+        rows = _packed(batch)
+        if rows is None:
             return self._plain(batch)
-        rows = decode_rows(packed)
         frame = Frame(batch[0]["requestId"].decode(), stream=rows[0].stream)
         limit = self._max_response_bytes
 
@@ -136,12 +137,13 @@ def _not_streaming(_: Answer) -> None:
     )
 
 
-def _packed(batch: list[dict[str, Any]]) -> bytearray | None:
+def _packed(batch: list[dict[str, Any]]) -> list[Row] | None:
+    """Return the rows of an envelope, which `reading` has unpacked as it came; None for TorchServe's own rows."""
     if len(batch) == 1:
         for parameter in batch[0]["parameters"]:
             if parameter["name"] == KEY:
-                value: bytearray = parameter["value"]
-                return value
+                rows: list[Row] = parameter["value"]
+                return rows
     return None
 
 

@@ -1,28 +1,39 @@
-"""Predictions by workers that run Marway's bootstrap: rows in an envelope there, answers in an envelope back."""
+"""Predictions by workers that run Marway's bootstrap: rows in an envelope there, answers in an envelope back.
+
+Small envelopes go over gRPC. Large ones go over REST, whose client sends the values from where they are, and which
+TorchServe receives with fewer copies; the worker finds the same envelope in either (`marway_runtime.worker.reading`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Final
 
 import grpc
+import httpx
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, ModelError, RuntimeDown
 from marway.wire import envelope
-from marway.wire.envelope import Answer, Row
+from marway.wire.envelope import Answer, Bytes, Row
 from marway_sidecar.adapters.base import ServedModel
-from marway_sidecar.adapters.torchserve.classify import classify
+from marway_sidecar.adapters.torchserve.classify import classify, classify_rest
 from marway_sidecar.adapters.torchserve.connection import Connection
 from marway_sidecar.adapters.torchserve.messages import encode_request, prediction_of
 
 __all__ = ["EnvelopedCalls", "time_left", "was_cancelled", "went_down"]
 
+_REST_FROM_BYTES: Final = 1024 * 1024
+"""Size of an envelope from which REST is the cheaper way; below it a call of httpx costs more than it saves."""
+_JOINED_BYTES: Final = 64 * 1024
+"""Values up to here are copied to stand beside what comes before them."""
+
 
 class EnvelopedCalls:
-    """Predictions through gRPC with envelopes.
+    """Predictions with envelopes.
 
     Args:
         connection: The way to TorchServe.
@@ -34,24 +45,53 @@ class EnvelopedCalls:
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
         """Return the answers to ``rows``, in their order; raises as `ModelServer.predict` does."""
         timeout_s = time_left(model, deadline)
+        pieces = envelope.row_pieces(rows)
+        if sum(map(len, pieces)) >= _REST_FROM_BYTES:
+            answers = _answers(model, await self._over_rest(model, pieces, timeout_s))
+        else:
+            answers = _answers(model, await self._over_grpc(model, pieces, timeout_s))
+        if len(answers) != len(rows):
+            raise MarwayError(f"{model.name} {model.version} gave {len(answers)} answers to {len(rows)} rows")
+        return answers
+
+    async def _over_grpc(self, model: ServedModel, pieces: Sequence[Bytes], timeout_s: float) -> bytes:
         ask = self._connection.predictions
         try:
-            said = await self._connection.rpc("inference", ask, _request(model, rows), timeout_s=timeout_s)
+            said = await self._connection.rpc("inference", ask, _message(model, pieces), timeout_s=timeout_s)
         except grpc.aio.AioRpcError as exc:
             raise classify(exc, model) from exc
         except asyncio.CancelledError as exc:
             if was_cancelled():
                 raise
             raise went_down(model) from exc
-        answers = _answers(model, prediction_of(said))
-        if len(answers) != len(rows):
-            raise MarwayError(f"{model.name} {model.version} gave {len(answers)} answers to {len(rows)} rows")
-        return answers
+        return prediction_of(said)
+
+    async def _over_rest(self, model: ServedModel, pieces: Sequence[Bytes], timeout_s: float) -> bytes:
+        path = f"/predictions/{model.server_name}/{model.version}"
+        headers = {"content-type": envelope.ROWS_CONTENT_TYPE, "content-length": str(sum(map(len, pieces)))}
+        content = _Pieces(pieces)
+        try:
+            async with asyncio.timeout(timeout_s):
+                said = await self._connection.rest(
+                    "inference", "POST", path, headers=headers, content=content, timeout=None
+                )
+        except (TimeoutError, httpx.TimeoutException) as exc:
+            raise DeadlineExceeded(
+                f"{model.name} {model.version} did not answer within the deadline",
+                model=model.name,
+                version=model.version,
+            ) from exc
+        finally:
+            content.drop()
+        if said.status_code == httpx.codes.OK:
+            return said.content
+        error = classify_rest(said.status_code, said.content, model)
+        raise error or MarwayError(f"TorchServe answered with status {said.status_code}")
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         """Yield the pieces of the answer to ``row``; raises as `ModelServer.predict_stream` does."""
         timeout_s = time_left(model, deadline)
-        request = _request(model, [replace(row, stream=True)])
+        request = _message(model, envelope.row_pieces([replace(row, stream=True)]))
         ask = self._connection.stream_predictions
         try:
             async with aclosing(self._connection.stream(ask, request, timeout_s=timeout_s)) as messages:
@@ -91,8 +131,31 @@ def went_down(model: ServedModel) -> RuntimeDown:
     return RuntimeDown("TorchServe went down during the call", model=model.name, version=model.version)
 
 
-def _request(model: ServedModel, rows: Sequence[Row]) -> bytes:
-    return encode_request(model.server_name, model.version, envelope.KEY, envelope.row_pieces(rows))
+class _Pieces:
+    """The pieces of an envelope as httpx takes a body, which may be sent again."""
+
+    def __init__(self, pieces: Sequence[Bytes]) -> None:
+        self._chunks: list[Bytes] = []
+        small: list[Bytes] = []
+        for piece in pieces:
+            if len(piece) <= _JOINED_BYTES:
+                small.append(piece)
+                continue
+            self._chunks += (b"".join(small), piece)
+            small = []
+        self._chunks.append(b"".join(small))
+
+    def drop(self) -> None:
+        """Let go of them. httpx leaves its request in a cycle of objects, which would hold them until it is found."""
+        self._chunks = []
+
+    async def __aiter__(self) -> AsyncIterator[Bytes]:
+        for at in range(len(self._chunks)):
+            yield self._chunks[at]
+
+
+def _message(model: ServedModel, pieces: Sequence[Bytes]) -> bytes:
+    return encode_request(model.server_name, model.version, envelope.KEY, pieces)
 
 
 def _answers(model: ServedModel, prediction: bytes) -> list[Answer]:

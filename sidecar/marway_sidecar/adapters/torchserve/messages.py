@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from marway.wire.envelope import Bytes
 from marway_sidecar.adapters.torchserve.proto import inference_pb2
 
 __all__ = ["encode_request", "prediction_of"]
@@ -21,7 +22,7 @@ _KEY, _VALUE = (number << 3 | _BYTES for number in (1, 2))
 _PREDICTION: Final = 1 << 3 | _BYTES
 
 
-def encode_request(model_name: str, model_version: str, key: str, value: Sequence[bytes]) -> bytes:
+def encode_request(model_name: str, model_version: str, key: str, value: Sequence[Bytes]) -> bytes:
     """Return a `PredictionsRequest` with one input.
 
     Args:

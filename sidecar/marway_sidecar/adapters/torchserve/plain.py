@@ -103,5 +103,5 @@ def _request(model: ServedModel, row: Row) -> inference_pb2.PredictionsRequest:
     return inference_pb2.PredictionsRequest(
         model_name=model.server_name,
         model_version=model.version,
-        input={part.name: part.value for part in row.parts},
+        input={part.name: bytes(part.value) for part in row.parts},
     )
