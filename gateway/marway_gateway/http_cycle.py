@@ -6,10 +6,15 @@ expressions: for a small prediction that is a third of what serving HTTP costs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from marway_gateway.exchange import Guard
 
 __all__ = ["Cycle"]
 
@@ -21,10 +26,43 @@ _JOINED_BYTES: Final = 64 * 1024
 """Bodies up to here are copied behind the head, which costs less than a second write."""
 
 
-class Cycle(RequestResponseCycle):
-    """Holds the head of an answer until its first piece, as ASGI allows, and sends both at once."""
+class Connection(Protocol):
+    """Where a request came from."""
 
+    def start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Call ``app`` for a request, in a task."""
+
+
+class Cycle(RequestResponseCycle):
+    """Holds the head of an answer until its first piece, as ASGI allows, and sends both at once.
+
+    It is also the `Exchange` of a request that is begun without a task.
+    """
+
+    connection: Connection
+    guard: Guard
+    left: Callable[[], None] | None = None
     _head: bytes | None = None
+
+    @property
+    def data(self) -> bytes:
+        return bytes(self.body)
+
+    @property
+    def writable(self) -> bool:
+        return not self.flow.write_paused
+
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self.left = None
+        if self.disconnected:
+            return
+        self.response_started = True
+        self._head = self._head_of(status, headers)
+        self._send_body(body, last=True)
+
+    def go_on(self, app: ASGIApp) -> None:
+        self.left = None
+        self.connection.start(self, partial(self.guard, app))
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
 _LOOK_S: Final = 0.5
 _LINGER_S: Final = 1.0
+_WHOLE_BYTES: Final = 64 * 1024
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 
 
@@ -84,6 +86,12 @@ class _BoundedHttp(HttpToolsProtocol):
         self._ended = False
         self._look: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._begin: Callable[[Cycle], bool] | None = getattr(self.app, "begin", None)
+        self._parsing = False
+        self._held: tuple[Cycle, Any] | None = None
+        """The request to start once all that came is parsed."""
+        self._in_hand: Cycle | None = None
+        """The last request that was begun without a task."""
 
     # -- the connection ------------------------------------------------------------------------------------
 
@@ -111,17 +119,27 @@ class _BoundedHttp(HttpToolsProtocol):
         self.resume_writing()
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
+        self._leave()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
         self._fed_bytes = len(data)
+        self._parsing = True
         if self._receiving == "headers":
             self._header_bytes += len(data)
         elif self._receiving == "body":
             earned = self._deadline + len(data) / self._bounds.body_min_rate
             self._deadline = min(earned, self.loop.time() + self._bounds.body_timeout_s)
         super().data_received(data)
+        self._parsing = False
+        if self._held is not None:
+            (cycle, app), self._held = self._held, None
+            self._start_asgi_task(cycle, app)
         if self._receiving is None:
             self._stop_looking()
         elif self._receiving == "headers" and self._too_long() and not self._ended:
@@ -154,9 +172,45 @@ class _BoundedHttp(HttpToolsProtocol):
             raise httptools.HttpParserError("headers too large")
         self._expect("body", self._bounds.body_timeout_s)
         super().on_headers_complete()
-        self.cycle.__class__ = Cycle  # uvicorn has no setting for it, and the class has the same attributes
         if self._bounds.leaving:
             self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if not isinstance(cycle, Cycle):
+            cycle.__class__ = Cycle  # uvicorn has no setting for it, and the class has the same attributes
+            cycle.connection = self
+        if self._parsing:
+            self._held = cycle, app  # what came may be all of it: that is known when it is parsed
+        elif not self._begun(cycle):
+            self.start(cycle, app)
+
+    def start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Call ``app`` for a request, in a task."""
+        super()._start_asgi_task(cycle, app)
+
+    def _begun(self, cycle: Cycle) -> bool:
+        """Have a request begun without a task, where it came whole and the app can do that."""
+        if (
+            self._begin is None
+            or cycle.more_body
+            or cycle.waiting_for_100_continue
+            or cycle.disconnected
+            or self._bounds.leaving
+            or len(cycle.body) > _WHOLE_BYTES
+        ):
+            return False
+        try:
+            begun = self._begin(cycle)
+        except Exception:
+            return False  # nothing was begun; in a task it fails as well, and is reported
+        self._in_hand = cycle if begun else None
+        return begun
+
+    def _leave(self) -> None:
+        """Have what goes on without a task go on in one, which can be cancelled and told that the client has left."""
+        cycle, self._in_hand = self._in_hand, None
+        if cycle is not None and cycle.left is not None:
+            cycle.left()
 
     def on_message_complete(self) -> None:
         self._receiving = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from marway.errors import MarwayError, Unavailable
 from marway.resolve.resolver import Resolved, Resolver
@@ -18,15 +19,39 @@ from marway_gateway.placement import Demand, Pod, PodSet, demand_of
 from marway_gateway.reply import AttemptFailed, PodUnreachable, Reply
 from marway_gateway.retry import WORKER_DIED, Attempts, FailedAttempt, RetryBudget
 from marway_gateway.telemetry import Telemetry
-from marway_gateway.upstream import Upstream
+from marway_gateway.upstream import Upstream, answered, reply_of
+from marway_gateway.upstream.connection import Connection
+from marway_gateway.upstream.response import Response, Waiter
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "Sent"]
 
 _FINAL = frozenset({Outcome.MODEL_ERROR, Outcome.REFUSED, Outcome.FAILED})
 
 
+@dataclass(slots=True)
+class Sent:
+    """A call that was sent to a pod with nothing to wait for.
+
+    Attributes:
+        call: The call.
+        demand: What its version asks for; it counts as one of that version's until `finish` or the end of `resume`.
+        pod: Who was asked.
+        connection: Where.
+        began: When, by `time.perf_counter`.
+    """
+
+    call: PredictCall
+    demand: Demand
+    pod: Pod
+    connection: Connection
+    began: float
+
+
 class Predictor:
     """Makes predict calls.
+
+    `predict` does that as a coroutine. Where nothing needs waiting for but the pod, `begin` and `finish` do the same
+    without one, and `resume` goes on as a coroutine where something does after all.
 
     Args:
         resolver: From reference to version.
@@ -91,22 +116,86 @@ class Predictor:
             reply = await self._answer(call, resolved)
         finally:
             call.info.request_bytes = call.body.size
-        if reply.status >= 400:
-            call.info.outcome = "model_error"
-        return Answer(reply, call)
+        return _answer_of(reply, call)
+
+    def begin(self, call: PredictCall, waiter: Waiter) -> Sent | None:
+        """Send a call to a pod, if nothing on the way there needs waiting; None, as if it were unseen, when something
+        does.
+
+        Args:
+            call: The call; its body is in memory.
+            waiter: Given the pod's response, for `finish`, or the failure, for `resume`.
+        """
+        began = time.perf_counter()
+        resolved = self._resolver.lookup(call.name, call.selector)
+        if resolved is None or resolved.serving.cache or resolved.serving.streaming:
+            return None
+        _resolved_to(call, resolved, began)
+        demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)
+        if not self._admission.try_enter(demand.key):
+            return None
+        sent = None
+        try:
+            pod = self._pods.choose(demand)
+            if pod is not None:
+                began = _asking(pod, call)
+                connection = self._upstream.send(
+                    pod,
+                    *demand.key,
+                    headers=call.headers,
+                    body=call.body,
+                    timeout_s=call.deadline - time.monotonic(),
+                    waiter=waiter,
+                )
+                if connection is not None:
+                    sent = Sent(call, demand, pod, connection, began)
+        finally:
+            if sent is None:
+                self._admission.leave(demand.key)
+        if sent is not None:
+            self._used(demand)
+        return sent
+
+    def finish(self, sent: Sent, response: Response) -> Answer | None:
+        """Return the answer to what `begin` has sent, if it is the model's and whole; when None, `resume` must go on."""
+        if not answered(response):
+            return None
+        call, key = sent.call, sent.demand.key
+        reply = reply_of(response, sent.pod, key)
+        call.info.pod_s = time.perf_counter() - sent.began
+        self._pods.succeeded(sent.pod)
+        self._admission.leave(key)
+        call.info.request_bytes = call.body.size
+        return _answer_of(reply, call)
+
+    async def resume(self, sent: Sent, waiter: asyncio.Future[Response]) -> Answer:
+        """Do as `predict_watched` from where `begin` got to.
+
+        Args:
+            sent: What was begun.
+            waiter: Has, or is going to have, what the waiter of `begin` was given.
+        """
+        call, pod, key = sent.call, sent.pod, sent.demand.key
+        asking = self._upstream.resume(sent.connection, waiter, pod, *key)
+        try:
+            try:
+                result = await self._judged(asking, pod, call, *key, began=sent.began)
+                reply = result if isinstance(result, Reply) else await self._place_again(call, sent.demand, result)
+            finally:
+                self._admission.leave(key)
+        finally:
+            call.info.request_bytes = call.body.size
+        return _answer_of(reply, call)
 
     async def _resolve(self, call: PredictCall) -> Resolved:
-        info = call.info
         began = time.perf_counter()
+        resolved = None
         try:
             resolved = self._resolver.lookup(call.name, call.selector)
             if resolved is None:
                 resolved = await self._resolver.resolve(call.name, call.selector)
         finally:
-            info.resolve_s = time.perf_counter() - began
-        record = resolved.record
-        info.model, info.version, info.model_id = record.name, record.version, record.id
-        info.label = resolved.label
+            _resolved_to(call, resolved, began)
         return resolved
 
     async def _answer(self, call: PredictCall, resolved: Resolved) -> Reply:
@@ -179,23 +268,23 @@ class Predictor:
         raise attempts.exhausted(model=name, version=version, troubles=self._pods.troubles(demand))
 
     async def _attempt(self, pod: Pod, call: PredictCall, name: str, version: str) -> Reply | FailedAttempt:
-        """Ask one pod, tell the pods what that says of it, and return the model's answer or a failure.
+        """Ask one pod; return and raise as `_judged`."""
+        began = _asking(pod, call)
+        asking = self._upstream.predict(
+            pod, name, version, headers=call.headers, body=call.body, timeout_s=call.deadline - time.monotonic()
+        )
+        return await self._judged(asking, pod, call, name, version, began=began)
+
+    async def _judged(
+        self, asking: Awaitable[Reply], pod: Pod, call: PredictCall, name: str, version: str, *, began: float
+    ) -> Reply | FailedAttempt:
+        """Wait for what a pod says, tell the pods what that says of it, and return the model's answer or a failure.
 
         Raises:
             MarwayError: What the pod said of the request is final.
         """
-        call.info.pod = pod.name
-        call.info.attempts += 1
-        began = time.perf_counter()
         try:
-            reply = await self._upstream.predict(
-                pod,
-                name,
-                version,
-                headers=call.headers,
-                body=call.body,
-                timeout_s=call.deadline - time.monotonic(),
-            )
+            reply = await asking
         except AttemptFailed as exc:
             return self._failed(pod, exc, name, version)
         except asyncio.CancelledError:
@@ -237,6 +326,28 @@ class Predictor:
             self._pods.unreachable(pod, failure.why)
         error = Unavailable(f"pod {pod.name} {failure.why}", model=name, version=version)
         return FailedAttempt(pod, failure.reason, error, accepted)
+
+
+def _resolved_to(call: PredictCall, resolved: Resolved | None, began: float) -> None:
+    info = call.info
+    info.resolve_s = time.perf_counter() - began
+    if resolved is not None:
+        record = resolved.record
+        info.model, info.version, info.model_id = record.name, record.version, record.id
+        info.label = resolved.label
+
+
+def _asking(pod: Pod, call: PredictCall) -> float:
+    """Note that a pod is asked now; return when that is."""
+    call.info.pod = pod.name
+    call.info.attempts += 1
+    return time.perf_counter()
+
+
+def _answer_of(reply: Reply, call: PredictCall) -> Answer:
+    if reply.status >= 400:
+        call.info.outcome = "model_error"
+    return Answer(reply, call)
 
 
 def _said(pod: Pod, error: MarwayError, reply: Reply) -> Unavailable:
