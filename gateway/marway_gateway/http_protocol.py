@@ -88,7 +88,7 @@ class _BoundedHttp(HttpToolsProtocol):
         self._stalled: asyncio.TimerHandle | None = None
         self._begin: Callable[[Cycle], bool] | None = getattr(self.app, "begin", None)
         self._parsing = False
-        self._held: tuple[Cycle, Any] | None = None
+        self._held: tuple[RequestResponseCycle, Any] | None = None
         """The request to start once all that came is parsed."""
         self._in_hand: Cycle | None = None
         """The last request that was begun without a task."""
@@ -176,12 +176,13 @@ class _BoundedHttp(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if not isinstance(cycle, Cycle):
-            cycle.__class__ = Cycle  # uvicorn has no setting for it, and the class has the same attributes
-            cycle.connection = self
         if self._parsing:
             self._held = cycle, app  # what came may be all of it: that is known when it is parsed
-        elif not self._begun(cycle):
+            return
+        cycle.__class__ = Cycle  # uvicorn has no setting for it, and the class has the same attributes
+        assert isinstance(cycle, Cycle)
+        cycle.connection = self
+        if not self._begun(cycle):
             self.start(cycle, app)
 
     def start(self, cycle: RequestResponseCycle, app: Any) -> None:
