@@ -14,9 +14,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httptools
+from uvicorn._types import HTTPScope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -31,6 +34,7 @@ _HEADERS_MAX: Final = 100
 _LOOK_S: Final = 0.5
 _LINGER_S: Final = 1.0
 _WHOLE_BYTES: Final = 64 * 1024
+_KNOWN_BYTES: Final = 256
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 
 
@@ -87,8 +91,7 @@ class _BoundedHttp(HttpToolsProtocol):
         self._look: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._begin: Callable[[Cycle], bool] | None = getattr(self.app, "begin", None)
-        self._parsing = False
-        self._held: tuple[RequestResponseCycle, Any] | None = None
+        self._held: Cycle | None = None
         """The request to start once all that came is parsed."""
         self._in_hand: Cycle | None = None
         """The last request that was begun without a task."""
@@ -129,17 +132,15 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._ended:
             return
         self._fed_bytes = len(data)
-        self._parsing = True
         if self._receiving == "headers":
             self._header_bytes += len(data)
         elif self._receiving == "body":
             earned = self._deadline + len(data) / self._bounds.body_min_rate
             self._deadline = min(earned, self.loop.time() + self._bounds.body_timeout_s)
         super().data_received(data)
-        self._parsing = False
         if self._held is not None:
-            (cycle, app), self._held = self._held, None
-            self._start_asgi_task(cycle, app)
+            cycle, self._held = self._held, None
+            self._start_asgi_task(cycle, self.app)
         if self._receiving is None:
             self._stop_looking()
         elif self._receiving == "headers" and self._too_long() and not self._ended:
@@ -163,7 +164,9 @@ class _BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._header_bytes = self._fed_bytes
         self._expect("headers", self._bounds.header_timeout_s)
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         if self._header_bytes > _HEADER_BYTES_MAX:  # of what came with them, some may be the body
@@ -171,17 +174,35 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._too_long():
             raise httptools.HttpParserError("headers too large")
         self._expect("body", self._bounds.body_timeout_s)
-        super().on_headers_complete()
-        if self._bounds.leaving:
-            self.cycle.keep_alive = False
+        url, parser = self.url, self.parser
+        latest: RequestResponseCycle | None = self.cycle
+        version = parser.get_http_version()
+        path, raw_path, query = _known_parts(url) if len(url) <= _KNOWN_BYTES else _parts(url)
+        scope: HTTPScope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": parser.get_method().decode("ascii"),
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "root_path": "",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        keeps = version != "1.0" and parser.should_keep_alive() and not self._bounds.leaving
+        cycle = self.cycle = Cycle(self, scope, keep_alive=keeps, expects=self.expect_100_continue)
+        if latest is None or latest.response_complete:
+            self._held = cycle  # what came may be all of it: that is known when it is parsed
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if self._parsing:
-            self._held = cycle, app  # what came may be all of it: that is known when it is parsed
-            return
-        cycle.__class__ = Cycle  # uvicorn has no setting for it, and the class has the same attributes
         assert isinstance(cycle, Cycle)
-        cycle.connection = self
         if not self._begun(cycle):
             self.start(cycle, app)
 
@@ -334,3 +355,13 @@ class _BoundedHttp(HttpToolsProtocol):
             self.loop.call_later(linger_s, self.transport.abort)
         else:
             self.transport.close()
+
+
+def _parts(url: bytes) -> tuple[str, bytes, bytes]:
+    """Return the path of a request's target, the same as it was written, and the query."""
+    parsed = httptools.parse_url(url)
+    path = parsed.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
+
+
+_known_parts = lru_cache(maxsize=1024)(_parts)

@@ -104,7 +104,8 @@ def headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[st
     Raises:
         InvalidRequest: The content type is kept for what gateways send.
     """
-    if mime_type(_text(headers.get(b"content-type"))).lower() == ROWS_CONTENT_TYPE:
+    content_type = headers.get(b"content-type")
+    if content_type is not None and mime_type(content_type.decode("latin-1")).lower() == ROWS_CONTENT_TYPE:
         # Harmless, for a pod checks such rows as it checks any request; but no protocol that callers may rely on.
         raise InvalidRequest(f"the content type {ROWS_CONTENT_TYPE} is kept for Marway: choose another")
     passed = {"x-request-id": info.request_id}
