@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one client connection: uvicorn's fast protocol, with the bounds that it lacks.
+"""HTTP/1.1 on one client connection, with the bounds that uvicorn's lacks.
 
 - Headers are bounded in number and size (431), and in time, from the connection's first moment or the request's first
   byte (408).
@@ -12,20 +12,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import HTTPScope
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from marway.wire.problems import CONTENT_TYPE, Problem
-from marway_gateway.http_cycle import Cycle
+from marway_gateway.http_connection import HttpConnection
 
 __all__ = ["ClientBounds", "protocol_of"]
 
@@ -33,8 +29,6 @@ _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
 _LOOK_S: Final = 0.5
 _LINGER_S: Final = 1.0
-_WHOLE_BYTES: Final = 64 * 1024
-_KNOWN_BYTES: Final = 256
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 
 
@@ -69,7 +63,7 @@ def protocol_of(bounds: ClientBounds) -> type[asyncio.Protocol]:
     return Bounded
 
 
-class _BoundedHttp(HttpToolsProtocol):
+class _BoundedHttp(HttpConnection):
     def __init__(
         self,
         config: Config,
@@ -90,11 +84,6 @@ class _BoundedHttp(HttpToolsProtocol):
         self._ended = False
         self._look: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
-        self._begin: Callable[[Cycle], bool] | None = getattr(self.app, "begin", None)
-        self._held: Cycle | None = None
-        """The request to start once all that came is parsed."""
-        self._in_hand: Cycle | None = None
-        """The last request that was begun without a task."""
 
     # -- the connection ------------------------------------------------------------------------------------
 
@@ -122,11 +111,6 @@ class _BoundedHttp(HttpToolsProtocol):
         self.resume_writing()
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
-        self._leave()
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self._leave()
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
@@ -138,15 +122,16 @@ class _BoundedHttp(HttpToolsProtocol):
             earned = self._deadline + len(data) / self._bounds.body_min_rate
             self._deadline = min(earned, self.loop.time() + self._bounds.body_timeout_s)
         super().data_received(data)
-        if self._held is not None:
-            cycle, self._held = self._held, None
-            self._start_asgi_task(cycle, self.app)
         if self._receiving is None:
             self._stop_looking()
         elif self._receiving == "headers" and self._too_long() and not self._ended:
             self.send_400_response("headers too large")
         elif self._look is None and not self.transport.is_closing():
             self._look = self.loop.call_later(_LOOK_S, self._look_again)
+
+    @property
+    def leaving(self) -> bool:
+        return self._bounds.leaving
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -164,9 +149,7 @@ class _BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._header_bytes = self._fed_bytes
         self._expect("headers", self._bounds.header_timeout_s)
-        self.url = b""
-        self.expect_100_continue = False
-        self.headers = []
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         if self._header_bytes > _HEADER_BYTES_MAX:  # of what came with them, some may be the body
@@ -174,65 +157,7 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._too_long():
             raise httptools.HttpParserError("headers too large")
         self._expect("body", self._bounds.body_timeout_s)
-        url, parser = self.url, self.parser
-        latest: RequestResponseCycle | None = self.cycle
-        version = parser.get_http_version()
-        path, raw_path, query = _known_parts(url) if len(url) <= _KNOWN_BYTES else _parts(url)
-        scope: HTTPScope = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "method": parser.get_method().decode("ascii"),
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme or "http",
-            "root_path": "",
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": self.headers,
-            "state": self.app_state.copy(),
-        }
-        keeps = version != "1.0" and parser.should_keep_alive() and not self._bounds.leaving
-        cycle = self.cycle = Cycle(self, scope, keep_alive=keeps, expects=self.expect_100_continue)
-        if latest is None or latest.response_complete:
-            self._held = cycle  # what came may be all of it: that is known when it is parsed
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        assert isinstance(cycle, Cycle)
-        if not self._begun(cycle):
-            self.start(cycle, app)
-
-    def start(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Call ``app`` for a request, in a task."""
-        super()._start_asgi_task(cycle, app)
-
-    def _begun(self, cycle: Cycle) -> bool:
-        """Have a request begun without a task, where it came whole and the app can do that."""
-        if (
-            self._begin is None
-            or cycle.more_body
-            or cycle.waiting_for_100_continue
-            or cycle.disconnected
-            or self._bounds.leaving
-            or len(cycle.body) > _WHOLE_BYTES
-        ):
-            return False
-        try:
-            begun = self._begin(cycle)
-        except Exception:
-            return False  # nothing was begun; in a task it fails as well, and is reported
-        self._in_hand = cycle if begun else None
-        return begun
-
-    def _leave(self) -> None:
-        """Have what goes on without a task go on in one, which can be cancelled and told that the client has left."""
-        cycle, self._in_hand = self._in_hand, None
-        if cycle is not None and cycle.left is not None:
-            cycle.left()
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._receiving = None
@@ -355,13 +280,3 @@ class _BoundedHttp(HttpToolsProtocol):
             self.loop.call_later(linger_s, self.transport.abort)
         else:
             self.transport.close()
-
-
-def _parts(url: bytes) -> tuple[str, bytes, bytes]:
-    """Return the path of a request's target, the same as it was written, and the query."""
-    parsed = httptools.parse_url(url)
-    path = parsed.path.decode("ascii")
-    return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
-
-
-_known_parts = lru_cache(maxsize=1024)(_parts)

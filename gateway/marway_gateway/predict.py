@@ -8,43 +8,32 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from marway.errors import MarwayError, Unavailable
 from marway.resolve.resolver import Resolved, Resolver
-from marway.wire.headers import Outcome
-from marway.wire.problems import parse_problem
+from marway_gateway.asking import Asker, Asking
 from marway_gateway.cache import AnswerCache, CacheUse, request_key
 from marway_gateway.call import Answer, PredictCall, too_late
 from marway_gateway.limits import Admission
 from marway_gateway.placement import Demand, Pod, PodSet, demand_of
-from marway_gateway.reply import AttemptFailed, PodUnreachable, Reply
+from marway_gateway.reply import Reply
 from marway_gateway.retry import WORKER_DIED, Attempts, FailedAttempt, RetryBudget
 from marway_gateway.telemetry import Telemetry
-from marway_gateway.upstream import Upstream, answered, reply_of
-from marway_gateway.upstream.connection import Connection
+from marway_gateway.upstream import Upstream
 from marway_gateway.upstream.response import Response, Waiter
 
-__all__ = ["Predictor", "Sent"]
-
-_FINAL = frozenset({Outcome.MODEL_ERROR, Outcome.REFUSED, Outcome.FAILED})
+__all__ = ["Begun", "Predictor"]
 
 
 @dataclass(slots=True)
-class Sent:
-    """A call that was sent to a pod with nothing to wait for.
+class Begun:
+    """A call whose first attempt was sent with nothing to wait for.
 
     Attributes:
-        call: The call.
         demand: What its version asks for; it counts as one of that version's until `finish` or the end of `resume`.
-        pod: Who was asked.
-        connection: Where.
-        began: When, by `time.perf_counter`.
+        asking: The attempt.
     """
 
-    call: PredictCall
     demand: Demand
-    pod: Pod
-    connection: Connection
-    began: float
+    asking: Asking
 
 
 class Predictor:
@@ -82,7 +71,7 @@ class Predictor:
     ) -> None:
         self._resolver = resolver
         self._pods = pods
-        self._upstream = upstream
+        self._asker = Asker(upstream, pods)
         self._metrics = telemetry.metrics
         self._admission = admission
         self._budget = budget
@@ -118,7 +107,7 @@ class Predictor:
             call.info.request_bytes = call.body.size
         return _answer_of(reply, call)
 
-    def begin(self, call: PredictCall, waiter: Waiter) -> Sent | None:
+    def begin(self, call: PredictCall, waiter: Waiter) -> Begun | None:
         """Send a call to a pod, if nothing on the way there needs waiting; None, as if it were unseen, when something
         does.
 
@@ -134,55 +123,38 @@ class Predictor:
         demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)
         if not self._admission.try_enter(demand.key):
             return None
-        sent = None
+        asking = None
         try:
             pod = self._pods.choose(demand)
-            if pod is not None:
-                began = _asking(pod, call)
-                connection = self._upstream.send(
-                    pod,
-                    *demand.key,
-                    headers=call.headers,
-                    body=call.body,
-                    timeout_s=call.deadline - time.monotonic(),
-                    waiter=waiter,
-                )
-                if connection is not None:
-                    sent = Sent(call, demand, pod, connection, began)
+            asking = self._asker.begin(pod, call, demand.key, waiter) if pod is not None else None
         finally:
-            if sent is None:
+            if asking is None:
                 self._admission.leave(demand.key)
-        if sent is not None:
-            self._used(demand)
-        return sent
-
-    def finish(self, sent: Sent, response: Response) -> Answer | None:
-        """Return the answer to what `begin` has sent, if it is the model's and whole; when None, `resume` must go on."""
-        if not answered(response):
+        if asking is None:
             return None
-        call, key = sent.call, sent.demand.key
-        reply = reply_of(response, sent.pod, key)
-        call.info.pod_s = time.perf_counter() - sent.began
-        self._pods.succeeded(sent.pod)
-        self._admission.leave(key)
+        self._used(demand)
+        return Begun(demand, asking)
+
+    def finish(self, begun: Begun, response: Response) -> Answer | None:
+        """Return the answer to what was begun, if it is the model's and whole; when None, `resume` must go on."""
+        reply = self._asker.finish(begun.asking, response)
+        if reply is None:
+            return None
+        self._admission.leave(begun.demand.key)
+        call = begun.asking.call
         call.info.request_bytes = call.body.size
         return _answer_of(reply, call)
 
-    async def resume(self, sent: Sent, waiter: asyncio.Future[Response]) -> Answer:
+    async def resume(self, begun: Begun, waiter: asyncio.Future[Response]) -> Answer:
         """Do as `predict_watched` from where `begin` got to.
 
         Args:
-            sent: What was begun.
+            begun: What was begun.
             waiter: Has, or is going to have, what the waiter of `begin` was given.
         """
-        call, pod, key = sent.call, sent.pod, sent.demand.key
-        asking = self._upstream.resume(sent.connection, waiter, pod, *key)
+        call, demand = begun.asking.call, begun.demand
         try:
-            try:
-                result = await self._judged(asking, pod, call, *key, began=sent.began)
-                reply = result if isinstance(result, Reply) else await self._place_again(call, sent.demand, result)
-            finally:
-                self._admission.leave(key)
+            reply = await self._entered(call, demand, self._asker.resume(begun.asking, waiter))
         finally:
             call.info.request_bytes = call.body.size
         return _answer_of(reply, call)
@@ -223,9 +195,19 @@ class Predictor:
         self._used(demand)
         if not self._admission.try_enter(demand.key):
             await self._admission.enter(demand.key)
+        return await self._entered(call, demand, self._first(call, demand))
+
+    async def _first(self, call: PredictCall, demand: Demand) -> Reply | FailedAttempt | None:
+        """Ask the first pod, or None where there is no room on any."""
+        pod = self._pods.choose(demand)
+        return await self._asker.ask(pod, call, demand.key) if pod is not None else None
+
+    async def _entered(
+        self, call: PredictCall, demand: Demand, first: Awaitable[Reply | FailedAttempt | None]
+    ) -> Reply:
+        """Wait for the first attempt of a call that has entered, make others if need be, and leave."""
         try:
-            pod = self._pods.choose(demand)
-            result = await self._attempt(pod, call, *demand.key) if pod is not None else None
+            result = await first
             return result if isinstance(result, Reply) else await self._place_again(call, demand, result)
         finally:
             self._admission.leave(demand.key)
@@ -244,7 +226,7 @@ class Predictor:
                 pod = await self._admission.pod_for(demand.key, lambda: self._choose(demand, attempts))
                 if failed is not None:
                     self._metrics.retries.labels(failed.reason).inc()
-                result = await self._attempt(pod, call, *demand.key)
+                result = await self._asker.ask(pod, call, demand.key)
                 await retrying.aclose()
                 if isinstance(result, Reply):
                     return result
@@ -267,66 +249,6 @@ class Predictor:
         name, version = demand.key
         raise attempts.exhausted(model=name, version=version, troubles=self._pods.troubles(demand))
 
-    async def _attempt(self, pod: Pod, call: PredictCall, name: str, version: str) -> Reply | FailedAttempt:
-        """Ask one pod; return and raise as `_judged`."""
-        began = _asking(pod, call)
-        asking = self._upstream.predict(
-            pod, name, version, headers=call.headers, body=call.body, timeout_s=call.deadline - time.monotonic()
-        )
-        return await self._judged(asking, pod, call, name, version, began=began)
-
-    async def _judged(
-        self, asking: Awaitable[Reply], pod: Pod, call: PredictCall, name: str, version: str, *, began: float
-    ) -> Reply | FailedAttempt:
-        """Wait for what a pod says, tell the pods what that says of it, and return the model's answer or a failure.
-
-        Raises:
-            MarwayError: What the pod said of the request is final.
-        """
-        try:
-            reply = await asking
-        except AttemptFailed as exc:
-            return self._failed(pod, exc, name, version)
-        except asyncio.CancelledError:
-            # By the deadline, or by a client that went away, which says nothing of the pod.
-            if time.monotonic() >= call.deadline:
-                self._pods.timed_out(pod, waited_s=time.perf_counter() - began)
-            raise
-        finally:
-            call.info.pod_s = time.perf_counter() - began
-        if reply.outcome == Outcome.ANSWERED:
-            self._pods.succeeded(pod)
-            return reply
-        error = parse_problem(reply.data or b"", status=reply.status, retry_after_s=reply.retry_after_s)
-        if reply.outcome in _FINAL:
-            self._pods.succeeded(pod)
-            raise error
-        if reply.outcome == Outcome.NOT_ACCEPTED:
-            self._pods.succeeded(pod)
-            return FailedAttempt(pod, "not_accepted", _said(pod, error, reply), accepted=False)
-        if reply.outcome == Outcome.RUNTIME_DOWN:
-            self._pods.eject(pod, "its model server is down")
-            return FailedAttempt(pod, "runtime_down", _said(pod, error, reply), accepted=True)
-        if reply.outcome == Outcome.WORKER_DIED:
-            self._pods.succeeded(pod)
-            return FailedAttempt(pod, WORKER_DIED, _said(pod, error, reply), accepted=True)
-        # Something between us and the sidecar answered, or what listens there is none.
-        return self._failed(
-            pod,
-            AttemptFailed(f"answered with status {reply.status}, but not as a sidecar does", reason="bad_answer"),
-            name,
-            version,
-        )
-
-    def _failed(self, pod: Pod, failure: AttemptFailed, name: str, version: str) -> FailedAttempt:
-        accepted = not isinstance(failure, PodUnreachable)
-        if accepted:
-            self._pods.lost(pod, failure.why)
-        else:
-            self._pods.unreachable(pod, failure.why)
-        error = Unavailable(f"pod {pod.name} {failure.why}", model=name, version=version)
-        return FailedAttempt(pod, failure.reason, error, accepted)
-
 
 def _resolved_to(call: PredictCall, resolved: Resolved | None, began: float) -> None:
     info = call.info
@@ -337,25 +259,7 @@ def _resolved_to(call: PredictCall, resolved: Resolved | None, began: float) -> 
         info.label = resolved.label
 
 
-def _asking(pod: Pod, call: PredictCall) -> float:
-    """Note that a pod is asked now; return when that is."""
-    call.info.pod = pod.name
-    call.info.attempts += 1
-    return time.perf_counter()
-
-
 def _answer_of(reply: Reply, call: PredictCall) -> Answer:
     if reply.status >= 400:
         call.info.outcome = "model_error"
     return Answer(reply, call)
-
-
-def _said(pod: Pod, error: MarwayError, reply: Reply) -> Unavailable:
-    """Return what a pod said as an error of the same kind that names the pod."""
-    kind = type(error) if isinstance(error, Unavailable) else Unavailable
-    return kind(
-        f"pod {pod.name}: {error.message}",
-        model=error.model,
-        version=error.version,
-        retry_after_s=reply.retry_after_s,
-    )

@@ -141,7 +141,10 @@ async def client_of(gateway: Running) -> Any:
 async def warm(*pods: FakePod, registry: Registry, **flags: Any) -> Any:
     """A gateway that knows its models and has a connection to each pod, and a client of it."""
     headers = flags.pop("headers", {})
-    async with running(*pods, registry=registry, health_interval_s=60, **flags) as gateway, client_of(gateway) as client:
+    async with (
+        running(*pods, registry=registry, health_interval_s=60, **flags) as gateway,
+        client_of(gateway) as client,
+    ):
         await until(lambda: all(pod.polls for pod in pods))
         behaviours = [pod.behave for pod in pods]
         for pod in pods:  # each is the only one that takes a request once
@@ -208,7 +211,7 @@ async def test_what_is_left_to_a_task(registry: Registry, make_pod: MakePod, way
 
 
 async def test_a_first_connection_is_left_to_a_task(registry: Registry, make_pod: MakePod, way: Way) -> None:
-    """With no connection to the pod that is free, a request waits for one in a task, and its version's place is kept."""
+    """With no free connection to the pod a request gets one in a task, and takes its version's place once."""
     pod = await make_pod(behave=hang)
     async with warm(pod, registry=registry, max_requests_per_version=2) as (_, client):
         begun = way.begun

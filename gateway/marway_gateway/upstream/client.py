@@ -97,6 +97,12 @@ class Upstream:
         """Send what `predict` sends, if that needs no waiting, and return where; None when it does.
 
         Args:
+            pod: Whom.
+            name: The model's name.
+            version: Its version.
+            headers: To send along.
+            body: To send; it was opened.
+            timeout_s: What is left of the caller's deadline.
             waiter: Given the response or the failure, in the midst of the connection's work. It takes a whole response
                 by `reply_of`, or waits on with `resume`.
         """
