@@ -11,8 +11,7 @@ from marway.errors import MarwayError, Unavailable
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
 from marway_gateway.call import PredictCall
-from marway_gateway.placement import Pod, PodSet
-from marway_gateway.placement.pod import VersionKey
+from marway_gateway.placement import Demand, Pod, PodSet
 from marway_gateway.reply import AttemptFailed, PodUnreachable, Reply
 from marway_gateway.retry import WORKER_DIED, FailedAttempt
 from marway_gateway.upstream import Upstream, answered, reply_of
@@ -30,14 +29,14 @@ class Asking:
 
     Attributes:
         call: For whom.
-        key: The version.
+        demand: What its version asks for.
         pod: Who is asked.
         connection: Where.
         began: When, by `time.perf_counter`.
     """
 
     call: PredictCall
-    key: VersionKey
+    demand: Demand
     pod: Pod
     connection: Connection
     began: float
@@ -58,7 +57,7 @@ class Asker:
         self._upstream = upstream
         self._pods = pods
 
-    async def ask(self, pod: Pod, call: PredictCall, key: VersionKey) -> Reply | FailedAttempt:
+    async def ask(self, pod: Pod, call: PredictCall, demand: Demand) -> Reply | FailedAttempt:
         """Ask one pod; return the model's answer or a failure.
 
         Raises:
@@ -66,35 +65,35 @@ class Asker:
         """
         began = _asking(pod, call)
         asking = self._upstream.predict(
-            pod, *key, headers=call.headers, body=call.body, timeout_s=call.deadline - time.monotonic()
+            pod, *demand.key, headers=call.headers, body=call.body, timeout_s=call.deadline - time.monotonic()
         )
-        return await self._judged(asking, pod, call, key, began)
+        return await self._judged(asking, pod, call, demand, began)
 
-    def begin(self, pod: Pod, call: PredictCall, key: VersionKey, waiter: Waiter) -> Asking | None:
+    def begin(self, pod: Pod, call: PredictCall, demand: Demand, waiter: Waiter) -> Asking | None:
         """Send a call to a pod, if that needs no waiting; None when it does.
 
         Args:
             pod: Whom to ask.
             call: The call; its body is in memory.
-            key: The version.
+            demand: What its version asks for.
             waiter: Given the pod's response, for `finish`, or the failure, for `resume`.
         """
         began = _asking(pod, call)
         connection = self._upstream.send(
             pod,
-            *key,
+            *demand.key,
             headers=call.headers,
             body=call.body,
             timeout_s=call.deadline - time.monotonic(),
             waiter=waiter,
         )
-        return Asking(call, key, pod, connection, began) if connection is not None else None
+        return Asking(call, demand, pod, connection, began) if connection is not None else None
 
     def finish(self, asking: Asking, response: Response) -> Reply | None:
         """Return the answer, if it is the model's and whole; when None, `resume` must go on."""
         if not answered(response):
             return None
-        reply = reply_of(response, asking.pod, asking.key)
+        reply = reply_of(response, asking.pod, asking.demand.key)
         asking.call.info.pod_s = time.perf_counter() - asking.began
         self._pods.succeeded(asking.pod)
         return reply
@@ -106,16 +105,16 @@ class Asker:
             asking: What was begun.
             waiter: Has, or is going to have, what the waiter of `begin` was given.
         """
-        reply = self._upstream.resume(asking.connection, waiter, asking.pod, *asking.key)
-        return await self._judged(reply, asking.pod, asking.call, asking.key, asking.began)
+        reply = self._upstream.resume(asking.connection, waiter, asking.pod, *asking.demand.key)
+        return await self._judged(reply, asking.pod, asking.call, asking.demand, asking.began)
 
     async def _judged(
-        self, asking: Awaitable[Reply], pod: Pod, call: PredictCall, key: VersionKey, began: float
+        self, asking: Awaitable[Reply], pod: Pod, call: PredictCall, demand: Demand, began: float
     ) -> Reply | FailedAttempt:
         try:
             reply = await asking
         except AttemptFailed as exc:
-            return self._failed(pod, exc, key)
+            return self._failed(pod, exc, demand)
         except asyncio.CancelledError:
             # By the deadline, or by a client that went away, which says nothing of the pod.
             if time.monotonic() >= call.deadline:
@@ -143,16 +142,17 @@ class Asker:
         return self._failed(
             pod,
             AttemptFailed(f"answered with status {reply.status}, but not as a sidecar does", reason="bad_answer"),
-            key,
+            demand,
         )
 
-    def _failed(self, pod: Pod, failure: AttemptFailed, key: VersionKey) -> FailedAttempt:
+    def _failed(self, pod: Pod, failure: AttemptFailed, demand: Demand) -> FailedAttempt:
         accepted = not isinstance(failure, PodUnreachable)
         if accepted:
             self._pods.lost(pod, failure.why)
         else:
             self._pods.unreachable(pod, failure.why)
-        error = Unavailable(f"pod {pod.name} {failure.why}", model=key[0], version=key[1])
+        name, version = demand.key
+        error = Unavailable(f"pod {pod.name} {failure.why}", model=name, version=version)
         return FailedAttempt(pod, failure.reason, error, accepted)
 
 

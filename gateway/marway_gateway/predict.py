@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 from marway.resolve.resolver import Resolved, Resolver
 from marway_gateway.asking import Asker, Asking
@@ -20,20 +19,7 @@ from marway_gateway.telemetry import Telemetry
 from marway_gateway.upstream import Upstream
 from marway_gateway.upstream.response import Response, Waiter
 
-__all__ = ["Begun", "Predictor"]
-
-
-@dataclass(slots=True)
-class Begun:
-    """A call whose first attempt was sent with nothing to wait for.
-
-    Attributes:
-        demand: What its version asks for; it counts as one of that version's until `finish` or the end of `resume`.
-        asking: The attempt.
-    """
-
-    demand: Demand
-    asking: Asking
+__all__ = ["Predictor"]
 
 
 class Predictor:
@@ -107,7 +93,7 @@ class Predictor:
             call.info.request_bytes = call.body.size
         return _answer_of(reply, call)
 
-    def begin(self, call: PredictCall, waiter: Waiter) -> Begun | None:
+    def begin(self, call: PredictCall, waiter: Waiter) -> Asking | None:
         """Send a call to a pod, if nothing on the way there needs waiting; None, as if it were unseen, when something
         does.
 
@@ -123,38 +109,36 @@ class Predictor:
         demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)
         if not self._admission.try_enter(demand.key):
             return None
+        self._used(demand)
         asking = None
         try:
             pod = self._pods.choose(demand)
-            asking = self._asker.begin(pod, call, demand.key, waiter) if pod is not None else None
+            asking = self._asker.begin(pod, call, demand, waiter) if pod is not None else None
         finally:
             if asking is None:
                 self._admission.leave(demand.key)
-        if asking is None:
-            return None
-        self._used(demand)
-        return Begun(demand, asking)
+        return asking
 
-    def finish(self, begun: Begun, response: Response) -> Answer | None:
+    def finish(self, asking: Asking, response: Response) -> Answer | None:
         """Return the answer to what was begun, if it is the model's and whole; when None, `resume` must go on."""
-        reply = self._asker.finish(begun.asking, response)
+        reply = self._asker.finish(asking, response)
         if reply is None:
             return None
-        self._admission.leave(begun.demand.key)
-        call = begun.asking.call
+        self._admission.leave(asking.demand.key)
+        call = asking.call
         call.info.request_bytes = call.body.size
         return _answer_of(reply, call)
 
-    async def resume(self, begun: Begun, waiter: asyncio.Future[Response]) -> Answer:
+    async def resume(self, asking: Asking, waiter: asyncio.Future[Response]) -> Answer:
         """Do as `predict_watched` from where `begin` got to.
 
         Args:
-            begun: What was begun.
+            asking: What was begun.
             waiter: Has, or is going to have, what the waiter of `begin` was given.
         """
-        call, demand = begun.asking.call, begun.demand
+        call = asking.call
         try:
-            reply = await self._entered(call, demand, self._asker.resume(begun.asking, waiter))
+            reply = await self._entered(call, asking.demand, self._asker.resume(asking, waiter))
         finally:
             call.info.request_bytes = call.body.size
         return _answer_of(reply, call)
@@ -200,7 +184,7 @@ class Predictor:
     async def _first(self, call: PredictCall, demand: Demand) -> Reply | FailedAttempt | None:
         """Ask the first pod, or None where there is no room on any."""
         pod = self._pods.choose(demand)
-        return await self._asker.ask(pod, call, demand.key) if pod is not None else None
+        return await self._asker.ask(pod, call, demand) if pod is not None else None
 
     async def _entered(
         self, call: PredictCall, demand: Demand, first: Awaitable[Reply | FailedAttempt | None]
@@ -226,7 +210,7 @@ class Predictor:
                 pod = await self._admission.pod_for(demand.key, lambda: self._choose(demand, attempts))
                 if failed is not None:
                     self._metrics.retries.labels(failed.reason).inc()
-                result = await self._asker.ask(pod, call, demand.key)
+                result = await self._asker.ask(pod, call, demand)
                 await retrying.aclose()
                 if isinstance(result, Reply):
                     return result

@@ -12,12 +12,12 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from marway_gateway.asking import Asking
 from marway_gateway.call import Answer, PredictCall
 from marway_gateway.client_watch import Watches
 from marway_gateway.exchange import Exchange
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import send_whole
-from marway_gateway.predict import Begun
 from marway_gateway.surfaces.answers import answer_in_time, whole_headers
 from marway_gateway.upstream.response import Response
 
@@ -39,7 +39,7 @@ class PromptPrediction:
         watches: The watches of predictions in tasks.
     """
 
-    __slots__ = ("_begun", "_call", "_exchange", "_gateway", "_lasting", "_response", "_watches")
+    __slots__ = ("_asking", "_call", "_exchange", "_gateway", "_lasting", "_response", "_watches")
 
     def __init__(
         self, gateway: Gateway, exchange: Exchange, call: PredictCall, *, lasting: Watches, watches: Watches
@@ -49,15 +49,15 @@ class PromptPrediction:
         self._call = call
         self._lasting = lasting
         self._watches = watches
-        self._begun: Begun
+        self._asking: Asking
         self._response: asyncio.Future[Response] | None = None
 
     def send(self, surface: str) -> bool:
         """Send it to a pod, if nothing on the way there needs waiting; return whether it was sent."""
-        begun = self._gateway.predictor.begin(self._call, self)
-        if begun is None:
+        asking = self._gateway.predictor.begin(self._call, self)
+        if asking is None:
             return False
-        self._begun = begun
+        self._asking = asking
         self._gateway.telemetry.predicting(self._call.info, surface)
         self._exchange.left = self.begin
         self._lasting.add(self, asyncio.get_running_loop())
@@ -83,7 +83,7 @@ class PromptPrediction:
     def set_result(self, response: Response) -> None:
         if self._response is None and self._exchange.writable:
             try:
-                answer = self._gateway.predictor.finish(self._begun, response)
+                answer = self._gateway.predictor.finish(self._asking, response)
             except Exception:
                 answer = None  # in a task it fails as well, and is reported
             if answer is not None:
@@ -107,8 +107,8 @@ class PromptPrediction:
 
     async def _resume(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self._response is not None
-        asking = self._gateway.predictor.resume(self._begun, self._response)
-        await answer_in_time(asking, self._call, self._watches, receive, send)
+        answer = self._gateway.predictor.resume(self._asking, self._response)
+        await answer_in_time(answer, self._call, self._watches, receive, send)
 
 
 def _raising(error: Exception) -> ASGIApp:

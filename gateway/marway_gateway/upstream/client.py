@@ -208,7 +208,7 @@ def _outcome(response: Response) -> bytes | None:
 
 def _sorted(headers: Headers) -> tuple[Headers, dict[bytes, bytes]]:
     """Return the headers that are passed on, and all of them by name, of several with one name the last."""
-    passed = [each for each in headers if each[0] not in _NOT_PASSED and not each[0].startswith(b"x-marway-")]
+    passed = [each for each in headers if each[0] not in _NOT_PASSED and each[0][:9] != b"x-marway-"]
     said = dict(headers)
     if b"connection" in said:
         named = {each.strip().lower() for name, value in headers if name == b"connection" for each in value.split(b",")}
