@@ -1,7 +1,8 @@
 """The native predict routes: any body in, the model's own answer out.
 
 They are documented by FastAPI and served as bare ASGI: validation and dependency machinery would cost more than all
-else that the gateway does for a small request.
+else that the gateway does for a small request. One that came whole is begun without a task where that can be
+(`surfaces/direct.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.http import request_info
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.answers import answer_in_time
-from marway_gateway.surfaces.prompt import PROMPT_S, PromptPrediction
+from marway_gateway.surfaces.direct import DIRECT_S, DirectPrediction
 from marway_gateway.telemetry import RequestInfo
 
 __all__ = ["NativePredict", "headers_to_pod", "length_of"]
@@ -49,7 +50,7 @@ class NativePredict:
         self._gateway = gateway
         self._surface = surface
         self._watches = Watches()
-        self._lasting = Watches(after_s=PROMPT_S)
+        self._lasting = Watches(after_s=DIRECT_S)
         self._more_headers = {EXPLAIN: "1"} if explain else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,13 +76,13 @@ class NativePredict:
             return False
         try:
             timeout_s = _timeout_of(info, settings)
-            if timeout_s < 2 * PROMPT_S:
+            if timeout_s < 2 * DIRECT_S:
                 return False
             body = RequestBody.opened(data, max_bytes=settings.max_body_bytes)
             call = self._call_of(scope, info, body, timeout_s)
         except MarwayError:
             return False
-        prediction = PromptPrediction(gateway, exchange, call, lasting=self._lasting, watches=self._watches)
+        prediction = DirectPrediction(gateway, exchange, call, lasting=self._lasting, watches=self._watches)
         return prediction.send(self._surface)
 
     def _call_of(self, scope: Scope, info: RequestInfo, body: RequestBody, timeout_s: float) -> PredictCall:

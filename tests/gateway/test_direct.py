@@ -23,8 +23,8 @@ from marway_gateway.fast_path import FastPathApp
 from marway_gateway.http_cycle import Cycle
 from marway_gateway.placement import score
 from marway_gateway.predict import Predictor
-from marway_gateway.surfaces import prompt
-from marway_gateway.surfaces.prompt import PromptPrediction
+from marway_gateway.surfaces import direct
+from marway_gateway.surfaces.direct import DirectPrediction
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
@@ -46,9 +46,9 @@ class Way:
 def way(monkeypatch: pytest.MonkeyPatch) -> Way:
     """Counts which way requests take."""
     seen = Way()
-    send, finish, begin = PromptPrediction.send, Cycle.answer, Cycle.go_on
+    send, finish, begin = DirectPrediction.send, Cycle.answer, Cycle.go_on
 
-    def counted_send(self: PromptPrediction, surface: str) -> bool:
+    def counted_send(self: DirectPrediction, surface: str) -> bool:
         sent = send(self, surface)
         seen.begun += sent
         return sent
@@ -61,7 +61,7 @@ def way(monkeypatch: pytest.MonkeyPatch) -> Way:
         seen.in_tasks += 1
         begin(self, app)
 
-    monkeypatch.setattr(PromptPrediction, "send", counted_send)
+    monkeypatch.setattr(DirectPrediction, "send", counted_send)
     monkeypatch.setattr(Cycle, "answer", counted_answer)
     monkeypatch.setattr(Cycle, "go_on", counted_go_on)
     return seen
@@ -524,7 +524,7 @@ async def test_a_client_that_cannot_take_the_answer(
 # -- bugs ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", [(prompt, "whole_headers"), (Predictor, "begin"), (Predictor, "finish")])
+@pytest.mark.parametrize("where", [(direct, "whole_headers"), (Predictor, "begin"), (Predictor, "finish")])
 async def test_a_bug(
     registry: Registry,
     make_pod: MakePod,

@@ -21,20 +21,20 @@ from marway_gateway.http import send_whole
 from marway_gateway.surfaces.answers import answer_in_time, whole_headers
 from marway_gateway.upstream.response import Response
 
-__all__ = ["PROMPT_S", "PromptPrediction"]
+__all__ = ["DIRECT_S", "DirectPrediction"]
 
-PROMPT_S: Final = 0.25
+DIRECT_S: Final = 0.25
 """How long an answer may take before its request goes on in a task, where deadline and client are watched: longer than
 small models take under load."""
 
 
-class PromptPrediction:
+class DirectPrediction:
     """One such prediction; its upstream connection's waiter.
 
     Args:
         gateway: The gateway.
         exchange: The request.
-        call: The call; its body is in memory and its deadline further away than twice `PROMPT_S`.
+        call: The call; its body is in memory and its deadline further away than twice `DIRECT_S`.
         lasting: Has it go on in a task when it takes long.
         watches: The watches of predictions in tasks.
     """
