@@ -11,12 +11,13 @@ from typing import Any, Final, NoReturn, cast
 import grpc
 import grpc.aio
 from grpc_health.v1 import health
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from marway.errors import Unauthenticated
 from marway.tokens import Tokens, bearer
 from marway.wire.problems import problem_of
 from marway_gateway.error_bodies import surface_of
+from marway_gateway.exchange import Exchange, FastApp
 from marway_gateway.http import request_info, send_problem
 from marway_gateway.token_file import TokenFile
 
@@ -40,7 +41,7 @@ class TokenLayer:
         tokens: Gives the tokens; asked at each request, because they exist only while the app runs.
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: Callable[[], TokenFile]) -> None:
+    def __init__(self, app: FastApp, *, tokens: Callable[[], TokenFile]) -> None:
         self._app = app
         self._tokens = tokens
 
@@ -48,18 +49,29 @@ class TokenLayer:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+        given = _given(scope)
         try:
-            owner = scope[_KEY] = _checked(self._tokens().tokens, given)
+            self._admit(scope, given)
         except Unauthenticated as exc:
             info = request_info(scope)
             info.failed(exc)
             problem, _ = problem_of(exc, request_id=info.request_id)
             await send_problem(send, problem, [("www-authenticate", _challenge(given))], surface=surface_of(info.path))
             return
+        await self._app(scope, receive, send)
+
+    def begin(self, exchange: Exchange) -> bool:
+        """Begin a request that came with a token."""
+        try:
+            self._admit(exchange.scope, _given(exchange.scope))
+        except Unauthenticated:
+            return False
+        return self._app.begin(exchange)
+
+    def _admit(self, scope: Scope, given: list[str]) -> None:
+        owner = scope[_KEY] = _checked(self._tokens().tokens, given)
         if owner is not None:
             request_info(scope).client = owner
-        await self._app(scope, receive, send)
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -87,6 +99,10 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         except Unauthenticated as exc:
             return cast("grpc.RpcMethodHandler[Any, Any]", _refusing(handler, exc.message, _challenge(given)))
         return cast("grpc.RpcMethodHandler[Any, Any]", handler)
+
+
+def _given(scope: Scope) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
 
 
 def _checked(tokens: Tokens, given: list[str]) -> str | None:

@@ -15,6 +15,10 @@ Read = Callable[[], Awaitable[bytes]]
 _PIECE_BYTES = 256 * 1024
 
 
+async def _ended() -> bytes:
+    return b""
+
+
 class ClientGone(Exception):
     """The client closed its connection, so nobody waits for the answer."""
 
@@ -53,6 +57,15 @@ class RequestBody:
             return next(pieces)
 
         return cls(read, content_length=len(data), buffered_bytes=max_bytes, max_bytes=max_bytes)
+
+    @classmethod
+    def opened(cls, data: bytes, *, max_bytes: int) -> RequestBody:
+        """Return a body as `open` leaves it that was read whole and may be used: it is not empty, nor over a limit."""
+        body = cls(_ended, content_length=len(data), buffered_bytes=max_bytes, max_bytes=max_bytes)
+        body._whole = data
+        body.size = len(data)
+        body._ended = True
+        return body
 
     @property
     def content_length(self) -> int | None:

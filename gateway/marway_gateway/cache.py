@@ -79,7 +79,9 @@ def request_key(archive_sha256: str, headers: Mapping[str, str], body: bytes) ->
 
 def forbids_cache(cache_control: str | None) -> bool:
     """Return whether a `Cache-Control` wants an answer made now, or that it is not kept (RFC 9111 §5.2)."""
-    directives = {each.partition("=")[0].strip() for each in (cache_control or "").lower().split(",")}
+    if cache_control is None:
+        return False
+    directives = {each.partition("=")[0].strip() for each in cache_control.lower().split(",")}
     return not directives.isdisjoint({"no-cache", "no-store"})
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from starlette.types import Receive
 
@@ -18,36 +18,47 @@ __all__ = ["ClientWatch", "Watches", "body_reader"]
 _WATCH_AFTER_S: Final = 0.02
 
 
+class Watch(Protocol):
+    """What begins after a while."""
+
+    def begin(self) -> None:
+        """Do so."""
+
+
 class Watches:
     """Begins the watches of requests that take a while, all of them with one timer.
 
     Most requests are answered before that, and spared a timer and a task of their own.
+
+    Args:
+        after_s: How long a while is, give or take a half.
     """
 
-    def __init__(self) -> None:
-        self._waiting: dict[ClientWatch, float] = {}
+    def __init__(self, *, after_s: float = _WATCH_AFTER_S) -> None:
+        self._after_s = after_s
+        self._waiting: dict[Watch, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, watch: ClientWatch, loop: asyncio.AbstractEventLoop) -> None:
+    def add(self, watch: Watch, loop: asyncio.AbstractEventLoop) -> None:
         """Have a watch begin in a moment."""
         self._waiting[watch] = loop.time()
         if self._timer is None:
-            self._timer = loop.call_later(_WATCH_AFTER_S, self._look, loop)
+            self._timer = loop.call_later(self._after_s, self._look, loop)
 
-    def remove(self, watch: ClientWatch) -> None:
+    def remove(self, watch: Watch) -> None:
         """Have it not begin any more."""
         self._waiting.pop(watch, None)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        until = loop.time() - _WATCH_AFTER_S / 2
+        until = loop.time() - self._after_s / 2
         for watch, since in list(self._waiting.items()):
             if since > until:
                 break
             del self._waiting[watch]
             watch.begin()
         if self._waiting:
-            self._timer = loop.call_later(_WATCH_AFTER_S, self._look, loop)
+            self._timer = loop.call_later(self._after_s, self._look, loop)
 
 
 class ClientWatch:

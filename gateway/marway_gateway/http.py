@@ -16,14 +16,17 @@ from marway.wire.problems import Problem, problem_of
 from marway.wire.request import correlation_id, new_request_id
 from marway_gateway.body import ClientGone
 from marway_gateway.error_bodies import error_body, surface_of
+from marway_gateway.exchange import Exchange, FastApp
 from marway_gateway.telemetry import RequestInfo, Telemetry
 
 __all__ = [
+    "Headers",
     "RequestLayer",
     "model_headers",
     "raw_model_headers",
     "request_info",
     "send_problem",
+    "send_whole",
 ]
 
 Headers = list[tuple[bytes, bytes]]
@@ -71,7 +74,7 @@ class RequestLayer:
         telemetry: Gives where to report; asked at each request, because it exists only while the app runs.
     """
 
-    def __init__(self, app: ASGIApp, *, telemetry: Callable[[], Telemetry]) -> None:
+    def __init__(self, app: FastApp, *, telemetry: Callable[[], Telemetry]) -> None:
         self._app = app
         self._telemetry = telemetry
 
@@ -79,30 +82,29 @@ class RequestLayer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id, group_id = headers.get(_REQUEST_ID), headers.get(_GROUP_ID)
-        info = scope[_KEY] = RequestInfo(
-            method=scope["method"],
-            path=scope["path"],
-            request_id=(request_id and correlation_id(request_id.decode("latin-1"))) or new_request_id(),
-            group_id=(group_id and correlation_id(group_id.decode("latin-1"))) or None,
-        )
-        info.headers = headers
-        client = scope.get("client")
-        info.client = client[0] if client is not None else None
+        _make_info(scope)
+        await self.serve(self._app, scope, receive, send)
+
+    def begin(self, exchange: Exchange) -> bool:
+        """Begin a request, whose answer goes out by `send_whole` or in `serve`."""
+        _make_info(exchange.scope)
+        exchange.guard = self.serve
+        return self._app.begin(exchange)
+
+    async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call ``app`` for a request whose info was made."""
+        info = request_info(scope)
 
         async def send_with_ids(message: Message) -> None:
             if message["type"] == "http.response.start":
                 info.status = message["status"]
-                sent = message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, info.request_id.encode())]
-                if info.group_id is not None:
-                    sent.append((_GROUP_ID, info.group_id.encode()))
+                message["headers"] = [*message.get("headers", ()), *_ids(info)]
             else:
                 info.response_bytes += len(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_ids)
+            await app(scope, receive, send_with_ids)
         except ClientGone:
             info.outcome = "cancelled"
         except MarwayError as exc:
@@ -138,6 +140,20 @@ class RequestLayer:
         await send_problem(send, problem, headers, surface=info.surface or surface_of(info.path))
 
 
+def send_whole(
+    exchange: Exchange, info: RequestInfo, telemetry: Telemetry, status: int, headers: Headers, body: bytes
+) -> None:
+    """Send the whole answer to a request that was begun, with the ids, and report the request.
+
+    Raises:
+        RuntimeError: A header cannot be sent; nothing was reported.
+    """
+    info.status = status
+    exchange.answer(status, [*headers, *_ids(info)], body)
+    info.response_bytes = len(body)
+    telemetry.finish(info)
+
+
 def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
     """Return the headers that say what a predict request resolved to and where its time went."""
     if info.surface is None:
@@ -166,6 +182,29 @@ def raw_model_headers(info: RequestInfo) -> Headers:
     if info.cache is not None:
         headers.append((_CACHE, info.cache.encode()))
     return headers
+
+
+def _make_info(scope: Scope) -> None:
+    """Make what is known of a request."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    request_id, group_id = headers.get(_REQUEST_ID), headers.get(_GROUP_ID)
+    info = scope[_KEY] = RequestInfo(
+        method=scope["method"],
+        path=scope["path"],
+        request_id=(request_id and correlation_id(request_id.decode("latin-1"))) or new_request_id(),
+        group_id=(group_id and correlation_id(group_id.decode("latin-1"))) or None,
+    )
+    info.headers = headers
+    client = scope.get("client")
+    info.client = client[0] if client is not None else None
+
+
+def _ids(info: RequestInfo) -> Headers:
+    """Return the headers that every answer has."""
+    ids = [(_REQUEST_ID, info.request_id.encode())]
+    if info.group_id is not None:
+        ids.append((_GROUP_ID, info.group_id.encode()))
+    return ids
 
 
 def _lingering(receive: Receive, send: Send) -> Send:

@@ -6,25 +6,94 @@ expressions: for a small prediction that is a third of what serving HTTP costs.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from starlette.types import ASGIApp
+from uvicorn._types import HTTPScope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.server import ServerState
+
+from marway_gateway.exchange import Guard
 
 __all__ = ["Cycle"]
 
 _STATUS_LINE: Final = {
-    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
+    status.value: b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
 }
+_FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _NO_BODY: Final = frozenset({204, 304})
 _JOINED_BYTES: Final = 64 * 1024
 """Bodies up to here are copied behind the head, which costs less than a second write."""
 
 
-class Cycle(RequestResponseCycle):
-    """Holds the head of an answer until its first piece, as ASGI allows, and sends both at once."""
+class Connection(Protocol):
+    """Where a request came from: what uvicorn's protocols have, and `start`."""
 
+    transport: asyncio.Transport
+    flow: FlowControl
+    logger: logging.Logger
+    server_state: ServerState
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request."""
+
+    def start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Call ``app`` for a request, in a task."""
+
+
+class Cycle(RequestResponseCycle):
+    """Holds the head of an answer until its first piece, as ASGI allows, and sends both at once.
+
+    It is also the `Exchange` of a request that is begun without a task.
+    """
+
+    guard: Guard
+    left: Callable[[], None] | None = None
     _head: bytes | None = None
+
+    def __init__(self, connection: Connection, scope: HTTPScope, *, keep_alive: bool, expects: bool) -> None:
+        # What uvicorn's own sets, save what only its own `send` uses.
+        self.connection = connection
+        self.scope = scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.logger = connection.logger
+        self.default_headers = connection.server_state.default_headers
+        self.on_response = connection.on_response_complete
+        self.message_event = asyncio.Event()
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = expects
+        self.body = bytearray()
+        self.more_body = True
+        self.disconnected = self.response_started = self.response_complete = False
+        self.chunked_encoding = None
+        self.expected_content_length = 0
+
+    @property
+    def data(self) -> bytes:
+        return bytes(self.body)
+
+    @property
+    def writable(self) -> bool:
+        return not self.flow.write_paused
+
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self.left = None
+        if self.disconnected:
+            return
+        self.response_started = True
+        self._head = self._head_of(status, headers)
+        self._send_body(body, last=True)
+
+    def go_on(self, app: ASGIApp) -> None:
+        self.left = None
+        self.connection.start(self, partial(self.guard, app))
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -44,30 +113,32 @@ class Cycle(RequestResponseCycle):
             self._send_body(message.get("body", b""), last=not message.get("more_body", False))
 
     def _head_of(self, status: int, headers: Any) -> bytes:
-        lines = [_STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        lines = [_STATUS_LINE.get(status) or b"HTTP/1.1 %d " % status]
         closes = False
         for name, value in (*self.default_headers, *headers):
             name = name.lower()
-            if name == b"content-length" and self.chunked_encoding is None:
-                self.expected_content_length = int(value)
-                self.chunked_encoding = False
-            elif name == b"transfer-encoding" and value.lower() == b"chunked":
-                self.expected_content_length = 0
-                self.chunked_encoding = True
-            elif name == b"connection" and b"close" in [each.strip() for each in value.lower().split(b",")]:
-                self.keep_alive = False
-                closes = True
-            lines.append(b"%b: %b\r\n" % (name, value))
+            if name in _FRAMING:
+                if name == b"content-length" and self.chunked_encoding is None:
+                    self.expected_content_length = int(value)
+                    self.chunked_encoding = False
+                elif name == b"transfer-encoding" and value.lower() == b"chunked":
+                    self.expected_content_length = 0
+                    self.chunked_encoding = True
+                elif name == b"connection" and b"close" in [each.strip() for each in value.lower().split(b",")]:
+                    self.keep_alive = False
+                    closes = True
+            lines.append(name + b": " + value)
         if not self.keep_alive and not closes:
-            lines.append(b"connection: close\r\n")
+            lines.append(b"connection: close")
         if self.chunked_encoding is None and status not in _NO_BODY and self.scope["method"] != "HEAD":
             self.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        head = b"".join(lines)
+            lines.append(b"transfer-encoding: chunked")
+        lines.append(b"\r\n")
+        head = b"\r\n".join(lines)
         # A line break within a header would begin another one, or a second answer.
         if not head.count(b"\r") == head.count(b"\n") == len(lines) or b"\0" in head:
             raise RuntimeError("a header of the answer has a control character in it")
-        return head + b"\r\n"
+        return head
 
     def _send_body(self, body: bytes, *, last: bool) -> None:
         if self.scope["method"] == "HEAD":

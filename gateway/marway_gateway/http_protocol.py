@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one client connection: uvicorn's fast protocol, with the bounds that it lacks.
+"""HTTP/1.1 on one client connection, with the bounds that uvicorn's lacks.
 
 - Headers are bounded in number and size (431), and in time, from the connection's first moment or the request's first
   byte (408).
@@ -21,7 +21,6 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from marway.wire.problems import CONTENT_TYPE, Problem
-from marway_gateway.http_cycle import Cycle
 from marway_gateway.large_bodies import LargeBodies
 
 __all__ = ["ClientBounds", "protocol_of"]
@@ -130,6 +129,10 @@ class _BoundedHttp(LargeBodies):
         elif self._look is None and not self.transport.is_closing():
             self._look = self.loop.call_later(_LOOK_S, self._look_again)
 
+    @property
+    def leaving(self) -> bool:
+        return self._bounds.leaving
+
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._stalled is None:
@@ -155,9 +158,6 @@ class _BoundedHttp(LargeBodies):
             raise httptools.HttpParserError("headers too large")
         self._expect("body", self._bounds.body_timeout_s)
         super().on_headers_complete()
-        self.cycle.__class__ = Cycle  # uvicorn has no setting for it, and the class has the same attributes
-        if self._bounds.leaving:
-            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self._receiving = None

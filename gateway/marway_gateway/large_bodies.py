@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from marway.allocator import keep_freed_memory
 from marway.body_pieces import BodyPieces
+from marway_gateway.http_connection import HttpConnection
 from marway_gateway.http_cycle import Cycle
 
 __all__ = ["LargeBodies"]
@@ -20,7 +20,7 @@ _KEPT_BYTES: Final = 8 * 1024 * 1024
 _memory_is_kept = False
 
 
-class LargeBodies(HttpToolsProtocol):
+class LargeBodies(HttpConnection):
     """Takes the rest of a large body off the connection as it comes, and gives it to the request in these pieces."""
 
     _large: BodyPieces | None = None

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
-from marway.errors import MarwayError, Unavailable
 from marway.resolve.resolver import Resolved, Resolver
-from marway.wire.headers import Outcome
-from marway.wire.problems import parse_problem
+from marway_gateway.asking import Asker, Asking
 from marway_gateway.cache import AnswerCache, CacheUse, request_key
 from marway_gateway.call import Answer, PredictCall, too_late
 from marway_gateway.limits import Admission
 from marway_gateway.placement import Demand, Pod, PodSet, demand_of
-from marway_gateway.reply import AttemptFailed, PodUnreachable, Reply
+from marway_gateway.reply import Reply
 from marway_gateway.retry import WORKER_DIED, Attempts, FailedAttempt, RetryBudget
 from marway_gateway.telemetry import Telemetry
 from marway_gateway.upstream import Upstream
+from marway_gateway.upstream.response import Response, Waiter
 
 __all__ = ["Predictor"]
-
-_FINAL = frozenset({Outcome.MODEL_ERROR, Outcome.REFUSED, Outcome.FAILED})
 
 
 class Predictor:
     """Makes predict calls.
+
+    `predict` does that as a coroutine. Where nothing needs waiting for but the pod, `begin` and `finish` do the same
+    without one, and `resume` goes on as a coroutine where something does after all.
 
     Args:
         resolver: From reference to version.
@@ -57,7 +57,7 @@ class Predictor:
     ) -> None:
         self._resolver = resolver
         self._pods = pods
-        self._upstream = upstream
+        self._asker = Asker(upstream, pods)
         self._metrics = telemetry.metrics
         self._admission = admission
         self._budget = budget
@@ -91,22 +91,67 @@ class Predictor:
             reply = await self._answer(call, resolved)
         finally:
             call.info.request_bytes = call.body.size
-        if reply.status >= 400:
-            call.info.outcome = "model_error"
-        return Answer(reply, call)
+        return _answer_of(reply, call)
+
+    def begin(self, call: PredictCall, waiter: Waiter) -> Asking | None:
+        """Send a call to a pod, if nothing on the way there needs waiting; None, as if it were unseen, when something
+        does.
+
+        Args:
+            call: The call; its body is in memory.
+            waiter: Given the pod's response, for `finish`, or the failure, for `resume`.
+        """
+        began = time.perf_counter()
+        resolved = self._resolver.lookup(call.name, call.selector)
+        if resolved is None or resolved.serving.cache or resolved.serving.streaming:
+            return None
+        _resolved_to(call, resolved, began)
+        demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)
+        if not self._admission.try_enter(demand.key):
+            return None
+        self._used(demand)
+        asking = None
+        try:
+            pod = self._pods.choose(demand)
+            asking = self._asker.begin(pod, call, demand, waiter) if pod is not None else None
+        finally:
+            if asking is None:
+                self._admission.leave(demand.key)
+        return asking
+
+    def finish(self, asking: Asking, response: Response) -> Answer | None:
+        """Return the answer to what was begun, if it is the model's and whole; when None, `resume` must go on."""
+        reply = self._asker.finish(asking, response)
+        if reply is None:
+            return None
+        self._admission.leave(asking.demand.key)
+        call = asking.call
+        call.info.request_bytes = call.body.size
+        return _answer_of(reply, call)
+
+    async def resume(self, asking: Asking, waiter: asyncio.Future[Response]) -> Answer:
+        """Do as `predict_watched` from where `begin` got to.
+
+        Args:
+            asking: What was begun.
+            waiter: Has, or is going to have, what the waiter of `begin` was given.
+        """
+        call = asking.call
+        try:
+            reply = await self._entered(call, asking.demand, self._asker.resume(asking, waiter))
+        finally:
+            call.info.request_bytes = call.body.size
+        return _answer_of(reply, call)
 
     async def _resolve(self, call: PredictCall) -> Resolved:
-        info = call.info
         began = time.perf_counter()
+        resolved = None
         try:
             resolved = self._resolver.lookup(call.name, call.selector)
             if resolved is None:
                 resolved = await self._resolver.resolve(call.name, call.selector)
         finally:
-            info.resolve_s = time.perf_counter() - began
-        record = resolved.record
-        info.model, info.version, info.model_id = record.name, record.version, record.id
-        info.label = resolved.label
+            _resolved_to(call, resolved, began)
         return resolved
 
     async def _answer(self, call: PredictCall, resolved: Resolved) -> Reply:
@@ -134,9 +179,19 @@ class Predictor:
         self._used(demand)
         if not self._admission.try_enter(demand.key):
             await self._admission.enter(demand.key)
+        return await self._entered(call, demand, self._first(call, demand))
+
+    async def _first(self, call: PredictCall, demand: Demand) -> Reply | FailedAttempt | None:
+        """Ask the first pod, or None where there is no room on any."""
+        pod = self._pods.choose(demand)
+        return await self._asker.ask(pod, call, demand) if pod is not None else None
+
+    async def _entered(
+        self, call: PredictCall, demand: Demand, first: Awaitable[Reply | FailedAttempt | None]
+    ) -> Reply:
+        """Wait for the first attempt of a call that has entered, make others if need be, and leave."""
         try:
-            pod = self._pods.choose(demand)
-            result = await self._attempt(pod, call, *demand.key) if pod is not None else None
+            result = await first
             return result if isinstance(result, Reply) else await self._place_again(call, demand, result)
         finally:
             self._admission.leave(demand.key)
@@ -155,7 +210,7 @@ class Predictor:
                 pod = await self._admission.pod_for(demand.key, lambda: self._choose(demand, attempts))
                 if failed is not None:
                     self._metrics.retries.labels(failed.reason).inc()
-                result = await self._attempt(pod, call, *demand.key)
+                result = await self._asker.ask(pod, call, demand)
                 await retrying.aclose()
                 if isinstance(result, Reply):
                     return result
@@ -178,73 +233,17 @@ class Predictor:
         name, version = demand.key
         raise attempts.exhausted(model=name, version=version, troubles=self._pods.troubles(demand))
 
-    async def _attempt(self, pod: Pod, call: PredictCall, name: str, version: str) -> Reply | FailedAttempt:
-        """Ask one pod, tell the pods what that says of it, and return the model's answer or a failure.
 
-        Raises:
-            MarwayError: What the pod said of the request is final.
-        """
-        call.info.pod = pod.name
-        call.info.attempts += 1
-        began = time.perf_counter()
-        try:
-            reply = await self._upstream.predict(
-                pod,
-                name,
-                version,
-                headers=call.headers,
-                body=call.body,
-                timeout_s=call.deadline - time.monotonic(),
-            )
-        except AttemptFailed as exc:
-            return self._failed(pod, exc, name, version)
-        except asyncio.CancelledError:
-            # By the deadline, or by a client that went away, which says nothing of the pod.
-            if time.monotonic() >= call.deadline:
-                self._pods.timed_out(pod, waited_s=time.perf_counter() - began)
-            raise
-        finally:
-            call.info.pod_s = time.perf_counter() - began
-        if reply.outcome == Outcome.ANSWERED:
-            self._pods.succeeded(pod)
-            return reply
-        error = parse_problem(reply.data or b"", status=reply.status, retry_after_s=reply.retry_after_s)
-        if reply.outcome in _FINAL:
-            self._pods.succeeded(pod)
-            raise error
-        if reply.outcome == Outcome.NOT_ACCEPTED:
-            self._pods.succeeded(pod)
-            return FailedAttempt(pod, "not_accepted", _said(pod, error, reply), accepted=False)
-        if reply.outcome == Outcome.RUNTIME_DOWN:
-            self._pods.eject(pod, "its model server is down")
-            return FailedAttempt(pod, "runtime_down", _said(pod, error, reply), accepted=True)
-        if reply.outcome == Outcome.WORKER_DIED:
-            self._pods.succeeded(pod)
-            return FailedAttempt(pod, WORKER_DIED, _said(pod, error, reply), accepted=True)
-        # Something between us and the sidecar answered, or what listens there is none.
-        return self._failed(
-            pod,
-            AttemptFailed(f"answered with status {reply.status}, but not as a sidecar does", reason="bad_answer"),
-            name,
-            version,
-        )
-
-    def _failed(self, pod: Pod, failure: AttemptFailed, name: str, version: str) -> FailedAttempt:
-        accepted = not isinstance(failure, PodUnreachable)
-        if accepted:
-            self._pods.lost(pod, failure.why)
-        else:
-            self._pods.unreachable(pod, failure.why)
-        error = Unavailable(f"pod {pod.name} {failure.why}", model=name, version=version)
-        return FailedAttempt(pod, failure.reason, error, accepted)
+def _resolved_to(call: PredictCall, resolved: Resolved | None, began: float) -> None:
+    info = call.info
+    info.resolve_s = time.perf_counter() - began
+    if resolved is not None:
+        record = resolved.record
+        info.model, info.version, info.model_id = record.name, record.version, record.id
+        info.label = resolved.label
 
 
-def _said(pod: Pod, error: MarwayError, reply: Reply) -> Unavailable:
-    """Return what a pod said as an error of the same kind that names the pod."""
-    kind = type(error) if isinstance(error, Unavailable) else Unavailable
-    return kind(
-        f"pod {pod.name}: {error.message}",
-        model=error.model,
-        version=error.version,
-        retry_after_s=reply.retry_after_s,
-    )
+def _answer_of(reply: Reply, call: PredictCall) -> Answer:
+    if reply.status >= 400:
+        call.info.outcome = "model_error"
+    return Answer(reply, call)

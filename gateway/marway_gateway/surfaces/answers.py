@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Send
 
 from marway.errors import DeadlineExceeded, MarwayError
 from marway.wire.problems import problem_of
-from marway_gateway.call import Answer
+from marway_gateway.call import Answer, PredictCall
+from marway_gateway.client_watch import ClientWatch, Watches
 from marway_gateway.error_bodies import error_body
-from marway_gateway.http import raw_model_headers
+from marway_gateway.http import Headers, raw_model_headers
 from marway_gateway.streaming import EVENT_STREAM, EventStream, wants_events
 from marway_gateway.telemetry import RequestInfo
 
-__all__ = ["MAX_PIECE_BYTES", "send_answer"]
+__all__ = ["MAX_PIECE_BYTES", "answer_in_time", "send_answer", "whole_headers"]
 
 MAX_PIECE_BYTES: Final = 16 * 1024 * 1024
 """The largest piece that is held in memory to become one event or message. More than model servers let through."""
@@ -24,6 +25,26 @@ MAX_PIECE_BYTES: Final = 16 * 1024 * 1024
 _LAST_WORD_S: Final = 1.0
 """Time beyond the deadline for the event that says that it passed."""
 _BODY: Final = "http.response.body"
+
+
+async def answer_in_time(
+    asking: Awaitable[Answer], call: PredictCall, watches: Watches, receive: Receive, send: Send
+) -> None:
+    """Wait for an answer and pass it on, as long as the client is there and the answer comes within the deadline.
+
+    Raises:
+        ClientGone: The client left.
+        MarwayError: There is no answer, or not in time.
+    """
+    accept = call.info.headers.get(b"accept")
+    with ClientWatch(watches, receive, call.body, call) as client:
+        answer = await asking
+        client.in_time()
+        try:
+            text = None if accept is None else accept.decode("latin-1")
+            await send_answer(answer, call.info, send, accept=text, last=client.stop)
+        finally:
+            answer.close()
 
 
 async def send_answer(
@@ -44,15 +65,14 @@ async def send_answer(
     Raises:
         DeadlineExceeded, Unavailable: The answer broke off; what was sent of it is no whole body.
     """
-    headers = [*answer.headers, *raw_model_headers(info)]
-    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
     if answer.data is not None:
         last()
-        if answer.status not in (204, 304):
-            headers.append((b"content-length", str(len(answer.data)).encode()))
-        await send(start)
+        headers = whole_headers(answer, answer.data, info)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": _BODY, "body": answer.data, "more_body": False})
         return
+    headers = [*answer.headers, *raw_model_headers(info)]
+    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
     pieces = answer.chunks()
     if answer.content_length is not None:
         headers.append((b"content-length", str(answer.content_length).encode()))
@@ -72,6 +92,14 @@ async def send_answer(
         ) from exc
     last()
     await send({"type": _BODY, "body": b"", "more_body": False})
+
+
+def whole_headers(answer: Answer, body: bytes, info: RequestInfo) -> Headers:
+    """Return the headers of an answer that is whole."""
+    headers = [*answer.headers, *raw_model_headers(info)]
+    if answer.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(body)))
+    return headers
 
 
 async def _events(answer: Answer, info: RequestInfo) -> AsyncIterator[bytes]:

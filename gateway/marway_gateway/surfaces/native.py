@@ -1,7 +1,8 @@
 """The native predict routes: any body in, the model's own answer out.
 
 They are documented by FastAPI and served as bare ASGI: validation and dependency machinery would cost more than all
-else that the gateway does for a small request.
+else that the gateway does for a small request. One that came whole is begun without a task where that can be
+(`surfaces/direct.py`).
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from marway.errors import InvalidRequest
+from marway.errors import InvalidRequest, MarwayError
 from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
 from marway.wire.headers import CLIENT, EXPLAIN
 from marway.wire.request import correlation_id, timeout_of, trace_context, trace_state
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
 from marway_gateway.call import PredictCall
-from marway_gateway.client_watch import ClientWatch, Watches, body_reader
+from marway_gateway.client_watch import Watches, body_reader
+from marway_gateway.exchange import Exchange
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import request_info
-from marway_gateway.surfaces.answers import send_answer
+from marway_gateway.settings import GatewaySettings
+from marway_gateway.surfaces.answers import answer_in_time
+from marway_gateway.surfaces.direct import DIRECT_S, DirectPrediction
 from marway_gateway.telemetry import RequestInfo
 
 __all__ = ["NativePredict", "headers_to_pod", "length_of"]
@@ -46,26 +50,44 @@ class NativePredict:
         self._gateway = gateway
         self._surface = surface
         self._watches = Watches()
+        self._lasting = Watches(after_s=DIRECT_S)
         self._more_headers = {EXPLAIN: "1"} if explain else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway()
         info = request_info(scope)
         gateway.telemetry.predicting(info, self._surface)
-        headers, settings = info.headers, gateway.settings
-        timeout_s = timeout_of(
-            _text(headers.get(b"x-request-timeout-ms")),
-            default_s=settings.default_timeout_s,
-            max_s=settings.max_timeout_s,
-        )
+        settings = gateway.settings
+        timeout_s = _timeout_of(info, settings)
         body = RequestBody(
             body_reader(receive),
-            content_length=length_of(headers.get(b"content-length")),
+            content_length=length_of(info.headers.get(b"content-length")),
             buffered_bytes=settings.buffered_body_bytes,
             max_bytes=settings.max_body_bytes,
         )
-        params = scope["path_params"]
-        call = PredictCall(
+        call = self._call_of(scope, info, body, timeout_s)
+        await answer_in_time(gateway.predictor.predict_watched(call), call, self._watches, receive, send)
+
+    def begin(self, exchange: Exchange) -> bool:
+        """Begin a request whose body is here, without a task."""
+        gateway, scope, data = self._gateway(), exchange.scope, exchange.data
+        info, settings = request_info(scope), gateway.settings
+        if not 0 < len(data) <= min(settings.buffered_body_bytes, settings.max_body_bytes):
+            return False
+        try:
+            timeout_s = _timeout_of(info, settings)
+            if timeout_s < 2 * DIRECT_S:
+                return False
+            body = RequestBody.opened(data, max_bytes=settings.max_body_bytes)
+            call = self._call_of(scope, info, body, timeout_s)
+        except MarwayError:
+            return False
+        prediction = DirectPrediction(gateway, exchange, call, lasting=self._lasting, watches=self._watches)
+        return prediction.send(self._surface)
+
+    def _call_of(self, scope: Scope, info: RequestInfo, body: RequestBody, timeout_s: float) -> PredictCall:
+        headers, params = info.headers, scope["path_params"]
+        return PredictCall(
             name=params["model"],
             selector=params.get("selector"),
             body=body,
@@ -75,13 +97,6 @@ class NativePredict:
             info=info,
             fresh=forbids_cache(_text(headers.get(b"cache-control"))),
         )
-        with ClientWatch(self._watches, receive, body, call) as client:
-            answer = await gateway.predictor.predict_watched(call)
-            client.in_time()
-            try:
-                await send_answer(answer, info, send, accept=_text(headers.get(b"accept")), last=client.stop)
-            finally:
-                answer.close()
 
 
 def headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[str, str]:
@@ -90,7 +105,8 @@ def headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[st
     Raises:
         InvalidRequest: The content type is kept for what gateways send.
     """
-    if mime_type(_text(headers.get(b"content-type"))).lower() == ROWS_CONTENT_TYPE:
+    content_type = headers.get(b"content-type")
+    if content_type is not None and mime_type(content_type.decode("latin-1")).lower() == ROWS_CONTENT_TYPE:
         # Harmless, for a pod checks such rows as it checks any request; but no protocol that callers may rely on.
         raise InvalidRequest(f"the content type {ROWS_CONTENT_TYPE} is kept for Marway: choose another")
     passed = {"x-request-id": info.request_id}
@@ -122,6 +138,14 @@ def length_of(raw: bytes | None) -> int | None:
     if not raw.isdigit():
         raise InvalidRequest("Content-Length is not a number")
     return int(raw)
+
+
+def _timeout_of(info: RequestInfo, settings: GatewaySettings) -> float:
+    return timeout_of(
+        _text(info.headers.get(b"x-request-timeout-ms")),
+        default_s=settings.default_timeout_s,
+        max_s=settings.max_timeout_s,
+    )
 
 
 def _text(raw: bytes | None) -> str | None:

@@ -5,6 +5,6 @@ CPU of the best client there is for asyncio. It is kept to what sidecars need: H
 connection, bodies in memory or as streams, and nothing else. llhttp, by httptools, does the parsing.
 """
 
-from marway_gateway.upstream.client import Upstream
+from marway_gateway.upstream.client import Upstream, answered, reply_of
 
-__all__ = ["Upstream"]
+__all__ = ["Upstream", "answered", "reply_of"]

@@ -7,6 +7,7 @@ go to another pod.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,10 +15,13 @@ from marway.wire import headers as wire
 from marway.wire.headers import HOP_BY_HOP, OUTCOME, REQUEST_TIMEOUT_MS, RETRY_AFTER, Outcome
 from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod
+from marway_gateway.placement.pod import VersionKey
 from marway_gateway.reply import Headers, Reply, read_within, seconds_of
+from marway_gateway.upstream.connection import Connection
 from marway_gateway.upstream.pool import ConnectionPool
+from marway_gateway.upstream.response import Response, Waiter
 
-__all__ = ["Upstream"]
+__all__ = ["Upstream", "answered", "reply_of"]
 
 _PROBLEM_BYTES_MAX: Final = 64 * 1024
 _WRITE_ONCE_BYTES: Final = 1024 * 1024
@@ -62,51 +66,65 @@ class Upstream:
             BodyTooLarge, ClientGone: The body ended that way while it was being sent.
         """
         pool = self._pools.get(pod.url) or self._open(pod.url)
-        whole, length = body.whole, body.content_length
+        whole = body.whole
         streams = whole is None or len(whole) > _WRITE_ONCE_BYTES
-        # Names and versions have only characters that need no quoting.
-        lines = [f"POST {pool.path}/predict/{name}/{version} HTTP/1.1\r\nhost: {pool.authority}"]
-        lines += [f"{key}: {value}" for key, value in headers.items()]
-        lines.append(f"{REQUEST_TIMEOUT_MS}: {max(1, int(timeout_s * 1000))}")
-        lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
-        if streams:
-            lines.append("expect: 100-continue")
-        lines.append("\r\n")
-        head = "\r\n".join(lines).encode("latin-1")
-        # What a header may hold is checked where it comes in; here, that none can smuggle in a second request.
-        if head.count(b"\n") != len(lines) + 1:
-            raise ValueError("a header has a line break in it")
+        head = _head(pool, name, version, headers, body, timeout_s, streams=streams)
         key = (name, version)
         pod.begin(key)
         try:
             connection = pool.take() or await pool.connect()
             if streams:
-                response = await connection.ask_streaming(head, body.stream(), chunked=length is None)
+                response = await connection.ask_streaming(head, body.stream(), chunked=body.content_length is None)
             else:
                 assert whole is not None
                 response = await connection.ask(head, whole)
-            passed, said = _sorted(response.headers)
-            outcome = said.get(_OUTCOME)
-            if response.data is None and outcome != _ANSWERED:
-                pieces = (piece async for piece, _ in response.parts())
-                response.data = await read_within(pieces, _PROBLEM_BYTES_MAX, response.close)
+            return await _reply(response, pod, key)
         except BaseException:
             pod.end(key)
             raise
-        reply = Reply(
-            outcome.decode("latin-1") if outcome is not None else None,
-            response.status,
-            passed,
-            seconds_of(said.get(_RETRY_AFTER)),
-            response.data,
-            response.content_length,
-            response,
-            pod,
-            key,
-        )
-        if reply.data is not None:
-            reply.release()  # the pod is done; how fast the client reads is no business of it
-        return reply
+
+    def send(
+        self,
+        pod: Pod,
+        name: str,
+        version: str,
+        *,
+        headers: Mapping[str, str],
+        body: RequestBody,
+        timeout_s: float,
+        waiter: Waiter,
+    ) -> Connection | None:
+        """Send what `predict` sends, if that needs no waiting, and return where; None when it does.
+
+        Args:
+            pod: Whom.
+            name: The model's name.
+            version: Its version.
+            headers: To send along.
+            body: To send; it was opened.
+            timeout_s: What is left of the caller's deadline.
+            waiter: Given the response or the failure, in the midst of the connection's work. It takes a whole response
+                by `reply_of`, or waits on with `resume`.
+        """
+        pool, whole = self._pools.get(pod.url), body.whole
+        if pool is None or whole is None or len(whole) > _WRITE_ONCE_BYTES:
+            return None
+        head = _head(pool, name, version, headers, body, timeout_s, streams=False)
+        connection = pool.take()
+        if connection is not None:
+            pod.begin((name, version))
+            connection.send(head, whole, waiter)
+        return connection
+
+    async def resume(
+        self, connection: Connection, waiter: asyncio.Future[Response], pod: Pod, name: str, version: str
+    ) -> Reply:
+        """Wait for the reply to what `send` has sent, and raise, as `predict` does."""
+        try:
+            return await _reply(await connection.answer(waiter), pod, (name, version))
+        except BaseException:
+            pod.end((name, version))
+            raise
 
     async def aclose(self) -> None:
         """Close all connections that no request is on."""
@@ -121,9 +139,76 @@ class Upstream:
         return pool
 
 
+def _head(
+    pool: ConnectionPool,
+    name: str,
+    version: str,
+    headers: Mapping[str, str],
+    body: RequestBody,
+    timeout_s: float,
+    *,
+    streams: bool,
+) -> bytes:
+    # Names and versions have only characters that need no quoting.
+    lines = [f"POST {pool.path}/predict/{name}/{version} HTTP/1.1\r\nhost: {pool.authority}"]
+    lines += [f"{key}: {value}" for key, value in headers.items()]
+    lines.append(f"{REQUEST_TIMEOUT_MS}: {max(1, int(timeout_s * 1000))}")
+    length = body.content_length
+    lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
+    if streams:
+        lines.append("expect: 100-continue")
+    lines.append("\r\n")
+    head = "\r\n".join(lines).encode("latin-1")
+    # What a header may hold is checked where it comes in; here, that none can smuggle in a second request.
+    if head.count(b"\n") != len(lines) + 1:
+        raise ValueError("a header has a line break in it")
+    return head
+
+
+async def _reply(response: Response, pod: Pod, key: VersionKey) -> Reply:
+    """Return a response as a reply; what is no model's answer is read, as far as a problem may reach."""
+    if response.data is None and _outcome(response) != _ANSWERED:
+        pieces = (piece async for piece, _ in response.parts())
+        response.data = await read_within(pieces, _PROBLEM_BYTES_MAX, response.close)
+    return reply_of(response, pod, key)
+
+
+def answered(response: Response) -> bool:
+    """Return whether a response is a model's answer and whole."""
+    return response.data is not None and _outcome(response) == _ANSWERED
+
+
+def reply_of(response: Response, pod: Pod, key: VersionKey) -> Reply:
+    """Return a response as a reply that counts as in flight as long as it streams."""
+    passed, said = _sorted(response.headers)
+    outcome = said.get(_OUTCOME)
+    reply = Reply(
+        outcome.decode("latin-1") if outcome is not None else None,
+        response.status,
+        passed,
+        seconds_of(said.get(_RETRY_AFTER)),
+        response.data,
+        response.content_length,
+        response,
+        pod,
+        key,
+    )
+    if reply.data is not None:
+        reply.release()  # the pod is done; how fast the client reads is no business of it
+    return reply
+
+
+def _outcome(response: Response) -> bytes | None:
+    outcome = None
+    for name, value in response.headers:
+        if name == _OUTCOME:
+            outcome = value
+    return outcome
+
+
 def _sorted(headers: Headers) -> tuple[Headers, dict[bytes, bytes]]:
     """Return the headers that are passed on, and all of them by name, of several with one name the last."""
-    passed = [each for each in headers if each[0] not in _NOT_PASSED and not each[0].startswith(b"x-marway-")]
+    passed = [each for each in headers if each[0] not in _NOT_PASSED and each[0][:9] != b"x-marway-"]
     said = dict(headers)
     if b"connection" in said:
         named = {each.strip().lower() for name, value in headers if name == b"connection" for each in value.split(b",")}

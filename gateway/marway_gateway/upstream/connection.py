@@ -9,7 +9,7 @@ from typing import Final, cast
 import httptools
 
 from marway_gateway.reply import AttemptFailed, PodLost
-from marway_gateway.upstream.response import Headers, Response
+from marway_gateway.upstream.response import Headers, Response, Waiter
 
 __all__ = ["Connection"]
 
@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = _UNCONNECTED
         self._parser = httptools.HttpResponseParser(self)
         # The request under way.
-        self._waiter: asyncio.Future[Response] | None = None
+        self._waiter: Waiter | None = None
         self._response: Response | None = None
         self._sending: asyncio.Task[None] | None = None
         self._go_on: asyncio.Future[None] | None = None
@@ -85,12 +85,39 @@ class Connection(asyncio.Protocol):
         Raises:
             PodLost: There is no response; the request may have been running.
         """
-        self._waiter = self._loop.create_future()
+        waiter: asyncio.Future[Response] = self._loop.create_future()
+        self.send(head, body, waiter)
+        return await self.answer(waiter)
+
+    def send(self, head: bytes, body: bytes, waiter: Waiter) -> None:
+        """Send a request whose body is in memory; ``waiter`` is given what `ask` returns or raises.
+
+        Args:
+            head: Request line and headers, with the empty line at their end.
+            body: All of the body.
+            waiter: Must not raise anything.
+        """
+        self._waiter = waiter
         if len(body) < _ONE_WRITE_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
-        return await self._answer(self._waiter)
+
+    async def answer(self, waiter: asyncio.Future[Response]) -> Response:
+        """Return the response to the request that was sent, as ``waiter`` has it; who is cancelled wants none.
+
+        Raises:
+            PodLost: There is no response; the request may have been running.
+        """
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                waiter.result().close()  # it came just before: another request may be on the connection already
+            else:
+                self._waiter = None
+                self.close()
+            raise
 
     async def ask_streaming(self, head: bytes, pieces: AsyncIterator[bytes], *, chunked: bool) -> Response:
         """Send a request whose body comes in pieces, after the pod said that it wants it; return the response.
@@ -106,11 +133,12 @@ class Connection(asyncio.Protocol):
             PodLost: There is no response; the request may have been running.
             Exception: Whatever ``pieces`` raises.
         """
-        self._waiter = self._loop.create_future()
+        waiter: asyncio.Future[Response] = self._loop.create_future()
+        self._waiter = waiter
         self._go_on = self._loop.create_future()
         self._transport.write(head)
         self._sending = self._loop.create_task(self._send(self._go_on, pieces, chunked=chunked))
-        return await self._answer(self._waiter)
+        return await self.answer(waiter)
 
     def close(self) -> None:
         """Close it, whatever is under way."""
@@ -136,14 +164,6 @@ class Connection(asyncio.Protocol):
         self.close()
 
     # -- the request ---------------------------------------------------------------------------------------
-
-    async def _answer(self, waiter: asyncio.Future[Response]) -> Response:
-        try:
-            return await waiter
-        except BaseException:
-            self._waiter = None
-            self.close()
-            raise
 
     async def _send(self, go_on: asyncio.Future[None], pieces: AsyncIterator[bytes], *, chunked: bool) -> None:
         try:
@@ -182,12 +202,9 @@ class Connection(asyncio.Protocol):
         """Give the response, or its end, and be free again if the connection allows that."""
         waiter, response = self._waiter, self._response
         self._waiter = self._response = None
-        if waiter is not None:
-            if response is not None and not waiter.done():
+        if response is not None:
+            if waiter is not None:
                 response.data = b"".join(self._whole or ())
-                response.end()
-                waiter.set_result(response)
-        elif response is not None:
             response.end()
         if self._sending is not None:
             self._sending.cancel()  # it has its answer, and takes no more of the body
@@ -199,6 +216,9 @@ class Connection(asyncio.Protocol):
             self._on_free(self)
         else:
             self.close()
+        # Last, for it may send the next request at once.
+        if waiter is not None and response is not None and not waiter.done():
+            waiter.set_result(response)
 
     # -- the transport -------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
-__all__ = ["Headers", "Response", "Source"]
+__all__ = ["Headers", "Response", "Source", "Waiter"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -26,6 +26,19 @@ class Source(Protocol):
 
     def abandon(self) -> None:
         """Nobody wants the rest."""
+
+
+class Waiter(Protocol):
+    """Who is given a response, or why there is none: a future, or what acts at once."""
+
+    def done(self) -> bool:
+        """Whether it wants nothing any more."""
+
+    def set_result(self, response: Response, /) -> None:
+        """Take the response."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Take why there is none."""
 
 
 class Response:

@@ -1,0 +1,572 @@
+"""Predictions that are begun and answered without a task: they are, and nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from aiohttp import web
+
+from gateway.fakes import FakePod, Running, answer, broken_model, busy, down, fail, hang, hang_up, running
+from marway.errors import InvalidInput, Unavailable
+from marway.records import ServingSettings
+from marway.registry import Registry
+from marway.wire.headers import OUTCOME, Outcome
+from marway_gateway.fast_path import FastPathApp
+from marway_gateway.http_cycle import Cycle
+from marway_gateway.placement import score
+from marway_gateway.predict import Predictor
+from marway_gateway.surfaces import direct
+from marway_gateway.surfaces.direct import DirectPrediction
+from support.registry import publish, until
+
+MakePod = Callable[..., Awaitable[FakePod]]
+VARYING = {"date", "server-timing"}
+UNLIKE = {"ts", "duration_ms", "resolve_ms", "pod_ms"}
+"""What a log line says of times."""
+
+
+@dataclass
+class Way:
+    """What became of requests: begun without a task, answered without one, gone on in one."""
+
+    begun: int = 0
+    answered: int = 0
+    in_tasks: int = 0
+
+
+@pytest.fixture
+def way(monkeypatch: pytest.MonkeyPatch) -> Way:
+    """Counts which way requests take."""
+    seen = Way()
+    send, finish, begin = DirectPrediction.send, Cycle.answer, Cycle.go_on
+
+    def counted_send(self: DirectPrediction, surface: str) -> bool:
+        sent = send(self, surface)
+        seen.begun += sent
+        return sent
+
+    def counted_answer(self: Cycle, *args: Any) -> None:
+        finish(self, *args)
+        seen.answered += 1
+
+    def counted_go_on(self: Cycle, app: Any) -> None:
+        seen.in_tasks += 1
+        begin(self, app)
+
+    monkeypatch.setattr(DirectPrediction, "send", counted_send)
+    monkeypatch.setattr(Cycle, "answer", counted_answer)
+    monkeypatch.setattr(Cycle, "go_on", counted_go_on)
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def published(registry: Registry, tmp_path: Path) -> None:
+    publish(registry, tmp_path)
+    publish(registry, tmp_path, "kept", serving=ServingSettings(cache=True))
+
+
+class Client:
+    """One connection, over which requests go out in one write each."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, *requests: bytes) -> None:
+        self._writer.write(b"".join(requests))
+
+    async def receive(self) -> tuple[int, dict[str, str], bytes]:
+        """Return the next answer: status, headers, body."""
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        status, *lines = head.strip().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        code = int(status.split()[1])
+        if code == 100:
+            return await self.receive()
+        if "chunked" in headers.get("transfer-encoding", ""):
+            body = b""
+            while size := int(await self._reader.readline(), 16):
+                body += (await self._reader.readexactly(size + 2))[:-2]
+            await self._reader.readline()
+        else:
+            body = await self._reader.readexactly(int(headers.get("content-length", 0)))
+        return code, headers, body
+
+    async def ask(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, str], bytes]:
+        self.send(post(*args, **kwargs))
+        return await self.receive()
+
+    async def ended(self) -> bool:
+        """Wait until nothing more comes; return whether nothing more came."""
+        return await self._reader.read() == b""
+
+    def leave(self) -> None:
+        self._writer.close()
+
+
+def post(
+    path: str = "/predict/intent",
+    body: bytes = b"hello",
+    headers: Mapping[str, str] | None = None,
+    *,
+    version: str = "1.1",
+) -> bytes:
+    """Return a whole request."""
+    sent = {"host": "x", "content-length": str(len(body)), **(headers or {})}
+    lines = [f"POST {path} HTTP/{version}", *(f"{name}: {value}" for name, value in sent.items()), "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+@asynccontextmanager
+async def client_of(gateway: Running) -> Any:
+    parts = urlsplit(gateway.addresses.gateway)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    client = Client(reader, writer)
+    try:
+        async with asyncio.timeout(20):
+            yield client
+    finally:
+        client.leave()
+
+
+@asynccontextmanager
+async def warm(*pods: FakePod, registry: Registry, **flags: Any) -> Any:
+    """A gateway that knows its models and has a connection to each pod, and a client of it."""
+    headers = flags.pop("headers", {})
+    async with (
+        running(*pods, registry=registry, health_interval_s=60, **flags) as gateway,
+        client_of(gateway) as client,
+    ):
+        await until(lambda: all(pod.polls for pod in pods))
+        behaviours = [pod.behave for pod in pods]
+        for pod in pods:  # each is the only one that takes a request once
+            for other in pods:
+                other.behave = answer if other is pod else busy
+            assert (await client.ask(headers=headers))[0] == 200
+        for path in ("/predict/intent/1.0", "/predict/intent/PROD", "/predict/kept"):
+            for pod in pods:
+                pod.behave = answer
+            assert (await client.ask(path, b"warm", headers=headers))[0] == 200
+        for pod, behaviour in zip(pods, behaviours, strict=True):
+            pod.behave = behaviour
+            pod.requests.clear()
+        yield gateway, client
+
+
+async def in_order(make_pod: MakePod, count: int) -> list[FakePod]:
+    """Start pods and return them in the order in which intent 1.0 asks them."""
+    pods = [await make_pod(f"pod-{number}") for number in range(count)]
+    return sorted(pods, key=lambda pod: score(pod.name, "intent", "1.0"), reverse=True)
+
+
+# -- which way requests take -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/predict/intent", "/predict/intent/1.0", "/predict/intent/PROD?x=1", "/predictions/intent"]
+)
+async def test_ordinary_predictions_need_no_task(registry: Registry, make_pod: MakePod, way: Way, path: str) -> None:
+    """A small prediction that a pod answers is begun and answered without a task, time after time."""
+    pod = await make_pod()
+    async with warm(pod, registry=registry) as (_, client):
+        before = way.answered
+        for number in range(20):
+            status, headers, body = await client.ask(path, b"%d" % number)
+            assert (status, body, headers["x-model-version"]) == (200, b"%d" % number, "1.0")
+        assert (way.answered - before, way.in_tasks) == (20, 0)
+    assert len(pod.requests) == 20
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post("/predict/nobody"),
+        post(body=b""),
+        post("/predict/in%20valid"),
+        post(headers={"x-request-timeout-ms": "0"}),
+        post(headers={"x-request-timeout-ms": "100"}),
+        post(headers={"expect": "100-continue"}),
+        post(body=b"x" * 70_000),
+        post("/predict/kept"),
+        b"GET /predict/intent HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+)
+async def test_what_is_left_to_a_task(registry: Registry, make_pod: MakePod, way: Way, sent: bytes) -> None:
+    """What may wait for anything but a pod, or fails before, is never begun without a task, and counts nowhere."""
+    pod = await make_pod()
+    async with warm(pod, registry=registry) as (gateway, client):
+        begun = way.begun
+        client.send(sent)
+        await client.receive()
+        assert way.begun == begun
+        assert await gateway.metric("marway_gateway_requests_in_flight") == 0
+
+
+async def test_a_first_connection_is_left_to_a_task(registry: Registry, make_pod: MakePod, way: Way) -> None:
+    """With no free connection to the pod a request gets one in a task, and takes its version's place once."""
+    pod = await make_pod(behave=hang)
+    async with warm(pod, registry=registry, max_requests_per_version=2) as (_, client):
+        begun = way.begun
+        async with client_of(_) as other, client_of(_) as third:
+            client.send(post())
+            await until(lambda: len(pod.requests) == 1)
+            pod.behave = answer
+            assert (await other.ask())[2] == b"hello"
+            assert way.begun == begun + 1
+            assert (await third.ask())[2] == b"hello"
+            assert way.begun == begun + 2
+
+
+# -- both ways alike -------------------------------------------------------------------------------------------
+
+
+async def in_pieces(pod: FakePod, request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={OUTCOME: Outcome.ANSWERED, "content-type": "text/plain"})
+    await response.prepare(request)
+    for piece in (b"one ", b"two"):
+        await response.write(piece)
+    return response
+
+
+def saying(status: int = 200, **headers: str) -> Callable[[FakePod, web.Request], Awaitable[web.StreamResponse]]:
+    async def behave(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return web.Response(status=status, body=b"" if status == 204 else b"said", headers=sent)
+
+    return behave
+
+
+ANSWERED = {OUTCOME.replace("-", "_"): Outcome.ANSWERED}
+worker_died = fail(Unavailable("the worker died during the call"), Outcome.WORKER_DIED)
+IDS = {"x-request-id": "the-same"}
+QUIET = {
+    "plain": post(headers=IDS),
+    "by version": post("/predict/intent/1.0", headers=IDS),
+    "by label": post("/predict/intent/PROD", headers=IDS),
+    "torchserve": post("/predictions/intent", headers=IDS),
+    "explain": post("/explanations/intent", headers=IDS),
+    "query": post("/predict/intent?a=b", headers=IDS),
+    "quoted": post("/predict/%69ntent", headers=IDS),
+    "group": post(headers={**IDS, "x-request-group-id": "g", "accept": "text/plain", "content-type": "text/x"}),
+    "trace": post(headers={**IDS, "traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "a=b"}),
+    "bad trace": post(headers={**IDS, "traceparent": "00-nonsense"}),
+    "timeout": post(headers={**IDS, "x-request-timeout-ms": "5000"}),
+    "bad timeout": post(headers={**IDS, "x-request-timeout-ms": "soon"}),
+    "http 1.0": post(headers=IDS, version="1.0"),
+    "close": post(headers={**IDS, "connection": "close"}),
+    "expect": post(headers={**IDS, "expect": "100-continue"}),
+    "no model": post("/predict/nobody", headers=IDS),
+    "no version": post("/predict/intent/7.0", headers=IDS),
+    "no reference": post("/predict/in%20valid", headers=IDS),
+    "no route": post("/predict/intent/1.0/more", headers=IDS),
+    "no body": post(body=b"", headers=IDS),
+    "too large": post(body=b"x" * 3000, headers=IDS),
+    "kept": post("/predict/kept", headers=IDS),
+    "ours": post(headers={**IDS, "content-type": "application/vnd.marway.rows"}),
+    "no token": post(headers={**IDS, "authorization": ""}),
+}
+TASKS_ONLY = {"expect", "kept"}
+ONE_POD = {
+    "another status": saying(422, **ANSWERED, content_type="text/x"),
+    "no content": saying(204, **ANSWERED),
+    "own headers": saying(200, **ANSWERED, x_model="7", x_marway_secret="1", server="it", keep_alive="1"),
+    "an error of the model": broken_model,
+    "refused": fail(InvalidInput("no text in it"), Outcome.REFUSED),
+    "not accepted": busy,
+    "no sidecar": saying(200),
+    "in pieces": in_pieces,
+    "closing": saying(200, **ANSWERED, connection="close"),
+    "lost": hang_up,
+    "late": hang,
+}
+TWO_PODS = {"not accepted": busy, "lost": hang_up, "down": down, "worker died": worker_died, "no sidecar": saying(502)}
+
+
+async def outcomes_of(
+    requests: Mapping[str, bytes],
+    *pods: FakePod,
+    registry: Registry,
+    capsys: pytest.CaptureFixture[str],
+    way: Way,
+    **flags: Any,
+) -> dict[str, list[Any]]:
+    """Return all that each request leaves behind: answer, connection, what the pods got, metrics, log line."""
+    token = {"authorization": "Bearer a-token-of-some-length"} if "predict_tokens_file" in flags else {}
+    outcomes: dict[str, list[Any]] = {}
+    async with warm(*pods, registry=registry, access_log=True, headers=token, **flags) as (gateway, _):
+        way.begun = way.answered = way.in_tasks = 0
+        for name, request in requests.items():
+            if token and b"authorization" not in request:
+                line = f"\r\nauthorization: {token['authorization']}\r\n\r\n"
+                request = request.replace(b"\r\n\r\n", line.encode(), 1)
+            before = await metrics_of(gateway)
+            async with client_of(gateway) as client:
+                client.send(request.replace(b"the-same", _id_of(name)))
+                status, headers, body = await client.receive()
+                after = await metrics_of(gateway)
+                ends = headers.get("connection") == "close" and await client.ended()
+            seen = [[(each.path, each.headers | {"host": ""}, each.body) for each in pod.requests] for pod in pods]
+            for pod, asked in zip(pods, seen, strict=True):
+                pod.requests.clear()
+                for _, sent, _ in asked:
+                    sent.pop("x-request-timeout-ms")
+            counted = {key: value - before.get(key, 0) for key, value in after.items() if value != before.get(key, 0)}
+            said = sorted((key, value) for key, value in headers.items() if key not in VARYING)
+            timing = [each.partition(";")[0] for each in headers.get("server-timing", "").split(", ")]
+            outcomes[name] = [status, said, timing, body, ends, seen, counted]
+    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    for name, outcome in outcomes.items():
+        lines = [line for line in logged if line.get("request_id") == _id_of(name).decode()]
+        outcome += [{key: value for key, value in line.items() if key not in UNLIKE} for line in lines]
+        assert len(lines) == 1
+    return outcomes
+
+
+def _id_of(name: str) -> bytes:
+    return b"id-" + name.replace(" ", "-").encode()
+
+
+async def metrics_of(gateway: Running) -> dict[str, float]:
+    """Return all metrics whose values are no times, but those of loads that go on behind requests."""
+    text = (await gateway.client.get("/metrics")).text
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines if not _left_out(name)}
+
+
+def _left_out(name: str) -> bool:
+    return any(word in name for word in ("_bucket", "seconds_sum", "age", "seconds{", "load_aheads"))
+
+
+def in_tasks_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on each request has a task."""
+    monkeypatch.setattr(FastPathApp, "begin", lambda self, exchange: False)
+
+
+async def test_requests_alike(
+    registry: Registry,
+    make_pod: MakePod,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    way: Way,
+) -> None:
+    """Whatever a request is like, its answer, what the pod gets, metrics and log line are the same on both ways."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("ci: a-token-of-some-length\n")
+    tokens.chmod(0o600)
+    flags: dict[str, Any] = {"max_body_bytes": 2000, "predict_tokens_file": tokens}
+    pod = await make_pod()
+    one = await outcomes_of(QUIET, pod, registry=registry, capsys=capsys, way=way, **flags)
+    assert way.begun == way.answered == sum(outcome[0] == 200 for outcome in one.values()) - len(TASKS_ONLY)
+    in_tasks_only(monkeypatch)
+    other = await outcomes_of(QUIET, pod, registry=registry, capsys=capsys, way=way, **flags)
+    assert way.begun == 0
+    for name in QUIET:
+        assert one[name] == other[name], name
+
+
+@pytest.mark.parametrize("name", ONE_POD)
+async def test_answers_alike(
+    registry: Registry,
+    make_pod: MakePod,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    way: Way,
+) -> None:
+    """Whatever a pod answers or fails to, its client, metrics and log line see the same on both ways."""
+    (pod,) = await in_order(make_pod, 1)
+    request = post(headers={**IDS, "x-request-timeout-ms": "700"})
+    pod.behave = ONE_POD[name]
+    one = await outcomes_of({name: request}, pod, registry=registry, capsys=capsys, way=way)
+    assert way.begun == 1
+    in_tasks_only(monkeypatch)
+    assert one == await outcomes_of({name: request}, pod, registry=registry, capsys=capsys, way=way)
+    assert way.begun == 0
+
+
+@pytest.mark.parametrize("name", TWO_PODS)
+async def test_retries_alike(
+    registry: Registry,
+    make_pod: MakePod,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    way: Way,
+) -> None:
+    """A first attempt that fails is followed by the same attempts, counted and logged alike, on both ways."""
+    pods = await in_order(make_pod, 2)
+    pods[0].behave = TWO_PODS[name]
+    sent = {name: post(headers=IDS)}
+    one = await outcomes_of(sent, *pods, registry=registry, capsys=capsys, way=way)
+    assert (way.begun, way.in_tasks) == (1, 1)
+    assert (one[name][0], [len(requests) for requests in one[name][5]]) == (200, [1, 1])
+    in_tasks_only(monkeypatch)
+    assert one == await outcomes_of(sent, *pods, registry=registry, capsys=capsys, way=way)
+
+
+# -- what may come in between ----------------------------------------------------------------------------------
+
+
+async def test_pipelined_requests(registry: Registry, make_pod: MakePod, way: Way) -> None:
+    """Requests that come at once are answered one after the other, in their order, the errors among them too."""
+    pod = await make_pod()
+    async with warm(pod, registry=registry) as (_, client):
+        way.answered = 0
+        sent = [post(body=b"%d" % number) for number in range(10)]
+        client.send(*sent[:5], post("/predict/nobody"), *sent[5:])
+        answers = [await client.receive() for _ in range(11)]
+        assert way.answered == 10
+    assert [status for status, _, _ in answers] == [200] * 5 + [404] + [200] * 5
+    assert [body for status, _, body in answers if status == 200] == [b"%d" % number for number in range(10)]
+
+
+async def test_what_is_no_http_behind_a_request(registry: Registry, make_pod: MakePod) -> None:
+    """Nonsense behind a request is refused, and the connection closed."""
+    pod = await make_pod()
+    async with warm(pod, registry=registry) as (gateway, client):
+        client.send(post(), b"nonsense\r\n\r\n")
+        status, headers, _ = await client.receive()
+        assert (status, headers["connection"], await client.ended()) == (400, "close", True)
+        while await gateway.metric("marway_gateway_requests_in_flight"):
+            pass
+
+
+@pytest.mark.parametrize("soon", [True, False])
+async def test_a_client_that_leaves(registry: Registry, make_pod: MakePod, way: Way, soon: bool) -> None:
+    """When the client leaves, the pod's work is ended, the request is counted as cancelled and nobody else is asked."""
+    pods = await in_order(make_pod, 2)
+    pods[0].behave = hang
+    async with warm(*pods, registry=registry) as (gateway, client):
+        client.send(post())
+        await until(lambda: pods[0].requests)
+        assert way.begun
+        if not soon:
+            await until(lambda: way.in_tasks)
+        client.leave()
+        await until(lambda: pods[0].cancelled == 1)
+        line = 'marway_gateway_request_duration_seconds_count{model="intent",outcome="cancelled",surface="native",'
+        while not await gateway.metric(f'{line}version="1.0"}}'):
+            pass
+        assert await gateway.metric("marway_gateway_requests_in_flight") == 0
+        pods[0].behave = answer
+        assert (await gateway.predict()).status_code == 200
+    assert [len(pod.requests) for pod in pods] == [2, 0]
+
+
+async def test_a_slow_answer(registry: Registry, make_pod: MakePod, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that takes a while is given by a task, which asks nobody again."""
+    go_on = asyncio.Event()
+
+    async def behave(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        await go_on.wait()
+        return await answer(pod, request)
+
+    pod = await make_pod(behave=behave)
+    async with warm(pod, registry=registry) as (_, client):
+        way.begun = way.answered = way.in_tasks = 0
+        client.send(post())
+        await until(lambda: way.in_tasks)
+        go_on.set()
+        assert (await client.receive())[2] == b"hello"
+        assert (way.begun, way.answered, way.in_tasks) == (1, 0, 1)
+        assert (await client.ask())[2] == b"hello"
+        assert (way.begun, way.answered, way.in_tasks) == (2, 1, 1)
+    assert len(pod.requests) == 2
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_stopping(registry: Registry, make_pod: MakePod, way: Way, ends: bool) -> None:
+    """A server that stops waits for what it has in hand, and refuses it when its time is over."""
+    go_on = asyncio.Event()
+
+    async def behave(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        await go_on.wait()
+        return await answer(pod, request)
+
+    pod = await make_pod(behave=behave)
+    async with warm(pod, registry=registry, drain_timeout_s=5 if ends else 0.1) as (gateway, client):
+        way.begun = way.answered = way.in_tasks = 0
+        client.send(post())
+        await until(lambda: pod.requests)
+        gateway.stop.set()
+        await until(lambda: way.in_tasks)
+        if ends:
+            go_on.set()
+        status, headers, body = await client.receive()
+        assert (status, headers["connection"]) == (200 if ends else 503, "close")
+        assert body == b"hello" if ends else json.loads(body)["code"] == "draining"
+        assert await client.ended()
+        await asyncio.wait_for(gateway.task, 5)
+    assert (way.begun, way.in_tasks) == (1, 1)
+
+
+async def test_a_client_that_cannot_take_the_answer(
+    registry: Registry, make_pod: MakePod, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer for a connection that is full waits in a task until there is room."""
+    pod = await make_pod()
+    async with warm(pod, registry=registry) as (_, client):
+        way.begun = way.answered = way.in_tasks = 0
+        monkeypatch.setattr(Cycle, "writable", False)
+        assert (await client.ask())[2] == b"hello"
+        assert (way.begun, way.answered, way.in_tasks) == (1, 0, 1)
+
+
+# -- bugs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [(direct, "whole_headers"), (Predictor, "begin"), (Predictor, "finish")])
+async def test_a_bug(
+    registry: Registry,
+    make_pod: MakePod,
+    way: Way,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    where: tuple[Any, str],
+) -> None:
+    """A bug on this way alone costs no answer where a task can give one, else it is a 500 that the log explains."""
+    pod = await make_pod()
+
+    def bug(*args: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with warm(pod, registry=registry) as (gateway, client):
+        way.begun = way.answered = way.in_tasks = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(*where, bug)
+            status, headers, body = await client.ask(headers=IDS)
+        assert way.answered == 0
+        if where[1] == "whole_headers":
+            assert (status, json.loads(body)["code"], headers["x-request-id"]) == (500, "internal", "the-same")
+            assert "request the-same failed unexpectedly" in caplog.text
+            assert "ZeroDivisionError: a bug" in caplog.text
+        else:
+            assert (status, body) == (200, b"hello")
+        assert await gateway.metric("marway_gateway_requests_in_flight") == 0
+        assert (await client.ask())[2] == b"hello"
+        assert way.answered == 1
+
+
+async def test_a_header_that_cannot_be_sent(
+    registry: Registry, make_pod: MakePod, way: Way, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A header with a line break in it never goes out: the connection is cut, on both ways."""
+    pod = await make_pod()
+    for _ in range(2):
+        async with warm(pod, registry=registry) as (_, client):
+            with monkeypatch.context() as patch:
+                patch.setattr("marway_gateway.surfaces.answers.raw_model_headers", lambda info: [(b"x", b"a\r\nb: c")])
+                client.send(post())
+                assert await client.ended()
+        assert "a header of the answer has a control character in it" in caplog.text
+        caplog.clear()
+        in_tasks_only(monkeypatch)
