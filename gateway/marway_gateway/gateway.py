@@ -153,6 +153,7 @@ async def open_gateway(
             backoff_s=settings.retry_backoff_s,
             backoff_max_s=settings.retry_backoff_max_s,
             wait_s=settings.retry_wait_s,
+            requests=lambda: admission.running,
         )
         writer = RegistryWriter(registry, resolver)
         stack.push_async_callback(writer.aclose)

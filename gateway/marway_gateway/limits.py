@@ -55,6 +55,11 @@ class Admission:
         self._turns: dict[VersionKey, deque[_Turn]] = {}
         self._for_pods: dict[VersionKey, deque[_Turn]] = {}
 
+    @property
+    def running(self) -> int:
+        """How many requests have entered and not left."""
+        return sum(self._running.values())
+
     def try_enter(self, key: VersionKey) -> bool:
         """Take part in a version's requests if there is room; return whether there was. `leave` ends it."""
         running = self._running.get(key, 0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -53,13 +53,20 @@ class RetryBudget:
         backoff_s: The longest pause before a first retry; before each further one it is twice as long.
         backoff_max_s: The longest pause at all.
         wait_s: How long a retry over the budget waits for its turn.
-
-    Attributes:
-        requests: Requests under way; whoever works on them counts them.
+        requests: Says how many requests are under way.
     """
 
-    def __init__(self, *, percent: int, minimum: int, backoff_s: float, backoff_max_s: float, wait_s: float) -> None:
-        self.requests = 0
+    def __init__(
+        self,
+        *,
+        percent: int,
+        minimum: int,
+        backoff_s: float,
+        backoff_max_s: float,
+        wait_s: float,
+        requests: Callable[[], int],
+    ) -> None:
+        self._requests = requests
         self._percent = percent
         self._minimum = minimum
         self._backoff_s = backoff_s
@@ -88,7 +95,7 @@ class RetryBudget:
     async def _take(self) -> bool:
         try:
             async with asyncio.timeout(self._wait_s):
-                while self._retrying >= max(self._minimum, self.requests * self._percent // 100):
+                while self._retrying >= max(self._minimum, self._requests() * self._percent // 100):
                     turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                     self._waiting.append(turn)
                     await turn

@@ -340,14 +340,43 @@ async def test_a_lone_pod_whose_worker_died_is_asked_once_more(registry: Registr
     assert asked([pod]) == [2]
 
 
+async def test_a_pod_that_dies_with_many_requests_has_a_share_of_them_retried_at_once(
+    registry: Registry, make_pod: MakePod
+) -> None:
+    """Of 30 requests on a pod that dies a fifth are retried together, and the others as places become free."""
+    pods = await in_order(make_pod, 2)
+    all_there, under_way, most = asyncio.Event(), 0, 0
+
+    async def dies_with_all(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        if len(pod.requests) == 30:
+            all_there.set()
+        await all_there.wait()
+        return await hang_up(pod, request)
+
+    async def six_at_once(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await until(lambda: most == 6)
+        under_way -= 1
+        return await answer(pod, request)
+
+    pods[0].behave, pods[1].behave = dies_with_all, six_at_once
+    options = {"retry_budget_percent": 20, "retry_budget_min": 1, "retry_wait_s": 60, "retry_backoff_s": 0.001}
+    async with running(*pods, registry=registry, **options) as gateway:
+        answered = await asyncio.gather(*(gateway.predict() for _ in range(30)))
+    assert {each.status_code for each in answered} == {200}
+    assert asked(pods) == [30, 30]
+    assert most == 6
+
+
 async def test_budget_follows_the_requests_under_way() -> None:
     """A fifth of the requests under way may be retries and three always; one more waits for a place, or gives up."""
-    budget = RetryBudget(percent=20, minimum=3, backoff_s=0, backoff_max_s=0, wait_s=0.05)
+    budget = RetryBudget(percent=20, minimum=3, backoff_s=0, backoff_max_s=0, wait_s=0.05, requests=lambda: 25)
     async with contextlib.AsyncExitStack() as stack:
-        budget.requests = 25
         granted = [await stack.enter_async_context(budget.retry(1)) for _ in range(6)]
         assert granted == [True] * 5 + [False]
-    budget_with_time = RetryBudget(percent=20, minimum=1, backoff_s=0, backoff_max_s=0, wait_s=10)
+    budget_with_time = RetryBudget(percent=20, minimum=1, backoff_s=0, backoff_max_s=0, wait_s=10, requests=int)
 
     async def second() -> bool:
         async with budget_with_time.retry(1) as granted:
