@@ -68,6 +68,14 @@ def test_own_options_of_java_come_last(tmp_path: Path) -> None:
     assert command[command.index("-Xmx99m") - 1] == "-Xshare:auto"
 
 
+def test_java_keeps_threads_that_hand_requests_to_workers(settings: RuntimeSettings, tmp_path: Path) -> None:
+    """The common pool is larger than one thread, below which Java starts a thread for each request."""
+    command = command_line(settings, home=tmp_path, worker=tmp_path, temporary=tmp_path, config=tmp_path)
+    name = "-Djava.util.concurrent.ForkJoinPool.common.parallelism="
+    (said,) = [word.removeprefix(name) for word in command if word.startswith(name)]
+    assert int(said) > 1
+
+
 def test_handlers_see_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Credentials and Marway's own variables stay outside; what computing needs goes in."""
     for name in ("AWS_SECRET_ACCESS_KEY", "MARWAY_REGISTRY", "GITHUB_TOKEN", "TS_CONFIG_FILE"):
