@@ -112,7 +112,9 @@ class ClassArchive:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
+        _put_session_last(process.pid)
         try:
             _, said = await process.communicate()
             if process.returncode != 0 or not written.exists():
@@ -159,6 +161,12 @@ def _identity() -> str:
     with contextlib.suppress(OSError):
         digest.update((java().parents[1] / "release").read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _put_session_last(pid: int) -> None:
+    """Where the kernel shares processors out by sessions (autogroup), nice counts within a session alone."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text("19")
 
 
 def _synced(path: Path) -> None:

@@ -22,6 +22,7 @@ __all__ = ["Ports", "command_line", "environment", "properties", "write_worker_l
 
 _MIB = 1024 * 1024
 _KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ", "VIRTUAL_ENV")
+_REQUEST_WRITERS = 64
 _KEPT_PREFIXES = ("CUDA_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TORCH_")
 
 
@@ -95,6 +96,11 @@ def command_line(
         f"-Dlog4j.configurationFile={shipped('config/log4j2.xml').as_uri()}",
         f"-Xmx{heap_bytes(settings) // _MIB}m",
         "-XX:+ExitOnOutOfMemoryError",
+        # TorchServe hands each request to a worker by a task of the common pool, which waits until it is written. On
+        # one or two processors Java has no such pool and starts a thread for each task instead: a quarter of the work
+        # of a call. On more, the pool has a thread less than there are processors, and as many workers that do not read
+        # would hold up all others. Threads of the pool start when needed and end when idle.
+        f"-Djava.util.concurrent.ForkJoinPool.common.parallelism={_REQUEST_WRITERS}",
         *more_options,
         *settings.java_options,
         "-cp",

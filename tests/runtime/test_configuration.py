@@ -10,6 +10,7 @@ import pytest
 
 from marway_runtime.configuration import Ports, command_line, environment, properties, write_worker_launcher
 from marway_runtime.settings import RuntimeSettings
+from support.runtime import Runtime
 
 PORTS = Ports(1, 2, 3, 4, 5)
 
@@ -66,6 +67,21 @@ def test_own_options_of_java_come_last(tmp_path: Path) -> None:
     assert len(heaps) == 2
     assert heaps[-1] == "-Xmx99m"
     assert command[command.index("-Xmx99m") - 1] == "-Xshare:auto"
+
+
+@pytest.mark.e2e
+def test_java_starts_no_thread_for_a_request(tmp_path: Path, archives: Path) -> None:
+    """On two processors 100 predictions do not make 100 threads, as they do in TorchServe alone."""
+    log = tmp_path / "threads.log"
+    options = f'["-XX:ActiveProcessorCount=2", "-Xlog:os+thread:file={log}"]'
+    with Runtime(tmp_path / "home", archives, {"MARWAY_RUNTIME_JAVA_OPTIONS": options}) as runtime:
+        runtime.register("model")
+        before = log.read_text().count("is alive")
+        for _ in range(100):
+            assert runtime.ask("model")
+        after = log.read_text().count("is alive")
+    assert before > 10
+    assert after - before < 50
 
 
 def test_handlers_see_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
