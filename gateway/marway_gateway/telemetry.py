@@ -16,6 +16,7 @@ from marway_gateway.logs import AccessLog
 
 __all__ = ["Metrics", "RequestInfo", "Telemetry", "outcome_of"]
 
+_PATH_MAX: Final = 300
 _OUTCOMES: Final = (
     (errors.InvalidInput, "client_error"),
     (errors.NotFound, "client_error"),
@@ -186,29 +187,40 @@ class Telemetry:
 
 
 def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
-    """Return what the access log says of a request."""
-    return {
+    """Return what the access log says of a request, without what is not known of it."""
+    fields: dict[str, object] = {
         "method": info.method,
-        "path": errors.clip(info.path, 300),
-        "status": info.status,
+        "path": info.path if len(info.path) <= _PATH_MAX else errors.clip(info.path, _PATH_MAX),
         "outcome": info.outcome,
-        "error": info.error,
-        "surface": info.surface,
         "request_id": info.request_id,
-        "group_id": info.group_id,
-        "model": info.model,
-        "version": info.version,
-        "label": info.label,
-        "pod": info.pod,
         "retries": max(0, info.attempts - 1),
-        "cache": info.cache,
         "duration_ms": _ms(duration_s),
-        "resolve_ms": _ms(info.resolve_s),
-        "pod_ms": _ms(info.pod_s),
         "request_bytes": info.request_bytes,
         "response_bytes": info.response_bytes,
     }
+    if info.status is not None:
+        fields["status"] = info.status
+    if info.surface is not None:
+        fields["surface"] = info.surface
+    if info.model is not None:
+        fields["model"], fields["version"] = info.model, info.version
+    if info.pod is not None:
+        fields["pod"] = info.pod
+    if info.resolve_s is not None:
+        fields["resolve_ms"] = _ms(info.resolve_s)
+    if info.pod_s is not None:
+        fields["pod_ms"] = _ms(info.pod_s)
+    if info.label is not None:
+        fields["label"] = info.label
+    if info.group_id is not None:
+        fields["group_id"] = info.group_id
+    if info.cache is not None:
+        fields["cache"] = info.cache
+    if info.error is not None:
+        fields["error"] = info.error
+    return fields
 
 
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
+def _ms(seconds: float) -> float:
+    """Return milliseconds with three digits behind the point."""
+    return int(seconds * 1_000_000 + 0.5) / 1000
