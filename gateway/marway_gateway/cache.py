@@ -116,7 +116,7 @@ class AnswerCache:
             MarwayError: As ``ask``; also one that an equal request got, where it is final.
         """
         while True:
-            kept = self._get(key)
+            kept = self.kept(key)
             if kept is not None:
                 return kept, CacheUse.HIT
             flight = self._flights.get(key)
@@ -145,7 +145,8 @@ class AnswerCache:
             flight.set_result(ended)
         return reply
 
-    def _get(self, key: bytes) -> Reply | None:
+    def kept(self, key: bytes) -> Reply | None:
+        """Return the answer to a request if it is kept; None when it is not, or is being asked for."""
         entry = self._entries.get(key)
         if entry is None:
             return None

@@ -35,6 +35,10 @@ class Exchange(Protocol):
         """The request's body."""
 
     @property
+    def alone(self) -> bool:
+        """Whether no other request of its client waits behind it."""
+
+    @property
     def writable(self) -> bool:
         """Whether an answer can be sent without waiting for the client."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
@@ -39,6 +40,7 @@ class Connection(Protocol):
     flow: FlowControl
     logger: logging.Logger
     server_state: ServerState
+    pipeline: deque[tuple[RequestResponseCycle, Any]]
 
     def on_response_complete(self) -> None:
         """Go on with the next request."""
@@ -78,6 +80,10 @@ class Cycle(RequestResponseCycle):
     @property
     def data(self) -> bytes:
         return bytes(self.body)
+
+    @property
+    def alone(self) -> bool:
+        return not self.connection.pipeline
 
     @property
     def writable(self) -> bool:

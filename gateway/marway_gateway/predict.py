@@ -93,6 +93,22 @@ class Predictor:
             call.info.request_bytes = call.body.size
         return _answer_of(reply, call)
 
+    def kept(self, call: PredictCall) -> Answer | None:
+        """Return the answer to a call whose body is in memory, where it is kept; None, as if it were unseen, if not."""
+        began = time.perf_counter()
+        resolved, body = self._resolver.lookup(call.name, call.selector), call.body.whole
+        if resolved is None or body is None or self._cache is None or call.fresh:
+            return None
+        if not resolved.serving.cache or resolved.serving.streaming:
+            return None
+        reply = self._cache.kept(request_key(resolved.record.archive.sha256, call.headers, body))
+        if reply is None:
+            return None
+        _resolved_to(call, resolved, began)
+        self._count(call, CacheUse.HIT)
+        call.info.request_bytes = call.body.size
+        return _answer_of(reply, call)
+
     def begin(self, call: PredictCall, waiter: Waiter) -> Asking | None:
         """Send a call to a pod, if nothing on the way there needs waiting; None, as if it were unseen, when something
         does.

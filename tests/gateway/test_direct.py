@@ -413,6 +413,35 @@ async def test_retries_alike(
     assert one == await outcomes_of(sent, *pods, registry=registry, capsys=capsys, way=way)
 
 
+async def test_kept_answers_alike(
+    registry: Registry, make_pod: MakePod, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    """A kept answer is given without a task and a pod, the same as in one; also to many requests that come at once."""
+    pod = await make_pod()
+    async with warm(pod, registry=registry) as (gateway, client):
+        way.answered = 0
+        ask = post("/predict/kept", b"warm", {"x-request-id": "one", "x-request-group-id": "two"})
+        for _ in range(3):
+            client.send(ask)
+            one = await client.receive()
+        assert (way.answered, way.in_tasks, pod.requests) == (3, 0, [])
+        assert await gateway.metric('marway_gateway_cache_requests_total{outcome="hit"}') == 3
+        client.send(*[ask] * 300)
+        many = [await client.receive() for _ in range(300)]
+        in_tasks_only(monkeypatch)
+        client.send(ask)
+        other = await client.receive()
+        assert await gateway.metric("marway_gateway_requests_in_flight") == 0
+    assert pod.requests == []
+    assert one[1]["x-cache"] == "hit"
+    for each in (one, *many):
+        assert (each[0], each[2], _steady(each[1])) == (other[0], other[2], _steady(other[1]))
+
+
+def _steady(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name not in VARYING}
+
+
 # -- what may come in between ----------------------------------------------------------------------------------
 
 

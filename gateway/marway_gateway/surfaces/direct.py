@@ -53,8 +53,16 @@ class DirectPrediction:
         self._response: asyncio.Future[Response] | None = None
 
     def send(self, surface: str) -> bool:
-        """Send it to a pod, if nothing on the way there needs waiting; return whether it was sent."""
-        asking = self._gateway.predictor.begin(self._call, self)
+        """Send it to a pod, if nothing on the way there needs waiting, or give a kept answer; return whether it was."""
+        predictor = self._gateway.predictor
+        # With others behind it, each answer would begin the next from within, however many there are.
+        if self._exchange.alone and self._exchange.writable:
+            kept = predictor.kept(self._call)
+            if kept is not None:
+                self._gateway.telemetry.predicting(self._call.info, surface)
+                self._pass_on(kept)
+                return True
+        asking = predictor.begin(self._call, self)
         if asking is None:
             return False
         self._asking = asking
