@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 from typing import Final
 
 __all__ = ["keep_freed_memory"]
@@ -12,6 +13,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _FROM_HEAP_BYTES: Final = 32 * 1024 * 1024  # the most that glibc takes
 
 
+@functools.cache  # once is enough for a process, and whoever has a large value may ask
 def keep_freed_memory(most_bytes: int) -> None:
     """Have the C library keep memory that was freed for what comes next; another library than glibc is left alone.
 

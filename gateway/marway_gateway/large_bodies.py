@@ -17,7 +17,6 @@ _HELD_BYTES_MAX: Final = 512 * 1024
 """From here on a client is not read until the application has caught up. uvloop reads half as much, twice at once."""
 _KEPT_BYTES: Final = 8 * 1024 * 1024
 """Free memory that the process keeps for the next pieces."""
-_memory_is_kept = False
 
 
 class LargeBodies(HttpConnection):
@@ -59,7 +58,7 @@ class LargeBodies(HttpConnection):
             cycle.body = bytearray()
             cycle.__class__ = _LargeCycle  # it has the same attributes, and the pieces
             cycle.pieces = large
-            _keep_memory()
+            keep_freed_memory(_KEPT_BYTES)
 
 
 class _LargeCycle(Cycle):
@@ -82,10 +81,3 @@ class _LargeCycle(Cycle):
             self.message_event.clear()
             await self.message_event.wait()
         return {"type": "http.disconnect"}
-
-
-def _keep_memory() -> None:
-    global _memory_is_kept
-    if not _memory_is_kept:
-        _memory_is_kept = True
-        keep_freed_memory(_KEPT_BYTES)

@@ -18,7 +18,6 @@ __all__ = ["LargeBodies"]
 
 _KEPT_BYTES: Final = 64 * 1024 * 1024
 """Free memory that the process keeps for the next large body."""
-_memory_is_kept = False
 
 
 class LargeBodies(HttpToolsProtocol):
@@ -59,7 +58,7 @@ class LargeBodies(HttpToolsProtocol):
             cycle.body = bytearray()
             cycle.__class__ = _LargeCycle  # it has the same attributes, and the pieces
             cycle.pieces = large
-            _keep_memory()
+            keep_freed_memory(_KEPT_BYTES)
 
 
 class _LargeCycle(RequestResponseCycle):
@@ -88,10 +87,3 @@ class _LargeCycle(RequestResponseCycle):
             self.message_event.clear()
             await self.message_event.wait()
         return {"type": "http.disconnect"}
-
-
-def _keep_memory() -> None:
-    global _memory_is_kept
-    if not _memory_is_kept:
-        _memory_is_kept = True
-        keep_freed_memory(_KEPT_BYTES)

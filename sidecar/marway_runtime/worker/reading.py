@@ -106,7 +106,6 @@ class FieldReader:
 
 
 _reader: FieldReader | None = None
-_large_came = False
 _retrieve_other = otf_message_handler._retrieve_input_data
 
 
@@ -117,9 +116,7 @@ def install() -> None:
 
 
 def _retrieve_buffer(connection: socket.socket, length: int) -> bytearray:
-    global _large_came
-    if length >= _LARGE_BYTES and not _large_came:
-        _large_came = True
+    if length >= _LARGE_BYTES:
         keep_freed_memory(_KEPT_BYTES)
     return _reader_of(connection).take(length)
 
