@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import httpx
@@ -24,7 +24,7 @@ from marway_sidecar.adapters.torchserve.classify import classify, classify_rest
 from marway_sidecar.adapters.torchserve.connection import Connection
 from marway_sidecar.adapters.torchserve.messages import encode_request, prediction_of
 
-__all__ = ["EnvelopedCalls", "time_left", "was_cancelled", "went_down"]
+__all__ = ["EnvelopedCalls", "post", "time_left", "was_cancelled", "went_down"]
 
 _REST_FROM_BYTES: Final = 1024 * 1024
 """Size of an envelope from which REST is the cheaper way; below it a call of httpx costs more than it saves."""
@@ -71,16 +71,7 @@ class EnvelopedCalls:
         headers = {"content-type": envelope.ROWS_CONTENT_TYPE, "content-length": str(sum(map(len, pieces)))}
         content = _Pieces(pieces)
         try:
-            async with asyncio.timeout(timeout_s):
-                said = await self._connection.rest(
-                    "inference", "POST", path, headers=headers, content=content, timeout=None
-                )
-        except (TimeoutError, httpx.TimeoutException) as exc:
-            raise DeadlineExceeded(
-                f"{model.name} {model.version} did not answer within the deadline",
-                model=model.name,
-                version=model.version,
-            ) from exc
+            said = await post(self._connection, model, path, timeout_s, headers=headers, content=content)
         finally:
             content.drop()
         if said.status_code == httpx.codes.OK:
@@ -106,6 +97,24 @@ class EnvelopedCalls:
             if was_cancelled():
                 raise
             raise went_down(model) from exc
+
+
+async def post(
+    connection: Connection, model: ServedModel, path: str, timeout_s: float, **options: Any
+) -> httpx.Response:
+    """Return the answer to an inference call over REST, whatever its status.
+
+    Raises:
+        RuntimeDown: TorchServe does not answer.
+        DeadlineExceeded: It did not answer in time.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await connection.rest("inference", "POST", path, timeout=None, **options)
+    except (TimeoutError, httpx.TimeoutException) as exc:
+        raise DeadlineExceeded(
+            f"{model.name} {model.version} did not answer within the deadline", model=model.name, version=model.version
+        ) from exc
 
 
 def time_left(model: ServedModel, deadline: Deadline) -> float:

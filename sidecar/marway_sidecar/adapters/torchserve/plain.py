@@ -11,15 +11,13 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import grpc
-import httpx
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.adapters.base import ServedModel
 from marway_sidecar.adapters.torchserve.classify import classify, classify_rest
 from marway_sidecar.adapters.torchserve.connection import Connection
-from marway_sidecar.adapters.torchserve.enveloped import time_left, was_cancelled, went_down
+from marway_sidecar.adapters.torchserve.enveloped import post, time_left, was_cancelled, went_down
 from marway_sidecar.adapters.torchserve.proto import inference_pb2
 from marway_sidecar.adapters.torchserve.rest_rows import answer_of, needs_rest, rest_request
 
@@ -84,15 +82,7 @@ class PlainCalls:
     async def _rest(self, model: ServedModel, row: Row, timeout_s: float) -> Answer:
         route = "explanations" if row.explains else "predictions"
         path = f"/{route}/{model.server_name}/{model.version}"
-        try:
-            async with asyncio.timeout(timeout_s):
-                said = await self._connection.rest("inference", "POST", path, timeout=None, **rest_request(row))
-        except (TimeoutError, httpx.TimeoutException) as exc:
-            raise DeadlineExceeded(
-                f"{model.name} {model.version} did not answer within the deadline",
-                model=model.name,
-                version=model.version,
-            ) from exc
+        said = await post(self._connection, model, path, timeout_s, **rest_request(row))
         error = classify_rest(said.status_code, said.content, model)
         if error is not None:
             raise error
