@@ -15,8 +15,7 @@ from marway_gateway.placement import Demand, Pod, PodSet
 from marway_gateway.reply import AttemptFailed, PodUnreachable, Reply
 from marway_gateway.retry import WORKER_DIED, FailedAttempt
 from marway_gateway.upstream import Upstream, answered, reply_of
-from marway_gateway.upstream.connection import Connection
-from marway_gateway.upstream.response import Response, Waiter
+from marway_gateway.upstream.response import Response, Sent, Waiter
 
 __all__ = ["Asker", "Asking"]
 
@@ -31,14 +30,14 @@ class Asking:
         call: For whom.
         demand: What its version asks for.
         pod: Who is asked.
-        connection: Where.
+        sent: What was sent there.
         began: When, by `time.perf_counter`.
     """
 
     call: PredictCall
     demand: Demand
     pod: Pod
-    connection: Connection
+    sent: Sent
     began: float
 
 
@@ -79,7 +78,7 @@ class Asker:
             waiter: Given the pod's response, for `finish`, or the failure, for `resume`.
         """
         began = _asking(pod, call)
-        connection = self._upstream.send(
+        sent = self._upstream.send(
             pod,
             *demand.key,
             headers=call.headers,
@@ -87,7 +86,7 @@ class Asker:
             timeout_s=call.deadline - time.monotonic(),
             waiter=waiter,
         )
-        return Asking(call, demand, pod, connection, began) if connection is not None else None
+        return Asking(call, demand, pod, sent, began) if sent is not None else None
 
     def finish(self, asking: Asking, response: Response) -> Reply | None:
         """Return the answer, if it is the model's and whole; when None, `resume` must go on."""
@@ -105,7 +104,7 @@ class Asker:
             asking: What was begun.
             waiter: Has, or is going to have, what the waiter of `begin` was given.
         """
-        reply = self._upstream.resume(asking.connection, waiter, asking.pod, *asking.demand.key)
+        reply = self._upstream.resume(asking.sent, waiter, asking.pod, *asking.demand.key)
         return await self._judged(reply, asking.pod, asking.call, asking.demand, asking.began)
 
     async def _judged(

@@ -12,7 +12,7 @@ from marway.deadline import Deadline
 from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 from marway_sidecar.body_budget import BodyBudget, HeldBytes
 from marway_sidecar.connection import UNCOUNTED_BYTES
-from marway_sidecar.http import Channel
+from marway_sidecar.http import HttpChannel
 
 __all__ = ["check_length", "read_body"]
 
@@ -28,7 +28,7 @@ def check_length(length: int | None, limit: int) -> None:
 
 
 async def read_body(
-    channel: Channel, length: int | None, *, limit: int, budget: BodyBudget, deadline: Deadline
+    channel: HttpChannel, length: int | None, *, limit: int, budget: BodyBudget, deadline: Deadline
 ) -> tuple[bytes, HeldBytes | None]:
     """Return the whole body, and what has to be released for it, or None.
 
@@ -60,7 +60,9 @@ async def read_body(
     return body, held
 
 
-async def _read(channel: Channel, length: int | None, limit: int, budget: BodyBudget) -> tuple[bytes, HeldBytes | None]:
+async def _read(
+    channel: HttpChannel, length: int | None, limit: int, budget: BodyBudget
+) -> tuple[bytes, HeldBytes | None]:
     held = None
     pieces: list[bytes] = []
     size = 0
@@ -84,7 +86,7 @@ async def _read(channel: Channel, length: int | None, limit: int, budget: BodyBu
         raise
 
 
-async def _set_aside(channel: Channel, size: int, budget: BodyBudget) -> HeldBytes:
+async def _set_aside(channel: HttpChannel, size: int, budget: BodyBudget) -> HeldBytes:
     held = budget.take(size)
     if held is not None:
         return held

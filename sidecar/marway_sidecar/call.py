@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.types import Scope
+from collections.abc import Mapping
+
+from starlette.types import Receive, Scope, Send
 
 from marway.errors import (
     ArchiveCorrupt,
@@ -21,31 +23,54 @@ from marway.errors import (
 from marway.wire.headers import CLIENT, Outcome
 from marway.wire.request import read_ids
 from marway_sidecar.adapters.base import WorkerDied
-from marway_sidecar.http import Channel
+from marway_sidecar.channel import Channel
+from marway_sidecar.http import HttpChannel
 
-__all__ = ["Call", "outcome_of"]
+__all__ = ["Call", "HttpCall", "outcome_of"]
 
 
 class Call:
-    """One request: its headers and ids, its client, and whether the model server was given it."""
+    """One request: its headers and ids, its client, and whether the model server was given it.
 
-    __slots__ = ("accepted", "channel", "headers", "ids", "scope")
+    Args:
+        headers: Names in lower case.
+        named: What the path names: `model`, and perhaps `selector`.
+        client: The peer's address, or "".
+        channel: Where the answer goes.
+    """
 
-    def __init__(self, scope: Scope, channel: Channel) -> None:
-        self.scope = scope
+    __slots__ = ("accepted", "channel", "client", "headers", "ids", "named")
+
+    def __init__(self, headers: Mapping[str, str], named: Mapping[str, str], client: str, channel: Channel) -> None:
+        self.headers = headers
+        self.named = named
+        self.client = client
         self.channel = channel
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        self.ids = read_ids(self.headers.get)
+        self.ids = read_ids(headers.get)
         self.accepted = False
 
     @property
     def group(self) -> str:
         """Whose turn it is to be in a queue: the group that the caller named, else the caller by a gateway's word."""
         group = self.ids.group_id or self.headers.get(CLIENT)
-        if group is not None:
-            return group
-        client: tuple[str, int] | None = self.scope["client"]
-        return client[0] if client is not None else ""
+        return group if group is not None else self.client
+
+
+class HttpCall(Call):
+    """A request over HTTP, at any of whose ends there is still something to do.
+
+    Args:
+        scope, receive, send: As ASGI gives them.
+    """
+
+    __slots__ = ()
+    channel: HttpChannel
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        client: tuple[str, int] | None = scope["client"]
+        channel = HttpChannel(scope, receive, send)
+        super().__init__(headers, scope["path_params"], client[0] if client is not None else "", channel)
 
 
 def outcome_of(error: MarwayError, *, accepted: bool) -> str:

@@ -11,22 +11,28 @@ import asyncio
 import contextlib
 import select
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from marway.body_pieces import LARGE_BODY_BYTES
+from marway.wire import frames
 from marway.wire.problems import CONTENT_TYPE, Problem
+from marway_sidecar.channel import Reply
+from marway_sidecar.framed import FramedConnection
 from marway_sidecar.large_bodies import LargeBodies
 
-__all__ = ["CONNECTION", "UNCOUNTED_BYTES", "BoundedConnection", "Reply"]
+__all__ = ["CONNECTION", "UNCOUNTED_BYTES", "BoundedConnection"]
 
 CONNECTION: Final = "marway.connection"
 """The connection's key in the scope of a request."""
 UNCOUNTED_BYTES: Final = LARGE_BODY_BYTES
 """A connection holds as much of a body by itself, before it is read no further."""
+_FRAMES: Final = frames.UPGRADE.encode()
+_FRAMES_PATH: Final = frames.PATH.encode()
+_SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % _FRAMES
 _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
 _HEADERS_S: Final = 10.0
@@ -36,20 +42,6 @@ _JOINED_BYTES: Final = 64 * 1024
 _LOOK_S: Final = 0.1
 """How often a connection that is not read is looked at for its client's leaving."""
 _LEFT: Final = select.POLLERR | select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the last is Linux's
-
-
-class Reply(NamedTuple):
-    """A whole answer.
-
-    Attributes:
-        status: From 200 to 599.
-        head: Header lines as they go out, each with its end: checked by who made them.
-        body: What follows; its length is in ``head``.
-    """
-
-    status: int
-    head: bytes
-    body: bytes
 
 
 class BoundedConnection(LargeBodies):
@@ -148,6 +140,27 @@ class BoundedConnection(LargeBodies):
             )
         else:
             self._refuse(400, "Bad Request", "invalid_request", msg)
+
+    # -- frames --------------------------------------------------------------------------------------------
+
+    def _should_upgrade(self) -> bool:
+        """Whether this is a gateway that asks for frames, and nothing of it waits for an answer; uvicorn asks."""
+        cycle: Any = self.cycle
+        waits = cycle is not None and not cycle.response_complete
+        path = self.url.partition(b"?")[0]
+        return not waits and path == _FRAMES_PATH and self._get_upgrade() == _FRAMES and hasattr(self.app, "begin")
+
+    def handle_websocket_upgrade(self) -> None:
+        """Change to frames; uvicorn calls this when `_should_upgrade` says so."""
+        self._have_headers()
+        self._unset_keepalive()
+        self.connections.discard(self)
+        framed = FramedConnection(self.app, self.connections)
+        self.transport.set_protocol(framed)
+        framed.connection_made(self.transport)
+        self.transport.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % _FRAMES
+        )
 
     # -- for the request that is being answered ------------------------------------------------------------
 

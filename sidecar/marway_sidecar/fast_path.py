@@ -6,12 +6,15 @@ middleware, which cost a small prediction more than all else in the sidecar.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from marway.wire.paths import SegmentRoutes
+from marway_sidecar.call import Call
+from marway_sidecar.channel import Channel
 
 __all__ = ["FastHandler", "FastPathApp"]
 
@@ -26,6 +29,9 @@ class FastHandler(Protocol):
 
     def serve_now(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> bool:
         """Begin to serve a request whose body is here, and return True; False leaves it to the call, as if unseen."""
+
+    def begin(self, call: Call, body: bytes) -> bool:
+        """Do the same for a request that came in another way than ASGI's."""
 
 
 class FastPathApp(FastAPI):
@@ -42,17 +48,30 @@ class FastPathApp(FastAPI):
 
     def serve_now(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> bool:
         """Begin to serve a request whose body is here, if its handler can do so without a task."""
-        asked = scope["method"], scope["path"]
-        found = self._found.get(asked)
+        found = self._handler(scope["method"], scope["path"]) if not scope["root_path"] else None
         if found is None:
-            found = self._routes.find(*asked) if not scope["root_path"] else None
-            if found is None:
-                return False
-            if len(self._found) >= _FOUND_MAX:
-                self._found.clear()
-            self._found[asked] = found
+            return False
         handler, scope["path_params"] = found
         return handler.serve_now(scope, receive, send, body)
+
+    def begin(self, path: str, headers: Mapping[str, str], client: str, channel: Channel, body: bytes) -> bool:
+        """Begin a prediction that came over frames, if its handler can do so without a task."""
+        found = self._handler("POST", path)
+        if found is None:
+            return False
+        handler, named = found
+        return handler.begin(Call(headers, named, client, channel), body)
+
+    def _handler(self, method: str, path: str) -> tuple[FastHandler, dict[str, str]] | None:
+        asked = method, path
+        found = self._found.get(asked)
+        if found is None:
+            found = self._routes.find(method, path)
+            if found is not None:
+                if len(self._found) >= _FOUND_MAX:
+                    self._found.clear()
+                self._found[asked] = found
+        return found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not scope.get("root_path"):

@@ -12,15 +12,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from marway.errors import MarwayError
 from marway.wire import headers, problems
-from marway_sidecar.connection import CONNECTION, BoundedConnection, Reply
+from marway_sidecar.channel import ClientGone, Reply
+from marway_sidecar.connection import CONNECTION, BoundedConnection
 
-__all__ = ["Channel", "ClientGone", "problem_response"]
+__all__ = ["HttpChannel", "problem_response"]
 
 _LINGER_S: Final = 1.0
-
-
-class ClientGone(Exception):
-    """The client closed its connection: nobody waits for the answer."""
 
 
 def problem_response(error: MarwayError, *, request_id: str | None = None, outcome: str | None = None) -> Response:
@@ -33,8 +30,8 @@ def problem_response(error: MarwayError, *, request_id: str | None = None, outco
     return Response(problem.body(), problem.status, extra, media_type=problems.CONTENT_TYPE)
 
 
-class Channel:
-    """One request's way to its client and back.
+class HttpChannel:
+    """A request over HTTP: its way to its client and back.
 
     Args:
         scope, receive, send: As ASGI gives them, on a `BoundedConnection`.

@@ -25,9 +25,10 @@ from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Row, encode_answers
 from marway.wire.request import timeout_of
 from marway_sidecar.bodies import check_length, read_body
 from marway_sidecar.body_budget import BodyBudget, HeldBytes
-from marway_sidecar.call import Call, outcome_of
+from marway_sidecar.call import Call, HttpCall, outcome_of
+from marway_sidecar.channel import ClientGone
 from marway_sidecar.draining import Drain
-from marway_sidecar.http import Channel, ClientGone, problem_response
+from marway_sidecar.http import problem_response
 from marway_sidecar.many import ManyRows, holds_rows, rows_of
 from marway_sidecar.pool import CallerLeft, ModelPool, Work
 from marway_sidecar.replies import reply_of
@@ -80,9 +81,13 @@ class Predictor:
         """Begin to answer a request whose body is here, without a task, where all goes as it mostly does; return
         whether it was begun. What is known to fail, or to take more than a worker's time, is left to `__call__`.
         """
-        call = Call(scope, Channel(scope, receive, send))
+        call = HttpCall(scope, receive, send)
         call.channel.received = True
-        named = scope["path_params"]
+        return self.begin(call, body)
+
+    def begin(self, call: Call, body: bytes) -> bool:
+        """Begin to answer a call whose body is here; return whether it was begun."""
+        named = call.named
         resolved = self._resolver.lookup(named["model"], named.get("selector"))
         if resolved is None or resolved.serving.streaming or not 0 < len(body) <= self._settings.max_body_bytes:
             return False
@@ -114,10 +119,10 @@ class Predictor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every failure becomes a problem document with its outcome."""
-        call = Call(scope, Channel(scope, receive, send))
+        call = HttpCall(scope, receive, send)
         await self._guarded(call, self._admitted(call))
 
-    async def _admitted(self, call: Call) -> None:
+    async def _admitted(self, call: HttpCall) -> None:
         self._drain.admit()
         try:
             await self._answer(call)
@@ -145,13 +150,13 @@ class Predictor:
                 call, MarwayError(f"something went wrong in the sidecar; its log has it under {call.ids.request_id}")
             )
 
-    async def _answer(self, call: Call) -> None:
+    async def _answer(self, call: HttpCall) -> None:
         settings = self._settings
         deadline = self._deadline_of(call)
         length = call.headers.get("content-length")
         size = int(length) if length is not None else None
         check_length(size, settings.max_body_bytes)
-        named = call.scope["path_params"]
+        named = call.named
         name, selector = named["model"], named.get("selector")
         resolved = self._resolver.lookup(name, selector) or await self._resolver.resolve(name, selector)
         body, held = await read_body(
@@ -228,7 +233,7 @@ class Predictor:
         await self._give(call, answer, resolved, work.started_at)
 
     async def _ask_many(
-        self, call: Call, resolved: Resolved, rows: list[Row], deadline: Deadline, held: HeldBytes | None
+        self, call: HttpCall, resolved: Resolved, rows: list[Row], deadline: Deadline, held: HeldBytes | None
     ) -> None:
         """Answer an envelope of rows with an envelope of their answers, those that failed among them."""
         started = time.monotonic()

@@ -12,7 +12,7 @@ from marway.wire import headers
 from marway.wire.envelope import Answer
 from marway.wire.headers import Outcome
 from marway.wire.request import RequestIds
-from marway_sidecar.connection import Reply
+from marway_sidecar.channel import Reply
 
 __all__ = ["BODILESS", "head_of", "model_error", "reply_of"]
 

@@ -13,7 +13,7 @@ from marway.resolve import Resolved
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.adapters.base import NotLoaded
 from marway_sidecar.body_budget import HeldBytes
-from marway_sidecar.call import Call
+from marway_sidecar.call import HttpCall
 from marway_sidecar.draining import Drain
 from marway_sidecar.pool import Lease, ModelPool
 from marway_sidecar.replies import BODILESS, head_of, model_error
@@ -34,7 +34,7 @@ class Streams:
         self._drain = drain
 
     async def answer(
-        self, call: Call, resolved: Resolved, row: Row, deadline: Deadline, held: HeldBytes | None
+        self, call: HttpCall, resolved: Resolved, row: Row, deadline: Deadline, held: HeldBytes | None
     ) -> None:
         """Send the pieces of the answer to ``row``, loading the version and waiting in its queue first if need be.
 
@@ -66,7 +66,7 @@ class Streams:
                 if attempt == 2:
                     raise
 
-    async def _stream(self, call: Call, resolved: Resolved, lease: Lease, row: Row, deadline: Deadline) -> None:
+    async def _stream(self, call: HttpCall, resolved: Resolved, lease: Lease, row: Row, deadline: Deadline) -> None:
         """Pass on pieces as they come; the first one's status and headers stand for all."""
         started = time.monotonic()
         pieces = lease.server.predict_stream(lease.model, row, deadline)

@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from marway.wire import headers as wire
+from marway.wire.frames import REQUEST_BYTES_MAX
 from marway.wire.headers import HOP_BY_HOP, OUTCOME, REQUEST_TIMEOUT_MS, RETRY_AFTER, Outcome
 from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod import VersionKey
 from marway_gateway.reply import Headers, Reply, read_within, seconds_of
-from marway_gateway.upstream.connection import Connection
+from marway_gateway.upstream.framed import FramedRequest
 from marway_gateway.upstream.pool import ConnectionPool
-from marway_gateway.upstream.response import Response, Waiter
+from marway_gateway.upstream.response import Response, Sent, Waiter
 
 __all__ = ["Upstream", "answered", "reply_of"]
 
@@ -68,7 +69,7 @@ class Upstream:
         pool = self._pools.get(pod.url) or self._open(pod.url)
         whole = body.whole
         streams = whole is None or len(whole) > _WRITE_ONCE_BYTES
-        head = _head(pool, name, version, headers, body, timeout_s, streams=streams)
+        head = _http_head(_lines(pool, name, version, headers, body, timeout_s), streams=streams)
         key = (name, version)
         pod.begin(key)
         try:
@@ -93,7 +94,7 @@ class Upstream:
         body: RequestBody,
         timeout_s: float,
         waiter: Waiter,
-    ) -> Connection | None:
+    ) -> Sent | None:
         """Send what `predict` sends, if that needs no waiting, and return where; None when it does.
 
         Args:
@@ -109,19 +110,26 @@ class Upstream:
         pool, whole = self._pools.get(pod.url), body.whole
         if pool is None or whole is None or len(whole) > _WRITE_ONCE_BYTES:
             return None
-        head = _head(pool, name, version, headers, body, timeout_s, streams=False)
+        lines = _lines(pool, name, version, headers, body, timeout_s)
+        framed = pool.framed() if len(whole) <= REQUEST_BYTES_MAX else None
+        if framed is not None:
+            pod.begin((name, version))
+            return framed.send(lines, whole, waiter)
         connection = pool.take()
         if connection is not None:
             pod.begin((name, version))
-            connection.send(head, whole, waiter)
+            connection.send(_http_head(lines), whole, waiter)
         return connection
 
-    async def resume(
-        self, connection: Connection, waiter: asyncio.Future[Response], pod: Pod, name: str, version: str
-    ) -> Reply:
+    async def resume(self, sent: Sent, waiter: asyncio.Future[Response], pod: Pod, name: str, version: str) -> Reply:
         """Wait for the reply to what `send` has sent, and raise, as `predict` does."""
         try:
-            return await _reply(await connection.answer(waiter), pod, (name, version))
+            response = await sent.answer(waiter)
+            if isinstance(sent, FramedRequest) and sent.elsewhere:
+                pool = self._pools.get(pod.url) or self._open(pod.url)
+                connection = pool.take() or await pool.connect()
+                response = await connection.ask(_http_head(sent.head), sent.body)
+            return await _reply(response, pod, (name, version))
         except BaseException:
             pod.end((name, version))
             raise
@@ -139,30 +147,29 @@ class Upstream:
         return pool
 
 
-def _head(
-    pool: ConnectionPool,
-    name: str,
-    version: str,
-    headers: Mapping[str, str],
-    body: RequestBody,
-    timeout_s: float,
-    *,
-    streams: bool,
+def _lines(
+    pool: ConnectionPool, name: str, version: str, headers: Mapping[str, str], body: RequestBody, timeout_s: float
 ) -> bytes:
+    """Return a request's path and headers, a line each with its end."""
     # Names and versions have only characters that need no quoting.
-    lines = [f"POST {pool.path}/predict/{name}/{version} HTTP/1.1\r\nhost: {pool.authority}"]
+    lines = [f"{pool.path}/predict/{name}/{version}\r\nhost: {pool.authority}"]
     lines += [f"{key}: {value}" for key, value in headers.items()]
     lines.append(f"{REQUEST_TIMEOUT_MS}: {max(1, int(timeout_s * 1000))}")
     length = body.content_length
-    lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
-    if streams:
-        lines.append("expect: 100-continue")
-    lines.append("\r\n")
+    lines.append("transfer-encoding: chunked\r\n" if length is None else f"content-length: {length}\r\n")
     head = "\r\n".join(lines).encode("latin-1")
     # What a header may hold is checked where it comes in; here, that none can smuggle in a second request.
     if head.count(b"\n") != len(lines) + 1:
         raise ValueError("a header has a line break in it")
     return head
+
+
+def _http_head(lines: bytes, *, streams: bool = False) -> bytes:
+    """Return a request's head for HTTP from its path and headers."""
+    path, end, others = lines.partition(b"\r\n")
+    return b"".join(
+        (b"POST ", path, b" HTTP/1.1", end, others, b"expect: 100-continue\r\n\r\n" if streams else b"\r\n")
+    )
 
 
 async def _reply(response: Response, pod: Pod, key: VersionKey) -> Reply:

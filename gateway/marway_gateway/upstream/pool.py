@@ -6,17 +6,23 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from marway.errors import clip
 from marway_gateway.reply import PodUnreachable
 from marway_gateway.upstream.connection import Connection
+from marway_gateway.upstream.framed import FramedConnection
 
 __all__ = ["ConnectionPool"]
 
 _IDLE_S: Final = 15.0
 """How long an idle connection is kept. Less than any sidecar keeps it, so that none is used as it is being closed."""
+_NO_FRAMES_S: Final = 10.0
+"""After so long a sidecar that did not change to frames is asked again: it may be another one by then."""
+
+_Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
 
 class ConnectionPool:
@@ -47,6 +53,9 @@ class ConnectionPool:
         self._loop = asyncio.get_running_loop()
         self._free: deque[Connection] = deque()
         self._closed = False
+        self._framed: FramedConnection | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._try_frames_at = 0.0
         self._sweep: asyncio.TimerHandle | None = None
 
     def take(self) -> Connection | None:
@@ -57,20 +66,50 @@ class ConnectionPool:
                 return connection
         return None
 
+    def framed(self) -> FramedConnection | None:
+        """Return the connection for requests over frames, or None when it cannot take one now.
+
+        Where there is none, one is opened beside: a sidecar that knows no frames costs no request any time.
+        """
+        framed = self._framed
+        if framed is not None and framed.ready:
+            return framed
+        if (framed is None or framed.over) and self._opening is None and self._loop.time() >= self._try_frames_at:
+            self._opening = self._loop.create_task(self._open_framed(), name="open-frames")
+        return None
+
+    async def _open_framed(self) -> None:
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                framed = await self._connected(
+                    lambda: FramedConnection(self.authority, self.path, buffered_bytes=self._buffered_bytes)
+                )
+                try:
+                    opened = await framed.opened
+                except BaseException:
+                    framed.leave()
+                    raise
+        except (TimeoutError, PodUnreachable):
+            opened = False
+        finally:
+            self._opening = None
+        if opened:
+            self._framed = framed
+        else:
+            self._try_frames_at = self._loop.time() + _NO_FRAMES_S
+
     async def connect(self) -> Connection:
         """Return a new connection.
 
         Raises:
             PodUnreachable: None came about.
         """
+        return await self._connected(lambda: Connection(buffered_bytes=self._buffered_bytes, on_free=self._keep))
+
+    async def _connected(self, protocol: Callable[[], _Protocol]) -> _Protocol:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(buffered_bytes=self._buffered_bytes, on_free=self._keep),
-                    self._host,
-                    self._port,
-                    ssl=self._ssl,
-                )
+                _, connection = await self._loop.create_connection(protocol, self._host, self._port, ssl=self._ssl)
         except TimeoutError as exc:
             raise PodUnreachable("did not take a connection in time", reason="connect_timeout") from exc
         except ConnectionRefusedError as exc:
@@ -82,6 +121,10 @@ class ConnectionPool:
     def close(self) -> None:
         """Close what is free, and each other connection once its request has ended."""
         self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._framed is not None:
+            self._framed.leave()
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None

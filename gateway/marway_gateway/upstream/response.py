@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
-__all__ = ["Headers", "Response", "Source", "Waiter"]
+__all__ = ["Headers", "Response", "Sent", "Source", "Waiter"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -39,6 +39,13 @@ class Waiter(Protocol):
 
     def set_exception(self, error: Exception, /) -> None:
         """Take why there is none."""
+
+
+class Sent(Protocol):
+    """A request that was sent."""
+
+    async def answer(self, waiter: asyncio.Future[Response], /) -> Response:
+        """Return the response, as ``waiter`` has it; who is cancelled wants none."""
 
 
 class Response:
