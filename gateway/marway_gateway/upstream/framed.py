@@ -27,7 +27,7 @@ class FramedRequest:
         head, body: What was sent.
         elsewhere: Whether the sidecar gave it back unbegun, to be sent over HTTP.
         sent_at: When it was sent, by the loop's clock.
-        waiter: Given the response or the failure.
+        waiter: Given the response or the failure, and then forgotten: it may hold this, and would keep both alive.
         response: The answer, once its head has come, if its body goes on.
         left: Bytes of that body that are to come.
         whole: What has come, of one that is read before it is given.
@@ -53,7 +53,7 @@ class FramedRequest:
     ) -> None:
         self.head = head
         self.body = body
-        self.waiter = waiter
+        self.waiter: Waiter | None = waiter
         self.sent_at = sent_at
         self.elsewhere = False
         self.response: Response | None = None
@@ -261,10 +261,12 @@ class FramedConnection(asyncio.Protocol):
         if not self.opened.done():
             self.opened.set_result(False)
         for request in waiting.values():
-            if request.response is not None and request.whole is None:
+            waiter, request.waiter = request.waiter, None
+            if waiter is None:
+                assert request.response is not None
                 request.response.end(error)
-            elif not request.waiter.done():
-                request.waiter.set_exception(error)
+            elif not waiter.done():
+                waiter.set_exception(error)
 
     # -- answers -------------------------------------------------------------------------------------------
 
@@ -286,15 +288,15 @@ class FramedConnection(asyncio.Protocol):
         request.left = length
         if length <= self._buffered_bytes:
             request.whole = []
-        elif not request.waiter.done():
-            request.waiter.set_result(response)
-        request.feed(body)
+            request.feed(body)
+        else:
+            request.feed(body)
+            _tell(request, response)
 
     def _give(self, number: int, request: FramedRequest, response: Response, data: bytes) -> None:
         del self._waiting[number]
         response.data = data
-        if not request.waiter.done():
-            request.waiter.set_result(response)
+        _tell(request, response)
 
     def _end(self, number: int, request: FramedRequest) -> None:
         response = request.response
@@ -318,6 +320,12 @@ class FramedConnection(asyncio.Protocol):
             self._look_if_idle(left)
         else:
             self.leave()
+
+
+def _tell(request: FramedRequest, response: Response) -> None:
+    waiter, request.waiter = request.waiter, None
+    if waiter is not None and not waiter.done():
+        waiter.set_result(response)
 
 
 _NOTHING: Final = Response(0, [], 0, None)
