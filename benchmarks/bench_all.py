@@ -34,19 +34,21 @@ class Part:
     quick: tuple[str, ...] = ()
 
 
+_GOALS = ("--rounds", "5", "--seconds", "2", "--warm", "2")
+_MORE = ("--more-rounds", "3", "--more-seconds", "1")
 _QUICK = ("--rounds", "1", "--seconds", "1")
 PARTS = {
     "speed": Part(
         "bench_speed.py",
-        ("--workloads", "all", "--rounds", "5", "--more-rounds", "3", "--seconds", "2"),
+        ("--workloads", "all", *_GOALS, *_MORE),
         ("--workloads", "tiny,tensor", *_QUICK, "--warm", "1", "--clients", "8"),
     ),
-    "features": Part("bench_features.py", ("--rounds", "6", "--seconds", "2"), (*_QUICK, "--features", "auth")),
-    "cache": Part("bench_cache.py", ("--rounds", "3", "--seconds", "2"), _QUICK),
+    "features": Part("bench_features.py", ("--rounds", "7", "--seconds", "1"), (*_QUICK, "--features", "auth")),
+    "cache": Part("bench_cache.py", ("--rounds", "3", "--seconds", "1"), _QUICK),
     "path": Part("bench_path.py", ("--rounds", "5", "--requests", "200"), ("--rounds", "1", "--requests", "20")),
     "bodies": Part("bench_bodies.py", (), ("--requests", "4", "--mib", "10")),
-    "cold": Part("bench_cold_path.py", ("--rounds", "4"), ("--rounds", "1")),
-    "workers": Part("bench_cold.py", ("--rounds", "6"), ("--rounds", "1")),
+    "cold": Part("bench_cold_path.py", ("--rounds", "3"), ("--rounds", "1")),
+    "workers": Part("bench_cold.py", ("--rounds", "4"), ("--rounds", "1")),
 }
 
 

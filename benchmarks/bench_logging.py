@@ -1,7 +1,9 @@
 """What TorchServe's default logging costs: one model in a stock TorchServe and in one that Marway's runtime started.
 
-Both are asked over their own REST port, in interleaved rounds, so that the difference is the server's configuration and
-worker alone. `make bench-logging`, or `python benchmarks/bench_logging.py --rounds 10 --requests 400`.
+Both are asked over their own REST port, in interleaved rounds, and both have the thread pool that Java itself chooses,
+so that the difference is the server's configuration and worker alone.
+
+`make bench-logging`, or `python benchmarks/bench_logging.py --rounds 10 --requests 400`.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from urllib.parse import urlsplit
 from zipfile import ZipFile
 
 import psutil
-from servers import Connection, MarwayUp, below, cpu_seconds, marway_up, register, stock_torchserve
+from servers import Connection, MarwayUp, below, cpu_seconds, javas_own_pool, marway_up, register, stock_torchserve
 
 BODY = b"tell me a joke"
 EXPECTED = "tell_joke"
@@ -32,7 +34,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=4, help="connections at once (default: %(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="marway-bench-") as scratch, contextlib.ExitStack() as stack:
-        up = stack.enter_context(marway_up(Path(scratch) / "home", "--demo"))
+        up = stack.enter_context(marway_up(Path(scratch) / "home", "--demo", **javas_own_pool()))
         served = first_prediction(up)
         (archive,) = (path for path in (up.home / "store").glob("*.mar") if is_intent(path))
         inference, management, store, stock = stack.enter_context(stock_torchserve(Path(scratch) / "stock"))

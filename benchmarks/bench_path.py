@@ -1,5 +1,7 @@
 """What the front door costs: one client asks TorchServe itself, the sidecar, and the gateway, in interleaved rounds.
 
+TorchServe is the pod's own, which both others ask as well: with all that Marway's runtime gives it.
+
 `make bench-path`, or `python benchmarks/bench_path.py --rounds 20 --requests 100`.
 """
 
@@ -39,7 +41,7 @@ def measure(up: MarwayUp, rounds: int, requests: int) -> list[str]:
     with Connection(up.ready["gateway"]) as gateway:
         ask(gateway, f"/predict/{MODEL}/PROD")  # has it loaded
     targets = {
-        "TorchServe REST (tuned: quiet)": (
+        "the pod's TorchServe, over REST": (
             up.runtime["addresses"]["inference"],
             f"/predictions/{up.server_name(MODEL)}",
         ),

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from servers import (
     below,
     by_kind,
     cpu_seconds,
+    javas_own_pool,
     marway_runtime,
     marway_up,
     of_home,
@@ -41,7 +42,7 @@ from workloads import WORKLOADS, Tuning, Workload, check
 
 MARWAY, STOCK = "Marway", "stock TorchServe"
 _WARM_CALLS = 10_000
-_WARM_S = 16
+_WARM_S = 12
 _SMALL_RATE = 200
 
 
@@ -77,11 +78,23 @@ class Stock:
 
 @dataclass(frozen=True)
 class Servers:
-    """What serves all workloads: Marway with one pod, and two TorchServes alone."""
+    """What serves all workloads: Marway with one pod, and TorchServes alone.
+
+    Attributes:
+        tuned: The `runtime.json` of those that Marway's runtime started, by whether their Java has Marway's pool.
+    """
 
     up: MarwayUp
     stock: Stock
-    tuned: dict[str, Any]
+    tuned: dict[bool, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured of a target: interleaved rounds, and seconds of load in each."""
+
+    rounds: int
+    seconds: int
 
 
 def main() -> int:
@@ -91,13 +104,14 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=3, help="of load a round and target (default: %(default)s)")
-    parser.add_argument("--more-rounds", type=int, help="rounds of workloads without a goal (default: as --rounds)")
+    parser.add_argument("--more-rounds", type=int, help="rounds of what has no goal (default: as --rounds)")
+    parser.add_argument("--more-seconds", type=int, help="of load where there is no goal (default: as --seconds)")
     parser.add_argument(
         "--warm",
         type=int,
         default=3,
-        help="seconds of load before, by the fewest and by the most clients, for a workload with a goal; 1 for others. "
-        "With more than 1, one client then goes on until Java has compiled what is asked (default: %(default)s)",
+        help="seconds of load before, by the most clients, for a workload with a goal; 1 for others and by the fewest. "
+        "With more than 1, the fewest then go on until Java has compiled what is asked (default: %(default)s)",
     )
     parser.add_argument("--clients", help="connections at once (default: as each workload says)")
     add_output(parser)
@@ -106,40 +120,49 @@ def main() -> int:
         sys.exit("wrk is missing: install it (Debian: apt-get install wrk)")
     names = list(WORKLOADS) if args.workloads == "all" else args.workloads.split(",")
     asked = tuple(int(count) for count in args.clients.split(",")) if args.clients else None
+    most = Effort(args.rounds, args.seconds)
+    more = Effort(args.more_rounds or args.rounds, args.more_seconds or args.seconds)
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="marway-bench-") as name, contextlib.ExitStack() as stack:
         scratch = Path(name)
-        servers = started(scratch, stack)
-        for workload in (WORKLOADS[name] for name in names):
-            rounds = args.rounds if workload.has_goal else args.more_rounds or args.rounds
+        workloads = [WORKLOADS[name] for name in names]
+        servers = started(scratch, stack, workloads)
+        for workload in workloads:
             clients = asked or workload.clients
+            efforts = {count: most if count in workload.goal_clients else more for count in clients}
             try:
                 targets = targets_of(workload, servers)
                 generator = ready(workload, targets, scratch / "wrk" / workload.name, clients, args.warm)
-                measure(targets, generator, rounds, args.seconds, clients)
+                measure(targets, generator, efforts)
                 still_right(workload, targets, generator, max(clients))
             except Exception as exc:  # one workload less is no reason to lose the others
                 traceback.print_exc()
                 result[workload.name] = {"title": workload.title, "error": f"{type(exc).__name__}: {exc}"[:500]}
                 continue
-            result[workload.name] = document(workload, targets, clients, rounds, args.seconds)
+            result[workload.name] = document(workload, targets, efforts)
             print(markdown(workload.name, result[workload.name]))
             print(summary(result[workload.name]), flush=True)
     write(args, "speed", result)
     return 1 if any("error" in each for each in result.values()) else 0
 
 
-def started(scratch: Path, stack: contextlib.ExitStack) -> Servers:
-    """Start everything that serves."""
+def started(scratch: Path, stack: contextlib.ExitStack, workloads: Sequence[Workload]) -> Servers:
+    """Start everything that serves these workloads."""
     up = stack.enter_context(marway_up(scratch / "home"))
     stock = Stock(*stack.enter_context(stock_torchserve(scratch / "stock")))
-    tuned = stack.enter_context(marway_runtime(scratch / "tuned"))
+    pools = sorted({tuning.java_pool for workload in workloads for tuning in workload.tunings})
+    tuned = {
+        pool: stack.enter_context(
+            marway_runtime(scratch / "pooled") if pool else marway_runtime(scratch / "tuned", **javas_own_pool())
+        )
+        for pool in pools
+    }
     return Servers(up, stock, tuned)
 
 
 def targets_of(workload: Workload, servers: Servers) -> list[Target]:
     """Publish a workload's model and have all targets serve it."""
-    up, stock, tuned = servers.up, servers.stock, servers.tuned
+    up, stock = servers.up, servers.stock
     workload.publish(up.ready["registry"], up.ready["admin"])
     gateway = f"{up.ready['gateway']}/predict/{workload.name}"
     answer(gateway, workload.request())  # has it loaded, and so the archive fetched
@@ -148,14 +171,17 @@ def targets_of(workload: Workload, servers: Servers) -> list[Target]:
     targets = [
         Target(STOCK, f"{stock.inference}/predictions/{workload.name}", lambda: by_kind(below(stock.pid))),
     ]
-    addresses, root = tuned["addresses"], psutil.Process(tuned["pid"]).ppid()
-    for tuning in workload.tunings:
-        name = f"{workload.name}-{tuning.batch}-{tuning.workers}"
-        register(addresses["management"], Path(tuned["model_store"]), archive, name, **settings_of(tuning))
-        url = f"{addresses['inference']}/predictions/{name}"
-        targets.append(Target(tuning.name, url, lambda: by_kind(below(root))))
+    targets += [tuned(workload, tuning, servers.tuned[tuning.java_pool], archive) for tuning in workload.tunings]
     targets.append(Target(MARWAY, gateway, lambda: by_kind(of_home(up.home))))
     return targets
+
+
+def tuned(workload: Workload, tuning: Tuning, runtime: dict[str, Any], archive: Path) -> Target:
+    """Have a TorchServe that Marway's runtime started, and that is asked itself, serve a workload's model."""
+    addresses, root = runtime["addresses"], psutil.Process(runtime["pid"]).ppid()
+    name = f"{workload.name}-{tuning.batch}-{tuning.workers}"
+    register(addresses["management"], Path(runtime["model_store"]), archive, name, **settings_of(tuning))
+    return Target(tuning.name, f"{addresses['inference']}/predictions/{name}", lambda: by_kind(below(root)))
 
 
 def settings_of(tuning: Tuning) -> dict[str, int]:
@@ -177,35 +203,35 @@ def ready(
 ) -> wrk.Generator:
     """Warm all targets up, comparing every answer with the first target's; return what loads them.
 
-    By one client as well as by many: Java compiles what has run some ten thousand times, and where requests travel
-    together a target sees few calls. Small models get that many from one client, as far as `_WARM_S` allows.
+    By the fewest clients as well as by the most: Java compiles what has run some ten thousand times, and where requests
+    travel together a target sees few calls. Small models get that many from the fewest, as far as `_WARM_S` allows; of
+    a model that takes so long that Java does not matter the rest is spared.
     """
+    thorough = bool(workload.goal_clients) and seconds > 1
     request = workload.request()
     expected = answer(targets[0].url, request)
     check(workload, expected)
     generator = wrk.Generator(scratch, request, expected)
     for target in targets:
-        for count in {min(clients), max(clients)}:
-            generator.check(target.url, clients=count, seconds=seconds if workload.has_goal else 1)
-        if workload.has_goal and seconds > 1:
-            calls, until = 0, time.monotonic() + _WARM_S
-            while calls < _WARM_CALLS and time.monotonic() < until:
-                load = generator.load(target.url, clients=min(clients), seconds=2)
-                calls += load.requests
-                if load.rate < _SMALL_RATE:
-                    break  # the model takes so long that Java does not matter
+        if max(clients) > min(clients):
+            generator.check(target.url, clients=max(clients), seconds=seconds if thorough else 1)
+        load = generator.check(target.url, clients=min(clients), seconds=1)
+        calls, until = load.requests, time.monotonic() + _WARM_S
+        while thorough and load.rate > _SMALL_RATE and calls < _WARM_CALLS and time.monotonic() < until:
+            load = generator.load(target.url, clients=min(clients), seconds=2)
+            calls += load.requests
     return generator
 
 
-def measure(targets: list[Target], generator: wrk.Generator, rounds: int, seconds: int, clients: Sequence[int]) -> None:
+def measure(targets: list[Target], generator: wrk.Generator, efforts: Mapping[int, Effort]) -> None:
     """Measure all targets, in an order of its own for each round and number of clients."""
     order = random.Random(7)
-    for _ in range(rounds):
-        for count in clients:
+    for turn in range(max(effort.rounds for effort in efforts.values())):
+        for count in (count for count, effort in efforts.items() if turn < effort.rounds):
             for target in order.sample(targets, len(targets)):
                 parts = target.parts()
                 before = {name: cpu_seconds(processes) for name, processes in parts.items()}
-                load = generator.load(target.url, clients=count, seconds=seconds)
+                load = generator.load(target.url, clients=count, seconds=efforts[count].seconds)
                 target.rates.setdefault(count, []).append(load.rate)
                 target.p50.setdefault(count, []).append(load.p50)
                 target.p99.setdefault(count, []).append(load.p99)
@@ -221,15 +247,13 @@ def still_right(workload: Workload, targets: list[Target], generator: wrk.Genera
         check(workload, answer(target.url, workload.request()))
 
 
-def document(
-    workload: Workload, targets: list[Target], clients: Sequence[int], rounds: int, seconds: int
-) -> dict[str, Any]:
+def document(workload: Workload, targets: list[Target], efforts: Mapping[int, Effort]) -> dict[str, Any]:
     """Return what was measured as plain data: every round of every target."""
     return {
         "title": workload.title,
-        "rounds": rounds,
-        "seconds": seconds,
-        "clients": list(clients),
+        "rounds": {str(count): effort.rounds for count, effort in efforts.items()},
+        "seconds": {str(count): effort.seconds for count, effort in efforts.items()},
+        "clients": list(efforts),
         "body_bytes": len(workload.request().body),
         "targets": {
             target.name: {
@@ -239,7 +263,7 @@ def document(
                     "p99": target.p99[count],
                     "cpu": target.cpu[count],
                 }
-                for count in clients
+                for count in efforts
             }
             for target in targets
         },

@@ -90,13 +90,13 @@ class Generator:
         self._checking = directory / "checking.lua"
         self._checking.write_text(_CHECKED.format(expected=directory / "expected") + script)
 
-    def check(self, url: str, *, clients: int, seconds: int) -> None:
+    def check(self, url: str, *, clients: int, seconds: int) -> Load:
         """Load a target and compare the body of every answer, which costs wrk too much to be done while measuring.
 
         Raises:
             WrongAnswers: One failed or differed.
         """
-        _run(self._checking, url, clients, seconds)
+        return _run(self._checking, url, clients, seconds)
 
     def load(self, url: str, *, clients: int, seconds: int) -> Load:
         """Load a target; every request must be answered with a status below 400.

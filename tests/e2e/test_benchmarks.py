@@ -54,6 +54,7 @@ def test_the_report_has_every_part(tmp_path: Path) -> None:
     report = (tmp_path / "latest.md").read_text()
     for figure in (
         r"\| 8 \| tuned, batch 8 / 1 ms \| \d+ \|.*JVM [\d.]+, worker [\d.]+",
+        r"\| 8 \| tuned \+ Java pool, batch 8 / 1 ms \| \d+ \|.*JVM [\d.]+, worker [\d.]+",
         r"\| 8 \| Marway \| \d+ \| .*gateway [\d.]+, sidecar [\d.]+, JVM",
         r"\| auth, 32 clients \| .* µs, -?[\d.]+% \| (met|\*\*missed\*\*) \|",
         r"\| cache hit, 32 clients \| .* [\d.]+x \([\d.]+ to [\d.]+\) \| (met|\*\*missed\*\*) \|",
