@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from marway.errors import DeadlineExceeded, MarwayError, Unavailable
 from marway_gateway.body import RequestBody
-from marway_gateway.reply import AttemptFailed, Headers, Reply
+from marway_gateway.reply import AttemptFailed, Headers, Lines, Reply
 from marway_gateway.telemetry import RequestInfo
 
 __all__ = ["Answer", "PredictCall", "too_late"]
@@ -57,6 +57,11 @@ class Answer:
         self.content_length = reply.content_length
         self._reply = reply
         self._call = call
+
+    @property
+    def lines(self) -> Lines:
+        """``headers`` as they go out."""
+        return self._reply.lines
 
     @property
     def in_pieces(self) -> bool:

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from marway_gateway.reply import Lines
+
 __all__ = ["Exchange", "FastApp", "Guard"]
 
 Guard = Callable[[ASGIApp, Scope, Receive, Send], Awaitable[None]]
@@ -42,8 +44,13 @@ class Exchange(Protocol):
     def writable(self) -> bool:
         """Whether an answer can be sent without waiting for the client."""
 
-    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def answer(self, status: int, lines: Lines, body: bytes) -> None:
         """Send the whole answer and end the exchange.
+
+        Args:
+            status: HTTP status.
+            lines: All headers but `date` and `connection`.
+            body: As long as the headers say.
 
         Raises:
             RuntimeError: A header cannot be sent.

@@ -17,19 +17,18 @@ from marway.wire.request import correlation_id, new_request_id
 from marway_gateway.body import ClientGone
 from marway_gateway.error_bodies import error_body, surface_of
 from marway_gateway.exchange import Exchange, FastApp
+from marway_gateway.reply import Headers, Lines, lines_of
 from marway_gateway.telemetry import RequestInfo, Telemetry
 
 __all__ = [
-    "Headers",
     "RequestLayer",
     "model_headers",
+    "model_lines",
     "raw_model_headers",
     "request_info",
     "send_problem",
     "send_whole",
 ]
-
-Headers = list[tuple[bytes, bytes]]
 
 _KEY: Final = "marway.request"
 _REQUEST_ID: Final = wire.REQUEST_ID.encode()
@@ -37,7 +36,7 @@ _GROUP_ID: Final = wire.REQUEST_GROUP_ID.encode()
 _SERVER_TIMING: Final = wire.SERVER_TIMING.encode()
 _CACHE: Final = wire.CACHE.encode()
 _OF_VERSION: Final = frozenset(name.encode() for name in (wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID))
-_NAMED: Final[LruCache[tuple[str | None, str | None, str | None], Headers]] = LruCache(1000)
+_NAMED: Final[LruCache[tuple[str | None, str | None, str | None], tuple[Headers, Lines]]] = LruCache(1000)
 _LINGER_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
@@ -141,7 +140,7 @@ class RequestLayer:
 
 
 def send_whole(
-    exchange: Exchange, info: RequestInfo, telemetry: Telemetry, status: int, headers: Headers, body: bytes
+    exchange: Exchange, info: RequestInfo, telemetry: Telemetry, status: int, lines: Lines, body: bytes
 ) -> None:
     """Send the whole answer to a request that was begun, with the ids, and report the request.
 
@@ -149,7 +148,8 @@ def send_whole(
         RuntimeError: A header cannot be sent; nothing was reported.
     """
     info.status = status
-    exchange.answer(status, [*headers, *_ids(info)], body)
+    ids = lines_of(_ids(info))
+    exchange.answer(status, Lines(lines.text + ids.text, lines.number + ids.number), body)
     info.response_bytes = len(body)
     telemetry.finish(info)
 
@@ -172,16 +172,32 @@ def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
 
 def raw_model_headers(info: RequestInfo) -> Headers:
     """Return `model_headers` as ASGI has them; those of a version are made once."""
-    key = info.model, info.version, info.model_id
-    named = _NAMED.get(key)
-    if named is None:
-        headers = [(name.encode(), value.encode()) for name, value in model_headers(info)]
-        named = [each for each in headers if each[0] in _OF_VERSION]
-        _NAMED.put(key, named)
+    named, _ = _named(info)
     headers = [(_SERVER_TIMING, info.server_timing().encode()), *named]
     if info.cache is not None:
         headers.append((_CACHE, info.cache.encode()))
     return headers
+
+
+def model_lines(info: RequestInfo) -> Lines:
+    """Return `model_headers` as they go out."""
+    _, (text, number) = _named(info)
+    text = b"server-timing: %b\r\n%b" % (info.server_timing().encode(), text)
+    if info.cache is not None:
+        return Lines(b"%bx-cache: %b\r\n" % (text, info.cache.encode()), number + 2)
+    return Lines(text, number + 1)
+
+
+def _named(info: RequestInfo) -> tuple[Headers, Lines]:
+    """Return the headers that name a version."""
+    key = info.model, info.version, info.model_id
+    named = _NAMED.get(key)
+    if named is None:
+        headers = [(name.encode(), value.encode()) for name, value in model_headers(info)]
+        headers = [each for each in headers if each[0] in _OF_VERSION]
+        named = headers, lines_of(headers)
+        _NAMED.put(key, named)
+    return named
 
 
 def _make_info(scope: Scope) -> None:

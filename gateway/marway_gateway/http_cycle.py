@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from marway_gateway.exchange import Guard
+from marway_gateway.reply import Lines, lines_of
 
 __all__ = ["Cycle"]
 
@@ -31,6 +32,32 @@ _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encodi
 _NO_BODY: Final = frozenset({204, 304})
 _JOINED_BYTES: Final = 64 * 1024
 """Bodies up to here are copied behind the head, which costs less than a second write."""
+
+
+class _News:
+    """What asyncio's `Event` is, for one that waits: made for every request, and waited for by few."""
+
+    __slots__ = ("_come", "_waiter")
+
+    def __init__(self) -> None:
+        self._come = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        self._come = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        self._come = False
+
+    async def wait(self) -> None:
+        while not self._come:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
 
 
 class Connection(Protocol):
@@ -68,7 +95,7 @@ class Cycle(RequestResponseCycle):
         self.logger = connection.logger
         self.default_headers = connection.server_state.default_headers
         self.on_response = connection.on_response_complete
-        self.message_event = asyncio.Event()
+        self.message_event: Any = _News()
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = expects
         self.body = bytearray()
@@ -89,13 +116,24 @@ class Cycle(RequestResponseCycle):
     def writable(self) -> bool:
         return not self.flow.write_paused
 
-    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def answer(self, status: int, lines: Lines, body: bytes) -> None:
         self.left = None
         if self.disconnected:
             return
         self.response_started = True
-        self._head = self._head_of(status, headers)
-        self._send_body(body, last=True)
+        if body and status in _NO_BODY:
+            raise RuntimeError(f"an answer of status {status} has no body")
+        text, number = lines_of(self.default_headers)
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        line = _STATUS_LINE.get(status) or b"HTTP/1.1 %d " % status
+        head = b"%b\r\n%b%b%b\r\n" % (line, text, lines.text, close)
+        _check(head, 2 + number + lines.number + (not self.keep_alive))
+        if len(body) <= _JOINED_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
+        self.response_complete = True
+        self._end()
 
     def go_on(self, app: ASGIApp) -> None:
         self.left = None
@@ -141,9 +179,7 @@ class Cycle(RequestResponseCycle):
             lines.append(b"transfer-encoding: chunked")
         lines.append(b"\r\n")
         head = b"\r\n".join(lines)
-        # A line break within a header would begin another one, or a second answer.
-        if not head.count(b"\r") == head.count(b"\n") == len(lines) or b"\0" in head:
-            raise RuntimeError("a header of the answer has a control character in it")
+        _check(head, len(lines))
         return head
 
     def _send_body(self, body: bytes, *, last: bool) -> None:
@@ -170,6 +206,9 @@ class Cycle(RequestResponseCycle):
         if self.expected_content_length:
             raise RuntimeError("the answer's body is shorter than its Content-Length")
         self.response_complete = True
+        self._end()
+
+    def _end(self) -> None:
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
@@ -177,3 +216,9 @@ class Cycle(RequestResponseCycle):
 
     def _how_far(self) -> str:
         return "complete" if self.response_complete else "begun"
+
+
+def _check(head: bytes, lines: int) -> None:
+    """Raise unless a head has so many lines: a line break in a header would begin another one, or a second answer."""
+    if not head.count(b"\r") == head.count(b"\n") == lines or b"\0" in head:
+        raise RuntimeError("a header of the answer has a control character in it")

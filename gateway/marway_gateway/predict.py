@@ -93,35 +93,38 @@ class Predictor:
             call.info.request_bytes = call.body.size
         return _answer_of(reply, call)
 
-    def kept(self, call: PredictCall) -> Answer | None:
-        """Return the answer to a call whose body is in memory, where it is kept; None, as if it were unseen, if not."""
+    def known(self, call: PredictCall) -> Resolved | None:
+        """Return what a call's reference stands for, where that needs no waiting."""
         began = time.perf_counter()
-        resolved, body = self._resolver.lookup(call.name, call.selector), call.body.whole
-        if resolved is None or body is None or self._cache is None or call.fresh:
-            return None
+        resolved = self._resolver.lookup(call.name, call.selector)
+        _resolved_to(call, resolved, began)
+        return resolved
+
+    def kept(self, call: PredictCall, resolved: Resolved) -> Answer | None:
+        """Return the answer to a call whose body is in memory, where it is kept; None, as if it were unseen, if not."""
+        body = call.body.whole
         if not resolved.serving.cache or resolved.serving.streaming:
+            return None
+        if body is None or self._cache is None or call.fresh:
             return None
         reply = self._cache.kept(request_key(resolved.record.archive.sha256, call.headers, body))
         if reply is None:
             return None
-        _resolved_to(call, resolved, began)
         self._count(call, CacheUse.HIT)
         call.info.request_bytes = call.body.size
         return _answer_of(reply, call)
 
-    def begin(self, call: PredictCall, waiter: Waiter) -> Asking | None:
+    def begin(self, call: PredictCall, resolved: Resolved, waiter: Waiter) -> Asking | None:
         """Send a call to a pod, if nothing on the way there needs waiting; None, as if it were unseen, when something
         does.
 
         Args:
             call: The call; its body is in memory.
+            resolved: What its reference stands for.
             waiter: Given the pod's response, for `finish`, or the failure, for `resume`.
         """
-        began = time.perf_counter()
-        resolved = self._resolver.lookup(call.name, call.selector)
-        if resolved is None or resolved.serving.cache or resolved.serving.streaming:
+        if resolved.serving.cache or resolved.serving.streaming:
             return None
-        _resolved_to(call, resolved, began)
         demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)
         if not self._admission.try_enter(demand.key):
             return None

@@ -4,13 +4,41 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from marway_gateway.placement.pod import Pod, VersionKey
 
-__all__ = ["AttemptFailed", "Headers", "PodLost", "PodUnreachable", "Reply", "Stream", "read_within", "seconds_of"]
+__all__ = [
+    "AttemptFailed",
+    "Headers",
+    "Lines",
+    "PodLost",
+    "PodUnreachable",
+    "Reply",
+    "Stream",
+    "lines_of",
+    "read_within",
+    "seconds_of",
+]
 
 Headers = list[tuple[bytes, bytes]]
+
+
+class Lines(NamedTuple):
+    """Headers as they go out, a line each with its end.
+
+    Attributes:
+        text: The lines.
+        number: How many they are meant to be: with more, a header has a line break in it.
+    """
+
+    text: bytes
+    number: int
+
+
+def lines_of(headers: Headers) -> Lines:
+    """Return headers as they go out."""
+    return Lines(b"".join([b"%b: %b\r\n" % each for each in headers]), len(headers))
 
 
 class AttemptFailed(Exception):
@@ -69,6 +97,14 @@ class Reply:
     stream: Stream | None = None
     pod: Pod | None = None
     key: VersionKey = ("", "")
+    known_lines: Lines | None = None
+
+    @property
+    def lines(self) -> Lines:
+        """``headers`` as they go out."""
+        if self.known_lines is None:
+            self.known_lines = lines_of(self.headers)
+        return self.known_lines
 
     def kept(self, headers: Headers) -> Reply:
         """Return a whole answer with these headers that holds no connection, to be given again."""

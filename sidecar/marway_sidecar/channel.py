@@ -21,11 +21,13 @@ class Reply(NamedTuple):
         status: From 200 to 599.
         head: Header lines as they go out, each with its end: checked by who made them.
         body: What follows; its length is in ``head``.
+        known: Bytes of ``head``, from its beginning, that are the same for nearly all answers of a version.
     """
 
     status: int
     head: bytes
     body: bytes
+    known: int = 0
 
 
 class Channel(Protocol):

@@ -182,7 +182,9 @@ class _FramedChannel:
         self.started = True
         if self._left:
             return True
-        status, head, body = reply
+        status, head, body, known = reply
+        if known:
+            head = b"%b\r\n%b" % (head[:known], head[known:])
         number, connection = self._number, self._connection
         if len(body) <= PART_BYTES:
             header = frame_header(Kind.ANSWER, number, head=len(head), body=len(body), status=status)

@@ -38,28 +38,36 @@ def head_of(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: flo
     Raises:
         ModelError: The answer is a failure, or the handler set a status that no answer can have.
     """
+    known, own = _heads_of(answer, resolved, ids, duration_s)
+    return known + own
+
+
+def _heads_of(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: float) -> tuple[bytes, bytes]:
+    """Return the lines that are the same for nearly all answers of a version, and this one's."""
     record = resolved.record
     if answer.kind == "error":
         raise model_error(answer, resolved)
     if not 200 <= answer.status <= 599:
         raise ModelError(f"the handler set the status {answer.status}", model=record.name, version=record.version)
-    lines = _known_lines(answer.kind, answer.content_type, record.name, record.version, record.id)
-    head = b"%bx-request-id: %b\r\nserver-timing: model;dur=%.2f\r\n" % (
-        lines,
+    known = _known_lines(answer.kind, answer.content_type, record.name, record.version, record.id)
+    own = b"x-request-id: %b\r\nserver-timing: model;dur=%.2f\r\n" % (
         ids.request_id.encode("latin-1"),
         duration_s * 1000,
     )
     if ids.group_id is not None:
-        head += f"{headers.REQUEST_GROUP_ID}: {ids.group_id}\r\n".encode("latin-1")
-    return head + _own_lines(answer, head) if answer.headers else head
+        own += f"{headers.REQUEST_GROUP_ID}: {ids.group_id}\r\n".encode("latin-1")
+    if answer.headers:
+        own += _own_lines(answer, known + own)
+    return known, own
 
 
 def reply_of(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: float) -> Reply:
     """Return a whole answer as it goes out; raises as `head_of`."""
-    head = head_of(answer, resolved, ids, duration_s)
+    known, own = _heads_of(answer, resolved, ids, duration_s)
     if answer.status in BODILESS:
-        return Reply(answer.status, head, b"")
-    return Reply(answer.status, head + b"content-length: %d\r\n" % len(answer.body), answer.body)
+        return Reply(answer.status, known + own, b"", len(known))
+    head = b"%b%bcontent-length: %d\r\n" % (known, own, len(answer.body))
+    return Reply(answer.status, head, answer.body, len(known))
 
 
 def model_error(answer: Answer, resolved: Resolved) -> ModelError:

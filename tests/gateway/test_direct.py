@@ -23,6 +23,7 @@ from marway_gateway.fast_path import FastPathApp
 from marway_gateway.http_cycle import Cycle
 from marway_gateway.placement import score
 from marway_gateway.predict import Predictor
+from marway_gateway.reply import lines_of
 from marway_gateway.surfaces import direct
 from marway_gateway.surfaces.direct import DirectPrediction
 from support.registry import publish, until
@@ -553,7 +554,7 @@ async def test_a_client_that_cannot_take_the_answer(
 # -- bugs ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", [(direct, "whole_headers"), (Predictor, "begin"), (Predictor, "finish")])
+@pytest.mark.parametrize("where", [(direct, "whole_lines"), (Predictor, "begin"), (Predictor, "finish")])
 async def test_a_bug(
     registry: Registry,
     make_pod: MakePod,
@@ -574,7 +575,7 @@ async def test_a_bug(
             patch.setattr(*where, bug)
             status, headers, body = await client.ask(headers=IDS)
         assert way.answered == 0
-        if where[1] == "whole_headers":
+        if where[1] == "whole_lines":
             assert (status, json.loads(body)["code"], headers["x-request-id"]) == (500, "internal", "the-same")
             assert "request the-same failed unexpectedly" in caplog.text
             assert "ZeroDivisionError: a bug" in caplog.text
@@ -593,7 +594,9 @@ async def test_a_header_that_cannot_be_sent(
     for _ in range(2):
         async with warm(pod, registry=registry) as (_, client):
             with monkeypatch.context() as patch:
-                patch.setattr("marway_gateway.surfaces.answers.raw_model_headers", lambda info: [(b"x", b"a\r\nb: c")])
+                broken = [(b"x", b"a\r\nb: c")]
+                patch.setattr("marway_gateway.surfaces.answers.raw_model_headers", lambda info: broken)
+                patch.setattr("marway_gateway.surfaces.answers.model_lines", lambda info: lines_of(broken))
                 client.send(post())
                 assert await client.ended()
         assert "a header of the answer has a control character in it" in caplog.text

@@ -61,7 +61,8 @@ class Kind:
     REQUEST: Final = 1
     """To a sidecar. Head: the path, and headers as in HTTP/1.1, a line each with CR LF at its end."""
     ANSWER: Final = 2
-    """To a gateway. Head: headers, as in a request; `content-length` says whether parts follow."""
+    """To a gateway. Head: headers as in a request, those that many answers have alike in front of an empty line, where
+    there are such; `content-length` says whether parts follow."""
     PART: Final = 3
     """To a gateway: what follows of an answer's body."""
     MORE: Final = 4

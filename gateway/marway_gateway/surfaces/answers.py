@@ -13,11 +13,12 @@ from marway.wire.problems import problem_of
 from marway_gateway.call import Answer, PredictCall
 from marway_gateway.client_watch import ClientWatch, Watches
 from marway_gateway.error_bodies import error_body
-from marway_gateway.http import Headers, raw_model_headers
+from marway_gateway.http import model_lines, raw_model_headers
+from marway_gateway.reply import Headers, Lines
 from marway_gateway.streaming import EVENT_STREAM, EventStream, wants_events
 from marway_gateway.telemetry import RequestInfo
 
-__all__ = ["MAX_PIECE_BYTES", "answer_in_time", "send_answer", "whole_headers"]
+__all__ = ["MAX_PIECE_BYTES", "answer_in_time", "send_answer", "whole_headers", "whole_lines"]
 
 MAX_PIECE_BYTES: Final = 16 * 1024 * 1024
 """The largest piece that is held in memory to become one event or message. More than model servers let through."""
@@ -100,6 +101,15 @@ def whole_headers(answer: Answer, body: bytes, info: RequestInfo) -> Headers:
     if answer.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
     return headers
+
+
+def whole_lines(answer: Answer, body: bytes, info: RequestInfo) -> Lines:
+    """Return `whole_headers` as they go out."""
+    own, more = answer.lines, model_lines(info)
+    if answer.status in (204, 304):
+        return Lines(own.text + more.text, own.number + more.number)
+    text = b"%b%bcontent-length: %d\r\n" % (own.text, more.text, len(body))
+    return Lines(text, own.number + more.number + 1)
 
 
 async def _events(answer: Answer, info: RequestInfo) -> AsyncIterator[bytes]:

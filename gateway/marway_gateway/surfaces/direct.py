@@ -18,7 +18,7 @@ from marway_gateway.client_watch import Watches
 from marway_gateway.exchange import Exchange
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import send_whole
-from marway_gateway.surfaces.answers import answer_in_time, whole_headers
+from marway_gateway.surfaces.answers import answer_in_time, whole_lines
 from marway_gateway.upstream.response import Response
 
 __all__ = ["DIRECT_S", "DirectPrediction"]
@@ -55,14 +55,17 @@ class DirectPrediction:
     def send(self, surface: str) -> bool:
         """Send it to a pod, if nothing on the way there needs waiting, or give a kept answer; return whether it was."""
         predictor = self._gateway.predictor
+        resolved = predictor.known(self._call)
+        if resolved is None:
+            return False
         # With others behind it, each answer would begin the next from within, however many there are.
         if self._exchange.alone and self._exchange.writable:
-            kept = predictor.kept(self._call)
+            kept = predictor.kept(self._call, resolved)
             if kept is not None:
                 self._gateway.telemetry.predicting(self._call.info, surface)
                 self._pass_on(kept)
                 return True
-        asking = predictor.begin(self._call, self)
+        asking = predictor.begin(self._call, resolved, self)
         if asking is None:
             return False
         self._asking = asking
@@ -106,8 +109,8 @@ class DirectPrediction:
         assert answer.data is not None
         info = self._call.info
         try:
-            headers = whole_headers(answer, answer.data, info)
-            send_whole(self._exchange, info, self._gateway.telemetry, answer.status, headers, answer.data)
+            lines = whole_lines(answer, answer.data, info)
+            send_whole(self._exchange, info, self._gateway.telemetry, answer.status, lines, answer.data)
         except Exception as exc:
             self._exchange.go_on(_raising(exc))
 

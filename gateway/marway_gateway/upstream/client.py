@@ -11,13 +11,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from marway.wire import headers as wire
 from marway.wire.frames import REQUEST_BYTES_MAX
-from marway.wire.headers import HOP_BY_HOP, OUTCOME, REQUEST_TIMEOUT_MS, RETRY_AFTER, Outcome
+from marway.wire.headers import REQUEST_TIMEOUT_MS, Outcome
 from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod import VersionKey
-from marway_gateway.reply import Headers, Reply, read_within, seconds_of
+from marway_gateway.reply import Reply, read_within, seconds_of
 from marway_gateway.upstream.framed import FramedRequest
 from marway_gateway.upstream.pool import ConnectionPool
 from marway_gateway.upstream.response import Response, Sent, Waiter
@@ -26,13 +25,6 @@ __all__ = ["Upstream", "answered", "reply_of"]
 
 _PROBLEM_BYTES_MAX: Final = 64 * 1024
 _WRITE_ONCE_BYTES: Final = 1024 * 1024
-_ANSWERED: Final = Outcome.ANSWERED.encode()
-_OUTCOME: Final = OUTCOME.encode()
-_RETRY_AFTER: Final = RETRY_AFTER.encode()
-
-_OURS: Final = (wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID)
-_NOT_PASSED: Final = frozenset(name.encode() for name in (*HOP_BY_HOP, *_OURS, "content-length", "server", "date"))
-"""What a gateway says itself, or what is between it and the sidecar."""
 
 
 class Upstream:
@@ -174,7 +166,7 @@ def _http_head(lines: bytes, *, streams: bool = False) -> bytes:
 
 async def _reply(response: Response, pod: Pod, key: VersionKey) -> Reply:
     """Return a response as a reply; what is no model's answer is read, as far as a problem may reach."""
-    if response.data is None and _outcome(response) != _ANSWERED:
+    if response.data is None and response.said.outcome != Outcome.ANSWERED:
         pieces = (piece async for piece, _ in response.parts())
         response.data = await read_within(pieces, _PROBLEM_BYTES_MAX, response.close)
     return reply_of(response, pod, key)
@@ -182,42 +174,24 @@ async def _reply(response: Response, pod: Pod, key: VersionKey) -> Reply:
 
 def answered(response: Response) -> bool:
     """Return whether a response is a model's answer and whole."""
-    return response.data is not None and _outcome(response) == _ANSWERED
+    return response.data is not None and response.said.outcome == Outcome.ANSWERED
 
 
 def reply_of(response: Response, pod: Pod, key: VersionKey) -> Reply:
     """Return a response as a reply that counts as in flight as long as it streams."""
-    passed, said = _sorted(response.headers)
-    outcome = said.get(_OUTCOME)
+    outcome, retry_after, _, passed, lines = response.said
     reply = Reply(
-        outcome.decode("latin-1") if outcome is not None else None,
+        outcome,
         response.status,
         passed,
-        seconds_of(said.get(_RETRY_AFTER)),
+        seconds_of(retry_after),
         response.data,
         response.content_length,
         response,
         pod,
         key,
+        lines,
     )
     if reply.data is not None:
         reply.release()  # the pod is done; how fast the client reads is no business of it
     return reply
-
-
-def _outcome(response: Response) -> bytes | None:
-    outcome = None
-    for name, value in response.headers:
-        if name == _OUTCOME:
-            outcome = value
-    return outcome
-
-
-def _sorted(headers: Headers) -> tuple[Headers, dict[bytes, bytes]]:
-    """Return the headers that are passed on, and all of them by name, of several with one name the last."""
-    passed = [each for each in headers if each[0] not in _NOT_PASSED and each[0][:9] != b"x-marway-"]
-    said = dict(headers)
-    if b"connection" in said:
-        named = {each.strip().lower() for name, value in headers if name == b"connection" for each in value.split(b",")}
-        passed = [each for each in passed if each[0] not in named]
-    return passed, said

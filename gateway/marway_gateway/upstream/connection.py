@@ -8,8 +8,9 @@ from typing import Final, cast
 
 import httptools
 
-from marway_gateway.reply import AttemptFailed, PodLost
-from marway_gateway.upstream.response import Headers, Response, Waiter
+from marway_gateway.reply import AttemptFailed, Headers, PodLost
+from marway_gateway.upstream.response import Response, Waiter
+from marway_gateway.upstream.said import said_of
 
 __all__ = ["Connection"]
 
@@ -302,7 +303,7 @@ class Connection(asyncio.Protocol):
                 length = int(value)  # the parser has checked it
             elif name == b"transfer-encoding":
                 chunked = True
-        response = self._response = Response(status, self._headers, length, self)
+        response = self._response = Response(status, said_of(self._headers), length, self)
         self._interim = 0
         if length is not None and length <= self._buffered_bytes:
             self._whole = []

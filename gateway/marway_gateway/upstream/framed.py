@@ -8,7 +8,8 @@ from typing import Final, cast
 from marway.wire import frames
 from marway.wire.frames import BadFrames, FrameReader, Kind, frame_header
 from marway_gateway.reply import PodLost
-from marway_gateway.upstream.response import Headers, Response, Waiter
+from marway_gateway.upstream.response import Response, Waiter
+from marway_gateway.upstream.said import said_in_lines, said_of
 
 __all__ = ["FramedConnection", "FramedRequest"]
 
@@ -271,20 +272,14 @@ class FramedConnection(asyncio.Protocol):
     # -- answers -------------------------------------------------------------------------------------------
 
     def _answered(self, number: int, request: FramedRequest, status: int, head: bytes, body: bytes) -> None:
-        *lines, _ = head.split(b"\r\n")
-        headers: Headers = []
-        length = len(body)
-        for line in lines:
-            name, _, value = line.partition(b": ")
-            headers.append((name, value))
-            if name == b"content-length":
-                length = int(value)
-        if request.response is not None or len(headers) > _HEADERS_MAX or not 200 <= status <= 599:
+        said = said_in_lines(head)
+        length = said.content_length if said.content_length is not None else len(body)
+        if request.response is not None or len(said.passed) > _HEADERS_MAX or not 200 <= status <= 599:
             raise BadFrames
         if length == len(body):
-            self._give(number, request, Response(status, headers, length, None), body)
+            self._give(number, request, Response(status, said, length, None), body)
             return
-        request.response = response = Response(status, headers, length, request)
+        request.response = response = Response(status, said, length, request)
         request.left = length
         if length <= self._buffered_bytes:
             request.whole = []
@@ -328,5 +323,5 @@ def _tell(request: FramedRequest, response: Response) -> None:
         waiter.set_result(response)
 
 
-_NOTHING: Final = Response(0, [], 0, None)
+_NOTHING: Final = Response(0, said_of([]), 0, None)
 """Stands for the response to a request that the sidecar gave back."""

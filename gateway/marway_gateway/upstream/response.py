@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
-__all__ = ["Headers", "Response", "Sent", "Source", "Waiter"]
+from marway_gateway.upstream.said import Said
 
-Headers = list[tuple[bytes, bytes]]
+__all__ = ["Response", "Sent", "Source", "Waiter"]
 
 _HELD_BYTES_MAX: Final = 256 * 1024
 """From here on the connection is not read until the reader has caught up, so that a slow one costs no memory."""
@@ -53,7 +53,7 @@ class Response:
 
     Attributes:
         status: HTTP status.
-        headers: In the order in which they came, names in lower case.
+        said: What its headers say.
         content_length: Size of the body in bytes where it was said, else None.
         data: The body, or None when it streams: then `parts` gives it.
     """
@@ -67,13 +67,13 @@ class Response:
         "_source",
         "content_length",
         "data",
-        "headers",
+        "said",
         "status",
     )
 
-    def __init__(self, status: int, headers: Headers, content_length: int | None, source: Source | None) -> None:
+    def __init__(self, status: int, said: Said, content_length: int | None, source: Source | None) -> None:
         self.status = status
-        self.headers = headers
+        self.said = said
         self.content_length = content_length
         self.data: bytes | None = None
         self._source = source
