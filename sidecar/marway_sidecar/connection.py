@@ -148,7 +148,8 @@ class BoundedConnection(LargeBodies):
         cycle: Any = self.cycle
         waits = cycle is not None and not cycle.response_complete
         path = self.url.partition(b"?")[0]
-        return not waits and path == _FRAMES_PATH and self._get_upgrade() == _FRAMES and hasattr(self.app, "begin")
+        asks = self.scope["method"] == "GET" and path == _FRAMES_PATH and self._get_upgrade() == _FRAMES
+        return asks and not waits and hasattr(self.app, "begin")
 
     def handle_websocket_upgrade(self) -> None:
         """Change to frames; uvicorn calls this when `_should_upgrade` says so."""
@@ -158,9 +159,7 @@ class BoundedConnection(LargeBodies):
         framed = FramedConnection(self.app, self.connections)
         self.transport.set_protocol(framed)
         framed.connection_made(self.transport)
-        self.transport.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % _FRAMES
-        )
+        self.transport.write(_SWITCHING)
 
     # -- for the request that is being answered ------------------------------------------------------------
 

@@ -89,6 +89,7 @@ class FramedConnection(asyncio.Protocol):
                     channel = self._at_work.pop(number, None)
                     if channel is not None:
                         channel.leave()
+                        self.ended(number)
                 elif kind == Kind.MORE:
                     channel = self._at_work.get(number)
                     if channel is not None:
@@ -109,7 +110,7 @@ class FramedConnection(asyncio.Protocol):
 
     def _begin(self, number: int, head: bytes, body: bytes) -> None:
         path, *lines, end = head.decode("latin-1").split("\r\n")
-        if end or len(lines) > _HEADERS_MAX:
+        if end or len(lines) > _HEADERS_MAX or number in self._at_work:
             raise BadFrames
         headers = dict([line.split(": ", 1) for line in lines])
         channel = self._at_work[number] = _FramedChannel(self, number)
@@ -126,7 +127,7 @@ class FramedConnection(asyncio.Protocol):
         self._transport.write(frame)
 
     def ended(self, number: int) -> None:
-        """Take in that a request was answered."""
+        """Take in that a request was answered, or that nobody waits for it."""
         self._at_work.pop(number, None)
         if self._closing:
             self._close_if_done()

@@ -17,6 +17,7 @@ _IDLE_S: Final = 15.0
 """How long a connection without requests is kept, less than any sidecar keeps it."""
 _HANDSHAKE_BYTES_MAX: Final = 16 * 1024
 _HEADERS_MAX: Final = 200
+_NO_BODY: Final = frozenset({204, 304})
 _WAITING_BYTES_MAX: Final = 1024 * 1024
 """Of requests that the kernel did not take yet; with more, the next ones take other connections."""
 
@@ -181,7 +182,10 @@ class FramedConnection(asyncio.Protocol):
         A connection over which nothing came since the request was sent is left: it may be a dead one.
         """
         request = self._waiting.pop(number, None)
-        if request is None or self._transport.is_closing():
+        if request is None:
+            return
+        request.waiter = request.response = None  # both may hold the request
+        if self._transport.is_closing():
             return
         self._transport.write(frame_header(Kind.CANCEL, number))
         if self.over or self._heard_at < request.sent_at:
@@ -198,6 +202,10 @@ class FramedConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_WAITING_BYTES_MAX)
         self._transport.write(self._handshake.encode("latin-1"))
+
+    def eof_received(self) -> None:
+        self.over = True
+        self.ready = False  # it is lost as soon as this turn of the loop ends, in which others may send
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(PodLost("closed the connection before it had answered", reason="connection_lost"))
@@ -274,6 +282,8 @@ class FramedConnection(asyncio.Protocol):
     def _answered(self, number: int, request: FramedRequest, status: int, head: bytes, body: bytes) -> None:
         said = said_in_lines(head)
         length = said.content_length if said.content_length is not None else len(body)
+        if status in _NO_BODY:
+            length = 0
         if request.response is not None or len(said.passed) > _HEADERS_MAX or not 200 <= status <= 599:
             raise BadFrames
         if length == len(body):

@@ -57,7 +57,7 @@ def said_in_lines(text: bytes) -> Said:
     """Return what header lines say; what stands in front of an empty line is taken apart once for many answers.
 
     Args:
-        text: Lines, each with its end, names in lower case.
+        text: Lines, each with its end.
 
     Raises:
         ValueError: They are no headers.
@@ -84,7 +84,7 @@ def _apart(text: bytes) -> Said:
         name, found, value = line.partition(b": ")
         if not found:
             raise ValueError("a line is no header")
-        headers.append((name, value))
+        headers.append((name.lower(), value))  # it goes by name what passes on: two lengths must not
     return said_of(headers)
 
 
