@@ -147,7 +147,8 @@ class Asker:
     def _failed(self, pod: Pod, failure: AttemptFailed, demand: Demand) -> FailedAttempt:
         accepted = not isinstance(failure, PodUnreachable)
         if accepted:
-            self._pods.lost(pod, failure.why)
+            if failure.counted:
+                self._pods.lost(pod, failure.why)
         else:
             self._pods.unreachable(pod, failure.why)
         name, version = demand.key

@@ -148,8 +148,12 @@ def send_whole(
         RuntimeError: A header cannot be sent; nothing was reported.
     """
     info.status = status
-    ids = lines_of(_ids(info))
-    exchange.answer(status, Lines(lines.text + ids.text, lines.number + ids.number), body)
+    text, number = lines
+    text += b"x-request-id: %b\r\n" % info.request_id.encode()
+    if info.group_id is not None:
+        text += b"x-request-group-id: %b\r\n" % info.group_id.encode()
+        number += 1
+    exchange.answer(status, Lines(text, number + 1), body)
     info.response_bytes = len(body)
     telemetry.finish(info)
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -123,7 +123,7 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         if body and status in _NO_BODY:
             raise RuntimeError(f"an answer of status {status} has no body")
-        text, number = lines_of(self.default_headers)
+        text, number = _default_lines(tuple(self.default_headers))
         close = b"" if self.keep_alive else b"connection: close\r\n"
         line = _STATUS_LINE.get(status) or b"HTTP/1.1 %d " % status
         head = b"%b\r\n%b%b%b\r\n" % (line, text, lines.text, close)
@@ -216,6 +216,10 @@ class Cycle(RequestResponseCycle):
 
     def _how_far(self) -> str:
         return "complete" if self.response_complete else "begun"
+
+
+_default_lines: Final = lru_cache(maxsize=4)(lambda headers: lines_of(headers))
+"""Of a second's date; few servers run in one process."""
 
 
 def _check(head: bytes, lines: int) -> None:

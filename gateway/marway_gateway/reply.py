@@ -47,12 +47,15 @@ class AttemptFailed(Exception):
     Attributes:
         why: Words to put behind the pod's name: "refused the connection".
         reason: One word for metrics.
+        counted: Whether it says something of the pod that no other failure has said: of the requests that ended with
+            one connection, one counts.
     """
 
-    def __init__(self, why: str, *, reason: str) -> None:
+    def __init__(self, why: str, *, reason: str, counted: bool = True) -> None:
         super().__init__(why)
         self.why = why
         self.reason = reason
+        self.counted = counted
 
 
 class PodUnreachable(AttemptFailed):

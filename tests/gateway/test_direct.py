@@ -591,10 +591,10 @@ async def test_a_header_that_cannot_be_sent(
 ) -> None:
     """A header with a line break in it never goes out: the connection is cut, on both ways."""
     pod = await make_pod()
+    broken = [(b"x", b"a\r\nb: c")]
     for _ in range(2):
         async with warm(pod, registry=registry) as (_, client):
             with monkeypatch.context() as patch:
-                broken = [(b"x", b"a\r\nb: c")]
                 patch.setattr("marway_gateway.surfaces.answers.raw_model_headers", lambda info: broken)
                 patch.setattr("marway_gateway.surfaces.answers.model_lines", lambda info: lines_of(broken))
                 client.send(post())

@@ -229,9 +229,9 @@ async def test_request_and_reply(upstream: Upstream) -> None:
     """A request says the same as over HTTP, and so does what becomes of its answer's headers, known or its own."""
     seen: list[tuple[bytes, bytes]] = []
     own = (
-        *(b"Content-Type: text/plain", b"Connection: X-Hop", b"x-hop: 1", b"X-Request-Id: theirs"),
-        *(b"x-marway-secret: 1", b"Set-Cookie: a=1", b"Set-Cookie: b=2", b"Retry-After: 3", b"Server: x"),
-        b"Content-Length: 3",
+        *(b"content-type: text/plain", b"connection: keep-alive", b"keep-alive: 1", b"x-request-id: theirs"),
+        *(b"x-marway-secret: 1", b"set-cookie: a=1", b"set-cookie: b=2", b"retry-after: 3", b"server: x"),
+        b"content-length: 3",
     )
 
     async def serve(wire: Wire) -> None:
@@ -442,6 +442,7 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     "status-600": lambda number: answer(number, status=600),
     "header-without-end": lambda number: answer(number, head=b"x-marway-outcome: answered"),
     "header-without-colon": lambda number: answer(number, head=b"x-marway-outcome\r\n"),
+    "upper-case": lambda number: answer(number, head=HEAD + b"Content-Length: 3\r\n"),
     "two-empty-lines": lambda number: answer(number, head=b"a: b\r\n\r\nc: d\r\n\r\ne: f\r\n"),
     "many-headers": lambda number: answer(number, head=b"a: b\r\n" * 300),
 }

@@ -267,6 +267,7 @@ class FramedConnection(asyncio.Protocol):
             self._idle.cancel()
         self._transport.abort()
         waiting, self._waiting = self._waiting, {}
+        others = PodLost(error.why, reason=error.reason, counted=False)
         if not self.opened.done():
             self.opened.set_result(False)
         for request in waiting.values():
@@ -276,6 +277,7 @@ class FramedConnection(asyncio.Protocol):
                 request.response.end(error)
             elif not waiter.done():
                 waiter.set_exception(error)
+                error = others
 
     # -- answers -------------------------------------------------------------------------------------------
 

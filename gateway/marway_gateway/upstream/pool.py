@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections import deque
@@ -22,6 +23,7 @@ _IDLE_S: Final = 15.0
 _NO_FRAMES_S: Final = 10.0
 """After so long a sidecar that did not change to frames is asked again: it may be another one by then."""
 
+_log = logging.getLogger(__name__)
 _Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
 
@@ -56,6 +58,7 @@ class ConnectionPool:
         self._framed: FramedConnection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._try_frames_at = 0.0
+        self._said_so = False
         self._sweep: asyncio.TimerHandle | None = None
 
     def take(self) -> Connection | None:
@@ -79,24 +82,26 @@ class ConnectionPool:
         return None
 
     async def _open_framed(self) -> None:
+        framed = None
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 framed = await self._connected(
                     lambda: FramedConnection(self.authority, self.path, buffered_bytes=self._buffered_bytes)
                 )
-                try:
-                    opened = await framed.opened
-                except BaseException:
-                    framed.leave()
-                    raise
+                opened = await framed.opened
         except (TimeoutError, PodUnreachable):
             opened = False
         finally:
             self._opening = None
+            if framed is not None and not framed.ready:
+                framed.leave()
         if opened:
             self._framed = framed
-        else:
-            self._try_frames_at = self._loop.time() + _NO_FRAMES_S
+            return
+        self._try_frames_at = self._loop.time() + _NO_FRAMES_S
+        if not self._said_so:
+            self._said_so = True
+            _log.info("%s does not change to frames: predictions go there over HTTP, which costs more", self.authority)
 
     async def connect(self) -> Connection:
         """Return a new connection.

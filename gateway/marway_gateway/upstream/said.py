@@ -57,7 +57,7 @@ def said_in_lines(text: bytes) -> Said:
     """Return what header lines say; what stands in front of an empty line is taken apart once for many answers.
 
     Args:
-        text: Lines, each with its end.
+        text: Lines, each with its end, names in lower case, without any that HTTP has between two hops.
 
     Raises:
         ValueError: They are no headers.
@@ -76,16 +76,27 @@ def said_in_lines(text: bytes) -> Said:
 
 
 def _apart(text: bytes) -> Said:
-    *lines, end = text.split(b"\r\n")
+    """Do what `said_of` does, in one go."""
+    outcome = retry_after = length = None
+    passed: Headers = []
+    lines = b""
+    *all_lines, end = text.split(b"\r\n")
     if end:
-        raise ValueError("a header has no end")
-    headers: Headers = []
-    for line in lines:
+        raise ValueError("the last line has no end")
+    for line in all_lines:
         name, found, value = line.partition(b": ")
-        if not found:
-            raise ValueError("a line is no header")
-        headers.append((name.lower(), value))  # it goes by name what passes on: two lengths must not
-    return said_of(headers)
+        if not found or name != name.lower():
+            raise ValueError("a line is no header")  # or one that would not be known, a second length among them
+        if name == b"content-length":
+            length = int(value)
+        elif name == _OUTCOME:
+            outcome = value.decode("latin-1")
+        elif name not in _NOT_PASSED and name[:9] != b"x-marway-":
+            passed.append((name, value))
+            lines += line + b"\r\n"
+            if name == _RETRY_AFTER:
+                retry_after = value
+    return Said(outcome, retry_after, length, passed, Lines(lines, len(passed)))
 
 
 _known: Final = lru_cache(maxsize=1024)(_apart)
