@@ -24,6 +24,8 @@ __all__ = ["HttpConnection"]
 
 _WHOLE_BYTES: Final = 64 * 1024
 """The largest body that may be begun without a task: what uvicorn holds before it reads no further."""
+_PATIENCE_S: Final = 0.02
+"""How long a small body may come behind its head for its request still to be begun without a task."""
 _KNOWN_BYTES: Final = 256
 """Request targets up to here are taken apart once."""
 
@@ -41,7 +43,8 @@ class HttpConnection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._begin: Callable[[Cycle], bool] | None = getattr(self.app, "begin", None)
         self._held: Cycle | None = None
-        """The request to start once all that came is parsed."""
+        """The request to start once all that came is parsed, and its small body has come."""
+        self._patience: asyncio.TimerHandle | None = None
         self._in_hand: Cycle | None = None
         """The last request that was begun without a task."""
 
@@ -52,6 +55,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._start_held()  # for it to be reported
         self._leave()
 
     def shutdown(self) -> None:
@@ -60,8 +64,21 @@ class HttpConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._held is not None:
-            cycle, self._held = self._held, None
+        if self._held is None:
+            return
+        if self._held.more_body and not self._held.waiting_for_100_continue and _is_small(self.headers):
+            # Python's clients write head and body apart, and the body is on its way.
+            if self._patience is None:
+                self._patience = self.loop.call_later(_PATIENCE_S, self._start_held)
+        else:
+            self._start_held()
+
+    def _start_held(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        cycle, self._held = self._held, None
+        if cycle is not None:
             self._start_asgi_task(cycle, self.app)
 
     def on_message_begin(self) -> None:
@@ -129,6 +146,12 @@ class HttpConnection(HttpToolsProtocol):
         cycle, self._in_hand = self._in_hand, None
         if cycle is not None and cycle.left is not None:
             cycle.left()
+
+
+def _is_small(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Return whether headers announce a body that is small enough to be waited for."""
+    length = next((value for name, value in headers if name == b"content-length"), b"")
+    return length.isdigit() and int(length) <= _WHOLE_BYTES
 
 
 def _parts(url: bytes) -> tuple[str, bytes, bytes]:

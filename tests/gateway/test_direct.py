@@ -19,13 +19,16 @@ from marway.errors import InvalidInput, Unavailable
 from marway.records import ServingSettings
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
+from marway_gateway import http_connection
 from marway_gateway.fast_path import FastPathApp
+from marway_gateway.http_connection import HttpConnection
 from marway_gateway.http_cycle import Cycle
 from marway_gateway.placement import score
 from marway_gateway.predict import Predictor
 from marway_gateway.reply import lines_of
 from marway_gateway.surfaces import direct
 from marway_gateway.surfaces.direct import DirectPrediction
+from marway_gateway.telemetry import RequestInfo, Telemetry
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
@@ -224,6 +227,99 @@ async def test_a_first_connection_is_left_to_a_task(registry: Registry, make_pod
             assert way.begun == begun + 1
             assert (await third.ask())[2] == b"hello"
             assert way.begun == begun + 2
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What clients' connections have read, a piece each."""
+    seen: list[bytes] = []
+    receive = HttpConnection.data_received
+
+    def seen_received(self: HttpConnection, data: bytes) -> None:
+        receive(self, data)
+        seen.append(data)
+
+    monkeypatch.setattr(HttpConnection, "data_received", seen_received)
+    return seen
+
+
+async def in_parts(client: Client, reads: list[bytes], *parts: bytes) -> None:
+    """Send parts, each once the one before was read."""
+    for part in parts:
+        before = len(reads)
+        client.send(part)
+        await until(lambda before=before: len(reads) > before)  # type: ignore[misc]  # mypy sees no default
+
+
+async def test_a_small_body_behind_its_head(
+    registry: Registry, make_pod: MakePod, way: Way, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Head and body written apart, as Python's clients do, need no task either, however they are cut."""
+    monkeypatch.setattr(http_connection, "_PATIENCE_S", 30)
+    pod = await make_pod()
+    async with warm(pod, registry=registry) as (_, client):
+        way.begun = way.answered = way.in_tasks = 0
+        head, body = post().split(b"\r\n\r\n")
+        await in_parts(client, reads, head[:20], head[20:] + b"\r\n\r\n", body[:2])
+        assert (way.begun, pod.requests) == (0, [])
+        client.send(body[2:] + post(body=b"next"))  # and a request behind it
+        assert (await client.receive())[2] == b"hello"
+        assert (await client.receive())[2] == b"next"
+        assert (way.begun, way.answered, way.in_tasks) == (2, 2, 0)
+
+
+async def test_a_body_that_is_late(
+    registry: Registry, make_pod: MakePod, way: Way, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request whose body does not follow at once is served in a task, as is a large one."""
+    monkeypatch.setattr(http_connection, "_PATIENCE_S", 0.01)
+    started = 0
+    start = HttpConnection.start
+
+    def counted_start(self: HttpConnection, *args: Any) -> None:
+        nonlocal started
+        started += 1
+        start(self, *args)
+
+    pod = await make_pod()
+    async with warm(pod, registry=registry) as (_, client):
+        way.begun = 0
+        monkeypatch.setattr(HttpConnection, "start", counted_start)
+        head, body = post().split(b"\r\n\r\n")
+        client.send(head + b"\r\n\r\n")
+        await until(lambda: started == 1)
+        client.send(body)
+        assert (await client.receive())[2] == b"hello"
+        monkeypatch.setattr(http_connection, "_PATIENCE_S", 30)
+        head, body = post(body=b"x" * 100_000).split(b"\r\n\r\n")
+        client.send(head + b"\r\n\r\n")
+        await until(lambda: started == 2)
+        client.send(body)
+        assert (await client.receive())[2] == body
+        assert way.begun == 0
+
+
+async def test_a_client_that_leaves_between_head_and_body(
+    registry: Registry, make_pod: MakePod, way: Way, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported once, as cancelled, and no pod is asked."""
+    monkeypatch.setattr(http_connection, "_PATIENCE_S", 30)
+    reported: list[str] = []
+    finish = Telemetry.finish
+
+    def seen_finish(self: Telemetry, info: RequestInfo) -> None:
+        reported.append(info.outcome)
+        finish(self, info)
+
+    pod = await make_pod()
+    async with warm(pod, registry=registry) as (gateway, client):
+        monkeypatch.setattr(Telemetry, "finish", seen_finish)
+        await in_parts(client, reads, post()[:-5])
+        assert reported == []
+        client.leave()
+        await until(lambda: reported)
+        assert (reported, pod.requests) == (["cancelled"], [])
+        assert await gateway.metric("marway_gateway_requests_in_flight") == 0
 
 
 # -- both ways alike -------------------------------------------------------------------------------------------
