@@ -38,7 +38,7 @@ CLIENTS = (1, 32)
 ROWS = 32
 TEXT = TINY.request().body.decode()
 _START_S = 120
-_WARM_S = 5
+_WARM_S = 10
 _CLOSE = 1e-3
 
 

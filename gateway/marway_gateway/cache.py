@@ -69,10 +69,11 @@ def request_key(archive_sha256: str, headers: Mapping[str, str], body: bytes) ->
         headers: What goes to the pod.
         body: What the model is given.
     """
-    digest = hashlib.sha256(archive_sha256.encode())
+    said = [archive_sha256.encode()]
     for name in _KEY_HEADERS:
         value = headers.get(name)
-        digest.update(b"\0" if value is None else b"\1%d:%b" % (len(value), value.encode()))
+        said.append(b"\0" if value is None else b"\1%d:%b" % (len(value), value.encode()))
+    digest = hashlib.sha256(b"".join(said))
     digest.update(body)
     return digest.digest()
 

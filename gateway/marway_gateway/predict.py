@@ -65,6 +65,7 @@ class Predictor:
         self._algorithm_pools = algorithm_pools
         self._used = used
         self._cache = cache
+        self._cache_uses = {use: telemetry.metrics.cache_requests.labels(use.value) for use in CacheUse}
 
     async def predict(self, call: PredictCall) -> Answer:
         """Return the model's answer, whatever its status; the caller closes it.
@@ -123,8 +124,9 @@ class Predictor:
             resolved: What its reference stands for.
             waiter: Given the pod's response, for `finish`, or the failure, for `resume`.
         """
-        if resolved.serving.cache or resolved.serving.streaming:
-            return None
+        kept = resolved.serving.cache
+        if resolved.serving.streaming or (kept and self._cache is not None and not call.fresh):
+            return None  # its answer may be kept, or is one that others wait for
         demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)
         if not self._admission.try_enter(demand.key):
             return None
@@ -136,6 +138,8 @@ class Predictor:
         finally:
             if asking is None:
                 self._admission.leave(demand.key)
+            elif kept:
+                self._count(call, CacheUse.BYPASS)
         return asking
 
     def finish(self, asking: Asking, response: Response) -> Answer | None:
@@ -191,7 +195,7 @@ class Predictor:
 
     def _count(self, call: PredictCall, use: CacheUse) -> None:
         call.info.cache = use.value
-        self._metrics.cache_requests.labels(use.value).inc()
+        self._cache_uses[use].inc()
 
     async def _forward(self, call: PredictCall, resolved: Resolved) -> Reply:
         demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)

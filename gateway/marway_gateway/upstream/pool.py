@@ -99,7 +99,7 @@ class ConnectionPool:
             self._framed = framed
             return
         self._try_frames_at = self._loop.time() + _NO_FRAMES_S
-        if not self._said_so:
+        if framed is not None and not self._said_so:
             self._said_so = True
             _log.info("%s does not change to frames: predictions go there over HTTP, which costs more", self.authority)
 
