@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from support.seaweed import S3Server, seaweed
 from support.up import Up
 
 MODELS = Path(__file__).parent / "e2e" / "models"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_reaches_children() -> None:
+    """Where a shell has started the tests in the background, SIGINT is ignored, and every process of theirs inherits
+    that: those that end by it would not.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
