@@ -41,8 +41,8 @@ from servers import (
 from workloads import WORKLOADS, Tuning, Workload, check
 
 MARWAY, STOCK = "Marway", "stock TorchServe"
-_WARM_CALLS = 10_000
-_WARM_S = 12
+_WARM_CALLS = 15_000
+_WARM_S = 30
 _SMALL_RATE = 200
 
 
