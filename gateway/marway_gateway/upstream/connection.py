@@ -9,7 +9,7 @@ from typing import Final, cast
 import httptools
 
 from marway_gateway.reply import AttemptFailed, Headers, PodLost
-from marway_gateway.upstream.response import Response, Waiter
+from marway_gateway.upstream.response import Response, Waiter, answer_to
 from marway_gateway.upstream.said import said_of
 
 __all__ = ["Connection"]
@@ -110,15 +110,7 @@ class Connection(asyncio.Protocol):
         Raises:
             PodLost: There is no response; the request may have been running.
         """
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                waiter.result().close()  # it came just before: another request may be on the connection already
-            else:
-                self._waiter = None
-                self.close()
-            raise
+        return await answer_to(waiter, self._give_up)
 
     async def ask_streaming(self, head: bytes, pieces: AsyncIterator[bytes], *, chunked: bool) -> Response:
         """Send a request whose body comes in pieces, after the pod said that it wants it; return the response.
@@ -140,6 +132,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(head)
         self._sending = self._loop.create_task(self._send(self._go_on, pieces, chunked=chunked))
         return await self.answer(waiter)
+
+    def _give_up(self) -> None:
+        self._waiter = None
+        self.close()
 
     def close(self) -> None:
         """Close it, whatever is under way."""

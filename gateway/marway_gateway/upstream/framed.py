@@ -8,7 +8,7 @@ from typing import Final, cast
 from marway.wire import frames
 from marway.wire.frames import BadFrames, FrameReader, Kind, frame_header
 from marway_gateway.reply import PodLost
-from marway_gateway.upstream.response import Response, Waiter
+from marway_gateway.upstream.response import Response, Waiter, answer_to
 from marway_gateway.upstream.said import said_in_lines, said_of
 
 __all__ = ["FramedConnection", "FramedRequest"]
@@ -72,14 +72,7 @@ class FramedRequest:
         Raises:
             PodLost: There is no response; the request may have been running.
         """
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                waiter.result().close()
-            else:
-                self.abandon()
-            raise
+        return await answer_to(waiter, self.abandon)
 
     def feed(self, part: bytes) -> bool:
         """Take in a part of a body that goes on; return whether it was the last.

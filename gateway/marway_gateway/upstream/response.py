@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 from marway_gateway.upstream.said import Said
 
-__all__ = ["Response", "Sent", "Source", "Waiter"]
+__all__ = ["Response", "Sent", "Source", "Waiter", "answer_to"]
 
 _HELD_BYTES_MAX: Final = 256 * 1024
 """From here on the connection is not read until the reader has caught up, so that a slow one costs no memory."""
@@ -138,3 +138,24 @@ class Response:
         news, self._news = self._news, None
         if news is not None and not news.done():
             news.set_result(None)
+
+
+async def answer_to(waiter: asyncio.Future[Response], give_up: Callable[[], None]) -> Response:
+    """Return the response that ``waiter`` is given; who is cancelled wants none.
+
+    Args:
+        waiter: Of a request that was sent.
+        give_up: Called on a cancel, unless the response came just before: that is let go of by itself, for another
+            request may be on its connection already.
+
+    Raises:
+        PodLost: There is no response; the request may have been running.
+    """
+    try:
+        return await waiter
+    except asyncio.CancelledError:
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            waiter.result().close()
+        else:
+            give_up()
+        raise
