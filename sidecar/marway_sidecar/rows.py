@@ -26,8 +26,8 @@ _FRONT_ENDS_OWN: Final = frozenset({"explain", "url_path"})
 _NOT_PASSED: Final = HOP_BY_HOP | _CREDENTIALS | _FRONT_ENDS_OWN | {REQUEST_TIMEOUT_MS}
 _DEFAULT_FILE_TYPE: Final = "application/octet-stream"
 
-_FIELD_NAME: Final = r"[A-Za-z_%](?:[\w.\-\[\]%+*])*"
-_FORM: Final = re.compile(rf"{_FIELD_NAME}=(?!=)[^&\r\n]*(?:&{_FIELD_NAME}=(?!=)[^&\r\n]*)*", re.ASCII)
+_FIELD_NAME: Final = re.compile(rb"[\w.\-\[\]%+*:@$~/\x80-\xff]+", re.ASCII)
+"""What names of fields are made of, as they are sent: anything else in one is text that `curl -d` calls a form."""
 
 
 async def row_of(headers: Mapping[str, str], body: bytes, *, request_id: str) -> Row:
@@ -86,23 +86,26 @@ def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str
 def _urlencoded_fields(body: bytes) -> list[Part] | None:
     """Return the fields of a form, or None when the body is text that `curl -d 'some text'` calls a form.
 
-    A form is `name=value` pairs joined by `&`, with names that fields have and at least one value. TorchServe takes
-    any body for one and loses what is none: 'some text' becomes a field of that name with no value.
+    A form is `name=value` pairs joined by `&`, in one line, with names that fields have. What TorchServe's decoder makes
+    of such a body is kept to: values may be empty and hold any bytes, a name without `=` is a field with an empty value,
+    and is left out as the last. It takes any other body for a form too, and loses what is none: 'some text' is no field.
     """
-    try:
-        text = body.decode("ascii")
-    except UnicodeDecodeError:
+    if b"=" not in body or b"\r" in body or b"\n" in body:
         return None
-    if _FORM.fullmatch(text) is None:
+    pairs = [pair.partition(b"=") for pair in body.split(b"&")]
+    if not pairs[-1][1]:
+        last, *_ = pairs.pop()
+        if last and _FIELD_NAME.fullmatch(last) is None:
+            return None
+    # TorchServe fails on a pair that is empty, as in `a=1&&b=2`; browsers' decoders pass over it.
+    pairs = [pair for pair in pairs if any(pair)]
+    if not pairs or not all(_FIELD_NAME.fullmatch(name) for name, _, _ in pairs):
         return None
-    pairs = [pair.partition("=")[::2] for pair in text.split("&")]
-    if not any(value for _, value in pairs):
-        return None  # base64 ends with "=" too
-    return [Part(_decoded(name).decode(errors="replace"), _decoded(value)) for name, value in pairs]
+    return [Part(_decoded(name).decode(errors="replace"), _decoded(value)) for name, _, value in pairs]
 
 
-def _decoded(text: str) -> bytes:
-    return unquote_to_bytes(text.replace("+", " "))
+def _decoded(data: bytes) -> bytes:
+    return unquote_to_bytes(data.replace(b"+", b" "))
 
 
 async def _multipart_fields(content_type: str, body: bytes) -> list[Part]:
