@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import Match
 
 from marway import __version__, errors
 from marway.errors import InvalidRequest, clip
@@ -28,6 +29,7 @@ from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.native import NativePredict
 from marway_gateway.surfaces.open_inference import add_open_inference
 from marway_gateway.surfaces.torchserve import add_torchserve
+from marway_gateway.surfaces.torchserve_management import add_management
 from marway_gateway.surfaces.v1 import add_v1
 
 __all__ = ["Health", "create_app", "new_app"]
@@ -95,6 +97,7 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
     add_torchserve(app, current)
     add_open_inference(app, current)
     add_v1(app, current)
+    add_management(app)
 
     @app.get(
         "/readyz",
@@ -211,7 +214,8 @@ async def _http_problem(request: Request, exc: Exception) -> Response:
     info.outcome = "client_error"
     method, path = request.method, clip(request.url.path, 200)
     if exc.status_code == 405:
-        allowed = (exc.headers or {}).get("Allow", "")
+        allowed = ", ".join(_methods_of(request))
+        exc.headers = {**(exc.headers or {}), "Allow": allowed}
         code, title, detail = "method_not_allowed", "Method not allowed", f"{path} takes {allowed}, not {method}"
     elif exc.status_code == 404:
         code, title, detail = (
@@ -225,6 +229,15 @@ async def _http_problem(request: Request, exc: Exception) -> Response:
     problem = Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=info.request_id)
     body, content_type = error_body(surface_of(request.url.path), problem)
     return Response(body, exc.status_code, headers=exc.headers, media_type=content_type)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods that a path takes: a router's own 405 names those of the first route alone."""
+    taken: set[str] = set()
+    for route in request.app.router.routes:
+        if route.matches(request.scope)[0] != Match.NONE:
+            taken |= getattr(route, "methods", None) or set()
+    return sorted(taken)
 
 
 async def _invalid(_: Request, exc: Exception) -> Response:

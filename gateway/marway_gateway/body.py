@@ -31,12 +31,21 @@ class RequestBody:
         content_length: Its size in bytes where the client said it.
         buffered_bytes: The largest body that is held in memory.
         max_bytes: The largest body that is accepted.
+        may_be_empty: Whether a body without a byte is accepted.
 
     Attributes:
         size: Bytes read so far.
     """
 
-    def __init__(self, read: Read, *, content_length: int | None, buffered_bytes: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        read: Read,
+        *,
+        content_length: int | None,
+        buffered_bytes: int,
+        max_bytes: int,
+        may_be_empty: bool = False,
+    ) -> None:
         self.size = 0
         self._ended = False
         self._awaited: asyncio.Event | None = None
@@ -44,6 +53,7 @@ class RequestBody:
         self._content_length = content_length
         self._buffered_bytes = buffered_bytes
         self._max_bytes = max_bytes
+        self._may_be_empty = may_be_empty
         self._head: list[bytes] = []
         self._whole: bytes | None = None
         self._sent = False
@@ -101,7 +111,7 @@ class RequestBody:
             if not piece:
                 self._whole = self._head[0] if len(self._head) == 1 else b"".join(self._head)
                 self._head = []
-                if not self._whole:
+                if not self._whole and not self._may_be_empty:
                     raise InvalidRequest(
                         "the request has no body: send the model's input as the request body, for example with "
                         "curl --data-binary @FILE"

@@ -1,7 +1,7 @@
 """Answers that are given again to equal requests, for models whose serving settings say `cache`.
 
 An answer is found by a digest of the version's archive, of what was asked for and of all that the handler sees of the
-request save its ids: a label that moves leads to other archives and so to other answers. Equal requests in flight are
+request save its ids and what clients and proxies say of themselves: a label that moves leads to other archives and so to other answers. Equal requests in flight are
 one: the first asks a pod, the others wait for its answer. What failed, streams or is too large is never kept.
 """
 
@@ -19,11 +19,13 @@ from typing import Final
 from marway import errors
 from marway.errors import MarwayError
 from marway.wire import headers as wire
+from marway.wire.headers import is_incidental
 from marway_gateway.reply import Reply
 
 __all__ = ["AnswerCache", "CacheUse", "forbids_cache", "request_key"]
 
-_KEY_HEADERS: Final = ("content-type", "content-encoding", "accept", wire.EXPLAIN)
+_UNLIKE: Final = frozenset({wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.TRACEPARENT, wire.TRACESTATE, wire.CLIENT, wire.NOTHING})
+"""Headers in which equal requests may differ, beside those that are incidental."""
 _ONE_REQUESTS_OWN: Final = frozenset(
     name.encode()
     for name in (
@@ -70,9 +72,10 @@ def request_key(archive_sha256: str, headers: Mapping[str, str], body: bytes) ->
         body: What the model is given.
     """
     said = [archive_sha256.encode()]
-    for name in _KEY_HEADERS:
-        value = headers.get(name)
-        said.append(b"\0" if value is None else b"\1%d:%b" % (len(value), value.encode()))
+    for name, value in sorted(headers.items()):
+        if name not in _UNLIKE and not is_incidental(name):
+            said.append(b"\1%d:%b%d:%b" % (len(name), name.encode(), len(value), value.encode("latin-1")))
+    said.append(b"\0")
     digest = hashlib.sha256(b"".join(said))
     digest.update(body)
     return digest.digest()

@@ -17,11 +17,15 @@ __all__ = ["error_body", "surface_of", "torchserve_exception"]
 
 _JSON: Final = "application/json"
 _PATHS: Final = {
+    "/api-description": "torchserve",
     "/explanations": "torchserve",
+    "/invocations": "torchserve",
     "/ping": "torchserve",
     "/predictions": "torchserve",
     "/v1": "v1",
     "/v2": "open_inference",
+    "/wfpredict": "torchserve",
+    "/workflows": "torchserve",
 }
 """What lies under these paths is of these surfaces, also where it is no prediction."""
 
@@ -29,6 +33,8 @@ _TORCHSERVE_TYPES: Final[Mapping[int, str]] = {
     400: "BadRequestException",
     401: "InvalidKeyException",
     404: "ResourceNotFoundException",
+    405: "MethodNotAllowedException",
+    409: "ConflictStatusException",
     413: "RequestEntityTooLargeException",
     429: "ServiceUnavailableException",
     503: "ServiceUnavailableException",

@@ -28,7 +28,13 @@ def check_length(length: int | None, limit: int) -> None:
 
 
 async def read_body(
-    channel: HttpChannel, length: int | None, *, limit: int, budget: BodyBudget, deadline: Deadline
+    channel: HttpChannel,
+    length: int | None,
+    *,
+    limit: int,
+    budget: BodyBudget,
+    deadline: Deadline,
+    may_be_empty: bool = False,
 ) -> tuple[bytes, HeldBytes | None]:
     """Return the whole body, and what has to be released for it, or None.
 
@@ -38,6 +44,7 @@ async def read_body(
         limit: The most bytes that it may have.
         budget: Where a large one waits for its turn.
         deadline: Until when it has to be here.
+        may_be_empty: Whether one without a byte is accepted.
 
     Raises:
         BodyTooLarge: It has more than ``limit`` bytes; the rest was not read.
@@ -55,7 +62,7 @@ async def read_body(
                 body, held = await _read(channel, length, limit, budget)
         except TimeoutError as exc:
             raise DeadlineExceeded("the deadline passed before the whole body had come") from exc
-    if not body:
+    if not body and not may_be_empty:
         raise InvalidRequest("the request has no body: send the model's input, such as curl -d 'some text' URL")
     return body, held
 

@@ -160,7 +160,12 @@ class Predictor:
         name, selector = named["model"], named.get("selector")
         resolved = self._resolver.lookup(name, selector) or await self._resolver.resolve(name, selector)
         body, held = await read_body(
-            call.channel, size, limit=settings.max_body_bytes, budget=self._bodies, deadline=deadline
+            call.channel,
+            size,
+            limit=settings.max_body_bytes,
+            budget=self._bodies,
+            deadline=deadline,
+            may_be_empty=call.headers.get(headers.NOTHING) == "1",
         )
         request_id = call.ids.request_id
         try:

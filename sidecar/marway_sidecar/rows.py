@@ -6,24 +6,31 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from marway.errors import InvalidRequest
 from marway.wire.envelope import FORMS, KEY, RAW_BODY, Part, Row, mime_type
-from marway.wire.headers import EXPLAIN, HOP_BY_HOP, REQUEST_ID, REQUEST_TIMEOUT_MS, TRACEPARENT, TRACESTATE
+from marway.wire.headers import (
+    CREDENTIALS,
+    EXPLAIN,
+    FRONT_ENDS_OWN,
+    HOP_BY_HOP,
+    OWN_PREFIX,
+    REQUEST_ID,
+    REQUEST_TIMEOUT_MS,
+    TRACEPARENT,
+    TRACESTATE,
+    URL_PATH,
+)
 from marway.wire.request import trace_context, trace_state
 
 __all__ = ["passed_headers", "raw_row", "row_of"]
 
 _MAX_FIELDS: Final = 1000
-_CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
-"""Meant for whoever stands in front of the model; the model's code has no business with them."""
-_FRONT_ENDS_OWN: Final = frozenset({"explain", "url_path"})
-"""Headers by which TorchServe's front end tells handlers what kind of call it is: never the caller's to set."""
-_NOT_PASSED: Final = HOP_BY_HOP | _CREDENTIALS | _FRONT_ENDS_OWN | {REQUEST_TIMEOUT_MS}
+_NOT_PASSED: Final = HOP_BY_HOP | CREDENTIALS | FRONT_ENDS_OWN | {REQUEST_TIMEOUT_MS}
 _DEFAULT_FILE_TYPE: Final = "application/octet-stream"
 
 _FIELD_NAME: Final = re.compile(rb"[\w.\-\[\]%+*:@$~/\x80-\xff]+", re.ASCII)
@@ -70,7 +77,7 @@ def _is_form(content_type: str | None) -> bool:
 def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
     """Return the request's headers that a handler may see, names in lower case."""
     passed = {
-        name: value for name, value in headers.items() if name not in _NOT_PASSED and not name.startswith("x-marway-")
+        name: value for name, value in headers.items() if name not in _NOT_PASSED and not name.startswith(OWN_PREFIX)
     }
     passed[REQUEST_ID] = request_id
     if TRACEPARENT not in passed or trace_context(passed[TRACEPARENT]) is None:
@@ -80,6 +87,8 @@ def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str
         passed.pop(TRACESTATE, None)
     if headers.get(EXPLAIN) == "1":
         passed["explain"] = "True"
+    if URL_PATH in headers:
+        passed["url_path"] = unquote(headers[URL_PATH])
     return passed
 
 

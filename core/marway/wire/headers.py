@@ -7,13 +7,17 @@ from typing import Final
 __all__ = [
     "CACHE",
     "CLIENT",
+    "CREDENTIALS",
     "EXPLAIN",
+    "FRONT_ENDS_OWN",
     "HOP_BY_HOP",
     "MODEL_ID",
     "MODEL_NAME",
     "MODEL_VERSION",
     "NONFINITE",
+    "NOTHING",
     "OUTCOME",
+    "OWN_PREFIX",
     "REQUEST_GROUP_ID",
     "REQUEST_ID",
     "REQUEST_TIMEOUT_MS",
@@ -21,7 +25,9 @@ __all__ = [
     "SERVER_TIMING",
     "TRACEPARENT",
     "TRACESTATE",
+    "URL_PATH",
     "Outcome",
+    "is_incidental",
 ]
 
 REQUEST_ID: Final = "x-request-id"
@@ -35,6 +41,13 @@ CLIENT: Final = "x-marway-client"
 """From a gateway to a sidecar: whose request it is, so that callers behind one gateway take turns in a queue."""
 EXPLAIN: Final = "x-marway-explain"
 """From a gateway to a sidecar: `1` asks the handler to explain its prediction, as TorchServe's `/explanations` does."""
+URL_PATH: Final = "x-marway-url-path"
+"""From a gateway to a sidecar: what stands behind the version in the caller's path, percent-encoded; `url_path` to
+handlers, as TorchServe calls it."""
+NOTHING: Final = "x-marway-nothing"
+"""From a gateway to a sidecar: `1` says that a body without a byte is meant so, as TorchServe's clients may send it."""
+OWN_PREFIX: Final = "x-marway-"
+"""How headers between Marway's parts begin; a caller's own that begin so go nowhere."""
 MODEL_NAME: Final = "x-model-name"
 MODEL_VERSION: Final = "x-model-version"
 MODEL_ID: Final = "x-model-id"
@@ -81,3 +94,28 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 """Headers that belong to one connection and are never passed on (RFC 9110 §7.6.1)."""
+CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+"""Meant for whoever stands in front of the model, whether or not Marway wants tokens itself: handlers never see them."""
+FRONT_ENDS_OWN: Final = frozenset({"explain", "url_path"})
+"""Headers by which TorchServe's front end tells handlers what kind of call it is: never the caller's to set."""
+_INCIDENTAL: Final = frozenset(
+    {
+        "accept-encoding",
+        "baggage",
+        "cache-control",
+        "dnt",
+        "forwarded",
+        "pragma",
+        "priority",
+        "referer",
+        "user-agent",
+        "via",
+        "x-real-ip",
+    }
+)
+_INCIDENTAL_PREFIXES: Final = ("sec-", "x-b3-", "x-envoy-", "x-forwarded-")
+
+
+def is_incidental(name: str) -> bool:
+    """Return whether a header, its name in lower case, says which program asks and by what way, and not what it wants."""
+    return name in _INCIDENTAL or name.startswith(_INCIDENTAL_PREFIXES)

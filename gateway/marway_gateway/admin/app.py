@@ -12,6 +12,7 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.repository import repository_router
+from marway_gateway.surfaces.torchserve_management import add_management
 
 __all__ = ["create_admin_app"]
 
@@ -31,4 +32,5 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
     )
     for router in (catalogue_router, labels_router, versions_router, pods_router, repository_router):
         app.include_router(router(current))
+    add_management(app)
     return app

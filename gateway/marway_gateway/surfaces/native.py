@@ -8,15 +8,13 @@ else that the gateway does for a small request. One that came whole is begun wit
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
 from marway.errors import InvalidRequest, MarwayError
-from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
-from marway.wire.headers import CLIENT, EXPLAIN
-from marway.wire.request import correlation_id, timeout_of, trace_context, trace_state
+from marway.wire.headers import EXPLAIN, NOTHING
+from marway.wire.request import timeout_of
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
 from marway_gateway.call import PredictCall
@@ -24,17 +22,13 @@ from marway_gateway.client_watch import Watches, body_reader
 from marway_gateway.exchange import Exchange
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import request_info
+from marway_gateway.pod_headers import headers_to_pod, url_path_header
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.answers import answer_in_time
 from marway_gateway.surfaces.direct import DIRECT_S, DirectPrediction
 from marway_gateway.telemetry import RequestInfo
 
-__all__ = ["NativePredict", "headers_to_pod", "length_of"]
-
-_PASSED_ON: Final = tuple((name.encode(), name) for name in ("content-type", "content-encoding", "accept"))
-"""What of the caller's headers reaches a pod beside ids, deadline and trace: what says how to read the body and what
-form of answer is wanted. Everything else stays here: TorchServe takes meaning from headers such as one that contains
-`/token`, and credentials meant for the gateway are no pod's business."""
+__all__ = ["NativePredict", "length_of"]
 
 
 class NativePredict:
@@ -44,14 +38,25 @@ class NativePredict:
         gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
         surface: The predict protocol it speaks, which decides the form of its errors.
         explain: Whether handlers are asked to explain their predictions, as TorchServe's `/explanations` does.
+        may_be_empty: Whether a request without a body is one, as TorchServe has it.
     """
 
-    def __init__(self, gateway: Callable[[], Gateway], *, surface: str = "native", explain: bool = False) -> None:
+    def __init__(
+        self,
+        gateway: Callable[[], Gateway],
+        *,
+        surface: str = "native",
+        explain: bool = False,
+        may_be_empty: bool = False,
+    ) -> None:
         self._gateway = gateway
         self._surface = surface
         self._watches = Watches()
         self._lasting = Watches(after_s=DIRECT_S)
+        self._may_be_empty = may_be_empty
         self._more_headers = {EXPLAIN: "1"} if explain else {}
+        if may_be_empty:
+            self._more_headers[NOTHING] = "1"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self._gateway()
@@ -64,6 +69,7 @@ class NativePredict:
             content_length=length_of(info.headers.get(b"content-length")),
             buffered_bytes=settings.buffered_body_bytes,
             max_bytes=settings.max_body_bytes,
+            may_be_empty=self._may_be_empty,
         )
         call = self._call_of(scope, info, body, timeout_s)
         await answer_in_time(gateway.predictor.predict_watched(call), call, self._watches, receive, send)
@@ -87,44 +93,20 @@ class NativePredict:
 
     def _call_of(self, scope: Scope, info: RequestInfo, body: RequestBody, timeout_s: float) -> PredictCall:
         headers, params = info.headers, scope["path_params"]
+        passed = headers_to_pod(headers, info) | self._more_headers
+        behind = params.get("url_path")
+        if behind:
+            passed |= url_path_header(behind)
         return PredictCall(
             name=params["model"],
             selector=params.get("selector"),
             body=body,
-            headers=headers_to_pod(headers, info) | self._more_headers,
+            headers=passed,
             deadline=time.monotonic() + timeout_s,
             timeout_s=timeout_s,
             info=info,
             fresh=forbids_cache(_text(headers.get(b"cache-control"))),
         )
-
-
-def headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[str, str]:
-    """Return what of a request's headers a pod gets.
-
-    Raises:
-        InvalidRequest: The content type is kept for what gateways send.
-    """
-    content_type = headers.get(b"content-type")
-    if content_type is not None and mime_type(content_type.decode("latin-1")).lower() == ROWS_CONTENT_TYPE:
-        # Harmless, for a pod checks such rows as it checks any request; but no protocol that callers may rely on.
-        raise InvalidRequest(f"the content type {ROWS_CONTENT_TYPE} is kept for Marway: choose another")
-    passed = {"x-request-id": info.request_id}
-    if info.group_id is not None:
-        passed["x-request-group-id"] = info.group_id
-    elif info.client is not None and correlation_id(info.client):
-        passed[CLIENT] = info.client
-    traceparent = trace_context(_text(headers.get(b"traceparent")))
-    if traceparent is not None:
-        passed["traceparent"] = traceparent
-        tracestate = trace_state(_text(headers.get(b"tracestate")))
-        if tracestate is not None:
-            passed["tracestate"] = tracestate
-    for raw, name in _PASSED_ON:
-        value = headers.get(raw)
-        if value is not None and value.isascii():
-            passed[name] = value.decode("ascii")
-    return passed
 
 
 def length_of(raw: bytes | None) -> int | None:

@@ -20,7 +20,8 @@ from marway_gateway.cache import forbids_cache
 from marway_gateway.client_watch import ClientWatch, Watches, body_reader
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import model_headers, request_info
-from marway_gateway.surfaces.native import headers_to_pod, length_of
+from marway_gateway.pod_headers import headers_to_pod
+from marway_gateway.surfaces.native import length_of
 from marway_gateway.surfaces.row_calls import RowCall, off_the_loop
 
 __all__ = ["HttpRows", "ReadRows", "RowRoute"]

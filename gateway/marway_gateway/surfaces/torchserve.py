@@ -1,7 +1,8 @@
 """TorchServe's REST inference API, so that its clients change nothing but the host.
 
 `POST` and `PUT /predictions/{model}[/{version}]` (curl -T sends PUT) with the handler's own answer; `/explanations/…`,
-which asks the handler to explain; errors as `{"code", "type", "message"}`; and `GET /ping`. Where TorchServe takes a
+which asks the handler to explain; errors as `{"code", "type", "message"}`; `GET /ping`; and the paths of
+`torchserve_paths`. An empty body is one, as TorchServe has it. Where TorchServe takes a
 version, this takes a label too; where it serves a model's default version, this serves the one at `PROD`.
 """
 
@@ -21,6 +22,7 @@ from marway_gateway.fast_path import FastPathApp
 from marway_gateway.gateway import Gateway
 from marway_gateway.openapi import add_served, error_examples
 from marway_gateway.surfaces.native import NativePredict
+from marway_gateway.surfaces.torchserve_paths import add_other_paths
 
 __all__ = ["Ping", "TorchServeError", "add_torchserve"]
 
@@ -127,17 +129,19 @@ def add_torchserve(app: FastPathApp, current: Callable[[], Gateway]) -> None:
     async def torchserve_explain_version(model: Model, selector: Version) -> None:
         raise NotImplementedError
 
+    predicting = NativePredict(current, surface="torchserve", may_be_empty=True)
+    explaining = NativePredict(current, surface="torchserve", explain=True, may_be_empty=True)
     predict, explain = "Predict as TorchServe's REST API does", "Explain a prediction as TorchServe's REST API does"
     for handler, routes in (
         (
-            NativePredict(current, surface="torchserve"),
+            predicting,
             (
                 ("/predictions/{model}", torchserve_predict, predict),
                 ("/predictions/{model}/{selector}", torchserve_predict_version, predict),
             ),
         ),
         (
-            NativePredict(current, surface="torchserve", explain=True),
+            explaining,
             (
                 ("/explanations/{model}", torchserve_explain, explain),
                 ("/explanations/{model}/{selector}", torchserve_explain_version, explain),
@@ -153,6 +157,8 @@ def add_torchserve(app: FastPathApp, current: Callable[[], Gateway]) -> None:
             responses=_answers(),
             openapi_extra=_BODY,
         )
+
+    add_other_paths(app, predicting, explaining)
 
     @app.get(
         "/ping",

@@ -7,20 +7,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from marway.wire.envelope import Answer, Part, Row, mime_type
-from marway.wire.headers import HOP_BY_HOP
+from marway.wire.headers import HOP_BY_HOP, is_incidental
 
 __all__ = ["answer_of", "needs_rest", "rest_request"]
 
 _NOBODY_ASKS: Final = frozenset(
     {
         "accept",
-        "accept-encoding",
+        "accept-language",
         "content-length",
         "content-type",
         "host",
         "traceparent",
         "tracestate",
-        "user-agent",
         "x-request-group-id",
         "x-request-id",
         "x-request-timeout-ms",
@@ -43,7 +42,9 @@ def needs_rest(row: Row) -> bool:
     """Return whether the handler would miss something if ``row`` came over gRPC, which carries bytes by name only."""
     if any(_is_parsed(part) for part in row.parts):
         return True
-    return any(name not in _NOBODY_ASKS and name not in HOP_BY_HOP for name in row.headers)
+    return any(
+        name not in _NOBODY_ASKS and name not in HOP_BY_HOP and not is_incidental(name) for name in row.headers
+    )
 
 
 def rest_request(row: Row) -> dict[str, Any]:
