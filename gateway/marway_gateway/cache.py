@@ -24,7 +24,9 @@ from marway_gateway.reply import Reply
 
 __all__ = ["AnswerCache", "CacheUse", "forbids_cache", "request_key"]
 
-_UNLIKE: Final = frozenset({wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.TRACEPARENT, wire.TRACESTATE, wire.CLIENT, wire.NOTHING})
+_UNLIKE: Final = frozenset(
+    {wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.TRACEPARENT, wire.TRACESTATE, wire.CLIENT, wire.NOTHING}
+)
 """Headers in which equal requests may differ, beside those that are incidental."""
 _ONE_REQUESTS_OWN: Final = frozenset(
     name.encode()

@@ -8,7 +8,15 @@ from urllib.parse import quote
 
 from marway.errors import InvalidRequest
 from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
-from marway.wire.headers import CLIENT, CREDENTIALS, FRONT_ENDS_OWN, HOP_BY_HOP, OWN_PREFIX, REQUEST_TIMEOUT_MS, URL_PATH
+from marway.wire.headers import (
+    CLIENT,
+    CREDENTIALS,
+    FRONT_ENDS_OWN,
+    HOP_BY_HOP,
+    OWN_PREFIX,
+    REQUEST_TIMEOUT_MS,
+    URL_PATH,
+)
 from marway.wire.request import correlation_id, trace_context, trace_state
 from marway_gateway.telemetry import RequestInfo
 

@@ -329,9 +329,22 @@ def test_keys_do_not_run_together() -> None:
         request_key(SHA, {"content-encoding": "ab"}, b"x"),
         request_key(SHA, {"accept": "ab"}, b"x"),
         request_key(SHA, {"x-marway-explain": "1"}, b"x"),
+        request_key(SHA, {"x-customer-key": "1"}, b"x"),
+        request_key(SHA, {"x-customer-key": "2"}, b"x"),
+        request_key(SHA, {"x-customer": "-key1"}, b"x"),
+        request_key(SHA, {"x-marway-url-path": "a"}, b"x"),
     }
-    assert len(keys) == 8
-    assert request_key(SHA, {"x-request-id": "1", "traceparent": "2"}, b"x") == request_key(SHA, {}, b"x")
+    assert len(keys) == 12
+    two = {"a": "1", "b": "2"}
+    assert request_key(SHA, two, b"") == request_key(SHA, dict(reversed(two.items())), b"")
+    unlike = {
+        "x-request-id": "1",
+        "traceparent": "2",
+        "x-marway-client": "3",
+        "user-agent": "4",
+        "x-forwarded-for": "5",
+    }
+    assert request_key(SHA, unlike, b"x") == request_key(SHA, {}, b"x")
 
 
 @pytest.mark.parametrize(

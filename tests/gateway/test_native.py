@@ -70,7 +70,7 @@ async def test_request_id_is_made(registry: Registry, make_pod: MakePod, given: 
 
 
 async def test_headers_to_the_pod(registry: Registry, make_pod: MakePod) -> None:
-    """Only what says how to read the body, the form of answer, ids, deadline, trace and caller reach the pod."""
+    """A caller's headers reach the pod, but credentials, the connection's, and those by which Marway's parts talk."""
     pod = await make_pod()
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     async with running(pod, registry=registry) as gateway:
@@ -81,7 +81,15 @@ async def test_headers_to_the_pod(registry: Registry, make_pod: MakePod) -> None
             traceparent=trace,
             tracestate="vendor=1",
             authorization="Bearer secret",
+            proxy_authorization="Basic secret",
             cookie="a=b",
+            origin="https://shop.example",
+            connection="x-private",
+            x_private="of this connection",
+            te="trailers",
+            explain="True",
+            x_customer_key="blue",
+            user_agent="theirs/1",
             x_marway_outcome="answered",
             x_marway_client="somebody-else",
             x_anything="/token",
@@ -90,7 +98,9 @@ async def test_headers_to_the_pod(registry: Registry, make_pod: MakePod) -> None
     assert set(sent) == {
         *("host", "content-type", "content-encoding", "content-length", "accept", "traceparent", "tracestate"),
         *("x-request-id", "x-request-timeout-ms", "x-marway-client"),
+        *("x-customer-key", "x-anything", "user-agent", "accept-encoding"),
     }
+    assert sent["x-customer-key"] == "blue"
     assert sent["x-marway-client"] == "127.0.0.1"
     assert sent["traceparent"] == trace
     assert (sent["content-type"], sent["content-encoding"], sent["accept"]) == (
@@ -98,6 +108,23 @@ async def test_headers_to_the_pod(registry: Registry, make_pod: MakePod) -> None
         "gzip",
         "application/json",
     )
+
+
+@pytest.mark.parametrize(("number", "size", "fewer"), [(62, 1, 55), (5, 4000, 4)], ids=["many", "large"])
+async def test_headers_for_the_model_are_bounded(
+    registry: Registry, make_pod: MakePod, number: int, size: int, fewer: int
+) -> None:
+    """More headers than a pod takes are that request's fault; a few less reach the handler, over frames and HTTP."""
+    pod = await make_pod()
+    async with running(pod, registry=registry) as gateway:
+        many = {f"x-h{index}": "v" * size for index in range(number)}
+        refused = await gateway.client.post("/predict/intent", content=b"x", headers=many)
+        few = dict(list(many.items())[:fewer])
+        taken = await gateway.client.post("/predict/intent", content=b"x", headers=few)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert "passed on" in refused.json()["detail"]
+    assert taken.status_code == 200
+    assert few.items() <= pod.requests[0].headers.items()
 
 
 async def test_broken_trace_context(registry: Registry, make_pod: MakePod) -> None:

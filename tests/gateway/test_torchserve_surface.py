@@ -58,7 +58,11 @@ async def test_explanation(registry: Registry, make_pod: MakePod, method: str, p
         ("/predictions/intent/9", b"x", 404, "ModelVersionNotFoundException", "1.0"),
         ("/predictions/intent/STG", b"x", 404, "ModelVersionNotFoundException", "PROD"),
         ("/predictions/in%20tent", b"x", 400, "BadRequestException", "in tent"),
-        ("/predictions/intent", b"", 400, "BadRequestException", "no body"),
+        ("/invocations", b"x", 400, "BadRequestException", "model_name"),
+        ("/models/itent/invoke", b"x", 404, "ModelNotFoundException", "intent"),
+        ("/predictions", b"x", 404, "ResourceNotFoundException", "/predictions"),
+        ("/predictions//", b"x", 404, "ResourceNotFoundException", "/predictions"),
+        ("/workflows/x", b"x", 404, "ResourceNotFoundException", "/workflows"),
         ("/predictions/intent", b"x" * 2000, 413, "RequestEntityTooLargeException", "2000"),
     ],
 )
@@ -73,6 +77,100 @@ async def test_wrong_requests(
     assert set(document) == {"code", "type", "message"}
     assert (refused.status_code, document["code"], document["type"]) == (status, status, kind)
     assert named in document["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "asked", "url_path"),
+    [
+        ("POST", "/predictions/intent/", "1.0", None),
+        ("POST", "/predictions/intent/PROD/", "1.0", None),
+        ("GET", "/predictions/intent", "1.0", None),
+        ("POST", "/predictions/intent/1.0/a%20b/%C3%BC/", "1.0", "a%20b/%C3%BC"),
+        ("PUT", "/explanations/intent/1.0/x", "1.0", "x"),
+        ("POST", "/models/intent/invoke", "1.0", None),
+        ("POST", "/models/intent/invoke/", "1.0", None),
+        ("POST", "/invocations?model_name=intent", "1.0", None),
+    ],
+)
+async def test_other_paths(
+    registry: Registry, make_pod: MakePod, method: str, path: str, asked: str, url_path: str | None
+) -> None:
+    """Whatever path TorchServe predicts by does so here; what stands behind the version reaches the pod."""
+    pod = await make_pod()
+    async with running(pod, registry=registry) as gateway:
+        content = None if method == "GET" else b"x"
+        answer = await gateway.client.request(method, path, content=content)
+    assert (answer.status_code, answer.content) == (200, content or b"")
+    assert pod.requests[0].path == f"/predict/intent/{asked}"
+    assert pod.requests[0].headers.get("x-marway-url-path") == url_path
+    assert pod.requests[0].headers.get("x-marway-explain") == ("1" if "explanations" in path else None)
+
+
+async def test_an_empty_body_is_a_body(registry: Registry, make_pod: MakePod) -> None:
+    """TorchServe's clients may send nothing, which the pod is told is meant so; a native request may not."""
+    pod = await make_pod()
+    async with running(pod, registry=registry) as gateway:
+        empty = await gateway.client.post("/predictions/intent", content=b"")
+        native = await gateway.client.post("/predict/intent", content=b"", headers={"x-marway-nothing": "1"})
+    assert (empty.status_code, pod.requests[0].headers["x-marway-nothing"]) == (200, "1")
+    assert (native.status_code, len(pod.requests)) == (400, 1)
+
+
+async def test_a_path_behind_the_version_is_bounded(registry: Registry, make_pod: MakePod) -> None:
+    """A path that would not fit into what a pod takes is refused."""
+    async with running(await make_pod(), registry=registry) as gateway:
+        answer = await gateway.client.post("/predictions/intent/1.0/" + "a" * 9000, content=b"x")
+    assert (answer.status_code, answer.json()["type"]) == (400, "BadRequestException")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("PATCH", "/predictions/intent", "GET, HEAD, POST, PUT"), ("DELETE", "/invocations", "GET, HEAD, POST, PUT")],
+)
+async def test_methods_that_there_are_not(registry: Registry, method: str, path: str, allowed: str) -> None:
+    """Another method is answered with TorchServe's exception, and with all methods that the path takes."""
+    async with running(registry=registry) as gateway:
+        answer = await gateway.client.request(method, path, content=b"x")
+    assert (answer.status_code, answer.json()["type"]) == (405, "MethodNotAllowedException")
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(("method", "path"), [("OPTIONS", "/"), ("GET", "/api-description")])
+async def test_the_api_describes_itself(registry: Registry, method: str, path: str) -> None:
+    """Where TorchServe has the description of its API stands this gateway's."""
+    async with running(registry=registry) as gateway:
+        answer = await gateway.client.request(method, path)
+    assert answer.status_code == 200
+    assert "/predictions/{model}" in answer.json()["paths"]
+
+
+@pytest.mark.parametrize("port", ["client", "admin"])
+@pytest.mark.parametrize(
+    ("method", "path", "verb", "allowed"),
+    [
+        ("POST", "/models?url=intent.mar&initial_workers=1", "marway publish", "GET"),
+        ("PUT", "/models/intent?min_worker=2", "marway serving", "GET"),
+        ("PUT", "/models/intent/1.0?min_worker=2", "marway serving", ""),
+        ("PUT", "/models/intent/1.0/set-default", "marway release", ""),
+        ("DELETE", "/models/intent", "marway delete", "GET"),
+        ("DELETE", "/models/intent/1.0", "marway delete", ""),
+        ("GET", "/models/intent/1.0", "marway show", ""),
+    ],
+)
+async def test_management_says_which_verb_does_it(
+    registry: Registry, port: str, method: str, path: str, verb: str, allowed: str
+) -> None:
+    """Calls of TorchServe's management API have its form of error, and the verb in it; Marway's own routes stay."""
+    async with running(registry=registry) as gateway:
+        client = getattr(gateway, port)
+        refused = await client.request(method, path)
+        own = await client.get("/models/intent")
+    assert refused.status_code == 405
+    assert refused.headers["allow"] == allowed
+    document = refused.json()
+    assert (document["code"], document["type"]) == (405, "MethodNotAllowedException")
+    assert f"`{verb}" in document["message"]
+    assert own.json()["name"] == "intent"
 
 
 async def test_failures(registry: Registry, make_pod: MakePod) -> None:

@@ -118,6 +118,12 @@ async def test_a_gateway_asks_for_an_explanation() -> None:
         assert "explain" not in (await row(b"x", x_marway_explain=said, explain="True")).headers
 
 
+async def test_the_path_behind_the_version_is_the_handlers() -> None:
+    """What a gateway says stood behind the version is `url_path`, which no caller's header of that name is."""
+    made = await row(b"x", x_marway_url_path="a%20b/%C3%BC", url_path="theirs")
+    assert made.headers == {"url_path": "a b/ü", "x-request-id": "asked"}
+
+
 @pytest.mark.parametrize(
     ("traceparent", "tracestate", "passed"),
     [

@@ -75,9 +75,7 @@ def _refusing(message: str, allowed: str) -> Callable[[Request], Awaitable[Respo
     async def refuse(request: Request) -> Response:
         info = request_info(request.scope)
         info.outcome, info.error = "client_error", "method_not_allowed"
-        problem = Problem(
-            title="Method not allowed", status=405, detail=_NOT_HERE + message, code="method_not_allowed"
-        )
+        problem = Problem(title="Method not allowed", status=405, detail=_NOT_HERE + message, code="method_not_allowed")
         body, content_type = error_body("torchserve", problem)
         return Response(body, problem.status, headers={"allow": allowed}, media_type=content_type)
 

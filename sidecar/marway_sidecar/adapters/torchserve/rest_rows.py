@@ -42,9 +42,7 @@ def needs_rest(row: Row) -> bool:
     """Return whether the handler would miss something if ``row`` came over gRPC, which carries bytes by name only."""
     if any(_is_parsed(part) for part in row.parts):
         return True
-    return any(
-        name not in _NOBODY_ASKS and name not in HOP_BY_HOP and not is_incidental(name) for name in row.headers
-    )
+    return any(name not in _NOBODY_ASKS and name not in HOP_BY_HOP and not is_incidental(name) for name in row.headers)
 
 
 def rest_request(row: Row) -> dict[str, Any]:
