@@ -1,8 +1,9 @@
 """Answers that are given again to equal requests, for models whose serving settings say `cache`.
 
 An answer is found by a digest of the version's archive, of what was asked for and of all that the handler sees of the
-request save its ids and what clients and proxies say of themselves: a label that moves leads to other archives and so to other answers. Equal requests in flight are
-one: the first asks a pod, the others wait for its answer. What failed, streams or is too large is never kept.
+request save its ids and what clients and proxies say of themselves: a label that moves leads to other archives and so
+to other answers. Equal requests in flight are one: the first asks a pod, the others wait for its answer. What failed,
+streams or is too large is never kept.
 """
 
 from __future__ import annotations

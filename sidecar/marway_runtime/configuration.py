@@ -64,6 +64,10 @@ def properties(settings: RuntimeSettings, ports: Ports) -> str:
         "disable_system_metrics": "true",
         "enable_envvars_config": "false",
     }
+    if settings.metrics_config is not None:
+        values["metrics_config"] = settings.metrics_config.absolute()
+    if settings.service_envelope is not None:
+        values["service_envelope"] = settings.service_envelope
     return "".join(f"{name}={value}\n" for name, value in values.items())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -70,6 +71,14 @@ class RuntimeSettings(ComponentSettings):
 
     install_requirements: bool = False
     """Whether TorchServe installs an archive's requirements file with pip. Off: it runs code from the network."""
+
+    metrics_config: Path | None = None
+    """TorchServe's `metrics_config`: a YAML file that names metrics that handlers ask for by `get_metric`. Unset:
+    TorchServe's own. An archive's own `metrics.yaml` adds to it, and goes wherever the archive does."""
+
+    service_envelope: Literal["body", "json", "kserve", "kservev2"] | None = None
+    """TorchServe's `service_envelope`: has every handler of this pod wrapped in one of TorchServe's request envelopes.
+    Unset: none; a handler sees what the caller sent."""
 
     fork_workers: bool = True
     """Whether workers are forked from a process that has torch imported: they start several times sooner and share its

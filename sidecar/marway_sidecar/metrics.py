@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from marway.wire.envelope import Answer
 from marway.wire.headers import NONFINITE
 from marway_sidecar.archives import FetchOutcome
+from marway_sidecar.handler_metrics import HandlerMetrics
 
 __all__ = ["SidecarMetrics"]
 
@@ -78,6 +79,14 @@ class SidecarMetrics:
             ["model", "version"],
             registry=self.registry,
         )
+        self.dropped = Counter(
+            "marway_sidecar_handler_metrics_dropped",
+            "Values that handlers measured and that are not shown: too many names or labels, or another kind's name.",
+            ["model", "version"],
+            registry=self.registry,
+        )
+        self.measured = HandlerMetrics(self.dropped)
+        self.registry.register(self.measured)
         self.ready = Gauge("marway_sidecar_ready", "Whether this pod takes requests.", registry=self.registry)
         self.draining = Gauge(
             "marway_sidecar_draining", "Whether this pod was told to take no more requests.", registry=self.registry
@@ -148,14 +157,16 @@ class SidecarMetrics:
             registry=self.registry,
         )
 
-    def count_nonfinite(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
-        """Return what counts those answers of a version that hold a number that is not finite, as its handler says."""
+    def count_said(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
+        """Return what takes in what a version's handler says beside its answers: metrics, and that some are not finite."""
 
         def count(answers: Sequence[Answer]) -> None:
             for answer in answers:
                 # Most answers have no headers of the handler's own, and cost no more than the question.
                 if answer.headers and any(name.lower() == NONFINITE for name in answer.headers):
                     self.nonfinite.labels(model, version).inc()
+                if answer.measured:
+                    self.measured.add(model, version, answer.measured)
 
         return count
 
@@ -165,5 +176,7 @@ class SidecarMetrics:
             for outcome in outcomes:
                 with contextlib.suppress(KeyError):
                     counter.remove(model, version, outcome)
-        with contextlib.suppress(KeyError):
-            self.nonfinite.remove(model, version)
+        for counter in (self.nonfinite, self.dropped):
+            with contextlib.suppress(KeyError):
+                counter.remove(model, version)
+        self.measured.forget(model, version)

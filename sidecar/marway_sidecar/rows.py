@@ -95,9 +95,9 @@ def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str
 def _urlencoded_fields(body: bytes) -> list[Part] | None:
     """Return the fields of a form, or None when the body is text that `curl -d 'some text'` calls a form.
 
-    A form is `name=value` pairs joined by `&`, in one line, with names that fields have. What TorchServe's decoder makes
-    of such a body is kept to: values may be empty and hold any bytes, a name without `=` is a field with an empty value,
-    and is left out as the last. It takes any other body for a form too, and loses what is none: 'some text' is no field.
+    A form is `name=value` pairs joined by `&`, in one line, with names that fields have. What TorchServe's decoder
+    makes of one is kept to: values may be empty and hold any bytes, a name without `=` is a field with an empty value,
+    and is left out as the last. It takes any other body for a form too, and loses what is none: of 'some text' all.
     """
     if b"=" not in body or b"\r" in body or b"\n" in body:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from marway.wire.envelope import Answer, Part, Row, decode_answers, decode_rows, encode_answers, encode_rows
+from marway.wire.measurements import Measurement
 
 ROWS = [
     Row("first", [Part("data", b"\x00\xff" * 1000, "image/png")], {"x-request-id": "first"}),
@@ -44,3 +45,14 @@ def test_what_is_no_envelope_is_refused(data: bytes) -> None:
     """Anything else, cut short or with bytes left over, raises ValueError."""
     with pytest.raises(ValueError, match=r"."):
         decode_rows(data)
+
+
+def test_measurements_travel_with_an_answer() -> None:
+    """What a handler measured arrives as it was; what is no measurement makes the envelope none."""
+    measured = [Measurement("gauge", "Left", "ms", (("kind", "ü"),), 0.5)]
+    sent = [Answer(200, b"a", "json", measured=measured), Answer(200, b"b", "json")]
+    (first, second) = decode_answers(encode_answers(sent))
+    assert (list(first.measured), second.measured) == (measured, ())
+    for good, bad in ((b"gauge", b"gouge"), (b"0.5", b"nul"), (b'"kind"', b"[1,22]")):
+        with pytest.raises(ValueError, match="measurement|Expecting"):
+            decode_answers(encode_answers(sent).replace(good, bad))

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
+from marway.wire.measurements import Measurement, measurements_of
+
 __all__ = [
     "FORMS",
     "KEY",
@@ -106,6 +108,7 @@ class Answer:
         kind: What the handler returned ("json", "text", "bytes", "tensor"), or "error" for a failed row.
         content_type: What the handler set, or None.
         headers: Response headers that the handler set.
+        measured: What the handler measured since the worker's last call that said so.
     """
 
     status: int
@@ -113,6 +116,7 @@ class Answer:
     kind: str
     content_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    measured: Sequence[Measurement] = ()
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:
@@ -205,7 +209,8 @@ def decode_answers(data: bytes) -> list[Answer]:
         if not isinstance(status, int) or not isinstance(kind, str) or not _is_text_or_none(content_type):
             raise ValueError("an answer's status is no number, or its kind or content type no text")
         end = offset + _size(get("size"))
-        answers.append(Answer(status, data[offset:end], kind, content_type, _texts(get("headers"))))
+        measured = measurements_of(row["measured"]) if "measured" in row else ()
+        answers.append(Answer(status, data[offset:end], kind, content_type, _texts(get("headers")), measured))
         offset = end
     _check_end(len(data), offset)
     return answers
@@ -217,13 +222,16 @@ def mime_type(content_type: str | None) -> str:
 
 
 def _described(answer: Answer) -> dict[str, Any]:
-    return {
+    described = {
         "status": answer.status,
         "kind": answer.kind,
         "content_type": answer.content_type,
         "headers": dict(answer.headers),
         "size": len(answer.body),
     }
+    if answer.measured:
+        described["measured"] = [each.fields() for each in answer.measured]
+    return described
 
 
 def _head(header: list[dict[str, Any]]) -> tuple[bytes, bytes, bytes]:

@@ -95,7 +95,7 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers that belong to one connection and are never passed on (RFC 9110 §7.6.1)."""
 CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
-"""Meant for whoever stands in front of the model, whether or not Marway wants tokens itself: handlers never see them."""
+"""For whoever stands in front of the model, whether or not Marway wants tokens itself: handlers never see them."""
 FRONT_ENDS_OWN: Final = frozenset({"explain", "url_path"})
 """Headers by which TorchServe's front end tells handlers what kind of call it is: never the caller's to set."""
 _INCIDENTAL: Final = frozenset(
@@ -117,5 +117,5 @@ _INCIDENTAL_PREFIXES: Final = ("sec-", "x-b3-", "x-envoy-", "x-forwarded-")
 
 
 def is_incidental(name: str) -> bool:
-    """Return whether a header, its name in lower case, says which program asks and by what way, and not what it wants."""
+    """Return whether a header, its name in lower case, says which program asks and by what way, not what it wants."""
     return name in _INCIDENTAL or name.startswith(_INCIDENTAL_PREFIXES)

@@ -1,8 +1,8 @@
 """Paths of TorchServe's inference API beside those that most clients use.
 
-A slash at the end; what stands behind a version, which handlers find as `url_path`; GET, for handlers that need no input;
-`/models/{model}/invoke` and `/invocations?model_name={model}`, as SageMaker's containers have them; and the description
-of the API, which is this gateway's own. The document of the API leaves these out: they are for clients that exist.
+A slash at the end; what stands behind a version, which handlers find as `url_path`; GET, for handlers that need no
+input; `/models/{model}/invoke` and `/invocations?model_name={model}`, as SageMaker's containers have them; and the
+description of the API, which is this gateway's own. The document of the API leaves these paths out.
 """
 
 from __future__ import annotations

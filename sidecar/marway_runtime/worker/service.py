@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ts import model_loader
@@ -21,7 +22,7 @@ from ts.service import Service
 from ts.utils.util import PredictionException
 
 from marway.wire.envelope import KEY, Answer, Row
-from marway_runtime.worker import reading
+from marway_runtime.worker import measuring, reading
 from marway_runtime.worker.inputs import headers_of, input_of
 from marway_runtime.worker.outputs import MAX_RESPONSE_BYTES_ENV, Frame, answer_of, failed, within
 
@@ -42,6 +43,7 @@ def install() -> None:
     otf_message_handler.send_intermediate_predict_response = _send_piece
     # TorchServe logs a line for every request it receives, with the caller looked up: a tenth of a small model's time.
     otf_message_handler.logging = _QuietLogging()
+    measuring.install()
     reading.install()
 
 
@@ -66,6 +68,7 @@ class MarwayService(Service):
         limit = os.environ.pop(MAX_RESPONSE_BYTES_ENV, "")
         self._max_response_bytes = int(limit) if limit else None
         super().__init__(real_name, model_dir, manifest, *args, **kwargs)
+        measuring.declare(self.context.metrics, model_dir)
         self.context.marway_send = None  # what `_send_piece` calls while an envelope is being answered
 
     def predict(self, batch: list[dict[str, Any]]) -> bytearray:
@@ -80,6 +83,9 @@ class MarwayService(Service):
             self.cl_socket.sendall(frame.message(within([piece], limit), more=True))
 
         answers = self._answer(rows, send if rows[0].stream else _not_streaming)
+        measured = measuring.take()
+        if measured:
+            answers[0] = replace(answers[0], measured=measured)
         return frame.message(within(answers, limit))
 
     def _answer(self, rows: Sequence[Row], send: Send) -> list[Answer]:

@@ -156,7 +156,7 @@ class ModelPool:
             RuntimeDown: There is no model server.
         """
         session = self._up(record)
-        count = self._metrics.count_nonfinite(record.name, record.version)
+        count = self._metrics.count_said(record.name, record.version)
         return leased(session, session.actor(record, serving), deadline, group=group, body=body, streamed=count)
 
     async def predict(self, record: VersionRecord, serving: ServingSettings, work: Work) -> list[Answer]:

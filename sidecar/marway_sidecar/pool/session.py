@@ -182,7 +182,7 @@ class Session:
             breaker=breaker,
             lost=lambda: self.actors[record.id].lose(),
             observe=self._metrics.batch_rows.observe,
-            answered=self._metrics.count_nonfinite(record.name, record.version),
+            answered=self._metrics.count_said(record.name, record.version),
         )
         return entry
 

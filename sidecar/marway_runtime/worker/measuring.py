@@ -1,0 +1,104 @@
+"""What handlers measure by `context.metrics`, kept for the answer that carries it to the sidecar.
+
+TorchServe's own workers print each value for the front end to parse and show at a port of its own. Here a worker adds
+up what a call measured, so that a handler may measure much and send little.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any, Final
+
+from ts.metrics.caching_metric import CachingMetric
+from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
+from ts.metrics.metric_type_enum import MetricTypes
+
+from marway.wire.measurements import MEASUREMENTS_MAX, Kind, Measurement
+
+__all__ = ["CONFIG_FILE", "declare", "install", "take"]
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE: Final = "metrics.yaml"
+"""Names in an archive the metrics that its handler asks for by `get_metric`, in the form of TorchServe's own file."""
+_TEXT_MAX: Final = 128
+_KINDS: Final[dict[MetricTypes, Kind]] = {
+    MetricTypes.COUNTER: "counter",
+    MetricTypes.GAUGE: "gauge",
+    MetricTypes.HISTOGRAM: "histogram",
+}
+
+_Key = tuple[Kind, str, str, tuple[tuple[str, str], ...]]
+
+
+class _Kept:
+    """Values since they were last taken: counters added up, the last of each gauge, every value of a histogram."""
+
+    def __init__(self) -> None:
+        self._values: dict[_Key, list[float]] = {}
+        self._number = 0
+        self._lost = False
+
+    def add(self, key: _Key, value: float) -> None:
+        values = self._values.get(key)
+        if values and key[0] != "histogram":
+            values[0] = value + (values[0] if key[0] == "counter" else 0.0)
+            return
+        if self._number >= MEASUREMENTS_MAX:
+            if not self._lost:
+                self._lost = True
+                logger.warning("A call measured more than %d values: the others are lost.", MEASUREMENTS_MAX)
+            return
+        self._number += 1
+        self._values.setdefault(key, []).append(value)
+
+    def take(self) -> list[Measurement]:
+        kept, self._values, self._number = self._values, {}, 0
+        return [Measurement(*key, value) for key, values in kept.items() for value in values]
+
+
+_kept: Final = _Kept()
+
+
+def install() -> None:
+    """Have every metric keep its values here."""
+    CachingMetric.add_or_update = _add_or_update
+
+
+def declare(cache: MetricsCacheYamlImpl | None, model_dir: str) -> None:
+    """Declare the metrics that an archive's own `CONFIG_FILE` names, if it has one.
+
+    Raises:
+        ts.metrics.metric_cache_errors.MetricsCacheError: It is none; the version then does not load.
+    """
+    path = Path(model_dir) / CONFIG_FILE
+    if cache is None or not path.is_file():
+        return
+    own = MetricsCacheYamlImpl(config_file_path=str(path))
+    own.initialize_cache()
+    for kind, metrics in own.cache.items():
+        cache.cache.setdefault(kind, {}).update(metrics)
+
+
+def take() -> list[Measurement]:
+    """Return what was measured since this was called last."""
+    return _kept.take()
+
+
+def _add_or_update(metric: Any, value: float, dimension_values: list[Any] | None = None, request_id: str = "") -> None:
+    """Stand in for `CachingMetric.add_or_update`, with its checks."""
+    try:
+        metric._validate_and_get_dimensions(dimension_values or [])
+        metric._validate_metric_value(value)
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError("it is not finite")
+    except ValueError as exc:
+        logger.error("Failed to update the metric %s with the value %r: %s", metric.metric_name, value, exc)
+        return
+    pairs = zip(metric.dimension_names, dimension_values or [], strict=True)
+    dimensions = tuple((str(name)[:_TEXT_MAX], str(each)[:_TEXT_MAX]) for name, each in pairs)
+    kind = _KINDS[metric.metric_type]
+    _kept.add((kind, str(metric.metric_name)[:_TEXT_MAX], str(metric.unit)[:_TEXT_MAX], dimensions), number)
