@@ -19,6 +19,9 @@ from ts.metrics.metric_type_enum import MetricTypes
 
 from marway_runtime.worker import measuring
 
+# TorchServe leaves its files to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:.*metrics.yaml:pytest.PytestUnraisableExceptionWarning")
+
 OWN = """
 dimensions:
   - &kind "kind"

@@ -54,5 +54,5 @@ def test_measurements_travel_with_an_answer() -> None:
     (first, second) = decode_answers(encode_answers(sent))
     assert (list(first.measured), second.measured) == (measured, ())
     for good, bad in ((b"gauge", b"gouge"), (b"0.5", b"nul"), (b'"kind"', b"[1,22]")):
-        with pytest.raises(ValueError, match="measurement|Expecting"):
+        with pytest.raises(ValueError, match=r"measurement|Expecting"):
             decode_answers(encode_answers(sent).replace(good, bad))
