@@ -158,7 +158,7 @@ class SidecarMetrics:
         )
 
     def count_said(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
-        """Return what takes in what a version's handler says beside its answers: its metrics, and what is not finite."""
+        """Return what takes in what a version's handler says with its answers: its metrics, and what is not finite."""
 
         def count(answers: Sequence[Answer]) -> None:
             for answer in answers:

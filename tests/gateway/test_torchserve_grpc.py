@@ -304,9 +304,44 @@ async def test_a_reader_that_stops_is_left_at_the_deadline(
         call.cancel()
 
 
-async def test_sequences_are_not_served(registry: Registry, theirs: TorchServeClient) -> None:
-    """`StreamPredictions2`, which ties a sequence of requests to one worker, is refused as not implemented."""
-    async with calling(theirs, registry=registry) as (_, stub):
+async def test_each_request_of_a_sequence_is_answered(
+    registry: Registry, make_pod: MakePod, theirs: TorchServeClient
+) -> None:
+    """`StreamPredictions2` answers in order with the sequence's id; one that fails says why, and the next goes on."""
+    async with calling(theirs, await make_pod(), registry=registry) as (gateway, stub):
+        asked = [
+            theirs.request(model, data=data) for model, data in (("intent", b"a"), ("nix", b"b"), ("intent", b"c"))
+        ]
+        for request in asked:
+            request.sequence_id = "s-1"
+        answers = await ended(stub.StreamPredictions2(iter(asked), timeout=20))
+        line = 'duration_seconds_count{model="intent",outcome="ok",surface="torchserve_grpc",version="1.0"}'
+        counted = await gateway.metric(f"marway_gateway_request_{line}")
+    assert [answer.sequence_id for answer in answers] == ["s-1"] * 3
+    assert [answer.prediction for answer in answers] == [b"a", b"", b"c"]
+    assert [answer.status.code for answer in answers] == [0, grpc.StatusCode.NOT_FOUND.value[0], 0]
+    assert "ModelNotFoundException" in answers[1].status.message
+    assert counted == 2
+
+
+@pytest.mark.parametrize(
+    ("rpc", "verb"),
+    [
+        ("RegisterModel", "marway publish"),
+        ("UnregisterModel", "marway delete"),
+        ("ScaleWorker", "marway serving"),
+        ("SetDefault", "marway release"),
+        ("DescribeModel", "marway show"),
+        ("ListModels", "marway models"),
+    ],
+)
+async def test_management_says_which_verb_does_it(registry: Registry, rpc: str, verb: str) -> None:
+    """TorchServe's management service refuses each call with its exception's name, and the verb in its words."""
+    async with running(registry=registry) as gateway, grpc.aio.insecure_channel(gateway.addresses.grpc) as channel:
+        call: Any = channel.unary_unary(f"/org.pytorch.serve.grpc.management.ManagementAPIsService/{rpc}")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await ended(stub.StreamPredictions2(iter([theirs.request("intent", data=b"x")])))
+            await call(b"\x0a\x01x", timeout=20)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    message, _, exception = (caught.value.details() or "").partition("\n")
+    assert f"`{verb}" in message
+    assert exception == f"{HTTP}MethodNotAllowedException"

@@ -39,7 +39,16 @@ def handler(row: Row) -> Answer:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+async def pod() -> AsyncIterator[FakePod]:
+    """The gateway's one pod."""
+    made = FakePod("a", behave=handling(handler, seen=SEEN))
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory, pod: FakePod) -> AsyncIterator[Running]:
     """A gateway over one pod and three models: `free` has no signature, `one` one input, `two` two of each."""
     scratch = tmp_path_factory.mktemp("v1")
     registry = Registry(DirectoryStore(scratch / "registry"))
@@ -47,12 +56,9 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     publish(registry, scratch, "free", "1.1", label="STG")
     publish(registry, scratch, "one", signature=ONE)
     publish(registry, scratch, "two", signature=TWO)
-    pod = FakePod("a", behave=handling(handler, seen=SEEN))
-    await pod.start()
     async with running(pod, registry=registry, max_body_bytes=100_000) as served:
         await ready(served)
         yield served
-    await pod.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +88,17 @@ async def test_an_instance_is_a_request_of_its_own(gateway: Running) -> None:
     assert [value_of(row.parts[0]) for row in SEEN] == ["für", b"\x00\xff", b"\x00\xff", *instances[3:]]
     assert all(row.is_raw for row in SEEN)
     assert said.json()["predictions"] == ["für", {"b64": "AP8="}, {"b64": "AP8="}, *instances[3:]]
+
+
+@pytest.mark.parametrize("path", ["free", "free/versions/1.0", "free/labels/PROD"])
+async def test_explanations(gateway: Running, pod: FakePod, path: str) -> None:
+    """`:explain` asks the handler to explain each row, and answers as KServe does."""
+    said = await gateway.client.post(f"/v1/models/{path}:explain", content=json.dumps({"instances": [1, {"a": 2}]}))
+    assert (said.status_code, said.json()) == (200, {"explanations": [1, {"a": 2}]})
+    assert pod.requests[-1].headers["x-marway-explain"] == "1"
+    await predict(gateway, {"instances": [1]}, x_customer_key="blue")
+    assert "x-marway-explain" not in pod.requests[-1].headers
+    assert pod.requests[-1].headers["x-customer-key"] == "blue"
 
 
 async def test_named_inputs(gateway: Running) -> None:

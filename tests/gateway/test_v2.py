@@ -92,6 +92,15 @@ async def test_every_reference(gateway: Running, path: str) -> None:
     assert said.headers["x-model-version"] == version
 
 
+@pytest.mark.parametrize("path", ["free", "free/versions/1.0"])
+async def test_explanations(gateway: Running, path: str) -> None:
+    """`/explain` is an inference whose rows the handler is asked to explain."""
+    asked = {"inputs": [tensor(shape=[1], data=[1])]}
+    said = await gateway.client.post(f"/v2/models/{path}/explain", content=json.dumps(asked))
+    assert said.status_code == 200, said.text
+    assert said.json()["outputs"][0]["data"] == [1]
+
+
 async def test_binary_tensors(gateway: Running) -> None:
     """Binary inputs lie behind the JSON in their order, and outputs come back so where that is asked for."""
     top = struct.pack("<4i", 1, 2, 3, 4)

@@ -117,6 +117,7 @@ async def predict_rpc(
     method: str,
     surface: str,
     details: Callable[[MarwayError], str] = lambda error: clip(error.message, DETAILS_MAX),
+    within: bool = False,
 ) -> AsyncIterator[GrpcCall]:
     """Open one predict call for as long as the context lasts, and report it at its end.
 
@@ -129,6 +130,7 @@ async def predict_rpc(
         method: Full name, for the access log.
         surface: The predict protocol, for metrics.
         details: Gives an error's words to the caller.
+        within: Whether it is one of several predictions within one call, which an error does not end: it is raised.
     """
     metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     said = read_ids(metadata.get)
@@ -153,6 +155,8 @@ async def predict_rpc(
             info.failed(failure)
             info.status = code_of(failure).name
         gateway.telemetry.finish(info)
+    if failure is not None and within:
+        raise failure
     if failure is not None:
         _, headers = problem_of(failure)
         # Reported above, because this waits for a client that may not read.

@@ -125,6 +125,7 @@ def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
 
 def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
     route = served_by(RowRoute(current, surface=SURFACE, read=_read))
+    explaining = served_by(RowRoute(current, surface=SURFACE, read=_read, explain=True))
 
     # The functions below are documentation; `RowRoute` serves the routes.
     async def infer(
@@ -154,14 +155,19 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
             "content": {"application/octet-stream": {"schema": _BINARY}},
         }
     }
-    for path, function, summary in (
-        ("/v2/models/{model}/infer", infer, "Infer with a model"),
-        ("/v2/models/{model}/versions/{selector}/infer", infer_version, "Infer with a version or a label"),
+    of_version = "/v2/models/{model}/versions/{selector}"
+    explain = "Explain, as TorchServe's `/v2/models/{model}/explain` does"
+    for path, function, name, summary, served in (
+        ("/v2/models/{model}/infer", infer, "infer", "Infer with a model", route),
+        (f"{of_version}/infer", infer_version, "infer_version", "Infer with a version or a label", route),
+        ("/v2/models/{model}/explain", infer, "explain", explain, explaining),
+        (f"{of_version}/explain", infer_version, "explain_version", f"{explain}, with a version", explaining),
     ):
         app.router.add_api_route(
             path,
             function,
             methods=["POST"],
+            name=name,
             tags=["open inference"],
             summary=summary,
             response_class=Response,
@@ -178,7 +184,7 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
                 ),
             },
             openapi_extra=binary_too,
-            route_class_override=route,
+            route_class_override=served,
         )
 
 

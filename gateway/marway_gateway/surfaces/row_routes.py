@@ -14,6 +14,7 @@ from marway.errors import InvalidRequest, clip
 from marway.records import VersionRecord
 from marway.refs import check_label
 from marway.wire.envelope import Row
+from marway.wire.headers import EXPLAIN
 from marway.wire.request import timeout_of
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
@@ -65,12 +66,14 @@ class RowRoute:
         gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
         surface: The protocol's name, which decides the form of errors.
         read: Reads its requests.
+        explain: Whether handlers are asked to explain their predictions.
     """
 
-    def __init__(self, gateway: Callable[[], Gateway], *, surface: str, read: ReadRows) -> None:
+    def __init__(self, gateway: Callable[[], Gateway], *, surface: str, read: ReadRows, explain: bool = False) -> None:
         self._gateway = gateway
         self._surface = surface
         self._read = read
+        self._more_headers = {EXPLAIN: "1"} if explain else {}
         self._watches = Watches()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +95,7 @@ class RowRoute:
             gateway=gateway,
             name=params["model"],
             selector=selector,
-            headers=headers_to_pod(raw, info),
+            headers=headers_to_pod(raw, info) | self._more_headers,
             deadline=time.monotonic() + timeout_s,
             timeout_s=timeout_s,
             info=info,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Final
 
 import grpc
@@ -23,6 +24,7 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.multipart import encode_fields
 from marway_gateway.proto.torchserve import inference_pb2, inference_pb2_grpc
 from marway_gateway.surfaces.grpc_call import DETAILS_MAX, GrpcCall, predict_rpc
+from marway_gateway.surfaces.grpc_status import code_of
 
 __all__ = ["SERVICE", "TorchServeService"]
 
@@ -92,11 +94,33 @@ class TorchServeService(inference_pb2_grpc.InferenceAPIsServiceServicer):
             finally:
                 answer.close()
 
-    async def StreamPredictions2(self, requests: object, context: Context) -> None:  # noqa: N802
-        """Refuse: a sequence of requests is tied to one worker, which is not how requests are placed here."""
-        await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED, "sequences are not served: make a StreamPredictions call for each request"
-        )
+    async def StreamPredictions2(  # noqa: N802
+        self, requests: AsyncIterator[inference_pb2.PredictionsRequest], context: Context
+    ) -> None:
+        """Answer each request in its turn, with its sequence's id; one that fails says so and the others go on.
+
+        TorchServe gives a sequence to one worker, for handlers that keep something from one request to the next. No
+        such archive is served here, so each request is a prediction of its own.
+        """
+        method = f"/{SERVICE}/StreamPredictions2"
+        async for request in requests:
+            response = inference_pb2.PredictionResponse()
+            if request.HasField("sequence_id"):
+                response.sequence_id = request.sequence_id
+            try:
+                async with predict_rpc(
+                    self._gateway, context, method=method, surface="torchserve_grpc", details=_details, within=True
+                ) as call:
+                    answer = await _predict(call, request)
+                    try:
+                        response.prediction = await call.whole(answer)
+                    finally:
+                        answer.close()
+                    call.info.response_bytes = len(response.prediction)
+            except MarwayError as exc:
+                code: tuple[int, str] = code_of(exc).value
+                response.status.code, response.status.message = code[0], _details(exc)
+            await context.write(response)
 
 
 async def _predict(call: GrpcCall, request: inference_pb2.PredictionsRequest) -> Answer:

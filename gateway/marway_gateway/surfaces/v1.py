@@ -16,7 +16,7 @@ from marway_gateway.openapi import GroupId, Id, Timeout, error_texts, served_by
 from marway_gateway.surfaces.open_inference_schema import JsonValue
 from marway_gateway.surfaces.row_routes import HttpRows, RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
-from marway_gateway.tensors.instances import parse_instances, render_predictions
+from marway_gateway.tensors.instances import parse_instances, render_explanations, render_predictions
 from marway_gateway.tensors.rows import JSON
 
 __all__ = ["SURFACE", "add_v1"]
@@ -51,7 +51,7 @@ class V1Request(BaseModel):
 
 
 class V1Response(BaseModel):
-    """`predictions` to instances, `outputs` to columns."""
+    """`predictions` to instances, `outputs` to columns, `explanations` of either."""
 
     model_config = ConfigDict(
         frozen=True, json_schema_extra={"examples": [{"predictions": [{"label": "set_alarm", "score": 0.98}]}]}
@@ -61,6 +61,8 @@ class V1Response(BaseModel):
     outputs: dict[str, list[JsonValue]] | list[JsonValue] | None = Field(
         default=None, description="A list of one value a row, or such a list for each named output."
     )
+
+    explanations: list[JsonValue] | None = Field(default=None, description="A value for each row.")
 
 
 class V1VersionError(BaseModel):
@@ -119,6 +121,7 @@ def add_v1(app: FastAPI, current: Callable[[], Gateway]) -> None:
 
 def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
     route = served_by(RowRoute(current, surface=SURFACE, read=_read))
+    explaining = served_by(RowRoute(current, surface=SURFACE, read=_read_to_explain, explain=True))
 
     # The functions below are documentation; `RowRoute` serves the routes.
     async def v1_predict(
@@ -150,15 +153,26 @@ def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
     ) -> None:
         raise NotImplementedError
 
-    for path, function, summary in (
-        ("/v1/models/{model}:predict", v1_predict, "Predict as TensorFlow Serving does"),
-        ("/v1/models/{model}/versions/{selector}:predict", v1_predict_version, "Predict with a version"),
-        ("/v1/models/{model}/labels/{label}:predict", v1_predict_label, "Predict with the version at a label"),
+    of_version, of_label = "/v1/models/{model}/versions/{selector}", "/v1/models/{model}/labels/{label}"
+    for path, function, name, summary, served in (
+        ("/v1/models/{model}:predict", v1_predict, "v1_predict", "Predict as TensorFlow Serving does", route),
+        (f"{of_version}:predict", v1_predict_version, "v1_predict_version", "Predict with a version", route),
+        (f"{of_label}:predict", v1_predict_label, "v1_predict_label", "Predict with the version at a label", route),
+        ("/v1/models/{model}:explain", v1_predict, "v1_explain", "Explain as KServe does", explaining),
+        (f"{of_version}:explain", v1_predict_version, "v1_explain_version", "Explain with a version", explaining),
+        (
+            f"{of_label}:explain",
+            v1_predict_label,
+            "v1_explain_label",
+            "Explain with a label",
+            explaining,
+        ),
     ):
         app.router.add_api_route(
             path,
             function,
             methods=["POST"],
+            name=name,
             tags=["v1"],
             summary=summary,
             response_class=Response,
@@ -170,7 +184,7 @@ def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
                     *(errors.MarwayError, errors.DeadlineExceeded),
                 ),
             },
-            route_class_override=route,
+            route_class_override=served,
         )
 
 
@@ -212,5 +226,14 @@ def _read(body: bytes, headers: Mapping[str, str], record: VersionRecord) -> Htt
 
     def render(values: list[Any]) -> tuple[bytes, list[tuple[str, str]]]:
         return render_predictions(values, request, record), [("content-type", JSON)]
+
+    return HttpRows(request.rows, render)
+
+
+def _read_to_explain(body: bytes, headers: Mapping[str, str], record: VersionRecord) -> HttpRows:
+    request = parse_instances(body, record.signature)
+
+    def render(values: list[Any]) -> tuple[bytes, list[tuple[str, str]]]:
+        return render_explanations(values, record), [("content-type", JSON)]
 
     return HttpRows(request.rows, render)

@@ -20,7 +20,7 @@ from marway.wire.envelope import KEY, RAW_BODY, Row
 from marway_gateway.tensors.documents import json_object
 from marway_gateway.tensors.rows import JSON, OCTETS, TEXT, check_row_count, row_of_parts
 
-__all__ = ["DEFAULT_SIGNATURE", "Instances", "parse_instances", "render_predictions"]
+__all__ = ["DEFAULT_SIGNATURE", "Instances", "parse_instances", "render_explanations", "render_predictions"]
 
 DEFAULT_SIGNATURE: Final = "serving_default"
 """The one signature that a version has, by the name that TensorFlow gives a model's usual one."""
@@ -75,7 +75,7 @@ def render_predictions(values: Sequence[Any], request: Instances, record: Versio
     Raises:
         ModelError: A value holds a number that JSON has not.
     """
-    told = [{_B64: base64.b64encode(value).decode()} if isinstance(value, bytes) else value for value in values]
+    told = _told(values)
     document: dict[str, Any] = {"predictions": told}
     if request.columnar:
         names = [spec.name for spec in record.signature.outputs]
@@ -84,6 +84,19 @@ def render_predictions(values: Sequence[Any], request: Instances, record: Versio
             document = {"outputs": columns if len(names) > 1 else columns[names[0]]}
         else:
             document = {"outputs": told}
+    return _json(document, record)
+
+
+def render_explanations(values: Sequence[Any], record: VersionRecord) -> bytes:
+    """Return the answer to a request for explanations, as KServe has it; as `render_predictions`."""
+    return _json({"explanations": _told(values)}, record)
+
+
+def _told(values: Sequence[Any]) -> list[Any]:
+    return [{_B64: base64.b64encode(value).decode()} if isinstance(value, bytes) else value for value in values]
+
+
+def _json(document: dict[str, Any], record: VersionRecord) -> bytes:
     try:
         return json.dumps(document, allow_nan=False).encode()
     except ValueError as exc:
