@@ -17,6 +17,7 @@ __all__ = ["error_body", "surface_of", "torchserve_exception"]
 
 _JSON: Final = "application/json"
 _PATHS: Final = {
+    "/": "torchserve",
     "/api-description": "torchserve",
     "/explanations": "torchserve",
     "/invocations": "torchserve",

@@ -14,9 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from marway_archiver import publish
+from marway_archiver import publish, publish_archive
+from support.gateways import GatewayProcess
 from support.torchserve import OurTorchServe, StockTorchServe, archive, sidecar
+from support.up import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -186,6 +189,42 @@ class Explains(BaseHandler):
         given = row.get("data") or row.get("body")
         return given if isinstance(given, str) else bytes(given).decode()
 '''
+UNDER_ENVELOPE = """
+def handle(data, context):
+    if data is None:
+        return None
+    explain = context.get_request_header(0, "explain")
+    return [[explain, type(row).__name__, str(row)] for row in data]
+"""
+TENSORS_UNDER_ENVELOPE = """
+def handle(data, context):
+    if data is None:
+        return None
+    return [[2 * value for value in row["data"]] for row in data]
+"""
+MEASURES = """
+from ts.metrics.dimension import Dimension
+from ts.metrics.metric_type_enum import MetricTypes
+
+
+def handle(data, context):
+    if data is None:
+        return None
+    metrics = context.metrics
+    metrics.add_counter("AskedTimes", 2)
+    metrics.add_time("LastTook", 5.5, unit="ms")
+    metrics.add_size("Size", 7, dimensions=[Dimension("Kind", "text")])
+    metrics.add_metric("WordsSeen", 3, unit="Count", metric_type=MetricTypes.HISTOGRAM)
+    metrics.get_metric("Waiting", MetricTypes.GAUGE).add_or_update(4, [context.model_name, "urgent"])
+    return ["measured"] * len(data)
+"""
+METRICS = """
+dimensions: []
+ts_metrics: {counter: [], gauge: [], histogram: []}
+model_metrics:
+  gauge:
+    - {name: Waiting, unit: Count, dimensions: [ModelName, Queue]}
+"""
 ARCHIVES = {
     "explains": EXPLAINS,
     "book": BOOK,
@@ -221,6 +260,9 @@ class Both:
 
     torchserve: httpx.Client
     pod: httpx.Client
+    gateway: httpx.Client
+    metrics: httpx.Client
+    """TorchServe's."""
 
     def ask(self, asked: Asked) -> tuple[httpx.Response, httpx.Response]:
         """Return TorchServe's answer and the pod's."""
@@ -234,7 +276,10 @@ class Both:
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     with contextlib.ExitStack() as stack:
         home = tmp_path_factory.mktemp("differential")
-        stock = stack.enter_context(StockTorchServe(home / "stock", tokens=False))
+        (home / "metrics.yaml").write_text(METRICS)
+        measures = {"metrics_mode": "prometheus", "model_metrics_auto_detect": "true"}
+        measures["metrics_config"] = str(home / "metrics.yaml")
+        stock = stack.enter_context(StockTorchServe(home / "stock", tokens=False, **measures))
         management = stack.enter_context(httpx.Client(base_url=stock.addresses.management, timeout=60, trust_env=False))
         registry = f"file://{home}/registry"
         for name, source in ARCHIVES.items():
@@ -243,21 +288,29 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
             assert management.post("/models", params=query).status_code == 200
             handler = home / f"{name.replace('-', '_')}_handler.py"
             handler.write_text(source)
-            publish(model_name=name, version="1.0", handler=str(handler), registry=registry)
+            publish(model_name=name, version="1.0", handler=str(handler), registry=registry, label="PROD", force=True)
+        path = archive(stock.store, "measures", MEASURES, files={"metrics.yaml": METRICS})
+        query = {"url": path.name, "initial_workers": 1, "model_name": "measures"}
+        assert management.post("/models", params=query).status_code == 200
+        publish_archive(path, registry=registry, label="PROD", force=True)
         url = stack.enter_context(pod(home / "ours", registry))
+        gateway = stack.enter_context(GatewayProcess(home / "gateway", registry=registry, pods=[f"a={url}"]))
+        addresses = (stock.addresses.inference, url, gateway.url, stock.addresses.metrics)
         yield Both(
-            stack.enter_context(httpx.Client(base_url=stock.addresses.inference, timeout=60, trust_env=False)),
-            stack.enter_context(httpx.Client(base_url=url, timeout=60, trust_env=False)),
+            *(stack.enter_context(httpx.Client(base_url=each, timeout=60, trust_env=False)) for each in addresses)
         )
 
 
 @contextlib.contextmanager
-def pod(home: Path, registry: str) -> Iterator[str]:
+def pod(home: Path, registry: str, **settings: object) -> Iterator[str]:
     """Start a runtime and a sidecar, and give the sidecar's URL."""
-    with OurTorchServe(home) as runtime:
+    with OurTorchServe(home, **settings) as runtime:
         arguments = ["--runtime-dir", str(runtime.runtime_dir), "--archive-store", str(runtime.store)]
         with sidecar(home, registry, *arguments) as url:
             yield url
+
+
+FORM = "application/x-www-form-urlencoded"
 
 
 def text(model: str, content: str) -> Asked:
@@ -283,6 +336,18 @@ INPUTS = {
     "form": Asked("echo", form={"a": "1 2", "b": "ü&=", "c": ["1", "2"]}),
     "form without values": Asked("echo", b"a=1&b=", "application/x-www-form-urlencoded"),
     "form of curl": Asked("echo", b"text=wake me up at six", "application/x-www-form-urlencoded"),
+    "form of raw UTF-8": Asked("echo", "data=ü".encode(), FORM),
+    "form of any bytes": Asked("echo", b"a=\xff\xfe", FORM),
+    "form with an ampersand at its end": Asked("echo", b"data=hello&", FORM),
+    "form with an empty value": Asked("echo", b"a=", FORM),
+    "form with a name at its end": Asked("echo", b"a=1&b", FORM),
+    "form with a name before others": Asked("echo", b"a&b=1", FORM),
+    "form with equals signs": Asked("echo", b"a==&b=c=d", FORM),
+    "form with escapes": Asked("echo", b"%C3%BC+x=%FF%26", FORM),
+    "form with semicolons": Asked("echo", b"a=1;b=2", FORM),
+    "form with names of digits": Asked("echo", b"1=2", FORM),
+    "form with a name that is no ASCII": Asked("echo", "für=1".encode(), FORM),
+    "form by capitals": Asked("echo", b"a=1", "Application/X-WWW-Form-Urlencoded; charset=utf-8"),
     "multipart fields": Asked("echo", files={"left": (None, "1"), "right": (None, "ü")}),
     "multipart field that says json": Asked("echo", files={"a": (None, "{}", "application/json")}),
     "multipart binary field": Asked("echo", files={"a": (None, b"\xff\x00\xfe")}),
@@ -328,6 +393,124 @@ def test_handlers_see_the_same(both: Both, name: str) -> None:
     assert expected.status_code == 200, expected.text
     assert got.status_code == 200, got.text
     assert said(got) == said(expected)
+
+
+PATHS = {
+    "a model": ("POST", "/predictions/echo"),
+    "a slash behind a model": ("POST", "/predictions/echo/"),
+    "a slash behind a version": ("POST", "/predictions/echo/1.0/"),
+    "behind a version": ("POST", "/predictions/echo/1.0/x%20y/%C3%BC/"),
+    "PUT": ("PUT", "/predictions/echo/1.0/x"),
+    "GET": ("GET", "/predictions/echo/1.0"),
+    "no body": ("POST", "/predictions/echo/1.0"),
+    "explain": ("POST", "/explanations/echo/1.0/x"),
+    "invoke": ("POST", "/models/echo/invoke"),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_paths_of_the_gateway_are_torchserves(both: Both, name: str) -> None:
+    """Each path leads to the handler with the same body, the caller's own headers, and what stands behind a version."""
+    method, path = PATHS[name]
+    headers = {"X-Customer-Key": "k-1", "X-Tenant": "blue", "Content-Type": "application/json"}
+    content = None if name in ("GET", "no body") else b'{"a": 1}'
+    expected, got = (
+        client.request(method, path, content=content, headers=headers) for client in (both.torchserve, both.gateway)
+    )
+    assert (expected.status_code, got.status_code) == (200, 200), (expected.text, got.text)
+    assert got.json()["headers"]["x-customer-key"] == expected.json()["headers"]["x-customer-key"] == "k-1"
+    theirs, ours = said(expected), said(got)
+    if name == "invoke":  # where TorchServe does not say what kind of call it is
+        for own in ("explain", "url_path"):
+            assert theirs["headers"].pop(own) is None
+            ours["headers"].pop(own)
+    assert ours == theirs
+
+
+REFUSED = {
+    "a method": ("PATCH", "/", 405),
+    "an unknown path": ("POST", "/predictions", 404),
+    "an unknown model": ("POST", "/predictions/nix", 404),
+    "an unknown version": ("POST", "/predictions/echo/9", 404),
+    "an unknown model invoked": ("POST", "/models/nix/invoke", 404),
+    "invocations of no model": ("POST", "/invocations", 400),
+    "a workflow": ("GET", "/workflows/x", 404),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_have_the_same_status_and_type(both: Both, name: str) -> None:
+    """What both refuse has one status and one exception's name; the gateway's message says what to do."""
+    method, path, status = REFUSED[name]
+    expected, got = (client.request(method, path) for client in (both.torchserve, both.gateway))
+    assert (expected.status_code, got.status_code) == (status, status)
+    assert got.json().keys() == expected.json().keys()
+    assert (got.json()["code"], got.json()["type"]) == (expected.json()["code"], expected.json()["type"])
+
+
+UNDER_ENVELOPES: dict[str, Any] = {
+    "body": ["text"],
+    "json": {"instances": [{"a": 1}, {"b64": "AP8="}]},
+    "kserve": {"instances": [{"data": [[[0.0]]], "target": 0}]},
+    "kservev2": {
+        "id": "mine",
+        "inputs": [{"name": "x", "shape": [2], "datatype": "INT64", "data": [1, 2]}],
+    },
+}
+
+
+@pytest.fixture(scope="module", params=list(UNDER_ENVELOPES))
+def enveloped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Both, Any]]:
+    """TorchServe and a pod whose every handler is in one of TorchServe's request envelopes, and what that takes."""
+    envelope: str = request.param
+    with contextlib.ExitStack() as stack:
+        home = tmp_path_factory.mktemp(envelope)
+        stock = stack.enter_context(StockTorchServe(home / "stock", tokens=False, service_envelope=envelope))
+        source = TENSORS_UNDER_ENVELOPE if envelope == "kservev2" else UNDER_ENVELOPE
+        path = archive(stock.store, "under", source)
+        query = {"url": path.name, "initial_workers": 1, "model_name": "under"}
+        assert httpx.post(f"{stock.addresses.management}/models", params=query, timeout=60).status_code == 200
+        registry = f"file://{home}/registry"
+        publish_archive(path, registry=registry)
+        url = stack.enter_context(pod(home / "ours", registry, service_envelope=envelope))
+        theirs, ours = (
+            stack.enter_context(httpx.Client(base_url=each, timeout=60, trust_env=False))
+            for each in (stock.addresses.inference, url)
+        )
+        yield Both(theirs, ours, ours, theirs), UNDER_ENVELOPES[envelope]
+
+
+def test_request_envelopes_are_the_same(enveloped: tuple[Both, Any]) -> None:
+    """A pod that is told of one of TorchServe's envelopes has every handler in it, to predict and to explain."""
+    both, document = enveloped
+    for route, headers in (("predictions", {}), ("explanations", {"x-marway-explain": "1"})):
+        expected = both.torchserve.post(f"/{route}/under/1.0", json=document)
+        got = both.pod.post("/predict/under/1.0", json=document, headers=headers)
+        assert (expected.status_code, got.status_code) == (200, 200), (expected.text, got.text)
+        assert got.json() == expected.json()
+
+
+def measured(client: httpx.Client, prefix: str = "") -> dict[tuple[str, str], float]:
+    """Return the handler's own metrics by name and the value of their own dimension."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    names = ("AskedTimes", "LastTook", "Size", "WordsSeen_sum", "WordsSeen_count", "Waiting")
+    found = {}
+    for sample in (sample for family in families for sample in family.samples):
+        name = sample.name.removeprefix(prefix).removesuffix("_total")
+        if name in names:
+            found[name, sample.labels.get("Kind", sample.labels.get("Queue", ""))] = sample.value
+    return found
+
+
+def test_what_handlers_measure_is_shown_by_the_pod(both: Both) -> None:
+    """Counters, gauges and histograms of `context.metrics`, those of a file too, have TorchServe's values."""
+    for client in (both.torchserve, both.gateway):
+        for _ in range(3):
+            assert client.post("/predictions/measures", content=b"x").text == "measured"
+    ours = measured(both.pod, "marway_model_")
+    assert len(ours) == 6
+    # TorchServe reads what its workers print, some time later.
+    wait_until(lambda: measured(both.metrics) == ours, timeout_s=30, what=f"TorchServe's metrics are {ours}")
 
 
 EXPLAINED = {
@@ -412,8 +595,8 @@ def test_differs_text_that_curl_calls_a_form_is_kept(both: Both) -> None:
     assert got.json()["values"] == {"the body": ["bytearray", {"bytes": "wake me up"}]}
 
 
-def test_differs_a_request_without_a_body_is_refused(both: Both) -> None:
-    """TorchServe runs the handler on nothing; here nobody is troubled with it."""
+def test_differs_a_native_request_without_a_body_is_refused(both: Both) -> None:
+    """TorchServe runs the handler on nothing, as its paths do here; a native request must have a body."""
     expected, got = both.ask(Asked("echo", b""))
     assert expected.status_code == 200
     assert (got.status_code, got.json()["code"]) == (400, "invalid_request")

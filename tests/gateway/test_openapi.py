@@ -78,9 +78,9 @@ def test_paths(tmp_path: Path) -> None:
     public = {"/predict/{model}", "/predict/{model}/{selector}", "/readyz"}
     public |= {"/v2", "/v2/health/live", "/v2/health/ready"}
     for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{selector}"):
-        public |= {model, f"{model}/ready", f"{model}/infer"}
+        public |= {model, f"{model}/ready", f"{model}/infer", f"{model}/explain"}
     for model in ("/v1/models/{model}", "/v1/models/{model}/versions/{selector}", "/v1/models/{model}/labels/{label}"):
-        public |= {model, f"{model}:predict"}
+        public |= {model, f"{model}:predict", f"{model}:explain"}
     for verb in ("predictions", "explanations"):
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +38,7 @@ def archive(
     version: str = "1.0",
     config: str | None = None,
     file: str | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a model archive with this handler's source into a model store and return its path."""
     model: dict[str, str] = {"modelName": name, "modelVersion": version, "handler": "handler.py"}
@@ -51,6 +52,8 @@ def archive(
         target.writestr("handler.py", handler)
         if config is not None:
             target.writestr("model-config.yaml", config)
+        for name, text in (files or {}).items():
+            target.writestr(name, text)
     return path
 
 
