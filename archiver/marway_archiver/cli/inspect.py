@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from marway.cli.output import print_json
+from marway.printable import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 from marway_archiver.cli.output import human_bytes, print_warnings, progress_bar
 from marway_archiver.names import shown
@@ -73,7 +74,7 @@ def _print(info: ArchiveInfo) -> None:
     table = Table("file", "size", "in archive", "crc32", box=None)
     for file in info.files:
         sizes = human_bytes(file.size), human_bytes(file.compressed_size)
-        table.add_row(Text(file.name), *sizes, f"{file.crc32:08x}")
+        table.add_row(Text(printable(file.name)), *sizes, f"{file.crc32:08x}")
     if info.files:
         console.print(table)
     if info.examples:
@@ -81,4 +82,4 @@ def _print(info: ArchiveInfo) -> None:
         console.print(f"{count} golden {'example' if count == 1 else 'examples'}: run them with marway verify")
     print_warnings(info.warnings)
     for problem in info.problems:
-        typer.echo(f"marway: {info.path}: {problem}", err=True)
+        typer.echo(printable(f"marway: {info.path}: {problem}"), err=True)

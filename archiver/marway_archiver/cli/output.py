@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from marway.printable import printable
 from marway_archiver.progress import Progress as Callback
 
 __all__ = ["human_bytes", "print_warnings", "progress_bar"]
@@ -30,7 +31,7 @@ def human_bytes(size: int) -> str:
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print each warning as one line on stderr."""
     for warning in warnings:
-        print(f"marway: warning: {warning}", file=sys.stderr)
+        print(f"marway: warning: {printable(warning)}", file=sys.stderr)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from marway.cli.options import JsonOption
 from marway.cli.output import print_json
 from marway.golden import GoldenDocument
 from marway.objects import open_store
+from marway.printable import printable
 from marway.registry import Registry
 from marway.settings import REGISTRY_ENV
 from marway_archiver.archives import check_archive
@@ -131,13 +132,13 @@ def _print(found: Verification) -> None:
     good = "as golden" if found.golden is not None else "ok"
     for number, each in enumerate(found.examples, 1):
         what = Text(shown(input_line(each.sent))[1:-1])
-        table.add_row(str(number), what, f"{each.seconds * 1000:.2f}", Text(each.problem or good))
+        table.add_row(str(number), what, f"{each.seconds * 1000:.2f}", Text(printable(each.problem or good)))
     if found.examples:
         console.print(table)
         sizes = ", ".join(map(str, found.batch_sizes))
         if found.batch_reason is None:
             console.print(Text(f"batches of {sizes} rows are answered as single calls are"), soft_wrap=True)
         else:
-            console.print(Text(f"not to be batched: {found.batch_reason}"), soft_wrap=True)
+            console.print(Text(printable(f"not to be batched: {found.batch_reason}")), soft_wrap=True)
     compared = "compared with the golden answers" if found.golden is not None else "no golden answers to compare with"
     console.print(Text(f"{'verified' if found.ok else 'DIFFERENT'} in {found.duration_s:.1f} s, {compared}"))

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from marway.cli.output import print_json
+from marway.printable import printable
 
 __all__ = ["Finding", "show_findings"]
 
@@ -45,8 +46,8 @@ def show_findings(findings: Sequence[Finding], *, as_json: bool, well: str) -> N
     else:
         table = Table(box=None, show_header=False)
         for finding in findings:
-            advice = f" → {finding.advice}" if finding.advice else ""
-            table.add_row(_MARKS[finding.level], Text(finding.check), Text(finding.found + advice))
+            found = finding.found + (f" → {finding.advice}" if finding.advice else "")
+            table.add_row(_MARKS[finding.level], Text(printable(finding.check)), Text(printable(found)))
         Console().print(table)
         typer.echo(f"{problems} problem{'s' if problems != 1 else ''}" if problems else well)
     if problems:

@@ -8,6 +8,7 @@ import typer
 
 from marway.cli.options import AdminOption, JsonOption, TokenFileOption, TokenOption, admin_client
 from marway.cli.output import print_json
+from marway.printable import printable
 from marway.refs import DEFAULT_LABEL, parse_reference
 
 __all__ = ["register"]
@@ -44,7 +45,7 @@ def load(
         line = f"{done['model']} {done['version']} is loaded on {each['pod']}, in {report['duration_s']:.2f} s"
         if each["proved"]:
             line += f", and gave its {report['examples']} golden answers" if report["examples"] else " (no examples)"
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def unload(

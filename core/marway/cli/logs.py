@@ -13,6 +13,7 @@ from marway.cli.options import DEFAULT_HOME, JsonOption, RegistryOption, registr
 from marway.cli.output import print_json
 from marway.errors import InvalidInput
 from marway.objects import open_store
+from marway.printable import printable
 from marway.records import VersionRecord
 from marway.refs import is_label, parse_reference, server_name
 from marway.registry import Registry
@@ -88,7 +89,7 @@ def _show(
         return counts
     for line, pod_name in found:
         record = versions[line.worker]
-        typer.echo(f"{line.at:%H:%M:%S.%f} {pod_name} {record.name} {record.version} | {line.text}")
+        typer.echo(f"{line.at:%H:%M:%S.%f} {pod_name} {record.name} {record.version} | {printable(line.text)}")
     if not found and lines is not None:
         typer.echo("nothing was printed yet", err=True)
     return counts

@@ -16,6 +16,7 @@ import typer
 from marway import __version__
 from marway.cli import verbs
 from marway.errors import MarwayError
+from marway.printable import printable
 
 __all__ = ["build_app", "main"]
 
@@ -75,5 +76,5 @@ def main() -> NoReturn:
 
 def _fail(message: str, *, code: int = 1) -> NoReturn:
     one_line = " ".join(message.split())
-    print(f"marway: {one_line}", file=sys.stderr)
+    print(f"marway: {printable(one_line)}", file=sys.stderr)
     sys.exit(code)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from marway.printable import printable, printable_json
 from marway.records import HistoryEntry
 
 __all__ = ["change_entry", "history_entry", "moved", "print_json", "print_table", "when"]
@@ -22,14 +23,14 @@ _ENTRY_FIELDS = tuple(field.alias or name for name, field in HistoryEntry.model_
 
 def print_json(document: Any) -> None:
     """Print one JSON document."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    typer.echo(printable_json(json.dumps(document, indent=2, ensure_ascii=False)))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows as a table, their text as it is."""
+    """Print rows as a table, their text as it is but for control characters."""
     table = Table(*columns, box=None)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console.width = 10_000  # a pipe has no width: nothing is to be cut off

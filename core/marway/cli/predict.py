@@ -13,6 +13,7 @@ from marway.admin_client import token_of
 from marway.cli.options import GatewayOption, JsonOption, TokenFileOption, TokenOption, gateway_url
 from marway.cli.output import print_json
 from marway.errors import InvalidInput, MarwayError, Unavailable
+from marway.printable import printable
 from marway.refs import parse_reference
 from marway.wire import headers, problems
 
@@ -51,9 +52,10 @@ def predict(
     if as_json:
         print_json(_document(answer))
         return
-    sys.stdout.buffer.write(answer.content)
-    if sys.stdout.isatty() and not answer.content.endswith(b"\n"):
-        sys.stdout.write("\n")
+    if sys.stdout.isatty():
+        typer.echo(printable(answer.content.decode(errors="replace")).removesuffix("\n"))
+    else:
+        sys.stdout.buffer.write(answer.content)
 
 
 def predict_once(

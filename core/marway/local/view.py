@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.text import Text
 
+from marway.printable import printable
+
 __all__ = ["JsonView", "TerminalView", "View"]
 
 
@@ -64,11 +66,11 @@ class TerminalView:
         self.done(name, time.monotonic() - started)
 
     def said(self, line: str) -> None:
-        self._console.print(Text(f"    {line}", style="dim"))
+        self._console.print(Text(printable(f"    {line}"), style="dim"))
 
     def done(self, name: str, seconds: float | None = None, detail: str = "") -> None:
         took = f"{seconds:5.1f} s" if seconds is not None else "       "
-        self._console.print(Text.assemble(("  ✓ ", "green"), f"{took}  {name}", (f"  {detail}", "dim")))
+        self._console.print(Text.assemble(("  ✓ ", "green"), f"{took}  {name}", (printable(f"  {detail}"), "dim")))
 
     def ready(self, document: dict[str, Any]) -> None:
         pods = "  ".join(f"{pod['name']} {pod['url']}" for pod in document["pods"])
@@ -83,7 +85,7 @@ class TerminalView:
         quoted = "'" + sent.replace("'", "'\\''") + "'"
         self._console.print()
         self._console.print(Text.assemble(("  $ ", "dim"), (f"curl -d {quoted} {url}", "bold")))
-        self._console.print(Text(f"  {answer}"))
+        self._console.print(Text(printable(f"  {answer}")))
         self._console.print(Text(f"  ({seconds:.2f} s; the first one loads the model)", style="dim"))
         self._console.print()
         self._console.print(Text("  serving; Ctrl-C stops everything"))
