@@ -34,7 +34,7 @@ def test_tables_and_documents(capsys: pytest.CaptureFixture[str]) -> None:
     assert not set(out) & set(HOSTILE) - set(SHOWN)
 
 
-def test_logs_show_what_a_handler_printed(publish: Publish, tmp_path: Path) -> None:
+def test_fault_terminal_escapes_in_a_log(publish: Publish, tmp_path: Path) -> None:
     """`marway logs` neutralises what a handler prints for whoever reads it; `--json` keeps every character."""
     record = publish()
     logs = tmp_path / "pods" / "pod-0" / LOGS

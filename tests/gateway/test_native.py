@@ -111,7 +111,7 @@ async def test_headers_to_the_pod(registry: Registry, make_pod: MakePod) -> None
 
 
 @pytest.mark.parametrize(("number", "size", "fewer"), [(62, 1, 55), (5, 4000, 4)], ids=["many", "large"])
-async def test_headers_for_the_model_are_bounded(
+async def test_fault_headers_without_end(
     registry: Registry, make_pod: MakePod, number: int, size: int, fewer: int
 ) -> None:
     """More headers than a pod takes are that request's fault; a few less reach the handler, over frames and HTTP."""

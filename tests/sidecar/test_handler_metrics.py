@@ -52,7 +52,7 @@ def test_kinds_come_together_as_prometheus_has_them() -> None:
     assert buckets == {"0.75": 0, "1.0": 1, "2.5": 2}
 
 
-def test_names_labels_and_series_are_bounded() -> None:
+def test_fault_a_handler_measures_without_end() -> None:
     """What would be too much is dropped and counted, and what is there goes on."""
     metrics = SidecarMetrics()
     for index in range(SERIES_OF_VERSION_MAX + 5):
