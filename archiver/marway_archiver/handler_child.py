@@ -73,6 +73,12 @@ def load(job: dict[str, Any]) -> Any:
 
     metrics = MetricsCacheYamlImpl(str(Path(ts.__file__).parent / "configs" / "metrics.yaml"))
     metrics.initialize_cache()
+    own = Path(job["model_dir"]) / "metrics.yaml"  # names metrics that the handler gets by name, as in a worker of ours
+    if own.is_file():
+        declared = MetricsCacheYamlImpl(str(own))
+        declared.initialize_cache()
+        for kind, named in declared.cache.items():
+            metrics.cache.setdefault(kind, {}).update(named)
     metrics.model_name = job["model_name"]
     # The front end passes no GPU where there is none, batch size 1, and no request envelope.
     loader = ModelLoaderFactory.get_model_loader()

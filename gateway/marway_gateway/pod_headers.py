@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -73,10 +74,11 @@ def headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[st
     named = _named(connection) if connection is not None and connection not in _CONNECTION else ()
     before, size = len(passed), 0
     for name, value in headers.items():
-        if name in _STAYS or name.startswith(_OWN_PREFIX) or name in named:
+        text = _name_passed(name)
+        if text is None or name in named:
             continue
         size += len(name) + len(value)
-        passed[name.decode("latin-1")] = value.decode("latin-1")
+        passed[text] = value.decode("latin-1")
     if size > PASSED_BYTES_MAX or len(passed) - before > PASSED_MAX:
         raise InvalidRequest(
             f"the request has {len(passed) - before} headers of {size} bytes for the model; at most {PASSED_MAX} of "
@@ -95,6 +97,12 @@ def url_path_header(path: str) -> dict[str, str]:
     if len(value) > URL_PATH_MAX:
         raise InvalidRequest(f"the path behind the model has more than {URL_PATH_MAX} characters: send it in the body")
     return {URL_PATH: value}
+
+
+@lru_cache(maxsize=1024)
+def _name_passed(name: bytes) -> str | None:
+    """Return the name of a header that is passed on; None when it is not. Nearly all requests have the same few."""
+    return None if name in _STAYS or name.startswith(_OWN_PREFIX) else name.decode("latin-1")
 
 
 def _named(connection: bytes) -> frozenset[bytes]:
