@@ -16,7 +16,10 @@ from starlette.requests import Request
 
 from marway import __version__, errors
 from marway.errors import InvalidRequest, clip
+from marway.wire.head import HeadAsGet
+from marway.wire.hosts import HostGuard
 from marway.wire.problems import Problem
+from marway_gateway.admin_guard import AdminGuard
 from marway_gateway.authentication import TokenLayer
 from marway_gateway.error_bodies import error_body, surface_of
 from marway_gateway.fast_path import FastPathApp
@@ -113,7 +116,12 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
 
 
 def new_app(
-    settings: GatewaySettings, *, title: str, gateway: Gateway | None, token_file: FilePath | None
+    settings: GatewaySettings,
+    *,
+    title: str,
+    gateway: Gateway | None,
+    token_file: FilePath | None,
+    guard: HostGuard | None = None,
 ) -> tuple[FastPathApp, Callable[[], Gateway]]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
 
@@ -122,6 +130,7 @@ def new_app(
         title: What the app is called.
         gateway: Parts that are open already; None opens its own while the app runs.
         token_file: The file with the tokens that it wants, or None.
+        guard: Says which hosts and origins may ask for what, on a port that takes only JSON; None lets everybody.
     """
     opened: list[Gateway] = [gateway] if gateway is not None else []
 
@@ -149,8 +158,11 @@ def new_app(
         exception_handlers={HTTPException: _http_problem, RequestValidationError: _invalid},
     )
     app.openapi = describe(app, tokens=token_file is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    app.add_middleware(HeadAsGet)
     if token_file is not None:
         app.fast_layer(TokenLayer, tokens=lambda: current().token_files[token_file])
+    if guard is not None:
+        app.fast_layer(AdminGuard, guard=guard)
     app.fast_layer(RequestLayer, telemetry=lambda: current().telemetry)
 
     @app.get("/healthz", tags=["health"], summary="Does the process run?")

@@ -18,6 +18,8 @@ from marway.refs import new_ulid
 from marway.registry import Registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire import problems
+from marway.wire.head import HeadAsGet
+from marway.wire.hosts import HostGuard
 from marway.wire.pods import PodEvent, PodStatus
 from marway.wire.request import read_ids
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
@@ -195,6 +197,11 @@ def create_app(sidecar: Sidecar) -> FastAPI:
             Exception: _unexpected,
         },
     )
+    settings = sidecar.settings
+    app.admit_by(
+        HostGuard(settings.allowed_hosts, bound=settings.host, setting="allowed_hosts (MARWAY_SIDECAR_ALLOWED_HOSTS)")
+    )
+    app.add_middleware(HeadAsGet)
     app.openapi = describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     add_routes(app, sidecar)
     return app
