@@ -169,7 +169,7 @@ def _target(url: bytes) -> Target:
     path = raw.decode("ascii")
     if "%" in path:
         path = "/".join(unquote(segment).replace("/", "%2F") for segment in path.split("/"))
-    host: bytes | None = parsed.host  # type: ignore[assignment]  # its stubs say bytes, but most targets have none
+    host: Any = parsed.host  # its stubs promise bytes, but most targets have none
     if host is not None:
         host = b"[%b]" % host if b":" in host else host
         host = host if parsed.port is None else b"%b:%d" % (host, parsed.port)
