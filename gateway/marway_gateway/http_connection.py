@@ -104,7 +104,9 @@ class HttpConnection(HttpToolsProtocol):
         # Behind a body: nobody asked for such fields, and they are not merged into the head (RFC 9110 §6.5.1).
         self._trailer_bytes += len(name) + len(value) + 4
         if self._trailer_bytes > FIELDS_BYTES_MAX:
-            raise httptools.HttpParserError("too many fields behind the body")
+            detail = f"at most {FIELDS_BYTES_MAX} bytes of fields are accepted behind a body"
+            self._fault = Fault(431, "Request Header Fields Too Large", "headers_too_large", detail)
+            raise httptools.HttpParserError(detail)
 
     def on_headers_complete(self) -> None:
         url, parser = self.url, self.parser

@@ -132,7 +132,7 @@ CHUNKS = {
     "bare LFs": (b"2\nab\n0\n\n", 400),
     "more than the size": (b"2\r\nabc\r\n0\r\n\r\n", 400),
     "a bare LF in an extension": (b"2;\nab\r\n0\r\n\r\n", 400),
-    "endless fields behind it": (b"2\r\nab\r\n0\r\n" + b"x-behind: 1\r\n" * 10_000, 400),
+    "endless fields behind it": (b"2\r\nab\r\n0\r\n" + b"x-behind: 1\r\n" * 10_000, 431),
 }
 
 
@@ -173,7 +173,7 @@ async def test_an_absolute_target(port: Port) -> None:
 
 async def test_a_slash_within_a_segment_separates_none(port: Port) -> None:
     """`%2f` is part of a name, and no name has one."""
-    paths = [b"/models%2fintent", b"/models/intent%2Fversions%2F1.0", b"/%2e%2e/healthz", b"/health%7A"]
+    paths = [b"/models%2fintent", b"/health%2Fz", b"/%2e%2e/healthz", b"/health%7A"]
     asked = b"".join(b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path for path in paths)
     assert [each.status for each in await port.answers(asked, PROBE)] == [404, 404, 404, 200, 200]
 
