@@ -164,12 +164,12 @@ def _bad(detail: str) -> Fault:
 
 
 def _target(url: bytes) -> Target:
-    parsed = httptools.parse_url(url)
+    parsed: Any = httptools.parse_url(url)  # its stubs promise a host, which most targets have not
     raw = parsed.path or b"/"
     path = raw.decode("ascii")
     if "%" in path:
         path = "/".join(unquote(segment).replace("/", "%2F") for segment in path.split("/"))
-    host: Any = parsed.host  # its stubs promise bytes, but most targets have none
+    host = parsed.host
     if host is not None:
         host = b"[%b]" % host if b":" in host else host
         host = host if parsed.port is None else b"%b:%d" % (host, parsed.port)
