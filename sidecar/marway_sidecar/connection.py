@@ -69,7 +69,7 @@ class BoundedConnection(LargeBodies):
             gone()
 
     def data_received(self, data: bytes) -> None:
-        if self.refused:
+        if self._refused:
             return
         self._parsing = True
         super().data_received(data)
@@ -78,7 +78,7 @@ class BoundedConnection(LargeBodies):
             (cycle, app), self._to_start = self._to_start, None
             self._start(cycle, app)
         # Most requests come in one piece, and need no timer.
-        expected = self.in_head and self.reads_on()
+        expected = self._in_headers and self.reads_on()
         if expected != (self._too_slow is not None):
             if expected:
                 self._expect_headers()
@@ -227,7 +227,7 @@ class BoundedConnection(LargeBodies):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
             return
-        if self.refused:
+        if self._refused:
             self.transport.close()
             return
         self._idle_since = self.loop.time()
@@ -243,7 +243,7 @@ class BoundedConnection(LargeBodies):
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
         # There is a request: the timer is first set after an answer.
-        if self.transport.is_closing() or self.in_head or not self.cycle.response_complete:
+        if self.transport.is_closing() or self._in_headers or not self.cycle.response_complete:
             return  # set again when it is answered
         left = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if left > 0:

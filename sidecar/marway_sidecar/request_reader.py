@@ -21,15 +21,12 @@ _LINGER_S: Final = 1.0
 
 
 class RequestReader(HttpToolsProtocol):
-    """Refuses headers that are too many or too long, and what could be read in two ways.
+    """Refuses headers that are too many or too long, and what could be read in two ways."""
 
-    Attributes:
-        in_head: Whether the head of a request comes, or has yet to come.
-        refused: Whether no further request is read.
-    """
-
-    in_head = True
-    refused = False
+    _in_headers = True
+    """Whether the head of a request comes."""
+    _refused = False
+    """Whether no further request is read."""
     _header_bytes = 0
     _fault: Fault | None = None
 
@@ -42,7 +39,7 @@ class RequestReader(HttpToolsProtocol):
 
     def reads_on(self) -> bool:
         """Return whether further requests can come."""
-        return not (self.refused or self.transport.is_closing())
+        return not (self._refused or self.transport.is_closing())
 
     def parse(self, data: bytes) -> None:
         """Read what came."""
@@ -56,7 +53,7 @@ class RequestReader(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._header_bytes = 0
-        self.in_head = True
+        self._in_headers = True
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -70,7 +67,7 @@ class RequestReader(HttpToolsProtocol):
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > FIELDS_BYTES_MAX:
             raise httptools.HttpParserError("headers too large")
-        if not self.in_head:
+        if not self._in_headers:
             return  # fields behind a body are not merged into its head (RFC 9110 §6.5.1)
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
@@ -85,7 +82,7 @@ class RequestReader(HttpToolsProtocol):
         self._fault = fault_of(self.parser.get_method(), version, self.headers)
         if self._fault is not None:
             raise httptools.HttpParserError(self._fault.detail)
-        self.in_head = False
+        self._in_headers = False
         if self.parser.should_upgrade():
             return  # to frames; or it comes again, as if it did not ask: `feed` sees to that
         target = target_of(self.url)
@@ -120,14 +117,14 @@ class RequestReader(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete:
             return False
-        if cycle.more_body and not self.in_head:
+        if cycle.more_body and not self._in_headers:
             if cycle.response_started:
                 self.transport.abort()
                 return True
             if not self.pipeline:
                 return False  # it is this request that is wrong
             self.pipeline.popleft()
-        self.refused = True  # what comes is not read any more; `on_response_complete` closes
+        self._refused = True  # what comes is not read any more; `on_response_complete` closes
         return True
 
     def refuse(self, fault: Fault) -> None:
@@ -137,7 +134,7 @@ class RequestReader(HttpToolsProtocol):
         """
         if self._end_after_earlier():
             return
-        self.refused = True
+        self._refused = True
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True

@@ -85,7 +85,7 @@ async def test_what_is_not_decoded_is_refused(registry: Registry, make_pod: Make
     assert len(pod.requests) == 1
 
 
-async def test_a_body_that_grows_beyond_the_limit(registry: Registry, make_pod: MakePod, tmp_path: Path) -> None:
+async def test_fault_a_body_that_grows_beyond_the_limit(registry: Registry, make_pod: MakePod, tmp_path: Path) -> None:
     """Of 256 MiB of zeros in 256 KiB, no more is decoded than the limit."""
     publish(registry, tmp_path)
     pod = await make_pod()

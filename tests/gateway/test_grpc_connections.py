@@ -35,7 +35,7 @@ async def test_a_connection_without_calls_ends(registry: Registry, make_pod: Mak
         await check(channel)
 
 
-async def test_connections_are_bounded(registry: Registry, make_pod: MakePod) -> None:
+async def test_fault_grpc_connections_that_never_end(registry: Registry, make_pod: MakePod) -> None:
     """One more than there may be is closed at once; those that never speak are closed soon, and leave their places."""
     async with running(await make_pod(), registry=registry, grpc_max_connections=2, header_timeout_s=2) as gateway:
         host, _, port = gateway.addresses.grpc.rpartition(":")

@@ -104,7 +104,7 @@ async def proxied(port: Port, directory: Path) -> AsyncIterator[Port]:
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-async def test_a_proxy_in_front(gateway_port: Port, tmp_path: Path) -> None:
+async def test_fault_a_body_that_a_proxy_would_mix_up(gateway_port: Port, tmp_path: Path) -> None:
     """An attacker's body behind an `Upgrade` gets no answer that the proxy would give to the next caller."""
     hidden = b"POST /predict/intent HTTP/1.1\r\nhost: localhost\r\ncontent-length: 6\r\n\r\nstolen"
     attack = (

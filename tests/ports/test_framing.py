@@ -33,7 +33,7 @@ def check_whole(port: Port, status: int, body: bytes, sent: bytes) -> None:
         assert (status, body) == (200, sent)
 
 
-async def test_an_upgrade_that_is_not_taken_leaves_the_body_a_body(port: Port) -> None:
+async def test_fault_an_upgrade_that_is_not_taken_leaves_the_body_a_body(port: Port) -> None:
     """Whatever the body says, and in how many pieces it comes, it is no request (RFC 9110 §7.8)."""
     for upgrade in UPGRADES.values():
         first = head(port, upgrade, sized(INNER))
@@ -153,7 +153,7 @@ async def test_fields_behind_a_body_are_no_headers(port: Port) -> None:
     assert answered.headers["x-request-id"] != "theirs"
 
 
-async def test_answers_come_in_the_order_of_requests(port: Port) -> None:
+async def test_fault_answers_come_in_the_order_of_requests(port: Port) -> None:
     """What is refused behind a request whose answer is due is never answered in its place."""
     good = head(port, sized(b"{}")) + b"{}"
     answered = await port.answers(good + good + b"GET /healthz HTTP/1.1\r\n\r\n" + PROBE)

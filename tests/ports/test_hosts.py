@@ -58,7 +58,7 @@ async def test_another_pages_origin(admin_port: Port, sidecar_port: Port) -> Non
         assert own.status == 200
 
 
-async def test_nothing_is_done_for_them(sidecar_port: Port) -> None:
+async def test_fault_nothing_is_done_for_strange_pages(sidecar_port: Port) -> None:
     """A refused drain drains nothing, and a refused prediction, with the body still to come, is not begun."""
     drain = get("localhost", "origin: http://evil.example", "content-length: 0", method="POST", path="/drain")
     predict = get("evil.example", "content-length: 100000", method="POST", path="/predict/intent") + b"x" * 100_000
