@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from marway import __version__, errors
 from marway.errors import InvalidRequest, clip
-from marway.wire.head import HeadAsGet
+from marway.wire.head import HeadAsGet, with_head
 from marway.wire.hosts import HostGuard
 from marway.wire.problems import Problem
 from marway_gateway.admin_guard import AdminGuard
@@ -222,8 +222,10 @@ async def _http_problem(request: Request, exc: Exception) -> Response:
     info = request_info(request.scope)
     info.outcome = "client_error"
     method, path = request.method, clip(request.url.path, 200)
+    headers = exc.headers
     if exc.status_code == 405:
-        allowed = (exc.headers or {}).get("Allow", "")
+        allowed = with_head((exc.headers or {}).get("Allow", ""))
+        headers = {"Allow": allowed}
         code, title, detail = "method_not_allowed", "Method not allowed", f"{path} takes {allowed}, not {method}"
     elif exc.status_code == 404:
         code, title, detail = (
@@ -236,7 +238,7 @@ async def _http_problem(request: Request, exc: Exception) -> Response:
     info.error = code
     problem = Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=info.request_id)
     body, content_type = error_body(surface_of(request.url.path), problem)
-    return Response(body, exc.status_code, headers=exc.headers, media_type=content_type)
+    return Response(body, exc.status_code, headers=headers, media_type=content_type)
 
 
 async def _invalid(_: Request, exc: Exception) -> Response:

@@ -18,7 +18,7 @@ from marway.refs import new_ulid
 from marway.registry import Registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire import problems
-from marway.wire.head import HeadAsGet
+from marway.wire.head import HeadAsGet, with_head
 from marway.wire.hosts import HostGuard
 from marway.wire.pods import PodEvent, PodStatus
 from marway.wire.request import read_ids
@@ -218,7 +218,10 @@ async def _not_routed(request: Request, exc: Exception) -> Response:
     code, title, detail = known.get(exc.status_code, ("invalid_request", "Invalid request", str(exc.detail)))
     ids = read_ids(request.headers.get)
     problem = problems.Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=ids.request_id)
-    return Response(problem.body(), exc.status_code, exc.headers, media_type=problems.CONTENT_TYPE)
+    headers = dict(exc.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = with_head(headers["Allow"])
+    return Response(problem.body(), exc.status_code, headers, media_type=problems.CONTENT_TYPE)
 
 
 async def _invalid(request: Request, exc: Exception) -> Response:

@@ -190,7 +190,9 @@ async def test_head_is_answered_where_get_is(port: Port) -> None:
 
 
 async def test_head_says_what_get_would(port: Port) -> None:
-    """Errors as well: for a route that takes other methods, the `Allow` of the one has HEAD."""
+    """Errors as well; and a route that takes GET says that it takes HEAD."""
+    (refused, _) = await port.answers(b"PUT /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n", PROBE)
+    assert (refused.status, refused.headers["allow"]) == (405, "get, head")
     asked = b"HEAD %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % port.post.encode()
     first, _, rest = (await port.raw(asked, PROBE)).partition(b"\r\n\r\n")
     assert first.split()[1] == b"405"

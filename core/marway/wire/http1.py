@@ -21,6 +21,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?")
 """`uri-host [":" port]` of RFC 9110 §7.2; it may be empty where the target has no authority."""
+_VERSIONS: Final = ("1.1", "1.0")
 FIELDS_BYTES_MAX: Final = 64 * 1024
 """The most that the fields of a head may have, and those behind a chunked body."""
 _KNOWN_TARGET_BYTES: Final = 256
@@ -116,26 +117,23 @@ def fault_of(method: bytes, version: str, headers: Headers) -> Fault | None:
         version: `1.1` or `1.0`.
         headers: Names in lower case.
     """
-    hosts = 0
-    codings: list[bytes] | None = None
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-            if not _is_host(value):
-                return _bad("the Host header is not a host")
-        elif name == b"transfer-encoding":
-            codings = [*(codings or ()), *(each.strip(b" \t").lower() for each in value.split(b","))]
-    if version != "1.1":
-        if version != "1.0":
-            return Fault(505, "HTTP Version Not Supported", "version_not_supported", "HTTP/1.1 is spoken here")
-        if codings is not None:
-            return _bad("HTTP/1.0 has no Transfer-Encoding")
-    elif not hosts:
-        return _bad("the Host header is missing")
-    if hosts > 1:
+    names = [name for name, _ in headers]  # as this is done for every request, the looking is left to lists
+    hosts = names.count(b"host")
+    if hosts == 1:
+        if not _is_host(headers[names.index(b"host")][1]):
+            return _bad("the Host header is not a host")
+    elif hosts > 1:
         return _bad("there is more than one Host header")
-    if codings is not None and codings != [b"chunked"]:
-        return _fault_of_codings(codings)
+    elif version == "1.1":
+        return _bad("the Host header is missing")
+    if version not in _VERSIONS:
+        return Fault(505, "HTTP Version Not Supported", "version_not_supported", "HTTP/1.1 is spoken here")
+    if b"transfer-encoding" in names:
+        if version != "1.1":
+            return _bad("HTTP/1.0 has no Transfer-Encoding")
+        fault = _fault_of_codings([value for name, value in headers if name == b"transfer-encoding"])
+        if fault is not None:
+            return fault
     if method == b"CONNECT":
         return Fault(501, "Not Implemented", "not_implemented", "this server is no proxy: CONNECT is not served")
     return None
@@ -150,7 +148,10 @@ def target_of(url: bytes) -> Target:
     return _known_target(url) if len(url) <= _KNOWN_TARGET_BYTES else _target(url)
 
 
-def _fault_of_codings(codings: list[bytes]) -> Fault:
+def _fault_of_codings(values: list[bytes]) -> Fault | None:
+    codings = [each.strip(b" \t").lower() for value in values for each in value.split(b",")]
+    if codings == [b"chunked"]:
+        return None
     others = [each for each in codings if each != b"chunked"]
     if not others or b"" in others:
         return _bad("the Transfer-Encoding is not one that can be")
