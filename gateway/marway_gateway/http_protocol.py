@@ -277,6 +277,8 @@ class _BoundedHttp(LargeBodies):
             if not self.pipeline:
                 return False  # it is this request that is wrong
             self.pipeline.popleft()
+        else:
+            latest.keep_alive = False  # it says so to its client
         self._receiving = None
         self._ended = True  # what comes is not read any more; `on_response_complete` closes
         return True

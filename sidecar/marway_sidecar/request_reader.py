@@ -124,6 +124,8 @@ class RequestReader(HttpToolsProtocol):
             if not self.pipeline:
                 return False  # it is this request that is wrong
             self.pipeline.popleft()
+        else:
+            cycle.keep_alive = False  # it says so to its client
         self._refused = True  # what comes is not read any more; `on_response_complete` closes
         return True
 
