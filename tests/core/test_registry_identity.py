@@ -28,7 +28,7 @@ def test_no_change_makes_a_registry(store_url: str, tmp_path: Path) -> None:
         lambda: registry.delete("intent", "1.0", by="test"),
         lambda: registry.gc(),
     ):
-        with pytest.raises(RegistryUnavailable, match="there is no registry at .* publish with --create-registry"):
+        with pytest.raises(RegistryUnavailable, match=r"there is no registry at .* publish with --create-registry"):
             write()
     assert list(open_store(store_url).keys("")) == []
 

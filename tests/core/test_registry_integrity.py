@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -200,7 +199,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, str, str], Path], str]] = {
 @pytest.mark.parametrize("gone", [False, True], ids=["changed", "gone"])
 @pytest.mark.parametrize("what", DAMAGES)
 def test_scrub(registry: Registry, publish: Publish, root: Path, what: str, gone: bool) -> None:
-    """A scrub reads every object, names the one that is damaged, or missing where one is needed, and says what to do."""
+    """A scrub reads every object, names what is damaged, or missing where it is needed, and says what to do."""
     registry.create()
     record = publish(golden=GOLDEN)
     registry.prove(
@@ -272,7 +271,7 @@ def test_gc_looks_again_after_condemning(registry: Registry, publish: Publish, m
 
 
 def test_a_publish_outlives_a_gc_that_condemned_before(registry: Registry, publish: Publish, tmp_path: Path) -> None:
-    """An archive that gc condemned while it was being published, and deletes then, is stored again before the answer."""
+    """An archive that gc condemned and deleted while it was being published is stored again before the answer."""
     record = record_of(b"bytes")
     orphan = f"archives/sha256/{record.archive.sha256}.mar"
     (tmp_path / "a.mar").write_bytes(b"bytes")
@@ -296,6 +295,6 @@ def test_sweeping_goes_by_the_stores_clock(registry: Registry, publish: Publish,
     publish()
     left = root / "models" / ".tmp-now"
     left.write_bytes(b"")
-    monkeypatch.setattr("time.time", lambda: os.stat(left).st_mtime + 90_000)
+    monkeypatch.setattr("time.time", lambda: left.stat().st_mtime + 90_000)
     assert registry.gc().swept == []
     assert left.exists()

@@ -161,9 +161,9 @@ class DirectoryStore:
 
     @contextlib.contextmanager
     def turn(self, key: str) -> Iterator[None]:
-        with self._translated(key):
-            lock = self._lock_file("turn", key)
-        with patient_lock(lock, patience_s=_TURN_S):
+        with contextlib.ExitStack() as held:
+            with self._translated(key):  # of a directory that cannot be written, which is found out here first
+                held.enter_context(patient_lock(self._lock_file("turn", key), patience_s=_TURN_S))
             yield
 
     def sweep(self, *, older_than_s: float, dry_run: bool = False) -> tuple[str, ...]:
