@@ -47,7 +47,7 @@ async def test_fault_damaged_state_in_a_list(registry: Registry, tmp_path: Path)
     state.write_bytes(state.read_bytes().replace(b"PROD", b"PROF"))
     async with running(registry=registry) as gateway:
         listed = (await gateway.client.get("/models")).json()["models"]
-        index = (await gateway.client.post("/v2/repository/index")).json()
+        index = (await gateway.admin.post("/v2/repository/index")).json()
         alone = await gateway.client.get("/models/digits")
     assert listed[0].pop("damage").startswith("models/digits/state.json is damaged")
     assert listed == [
