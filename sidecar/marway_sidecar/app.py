@@ -13,9 +13,8 @@ from starlette.responses import Response
 
 from marway import __version__
 from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
-from marway.objects import open_store
 from marway.refs import new_ulid
-from marway.registry import Registry
+from marway.registry import open_registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire import problems
 from marway.wire.head import HeadAsGet, with_head
@@ -55,7 +54,7 @@ class Sidecar:
         self.settings = settings
         self.metrics = SidecarMetrics()
         self.threads = Threads(settings.archive_threads)
-        registry = Registry(open_store(settings.registry))
+        registry = open_registry(settings.registry)
         self.reader = RegistryReader(registry, threads=settings.registry_threads)
         self.resolver = Resolver(
             self.reader,
