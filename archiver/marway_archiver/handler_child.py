@@ -3,7 +3,8 @@
 Started as a script, `python handler_child.py FD JOB`: FD is one end of a socket pair, JOB a JSON file. It imports
 nothing of Marway, so that nothing of Marway lies on the handler's path. Lines of JSON go both ways. First comes
 `{"loaded": {...versions}}` or `{"failed": MESSAGE}`; then each `{"rows": [i, ...]}` is answered with
-`{"seconds": s, "answers": [{status, kind, content_type, body}, ...]}`, bodies in base64.
+`{"seconds": s, "pieces": n, "answers": [{status, kind, content_type, body}, ...]}`, bodies in base64; pieces are
+what the handler sent before it returned.
 
 Requests are laid out as TorchServe's front end sends them to a worker, and read by TorchServe's own code.
 """
@@ -39,10 +40,12 @@ class Frame:
 
 
 class Sink:
-    """Where a handler's intermediate answers go: nowhere."""
+    """Where a handler's intermediate answers go: nowhere, but counted."""
+
+    pieces = 0
 
     def sendall(self, data: bytes) -> None:
-        return
+        self.pieces += 1
 
 
 def framed(rows: list[dict[str, Any]]) -> bytes:
@@ -177,7 +180,9 @@ def main() -> None:
             return
         for line in wire:
             rows = [job["inputs"][index] for index in json.loads(line)["rows"]]
-            send(answer(service, rows))
+            before = service.cl_socket.pieces
+            answered = answer(service, rows)
+            send({**answered, "pieces": service.cl_socket.pieces - before})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator, KeysView
 from typing import Any
 
 from marway.wire.envelope import RAW_BODY, Part, Row, mime_type
@@ -22,8 +23,32 @@ class RawBody(dict[str, Any]):
 
     TorchServe calls a raw body `body` over REST and leaves the name to the caller over gRPC, where `data` is usual; its
     own handlers ask for both. Handlers written for either find it here. There is one value, so there is one key to
-    whoever iterates: `data`, the name that Marway promises.
+    whoever iterates: `data`, the name that Marway promises. A plain copy (`dict(row)`, `{**row}`), which cannot look
+    one name up under the other, has both.
     """
+
+    def __iter__(self) -> Iterator[str]:  # without it, copies take what is stored and ask for no keys
+        return super().__iter__()
+
+    def keys(self) -> KeysView[str]:
+        """Return both names: copies take each with its value."""
+        return self._both().keys()
+
+    def copy(self) -> RawBody:
+        """Return a row that answers to both names, too."""
+        return RawBody(self.items())
+
+    def __or__(self, other: Any) -> Any:
+        return self._both() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self._both()
+
+    def _both(self) -> dict[str, Any]:
+        values = dict(self.items())
+        if RAW_BODY in values:
+            values[_REST_NAME] = values[RAW_BODY]
+        return values
 
     def __missing__(self, key: str) -> Any:
         if key == _REST_NAME and RAW_BODY in self:
