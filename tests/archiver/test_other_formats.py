@@ -125,3 +125,16 @@ def test_a_directory_with_a_link_is_refused(ours: Make) -> None:
     (path / "link").symlink_to("/etc/passwd")
     with pytest.raises(InvalidArchive, match="is a symbolic link"):
         check_archive(path)
+
+
+def test_empty_weights_are_accepted(inputs: Path, tmp_path: Path) -> None:
+    """Most of TorchServe's own test archives have empty weights, and load: packing says that they are empty."""
+    (inputs / "weights.pt").write_bytes(b"")
+    packed = pack(
+        model_name="m", version="1", handler=str(inputs / "handler.py"), serialized_file=inputs / "weights.pt",
+        export_path=tmp_path,
+    )  # fmt: skip
+    assert [warning.partition(" is empty: ")[2] for warning in packed.warnings] == [
+        "a handler that reads weights finds none"
+    ]
+    assert check_archive(packed.path).problems == ()

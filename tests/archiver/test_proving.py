@@ -518,3 +518,10 @@ def test_examples_of_one_shape_prove_nothing_of_padding(proved: Pack, examples: 
     assert [warning.partition(":")[0] for warning in packed.warnings] == (
         ["all golden examples have one shape"] if warned else []
     )
+
+
+@pytest.mark.parametrize("how", ['row["body"]', '{**row}["body"]', 'dict(row)["data"]', 'row.get("data")'])
+def test_handlers_written_for_rest_and_for_grpc_can_be_packed(proved: Pack, how: str) -> None:
+    """A raw body is found under both names when an archive is packed, as it is when it is served, in copies too."""
+    packed = proved(f"def handle(data, context):\n    return [{how} for row in data or []]\n", ["one", "three"])
+    assert values(packed) == ["one", "three"]
