@@ -36,7 +36,7 @@ _STAYS: Final = frozenset(
         *CREDENTIALS,
         *FRONT_ENDS_OWN,
         # Said anew to the pod, about this gateway's own request to it.
-        *("host", "content-length", "expect", REQUEST_TIMEOUT_MS),
+        *("host", "content-length", "content-encoding", "expect", REQUEST_TIMEOUT_MS),
         # Of one connection too, though no standard says so, or only an older one.
         *("proxy-connection", "http2-settings"),
         # Checked, and set below.

@@ -19,6 +19,7 @@ from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
 from marway_gateway.call import PredictCall
 from marway_gateway.client_watch import Watches, body_reader
+from marway_gateway.content_coding import coding_of, decoded
 from marway_gateway.exchange import Exchange
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import request_info
@@ -64,9 +65,11 @@ class NativePredict:
         gateway.telemetry.predicting(info, self._surface)
         settings = gateway.settings
         timeout_s = _timeout_of(info, settings)
+        coding = coding_of(info.headers.get(b"content-encoding"))
+        read, length = body_reader(receive), length_of(info.headers.get(b"content-length"))
         body = RequestBody(
-            body_reader(receive),
-            content_length=length_of(info.headers.get(b"content-length")),
+            read if coding is None else decoded(read, coding),
+            content_length=length if coding is None else None,
             buffered_bytes=settings.buffered_body_bytes,
             max_bytes=settings.max_body_bytes,
             may_be_empty=self._may_be_empty,
@@ -79,6 +82,8 @@ class NativePredict:
         gateway, scope, data = self._gateway(), exchange.scope, exchange.data
         info, settings = request_info(scope), gateway.settings
         if not 0 < len(data) <= min(settings.buffered_body_bytes, settings.max_body_bytes):
+            return False
+        if b"content-encoding" in info.headers:
             return False
         try:
             timeout_s = _timeout_of(info, settings)
