@@ -65,7 +65,7 @@ def add_management(app: FastAPI) -> None:
         app.router.routes.append(Route(path, _refusing(message, allowed), methods=methods))
 
 
-def management_handlers() -> grpc.GenericRpcHandler:
+def management_handlers() -> grpc.GenericRpcHandler[Any, Any]:
     """Return the gRPC service, each of whose calls is refused whatever it carries."""
     methods = {name: grpc.unary_unary_rpc_method_handler(_refusing_rpc(message)) for name, message in _RPCS.items()}
     return grpc.method_handlers_generic_handler(SERVICE, methods)
