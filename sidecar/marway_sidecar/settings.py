@@ -105,6 +105,9 @@ class SidecarSettings(ComponentSettings):
     """How long a load waits in which no memory comes free at all, seconds; then it is refused and
     another pod may take the request. Most requests end sooner."""
 
+    memory_wait_max_s: float = Field(60.0, gt=0)
+    """How long a load waits for memory at all, seconds, its turn included: as long as a request without a deadline."""
+
     worker_base_bytes: int = Field(160 * _MIB, ge=0)
     """Memory of a worker beside its model, bytes, until one was measured: what TorchServe's own workers take (147 MiB
     measured), as too large a guess only makes the first loads take turns. Forked ones take about 10 MiB."""

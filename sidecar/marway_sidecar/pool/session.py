@@ -25,7 +25,7 @@ from marway_sidecar.pool.estimates import Estimates
 from marway_sidecar.pool.eviction import Candidate
 from marway_sidecar.pool.gate import Gate
 from marway_sidecar.pool.memory import Memory
-from marway_sidecar.pool.scaling import Demand
+from marway_sidecar.pool.scaling import Demand, bounds
 from marway_sidecar.pool.survey import Survey
 from marway_sidecar.pool.transitions import Transitions, Warm
 from marway_sidecar.pool.upkeep import Upkeep
@@ -74,8 +74,10 @@ class Session:
         self._upkeep = Upkeep(self.actors, settings, cpus=self._cpus, forget=self._forget)
         self.memory = Memory(
             candidates=self._evictable,
+            spare_workers=self._spare_workers,
             permanent=lambda: {actor.entry.key for actor in self.actors.values() if actor.entry.serving.pinned},
             evict=lambda key: self.actors[key].want_unload("memory"),
+            shrink=lambda key: self.actors[key].want_workers(_fewest(self.actors[key])),
             measure=lambda: self._survey.soon(),
             unused_s=settings.scale_down_s,
             retry_after_s=lambda: estimates.load_s(""),
@@ -204,6 +206,16 @@ class Session:
             and not actor.entry.serving.pinned
         ]
 
+    def _spare_workers(self) -> list[Candidate]:
+        """Return the versions with more workers than their fewest, with what those beyond take."""
+        found: list[Candidate] = []
+        for key, actor in self.actors.items():
+            entry = actor.entry
+            if entry.state == "ready" and not actor.busy and entry.workers > (least := _fewest(actor)):
+                spare = self.memory.of(key) * (entry.workers - least) // entry.workers
+                found.append(Candidate(key, spare, entry.used_at))
+        return found
+
     def _room(self) -> None:
         if self.memory.wanted or (self.memory.budget is not None and self.memory.used > self.memory.budget):
             self.memory.pump()
@@ -219,6 +231,12 @@ class Session:
         self._upkeep.forget(record.id)
         self._metrics.forget(record.name, record.version)
         self._changes.bump()
+
+
+def _fewest(actor: Actor) -> int:
+    """Return how many workers a version that is loaded keeps whatever others want."""
+    least, _ = bounds(actor.entry.serving, cpus=1)
+    return max(1, least)
 
 
 def _cpu_count() -> int:
