@@ -80,6 +80,7 @@ class Actor:
         if self._leaving is None:
             self._leaving = reason
         self.entry.gate.close()
+        self.entry.restores = 0
         self._wanted = False
         self._poke()
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from marway.errors import (
     MarwayError,
@@ -32,6 +33,10 @@ from marway_sidecar.pool.upkeep import Upkeep
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Session", "Warm"]
+
+_RESTORES_MAX: Final = 5
+"""A version that so many model servers in a row did not survive to load is loaded when somebody asks for it: it may be
+what they die of."""
 
 
 class Session:
@@ -69,7 +74,7 @@ class Session:
         self._changes = changes
         self._cpus = settings.cpus or cpus or _cpu_count()
         self.actors: dict[str, Actor] = {}
-        self.ready_at_end: list[Entry] = []
+        self.to_restore: list[Entry] = []
         self._names: dict[str, Actor] = {}
         self._upkeep = Upkeep(self.actors, settings, cpus=self._cpus, forget=self._forget)
         self.memory = Memory(
@@ -128,14 +133,25 @@ class Session:
         return actor
 
     def succeed(self, before: Session) -> None:
-        """Take over what another session knew; what it had ready is loaded again, as far as memory is free."""
-        ready = sorted(before.ready_at_end, key=lambda entry: -entry.used_at)
+        """Take over what another session knew; what it had ready is loaded again, as far as memory is free.
+
+        So is what it was itself still loading again: servers may go several times before all is as it was.
+        """
+        ready = sorted(before.to_restore, key=lambda entry: -entry.used_at)
         for old in (actor.entry for actor in before.actors.values()):
             entry = self.actor(old.record, old.serving).entry
             entry.used_at, entry.requested_at, entry.asked_at = old.used_at, old.requested_at, old.asked_at
             entry.load_duration_s = old.load_duration_s
         for old in ready:
-            self.actors[old.key].want_load(spare=True)
+            actor = self.actors[old.key]
+            actor.entry.restores = old.restores + 1
+            actor.want_load(spare=True)
+
+    def leave_out(self, entry: Entry) -> None:
+        """Load a version no more by itself, in this session or after it: it is to be unloaded."""
+        entry.restores = 0
+        if entry in self.to_restore:
+            self.to_restore.remove(entry)
 
     def close(self, error: MarwayError) -> None:
         """End all tasks at once and tell all who wait; calls in flight end by themselves."""
@@ -145,8 +161,8 @@ class Session:
         self._upkeep.close()
         for actor in self.actors.values():
             entry = actor.entry
-            if entry.state == "ready" and entry.workers:
-                self.ready_at_end.append(entry)
+            if (entry.state == "ready" and entry.workers) or 0 < entry.restores < _RESTORES_MAX:
+                self.to_restore.append(entry)
             entry.gate.close()
             entry.state, entry.workers = "absent", 0
             entry.let_go()

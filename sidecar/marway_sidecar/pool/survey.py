@@ -164,7 +164,7 @@ class Survey:
         """Unregister what nobody here knows."""
         for name in sorted(names):
             actor = self._actors.get(name)
-            if actor is not None and (actor.busy or actor.entry.served is not None):
+            if actor is not None and (actor.busy or actor.entry.served is not None or actor.entry.restores):
                 continue
             self._purges[name] = asyncio.Event()
             try:

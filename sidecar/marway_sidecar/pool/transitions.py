@@ -98,7 +98,7 @@ class Transitions:
             phases.end("reserve")
             outcome = "failed"
             await self._registered(entry, served, phases)
-            entry.served, entry.failure = served, None
+            entry.served, entry.failure, entry.restores = served, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
             entry.demand.restart()
@@ -292,6 +292,8 @@ class Transitions:
         entry.let_go()
         self.memory.release(entry.key)
         error.model, error.version = entry.record.name, entry.record.version
+        if not isinstance(error, RuntimeDown):
+            entry.restores = 0
         if is_the_versions(error):
             entry.failure = Failure.after(entry.failure, error, backoff_s=self.settings.load_failure_backoff_s)
             self._show(entry, state="failed", workers=0)
