@@ -177,6 +177,14 @@ class SidecarSettings(ComponentSettings):
     runtime_poll_s: float = Field(0.05, gt=0)
     """How often the runtime directory is looked at, seconds: that soon a restarted TorchServe is noticed."""
 
+    runtime_probe_interval_s: float = Field(1.0, gt=0)
+    """How often TorchServe is asked whether it answers, seconds, beside what the runtime says: a runtime that hangs
+    says that all is well."""
+
+    runtime_probe_timeout_s: float = Field(3.0, gt=0)
+    """How long it may take to answer before the pod is not ready, seconds: a little longer than the runtime's own look
+    takes, which goes first where it works."""
+
     torchserve_inference: str | None = None
     """REST inference URL of a TorchServe that Marway's runtime did not start, such as http://127.0.0.1:8080. With its
     other three addresses it takes the place of the runtime directory. Its model store must be `archive_store`."""

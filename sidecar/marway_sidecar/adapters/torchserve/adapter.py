@@ -149,6 +149,14 @@ class TorchServeAdapter:
         names = await self._management.names(timeout_s=timeout_s)
         return (before & self._registered) - names  # what was unloaded meanwhile is not lost
 
+    async def answers(self, *, timeout_s: float) -> None:
+        """Return when TorchServe answers, whatever it says.
+
+        Raises:
+            RuntimeDown: It does not, within ``timeout_s``.
+        """
+        await self._management.answers(timeout_s=timeout_s)
+
     async def server_version(self, *, timeout_s: float) -> str | None:
         """Return TorchServe's own version, or None when it does not say."""
         return await self._management.server_version(timeout_s=timeout_s)

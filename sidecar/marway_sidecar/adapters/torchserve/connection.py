@@ -39,6 +39,7 @@ class Connection:
             ("grpc.max_send_message_length", info.max_request_bytes),
             ("grpc.max_receive_message_length", info.max_request_bytes),
             ("grpc.keepalive_time_ms", 2**31 - 1),  # TorchServe answers keepalive pings with GOAWAY
+            ("grpc.max_reconnect_backoff_ms", 1000),  # one that is back is to be seen soon
             ("grpc.enable_retries", 0),  # what may be tried again is decided by the gateway
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.http2.bdp_probe", 0),  # pings that TorchServe would have to answer, with every call
