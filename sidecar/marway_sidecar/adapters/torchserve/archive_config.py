@@ -14,7 +14,7 @@ import yaml
 from marway.errors import LoadFailed, clip
 from marway_sidecar.adapters.base import ServedModel
 
-__all__ = ["check_workers"]
+__all__ = ["check_workers", "unpacked_bytes"]
 
 _MANIFEST: Final = "MAR-INF/MANIFEST.json"
 _FILE_BYTES_MAX: Final = 1024 * 1024
@@ -39,6 +39,15 @@ def check_workers(model: ServedModel) -> None:
             model=model.name,
             version=model.version,
         )
+
+
+def unpacked_bytes(model: ServedModel) -> int | None:
+    """Return what an archive takes unpacked, or None when it cannot be read. Blocks."""
+    try:
+        with zipfile.ZipFile(model.archive) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return None
 
 
 def _min_workers(model: ServedModel) -> int | None:
