@@ -208,7 +208,7 @@ def test_fault_torchserve_frozen(up: Up) -> None:
 
 
 def test_fault_runtime_hangs_and_torchserve_dies(up: Up) -> None:
-    """A pod whose runtime is stopped (SIGSTOP) and cannot tell that TorchServe died says itself that it is not ready."""
+    """A pod whose runtime is stopped (SIGSTOP) and cannot tell that TorchServe died finds out and is not ready."""
     pod = home_of(up, "probe", b"hello")
     java = pod.java
     runtime = java.parent()

@@ -14,7 +14,7 @@ from marway.deadline import Deadline
 from marway.errors import RuntimeDown
 from marway.wire.envelope import Part, Row
 from marway.wire.runtime import RUNTIME_FILE, Addresses, RuntimeInfo, read_runtime_info, write_runtime_info
-from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.adapters.base import NotSent, ServedModel
 from marway_sidecar.adapters.torchserve import TorchServeAdapter
 from marway_sidecar.adapters.torchserve.proto import management_pb2
 from marway_sidecar.pool import ModelPool
@@ -123,6 +123,16 @@ class Managed:
 
     async def stop(self) -> None:
         await self._server.stop(0)
+
+
+async def test_a_call_that_found_no_connection_was_not_sent(tmp_path: Path) -> None:
+    """A TorchServe that takes no connection ends a call in "not sent", over gRPC and over REST."""
+    adapter = TorchServeAdapter(info("first"), runtime_dir=tmp_path)
+    model = ServedModel("mv_X", "some", "1.0", Path("x.mar"), 1, 1.0, 1.0)
+    for size in (1, 2 * 1024 * 1024):
+        with pytest.raises(NotSent):
+            await adapter.predict(model, [Row("r", [Part("data", b"x" * size)])], Deadline.after(60))
+    await adapter.aclose()
 
 
 @pytest.mark.parametrize("how", ["gone", "frozen"])
