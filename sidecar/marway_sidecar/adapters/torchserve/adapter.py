@@ -15,7 +15,7 @@ from marway.wire import envelope
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import LOGS, RuntimeInfo
 from marway_sidecar.adapters.base import Description, ServedModel, ServerStatus, WorkerStatus
-from marway_sidecar.adapters.torchserve.archive_config import check_workers, unpacked_bytes
+from marway_sidecar.adapters.torchserve.archive_config import check_archive, unpacked_bytes
 from marway_sidecar.adapters.torchserve.connection import Connection
 from marway_sidecar.adapters.torchserve.control import RuntimeControl
 from marway_sidecar.adapters.torchserve.enveloped import EnvelopedCalls
@@ -73,7 +73,7 @@ class TorchServeAdapter:
                 return found
             if found is not None:
                 await self.unload(model)  # left by a load that was cut off, or with dead workers: start clean
-            await asyncio.to_thread(check_workers, model)
+            await asyncio.to_thread(check_archive, model)
             await self._register(model)
             self._registered.add(model.server_name)
             found = await self.describe(model)
