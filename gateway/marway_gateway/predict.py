@@ -231,6 +231,9 @@ class Predictor:
                         self._metrics.retries_refused.inc()
                         raise failed.error
                 pod = await self._admission.pod_for(demand.key, lambda: self._choose(demand, attempts))
+                if pod.has_to_load(demand.key):
+                    # Waiting for a load is not what retries are bounded for: one load serves all who wait for it.
+                    await retrying.aclose()
                 if failed is not None:
                     self._metrics.retries.labels(failed.reason).inc()
                 result = await self._asker.ask(pod, call, demand)

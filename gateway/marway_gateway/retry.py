@@ -6,7 +6,8 @@ with its pod may have been running and counts against a budget. What the model o
 itself is final.
 
 The budget is Envoy's: retries under way, their pauses included, are at most a share of the requests under way, so that
-an outage is not made worse by what it causes. A retry over it waits for another to end, a bounded time.
+an outage is not made worse by what it causes. A retry over it waits for another to end, a bounded time. One that a pod
+has to load the version for leaves the budget when it is sent: all who wait for that load cost one.
 """
 
 from __future__ import annotations

@@ -17,17 +17,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers, short_path
+from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom, short_path
 
 __all__ = ["Controlled", "create_app", "served"]
 
 
 class Controlled(Protocol):
-    """What the socket shows and asks for; the first two read many files, and run in a thread."""
+    """What the socket shows and asks for; all but the last work on many files, and run in a thread."""
 
     def workers(self) -> RuntimeWorkers: ...
 
     def metrics(self) -> bytes: ...
+
+    def remove_leftovers(self) -> TemporaryRoom: ...
 
     def restart(self) -> None: ...
 
@@ -54,6 +56,10 @@ def create_app(controlled: Controlled) -> Starlette:
     async def metrics(_: Request) -> Response:
         return Response(await reading(controlled.metrics), media_type=CONTENT_TYPE_LATEST)
 
+    async def leftovers(_: Request) -> Response:
+        body = await reading(lambda: controlled.remove_leftovers().model_dump_json().encode())
+        return Response(body, media_type="application/json")
+
     async def restart(_: Request) -> Response:
         controlled.restart()
         return Response(status_code=202)  # `runtime.json` goes, and comes back with another boot_id
@@ -62,6 +68,7 @@ def create_app(controlled: Controlled) -> Starlette:
         routes=[
             Route("/workers", workers, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
+            Route("/leftovers", leftovers, methods=["DELETE"]),
             Route("/restart", restart, methods=["POST"]),
         ]
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from marway.errors import InvalidSettings
 from marway.wire.runtime import LOGS, RUNTIME_FILE
-from marway.wire.workers import RUNTIME_SOCKET
+from marway.wire.workers import RUNTIME_SOCKET, TemporaryRoom
 
-__all__ = ["Directories", "make_fresh", "prepare", "remove"]
+__all__ = ["Directories", "make_fresh", "prepare", "remove", "remove_leftovers"]
 
 _PREFIX = "marway-ts-"
 _PATH_MAX = 107 - len("/t/.ts.sock.65535")  # a Unix socket's path has 107 bytes
@@ -74,6 +74,18 @@ def make_fresh(directory: Path) -> None:
     """Make a directory that is empty, for the owner alone."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def remove_leftovers(directories: Directories) -> TemporaryRoom:
+    """Remove what TorchServe left of archives that it could not unpack, which it never does itself; blocks.
+
+    It unpacks into a directory of such a name and moves that away when it is whole, so none may be at it.
+    """
+    left = list(directories.temporary.glob("models*.download"))
+    for half in left:
+        shutil.rmtree(half, ignore_errors=True)
+    free = shutil.disk_usage(directories.temporary).free
+    return TemporaryRoom(directory=str(directories.temporary), free_bytes=free, removed=len(left))
 
 
 def remove(directories: Directories) -> None:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from marway.errors import InvalidSettings, RuntimeDown
 from marway.lifecycle import StopRequest
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, write_runtime_info
-from marway.wire.workers import RuntimeWorkers
+from marway.wire.workers import RuntimeWorkers, TemporaryRoom
 from marway_runtime.class_archive import ClassArchive, class_archive
 from marway_runtime.control import served
-from marway_runtime.directories import Directories, prepare, remove
+from marway_runtime.directories import Directories, prepare, remove, remove_leftovers
 from marway_runtime.forkserver.process import ForkServer
 from marway_runtime.liveness import reap_strangers, until_frozen
 from marway_runtime.metrics import RuntimeMetrics
@@ -97,6 +97,13 @@ class Runtime:
             torchserve=self._answers,
             forkserver=self._forks is not None and self._forks.ready,
         )
+
+    def remove_leftovers(self) -> TemporaryRoom:
+        """Remove what loads that failed left in the temporary directory; blocks, so call it in a thread."""
+        room = remove_leftovers(self._directories)
+        if room.removed:
+            logger.warning("removed %d archives that were not unpacked whole from %s", room.removed, room.directory)
+        return room
 
     def restart(self) -> None:
         """Have TorchServe stopped and started again, without a pause."""

@@ -127,7 +127,7 @@ class Sidecar:
         if self.draining.draining:
             return Draining("this pod drains and takes no requests")
         if self.pool.server is None:
-            return RuntimeDown(f"no TorchServe is up: {self.settings.runtime_dir}/runtime.json is not there")
+            return RuntimeDown(self.runtime.trouble)
         return None
 
     def status(self) -> PodStatus:

@@ -61,6 +61,11 @@ class ExternalWatch:
             return None
         return self._adapter.info.model_copy(update={"versions": self._versions})
 
+    @property
+    def trouble(self) -> str:
+        """Why no TorchServe is up."""
+        return f"TorchServe does not answer at {self._addresses.grpc_management}"
+
     async def run(self) -> None:
         """Watch until cancelled."""
         try:

@@ -112,6 +112,9 @@ class SidecarSettings(ComponentSettings):
     """How long a load waits in which no memory comes free at all, seconds; then it is refused and
     another pod may take the request. Most requests end sooner."""
 
+    memory_wait_max_s: float = Field(60.0, gt=0)
+    """How long a load waits for memory at all, seconds, its turn included: as long as a request without a deadline."""
+
     worker_base_bytes: int = Field(160 * _MIB, ge=0)
     """Memory of a worker beside its model, bytes, until one was measured: what TorchServe's own workers take (147 MiB
     measured), as too large a guess only makes the first loads take turns. Forked ones take about 10 MiB."""
@@ -180,6 +183,14 @@ class SidecarSettings(ComponentSettings):
 
     runtime_poll_s: float = Field(0.05, gt=0)
     """How often the runtime directory is looked at, seconds: that soon a restarted TorchServe is noticed."""
+
+    runtime_probe_interval_s: float = Field(1.0, gt=0)
+    """How often TorchServe is asked whether it answers, seconds, beside what the runtime says: a runtime that hangs
+    says that all is well."""
+
+    runtime_probe_timeout_s: float = Field(3.0, gt=0)
+    """How long it may take to answer before the pod is not ready, seconds: a little longer than the runtime's own look
+    takes, which goes first where it works."""
 
     torchserve_inference: str | None = None
     """REST inference URL of a TorchServe that Marway's runtime did not start, such as http://127.0.0.1:8080. With its

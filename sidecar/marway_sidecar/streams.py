@@ -11,7 +11,7 @@ from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, ModelError
 from marway.resolve import Resolved
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import NotLoaded
+from marway_sidecar.adapters.base import NotLoaded, NotSent
 from marway_sidecar.body_budget import HeldBytes
 from marway_sidecar.call import HttpCall
 from marway_sidecar.draining import Drain
@@ -60,6 +60,9 @@ class Streams:
                     call.accepted = True
                     await self._stream(call, resolved, lease, row, deadline)
                 return
+            except NotSent:
+                call.accepted = False
+                raise
             except NotLoaded:
                 # The server lost it (it was restarted under us) and ran nothing: load it again, once.
                 call.accepted = False

@@ -207,6 +207,26 @@ def test_fault_torchserve_frozen(up: Up) -> None:
     assert pod.post("/predict/probe", b"hello").status_code == 200
 
 
+def test_fault_runtime_hangs_and_torchserve_dies(up: Up) -> None:
+    """A pod whose runtime is stopped (SIGSTOP) and cannot tell that TorchServe died finds out and is not ready."""
+    pod = home_of(up, "probe", b"hello")
+    java = pod.java
+    runtime = java.parent()
+    assert runtime is not None
+    runtime.suspend()
+    try:
+        java.kill()
+        wait_until(lambda: not pod.ready(), timeout_s=5, what="the pod says that it is not ready")
+        assert (pod.directory / "runtime.json").exists()
+        assert "does not answer" in pod.get("/readyz").json()["detail"]
+        for _ in range(5):
+            assert ask(up, "probe", b"hello").status_code == 200
+    finally:
+        runtime.resume()
+    wait_until(pod.ready, timeout_s=LONG_S, what="another TorchServe is up")
+    assert pod.post("/predict/probe", b"hello").status_code == 200
+
+
 def test_fault_worker_dies(up: Up, threads: ThreadPoolExecutor, tmp_path: Path) -> None:
     """A request whose worker is killed under it is answered by another worker."""
     hold_home(up, tmp_path)

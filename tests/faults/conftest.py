@@ -11,14 +11,16 @@ from marway_archiver import publish
 from support.fault_cluster import VERSIONS, Cluster
 from support.up import Up
 
-HANDLER = Path(__file__).parents[1] / "e2e" / "models" / "probe.py"
+MODELS = Path(__file__).parents[1] / "e2e" / "models"
 
 
 @pytest.fixture(scope="session")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Up(tmp_path_factory.mktemp("faults") / "home", "--pods", "2") as up:
         for version in VERSIONS:
-            publish(model_name="probe", version=version, handler=str(HANDLER), registry=up.registry)
+            publish(model_name="probe", version=version, handler=str(MODELS / "probe.py"), registry=up.registry)
+        slow = {"model_name": "slow-load", "version": "1.0", "handler": str(MODELS / "slow_load.py")}
+        publish(**slow, registry=up.registry, label="PROD")
         cluster = Cluster(up)
         cluster.registry.set_serving("probe", set_fields={"pods": 2}, by="test")
         cluster.registry.release("probe", "1.0", forced=True, by="test")

@@ -11,6 +11,7 @@ from gateway.fakes import FakePod, Running, answer, broken_model, busy, down, fa
 from marway.errors import InvalidRequest, LoadFailed, Overloaded, Unavailable
 from marway.registry import Registry
 from marway.wire.headers import Outcome
+from marway.wire.pods import ModelStatus
 from marway_gateway.placement import score
 from marway_gateway.retry import RetryBudget
 from marway_gateway.settings import PodAddress
@@ -18,6 +19,7 @@ from support.registry import publish, until
 
 worker_died = fail(Unavailable("the worker died during the call"), Outcome.WORKER_DIED)
 MakePod = Callable[..., Awaitable[FakePod]]
+READY = (ModelStatus(id="run-intent-1.0", name="intent", version="1.0", state="ready"),)
 
 
 async def in_order(make_pod: MakePod, count: int) -> list[FakePod]:
@@ -345,6 +347,8 @@ async def test_a_pod_that_dies_with_many_requests_has_a_share_of_them_retried_at
 ) -> None:
     """Of 30 requests on a pod that dies a fifth are retried together, and the others as places become free."""
     pods = await in_order(make_pod, 2)
+    for pod in pods:
+        pod.models = READY
     all_there, under_way, most = asyncio.Event(), 0, 0
 
     async def dies_with_all(pod: FakePod, request: web.Request) -> web.StreamResponse:
@@ -363,11 +367,39 @@ async def test_a_pod_that_dies_with_many_requests_has_a_share_of_them_retried_at
 
     pods[0].behave, pods[1].behave = dies_with_all, six_at_once
     options = {"retry_budget_percent": 20, "retry_budget_min": 1, "retry_wait_s": 60, "retry_backoff_s": 0.001}
-    async with running(*pods, registry=registry, **options) as gateway:
+    async with running(*pods, registry=registry, spill_requests=100, **options) as gateway:
+        await until(lambda: all(pod.polls and pod.watches for pod in pods))
         answered = await asyncio.gather(*(gateway.predict() for _ in range(30)))
     assert {each.status_code for each in answered} == {200}
     assert asked(pods) == [30, 30]
     assert most == 6
+
+
+async def test_waiting_for_a_load_costs_no_place_in_the_budget(registry: Registry, make_pod: MakePod) -> None:
+    """Of 12 requests on the only pod that has a version, which dies, all wait together for another pod's load."""
+    pods = await in_order(make_pod, 2)
+    pods[0].models = READY
+    all_there, loaded = asyncio.Event(), asyncio.Event()
+
+    async def dies_with_all(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        if len(pod.requests) == 12:
+            all_there.set()
+        await all_there.wait()
+        return await hang_up(pod, request)
+
+    async def loads(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        if len(pod.requests) == 12:
+            loaded.set()
+        await loaded.wait()
+        return await answer(pod, request)
+
+    pods[0].behave, pods[1].behave, pods[1].may_load = dies_with_all, loads, loaded
+    options = {"retry_budget_percent": 0, "retry_budget_min": 1, "retry_wait_s": 5, "retry_backoff_s": 0.001}
+    async with running(*pods, registry=registry, **options) as gateway:
+        await until(lambda: all(pod.polls and pod.watches for pod in pods))
+        answered = await asyncio.gather(*(gateway.predict() for _ in range(12)))
+    assert {each.status_code for each in answered} == {200}
+    assert asked(pods) == [12, 12]
 
 
 async def test_budget_follows_the_requests_under_way() -> None:

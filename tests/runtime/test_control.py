@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorker, RuntimeWorkers, short_path
+from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorker, RuntimeWorkers, TemporaryRoom, short_path
 from marway_runtime.control import served
-from marway_runtime.directories import prepare, remove
+from marway_runtime.directories import prepare, remove, remove_leftovers
 
 
 class Stub:
@@ -26,6 +26,9 @@ class Stub:
 
     def metrics(self) -> bytes:
         return b"marway_runtime_up 1\n"
+
+    def remove_leftovers(self) -> TemporaryRoom:
+        return TemporaryRoom(directory="/t", free_bytes=4, removed=5)
 
     def restart(self) -> None:
         self.restarts += 1
@@ -49,10 +52,28 @@ async def test_the_socket_answers_at_any_depth(tmp_path: Path, depth: int) -> No
                 answer = await client.get("/workers")
                 assert RuntimeWorkers.model_validate_json(answer.content) == stub.workers()
                 assert (await client.get("/metrics")).content == stub.metrics()
+                answer = await client.delete("/leftovers")
+                assert TemporaryRoom.model_validate_json(answer.content) == stub.remove_leftovers()
                 assert (await client.post("/restart")).status_code == 202
                 assert (await client.get("/elsewhere")).status_code == 404
     assert stub.restarts == 1
     assert list(directory.iterdir()) == []
+
+
+def test_leftovers_are_what_was_not_unpacked_whole(tmp_path: Path) -> None:
+    """Archives that TorchServe left half unpacked are removed; those that it has, and all else, stay."""
+    directories = prepare(tmp_path)
+    half, whole = directories.temporary / "models123.download", directories.temporary / "models" / "0a1b"
+    for folder in (half, whole):
+        folder.mkdir(parents=True)
+        (folder / "weights.bin").write_bytes(b"x")
+    room = remove_leftovers(directories)
+    assert (room.removed, room.directory) == (1, str(directories.temporary))
+    assert room.free_bytes > 0
+    assert not half.exists()
+    assert (whole / "weights.bin").exists()
+    assert remove_leftovers(directories).removed == 0
+    remove(directories)
 
 
 def test_debris_is_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -35,6 +35,26 @@ async def test_a_prediction(registry: Registry, tmp_path: Path) -> None:
             assert answer.headers["server-timing"].startswith("model;dur=")
 
 
+@pytest.mark.parametrize("how", ["gone", "emptied"])
+async def test_a_restarted_pod_whose_registry_is_away_refuses_nothing_for_good(
+    registry: Registry, tmp_path: Path, how: str
+) -> None:
+    """A pod that knows nothing yet and finds no registry says 503 and not that there is no model."""
+    publish(registry, tmp_path, "some", "1.0")
+    root = Path(registry.url.removeprefix("file://"))
+    async with serving(registry, tmp_path) as pod:
+        root.rename(root.with_name("away"))
+        if how == "emptied":
+            root.mkdir()  # as a mount point is whose volume is gone
+        for path in ("some", "some/1.0", "some/PROD"):
+            answer = await pod.predict(path, b"hello")
+            assert (answer.status_code, answer.json()["code"]) == (503, "registry_unavailable"), answer.text
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.headers["x-marway-outcome"] == "not_accepted"
+        root.with_name("away").rename(root)
+        assert (await pod.predict("some", b"hello")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "code"),
     [

@@ -12,7 +12,7 @@ from grpc.aio import AioRpcError, Metadata
 from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown
 from marway.wire.headers import Outcome
 from marway.wire.problems import status_of
-from marway_sidecar.adapters.base import NotLoaded, ServedModel, WorkerDied
+from marway_sidecar.adapters.base import NotLoaded, NotSent, ServedModel, WorkerDied
 from marway_sidecar.adapters.torchserve.classify import classify, classify_rest
 from marway_sidecar.call import outcome_of
 
@@ -40,7 +40,13 @@ NO_WORKER = 'Model "m" Version 1.0 has no worker to serve inference request.'
         (Code.UNAVAILABLE, "refused with 503" + RAISED, ModelError, Outcome.MODEL_ERROR),
         (Code.FAILED_PRECONDITION, "refused" + RAISED, ModelError, Outcome.MODEL_ERROR),
         (Code.NOT_FOUND, "refused" + RAISED, ModelError, Outcome.MODEL_ERROR),
-        (Code.UNAVAILABLE, "failed to connect to all addresses", RuntimeDown, Outcome.RUNTIME_DOWN),
+        (
+            Code.UNAVAILABLE,
+            "failed to connect to all addresses; last error: Connection refused",
+            NotSent,
+            Outcome.RUNTIME_DOWN,
+        ),
+        (Code.UNAVAILABLE, "Socket closed", RuntimeDown, Outcome.RUNTIME_DOWN),
         (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceeded, Outcome.FAILED),
         (Code.CANCELLED, "", BodyTooLarge, Outcome.REFUSED),
         (Code.INVALID_ARGUMENT, "bad", ModelError, Outcome.MODEL_ERROR),

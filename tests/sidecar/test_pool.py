@@ -216,6 +216,59 @@ async def test_a_new_server_gets_what_was_ready_in_the_old_one(pool: ModelPool, 
     assert (first.loads, second.loads) == (1, 1)
 
 
+async def test_fault_servers_that_go_during_a_reload(room: PoolRoom) -> None:
+    """Versions that were ready are loaded again however often the server goes before that is done, or stays silent."""
+    pool, server = room.pool(), FakeServer()
+    versions = room.versions(3)
+    pool.attach(server)
+    for version in versions:
+        await predict(pool, version)
+    for _ in range(3):
+        pool.attach(None)
+        server = FakeServer(load_s=None)
+        pool.attach(server)
+        await until(lambda server=server: server.loads == 3)
+    pool.attach(None)
+    server = FakeServer(down=True)
+    pool.attach(server)
+    await until(lambda: all(state(pool, version) == "absent" for version in versions))
+    server.down = False
+    await until(lambda: all(state(pool, version) == "ready" for version in versions))
+
+
+async def test_a_version_that_every_server_dies_of_is_left_alone(room: PoolRoom) -> None:
+    """After five servers that went while they loaded it again, a version waits until somebody asks for it."""
+    pool = room.pool()
+    deadly, other = room.versions(2)
+    pool.attach(FakeServer())
+    await predict(pool, deadly)
+    for _ in range(5):
+        pool.attach(None)
+        server = FakeServer(load_s=None)
+        pool.attach(server)
+        await server.loading.wait()
+    pool.attach(None)
+    last = FakeServer()
+    pool.attach(last)
+    await predict(pool, other)
+    assert last.history == ["load m1"]
+    assert await predict(pool, deadly) == deadly.id
+
+
+async def test_what_is_unloaded_between_two_servers_stays_unloaded(room: PoolRoom) -> None:
+    """A version that is unloaded while no server is up is not loaded into the next one."""
+    pool = room.pool()
+    unloaded, other = room.versions(2)
+    pool.attach(FakeServer())
+    await predict(pool, unloaded)
+    pool.attach(None)
+    await pool.unload(unloaded.id, Deadline.after(1))
+    last = FakeServer()
+    pool.attach(last)
+    await predict(pool, other)
+    assert last.history == ["load m1"]
+
+
 @pytest.mark.parametrize("phase", ["load", "call", "queue"])
 async def test_a_server_that_dies_hangs_nobody(pool: ModelPool, record: VersionRecord, phase: str) -> None:
     """Requests that wait for a load or in the queue when their server goes away are told at once."""

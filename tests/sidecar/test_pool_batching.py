@@ -11,11 +11,11 @@ from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, ModelError, Overloaded
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer, Part, Row
-from marway_sidecar.adapters.base import WorkerDied
+from marway_sidecar.adapters.base import NotSent, WorkerDied
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool import ModelPool, Work
 from support.fake_server import FakeServer
-from support.pools import PoolRoom
+from support.pools import ROW, PoolRoom, predict
 from support.registry import until
 
 pytestmark = pytest.mark.timeout(60)
@@ -311,6 +311,22 @@ async def test_a_server_that_dies_tells_the_whole_batch(room: PoolRoom, record: 
     crowd.pool.attach(None)
     found = await crowd.go()
     assert [type(each).__name__ for each in found] == ["RuntimeDown", "RuntimeDown"]
+
+
+async def test_what_found_no_connection_was_not_begun(room: PoolRoom, record: VersionRecord) -> None:
+    """A request that the model server took no connection for counts as not started, and may go to another pod."""
+    pool, server = room.pool(), FakeServer()
+    pool.attach(server)
+    await predict(pool, record)
+
+    async def no_connection(*_: object) -> list[Answer]:
+        raise NotSent("connection refused")
+
+    server.predict = no_connection
+    work = Work([ROW], Deadline.after(30))
+    with pytest.raises(NotSent):
+        await pool.predict(record, ServingSettings(), work)
+    assert not work.started
 
 
 @pytest.mark.parametrize("what", ["poison", "deadly"])

@@ -14,15 +14,16 @@ from marway.deadline import Deadline
 from marway.errors import RuntimeDown
 from marway.wire.envelope import Part, Row
 from marway.wire.runtime import RUNTIME_FILE, Addresses, RuntimeInfo, read_runtime_info, write_runtime_info
-from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.adapters.base import NotSent, ServedModel
 from marway_sidecar.adapters.torchserve import TorchServeAdapter
+from marway_sidecar.adapters.torchserve.proto import management_pb2
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.runtime_watch import RuntimeWatch
 from support.pools import PoolRoom
 from support.registry import until
 
 
-def info(boot_id: str, *, grpc_inference: str = "127.0.0.1:9") -> RuntimeInfo:
+def info(boot_id: str, *, grpc_inference: str = "127.0.0.1:9", grpc_management: str = "127.0.0.1:9") -> RuntimeInfo:
     return RuntimeInfo(
         boot_id=boot_id,
         pid=1,
@@ -31,7 +32,7 @@ def info(boot_id: str, *, grpc_inference: str = "127.0.0.1:9") -> RuntimeInfo:
             management="http://127.0.0.1:9",
             metrics="http://127.0.0.1:9",
             grpc_inference=grpc_inference,
-            grpc_management="127.0.0.1:9",
+            grpc_management=grpc_management,
         ),
         model_store=Path("/nowhere"),
         envelope=1,
@@ -42,8 +43,8 @@ def info(boot_id: str, *, grpc_inference: str = "127.0.0.1:9") -> RuntimeInfo:
 
 
 @asynccontextmanager
-async def watching(directory: Path, pool: ModelPool) -> AsyncIterator[RuntimeWatch]:
-    watch = RuntimeWatch(directory, pool, poll_s=0.01)
+async def watching(directory: Path, pool: ModelPool, *, probe_s: float = 3600) -> AsyncIterator[RuntimeWatch]:
+    watch = RuntimeWatch(directory, pool, poll_s=0.01, probe_interval_s=probe_s, probe_timeout_s=1.0)
     task = asyncio.create_task(watch.run(), name="watch")
     try:
         yield watch
@@ -88,6 +89,80 @@ async def test_the_file_is_the_owners_alone(tmp_path: Path) -> None:
     write_runtime_info(tmp_path, info("first"))
     assert (tmp_path / RUNTIME_FILE).stat().st_mode & 0o777 == 0o600
     assert read_runtime_info(tmp_path) == info("first")
+
+
+class Managed:
+    """A management API that answers, falls silent as a frozen one does, or goes away."""
+
+    def __init__(self) -> None:
+        self.heard = asyncio.Event()
+        self.speaks = asyncio.Event()
+        self.speaks.set()
+
+    async def start(self, address: str = "127.0.0.1:0") -> str:
+        async def models(request: object, context: object) -> management_pb2.ManagementResponse:
+            await self.speaks.wait()
+            self.heard.set()
+            return management_pb2.ManagementResponse(msg='{"models": []}')
+
+        self._server = grpc.aio.server()
+        handler = grpc.method_handlers_generic_handler(
+            "org.pytorch.serve.grpc.management.ManagementAPIsService",
+            {
+                "ListModels": grpc.unary_unary_rpc_method_handler(
+                    models,
+                    request_deserializer=management_pb2.ListModelsRequest.FromString,
+                    response_serializer=management_pb2.ManagementResponse.SerializeToString,
+                )
+            },
+        )
+        self._server.add_generic_rpc_handlers((handler,))
+        port = self._server.add_insecure_port(address)
+        await self._server.start()
+        return f"127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        await self._server.stop(0)
+
+
+async def test_a_call_that_found_no_connection_was_not_sent(tmp_path: Path) -> None:
+    """A TorchServe that takes no connection ends a call in "not sent", over gRPC and over REST."""
+    adapter = TorchServeAdapter(info("first"), runtime_dir=tmp_path)
+    model = ServedModel("mv_X", "some", "1.0", Path("x.mar"), 1, 1.0, 1.0)
+    for size in (1, 2 * 1024 * 1024):
+        with pytest.raises(NotSent):
+            await adapter.predict(model, [Row("r", [Part("data", b"x" * size)])], Deadline.after(60))
+    await adapter.aclose()
+
+
+@pytest.mark.parametrize("how", ["gone", "frozen"])
+async def test_a_server_that_is_silent_is_let_go_of_whatever_the_file_says(
+    tmp_path: Path, pool: ModelPool, how: str
+) -> None:
+    """A TorchServe that does not answer is none, also when the runtime's file says that it is up, until it answers."""
+    managed = Managed()
+    address = await managed.start()
+    try:
+        write_runtime_info(tmp_path, info("first", grpc_management=address))
+        async with watching(tmp_path, pool, probe_s=0.01) as watch:
+            await managed.heard.wait()
+            assert pool.server is not None
+            assert watch.info is not None
+            if how == "gone":
+                await managed.stop()
+            else:
+                managed.speaks.clear()
+            await until(lambda: pool.server is None)
+            assert watch.info is None
+            assert "does not answer" in watch.trouble
+            if how == "gone":
+                await managed.start(address)
+            else:
+                managed.speaks.set()
+            await until(lambda: pool.server is not None)
+            assert watch.info is not None
+    finally:
+        await managed.stop()
 
 
 async def test_a_call_whose_server_goes_away_is_told_so(tmp_path: Path) -> None:

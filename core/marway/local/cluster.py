@@ -15,14 +15,12 @@ import httpx
 from marway.errors import MarwayError, Unavailable
 from marway.local.home import Home
 from marway.local.ports import LOOPBACK, ReservedPort, reserve
-from marway.local.process import Child, Lifeline
+from marway.local.process import Child, Lifeline, RestartPauses
 
 __all__ = ["Cluster", "Pod"]
 
 _START_TIMEOUT_S = 150.0
 _PROBE_INTERVAL_S = 0.05
-_RESTART_PAUSE_S = 0.5
-_RESTART_PAUSE_MAX_S = 30.0
 # Gateway, sidecars and runtimes stop one after the other: together under the 20 s that `marway up` promises.
 _GATEWAY_DRAIN_S, _GATEWAY_STOP_S = 5.0, 6.5
 _SIDECAR_DRAIN_S, _SIDECAR_STOP_S = 3.0, 4.5
@@ -142,16 +140,15 @@ class Cluster:
             child.kill()
 
     async def _keep(self, child: Child) -> None:
-        """Start a child again whenever it ends, with growing pauses while it keeps ending."""
-        pause = _RESTART_PAUSE_S
+        """Start a child again whenever it ends: at once, or with growing pauses while it keeps ending."""
+        pauses = RestartPauses()
         while True:
             since = time.monotonic()
             status = await child.wait()
-            if time.monotonic() - since > _RESTART_PAUSE_MAX_S:
-                pause = _RESTART_PAUSE_S
-            self._noticed(f"{child.name} ended with status {status}; starting it again in {pause:g} s")
+            pause = pauses.after(time.monotonic() - since)
+            when = f"in {pause:g} s" if pause else "at once"
+            self._noticed(f"{child.name} ended with status {status}; starting it again {when}")
             await asyncio.sleep(pause)
-            pause = min(_RESTART_PAUSE_MAX_S, pause * 2)
             await child.start()
 
     async def _until_ready(self, what: str, url: str, *needed: Child) -> None:

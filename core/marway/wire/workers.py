@@ -1,7 +1,9 @@
 """What the runtime says about its worker processes over `runtime.sock`: HTTP with JSON bodies over a Unix socket.
 
 `GET /workers` answers `RuntimeWorkers`; `GET /metrics` the runtime's own Prometheus metrics; `POST /restart` stops
-TorchServe and starts it again. The sidecar is the only caller, so the socket is for the owner alone (0600).
+TorchServe and starts it again; `DELETE /leftovers` removes what it left of archives that it could not unpack (none may
+be on the way in) and answers `TemporaryRoom`. The sidecar is the only caller, so the socket is for the owner alone
+(0600).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["RUNTIME_SOCKET", "Mode", "RuntimeWorker", "RuntimeWorkers", "short_path"]
+__all__ = ["RUNTIME_SOCKET", "Mode", "RuntimeWorker", "RuntimeWorkers", "TemporaryRoom", "short_path"]
 
 RUNTIME_SOCKET: Final = "runtime.sock"
 """Its name in the directory that sidecar and runtime share."""
@@ -51,6 +53,20 @@ class RuntimeWorkers(_Wire):
 
     workers: tuple[RuntimeWorker, ...] = ()
     base_bytes: int = 0
+
+
+class TemporaryRoom(_Wire):
+    """TorchServe's temporary directory, into which it unpacks archives.
+
+    Attributes:
+        directory: Its path, as the runtime sees it.
+        free_bytes: What is free on its disk.
+        removed: How many half-unpacked archives were removed.
+    """
+
+    directory: str
+    free_bytes: int
+    removed: int = 0
 
 
 @contextlib.contextmanager

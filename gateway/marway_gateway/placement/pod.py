@@ -96,6 +96,10 @@ class Pod:
         """Whether it should get no new work: it says so itself, or is being terminated."""
         return self.leaving or (self.status is not None and self.status.draining)
 
+    def has_to_load(self, key: VersionKey) -> bool:
+        """Return whether a request for this version waits for a load there, as far as the pod has said."""
+        return self.status is not None and key not in self.ready_versions
+
     def note_willing(self) -> None:
         """Work out `willing` anew."""
         self.willing = not self.draining and (self.status is None or self.status.ready)

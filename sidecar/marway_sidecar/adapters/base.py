@@ -8,15 +8,28 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from marway.deadline import Deadline
-from marway.errors import Unavailable
+from marway.errors import RuntimeDown, Unavailable
 from marway.wire.envelope import Answer, Row
 from marway.wire.workers import Mode
 
-__all__ = ["Description", "ModelServer", "NotLoaded", "ServedModel", "ServerStatus", "WorkerDied", "WorkerStatus"]
+__all__ = [
+    "Description",
+    "ModelServer",
+    "NotLoaded",
+    "NotSent",
+    "ServedModel",
+    "ServerStatus",
+    "WorkerDied",
+    "WorkerStatus",
+]
 
 
 class NotLoaded(Unavailable):
     """The server does not know the version: load it (again) and repeat."""
+
+
+class NotSent(RuntimeDown):
+    """The server took no connection, so nothing of the request reached it."""
 
 
 class WorkerDied(Unavailable):

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-from marway.errors import Draining, MarwayError
+from marway.errors import Draining, MarwayError, Unavailable
 from marway.wire.pods import ModelStatus
 from marway_sidecar.pool.entry import Entry
 from marway_sidecar.pool.failures import again
@@ -80,6 +80,7 @@ class Actor:
         if self._leaving is None:
             self._leaving = reason
         self.entry.gate.close()
+        self.entry.restores = 0
         self._wanted = False
         self._poke()
 
@@ -122,6 +123,10 @@ class Actor:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(self._task, return_exceptions=True)
 
+    @property
+    def _awaited(self) -> bool:
+        return bool(self._loads or self.entry.gate.queued)
+
     def _poke(self) -> None:
         self.busy = True
         self._wake.set()
@@ -155,7 +160,7 @@ class Actor:
             return self._unload
         if self._repair:
             return self._restart_workers
-        if not (self._wanted or self._loads or entry.gate.queued):
+        if not (self._wanted or self._awaited):
             self._wanted = False
             return self._scale if self._target is not None else None
         if entry.state == "ready" and entry.workers > 0:
@@ -176,9 +181,14 @@ class Actor:
         return self._load
 
     async def _load(self) -> None:
-        spare, self._spare = self._spare and not (self._loads or self.entry.gate.queued), False
+        spare, self._spare = self._spare and not self._awaited, False
         self._target = None
-        await self._do.load(self.entry, spare=spare)
+        try:
+            await self._do.load(self.entry, spare=spare)
+        except Unavailable:
+            if spare and self._awaited:
+                return  # somebody came meanwhile: the next load is theirs, and may take other versions' memory
+            raise
         self._wanted = False
         self._open()
 
@@ -186,6 +196,7 @@ class Actor:
         target, self._target = self._target, None
         entry = self.entry
         if target is None or entry.state != "ready" or target == entry.workers:
+            self._do.memory.shrunk(entry.key)
             return
         try:
             await self._do.scale(entry, target)

@@ -15,7 +15,7 @@ from typing import Final
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel, WorkerDied
+from marway_sidecar.adapters.base import ModelServer, NotLoaded, NotSent, ServedModel, WorkerDied
 from marway_sidecar.pool.breaker import Breaker
 from marway_sidecar.pool.failures import again
 from marway_sidecar.pool.gate import Gate, Slot
@@ -100,7 +100,12 @@ class Batcher:
             raise
         except (RuntimeDown, Overloaded, DeadlineExceeded) as exc:
             self._breaker.ended(exc)
-            _fail(works, self._final(model, exc))
+            if isinstance(exc, NotSent) and not (works[0].alone and len(works[0].rows) > 1):
+                for work in works:
+                    work.started_at = None  # nobody started on it, so it may go elsewhere at no cost
+                _fail(works, exc)
+            else:
+                _fail(works, self._final(model, exc))
         except Exception as exc:
             self._breaker.ended(exc)
             if works[0].alone or sum(len(work.rows) for work in works) == 1 or not self._retry_rows():

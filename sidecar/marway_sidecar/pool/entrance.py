@@ -165,7 +165,7 @@ class Entrance:
             if entry.gate.last_end < since:
                 entry.breaker.failed()  # nothing moved while it waited: its workers hang
             return about(entry.record, DeadlineExceeded(f"{entry.title} was busy until the deadline had passed"))
-        if self._memory.of(entry.key) == 0 and self._memory.wanted and entry.state == "loading":
+        if self._memory.waits(entry.key):
             return about(
                 entry.record,
                 Unavailable(

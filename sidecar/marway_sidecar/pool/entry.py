@@ -53,6 +53,8 @@ class Entry:
         used_at: When it was last of use, on the monotonic clock.
         requested_at: When the last request came, in Unix time: it is only shown, and must read the same each time.
         asked_at: When anybody last wanted anything of it, on the monotonic clock.
+        restores: How many model servers in a row went before it was loaded again, after one that had it; 0 when it is
+            not to be loaded again by itself.
         settled_at: When its last transition ended, on the monotonic clock: what was seen before is out of date.
     """
 
@@ -70,6 +72,7 @@ class Entry:
     used_at: float = field(default_factory=time.monotonic)
     requested_at: float | None = None
     asked_at: float = field(default_factory=time.monotonic)
+    restores: int = 0
     settled_at: float = 0.0
     failure: Failure | None = None
 

@@ -222,6 +222,7 @@ class ModelPool:
         if actor is None or self._session is None:
             return ModelStatus(id=record_id, name="", version="", state="absent")
         entry = actor.entry
+        self._session.leave_out(entry)
         if self._session.over or (entry.state in ("absent", "failed") and not actor.busy):
             return entry.status(0)
         try:

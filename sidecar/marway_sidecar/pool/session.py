@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from marway.errors import (
     MarwayError,
@@ -25,13 +26,17 @@ from marway_sidecar.pool.estimates import Estimates
 from marway_sidecar.pool.eviction import Candidate
 from marway_sidecar.pool.gate import Gate
 from marway_sidecar.pool.memory import Memory
-from marway_sidecar.pool.scaling import Demand
+from marway_sidecar.pool.scaling import Demand, bounds
 from marway_sidecar.pool.survey import Survey
 from marway_sidecar.pool.transitions import Transitions, Warm
 from marway_sidecar.pool.upkeep import Upkeep
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Session", "Warm"]
+
+_RESTORES_MAX: Final = 5
+"""A version that so many model servers in a row did not survive to load is loaded when somebody asks for it: it may be
+what they die of."""
 
 
 class Session:
@@ -69,13 +74,15 @@ class Session:
         self._changes = changes
         self._cpus = settings.cpus or cpus or _cpu_count()
         self.actors: dict[str, Actor] = {}
-        self.ready_at_end: list[Entry] = []
+        self.to_restore: list[Entry] = []
         self._names: dict[str, Actor] = {}
         self._upkeep = Upkeep(self.actors, settings, cpus=self._cpus, forget=self._forget)
         self.memory = Memory(
             candidates=self._evictable,
+            spare_workers=self._spare_workers,
             permanent=lambda: {actor.entry.key for actor in self.actors.values() if actor.entry.serving.pinned},
             evict=lambda key: self.actors[key].want_unload("memory"),
+            shrink=lambda key: self.actors[key].want_workers(_fewest(self.actors[key])),
             measure=lambda: self._survey.soon(),
             unused_s=settings.scale_down_s,
             retry_after_s=lambda: estimates.load_s(""),
@@ -126,14 +133,25 @@ class Session:
         return actor
 
     def succeed(self, before: Session) -> None:
-        """Take over what another session knew; what it had ready is loaded again, as far as memory is free."""
-        ready = sorted(before.ready_at_end, key=lambda entry: -entry.used_at)
+        """Take over what another session knew; what it had ready is loaded again, as far as memory is free.
+
+        So is what it was itself still loading again: servers may go several times before all is as it was.
+        """
+        ready = sorted(before.to_restore, key=lambda entry: -entry.used_at)
         for old in (actor.entry for actor in before.actors.values()):
             entry = self.actor(old.record, old.serving).entry
             entry.used_at, entry.requested_at, entry.asked_at = old.used_at, old.requested_at, old.asked_at
             entry.load_duration_s = old.load_duration_s
         for old in ready:
-            self.actors[old.key].want_load(spare=True)
+            actor = self.actors[old.key]
+            actor.entry.restores = old.restores + 1
+            actor.want_load(spare=True)
+
+    def leave_out(self, entry: Entry) -> None:
+        """Load a version no more by itself, in this session or after it: it is to be unloaded."""
+        entry.restores = 0
+        if entry in self.to_restore:
+            self.to_restore.remove(entry)
 
     def close(self, error: MarwayError) -> None:
         """End all tasks at once and tell all who wait; calls in flight end by themselves."""
@@ -143,8 +161,8 @@ class Session:
         self._upkeep.close()
         for actor in self.actors.values():
             entry = actor.entry
-            if entry.state == "ready" and entry.workers:
-                self.ready_at_end.append(entry)
+            if (entry.state == "ready" and entry.workers) or 0 < entry.restores < _RESTORES_MAX:
+                self.to_restore.append(entry)
             entry.gate.close()
             entry.state, entry.workers = "absent", 0
             entry.let_go()
@@ -205,6 +223,16 @@ class Session:
             and not actor.entry.serving.pinned
         ]
 
+    def _spare_workers(self) -> list[Candidate]:
+        """Return the versions with more workers than their fewest, with what those beyond take."""
+        found: list[Candidate] = []
+        for key, actor in self.actors.items():
+            entry = actor.entry
+            if entry.state == "ready" and not actor.busy and entry.workers > (least := _fewest(actor)):
+                spare = self.memory.of(key) * (entry.workers - least) // entry.workers
+                found.append(Candidate(key, spare, entry.used_at))
+        return found
+
     def _room(self) -> None:
         if self.memory.wanted or (self.memory.budget is not None and self.memory.used > self.memory.budget):
             self.memory.pump()
@@ -220,6 +248,12 @@ class Session:
         self._upkeep.forget(record.id)
         self._metrics.forget(record.name, record.version)
         self._changes.bump()
+
+
+def _fewest(actor: Actor) -> int:
+    """Return how many workers a version that is loaded keeps whatever others want."""
+    least, _ = bounds(actor.entry.serving, cpus=1)
+    return max(1, least)
 
 
 def _cpu_count() -> int:

@@ -117,8 +117,12 @@ class Survey:
         changed = False
         for name, actor in list(self._actors.items()):
             entry = actor.entry
-            if actor.busy or entry.state != "ready" or entry.settled_at >= began:
-                continue  # what was seen may be older than what it does
+            if (
+                (actor.busy and not self._memory.waits(entry.key))
+                or entry.state != "ready"
+                or entry.settled_at >= began
+            ):
+                continue  # what was seen may be older than what it does; who waits for memory does nothing yet
             if name not in status.server_names:
                 logger.warning("the model server lost %s", entry.title)
                 actor.lose()
@@ -160,7 +164,7 @@ class Survey:
         """Unregister what nobody here knows."""
         for name in sorted(names):
             actor = self._actors.get(name)
-            if actor is not None and (actor.busy or actor.entry.served is not None):
+            if actor is not None and (actor.busy or actor.entry.served is not None or actor.entry.restores):
                 continue
             self._purges[name] = asyncio.Event()
             try:

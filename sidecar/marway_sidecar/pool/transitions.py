@@ -98,7 +98,7 @@ class Transitions:
             phases.end("reserve")
             outcome = "failed"
             await self._registered(entry, served, phases)
-            entry.served, entry.failure = served, None
+            entry.served, entry.failure, entry.restores = served, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
             entry.demand.restart()
@@ -146,13 +146,13 @@ class Transitions:
         """
         assert entry.served is not None
         before = entry.workers
+        guess = self.estimates.is_guess(entry.key)
+        if workers > before:
+            # Refused, it is as it was: `settled_at` stays, so that what it takes is measured however often it asks.
+            least, _ = bounds(entry.serving, cpus=1)
+            await self._reserve(entry, workers, evict="idle" if before == 0 or workers <= least else "unused")
         try:
-            if workers > before:
-                guess = self.estimates.is_guess(entry.key)
-                least, _ = bounds(entry.serving, cpus=1)
-                await self._reserve(entry, workers, evict="idle" if before == 0 or workers <= least else "unused")
-                self.memory.settle(entry.key, guess=guess)
-            else:
+            if workers < before:
                 entry.gate.close()
                 await entry.gate.drained()
             entry.load_began = time.monotonic() if before == 0 else None
@@ -168,6 +168,8 @@ class Transitions:
                 raise
             if workers < before:
                 self._charge(entry, workers)
+            else:
+                self.memory.settle(entry.key, guess=guess)
             entry.served = replace(entry.served, workers=max(1, workers))
             entry.demand.restart()
             logger.info("%s has %d workers, had %d", entry.title, workers, before)
@@ -175,6 +177,7 @@ class Transitions:
         finally:
             entry.load_began = None
             entry.settled_at = time.monotonic()
+            self.memory.shrunk(entry.key)
 
     async def unload(self, entry: Entry, reason: str) -> None:
         """Let nobody in, wait until no call is in flight, unload; what is not loaded is left as it is.
@@ -239,6 +242,7 @@ class Transitions:
                 size,
                 evict=evict,
                 wait_s=self.settings.memory_wait_s,
+                wait_max_s=self.settings.memory_wait_max_s,
                 what=entry.title,
             )
         except MarwayError as exc:
@@ -288,6 +292,8 @@ class Transitions:
         entry.let_go()
         self.memory.release(entry.key)
         error.model, error.version = entry.record.name, entry.record.version
+        if not isinstance(error, RuntimeDown):
+            entry.restores = 0
         if is_the_versions(error):
             entry.failure = Failure.after(entry.failure, error, backoff_s=self.settings.load_failure_backoff_s)
             self._show(entry, state="failed", workers=0)

@@ -83,10 +83,13 @@ class Upkeep:
                     self._tick(actor)
 
     def _tick(self, actor: Actor) -> None:
-        """Do what passing time asks for: fewer workers, none, not loaded, forgotten."""
+        """Do what passing time asks for: fewer workers, none, not loaded, forgotten; or loaded again after all."""
         entry, settings = actor.entry, self._settings
         now = time.monotonic()
         entry.demand.note(entry.gate.take_peak())
+        if entry.state == "absent" and entry.restores:
+            actor.want_load(spare=True)  # the model server went away in the middle of it, and is back
+            return
         if entry.state in ("absent", "failed"):
             if now - entry.asked_at > settings.forget_s and entry.gate.idle and not entry.retrying_later:
                 self._forget(actor)

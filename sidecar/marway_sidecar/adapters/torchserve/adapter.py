@@ -10,12 +10,12 @@ from pathlib import Path
 
 from marway import model_log
 from marway.deadline import Deadline
-from marway.errors import LoadFailed, clip
+from marway.errors import LoadFailed, MarwayError, Unavailable, clip
 from marway.wire import envelope
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import LOGS, RuntimeInfo
 from marway_sidecar.adapters.base import Description, ServedModel, ServerStatus, WorkerStatus
-from marway_sidecar.adapters.torchserve.archive_config import check_archive
+from marway_sidecar.adapters.torchserve.archive_config import check_archive, unpacked_bytes
 from marway_sidecar.adapters.torchserve.connection import Connection
 from marway_sidecar.adapters.torchserve.control import RuntimeControl
 from marway_sidecar.adapters.torchserve.enveloped import EnvelopedCalls
@@ -25,6 +25,8 @@ from marway_sidecar.adapters.torchserve.plain import PlainCalls
 __all__ = ["TorchServeAdapter"]
 
 _READY_POLL_S = 0.05
+_FULL_RETRY_S = 30.0
+_MIB = 1024 * 1024
 
 
 class TorchServeAdapter:
@@ -72,12 +74,7 @@ class TorchServeAdapter:
             if found is not None:
                 await self.unload(model)  # left by a load that was cut off, or with dead workers: start clean
             await asyncio.to_thread(check_archive, model)
-            try:
-                await self._management.register(model)
-            except Refused as exc:
-                # A failed start unregisters by itself; one that timed out here may still be there.
-                await self.unload(model)
-                raise self._load_failed(model, str(exc)) from exc
+            await self._register(model)
             self._registered.add(model.server_name)
             found = await self.describe(model)
             if found is None or found.version != model.version:
@@ -94,6 +91,44 @@ class TorchServeAdapter:
                     await self.unload(model)
                     raise
         return found
+
+    async def _register(self, model: ServedModel) -> None:
+        again = False
+        while True:
+            try:
+                await self._management.register(model)
+            except Refused as exc:
+                # A failed start unregisters by itself; one that timed out here may still be there.
+                await self.unload(model)
+                made_room = await self._made_room(model, exc)
+                if again or not made_room:
+                    raise self._load_failed(model, str(exc)) from exc
+                again = True
+            else:
+                return
+
+    async def _made_room(self, model: ServedModel, refused: Refused) -> bool:
+        """Remove what a load that failed left unpacked; return whether another try is worth it, as there is room now.
+
+        Raises:
+            Unavailable: The temporary directory is full.
+        """
+        if self._control is None:
+            return False
+        try:
+            room = await self._control.remove_leftovers()
+            needed = await asyncio.to_thread(unpacked_bytes, model)
+        except MarwayError:
+            return False
+        if needed is not None and room.free_bytes < needed:
+            raise Unavailable(
+                f"{model.name} {model.version} cannot be loaded: the disk of {room.directory}, into which TorchServe "
+                f"unpacks archives, has {room.free_bytes // _MIB} MiB free and it needs {needed // _MIB + 1} MiB",
+                model=model.name,
+                version=model.version,
+                retry_after_s=_FULL_RETRY_S,
+            ) from refused
+        return room.removed > 0
 
     async def unload(self, model: ServedModel) -> None:
         self._registered.discard(model.server_name)
@@ -148,6 +183,14 @@ class TorchServeAdapter:
         before = frozenset(self._registered)
         names = await self._management.names(timeout_s=timeout_s)
         return (before & self._registered) - names  # what was unloaded meanwhile is not lost
+
+    async def answers(self, *, timeout_s: float) -> None:
+        """Return when TorchServe answers, whatever it says.
+
+        Raises:
+            RuntimeDown: It does not, within ``timeout_s``.
+        """
+        await self._management.answers(timeout_s=timeout_s)
 
     async def server_version(self, *, timeout_s: float) -> str | None:
         """Return TorchServe's own version, or None when it does not say."""

@@ -18,7 +18,7 @@ from marway.errors import LoadFailed, clip
 from marway.model_settings import NOT_SERVED
 from marway_sidecar.adapters.base import ServedModel
 
-__all__ = ["check_archive"]
+__all__ = ["check_archive", "unpacked_bytes"]
 
 _MANIFEST: Final = "MAR-INF/MANIFEST.json"
 _FILE_BYTES_MAX: Final = 1024 * 1024
@@ -44,6 +44,15 @@ def check_archive(model: ServedModel) -> None:
             f"it makes TorchServe start {wanted} workers (minWorkers in its configuration file), and its serving "
             f"settings allow {model.max_workers} (max_workers): pack it again without minWorkers, or allow as many",
         )
+
+
+def unpacked_bytes(model: ServedModel) -> int | None:
+    """Return what an archive takes unpacked, or None when it cannot be read. Blocks."""
+    try:
+        with zipfile.ZipFile(model.archive) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return None
 
 
 def _configuration(model: ServedModel) -> Mapping[str, Any]:

@@ -19,13 +19,15 @@ from marway.errors import (
     RuntimeDown,
     clip,
 )
-from marway_sidecar.adapters.base import NotLoaded, ServedModel, WorkerDied
+from marway_sidecar.adapters.base import NotLoaded, NotSent, ServedModel, WorkerDied
 
 __all__ = ["classify", "classify_rest"]
 
 _Code = grpc.StatusCode
 _RAISED: Final = "org.pytorch.serve.http.InternalServerException"
 """Ends the details of an error that a worker answered with."""
+_NO_CONNECTION: Final = ("failed to connect to all addresses", "Failed to connect to remote host")
+"""In the details of a call that gRPC had no connection for."""
 _HANDLER_STATUS: Final = {
     _Code.INVALID_ARGUMENT: 400,
     _Code.UNAUTHENTICATED: 401,
@@ -86,6 +88,8 @@ def _grpc_kind(code: grpc.StatusCode, text: str, model: ServedModel) -> MarwayEr
             return _worker_died(model)
         case _Code.UNAVAILABLE if _RAISED in text or "Prediction failed" in text:
             return _handler_failed(model, text.removesuffix(_RAISED).strip(), 500)
+        case _Code.UNAVAILABLE if any(said in text for said in _NO_CONNECTION):
+            return NotSent(f"TorchServe does not answer: {clip(text, 200)}")
         case _Code.UNAVAILABLE:
             return RuntimeDown(f"TorchServe does not answer: {clip(text, 200)}")
         case _Code.DEADLINE_EXCEEDED:

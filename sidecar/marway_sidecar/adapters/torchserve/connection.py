@@ -14,6 +14,7 @@ import httpx
 
 from marway.errors import RuntimeDown
 from marway.wire.runtime import RuntimeInfo
+from marway_sidecar.adapters.base import NotSent
 from marway_sidecar.adapters.torchserve.proto import inference_pb2, inference_pb2_grpc, management_pb2_grpc
 from marway_sidecar.adapters.torchserve.tokens import Kind, Tokens
 
@@ -39,6 +40,7 @@ class Connection:
             ("grpc.max_send_message_length", info.max_request_bytes),
             ("grpc.max_receive_message_length", info.max_request_bytes),
             ("grpc.keepalive_time_ms", 2**31 - 1),  # TorchServe answers keepalive pings with GOAWAY
+            ("grpc.max_reconnect_backoff_ms", 1000),  # one that is back is to be seen soon
             ("grpc.enable_retries", 0),  # what may be tried again is decided by the gateway
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.http2.bdp_probe", 0),  # pings that TorchServe would have to answer, with every call
@@ -107,7 +109,7 @@ class Connection:
         """Return the answer to a REST call, whatever its status.
 
         Raises:
-            RuntimeDown: TorchServe does not answer.
+            RuntimeDown: TorchServe does not answer; `NotSent` when it took no connection.
             httpx.TimeoutException: It did not answer in time.
         """
 
@@ -117,6 +119,8 @@ class Connection:
                 return await self._rest[kind].request(method, path, **{**options, "headers": headers})
             except httpx.TimeoutException:
                 raise
+            except httpx.ConnectError as exc:
+                raise NotSent(f"TorchServe does not answer: {exc}") from exc
             except httpx.TransportError as exc:
                 raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
 

@@ -8,7 +8,7 @@ import httpx
 from pydantic import ValidationError
 
 from marway.errors import MarwayError, RuntimeDown
-from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers
+from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom
 
 __all__ = ["RuntimeControl"]
 
@@ -35,16 +35,32 @@ class RuntimeControl:
         Raises:
             RuntimeDown: The runtime does not answer.
         """
+        content = await self._asked("GET", "/workers")
         try:
-            answer = await self._client.get("/workers")
+            return RuntimeWorkers.model_validate_json(content)
+        except ValidationError as exc:
+            raise MarwayError(f"the runtime's list of workers cannot be read: {exc.error_count()} errors") from exc
+
+    async def remove_leftovers(self) -> TemporaryRoom:
+        """Have what failed loads left unpacked removed; no registration may be under way.
+
+        Raises:
+            RuntimeDown: The runtime does not answer.
+        """
+        content = await self._asked("DELETE", "/leftovers")
+        try:
+            return TemporaryRoom.model_validate_json(content)
+        except ValidationError as exc:
+            raise MarwayError(f"the runtime's answer cannot be read: {exc.error_count()} errors") from exc
+
+    async def _asked(self, method: str, path: str) -> bytes:
+        try:
+            answer = await self._client.request(method, path)
         except httpx.TransportError as exc:
             raise RuntimeDown(f"the runtime does not answer on {RUNTIME_SOCKET}: {exc}") from exc
         if answer.status_code != httpx.codes.OK:
-            raise MarwayError(f"the runtime answered {answer.status_code} to GET /workers")
-        try:
-            return RuntimeWorkers.model_validate_json(answer.content)
-        except ValidationError as exc:
-            raise MarwayError(f"the runtime's list of workers cannot be read: {exc.error_count()} errors") from exc
+            raise MarwayError(f"the runtime answered {answer.status_code} to {method} {path}")
+        return answer.content
 
     async def aclose(self) -> None:
         """Close the connection."""

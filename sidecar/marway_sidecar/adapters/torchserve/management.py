@@ -101,6 +101,18 @@ class Management:
         entry: dict[str, Any] = json.loads(answer.msg)[0]
         return entry
 
+    async def answers(self, *, timeout_s: float) -> None:
+        """Return when TorchServe answers, whatever it says.
+
+        Raises:
+            RuntimeDown: It does not, within ``timeout_s``.
+        """
+        try:
+            await self._rpc("ListModels", management_pb2.ListModelsRequest(limit=1), timeout_s=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            if exc.code() in _SILENT:
+                raise _down(exc) from exc
+
     async def names(self, *, timeout_s: float = MANAGEMENT_TIMEOUT_S, page: int = _PAGE) -> frozenset[str]:
         """Return the names of all models; a version has one of its own, so the default versions are all there are.
 
