@@ -120,6 +120,10 @@ class ServingSettings(Frozen):
     protocol: Literal["auto", "grpc", "rest"] = "auto"
     """How the sidecar speaks to a TorchServe that Marway's runtime did not start."""
     streaming: bool = False
+    retry_rows: bool = True
+    """Whether rows of a batch that fails as a whole run again, each alone, so that a bad one fails alone. Without, the
+    whole batch fails, and what a dead worker or model server had begun is not tried elsewhere: for handlers whose work
+    may not be done twice."""
     cache: bool = False
     """Whether a gateway may answer a request from an earlier answer to the same bytes."""
     idle_unload_s: Annotated[float, Field(gt=0)] | None = None
