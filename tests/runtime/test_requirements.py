@@ -87,7 +87,7 @@ def test_torchserve_installs_them(tmp_path: Path, python: str) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(180)
-def test_a_model_without_them_does_not_load(runtime: Runtime, archives: Path, tmp_path: Path) -> None:
+def test_fault_a_model_without_its_packages(runtime: Runtime, archives: Path, tmp_path: Path) -> None:
     """Switched off, a model whose requirements are not there is refused, and its log says which."""
     name = packed(archives, tmp_path / "inputs")
     query = {"url": name, "model_name": "needs", "initial_workers": 1, "synchronous": "true"}

@@ -30,7 +30,7 @@ def check(path: Path, config: str | None = None, **files: bytes) -> None:
 
 
 @pytest.mark.parametrize("key", NOT_SERVED)
-def test_what_cannot_be_served_is_refused_by_name(tmp_path: Path, key: str) -> None:
+def test_fault_a_setting_that_is_not_served(tmp_path: Path, key: str) -> None:
     """A setting with which every prediction would fail is refused with its name and the reason."""
     with pytest.raises(LoadFailed) as caught:
         check(tmp_path, f"{key}: 2\n")
@@ -43,7 +43,7 @@ def test_more_workers_than_allowed_are_refused(tmp_path: Path) -> None:
         check(tmp_path, "minWorkers: 3\nmaxWorkers: 3\n")
 
 
-def test_a_bomb_is_refused(tmp_path: Path) -> None:
+def test_fault_a_bomb(tmp_path: Path) -> None:
     """100 KiB that unpack to 100 MiB are not unpacked."""
     with pytest.raises(LoadFailed, match="it is a bomb: it unpacks to more than 200 times"):
         check(tmp_path, zeros=bytes(100 * 1024**2))

@@ -330,7 +330,7 @@ async def test_what_found_no_connection_was_not_begun(room: PoolRoom, record: Ve
 
 
 @pytest.mark.parametrize("what", ["poison", "deadly"])
-async def test_rows_that_may_not_run_twice_fail_together(room: PoolRoom, record: VersionRecord, what: str) -> None:
+async def test_fault_rows_that_may_not_run_twice(room: PoolRoom, record: VersionRecord, what: str) -> None:
     """Without `retry_rows` a batch that fails, or that kills its worker, is called once, here and elsewhere."""
     crowd = await crowd_of(room, record, ONE.model_copy(update={"retry_rows": False}))
     setattr(crowd.server, what, "1")
