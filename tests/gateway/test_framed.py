@@ -25,7 +25,7 @@ from marway_gateway.reply import PodLost, PodUnreachable, Reply
 from marway_gateway.settings import PodAddress
 from marway_gateway.surfaces.direct import DirectPrediction
 from marway_gateway.upstream import Upstream
-from marway_gateway.upstream.connection import Connection
+from marway_gateway.upstream.connection import HttpRequest
 from marway_gateway.upstream.framed import FramedConnection, FramedRequest
 from marway_gateway.upstream.pool import ConnectionPool
 from marway_sidecar.adapters.base import ServedModel
@@ -343,7 +343,7 @@ async def test_pods_without_frames(handshake: bytes) -> None:
         await over_http(upstream, pod)
         for at in range(20):
             where, reply = sent(upstream, pod)
-            assert isinstance(where, Connection)
+            assert isinstance(where, HttpRequest)
             assert (await reply).data == b"http input"
             if at == 5:
                 await until(lambda: server.ended == 1)
@@ -812,7 +812,7 @@ async def test_nothing_is_sent_after_a_pod_hung_up(upstream: Upstream) -> None:
         def eof_received() -> None:
             taken()
             where, reply = sent(upstream, pod)
-            assert isinstance(where, Connection)
+            assert isinstance(where, HttpRequest)
             replies.append(reply)
 
         framed.eof_received = eof_received  # type: ignore[method-assign]

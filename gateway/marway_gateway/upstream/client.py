@@ -110,8 +110,8 @@ class Upstream:
         connection = pool.take()
         if connection is not None:
             pod.begin((name, version))
-            connection.send(_http_head(lines), whole, waiter)
-        return connection
+            return connection.send(_http_head(lines), whole, waiter)
+        return None
 
     async def resume(self, sent: Sent, waiter: asyncio.Future[Response], pod: Pod, name: str, version: str) -> Reply:
         """Wait for the reply to what `send` has sent, and raise, as `predict` does."""
