@@ -12,18 +12,34 @@ from typing import Any, TypeVar
 import grpc
 import httpx
 
-from marway.errors import RuntimeDown
+from marway.errors import MarwayError, RuntimeDown, clip
 from marway.wire.runtime import RuntimeInfo
 from marway_sidecar.adapters.torchserve.proto import inference_pb2, inference_pb2_grpc, management_pb2_grpc
 from marway_sidecar.adapters.torchserve.tokens import Kind, Tokens
 
-__all__ = ["MANAGEMENT_TIMEOUT_S", "Connection"]
+__all__ = ["MANAGEMENT_TIMEOUT_S", "Connection", "NotHttp"]
 
 MANAGEMENT_TIMEOUT_S = 30.0
 _INFERENCE = f"/{inference_pb2.DESCRIPTOR.package}.InferenceAPIsService"
 _TOKEN_REFUSED = ("Token Authorization failed", "Token Authentication failed")
 
+_ONE_REQUESTS = ("illegal header", "receive buffer too long")
+"""What h11 says of headers that are none, or too many to be read: the server that they come from is well."""
+
 T = TypeVar("T")
+
+
+class NotHttp(MarwayError):
+    """A request that cannot be sent as HTTP, or an answer that cannot be read.
+
+    Args:
+        said: What was wrong.
+        asked: Whether it was the request.
+    """
+
+    def __init__(self, said: str, *, asked: bool) -> None:
+        super().__init__(f"TorchServe's REST API cannot carry the {'request' if asked else 'answer'}: {said}")
+        self.asked = asked
 
 
 class Connection:
@@ -108,6 +124,7 @@ class Connection:
 
         Raises:
             RuntimeDown: TorchServe does not answer.
+            NotHttp: The request or the answer is none that HTTP can carry.
             httpx.TimeoutException: It did not answer in time.
         """
 
@@ -118,6 +135,8 @@ class Connection:
             except httpx.TimeoutException:
                 raise
             except httpx.TransportError as exc:
+                if isinstance(exc, httpx.ProtocolError) and any(said in str(exc).lower() for said in _ONE_REQUESTS):
+                    raise NotHttp(clip(str(exc), 200), asked=isinstance(exc, httpx.LocalProtocolError)) from exc
                 raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
 
         return await self._with_token(kind, call)
