@@ -86,27 +86,37 @@ class Connection:
 
         Raises:
             grpc.aio.AioRpcError: It failed.
+            RuntimeDown: The connections were closed just before.
         """
-        if self._tokens is None:
-            return await method(request, timeout=timeout_s)
+        try:
+            if self._tokens is None:
+                return await method(request, timeout=timeout_s)
 
-        async def call(token: str | None) -> Any:
-            return await method(request, timeout=timeout_s, metadata=_bearer(token))
+            async def call(token: str | None) -> Any:
+                return await method(request, timeout=timeout_s, metadata=_bearer(token))
 
-        return await self._with_token(kind, call)
+            return await self._with_token(kind, call)
+        except grpc.aio.UsageError as exc:
+            raise _closed() from exc
 
     async def stream(self, method: Any, request: Any, *, timeout_s: float) -> AsyncGenerator[Any, None]:
         """Yield the messages that answer an inference call; it is cancelled when the caller stops asking.
 
         Raises:
             grpc.aio.AioRpcError: It failed.
+            RuntimeDown: The connections were closed just before.
         """
 
         async def begin(token: str | None) -> tuple[Any, Any, Any]:
-            call = method(request, timeout=timeout_s, metadata=_bearer(token))
+            try:
+                call = method(request, timeout=timeout_s, metadata=_bearer(token))
+            except grpc.aio.UsageError as exc:
+                raise _closed() from exc
             messages = aiter(call)
             try:
                 return call, messages, await anext(messages, None)
+            except grpc.aio.UsageError as exc:
+                raise _closed() from exc
             except BaseException:
                 call.cancel()
                 raise
@@ -138,6 +148,10 @@ class Connection:
                 if isinstance(exc, httpx.ProtocolError) and any(said in str(exc).lower() for said in _ONE_REQUESTS):
                     raise NotHttp(clip(str(exc), 200), asked=isinstance(exc, httpx.LocalProtocolError)) from exc
                 raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
+            except RuntimeError as exc:
+                if self._rest[kind].is_closed:  # it says so in no kind of its own
+                    raise _closed() from exc
+                raise
 
         return await self._with_token(kind, call)
 
@@ -162,6 +176,11 @@ class Connection:
                 return result
         await self._tokens.renew(kind, token)
         return await call(await self._tokens.get(kind))
+
+
+def _closed() -> RuntimeDown:
+    """Return what it means that a call was begun, or had not taken its first step, when its connection was closed."""
+    return RuntimeDown("TorchServe went down as the call was made")
 
 
 def _is_https(url: str) -> bool:
