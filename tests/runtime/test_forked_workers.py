@@ -159,6 +159,35 @@ def test_unregistering_removes_worker_and_shim(runtime: Runtime) -> None:
     wait_until(lambda: all(map(_ended, pids)), timeout_s=20, what="workers and shims gone")
 
 
+@pytest.mark.parametrize("kind", ["session", "daemon"])
+@pytest.mark.parametrize("how", ["unregistered", "killed", "exits", "shim killed"])
+def test_fault_children_in_a_session_of_their_own(runtime: Runtime, kind: str, how: str) -> None:
+    """What a handler started ends with its worker, however that ends, in a session of its own or with no parent."""
+    name = f"parent-{kind}-{how.replace(' ', '-')}"
+    runtime.register(name)
+    worker = runtime.worker(name)
+    child = runtime.ask(name, kind)
+    assert os.getsid(child) == child
+    assert runtime.ask(name)["pid"] == worker.pid
+    assert not _ended(child)
+    match how:
+        case "killed":
+            os.kill(worker.pid, signal.SIGKILL)
+        case "exits":
+            runtime.predict(name, "exit 3")
+        case "shim killed":
+            runtime.shim(worker).kill()
+    if how == "unregistered":
+        runtime.unregister(name)
+    wait_until(lambda: _ended(child), timeout_s=20, what="what it started is gone")
+    if how != "unregistered":
+        wait_until(lambda: _replaced(runtime, name, worker.pid), timeout_s=30, what="another worker")
+        runtime.unregister(name)
+    wait_until(lambda: not runtime.workers(name), timeout_s=20, what="the worker is gone")
+    assert runtime.fork_server.is_running()
+    assert not [each for each in runtime.fork_server.children() if each.status() == psutil.STATUS_ZOMBIE]
+
+
 def test_the_socket_is_the_owners_alone(runtime: Runtime) -> None:
     """`runtime.sock` and the fork server's socket are 0600, and runtime.json says that the former is served."""
     assert runtime.info.control_socket

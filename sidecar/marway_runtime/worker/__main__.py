@@ -9,12 +9,14 @@ from __future__ import annotations
 import runpy
 import sys
 
+from marway_runtime.process_tree import adopt_orphans
 from marway_runtime.worker.lifeline import die_with_parent
 
 
 def main() -> None:
     """Run the worker script that follows `--` on the command line."""
     arguments = sys.argv[sys.argv.index("--") + 1 :]
+    adopt_orphans()
     die_with_parent()
 
     from marway_runtime.worker.bootstrap import install  # takes a second: the lifeline comes first
