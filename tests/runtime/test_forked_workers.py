@@ -6,11 +6,13 @@ import os
 import signal
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from marway.wire.workers import RUNTIME_SOCKET
+from support.cli import marway
 from support.runtime import Runtime
 from support.up import wait_until
 
@@ -92,6 +94,28 @@ def test_prints_and_tracebacks_reach_the_log(runtime: Runtime, model: str) -> No
     ]:
         wanted = f"-{model}_1.0-{stream} | {text}\n"
         wait_until(lambda wanted=wanted: wanted in runtime.models_log(), timeout_s=10, what=wanted)
+
+
+def test_an_archive_shadows_nothing_of_a_forked_worker(runtime: Runtime, tmp_path: Path) -> None:
+    """An archive with packages called as ours, TorchServe's and torch, and a `sitecustomize.py`, loads and answers, and
+    is not taken for them."""
+    for name in ("marway", "marway_runtime", "ts", "torch", "numpy"):
+        (tmp_path / "extra" / name).mkdir(parents=True)
+        (tmp_path / "extra" / name / "__init__.py").write_text("raise RuntimeError('the archive was taken for it')")
+    (tmp_path / "extra" / "sitecustomize.py").write_text("print('sitecustomize ran', flush=True)")
+    handler = Path(__file__).parent / "models" / "inspect_worker.py"
+    done = marway(
+        *("pack", "--model-name", "shadowing", "--version", "1.0", "--handler", str(handler)),
+        *("--extra-files", str(tmp_path / "extra"), "--export-path", str(runtime.info.model_store)),
+    )
+    assert done.returncode == 0, done.stderr
+    runtime.register("shadowing", archive="shadowing.mar")
+    try:
+        assert runtime.worker("shadowing").mode == "forked"
+        assert runtime.ask("shadowing", "random")
+        assert "sitecustomize ran" not in runtime.models_log()
+    finally:
+        runtime.unregister("shadowing")
 
 
 def test_the_fork_server_has_one_thread(runtime: Runtime) -> None:
