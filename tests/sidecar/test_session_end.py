@@ -213,7 +213,7 @@ async def torchserve(directory: Path) -> AsyncIterator[RuntimeInfo]:
     async def streamed(request: bytes, context: Any) -> AsyncIterator[bytes]:
         yield ANSWER
 
-    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is no generic when it runs
         def service(self, details: Any) -> Any:
             if details.method.endswith("StreamPredictions"):
                 return grpc.unary_stream_rpc_method_handler(streamed)
