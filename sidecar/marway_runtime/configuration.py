@@ -159,7 +159,9 @@ def write_worker_launcher(path: Path, *, home: Path, fork_socket: Path | None) -
         fork_socket: Where the fork server listens; None has every worker start as a Python of its own.
     """
     if fork_socket is None:
-        words = ["-m", "marway_runtime.worker", "--home", str(home), "--reason", "forking is off", "--"]
+        # Isolated, as the shim's plain worker is: the archive is in `PYTHONPATH` and in the working directory.
+        words = ["-I", "-u", "-B", "-m", "marway_runtime.worker"]
+        words += ["--home", str(home), "--reason", "forking is off", "--"]
     else:
         shim = Path(__file__).parent / "forkserver" / "shim.py"
         words = ["-I", "-S", str(shim), str(home), str(fork_socket), "--"]

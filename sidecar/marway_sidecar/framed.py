@@ -96,7 +96,7 @@ class FramedConnection(asyncio.Protocol):
                         channel.send_parts(status)
                 else:
                     raise BadFrames
-        except (BadFrames, ValueError):
+        except BadFrames:
             self._transport.abort()
             return
         self._heard_at = self._loop.time()
@@ -109,10 +109,16 @@ class FramedConnection(asyncio.Protocol):
     # -- requests ------------------------------------------------------------------------------------------
 
     def _begin(self, number: int, head: bytes, body: bytes) -> None:
-        path, *lines, end = head.decode("latin-1").split("\r\n")
-        if end or len(lines) > _HEADERS_MAX or number in self._at_work:
+        if number in self._at_work:
             raise BadFrames
-        headers = dict([line.split(": ", 1) for line in lines])
+        try:
+            path, *lines, end = head.decode("latin-1").split("\r\n")
+            if end or len(lines) > _HEADERS_MAX:
+                raise ValueError
+            headers = dict([line.split(": ", 1) for line in lines])
+        except ValueError:  # this request's fault, which must not cost others their connection: HTTP says what it is
+            self._transport.write(frame_header(Kind.ELSEWHERE, number))
+            return
         channel = self._at_work[number] = _FramedChannel(self, number)
         try:
             begun = self._app.begin(path, headers, self._client, channel, body)

@@ -16,6 +16,7 @@ from marway.deadline import Deadline
 from marway.errors import InvalidRequest, ModelError
 from marway.records import ServingSettings
 from marway.resolve import Resolved
+from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import KEY, ROWS_CONTENT_TYPE, ROWS_MAX, Answer, Row, decode_rows, mime_type
 from marway_sidecar.body_budget import HeldBytes
 from marway_sidecar.pool import ModelPool, Work
@@ -136,8 +137,9 @@ class ManyRows:
 
     async def _plain(self, answer: Answer) -> Answer:
         """Return an answer that any reader of the envelope understands: a saved tensor as JSON, no status of fancy."""
-        if not 200 <= answer.status <= 599:
-            return Answer(500, f"the handler set the status {answer.status}".encode(), "error")
+        fault = status_fault(answer.status) or content_type_fault(answer.content_type) or header_fault(answer.headers)
+        if fault is not None:
+            return Answer(500, fault.encode(), "error")
         if answer.kind != "tensor":
             return answer
         try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Final
 
 from marway.errors import ModelError
 from marway.resolve import Resolved
 from marway.wire import headers
+from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import Answer
 from marway.wire.headers import Outcome
 from marway.wire.request import RequestIds
@@ -24,9 +24,6 @@ _DEFAULT_CONTENT_TYPES: Final = {
     "bytes": "application/octet-stream",
     "tensor": "application/octet-stream",
 }
-# What a handler's headers may hold: tokens, and values that HTTP can carry (RFC 9110 §5.5).
-_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_VALUE: Final = re.compile(r"[\x20-\x7e\xa0-\xff]+")
 _OWN_HEADERS: Final = frozenset(
     {*headers.HOP_BY_HOP, "content-length", "content-type", "date", "server", headers.OUTCOME}
 )
@@ -36,7 +33,7 @@ def head_of(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: flo
     """Return the header lines of an answer as they go out, each with its end; what they hold can be trusted to be one.
 
     Raises:
-        ModelError: The answer is a failure, or the handler set a status that no answer can have.
+        ModelError: The answer is a failure, or the handler set a status or headers that no answer can have.
     """
     known, own = _heads_of(answer, resolved, ids, duration_s)
     return known + own
@@ -47,8 +44,11 @@ def _heads_of(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: f
     record = resolved.record
     if answer.kind == "error":
         raise model_error(answer, resolved)
-    if not 200 <= answer.status <= 599:
-        raise ModelError(f"the handler set the status {answer.status}", model=record.name, version=record.version)
+    fault = status_fault(answer.status) or content_type_fault(answer.content_type)
+    if answer.headers and fault is None:
+        fault = header_fault(answer.headers)
+    if fault is not None:
+        raise ModelError(fault, model=record.name, version=record.version)
     known = _known_lines(answer.kind, answer.content_type, record.name, record.version, record.id)
     own = b"x-request-id: %b\r\nserver-timing: model;dur=%.2f\r\n" % (
         ids.request_id.encode("latin-1"),
@@ -83,7 +83,7 @@ def model_error(answer: Answer, resolved: Resolved) -> ModelError:
 @lru_cache(maxsize=1024)
 def _known_lines(kind: str, content_type: str | None, name: str, version: str, record_id: str) -> bytes:
     """Return the lines that are the same for nearly all answers of a version."""
-    if not _VALUE.fullmatch(content_type or ""):
+    if not content_type:
         content_type = _DEFAULT_CONTENT_TYPES.get(kind, "application/octet-stream")
     sent = {
         "content-type": content_type,
@@ -99,8 +99,6 @@ def _own_lines(answer: Answer, head: bytes) -> bytes:
     """Return the handler's own headers, save those that are ours to set."""
     ours = {line.partition(b":")[0].decode() for line in head.split(b"\r\n")}
     sent = {
-        name.lower(): value
-        for name, value in answer.headers.items()
-        if name.lower() not in _OWN_HEADERS and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
+        name.lower(): value.strip(" \t") for name, value in answer.headers.items() if name.lower() not in _OWN_HEADERS
     }
     return "".join(f"{name}: {value}\r\n" for name, value in sent.items() if name not in ours).encode("latin-1")

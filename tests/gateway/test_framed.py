@@ -25,7 +25,7 @@ from marway_gateway.reply import PodLost, PodUnreachable, Reply
 from marway_gateway.settings import PodAddress
 from marway_gateway.surfaces.direct import DirectPrediction
 from marway_gateway.upstream import Upstream
-from marway_gateway.upstream.connection import Connection
+from marway_gateway.upstream.connection import HttpRequest
 from marway_gateway.upstream.framed import FramedConnection, FramedRequest
 from marway_gateway.upstream.pool import ConnectionPool
 from marway_sidecar.adapters.base import ServedModel
@@ -343,7 +343,7 @@ async def test_pods_without_frames(handshake: bytes) -> None:
         await over_http(upstream, pod)
         for at in range(20):
             where, reply = sent(upstream, pod)
-            assert isinstance(where, Connection)
+            assert isinstance(where, HttpRequest)
             assert (await reply).data == b"http input"
             if at == 5:
                 await until(lambda: server.ended == 1)
@@ -428,7 +428,6 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     "more": lambda number: frame_header(Kind.MORE, number, status=1),
     "a-part-first": lambda number: part(number, b"out"),
     "an-empty-part": lambda number: part(number, b""),
-    "beyond-its-length": lambda number: answer(number, b"four", head=HEAD + b"content-length: 3\r\n"),
     "parts-beyond-its-length": lambda number: (
         answer(number, b"one", head=HEAD + b"content-length: 5\r\n") + part(number, b"two")
     ),
@@ -436,6 +435,11 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     "begun-and-elsewhere": lambda number: (
         answer(number, b"one", head=HEAD + b"content-length: 5\r\n") + frame_header(Kind.ELSEWHERE, number)
     ),
+}
+
+
+FAULTY: dict[str, Callable[[int], bytes]] = {
+    "beyond-its-length": lambda number: answer(number, b"four", head=HEAD + b"content-length: 3\r\n"),
     "negative-length": lambda number: answer(number, b"", head=HEAD + b"content-length: -1\r\n"),
     "no-length": lambda number: answer(number, b"", head=HEAD + b"content-length: many\r\n"),
     "huge-length": lambda number: answer(number, b"", head=HEAD + b"content-length: " + b"9" * 5000 + b"\r\n"),
@@ -449,6 +453,35 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     "two-empty-lines": lambda number: answer(number, head=b"a: b\r\n\r\nc: d\r\n\r\ne: f\r\n"),
     "many-headers": lambda number: answer(number, head=b"a: b\r\n" * 300),
 }
+"""Answers in frames that are frames, with a head or a body that no answer can have."""
+
+
+@pytest.mark.parametrize("name", FAULTY)
+async def test_an_answer_that_is_none_costs_one_request(upstream: Upstream, name: str) -> None:
+    """A status, headers or a length that cannot be are the fault of that request; others on the connection go on."""
+    cancelled = asyncio.Event()
+
+    async def serve(wire: Wire) -> None:
+        number, _, body = await wire.request()
+        await wire.say(answer(number, body))
+        numbers = [(await wire.request())[0] for _ in range(3)]
+        await wire.say(FAULTY[name](numbers[1]), answer(numbers[0]), answer(numbers[2]))
+        kind, number, *_ = await wire.frame()
+        assert (kind, number) == (Kind.CANCEL, numbers[1])
+        cancelled.set()
+        await echo(wire)
+
+    async with serving(serve) as (server, pod):
+        await changed(upstream, pod)
+        assert (await ask(upstream, pod, b"good")).data == b"good"
+        first, faulty, last = (ask(upstream, pod) for _ in range(3))
+        results = await asyncio.gather(first, lost(faulty), last)
+        assert (results[0].data, results[1], results[2].data) == (b"out", "bad_answer", b"out")
+        async with asyncio.timeout(10):
+            await cancelled.wait()
+        assert (await ask(upstream, pod)).data == b"framed input"
+        assert idle(pod)
+        assert (server.framed, server.ended) == (1, 0)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -812,7 +845,7 @@ async def test_nothing_is_sent_after_a_pod_hung_up(upstream: Upstream) -> None:
         def eof_received() -> None:
             taken()
             where, reply = sent(upstream, pod)
-            assert isinstance(where, Connection)
+            assert isinstance(where, HttpRequest)
             replies.append(reply)
 
         framed.eof_received = eof_received  # type: ignore[method-assign]

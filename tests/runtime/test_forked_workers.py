@@ -6,11 +6,13 @@ import os
 import signal
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from marway.wire.workers import RUNTIME_SOCKET
+from support.cli import marway
 from support.runtime import Runtime
 from support.up import wait_until
 
@@ -94,6 +96,28 @@ def test_prints_and_tracebacks_reach_the_log(runtime: Runtime, model: str) -> No
         wait_until(lambda wanted=wanted: wanted in runtime.models_log(), timeout_s=10, what=wanted)
 
 
+def test_an_archive_shadows_nothing_of_a_forked_worker(runtime: Runtime, tmp_path: Path) -> None:
+    """An archive with packages called as ours, TorchServe's and torch, and a `sitecustomize.py`, loads and answers, and
+    is not taken for them."""
+    for name in ("marway", "marway_runtime", "ts", "torch", "numpy"):
+        (tmp_path / "extra" / name).mkdir(parents=True)
+        (tmp_path / "extra" / name / "__init__.py").write_text("raise RuntimeError('the archive was taken for it')")
+    (tmp_path / "extra" / "sitecustomize.py").write_text("print('sitecustomize ran', flush=True)")
+    handler = Path(__file__).parent / "models" / "inspect_worker.py"
+    done = marway(
+        *("pack", "--model-name", "shadowing", "--version", "1.0", "--handler", str(handler)),
+        *("--extra-files", str(tmp_path / "extra"), "--export-path", str(runtime.info.model_store)),
+    )
+    assert done.returncode == 0, done.stderr
+    runtime.register("shadowing", archive="shadowing.mar")
+    try:
+        assert runtime.worker("shadowing").mode == "forked"
+        assert runtime.ask("shadowing", "random")
+        assert "sitecustomize ran" not in runtime.models_log()
+    finally:
+        runtime.unregister("shadowing")
+
+
 def test_the_fork_server_has_one_thread(runtime: Runtime) -> None:
     """A fork copies one thread, so there is but one; and the shared session belongs to it alone."""
     assert runtime.fork_server.num_threads() == 1
@@ -157,6 +181,35 @@ def test_unregistering_removes_worker_and_shim(runtime: Runtime) -> None:
     pids = [pid for worker in workers for pid in (worker.pid, runtime.shim(worker).pid)]
     runtime.unregister("leaving")
     wait_until(lambda: all(map(_ended, pids)), timeout_s=20, what="workers and shims gone")
+
+
+@pytest.mark.parametrize("kind", ["session", "daemon"])
+@pytest.mark.parametrize("how", ["unregistered", "killed", "exits", "shim killed"])
+def test_fault_children_in_a_session_of_their_own(runtime: Runtime, kind: str, how: str) -> None:
+    """What a handler started ends with its worker, however that ends, in a session of its own or with no parent."""
+    name = f"parent-{kind}-{how.replace(' ', '-')}"
+    runtime.register(name)
+    worker = runtime.worker(name)
+    child = runtime.ask(name, kind)
+    assert os.getsid(child) == child
+    assert runtime.ask(name)["pid"] == worker.pid
+    assert not _ended(child)
+    match how:
+        case "killed":
+            os.kill(worker.pid, signal.SIGKILL)
+        case "exits":
+            runtime.predict(name, "exit 3")
+        case "shim killed":
+            runtime.shim(worker).kill()
+    if how == "unregistered":
+        runtime.unregister(name)
+    wait_until(lambda: _ended(child), timeout_s=20, what="what it started is gone")
+    if how != "unregistered":
+        wait_until(lambda: _replaced(runtime, name, worker.pid), timeout_s=30, what="another worker")
+        runtime.unregister(name)
+    wait_until(lambda: not runtime.workers(name), timeout_s=20, what="the worker is gone")
+    assert runtime.fork_server.is_running()
+    assert not [each for each in runtime.fork_server.children() if each.status() == psutil.STATUS_ZOMBIE]
 
 
 def test_the_socket_is_the_owners_alone(runtime: Runtime) -> None:

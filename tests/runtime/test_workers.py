@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from marway_runtime.configuration import write_worker_launcher
 from marway_runtime.workers import OWN_RUNTIME, Worker, find_workers, measured
 
 WAITS = "import sys; print('up', flush=True); sys.stdin.read()"
@@ -24,6 +25,44 @@ def running(*command: str | Path) -> Iterator[int]:
             yield process.pid
         finally:
             process.kill()
+
+
+SHADOWS = ("marway", "marway_runtime", "ts", "torch", "numpy")
+"""Packages of which an archive may hold ones of its own, by mistake or not."""
+
+
+def test_an_archive_shadows_nothing_of_a_plain_worker(tmp_path: Path) -> None:
+    """What an archive holds under our names, TorchServe's or torch's is not taken for them, nor is its
+    `sitecustomize.py` run; its own modules are found first all the same, and so is what `PYTHONPATH` names."""
+    archive, beside = tmp_path / "archive", tmp_path / "beside"
+    for name in SHADOWS:
+        (archive / name).mkdir(parents=True)
+        (archive / name / "__init__.py").write_text("raise RuntimeError('the archive was taken for it')")
+    (archive / "sitecustomize.py").write_text("print('sitecustomize ran', flush=True)")
+    (archive / "helper.py").write_text("")
+    beside.mkdir()
+    (beside / "more.py").write_text("")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, helper, more\n"
+        f"for name in {SHADOWS!r}: __import__(name)\n"
+        "import marway.errors, ts.torch_handler.base_handler, torch.utils.data, marway_runtime.worker.reading\n"
+        "print(helper.__file__, more.__file__, sys.path[0], *sys.argv, sep='|')\n"
+    )
+    launcher = tmp_path / "launcher"
+    write_worker_launcher(launcher, home=tmp_path, fork_socket=None)
+    done = subprocess.run(
+        [launcher, script, "an argument"],
+        cwd=archive,
+        env={**os.environ, "PYTHONPATH": f"{archive}{os.pathsep}{beside}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = (archive / "helper.py", beside / "more.py", archive, script, "an argument")
+    assert done.stdout == "|".join(map(str, expected)) + "\n"
 
 
 def test_workers_are_recognised_and_others_are_not(tmp_path: Path) -> None:

@@ -223,7 +223,11 @@ async def of_all_kinds(model: ServedModel, row: Row) -> Answer:
         case b"bug":
             raise ZeroDivisionError
         case b"empty":
-            return Answer(204, b"dropped", "text", headers={"X-Own": "yes", "Server": "no", "bad\r\nname": "no"})
+            return Answer(204, b"dropped", "text", headers={"X-Own": "yes", "Server": "no"})
+        case b"bad name":
+            return Answer(200, b"x", "text", headers={"bad\r\nname": "no"})
+        case b"300 headers":
+            return Answer(200, b"x", "text", headers={f"x-{number}": "1" for number in range(300)})
         case b"headers":
             return Answer(418, b"x", "text", "text/csv", {"x-request-id": "not yours", "Set-Cookie": "a=1"})
         case b"seen":
@@ -231,8 +235,9 @@ async def of_all_kinds(model: ServedModel, row: Row) -> Answer:
     return Answer(200, b"fine", "json")
 
 
+SAID = ("error", "status", "died", "full", "bug", "empty", "bad name", "300 headers", "headers", "fine")
 ALIKE: dict[str, tuple[bytes, dict[str, str]]] = {
-    **{each: (each.encode(), {}) for each in ("error", "status", "died", "full", "bug", "empty", "headers", "fine")},
+    **{each: (each.encode(), {}) for each in SAID},
     "late": (b"slow", {"x-request-timeout-ms": "100"}),
     "seen": (b"seen", {"content-type": "text/x; a=b", "x-request-group-id": "g", "cookie": "a=b", "accept": "x/y"}),
     "of a gateway": (b"seen", {"x-marway-client": "ci", "authorization": "Bearer x", "x-own": "\xe4 b"}),
@@ -261,6 +266,7 @@ async def test_answers_alike(registry: Registry, tmp_path: Path) -> None:
         await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
         statuses = {name: (await _outcome(pod, *asked)) for name, asked in ALIKE.items()}
         assert statuses["error"] == (507, "model_error")
+        assert statuses["bad name"] == statuses["300 headers"] == (500, "model_error")
         assert statuses["died"][1] == "worker_died"
         assert statuses["late"] == (504, "failed")
         assert statuses["seen"] == (200, "answered")
@@ -465,12 +471,6 @@ BAD = {
     "elsewhere": frame_header(Kind.ELSEWHERE, 1),
     "large-body": frame_header(Kind.REQUEST, 1, body=PART_BYTES + 1),
     "large-head": frame_header(Kind.REQUEST, 1, head=65537),
-    "no-head": headed(b""),
-    "no-end": headed(b"/predict/some\r\nhost: x"),
-    "no-line": headed(b"/predict/some"),
-    "no-colon": headed(b"/predict/some\r\nhost\r\n"),
-    "empty-line": headed(b"/predict/some\r\n\r\nhost: x\r\n"),
-    "many-headers": headed(b"/predict/some\r\n" + b"".join(b"h%d: x\r\n" % number for number in range(101))),
     "id-in-use": request(77, b"waits"),
 }
 
@@ -487,6 +487,32 @@ async def test_what_is_no_request(registry: Registry, tmp_path: Path, name: str)
         held.go.set()
         other.send(request(1))
         assert (await other.answer())[1][2] == b"hello"
+        await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
+
+
+FAULTY = {
+    "no-head": headed(b""),
+    "no-end": headed(b"/predict/some\r\nhost: x"),
+    "no-line": headed(b"/predict/some"),
+    "no-colon": headed(b"/predict/some\r\nhost\r\n"),
+    "empty-line": headed(b"/predict/some\r\n\r\nhost: x\r\n"),
+    "many-headers": headed(b"/predict/some\r\n" + b"".join(b"h%d: x\r\n" % number for number in range(101))),
+}
+"""Frames that are frames, with a head that no request can have."""
+
+
+@pytest.mark.parametrize("name", FAULTY)
+async def test_a_request_that_is_none_costs_no_other(registry: Registry, tmp_path: Path, name: str) -> None:
+    """What is wrong with the head of one request is said over HTTP; others on the connection are answered."""
+    held = Held()
+    async with loaded(registry, tmp_path, held.server) as (pod, gateway):
+        gateway.send(request(77, b"hold"))
+        await until(lambda: held.values)
+        gateway.send(FAULTY[name], request(6))
+        assert await gateway.frame() == (Kind.ELSEWHERE, 5, 0, b"", b"")
+        assert (await gateway.answer())[0] == 6
+        held.go.set()
+        assert (await gateway.answer())[0] == 77
         await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
 
 

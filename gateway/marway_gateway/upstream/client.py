@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from marway.wire.frames import REQUEST_BYTES_MAX
+from marway.wire.frames import HEAD_BYTES_MAX, REQUEST_BYTES_MAX
 from marway.wire.headers import REQUEST_TIMEOUT_MS, Outcome
 from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod
@@ -103,15 +103,16 @@ class Upstream:
         if pool is None or whole is None or len(whole) > _WRITE_ONCE_BYTES:
             return None
         lines = _lines(pool, name, version, headers, body, timeout_s)
-        framed = pool.framed() if len(whole) <= REQUEST_BYTES_MAX else None
+        # What is too large for a frame would end the connection for all the others on it.
+        framed = pool.framed() if len(whole) <= REQUEST_BYTES_MAX and len(lines) <= HEAD_BYTES_MAX else None
         if framed is not None:
             pod.begin((name, version))
             return framed.send(lines, whole, waiter)
         connection = pool.take()
         if connection is not None:
             pod.begin((name, version))
-            connection.send(_http_head(lines), whole, waiter)
-        return connection
+            return connection.send(_http_head(lines), whole, waiter)
+        return None
 
     async def resume(self, sent: Sent, waiter: asyncio.Future[Response], pod: Pod, name: str, version: str) -> Reply:
         """Wait for the reply to what `send` has sent, and raise, as `predict` does."""

@@ -8,11 +8,11 @@ from typing import Final, cast
 
 import httptools
 
-from marway_gateway.reply import AttemptFailed, Headers, PodLost
+from marway_gateway.reply import AttemptFailed, Headers, PodLost, PodUnreachable
 from marway_gateway.upstream.response import Response, Waiter, answer_to
 from marway_gateway.upstream.said import said_of
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "HttpRequest"]
 
 _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 200
@@ -36,6 +36,32 @@ class _Unconnected(asyncio.Transport):
 _UNCONNECTED: Final = _Unconnected()
 
 
+class HttpRequest:
+    """One request on a connection, for whoever waits for its answer: what it gives up late is never another's.
+
+    A connection is free for the next request in the moment that an answer has come. Whoever was cancelled in that
+    same turn of the event loop runs only later, when the connection may have another request on it.
+    """
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def answer(self, waiter: asyncio.Future[Response]) -> Response:
+        """Return the response to the request, as ``waiter`` has it; who is cancelled wants none.
+
+        Raises:
+            PodUnreachable: Nothing was sent: the connection had ended.
+            PodLost: There is no response; the request may have been running.
+        """
+        return await answer_to(waiter, self.give_up)
+
+    def give_up(self) -> None:
+        """Want no answer: its connection ends with it, unless the request is over already."""
+        self._connection.give_up(self)
+
+
 class Connection(asyncio.Protocol):
     """Sends requests and gives their responses.
 
@@ -54,7 +80,8 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = _UNCONNECTED
         self._parser = httptools.HttpResponseParser(self)
-        # The request under way.
+        # The request under way: whoever gives up another one changes nothing here.
+        self._request: HttpRequest | None = None
         self._waiter: Waiter | None = None
         self._response: Response | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -84,13 +111,13 @@ class Connection(asyncio.Protocol):
             body: All of the body.
 
         Raises:
+            PodUnreachable: Nothing was sent: the connection had ended.
             PodLost: There is no response; the request may have been running.
         """
         waiter: asyncio.Future[Response] = self._loop.create_future()
-        self.send(head, body, waiter)
-        return await self.answer(waiter)
+        return await self.send(head, body, waiter).answer(waiter)
 
-    def send(self, head: bytes, body: bytes, waiter: Waiter) -> None:
+    def send(self, head: bytes, body: bytes, waiter: Waiter) -> HttpRequest:
         """Send a request whose body is in memory; ``waiter`` is given what `ask` returns or raises.
 
         Args:
@@ -98,19 +125,14 @@ class Connection(asyncio.Protocol):
             body: All of the body.
             waiter: Must not raise anything.
         """
-        self._waiter = waiter
+        request = HttpRequest(self)
+        if not self._begin(request, waiter):
+            return request
         if len(body) < _ONE_WRITE_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
-
-    async def answer(self, waiter: asyncio.Future[Response]) -> Response:
-        """Return the response to the request that was sent, as ``waiter`` has it; who is cancelled wants none.
-
-        Raises:
-            PodLost: There is no response; the request may have been running.
-        """
-        return await answer_to(waiter, self._give_up)
+        return request
 
     async def ask_streaming(self, head: bytes, pieces: AsyncIterator[bytes], *, chunked: bool) -> Response:
         """Send a request whose body comes in pieces, after the pod said that it wants it; return the response.
@@ -123,19 +145,24 @@ class Connection(asyncio.Protocol):
             chunked: Whether it is sent in HTTP chunks, as its size is not known.
 
         Raises:
+            PodUnreachable: Nothing was sent: the connection had ended.
             PodLost: There is no response; the request may have been running.
             Exception: Whatever ``pieces`` raises.
         """
         waiter: asyncio.Future[Response] = self._loop.create_future()
-        self._waiter = waiter
-        self._go_on = self._loop.create_future()
-        self._transport.write(head)
-        self._sending = self._loop.create_task(self._send(self._go_on, pieces, chunked=chunked))
-        return await self.answer(waiter)
+        request = HttpRequest(self)
+        if self._begin(request, waiter):
+            self._go_on = self._loop.create_future()
+            self._transport.write(head)
+            self._sending = self._loop.create_task(self._send(self._go_on, pieces, chunked=chunked))
+        return await request.answer(waiter)
 
-    def _give_up(self) -> None:
-        self._waiter = None
-        self.close()
+    def give_up(self, request: HttpRequest) -> None:
+        """Have nobody wait for a request; one that is over already changes nothing."""
+        if self._request is request:
+            self._request = self._waiter = self._response = None
+            self._stop_sending()
+            self.close()
 
     def close(self) -> None:
         """Close it, whatever is under way."""
@@ -157,10 +184,19 @@ class Connection(asyncio.Protocol):
 
     def abandon(self) -> None:
         """Nobody wants the rest of the response."""
-        self._response = None
+        self._request = self._response = None
+        self._stop_sending()
         self.close()
 
     # -- the request ---------------------------------------------------------------------------------------
+
+    def _begin(self, request: HttpRequest, waiter: Waiter) -> bool:
+        """Take a request on; return whether it can be sent."""
+        if not self.open:  # it ended since it was taken, and may have told so already: nobody would tell this waiter
+            self._loop.call_soon(_tell_unsent, waiter)
+            return False
+        self._request, self._waiter = request, waiter
+        return True
 
     async def _send(self, go_on: asyncio.Future[None], pieces: AsyncIterator[bytes], *, chunked: bool) -> None:
         try:
@@ -179,6 +215,7 @@ class Connection(asyncio.Protocol):
             if chunked:
                 self._transport.write(b"0\r\n\r\n")
         except Exception as exc:
+            self._sending = None
             self._fail(exc)
             return
         self._sending = None
@@ -187,8 +224,9 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         """End the request under way with an error, and the connection with it."""
-        waiter, self._waiter = self._waiter, None
-        response, self._response = self._response, None
+        waiter, response = self._waiter, self._response
+        self._request = self._waiter = self._response = None
+        self._stop_sending()  # before whoever is told sends the body elsewhere
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
         elif response is not None:
@@ -198,14 +236,13 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         """Give the response, or its end, and be free again if the connection allows that."""
         waiter, response = self._waiter, self._response
-        self._waiter = self._response = None
+        self._request = self._waiter = self._response = None
         if response is not None:
             if waiter is not None:
                 response.data = b"".join(self._whole or ())
             response.end()
         if self._sending is not None:
-            self._sending.cancel()  # it has its answer, and takes no more of the body
-            self._sending = None
+            self._stop_sending()  # it has its answer, and takes no more of the body
             self._reusable = False
         if self._reusable and self.open:
             self.resume()  # the last part may have been one too many for its reader
@@ -217,18 +254,22 @@ class Connection(asyncio.Protocol):
         if waiter is not None and response is not None and not waiter.done():
             waiter.set_result(response)
 
+    def _stop_sending(self) -> None:
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.cancel()
+
     # -- the transport -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._sending is not None:
-            self._sending.cancel()
-            self._sending = None
+        self._stop_sending()
         self.resume_writing()
         if self._response is not None and self._waiter is None and self._ends_with_connection and exc is None:
-            response, self._response = self._response, None
+            response = self._response
+            self._request = self._response = None
             response.end()
             return
         self._fail(PodLost("closed the connection before it had answered", reason="connection_lost"))
@@ -332,3 +373,8 @@ class Connection(asyncio.Protocol):
 
 def _too_many_headers() -> PodLost:
     return PodLost(f"sent more than {_HEADERS_MAX} headers or {_HEADER_BYTES_MAX} bytes of them", reason="bad_answer")
+
+
+def _tell_unsent(waiter: Waiter) -> None:
+    if not waiter.done():
+        waiter.set_exception(PodUnreachable("closed the connection before anything was sent", reason="closed"))

@@ -275,12 +275,18 @@ class FramedConnection(asyncio.Protocol):
     # -- answers -------------------------------------------------------------------------------------------
 
     def _answered(self, number: int, request: FramedRequest, status: int, head: bytes, body: bytes) -> None:
-        said = said_in_lines(head)
-        length = said.content_length if said.content_length is not None else len(body)
-        if status in _NO_BODY:
-            length = 0
-        if request.response is not None or len(said.passed) > _HEADERS_MAX or not 200 <= status <= 599:
+        if request.response is not None:
             raise BadFrames
+        try:
+            said = said_in_lines(head)
+            length = said.content_length if said.content_length is not None else len(body)
+            if status in _NO_BODY:
+                length = 0
+            if len(said.passed) > _HEADERS_MAX or not 200 <= status <= 599 or length < len(body):
+                raise ValueError
+        except ValueError:
+            self._refuse(number, request)
+            return
         if length == len(body):
             self._give(number, request, Response(status, said, length, None), body)
             return
@@ -292,6 +298,14 @@ class FramedConnection(asyncio.Protocol):
         else:
             request.feed(body)
             _tell(request, response)
+
+    def _refuse(self, number: int, request: FramedRequest) -> None:
+        """Take in an answer that is none, in frames that are: it costs this request alone."""
+        del self._waiting[number]
+        self._transport.write(frame_header(Kind.CANCEL, number))  # what follows of it is not wanted
+        waiter, request.waiter = request.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(PodLost("answered with headers that are none", reason="bad_answer"))
 
     def _give(self, number: int, request: FramedRequest, response: Response, data: bytes) -> None:
         del self._waiting[number]

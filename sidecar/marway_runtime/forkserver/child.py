@@ -16,6 +16,7 @@ import numpy
 import torch
 
 from marway_runtime.forkserver.serving import Forked
+from marway_runtime.process_tree import adopt_orphans
 from marway_runtime.worker.bootstrap import install, script_path
 from marway_runtime.worker.lifeline import die_with
 
@@ -37,7 +38,8 @@ def become_worker(forked: Forked, *, base_path: Sequence[str], scripts: dict[str
         scripts: Scripts that are compiled already.
     """
     request = forked.request
-    os.setsid()  # what the handler starts is killed with it
+    os.setsid()  # what the handler starts is killed with it,
+    adopt_orphans()  # and what leaves that session stays below it, for the fork server to find
     streams, others = request.descriptors[:3], request.descriptors[3:]
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)

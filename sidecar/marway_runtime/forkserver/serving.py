@@ -1,6 +1,9 @@
 """The fork server's loop: takes requests, forks workers, tells shims how their workers ended.
 
 One thread, and nothing but the standard library: what runs here must not disturb what a forked worker finds.
+
+What a handler starts ends with its worker, also in a session of its own: a worker adopts the orphans below it, and when
+it ends, all of them become children of the fork server, which knows its workers and kills what else it has.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marway_runtime.forkserver.request import Request, receive
+from marway_runtime.process_tree import adopt_orphans, children_of
 
 __all__ = ["Forked", "Server"]
 
@@ -47,6 +51,7 @@ class Server:
 
     def serve(self) -> Forked | None:
         """Serve; return None after SIGTERM, when all workers are gone, and in each forked child what it is to do."""
+        adopt_orphans()
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._stop)
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
@@ -67,6 +72,9 @@ class Server:
             _kill(pid)
         for pid in self._workers:
             os.waitpid(pid, 0)
+        self._workers.clear()
+        while self._end_orphans():
+            os.waitpid(-1, 0)  # and then there may be what it had started
         return None
 
     def _accept(self) -> Forked | None:
@@ -120,6 +128,22 @@ class Server:
                 with contextlib.suppress(OSError):
                     connection.sendall(b"%d\n" % (status if status >= 0 else 128 - status))
             connection.close()
+        self._end_orphans()
+
+    def _end_orphans(self) -> bool:
+        """Kill what workers that have ended leave behind, and reap it; return whether some of it still lives.
+
+        Each that ends tells of itself, and then its own children are here.
+        """
+        living = False
+        for pid in children_of(os.getpid()):
+            if pid in self._workers:
+                continue
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                living = os.waitpid(pid, os.WNOHANG)[0] == 0 or living
+        return living
 
     def _leave_to_parent(self) -> None:
         """Close, in the child, what is the fork server's: a shim's connection must end with its own worker."""

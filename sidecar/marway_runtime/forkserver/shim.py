@@ -64,7 +64,7 @@ def _line(connection: _socket.socket) -> str:
 
 
 def _be_plain(home: str, reason: str, arguments: list[str]) -> None:
-    words = ["-m", "marway_runtime.worker", "--home", home, "--reason", reason, "--", *arguments]
+    words = ["-I", "-u", "-B", "-m", "marway_runtime.worker", "--home", home, "--reason", reason, "--", *arguments]
     posix.execv(sys.executable, [sys.executable, *words])
 
 

@@ -8,6 +8,8 @@ import signal
 import threading
 from collections.abc import Sequence
 
+from marway_runtime.process_tree import kill_below
+
 __all__ = ["die_with", "die_with_parent"]
 
 
@@ -30,7 +32,7 @@ def die_with_parent() -> None:
 
 
 def die_with(descriptors: Sequence[int], *, group: bool = False) -> None:
-    """End this process at once when one of these ends: a pidfd's process, or the other side of a connection.
+    """End this process, and all below it, when one of these ends: a pidfd's process, or a connection's other side.
 
     Args:
         descriptors: What to watch; nothing else may read from them.
@@ -41,6 +43,7 @@ def die_with(descriptors: Sequence[int], *, group: bool = False) -> None:
         poller.register(descriptor, select.POLLIN)
 
     def end() -> None:
+        kill_below(os.getpid())
         if group:
             os.killpg(0, signal.SIGKILL)
         os._exit(1)

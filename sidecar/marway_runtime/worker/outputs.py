@@ -6,13 +6,13 @@ import io
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import torch
 from ts.context import RequestProcessor
 from ts.protocol.otf_message_handler import create_predict_response
 
+from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import Answer, answer_size, encode_answers
 
 __all__ = ["MAX_RESPONSE_BYTES_ENV", "Frame", "answer_of", "failed", "within"]
@@ -66,18 +66,21 @@ class Frame:
 
 
 def answer_of(context: Any, index: int, output: object) -> Answer:
-    """Return the answer to row ``index``: the output, with the status and headers that the handler set."""
-    status, _ = context.get_response_status(index)
-    headers = {str(name): str(value) for name, value in context.get_response_headers(index).items()}
+    """Return the answer to row ``index``: the output, with the status and headers that the handler set.
+
+    What the handler set that cannot be sent makes it an error, of this row alone.
+    """
+    try:
+        status, content_type, headers = _set_by_handler(context, index)
+    except Exception as exc:  # whatever the handler's own values do when they are read
+        logger.error("The handler's status or headers cannot be sent.", exc_info=True)
+        return Answer(500, f"what the handler set cannot be sent: {exc}".encode(errors="replace"), "error")
     try:
         body, kind = _encoded(output)
     except (TypeError, ValueError) as exc:
         logger.error("The handler's answer cannot be encoded.", exc_info=True)
         return Answer(500, f"the handler's answer cannot be encoded: {exc}".encode(), "error")
-    content_type = None
-    for name in [name for name in headers if name.lower() == "content-type"]:
-        content_type = headers.pop(name)
-    return Answer(int(status or 200), body, kind, content_type, headers)
+    return Answer(status, body, kind, content_type, headers)
 
 
 def failed(rows: int, status: int, message: str) -> list[Answer]:
@@ -99,11 +102,31 @@ def within(answers: Sequence[Answer], limit: int | None) -> list[Answer]:
         own = answer_size(answer)
         if size + own > limit:
             message = f"the answer of {len(answer.body)} bytes is too large: the model server sends {limit} at most"
-            taken = replace(answer, status=_OUT_OF_RESOURCES, body=message.encode(), kind="error", headers={})
+            taken = Answer(_OUT_OF_RESOURCES, message.encode(), "error")
             own = answer_size(taken)
         size += own
         kept.append(taken)
     return kept
+
+
+def _set_by_handler(context: Any, index: int) -> tuple[int, str | None, dict[str, str]]:
+    """Return the status, content type and other headers that the handler set.
+
+    Raises:
+        ValueError: They cannot be sent. The phrase beside the status never is.
+        Exception: They are no numbers or texts.
+    """
+    said, _ = context.get_response_status(index)
+    status = int(said or 200)
+    set_headers = context.get_response_headers(index)
+    headers = {str(name): str(value) for name, value in set_headers.items()} if set_headers else {}
+    content_type = None
+    for name in [name for name in headers if name.lower() == "content-type"]:
+        content_type = headers.pop(name)
+    fault = status_fault(status) or content_type_fault(content_type) or header_fault(headers)
+    if fault is not None:
+        raise ValueError(fault)
+    return status, content_type, headers
 
 
 def _encoded(output: object) -> tuple[bytes, str]:

@@ -109,6 +109,7 @@ class Gate:
         """How long a call takes, in seconds, smoothed; None before the first ended."""
         self.last_end = 0.0
         """When a call ended last, on the monotonic clock."""
+        self._ended: MarwayError | None = None
         self._due = False
         """Whether calls are about to be made; true whenever somebody waits while a slot is free."""
 
@@ -160,7 +161,15 @@ class Gate:
             self._tell_if_idle()
 
     def put_back(self, works: Sequence[Work]) -> None:
-        """Have work wait first of all, which has to be sent again; who has left does not."""
+        """Have work wait first of all, which has to be sent again; who has left does not.
+
+        When no call will ever be made here again, it is told so.
+        """
+        if self._ended is not None:
+            for work in works:
+                if not work.future.done():
+                    work.future.set_exception(again(self._ended))
+            return
         self._waiting.push_first([work for work in works if not work.future.done()])
 
     async def wait(self, deadline: Deadline, *, group: str, late: Callable[[float], MarwayError]) -> Slot:
@@ -209,12 +218,20 @@ class Gate:
 
     def open(self, slots: int) -> None:
         """Let so many calls in from now on."""
+        if self._ended is not None:
+            return
         self.slots = slots
         self._dispatch_soon()
 
     def close(self) -> None:
         """Let nobody in any more; who waits goes on waiting."""
         self.slots = 0
+
+    def end(self, error: MarwayError) -> None:
+        """Let nobody in any more, and tell everybody who waits, or comes back to wait; calls in flight go on."""
+        self._ended = error
+        self.slots = 0
+        self.fail(error)
 
     async def drained(self) -> None:
         """Return once no call is in flight."""
@@ -233,6 +250,8 @@ class Gate:
         return peak
 
     def _push(self, waiter: _Waiter | Work) -> None:
+        if self._ended is not None:
+            raise again(self._ended)
         try:
             out = self._waiting.push(waiter)
         except QueueFull:

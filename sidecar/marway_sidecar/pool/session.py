@@ -24,6 +24,7 @@ from marway_sidecar.pool.entrance import Entrance
 from marway_sidecar.pool.entry import Entry, HeldArchive
 from marway_sidecar.pool.estimates import Estimates
 from marway_sidecar.pool.eviction import Candidate
+from marway_sidecar.pool.failures import about, again
 from marway_sidecar.pool.gate import Gate
 from marway_sidecar.pool.memory import Memory
 from marway_sidecar.pool.scaling import Demand, bounds
@@ -163,9 +164,9 @@ class Session:
             entry = actor.entry
             if (entry.state == "ready" and entry.workers) or 0 < entry.restores < _RESTORES_MAX:
                 self.to_restore.append(entry)
-            entry.gate.close()
             entry.state, entry.workers = "absent", 0
             entry.let_go()
+            entry.gate.end(about(entry.record, again(error)))
             actor.stop(error)
         self.memory.clear()
 
@@ -243,7 +244,9 @@ class Session:
 
     def _forget(self, actor: Actor) -> None:
         record = actor.entry.record
-        actor.stop(Unavailable("forgotten"))
+        forgotten = Unavailable("forgotten")
+        actor.entry.gate.end(forgotten)
+        actor.stop(forgotten)
         del self.actors[record.id], self._names[server_name(record.id)]
         self._upkeep.forget(record.id)
         self._metrics.forget(record.name, record.version)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -33,6 +34,13 @@ def answer(text):
         return "slept"
     if command == "child":
         return os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "600")
+    if command == "session":
+        return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
+    if command == "daemon":
+        script = (
+            "import subprocess as s; print(s.Popen(['sleep', '600'], stdout=s.DEVNULL, start_new_session=True).pid)"
+        )
+        return int(subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True).stdout)
     return {
         "pid": os.getpid(),
         "cwd": os.getcwd(),  # noqa: PTH109

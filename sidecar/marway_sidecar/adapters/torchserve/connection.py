@@ -12,19 +12,35 @@ from typing import Any, TypeVar
 import grpc
 import httpx
 
-from marway.errors import RuntimeDown
+from marway.errors import MarwayError, RuntimeDown, clip
 from marway.wire.runtime import RuntimeInfo
 from marway_sidecar.adapters.base import NotSent
 from marway_sidecar.adapters.torchserve.proto import inference_pb2, inference_pb2_grpc, management_pb2_grpc
 from marway_sidecar.adapters.torchserve.tokens import Kind, Tokens
 
-__all__ = ["MANAGEMENT_TIMEOUT_S", "Connection"]
+__all__ = ["MANAGEMENT_TIMEOUT_S", "Connection", "NotHttp"]
 
 MANAGEMENT_TIMEOUT_S = 30.0
 _INFERENCE = f"/{inference_pb2.DESCRIPTOR.package}.InferenceAPIsService"
 _TOKEN_REFUSED = ("Token Authorization failed", "Token Authentication failed")
 
+_ONE_REQUESTS = ("illegal header", "receive buffer too long")
+"""What h11 says of headers that are none, or too many to be read: the server that they come from is well."""
+
 T = TypeVar("T")
+
+
+class NotHttp(MarwayError):
+    """A request that cannot be sent as HTTP, or an answer that cannot be read.
+
+    Args:
+        said: What was wrong.
+        asked: Whether it was the request.
+    """
+
+    def __init__(self, said: str, *, asked: bool) -> None:
+        super().__init__(f"TorchServe's REST API cannot carry the {'request' if asked else 'answer'}: {said}")
+        self.asked = asked
 
 
 class Connection:
@@ -72,27 +88,37 @@ class Connection:
 
         Raises:
             grpc.aio.AioRpcError: It failed.
+            RuntimeDown: The connections were closed just before.
         """
-        if self._tokens is None:
-            return await method(request, timeout=timeout_s)
+        try:
+            if self._tokens is None:
+                return await method(request, timeout=timeout_s)
 
-        async def call(token: str | None) -> Any:
-            return await method(request, timeout=timeout_s, metadata=_bearer(token))
+            async def call(token: str | None) -> Any:
+                return await method(request, timeout=timeout_s, metadata=_bearer(token))
 
-        return await self._with_token(kind, call)
+            return await self._with_token(kind, call)
+        except grpc.aio.UsageError as exc:
+            raise _closed() from exc
 
     async def stream(self, method: Any, request: Any, *, timeout_s: float) -> AsyncGenerator[Any, None]:
         """Yield the messages that answer an inference call; it is cancelled when the caller stops asking.
 
         Raises:
             grpc.aio.AioRpcError: It failed.
+            RuntimeDown: The connections were closed just before.
         """
 
         async def begin(token: str | None) -> tuple[Any, Any, Any]:
-            call = method(request, timeout=timeout_s, metadata=_bearer(token))
+            try:
+                call = method(request, timeout=timeout_s, metadata=_bearer(token))
+            except grpc.aio.UsageError as exc:
+                raise _closed() from exc
             messages = aiter(call)
             try:
                 return call, messages, await anext(messages, None)
+            except grpc.aio.UsageError as exc:
+                raise _closed() from exc
             except BaseException:
                 call.cancel()
                 raise
@@ -110,6 +136,7 @@ class Connection:
 
         Raises:
             RuntimeDown: TorchServe does not answer; `NotSent` when it took no connection.
+            NotHttp: The request or the answer is none that HTTP can carry.
             httpx.TimeoutException: It did not answer in time.
         """
 
@@ -122,7 +149,13 @@ class Connection:
             except httpx.ConnectError as exc:
                 raise NotSent(f"TorchServe does not answer: {exc}") from exc
             except httpx.TransportError as exc:
+                if isinstance(exc, httpx.ProtocolError) and any(said in str(exc).lower() for said in _ONE_REQUESTS):
+                    raise NotHttp(clip(str(exc), 200), asked=isinstance(exc, httpx.LocalProtocolError)) from exc
                 raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
+            except RuntimeError as exc:
+                if self._rest[kind].is_closed:  # it says so in no kind of its own
+                    raise _closed() from exc
+                raise
 
         return await self._with_token(kind, call)
 
@@ -147,6 +180,11 @@ class Connection:
                 return result
         await self._tokens.renew(kind, token)
         return await call(await self._tokens.get(kind))
+
+
+def _closed() -> RuntimeDown:
+    """Return what it means that a call was begun, or had not taken its first step, when its connection was closed."""
+    return RuntimeDown("TorchServe went down as the call was made")
 
 
 def _is_https(url: str) -> bool:

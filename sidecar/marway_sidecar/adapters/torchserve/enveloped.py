@@ -16,12 +16,12 @@ import grpc
 import httpx
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, MarwayError, ModelError, RuntimeDown
+from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelError, RuntimeDown
 from marway.wire import envelope
 from marway.wire.envelope import Answer, Bytes, Row
 from marway_sidecar.adapters.base import ServedModel
 from marway_sidecar.adapters.torchserve.classify import classify, classify_rest
-from marway_sidecar.adapters.torchserve.connection import Connection
+from marway_sidecar.adapters.torchserve.connection import Connection, NotHttp
 from marway_sidecar.adapters.torchserve.messages import encode_request, prediction_of
 
 __all__ = ["EnvelopedCalls", "post", "time_left", "was_cancelled", "went_down"]
@@ -107,10 +107,14 @@ async def post(
     Raises:
         RuntimeDown: TorchServe does not answer.
         DeadlineExceeded: It did not answer in time.
+        InvalidRequest, ModelError: The request, or what the handler set, cannot be carried by HTTP.
     """
     try:
         async with asyncio.timeout(timeout_s):
             return await connection.rest("inference", "POST", path, timeout=None, **options)
+    except NotHttp as exc:
+        kind = InvalidRequest if exc.asked else ModelError
+        raise kind(exc.message, model=model.name, version=model.version) from exc
     except (TimeoutError, httpx.TimeoutException) as exc:
         raise DeadlineExceeded(
             f"{model.name} {model.version} did not answer within the deadline", model=model.name, version=model.version
