@@ -12,6 +12,7 @@ codes: each transport translates them in one table (`marway.wire.problems` for H
     │   ├── InvalidRecord         a record or a piece of registry state
     │   ├── InvalidRequest        a predict request nobody could answer (no body, reserved key)
     │   ├── BodyTooLarge          a predict body over the configured limit
+    │   ├── RequestTooSlow        a request that its client sends more slowly than is waited for
     │   └── InvalidSettings       a flag, environment variable or configuration file
     ├── NotFound                  a well-formed reference to something that does not exist
     │   ├── ModelNotFound
@@ -68,6 +69,7 @@ __all__ = [
     "PodNotFound",
     "ProofMissing",
     "RegistryUnavailable",
+    "RequestTooSlow",
     "RuntimeDown",
     "StateConflict",
     "Unauthenticated",
@@ -143,6 +145,11 @@ class InvalidRequest(InvalidInput):
 class BodyTooLarge(InvalidInput):
     code = "body_too_large"
     title = "Body too large"
+
+
+class RequestTooSlow(InvalidInput):
+    code = "request_too_slow"
+    title = "Request too slow"
 
 
 class InvalidSettings(InvalidInput):

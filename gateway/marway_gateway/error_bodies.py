@@ -29,6 +29,7 @@ _TORCHSERVE_TYPES: Final[Mapping[int, str]] = {
     400: "BadRequestException",
     401: "InvalidKeyException",
     404: "ResourceNotFoundException",
+    408: "RequestTimeoutException",
     413: "RequestEntityTooLargeException",
     429: "ServiceUnavailableException",
     503: "ServiceUnavailableException",

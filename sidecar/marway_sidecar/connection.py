@@ -18,8 +18,10 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from marway.body_pieces import LARGE_BODY_BYTES
+from marway.errors import RequestTooSlow
 from marway.wire import frames
-from marway.wire.problems import CONTENT_TYPE, Problem
+from marway.wire.headers import OUTCOME, Outcome
+from marway.wire.problems import CONTENT_TYPE, Problem, problem_of
 from marway_sidecar.channel import Reply
 from marway_sidecar.framed import FramedConnection
 from marway_sidecar.large_bodies import LargeBodies
@@ -35,6 +37,8 @@ _FRAMES_PATH: Final = frames.PATH.encode()
 _SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % _FRAMES
 _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
+_PACE_LOOK_S: Final = 0.5
+_LINGER_S: Final = 1.0
 _HEADERS_S: Final = 10.0
 """How long a connection may take from its first byte, or from its opening, to the end of a request's headers."""
 _JOINED_BYTES: Final = 64 * 1024
@@ -45,16 +49,34 @@ _LEFT: Final = select.POLLERR | select.POLLHUP | getattr(select, "POLLRDHUP", 0)
 
 
 class BoundedConnection(LargeBodies):
-    """Refuses headers that are too many, too long or too slow, and answers bad requests with problems."""
+    """Refuses headers that are too many, too long or too slow, and bodies that are too slow; answers bad requests with
+    problems.
 
+    Attributes:
+        body_timeout_s: What a body may lag behind ``body_min_rate``, seconds. Time in which it is not read is not
+            counted.
+        body_min_rate: Bytes a second.
+    """
+
+    body_timeout_s = 10.0
+    body_min_rate = 1024
     _header_bytes = 0
     _in_headers = True
     _too_slow: asyncio.TimerHandle | None = None
     _idle_since = 0.0
+    _pace: asyncio.TimerHandle | None = None
+    _body_due = 0.0
+    _refused = False
     _gone: Callable[[], None] | None = None
     _parsing = False
     _to_start: tuple[RequestResponseCycle, Any] | None = None
     _serve_now: Callable[[Scope, Receive, Send, bytes], bool] | None = None
+
+    @classmethod
+    def with_pace(cls, *, body_timeout_s: float, body_min_rate: int) -> type[BoundedConnection]:
+        """Return the same with other bounds on bodies."""
+        bounds = {"body_timeout_s": body_timeout_s, "body_min_rate": body_min_rate}
+        return type("BoundedConnection", (cls,), bounds)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -63,6 +85,7 @@ class BoundedConnection(LargeBodies):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._have_headers()
+        self._stop_pace()
         super().connection_lost(exc)
         self._unset_keepalive()
         gone, self._gone = self._gone, None
@@ -70,6 +93,8 @@ class BoundedConnection(LargeBodies):
             gone()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         self._parsing = True
         super().data_received(data)
         self._parsing = False
@@ -82,6 +107,10 @@ class BoundedConnection(LargeBodies):
                 self._expect_headers()
             else:
                 self._have_headers()
+        if not self._in_headers and self.cycle.more_body:
+            self._watch_pace(len(data))
+        elif self._pace is not None:
+            self._stop_pace()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._parsing:
@@ -244,6 +273,8 @@ class BoundedConnection(LargeBodies):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self._large is not None:
+            self._drop_body()
         self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
@@ -289,10 +320,54 @@ class BoundedConnection(LargeBodies):
                 408, "Request Timeout", "headers_late", f"the headers had not come within {_HEADERS_S:g} seconds"
             )
 
+    def _watch_pace(self, came: int) -> None:
+        """Take in that so many bytes came of a request whose body is not whole."""
+        now = self.loop.time()
+        if self._pace is None:
+            self._body_due = now + self.body_timeout_s
+            self._pace = self.loop.call_later(_PACE_LOOK_S, self._look_at_pace)
+        else:
+            self._body_due = min(self._body_due + came / self.body_min_rate, now + self.body_timeout_s)
+
+    def _stop_pace(self) -> None:
+        if self._pace is not None:
+            self._pace.cancel()
+            self._pace = None
+
+    def _look_at_pace(self) -> None:
+        self._pace = None
+        cycle: Any = self.cycle
+        if self.transport.is_closing() or not cycle.more_body:
+            return
+        if self.flow.read_paused or (cycle.waiting_for_100_continue and not cycle.response_complete):
+            self._body_due += _PACE_LOOK_S  # it is us who keep the client waiting
+        elif self.loop.time() >= self._body_due:
+            self._body_late(cycle)
+            return
+        self._pace = self.loop.call_later(_PACE_LOOK_S, self._look_at_pace)
+
+    def _body_late(self, cycle: Any) -> None:
+        if cycle.response_started:
+            self.transport.abort()  # it has its answer already: nothing can be said any more
+            return
+        self._refused = True
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self._drop_body()
+        error = RequestTooSlow("the request's body did not arrive in time")
+        problem, _ = problem_of(error)
+        self._send_refusal(problem, "Request Timeout", b"%b: %b\r\n" % (OUTCOME.encode(), Outcome.REFUSED.encode()))
+        # What still comes would make the kernel drop the answer (RFC 9112 §9.6).
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.abort)
+
     def _refuse(self, status: int, reason: str, code: str, detail: str) -> None:
-        body = Problem(title=reason, status=status, detail=detail, code=code).body()
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (status, reason.encode(), CONTENT_TYPE.encode(), len(body), body)
-        )
+        self._send_refusal(Problem(title=reason, status=status, detail=detail, code=code), reason)
         self.transport.close()
+
+    def _send_refusal(self, problem: Problem, reason: str, lines: bytes = b"") -> None:
+        body = problem.body()
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
+            % (problem.status, reason.encode(), CONTENT_TYPE.encode(), len(body), lines, body)
+        )

@@ -16,6 +16,7 @@ from marway.errors import (
     DeadlineExceeded,
     Draining,
     MarwayError,
+    Overloaded,
     VersionNotFound,
     clip,
 )
@@ -259,7 +260,8 @@ class Predictor:
         if call.channel.started:
             logger.warning("request %s broke off: %s", call.ids.request_id, clip(error.message, 300))
             return
-        unread = isinstance(error, BodyTooLarge) or (isinstance(error, DeadlineExceeded) and not call.channel.received)
+        late = isinstance(error, (DeadlineExceeded, Overloaded))
+        unread = isinstance(error, BodyTooLarge) or (late and not call.channel.received)
         outcome = outcome_of(error, accepted=call.accepted)
         response = problem_response(error, request_id=call.ids.request_id, outcome=outcome)
         await call.channel.respond(response, close=unread or self._drain.draining)
