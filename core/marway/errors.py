@@ -295,8 +295,8 @@ class Draining(Unavailable):
 def forget_frames(error: BaseException) -> None:
     """Have an error that was dealt with, and those that it came from, forget where they were raised.
 
-    A future that failed has its error, whose traceback has the frames that waited for the future, and with them all that
-    a request had, its body as well: a cycle, which stays until the collector finds it.
+    A future that failed has its error, whose traceback has the frames that waited for the future, and with them all
+    that a request had, its body as well: a cycle, which stays until the collector finds it.
     """
     left: list[BaseException | None] = [error]
     seen: set[int] = set()

@@ -74,7 +74,7 @@ class BodyBudget:
     # -- for the bodies ------------------------------------------------------------------------------------
 
     def _take(self, body: HeldBytes, count: int) -> bool:
-        """Give ``body`` so many bytes more, if nobody of its kind waits and there is room; the first always has some."""
+        """Give ``body`` so many bytes more if nobody of its kind waits and there is room, or if it is the first."""
         return (body is self._first or not self._lane(body)) and self._give(body, count)
 
     def _wait(self, body: HeldBytes, count: int) -> asyncio.Future[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -202,3 +203,69 @@ async def test_nothing_stays_held(registry: Registry, tmp_path: Path, case: str)
             assert refused.status_code == 400
         await until(lambda: held(pod) == (0, 0))
         await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
+
+
+async def test_slow_clients_hold_nobody_up(registry: Registry, tmp_path: Path) -> None:
+    """However many clients announce the largest body and send little of it, others' bodies are taken at once."""
+    async with worker_of(registry, tmp_path, budget_bytes=40 * LARGE, max_body_bytes=10 * LARGE) as (worker, pod):
+        worker.may_answer.set()
+        slow = [await begun(pod, 10 * LARGE, LARGE) for _ in range(20)]
+        await until(lambda: held(pod)[0] == 20 * LARGE)
+        for _ in range(10):
+            assert (await pod.predict("some", b"x" * LARGE)).status_code == 200
+        assert held(pod) == (20 * LARGE, 0)
+        for _, writer in slow:
+            writer.transport.abort()
+        await until(lambda: held(pod) == (0, 0))
+
+
+async def test_a_slow_client_makes_room_for_those_who_wait(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sends nothing more is refused when its memory is wanted, to be sent again by who likes; others go on."""
+    monkeypatch.setattr("marway_sidecar.body_budget._LOOK_S", 0.05)
+    async with worker_of(registry, tmp_path, budget_bytes=LARGE) as (worker, pod):
+        worker.may_answer.set()
+        reader, writer = await begun(pod, LARGE, LARGE - 1)
+        await until(lambda: held(pod) == (LARGE - 1, 0))
+        assert (await pod.predict("some", b"x" * LARGE)).status_code == 200
+        said = await reader.read()  # to its end: the connection is closed
+        assert said.startswith(b"HTTP/1.1 429 ")
+        assert b"x-marway-outcome: not_accepted" in said
+        writer.close()
+        await until(lambda: held(pod) == (0, 0))
+
+
+@pytest.mark.parametrize("length", [b"content-length: 100000", b"content-length: 1000", b"transfer-encoding: chunked"])
+async def test_fault_slow_body(registry: Registry, tmp_path: Path, length: bytes) -> None:
+    """A client that sends a body too slowly is told so and closed, as by a gateway, long before its deadline."""
+    async with worker_of(registry, tmp_path, budget_bytes=20 * LARGE, body_timeout_s=0.5) as (_, pod):
+        address = urlsplit(pod.url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"POST /predict/some HTTP/1.1\r\nhost: x\r\n%b\r\n\r\n" % length)
+        saying = asyncio.create_task(reader.read())
+        async with asyncio.timeout(20):
+            while not saying.done():
+                writer.write(b"1\r\nx\r\n")
+                await asyncio.wait({saying}, timeout=0.05)
+        head, _, body = saying.result().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in head
+        assert b"x-marway-outcome: refused" in head
+        assert json.loads(body)["code"] == "request_too_slow"
+        writer.close()
+        await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
+        assert held(pod) == (0, 0)
+
+
+async def test_time_in_which_a_body_is_not_read_is_not_counted(registry: Registry, tmp_path: Path) -> None:
+    """A body that waits for memory longer than its client may be silent is taken all the same."""
+    async with worker_of(registry, tmp_path, budget_bytes=LARGE, body_timeout_s=0.5) as (worker, pod):
+        first = asyncio.create_task(pod.predict("some", b"x" * LARGE))
+        await until(lambda: held(pod) == (LARGE, 0))
+        second = asyncio.create_task(pod.predict("some", b"x" * LARGE))
+        await until(lambda: held(pod) == (LARGE, 1))
+        await asyncio.wait({second}, timeout=1.5)
+        assert held(pod) == (LARGE, 1)
+        worker.may_answer.set()
+        assert [(await each).status_code for each in (first, second)] == [200, 200]

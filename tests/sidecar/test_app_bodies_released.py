@@ -74,7 +74,9 @@ async def pod_with(registry: Registry, scratch: Path, server: Worker) -> AsyncIt
 async def begun(pod: Pod, *, sent: int = MIB, timeout_ms: int = 30_000) -> asyncio.StreamWriter:
     address = urlsplit(pod.url)
     _, writer = await asyncio.open_connection(address.hostname, address.port)
-    head = f"POST /predict/some HTTP/1.1\r\nhost: x\r\nx-request-timeout-ms: {timeout_ms}\r\ncontent-length: {MIB}\r\n\r\n"
+    head = (
+        f"POST /predict/some HTTP/1.1\r\nhost: x\r\nx-request-timeout-ms: {timeout_ms}\r\ncontent-length: {MIB}\r\n\r\n"
+    )
     writer.write(head.encode() + b"x" * sent)
     return writer
 
