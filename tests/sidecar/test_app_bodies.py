@@ -205,7 +205,7 @@ async def test_nothing_stays_held(registry: Registry, tmp_path: Path, case: str)
         await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
 
 
-async def test_slow_clients_hold_nobody_up(registry: Registry, tmp_path: Path) -> None:
+async def test_fault_slow_clients_hold_nobody_up(registry: Registry, tmp_path: Path) -> None:
     """However many clients announce the largest body and send little of it, others' bodies are taken at once."""
     async with worker_of(registry, tmp_path, budget_bytes=40 * LARGE, max_body_bytes=10 * LARGE) as (worker, pod):
         worker.may_answer.set()
@@ -219,7 +219,7 @@ async def test_slow_clients_hold_nobody_up(registry: Registry, tmp_path: Path) -
         await until(lambda: held(pod) == (0, 0))
 
 
-async def test_a_slow_client_makes_room_for_those_who_wait(
+async def test_fault_a_slow_client_makes_room_for_those_who_wait(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who sends nothing more is refused when its memory is wanted, to be sent again by who likes; others go on."""

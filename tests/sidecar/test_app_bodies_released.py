@@ -96,7 +96,7 @@ async def test_a_body_whose_client_leaves_half_way(registry: Registry, tmp_path:
 
 @pytest.mark.parametrize("where", ["in a worker", "in the queue"])
 @pytest.mark.parametrize("ending", ["client leaves", "deadline", "server goes", "fails"])
-async def test_a_whole_body(registry: Registry, tmp_path: Path, where: str, ending: str) -> None:
+async def test_fault_a_whole_body(registry: Registry, tmp_path: Path, where: str, ending: str) -> None:
     """It is there until its call has ended, or until nobody waits for it any more, and not longer."""
     server = Worker()
     async with pod_with(registry, tmp_path, server) as pod:
