@@ -10,6 +10,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,6 +21,8 @@ from marway.errors import MarwayError, ModelError, RuntimeDown
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.bodies import read_body
+from marway_sidecar.body_budget import HeldBytes
 from support.pod import FakeServer, Pod, serving
 from support.registry import publish, until
 
@@ -52,15 +55,39 @@ class Worker(FakeServer):
         return [Answer(200, b"fine", "text") for _ in rows]
 
 
-def held() -> list[object]:
-    """Return what is in memory of the bodies of requests."""
-    found = gc.get_objects()
-    return [
-        each
-        for each in found
-        if (type(each) is Row and sum(len(part.value) for part in each.parts) >= MIB)
-        or (type(each) is BodyPieces and each.held)
-    ]
+class Traced(bytes):
+    """A body that is counted as long as it is in memory."""
+
+    alive = 0
+
+    def __new__(cls, body: bytes) -> Self:
+        Traced.alive += 1
+        return super().__new__(cls, body)
+
+    def __del__(self) -> None:
+        Traced.alive -= 1
+
+
+@pytest.fixture(autouse=True)
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[BodyPieces]:
+    """Have every body traced; return what connections hold of those that are coming."""
+    coming: list[BodyPieces] = []
+    after = BodyPieces.after
+
+    async def read(*args: Any, **kwargs: Any) -> tuple[bytes, HeldBytes | None]:
+        body, memory = await read_body(*args, **kwargs)
+        return (Traced(body) if len(body) >= MIB else body), memory
+
+    def began(*args: Any) -> BodyPieces | None:
+        pieces = after(*args)
+        if pieces is not None:
+            coming.append(pieces)
+        return pieces
+
+    monkeypatch.setattr("marway_sidecar.predict.read_body", read)
+    monkeypatch.setattr("marway_sidecar.large_bodies.BodyPieces.after", began)
+    monkeypatch.setattr(Traced, "alive", 0)
+    return coming
 
 
 @contextlib.asynccontextmanager
@@ -81,8 +108,10 @@ async def begun(pod: Pod, *, sent: int = MIB, timeout_ms: int = 30_000) -> async
     return writer
 
 
-async def test_a_body_whose_client_leaves_half_way(registry: Registry, tmp_path: Path) -> None:
-    """What came of it goes with its client, and so it does when it came before anybody asked for it."""
+async def test_a_body_whose_client_leaves_half_way(
+    registry: Registry, tmp_path: Path, traced: list[BodyPieces]
+) -> None:
+    """What came of it goes with its client."""
     server = Worker()
     async with pod_with(registry, tmp_path, server) as pod:
         for _ in range(3):
@@ -91,7 +120,8 @@ async def test_a_body_whose_client_leaves_half_way(registry: Registry, tmp_path:
             writer.transport.abort()
             await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
             assert pod.sidecar.bodies.held_bytes == 0
-            assert held() == []
+            assert [pieces.held for pieces in traced] == [0] * len(traced)
+        assert len(traced) == 3
 
 
 @pytest.mark.parametrize("where", ["in a worker", "in the queue"])
@@ -108,7 +138,7 @@ async def test_fault_a_whole_body(registry: Registry, tmp_path: Path, where: str
         await until(lambda: pod.sidecar.bodies.held_bytes == MIB)
         if where == "in a worker":
             await until(lambda: server.calls == 1)
-        await until(lambda: len(held()) == 1)
+        await until(lambda: Traced.alive == 1)
         if ending == "client leaves":
             writer.transport.abort()
         elif ending == "server goes":
@@ -123,5 +153,5 @@ async def test_fault_a_whole_body(registry: Registry, tmp_path: Path, where: str
             await before
         await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
         await until(lambda: pod.sidecar.bodies.held_bytes == 0)
-        await until(lambda: held() == [])
+        await until(lambda: Traced.alive == 0)
         writer.close()
