@@ -107,7 +107,7 @@ class BoundedConnection(LargeBodies):
                 self._expect_headers()
             else:
                 self._have_headers()
-        if not self._in_headers and self.cycle.more_body:
+        if not self._in_headers and self.cycle is not None and self.cycle.more_body:  # there is none before frames
             self._watch_pace(len(data))
         elif self._pace is not None:
             self._stop_pace()
