@@ -13,6 +13,9 @@ codes: each transport translates them in one table (`marway.wire.problems` for H
     │   ├── InvalidRequest        a predict request nobody could answer (no body, reserved key)
     │   ├── BodyTooLarge          a predict body over the configured limit
     │   ├── RequestTooSlow        a request that its client sends more slowly than is waited for
+    │   ├── ForeignOrigin         a web page of somebody else's asks a port that obeys
+    │   ├── Misdirected           the request names a host that this port is not
+    │   ├── UnsupportedMedia      a body of a kind, or coded in a way, that is not taken
     │   └── InvalidSettings       a flag, environment variable or configuration file
     ├── NotFound                  a well-formed reference to something that does not exist
     │   ├── ModelNotFound
@@ -50,6 +53,7 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "Draining",
+    "ForeignOrigin",
     "InvalidArchive",
     "InvalidInput",
     "InvalidRecord",
@@ -59,6 +63,7 @@ __all__ = [
     "LabelNotFound",
     "LoadFailed",
     "MarwayError",
+    "Misdirected",
     "ModelError",
     "ModelLoading",
     "ModelNotFound",
@@ -74,6 +79,7 @@ __all__ = [
     "StateConflict",
     "Unauthenticated",
     "Unavailable",
+    "UnsupportedMedia",
     "VersionConflict",
     "VersionNotFound",
     "clip",
@@ -151,6 +157,21 @@ class BodyTooLarge(InvalidInput):
 class RequestTooSlow(InvalidInput):
     code = "request_too_slow"
     title = "Request too slow"
+
+
+class ForeignOrigin(InvalidInput):
+    code = "foreign_origin"
+    title = "Foreign origin"
+
+
+class Misdirected(InvalidInput):
+    code = "misdirected"
+    title = "Misdirected request"
+
+
+class UnsupportedMedia(InvalidInput):
+    code = "unsupported_media"
+    title = "Unsupported media"
 
 
 class InvalidSettings(InvalidInput):

@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-import httptools
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from marway.body_pieces import LARGE_BODY_BYTES
 from marway.errors import RequestTooSlow
 from marway.wire import frames
-from marway.wire.headers import OUTCOME, Outcome
-from marway.wire.problems import CONTENT_TYPE, Problem, problem_of
+from marway.wire.http1 import Fault
 from marway_sidecar.channel import Reply
 from marway_sidecar.framed import FramedConnection
 from marway_sidecar.large_bodies import LargeBodies
@@ -35,10 +34,8 @@ UNCOUNTED_BYTES: Final = LARGE_BODY_BYTES
 _FRAMES: Final = frames.UPGRADE.encode()
 _FRAMES_PATH: Final = frames.PATH.encode()
 _SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % _FRAMES
-_HEADER_BYTES_MAX: Final = 64 * 1024
-_HEADERS_MAX: Final = 100
 _PACE_LOOK_S: Final = 0.5
-_LINGER_S: Final = 1.0
+_OF_A_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _HEADERS_S: Final = 10.0
 """How long a connection may take from its first byte, or from its opening, to the end of a request's headers."""
 _JOINED_BYTES: Final = 64 * 1024
@@ -60,13 +57,11 @@ class BoundedConnection(LargeBodies):
 
     body_timeout_s = 10.0
     body_min_rate = 1024
-    _header_bytes = 0
-    _in_headers = True
+    _guard: Callable[[Iterable[tuple[bytes, bytes]]], Response | None] | None = None
     _too_slow: asyncio.TimerHandle | None = None
     _idle_since = 0.0
     _pace: asyncio.TimerHandle | None = None
     _body_due = 0.0
-    _refused = False
     _gone: Callable[[], None] | None = None
     _parsing = False
     _to_start: tuple[RequestResponseCycle, Any] | None = None
@@ -81,6 +76,7 @@ class BoundedConnection(LargeBodies):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._serve_now = getattr(self.app, "serve_now", None)
+        self._guard = getattr(self.app, "guard", None)
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -102,8 +98,9 @@ class BoundedConnection(LargeBodies):
             (cycle, app), self._to_start = self._to_start, None
             self._start(cycle, app)
         # Most requests come in one piece, and need no timer.
-        if self._in_headers != (self._too_slow is not None):
-            if self._in_headers and not self.transport.is_closing():
+        expected = self._in_headers and self.reads_on()
+        if expected != (self._too_slow is not None):
+            if expected:
                 self._expect_headers()
             else:
                 self._have_headers()
@@ -116,10 +113,12 @@ class BoundedConnection(LargeBodies):
         if self._parsing:
             self._to_start = cycle, app  # what came may have the whole body: that is known when it is parsed
         else:
-            super()._start_asgi_task(cycle, app)
+            super()._start_asgi_task(cycle, self._guarded(cycle, app))
 
     def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if self._serve_now is not None and not cycle.more_body and len(cycle.body) <= UNCOUNTED_BYTES:
+        app = self._guarded(cycle, app)
+        whole = not cycle.more_body and len(cycle.body) <= UNCOUNTED_BYTES
+        if app is self.app and self._serve_now is not None and whole:
             # uvicorn and starlette each have types of their own for the same things.
             scope: Any = cycle.scope
             receive: Any = cycle.receive
@@ -129,59 +128,31 @@ class BoundedConnection(LargeBodies):
                 return
         super()._start_asgi_task(cycle, app)
 
-    def on_message_begin(self) -> None:
-        self._header_bytes = 0
-        self._in_headers = True
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        self._header_bytes += len(url)
-        if self._header_bytes > _HEADER_BYTES_MAX:
-            raise httptools.HttpParserError("headers too large")
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Do what uvicorn does, in the same call: it is made more often than any other."""
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > _HEADER_BYTES_MAX:
-            raise httptools.HttpParserError("headers too large")
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        headers = self.headers
-        headers.append((name, value))
-        if len(headers) > _HEADERS_MAX:
-            raise httptools.HttpParserError(f"more than {_HEADERS_MAX} headers")
+    def _guarded(self, cycle: RequestResponseCycle, app: Any) -> Any:
+        """Return what answers a request: the app, or a refusal."""
+        refusal = self._guard(cycle.scope["headers"]) if self._guard is not None else None
+        return app if refusal is None else refusal
 
     def on_headers_complete(self) -> None:
-        self._in_headers = False
         super().on_headers_complete()
-        self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]  # an extension of ASGI's scope
-
-    def send_400_response(self, msg: str) -> None:
-        too_long = self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
-        if too_long:
-            self._refuse(
-                431,
-                "Request Header Fields Too Large",
-                "headers_too_large",
-                f"at most {_HEADERS_MAX} headers and {_HEADER_BYTES_MAX} bytes of them are accepted",
-            )
-        else:
-            self._refuse(400, "Bad Request", "invalid_request", msg)
+        if not self.parser.should_upgrade():
+            self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]  # an extension of ASGI's scope
 
     # -- frames --------------------------------------------------------------------------------------------
 
-    def _should_upgrade(self) -> bool:
-        """Whether this is a gateway that asks for frames, and nothing of it waits for an answer; uvicorn asks."""
+    def takes_upgrade(self) -> bool:
+        """Whether this is a gateway that asks for frames, and nothing of it waits for an answer."""
         cycle: Any = self.cycle
         waits = cycle is not None and not cycle.response_complete
         path = self.url.partition(b"?")[0]
-        asks = self.scope["method"] == "GET" and path == _FRAMES_PATH and self._get_upgrade() == _FRAMES
-        return asks and not waits and hasattr(self.app, "begin")
+        asks = self.parser.get_method() == b"GET" and path == _FRAMES_PATH and self._get_upgrade() == _FRAMES
+        if not asks or waits or self.parser.get_http_version() != "1.1" or not hasattr(self.app, "begin"):
+            return False
+        has_body = any(name in _OF_A_BODY for name, _ in self.headers)
+        return not has_body and (self._guard is None or self._guard(self.headers) is None)
 
-    def handle_websocket_upgrade(self) -> None:
-        """Change to frames; uvicorn calls this when `_should_upgrade` says so."""
+    def upgraded(self, came: bytes) -> None:
+        """Change to frames."""
         self._have_headers()
         self._unset_keepalive()
         self.connections.discard(self)
@@ -189,6 +160,8 @@ class BoundedConnection(LargeBodies):
         self.transport.set_protocol(framed)
         framed.connection_made(self.transport)
         self.transport.write(_SWITCHING)
+        if came:
+            framed.data_received(came)
 
     # -- for the request that is being answered ------------------------------------------------------------
 
@@ -280,6 +253,9 @@ class BoundedConnection(LargeBodies):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
             return
+        if self._refused:
+            self.transport.close()
+            return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._look_if_idle(self.timeout_keep_alive)
@@ -315,10 +291,9 @@ class BoundedConnection(LargeBodies):
 
     def _headers_late(self) -> None:
         self._too_slow = None
-        if not self.transport.is_closing():
-            self._refuse(
-                408, "Request Timeout", "headers_late", f"the headers had not come within {_HEADERS_S:g} seconds"
-            )
+        if self.reads_on():
+            detail = f"the headers had not come within {_HEADERS_S:g} seconds"
+            self.refuse(Fault(408, "Request Timeout", "headers_late", detail))
 
     def _watch_pace(self, came: int) -> None:
         """Take in that so many bytes came of a request whose body is not whole."""
@@ -337,37 +312,15 @@ class BoundedConnection(LargeBodies):
     def _look_at_pace(self) -> None:
         self._pace = None
         cycle: Any = self.cycle
-        if self.transport.is_closing() or not cycle.more_body:
+        if not self.reads_on() or not cycle.more_body:
             return
         if self.flow.read_paused or (cycle.waiting_for_100_continue and not cycle.response_complete):
             self._body_due += _PACE_LOOK_S  # it is us who keep the client waiting
         elif self.loop.time() >= self._body_due:
-            self._body_late(cycle)
+            if cycle.response_started:
+                self.transport.abort()  # it has its answer already: nothing can be said any more
+                return
+            self._drop_body()
+            self.refuse(Fault(408, "Request Timeout", RequestTooSlow.code, "the request's body did not arrive in time"))
             return
         self._pace = self.loop.call_later(_PACE_LOOK_S, self._look_at_pace)
-
-    def _body_late(self, cycle: Any) -> None:
-        if cycle.response_started:
-            self.transport.abort()  # it has its answer already: nothing can be said any more
-            return
-        self._refused = True
-        cycle.disconnected = True
-        cycle.message_event.set()
-        self._drop_body()
-        error = RequestTooSlow("the request's body did not arrive in time")
-        problem, _ = problem_of(error)
-        self._send_refusal(problem, "Request Timeout", b"%b: %b\r\n" % (OUTCOME.encode(), Outcome.REFUSED.encode()))
-        # What still comes would make the kernel drop the answer (RFC 9112 §9.6).
-        self.transport.write_eof()
-        self.loop.call_later(_LINGER_S, self.transport.abort)
-
-    def _refuse(self, status: int, reason: str, code: str, detail: str) -> None:
-        self._send_refusal(Problem(title=reason, status=status, detail=detail, code=code), reason)
-        self.transport.close()
-
-    def _send_refusal(self, problem: Problem, reason: str, lines: bytes = b"") -> None:
-        body = problem.body()
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
-            % (problem.status, reason.encode(), CONTENT_TYPE.encode(), len(body), lines, body)
-        )

@@ -269,3 +269,13 @@ async def test_time_in_which_a_body_is_not_read_is_not_counted(registry: Registr
         assert held(pod) == (LARGE, 1)
         worker.may_answer.set()
         assert [(await each).status_code for each in (first, second)] == [200, 200]
+
+
+async def test_a_coded_body_is_not_for_a_pod(registry: Registry, tmp_path: Path) -> None:
+    """Gateways decode what clients send compressed; a pod refuses it, for its handlers would read it as it is."""
+    publish(registry, tmp_path, "some", "1.0")
+    async with serving(registry, tmp_path) as pod:
+        for _ in range(2):  # before it is loaded, and on the short way
+            refused = await pod.predict("some", b"\x1f\x8b", content_encoding="gzip")
+            assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_media")
+            assert (await pod.predict("some", b"plain", content_encoding="identity")).content == b"plain"

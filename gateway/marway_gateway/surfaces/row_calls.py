@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _INLINE_BYTES: Final = 64 * 1024
 """What is smaller is converted where it is: a thread would cost more."""
-_NOT_OF_ROWS: Final = frozenset({"content-type", "content-encoding", "accept"})
+_NOT_OF_ROWS: Final = frozenset({"content-type", "accept"})
 
 
 @dataclass(frozen=True, slots=True)
