@@ -40,9 +40,9 @@ _LIST: Final = "`marway models` and GET /models list the models"
 
 _ROUTES: Final = (
     # The methods that stand behind the message are what `Allow` names: Marway's own.
-    (("POST", "DELETE", "PUT"), "/models", _REGISTER, "GET"),
-    (("PUT", "POST"), "/models/{model}", _SCALE, "GET"),
-    (("DELETE",), "/models/{model}", _UNREGISTER, "GET"),
+    (("POST", "DELETE", "PUT"), "/models", _REGISTER, "GET, HEAD"),
+    (("PUT", "POST"), "/models/{model}", _SCALE, "GET, HEAD"),
+    (("DELETE",), "/models/{model}", _UNREGISTER, "GET, HEAD"),
     (("GET",), "/models/{model}/{version}", _DESCRIBE, ""),
     (("PUT",), "/models/{model}/{version}", _SCALE, ""),
     (("DELETE",), "/models/{model}/{version}", _UNREGISTER, ""),
