@@ -148,11 +148,11 @@ async def test_the_api_describes_itself(registry: Registry, method: str, path: s
 @pytest.mark.parametrize(
     ("method", "path", "verb", "allowed"),
     [
-        ("POST", "/models?url=intent.mar&initial_workers=1", "marway publish", "GET"),
-        ("PUT", "/models/intent?min_worker=2", "marway serving", "GET"),
+        ("POST", "/models?url=intent.mar&initial_workers=1", "marway publish", "GET, HEAD"),
+        ("PUT", "/models/intent?min_worker=2", "marway serving", "GET, HEAD"),
         ("PUT", "/models/intent/1.0?min_worker=2", "marway serving", ""),
         ("PUT", "/models/intent/1.0/set-default", "marway release", ""),
-        ("DELETE", "/models/intent", "marway delete", "GET"),
+        ("DELETE", "/models/intent", "marway delete", "GET, HEAD"),
         ("DELETE", "/models/intent/1.0", "marway delete", ""),
         ("GET", "/models/intent/1.0", "marway show", ""),
     ],
