@@ -104,7 +104,8 @@ class BoundedConnection(LargeBodies):
                 self._expect_headers()
             else:
                 self._have_headers()
-        if not self._in_headers and self.cycle is not None and self.cycle.more_body:  # there is none before frames
+        cycle: RequestResponseCycle | None = self.cycle  # there is none before frames, whatever uvicorn's type says
+        if cycle is not None and cycle.more_body and not self._in_headers:
             self._watch_pace(len(data))
         elif self._pace is not None:
             self._stop_pace()
