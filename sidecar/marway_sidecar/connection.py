@@ -104,7 +104,7 @@ class BoundedConnection(LargeBodies):
                 self._expect_headers()
             else:
                 self._have_headers()
-        if not self._in_headers and self.cycle is not None and self.cycle.more_body:  # there is none before frames
+        if not self._in_headers and self._body_comes(self.cycle):
             self._watch_pace(len(data))
         elif self._pace is not None:
             self._stop_pace()
@@ -294,6 +294,10 @@ class BoundedConnection(LargeBodies):
         if self.reads_on():
             detail = f"the headers had not come within {_HEADERS_S:g} seconds"
             self.refuse(Fault(408, "Request Timeout", "headers_late", detail))
+
+    def _body_comes(self, cycle: RequestResponseCycle | None) -> bool:
+        """Return whether the body of the request that came last is not whole; before frames there is none."""
+        return cycle is not None and cycle.more_body
 
     def _watch_pace(self, came: int) -> None:
         """Take in that so many bytes came of a request whose body is not whole."""
