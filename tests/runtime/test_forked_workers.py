@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,6 @@ import psutil
 import pytest
 
 from marway.wire.workers import RUNTIME_SOCKET
-from support.cli import marway
 from support.runtime import Runtime
 from support.up import wait_until
 
@@ -97,18 +98,15 @@ def test_prints_and_tracebacks_reach_the_log(runtime: Runtime, model: str) -> No
 
 
 def test_an_archive_shadows_nothing_of_a_forked_worker(runtime: Runtime, tmp_path: Path) -> None:
-    """An archive with packages called as ours, TorchServe's and torch, and a `sitecustomize.py`, loads and answers, and
-    is not taken for them."""
-    for name in ("marway", "marway_runtime", "ts", "torch", "numpy"):
-        (tmp_path / "extra" / name).mkdir(parents=True)
-        (tmp_path / "extra" / name / "__init__.py").write_text("raise RuntimeError('the archive was taken for it')")
-    (tmp_path / "extra" / "sitecustomize.py").write_text("print('sitecustomize ran', flush=True)")
-    handler = Path(__file__).parent / "models" / "inspect_worker.py"
-    done = marway(
-        *("pack", "--model-name", "shadowing", "--version", "1.0", "--handler", str(handler)),
-        *("--extra-files", str(tmp_path / "extra"), "--export-path", str(runtime.info.model_store)),
-    )
-    assert done.returncode == 0, done.stderr
+    """An archive with packages called as ours, TorchServe's and torch, and a `sitecustomize.py`, which another tool has
+    packed (`marway pack` refuses it), loads and answers, and is not taken for them."""
+    archive = tmp_path / "shadowing.mar"
+    shutil.copy(runtime.info.model_store / "inspect.mar", archive)
+    with zipfile.ZipFile(archive, "a") as file:
+        for name in ("marway", "marway_runtime", "ts", "torch", "numpy"):
+            file.writestr(f"{name}/__init__.py", "raise RuntimeError('the archive was taken for it')")
+        file.writestr("sitecustomize.py", "print('sitecustomize ran', flush=True)")
+    shutil.copy(archive, runtime.info.model_store)
     runtime.register("shadowing", archive="shadowing.mar")
     try:
         assert runtime.worker("shadowing").mode == "forked"
