@@ -79,7 +79,7 @@ def _of_directory(root: Path) -> dict[str, Entry]:
     return entries
 
 
-def _of_tgz(path: Path, target: Path) -> Mapping[str, Entry]:
+def _of_tgz(path: Path, target: Path) -> dict[str, Entry]:
     """Unpack a tgz into ``target``, each file under a number, and return its entries without the one top directory."""
     unpacked: dict[str, Path] = {}
     with os.fdopen(open_regular(path), "rb") as raw:
