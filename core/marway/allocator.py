@@ -7,7 +7,7 @@ import ctypes
 import functools
 from typing import Final
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["give_back_freed_memory", "keep_freed_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _FROM_HEAP_BYTES: Final = 32 * 1024 * 1024  # the most that glibc takes
@@ -28,3 +28,12 @@ def keep_freed_memory(most_bytes: int) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _FROM_HEAP_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, most_bytes)
+
+
+def give_back_freed_memory() -> None:
+    """Have the C library give to the kernel what is free now, also between what is not; glibc only.
+
+    For whoever has had large values and has had none for a while. It takes some milliseconds.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

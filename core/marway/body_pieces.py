@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from io import BytesIO
 from typing import Final
 
 __all__ = ["LARGE_BODY_BYTES", "BodyPieces"]
@@ -29,11 +28,10 @@ class BodyPieces:
         left: Bytes that are to come.
     """
 
-    __slots__ = ("_pieces", "_whole", "held", "left")
+    __slots__ = ("_pieces", "held", "left")
 
     def __init__(self, came: bytes, left: int) -> None:
         self._pieces = deque((came,) if came else ())
-        self._whole: BytesIO | None = None
         self.held = len(came)
         self.left = left
 
@@ -55,23 +53,12 @@ class BodyPieces:
             return None
         return cls(bytes(came), length - len(came))
 
-    def gather(self) -> None:
-        """Have all bytes, also those that come, put together at once: to join pieces takes their memory twice."""
-        whole = self._whole = BytesIO()
-        whole.seek(max(0, self.held + self.left - 1))
-        whole.write(b"\0")  # all memory now, for a buffer that grows is copied again and again
-        whole.seek(0)
-        whole.writelines(self._pieces)
-        self._pieces.clear()
-
     def feed(self, data: bytes) -> bytes:
         """Take in what came next, and return what of it lies behind the end of the body."""
         rest = b""
         if len(data) > self.left:
             data, rest = data[: self.left], data[self.left :]
-        if self._whole is not None:
-            self._whole.write(data)
-        elif data:
+        if data:
             self._pieces.append(data)
         self.held += len(data)
         self.left -= len(data)
@@ -80,7 +67,6 @@ class BodyPieces:
     def drop(self) -> None:
         """Let go of all that is held."""
         self._pieces.clear()
-        self._whole = None
         self.held = 0
 
     def take(self) -> bytes:
@@ -88,12 +74,3 @@ class BodyPieces:
         piece = self._pieces.popleft() if self._pieces else b""
         self.held -= len(piece)
         return piece
-
-    def take_all(self) -> bytes:
-        """Return all that was gathered, when the body is whole."""
-        if self._whole is None:
-            self.gather()
-        assert self._whole is not None
-        data = self._whole.getvalue()
-        self.drop()
-        return data

@@ -12,6 +12,7 @@ codes: each transport translates them in one table (`marway.wire.problems` for H
     │   ├── InvalidRecord         a record or a piece of registry state
     │   ├── InvalidRequest        a predict request nobody could answer (no body, reserved key)
     │   ├── BodyTooLarge          a predict body over the configured limit
+    │   ├── RequestTooSlow        a request that its client sends more slowly than is waited for
     │   ├── ForeignOrigin         a web page of somebody else's asks a port that obeys
     │   ├── Misdirected           the request names a host that this port is not
     │   ├── UnsupportedMedia      a body of a kind, or coded in a way, that is not taken
@@ -73,6 +74,7 @@ __all__ = [
     "PodNotFound",
     "ProofMissing",
     "RegistryUnavailable",
+    "RequestTooSlow",
     "RuntimeDown",
     "StateConflict",
     "Unauthenticated",
@@ -81,6 +83,7 @@ __all__ = [
     "VersionConflict",
     "VersionNotFound",
     "clip",
+    "forget_frames",
 ]
 
 
@@ -149,6 +152,11 @@ class InvalidRequest(InvalidInput):
 class BodyTooLarge(InvalidInput):
     code = "body_too_large"
     title = "Body too large"
+
+
+class RequestTooSlow(InvalidInput):
+    code = "request_too_slow"
+    title = "Request too slow"
 
 
 class ForeignOrigin(InvalidInput):
@@ -303,3 +311,19 @@ class RuntimeDown(Unavailable):
 class Draining(Unavailable):
     code = "draining"
     title = "Draining"
+
+
+def forget_frames(error: BaseException) -> None:
+    """Have an error that was dealt with, and those that it came from, forget where they were raised.
+
+    A future that failed has its error, whose traceback has the frames that waited for the future, and with them all
+    that a request had, its body as well: a cycle, which stays until the collector finds it.
+    """
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += each.__cause__, each.__context__

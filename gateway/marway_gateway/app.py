@@ -74,7 +74,8 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
 }
 _PREDICT_PROBLEMS: Final = problems(
     *(errors.InvalidReference, errors.InvalidRequest, errors.ModelNotFound, errors.VersionNotFound),
-    *(errors.LabelNotFound, errors.BodyTooLarge, errors.Overloaded, errors.ModelError, errors.MarwayError),
+    *(errors.LabelNotFound, errors.BodyTooLarge, errors.RequestTooSlow),
+    *(errors.Overloaded, errors.ModelError, errors.MarwayError),
     *(errors.NoPodAvailable, errors.RegistryUnavailable, errors.DeadlineExceeded),
 )
 

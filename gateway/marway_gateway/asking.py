@@ -115,9 +115,10 @@ class Asker:
         except AttemptFailed as exc:
             return self._failed(pod, exc, demand)
         except asyncio.CancelledError:
-            # By the deadline, or by a client that went away, which says nothing of the pod.
+            # By the deadline, or by a client that went away, which says nothing of the pod; nor does a body that has
+            # not come whole by then, unless the pod takes none of it.
             if time.monotonic() >= call.deadline:
-                self._pods.timed_out(pod, waited_s=time.perf_counter() - began)
+                self._pods.timed_out(pod, waited_s=call.body.others_waited_s(began))
             raise
         finally:
             call.info.pod_s = time.perf_counter() - began

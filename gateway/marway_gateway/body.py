@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from marway.errors import BodyTooLarge, InvalidRequest
@@ -34,7 +35,9 @@ class RequestBody:
         may_be_empty: Whether a body without a byte is accepted.
 
     Attributes:
+        ended: Whether it was read to its end.
         size: Bytes read so far.
+        waits_for_client: Whether more of it was asked for and has not come.
     """
 
     def __init__(
@@ -47,8 +50,11 @@ class RequestBody:
         may_be_empty: bool = False,
     ) -> None:
         self.size = 0
-        self._ended = False
+        self.ended = False
+        self.waits_for_client = False
+        self._came_at = 0.0
         self._awaited: asyncio.Event | None = None
+        self._at_end: list[Callable[[], None]] = []
         self._read = read
         self._content_length = content_length
         self._buffered_bytes = buffered_bytes
@@ -74,7 +80,7 @@ class RequestBody:
         body = cls(_ended, content_length=len(data), buffered_bytes=max_bytes, max_bytes=max_bytes)
         body._whole = data
         body.size = len(data)
-        body._ended = True
+        body.ended = True
         return body
 
     @property
@@ -134,14 +140,31 @@ class RequestBody:
 
     async def received(self) -> None:
         """Wait until the body has been read to its end. For one waiter."""
-        if not self._ended:
+        if not self.ended:
             self._awaited = asyncio.Event()
             await self._awaited.wait()
 
+    def at_end(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called when it was read to its end."""
+        self._at_end.append(told)
+
+    def others_waited_s(self, since: float) -> float:
+        """Return how long nobody has waited for the client, in seconds: 0 while somebody does.
+
+        Args:
+            since: From when on that counts, by `time.perf_counter`.
+        """
+        return 0.0 if self.waits_for_client else time.perf_counter() - max(since, self._came_at)
+
     async def _next(self) -> bytes:
+        self.waits_for_client = True
         piece = await self._read()
+        self.waits_for_client = False
+        self._came_at = time.perf_counter()
         if not piece:
-            self._ended = True
+            self.ended = True
+            for told in self._at_end:
+                told()
             if self._awaited is not None:
                 self._awaited.set()
         self.size += len(piece)

@@ -36,6 +36,7 @@ _TORCHSERVE_TYPES: Final[Mapping[int, str]] = {
     404: "ResourceNotFoundException",
     405: "MethodNotAllowedException",
     409: "ConflictStatusException",
+    408: "RequestTimeoutException",
     413: "RequestEntityTooLargeException",
     429: "ServiceUnavailableException",
     503: "ServiceUnavailableException",

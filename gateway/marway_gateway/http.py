@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marway.errors import BodyTooLarge, Draining, MarwayError, clip
+from marway.errors import BodyTooLarge, Draining, MarwayError, clip, forget_frames
 from marway.resolve.caches import LruCache
 from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
@@ -104,10 +104,12 @@ class RequestLayer:
 
         try:
             await app(scope, receive, send_with_ids)
-        except ClientGone:
+        except ClientGone as exc:
             info.outcome = "cancelled"
+            forget_frames(exc)
         except MarwayError as exc:
             info.failed(exc)
+            forget_frames(exc)
             await self._refuse(exc, info, receive, send_with_ids)
         except asyncio.CancelledError:
             # Only the server cancels requests, when its time to drain is over.

@@ -91,6 +91,10 @@ class Admission:
             if not turns:
                 self._turns.pop(key, None)
 
+    def enter_anyhow(self, key: VersionKey) -> None:
+        """Take part in a version's requests though there may be no room; `leave` ends it."""
+        self._running[key] = self._running.get(key, 0) + 1
+
     def leave(self, key: VersionKey) -> None:
         """End a request that entered; the next one in the version's queue takes its place."""
         if _next(self._turns.get(key)):

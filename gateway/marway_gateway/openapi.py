@@ -73,6 +73,7 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
     errors.PodNotFound("there is no pod 'pod-9': there are pod-0, pod-1"),
     errors.RegistryUnavailable("the registry file:///registry does not answer"),
+    errors.RequestTooSlow("the request's body did not arrive in time"),
     errors.StateConflict("intent PROD is at 1.1, not at 1.0: nothing changed", model="intent"),
     errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),
 )
@@ -80,6 +81,7 @@ _TITLES: Final = {
     400: "The request is wrong; `detail` says how.",
     401: "No token was given where one is wanted, or an unknown one.",
     404: "There is no such model, version, label or pod; `detail` names those that there are.",
+    408: "The client sent the request too slowly.",
     409: "It clashes with what is there; nothing was changed.",
     413: "The body is larger than the gateway accepts.",
     429: "Too many requests wait already; `Retry-After` says when to try again.",

@@ -15,6 +15,7 @@ from marway_gateway.limits import Admission
 from marway_gateway.placement import Demand, Pod, PodSet, demand_of
 from marway_gateway.reply import Reply
 from marway_gateway.retry import WORKER_DIED, Attempts, FailedAttempt, RetryBudget
+from marway_gateway.slow_upload import SlowUpload
 from marway_gateway.telemetry import Telemetry
 from marway_gateway.upstream import Upstream
 from marway_gateway.upstream.response import Response, Waiter
@@ -213,11 +214,16 @@ class Predictor:
         self, call: PredictCall, demand: Demand, first: Awaitable[Reply | FailedAttempt | None]
     ) -> Reply:
         """Wait for the first attempt of a call that has entered, make others if need be, and leave."""
+        key, admission = demand.key, self._admission
         try:
-            result = await first
-            return result if isinstance(result, Reply) else await self._place_again(call, demand, result)
+            if call.body.ended:
+                result = await first
+                return result if isinstance(result, Reply) else await self._place_again(call, demand, result)
+            with SlowUpload(call.body, aside=lambda: admission.leave(key), back=lambda: admission.enter_anyhow(key)):
+                result = await first
+                return result if isinstance(result, Reply) else await self._place_again(call, demand, result)
         finally:
-            self._admission.leave(demand.key)
+            admission.leave(key)
 
     async def _place_again(self, call: PredictCall, demand: Demand, failed: FailedAttempt | None) -> Reply:
         """Ask one pod after the other, after a first attempt that failed or for which there was no room."""

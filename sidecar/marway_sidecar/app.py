@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from marway import __version__
+from marway.allocator import give_back_freed_memory
 from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
 from marway.refs import new_ulid
 from marway.registry import open_registry
@@ -87,7 +88,9 @@ class Sidecar:
         )
         self.runtime = watch_for(settings, self.pool)
         self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)
-        self.bodies = BodyBudget(settings.body_memory_bytes)
+        self.bodies = BodyBudget(
+            settings.body_memory_bytes, largest_bytes=settings.max_body_bytes, emptied=give_back_freed_memory
+        )
         self.metrics.bodies.set_function(lambda: float(self.bodies.held_bytes))
         self.predictor = Predictor(
             settings, self.resolver, self.pool, self.bodies, self.draining, self.threads, refused=self.deleted.refused

@@ -1,7 +1,8 @@
-"""Bodies of requests: read as they come, and no more of them at once than memory is set aside for.
+"""Bodies of requests: read as they come, and no more of them at once than there is memory for.
 
-A connection takes in up to 64 KiB by itself before it is read no further; what is larger first has its bytes set aside
-(`BodyBudget`), and is not read before: the client waits in its kernel.
+A connection takes in up to 64 KiB by itself. Of what is larger each piece has its bytes taken from the `BodyBudget`;
+while there are none it is not read, and the client waits in its kernel. The pieces belong to who reads them, and are
+let go of in the moment in which that ends, however it does.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import asyncio
 
 from marway.deadline import Deadline
-from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, UnsupportedMedia, clip
+from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, Overloaded, UnsupportedMedia, clip
 from marway_sidecar.body_budget import BodyBudget, HeldBytes
 from marway_sidecar.connection import UNCOUNTED_BYTES
-from marway_sidecar.http import HttpChannel
+from marway_sidecar.http import HttpChannel, cancelling
 
 __all__ = ["check_coding", "check_length", "read_body"]
 
@@ -52,7 +53,7 @@ async def read_body(
         channel: Where it comes from.
         length: Its size in bytes where the client said it.
         limit: The most bytes that it may have.
-        budget: Where a large one waits for its turn.
+        budget: Where a large one has its memory from.
         deadline: Until when it has to be here.
         may_be_empty: Whether one without a byte is accepted.
 
@@ -61,6 +62,7 @@ async def read_body(
         ClientGone: The client left.
         DeadlineExceeded: The deadline passed first.
         InvalidRequest: It is empty.
+        Overloaded: It came too slowly for the memory that it held while others waited for some.
     """
     if channel.has_come and (length is None or length <= UNCOUNTED_BYTES):
         body, held = await channel.receive(), None  # waits for nothing
@@ -83,32 +85,38 @@ async def _read(
     held = None
     pieces: list[bytes] = []
     size = 0
+    counts = length is not None and length > UNCOUNTED_BYTES
     try:
-        if length is not None and length > UNCOUNTED_BYTES:
-            held = await _set_aside(channel, length, budget)
-        while not channel.received:
-            piece = await channel.receive()
-            size += len(piece)
-            if size > limit:
-                raise _too_large(limit)
-            pieces.append(piece)
-            if held is None and size > UNCOUNTED_BYTES:
-                held = await _set_aside(channel, limit, budget)  # how large it is, nobody said
-        if held is not None:
-            held.shrink(size)
+        with cancelling(_too_slow) as give_up:
+            while not channel.received:
+                pieces.append(await channel.receive())
+                size += len(pieces[-1])
+                if size > limit:
+                    raise _too_large(limit)
+                if held is not None:
+                    await _hold(channel, held, len(pieces[-1]))
+                elif counts or size > UNCOUNTED_BYTES:
+                    held = budget.open(length if length is not None else limit, give_up)
+                    await _hold(channel, held, size)
+            if held is not None:
+                held.came_whole()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), held
     except BaseException:
         if held is not None:
             held.release()
         raise
+    finally:
+        pieces.clear()  # an error's traceback, which lasts longer than its request, has this frame
 
 
-async def _set_aside(channel: HttpChannel, size: int, budget: BodyBudget) -> HeldBytes:
-    held = budget.take(size)
-    if held is not None:
-        return held
-    with channel.unread():
-        return await budget.wait(size)
+async def _hold(channel: HttpChannel, held: HeldBytes, count: int) -> None:
+    if not held.take(count):
+        with channel.unread():
+            await held.wait(count)
+
+
+def _too_slow() -> Overloaded:
+    return Overloaded("the body came too slowly for the memory that it held, which others waited for: send it again")
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from marway.body_pieces import LARGE_BODY_BYTES
+from marway.errors import RequestTooSlow
 from marway.wire import frames
 from marway.wire.http1 import Fault
 from marway_sidecar.channel import Reply
@@ -33,6 +34,7 @@ UNCOUNTED_BYTES: Final = LARGE_BODY_BYTES
 _FRAMES: Final = frames.UPGRADE.encode()
 _FRAMES_PATH: Final = frames.PATH.encode()
 _SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % _FRAMES
+_PACE_LOOK_S: Final = 0.5
 _OF_A_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _HEADERS_S: Final = 10.0
 """How long a connection may take from its first byte, or from its opening, to the end of a request's headers."""
@@ -44,15 +46,32 @@ _LEFT: Final = select.POLLERR | select.POLLHUP | getattr(select, "POLLRDHUP", 0)
 
 
 class BoundedConnection(LargeBodies):
-    """Refuses headers that are too many, too long or too slow, and answers bad requests with problems."""
+    """Refuses headers that are too many, too long or too slow, and bodies that are too slow; answers bad requests with
+    problems.
 
+    Attributes:
+        body_timeout_s: What a body may lag behind ``body_min_rate``, seconds. Time in which it is not read is not
+            counted.
+        body_min_rate: Bytes a second.
+    """
+
+    body_timeout_s = 10.0
+    body_min_rate = 1024
     _guard: Callable[[Iterable[tuple[bytes, bytes]]], Response | None] | None = None
     _too_slow: asyncio.TimerHandle | None = None
     _idle_since = 0.0
+    _pace: asyncio.TimerHandle | None = None
+    _body_due = 0.0
     _gone: Callable[[], None] | None = None
     _parsing = False
     _to_start: tuple[RequestResponseCycle, Any] | None = None
     _serve_now: Callable[[Scope, Receive, Send, bytes], bool] | None = None
+
+    @classmethod
+    def with_pace(cls, *, body_timeout_s: float, body_min_rate: int) -> type[BoundedConnection]:
+        """Return the same with other bounds on bodies."""
+        bounds = {"body_timeout_s": body_timeout_s, "body_min_rate": body_min_rate}
+        return type("BoundedConnection", (cls,), bounds)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -62,6 +81,7 @@ class BoundedConnection(LargeBodies):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._have_headers()
+        self._stop_pace()
         super().connection_lost(exc)
         self._unset_keepalive()
         gone, self._gone = self._gone, None
@@ -84,6 +104,10 @@ class BoundedConnection(LargeBodies):
                 self._expect_headers()
             else:
                 self._have_headers()
+        if not self._in_headers and self.cycle is not None and self.cycle.more_body:  # there is none before frames
+            self._watch_pace(len(data))
+        elif self._pace is not None:
+            self._stop_pace()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._parsing:
@@ -222,6 +246,8 @@ class BoundedConnection(LargeBodies):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self._large is not None:
+            self._drop_body()
         self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
@@ -268,3 +294,33 @@ class BoundedConnection(LargeBodies):
         if self.reads_on():
             detail = f"the headers had not come within {_HEADERS_S:g} seconds"
             self.refuse(Fault(408, "Request Timeout", "headers_late", detail))
+
+    def _watch_pace(self, came: int) -> None:
+        """Take in that so many bytes came of a request whose body is not whole."""
+        now = self.loop.time()
+        if self._pace is None:
+            self._body_due = now + self.body_timeout_s
+            self._pace = self.loop.call_later(_PACE_LOOK_S, self._look_at_pace)
+        else:
+            self._body_due = min(self._body_due + came / self.body_min_rate, now + self.body_timeout_s)
+
+    def _stop_pace(self) -> None:
+        if self._pace is not None:
+            self._pace.cancel()
+            self._pace = None
+
+    def _look_at_pace(self) -> None:
+        self._pace = None
+        cycle: Any = self.cycle
+        if not self.reads_on() or not cycle.more_body:
+            return
+        if self.flow.read_paused or (cycle.waiting_for_100_continue and not cycle.response_complete):
+            self._body_due += _PACE_LOOK_S  # it is us who keep the client waiting
+        elif self.loop.time() >= self._body_due:
+            if cycle.response_started:
+                self.transport.abort()  # it has its answer already: nothing can be said any more
+                return
+            self._drop_body()
+            self.refuse(Fault(408, "Request Timeout", RequestTooSlow.code, "the request's body did not arrive in time"))
+            return
+        self._pace = self.loop.call_later(_PACE_LOOK_S, self._look_at_pace)

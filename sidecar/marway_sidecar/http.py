@@ -15,7 +15,7 @@ from marway.wire import headers, problems
 from marway_sidecar.channel import ClientGone, Reply
 from marway_sidecar.connection import CONNECTION, BoundedConnection
 
-__all__ = ["HttpChannel", "problem_response"]
+__all__ = ["HttpChannel", "cancelling", "problem_response"]
 
 _LINGER_S: Final = 1.0
 
@@ -85,7 +85,7 @@ class HttpChannel:
         Raises:
             ClientGone: It left.
         """
-        with _cancelled() as cancel:
+        with cancelling(ClientGone) as cancel:
             self.when_gone(cancel)
             try:
                 yield
@@ -99,7 +99,7 @@ class HttpChannel:
         Raises:
             ClientGone: It left.
         """
-        with _cancelled() as cancel, self._connection.unread(cancel):
+        with cancelling(ClientGone) as cancel, self._connection.unread(cancel):
             yield
 
     def answer_now(self, reply: Reply, *, close: bool) -> bool:
@@ -152,25 +152,25 @@ class HttpChannel:
 
 
 @contextlib.contextmanager
-def _cancelled() -> Iterator[Callable[[], None]]:
-    """Give what ends the context's work as `ClientGone`."""
+def cancelling(error: Callable[[], Exception]) -> Iterator[Callable[[], None]]:
+    """Give what ends the context's work from outside, which then raises ``error``."""
     request = asyncio.current_task()
     assert request is not None
-    gone = False
+    ended = False
 
     def cancel() -> None:
-        nonlocal gone
-        if not gone:
-            gone = True
+        nonlocal ended
+        if not ended:
+            ended = True
             request.cancel()
 
     try:
         yield cancel
     except asyncio.CancelledError:
-        if not gone:
+        if not ended:
             raise
         request.uncancel()
-        raise ClientGone from None
+        raise error() from None
 
 
 def _expects_continue(scope: Scope) -> bool:

@@ -1,7 +1,7 @@
-"""Large bodies of requests pass uvicorn's parser by, and come to the application in one piece: `marway.body_pieces`.
+"""Large bodies of requests pass uvicorn's parser by: `marway.body_pieces`.
 
 Until the application asks for such a body, a connection takes in `LARGE_BODY_BYTES` of it, or what one read brings, and
-is then read no further. Once it has asked, memory is set aside (`bodies`), and nothing holds the client up any more.
+is then read no further. Once it has asked, it is given pieces of about that size, and takes memory for each (`bodies`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,27 @@ from marway_sidecar.request_reader import RequestReader
 
 __all__ = ["LargeBodies"]
 
+_HELD_BYTES_MAX: Final = 512 * 1024
+"""From here on a client is not read until the application, which wants its body, has caught up."""
 _KEPT_BYTES: Final = 64 * 1024 * 1024
 """Free memory that the process keeps for the next large body."""
 
 
 class LargeBodies(RequestReader):
-    """Takes the rest of a large body off the connection as it comes, and gives it to the request when it is whole."""
+    """Takes the rest of a large body off the connection as it comes, and gives it to the request in pieces."""
 
     _large: BodyPieces | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._drop_body()
+
+    def _drop_body(self) -> None:
+        """Let go of what came of a body that nobody wants any more: connections are in cycles, which stay for long."""
+        if self._large is not None:
+            self._large.drop()
+        if self.cycle is not None:
+            self.cycle.body = bytearray()
 
     def data_received(self, data: bytes) -> None:
         large = self._large
@@ -36,9 +49,11 @@ class LargeBodies(RequestReader):
         rest = large.feed(data)
         if cycle.response_started:
             large.drop()  # it was refused: nobody wants it any more
-        elif large.held > LARGE_BODY_BYTES and not cycle.wanted:
+        elif large.held > (_HELD_BYTES_MAX if cycle.wanted else LARGE_BODY_BYTES):
             self.flow.pause_reading()
         if large.left:
+            if large.held >= LARGE_BODY_BYTES:
+                cycle.message_event.set()
             return
         self._large = None
         self.parser = new_parser(self)  # the old one waits for the body
@@ -62,7 +77,7 @@ class LargeBodies(RequestReader):
 
 
 class _LargeCycle(RequestResponseCycle):
-    """A request whose body is given as a whole.
+    """A request whose body is given in pieces.
 
     Attributes:
         wanted: Whether the application asked for it.
@@ -76,13 +91,13 @@ class _LargeCycle(RequestResponseCycle):
         if self.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
-        if not self.wanted:
-            self.wanted = True
-            self.pieces.gather()
+        self.wanted = True
         while not (self.disconnected or self.response_complete):
-            if not self.more_body and not self._told:
-                self._told = True
-                return {"type": "http.request", "body": self.pieces.take_all(), "more_body": False}
+            pieces = self.pieces
+            if pieces.held >= LARGE_BODY_BYTES or not (self.more_body or self._told):
+                piece = pieces.take()
+                self._told = not self.more_body and not pieces.held
+                return {"type": "http.request", "body": piece, "more_body": not self._told}
             self.flow.resume_reading()
             self.message_event.clear()
             await self.message_event.wait()

@@ -153,7 +153,7 @@ class SidecarMetrics:
         )
         self.bodies = Gauge(
             "marway_sidecar_body_bytes",
-            "Bytes of large request bodies that are held, or set aside for those that are being read.",
+            "Bytes of large request bodies that are held, as far as they have come.",
             registry=self.registry,
         )
 

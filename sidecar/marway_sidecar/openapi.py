@@ -34,6 +34,7 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.ModelNotFound("there is no model 'itent': the registry has digits, intent", model="itent"),
     errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
     errors.RegistryUnavailable("the registry file:///registry does not answer"),
+    errors.RequestTooSlow("the request's body did not arrive in time"),
     errors.RuntimeDown("TorchServe is down and being started again"),
     errors.Unavailable("intent 1.0 is not loaded here", model="intent", version="1.0"),
     errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),
@@ -41,6 +42,7 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
 _TITLES: Final = {
     400: "The request is wrong; `detail` says how.",
     404: "There is no such model, version or label; `detail` names those that there are.",
+    408: "The client sent the request too slowly.",
     409: "It clashes with what the pod is doing.",
     413: "The body is larger than the pod accepts.",
     429: "Too many requests wait already; `Retry-After` says when to try again.",

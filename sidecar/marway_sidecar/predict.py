@@ -16,8 +16,10 @@ from marway.errors import (
     DeadlineExceeded,
     Draining,
     MarwayError,
+    Overloaded,
     VersionNotFound,
     clip,
+    forget_frames,
 )
 from marway.resolve import Resolved, Resolver
 from marway.wire import headers
@@ -132,11 +134,12 @@ class Predictor:
     async def _guarded(self, call: Call, answering: Awaitable[None]) -> None:
         try:
             await answering
-        except (ClientGone, CallerLeft):
-            return  # nobody reads an answer
+        except (ClientGone, CallerLeft) as exc:
+            forget_frames(exc)  # nobody reads an answer
         except MarwayError as exc:
             if isinstance(exc, VersionNotFound) and exc.model is not None:
                 self._refused(exc.model)
+            forget_frames(exc)
             await self._refuse(call, exc)
         except asyncio.CancelledError:
             # Only the server cancels requests, when the time to drain is over.
@@ -144,8 +147,9 @@ class Predictor:
                 raise
             _uncancel()
             await self._refuse(call, _stopped())
-        except Exception:
+        except Exception as exc:
             logger.exception("request %s failed unexpectedly", call.ids.request_id)
+            forget_frames(exc)
             await self._refuse(
                 call, MarwayError(f"something went wrong in the sidecar; its log has it under {call.ids.request_id}")
             )
@@ -265,7 +269,8 @@ class Predictor:
         if call.channel.started:
             logger.warning("request %s broke off: %s", call.ids.request_id, clip(error.message, 300))
             return
-        unread = isinstance(error, BodyTooLarge) or (isinstance(error, DeadlineExceeded) and not call.channel.received)
+        late = isinstance(error, (DeadlineExceeded, Overloaded))
+        unread = isinstance(error, BodyTooLarge) or (late and not call.channel.received)
         outcome = outcome_of(error, accepted=call.accepted)
         response = problem_response(error, request_id=call.ids.request_id, outcome=outcome)
         await call.channel.respond(response, close=unread or self._drain.draining)

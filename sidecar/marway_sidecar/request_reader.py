@@ -11,6 +11,7 @@ from typing import Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from marway.wire.headers import OUTCOME, Outcome
 from marway.wire.http1 import FIELDS_BYTES_MAX, Fault, fault_of, feed, target_of
 from marway.wire.problems import CONTENT_TYPE, Problem
 
@@ -18,6 +19,8 @@ __all__ = ["RequestReader"]
 
 _HEADERS_MAX: Final = 100
 _LINGER_S: Final = 1.0
+_REFUSED: Final = f"{OUTCOME}: {Outcome.REFUSED}\r\n".encode()
+"""Tells a gateway that it is the request's fault, and not the pod's."""
 
 
 class RequestReader(HttpToolsProtocol):
@@ -143,8 +146,8 @@ class RequestReader(HttpToolsProtocol):
             cycle.message_event.set()
         body = Problem(title=fault.reason, status=fault.status, detail=fault.detail, code=fault.code).body()
         self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (fault.status, fault.reason.encode(), CONTENT_TYPE.encode(), len(body), body)
+            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
+            % (fault.status, fault.reason.encode(), CONTENT_TYPE.encode(), len(body), _REFUSED, body)
         )
         if self.transport.can_write_eof():
             self.flow.resume_reading()

@@ -89,7 +89,8 @@ def _add_predict(app: FastPathApp, sidecar: Sidecar) -> None:
     refused = problems(
         *_REFERENCE,
         *_LOAD,
-        *(errors.InvalidRequest, errors.BodyTooLarge, errors.Overloaded, errors.ModelError, errors.MarwayError),
+        *(errors.InvalidRequest, errors.BodyTooLarge, errors.RequestTooSlow),
+        *(errors.Overloaded, errors.ModelError, errors.MarwayError),
         errors.DeadlineExceeded,
     )
     for path, function, summary in (

@@ -73,7 +73,7 @@ async def serve(sidecar: Sidecar, *, stop: StopRequest, on_ready: Callable[[str]
     settings = sidecar.settings
     config = uvicorn.Config(
         create_app(sidecar),
-        http=BoundedConnection,
+        http=BoundedConnection.with_pace(body_timeout_s=settings.body_timeout_s, body_min_rate=settings.body_min_rate),
         ws="none",
         loop="none",
         access_log=False,

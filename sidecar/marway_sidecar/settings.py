@@ -76,9 +76,15 @@ class SidecarSettings(ComponentSettings):
     """Largest predict body, bytes. Equal to the gateway's, which refuses first."""
 
     body_memory_bytes: int = Field(256 * _MIB, ge=1)
-    """Bytes of bodies over 64 KiB that are held at once; further ones wait unread, in the order they came. Four of the
-    largest: a worker takes one at a time, and a call needs up to twice its body's size besides. A body that is larger
-    goes alone."""
+    """Bytes of bodies over 64 KiB that are held at once; what comes beyond waits unread. Four of the largest: a worker
+    takes one at a time, and a call needs up to twice its body's size besides. Never less than `max_body_bytes`."""
+
+    body_timeout_s: float = Field(10.0, gt=0, le=600)
+    """Time in which a client must send a request's body, which each `body_min_rate` bytes of it prolong by a second,
+    seconds; time in which it is not read is not counted. Twice a gateway's 5, which so ends its own slow clients."""
+
+    body_min_rate: int = Field(1024, ge=1)
+    """Bytes a second at which a body must come after that, as at a gateway. 1 KiB/s is slower than any network."""
 
     default_timeout_s: float = Field(60.0, gt=0)
     """Deadline of a request that brings none, seconds. A gateway always sends what is left of its own."""

@@ -287,3 +287,71 @@ async def test_retries_keep_to_the_budget(registry: Registry, pods: list[FakePod
         assert await gateway.metric("marway_gateway_retries_refused_total") == 0
     assert lost > 3
     assert most <= max(3, 16 - lost)
+
+
+@pytest.fixture
+async def one_pod(registry: Registry, tmp_path: Path, make_pod: MakePod) -> FakePod:
+    publish(registry, tmp_path)
+    return await make_pod("pod-0", models=READY)
+
+
+def upload_head(size: int, *, timeout_ms: int = 60_000) -> bytes:
+    """Return the head of a request whose body is `size` bytes long."""
+    lines = (
+        "POST /predict/intent HTTP/1.1",
+        "host: x",
+        f"x-request-timeout-ms: {timeout_ms}",
+        f"content-length: {size}",
+    )
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+async def test_fault_unfinished_uploads(registry: Registry, one_pod: FakePod) -> None:
+    """Uploads that their clients never finish end at their deadlines, and say nothing against the pod."""
+    async with (
+        running(one_pod, registry=registry, buffered_body_bytes=1000) as gateway,
+        contextlib.AsyncExitStack() as s,
+    ):
+        await known([one_pod])
+        clients = [await s.enter_async_context(raw(gateway)) for _ in range(10)]
+        for client in clients:
+            client.writer.write(upload_head(60_000_000, timeout_ms=1500) + b"x" * 100_000)
+        await until(lambda: len(one_pod.requests) == 10)
+        for client in clients:
+            assert (await client.reader.readline()).startswith(b"HTTP/1.1 504 ")
+        (shown,) = (await gateway.admin.get("/pods")).json()
+        assert (shown["eligible"], shown["trouble"], shown["ejections"]) == (True, None, 0)
+        assert (await gateway.predict()).status_code == 200
+
+
+async def test_a_pod_that_takes_no_bodies_is_ejected(registry: Registry, one_pod: FakePod) -> None:
+    """Uploads that wait for the pod, and not for their clients, count against it like any that it does not answer."""
+    one_pod.behave, one_pod.read_body = hang, False
+    async with running(one_pod, registry=registry, buffered_body_bytes=1000) as gateway:
+        await known([one_pod])
+        body = b"x" * 8_000_000
+        late = await asyncio.gather(*(gateway.predict(body=body, x_request_timeout_ms="2500") for _ in range(5)))
+        assert [each.status_code for each in late] == [504] * 5
+        (shown,) = (await gateway.admin.get("/pods")).json()
+        assert "left 5 requests in a row without an answer" in shown["trouble"]
+
+
+async def test_slow_uploads_take_no_places(registry: Registry, one_pod: FakePod) -> None:
+    """Uploads that wait for their clients keep no place of their version or pod from others, and are answered."""
+    limits = {"max_requests_per_version": 3, "max_requests_per_pod": 3, "queue_timeout_s": 20}
+    settings = {"buffered_body_bytes": 1000, "body_timeout_s": 60, **limits}
+    async with running(one_pod, registry=registry, **settings) as gateway, contextlib.AsyncExitStack() as stack:
+        await known([one_pod])
+        clients = [await stack.enter_async_context(raw(gateway)) for _ in range(3)]
+        for client in clients:
+            client.writer.write(upload_head(5000) + b"x" * 4000)
+        await until(lambda: len(one_pod.requests) == 3)
+        beside = await asyncio.gather(*(gateway.predict() for _ in range(9)))
+        assert [each.status_code for each in beside] == [200] * 9
+        for client in clients:
+            client.writer.write(b"x" * 1000)
+            assert (await client.reader.readline()).startswith(b"HTTP/1.1 200 ")
+        await until(lambda: len(one_pod.requests) == 12)
+        (shown,) = (await gateway.admin.get("/pods")).json()
+        assert shown["requests_in_flight"] == 0
+        assert (await gateway.predict()).status_code == 200

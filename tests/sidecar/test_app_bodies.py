@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -40,12 +41,13 @@ class Worker:
 
 @contextlib.asynccontextmanager
 async def worker_of(
-    registry: Registry, scratch: Path, *, budget_bytes: int, **settings: object
+    registry: Registry, scratch: Path, *, budget_bytes: int, max_body_bytes: int = LARGE, **settings: object
 ) -> AsyncIterator[tuple[Worker, Pod]]:
     """Serve the version `some` with so much memory for bodies."""
     publish(registry, scratch, "some", "1.0", serving={"max_workers": 1})
     worker = Worker()
-    async with serving(registry, scratch, server=worker.server, body_memory_bytes=budget_bytes, **settings) as pod:
+    bounds = {"body_memory_bytes": budget_bytes, "max_body_bytes": max_body_bytes, **settings}
+    async with serving(registry, scratch, server=worker.server, **bounds) as pod:
         worker.pod = pod
         await pod.client.post("/models/some/PROD/load")
         yield worker, pod
@@ -70,13 +72,13 @@ async def test_bytes_are_bounded(registry: Registry, tmp_path: Path) -> None:
     """However many large bodies come, no more bytes are held than may be, and all are answered."""
     async with worker_of(registry, tmp_path, budget_bytes=3 * LARGE) as (worker, pod):
         tasks = [asyncio.create_task(pod.predict("some", b"x" * LARGE)) for _ in range(10)]
-        await until(lambda: held(pod) == (3 * LARGE, 7))
-        assert await pod.metric("marway_sidecar_body_bytes") == 3 * LARGE
+        await until(lambda: held(pod)[1] >= 7)
+        assert LARGE <= await pod.metric("marway_sidecar_body_bytes") <= 3 * LARGE
         worker.may_answer.set()
         answers = await asyncio.gather(*tasks)
         assert {(answer.status_code, answer.content) for answer in answers} == {(200, str(LARGE).encode())}
         await until(lambda: held(pod) == (0, 0))
-        assert worker.most_bytes == 3 * LARGE
+        assert LARGE <= worker.most_bytes <= 3 * LARGE
 
 
 async def test_small_bodies_wait_for_no_memory(registry: Registry, tmp_path: Path) -> None:
@@ -93,10 +95,10 @@ async def test_small_bodies_wait_for_no_memory(registry: Registry, tmp_path: Pat
 
 async def test_what_waits_is_not_read(registry: Registry, tmp_path: Path) -> None:
     """A client whose body has no place yet is held up in its own kernel, and goes on when there is one."""
-    async with worker_of(registry, tmp_path, budget_bytes=LARGE) as (worker, pod):
+    size = 32 * 1024 * KIB  # more than the kernel takes for both ends
+    async with worker_of(registry, tmp_path, budget_bytes=size, max_body_bytes=size) as (worker, pod):
         first = asyncio.create_task(pod.predict("some", b"x" * LARGE))
         await until(lambda: held(pod) == (LARGE, 0))
-        size = 32 * 1024 * KIB  # more than the kernel takes for both ends
         reader, writer = await begun(pod, size, size)
         sending = asyncio.create_task(writer.drain())
         await until(lambda: held(pod) == (LARGE, 1))
@@ -107,7 +109,7 @@ async def test_what_waits_is_not_read(registry: Registry, tmp_path: Path) -> Non
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         writer.close()
         await until(lambda: held(pod) == (0, 0))
-        assert worker.most_bytes == size  # larger than all that may be held, it went alone
+        assert worker.most_bytes == size
 
 
 async def test_waiting_ends_at_the_deadline(registry: Registry, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ async def test_a_client_that_leaves_while_it_waits(registry: Registry, tmp_path:
     async with worker_of(registry, tmp_path, budget_bytes=LARGE) as (worker, pod):
         first = asyncio.create_task(pod.predict("some", b"x" * LARGE))
         await until(lambda: held(pod) == (LARGE, 0))
-        _, writer = await begun(pod, 10 * LARGE, 5 * LARGE)
+        _, writer = await begun(pod, LARGE, LARGE - 1)
         await until(lambda: held(pod) == (LARGE, 1))
         writer.transport.abort()
         await until(lambda: held(pod) == (LARGE, 0))
@@ -150,8 +152,8 @@ async def test_a_call_holds_its_body_until_it_ends(registry: Registry, tmp_path:
 
 
 async def test_a_body_of_unknown_size(registry: Registry, tmp_path: Path) -> None:
-    """What comes in chunks counts as the largest there may be until it is here, then as what it is."""
-    async with worker_of(registry, tmp_path, budget_bytes=1000 * LARGE) as (worker, pod):
+    """What comes in chunks counts as what came of it."""
+    async with worker_of(registry, tmp_path, budget_bytes=100 * LARGE, max_body_bytes=10 * LARGE) as (worker, pod):
         go_on = asyncio.Event()
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -160,7 +162,7 @@ async def test_a_body_of_unknown_size(registry: Registry, tmp_path: Path) -> Non
             yield b"x" * LARGE
 
         asked = asyncio.create_task(pod.client.post("/predict/some", content=chunks()))
-        await until(lambda: held(pod) == (pod.sidecar.settings.max_body_bytes, 0))
+        await until(lambda: held(pod) == (LARGE, 0))
         go_on.set()
         await until(lambda: held(pod) == (2 * LARGE, 0))
         worker.may_answer.set()
@@ -170,7 +172,7 @@ async def test_a_body_of_unknown_size(registry: Registry, tmp_path: Path) -> Non
 
 async def test_many_rows_are_held_as_one_body(registry: Registry, tmp_path: Path) -> None:
     """An envelope of rows takes its own size until its last row is answered."""
-    async with worker_of(registry, tmp_path, budget_bytes=10 * LARGE) as (worker, pod):
+    async with worker_of(registry, tmp_path, budget_bytes=100 * LARGE, max_body_bytes=10 * LARGE) as (worker, pod):
         rows = [Row(str(number), [Part("data", b"x" * LARGE)]) for number in range(3)]
         body = encode_rows(rows)
         asked = asyncio.create_task(pod.predict("some", body, content_type=ROWS_CONTENT_TYPE))
@@ -183,7 +185,7 @@ async def test_many_rows_are_held_as_one_body(registry: Registry, tmp_path: Path
 
 @pytest.mark.parametrize("case", ["too large on the way", "cut off", "refused"])
 async def test_nothing_stays_held(registry: Registry, tmp_path: Path, case: str) -> None:
-    """A body that does not come, or is not taken, gives back what was set aside for it."""
+    """A body that does not come whole, or is not taken, gives back what it had."""
     async with worker_of(registry, tmp_path, budget_bytes=10 * LARGE, max_body_bytes=4 * LARGE) as (_, pod):
         if case == "too large on the way":
 
@@ -194,13 +196,79 @@ async def test_nothing_stays_held(registry: Registry, tmp_path: Path, case: str)
             assert (await pod.client.post("/predict/some", content=chunks())).status_code == 413
         elif case == "cut off":
             _, writer = await begun(pod, 3 * LARGE, LARGE)
-            await until(lambda: held(pod) == (3 * LARGE, 0))
+            await until(lambda: held(pod) == (LARGE, 0))
             writer.transport.abort()
         else:
             refused = await pod.predict("some", b"x" * LARGE, content_type=ROWS_CONTENT_TYPE)
             assert refused.status_code == 400
         await until(lambda: held(pod) == (0, 0))
         await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
+
+
+async def test_fault_slow_clients_hold_nobody_up(registry: Registry, tmp_path: Path) -> None:
+    """However many clients announce the largest body and send little of it, others' bodies are taken at once."""
+    async with worker_of(registry, tmp_path, budget_bytes=40 * LARGE, max_body_bytes=10 * LARGE) as (worker, pod):
+        worker.may_answer.set()
+        slow = [await begun(pod, 10 * LARGE, LARGE) for _ in range(20)]
+        await until(lambda: held(pod)[0] == 20 * LARGE)
+        for _ in range(10):
+            assert (await pod.predict("some", b"x" * LARGE)).status_code == 200
+        assert held(pod) == (20 * LARGE, 0)
+        for _, writer in slow:
+            writer.transport.abort()
+        await until(lambda: held(pod) == (0, 0))
+
+
+async def test_fault_a_slow_client_makes_room_for_those_who_wait(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sends nothing more is refused when its memory is wanted, to be sent again by who likes; others go on."""
+    monkeypatch.setattr("marway_sidecar.body_budget._LOOK_S", 0.05)
+    async with worker_of(registry, tmp_path, budget_bytes=LARGE) as (worker, pod):
+        worker.may_answer.set()
+        reader, writer = await begun(pod, LARGE, LARGE - 1)
+        await until(lambda: held(pod) == (LARGE - 1, 0))
+        assert (await pod.predict("some", b"x" * LARGE)).status_code == 200
+        said = await reader.read()  # to its end: the connection is closed
+        assert said.startswith(b"HTTP/1.1 429 ")
+        assert b"x-marway-outcome: not_accepted" in said
+        writer.close()
+        await until(lambda: held(pod) == (0, 0))
+
+
+@pytest.mark.parametrize("length", [b"content-length: 100000", b"content-length: 1000", b"transfer-encoding: chunked"])
+async def test_fault_slow_body(registry: Registry, tmp_path: Path, length: bytes) -> None:
+    """A client that sends a body too slowly is told so and closed, as by a gateway, long before its deadline."""
+    async with worker_of(registry, tmp_path, budget_bytes=20 * LARGE, body_timeout_s=0.5) as (_, pod):
+        address = urlsplit(pod.url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"POST /predict/some HTTP/1.1\r\nhost: x\r\n%b\r\n\r\n" % length)
+        saying = asyncio.create_task(reader.read())
+        async with asyncio.timeout(20):
+            while not saying.done():
+                writer.write(b"1\r\nx\r\n")
+                await asyncio.wait({saying}, timeout=0.05)
+        head, _, body = saying.result().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in head
+        assert b"x-marway-outcome: refused" in head
+        assert json.loads(body)["code"] == "request_too_slow"
+        writer.close()
+        await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
+        assert held(pod) == (0, 0)
+
+
+async def test_time_in_which_a_body_is_not_read_is_not_counted(registry: Registry, tmp_path: Path) -> None:
+    """A body that waits for memory longer than its client may be silent is taken all the same."""
+    async with worker_of(registry, tmp_path, budget_bytes=LARGE, body_timeout_s=0.5) as (worker, pod):
+        first = asyncio.create_task(pod.predict("some", b"x" * LARGE))
+        await until(lambda: held(pod) == (LARGE, 0))
+        second = asyncio.create_task(pod.predict("some", b"x" * LARGE))
+        await until(lambda: held(pod) == (LARGE, 1))
+        await asyncio.wait({second}, timeout=1.5)
+        assert held(pod) == (LARGE, 1)
+        worker.may_answer.set()
+        assert [(await each).status_code for each in (first, second)] == [200, 200]
 
 
 async def test_a_coded_body_is_not_for_a_pod(registry: Registry, tmp_path: Path) -> None:

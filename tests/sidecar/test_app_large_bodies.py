@@ -123,7 +123,7 @@ async def test_a_body_that_stops_coming(registry: Registry, tmp_path: Path) -> N
         writer.close()
         _, leaving = await connected(pod)
         leaving.write(head_of(MIB) + b"x" * (MIB // 2))
-        await until(lambda: pod.sidecar.bodies.held_bytes == MIB)
+        await until(lambda: MIB // 4 <= pod.sidecar.bodies.held_bytes <= MIB // 2)  # what came, and not what will
         leaving.transport.abort()
         await until(lambda: pod.sidecar.bodies.held_bytes == 0)
         await until(lambda: pod.sidecar.draining.requests_in_flight == 0)

@@ -43,24 +43,6 @@ def test_pieces_come_in_order_and_end_where_the_body_does(came: int) -> None:
     assert (pieces.held, pieces.take()) == (0, b"")
 
 
-@pytest.mark.parametrize("came", [0, 1, LARGE - 1])
-@pytest.mark.parametrize("before", [True, False])
-def test_a_body_can_be_had_in_one_piece(came: int, before: bool) -> None:
-    """Gathered from its beginning, or only when it is whole, a body is the same bytes; nothing is held afterwards."""
-    body = bytes(number % 251 for number in range(LARGE))
-    pieces = BodyPieces.after(body[:came], lengths(LARGE))
-    assert pieces is not None
-    if before:
-        pieces.gather()
-    for start in range(came, LARGE, 1000):
-        assert pieces.feed(body[start : start + 1000]) == b""
-    assert (pieces.held, pieces.left) == (LARGE, 0)
-    whole = pieces.take_all()
-    assert type(whole) is bytes
-    assert whole == body
-    assert pieces.held == 0
-
-
 def test_what_nobody_wants_is_let_go_of() -> None:
     """Dropped bytes are held no more, and the end of the body is still found."""
     pieces = BodyPieces.after(b"x", lengths(LARGE))
@@ -68,6 +50,5 @@ def test_what_nobody_wants_is_let_go_of() -> None:
     for _ in range(2):
         pieces.drop()
         assert pieces.held == 0
-        pieces.gather()
     assert pieces.feed(b"y" * LARGE) == b"y"
     assert pieces.left == 0

@@ -47,6 +47,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.PodNotFound: 404,
     errors.ProofMissing: 409,
     errors.RegistryUnavailable: 503,
+    errors.RequestTooSlow: 408,
     errors.RuntimeDown: 503,
     errors.StateConflict: 409,
     errors.Unauthenticated: 401,

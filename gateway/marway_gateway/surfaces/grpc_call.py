@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 import grpc.aio
 
-from marway.errors import MarwayError, ModelError, clip
+from marway.errors import MarwayError, ModelError, clip, forget_frames
 from marway.wire import headers as wire
 from marway.wire.problems import problem_of
 from marway.wire.request import RequestIds, correlation_id, read_ids
@@ -158,6 +158,7 @@ async def predict_rpc(
     if failure is not None and within:
         raise failure
     if failure is not None:
+        forget_frames(failure)
         _, headers = problem_of(failure)
         # Reported above, because this waits for a client that may not read.
         await context.abort(code_of(failure), details(failure), (*_trailers(info), *headers.items()))

@@ -179,7 +179,8 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
                 },
                 **error_texts(
                     *_REFERENCE,
-                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.Overloaded, errors.ModelError),
+                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.RequestTooSlow),
+                    *(errors.Overloaded, errors.ModelError),
                     *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
                 ),
             },

@@ -67,6 +67,7 @@ class Ping(BaseModel):
 _TITLES: Final = {
     400: "The request is wrong; `message` says how.",
     404: "There is no such model, version or label.",
+    408: "The client sent the request too slowly.",
     413: "The body is larger than the gateway accepts.",
     429: "Too many requests wait already; see `Retry-After`.",
     500: "The model's code failed, or something in the gateway did.",
@@ -85,7 +86,8 @@ def _answers() -> dict[int | str, dict[str, Any]]:
     }
     kinds = (
         *(errors.InvalidReference, errors.InvalidRequest, errors.ModelNotFound, errors.VersionNotFound),
-        *(errors.LabelNotFound, errors.BodyTooLarge, errors.Overloaded, errors.ModelError, errors.MarwayError),
+        *(errors.LabelNotFound, errors.BodyTooLarge, errors.RequestTooSlow),
+        *(errors.Overloaded, errors.ModelError, errors.MarwayError),
         *(errors.NoPodAvailable, errors.RegistryUnavailable, errors.DeadlineExceeded),
     )
     for error in error_examples(*kinds):

@@ -180,7 +180,8 @@ def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
                 200: {"model": V1Response, "description": "One value for each row."},
                 **error_texts(
                     *_REFERENCE,
-                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.Overloaded, errors.ModelError),
+                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.RequestTooSlow),
+                    *(errors.Overloaded, errors.ModelError),
                     *(errors.MarwayError, errors.DeadlineExceeded),
                 ),
             },

@@ -17,6 +17,7 @@ from marway_gateway.body import RequestBody
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod import VersionKey
 from marway_gateway.reply import Reply, read_within, seconds_of
+from marway_gateway.slow_upload import SlowUpload
 from marway_gateway.upstream.framed import FramedRequest
 from marway_gateway.upstream.pool import ConnectionPool
 from marway_gateway.upstream.response import Response, Sent, Waiter
@@ -67,7 +68,8 @@ class Upstream:
         try:
             connection = pool.take() or await pool.connect()
             if streams:
-                response = await connection.ask_streaming(head, body.stream(), chunked=body.content_length is None)
+                with SlowUpload(body, aside=lambda: pod.end(key), back=lambda: pod.begin(key)):
+                    response = await connection.ask_streaming(head, body.stream(), chunked=body.content_length is None)
             else:
                 assert whole is not None
                 response = await connection.ask(head, whole)
