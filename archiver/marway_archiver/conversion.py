@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from marway.archive_bounds import expansion_problem
 from marway.errors import InvalidArchive
@@ -79,12 +79,12 @@ def _of_directory(root: Path) -> dict[str, Entry]:
     return entries
 
 
-def _of_tgz(path: Path, target: Path) -> Mapping[str, Entry]:
+def _of_tgz(path: Path, target: Path) -> dict[str, Entry]:
     """Unpack a tgz into ``target``, each file under a number, and return its entries without the one top directory."""
     unpacked: dict[str, Path] = {}
     with os.fdopen(open_regular(path), "rb") as raw:
         try:
-            with tarfile.open(fileobj=_Inflated(raw), mode="r|") as tar:
+            with tarfile.open(fileobj=cast("BinaryIO", _Inflated(raw)), mode="r|") as tar:
                 for member in tar:
                     name = member.name.removeprefix("./")
                     if member.isdir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ def wheel(directory: Path) -> None:
         target.writestr(f"{info}/RECORD", "")
 
 
-def packed(store: Path, inputs: Path, **changes: str) -> str:
+def packed(store: Path, inputs: Path, **changes: Any) -> str:
     """Pack the handler that needs the wheel, and return the archive's name."""
     inputs.mkdir(exist_ok=True)
     store.mkdir(exist_ok=True)

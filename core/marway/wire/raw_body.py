@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView
+from collections.abc import Iterator
 from typing import Any, Final
 
 from marway.wire.envelope import RAW_BODY
@@ -25,7 +25,7 @@ class RawBody(dict[str, Any]):
     def __iter__(self) -> Iterator[str]:  # without it, copies take what is stored and ask for no keys
         return super().__iter__()
 
-    def keys(self) -> KeysView[str]:
+    def keys(self) -> Any:
         """Return both names: copies take each with its value."""
         return self._both().keys()
 
