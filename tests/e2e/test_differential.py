@@ -16,6 +16,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from marway.registry import open_registry
 from marway_archiver import publish, publish_archive
 from support.gateways import GatewayProcess
 from support.torchserve import OurTorchServe, StockTorchServe, archive, sidecar
@@ -282,6 +283,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         stock = stack.enter_context(StockTorchServe(home / "stock", tokens=False, **measures))
         management = stack.enter_context(httpx.Client(base_url=stock.addresses.management, timeout=60, trust_env=False))
         registry = f"file://{home}/registry"
+        open_registry(registry, create=True)
         for name, source in ARCHIVES.items():
             path = archive(stock.store, name, source)
             query = {"url": path.name, "initial_workers": 1, "model_name": name}
@@ -471,6 +473,7 @@ def enveloped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         query = {"url": path.name, "initial_workers": 1, "model_name": "under"}
         assert httpx.post(f"{stock.addresses.management}/models", params=query, timeout=60).status_code == 200
         registry = f"file://{home}/registry"
+        open_registry(registry, create=True)
         publish_archive(path, registry=registry)
         url = stack.enter_context(pod(home / "ours", registry, service_envelope=envelope))
         theirs, ours = (
