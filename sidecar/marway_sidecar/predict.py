@@ -32,7 +32,7 @@ from marway_sidecar.http import problem_response
 from marway_sidecar.many import ManyRows, holds_rows, rows_of
 from marway_sidecar.pool import CallerLeft, ModelPool, Work
 from marway_sidecar.replies import reply_of
-from marway_sidecar.rows import raw_row, row_of
+from marway_sidecar.rows import INLINE_BYTES, raw_row, row_of
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.streams import Streams
 from marway_sidecar.threads import Threads
@@ -51,7 +51,7 @@ class Predictor:
         pool: Has it loaded.
         bodies: Sets memory aside for large ones.
         drain: Says whether requests are taken.
-        threads: Where blocking work runs.
+        threads: Where forms, envelopes and tensors are read that would hold the event loop up.
         refused: Told the model of each request for a version that is not there.
     """
 
@@ -165,11 +165,17 @@ class Predictor:
         request_id = call.ids.request_id
         try:
             if holds_rows(call.headers.get("content-type")):
-                rows = rows_of(call.headers, body, request_id=request_id)
+                if len(body) <= INLINE_BYTES:
+                    rows = rows_of(call.headers, body, request_id=request_id)
+                else:
+                    rows = await self._threads.run(rows_of, call.headers, body, request_id=request_id)
                 del body  # its rows have it
                 await self._ask_many(call, resolved, rows, deadline, held)
                 return
-            row = await row_of(call.headers, body, request_id=request_id)
+            if len(body) <= INLINE_BYTES:
+                row = row_of(call.headers, body, request_id=request_id)
+            else:
+                row = await self._threads.run(row_of, call.headers, body, request_id=request_id)
             del body
             if resolved.serving.streaming:
                 await self._streams.answer(call, resolved, row, deadline, held)

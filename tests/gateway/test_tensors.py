@@ -17,11 +17,13 @@ from gateway.handlers import answered, echo, value_of
 from marway.errors import InvalidRequest, ModelError
 from marway.records import Signature, TensorSpec, VersionRecord
 from marway.wire.envelope import Answer, Row, decode_rows, encode_rows
+from marway_gateway.proto import open_inference_pb2 as pb
 from marway_gateway.tensors.datatypes import BYTES, DATATYPES, Datatype
 from marway_gateway.tensors.documents import parse_infer, render_infer
+from marway_gateway.tensors.messages import parse_message
 from marway_gateway.tensors.outputs import outputs_of, values_of
 from marway_gateway.tensors.rows import rows_of
-from marway_gateway.tensors.tensor import Tensor
+from marway_gateway.tensors.tensor import Tensor, shape_of
 from support.registry import record_of
 
 NUMPY = {
@@ -156,6 +158,28 @@ def test_bytes_that_are_no_elements_are_refused(data: bytes, count: int) -> None
         return
     assert len(values) == count
     assert BYTES.pack(values) == data
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [[1, 50_000_000, 0], [1, 2**26, 0], [1, 0, 2**62], [0, 2**40], [1, 100_000, 0], [1, 200_000, *[1] * 14]],
+)
+def test_no_shape_asks_for_more_lists_than_was_sent(shape: list[int]) -> None:
+    """A dimension of 0, or many of 1, make no room for lists without number; the refusal comes at once."""
+    data = [0] * math.prod(shape)
+    document = {"inputs": [{"name": "a", "shape": shape, "datatype": "UINT8", "data": data}]}
+    with pytest.raises(InvalidRequest, match="its dimensions give|lists for"):
+        parse_infer(json.dumps(document).encode(), header_length=None, signature=Signature())
+    message = pb.ModelInferRequest(model_name="m")
+    message.inputs.add(name="a", datatype="UINT8", shape=shape).contents.uint_contents.extend(data)
+    with pytest.raises(InvalidRequest, match="its dimensions give|lists for"):
+        parse_message(message, Signature())
+
+
+@pytest.mark.parametrize("shape", [[1, 0], [3, 2, 0], [2, 1, 1, 1], [1, 1000, 0]])
+def test_usual_shapes_with_dimensions_of_0_and_1_are_taken(shape: list[int]) -> None:
+    """Nothing that people send is refused by that bound."""
+    assert shape_of(shape, where="x") == tuple(shape)
 
 
 def rows(*inputs: Tensor) -> list[Row]:

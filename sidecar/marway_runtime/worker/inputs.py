@@ -8,13 +8,17 @@ from typing import Any
 
 from marway.wire.envelope import RAW_BODY, Part, Row, mime_type
 
-__all__ = ["Headers", "RawBody", "headers_of", "input_of"]
+__all__ = ["Headers", "RawBody", "UnusableInput", "headers_of", "input_of"]
 
 logger = logging.getLogger(__name__)
 
 _REST_NAME = "body"
 _FRONT_ENDS_OWN = {"explain": "False", "url_path": ""}
 """What TorchServe's front end adds to the headers of every prediction; its own handlers look at `explain`."""
+
+
+class UnusableInput(Exception):
+    """A row that no handler can be given: its caller's fault."""
 
 
 class RawBody(dict[str, Any]):
@@ -59,7 +63,11 @@ class Headers(dict[str, Any]):
 
 
 def input_of(row: Row) -> dict[str, Any]:
-    """Return the values of a row by name; of fields that share one the last counts, as in TorchServe."""
+    """Return the values of a row by name; of fields that share one the last counts, as in TorchServe.
+
+    Raises:
+        UnusableInput: One of them cannot be read, where TorchServe's own worker gives up with 500.
+    """
     values = {part.name: _value(part) for part in row.parts}
     return RawBody(values) if row.is_raw else values
 
@@ -79,13 +87,19 @@ def _own(key: object) -> Any:
 
 
 def _value(part: Part) -> object:
-    """Return what `ts.protocol.otf_message_handler` makes of a part."""
+    """Return what `ts.protocol.otf_message_handler` makes of a part.
+
+    Raises:
+        UnusableInput: It is JSON that no parser takes in.
+    """
     content_type = mime_type(part.content_type)
     try:
         if content_type == "application/json":
             return json.loads(part.value.decode())
         if content_type.startswith("text"):
             return part.value.decode()
+    except RecursionError:
+        raise UnusableInput("the JSON is nested too deeply") from None
     except ValueError:  # includes UnicodeDecodeError: the handler gets the bytes, as TorchServe does it
         logger.warning("A %s body could not be decoded and goes to the handler as bytes.", content_type)
     return part.value if isinstance(part.value, bytearray) else bytearray(part.value)

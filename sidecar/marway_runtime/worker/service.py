@@ -22,7 +22,7 @@ from ts.utils.util import PredictionException
 
 from marway.wire.envelope import KEY, Answer, Row
 from marway_runtime.worker import reading
-from marway_runtime.worker.inputs import headers_of, input_of
+from marway_runtime.worker.inputs import UnusableInput, headers_of, input_of
 from marway_runtime.worker.outputs import MAX_RESPONSE_BYTES_ENV, Frame, answer_of, failed, within
 
 __all__ = ["MarwayService", "install"]
@@ -91,6 +91,8 @@ class MarwayService(Service):
         context.marway_send = send
         try:
             outputs = self._entry_point([input_of(row) for row in rows], context)
+        except UnusableInput as exc:
+            return failed(len(rows), 400, str(exc))
         except PredictionException as exc:
             logger.error("The handler refused the request.", exc_info=True)
             return failed(len(rows), _status(exc.error_code), str(exc.message))
