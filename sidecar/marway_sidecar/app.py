@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from marway import __version__
 from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
+from marway.loop_watch import watch_loop
 from marway.objects import open_store
 from marway.refs import new_ulid
 from marway.registry import Registry
@@ -171,6 +172,7 @@ class Sidecar:
                 asyncio.create_task(self.runtime.run(), name="watch-runtime"),
                 asyncio.create_task(self.deleted.run(), name="unload-deleted"),
                 asyncio.create_task(self.threads.run(self.archives.clean), name="clean-archive-store"),
+                asyncio.create_task(watch_loop(self.metrics.loop_blocked.observe), name="watch-loop"),
             )
             for task in tasks:
                 stack.push_async_callback(_cancelled, task)

@@ -168,11 +168,11 @@ def test_no_shape_asks_for_more_lists_than_was_sent(shape: list[int]) -> None:
     """A dimension of 0, or many of 1, make no room for lists without number; the refusal comes at once."""
     data = [0] * math.prod(shape)
     document = {"inputs": [{"name": "a", "shape": shape, "datatype": "UINT8", "data": data}]}
-    with pytest.raises(InvalidRequest, match="its dimensions give|lists for"):
+    with pytest.raises(InvalidRequest, match=r"its dimensions give|lists for"):
         parse_infer(json.dumps(document).encode(), header_length=None, signature=Signature())
     message = pb.ModelInferRequest(model_name="m")
     message.inputs.add(name="a", datatype="UINT8", shape=shape).contents.uint_contents.extend(data)
-    with pytest.raises(InvalidRequest, match="its dimensions give|lists for"):
+    with pytest.raises(InvalidRequest, match=r"its dimensions give|lists for"):
         parse_message(message, Signature())
 
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
 
 from marway.errors import InvalidRequest, clip
-from marway.records import VersionRecord
 from marway.refs import check_label
-from marway.wire.envelope import Row
 from marway.wire.request import timeout_of
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
@@ -21,40 +17,10 @@ from marway_gateway.client_watch import ClientWatch, Watches, body_reader
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import model_headers, request_info
 from marway_gateway.surfaces.native import headers_to_pod, length_of
-from marway_gateway.surfaces.row_calls import RowCall, off_the_loop
+from marway_gateway.surfaces.row_calls import RowCall
+from marway_gateway.tensors.requests import ReadRequest, Rendered
 
-__all__ = ["HttpRows", "ReadRows", "RowRoute"]
-
-Headers = list[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRows:
-    """What a body holds.
-
-    Attributes:
-        rows: What the handler is given.
-        render: Makes a body and its content headers of what the handler answers to each row.
-    """
-
-    rows: Sequence[Row]
-    render: Callable[[list[Any]], tuple[bytes, Headers]]
-
-
-class ReadRows(Protocol):
-    """Reads a protocol's request."""
-
-    def __call__(self, body: bytes, headers: Mapping[str, str], record: VersionRecord) -> HttpRows:
-        """Return what ``body`` holds.
-
-        Args:
-            body: All of it.
-            headers: The request's, names in lower case.
-            record: The version that is asked.
-
-        Raises:
-            InvalidRequest: It is no request of the protocol, or none that the version takes.
-        """
+__all__ = ["RowRoute"]
 
 
 class RowRoute:
@@ -66,7 +32,7 @@ class RowRoute:
         read: Reads its requests.
     """
 
-    def __init__(self, gateway: Callable[[], Gateway], *, surface: str, read: ReadRows) -> None:
+    def __init__(self, gateway: Callable[[], Gateway], *, surface: str, read: ReadRequest) -> None:
         self._gateway = gateway
         self._surface = surface
         self._read = read
@@ -115,7 +81,7 @@ class RowRoute:
         )
         await send({"type": "http.response.body", "body": data, "more_body": False})
 
-    async def _answer(self, call: RowCall, body: RequestBody, headers: Mapping[str, str]) -> tuple[bytes, Headers]:
+    async def _answer(self, call: RowCall, body: RequestBody, headers: Mapping[str, str]) -> Rendered:
         resolved = await call.resolve()
         try:
             async with asyncio.timeout(call.deadline - time.monotonic()):
@@ -125,6 +91,4 @@ class RowRoute:
         finally:
             call.info.request_bytes = body.size
         whole = body.whole or b""
-        request = await off_the_loop(len(whole), self._read, whole, headers, resolved.record)
-        values = await call.ask(resolved, request.rows, received_bytes=len(whole))
-        return await off_the_loop(len(whole), request.render, values)
+        return await call.predict(resolved, self._read, whole, headers, received_bytes=len(whole))

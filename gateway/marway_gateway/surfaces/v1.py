@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable
+from typing import Annotated, Final, Literal
 
 from fastapi import FastAPI, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from marway import errors
-from marway.records import VersionRecord
 from marway.refs import check_label
 from marway_gateway.gateway import Gateway
 from marway_gateway.openapi import GroupId, Id, Timeout, error_texts, served_by
 from marway_gateway.surfaces.open_inference_schema import JsonValue
-from marway_gateway.surfaces.row_routes import HttpRows, RowRoute
+from marway_gateway.surfaces.row_routes import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
-from marway_gateway.tensors.instances import parse_instances, render_predictions
-from marway_gateway.tensors.rows import JSON
+from marway_gateway.tensors.requests import read_predict
 
 __all__ = ["SURFACE", "add_v1"]
 
@@ -118,7 +116,7 @@ def add_v1(app: FastAPI, current: Callable[[], Gateway]) -> None:
 
 
 def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
-    route = served_by(RowRoute(current, surface=SURFACE, read=_read))
+    route = served_by(RowRoute(current, surface=SURFACE, read=read_predict))
 
     # The functions below are documentation; `RowRoute` serves the routes.
     async def v1_predict(
@@ -205,12 +203,3 @@ def _add_status(app: FastAPI, current: Callable[[], Gateway]) -> None:
     )
     async def v1_label_status(model: Model, label: Label) -> V1Status:
         return await told(model, check_label(label))
-
-
-def _read(body: bytes, headers: Mapping[str, str], record: VersionRecord) -> HttpRows:
-    request = parse_instances(body, record.signature)
-
-    def render(values: list[Any]) -> tuple[bytes, list[tuple[str, str]]]:
-        return render_predictions(values, request, record), [("content-type", JSON)]
-
-    return HttpRows(request.rows, render)

@@ -18,7 +18,7 @@ BASE64: Final = "base64"
 """As `content_type` among a BYTES tensor's parameters: its strings are the base64 of its elements."""
 _DIMENSIONS_MAX: Final = 16
 _ELEMENTS_MAX: Final = 32 * 1024 * 1024
-"""Handlers are given JSON, in which each has two bytes at least: 64 MiB, all that a gateway takes unless told otherwise."""
+"""Handlers are given JSON, in which each has two bytes at least: 64 MiB, what a gateway takes by default."""
 _EMPTY_LISTS_MAX: Final = 64 * 1024
 """Lists within lists that a shape may ask for beyond two for each element: nothing that was sent pays for those."""
 
@@ -70,7 +70,9 @@ def shape_of(raw: object, *, where: str) -> tuple[int, ...]:
         )
     # A dimension of 0 leaves no elements, and says nothing of how many empty lists the others make.
     if math.prod(side or 1 for side in shape) > _ELEMENTS_MAX:
-        raise InvalidRequest(f"{where} has the shape {list(shape)}: its dimensions give more than {_ELEMENTS_MAX}")
+        raise InvalidRequest(
+            f"{where} has the shape {list(shape)}: its dimensions give more than {_ELEMENTS_MAX} elements"
+        )
     elements = math.prod(shape)
     lists = sum(math.prod(shape[:depth]) for depth in range(1, len(shape)))
     if lists > _EMPTY_LISTS_MAX + 2 * elements:
