@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -55,8 +57,10 @@ def _tensor(name: str, values: Sequence[Any], spec: TensorSpec | None) -> Tensor
         flat = list(_leaves(values, len(shape)))
         if wanted is not BYTES and (datatype := _numbers(flat, wanted)) is not None:
             return Tensor(name, datatype, shape, [datatype.converted(value) for value in flat])
-        if wanted is BYTES and spec is not None and len(spec.shape) == len(shape) and _texts(flat):
-            return Tensor(name, BYTES, shape, [BYTES.converted(value) for value in flat])
+        if wanted is BYTES and spec is not None and len(spec.shape) == len(shape):
+            elements = [_element(value) for value in flat]
+            if None not in elements:
+                return Tensor(name, BYTES, shape, [value for value in elements if value is not None])
     return Tensor(name, BYTES, (len(values),), [_as_bytes(value) for value in values])
 
 
@@ -91,7 +95,8 @@ def _numbers(flat: Sequence[Any], wanted: Datatype | None) -> Datatype | None:
     if any(isinstance(value, bool) for value in flat) and not all(isinstance(value, bool) for value in flat):
         return None
     if any(type(value) is float for value in flat):
-        return DATATYPES["FP32" if all(_holds(DATATYPES["FP32"], value) for value in flat) else "FP64"]
+        # Never one that makes other numbers of them: 0.1 is none of FP32's, 16777217 neither.
+        return next((DATATYPES[name] for name in ("FP32", "FP64") if all(_exact(name, value) for value in flat)), None)
     for name in _BY_CONTENT[:3]:
         if all(DATATYPES[name].accepts(value) and (name != "BOOL" or isinstance(value, bool)) for value in flat):
             return DATATYPES[name]
@@ -105,8 +110,22 @@ def _holds(datatype: Datatype, value: Value) -> bool:
     return datatype.accepts(value)
 
 
-def _texts(flat: Sequence[Any]) -> bool:
-    return all(isinstance(value, str | bytes) for value in flat)
+def _exact(name: str, value: bool | float) -> bool:
+    """Return whether a number of JSON is one of the datatype's, to the last digit, or not finite."""
+    if type(value) is float and not math.isfinite(value):
+        return True
+    datatype = DATATYPES[name]
+    return datatype.accepts(value) and struct.unpack(f"<{datatype.code}", datatype.pack([value]))[0] == value
+
+
+def _element(value: Any) -> bytes | None:
+    """Return an element of BYTES: a text, bytes, or what `{"b64": "…"}` stands for, as rows have it; else None."""
+    if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except ValueError:
+            return None
+    return _as_bytes(value) if isinstance(value, str | bytes) else None
 
 
 def _as_bytes(value: Any) -> bytes:
