@@ -118,6 +118,9 @@ class ServingSettings(Frozen):
     protocol: Literal["auto", "grpc", "rest"] = "auto"
     """How the sidecar speaks to a TorchServe that Marway's runtime did not start."""
     streaming: bool = False
+    nonfinite: Literal["error", "null"] = "error"
+    """What becomes of NaN and infinities in answers that are JSON, which has no such numbers: the row is refused, or
+    they become null. v1 and binary v2 have them, and give them as they are."""
     cache: bool = False
     """Whether a gateway may answer a request from an earlier answer to the same bytes."""
     idle_unload_s: Annotated[float, Field(gt=0)] | None = None

@@ -17,6 +17,7 @@ from marway.errors import InvalidRequest, ModelError
 from marway.records import ServingSettings
 from marway.resolve import Resolved
 from marway.wire.envelope import KEY, ROWS_CONTENT_TYPE, ROWS_MAX, Answer, Row, decode_rows, mime_type
+from marway.wire.headers import JSON_NONFINITE
 from marway_sidecar.body_budget import HeldBytes
 from marway_sidecar.pool import ModelPool, Work
 from marway_sidecar.rows import INLINE_BYTES, passed_headers
@@ -54,6 +55,7 @@ def rows_of(headers: Mapping[str, str], body: bytes, *, request_id: str) -> list
     shared = passed_headers(headers, request_id)
     for of_the_envelope in ("content-type", "content-length"):
         shared.pop(of_the_envelope, None)
+    shared[JSON_NONFINITE] = "allow"  # whether the protocol has such numbers, whoever sent the envelope knows
     rows = []
     for index, row in enumerate(sent):
         if row.stream:

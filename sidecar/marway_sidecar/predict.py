@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
@@ -101,7 +102,7 @@ class Predictor:
         except MarwayError:
             return False
         try:
-            work = Work([row], self._deadline_of(call), group=call.group)
+            work = Work([_as_served(row, resolved)], self._deadline_of(call), group=call.group)
             end = self._pool.begin(resolved.record, resolved.serving, work)
         except MarwayError:
             self._drain.leave()
@@ -177,6 +178,7 @@ class Predictor:
             else:
                 row = await self._threads.run(row_of, call.headers, body, request_id=request_id)
             del body
+            row = _as_served(row, resolved)
             if resolved.serving.streaming:
                 await self._streams.answer(call, resolved, row, deadline, held)
             else:
@@ -269,6 +271,13 @@ class Predictor:
         outcome = outcome_of(error, accepted=call.accepted)
         response = problem_response(error, request_id=call.ids.request_id, outcome=outcome)
         await call.channel.respond(response, close=unread or self._drain.draining)
+
+
+def _as_served(row: Row, resolved: Resolved) -> Row:
+    """Return the row with what its version's serving settings say of its answer."""
+    if resolved.serving.nonfinite == "error":  # what a worker does unless told otherwise
+        return row
+    return replace(row, headers={**row.headers, headers.JSON_NONFINITE: resolved.serving.nonfinite})
 
 
 def _stopped() -> Draining:

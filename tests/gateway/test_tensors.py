@@ -324,5 +324,8 @@ def test_numbers_that_json_has_not() -> None:
         signature=Signature(),
     )
     assert as_json.inputs[0] == whole
-    with pytest.raises(ModelError, match="ask for it as binary"):
-        render_infer([made], as_json, VersionRecord.model_validate(RECORD.model_dump()))
+    record = VersionRecord.model_validate(RECORD.model_dump())
+    with pytest.raises(ModelError, match=r"row 0: the output 'output' is nan there.*ask for it as binary"):
+        render_infer([made], as_json, record)
+    text, _ = render_infer([made], as_json, record, nonfinite="null")
+    assert json.loads(text)["outputs"][0]["data"] == [None, None]

@@ -124,17 +124,18 @@ async def test_ids_and_telemetry(gateway: Running) -> None:
     assert await gateway.metric(f"marway_gateway_request_duration_seconds_count{{{labels}}}") >= 1
 
 
-@pytest.mark.parametrize(
-    ("value", "status", "error"),
-    [
-        ("refuse", 422, "row 1: ValueError: refuse"),
-        ("nan", 500, "the handler's answer holds a number that JSON has not (NaN or an infinity)"),
-    ],
-)
-async def test_a_row_that_fails(gateway: Running, value: str, status: int, error: str) -> None:
+async def test_a_row_that_fails(gateway: Running) -> None:
     """One row's failure is the request's, and names the row."""
-    said = await predict(gateway, {"instances": [1, value]})
-    assert (said.status_code, said.json()) == (status, {"error": error})
+    said = await predict(gateway, {"instances": [1, "refuse"]})
+    assert (said.status_code, said.json()) == (422, {"error": "row 1: ValueError: refuse"})
+
+
+async def test_numbers_that_are_not_finite(gateway: Running) -> None:
+    """They go both ways as TensorFlow Serving's REST API writes them."""
+    said = await gateway.client.post("/v1/models/free:predict", content=b'{"instances": [NaN, [-Infinity]]}')
+    assert (said.status_code, said.text) == (200, '{"predictions": [NaN, [-Infinity]]}')
+    said = await predict(gateway, {"instances": [1, "nan"]})
+    assert said.text == '{"predictions": [1, [NaN]]}'
 
 
 async def test_bytes_come_back_as_b64(gateway: Running) -> None:
@@ -152,7 +153,6 @@ BAD: list[tuple[str, Any, dict[str, str], int, str]] = [
     ("free", b"", {}, 400, "no body"),
     ("free", b"{", {}, 400, "no JSON"),
     ("free", b"[]", {}, 400, "no object"),
-    ("free", b'{"instances": [Infinity]}', {}, 400, "Infinity is no number"),
     ("free", b"x" * 100_001, {}, 413, "at most 100000 bytes"),
     ("free", ROW, {"x-request-timeout-ms": "-1"}, 400, "whole number of milliseconds"),
     ("free", ROW, {"content-encoding": "br"}, 400, "is not taken"),

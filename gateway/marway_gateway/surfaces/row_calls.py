@@ -95,7 +95,7 @@ class RowCall:
         converters = self.gateway.converters
         try:
             async with asyncio.timeout(self.deadline - time.monotonic()):
-                prepared = await converters.run(len(body), prepare, read, body, headers, record)
+                prepared = await converters.run(len(body), prepare, read, body, headers, resolved)
         except TimeoutError as exc:
             raise self.too_late("its body was not read yet") from exc
         data = await self._ask(resolved, prepared, received_bytes=received_bytes)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from marway.errors import InvalidRequest, ModelError, clip
+from marway.errors import InvalidRequest, clip
 from marway.records import Signature, VersionRecord
 from marway.wire.envelope import KEY, RAW_BODY, Row
 from marway_gateway.tensors.documents import json_object
@@ -45,7 +45,7 @@ def parse_instances(body: bytes, signature: Signature) -> Instances:
     Raises:
         InvalidRequest: It is no predict request.
     """
-    document = json_object(body)
+    document = json_object(body, nonfinite=True)
     name = document.get("signature_name", "")
     if name not in ("", DEFAULT_SIGNATURE):
         raise InvalidRequest(
@@ -71,9 +71,6 @@ def render_predictions(values: Sequence[Any], request: Instances, record: Versio
         values: What the handler answered to each row.
         request: The request.
         record: The version that answered.
-
-    Raises:
-        ModelError: A value holds a number that JSON has not.
     """
     told = [{_B64: base64.b64encode(value).decode()} if isinstance(value, bytes) else value for value in values]
     document: dict[str, Any] = {"predictions": told}
@@ -84,14 +81,8 @@ def render_predictions(values: Sequence[Any], request: Instances, record: Versio
             document = {"outputs": columns if len(names) > 1 else columns[names[0]]}
         else:
             document = {"outputs": told}
-    try:
-        return json.dumps(document, allow_nan=False).encode()
-    except ValueError as exc:
-        raise ModelError(
-            "the handler's answer holds a number that JSON has not (NaN or an infinity)",
-            model=record.name,
-            version=record.version,
-        ) from exc
+    # With `NaN` and `Infinity`, as TensorFlow Serving's REST API has it ("JSON conformance" in its document).
+    return json.dumps(document).encode()
 
 
 def _from_columns(columns: Any) -> Any:

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from marway.errors import InvalidRequest, MarwayError
 from marway.records import VersionRecord
+from marway.resolve.resolver import Resolved
 from marway.wire.envelope import PARTS_MAX, Row, decode_answers, encode_rows
 from marway_gateway.proto import open_inference_pb2 as pb
 from marway_gateway.tensors.documents import HEADER_LENGTH, InferRequest, parse_infer, render_infer
@@ -33,13 +34,13 @@ Render = Callable[[list[Any]], Rendered]
 class ReadRequest(Protocol):
     """Reads a protocol's request."""
 
-    def __call__(self, body: bytes, headers: Mapping[str, str], record: VersionRecord) -> tuple[Sequence[Row], Render]:
+    def __call__(self, body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
         """Return the rows that ``body`` holds, and what makes an answer of what the handler answers to each.
 
         Args:
             body: All of it.
             headers: The request's, names in lower case.
-            record: The version that is asked.
+            version: The one that is asked.
 
         Raises:
             InvalidRequest: It is no request of the protocol, or none that the version takes.
@@ -61,13 +62,13 @@ class Prepared:
     render: Render
 
 
-def prepare(read: ReadRequest, body: bytes, headers: Mapping[str, str], record: VersionRecord) -> Prepared:
+def prepare(read: ReadRequest, body: bytes, headers: Mapping[str, str], version: Resolved) -> Prepared:
     """Return the request that ``body`` holds, as ``read`` reads it.
 
     Raises:
         InvalidRequest: As ``read``; or its rows have more parts than a pod takes.
     """
-    rows, render = read(body, headers, record)
+    rows, render = read(body, headers, version)
     parts = sum(len(row.parts) for row in rows)
     if parts > PARTS_MAX:
         raise InvalidRequest(f"the request's rows have {parts} parts: send {PARTS_MAX} at most, in all rows together")
@@ -90,34 +91,35 @@ def rendered(render: Render, data: bytes, count: int, record: VersionRecord) -> 
     return render(values_of(answers, model=record.name, version=record.version))
 
 
-def read_predict(body: bytes, headers: Mapping[str, str], record: VersionRecord) -> tuple[Sequence[Row], Render]:
+def read_predict(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
     """Read a predict request of v1."""
-    request = parse_instances(body, record.signature)
-    return request.rows, partial(_predictions, replace(request, rows=()), record)
+    request = parse_instances(body, version.record.signature)
+    return request.rows, partial(_predictions, replace(request, rows=()), version.record)
 
 
-def read_infer(body: bytes, headers: Mapping[str, str], record: VersionRecord) -> tuple[Sequence[Row], Render]:
+def read_infer(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
     """Read an inference request of Open Inference v2 over REST."""
-    request = parse_infer(body, header_length=headers.get(HEADER_LENGTH), signature=record.signature)
-    return rows_of(request.inputs), partial(_infer_answer, replace(request, inputs=()), record)
+    request = parse_infer(body, header_length=headers.get(HEADER_LENGTH), signature=version.record.signature)
+    return rows_of(request.inputs), partial(_infer_answer, replace(request, inputs=()), version)
 
 
-def read_message(body: bytes, headers: Mapping[str, str], record: VersionRecord) -> tuple[Sequence[Row], Render]:
+def read_message(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
     """Read one over gRPC: the bytes of a `ModelInferRequest`."""
     try:
         message = pb.ModelInferRequest.FromString(body)
     except DecodeError:
         raise InvalidRequest("the message cannot be parsed") from None
-    request = parse_message(message, record.signature)
-    return rows_of(request.inputs), partial(_infer_message, replace(request, inputs=()), record)
+    request = parse_message(message, version.record.signature)
+    return rows_of(request.inputs), partial(_infer_message, replace(request, inputs=()), version.record)
 
 
 def _predictions(request: Instances, record: VersionRecord, values: list[Any]) -> Rendered:
     return render_predictions(values, request, record), [("content-type", JSON)]
 
 
-def _infer_answer(request: InferRequest, record: VersionRecord, values: list[Any]) -> Rendered:
-    return render_infer(outputs_of(values, record.signature), request, record)
+def _infer_answer(request: InferRequest, version: Resolved, values: list[Any]) -> Rendered:
+    record = version.record
+    return render_infer(outputs_of(values, record.signature), request, record, nonfinite=version.serving.nonfinite)
 
 
 def _infer_message(request: InferRequest, record: VersionRecord, values: list[Any]) -> Rendered:

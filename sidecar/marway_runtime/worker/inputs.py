@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from marway.wire.envelope import RAW_BODY, Part, Row, mime_type
+from marway.wire.headers import JSON_NONFINITE
 
 __all__ = ["Headers", "RawBody", "UnusableInput", "headers_of", "input_of"]
 
@@ -79,6 +80,7 @@ def headers_of(row: Row) -> Headers:
         headers[_REST_NAME] = headers[RAW_BODY]
     headers.update(_FRONT_ENDS_OWN)
     headers.update(row.headers)
+    headers.pop(JSON_NONFINITE, None)
     return headers
 
 

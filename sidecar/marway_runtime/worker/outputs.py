@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch
 from ts.context import RequestProcessor
 from ts.protocol.otf_message_handler import create_predict_response
 
+from marway.answer_json import Nonfinite, answer_json, as_tensor
 from marway.wire.envelope import Answer, answer_size, encode_answers
 
 __all__ = ["MAX_RESPONSE_BYTES_ENV", "Frame", "answer_of", "failed", "within"]
@@ -65,13 +65,20 @@ class Frame:
         return 200, ""
 
 
-def answer_of(context: Any, index: int, output: object) -> Answer:
-    """Return the answer to row ``index``: the output, with the status and headers that the handler set."""
+def answer_of(context: Any, index: int, output: object, *, nonfinite: Nonfinite = "error") -> Answer:
+    """Return the answer to row ``index``: the output, with the status and headers that the handler set.
+
+    Args:
+        context: The handler's.
+        index: Which row.
+        output: What the handler returned for it.
+        nonfinite: What becomes of numbers that JSON has not.
+    """
     status, _ = context.get_response_status(index)
     headers = {str(name): str(value) for name, value in context.get_response_headers(index).items()}
     try:
-        body, kind = _encoded(output)
-    except (TypeError, ValueError) as exc:
+        body, kind = _encoded(output, nonfinite)
+    except (RuntimeError, TypeError, ValueError) as exc:
         logger.error("The handler's answer cannot be encoded.", exc_info=True)
         return Answer(500, f"the handler's answer cannot be encoded: {exc}".encode(), "error")
     content_type = None
@@ -106,14 +113,15 @@ def within(answers: Sequence[Answer], limit: int | None) -> list[Answer]:
     return kept
 
 
-def _encoded(output: object) -> tuple[bytes, str]:
+def _encoded(output: object, nonfinite: Nonfinite) -> tuple[bytes, str]:
     """Return the handler's answer encoded as TorchServe encodes it, and what it was."""
     if isinstance(output, (bytes, bytearray)):
         return bytes(output), "bytes"
     if isinstance(output, str):
         return output.encode(), "text"
-    if isinstance(output, torch.Tensor):
+    tensor = as_tensor(output)
+    if tensor is not None:
         buffer = io.BytesIO()
-        torch.save(output, buffer)
+        torch.save(tensor, buffer)
         return buffer.getvalue(), "tensor"
-    return json.dumps(output, indent=2).encode(), "json"
+    return answer_json(output, nonfinite=nonfinite), "json"

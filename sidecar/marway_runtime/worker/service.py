@@ -20,7 +20,9 @@ from ts.protocol.otf_message_handler import create_predict_response
 from ts.service import Service
 from ts.utils.util import PredictionException
 
+from marway.answer_json import Nonfinite
 from marway.wire.envelope import KEY, Answer, Row
+from marway.wire.headers import JSON_NONFINITE
 from marway_runtime.worker import reading
 from marway_runtime.worker.inputs import UnusableInput, headers_of, input_of
 from marway_runtime.worker.outputs import MAX_RESPONSE_BYTES_ENV, Frame, answer_of, failed, within
@@ -89,6 +91,7 @@ class MarwayService(Service):
         context.metrics.request_ids = context.request_ids
         context.cl_socket = self.cl_socket
         context.marway_send = send
+        context.marway_nonfinite = _nonfinite(rows[0])  # of pieces, whose row comes alone
         try:
             outputs = self._entry_point([input_of(row) for row in rows], context)
         except UnusableInput as exc:
@@ -111,7 +114,10 @@ class MarwayService(Service):
             return failed(len(rows), 500, said)
         if len(outputs) != len(rows):
             return failed(len(rows), 500, f"the handler returned {len(outputs)} answers for {len(rows)} rows")
-        return [answer_of(context, index, output) for index, output in enumerate(outputs)]
+        return [
+            answer_of(context, index, output, nonfinite=_nonfinite(row))
+            for index, (row, output) in enumerate(zip(rows, outputs, strict=True))
+        ]
 
     def _plain(self, batch: list[dict[str, Any]]) -> bytearray:
         message = bytearray(super().predict(batch))
@@ -129,7 +135,7 @@ def _send_piece(outputs: Sequence[object], ids: dict[int, str], message: str, co
         return
     if code != 200:
         raise PredictionException(message, code)
-    send(answer_of(context, 0, outputs[0]))
+    send(answer_of(context, 0, outputs[0], nonfinite=context.marway_nonfinite))
 
 
 def _not_streaming(_: Answer) -> None:
@@ -147,6 +153,11 @@ def _packed(batch: list[dict[str, Any]]) -> list[Row] | None:
                 rows: list[Row] = parameter["value"]
                 return rows
     return None
+
+
+def _nonfinite(row: Row) -> Nonfinite:
+    said = row.headers.get(JSON_NONFINITE)
+    return said if said in ("null", "allow") else "error"  # type: ignore[return-value]  # one of its words
 
 
 def _status(code: object) -> int:
