@@ -6,14 +6,14 @@ import base64
 import json
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from marway.errors import ModelError, clip
 from marway.records import Signature, TensorSpec
 from marway.wire.envelope import Answer, mime_type
 from marway_gateway.tensors.datatypes import BYTES, DATATYPES, Datatype, Value
-from marway_gateway.tensors.tensor import Tensor
+from marway_gateway.tensors.tensor import Tensor, common_shape, leaves_of
 
 __all__ = ["DEFAULT_OUTPUT", "outputs_of", "values_of"]
 
@@ -52,9 +52,9 @@ def outputs_of(values: Sequence[Any], signature: Signature) -> list[Tensor]:
 
 def _tensor(name: str, values: Sequence[Any], spec: TensorSpec | None) -> Tensor:
     wanted = DATATYPES.get(spec.datatype) if spec is not None else None
-    shape = _common_shape(values)
+    shape = common_shape(values)
     if shape is not None:
-        flat = list(_leaves(values, len(shape)))
+        flat = list(leaves_of(values, len(shape)))
         if wanted is not BYTES and (datatype := _numbers(flat, wanted)) is not None:
             return Tensor(name, datatype, shape, [datatype.converted(value) for value in flat])
         if wanted is BYTES and spec is not None and len(spec.shape) == len(shape):
@@ -62,26 +62,6 @@ def _tensor(name: str, values: Sequence[Any], spec: TensorSpec | None) -> Tensor
             if None not in elements:
                 return Tensor(name, BYTES, shape, [value for value in elements if value is not None])
     return Tensor(name, BYTES, (len(values),), [_as_bytes(value) for value in values])
-
-
-def _common_shape(values: Sequence[Any]) -> tuple[int, ...] | None:
-    """Return the shape of lists within lists whose lengths are the same everywhere, else None."""
-    shape = [len(values)]
-    level: Sequence[Any] = values
-    while any(isinstance(value, list) for value in level):
-        if not all(isinstance(value, list) and len(value) == len(level[0]) for value in level):
-            return None
-        shape.append(len(level[0]))
-        level = [item for value in level for item in value]
-    return tuple(shape)
-
-
-def _leaves(values: Sequence[Any], depth: int) -> Iterator[Any]:
-    if depth == 1:
-        yield from values
-        return
-    for value in values:
-        yield from _leaves(value, depth - 1)
 
 
 def _numbers(flat: Sequence[Any], wanted: Datatype | None) -> Datatype | None:

@@ -19,12 +19,24 @@ from marway.resolve.resolver import Resolved
 from marway.wire.envelope import PARTS_MAX, Row, decode_answers, encode_rows
 from marway_gateway.proto import open_inference_pb2 as pb
 from marway_gateway.tensors.documents import HEADER_LENGTH, InferRequest, parse_infer, render_infer
+from marway_gateway.tensors.examples import Verb, parse_examples, render_results
 from marway_gateway.tensors.instances import Instances, parse_instances, render_predictions
 from marway_gateway.tensors.messages import parse_message, render_message
 from marway_gateway.tensors.outputs import outputs_of, values_of
 from marway_gateway.tensors.rows import JSON, rows_of
 
-__all__ = ["Prepared", "ReadRequest", "Rendered", "prepare", "read_infer", "read_message", "read_predict", "rendered"]
+__all__ = [
+    "Prepared",
+    "ReadRequest",
+    "Rendered",
+    "prepare",
+    "read_classify",
+    "read_infer",
+    "read_message",
+    "read_predict",
+    "read_regress",
+    "rendered",
+]
 
 Rendered = tuple[bytes, list[tuple[str, str]]]
 """A body and its content headers."""
@@ -97,6 +109,16 @@ def read_predict(body: bytes, headers: Mapping[str, str], version: Resolved) -> 
     return request.rows, partial(_predictions, replace(request, rows=()), version.record)
 
 
+def read_classify(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
+    """Read a classify request of v1."""
+    return parse_examples(body, version.record.signature), partial(_results, "classify", version.record)
+
+
+def read_regress(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
+    """Read a regress request of v1."""
+    return parse_examples(body, version.record.signature), partial(_results, "regress", version.record)
+
+
 def read_infer(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
     """Read an inference request of Open Inference v2 over REST."""
     request = parse_infer(body, header_length=headers.get(HEADER_LENGTH), signature=version.record.signature)
@@ -115,6 +137,10 @@ def read_message(body: bytes, headers: Mapping[str, str], version: Resolved) -> 
 
 def _predictions(request: Instances, record: VersionRecord, values: list[Any]) -> Rendered:
     return render_predictions(values, request, record), [("content-type", JSON)]
+
+
+def _results(verb: Verb, record: VersionRecord, values: list[Any]) -> Rendered:
+    return render_results(values, verb, record), [("content-type", JSON)]
 
 
 def _infer_answer(request: InferRequest, version: Resolved, values: list[Any]) -> Rendered:

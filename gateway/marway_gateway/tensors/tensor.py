@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from marway.errors import InvalidRequest, clip
 from marway_gateway.tensors.datatypes import Datatype, Value
 
-__all__ = ["BASE64", "Tensor", "flat_values", "nested", "shape_of"]
+__all__ = ["BASE64", "Tensor", "common_shape", "flat_values", "leaves_of", "nested", "shape_of"]
 
 BASE64: Final = "base64"
 """As `content_type` among a BYTES tensor's parameters: its strings are the base64 of its elements."""
@@ -118,6 +118,27 @@ def nested(values: Sequence[Any], shape: Sequence[int]) -> Any:
         return list(values)
     size = math.prod(shape[1:])
     return [nested(values[index * size : (index + 1) * size], shape[1:]) for index in range(shape[0])]
+
+
+def common_shape(values: Sequence[Any]) -> tuple[int, ...] | None:
+    """Return the shape of lists within lists whose lengths are the same everywhere, else None."""
+    shape = [len(values)]
+    level: Sequence[Any] = values
+    while any(isinstance(value, list) for value in level):
+        if not all(isinstance(value, list) and len(value) == len(level[0]) for value in level):
+            return None
+        shape.append(len(level[0]))
+        level = [item for value in level for item in value]
+    return tuple(shape)
+
+
+def leaves_of(values: Sequence[Any], depth: int) -> Iterator[Any]:
+    """Yield what lies in so many levels of lists, row-major."""
+    if depth == 1:
+        yield from values
+        return
+    for value in values:
+        yield from leaves_of(value, depth - 1)
 
 
 def _unnested(data: list[Any], shape: tuple[int, ...], *, where: str) -> list[Any]:
