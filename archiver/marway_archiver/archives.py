@@ -1,4 +1,7 @@
-"""Reads archives that may be anybody's: inspect, check, and rewrite them canonically."""
+"""Reads archives that may be anybody's: inspect, check, and rewrite them canonically.
+
+Besides a `.mar` they may be a `.tar.gz` or a directory, as torch-model-archiver makes them; these are never canonical.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import BinaryIO
 
 from marway.errors import InvalidArchive
 from marway.golden import ExampleInput
+from marway_archiver.conversion import as_mar, is_directory_archive, is_tgz
 from marway_archiver.entries import Entry, from_bytes, open_regular, read_all
 from marway_archiver.examples import read_examples
 from marway_archiver.manifest import MAX_MANIFEST_BYTES, Manifest, encode_manifest, parse_manifest
@@ -136,8 +140,16 @@ def repack(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
+    if _converted(path):
+        with as_mar(path) as file:
+            yield file
+        return
     with os.fdopen(open_regular(path), "rb") as file:
         yield file
+
+
+def _converted(path: Path) -> bool:
+    return is_directory_archive(path) or is_tgz(path)
 
 
 def _accepted(info: ArchiveInfo) -> ArchiveInfo:
@@ -147,7 +159,7 @@ def _accepted(info: ArchiveInfo) -> ArchiveInfo:
 
 
 def _examine(file: BinaryIO, path: Path, progress: Progress | None) -> ArchiveInfo:
-    found = Scan()
+    found = Scan(canonical=not _converted(path))
     manifest: Manifest | None = None
     config: ModelConfig | None = None
     problems: tuple[str, ...] = ()

@@ -1,9 +1,10 @@
 """Runs in a process of its own: loads a handler with TorchServe's worker code and answers calls.
 
-Started as a script, `python handler_child.py FD JOB`: FD is one end of a socket pair, JOB a JSON file. It imports
-nothing of Marway, so that nothing of Marway lies on the handler's path. Lines of JSON go both ways. First comes
+Started as a script, `python handler_child.py FD JOB`: FD is one end of a socket pair, JOB a JSON file. Its own
+directory is taken from the path before the handler is loaded. Lines of JSON go both ways. First comes
 `{"loaded": {...versions}}` or `{"failed": MESSAGE}`; then each `{"rows": [i, ...]}` is answered with
-`{"seconds": s, "answers": [{status, kind, content_type, body}, ...]}`, bodies in base64.
+`{"seconds": s, "pieces": n, "answers": [{status, kind, content_type, body}, ...]}`, bodies in base64; pieces are
+what the handler sent before it returned.
 
 Requests are laid out as TorchServe's front end sends them to a worker, and read by TorchServe's own code.
 """
@@ -42,10 +43,12 @@ class Frame:
 
 
 class Sink:
-    """Where a handler's intermediate answers go: nowhere."""
+    """Where a handler's intermediate answers go: nowhere, but counted."""
+
+    pieces = 0
 
     def sendall(self, data: bytes) -> None:
-        return
+        self.pieces += 1
 
 
 def framed(rows: list[dict[str, Any]]) -> bytes:
@@ -91,6 +94,8 @@ def answer(service: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     from ts.protocol.otf_message_handler import _retrieve_inference_msg
     from ts.utils.util import PredictionException
 
+    from marway.wire.raw_body import RawBody
+
     context = service.context
     headers, inputs, ids = service.retrieve_data_for_inference(_retrieve_inference_msg(Frame(framed(rows))))
     context.request_ids, context.request_processor = ids, headers
@@ -98,7 +103,7 @@ def answer(service: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     context.cl_socket = service.cl_socket  # where a handler that answers in pieces sends them
     started = time.perf_counter()
     try:
-        outputs = service._entry_point(inputs, context)
+        outputs = service._entry_point([RawBody(each) for each in inputs], context)
     except PredictionException as exc:
         return _failed(rows, started, int(exc.error_code), str(exc.message))
     except MemoryError:
@@ -173,6 +178,8 @@ def main() -> None:
     os.set_inheritable(descriptor, False)
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     encoder = load_encoder(job["encoder"])
+    import marway.wire.raw_body  # noqa: F401 - before the handler's own modules are on the path
+
     sys.argv = [job["model_name"]]
     sys.path[0] = job["model_dir"]  # in place of this script's directory, as TorchServe's PYTHONPATH begins
     with socket.socket(fileno=descriptor) as connection, connection.makefile("rwb") as wire:
@@ -193,7 +200,9 @@ def main() -> None:
             return
         for line in wire:
             rows = [job["inputs"][index] for index in json.loads(line)["rows"]]
-            send(answer(service, rows))
+            before = service.cl_socket.pieces
+            answered = answer(service, rows)
+            send({**answered, "pieces": service.cl_socket.pieces - before})
 
 
 if __name__ == "__main__":

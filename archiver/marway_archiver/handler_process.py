@@ -43,10 +43,11 @@ _LAST_LINES = 5
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """What one call gave: an answer a row, and the time inside the handler in seconds."""
+    """What one call gave: an answer a row, the time inside the handler in seconds, and how many pieces came before."""
 
     answers: tuple[GoldenAnswer, ...]
     seconds: float
+    pieces: int = 0
 
 
 def has_torchserve() -> bool:
@@ -107,7 +108,7 @@ class HandlerProcess:
             )
             for each in reply["answers"]
         )
-        return Called(answers, float(reply["seconds"]))
+        return Called(answers, float(reply["seconds"]), int(reply["pieces"]))
 
     def close(self) -> None:
         """Close our end; the process group is ended by whoever started it."""

@@ -1,19 +1,16 @@
-"""The model configuration file (`--config-file`): allow-listed keys, every error with its line.
+"""The model configuration file (`--config-file`): known keys are checked, every error with its line.
 
-TorchServe logs a warning for a value it does not like and goes on with another; for a key it does not
-know it says nothing. An archive's configuration also beats what its register call asks for. So here a key
-is either known and has a value that TorchServe 0.12 uses as it stands (`ModelConfig.build` of its Java
-frontend), or the file is refused:
+TorchServe logs a warning for a value it does not like and goes on with another. An archive's configuration also beats
+what its register call asks for. So here a key that TorchServe 0.12 knows has a value that it uses as it stands
+(`ModelConfig.build` of its Java frontend), or the file is refused:
 
 - `minWorkers` and `maxWorkers` come together, 1 <= min <= max: else TorchServe ignores both;
-- `parallelType` comes with `parallelLevel` or `torchrun`, and they with it: else it ignores them;
-- sequence batching is refused: requests of a sequence must meet one worker, and the gateway places each
-  on its own, so answers would be silently wrong;
-- whatever a handler reads for itself goes under `handler`; `pt2`, `pippy`, `deepspeed`, `dali` and
-  `micro_batching` are what TorchServe's own handlers read.
+- what Marway cannot serve is refused by name (`NOT_SERVED`): every prediction would fail or be wrong;
+- all other keys are the handler's own, as TorchServe's documentation has it; one that looks like a slip of the pen
+  for a known key is accepted with a warning.
 
-Anchors, aliases, tags and merge keys are refused, as is a file that two YAML parsers might read
-differently; what is left, PyYAML (the worker) and SnakeYAML (the frontend) read alike.
+Anchors and aliases are accepted within bounds. Tags and merge keys are refused, as is a file that two YAML parsers
+might read differently; what is left, PyYAML (the worker) and SnakeYAML (the frontend) read alike.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from dataclasses import dataclass
 import yaml
 
 from marway.errors import clip
+from marway.model_settings import NOT_SERVED
 from marway_archiver.strict_yaml import YamlFile
 
 __all__ = ["MAX_CONFIG_BYTES", "ModelConfig", "parse_model_config"]
@@ -34,8 +32,8 @@ MAX_CONFIG_BYTES = 64 * 1024
 _INT32 = 2**31 - 1
 _DAY_S = 86_400
 _TIMEOUT_S = 120  # of an archive that has a file which does not say
+_SLIP = 0.85  # how alike a key and a known one are that are probably the same
 _PLAIN_INT = re.compile(r"-?(0|[1-9][0-9]{0,9})")
-_ARGUMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=,-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,6 @@ class ModelConfig:
         response_timeout_s: Beats the register call's, even where the file does not say it.
         startup_timeout_s: Likewise.
         device_type: `cpu`, `gpu` or None.
-        plain_worker: Workers are not started with the frontend's `--python` (torchrun, useVenv).
-        streaming: The handler answers in parts (continuousBatching, asyncCommunication).
         warnings: What is allowed but surprises.
     """
 
@@ -62,8 +58,6 @@ class ModelConfig:
     response_timeout_s: int = _TIMEOUT_S
     startup_timeout_s: int = _TIMEOUT_S
     device_type: str | None = None
-    plain_worker: bool = False
-    streaming: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -102,13 +96,6 @@ def _choice(*choices: str) -> Rule:
     return rule
 
 
-def _argument(file: YamlFile, key: str, node: yaml.Node) -> str:
-    ok = isinstance(node, yaml.ScalarNode) and node.tag.endswith(":str") and _ARGUMENT.fullmatch(node.value)
-    if not ok:
-        raise file.fail(node, f"{key} must be text of letters, digits and . _ : = , -, not {_text(node)}")
-    return str(node.value)
-
-
 def _device_ids(file: YamlFile, key: str, node: yaml.Node) -> None:
     if not isinstance(node, yaml.SequenceNode) or not node.value:
         raise file.fail(node, f"{key} must be a list of GPU numbers, such as [0, 1], not {_text(node)}")
@@ -126,31 +113,13 @@ def _text_or_mapping(file: YamlFile, key: str, node: yaml.Node) -> None:
         raise file.fail(node, f"{key} must be a compile backend's name or a mapping, not {_text(node)}")
 
 
-def _refused(why: str) -> Rule:
-    def rule(file: YamlFile, key: str, node: yaml.Node) -> None:
-        raise file.fail(node, f"{key} is not served by Marway: {why}")
-
-    return rule
-
-
-def _torchrun(file: YamlFile, key: str, node: yaml.Node) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        raise file.fail(node, f"{key} must be a mapping, not {_text(node)}")
-    for name, value in node.value:
-        _rule(file, name, _TORCHRUN)(file, f"{key}.{name.value}", value)
+def _not_served(file: YamlFile, key: str, node: yaml.Node) -> Value:
+    boolean = isinstance(node, yaml.ScalarNode) and node.tag.endswith(":bool")
+    if NOT_SERVED[key].off and boolean and not _boolean(file, key, node):
+        return False
+    raise file.fail(node, f"{key} is not served by Marway: {NOT_SERVED[key].why}")
 
 
-_SEQUENCE = _refused("the gateway places every request on its own, and a sequence must stay on one worker")
-_TORCHRUN: dict[str, Rule] = {
-    "nnodes": _number(1, 1),
-    "nproc-per-node": _number(1, 1024),
-    "rdzv-backend": _argument,
-    "rdzv-endpoint": _argument,
-    "rdzv-conf": _argument,
-    "monitor-interval": _number(1, _DAY_S),
-    "node-rank": _number(0, 0),
-    "OMP_NUMBER_THREADS": _number(1, 1024),
-}
 _RULES: dict[str, Rule] = {
     "minWorkers": _number(1, 1024),
     "maxWorkers": _number(1, 1024),
@@ -164,33 +133,14 @@ _RULES: dict[str, Rule] = {
     "useJobTicket": _boolean,
     "deviceType": _choice("cpu", "gpu"),
     "deviceIds": _device_ids,
-    "parallelType": _choice("pp", "tp", "pptp", "custom"),
-    "parallelLevel": _number(1, 1024),
-    "torchrun": _torchrun,
-    "continuousBatching": _boolean,
-    "asyncCommunication": _boolean,
-    "useVenv": _boolean,
-    "sequenceBatching": _SEQUENCE,
-    "sequenceMaxIdleMSec": _SEQUENCE,
-    "sequenceTimeoutMSec": _SEQUENCE,
-    "maxSequenceJobQueueSize": _SEQUENCE,
-    "maxNumSequence": _SEQUENCE,
     "handler": _mapping,
     "pt2": _text_or_mapping,
     "pippy": _mapping,
     "deepspeed": _mapping,
     "dali": _mapping,
     "micro_batching": _mapping,
+    **dict.fromkeys(NOT_SERVED, _not_served),
 }
-
-
-def _rule(file: YamlFile, name: yaml.Node, rules: dict[str, Rule]) -> Rule:
-    key = name.value if isinstance(name, yaml.ScalarNode) else ""
-    if key not in rules:
-        near = difflib.get_close_matches(key, rules, n=1, cutoff=0.7)
-        hint = f": did you mean {near[0]}?" if near else ": what your own handler reads goes under 'handler:'"
-        raise file.fail(name, f"TorchServe knows no setting {_text(name)} here{hint}")
-    return rules[key]
 
 
 def parse_model_config(data: bytes, label: str) -> ModelConfig:
@@ -209,13 +159,22 @@ def parse_model_config(data: bytes, label: str) -> ModelConfig:
         raise file.fail_at(0, "holds no settings: it must be a mapping such as 'responseTimeout: 60'")
     lines: dict[str, yaml.Node] = {}
     values: dict[str, Value] = {}
+    warnings: list[str] = []
     for name, node in root.value:
-        values[name.value] = _rule(file, name, _RULES)(file, name.value, node)
-        lines[name.value] = name
-    return _settings(file, lines, values)
+        key = name.value
+        lines[key] = name
+        if key in _RULES:
+            values[key] = _RULES[key](file, key, node)
+        elif near := difflib.get_close_matches(key, _RULES, n=1, cutoff=_SLIP):
+            line = name.start_mark.line + 1
+            warnings.append(
+                f"{file.label}:{line}: TorchServe knows no setting {_text(name)}: did you mean {near[0]}? It is left "
+                "to the handler"
+            )
+    return _settings(file, lines, values, warnings)
 
 
-def _settings(file: YamlFile, keys: dict[str, yaml.Node], values: dict[str, Value]) -> ModelConfig:
+def _settings(file: YamlFile, keys: dict[str, yaml.Node], values: dict[str, Value], noticed: list[str]) -> ModelConfig:
     def number(key: str) -> int | None:
         value = values.get(key)
         return value if isinstance(value, int) else None
@@ -227,12 +186,6 @@ def _settings(file: YamlFile, keys: dict[str, yaml.Node], values: dict[str, Valu
     if low is not None and high is not None and low > high:
         message = f"minWorkers {low} is more than maxWorkers {high}: TorchServe would ignore both"
         raise file.fail(keys["minWorkers"], message)
-    level = "torchrun" if "torchrun" in keys else "parallelLevel"
-    for one, other in (("parallelType", level), (level, "parallelType")):
-        if one in keys and other not in keys:
-            raise file.fail(keys[one], f"{one} without {other} is ignored by TorchServe")
-    if "torchrun" in keys and "parallelLevel" in keys:
-        raise file.fail(keys["parallelLevel"], "parallelLevel is what torchrun's nproc-per-node sets: give one")
     warnings: list[str] = []
     if low is not None and (low, high) != (1, 1):
         warnings.append(f"minWorkers {low}: TorchServe starts them at load, whatever the serving settings say")
@@ -243,7 +196,6 @@ def _settings(file: YamlFile, keys: dict[str, yaml.Node], values: dict[str, Valu
             f"batchSize {batch}: TorchServe lets a request wait up to {100 if delay is None else delay} ms for "
             "others; without it, Marway batches what waits anyway, with no delay"
         )
-    streaming = bool(values.get("continuousBatching")) or bool(values.get("asyncCommunication"))
     return ModelConfig(
         min_workers=low,
         max_workers=high,
@@ -252,7 +204,5 @@ def _settings(file: YamlFile, keys: dict[str, yaml.Node], values: dict[str, Valu
         response_timeout_s=number("responseTimeout") or _TIMEOUT_S,
         startup_timeout_s=number("startupTimeout") or _TIMEOUT_S,
         device_type=str(values["deviceType"]) if "deviceType" in values else None,
-        plain_worker=bool(values.get("useVenv")) or "torchrun" in keys,
-        streaming=streaming,
-        warnings=tuple(f"{file.label}: {warning}" for warning in warnings),
+        warnings=(*noticed, *(f"{file.label}: {warning}" for warning in warnings)),
     )

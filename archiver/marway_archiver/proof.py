@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument
@@ -19,6 +19,7 @@ from marway_archiver.proving import (
     golden_document,
     run_examples,
 )
+from marway_archiver.shapes import one_shape
 
 __all__ = ["Answered", "PackProof", "Prover"]
 
@@ -34,12 +35,14 @@ class PackProof:
         golden_sha256: The golden document.
         versions: Of `torchserve`, `torch` and `python`.
         duration_s: How long it took, with loading, in seconds.
+        streaming: Whether the handler sent an answer in pieces.
     """
 
     archive_sha256: str
     golden_sha256: str
     versions: Mapping[str, str]
     duration_s: float
+    streaming: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Answered:
         )
         if self.run is None:
             return golden, None
-        return golden, PackProof(sha256, golden.sha256, self.run.versions, self.run.duration_s)
+        return golden, PackProof(sha256, golden.sha256, self.run.versions, self.run.duration_s, self.run.streaming)
 
 
 class Prover:
@@ -101,8 +104,7 @@ class Prover:
         if has_torchserve():
             run = run_examples(manifest, entries, inputs, self._plan)
             check_run(given, inputs, run, self._plan.tolerance)
-            warnings = () if run.batch_reason is None else (_not_batched(run.batch_reason),)
-            return Answered(tuple(inputs), run.answers, run, self._plan, warnings)
+            return Answered(tuple(inputs), run.answers, run, self._plan, tuple(_surprises(inputs, run)))
         if self._predict is not None:
             answers = answers_of_callable(given, inputs, self._predict, self._plan.tolerance)
             return Answered(tuple(inputs), answers, None, self._plan, (_not_batched(_NOT_RUN),))
@@ -111,6 +113,18 @@ class Prover:
             "given; requests will be served one at a time"
         )
         return Answered(tuple(inputs), None, None, self._plan, (warning,))
+
+
+def _surprises(inputs: Sequence[ExampleInput], run: Run) -> Iterator[str]:
+    if run.streaming:
+        yield "the handler sends its answers in pieces: the version will be declared streaming when it is published"
+    elif run.batch_reason is not None:
+        yield _not_batched(run.batch_reason)
+    elif one_shape([sent for sent, answer in zip(inputs, run.answers, strict=True) if answer.kind != "error"]):
+        yield (
+            "all golden examples have one shape: batches of inputs of different lengths were not tried, and a handler "
+            "that pads them may answer them otherwise than alone; give examples of other lengths"
+        )
 
 
 def _not_batched(reason: str) -> str:

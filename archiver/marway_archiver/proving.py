@@ -67,6 +67,7 @@ class Run:
         versions: Of `torchserve`, `torch` and `python`.
         load_s: Seconds until the handler was loaded.
         duration_s: Seconds in all.
+        streaming: Whether the handler sent an answer in pieces.
     """
 
     answers: tuple[GoldenAnswer, ...]
@@ -78,6 +79,7 @@ class Run:
     versions: Mapping[str, str]
     load_s: float
     duration_s: float
+    streaming: bool = False
 
 
 def run_examples(
@@ -117,6 +119,7 @@ def run_examples(
             versions=handler.versions,
             load_s=handler.load_s,
             duration_s=time.monotonic() - started,
+            streaming=any(called.pieces for called in first),
         )
 
 

@@ -20,7 +20,7 @@ from marway_archiver.packing import PackedArchive, StrPath, pack
 from marway_archiver.progress import Phases, Progress
 from marway_archiver.proving import Predict, ProofPlan
 from marway_archiver.staging import signals_raise
-from marway_archiver.storing import UNPROVED, label_move, store, warn
+from marway_archiver.storing import UNPROVED, check_registry, label_move, store, warn
 
 __all__ = ["RecordFacts", "publish", "publish_archive", "read_facts", "tolerance_of"]
 
@@ -31,6 +31,7 @@ def publish(
     version: str,
     handler: str,
     registry: str | Registry,
+    create_registry: bool = False,
     model_file: StrPath | None = None,
     serialized_file: StrPath | None = None,
     extra_files: str | Sequence[StrPath] | None = None,
@@ -63,6 +64,8 @@ def publish(
         config_file: Model configuration (YAML).
         runtime: `python`, `python3` or `LSP`.
         registry: A registry or its URL, such as ``file:///models`` or ``s3://bucket/prefix``.
+        create_registry: Make the registry if there is none yet: the first publish to a new one says so. Without it an
+            empty place is refused, as it may be the mount point of a volume that is gone.
         label: Point this label at the version afterwards, such as ``PROD``. A label that points at another version
             moves only when a pod has proved this one, which needs ``gateway``; one that points nowhere is set anyway.
         record: Facts about the version, as `RecordFacts`.
@@ -82,10 +85,12 @@ def publish(
     Raises:
         InvalidArchive, InvalidRecord, InvalidReference, LoadFailed: Nothing was stored.
         VersionConflict: The version exists with other bytes.
+        RegistryUnavailable: There is no registry, or it cannot be written.
         ProofMissing, AnswersDiffer: The version is stored, and the label stays where it was.
     """
     facts = read_facts(record)
     release = label_move(label, note=note, gateway=gateway, force=force)
+    check_registry(registry, create_registry=create_registry)
     examples = check_examples_type(examples)
     if not examples:
         warn([UNPROVED])
@@ -107,7 +112,9 @@ def publish(
             predict=predict,
             progress=phases.next(),
         )
-        stored = store(packed, facts, registry, release=release, progress=phases.next())
+        stored = store(
+            packed, facts, registry, create_registry=create_registry, release=release, progress=phases.next()
+        )
         phases.end()
         return stored
 
@@ -116,6 +123,7 @@ def publish_archive(
     archive: StrPath,
     *,
     registry: str | Registry,
+    create_registry: bool = False,
     label: str | None = None,
     record: Mapping[str, Any] | Path | None = None,
     note: str | None = None,
@@ -133,6 +141,7 @@ def publish_archive(
     Args:
         archive: The file; it is checked from end to end, and written canonically if it is not.
         registry: A registry or its URL.
+        create_registry: Make the registry if there is none yet, as `publish`.
         label: Point this label at the version afterwards; when it may move, `publish` says.
         record: Facts about the version, as `RecordFacts`.
         note: Why, for the label's history.
@@ -149,6 +158,7 @@ def publish_archive(
     Raises:
         InvalidArchive, InvalidRecord, InvalidReference, LoadFailed: Nothing was stored.
         VersionConflict: The version exists with other bytes.
+        RegistryUnavailable: There is no registry, or it cannot be written.
         ProofMissing, AnswersDiffer: The version is stored, and the label stays where it was.
     """
     facts = read_facts(record)
@@ -158,6 +168,7 @@ def publish_archive(
     with signals_raise(), tempfile.TemporaryDirectory(prefix="marway-publish-") as directory:
         with opened_archive(path, progress=phases.next()) as (info, entries):
             assert info.manifest is not None
+            check_registry(registry, create_registry=create_registry)
             if not info.examples:
                 warn([UNPROVED])
             known = known_golden(path, golden, info)
@@ -171,7 +182,9 @@ def publish_archive(
             packed = repack(path, directory, progress=repacking)
             document, proof = of_archive(packed.sha256, document, proof)
         packed = replace(packed, warnings=(*info.warnings, *warnings), config=info.config, golden=document, proof=proof)
-        stored = store(packed, facts, registry, release=release, progress=phases.next())
+        stored = store(
+            packed, facts, registry, create_registry=create_registry, release=release, progress=phases.next()
+        )
         phases.end()
         return stored, not info.canonical
 

@@ -60,7 +60,7 @@ def check_contents(manifest: Manifest, entries: Mapping[str, Entry], *, packing:
         if name is not None and ("/" in name or name not in entries):
             raise InvalidArchive(f"the manifest's {field} {shown(name)} is not at the archive's root")
     if model.serialized_file is not None and not entries[model.serialized_file].size:
-        raise InvalidArchive(f"{entries[model.serialized_file].origin} is empty: weights are wanted there")
+        warnings.append(f"{entries[model.serialized_file].origin} is empty: a handler that reads weights finds none")
     if manifest.runtime != "LSP":
         own = _check_handler(manifest, entries, warnings)
         if model.model_file is not None and (packing or not own):

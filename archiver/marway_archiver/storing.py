@@ -11,16 +11,15 @@ from pydantic import ValidationError
 from marway.admin_client import AdminClient, admin_from_environment
 from marway.errors import InvalidArchive, InvalidInput, clip
 from marway.identity import me
-from marway.objects import open_store
 from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
 from marway.refs import check_label, new_model_id
-from marway.registry import Registry
+from marway.registry import Registry, open_registry
 from marway_archiver.facts import RecordFacts
 from marway_archiver.packing import PackedArchive
 from marway_archiver.progress import Progress
 from marway_archiver.proof import PackProof
 
-__all__ = ["UNPROVED", "LabelMove", "label_move", "store", "warn"]
+__all__ = ["UNPROVED", "LabelMove", "check_registry", "label_move", "store", "warn"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +51,7 @@ def store(
     facts: RecordFacts,
     registry: str | Registry,
     *,
+    create_registry: bool,
     release: LabelMove | None,
     progress: Progress | None,
 ) -> VersionRecord:
@@ -61,13 +61,16 @@ def store(
         InvalidArchive: Its configuration asks for more workers than its serving settings allow.
     """
     _check_workers(packed, facts.serving)
-    if isinstance(registry, str):
-        registry = Registry(open_store(registry))
+    registry = _opened(registry)
+    if create_registry:
+        registry.create()
     model = packed.manifest.model
     golden = packed.golden
     serving = facts.serving
     if golden is None or not golden.batch:
         serving = serving.model_copy(update={"max_batch_rows": 1})
+    if packed.proof is not None and packed.proof.streaming:
+        serving = serving.model_copy(update={"streaming": True})
     warn(packed.warnings)
     try:
         record = VersionRecord(
@@ -96,6 +99,21 @@ def store(
     if release is not None:
         _move(registry, stored, release)
     return stored
+
+
+def check_registry(registry: str | Registry, *, create_registry: bool) -> None:
+    """Refuse a registry that is not there, before any work is done for it.
+
+    Raises:
+        RegistryUnavailable: There is none, and it is not to be made.
+    """
+    opened = _opened(registry)
+    if not create_registry:
+        opened.check_there()
+
+
+def _opened(registry: str | Registry) -> Registry:
+    return open_registry(registry) if isinstance(registry, str) else registry
 
 
 def label_move(label: str | None, *, note: str | None, gateway: str | None, force: bool) -> LabelMove | None:

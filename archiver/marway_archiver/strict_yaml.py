@@ -1,4 +1,8 @@
-"""YAML that every parser reads alike: one document, no tags, no aliases, no key twice; errors have lines."""
+"""YAML that every parser reads alike: one document, no tags, no merge keys, no key twice; errors have lines.
+
+Anchors and aliases are accepted while what they expand to stays small: a few lines of them can stand for more values
+than there is memory ("billion laughs"), which whoever copies or prints them would find out.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,12 @@ import yaml
 
 from marway.errors import InvalidArchive, clip
 
-__all__ = ["MAX_DEPTH", "YamlFile"]
+__all__ = ["MAX_ALIASES", "MAX_DEPTH", "MAX_NODES", "YamlFile"]
+
+MAX_ALIASES = 50
+"""Most aliases (`*name`); SnakeYAML takes no more that stand for lists or mappings."""
+MAX_NODES = 50_000
+"""Most values that the document may expand to; without an alias a file of 64 KiB has fewer."""
 
 MAX_DEPTH = 32
 """Deepest nesting of lists and mappings."""
@@ -30,7 +39,7 @@ class YamlFile:
         return InvalidArchive(f"{self.label}:{line + 1}: {message}")
 
     def compose(self, data: bytes) -> yaml.Node | None:
-        """Return the root of the document ``data``, none of whose parts is shared, tagged or named twice.
+        """Return the root of the document ``data``, none of whose parts is tagged, named twice or holds itself.
 
         Raises:
             InvalidArchive: It is no such document.
@@ -47,6 +56,7 @@ class YamlFile:
             self._check_events(text)
             root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
             if root is not None:
+                self._check_size(root, {}, set())
                 self._check_node(root)
         except yaml.reader.ReaderError as exc:
             line = text.count("\n", 0, exc.position)
@@ -57,11 +67,13 @@ class YamlFile:
         return root
 
     def _check_events(self, text: str) -> None:
-        depth = 0
+        depth = aliases = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             line = event.start_mark.line if event.start_mark else 0
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise self.fail_at(line, "anchors and aliases (& and *) are not accepted: write the value out")
+            if isinstance(event, yaml.AliasEvent):
+                aliases += 1
+                if aliases > MAX_ALIASES:
+                    raise self.fail_at(line, f"has more than {MAX_ALIASES} aliases (*): write the values out")
             tag = getattr(event, "tag", None)
             if tag is not None:
                 raise self.fail_at(line, f"the tag {clip(repr(tag), 80)} is not accepted")
@@ -73,6 +85,29 @@ class YamlFile:
                     raise self.fail_at(line, f"is nested deeper than {MAX_DEPTH} levels")
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
+
+    def _check_size(self, node: yaml.Node, seen: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
+        """Return how many values ``node`` expands to and how deep they lie; ``above`` are the nodes that hold it."""
+        key = id(node)
+        if key in above:
+            raise self.fail(node, "holds itself by an alias (*)")
+        if key in seen:
+            return seen[key]
+        size, depth = 1, 0
+        if isinstance(node, yaml.CollectionNode):
+            above.add(key)
+            for item in node.value:
+                for each in item if isinstance(item, tuple) else (item,):
+                    its_size, its_depth = self._check_size(each, seen, above)
+                    size, depth = size + its_size, max(depth, its_depth)
+            above.discard(key)
+            depth += 1
+        if depth > MAX_DEPTH:
+            raise self.fail(node, f"is nested deeper than {MAX_DEPTH} levels")
+        if size > MAX_NODES:
+            raise self.fail(node, f"its aliases (*) expand to more than {MAX_NODES} values")
+        seen[key] = size, depth
+        return size, depth
 
     def _check_node(self, node: yaml.Node) -> None:
         if isinstance(node, yaml.SequenceNode):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from marway.archive_bounds import expansion_problem
 from marway.errors import InvalidArchive
 from marway_archiver import zipformat as z
 from marway_archiver.entries import CHUNK_BYTES
@@ -28,13 +29,7 @@ from marway_archiver.zipfields import (
     zip64_field,
 )
 
-__all__ = ["MAX_EXPANDED_BYTES", "ArchiveFile", "Scan", "read_file", "scan"]
-
-MAX_EXPANDED_BYTES = 64 * 1024**3
-"""Most bytes that an archive may unpack to."""
-MAX_RATIO = 200
-BOMB_FROM_BYTES = 1024**3
-"""An archive that unpacks to more than this and to more than `MAX_RATIO` times its size is a bomb."""
+__all__ = ["ArchiveFile", "Scan", "read_file", "scan"]
 
 _MAX_DIRECTORY_BYTES = 64 * 1024**2
 
@@ -190,10 +185,9 @@ class _Walk:
 
     def _expand(self, size: int) -> None:
         self.expanded += size
-        if self.expanded > MAX_EXPANDED_BYTES:
-            raise InvalidArchive(f"unpacks to more than {MAX_EXPANDED_BYTES >> 30} GiB")
-        if self.expanded > BOMB_FROM_BYTES and self.expanded > MAX_RATIO * self.into.size:
-            raise InvalidArchive(f"is a zip bomb: it unpacks to more than {MAX_RATIO} times its {self.into.size} bytes")
+        problem = expansion_problem(self.into.size, self.expanded)
+        if problem is not None:
+            raise InvalidArchive(problem)
 
     def directory(self, signature: bytes) -> None:
         """Read the directory, whose first signature was read, and the end records; compare all."""

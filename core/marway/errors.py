@@ -12,6 +12,9 @@ codes: each transport translates them in one table (`marway.wire.problems` for H
     │   ├── InvalidRecord         a record or a piece of registry state
     │   ├── InvalidRequest        a predict request nobody could answer (no body, reserved key)
     │   ├── BodyTooLarge          a predict body over the configured limit
+    │   ├── ForeignOrigin         a web page of somebody else's asks a port that obeys
+    │   ├── Misdirected           the request names a host that this port is not
+    │   ├── UnsupportedMedia      a body of a kind, or coded in a way, that is not taken
     │   └── InvalidSettings       a flag, environment variable or configuration file
     ├── NotFound                  a well-formed reference to something that does not exist
     │   ├── ModelNotFound
@@ -49,6 +52,7 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "Draining",
+    "ForeignOrigin",
     "InvalidArchive",
     "InvalidInput",
     "InvalidRecord",
@@ -58,6 +62,7 @@ __all__ = [
     "LabelNotFound",
     "LoadFailed",
     "MarwayError",
+    "Misdirected",
     "ModelError",
     "ModelLoading",
     "ModelNotFound",
@@ -72,6 +77,7 @@ __all__ = [
     "StateConflict",
     "Unauthenticated",
     "Unavailable",
+    "UnsupportedMedia",
     "VersionConflict",
     "VersionNotFound",
     "clip",
@@ -143,6 +149,21 @@ class InvalidRequest(InvalidInput):
 class BodyTooLarge(InvalidInput):
     code = "body_too_large"
     title = "Body too large"
+
+
+class ForeignOrigin(InvalidInput):
+    code = "foreign_origin"
+    title = "Foreign origin"
+
+
+class Misdirected(InvalidInput):
+    code = "misdirected"
+    title = "Misdirected request"
+
+
+class UnsupportedMedia(InvalidInput):
+    code = "unsupported_media"
+    title = "Unsupported media"
 
 
 class InvalidSettings(InvalidInput):

@@ -25,7 +25,9 @@ _NOISE = re.compile(
 )
 
 # What TorchServe's worker raises after a handler's own exception was logged: it says less.
-_WRAPPER = re.compile(r"RuntimeError: \d{3} - ")
+_WRAPPER = re.compile(r"RuntimeError: (\d{3} - |the handler ended its process while)|SystemExit: \d")
+# How argparse ends a process that it is given no sense to: a usage, this line, and no traceback.
+_ARGUMENTS = re.compile(r"\S+: error: (.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,10 @@ def read(logs: Path, workers: Iterable[str] | None = None) -> list[LogLine]:
 
 
 def last_error(lines: Iterable[LogLine]) -> str | None:
-    """Return the last line of the newest traceback ("ValueError: no such file"), or None when there is none."""
+    """Return why a worker failed, or None when it did not say.
+
+    It is the last line of the newest traceback ("ValueError: no such file"), or what argparse said.
+    """
     error = None
     inside = False
     for line in lines:
@@ -84,4 +89,6 @@ def last_error(lines: Iterable[LogLine]) -> str | None:
         elif inside and line.text and not line.text[0].isspace():
             error = line.text if error is None or not _WRAPPER.match(line.text) else error
             inside = False
+        elif not inside and (said := _ARGUMENTS.fullmatch(line.text)):
+            error = f"the handler parses the worker's command line: {said[1]}"
     return error

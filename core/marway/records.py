@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from marway.errors import InvalidRecord, clip
+from marway.integrity import sealed, unsealed
 from marway.refs import check_label, check_model_id, check_model_name, check_version
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ModelState",
     "Pointer",
     "Proof",
+    "RegistryIdentity",
     "ServingChange",
     "ServingSettings",
     "Signature",
@@ -121,6 +123,10 @@ class ServingSettings(Frozen):
     nonfinite: Literal["error", "null"] = "error"
     """What becomes of NaN and infinities in answers that are JSON, which has no such numbers: the row is refused, or
     they become null. v1 and binary v2 have them, and give them as they are."""
+    retry_rows: bool = True
+    """Whether rows of a batch that fails as a whole run again, each alone, so that a bad one fails alone. Without, the
+    whole batch fails, and what a dead worker or model server had begun is not tried elsewhere: for handlers whose work
+    may not be done twice."""
     cache: bool = False
     """Whether a gateway may answer a request from an earlier answer to the same bytes."""
     idle_unload_s: Annotated[float, Field(gt=0)] | None = None
@@ -232,6 +238,15 @@ class Pointer(Frozen):
     id: ModelId | None = None
 
 
+class RegistryIdentity(Frozen):
+    """`registry.json`: that there is a registry here, and which one. It is made on purpose and never changes."""
+
+    format: Literal[1] = 1
+    id: str
+    created_at: datetime
+    created_by: str
+
+
 class Proof(Frozen):
     """These bytes were loaded by this model server: `proofs/<digest>/<ulid>.json`.
 
@@ -269,30 +284,36 @@ class GcMark(Frozen):
     op_id: str
 
 
-def encode(value: BaseModel) -> bytes:
-    """Return ``value`` as the JSON document that is stored: UTF-8, one field a line."""
+def encode(value: BaseModel, *, key: str | None = None) -> bytes:
+    """Return ``value`` as the JSON document that is stored: UTF-8, one field a line.
+
+    Args:
+        value: What to store.
+        key: Where it will be, for `marway.integrity`; None leaves that away.
+    """
     raw = value.model_dump(mode="json", by_alias=True)
     if isinstance(value, HistoryChunk):
         raw["entries"] = [_entry(entry) for entry in raw["entries"]]
-    return _dump(raw)
+    return _dump(raw, key)
 
 
-def encode_state(state: ModelState) -> bytes:
-    """Return ``state`` as JSON, its overrides holding only the fields that were given."""
+def encode_state(state: ModelState, *, key: str | None = None) -> bytes:
+    """Return ``state`` as `encode` would, its overrides holding only the fields that were given."""
     raw = state.model_dump(mode="json", by_alias=True)
     raw["serving"] = {
         key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in state.serving.items()
     }
     raw["history"] = [_entry(entry) for entry in raw["history"]]
-    return _dump(raw)
+    return _dump(raw, key)
 
 
 def _entry(raw: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in raw.items() if name != "serving" or value is not None}
 
 
-def _dump(raw: dict[str, Any]) -> bytes:
-    return json.dumps(raw, indent=1, ensure_ascii=False).encode()
+def _dump(raw: dict[str, Any], key: str | None) -> bytes:
+    document = json.dumps(raw, indent=1, ensure_ascii=False).encode()
+    return document if key is None else sealed(document, key=key)
 
 
 def decode(kind: type[T], data: bytes, *, source: str) -> T:
@@ -301,13 +322,13 @@ def decode(kind: type[T], data: bytes, *, source: str) -> T:
     Args:
         kind: The stored type.
         data: Its JSON.
-        source: Where it came from, for the message.
+        source: The key that it was read from.
 
     Raises:
-        InvalidRecord: It is not one; the message says which field and why.
+        InvalidRecord: It is not one, is damaged, or belongs under another key; the message says which.
     """
     try:
-        return kind.model_validate_json(data)
+        return kind.model_validate_json(unsealed(data, key=source))
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "document"

@@ -114,7 +114,14 @@ def digest(*paths: Path) -> str:
 
 
 def publish_to(
-    registry: str, result: TrainResult, *, name: str, version: str, label: str | None, gateway: str | None = None
+    registry: str,
+    result: TrainResult,
+    *,
+    name: str,
+    version: str,
+    label: str | None,
+    gateway: str | None = None,
+    create_registry: bool = False,
 ) -> None:
     """Pack, prove and publish the trained files as one version, and point the label at it."""
     from marway_archiver import publish  # training alone needs no Marway
@@ -126,6 +133,7 @@ def publish_to(
         model_name=name,
         version=version,
         registry=registry,
+        create_registry=create_registry,
         label=label,
         gateway=gateway,
         handler=handler.origin,
@@ -157,6 +165,7 @@ def main() -> int:
     parser.add_argument(
         "--registry", metavar="URL", help="publish to this registry: file:///path or s3://bucket/prefix"
     )
+    parser.add_argument("--create-registry", action="store_true", help="make the registry if there is none yet")
     parser.add_argument("--name", default="intent", help="model name (default: %(default)s)")
     parser.add_argument("--version", default="1.0", help="version to publish (default: %(default)s)")
     parser.add_argument("--label", default="PROD", help="label to point at it, '' for none (default: %(default)s)")
@@ -178,6 +187,7 @@ def main() -> int:
                 version=args.version,
                 label=args.label or None,
                 gateway=args.gateway,
+                create_registry=args.create_registry,
             )
     return 0
 

@@ -16,7 +16,10 @@ from starlette.requests import Request
 
 from marway import __version__, errors
 from marway.errors import InvalidRequest, clip
+from marway.wire.head import HeadAsGet, with_head
+from marway.wire.hosts import HostGuard
 from marway.wire.problems import Problem
+from marway_gateway.admin_guard import AdminGuard
 from marway_gateway.authentication import TokenLayer
 from marway_gateway.error_bodies import error_body, surface_of
 from marway_gateway.fast_path import FastPathApp
@@ -113,7 +116,12 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
 
 
 def new_app(
-    settings: GatewaySettings, *, title: str, gateway: Gateway | None, token_file: FilePath | None
+    settings: GatewaySettings,
+    *,
+    title: str,
+    gateway: Gateway | None,
+    token_file: FilePath | None,
+    guard: HostGuard | None = None,
 ) -> tuple[FastPathApp, Callable[[], Gateway]]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
 
@@ -122,6 +130,7 @@ def new_app(
         title: What the app is called.
         gateway: Parts that are open already; None opens its own while the app runs.
         token_file: The file with the tokens that it wants, or None.
+        guard: Says which hosts and origins may ask for what, on a port that takes only JSON; None lets everybody.
     """
     opened: list[Gateway] = [gateway] if gateway is not None else []
 
@@ -149,8 +158,11 @@ def new_app(
         exception_handlers={HTTPException: _http_problem, RequestValidationError: _invalid},
     )
     app.openapi = describe(app, tokens=token_file is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    app.add_middleware(HeadAsGet)
     if token_file is not None:
         app.fast_layer(TokenLayer, tokens=lambda: current().token_files[token_file])
+    if guard is not None:
+        app.fast_layer(AdminGuard, guard=guard)
     app.fast_layer(RequestLayer, telemetry=lambda: current().telemetry)
 
     @app.get("/healthz", tags=["health"], summary="Does the process run?")
@@ -210,8 +222,10 @@ async def _http_problem(request: Request, exc: Exception) -> Response:
     info = request_info(request.scope)
     info.outcome = "client_error"
     method, path = request.method, clip(request.url.path, 200)
+    headers = exc.headers
     if exc.status_code == 405:
-        allowed = (exc.headers or {}).get("Allow", "")
+        allowed = with_head((exc.headers or {}).get("Allow", ""))
+        headers = {"Allow": allowed}
         code, title, detail = "method_not_allowed", "Method not allowed", f"{path} takes {allowed}, not {method}"
     elif exc.status_code == 404:
         code, title, detail = (
@@ -224,7 +238,7 @@ async def _http_problem(request: Request, exc: Exception) -> Response:
     info.error = code
     problem = Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=info.request_id)
     body, content_type = error_body(surface_of(request.url.path), problem)
-    return Response(body, exc.status_code, headers=exc.headers, media_type=content_type)
+    return Response(body, exc.status_code, headers=headers, media_type=content_type)
 
 
 async def _invalid(_: Request, exc: Exception) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from marway.errors import BodyTooLarge, InvalidRequest
 
-__all__ = ["ClientGone", "RequestBody"]
+__all__ = ["ClientGone", "Read", "RequestBody"]
 
 Read = Callable[[], Awaitable[bytes]]
 """Gives the next piece of a body, and b"" at its end."""

@@ -23,7 +23,7 @@ from marway_gateway.reply import Reply
 
 __all__ = ["AnswerCache", "CacheUse", "forbids_cache", "request_key"]
 
-_KEY_HEADERS: Final = ("content-type", "content-encoding", "accept", wire.EXPLAIN)
+_KEY_HEADERS: Final = ("content-type", "accept", wire.EXPLAIN)
 _ONE_REQUESTS_OWN: Final = frozenset(
     name.encode()
     for name in (

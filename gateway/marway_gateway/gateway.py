@@ -13,8 +13,7 @@ from typing import TextIO
 
 from marway.errors import InvalidSettings
 from marway.loop_watch import watch_loop
-from marway.objects import open_store
-from marway.registry import Registry
+from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.cache import AnswerCache
@@ -88,7 +87,7 @@ async def open_gateway(
             raise InvalidSettings(
                 "no registry is named: give --registry URL or set MARWAY_REGISTRY, for example to file:///path"
             )
-        registry = Registry(open_store(settings.registry))
+        registry = open_registry(settings.registry)
     paths = {path for path in (settings.admin_tokens_file, settings.predict_tokens_file) if path is not None}
     token_files = {path: TokenFile(path) for path in paths}
     async with AsyncExitStack() as stack:

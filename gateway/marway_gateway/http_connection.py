@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import unquote
 
 import httptools
 from uvicorn._types import HTTPScope
@@ -18,6 +16,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from marway.wire.http1 import FIELDS_BYTES_MAX, Fault, fault_of, feed, target_of
 from marway_gateway.http_cycle import Cycle
 
 __all__ = ["HttpConnection"]
@@ -26,8 +25,6 @@ _WHOLE_BYTES: Final = 64 * 1024
 """The largest body that may be begun without a task: what uvicorn holds before it reads no further."""
 _PATIENCE_S: Final = 0.02
 """How long a small body may come behind its head for its request still to be begun without a task."""
-_KNOWN_BYTES: Final = 256
-"""Request targets up to here are taken apart once."""
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -41,6 +38,11 @@ class HttpConnection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._fault: Fault | None = None
+        """What is wrong with the request that came last."""
+        self._in_head = True
+        """Whether headers belong to the head of a request: those behind a chunked body do not."""
+        self._trailer_bytes = 0
         self._begin: Callable[[Cycle], bool] | None = getattr(self.app, "begin", None)
         self._held: Cycle | None = None
         """The request to start once all that came is parsed, and its small body has come."""
@@ -63,7 +65,10 @@ class HttpConnection(HttpToolsProtocol):
         self._leave()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        try:
+            feed(self, data)
+        except httptools.HttpParserError:
+            self.send_400_response("this is no HTTP/1.1 request" if self._fault is None else self._fault.detail)
         if self._held is None:
             return
         if self._held.more_body and not self._held.waiting_for_100_continue and _is_small(self.headers):
@@ -81,21 +86,47 @@ class HttpConnection(HttpToolsProtocol):
         if cycle is not None:
             self._start_asgi_task(cycle, self.app)
 
+    def takes_upgrade(self) -> bool:
+        """Return False: no other protocol is spoken here."""
+        return False
+
     def on_message_begin(self) -> None:
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        self._in_head = True
+        self._trailer_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            super().on_header(name, value)
+            return
+        # Behind a body: nobody asked for such fields, and they are not merged into the head (RFC 9110 §6.5.1).
+        self._trailer_bytes += len(name) + len(value) + 4
+        if self._trailer_bytes > FIELDS_BYTES_MAX:
+            detail = f"at most {FIELDS_BYTES_MAX} bytes of fields are accepted behind a body"
+            self._fault = Fault(431, "Request Header Fields Too Large", "headers_too_large", detail)
+            raise httptools.HttpParserError(detail)
 
     def on_headers_complete(self) -> None:
         url, parser = self.url, self.parser
+        self._in_head = False
+        method, version = parser.get_method(), parser.get_http_version()
+        self._fault = fault_of(method, version, self.headers)
+        if self._fault is not None:
+            raise httptools.HttpParserError(self._fault.detail)
+        if parser.should_upgrade():
+            return  # it comes again, as if it did not ask: `feed` sees to that
         latest: RequestResponseCycle | None = self.cycle
-        version = parser.get_http_version()
-        path, raw_path, query = _known_parts(url) if len(url) <= _KNOWN_BYTES else _parts(url)
+        path, raw_path, query, host = target_of(url)
+        if host is not None:  # an absolute target; the header does not count (RFC 9112 §3.2.2)
+            self.headers[:] = [each for each in self.headers if each[0] != b"host"]
+            self.headers.append((b"host", host))
         scope: HTTPScope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": version,
-            "method": parser.get_method().decode("ascii"),
+            "method": method.decode("ascii"),
             "server": self.server,
             "client": self.client,
             "scheme": self.scheme or "http",
@@ -106,13 +137,18 @@ class HttpConnection(HttpToolsProtocol):
             "headers": self.headers,
             "state": self.app_state.copy(),
         }
-        keeps = version != "1.0" and parser.should_keep_alive() and not self.leaving
-        cycle = self.cycle = Cycle(self, scope, keep_alive=keeps, expects=self.expect_100_continue)
+        keeps = version == "1.1" and parser.should_keep_alive() and not self.leaving
+        expects = self.expect_100_continue and version == "1.1"
+        cycle = self.cycle = Cycle(self, scope, keep_alive=keeps, expects=expects)
         if latest is None or latest.response_complete:
             self._held = cycle  # what came may be all of it: that is known when it is parsed
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         assert isinstance(cycle, Cycle)
@@ -152,13 +188,3 @@ def _is_small(headers: list[tuple[bytes, bytes]]) -> bool:
     """Return whether headers announce a body that is small enough to be waited for."""
     length = next((value for name, value in headers if name == b"content-length"), b"")
     return length.isdigit() and int(length) <= _WHOLE_BYTES
-
-
-def _parts(url: bytes) -> tuple[str, bytes, bytes]:
-    """Return the path of a request's target, the same as it was written, and the query."""
-    parsed = httptools.parse_url(url)
-    path = parsed.path.decode("ascii")
-    return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
-
-
-_known_parts = lru_cache(maxsize=1024)(_parts)

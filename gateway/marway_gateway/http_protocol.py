@@ -20,12 +20,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from marway.wire.http1 import FIELDS_BYTES_MAX, Fault
 from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_gateway.large_bodies import LargeBodies
 
 __all__ = ["ClientBounds", "protocol_of"]
 
-_HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
 _LOOK_S: Final = 0.5
 _LINGER_S: Final = 1.0
@@ -152,31 +152,30 @@ class _BoundedHttp(LargeBodies):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        if self._header_bytes > _HEADER_BYTES_MAX:  # of what came with them, some may be the body
+        if self._header_bytes > FIELDS_BYTES_MAX:  # of what came with them, some may be the body
             self._header_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if self._too_long():
             raise httptools.HttpParserError("headers too large")
-        self._expect("body", self._bounds.body_timeout_s)
         super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            self._expect("body", self._bounds.body_timeout_s)
 
     def on_message_complete(self) -> None:
         self._receiving = None
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        too_long = self._too_long()
-        status, code, title = (
-            (b"431 Request Header Fields Too Large", "headers_too_large", "Headers too large")
-            if too_long
-            else (b"400 Bad Request", "invalid_request", "Invalid request")
-        )
-        detail = (
-            f"at most {_HEADERS_MAX} headers and {_HEADER_BYTES_MAX} bytes of them are accepted" if too_long else msg
-        )
-        self._end(status, Problem(title=title, status=int(status[:3]), detail=detail, code=code))
+        if self._end_after_earlier():
+            return
+        fault = self._fault or Fault(400, "Bad Request", "invalid_request", msg)
+        if self._too_long():
+            detail = f"at most {_HEADERS_MAX} headers and {FIELDS_BYTES_MAX} bytes of them are accepted"
+            fault = Fault(431, "Request Header Fields Too Large", "headers_too_large", detail)
+        problem = Problem(title=fault.reason, status=fault.status, detail=fault.detail, code=fault.code)
+        self._end(b"%d %b" % (fault.status, fault.reason.encode()), problem)
 
     def _too_long(self) -> bool:
-        return self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
+        return self._header_bytes > FIELDS_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
 
     # -- time ----------------------------------------------------------------------------------------------
 
@@ -189,6 +188,9 @@ class _BoundedHttp(LargeBodies):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+            return
+        if self._ended:
+            self.transport.close()
             return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -258,6 +260,28 @@ class _BoundedHttp(LargeBodies):
                 code="request_too_slow",
             ),
         )
+
+    def _end_after_earlier(self) -> bool:
+        """Close without a word on the request that is being read where an answer is due before, or has begun.
+
+        Answers come in the order of requests (RFC 9112 §9.3.2): any other would be taken for the answer to an earlier
+        one. Return whether that was so.
+        """
+        latest = self._latest()
+        if latest is None or latest.response_complete:
+            return False
+        if self._receiving == "body":
+            if latest.response_started:
+                self.transport.abort()
+                return True
+            if not self.pipeline:
+                return False  # it is this request that is wrong
+            self.pipeline.popleft()
+        else:
+            latest.keep_alive = False  # it says so to its client
+        self._receiving = None
+        self._ended = True  # what comes is not read any more; `on_response_complete` closes
+        return True
 
     def _end(self, status: bytes, problem: Problem, headers: bytes = b"", *, linger_s: float = _LINGER_S) -> None:
         """Answer and close, but go on reading for a while: what comes meanwhile would make the kernel drop the answer

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import httptools
-
 from marway.allocator import keep_freed_memory
 from marway.body_pieces import BodyPieces
+from marway.wire.http1 import new_parser
 from marway_gateway.http_connection import HttpConnection
 from marway_gateway.http_cycle import Cycle
 
@@ -40,8 +39,7 @@ class LargeBodies(HttpConnection):
             cycle.message_event.set()
             return
         self._large = None
-        self.parser = httptools.HttpRequestParser(self)  # the old one waits for the body
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn makes it
+        self.parser = new_parser(self)  # the old one waits for the body
         self.on_message_complete()
         if rest:
             self.data_received(rest)

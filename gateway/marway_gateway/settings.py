@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from marway.settings import ComponentSettings
+from marway.wire.hosts import parse_hosts
 from marway_gateway.pod_addresses import PodAddress, PodService, PodSlices, parse_pods
 
 __all__ = ["GatewaySettings", "PodAddress", "PodService", "PodSlices"]
@@ -45,6 +46,11 @@ class GatewaySettings(ComponentSettings):
     admin_tokens_file: Path | None = None
     """File of bearer tokens that the admin port wants: one a line, `#` comments, `NAME: TOKEN` to have the name in a
     model's history. Read again when it changes. No default: loopback needs none, and any other `admin_host` does."""
+    admin_allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_hosts)] = ()
+    """Names that requests to the admin port may have in `Host`, and pages of which may ask: in a list or with commas
+    between them, also `*.example.com` for all below a name, and `*` for any. None by default: IP addresses,
+    `localhost`, names without a dot, the host's own name and those within Kubernetes always may. Needed behind an
+    Ingress."""
     predict_tokens_file: Path | None = None
     """File of bearer tokens that the public and the gRPC port want; it may be the same file. No default: within a
     cluster, who may call is usually said elsewhere. `/healthz`, `/readyz` and `/metrics` stay open."""
@@ -158,6 +164,12 @@ class GatewaySettings(ComponentSettings):
     max_connections: Count = 8192
     """Client connections to the public HTTP port; more are answered 503 and closed. 8192 with the same number of
     connections to pods stays below the 20,000 or so files that containers may usually open."""
+    grpc_max_connections: Count = 1024
+    """Client connections to the gRPC port; more are closed as they come. 1024, as one carries many calls; with those of
+    `max_connections` and to pods they stay below the 20,000 or so files that containers may usually open."""
+    grpc_idle_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
+    """Time in seconds after which a gRPC connection without a call is asked to close (GOAWAY), which clients take for
+    what it is and connect anew. 300, so that pauses between requests seldom cost a new connection."""
     header_timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
     """Time in seconds in which a client must send a request's headers, from connecting or from their first byte. 5
     outlasts a bad mobile network and closes a slow-loris connection soon."""

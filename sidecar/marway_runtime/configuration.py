@@ -17,8 +17,9 @@ from marway.resources import shipped
 from marway_runtime.java import class_path, java, torchserve_home
 from marway_runtime.resources import heap_bytes
 from marway_runtime.settings import RuntimeSettings
+from marway_runtime.workers import WORKER_BIN
 
-__all__ = ["Ports", "command_line", "environment", "properties", "write_worker_launcher"]
+__all__ = ["Ports", "command_line", "environment", "path_for_workers", "properties", "write_worker_launcher"]
 
 _MIB = 1024 * 1024
 _KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ", "VIRTUAL_ENV")
@@ -116,12 +117,17 @@ def command_line(
     ]
 
 
-def environment(temporary: Path) -> dict[str, str]:
-    """Return the environment of TorchServe and so of every handler: what computing needs, and no secrets."""
+def environment(temporary: Path, *, allowed: Sequence[str] = ()) -> dict[str, str]:
+    """Return the environment of TorchServe and so of every handler: what computing needs, and no secrets.
+
+    Args:
+        temporary: Where temporary files go.
+        allowed: Further variables by name, as `RuntimeSettings.handler_environment` has them.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in _KEPT_ENVIRONMENT or name.startswith(_KEPT_PREFIXES)
+        if name in _KEPT_ENVIRONMENT or name.startswith(_KEPT_PREFIXES) or name in allowed
     }
     kept.setdefault("OMP_NUM_THREADS", "1")  # small models get slower with more; a handler may raise it
     kept["TMPDIR"] = kept["TEMP"] = str(temporary)
@@ -130,8 +136,18 @@ def environment(temporary: Path) -> dict[str, str]:
     return kept
 
 
+def path_for_workers(launcher: Path) -> str:
+    """Return TorchServe's `PATH`, which begins where its `python3` is our launcher.
+
+    An archive with `runtime: python3` has its workers, and its pip, started by that name and not by `--python`.
+    """
+    return os.pathsep.join([str(_named(launcher).parent), os.environ.get("PATH", os.defpath)])
+
+
 def write_worker_launcher(path: Path, *, home: Path, fork_socket: Path | None) -> None:
-    """Write the executable that TorchServe starts in place of `python` for each worker.
+    """Write the executable that TorchServe starts in place of `python`, and of `python3`, for each worker.
+
+    TorchServe also calls it for what is no worker, such as `-m pip install`: then it is Python.
 
     Args:
         path: Where to write it.
@@ -143,5 +159,20 @@ def write_worker_launcher(path: Path, *, home: Path, fork_socket: Path | None) -
     else:
         shim = Path(__file__).parent / "forkserver" / "shim.py"
         words = ["-I", "-S", str(shim), str(home), str(fork_socket), "--"]
-    path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *words])} "$@"\n')
+    named = _named(path)
+    own = shlex.quote(str(named.parent))
+    path.write_text(
+        "#!/bin/sh\n"
+        # What a handler starts by the name python3 is the usual one.
+        f'case "${{PATH-}}" in {own}:*) PATH="${{PATH#{own}:}}"; export PATH;; esac\n'
+        f'case "${{1--}}" in -*) exec {shlex.quote(sys.executable)} "$@";; esac\n'
+        f'exec {shlex.join([sys.executable, *words])} "$@"\n'
+    )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    named.parent.mkdir(exist_ok=True)
+    named.unlink(missing_ok=True)
+    named.symlink_to(path.absolute())
+
+
+def _named(launcher: Path) -> Path:
+    return launcher.absolute().parent / WORKER_BIN / "python3"

@@ -21,7 +21,14 @@ from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.runtime import Addresses, RuntimeInfo
 from marway_runtime.class_archive import ClassArchive
-from marway_runtime.configuration import Ports, command_line, environment, properties, write_worker_launcher
+from marway_runtime.configuration import (
+    Ports,
+    command_line,
+    environment,
+    path_for_workers,
+    properties,
+    write_worker_launcher,
+)
 from marway_runtime.directories import Directories, make_fresh
 from marway_runtime.resources import cpu_count, memory_limit
 from marway_runtime.settings import RuntimeSettings
@@ -125,7 +132,8 @@ class TorchServe:
                 *bound_to_me(command),
                 cwd=directories.work,
                 env={
-                    **environment(directories.temporary),
+                    **environment(directories.temporary, allowed=settings.handler_environment),
+                    "PATH": path_for_workers(self._worker),
                     "MARWAY_MAX_RESPONSE_BYTES": str(settings.max_request_bytes),
                 },
                 stdin=asyncio.subprocess.DEVNULL,

@@ -69,7 +69,12 @@ class RuntimeSettings(ComponentSettings):
     """Requests TorchServe queues for one model. The sidecar's own limit bites first; this is the last resort."""
 
     install_requirements: bool = False
-    """Whether TorchServe installs an archive's requirements file with pip. Off: it runs code from the network."""
+    """Whether TorchServe installs an archive's requirements file with pip, into the model's own directory, at every
+    load. Off: it runs code from the network. An archive whose requirements are not met does not load, either way."""
+
+    handler_environment: tuple[str, ...] = ()
+    """Names of environment variables that handlers, and pip, see besides those that computing needs (`PATH`, `LANG`,
+    `CUDA_*`, `OMP_*`, …). None: every model of the pod sees them, so a secret here is every model's."""
 
     fork_workers: bool = True
     """Whether workers are forked from a process that has torch imported: they start several times sooner and share its

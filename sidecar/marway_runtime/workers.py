@@ -14,10 +14,13 @@ import psutil
 
 from marway.wire.workers import Mode, RuntimeWorker
 
-__all__ = ["OWN_RUNTIME", "Worker", "find_workers", "measured", "private_bytes", "resident_bytes"]
+__all__ = ["OWN_RUNTIME", "WORKER_BIN", "Worker", "find_workers", "measured", "private_bytes", "resident_bytes"]
 
 OWN_RUNTIME = "the archive's own Python"
 """Why a worker is plain that TorchServe did not start through our launcher."""
+
+WORKER_BIN = "worker-bin"
+"""Directory beside the launcher in which it is called `python3`."""
 
 _SCRIPT = "model_service_worker.py"
 _SHIM = "marway-worker-shim"
@@ -128,4 +131,6 @@ def _following(words: list[str], flag: str) -> str:
 
 def _runs_script(words: list[str]) -> bool:
     names = [word.rpartition("/")[2] for word in words]
-    return _SCRIPT in names and not any(name in _PASSING for name in names[: names.index(_SCRIPT)])
+    if _SCRIPT not in names or any(f"/{WORKER_BIN}/" in word for word in words):
+        return False
+    return not any(name in _PASSING for name in names[: names.index(_SCRIPT)])

@@ -15,11 +15,12 @@ from starlette.responses import Response
 from marway import __version__
 from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
 from marway.loop_watch import watch_loop
-from marway.objects import open_store
 from marway.refs import new_ulid
-from marway.registry import Registry
+from marway.registry import open_registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire import problems
+from marway.wire.head import HeadAsGet, with_head
+from marway.wire.hosts import HostGuard
 from marway.wire.pods import PodEvent, PodStatus
 from marway.wire.request import read_ids
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
@@ -60,7 +61,7 @@ class Sidecar:
         self.metrics = SidecarMetrics()
         self.threads = Threads(settings.archive_threads)
         self.parsing = Threads(_PARSING_THREADS)
-        registry = Registry(open_store(settings.registry))
+        registry = open_registry(settings.registry)
         self.reader = RegistryReader(registry, threads=settings.registry_threads)
         self.resolver = Resolver(
             self.reader,
@@ -204,6 +205,11 @@ def create_app(sidecar: Sidecar) -> FastAPI:
             Exception: _unexpected,
         },
     )
+    settings = sidecar.settings
+    app.admit_by(
+        HostGuard(settings.allowed_hosts, bound=settings.host, setting="allowed_hosts (MARWAY_SIDECAR_ALLOWED_HOSTS)")
+    )
+    app.add_middleware(HeadAsGet)
     app.openapi = describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     add_routes(app, sidecar)
     return app
@@ -220,7 +226,10 @@ async def _not_routed(request: Request, exc: Exception) -> Response:
     code, title, detail = known.get(exc.status_code, ("invalid_request", "Invalid request", str(exc.detail)))
     ids = read_ids(request.headers.get)
     problem = problems.Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=ids.request_id)
-    return Response(problem.body(), exc.status_code, exc.headers, media_type=problems.CONTENT_TYPE)
+    headers = dict(exc.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = with_head(headers["Allow"])
+    return Response(problem.body(), exc.status_code, headers, media_type=problems.CONTENT_TYPE)
 
 
 async def _invalid(request: Request, exc: Exception) -> Response:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 
 from marway.deadline import Deadline
-from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
+from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, UnsupportedMedia, clip
 from marway_sidecar.body_budget import BodyBudget, HeldBytes
 from marway_sidecar.connection import UNCOUNTED_BYTES
 from marway_sidecar.http import HttpChannel
 
-__all__ = ["check_length", "read_body"]
+__all__ = ["check_coding", "check_length", "read_body"]
 
 
 def check_length(length: int | None, limit: int) -> None:
@@ -25,6 +25,16 @@ def check_length(length: int | None, limit: int) -> None:
     """
     if length is not None and length > limit:
         raise BodyTooLarge(f"the body has {length} bytes; the limit is {limit}: send less at once")
+
+
+def check_coding(encoding: str | None) -> None:
+    """Refuse a body that would reach the handler compressed: gateways decode what clients send.
+
+    Raises:
+        UnsupportedMedia: It has a `Content-Encoding`.
+    """
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMedia(f"the Content-Encoding {clip(encoding, 40)!r} is not taken: send the body as it is")
 
 
 async def read_body(

@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-import httptools
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from marway.body_pieces import LARGE_BODY_BYTES
 from marway.wire import frames
-from marway.wire.problems import CONTENT_TYPE, Problem
+from marway.wire.http1 import Fault
 from marway_sidecar.channel import Reply
 from marway_sidecar.framed import FramedConnection
 from marway_sidecar.large_bodies import LargeBodies
@@ -33,8 +33,7 @@ UNCOUNTED_BYTES: Final = LARGE_BODY_BYTES
 _FRAMES: Final = frames.UPGRADE.encode()
 _FRAMES_PATH: Final = frames.PATH.encode()
 _SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % _FRAMES
-_HEADER_BYTES_MAX: Final = 64 * 1024
-_HEADERS_MAX: Final = 100
+_OF_A_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _HEADERS_S: Final = 10.0
 """How long a connection may take from its first byte, or from its opening, to the end of a request's headers."""
 _JOINED_BYTES: Final = 64 * 1024
@@ -47,8 +46,7 @@ _LEFT: Final = select.POLLERR | select.POLLHUP | getattr(select, "POLLRDHUP", 0)
 class BoundedConnection(LargeBodies):
     """Refuses headers that are too many, too long or too slow, and answers bad requests with problems."""
 
-    _header_bytes = 0
-    _in_headers = True
+    _guard: Callable[[Iterable[tuple[bytes, bytes]]], Response | None] | None = None
     _too_slow: asyncio.TimerHandle | None = None
     _idle_since = 0.0
     _gone: Callable[[], None] | None = None
@@ -59,6 +57,7 @@ class BoundedConnection(LargeBodies):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._serve_now = getattr(self.app, "serve_now", None)
+        self._guard = getattr(self.app, "guard", None)
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -70,6 +69,8 @@ class BoundedConnection(LargeBodies):
             gone()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         self._parsing = True
         super().data_received(data)
         self._parsing = False
@@ -77,8 +78,9 @@ class BoundedConnection(LargeBodies):
             (cycle, app), self._to_start = self._to_start, None
             self._start(cycle, app)
         # Most requests come in one piece, and need no timer.
-        if self._in_headers != (self._too_slow is not None):
-            if self._in_headers and not self.transport.is_closing():
+        expected = self._in_headers and self.reads_on()
+        if expected != (self._too_slow is not None):
+            if expected:
                 self._expect_headers()
             else:
                 self._have_headers()
@@ -87,10 +89,12 @@ class BoundedConnection(LargeBodies):
         if self._parsing:
             self._to_start = cycle, app  # what came may have the whole body: that is known when it is parsed
         else:
-            super()._start_asgi_task(cycle, app)
+            super()._start_asgi_task(cycle, self._guarded(cycle, app))
 
     def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if self._serve_now is not None and not cycle.more_body and len(cycle.body) <= UNCOUNTED_BYTES:
+        app = self._guarded(cycle, app)
+        whole = not cycle.more_body and len(cycle.body) <= UNCOUNTED_BYTES
+        if app is self.app and self._serve_now is not None and whole:
             # uvicorn and starlette each have types of their own for the same things.
             scope: Any = cycle.scope
             receive: Any = cycle.receive
@@ -100,59 +104,31 @@ class BoundedConnection(LargeBodies):
                 return
         super()._start_asgi_task(cycle, app)
 
-    def on_message_begin(self) -> None:
-        self._header_bytes = 0
-        self._in_headers = True
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        self._header_bytes += len(url)
-        if self._header_bytes > _HEADER_BYTES_MAX:
-            raise httptools.HttpParserError("headers too large")
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Do what uvicorn does, in the same call: it is made more often than any other."""
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > _HEADER_BYTES_MAX:
-            raise httptools.HttpParserError("headers too large")
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        headers = self.headers
-        headers.append((name, value))
-        if len(headers) > _HEADERS_MAX:
-            raise httptools.HttpParserError(f"more than {_HEADERS_MAX} headers")
+    def _guarded(self, cycle: RequestResponseCycle, app: Any) -> Any:
+        """Return what answers a request: the app, or a refusal."""
+        refusal = self._guard(cycle.scope["headers"]) if self._guard is not None else None
+        return app if refusal is None else refusal
 
     def on_headers_complete(self) -> None:
-        self._in_headers = False
         super().on_headers_complete()
-        self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]  # an extension of ASGI's scope
-
-    def send_400_response(self, msg: str) -> None:
-        too_long = self._header_bytes > _HEADER_BYTES_MAX or len(self.headers or ()) > _HEADERS_MAX
-        if too_long:
-            self._refuse(
-                431,
-                "Request Header Fields Too Large",
-                "headers_too_large",
-                f"at most {_HEADERS_MAX} headers and {_HEADER_BYTES_MAX} bytes of them are accepted",
-            )
-        else:
-            self._refuse(400, "Bad Request", "invalid_request", msg)
+        if not self.parser.should_upgrade():
+            self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]  # an extension of ASGI's scope
 
     # -- frames --------------------------------------------------------------------------------------------
 
-    def _should_upgrade(self) -> bool:
-        """Whether this is a gateway that asks for frames, and nothing of it waits for an answer; uvicorn asks."""
+    def takes_upgrade(self) -> bool:
+        """Whether this is a gateway that asks for frames, and nothing of it waits for an answer."""
         cycle: Any = self.cycle
         waits = cycle is not None and not cycle.response_complete
         path = self.url.partition(b"?")[0]
-        asks = self.scope["method"] == "GET" and path == _FRAMES_PATH and self._get_upgrade() == _FRAMES
-        return asks and not waits and hasattr(self.app, "begin")
+        asks = self.parser.get_method() == b"GET" and path == _FRAMES_PATH and self._get_upgrade() == _FRAMES
+        if not asks or waits or self.parser.get_http_version() != "1.1" or not hasattr(self.app, "begin"):
+            return False
+        has_body = any(name in _OF_A_BODY for name, _ in self.headers)
+        return not has_body and (self._guard is None or self._guard(self.headers) is None)
 
-    def handle_websocket_upgrade(self) -> None:
-        """Change to frames; uvicorn calls this when `_should_upgrade` says so."""
+    def upgraded(self, came: bytes) -> None:
+        """Change to frames."""
         self._have_headers()
         self._unset_keepalive()
         self.connections.discard(self)
@@ -160,6 +136,8 @@ class BoundedConnection(LargeBodies):
         self.transport.set_protocol(framed)
         framed.connection_made(self.transport)
         self.transport.write(_SWITCHING)
+        if came:
+            framed.data_received(came)
 
     # -- for the request that is being answered ------------------------------------------------------------
 
@@ -249,6 +227,9 @@ class BoundedConnection(LargeBodies):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
             return
+        if self._refused:
+            self.transport.close()
+            return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._look_if_idle(self.timeout_keep_alive)
@@ -284,15 +265,6 @@ class BoundedConnection(LargeBodies):
 
     def _headers_late(self) -> None:
         self._too_slow = None
-        if not self.transport.is_closing():
-            self._refuse(
-                408, "Request Timeout", "headers_late", f"the headers had not come within {_HEADERS_S:g} seconds"
-            )
-
-    def _refuse(self, status: int, reason: str, code: str, detail: str) -> None:
-        body = Problem(title=reason, status=status, detail=detail, code=code).body()
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (status, reason.encode(), CONTENT_TYPE.encode(), len(body), body)
-        )
-        self.transport.close()
+        if self.reads_on():
+            detail = f"the headers had not come within {_HEADERS_S:g} seconds"
+            self.refuse(Fault(408, "Request Timeout", "headers_late", detail))

@@ -6,15 +6,20 @@ middleware, which cost a small prediction more than all else in the sidecar.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from fastapi import FastAPI
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from marway.wire.headers import Outcome
+from marway.wire.hosts import HostGuard
 from marway.wire.paths import SegmentRoutes
+from marway.wire.request import read_ids
 from marway_sidecar.call import Call
 from marway_sidecar.channel import Channel
+from marway_sidecar.http import problem_response
 
 __all__ = ["FastHandler", "FastPathApp"]
 
@@ -40,11 +45,24 @@ class FastPathApp(FastAPI):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._routes: SegmentRoutes[FastHandler] = SegmentRoutes()
+        self._guard: HostGuard | None = None
         self._found: dict[tuple[str, str], tuple[FastHandler, dict[str, str]]] = {}
 
     def add_fast(self, method: str, path: str, handler: FastHandler) -> None:
         """Have a route served on the short way; the router has it in any case."""
         self._routes.add(method, path, handler)
+
+    def admit_by(self, guard: HostGuard) -> None:
+        """Refuse what ``guard`` does not admit."""
+        self._guard = guard
+
+    def guard(self, headers: Iterable[tuple[bytes, bytes]]) -> Response | None:
+        """Return the refusal of an HTTP request with these headers, or None where it may ask."""
+        error = None if self._guard is None else self._guard(headers)
+        if error is None:
+            return None
+        said = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        return problem_response(error, request_id=read_ids(said.get).request_id, outcome=Outcome.REFUSED)
 
     def serve_now(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> bool:
         """Begin to serve a request whose body is here, if its handler can do so without a task."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from marway.allocator import keep_freed_memory
 from marway.body_pieces import LARGE_BODY_BYTES, BodyPieces
+from marway.wire.http1 import new_parser
+from marway_sidecar.request_reader import RequestReader
 
 __all__ = ["LargeBodies"]
 
@@ -20,7 +21,7 @@ _KEPT_BYTES: Final = 64 * 1024 * 1024
 """Free memory that the process keeps for the next large body."""
 
 
-class LargeBodies(HttpToolsProtocol):
+class LargeBodies(RequestReader):
     """Takes the rest of a large body off the connection as it comes, and gives it to the request when it is whole."""
 
     _large: BodyPieces | None = None
@@ -28,7 +29,7 @@ class LargeBodies(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         large = self._large
         if large is None:
-            super().data_received(data)
+            self.parse(data)
             self._pass_parser_by(self.cycle)
             return
         cycle: Any = self.cycle
@@ -40,8 +41,7 @@ class LargeBodies(HttpToolsProtocol):
         if large.left:
             return
         self._large = None
-        self.parser = httptools.HttpRequestParser(self)  # the old one waits for the body
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn makes it
+        self.parser = new_parser(self)  # the old one waits for the body
         self.on_message_complete()
         if rest:
             self.data_received(rest)

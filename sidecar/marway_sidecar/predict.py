@@ -24,7 +24,7 @@ from marway.resolve import Resolved, Resolver
 from marway.wire import headers
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Row, encode_answers
 from marway.wire.request import timeout_of
-from marway_sidecar.bodies import check_length, read_body
+from marway_sidecar.bodies import check_coding, check_length, read_body
 from marway_sidecar.body_budget import BodyBudget, HeldBytes
 from marway_sidecar.call import Call, HttpCall, outcome_of
 from marway_sidecar.channel import ClientGone
@@ -92,7 +92,7 @@ class Predictor:
         resolved = self._resolver.lookup(named["model"], named.get("selector"))
         if resolved is None or resolved.serving.streaming or not 0 < len(body) <= self._settings.max_body_bytes:
             return False
-        if holds_rows(call.headers.get("content-type")):
+        if holds_rows(call.headers.get("content-type")) or "content-encoding" in call.headers:
             return False
         row = raw_row(call.headers, body, request_id=call.ids.request_id)
         if row is None:
@@ -157,6 +157,7 @@ class Predictor:
         length = call.headers.get("content-length")
         size = int(length) if length is not None else None
         check_length(size, settings.max_body_bytes)
+        check_coding(call.headers.get("content-encoding"))
         named = call.named
         name, selector = named["model"], named.get("selector")
         resolved = self._resolver.lookup(name, selector) or await self._resolver.resolve(name, selector)

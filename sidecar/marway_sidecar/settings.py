@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from marway.settings import ComponentSettings
+from marway.wire.hosts import parse_hosts
 
 __all__ = ["SidecarSettings"]
 
@@ -58,6 +60,11 @@ class SidecarSettings(ComponentSettings):
 
     port: int = Field(9000, ge=0, le=65535)
     """Port to listen on."""
+
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_hosts)] = ()
+    """Names that requests may have in `Host`, and pages of which may ask: in a list or with commas between them, also
+    `*.example.com` for all below a name, and `*` for any. None by default: IP addresses, `localhost`, names without a
+    dot, the host's own name and those within Kubernetes always may. Needed where gateways call a pod otherwise."""
 
     pool: str | None = None
     """Pool this pod belongs to; a version that asks for a pool is placed only there."""

@@ -203,7 +203,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "CRC": (lambda: patched(b"weights", b"Weights", archive(method=zipfile.ZIP_STORED)), "its CRC does not match"),
     "larger than it says": (lambda: sizes_lie(10), "unpacks to another size"),
     "smaller than it says": (lambda: sizes_lie(10_000), "unpacks to another size"),
-    "bomb": (bomb, "is a zip bomb"),
+    "bomb": (bomb, "is a bomb"),
     "unmarked UTF-8": (lambda: patched(b"w.pt", b"\xc3\xbc.t"), "an encoding that it does not tell"),
     "wrong UTF-8": (lambda: with_info("\u00fc").replace(b"\xc3\xbc", b"\xff\xfe"), "is not UTF-8"),
     "second name": (lambda: with_info("x", extra=struct.pack("<2HBI", 0x7075, 5, 1, 0)), "has a second name"),
@@ -231,6 +231,14 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: with_manifest({"configFile": "c.yaml"}), "configFile 'c.yaml' is not at"),
     "package torch": (lambda: archive({**FILES, "torch/__init__.py": b""}), "the place of the package 'torch'"),
 }  # fmt: skip
+
+
+def test_a_small_archive_of_many_zeros_is_a_bomb(tmp_path: Path) -> None:
+    """100 MiB of zeros in 100 KiB are refused; 60 MiB, which any machine holds, are not."""
+    for mib, refused in ((100, True), (60, False)):
+        path = tmp_path / "x.mar"
+        path.write_bytes(archive({**FILES, "zeros.bin": bytes(mib * 1024**2)}))
+        assert any("is a bomb" in problem for problem in inspect_archive(path).problems) == refused
 
 
 @pytest.mark.parametrize(("make", "message"), HOSTILE.values(), ids=HOSTILE)

@@ -3,13 +3,15 @@ from __future__ import annotations
 import pytest
 
 from marway.errors import InvalidArchive
+from marway.model_settings import NOT_SERVED
 from marway_archiver.model_config import ModelConfig, parse_model_config
 
+LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 6)}]\n" for n in range(1, 9)
+)
 REFUSED = {
-    "typo": ("maxWorkers: 1\nminWorker: 1\n", "c.yaml:2: TorchServe knows no setting 'minWorker' here: did you mean"),
-    "unknown": ("mine: 1\n", "c.yaml:1: TorchServe knows no setting 'mine' here: what your own handler reads goes"),
     "min only": ("minWorkers: 1\n", "c.yaml:1: minWorkers without maxWorkers is ignored"),
-    "max only": ("a: 1\nmaxWorkers: 1\n", "c.yaml:1:"),
+    "max only": ("a: 1\nmaxWorkers: 1\n", "c.yaml:2: maxWorkers without minWorkers is ignored"),
     "min over max": ("maxWorkers: 1\nminWorkers: 2\n", "c.yaml:2: minWorkers 2 is more than maxWorkers 1"),
     "zero workers": ("minWorkers: 0\nmaxWorkers: 1\n", "c.yaml:1: minWorkers must be a whole number from 1"),
     "quoted": ("batchSize: '4'\n", "c.yaml:1: batchSize must be a whole number"),
@@ -17,22 +19,27 @@ REFUSED = {
     "underscore": ("batchSize: 1_000\n", "must be a whole number"),
     "float": ("responseTimeout: 1.5\n", "must be a whole number"),
     "time-out zero": ("\n\nresponseTimeout: 0\n", "c.yaml:3: responseTimeout must be"),
-    "boolean": ("useVenv: yes please\n", "must be true or false"),
+    "boolean": ("useJobTicket: yes please\n", "must be true or false"),
     "device": ("deviceType: tpu\n", "deviceType must be one of cpu, gpu"),
     "device ids": ("deviceIds: [0, x]\n", "deviceIds must be a whole number"),
     "no device ids": ("deviceIds: []\n", "must be a list of GPU numbers"),
-    "parallel alone": ("parallelType: tp\n", "parallelType without parallelLevel is ignored"),
-    "torchrun alone": ("torchrun:\n  nproc-per-node: 2\n", "torchrun without parallelType is ignored"),
-    "torchrun key": ("parallelType: tp\ntorchrun:\n  nproc_per_node: 2\n", "c.yaml:3: TorchServe knows no setting"),
-    "torchrun option": ("parallelType: tp\ntorchrun:\n  rdzv-conf: --x\n", "c.yaml:3: torchrun.rdzv-conf must be"),
-    "torchrun nodes": ("parallelType: tp\ntorchrun:\n  nnodes: 2\n", "torchrun.nnodes must be"),
+    "parallel": ("parallelType: tp\n", "c.yaml:1: parallelType is not served by Marway: a model's workers are single"),
+    "parallel level": ("parallelLevel: 1\n", "c.yaml:1: parallelLevel is not served"),
+    "torchrun": ("minWorkers: 1\nmaxWorkers: 1\ntorchrun: {nproc-per-node: 2}\n", "c.yaml:3: torchrun is not served"),
+    "continuous": ("continuousBatching: true\n", "c.yaml:1: continuousBatching is not served"),
+    "async": ("asyncCommunication: true\n", "c.yaml:1: asyncCommunication is not served"),
+    "venv": ("useVenv: true\n", "c.yaml:1: useVenv is not served by Marway: a worker of a virtual environment"),
     "sequences": ("sequenceBatching: true\n", "c.yaml:1: sequenceBatching is not served by Marway"),
     "handler text": ("handler: x\n", "handler must be a mapping"),
     "twice": ("batchSize: 1\nbatchSize: 2\n", "c.yaml:2: 'batchSize' is given twice"),
     "twice below": ("handler:\n  a: 1\n  a: 2\n", "c.yaml:3: 'a' is given twice"),
     "tag": ("handler: !!python/object/apply:os.system [id]\n", "c.yaml:1: the tag 'tag:yaml.org,2002:python/"),
     "own tag": ("handler:\n  x: !mine 1\n", "c.yaml:2: the tag '!mine' is not accepted"),
-    "alias": ("handler:\n  a: &a [1]\n  b: *a\n", "c.yaml:2: anchors and aliases"),
+    "billion laughs": (LAUGHS, "expand to more than 50000 values"),
+    "many aliases": ("a: &a 1\nb: [" + "*a, " * 51 + "]\n", "c.yaml:2: has more than 50 aliases"),
+    "holds itself": ("a: &a [*a]\n", "c.yaml:1: holds itself"),
+    "deep by aliases": ("a: &a " + "[" * 20 + "]" * 20 + "\nb: " + "[" * 20 + "*a" + "]" * 20, "deeper than 32"),
+    "no such anchor": ("a: *b\n", "c.yaml:1: found undefined alias"),
     "merge": ("handler:\n  <<: {a: 1}\n", "c.yaml:2: merge keys"),
     "syntax": ("a: 1\nb: [\n", "c.yaml:3:"),
     "tab": ("handler:\n\ta: 1\n", "c.yaml:2:"),
@@ -73,16 +80,13 @@ def test_settings_are_read() -> None:
     responseTimeout: 300
     deviceType: gpu
     deviceIds: [0, 1]
-    parallelType: tp
-    torchrun: {nproc-per-node: 2, OMP_NUMBER_THREADS: 4}
-    continuousBatching: true
+    continuousBatching: false
+    useVenv: false
     pt2: {compile: {enable: True, backend: inductor}}
     handler: {anything: [1, {a: 2.5, when: 2024-01-01}], on: null}
     """
     config = parse_model_config(text.encode(), "c.yaml")
-    expected = ModelConfig(
-        min_workers=1, max_workers=1, response_timeout_s=300, device_type="gpu", plain_worker=True, streaming=True
-    )
+    expected = ModelConfig(min_workers=1, max_workers=1, response_timeout_s=300, device_type="gpu")
     assert config == expected
     assert config.startup_timeout_s == 120
 
@@ -91,3 +95,24 @@ def test_what_surprises_is_a_warning() -> None:
     """More than one worker or row is allowed, with a line on what TorchServe makes of it."""
     config = parse_model_config(b"minWorkers: 2\nmaxWorkers: 4\nbatchSize: 8\n", "c.yaml")
     assert [warning.split(":")[1].strip() for warning in config.warnings] == ["minWorkers 2", "batchSize 8"]
+
+
+def test_keys_of_the_handlers_own_are_accepted() -> None:
+    """What TorchServe does not know is the handler's, as are anchors; a slip of the pen is said."""
+    config = parse_model_config(
+        b"minWorkers: 1\nmaxWorkers: 1\nmy_threshold: 0.25\nlabels: [cat, dog]\n"
+        b"handler:\n  base: &b {a: 1}\n  other: *b\n",
+        "c.yaml",
+    )
+    assert config == ModelConfig(min_workers=1, max_workers=1)
+    config = parse_model_config(b"respnseTimeout: 5\n", "c.yaml")
+    (warning,) = config.warnings
+    assert warning.startswith("c.yaml:1: TorchServe knows no setting 'respnseTimeout': did you mean responseTimeout?")
+    assert config.response_timeout_s == 120
+
+
+def test_what_is_not_served_is_said_with_nothing_else_lost() -> None:
+    """Every setting that is refused has a reason, and is refused by its name whatever its value is."""
+    for key in NOT_SERVED:
+        with pytest.raises(InvalidArchive, match=f"{key} is not served by Marway: "):
+            parse_model_config(f"{key}: {{a: 1}}\n".encode(), "c.yaml")

@@ -66,7 +66,6 @@ ROWS = [
     Row("no model", "defines no class: a model file", {"model.py": "x = 1\n"}),
     Row("model is no Python", "is not a Python file", change={"model_file": "{}/labels.json"}),
     Row("weights missing", "--serialized-file: {}/no.pt does not exist", change={"serialized_file": "{}/no.pt"}),
-    Row("weights empty", "weights.pt is empty", {"weights.pt": ""}),
     Row("weights a directory", "extra is a directory: a file is wanted", change={"serialized_file": "{}/extra"}),
     Row("weights below a file", "weights.pt/x cannot be read: not a directory",
         change={"serialized_file": "{}/weights.pt/x"}),

@@ -14,7 +14,9 @@ import pytest
 
 from marway.errors import InvalidArchive, LoadFailed
 from marway.golden import ExampleInput, Tolerance, decode_golden
-from marway_archiver import Example, PackedArchive, ProofPlan, check_archive, pack
+from marway.objects import open_store
+from marway.registry import Registry
+from marway_archiver import Example, PackedArchive, ProofPlan, check_archive, pack, publish_archive
 from marway_archiver.archives import inspect_archive, opened_archive, repack
 from marway_archiver.examples import encode_all
 from marway_archiver.progress import Phases
@@ -106,7 +108,7 @@ def test_a_proved_archive_carries_inputs_and_comes_with_answers_and_proof(proved
     assert packed.proof.golden_sha256 == packed.golden.sha256
     assert set(packed.proof.versions) == {"torchserve", "torch", "python"}
     assert packed.proof.duration_s > 0
-    assert packed.warnings == ()
+    assert [warning.partition(":")[0] for warning in packed.warnings] == ["all golden examples have one shape"]
     info = check_archive(packed.path)
     assert [each.data for each in info.examples] == [b"one", b"two"]
     assert info.canonical
@@ -467,3 +469,59 @@ def test_phases_that_tell_nothing_count_as_done() -> None:
     phases.next()(5, 10)
     phases.end()
     assert seen == [(16, 100), (33, 100), (66, 100), (83, 100), (100, 100)]
+
+
+STREAMS = """\
+from ts.handler_utils.utils import send_intermediate_predict_response
+
+def handle(data, context):
+    if data is None:
+        return None
+    send_intermediate_predict_response([row["data"] for row in data], context.request_ids, "ok", 200, context)
+    return ["end"] * len(data)
+"""
+
+
+def test_a_handler_that_sends_pieces_is_found_out(proved: Pack, tmp_path: Path) -> None:
+    """The examples show that a handler streams, and the version is published as one that does."""
+    packed = proved(STREAMS, ["one", "three"])
+    assert packed.proof is not None
+    assert packed.proof.streaming
+    assert packed.warnings == (
+        "the handler sends its answers in pieces: the version will be declared streaming when it is published",
+    )
+    registry = Registry(open_store(f"file://{tmp_path / 'registry'}"))
+    record, _ = publish_archive(packed.path, registry=registry)
+    assert record.serving.streaming
+    assert not proved(ECHO, TWO).proof.streaming  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("examples", "warned"),
+    [
+        (["one", "two"], True),
+        (["one", "three"], False),
+        ([[1, 2], [3, 4]], True),
+        ([[1, 2], [3]], False),
+        ([{"a": "xy"}, {"a": "zw"}], True),
+        ([{"a": "xy"}, {"a": "z"}], False),
+        ([[[1], [2, 3]], [[1, 2], [3]]], False),
+        ([1, 2], False),
+        ([{"a": 1}, {"a": 2}], False),
+    ],
+)
+def test_examples_of_one_shape_prove_nothing_of_padding(proved: Pack, examples: list[Any], warned: bool) -> None:
+    """Where all examples have the same lengths, no batch of them is padded: packing says so, and batches anyway."""
+    packed = proved(ECHO, examples)
+    assert packed.golden is not None
+    assert packed.golden.batch
+    assert [warning.partition(":")[0] for warning in packed.warnings] == (
+        ["all golden examples have one shape"] if warned else []
+    )
+
+
+@pytest.mark.parametrize("how", ['row["body"]', '{**row}["body"]', 'dict(row)["data"]', 'row.get("data")'])
+def test_handlers_written_for_rest_and_for_grpc_can_be_packed(proved: Pack, how: str) -> None:
+    """A raw body is found under both names when an archive is packed, as it is when it is served, in copies too."""
+    packed = proved(f"def handle(data, context):\n    return [{how} for row in data or []]\n", ["one", "three"])
+    assert values(packed) == ["one", "three"]

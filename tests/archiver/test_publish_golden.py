@@ -286,7 +286,7 @@ def test_a_golden_document_beside_an_archive_stands_where_torchserve_is_absent(
     assert echo.golden is not None
     code = BARE + (
         "from marway_archiver import publish_archive\n"
-        "print(publish_archive(sys.argv[1], registry=sys.argv[2])[0].model_dump_json())\n"
+        "print(publish_archive(sys.argv[1], registry=sys.argv[2], create_registry=True)[0].model_dump_json())\n"
     )
     process = child(code, str(echo.path), registry.url)
     out, err = process.communicate(timeout=60)

@@ -218,3 +218,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A handler that is not there gives one line."""
     with pytest.raises(InvalidArchive, match=r"nothing\.py does not exist"):
         load_handler(tmp_path / "nothing.py")
+
+
+def test_a_raw_body_answers_to_both_names(tmp_path: Path) -> None:
+    """Rows of a raw body are found under `data` and `body`, as where they are served; a form has its own names."""
+    (tmp_path / "two_handler.py").write_text(
+        "def handle(data, context):\n    return [[row.get('body'), sorted(dict(row))] for row in data or []]\n"
+    )
+    with load_handler(tmp_path / "two_handler.py") as handler:
+        answers = handler.ask(text_row("x"), form_row(data=b"y"))
+    assert [answer.output for answer in answers] == [["x", ["body", "data"]], [None, ["data"]]]

@@ -97,7 +97,7 @@ def test_a_golden_document_with_other_examples_is_refused(echo: PackedArchive, t
         verify_archive(echo.path, golden=fewer)
     (tmp_path / "m.golden.json").write_bytes(fewer.encode())
     with pytest.raises(InvalidArchive, match="other examples than the archive"):
-        publish_archive(echo.path, registry=(tmp_path / "registry").as_uri())
+        publish_archive(echo.path, registry=(tmp_path / "registry").as_uri(), create_registry=True)
 
 
 def test_a_run_within_the_tolerance_keeps_the_golden_document(tmp_path: Path) -> None:

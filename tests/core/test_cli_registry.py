@@ -225,7 +225,7 @@ def test_diff(marway: Marway) -> None:
     first = archive(Path("a.mar"), "intent", "1.0", handler=HANDLER, old="x = 1\n", same="y = 1\n")
     second = archive(Path("b.mar"), "intent", "2.0", handler=HANDLER + "# more\n", new="x = 22\n", same="y = 1\n")
     Path("facts.json").write_text('{"algorithm": "rnn", "serving": {"pods": 2}}')
-    assert marway("publish", str(first)).code == 0
+    assert marway("publish", str(first), "--create-registry").code == 0
     assert marway("publish", str(second), "--record", "facts.json", "--label", "STG").code == 0
     document = printed(marway("diff", "intent/1.0", "intent/STG", "--json"))
     assert (document["a"], document["b"]) == ("intent/1.0", "intent/2.0")
@@ -248,7 +248,7 @@ def test_diff(marway: Marway) -> None:
 def test_diff_of_files(marway: Marway) -> None:
     """`diff` compares files with versions and with one another, as far as both can be known."""
     first = archive(Path("a.mar"), "intent", "1.0", handler=HANDLER)
-    assert marway("publish", str(first)).code == 0
+    assert marway("publish", str(first), "--create-registry").code == 0
     document = printed(marway("diff", "a.mar", "intent/1.0", "--json"))
     assert document["files"] == [] or [each["name"] for each in document["files"]] == ["MAR-INF/MANIFEST.json"]
     assert {each["field"] for each in document["record"]} <= {"archive.sha256", "archive.size_bytes"}

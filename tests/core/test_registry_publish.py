@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from marway.errors import ArchiveCorrupt, InvalidRecord, ModelNotFound, VersionConflict, VersionNotFound
+from marway.integrity import sealed, unsealed
 from marway.objects import DirectoryStore, ObjectStore, open_store
 from marway.records import Proof, VersionRecord, utc_now
 from marway.refs import Reference
@@ -217,12 +218,32 @@ def test_interrupted(tmp_path: Path, part: str) -> None:
     assert_sound(store)
 
 
-def test_damaged_archive(publish: Publish, tmp_path: Path) -> None:
-    """An archive of another size than its record says is reported as damage, not taken for the bytes."""
+def test_damaged_archive(publish: Publish, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Publishing again replaces an archive whose bytes are not its own, of its length or another, and says so."""
     record = publish()
-    (tmp_path / "registry" / "archives" / "sha256" / f"{record.archive.sha256}.mar").write_bytes(b"short")
-    with pytest.raises(ArchiveCorrupt, match="the store was damaged"):
-        publish()
+    path = tmp_path / "registry" / "archives" / "sha256" / f"{record.archive.sha256}.mar"
+    good = path.read_bytes()
+    for damaged in (b"short", bytes([good[0] ^ 1]) + good[1:], good + b"more"):
+        path.write_bytes(damaged)
+        caplog.clear()
+        assert publish() == record
+        assert path.read_bytes() == good
+        assert "was damaged: it is stored again" in caplog.text
+    caplog.clear()
+    publish()
+    assert not caplog.records
+
+
+def test_damaged_golden_answers(publish: Publish, registry: Registry, tmp_path: Path) -> None:
+    """Golden answers with another digest are refused to a reader, and replaced by publishing with the right ones."""
+    record = publish(golden=GOLDEN)
+    assert record.golden_sha256 is not None
+    path = tmp_path / "registry" / "golden" / f"{record.golden_sha256}.json"
+    path.write_bytes(GOLDEN + b" ")
+    with pytest.raises(InvalidRecord, match="is damaged: its bytes have another digest"):
+        registry.golden(record.golden_sha256)
+    publish(golden=GOLDEN)
+    assert registry.golden(record.golden_sha256) == GOLDEN
 
 
 def test_lost_archive_is_repaired(publish: Publish, registry: Registry) -> None:
@@ -262,7 +283,9 @@ def test_fields_of_the_future(publish: Publish, registry: Registry) -> None:
     publish()
     registry.release("intent", "1.0", by="test")
     stored = registry._store.get("models/intent/state.json")
-    data = stored.data.replace(b'"generation": 1,', b'"generation": 1, "later": {"x": 1},')
+    key = "models/intent/state.json"
+    body = unsealed(stored.data, key=key).replace(b'"generation": 1,', b'"generation": 1, "later": {"x": 1},')
+    data = sealed(body, key=key)
     registry._store.replace("models/intent/state.json", data, etag=stored.etag)
     registry.release("intent", "1.0", by="test")
     after = registry._store.get("models/intent/state.json").data

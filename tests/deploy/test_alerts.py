@@ -19,7 +19,7 @@ RUNBOOK = "docs/monitoring.md#"
 def rules(tmp_path: Path) -> Path:
     """The rules as Prometheus reads them, without the operator's document around them."""
     path = tmp_path / "rules.yaml"
-    path.write_text(yaml.safe_dump({"groups": rule_groups()}))
+    path.write_text(yaml.safe_dump({"groups": rule_groups(namespace="ml")}))
     return path
 
 

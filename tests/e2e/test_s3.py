@@ -32,7 +32,14 @@ def test_a_registry_in_s3_serves_releases_and_rolls_back(tmp_path: Path, s3_serv
     for version in ("1.0", "2.0"):
         (tmp_path / version).mkdir()
         pack(model_name="probe", version=version, handler=str(MODELS / "probe.py"), export_path=tmp_path / version)
-    with Up(tmp_path / "home", str(tmp_path / "1.0" / "probe.mar"), "--registry", url, env=s3_server.env) as up:
+    with Up(
+        tmp_path / "home",
+        str(tmp_path / "1.0" / "probe.mar"),
+        "--registry",
+        url,
+        "--create-registry",
+        env=s3_server.env,
+    ) as up:
         assert up.registry == url
         assert ask(up, b"text").headers["x-model-version"] == "1.0"
         for words, version in (
@@ -58,5 +65,7 @@ def test_handlers_see_no_credentials(tmp_path: Path, s3_server: S3Server) -> Non
     """The credentials that sidecar and gateway use are not in the environment of TorchServe and its workers."""
     url = f"s3://{s3_server.bucket}/{new_ulid().lower()}"
     pack(model_name="probe", version="1.0", handler=str(MODELS / "probe.py"), export_path=tmp_path)
-    with Up(tmp_path / "home", str(tmp_path / "probe.mar"), "--registry", url, env=s3_server.env) as up:
+    with Up(
+        tmp_path / "home", str(tmp_path / "probe.mar"), "--registry", url, "--create-registry", env=s3_server.env
+    ) as up:
         assert ask(up, b"secrets").json() == []

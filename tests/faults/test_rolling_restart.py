@@ -127,7 +127,13 @@ def test_fault_rolling_restart(tmp_path: Path, port: int, api: tuple[ThreadedSli
     slices, credentials = api
     registry = Registry(open_store((tmp_path / "registry").as_uri()))
     for version in VERSIONS:
-        publish(model_name="probe", version=version, handler=str(HANDLER), registry=(tmp_path / "registry").as_uri())
+        publish(
+            model_name="probe",
+            version=version,
+            handler=str(HANDLER),
+            registry=(tmp_path / "registry").as_uri(),
+            create_registry=True,
+        )
     assert len(registry.versions("probe")) == len(VERSIONS)
     old = [f"marway-pod-6d9c7b5f4d-{number}" for number in range(3)]
     new = [f"marway-pod-84f4c6dd7b-{number}" for number in range(3)]

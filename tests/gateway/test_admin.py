@@ -1,5 +1,7 @@
 """The admin port over fake pods: releases with proof, loads, drains, serving settings, deletion."""
 
+import errno
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -309,3 +311,49 @@ async def test_a_release_seen_while_the_state_is_being_read(registry: Registry) 
             seen.append((await gateway.predict()).headers["x-model-version"])
     assert seen == ["1.1", "1.0", "1.1", "1.0"]
     await until(lambda: registry.state("intent").labels == {"PROD": "1.0"})
+
+
+@pytest.mark.parametrize("force", [True, False])
+async def test_fault_read_only_registry(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    """Where the registry cannot be written, each change is refused with 503 and the reason, and reads go on."""
+    root, real = str(tmp_path / "registry"), os.open
+
+    def read_only(path: object, flags: int, *arguments: object, **more: object) -> int:
+        if str(path).startswith(root) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path, flags, *arguments, **more)  # type: ignore[call-overload, no-any-return]
+
+    async with admin(registry, "a") as (gateway, _):
+        monkeypatch.setattr(os, "open", read_only)
+        answers = [
+            await move(gateway, force=force),
+            await gateway.admin.post("/models/intent/labels/PROD/rollback"),
+            await gateway.admin.patch("/models/intent/serving", json={"set": {"pods": 2}}),
+            await gateway.admin.delete("/models/intent/versions/1.1"),
+        ]
+        for answer in answers[:1] + answers[2:]:
+            assert (answer.status_code, answer.json()["code"]) == (503, "registry_unavailable"), answer.text
+            assert "Read-only file system" in answer.json()["detail"]
+            assert "retry-after" in answer.headers
+        assert answers[1].status_code == 503
+        assert (await gateway.predict()).status_code == 200
+    monkeypatch.undo()
+    assert registry.state("intent").labels == {"PROD": "1.0"}
+
+
+async def test_fault_registry_unmounted_under_a_gateway(registry: Registry, tmp_path: Path) -> None:
+    """A change through a gateway whose registry is gone is refused with 503, makes nothing, and old answers go on."""
+    place = tmp_path / "registry"
+    async with admin(registry, "a") as (gateway, _):
+        assert (await gateway.predict()).status_code == 200
+        place.rename(tmp_path / "away")
+        place.mkdir()
+        answer = await move(gateway, force=True)
+        assert (answer.status_code, answer.json()["code"]) == (503, "registry_unavailable"), answer.text
+        assert "there is no registry" in answer.json()["detail"]
+        unknown = await gateway.client.post("/predict/nobody", content=b"x")
+        assert unknown.status_code == 503, unknown.text
+        assert (await gateway.predict()).status_code == 200
+    assert list(place.iterdir()) == []

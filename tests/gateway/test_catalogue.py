@@ -39,6 +39,25 @@ async def test_models(registry: Registry, tmp_path: Path) -> None:
     }
 
 
+async def test_fault_damaged_state_in_a_list(registry: Registry, tmp_path: Path) -> None:
+    """One model with a damaged state is listed with the damage; the others, and the v2 index, are as ever."""
+    publish(registry, tmp_path, "digits", "1")
+    publish(registry, tmp_path, "intent", "1.0")
+    state = tmp_path / "registry" / "models" / "digits" / "state.json"
+    state.write_bytes(state.read_bytes().replace(b"PROD", b"PROF"))
+    async with running(registry=registry) as gateway:
+        listed = (await gateway.client.get("/models")).json()["models"]
+        index = (await gateway.admin.post("/v2/repository/index")).json()
+        alone = await gateway.client.get("/models/digits")
+    assert listed[0].pop("damage").startswith("models/digits/state.json is damaged")
+    assert listed == [
+        {"name": "digits", "labels": {}, "versions": ["1"]},
+        {"name": "intent", "labels": {"PROD": "1.0"}, "versions": ["1.0"]},
+    ]
+    assert {(each["name"], each["version"]) for each in index} == {("digits", "1"), ("intent", "1.0")}
+    assert (alone.status_code, alone.json()["code"]) == (500, "invalid_record")
+
+
 async def test_no_models(registry: Registry) -> None:
     """An empty registry has an empty list."""
     async with running(registry=registry) as gateway:

@@ -260,7 +260,7 @@ BAD: list[tuple[str, Any, dict[str, str], int, str]] = [
     ("free", b"[]", {}, 400, "no object"),
     ("free", b"x" * 100_001, {}, 413, "at most 100000 bytes"),
     ("free", ROW, {"x-request-timeout-ms": "-1"}, 400, "whole number of milliseconds"),
-    ("free", ROW, {"content-encoding": "br"}, 400, "is not taken"),
+    ("free", ROW, {"content-encoding": "br"}, 415, "is not taken"),
     ("free", {}, {}, 400, "no rows"),
     ("free", {"instances": [1], "inputs": [1]}, {}, 400, "not both"),
     ("free", {"instances": 1}, {}, 400, "instances is no list"),

@@ -50,7 +50,7 @@ def test_it_packs_publishes_and_releases(bare: Path, tmp_path: Path) -> None:
     )
     assert packed.returncode == 0, packed.stderr
     registry = ("--registry", (tmp_path / "registry").as_uri())
-    for words in (("publish", "shout.mar"), ("release", "shout", "1.0", "--force")):
+    for words in (("publish", "shout.mar", "--create-registry"), ("release", "shout", "1.0", "--force")):
         done = run(bare, "marway", *words, *registry, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     models = run(bare, "marway", "models", "--json", *registry, cwd=tmp_path)

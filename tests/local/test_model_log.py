@@ -38,3 +38,25 @@ def test_the_reason_of_a_failure_is_its_tracebacks_last_line() -> None:
     """The newest traceback's last line says why; without one there is no reason."""
     assert model_log.last_error(model_log.parse(LOG.splitlines())) == "KeyError: 'weights'"
     assert model_log.last_error(model_log.parse(LOG.splitlines()[:3])) is None
+
+
+def test_a_worker_that_ends_in_argparse_says_why() -> None:
+    """argparse prints a usage and one line, with no traceback; what Marway raises after it says less."""
+    said = """\
+usage: serve.py [-h] [--depth DEPTH]
+serve.py: error: unrecognized arguments: --sock-type unix
+Traceback (most recent call last):
+  File "h.py", line 1, in <module>
+SystemExit: 2
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "bootstrap.py", line 1, in load
+RuntimeError: the handler ended its process while it was loaded, with status 2
+"""
+    lines = [f"2026-11-21T10:18:51.000Z WARN W-9001-mv_B_2-stderr | {line}" for line in said.splitlines()]
+    error = model_log.last_error(model_log.parse(lines))
+    assert error == "the handler parses the worker's command line: unrecognized arguments: --sock-type unix"
+    ended = model_log.last_error(model_log.parse(lines[2:]))
+    assert ended == "SystemExit: 2"

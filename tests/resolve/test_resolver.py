@@ -395,6 +395,34 @@ async def test_state_that_vanishes(
         assert (await resolver.resolve("intent")).record.version == "1.0"
 
 
+@pytest.mark.parametrize("damage", ["old", "changed", "torn"])
+async def test_fault_state_put_back_or_damaged(
+    registry: WatchedRegistry,
+    tmp_path: Path,
+    make_resolver: MakeResolver,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    """An old state that is put back, and a damaged one, are refused: the last good one serves, and the log says why."""
+    path = tmp_path / "registry" / "models" / "intent" / "state.json"
+    publish(registry, tmp_path)
+    old = path.read_bytes()
+    publish(registry, tmp_path, version="2.0")
+    good = path.read_bytes()
+    async with make_resolver() as resolver:
+        assert (await resolver.resolve("intent")).record.version == "2.0"
+        path.write_bytes({"old": old, "changed": good.replace(b'"2.0"', b'"1.0"'), "torn": good[:-9]}[damage])
+        for _ in range(3):
+            clock.now += 2
+            assert (await resolver.resolve("intent")).record.version == "2.0"
+        assert [each.levelname for each in caplog.records if "last good state" in each.message] == ["ERROR"]
+        path.write_bytes(good)
+        registry.release("intent", "1.0", by="test")
+        clock.now += 2
+        assert (await resolver.resolve("intent")).record.version == "1.0"
+
+
 async def test_labels_of_models_in_use(
     registry: WatchedRegistry, tmp_path: Path, make_resolver: MakeResolver, clock: Clock
 ) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from marway_runtime.configuration import Ports, command_line, environment, properties, write_worker_launcher
+from marway_runtime.configuration import (
+    Ports,
+    command_line,
+    environment,
+    path_for_workers,
+    properties,
+    write_worker_launcher,
+)
 from marway_runtime.settings import RuntimeSettings
 from support.runtime import Runtime
 
@@ -101,7 +110,7 @@ def test_the_worker_launcher_takes_any_path(tmp_path: Path, forked: bool) -> Non
     home = tmp_path / "it's a home"
     launcher = tmp_path / "worker"
     write_worker_launcher(launcher, home=home, fork_socket=tmp_path / "fork.sock" if forked else None)
-    shebang, command, *_ = launcher.read_text().split("\n")
+    shebang, *_, command = launcher.read_text().strip().split("\n")
     assert shebang == "#!/bin/sh"
     words = shlex.split(command)
     assert words[:2] == ["exec", sys.executable]
@@ -109,3 +118,27 @@ def test_the_worker_launcher_takes_any_path(tmp_path: Path, forked: bool) -> Non
     assert (str(tmp_path / "fork.sock") in words) == forked
     assert words[-2:] == ["--", "$@"]
     assert launcher.stat().st_mode & 0o100
+
+
+@pytest.mark.parametrize("name", ["worker", "worker-bin/python3"])
+def test_the_worker_launcher_is_python_for_what_is_no_worker(tmp_path: Path, name: str) -> None:
+    """TorchServe calls it for `-m pip` and `-m venv` too, also as `python3`; both names find the usual PATH."""
+    home = tmp_path / "it's a home"
+    home.mkdir()
+    write_worker_launcher(home / "worker", home=home, fork_socket=home / "fork.sock")
+    path = path_for_workers(home / "worker")
+    assert path.partition(":")[0] == str(home / "worker-bin")
+    said = subprocess.run(
+        [home / name, "-c", "import os, sys; print(sys.executable, os.environ['PATH'], sys.argv[1:])", "a b"],
+        env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout.strip() == f"{sys.executable} {os.environ['PATH']} ['a b']"
+
+
+def test_handlers_see_what_is_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Variables that the setting names go in, and no others."""
+    for name in ("HF_HOME", "HF_TOKEN"):
+        monkeypatch.setenv(name, "said")
+    passed = environment(tmp_path, allowed=["HF_HOME", "NOT_SET"])
+    assert passed["HF_HOME"] == "said"
+    assert not {"HF_TOKEN", "NOT_SET"} & passed.keys()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from marway.wire.envelope import Part, Row
@@ -19,7 +21,7 @@ def test_a_raw_body_answers_to_both_names_and_is_one_value() -> None:
     assert given["data"] == given["body"] == given.get("body") == given.get("data") == [1]
     assert "body" in given
     assert "data" in given
-    assert dict(given) == {"data": [1]}
+    assert list(given.items()) == [("data", [1])]
     assert list(given) == ["data"]
     assert len(given) == 1
     assert given.get("other") is None
@@ -75,3 +77,20 @@ def test_headers_are_found_however_they_are_spelt() -> None:
     assert headers.get("x-other") is None
     assert headers["data"] == headers["body"] == {"content-type": "text/plain"}
     assert (headers["explain"], headers["url_path"]) == ("False", "")
+
+
+def test_copies_of_a_raw_body_answer_to_both_names() -> None:
+    """Handlers that copy a row, or join others to it, find the value under the name that they were written for."""
+    given = input_of(raw())
+    both = {"data": [1], "body": [1]}
+    assert dict(given) == {**given} == both
+    assert given | {"x": 1} == {**both, "x": 1}
+    assert {"x": 1} | given == {"x": 1, **both}
+    joined: dict[str, object] = {}
+    joined.update(given)
+    assert joined == both
+    for copied in (given.copy(), copy.copy(given), copy.deepcopy(given)):
+        assert copied["body"] == [1]
+        assert list(copied) == ["data"]
+    given.pop("data")
+    assert dict(given) == {}

@@ -201,3 +201,13 @@ async def test_nothing_stays_held(registry: Registry, tmp_path: Path, case: str)
             assert refused.status_code == 400
         await until(lambda: held(pod) == (0, 0))
         await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
+
+
+async def test_a_coded_body_is_not_for_a_pod(registry: Registry, tmp_path: Path) -> None:
+    """Gateways decode what clients send compressed; a pod refuses it, for its handlers would read it as it is."""
+    publish(registry, tmp_path, "some", "1.0")
+    async with serving(registry, tmp_path) as pod:
+        for _ in range(2):  # before it is loaded, and on the short way
+            refused = await pod.predict("some", b"\x1f\x8b", content_encoding="gzip")
+            assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_media")
+            assert (await pod.predict("some", b"plain", content_encoding="identity")).content == b"plain"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, Overloaded
+from marway.errors import DeadlineExceeded, ModelError, Overloaded
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer, Part, Row
 from marway_sidecar.adapters.base import WorkerDied
@@ -311,3 +311,22 @@ async def test_a_server_that_dies_tells_the_whole_batch(room: PoolRoom, record: 
     crowd.pool.attach(None)
     found = await crowd.go()
     assert [type(each).__name__ for each in found] == ["RuntimeDown", "RuntimeDown"]
+
+
+@pytest.mark.parametrize("what", ["poison", "deadly"])
+async def test_rows_that_may_not_run_twice_fail_together(room: PoolRoom, record: VersionRecord, what: str) -> None:
+    """Without `retry_rows` a batch that fails, or that kills its worker, is called once, here and elsewhere."""
+    crowd = await crowd_of(room, record, ONE.model_copy(update={"retry_rows": False}))
+    setattr(crowd.server, what, "1")
+    for value in ("0", "1"):
+        crowd.come(value)
+    await crowd.queued(2)
+    _, *failed = await crowd.go()
+    assert crowd.server.calls == [["first"], ["0", "1"]]
+    for each in failed:
+        if isinstance(each, list):
+            assert [answer.kind for answer in each] == ["error"]
+        else:
+            assert isinstance(each, ModelError)
+            assert not each.retryable
+            assert "may not run twice" in each.message

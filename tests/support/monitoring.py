@@ -58,9 +58,10 @@ def documented() -> dict[str, Metric]:
     }
 
 
-def rule_groups() -> list[dict[str, Any]]:
-    """Return the groups of the PrometheusRule."""
-    groups: list[dict[str, Any]] = yaml.safe_load((OVERLAY / "rules.yaml").read_text())["spec"]["groups"]
+def rule_groups(*, namespace: str = "marway") -> list[dict[str, Any]]:
+    """Return the groups of the PrometheusRule of an installation in ``namespace``, which kustomize puts in."""
+    text = (OVERLAY / "rules.yaml").read_text().replace("$(MONITORED_NAMESPACE)", namespace)
+    groups: list[dict[str, Any]] = yaml.safe_load(text)["spec"]["groups"]
     return groups
 
 

@@ -14,10 +14,10 @@ import typer
 from marway.cli.options import JsonOption, RegistryOption, registry_url
 from marway.cli.output import print_json, print_table
 from marway.errors import ArchiveCorrupt, InvalidArchive
-from marway.objects import ObjectMissing, open_store
+from marway.objects import ObjectMissing
 from marway.records import VersionRecord
 from marway.refs import parse_reference
-from marway.registry import Registry
+from marway.registry import Registry, open_registry
 from marway_archiver.archives import inspect_archive
 from marway_archiver.cli.output import human_bytes
 
@@ -88,7 +88,7 @@ def _of_file(path: Path) -> _Side:
 
 def _of_version(text: str, registry: str | None) -> _Side:
     reference = parse_reference(text)
-    found = Registry(open_store(registry_url(registry)))
+    found = open_registry(registry_url(registry))
     record = found.resolve(reference)
     return _Side(f"{record.name}/{record.version}", True, _facts(record), partial(_files, found, record))
 

@@ -10,6 +10,7 @@ import typer
 
 from marway.cli.options import (
     AdminOption,
+    CreateRegistryOption,
     JsonOption,
     RegistryOption,
     TokenFileOption,
@@ -20,9 +21,8 @@ from marway.cli.options import (
 )
 from marway.cli.output import change_entry, history_entry, moved, print_json
 from marway.identity import me
-from marway.objects import open_store
 from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
-from marway.registry import Registry
+from marway.registry import open_registry
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.publish import publish_archive
 
@@ -44,6 +44,7 @@ def publish(
         bool, typer.Option("--force", help="Move the label without a proof; the history says so.")
     ] = False,
     registry: RegistryOption = None,
+    create_registry: CreateRegistryOption = False,
     gateway: AdminOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -53,6 +54,7 @@ def publish(
         stored, repacked = publish_archive(
             archive,
             registry=url,
+            create_registry=create_registry,
             label=label,
             record=record,
             note=note,
@@ -100,7 +102,7 @@ def release(
         entry = change_entry(done)
         proved = "".join(_proved(load) for load in done["loads"] if load["proved"])
     else:
-        change = Registry(open_store(registry_url(registry))).release(
+        change = open_registry(registry_url(registry)).release(
             model,
             version,
             label=label,

@@ -14,8 +14,7 @@ from rich.text import Text
 from marway.cli.options import JsonOption
 from marway.cli.output import print_json
 from marway.golden import GoldenDocument
-from marway.objects import open_store
-from marway.registry import Registry
+from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
 from marway_archiver.archives import check_archive
 from marway_archiver.carried import golden_of_registry, read_golden
@@ -77,7 +76,7 @@ def _golden(archive: Path, given: Path | None, registry: str | None) -> tuple[Go
     url = registry or os.environ.get(REGISTRY_ENV)
     if not url:
         return None, []
-    document = golden_of_registry(Registry(open_store(url)), check_archive(archive))
+    document = golden_of_registry(open_registry(url), check_archive(archive))
     if document is None:
         return None, [f"{url} has no golden answers for this archive: there is nothing to compare with"]
     return document, []

@@ -22,6 +22,7 @@ import yaml
 from marway.answer_json import answer_json, as_tensor
 from marway.errors import InvalidArchive
 from marway.golden import GoldenAnswer, Kind
+from marway.wire.raw_body import RawBody
 from marway_archiver.archives import opened_archive
 from marway_archiver.manifest import encode_manifest, parse_manifest
 from marway_archiver.names import MANIFEST_NAME
@@ -105,7 +106,7 @@ class LoadedHandler:
         self.context.begin(given)
         self.calls += 1
         try:
-            outputs = self._entry_point([dict(row.inputs) for row in given], self.context)
+            outputs = self._entry_point([_inputs(row) for row in given], self.context)
         except MemoryError as exc:
             return _failed(given, _OUT_OF_RESOURCES, "out of memory", exc)
         except (Exception, SystemExit) as exc:
@@ -274,6 +275,10 @@ def _forget(directory: Path, before: frozenset[str], aside: dict[str, ModuleType
         if name not in before - aside.keys() and isinstance(file, str) and Path(file).is_relative_to(directory):
             del sys.modules[name]
     sys.modules.update(aside)
+
+
+def _inputs(row: Row) -> dict[str, Any]:
+    return RawBody(row.inputs) if row.raw else dict(row.inputs)
 
 
 def _failed(rows: list[Row], status: int, message: str, exc: BaseException | None = None) -> list[KitAnswer]:

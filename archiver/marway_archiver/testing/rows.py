@@ -21,11 +21,13 @@ class Row:
         inputs: What the handler gets: a raw body under `data`, or each field of a form under its name.
         content_types: Of each input, as far as it has one.
         headers: Request headers that the handler may ask the context for.
+        raw: Whether the one input, `data`, is a raw body, which answers to `body` as well.
     """
 
     inputs: Mapping[str, Any]
     content_types: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    raw: bool = False
 
 
 def text_row(text: str) -> Row:
@@ -45,7 +47,7 @@ def bytes_row(body: bytes, content_type: str | None = None, **headers: str) -> R
     sent = {name.replace("_", "-"): text for name, text in headers.items()}
     if content_type is not None:
         sent.setdefault("content-type", content_type)
-    return Row({"data": value}, types, sent)
+    return Row({"data": value}, types, sent, raw=True)
 
 
 def form_row(**fields: bytes | str) -> Row:

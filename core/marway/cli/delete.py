@@ -17,9 +17,8 @@ from marway.cli.options import (
 )
 from marway.cli.output import change_entry, history_entry, print_json
 from marway.identity import me
-from marway.objects import open_store
 from marway.refs import check_model_name, check_version
-from marway.registry import Registry
+from marway.registry import open_registry
 
 __all__ = ["register"]
 
@@ -50,7 +49,7 @@ def delete(
         params = {"force": "true" if force else None, "note": note}
         entry = change_entry(client.call("DELETE", f"/models/{model}/versions/{version}", params=params))
     else:
-        found = Registry(open_store(registry_url(registry)))
+        found = open_registry(registry_url(registry))
         entry = history_entry(found.delete(model, version, note=note, forced=force, by=me()).entry)
     if as_json:
         print_json(entry)

@@ -21,7 +21,7 @@ from marway.cli.cluster import NAMESPACE, Kubectl, examine_cluster
 from marway.cli.findings import Finding, show_findings
 from marway.cli.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption
 from marway.errors import MarwayError
-from marway.objects import open_store
+from marway.registry import open_registry
 
 __all__ = ["Finding", "examine", "register"]
 
@@ -167,10 +167,12 @@ def _registry(home: Path, url: str | None) -> Finding:
     if url is None:
         local = home / "registry"
         if not local.exists():
-            return Finding("registry", "ok", f"{local} will be made by the first publish")
+            return Finding("registry", "ok", f"{local} will be made by marway up")
         url = local.absolute().as_uri()
     try:
-        open_store(url).probe()
+        registry = open_registry(url)
+        registry.check_there()
+        registry.probe()
     except MarwayError as exc:
         return Finding("registry", "problem", exc.message, "see that it exists and that you may write to it")
     return Finding("registry", "ok", url)

@@ -1,4 +1,4 @@
-"""`marway gc`: delete what nothing refers to."""
+"""`marway gc`: delete what nothing refers to, or read everything and say what is damaged."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import typer
 
 from marway.cli.options import JsonOption, RegistryOption, registry_url
 from marway.cli.output import print_json, print_table
-from marway.objects import open_store
-from marway.registry import Registry
+from marway.registry import Registry, open_registry
 
 __all__ = ["register"]
 
@@ -30,12 +29,19 @@ def register(app: typer.Typer) -> None:
 
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")] = False,
+    scrub: Annotated[
+        bool,
+        typer.Option("--scrub", help="Delete nothing: read every object and say what is damaged, and how to mend it."),
+    ] = False,
     registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Mark archives that no version uses, and delete those that were marked a day ago; run it daily."""
     url = registry_url(registry)
-    report = asdict(Registry(open_store(url)).gc(dry_run=dry_run))
+    if scrub:
+        _scrub(open_registry(url), as_json=as_json)
+        return
+    report = asdict(open_registry(url).gc(dry_run=dry_run))
     if as_json:
         print_json({"dry_run": dry_run, **report})
         return
@@ -44,3 +50,15 @@ def gc(
         typer.echo(f"{url}: nothing to collect")
         return
     print_table(("object", "would be" if dry_run else "what"), rows)
+
+
+def _scrub(registry: Registry, *, as_json: bool) -> None:
+    found = list(registry.scrub())
+    if as_json:
+        print_json([asdict(damage) for damage in found])
+    elif not found:
+        typer.echo(f"{registry.url}: everything was read, and nothing is damaged")
+    else:
+        print_table(("object", "damage", "what to do"), [(each.key, each.what, each.mend) for each in found])
+    if found:
+        raise typer.Exit(1)

@@ -10,10 +10,9 @@ import typer
 
 from marway.cli.options import JsonOption, RegistryOption, registry_url
 from marway.cli.output import history_entry, print_json, print_table, when
-from marway.objects import open_store
 from marway.records import HistoryEntry
 from marway.refs import check_label
-from marway.registry import Registry
+from marway.registry import open_registry
 
 __all__ = ["register"]
 
@@ -33,7 +32,7 @@ def history(
     """Show who changed what about a model, when and why; newest first."""
     if label is not None:
         check_label(label)
-    found = Registry(open_store(registry_url(registry)))
+    found = open_registry(registry_url(registry))
     name = found.find(model)
     wanted = (entry for entry in found.history(name) if label in (None, entry.label))
     entries = list(itertools.islice(wanted, limit))

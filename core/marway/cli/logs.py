@@ -12,10 +12,9 @@ from marway import model_log
 from marway.cli.options import DEFAULT_HOME, JsonOption, RegistryOption, registry_url
 from marway.cli.output import print_json
 from marway.errors import InvalidInput
-from marway.objects import open_store
 from marway.records import VersionRecord
 from marway.refs import is_label, parse_reference, server_name
-from marway.registry import Registry
+from marway.registry import Registry, open_registry
 from marway.wire.runtime import LOGS
 
 __all__ = ["register"]
@@ -42,7 +41,7 @@ def logs(
         raise InvalidInput(f"{home} has no pods: give the --home of a `marway up`")
     local = home / "registry"
     url = registry or (local.absolute().as_uri() if local.is_dir() else registry_url(None))
-    records = _records(Registry(open_store(url)), model)
+    records = _records(open_registry(url), model)
     versions = {f"{server_name(record.id)}_{record.version}": record for record in records}
     shown = _show(pods, versions, lines=lines, after={}, as_json=as_json)
     while follow:

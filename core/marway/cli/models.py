@@ -9,8 +9,7 @@ import typer
 
 from marway.cli.options import JsonOption, RegistryOption, registry_url
 from marway.cli.output import print_json, print_table
-from marway.objects import open_store
-from marway.registry import Registry
+from marway.registry import ModelSummary, open_registry
 
 __all__ = ["register"]
 
@@ -28,11 +27,19 @@ def models(
 ) -> None:
     """List models with their labels and versions."""
     url = registry_url(registry)
-    found = Registry(open_store(url)).summaries(start_after=start_after)
+    found = open_registry(url).summaries(start_after=start_after)
     rows = list(itertools.islice(found, limit))
     if as_json:
         print_json(
-            [{"name": row.name, "labels": dict(row.state.labels), "versions": list(row.versions)} for row in rows]
+            [
+                {
+                    "name": row.name,
+                    "labels": dict(row.state.labels),
+                    "versions": list(row.versions),
+                    **({} if row.damage is None else {"damage": row.damage}),
+                }
+                for row in rows
+            ]
         )
         return
     if not rows:
@@ -43,11 +50,20 @@ def models(
         (
             (
                 row.name,
-                ", ".join(f"{label} → {version}" for label, version in sorted(row.state.labels.items())) or "-",
+                _labels(row),
                 ", ".join(row.versions),
             )
             for row in rows
         ),
     )
+    for row in rows:
+        if row.damage is not None:
+            typer.echo(f"{row.name}: {row.damage}", err=True)
     if next(found, None) is not None:
         typer.echo(f"… and more: --start-after {rows[-1].name} goes on, --limit shows more than {limit}", err=True)
+
+
+def _labels(row: ModelSummary) -> str:
+    if row.damage is not None:
+        return "damaged"
+    return ", ".join(f"{label} → {version}" for label, version in sorted(row.state.labels.items())) or "-"

@@ -16,6 +16,7 @@ from marway.settings import REGISTRY_ENV
 __all__ = [
     "DEFAULT_HOME",
     "AdminOption",
+    "CreateRegistryOption",
     "GatewayOption",
     "JsonOption",
     "RegistryOption",
@@ -37,6 +38,9 @@ _GATEWAY_ENV = "MARWAY_GATEWAY_URL"
 RegistryOption = Annotated[
     str | None,
     typer.Option(help=f"Registry URL; else ${REGISTRY_ENV}, else ./.marway/registry."),
+]
+CreateRegistryOption = Annotated[
+    bool, typer.Option("--create-registry", help="Make the registry if there is none yet.")
 ]
 GatewayOption = Annotated[
     str | None,

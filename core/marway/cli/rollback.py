@@ -17,9 +17,8 @@ from marway.cli.options import (
 )
 from marway.cli.output import change_entry, history_entry, moved, print_json
 from marway.identity import me
-from marway.objects import open_store
 from marway.refs import DEFAULT_LABEL, check_label, check_model_name
-from marway.registry import Registry
+from marway.registry import open_registry
 
 __all__ = ["register"]
 
@@ -48,7 +47,7 @@ def rollback(
         body = {"if_currently": if_currently, "note": note}
         entry = change_entry(client.call("POST", f"/models/{model}/labels/{label}/rollback", body=body))
     else:
-        found = Registry(open_store(registry_url(registry)))
+        found = open_registry(registry_url(registry))
         change = found.rollback(model, label=label, if_currently=if_currently, note=note, by=me())
         entry = history_entry(change.entry)
     if as_json:

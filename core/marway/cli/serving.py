@@ -21,10 +21,9 @@ from marway.cli.options import (
 from marway.cli.output import print_json, print_table
 from marway.errors import VersionNotFound
 from marway.identity import me
-from marway.objects import open_store
 from marway.records import ModelState, VersionRecord
 from marway.refs import Reference, check_model_name
-from marway.registry import Registry
+from marway.registry import open_registry
 
 __all__ = ["register"]
 
@@ -57,7 +56,7 @@ def serving(
         check_model_name(model)
         _print_document(_through(client, model, version, changes, unset or (), note), as_json=as_json)
         return
-    found = Registry(open_store(registry_url(registry)))
+    found = open_registry(registry_url(registry))
     name = found.find(model)
     if changes or unset:
         target = version or "*"

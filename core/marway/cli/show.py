@@ -9,10 +9,9 @@ import typer
 
 from marway.cli.options import JsonOption, RegistryOption, registry_url
 from marway.cli.output import print_json, print_table
-from marway.objects import open_store
 from marway.records import VersionRecord
 from marway.refs import parse_reference
-from marway.registry import Registry
+from marway.registry import Registry, open_registry
 
 __all__ = ["register"]
 
@@ -29,7 +28,7 @@ def show(
 ) -> None:
     """Show a model with its versions and labels, or all facts about one version."""
     wanted = parse_reference(reference)
-    found = Registry(open_store(registry_url(registry)))
+    found = open_registry(registry_url(registry))
     pointer = found.pointer(wanted.name)
     if wanted.selector is None and pointer is not None and pointer.kind == "name":
         document = _model(found, pointer.model)

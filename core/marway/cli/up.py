@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from marway.cli.options import DEFAULT_HOME, RegistryOption
+from marway.cli.options import DEFAULT_HOME, CreateRegistryOption, RegistryOption
 from marway.errors import InvalidInput
 from marway.settings import REGISTRY_ENV
 
@@ -29,6 +29,7 @@ def up(
     ] = 8000,
     pods: Annotated[int, typer.Option(min=1, max=64, help="How many pods.")] = 1,
     registry: RegistryOption = None,
+    create_registry: CreateRegistryOption = False,
     demo: Annotated[bool, typer.Option("--demo", help="Train and publish the examples once, and predict.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON lines; the one with event ready says where.")
@@ -50,6 +51,7 @@ def up(
         registry=registry or os.environ.get(REGISTRY_ENV) or None,
         port=port,
         pods=pods,
+        create_registry=create_registry,
         demo=demo,
         archive=archive,
     )

@@ -18,9 +18,8 @@ from marway.local.cluster import Cluster
 from marway.local.examples import EXAMPLE_VERSION, EXAMPLES, is_published, train_and_publish
 from marway.local.home import Home
 from marway.local.view import View
-from marway.objects import open_store
 from marway.refs import DEFAULT_LABEL
-from marway.registry import Registry
+from marway.registry import Registry, open_registry
 
 __all__ = ["Plan", "run"]
 
@@ -40,6 +39,7 @@ class Plan:
         registry: Registry URL; None takes the home's own.
         port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
         pods: How many pods.
+        create_registry: Make the registry if there is none; the home's own is made anyway.
         demo: Train and publish the examples if they are not there, and make a first prediction.
         archive: Publish and release this one, and serve it.
     """
@@ -48,6 +48,7 @@ class Plan:
     registry: str | None
     port: int
     pods: int
+    create_registry: bool
     demo: bool
     archive: Path | None
 
@@ -62,9 +63,10 @@ async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
     home = Home(plan.home.absolute())
     with home.held():
         view.begin(home.root)
-        store = open_store(plan.registry or home.registry.as_uri())
-        await asyncio.to_thread(store.probe)  # better said now than in a child's log
-        registry = store.url
+        opened = await asyncio.to_thread(
+            _registry, plan, home
+        )  # what is wrong is better said now than in a child's log
+        registry = opened.url
         home.store.mkdir(parents=True, exist_ok=True)
         released: list[tuple[str, str]] = []
         if plan.archive is not None:
@@ -87,7 +89,7 @@ async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
             if plan.demo:
                 released.extend((name, EXAMPLE_VERSION) for name in EXAMPLES)
             if await _unless_stopped(stop, *work) and await _unless_stopped(
-                stop, _release(cluster.admin_url, Registry(store), released, view)
+                stop, _release(cluster.admin_url, opened, released, view)
             ):
                 document = cluster.ready_line()
                 home.write_ready(document)
@@ -102,8 +104,18 @@ async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
         view.stopped(time.monotonic() - started)
 
 
+def _registry(plan: Plan, home: Home) -> Registry:
+    """Return the registry, made if it is the home's own or that was asked for, and checked. Blocks."""
+    registry = open_registry(
+        plan.registry or home.registry.as_uri(), create=plan.registry is None or plan.create_registry
+    )
+    registry.check_there()
+    registry.probe()
+    return registry
+
+
 async def _examples(home: Home, url: str, view: View) -> None:
-    registry = Registry(open_store(url))
+    registry = open_registry(url)
     for name in EXAMPLES:
         if await asyncio.to_thread(is_published, registry, name):
             view.done(f"example {name} {EXAMPLE_VERSION} is in the registry")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -78,6 +79,15 @@ class ObjectStore(Protocol):
 
     def size(self, key: str) -> int | None:
         """Return an object's size in bytes, or None when there is none."""
+
+    def tag(self, key: str) -> str | None:
+        """Return the tag that an object of any size has now, or None when there is none."""
+
+    def now(self) -> datetime:
+        """Return the time by the store's own clock, which all its writers share; that of this machine may be wrong."""
+
+    def written_at(self, key: str) -> datetime | None:
+        """Return when an object was written, by the store's own clock, or None when there is none."""
 
     def create(self, key: str, data: bytes) -> str:
         """Write an object that must not exist yet, and return its tag.

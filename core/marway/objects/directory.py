@@ -14,8 +14,8 @@ import errno
 import hashlib
 import io
 import os
-import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import quote
@@ -69,6 +69,29 @@ class DirectoryStore:
         try:
             with self._translated(key):
                 return self._path(key).stat().st_size
+        except ObjectMissing:
+            return None
+
+    def tag(self, key: str) -> str | None:
+        with self._translated(key):
+            return _etag_of(self._path(key))
+
+    def now(self) -> datetime:
+        try:
+            descriptor, temporary = self._files.create_temporary(self._root, _TEMPORARY)
+        except OSError:  # nobody can have written anything later, or we cannot: then nothing hangs on it
+            return datetime.now(timezone.utc)
+        try:
+            return _moment(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                self._files.unlink(temporary)
+
+    def written_at(self, key: str) -> datetime | None:
+        try:
+            with self._translated(key):
+                return _moment(self._path(key).stat())
         except ObjectMissing:
             return None
 
@@ -138,13 +161,13 @@ class DirectoryStore:
 
     @contextlib.contextmanager
     def turn(self, key: str) -> Iterator[None]:
-        with self._translated(key):
-            lock = self._lock_file("turn", key)
-        with patient_lock(lock, patience_s=_TURN_S):
+        with contextlib.ExitStack() as held:
+            with self._translated(key):  # of a directory that cannot be written, which is found out here first
+                held.enter_context(patient_lock(self._lock_file("turn", key), patience_s=_TURN_S))
             yield
 
     def sweep(self, *, older_than_s: float, dry_run: bool = False) -> tuple[str, ...]:
-        limit = time.time() - older_than_s
+        limit = self.now().timestamp() - older_than_s
         found = []
         for directory, _, names in os.walk(self._root):
             at = Path(directory)
@@ -243,6 +266,10 @@ class DirectoryStore:
         except FileExistsError as exc:
             self._files.sync_directory(target.parent)
             raise ObjectExists(target.name) from exc
+        except FileNotFoundError as exc:
+            raise RegistryUnavailable(
+                f"registry directory {self._root}: {temporary.name} was removed while it was being written: try again"
+            ) from exc
         self._files.sync_directory(target.parent)
 
     def _locked(self, key: str) -> contextlib.AbstractContextManager[object]:
@@ -287,10 +314,18 @@ def _etag(data: bytes) -> str:
 
 
 def _etag_of(path: Path) -> str | None:
+    digest = hashlib.sha256()
     try:
-        return _etag(path.read_bytes())
-    except FileNotFoundError:
+        with path.open("rb") as handle:
+            while chunk := handle.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    return digest.hexdigest()
+
+
+def _moment(status: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(status.st_mtime, timezone.utc)
 
 
 def _swap_prefix(path: Path) -> str:

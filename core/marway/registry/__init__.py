@@ -2,6 +2,7 @@
 
 ::
 
+    registry.json                                        create-only, RegistryIdentity: that this is one
     archives/sha256/<digest>.mar                         create-only, the bytes
     golden/<digest of the object>.json                   create-only, golden answers
     models/<name>/versions/<version>.json                create-only, VersionRecord
@@ -18,18 +19,37 @@ the writer looks for its op_id in the history: there it succeeded, else it start
 
 from __future__ import annotations
 
+from marway.objects import open_store
 from marway.registry.changes import Change
 from marway.registry.collecting import Collecting, GcReport
 from marway.registry.publishing import Publishing
 from marway.registry.reading import ModelSummary
 from marway.registry.releasing import Releasing
+from marway.registry.scrubbing import Damage, Scrubbing
 
-__all__ = ["Change", "GcReport", "ModelSummary", "Registry"]
+__all__ = ["Change", "Damage", "GcReport", "ModelSummary", "Registry", "open_registry"]
 
 
-class Registry(Publishing, Releasing, Collecting):
+class Registry(Publishing, Releasing, Collecting, Scrubbing):
     """Reads and writes models, versions and labels. Methods block; they are safe to call from many threads.
 
     Args:
         store: Where the objects are.
+        must_exist: Whether changes are refused where no registry was made; `open_registry` says yes.
     """
+
+
+def open_registry(url: str, *, create: bool = False) -> Registry:
+    """Open the registry at a URL, as every program does: what is not there is not made by a change.
+
+    Args:
+        url: ``s3://bucket/prefix``, ``file:///path``, or a plain path.
+        create: Make the registry if there is none.
+
+    Raises:
+        InvalidSettings: The URL is of no known kind, or names nothing that can be used.
+    """
+    registry = Registry(open_store(url), must_exist=True)
+    if create:
+        registry.create()
+    return registry

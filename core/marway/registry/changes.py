@@ -58,6 +58,7 @@ class Changing(Reading):
             InvalidInput: The op_id belongs to another change.
             StateConflict: Others changed the state all the time; this change was not made.
             OutcomeUnknown: The write's fate could not be found out.
+            RegistryUnavailable: The registry is not there, or cannot be written.
         """
         for what, text in (("note", entry.note), ("name", entry.by)):
             if text is not None and len(text) > MAX_NOTE:
@@ -66,6 +67,7 @@ class Changing(Reading):
         deadline = time.monotonic() + _GIVE_UP_S
         limit = _BACKOFF_S
         since: int | None = None
+        self.check_there()
         while True:
             with self._store.turn(key):
                 before, etag = self._state_and_tag(name)
@@ -80,9 +82,9 @@ class Changing(Reading):
                 after = history.spilled(self._store, name, after)
                 try:
                     if etag is None:
-                        self._store.create(key, encode_state(after))
+                        self._store.create(key, encode_state(after, key=key))
                     else:
-                        self._store.replace(key, encode_state(after), etag=etag)
+                        self._store.replace(key, encode_state(after, key=key), etag=etag)
                 except (ObjectChanged, ObjectExists):
                     pass
                 else:

@@ -1,8 +1,12 @@
 """Garbage collection: what nothing refers to is marked, and deleted if a day later still nothing does.
 
-A publish clears the marks of what it relies on before it relies on it. Deleting begins with a compare-and-swap of the
-mark from `marked` to `condemned`, so that of a publish and a gc that meet one gives way: the publish that finds
-`condemned` waits until the mark is gone and stores the object again.
+A publish clears the marks of what it relies on before it relies on it, and looks at them once more at its end. Deleting
+begins with a compare-and-swap of the mark from `marked` to `condemned`; then gc looks again whether anything refers to
+the object. So whatever the clocks say, of a publish and a gc that meet one sees the other: gc finds the record and
+lets go, or the publish, whose record came later, finds `condemned`, waits until the mark is gone and stores the object
+again.
+
+Ages are by the store's clock, which is the same for all: that of one machine may be a day off.
 """
 
 from __future__ import annotations
@@ -58,25 +62,29 @@ class Collecting(Reading):
 
         Args:
             dry_run: Change nothing; the report says what would be done.
-            now: The time, for tests.
+            now: The time, for tests: as much later or earlier than the machine's clock as the store's is taken to be.
 
         Raises:
             InvalidRecord: A record cannot be read: nothing is deleted, as it may refer to anything.
         """
-        now = now or utc_now()
+        self.check_there()
+        now = self._store.now() if now is None else self._store.now() + (now - utc_now())
         report = GcReport()
+        condemned: dict[str, str] = {}
         used, abandoned = self._scan()
         marks = set(self._store.keys(keys.GC))
         for prefix in (keys.ARCHIVES, keys.GOLDEN):
             for key in self._store.keys(prefix):
                 if key not in used:
-                    self._judge(key, now, report, dry_run=dry_run)
+                    self._judge(key, now, report, condemned, dry_run=dry_run)
                     marks.discard(keys.mark_key(key))
         for key in sorted(abandoned):
-            self._judge(key, now, report, dry_run=dry_run)
+            self._judge(key, now, report, condemned, dry_run=dry_run)
             marks.discard(keys.mark_key(key))
         for mark in sorted(marks):
             self._forget(mark, now, report, dry_run=dry_run)
+        if condemned:
+            self._execute(condemned, report)
         report.swept.extend(self._store.sweep(older_than_s=GRACE.total_seconds(), dry_run=dry_run))
         return report
 
@@ -111,8 +119,8 @@ class Collecting(Reading):
                 abandoned.add(key)
         return used, abandoned
 
-    def _judge(self, key: str, now: datetime, report: GcReport, *, dry_run: bool) -> None:
-        """Take one unused object a step nearer to its end."""
+    def _judge(self, key: str, now: datetime, report: GcReport, condemned: dict[str, str], *, dry_run: bool) -> None:
+        """Take one unused object a step nearer to its end; the last puts its mark's tag into ``condemned``."""
         mark = keys.mark_key(key)
         fresh = GcMark(status="marked", at=now, op_id=new_ulid())
         try:
@@ -121,25 +129,43 @@ class Collecting(Reading):
             report.marked.append(key)
             if not dry_run:
                 with contextlib.suppress(ObjectExists):  # another gc's, of this moment
-                    self._store.create(mark, encode(fresh))
+                    self._store.create(mark, encode(fresh, key=mark))
             return
         found = decode(GcMark, stored.data, source=mark)
-        age = now - found.at
+        age = self._age(mark, now)
         try:
             if found.status == "cleared":
                 report.marked.append(key)
                 if not dry_run:
-                    self._store.replace(mark, encode(fresh), etag=stored.etag)
+                    self._store.replace(mark, encode(fresh, key=mark), etag=stored.etag)
             elif age < (GRACE if found.status == "marked" else _DEAD_GC):
                 report.waiting.append(key)
             else:
-                if not dry_run:
-                    condemned = GcMark(status="condemned", at=now, op_id=new_ulid())
-                    self._store.replace(mark, encode(condemned), etag=stored.etag)
-                    self._destroy(key)
-                report.deleted.append(key)
+                if dry_run:
+                    report.deleted.append(key)
+                else:
+                    sentence = GcMark(status="condemned", at=now, op_id=new_ulid())
+                    condemned[key] = self._store.replace(mark, encode(sentence, key=mark), etag=stored.etag)
         except ObjectChanged:
             report.kept.append(key)  # a publish cleared the mark, or another gc is at it
+
+    def _execute(self, condemned: dict[str, str], report: GcReport) -> None:
+        """Delete what is still unused now that whoever publishes can see that it is condemned; let go of the rest."""
+        used, abandoned = self._scan()
+        for key, tag in condemned.items():
+            mark = keys.mark_key(key)
+            wanted = key not in abandoned if key.startswith(keys.MODELS) else key in used
+            if wanted or self._store.tag(mark) != tag:  # another gc took it over from one that had slept
+                report.kept.append(key)
+                with contextlib.suppress(ObjectChanged):
+                    self._store.delete(mark, etag=tag)
+                continue
+            self._destroy(key)
+            report.deleted.append(key)
+
+    def _age(self, mark: str, now: datetime) -> timedelta:
+        at = self._store.written_at(mark)
+        return timedelta(0) if at is None else now - at
 
     def _destroy(self, key: str) -> None:
         self._store.delete(key)
@@ -156,7 +182,7 @@ class Collecting(Reading):
         except ObjectMissing:
             return
         found = decode(GcMark, stored.data, source=mark)
-        if found.status == "condemned" and now - found.at < _DEAD_GC:
+        if found.status == "condemned" and self._age(mark, now) < _DEAD_GC:
             return  # another gc is between deleting the object and removing the mark
         key = mark.removeprefix(keys.GC)
         if found.status == "marked":

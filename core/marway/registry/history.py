@@ -48,7 +48,7 @@ def spilled(store: ObjectStore, name: str, state: ModelState) -> ModelState:
     old = tuple(entry for entry in state.history if entry.generation < first + CHUNK)
     chunk = HistoryChunk(entries=old)
     try:
-        store.create(keys.chunk_key(name, first), encode(chunk))
+        store.create(keys.chunk_key(name, first), encode(chunk, key=keys.chunk_key(name, first)))
     except ObjectExists as exc:
         there = _chunk(store, name, first)
         if [entry.op_id for entry in there] != [entry.op_id for entry in old]:

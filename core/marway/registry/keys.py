@@ -10,6 +10,7 @@ __all__ = [
     "ARCHIVES",
     "GC",
     "GOLDEN",
+    "IDENTITY",
     "MODELS",
     "PROBES",
     "archive_key",
@@ -28,6 +29,7 @@ ARCHIVES: Final = "archives/sha256/"
 GOLDEN: Final = "golden/"
 MODELS: Final = "models/"
 GC: Final = "gc/"
+IDENTITY: Final = "registry.json"
 
 
 def archive_key(sha256: str) -> str:

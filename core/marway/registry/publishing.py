@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +20,11 @@ from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, Progress
 from marway.records import MAX_RECORD_BYTES, GcMark, Pointer, Proof, VersionRecord, decode, encode, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
-from marway.registry.reading import Reading
+from marway.registry.reading import Reading, digest_of
 
 __all__ = ["Publishing"]
 
+_log = logging.getLogger(__name__)
 _GC_WAIT_S: Final = 30.0
 
 
@@ -32,6 +35,8 @@ class Publishing(Reading):
         self, record: VersionRecord, archive: Path, *, golden: bytes | None = None, progress: Progress | None = None
     ) -> VersionRecord:
         """Store a version, or finish what an interrupted publish of the same bytes left undone.
+
+        Bytes that are there already are read and checked: damaged ones are replaced.
 
         Args:
             record: What to store; its digests are those of ``archive`` and ``golden``.
@@ -46,7 +51,9 @@ class Publishing(Reading):
             VersionConflict: The version exists with other bytes or was deleted, or its name or id is taken.
             ArchiveCorrupt: ``archive`` does not have the digest that ``record`` says.
             OutcomeUnknown: A reply was lost and the store cannot be read: publish again, which finishes it.
+            RegistryUnavailable: There is no registry, or it cannot be written.
         """
+        self.check_there()
         data = encode(record)
         if len(data) > MAX_RECORD_BYTES:
             raise InvalidRecord(
@@ -65,9 +72,10 @@ class Publishing(Reading):
         self._unmark(key)
         self._put_archive(record, archive, progress)
         self._put_golden(record, golden)
+        self.check_there()  # the upload may have taken long
         etag = None
         try:
-            etag = self._store.create(key, encode(record))
+            etag = self._store.create(key, encode(record, key=key))
         except ObjectExists:
             record = self._same_bytes(record)
         try:
@@ -78,10 +86,8 @@ class Publishing(Reading):
                 with contextlib.suppress(ObjectChanged):
                     self._store.delete(key, etag=etag)
             raise
-        if self._store.size(keys.archive_key(record.archive.sha256)) is None:
-            # This publish slept for more than a day, and gc came by.
-            self._put_archive(record, archive, progress)
-            self._put_golden(record, golden)
+        self._outlive_gc(record, archive, golden, progress)
+        self.check_there()
         return record
 
     def prove(self, proof: Proof) -> None:
@@ -90,9 +96,11 @@ class Publishing(Reading):
         Raises:
             ArchiveCorrupt: The registry has no such archive.
         """
+        self.check_there()
         if self._store.size(keys.archive_key(proof.archive_sha256)) is None:
             raise ArchiveCorrupt(f"{self.url} has no archive {proof.archive_sha256[:12]}… that could be proved")
-        self._store.create(f"{keys.proofs_prefix(proof.archive_sha256)}{new_ulid()}.json", encode(proof))
+        key = f"{keys.proofs_prefix(proof.archive_sha256)}{new_ulid()}.json"
+        self._store.create(key, encode(proof, key=key))
 
     def _publishable(self, record: VersionRecord) -> VersionRecord:
         """Return the record to store: the one that is there, if it has the same bytes; refuse what cannot be stored."""
@@ -133,16 +141,35 @@ class Publishing(Reading):
         return stored
 
     def _put_archive(self, record: VersionRecord, archive: Path, progress: Progress | None) -> None:
-        key = keys.archive_key(record.archive.sha256)
+        key, sha256 = keys.archive_key(record.archive.sha256), record.archive.sha256
         self._unmark(key)
+        self._put(key, sha256, lambda: self._store.create_file(key, archive, sha256=sha256, progress=progress))
+
+    def _put(self, key: str, sha256: str, create: Callable[[], object]) -> None:
+        """Store an object that its digest names, in place of a damaged one if need be."""
+        while True:
+            with contextlib.suppress(ObjectExists):
+                create()
+                return
+            if not self._removed_if_damaged(key, sha256):
+                return
+
+    def _removed_if_damaged(self, key: str, sha256: str) -> bool:
+        """Return whether an object had another digest than its name says, or was gone; it is gone then."""
+        tag = self._store.tag(key)
         try:
-            self._store.create_file(key, archive, sha256=record.archive.sha256, progress=progress)
-        except ObjectExists as exc:
-            size = self._store.size(key)
-            if size != record.archive.size_bytes:
-                raise ArchiveCorrupt(
-                    f"{self.url}/{key} has {size} bytes, its archive {record.archive.size_bytes}: the store was damaged"
-                ) from exc
+            if tag is None or self._has_digest(key, sha256) or self._has_digest(key, sha256):  # a read may err, too
+                return tag is None
+            # Only what was read: another publish may have replaced it meanwhile.
+            self._store.delete(key, etag=tag)
+        except (ObjectMissing, ObjectChanged):
+            return True
+        _log.warning("%s/%s was damaged: it is stored again", self.url, key)
+        return True
+
+    def _has_digest(self, key: str, sha256: str) -> bool:
+        with self._store.open(key) as handle:
+            return digest_of(handle) == sha256
 
     def _put_golden(self, record: VersionRecord, golden: bytes | None) -> None:
         if record.golden_sha256 is None:
@@ -150,15 +177,37 @@ class Publishing(Reading):
         key = keys.golden_key(record.golden_sha256)
         self._unmark(key)
         if golden is not None and hashlib.sha256(golden).hexdigest() == record.golden_sha256:
-            with contextlib.suppress(ObjectExists):
-                self._store.create(key, golden)
-        elif self._store.size(key) is None:
+            self._put(key, record.golden_sha256, lambda: self._store.create(key, golden))
+            return
+        if self._store.size(key) is None:
             raise InvalidRecord(
                 f"{record.name} {record.version} names golden answers {record.golden_sha256[:12]}…, which are neither "
                 "here nor in the registry: publish with them",
                 model=record.name,
                 version=record.version,
             )
+        self.golden(record.golden_sha256)  # raises where they are damaged: these bytes cannot mend them
+
+    def _outlive_gc(
+        self, record: VersionRecord, archive: Path, golden: bytes | None, progress: Progress | None
+    ) -> None:
+        """See that nothing of a version that is now published is being deleted; store again what was.
+
+        A gc that has not seen the version yet condemned before this, and is waited for here.
+        """
+        wanted = [keys.archive_key(record.archive.sha256)]
+        if record.golden_sha256 is not None:
+            wanted.append(keys.golden_key(record.golden_sha256))
+        for key in wanted:
+            self._unmark(key)
+        if any(self._store.size(key) is None for key in wanted):
+            self._put_archive(record, archive, progress)
+            self._put_golden(record, golden)
+        key = keys.record_key(record.name, record.version)
+        self._unmark(key)
+        if self._store.size(key) is None:
+            with contextlib.suppress(ObjectExists):
+                self._store.create(key, encode(record, key=key))
 
     def _claim(self, record: VersionRecord) -> None:
         self._point(record, record.name.lower(), Pointer(kind="name", model=record.name))
@@ -168,7 +217,7 @@ class Publishing(Reading):
 
     def _point(self, record: VersionRecord, key: str, pointer: Pointer) -> None:
         try:
-            self._store.create(keys.pointer_key(key), encode(pointer))
+            self._store.create(keys.pointer_key(key), encode(pointer, key=keys.pointer_key(key)))
         except ObjectExists as exc:
             stored = self._pointer_at(key)
             if (stored.kind, stored.model, stored.version) != (pointer.kind, pointer.model, pointer.version):
@@ -194,7 +243,7 @@ class Publishing(Reading):
             if found.status == "marked":
                 cleared = GcMark(status="cleared", at=utc_now(), op_id=new_ulid())
                 try:
-                    self._store.replace(mark, encode(cleared), etag=stored.etag)
+                    self._store.replace(mark, encode(cleared, key=mark), etag=stored.etag)
                 except ObjectChanged:
                     continue
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,37 +16,49 @@ from marway.objects import ObjectMissing, ObjectStore
 from marway.records import HistoryEntry, ModelState, Pointer, Proof, VersionRecord, decode
 from marway.refs import DEFAULT_LABEL, Reference, is_label
 from marway.registry import history, keys
+from marway.registry.identity import Identified
+from marway.registry.seen import SeenStates
 
-__all__ = ["ModelSummary", "Reading", "listed"]
+__all__ = ["ModelSummary", "Reading", "digest_of", "listed"]
 
 _LISTED_MAX: Final = 10
+_PIECE_BYTES: Final = 1024 * 1024
 _READ_AHEAD: Final = 16
 _KNOWN_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """One model as a list shows it; deleted versions are left out."""
+    """One model as a list shows it; deleted versions are left out.
+
+    Attributes:
+        name: Its name.
+        state: Its state; an empty one when that is damaged.
+        versions: Its versions, in the order of their names.
+        damage: Why the state cannot be read, or None.
+    """
 
     name: str
     state: ModelState
     versions: tuple[str, ...]
+    damage: str | None = None
 
 
-class Reading:
+class Reading(Identified):
     """Reads models, versions and labels.
+
+    What is read is checked: a document against its own digest and key, golden answers against theirs, a state against
+    what this reader has seen of it.
 
     Args:
         store: Where the objects are.
+        must_exist: As `Identified` takes it.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    def __init__(self, store: ObjectStore, *, must_exist: bool = False) -> None:
+        super().__init__(store, must_exist=must_exist)
         self._published: set[tuple[str, str]] = set()
-
-    @property
-    def url(self) -> str:
-        return self._store.url
+        self._seen = SeenStates()
 
     def probe(self) -> None:
         """Check that the store keeps concurrent writers apart; see `ObjectStore.probe`."""
@@ -66,13 +79,23 @@ class Reading:
         with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="summaries") as threads:
             try:
                 for name in names:
-                    waiting.append(threads.submit(self._summary, name))
+                    waiting.append(threads.submit(self.summary, name))
                     if len(waiting) >= _READ_AHEAD:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
             finally:
                 threads.shutdown(wait=True, cancel_futures=True)
+
+    def summary(self, name: str) -> ModelSummary:
+        """Return one model as a list shows it; a damaged state is said and not raised, as others are well."""
+        damage = None
+        try:
+            state = self.state(name)
+        except InvalidRecord as exc:
+            state, damage = ModelState(), exc.message
+        versions = tuple(each for each in self.versions(name) if each not in state.tombstones)
+        return ModelSummary(name, state, versions, damage)
 
     def versions(self, name: str) -> tuple[str, ...]:
         """Return the versions of a model, in the order of their names; empty when there is no such model."""
@@ -87,6 +110,8 @@ class Reading:
                 pointer = decode(Pointer, self._store.get(key).data, source=key)
             except ObjectMissing:
                 continue
+            if pointer.kind == "name" and pointer.model.lower() != name:
+                raise InvalidRecord(f"{key} is damaged: it is what the name {pointer.model!r} stands for")
             if pointer.kind == "name" or id_or_name == name == (pointer.id or name):
                 return pointer
         return None
@@ -96,6 +121,7 @@ class Reading:
 
         Raises:
             VersionNotFound: The model has no such version; the message names those it has.
+            InvalidRecord: It is damaged, or another version's.
         """
         key = keys.record_key(name, version)
         try:
@@ -106,10 +132,20 @@ class Reading:
                 model=name,
                 version=version,
             ) from exc
-        return decode(VersionRecord, data, source=key)
+        record = decode(VersionRecord, data, source=key)
+        if (record.name, record.version) != (name, version):
+            raise InvalidRecord(
+                f"{key} is damaged: it holds the record of {record.name} {record.version}", model=name, version=version
+            )
+        return record
 
     def state(self, name: str) -> ModelState:
-        """Return a model's state; a model without one has no labels yet."""
+        """Return a model's state; a model without one has no labels yet.
+
+        Raises:
+            InvalidRecord: It is damaged, or older than one that was read before.
+            RegistryUnavailable: It cannot be read, or was there before and is not now.
+        """
         return self._state_and_tag(name)[0]
 
     def history(self, name: str) -> Iterator[HistoryEntry]:
@@ -121,13 +157,38 @@ class Reading:
 
         Raises:
             ObjectMissing: There are none.
+            InvalidRecord: They are not those that were published.
         """
-        return self._store.get(keys.golden_key(sha256)).data
+        key = keys.golden_key(sha256)
+        data = self._store.get(key).data
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise InvalidRecord(
+                f"{key} is damaged: its bytes have another digest; publish the version again, which mends it"
+            )
+        return data
 
-    def proofs(self, archive_sha256: str) -> Iterator[Proof]:
-        """Yield what is proved about these bytes, oldest first."""
+    def proofs(self, archive_sha256: str, *, skip_damaged: bool = False) -> Iterator[Proof]:
+        """Yield what is proved about these bytes, oldest first.
+
+        Args:
+            archive_sha256: The bytes.
+            skip_damaged: Pass over a proof that cannot be believed, which then proves nothing.
+
+        Raises:
+            InvalidRecord: A proof is damaged.
+        """
         for key in self._store.keys(keys.proofs_prefix(archive_sha256)):
-            yield decode(Proof, self._store.get(key).data, source=key)
+            try:
+                proof = decode(Proof, self._store.get(key).data, source=key)
+                if proof.archive_sha256 != archive_sha256:
+                    raise InvalidRecord(f"{key} is damaged: it proves another archive")
+            except ObjectMissing:
+                continue  # gc deletes them with their archive
+            except InvalidRecord:
+                if skip_damaged:
+                    continue
+                raise
+            yield proof
 
     @property
     def parallel_reads(self) -> bool:
@@ -157,6 +218,7 @@ class Reading:
         """
         pointer = self.pointer(name)
         if pointer is None or pointer.kind != "name":
+            self.check_not_lost()
             what = "" if pointer is None else f" ({name!r} is the id of {pointer.model} {pointer.version})"
             raise ModelNotFound(
                 f"there is no model {name!r}{what}: the registry has {listed(self._some_models())}", model=name
@@ -171,6 +233,7 @@ class Reading:
         """
         pointer = self.pointer(reference.name)
         if pointer is None:
+            self.check_not_lost()
             raise ModelNotFound(
                 f"there is no model {reference.name!r}: the registry has {listed(self._some_models())}",
                 model=reference.name,
@@ -202,11 +265,15 @@ class Reading:
 
     def _state_and_tag(self, name: str) -> tuple[ModelState, str | None]:
         key = keys.state_key(name)
+        before = self._seen.before(name)
         try:
             stored = self._store.get(key)
         except ObjectMissing:
-            return ModelState(), None
-        return decode(ModelState, stored.data, source=key), stored.etag
+            state, etag = ModelState(), None
+        else:
+            state, etag = decode(ModelState, stored.data, source=key), stored.etag
+        self._seen.check(name, state, before)
+        return state, etag
 
     def _published_record(self, name: str, version: str) -> VersionRecord:
         """Return a record whose publish came to its end: its id, written last, points at it."""
@@ -234,12 +301,16 @@ class Reading:
             )
         return record
 
-    def _summary(self, name: str) -> ModelSummary:
-        state = self.state(name)
-        return ModelSummary(name, state, tuple(each for each in self.versions(name) if each not in state.tombstones))
-
     def _some_models(self) -> Iterator[str]:
         return itertools.islice(self.models(), _LISTED_MAX + 1)
+
+
+def digest_of(handle: BinaryIO) -> str:
+    """Return the sha256 of what is left to read, in hex."""
+    digest = hashlib.sha256()
+    while piece := handle.read(_PIECE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def listed(names: Iterable[str]) -> str:

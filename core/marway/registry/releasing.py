@@ -58,6 +58,7 @@ class Releasing(Changing):
             OutcomeUnknown: The write's fate could not be found out.
         """
         check_label(label)
+        self.check_there()
         record = self._published_record(self.find(name), version)
 
         def move(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
@@ -218,7 +219,7 @@ class Releasing(Changing):
         """Return whether a pod has loaded this version and reproduced its golden answers; once true it stays so."""
         return any(
             proof.kind == "pod" and proof.golden_sha256 == record.golden_sha256
-            for proof in self.proofs(record.archive.sha256)
+            for proof in self.proofs(record.archive.sha256, skip_damaged=True)
         )
 
 

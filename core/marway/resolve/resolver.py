@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ __all__ = ["Resolved", "Resolver"]
 _ENTRIES_MAX = 20_000
 """Models, versions and names held: twice what a large registry has, some 2 KiB each."""
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 Key = tuple[str, ...]
 
@@ -54,6 +56,7 @@ class _State:
     read_at: float
     refresh_at: float
     serve_until: float
+    damage: str | None = None
     resolved: dict[tuple[str | None, str | None], Resolved] = field(default_factory=dict)
 
 
@@ -229,12 +232,12 @@ class Resolver:
         known = self._states.get(model)
         try:
             state = await self._reader.call(self._reader.registry.state, model)
-            if known is not None and state.generation == 0 < known.state.generation:
-                # A state never goes away again: the directory is not mounted, or was emptied under us.
-                raise RegistryUnavailable(f"the state of model {model!r} vanished from the registry", model=model)
-        except (RegistryUnavailable, InvalidRecord):
+        except (RegistryUnavailable, InvalidRecord) as exc:
             if known is not None:
                 self._serve_stale(known)
+                if isinstance(exc, InvalidRecord) and exc.message != known.damage:
+                    _log.error("the last good state of model %s serves: %s", model, exc.message)
+                    known.damage = exc.message
             raise
         entry = _State(
             model,

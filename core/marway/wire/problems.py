@@ -26,6 +26,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.Conflict: 409,
     errors.DeadlineExceeded: 504,
     errors.Draining: 503,
+    errors.ForeignOrigin: 403,
     errors.InvalidArchive: 422,
     errors.InvalidInput: 400,
     errors.InvalidRecord: 500,
@@ -35,6 +36,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.LabelNotFound: 404,
     errors.LoadFailed: 500,
     errors.MarwayError: 500,
+    errors.Misdirected: 421,
     errors.ModelError: 500,
     errors.ModelLoading: 503,
     errors.ModelNotFound: 404,
@@ -49,6 +51,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.StateConflict: 409,
     errors.Unauthenticated: 401,
     errors.Unavailable: 503,
+    errors.UnsupportedMedia: 415,
     errors.VersionConflict: 409,
     errors.VersionNotFound: 404,
 }

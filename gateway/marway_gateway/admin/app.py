@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from marway.wire.hosts import HostGuard
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
 from marway_gateway.admin.versions import versions_router
@@ -28,6 +29,11 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
         title="Marway gateway, admin port",
         gateway=gateway,
         token_file=settings.admin_tokens_file,
+        guard=HostGuard(
+            settings.admin_allowed_hosts,
+            bound=settings.admin_host,
+            setting="admin_allowed_hosts (MARWAY_GATEWAY_ADMIN_ALLOWED_HOSTS)",
+        ),
     )
     for router in (catalogue_router, labels_router, versions_router, pods_router, repository_router):
         app.include_router(router(current))

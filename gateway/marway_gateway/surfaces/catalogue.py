@@ -39,6 +39,9 @@ class ModelSummary(BaseModel):
     name: str
     labels: dict[str, str] = Field(description="Label to version.")
     versions: list[str] = Field(description="In the order of their names.")
+    damage: str | None = Field(
+        default=None, description="Why the model's state cannot be read; its labels and deletions are then not known."
+    )
 
 
 class ModelList(BaseModel):
@@ -90,7 +93,12 @@ def catalogue_router(gateway: Callable[[], Gateway]) -> APIRouter:
     """
     router = APIRouter(tags=["models"])
 
-    @router.get("/models", summary="List models", responses=problems(errors.InvalidRequest, errors.RegistryUnavailable))
+    @router.get(
+        "/models",
+        summary="List models",
+        response_model_exclude_unset=True,
+        responses=problems(errors.InvalidRequest, errors.RegistryUnavailable),
+    )
     async def list_models(limit: Limit = 100, after: After = "") -> ModelList:
         reader = gateway().reader
         return await reader.call(_page, reader.registry, limit, after)
@@ -98,6 +106,7 @@ def catalogue_router(gateway: Callable[[], Gateway]) -> APIRouter:
     @router.get(
         "/models/{model}",
         summary="Show a model",
+        response_model_exclude_unset=True,
         responses=problems(errors.InvalidReference, errors.ModelNotFound, errors.RegistryUnavailable),
     )
     async def show_model(model: AnyModel) -> ModelSummary:
@@ -143,13 +152,11 @@ def _model(registry: Registry, name_or_id: str) -> ModelSummary:
     if pointer is None:
         registry.resolve(Reference(name_or_id))  # raises, naming what exists, unless it was published just now
         raise ModelNotFound(f"there was no model {name_or_id!r} a moment ago: try again", model=name_or_id)
+    registry.state(pointer.model)  # raises where it is damaged: a list goes on without it, its own page does not
     return _summary(registry, pointer.model)
 
 
 def _summary(registry: Registry, name: str) -> ModelSummary:
-    state = registry.state(name)
-    return ModelSummary(
-        name=name,
-        labels=dict(sorted(state.labels.items())),
-        versions=[version for version in registry.versions(name) if version not in state.tombstones],
-    )
+    found = registry.summary(name)
+    shown = ModelSummary(name=name, labels=dict(sorted(found.state.labels.items())), versions=list(found.versions))
+    return shown if found.damage is None else shown.model_copy(update={"damage": found.damage})

@@ -20,6 +20,7 @@ from marway_gateway.tasks import TaskSet
 __all__ = ["GrpcServer"]
 
 _MESSAGE_OVERHEAD_BYTES = 64 * 1024
+_KEEPALIVE_MS = 20_000
 _SERVICES = (open_inference_grpc.SERVICE, prediction_grpc.SERVICE, torchserve_grpc.SERVICE)
 
 
@@ -49,8 +50,9 @@ class GrpcServer:
         Raises:
             InvalidSettings: The port is taken, or the address cannot be used.
         """
-        limit = self._gateway.settings.max_body_bytes + _MESSAGE_OVERHEAD_BYTES
-        tokens = self._gateway.settings.predict_tokens_file
+        settings = self._gateway.settings
+        limit = settings.max_body_bytes + _MESSAGE_OVERHEAD_BYTES
+        tokens = settings.predict_tokens_file
         server = grpc.aio.server(
             interceptors=[
                 *([] if tokens is None else [TokenInterceptor(self._gateway.token_files[tokens])]),
@@ -59,6 +61,14 @@ class GrpcServer:
             options=(
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
+                # Each connection is a file, of which the HTTP ports need some as well. An idle one is closed after
+                # between one and two times of this.
+                ("grpc.max_allowed_incoming_connections", settings.grpc_max_connections),
+                ("grpc.max_connection_idle_ms", int(settings.grpc_idle_s * 1000)),
+                ("grpc.server_handshake_timeout_ms", int(settings.header_timeout_s * 1000)),
+                # Who is gone without a word is found out, also under a call.
+                ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
                 # Or two gateways on one port would silently share its connections.
                 ("grpc.so_reuseport", 0),
             ),

@@ -19,6 +19,7 @@ CODE: Final[Mapping[type[MarwayError], StatusCode]] = {
     errors.Conflict: StatusCode.ABORTED,
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.Draining: StatusCode.UNAVAILABLE,
+    errors.ForeignOrigin: StatusCode.PERMISSION_DENIED,
     errors.InvalidArchive: StatusCode.INVALID_ARGUMENT,
     errors.InvalidInput: StatusCode.INVALID_ARGUMENT,
     errors.InvalidRecord: StatusCode.INTERNAL,
@@ -28,6 +29,7 @@ CODE: Final[Mapping[type[MarwayError], StatusCode]] = {
     errors.LabelNotFound: StatusCode.NOT_FOUND,
     errors.LoadFailed: StatusCode.INTERNAL,
     errors.MarwayError: StatusCode.INTERNAL,
+    errors.Misdirected: StatusCode.INVALID_ARGUMENT,
     errors.ModelError: StatusCode.INTERNAL,
     errors.ModelLoading: StatusCode.UNAVAILABLE,
     errors.ModelNotFound: StatusCode.NOT_FOUND,
@@ -42,6 +44,7 @@ CODE: Final[Mapping[type[MarwayError], StatusCode]] = {
     errors.StateConflict: StatusCode.FAILED_PRECONDITION,
     errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
     errors.Unavailable: StatusCode.UNAVAILABLE,
+    errors.UnsupportedMedia: StatusCode.INVALID_ARGUMENT,
     errors.VersionConflict: StatusCode.ALREADY_EXISTS,
     errors.VersionNotFound: StatusCode.NOT_FOUND,
 }

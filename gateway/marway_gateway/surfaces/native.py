@@ -21,6 +21,7 @@ from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
 from marway_gateway.call import PredictCall
 from marway_gateway.client_watch import Watches, body_reader
+from marway_gateway.content_coding import coding_of, decoded
 from marway_gateway.exchange import Exchange
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import request_info
@@ -31,10 +32,10 @@ from marway_gateway.telemetry import RequestInfo
 
 __all__ = ["NativePredict", "headers_to_pod", "length_of"]
 
-_PASSED_ON: Final = tuple((name.encode(), name) for name in ("content-type", "content-encoding", "accept"))
-"""What of the caller's headers reaches a pod beside ids, deadline and trace: what says how to read the body and what
-form of answer is wanted. Everything else stays here: TorchServe takes meaning from headers such as one that contains
-`/token`, and credentials meant for the gateway are no pod's business."""
+_PASSED_ON: Final = tuple((name.encode(), name) for name in ("content-type", "accept"))
+"""What of the caller's headers reaches a pod beside ids, deadline and trace: what says how to read the body, which was
+decoded where it came coded, and what form of answer is wanted. Everything else stays here: TorchServe takes meaning
+from headers such as one that contains `/token`, and credentials meant for the gateway are no pod's business."""
 
 
 class NativePredict:
@@ -59,9 +60,11 @@ class NativePredict:
         gateway.telemetry.predicting(info, self._surface)
         settings = gateway.settings
         timeout_s = _timeout_of(info, settings)
+        coding = coding_of(info.headers.get(b"content-encoding"))
+        read, length = body_reader(receive), length_of(info.headers.get(b"content-length"))
         body = RequestBody(
-            body_reader(receive),
-            content_length=length_of(info.headers.get(b"content-length")),
+            read if coding is None else decoded(read, coding),
+            content_length=length if coding is None else None,
             buffered_bytes=settings.buffered_body_bytes,
             max_bytes=settings.max_body_bytes,
         )
@@ -73,6 +76,8 @@ class NativePredict:
         gateway, scope, data = self._gateway(), exchange.scope, exchange.data
         info, settings = request_info(scope), gateway.settings
         if not 0 < len(data) <= min(settings.buffered_body_bytes, settings.max_body_bytes):
+            return False
+        if b"content-encoding" in info.headers:
             return False
         try:
             timeout_s = _timeout_of(info, settings)

@@ -189,10 +189,4 @@ def _loaded(gateway: Gateway) -> Iterator[IndexEntry]:
 
 def _published(registry: Registry) -> list[tuple[str, str]]:
     """Read what there is. Blocks; one listing and one state for each model."""
-    return [
-        (name, version)
-        for name in registry.models()
-        for deleted in (registry.state(name).tombstones,)
-        for version in registry.versions(name)
-        if version not in deleted
-    ]
+    return [(name, version) for name in registry.models() for version in registry.summary(name).versions]

@@ -23,7 +23,7 @@ from marway_gateway.tensors.requests import Prepared, ReadRequest, Rendered, pre
 
 __all__ = ["RowCall"]
 
-_NOT_OF_ROWS: Final = frozenset({"content-type", "content-encoding", "accept"})
+_NOT_OF_ROWS: Final = frozenset({"content-type", "accept"})
 
 
 @dataclass(frozen=True, slots=True)

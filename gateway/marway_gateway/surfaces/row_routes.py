@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
 
-from marway.errors import InvalidRequest, clip
 from marway.refs import check_label
 from marway.wire.request import timeout_of
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
 from marway_gateway.client_watch import ClientWatch, Watches, body_reader
+from marway_gateway.content_coding import coding_of, decoded
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import model_headers, request_info
 from marway_gateway.surfaces.native import headers_to_pod, length_of
@@ -48,9 +48,7 @@ class RowRoute:
         timeout_s = timeout_of(
             headers.get("x-request-timeout-ms"), default_s=settings.default_timeout_s, max_s=settings.max_timeout_s
         )
-        encoding = headers.get("content-encoding", "identity")
-        if encoding.strip().lower() != "identity":
-            raise InvalidRequest(f"the Content-Encoding {clip(encoding, 40)!r} is not taken: send the body as it is")
+        coding = coding_of(raw.get(b"content-encoding"))
         params = scope["path_params"]
         selector = check_label(params["label"]) if "label" in params else params.get("selector")
         call = RowCall(
@@ -63,9 +61,10 @@ class RowRoute:
             info=info,
             fresh=forbids_cache(headers.get("cache-control")),
         )
+        read, length = body_reader(receive), length_of(raw.get(b"content-length"))
         body = RequestBody(
-            body_reader(receive),
-            content_length=length_of(raw.get(b"content-length")),
+            read if coding is None else decoded(read, coding),
+            content_length=length if coding is None else None,
             buffered_bytes=settings.max_body_bytes,
             max_bytes=settings.max_body_bytes,
         )

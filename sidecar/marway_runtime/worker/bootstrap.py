@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ts.model_loader import TsModelLoader
 
 from marway_runtime.worker import service
 from marway_runtime.worker.names import write_name
+from marway_runtime.worker.requirements import check_requirements
 
 __all__ = ["install", "script_path"]
+
+_MANIFEST: Final = "MAR-INF/MANIFEST.json"
 
 
 def install() -> None:
@@ -19,9 +23,17 @@ def install() -> None:
     service.install()
     original = TsModelLoader.load
 
-    def load(self: Any, model_name: str, *args: Any, **kwargs: Any) -> Any:
+    def load(self: Any, model_name: str, model_dir: str, *args: Any, **kwargs: Any) -> Any:
         write_name(model_name)
-        return original(self, model_name, *args, **kwargs)
+        manifest = Path(model_dir) / _MANIFEST
+        if manifest.is_file():
+            check_requirements(Path(model_dir), json.loads(manifest.read_bytes()))
+        try:
+            return original(self, model_name, model_dir, *args, **kwargs)
+        except SystemExit as exc:
+            # TorchServe's worker would end without a word: a handler that parses the command line does this.
+            how = f"with status {exc.code}" if isinstance(exc.code, int) else f"saying: {exc.code}"
+            raise RuntimeError(f"the handler ended its process while it was loaded, {how}") from exc
 
     TsModelLoader.load = load
 

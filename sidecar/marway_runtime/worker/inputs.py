@@ -8,41 +8,18 @@ from typing import Any
 
 from marway.wire.envelope import RAW_BODY, Part, Row, mime_type
 from marway.wire.headers import JSON_NONFINITE
+from marway.wire.raw_body import REST_NAME, RawBody
 
-__all__ = ["Headers", "RawBody", "UnusableInput", "headers_of", "input_of"]
+__all__ = ["Headers", "UnusableInput", "headers_of", "input_of"]
 
 logger = logging.getLogger(__name__)
 
-_REST_NAME = "body"
 _FRONT_ENDS_OWN = {"explain": "False", "url_path": ""}
 """What TorchServe's front end adds to the headers of every prediction; its own handlers look at `explain`."""
 
 
 class UnusableInput(Exception):
     """A row that no handler can be given: its caller's fault."""
-
-
-class RawBody(dict[str, Any]):
-    """A raw body: the value under `data`, and under `body` as well.
-
-    TorchServe calls a raw body `body` over REST and leaves the name to the caller over gRPC, where `data` is usual; its
-    own handlers ask for both. Handlers written for either find it here. There is one value, so there is one key to
-    whoever iterates: `data`, the name that Marway promises.
-    """
-
-    def __missing__(self, key: str) -> Any:
-        if key == _REST_NAME and RAW_BODY in self:
-            return self[RAW_BODY]
-        raise KeyError(key)
-
-    def __contains__(self, key: object) -> bool:
-        return super().__contains__(_own(key))
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return super().get(_own(key), default)
-
-    def pop(self, key: str, *default: Any) -> Any:
-        return super().pop(_own(key), *default)
 
 
 class Headers(dict[str, Any]):
@@ -77,15 +54,11 @@ def headers_of(row: Row) -> Headers:
     """Return the headers of a row, and each part's content type under the part's name, where TorchServe puts it."""
     headers = Headers({part.name: {"content-type": mime_type(part.content_type)} for part in row.parts})
     if row.is_raw:
-        headers[_REST_NAME] = headers[RAW_BODY]
+        headers[REST_NAME] = headers[RAW_BODY]
     headers.update(_FRONT_ENDS_OWN)
     headers.update(row.headers)
     headers.pop(JSON_NONFINITE, None)
     return headers
-
-
-def _own(key: object) -> Any:
-    return RAW_BODY if key == _REST_NAME else key
 
 
 def _value(part: Part) -> object:

@@ -1,7 +1,8 @@
 """Calls of the model server with the rows of one request or of many.
 
 Nothing waits for a batch to fill: the gate hands over what waits when a worker becomes free, as one call. When such a
-call goes wrong as a whole, each of its rows is sent again by itself, so that what one of them did harms no other.
+call goes wrong as a whole, each of its rows is sent again by itself, so that what one of them did harms no other. So
+good rows run twice, unless the version's serving settings say that none may (`retry_rows`): then all of them fail.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel
+from marway_sidecar.adapters.base import ModelServer, NotLoaded, ServedModel, WorkerDied
 from marway_sidecar.pool.breaker import Breaker
 from marway_sidecar.pool.failures import again
 from marway_sidecar.pool.gate import Gate, Slot
@@ -37,6 +38,7 @@ class Batcher:
         gate: Where work goes back to that has to be sent again.
         breaker: Told how calls end.
         lost: Called when the server says that it does not have the version.
+        retry_rows: Returns whether rows may run a second time.
         observe: Told how many rows each call has.
         answered: Told the answers of each call.
     """
@@ -49,6 +51,7 @@ class Batcher:
         gate: Gate,
         breaker: Breaker,
         lost: Callable[[], None],
+        retry_rows: Callable[[], bool],
         observe: Callable[[float], None],
         answered: Callable[[Sequence[Answer]], None],
     ) -> None:
@@ -57,6 +60,7 @@ class Batcher:
         self._gate = gate
         self._breaker = breaker
         self._lost = lost
+        self._retry_rows = retry_rows
         self._observe = observe
         self._on_answered = answered
         self._calls: set[asyncio.Task[None]] = set()
@@ -96,11 +100,11 @@ class Batcher:
             raise
         except (RuntimeDown, Overloaded, DeadlineExceeded) as exc:
             self._breaker.ended(exc)
-            _fail(works, exc)
+            _fail(works, self._final(model, exc))
         except Exception as exc:
             self._breaker.ended(exc)
-            if works[0].alone or sum(len(work.rows) for work in works) == 1:
-                _fail(works, exc)
+            if works[0].alone or sum(len(work.rows) for work in works) == 1 or not self._retry_rows():
+                _fail(works, self._final(model, exc))
             else:
                 self._one_by_one(works)  # which row made it go wrong, nobody knows
         finally:
@@ -124,10 +128,20 @@ class Batcher:
         return answers
 
     def _answered(self, works: Sequence[Work], answers: list[Answer]) -> None:
-        if len(answers) > 1 and all(answer.kind == "error" for answer in answers):
+        if len(answers) > 1 and self._retry_rows() and all(answer.kind == "error" for answer in answers):
             self._one_by_one(works)  # the handler raised: which row made it, it does not say
         else:
             _tell(works, answers)
+
+    def _final(self, model: ServedModel, error: Exception) -> Exception:
+        """Return what callers are told: an error that nobody tries again where rows may have run, and may not twice."""
+        if self._retry_rows() or not isinstance(error, (RuntimeDown, WorkerDied)):
+            return error
+        return ModelError(
+            f"{error.message}; the call may have run, and may not run twice (`retry_rows`)",
+            model=model.name,
+            version=model.version,
+        )
 
     def _one_by_one(self, works: Sequence[Work]) -> None:
         for work in works:

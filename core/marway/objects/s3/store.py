@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -66,11 +67,21 @@ class S3Store:
         return patiently(read, key=key, url=self._url)
 
     def size(self, key: str) -> int | None:
-        try:
-            reply = patiently(lambda: self._client.head_object(**self._where(key)), key=key, url=self._url)
-        except ObjectMissing:
-            return None
-        return int(reply["ContentLength"])
+        head = self._head(key)
+        return None if head is None else int(head["ContentLength"])
+
+    def tag(self, key: str) -> str | None:
+        head = self._head(key)
+        return None if head is None else str(head["ETag"])
+
+    def now(self) -> datetime:
+        page = self._list(self._client.list_objects_v2, {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": 1})
+        said = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return datetime.now(timezone.utc) if said is None else parsedate_to_datetime(said)
+
+    def written_at(self, key: str) -> datetime | None:
+        head = self._head(key)
+        return None if head is None else cast("datetime", head["LastModified"])
 
     def create(self, key: str, data: bytes) -> str:
         etag = self._put(key, data, None, IfNoneMatch="*")
@@ -138,7 +149,7 @@ class S3Store:
                 lock.release()
 
     def sweep(self, *, older_than_s: float, dry_run: bool = False) -> tuple[str, ...]:
-        limit = datetime.now(timezone.utc) - timedelta(seconds=older_than_s)
+        limit = self.now() - timedelta(seconds=older_than_s)
         swept = []
         for page in self._pages(PROBES, ""):
             for found in page.get("Contents", ()):
@@ -152,6 +163,15 @@ class S3Store:
                 self._abort(this)
             swept.append(f"{this['Key'].removeprefix(self._prefix)} (upload {this['UploadId']})")
         return tuple(sorted(swept))
+
+    def _head(self, key: str) -> dict[str, Any] | None:
+        try:
+            head: dict[str, Any] = patiently(
+                lambda: self._client.head_object(**self._where(key)), key=key, url=self._url
+            )
+        except ObjectMissing:
+            return None
+        return head
 
     def _abort(self, this: dict[str, str]) -> None:
         with contextlib.suppress(ObjectMissing):

@@ -15,7 +15,7 @@ from marway.wire import envelope
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import LOGS, RuntimeInfo
 from marway_sidecar.adapters.base import Description, ServedModel, ServerStatus, WorkerStatus
-from marway_sidecar.adapters.torchserve.archive_config import check_workers
+from marway_sidecar.adapters.torchserve.archive_config import check_archive
 from marway_sidecar.adapters.torchserve.connection import Connection
 from marway_sidecar.adapters.torchserve.control import RuntimeControl
 from marway_sidecar.adapters.torchserve.enveloped import EnvelopedCalls
@@ -71,7 +71,7 @@ class TorchServeAdapter:
                 return found
             if found is not None:
                 await self.unload(model)  # left by a load that was cut off, or with dead workers: start clean
-            await asyncio.to_thread(check_workers, model)
+            await asyncio.to_thread(check_archive, model)
             try:
                 await self._management.register(model)
             except Refused as exc:

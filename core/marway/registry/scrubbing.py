@@ -1,0 +1,172 @@
+"""Reads everything that is stored and says what is damaged or missing, and how it is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from marway.errors import InvalidRecord, RegistryUnavailable
+from marway.objects import ObjectMissing
+from marway.records import GcMark, HistoryChunk, ModelState, Pointer, Proof, VersionRecord, decode
+from marway.registry import history, keys
+from marway.registry.reading import Reading, digest_of
+
+__all__ = ["Damage", "Scrubbing"]
+
+_THREADS: Final = 8
+_BACKUP: Final = "put it back from a backup or from the bucket's object versions"
+_AGAIN: Final = "publish the version again, with the same bytes"
+_GOLDEN: Final = f"{_AGAIN} and golden answers"
+_RECORD: Final = f"{_BACKUP}; without one, publish the model as a new version and delete this object"
+_PROOF: Final = "delete it; the next release through a gateway proves the version again"
+_MARK: Final = "delete it: gc makes it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One object that is not as it should be.
+
+    Attributes:
+        key: Which.
+        what: What is wrong with it.
+        mend: What to do about it.
+    """
+
+    key: str
+    what: str
+    mend: str
+
+
+class Scrubbing(Reading):
+    """Looks through the whole registry."""
+
+    def scrub(self) -> Iterator[Damage]:
+        """Read every object once and yield what is wrong, in the order of keys within each kind; nothing is changed.
+
+        Raises:
+            RegistryUnavailable: There is no registry, or it cannot be read.
+        """
+        self.check_not_lost()
+        yield from self._documents((keys.IDENTITY,), lambda _key: self.identity(), _BACKUP)
+        yield from self._each(self._store.keys(keys.ARCHIVES), self._archive)
+        yield from self._each(self._store.keys(keys.GOLDEN), self._golden_answers)
+        for name in self.models():
+            yield from self._model(name)
+        yield from self._each(self._store.keys("ids/"), self._pointer_of)
+        yield from self._documents(self._store.keys("proofs/"), self._proof, _PROOF)
+        yield from self._documents(self._store.keys(keys.GC), lambda key: self._read(GcMark, key), _MARK)
+
+    def _each(self, found: Iterator[str], look: Callable[[str], Damage | None]) -> Iterator[Damage]:
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="scrub") as threads:
+            yield from (damage for damage in threads.map(look, found) if damage is not None)
+
+    def _documents(
+        self, found: Iterator[str] | tuple[str, ...], read: Callable[[str], object], mend: str
+    ) -> Iterator[Damage]:
+        def look(key: str) -> Damage | None:
+            try:
+                read(key)
+            except InvalidRecord as exc:
+                return Damage(key, exc.message, mend)
+            except ObjectMissing:
+                pass  # deleted since it was listed
+            return None
+
+        return self._each(iter(found), look)
+
+    def _read(self, kind: type[GcMark | HistoryChunk], key: str) -> object:
+        return decode(kind, self._store.get(key).data, source=key)
+
+    def _archive(self, key: str) -> Damage | None:
+        wanted = key.removeprefix(keys.ARCHIVES).removesuffix(".mar")
+        return self._bytes(key, wanted, _AGAIN)
+
+    def _golden_answers(self, key: str) -> Damage | None:
+        wanted = key.removeprefix(keys.GOLDEN).removesuffix(".json")
+        return self._bytes(key, wanted, _GOLDEN)
+
+    def _bytes(self, key: str, sha256: str, mend: str) -> Damage | None:
+        try:
+            with self._store.open(key) as handle:
+                found = digest_of(handle)
+        except ObjectMissing:
+            return None
+        return None if found == sha256 else Damage(key, f"its bytes have sha256 {found}", mend)
+
+    def _model(self, name: str) -> Iterator[Damage]:
+        state: ModelState | None = None
+        try:
+            state = self.state(name)
+        except (InvalidRecord, RegistryUnavailable) as exc:
+            yield Damage(keys.state_key(name), exc.message, _BACKUP)
+        records: dict[str, VersionRecord | None] = {}
+        for version in self.versions(name):
+            key = keys.record_key(name, version)
+            try:
+                records[version] = self.record(name, version)
+            except InvalidRecord as exc:
+                records[version] = None
+                yield Damage(key, exc.message, _RECORD)
+        chunks = list(self._store.keys(keys.chunks_prefix(name)))
+        yield from self._documents(iter(chunks), lambda key: self._read(HistoryChunk, key), _BACKUP)
+        if state is not None:
+            yield from self._told(name, state, records, chunks)
+        dead = set() if state is None else set(state.tombstones)
+        for version, record in records.items():
+            if record is None or version in dead:
+                continue
+            if self._store.size(keys.archive_key(record.archive.sha256)) is None:
+                yield Damage(keys.archive_key(record.archive.sha256), f"missing: {name} {version} needs it", _AGAIN)
+            if record.golden_sha256 is not None and self._store.size(keys.golden_key(record.golden_sha256)) is None:
+                yield Damage(keys.golden_key(record.golden_sha256), f"missing: {name} {version} needs it", _GOLDEN)
+
+    def _told(
+        self, name: str, state: ModelState, records: dict[str, VersionRecord | None], chunks: list[str]
+    ) -> Iterator[Damage]:
+        """Hold a state against what it tells of."""
+        key = keys.state_key(name)
+        for label, version in sorted(state.labels.items()):
+            if version not in records:
+                yield Damage(
+                    key, f"its label {label} points at {version}, which is not there", f"{_BACKUP}, or move it"
+                )
+        oldest = state.history[0].generation if state.history else state.generation + 1
+        if chunks and chunks[-1] >= keys.chunk_key(name, oldest):
+            yield Damage(
+                key, f"it is of generation {state.generation}, and {chunks[-1]} is newer: it was put back", _BACKUP
+            )
+            return
+        try:
+            found = [entry.generation for entry in history.newest_first(self._store, name, state)]
+        except InvalidRecord:
+            return  # a chunk, which was told above
+        if found != list(range(state.generation, 0, -1)):
+            yield Damage(key, f"of its {state.generation} changes the history tells {len(found)}", _BACKUP)
+
+    def _pointer_of(self, key: str) -> Damage | None:
+        try:
+            pointer = decode(Pointer, self._store.get(key).data, source=key)
+        except InvalidRecord as exc:
+            return Damage(key, exc.message, f"delete it, then {_AGAIN}")
+        except ObjectMissing:
+            return None
+        name = key.removeprefix("ids/").removesuffix(".json")
+        if not _stands_for(pointer, name):
+            return Damage(
+                key, f"it is what {'another name' if pointer.kind == 'name' else 'another id'} stands for", _BACKUP
+            )
+        return None
+
+    def _proof(self, key: str) -> None:
+        proof = decode(Proof, self._store.get(key).data, source=key)
+        if not key.startswith(keys.proofs_prefix(proof.archive_sha256)):
+            raise InvalidRecord(f"it proves another archive, {proof.archive_sha256[:12]}…")
+
+
+def _stands_for(pointer: Pointer, name: str) -> bool:
+    """Return whether a pointer may be stored under a name; one of before, for an id, does not say under which."""
+    if pointer.kind == "name":
+        return name == pointer.model.lower()
+    return pointer.id is None or name in (pointer.id, pointer.id.lower())

@@ -1,0 +1,143 @@
+"""Keeps web pages of strangers away from ports that obey whoever reaches them.
+
+A page in somebody's browser may send requests to every address that the browser reaches, loopback as well. Two things
+give such requests away: another page's `Origin` (RFC 6454), and, where the page's own name was made to resolve to this
+port's address (DNS rebinding), that name in `Host`. Programs send no `Origin`, and know the port by an address or by
+a name of ours.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from marway.errors import ForeignOrigin, MarwayError, Misdirected, clip
+
+__all__ = ["HostGuard", "parse_hosts"]
+
+_RESOLV_CONF: Final = Path("/etc/resolv.conf")
+_ALWAYS: Final = ("*.localhost", "*.svc", "*.cluster.local")
+"""Names that no public DNS server may give to anybody: RFC 6761, and Kubernetes' own."""
+_PATTERN: Final = re.compile(r"\*|(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
+_KNOWN_MAX: Final = 256
+
+
+def parse_hosts(value: object) -> object:
+    """Return a setting's names, of a list or with commas between them.
+
+    Raises:
+        ValueError: One cannot be a name.
+    """
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        return value
+    names = tuple(str(name).strip().lower().rstrip(".") for name in names if str(name).strip())
+    for name in names:
+        if not _PATTERN.fullmatch(name):
+            raise ValueError(f"{clip(name, 80)!r} is no host name: write one such as pod.example.com, or *.example.com")
+    return names
+
+
+class HostGuard:
+    """Says which requests come from where they may.
+
+    Without any setting, a host may be an IP address, which cannot be rebound; `localhost`; a name without a dot, which
+    no public domain is; this machine's own name; and a name within Kubernetes: `NAME.NAMESPACE`, where the namespace is
+    this pod's own, `NAME.NAMESPACE.svc` and what the cluster's domain makes of it.
+
+    Args:
+        allowed: Further names: `pod.example.com`, `*.example.com` for all below it, `*` for any.
+        bound: The address or name that the port is bound to.
+        setting: What the setting with these names is called, for the error's text.
+        resolv_conf: Where the pod's namespace and the cluster's domain are found, in `search`.
+    """
+
+    def __init__(
+        self, allowed: Iterable[str] = (), *, bound: str, setting: str, resolv_conf: Path = _RESOLV_CONF
+    ) -> None:
+        self._setting = setting
+        self._listed = _Names(allowed)
+        self._ours = _Names((*_ALWAYS, *_kubernetes(resolv_conf), bound.lower(), socket.gethostname().lower()))
+        self._known: dict[bytes, bool] = {}
+
+    def __call__(self, headers: Iterable[tuple[bytes, bytes]]) -> MarwayError | None:
+        """Return why a request with these headers is refused, or None; names are in lower case."""
+        said = dict(headers)
+        host, origin = said.get(b"host"), said.get(b"origin")
+        if host is not None and not self._is_ours(host):  # HTTP/1.0 may have none; browsers do not speak it
+            return Misdirected(
+                f"this port is not called {clip(host.decode('latin-1'), 200)!r}: if that is a name of it, add the name "
+                f"to {self._setting}"
+            )
+        if origin is not None and not self._may_ask(origin, host):
+            return ForeignOrigin(
+                f"pages of {clip(origin.decode('latin-1'), 200)!r} may not send requests to this port: if they should, "
+                f"add the host to {self._setting}"
+            )
+        return None
+
+    def _is_ours(self, host: bytes) -> bool:
+        known = self._known.get(host)
+        if known is None:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            known = self._known[host] = self._is_name_of_ours(_name_of(host.decode("latin-1")))
+        return known
+
+    def _is_name_of_ours(self, name: str) -> bool:
+        if name in self._listed or name in self._ours or (name and "." not in name and ":" not in name):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _may_ask(self, origin: bytes, host: bytes | None) -> bool:
+        """Return whether a page is this port's own, or of a host that was allowed by name."""
+        try:
+            netloc = urlsplit(origin.decode("latin-1")).netloc.lower()
+        except ValueError:
+            return False
+        own = host is not None and netloc == host.decode("latin-1").lower()
+        return bool(netloc) and (own or _name_of(netloc) in self._listed)
+
+
+class _Names:
+    """Names, and all below some."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        patterns = tuple(patterns)
+        self._any = "*" in patterns
+        self._below = tuple(pattern[1:] for pattern in patterns if pattern.startswith("*."))
+        self._names = frozenset(pattern for pattern in patterns if not pattern.startswith("*"))
+
+    def __contains__(self, name: str) -> bool:
+        return self._any or name in self._names or name.endswith(self._below)
+
+
+def _name_of(netloc: str) -> str:
+    """Return the host of `host[:port]`, in lower case, without brackets and the root's dot."""
+    host = netloc.rpartition("@")[2]
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower().rstrip(".")
+
+
+def _kubernetes(resolv_conf: Path) -> tuple[str, ...]:
+    """Return what names this pod's cluster gives: its search list begins with `NAMESPACE.svc.DOMAIN`."""
+    try:
+        lines = resolv_conf.read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    searched = [line.split()[1:] for line in lines if line.startswith("search")]
+    for domain in searched[-1] if searched else ():
+        namespace, service, cluster = domain.lower().rstrip(".").partition(".svc.")
+        if service and namespace and "." not in namespace:
+            return f"*.{namespace}", f"*.svc.{cluster}"
+    return ()

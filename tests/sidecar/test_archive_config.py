@@ -1,0 +1,58 @@
+"""Archives that something else than `publish` put into the registry are looked at before TorchServe loads them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from marway.errors import LoadFailed
+from marway.model_settings import NOT_SERVED
+from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.adapters.torchserve.archive_config import check_archive
+
+
+def check(path: Path, config: str | None = None, **files: bytes) -> None:
+    """Check an archive with this configuration file."""
+    manifest = {"model": {"modelName": "m", "configFile": None if config is None else "config.yaml"}}
+    with zipfile.ZipFile(path / "m.mar", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        for name, data in {**files, **({"config.yaml": config.encode()} if config is not None else {})}.items():
+            target.writestr(name, data)
+    check_archive(
+        ServedModel(
+            server_name="mv_M", name="m", version="1", archive=path / "m.mar", workers=1, load_timeout_s=1,
+            predict_timeout_s=1, max_workers=2,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("key", NOT_SERVED)
+def test_what_cannot_be_served_is_refused_by_name(tmp_path: Path, key: str) -> None:
+    """A setting with which every prediction would fail is refused with its name and the reason."""
+    with pytest.raises(LoadFailed) as caught:
+        check(tmp_path, f"{key}: 2\n")
+    assert f"its configuration file says {key}, which is not served: {NOT_SERVED[key].why}" in caught.value.message
+
+
+def test_more_workers_than_allowed_are_refused(tmp_path: Path) -> None:
+    """`minWorkers` may not be more than the version's `max_workers`."""
+    with pytest.raises(LoadFailed, match=r"start 3 workers \(minWorkers.*allow 2 \(max_workers\)"):
+        check(tmp_path, "minWorkers: 3\nmaxWorkers: 3\n")
+
+
+def test_a_bomb_is_refused(tmp_path: Path) -> None:
+    """100 KiB that unpack to 100 MiB are not unpacked."""
+    with pytest.raises(LoadFailed, match="it is a bomb: it unpacks to more than 200 times"):
+        check(tmp_path, zeros=bytes(100 * 1024**2))
+
+
+def test_all_else_is_left_to_torchserve(tmp_path: Path) -> None:
+    """Settings of the handler's own, those switched off, and files that are no archive pass."""
+    check(tmp_path)
+    check(tmp_path, "minWorkers: 2\nmaxWorkers: 2\nuseVenv: false\nlabels: [cat]\nh: {a: &a [1], b: *a}\n")
+    check(tmp_path, "- no mapping\n")
+    (tmp_path / "x").write_text("no archive")
+    check_archive(ServedModel("mv_M", "m", "1", tmp_path / "x", 1, 1.0, 1.0))
