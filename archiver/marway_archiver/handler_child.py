@@ -12,6 +12,7 @@ Requests are laid out as TorchServe's front end sends them to a worker, and read
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import json
 import os
@@ -27,6 +28,8 @@ __all__ = ["main"]
 
 END = struct.pack("!i", -1)
 OUT_OF_RESOURCES = 507
+encoder: Any = None
+"""`marway.answer_json`, loaded from the file that the job names."""
 
 
 class Frame:
@@ -142,13 +145,24 @@ def _encoded(output: object) -> tuple[str, bytes]:
         return "bytes", bytes(output)
     if isinstance(output, str):
         return "text", output.encode()
-    if isinstance(output, torch.Tensor):
-        tensor = output.detach().cpu()
+    tensor = encoder.as_tensor(output)
+    if tensor is not None:
+        tensor = tensor.detach().cpu()
         values = tensor.float().tolist() if tensor.dtype == torch.bfloat16 else tensor.tolist()
         return "tensor", json.dumps(
             {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape), "values": values}
         ).encode()
-    return "json", json.dumps(output, indent=2).encode()  # as TorchServe does: the indent's encoder nests less deep
+    return "json", encoder.answer_json(output, nonfinite="allow")  # compared as it is
+
+
+def load_encoder(file: str) -> Any:
+    """Return the module at ``file``, which no import finds."""
+    spec = importlib.util.spec_from_file_location("_marway_answer_json", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _failed(rows: list[dict[str, Any]], started: float, status: int, message: str) -> dict[str, Any]:
@@ -165,9 +179,11 @@ def _cause(exc: BaseException) -> BaseException:
 
 def main() -> None:
     """Serve calls until the other end is closed."""
+    global encoder
     descriptor, job_file = int(sys.argv[1]), sys.argv[2]
     os.set_inheritable(descriptor, False)
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    encoder = load_encoder(job["encoder"])
     import marway.wire.raw_body  # noqa: F401 - before the handler's own modules are on the path
 
     sys.argv = [job["model_name"]]

@@ -24,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from marway import answer_json
 from marway.bound import bound_to_me
 from marway.errors import InvalidArchive, LoadFailed, clip
 from marway.golden import ExampleInput, GoldenAnswer
@@ -219,12 +220,16 @@ def _write_job(home: Path, model: Path, manifest: Manifest, inputs: Sequence[Exa
         path = home / "inputs" / str(index)
         path.write_bytes(each.data)
         listed.append({"file": str(path), "content_type": each.content_type})
+    # The child imports nothing of Marway, so that none of it lies on the handler's path; this is one file of its own.
+    encoder = home / "answer_json.py"
+    encoder.write_bytes(Path(answer_json.__file__).read_bytes())
     job = home / "job.json"
     facts = {
         "model_name": manifest.model.model_name,
         "model_dir": str(model),
         "handler": manifest.model.handler,
         "inputs": listed,
+        "encoder": str(encoder),
     }
     job.write_text(json.dumps(facts), encoding="utf-8")
     return job

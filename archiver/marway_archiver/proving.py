@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from marway.answer_json import answer_json
 from marway.answers import difference, shown_value, value_difference
 from marway.errors import InvalidArchive, clip
 from marway.golden import (
@@ -209,7 +210,7 @@ def _message(answer: GoldenAnswer) -> str:
 def output_difference(output: Any, answer: GoldenAnswer, tolerance: Tolerance) -> str | None:
     """Return how an answer differs from the output that a person wrote down, or None."""
     try:
-        expected = json.loads(json.dumps(output))
+        expected = json.loads(answer_json(output, nonfinite="allow"))
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidArchive(f"an example's output is no JSON value: {exc}") from exc
     value = answer.value
@@ -275,7 +276,9 @@ def answers_of_callable(
             answer = GoldenAnswer(status=status, kind="text", value=output)
         else:
             try:
-                answer = GoldenAnswer(status=status, kind="json", value=json.loads(json.dumps(output)))
+                answer = GoldenAnswer(
+                    status=status, kind="json", value=json.loads(answer_json(output, nonfinite="allow"))
+                )
             except (TypeError, ValueError, RecursionError) as exc:
                 raise InvalidArchive(
                     f"predict's answer to example {index} is neither text, bytes nor JSON: {exc}"

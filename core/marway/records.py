@@ -120,6 +120,9 @@ class ServingSettings(Frozen):
     protocol: Literal["auto", "grpc", "rest"] = "auto"
     """How the sidecar speaks to a TorchServe that Marway's runtime did not start."""
     streaming: bool = False
+    nonfinite: Literal["error", "null"] = "error"
+    """What becomes of NaN and infinities in answers that are JSON, which has no such numbers: the row is refused, or
+    they become null. v1 and binary v2 have them, and give them as they are."""
     retry_rows: bool = True
     """Whether rows of a batch that fails as a whole run again, each alone, so that a bad one fails alone. Without, the
     whole batch fails, and what a dead worker or model server had begun is not tried elsewhere: for handlers whose work

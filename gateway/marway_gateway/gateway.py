@@ -7,14 +7,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from marway.errors import InvalidSettings
+from marway.loop_watch import watch_loop
 from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.cache import AnswerCache
+from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery import Discovery, sources_of
 from marway_gateway.gauges import Gauges
 from marway_gateway.health import Readiness
@@ -49,6 +52,7 @@ class Gateway:
     resolver: Resolver
     pods: PodSet
     predictor: Predictor
+    converters: Converters
     readiness: Readiness
     telemetry: Telemetry
     writer: RegistryWriter
@@ -97,6 +101,7 @@ async def open_gateway(
             stack.push_async_callback(asyncio.to_thread, sink.close)
             access_log = AccessLog(sink)
         telemetry = Telemetry(Metrics(), access_log)
+        tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
         reader = RegistryReader(registry, threads=settings.registry_threads, clock=clock)
         stack.push_async_callback(reader.aclose)
         resolver = Resolver(
@@ -110,6 +115,8 @@ async def open_gateway(
         stack.push_async_callback(resolver.aclose)
         upstream = Upstream(connect_timeout_s=settings.connect_timeout_s, buffered_bytes=settings.buffered_body_bytes)
         stack.push_async_callback(upstream.aclose)
+        converters = Converters(settings.converters)
+        stack.push_async_callback(converters.aclose)
         api = PodApi(connect_timeout_s=settings.connect_timeout_s)
         stack.push_async_callback(api.aclose)
         fixed = [each for each in settings.pods if isinstance(each, PodAddress)]
@@ -177,6 +184,7 @@ async def open_gateway(
                 algorithm_pools=settings.algorithm_pools,
                 used=load_ahead.used,
             ),
+            converters=converters,
             readiness=Readiness(
                 pods,
                 reader,

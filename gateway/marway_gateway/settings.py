@@ -86,6 +86,11 @@ class GatewaySettings(ComponentSettings):
     to another pod; a larger one streams through and cannot. 1 MiB holds nearly all requests and, a thousand times
     over, still fits a pod's memory."""
 
+    converters: Annotated[int, Field(ge=1, le=64)] = 2
+    """Processes that turn v1 and v2 bodies over 32 KiB into what pods are sent, and their answers back; each is started
+    when it is first needed, and takes about 40 MB and what the body at hand needs. 2, so that one long body does not
+    hold up all others; more pay where such bodies are the rule and the gateway has CPUs for them."""
+
     default_timeout_s: Seconds = 60.0
     """Deadline in seconds of a request that names none. A minute outlasts a cold load of a usual model."""
     max_timeout_s: Seconds = 3600.0

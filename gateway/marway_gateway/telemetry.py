@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from marway import errors
 from marway.errors import MarwayError
+from marway.loop_watch import BUCKETS_S
 from marway_gateway.logs import AccessLog
 
 __all__ = ["Metrics", "RequestInfo", "Telemetry", "outcome_of"]
@@ -84,6 +85,12 @@ class Metrics:
             "marway_gateway_cache_requests_total",
             "Predict requests for models whose answers may be given again, by what the cache did.",
             ("outcome",),
+            registry=self.registry,
+        )
+        self.loop_blocked = Histogram(
+            "marway_gateway_loop_blocked_seconds",
+            "Time in which the event loop had no turn, looked at 50 times a second.",
+            buckets=BUCKETS_S,
             registry=self.registry,
         )
 

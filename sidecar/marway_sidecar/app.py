@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from marway import __version__
 from marway.allocator import give_back_freed_memory
 from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
+from marway.loop_watch import watch_loop
 from marway.refs import new_ulid
 from marway.registry import open_registry
 from marway.resolve import RegistryReader, Resolver
@@ -43,6 +45,10 @@ from marway_sidecar.watch import events
 
 __all__ = ["Sidecar", "create_app"]
 
+_PARSING_THREADS: Final = 2
+"""What a body costs to read is Python's own work, of which only one thread does some at a time: more would only make
+the event loop wait longer for its turn."""
+
 
 class Sidecar:
     """The parts of one sidecar, put together; opened and closed by the application's lifespan.
@@ -55,6 +61,7 @@ class Sidecar:
         self.settings = settings
         self.metrics = SidecarMetrics()
         self.threads = Threads(settings.archive_threads)
+        self.parsing = Threads(_PARSING_THREADS)
         registry = open_registry(settings.registry)
         self.reader = RegistryReader(registry, threads=settings.registry_threads)
         self.resolver = Resolver(
@@ -93,7 +100,7 @@ class Sidecar:
         )
         self.metrics.bodies.set_function(lambda: float(self.bodies.held_bytes))
         self.predictor = Predictor(
-            settings, self.resolver, self.pool, self.bodies, self.draining, self.threads, refused=self.deleted.refused
+            settings, self.resolver, self.pool, self.bodies, self.draining, self.parsing, refused=self.deleted.refused
         )
         self.control = Control(self.resolver, self.pool, checks, self.draining, self.runtime)
         self.metrics.ready.set_function(lambda: float(self.trouble() is None))
@@ -160,6 +167,7 @@ class Sidecar:
         """Follow the runtime and the registry while the context is open, and let go of everything at its end."""
         async with AsyncExitStack() as stack:
             stack.callback(self.threads.close)
+            stack.callback(self.parsing.close)
             stack.callback(self.archives.close)
             stack.push_async_callback(self.reader.aclose)
             stack.push_async_callback(self.resolver.aclose)
@@ -168,6 +176,7 @@ class Sidecar:
                 asyncio.create_task(self.runtime.run(), name="watch-runtime"),
                 asyncio.create_task(self.deleted.run(), name="unload-deleted"),
                 asyncio.create_task(self.threads.run(self.archives.clean), name="clean-archive-store"),
+                asyncio.create_task(watch_loop(self.metrics.loop_blocked.observe), name="watch-loop"),
             )
             for task in tasks:
                 stack.push_async_callback(_cancelled, task)

@@ -24,6 +24,7 @@ from marway.records import VersionRecord
 from marway.refs import new_ulid
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Part, Row
+from marway.wire.headers import JSON_NONFINITE
 from marway_sidecar.adapters.base import ModelServer, ServedModel, WorkerDied
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.tensors import decode_tensor
@@ -135,6 +136,7 @@ class GoldenChecks:
     ) -> str | None:
         """Send one input and return how its answer differs, in one line, or None."""
         headers = {"content-type": example.content_type} if example.content_type is not None else {}
+        headers[JSON_NONFINITE] = "allow"  # a golden answer may be NaN, and is compared as what it is
         row = Row(f"golden-{new_ulid()}", [Part(_RAW_BODY_NAME, example.data, example.content_type)], headers)
         try:
             answer = await ask(row)

@@ -18,9 +18,10 @@ from marway.records import ServingSettings
 from marway.resolve import Resolved
 from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import KEY, ROWS_CONTENT_TYPE, ROWS_MAX, Answer, Row, decode_rows, mime_type
+from marway.wire.headers import JSON_NONFINITE
 from marway_sidecar.body_budget import HeldBytes
 from marway_sidecar.pool import ModelPool, Work
-from marway_sidecar.rows import passed_headers
+from marway_sidecar.rows import INLINE_BYTES, passed_headers
 from marway_sidecar.tensors import decode_tensor
 from marway_sidecar.threads import Threads
 
@@ -55,6 +56,7 @@ def rows_of(headers: Mapping[str, str], body: bytes, *, request_id: str) -> list
     shared = passed_headers(headers, request_id)
     for of_the_envelope in ("content-type", "content-length"):
         shared.pop(of_the_envelope, None)
+    shared[JSON_NONFINITE] = "allow"  # whether the protocol has such numbers, whoever sent the envelope knows
     rows = []
     for index, row in enumerate(sent):
         if row.stream:
@@ -143,12 +145,18 @@ class ManyRows:
         if answer.kind != "tensor":
             return answer
         try:
-            tensor = await self._threads.run(decode_tensor, answer.body)
+            values = await self._threads.run(_tensor_json, answer.body)
         except ValueError as exc:
             return Answer(500, f"the handler's tensor cannot be passed on: {exc}".encode(), "error")
-        return Answer(
-            answer.status, json.dumps(tensor["values"]).encode(), "json", "application/json", dict(answer.headers)
-        )
+        return Answer(answer.status, values, "json", "application/json", dict(answer.headers))
+
+
+def _tensor_json(saved: bytes) -> bytes:
+    """Return the numbers of a saved tensor as JSON, a little at a time: other threads get their turn between."""
+    values = decode_tensor(saved)["values"]
+    if len(saved) <= INLINE_BYTES:
+        return json.dumps(values).encode()
+    return "".join(json.JSONEncoder().iterencode(values)).encode()
 
 
 def _batches(rows: Sequence[Row], serving: ServingSettings) -> Iterator[tuple[int, list[Row]]]:

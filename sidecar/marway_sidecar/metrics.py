@@ -9,6 +9,7 @@ from typing import get_args
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from marway.loop_watch import BUCKETS_S
 from marway.wire.envelope import Answer
 from marway.wire.headers import NONFINITE
 from marway_sidecar.archives import FetchOutcome
@@ -154,6 +155,13 @@ class SidecarMetrics:
         self.bodies = Gauge(
             "marway_sidecar_body_bytes",
             "Bytes of large request bodies that are held, as far as they have come.",
+            registry=self.registry,
+        )
+
+        self.loop_blocked = Histogram(
+            "marway_sidecar_loop_blocked_seconds",
+            "Time in which the event loop had no turn, looked at 50 times a second.",
+            buckets=BUCKETS_S,
             registry=self.registry,
         )
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
@@ -34,7 +35,7 @@ from marway_sidecar.http import problem_response
 from marway_sidecar.many import ManyRows, holds_rows, rows_of
 from marway_sidecar.pool import CallerLeft, ModelPool, Work
 from marway_sidecar.replies import reply_of
-from marway_sidecar.rows import raw_row, row_of
+from marway_sidecar.rows import INLINE_BYTES, raw_row, row_of
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.streams import Streams
 from marway_sidecar.threads import Threads
@@ -53,7 +54,7 @@ class Predictor:
         pool: Has it loaded.
         bodies: Sets memory aside for large ones.
         drain: Says whether requests are taken.
-        threads: Where blocking work runs.
+        threads: Where forms, envelopes and tensors are read that would hold the event loop up.
         refused: Told the model of each request for a version that is not there.
     """
 
@@ -103,7 +104,7 @@ class Predictor:
         except MarwayError:
             return False
         try:
-            work = Work([row], self._deadline_of(call), group=call.group)
+            work = Work([_as_served(row, resolved)], self._deadline_of(call), group=call.group)
             end = self._pool.begin(resolved.record, resolved.serving, work)
         except MarwayError:
             self._drain.leave()
@@ -175,12 +176,19 @@ class Predictor:
         request_id = call.ids.request_id
         try:
             if holds_rows(call.headers.get("content-type")):
-                rows = rows_of(call.headers, body, request_id=request_id)
+                if len(body) <= INLINE_BYTES:
+                    rows = rows_of(call.headers, body, request_id=request_id)
+                else:
+                    rows = await self._threads.run(rows_of, call.headers, body, request_id=request_id)
                 del body  # its rows have it
                 await self._ask_many(call, resolved, rows, deadline, held)
                 return
-            row = await row_of(call.headers, body, request_id=request_id)
+            if len(body) <= INLINE_BYTES:
+                row = row_of(call.headers, body, request_id=request_id)
+            else:
+                row = await self._threads.run(row_of, call.headers, body, request_id=request_id)
             del body
+            row = _as_served(row, resolved)
             if resolved.serving.streaming:
                 await self._streams.answer(call, resolved, row, deadline, held)
             else:
@@ -274,6 +282,13 @@ class Predictor:
         outcome = outcome_of(error, accepted=call.accepted)
         response = problem_response(error, request_id=call.ids.request_id, outcome=outcome)
         await call.channel.respond(response, close=unread or self._drain.draining)
+
+
+def _as_served(row: Row, resolved: Resolved) -> Row:
+    """Return the row with what its version's serving settings say of its answer."""
+    if resolved.serving.nonfinite == "error":  # what a worker does unless told otherwise
+        return row
+    return replace(row, headers={**row.headers, headers.JSON_NONFINITE: resolved.serving.nonfinite})
 
 
 def _stopped() -> Draining:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, unquote_to_bytes
 
 from starlette.datastructures import Headers, UploadFile
@@ -27,9 +27,15 @@ from marway.wire.headers import (
 )
 from marway.wire.request import trace_context, trace_state
 
-__all__ = ["passed_headers", "raw_row", "row_of"]
+__all__ = ["INLINE_BYTES", "passed_headers", "raw_row", "row_of"]
 
+INLINE_BYTES: Final = 64 * 1024
+"""A form up to this size is read where it is, within a millisecond or few; a larger one belongs in a thread."""
 _MAX_FIELDS: Final = 1000
+"""What a form costs, here and in the worker, goes by its fields and not by its bytes."""
+_DECODED_BYTES: Final = 64 * 1024
+_MULTIPART_BYTES: Final = 256 * 1024
+T = TypeVar("T")
 _NOT_PASSED: Final = HOP_BY_HOP | CREDENTIALS | FRONT_ENDS_OWN | {REQUEST_TIMEOUT_MS}
 _DEFAULT_FILE_TYPE: Final = "application/octet-stream"
 
@@ -37,8 +43,10 @@ _FIELD_NAME: Final = re.compile(rb"[\w.\-\[\]%+*:@$~/\x80-\xff]+", re.ASCII)
 """What names of fields are made of, as they are sent: anything else in one is text that `curl -d` calls a form."""
 
 
-async def row_of(headers: Mapping[str, str], body: bytes, *, request_id: str) -> Row:
+def row_of(headers: Mapping[str, str], body: bytes, *, request_id: str) -> Row:
     """Return the row for a request: the raw body under `data`, or each field of a form under its name.
+
+    A large form takes a while: not on the event loop.
 
     Args:
         headers: The request's, names in lower case.
@@ -46,14 +54,14 @@ async def row_of(headers: Mapping[str, str], body: bytes, *, request_id: str) ->
         request_id: What the handler sees as the request's id.
 
     Raises:
-        InvalidRequest: A form that cannot be read, or an input name that is kept for Marway.
+        InvalidRequest: A form that cannot be read or has too many fields, or an input name that is kept for Marway.
     """
     row = raw_row(headers, body, request_id=request_id)
     if row is not None:
         return row
     content_type = headers.get("content-type") or ""
     if mime_type(content_type).lower() == "multipart/form-data":
-        fields = await _multipart_fields(content_type, body)
+        fields = _multipart_fields(content_type, body)
     else:
         fields = _urlencoded_fields(body) or [Part(RAW_BODY, body, content_type)]
     if any(part.name == KEY for part in fields):
@@ -101,31 +109,56 @@ def _urlencoded_fields(body: bytes) -> list[Part] | None:
     """
     if b"=" not in body or b"\r" in body or b"\n" in body:
         return None
+    if body.count(b"&") >= _MAX_FIELDS:
+        raise InvalidRequest(
+            f"the form has more than {_MAX_FIELDS} fields: send fewer, or what is no form under its own content type, "
+            "such as text/plain"
+        )
     pairs = [pair.partition(b"=") for pair in body.split(b"&")]
     if not pairs[-1][1]:
         last, *_ = pairs.pop()
-        if last and _FIELD_NAME.fullmatch(last) is None:
+        if last and not _is_field_name(last):
             return None
     # TorchServe fails on a pair that is empty, as in `a=1&&b=2`; browsers' decoders pass over it.
     pairs = [pair for pair in pairs if any(pair)]
-    if not pairs or not all(_FIELD_NAME.fullmatch(name) for name, _, _ in pairs):
+    # One pair after the other, in steps that are each as fast as copying: a pattern for all of a body is not.
+    if not pairs or not all(_is_field_name(name) for name, _, _ in pairs):
         return None
     return [Part(_decoded(name).decode(errors="replace"), _decoded(value)) for name, _, value in pairs]
 
 
+def _is_field_name(name: bytes) -> bool:
+    return len(name) <= _DECODED_BYTES and _FIELD_NAME.fullmatch(name) is not None
+
+
 def _decoded(data: bytes) -> bytes:
-    return unquote_to_bytes(data.replace(b"+", b" "))
+    """Return a name or a value without its escapes, in pieces: other threads get their turn between them."""
+    data = data.replace(b"+", b" ")
+    if b"%" not in data:
+        return data
+    pieces = []
+    start = 0
+    while start < len(data):
+        end = start + _DECODED_BYTES
+        escape = data.rfind(b"%", end - 2, end)
+        if escape != -1:
+            end = escape  # whole in the next piece
+        pieces.append(unquote_to_bytes(data[start:end]))
+        start = end
+    return b"".join(pieces)
 
 
-async def _multipart_fields(content_type: str, body: bytes) -> list[Part]:
+def _multipart_fields(content_type: str, body: bytes) -> list[Part]:
     async def pieces() -> AsyncGenerator[bytes, None]:
-        yield body
+        for start in range(0, len(body), _MULTIPART_BYTES):
+            yield body[start : start + _MULTIPART_BYTES]
 
     # Read as Latin-1, which keeps every byte: a field may hold an image as well as text.
     headers = Headers({"content-type": f"{content_type}; charset=latin-1"})
     parser = MultiPartParser(headers, pieces(), max_files=_MAX_FIELDS, max_fields=_MAX_FIELDS, max_part_size=len(body))
+    parser.spool_max_size = len(body) + 1  # in memory, where the bytes are already; a file would want an event loop
     try:
-        form = await parser.parse()
+        form = _run(parser.parse())
     except (MultiPartException, KeyError) as exc:
         raise InvalidRequest(f"the multipart body cannot be read: {exc}") from exc
     parts = []
@@ -133,11 +166,22 @@ async def _multipart_fields(content_type: str, body: bytes) -> list[Part]:
         for latin, value in form.multi_items():
             name = latin.encode("latin-1").decode(errors="replace")
             if isinstance(value, UploadFile):
-                parts.append(Part(name, await value.read(), value.content_type or _DEFAULT_FILE_TYPE))
+                parts.append(Part(name, value.file.read(), value.content_type or _DEFAULT_FILE_TYPE))
             else:
                 parts.append(Part(name, value.encode("latin-1"), None))
     finally:
-        await form.close()
+        _run(form.close())
     if not parts:
         raise InvalidRequest("the multipart body has no fields: send at least one, such as curl -F data=@FILE URL")
     return parts
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what a coroutine returns that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        returned: T = done.value
+        return returned
+    coroutine.close()
+    raise RuntimeError("it waits for something")

@@ -20,6 +20,7 @@ from typing import Any, Final
 __all__ = ["decode_tensor"]
 
 _ELEMENTS_MAX: Final = 4 * 1024 * 1024
+_PIECE_ELEMENTS: Final = 64 * 1024
 _PICKLE_BYTES_MAX: Final = 64 * 1024
 
 # dtype by the name of its storage class: what it is called, and how struct writes it.
@@ -100,10 +101,15 @@ def _values(tensor: _Tensor, memory: bytes, order: str) -> Any:
     if count > _ELEMENTS_MAX or len(tensor.shape) > 64 or sum(tensor.shape) > _ELEMENTS_MAX:
         raise ValueError(f"it has more than {_ELEMENTS_MAX} elements")
     size = struct.calcsize(order + tensor.storage.code)
-    memory = memory[: len(memory) - len(memory) % size]
-    flat: Sequence[Any] = struct.unpack(f"{order}{len(memory) // size}{tensor.storage.code}", memory)
-    if tensor.storage.dtype == "bfloat16":  # the upper half of a float32
-        flat = struct.unpack(f"{len(flat)}f", struct.pack(f"{len(flat)}I", *(each << 16 for each in flat)))
+    flat: list[Any] = []
+    # Piece by piece, for one call that unpacks all would let no other thread have its turn meanwhile.
+    for start in range(0, len(memory), _PIECE_ELEMENTS * size):
+        piece = memory[start : start + _PIECE_ELEMENTS * size]
+        numbers = len(piece) // size
+        values: Sequence[Any] = struct.unpack_from(f"{order}{numbers}{tensor.storage.code}", piece)
+        if tensor.storage.dtype == "bfloat16":  # the upper half of a float32
+            values = struct.unpack(f"{numbers}f", struct.pack(f"{numbers}I", *(each << 16 for each in values)))
+        flat += values
 
     def nested(axis: int, at: int) -> Any:
         if axis == len(tensor.shape):

@@ -98,6 +98,7 @@ def handle(data, context):
     return answers
 """
 ANSWERS = """
+import numpy as np
 import torch
 from ts.utils.util import PredictionException
 
@@ -149,7 +150,11 @@ def answer(asked, index, context):
     if asked == "memory":
         raise MemoryError("on purpose")
     if asked == "not json":
-        return {1, 2}
+        return {"score": 1j}
+    if asked == "nan":
+        return {"score": float("nan")}
+    if asked == "numpy":
+        return {"scores": np.array([0.5, 1.0], dtype="float32"), "best": np.int64(1), "labels": {"b", "a"}}
     raise AssertionError(asked)
 """
 COUNTS = """
@@ -625,3 +630,33 @@ def test_differs_iterating_a_raw_body_names_data(both: Both) -> None:
     expected, got = both.ask(Asked("echo", b"x", "text/plain"))
     assert "body" in expected.json()["headers"]
     assert {"body", "data"} <= set(got.json()["headers"])
+
+
+def test_differs_numbers_that_json_has_not(both: Both) -> None:
+    """TorchServe writes `NaN`, which is no JSON; here the row is refused, and told where."""
+    expected, got = both.ask(text("answers", "nan"))
+    assert (expected.status_code, "NaN" in expected.text) == (200, True)
+    assert (got.status_code, got.json()["code"]) == (500, "model_error")
+    assert "it holds nan at score" in got.json()["detail"]
+
+
+def test_differs_numpy_and_sets_are_written(both: Both) -> None:
+    """TorchServe has no encoding for them; here they are numbers and lists."""
+    expected, got = both.ask(text("answers", "numpy"))
+    assert expected.status_code == 503
+    assert got.json() == {"scores": [0.5, 1.0], "best": 1, "labels": ["a", "b"]}
+
+
+def test_differs_a_form_of_many_fields_is_refused(both: Both) -> None:
+    """What a form costs goes by its fields."""
+    body = b"&".join([b"a=1"] * 1001)
+    expected, got = both.ask(Asked("echo", body, "application/x-www-form-urlencoded"))
+    assert expected.status_code == 200
+    assert (got.status_code, got.json()["code"]) == (400, "invalid_request")
+
+
+def test_differs_json_that_is_nested_too_deeply_is_the_callers_fault(both: Both) -> None:
+    """TorchServe loses a worker to it."""
+    expected, got = both.ask(Asked("echo", b"[" * 50_000 + b"]" * 50_000, "application/json"))
+    assert expected.status_code >= 500
+    assert (got.status_code, "nested too deeply" in got.text) == (400, True)

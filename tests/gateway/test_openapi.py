@@ -80,7 +80,8 @@ def test_paths(tmp_path: Path) -> None:
     for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{selector}"):
         public |= {model, f"{model}/ready", f"{model}/infer", f"{model}/explain"}
     for model in ("/v1/models/{model}", "/v1/models/{model}/versions/{selector}", "/v1/models/{model}/labels/{label}"):
-        public |= {model, f"{model}:predict", f"{model}:explain"}
+        verbs = ("predict", "explain", "classify", "regress")
+        public |= {model, f"{model}/metadata", *(f"{model}:{verb}" for verb in verbs)}
     for verb in ("predictions", "explanations"):
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}

@@ -17,11 +17,13 @@ from gateway.handlers import answered, echo, value_of
 from marway.errors import InvalidRequest, ModelError
 from marway.records import Signature, TensorSpec, VersionRecord
 from marway.wire.envelope import Answer, Row, decode_rows, encode_rows
+from marway_gateway.proto import open_inference_pb2 as pb
 from marway_gateway.tensors.datatypes import BYTES, DATATYPES, Datatype
 from marway_gateway.tensors.documents import parse_infer, render_infer
+from marway_gateway.tensors.messages import parse_message
 from marway_gateway.tensors.outputs import outputs_of, values_of
 from marway_gateway.tensors.rows import rows_of
-from marway_gateway.tensors.tensor import Tensor
+from marway_gateway.tensors.tensor import Tensor, shape_of
 from support.registry import record_of
 
 NUMPY = {
@@ -158,6 +160,28 @@ def test_bytes_that_are_no_elements_are_refused(data: bytes, count: int) -> None
     assert BYTES.pack(values) == data
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [[1, 50_000_000, 0], [1, 2**26, 0], [1, 0, 2**62], [0, 2**40], [1, 100_000, 0], [1, 200_000, *[1] * 14]],
+)
+def test_no_shape_asks_for_more_lists_than_was_sent(shape: list[int]) -> None:
+    """A dimension of 0, or many of 1, make no room for lists without number; the refusal comes at once."""
+    data = [0] * math.prod(shape)
+    document = {"inputs": [{"name": "a", "shape": shape, "datatype": "UINT8", "data": data}]}
+    with pytest.raises(InvalidRequest, match=r"its dimensions give|lists for"):
+        parse_infer(json.dumps(document).encode(), header_length=None, signature=Signature())
+    message = pb.ModelInferRequest(model_name="m")
+    message.inputs.add(name="a", datatype="UINT8", shape=shape).contents.uint_contents.extend(data)
+    with pytest.raises(InvalidRequest, match=r"its dimensions give|lists for"):
+        parse_message(message, Signature())
+
+
+@pytest.mark.parametrize("shape", [[1, 0], [3, 2, 0], [2, 1, 1, 1], [1, 1000, 0]])
+def test_usual_shapes_with_dimensions_of_0_and_1_are_taken(shape: list[int]) -> None:
+    """Nothing that people send is refused by that bound."""
+    assert shape_of(shape, where="x") == tuple(shape)
+
+
 def rows(*inputs: Tensor) -> list[Row]:
     return rows_of(inputs)
 
@@ -199,6 +223,11 @@ def test_bytes_may_say_what_they_are() -> None:
     ("values", "known", "expected"),
     [
         ([1.5, 2], None, ("output", "FP32", (2,), [1.5, 2.0])),
+        ([16777217.0, 1.0], None, ("output", "FP64", (2,), [16777217.0, 1.0])),
+        ([0.1], None, ("output", "FP64", (1,), [0.1])),
+        ([0.10000000149011612], None, ("output", "FP32", (1,), [0.10000000149011612])),
+        ([0.5, 16777217], None, ("output", "FP64", (2,), [0.5, 16777217.0])),
+        ([0.5, 2**53 + 1], None, ("output", "BYTES", (2,), [b"0.5", b"9007199254740993"])),
         ([1e300, 1.0], None, ("output", "FP64", (2,), [1e300, 1.0])),
         ([[1, 2], [3, 4]], None, ("output", "INT64", (2, 2), [1, 2, 3, 4])),
         ([True, False], None, ("output", "BOOL", (2,), [True, False])),
@@ -217,6 +246,8 @@ def test_bytes_may_say_what_they_are() -> None:
         ([300], signature("INT8", rank=1), ("y", "INT64", (1,), [300])),
         ([[1, 2]], signature("BYTES", rank=1), ("y", "BYTES", (1,), [b"[1, 2]"])),
         ([["a", "b"]], signature("BYTES", rank=2), ("y", "BYTES", (1, 2), [b"a", b"b"])),
+        ([["a", {"b64": "/w=="}]], signature("BYTES", rank=2), ("y", "BYTES", (1, 2), [b"a", b"\xff"])),
+        ([["a", {"b64": "/"}]], signature("BYTES", rank=2), ("y", "BYTES", (1,), [b'["a", {"b64": "/"}]'])),
         ([["a", "b"]], signature("BYTES", rank=1), ("y", "BYTES", (1,), [b'["a", "b"]'])),
         ([{"y": 1}, {"y": 2}], signature("INT32", rank=1), ("y", "INT32", (2,), [1, 2])),
         ([{"y": 1}, {"z": 2}], signature("INT32", rank=1), ("y", "BYTES", (2,), [b'{"y": 1}', b'{"z": 2}'])),
@@ -293,5 +324,8 @@ def test_numbers_that_json_has_not() -> None:
         signature=Signature(),
     )
     assert as_json.inputs[0] == whole
-    with pytest.raises(ModelError, match="ask for it as binary"):
-        render_infer([made], as_json, VersionRecord.model_validate(RECORD.model_dump()))
+    record = VersionRecord.model_validate(RECORD.model_dump())
+    with pytest.raises(ModelError, match=r"row 0: the output 'output' is nan there.*ask for it as binary"):
+        render_infer([made], as_json, record)
+    text, _ = render_infer([made], as_json, record, nonfinite="null")
+    assert json.loads(text)["outputs"][0]["data"] == [None, None]

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from marway.wire.envelope import Part, Row
-from marway_runtime.worker.inputs import headers_of, input_of
+from marway_runtime.worker.inputs import UnusableInput, headers_of, input_of
 
 
 def raw(value: bytes = b"[1]", content_type: str | None = "application/json; charset=utf-8") -> Row:
@@ -60,6 +60,12 @@ def test_values_are_decoded_as_torchserve_decodes_them(value: bytes, content_typ
     """JSON is parsed, text a str and everything else bytes, also what says it is JSON or text and is not."""
     found = input_of(raw(value, content_type))["data"]
     assert (type(found), found) == (type(given), given)
+
+
+def test_json_that_is_nested_too_deeply_is_the_callers_fault() -> None:
+    """It is refused, and no parser's limit becomes an error of the model."""
+    with pytest.raises(UnusableInput, match="nested too deeply"):
+        input_of(raw(b"[" * 100_000 + b"]" * 100_000))
 
 
 def test_headers_are_found_however_they_are_spelt() -> None:

@@ -15,7 +15,7 @@ async def row(body: bytes, content_type: str | None = None, **headers: str) -> R
     given = {name if name == "url_path" else name.replace("_", "-"): value for name, value in headers.items()}
     if content_type is not None:
         given["content-type"] = content_type
-    return await row_of(given, body, request_id="asked")
+    return row_of(given, body, request_id="asked")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,22 @@ async def test_what_curl_calls_a_form_and_is_none_stays_text(body: bytes) -> Non
     made = await row(body, "application/x-www-form-urlencoded")
     assert made.parts == [Part("data", body, "application/x-www-form-urlencoded")]
     assert made.is_raw
+
+
+async def test_a_form_of_too_many_fields_is_refused() -> None:
+    """What a form costs goes by its fields: a thousand are taken, more are refused before any is looked at."""
+    made = await row(b"&".join([b"a=1"] * 1000), "application/x-www-form-urlencoded")
+    assert len(made.parts) == 1000
+    with pytest.raises(InvalidRequest, match="more than 1000 fields"):
+        await row(b"&".join([b"a=1"] * 1001), "application/x-www-form-urlencoded")
+
+
+async def test_large_values_are_decoded_whole() -> None:
+    """Escapes are read rightly wherever the pieces end in which a large value is decoded."""
+    for shift in range(3):
+        sent = b"%41" * 50_000
+        made = await row(b"a=" + b"x" * shift + sent, "application/x-www-form-urlencoded")
+        assert made.parts[0].value == b"x" * shift + b"A" * 50_000
 
 
 async def test_multipart_fields_keep_every_byte() -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from marway.answer_json import answer_json, as_tensor
 from marway.errors import InvalidArchive
 from marway.golden import GoldenAnswer, Kind
 from marway.wire.raw_body import RawBody
@@ -72,7 +73,7 @@ class KitAnswer:
         """Return the answer in the form in which answers are compared."""
         body = self.body
         if self.kind == "tensor":
-            tensor = self.output.detach().cpu()
+            tensor = as_tensor(self.output).detach().cpu()
             dtype = str(tensor.dtype).removeprefix("torch.")
             body = json.dumps({"dtype": dtype, "shape": list(tensor.shape), "values": tensor.tolist()}).encode()
         return GoldenAnswer.of(status=self.status, kind=self.kind, body=body, content_type=self.content_type)
@@ -289,9 +290,9 @@ def _encoded(output: object) -> tuple[Kind, bytes]:
         return "bytes", bytes(output)
     if isinstance(output, str):
         return "text", output.encode()
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(output, torch.Tensor):
+    tensor = as_tensor(output)
+    if tensor is not None:
         buffer = io.BytesIO()
-        torch.save(output, buffer)
+        sys.modules["torch"].save(tensor, buffer)
         return "tensor", buffer.getvalue()
-    return "json", json.dumps(output, indent=2).encode()
+    return "json", answer_json(output, nonfinite="allow")

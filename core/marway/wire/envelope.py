@@ -20,7 +20,9 @@ from marway.wire.measurements import Measurement, measurements_of
 
 __all__ = [
     "FORMS",
+    "HEADER_BYTES_MAX",
     "KEY",
+    "PARTS_MAX",
     "RAW_BODY",
     "ROWS_CONTENT_TYPE",
     "ROWS_MAX",
@@ -50,6 +52,10 @@ ROWS_CONTENT_TYPE: Final = "application/vnd.marway.rows"
 """Content type of an envelope as the body of a predict request to a sidecar, and of the answers to its rows."""
 ROWS_MAX: Final = 1024
 """Most rows in one such request. One call of a model server takes fewer: `ServingSettings.max_batch_rows`."""
+PARTS_MAX: Final = 8192
+"""Most parts of all these rows together: reading the envelope's header costs by their number."""
+HEADER_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Most bytes of the header of such a request: it is read in one go."""
 
 Bytes = bytes | bytearray
 """A value; in a worker it is a `bytearray`, as TorchServe gives handlers."""
@@ -144,8 +150,11 @@ def decode_rows(data: bytes) -> list[Row]:
     """Return the rows of an envelope.
 
     Raises:
-        ValueError: ``data`` is no envelope of this version.
+        ValueError: ``data`` is no envelope of this version, or its header has more than `HEADER_BYTES_MAX`.
     """
+    length = _header_length(data[: len(_MAGIC) + _LENGTH.size])
+    if length > HEADER_BYTES_MAX:
+        raise ValueError(f"the envelope's header has {length} bytes; {HEADER_BYTES_MAX} are taken")
     offset = 0
 
     def read(size: int) -> bytes:

@@ -11,6 +11,7 @@ __all__ = [
     "EXPLAIN",
     "FRONT_ENDS_OWN",
     "HOP_BY_HOP",
+    "JSON_NONFINITE",
     "MODEL_ID",
     "MODEL_NAME",
     "MODEL_VERSION",
@@ -51,6 +52,9 @@ OWN_PREFIX: Final = "x-marway-"
 MODEL_NAME: Final = "x-model-name"
 MODEL_VERSION: Final = "x-model-version"
 MODEL_ID: Final = "x-model-id"
+JSON_NONFINITE: Final = "x-marway-json-nonfinite"
+"""From a sidecar to a worker, with a row: what becomes of numbers in its answer that JSON has not; see
+`marway.answer_json.Nonfinite`. Without it the answer is refused."""
 NONFINITE: Final = "x-marway-nonfinite"
 """From a handler to the sidecar, which counts it: the answer held a number that is not finite. Any value."""
 CACHE: Final = "x-cache"

@@ -14,6 +14,7 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.proto import open_inference_pb2_grpc, prediction_pb2_grpc
 from marway_gateway.proto.torchserve import inference_pb2_grpc
 from marway_gateway.surfaces import open_inference_grpc, prediction_grpc, torchserve_grpc, torchserve_management
+from marway_gateway.surfaces.grpc_bounds import FieldBound
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["GrpcServer"]
@@ -53,7 +54,10 @@ class GrpcServer:
         limit = settings.max_body_bytes + _MESSAGE_OVERHEAD_BYTES
         tokens = settings.predict_tokens_file
         server = grpc.aio.server(
-            interceptors=[] if tokens is None else [TokenInterceptor(self._gateway.token_files[tokens])],
+            interceptors=[
+                *([] if tokens is None else [TokenInterceptor(self._gateway.token_files[tokens])]),
+                FieldBound(unparsed=open_inference_grpc.UNPARSED),
+            ],
             options=(
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),

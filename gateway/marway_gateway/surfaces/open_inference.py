@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, FastAPI, Header, Path, Response
@@ -21,11 +21,9 @@ from marway_gateway.surfaces.open_inference_schema import (
     ServerReady,
     TensorMetadata,
 )
-from marway_gateway.surfaces.row_routes import HttpRows, RowRoute
+from marway_gateway.surfaces.row_routes import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
-from marway_gateway.tensors.documents import HEADER_LENGTH, parse_infer, render_infer
-from marway_gateway.tensors.outputs import outputs_of
-from marway_gateway.tensors.rows import rows_of
+from marway_gateway.tensors.requests import read_infer
 
 __all__ = ["SURFACE", "add_open_inference", "metadata_of"]
 
@@ -124,8 +122,8 @@ def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
 
 
 def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
-    route = served_by(RowRoute(current, surface=SURFACE, read=_read))
-    explaining = served_by(RowRoute(current, surface=SURFACE, read=_read, explain=True))
+    route = served_by(RowRoute(current, surface=SURFACE, read=read_infer))
+    explaining = served_by(RowRoute(current, surface=SURFACE, read=read_infer, explain=True))
 
     # The functions below are documentation; `RowRoute` serves the routes.
     async def infer(
@@ -187,12 +185,3 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
             openapi_extra=binary_too,
             route_class_override=served,
         )
-
-
-def _read(body: bytes, headers: Mapping[str, str], record: VersionRecord) -> HttpRows:
-    request = parse_infer(body, header_length=headers.get(HEADER_LENGTH), signature=record.signature)
-
-    def render(values: list[Any]) -> tuple[bytes, list[tuple[str, str]]]:
-        return render_infer(outputs_of(values, record.signature), request, record)
-
-    return HttpRows(rows_of(request.inputs), render)

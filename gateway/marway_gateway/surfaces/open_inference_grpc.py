@@ -8,25 +8,25 @@ import grpc.aio
 
 from marway import __version__
 from marway.errors import InvalidRequest, MarwayError, NoPodAvailable, clip
-from marway.wire.envelope import Row
 from marway_gateway.gateway import Gateway
 from marway_gateway.proto import open_inference_pb2 as pb
 from marway_gateway.proto import open_inference_pb2_grpc
+from marway_gateway.surfaces.grpc_bounds import text_fields
 from marway_gateway.surfaces.grpc_call import DETAILS_MAX, predict_rpc
 from marway_gateway.surfaces.grpc_status import code_of
 from marway_gateway.surfaces.open_inference import metadata_of
 from marway_gateway.surfaces.open_inference_schema import EXTENSIONS
-from marway_gateway.surfaces.row_calls import off_the_loop
 from marway_gateway.surfaces.servable import check_servable, versions_of
-from marway_gateway.tensors.documents import InferRequest
-from marway_gateway.tensors.messages import parse_message, render_message
-from marway_gateway.tensors.outputs import outputs_of
-from marway_gateway.tensors.rows import rows_of
+from marway_gateway.tensors.requests import read_message
 
-__all__ = ["SERVICE", "OpenInferenceService"]
+__all__ = ["SERVICE", "UNPARSED", "OpenInferenceService"]
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+UNPARSED: Final = f"/{SERVICE}/ModelInfer"
+"""The method whose messages come and go as bytes: parsing them may take long, and is no work for the event loop."""
 SURFACE: Final = "open_inference_grpc"
+_MODEL_NAME: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["model_name"].number
+_MODEL_VERSION: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["model_version"].number
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -83,28 +83,17 @@ class OpenInferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
             outputs=[kind(name=each.name, datatype=each.datatype, shape=each.shape) for each in told.outputs],
         )
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
-        size = request.ByteSize()
-        async with predict_rpc(self._gateway, context, method=f"/{SERVICE}/ModelInfer", surface=SURFACE) as call:
+    async def ModelInfer(self, request: bytes, context: Context) -> bytes:  # noqa: N802
+        size = len(request)
+        async with predict_rpc(self._gateway, context, method=UNPARSED, surface=SURFACE) as call:
             call.info.request_bytes = size
-            if not request.model_name:
+            name, version = text_fields(request, _MODEL_NAME, _MODEL_VERSION)
+            if not name:
                 raise InvalidRequest("model_name is empty: give a model's name or the id of a version")
-            asked = call.rows(request.model_name, request.model_version or None)
+            asked = call.rows(name, version or None)
             resolved = await asked.resolve()
-            signature = resolved.record.signature
-
-            def read() -> tuple[InferRequest, list[Row]]:
-                parsed = parse_message(request, signature)
-                return parsed, rows_of(parsed.inputs)
-
-            parsed, rows = await off_the_loop(size, read)
-            values = await asked.ask(resolved, rows, received_bytes=size)
-
-            def render() -> pb.ModelInferResponse:
-                return render_message(outputs_of(values, signature), parsed, resolved.record)
-
-            response = await off_the_loop(size, render)
-            call.info.response_bytes = response.ByteSize()
+            response, _ = await asked.predict(resolved, read_message, request, {}, received_bytes=size)
+            call.info.response_bytes = len(response)
         return response
 
 

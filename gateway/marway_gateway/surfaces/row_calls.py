@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final
 
 from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError
 from marway.resolve.resolver import Resolved
-from marway.wire.envelope import ROWS_CONTENT_TYPE, Row, decode_answers, encode_rows, mime_type
+from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
 from marway_gateway.body import RequestBody
 from marway_gateway.call import Answer, PredictCall
 from marway_gateway.gateway import Gateway
 from marway_gateway.telemetry import RequestInfo
-from marway_gateway.tensors.outputs import values_of
+from marway_gateway.tensors.requests import Prepared, ReadRequest, Rendered, prepare, rendered
 
-__all__ = ["RowCall", "off_the_loop"]
+__all__ = ["RowCall"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_INLINE_BYTES: Final = 64 * 1024
-"""What is smaller is converted where it is: a thread would cost more."""
 _NOT_OF_ROWS: Final = frozenset({"content-type", "accept"})
 
 
@@ -77,21 +72,43 @@ class RowCall:
         info.label = resolved.label
         return resolved
 
-    async def ask(self, resolved: Resolved, rows: Sequence[Row], *, received_bytes: int) -> list[Any]:
-        """Return what the handler answers to each row, as `values_of` gives it.
+    async def predict(
+        self, resolved: Resolved, read: ReadRequest, body: bytes, headers: Mapping[str, str], *, received_bytes: int
+    ) -> Rendered:
+        """Return the answer to a request.
 
         Args:
             resolved: The version.
-            rows: What it is given.
+            read: Reads its protocol.
+            body: The request's body.
+            headers: Those of its headers that the protocol gives a meaning to.
             received_bytes: Size of the caller's own body.
 
         Raises:
+            InvalidRequest: As ``read``.
             BodyTooLarge: The rows are over the limit on their way to the pod.
+            DeadlineExceeded: Not in time.
             ModelError: The handler refused a row or failed on it.
             MarwayError: As `Predictor.predict`.
         """
+        record = resolved.record
+        converters = self.gateway.converters
+        try:
+            async with asyncio.timeout(self.deadline - time.monotonic()):
+                prepared = await converters.run(len(body), prepare, read, body, headers, resolved)
+        except TimeoutError as exc:
+            raise self.too_late("its body was not read yet") from exc
+        data = await self._ask(resolved, prepared, received_bytes=received_bytes)
+        try:
+            async with asyncio.timeout(self.deadline - time.monotonic()):
+                return await converters.run(len(data), rendered, prepared.render, data, prepared.count, record)
+        except TimeoutError as exc:
+            raise self.too_late("its answer was not written yet") from exc
+
+    async def _ask(self, resolved: Resolved, prepared: Prepared, *, received_bytes: int) -> bytes:
+        """Return the envelope of what the handler answers to the rows."""
         settings, info, record = self.gateway.settings, self.info, resolved.record
-        envelope = await off_the_loop(received_bytes, encode_rows, rows)
+        envelope = prepared.envelope
         if len(envelope) > settings.max_body_bytes:
             raise BodyTooLarge(
                 f"the request's rows take {len(envelope)} bytes on their way to the model, numbers being JSON there; "
@@ -127,7 +144,7 @@ class RowCall:
             info.label, info.resolve_s, info.request_bytes = resolved.label, resolve_s, received_bytes
         if not _are_answers(answer):
             raise MarwayError(f"pod {info.pod} does not know requests of many rows: is it older than this gateway?")
-        return await off_the_loop(len(data), _values, data, len(rows), record.name, record.version)
+        return data
 
     def too_late(self, where: str) -> DeadlineExceeded:
         """Return the error of a deadline that passed before a pod was asked."""
@@ -138,30 +155,6 @@ class RowCall:
         )
 
 
-async def off_the_loop(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what ``function`` returns; it runs in a thread when it works on more than a little.
-
-    Args:
-        size: Bytes that it works on.
-        function: What to run.
-        args: Its arguments.
-        kwargs: Its arguments by name.
-    """
-    if size <= _INLINE_BYTES:
-        return function(*args, **kwargs)
-    return await asyncio.to_thread(function, *args, **kwargs)
-
-
 def _are_answers(answer: Answer) -> bool:
     kinds = [value.decode("latin-1") for name, value in answer.headers if name == b"content-type"]
     return [mime_type(kind) for kind in kinds] == [ROWS_CONTENT_TYPE]
-
-
-def _values(data: bytes, count: int, model: str, version: str) -> list[Any]:
-    try:
-        answers = decode_answers(data)
-    except ValueError as exc:
-        raise MarwayError(f"the pod's answers to the request's rows cannot be read: {exc}") from exc
-    if len(answers) != count:
-        raise MarwayError(f"the pod gave {len(answers)} answers to {count} rows")
-    return values_of(answers, model=model, version=version)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
 
-from marway.records import VersionRecord
 from marway.refs import check_label
-from marway.wire.envelope import Row
 from marway.wire.headers import EXPLAIN
 from marway.wire.request import timeout_of
 from marway_gateway.body import RequestBody
@@ -23,40 +19,10 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.http import model_headers, request_info
 from marway_gateway.pod_headers import headers_to_pod
 from marway_gateway.surfaces.native import length_of
-from marway_gateway.surfaces.row_calls import RowCall, off_the_loop
+from marway_gateway.surfaces.row_calls import RowCall
+from marway_gateway.tensors.requests import ReadRequest, Rendered
 
-__all__ = ["HttpRows", "ReadRows", "RowRoute"]
-
-Headers = list[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRows:
-    """What a body holds.
-
-    Attributes:
-        rows: What the handler is given.
-        render: Makes a body and its content headers of what the handler answers to each row.
-    """
-
-    rows: Sequence[Row]
-    render: Callable[[list[Any]], tuple[bytes, Headers]]
-
-
-class ReadRows(Protocol):
-    """Reads a protocol's request."""
-
-    def __call__(self, body: bytes, headers: Mapping[str, str], record: VersionRecord) -> HttpRows:
-        """Return what ``body`` holds.
-
-        Args:
-            body: All of it.
-            headers: The request's, names in lower case.
-            record: The version that is asked.
-
-        Raises:
-            InvalidRequest: It is no request of the protocol, or none that the version takes.
-        """
+__all__ = ["RowRoute"]
 
 
 class RowRoute:
@@ -69,7 +35,9 @@ class RowRoute:
         explain: Whether handlers are asked to explain their predictions.
     """
 
-    def __init__(self, gateway: Callable[[], Gateway], *, surface: str, read: ReadRows, explain: bool = False) -> None:
+    def __init__(
+        self, gateway: Callable[[], Gateway], *, surface: str, read: ReadRequest, explain: bool = False
+    ) -> None:
         self._gateway = gateway
         self._surface = surface
         self._read = read
@@ -118,7 +86,7 @@ class RowRoute:
         )
         await send({"type": "http.response.body", "body": data, "more_body": False})
 
-    async def _answer(self, call: RowCall, body: RequestBody, headers: Mapping[str, str]) -> tuple[bytes, Headers]:
+    async def _answer(self, call: RowCall, body: RequestBody, headers: Mapping[str, str]) -> Rendered:
         resolved = await call.resolve()
         try:
             async with asyncio.timeout(call.deadline - time.monotonic()):
@@ -128,6 +96,4 @@ class RowRoute:
         finally:
             call.info.request_bytes = body.size
         whole = body.whole or b""
-        request = await off_the_loop(len(whole), self._read, whole, headers, resolved.record)
-        values = await call.ask(resolved, request.rows, received_bytes=len(whole))
-        return await off_the_loop(len(whole), request.render, values)
+        return await call.predict(resolved, self._read, whole, headers, received_bytes=len(whole))

@@ -1,23 +1,30 @@
-"""The v1 protocol over REST: TensorFlow Serving's predict and model status, as KServe speaks them too."""
+"""The v1 protocol over REST: TensorFlow Serving's, of which KServe speaks predict and model status too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable
+from typing import Annotated, Final
 
 from fastapi import FastAPI, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from marway import errors
-from marway.records import VersionRecord
 from marway.refs import check_label
 from marway_gateway.gateway import Gateway
 from marway_gateway.openapi import GroupId, Id, Timeout, error_texts, served_by
-from marway_gateway.surfaces.open_inference_schema import JsonValue
-from marway_gateway.surfaces.row_routes import HttpRows, RowRoute
+from marway_gateway.surfaces.row_routes import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
-from marway_gateway.tensors.instances import parse_instances, render_explanations, render_predictions
-from marway_gateway.tensors.rows import JSON
+from marway_gateway.surfaces.v1_schema import (
+    V1Examples,
+    V1Metadata,
+    V1Request,
+    V1Response,
+    V1Results,
+    V1Status,
+    V1VersionStatus,
+    v1_metadata_of,
+)
+from marway_gateway.tensors.requests import ReadRequest, read_classify, read_explain, read_predict, read_regress
 
 __all__ = ["SURFACE", "add_v1"]
 
@@ -30,83 +37,6 @@ Version = Annotated[str, Path(description="A version, or a label.", examples=["1
 Label = Annotated[str, Path(description="A label.", examples=["PROD"])]
 
 
-class V1Request(BaseModel):
-    """Rows, or columns: `instances` or `inputs`."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {"instances": ["wake me at seven", "tell me a joke"]},
-                {"inputs": {"text": ["wake me at seven"]}, "signature_name": "serving_default"},
-            ]
-        },
-    )
-
-    signature_name: Literal["", "serving_default"] | None = Field(default=None, description="A model has this one.")
-    instances: list[JsonValue] | None = Field(default=None, description="A value for each row.")
-    inputs: dict[str, list[JsonValue]] | list[JsonValue] | None = Field(
-        default=None, description="A list of one value a row, or such a list for each named input."
-    )
-
-
-class V1Response(BaseModel):
-    """`predictions` to instances, `outputs` to columns, `explanations` of either."""
-
-    model_config = ConfigDict(
-        frozen=True, json_schema_extra={"examples": [{"predictions": [{"label": "set_alarm", "score": 0.98}]}]}
-    )
-
-    predictions: list[JsonValue] | None = Field(default=None, description="A value for each row.")
-    outputs: dict[str, list[JsonValue]] | list[JsonValue] | None = Field(
-        default=None, description="A list of one value a row, or such a list for each named output."
-    )
-
-    explanations: list[JsonValue] | None = Field(default=None, description="A value for each row.")
-
-
-class V1VersionError(BaseModel):
-    """What TensorFlow Serving says when all is well."""
-
-    model_config = ConfigDict(frozen=True)
-
-    error_code: Literal["OK"] = "OK"
-    error_message: Literal[""] = ""
-
-
-class V1VersionStatus(BaseModel):
-    """One version that can be asked."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: str
-    state: Literal["AVAILABLE"] = "AVAILABLE"
-    status: V1VersionError = V1VersionError()
-
-
-class V1Status(BaseModel):
-    """A model that can be asked, in KServe's words (`ready`) and in TensorFlow Serving's."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": "intent",
-                    "ready": True,
-                    "model_version_status": [
-                        {"version": "1.0", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-                    ],
-                }
-            ]
-        },
-    )
-
-    name: str
-    ready: Literal[True] = True
-    model_version_status: list[V1VersionStatus]
-
-
 _REFERENCE: Final = (
     *(errors.InvalidReference, errors.ModelNotFound, errors.VersionNotFound, errors.LabelNotFound),
     *(errors.RegistryUnavailable, errors.NoPodAvailable),
@@ -117,67 +47,76 @@ def add_v1(app: FastAPI, current: Callable[[], Gateway]) -> None:
     """Add the routes to the public app."""
     _add_predict(app, current)
     _add_status(app, current)
+    _add_metadata(app, current)
 
 
 def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
-    route = served_by(RowRoute(current, surface=SURFACE, read=_read))
-    explaining = served_by(RowRoute(current, surface=SURFACE, read=_read_to_explain, explain=True))
+    predict, results = (V1Request, V1Response), (V1Examples, V1Results)
+    _add_verb(app, current, "predict", read_predict, *predict)
+    _add_verb(app, current, "explain", read_explain, *predict, explain=True)
+    _add_verb(app, current, "classify", read_classify, *results)
+    _add_verb(app, current, "regress", read_regress, *results)
+
+
+def _add_verb(
+    app: FastAPI,
+    current: Callable[[], Gateway],
+    verb: str,
+    read: ReadRequest,
+    request: type[BaseModel],
+    response: type[BaseModel],
+    *,
+    explain: bool = False,
+) -> None:
+    route = served_by(RowRoute(current, surface=SURFACE, read=read, explain=explain))
 
     # The functions below are documentation; `RowRoute` serves the routes.
-    async def v1_predict(
+    async def asked(
         model: Model,
-        body: V1Request,
+        body: BaseModel,
         x_request_timeout_ms: Timeout = None,
         x_request_id: Id = None,
         x_request_group_id: GroupId = None,
     ) -> None:
         raise NotImplementedError
 
-    async def v1_predict_version(
+    async def asked_version(
         model: Model,
         selector: Version,
-        body: V1Request,
+        body: BaseModel,
         x_request_timeout_ms: Timeout = None,
         x_request_id: Id = None,
         x_request_group_id: GroupId = None,
     ) -> None:
         raise NotImplementedError
 
-    async def v1_predict_label(
+    async def asked_label(
         model: Model,
         label: Label,
-        body: V1Request,
+        body: BaseModel,
         x_request_timeout_ms: Timeout = None,
         x_request_id: Id = None,
         x_request_group_id: GroupId = None,
     ) -> None:
         raise NotImplementedError
 
-    of_version, of_label = "/v1/models/{model}/versions/{selector}", "/v1/models/{model}/labels/{label}"
-    for path, function, name, summary, served in (
-        ("/v1/models/{model}:predict", v1_predict, "v1_predict", "Predict as TensorFlow Serving does", route),
-        (f"{of_version}:predict", v1_predict_version, "v1_predict_version", "Predict with a version", route),
-        (f"{of_label}:predict", v1_predict_label, "v1_predict_label", "Predict with the version at a label", route),
-        ("/v1/models/{model}:explain", v1_predict, "v1_explain", "Explain as KServe does", explaining),
-        (f"{of_version}:explain", v1_predict_version, "v1_explain_version", "Explain with a version", explaining),
-        (
-            f"{of_label}:explain",
-            v1_predict_label,
-            "v1_explain_label",
-            "Explain with a label",
-            explaining,
-        ),
+    framework = "KServe" if explain else "TensorFlow Serving"
+    for path, name, function, said in (
+        ("/v1/models/{model}", f"v1_{verb}", asked, f"as {framework} does"),
+        ("/v1/models/{model}/versions/{selector}", f"v1_{verb}_version", asked_version, "with a version"),
+        ("/v1/models/{model}/labels/{label}", f"v1_{verb}_label", asked_label, "with the version at a label"),
     ):
+        function.__annotations__["body"] = request
         app.router.add_api_route(
-            path,
+            f"{path}:{verb}",
             function,
             methods=["POST"],
             name=name,
             tags=["v1"],
-            summary=summary,
+            summary=f"{verb.capitalize()} {said}",
             response_class=Response,
             responses={
-                200: {"model": V1Response, "description": "One value for each row."},
+                200: {"model": response, "description": "One value for each row."},
                 **error_texts(
                     *_REFERENCE,
                     *(errors.InvalidRequest, errors.BodyTooLarge, errors.RequestTooSlow),
@@ -185,7 +124,7 @@ def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
                     *(errors.MarwayError, errors.DeadlineExceeded),
                 ),
             },
-            route_class_override=served,
+            route_class_override=route,
         )
 
 
@@ -222,19 +161,30 @@ def _add_status(app: FastAPI, current: Callable[[], Gateway]) -> None:
         return await told(model, check_label(label))
 
 
-def _read(body: bytes, headers: Mapping[str, str], record: VersionRecord) -> HttpRows:
-    request = parse_instances(body, record.signature)
+def _add_metadata(app: FastAPI, current: Callable[[], Gateway]) -> None:
+    async def told(model: str, selector: str | None) -> V1Metadata:
+        return v1_metadata_of((await current().resolver.resolve(model, selector)).record)
 
-    def render(values: list[Any]) -> tuple[bytes, list[tuple[str, str]]]:
-        return render_predictions(values, request, record), [("content-type", JSON)]
+    responses = error_texts(*_REFERENCE)
 
-    return HttpRows(request.rows, render)
+    @app.get("/v1/models/{model}/metadata", tags=["v1"], summary="What a model takes and gives", responses=responses)
+    async def v1_model_metadata(model: Model) -> V1Metadata:
+        return await told(model, None)
 
+    @app.get(
+        "/v1/models/{model}/versions/{selector}/metadata",
+        tags=["v1"],
+        summary="What a version takes and gives",
+        responses=responses,
+    )
+    async def v1_version_metadata(model: Model, selector: Version) -> V1Metadata:
+        return await told(model, selector)
 
-def _read_to_explain(body: bytes, headers: Mapping[str, str], record: VersionRecord) -> HttpRows:
-    request = parse_instances(body, record.signature)
-
-    def render(values: list[Any]) -> tuple[bytes, list[tuple[str, str]]]:
-        return render_explanations(values, record), [("content-type", JSON)]
-
-    return HttpRows(request.rows, render)
+    @app.get(
+        "/v1/models/{model}/labels/{label}/metadata",
+        tags=["v1"],
+        summary="What the version at a label takes and gives",
+        responses=responses,
+    )
+    async def v1_label_metadata(model: Model, label: Label) -> V1Metadata:
+        return await told(model, check_label(label))

@@ -12,11 +12,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
-from marway_gateway.tensors.datatypes import datatype_of
+from marway_gateway.tensors.datatypes import Value, datatype_of
 from marway_gateway.tensors.outputs import DEFAULT_OUTPUT
 from marway_gateway.tensors.rows import JSON, OCTETS, check_inputs
 from marway_gateway.tensors.tensor import BASE64, Tensor, flat_values, shape_of
@@ -111,9 +111,19 @@ def parse_infer(body: bytes, *, header_length: str | None, signature: Signature)
 
 
 def render_infer(
-    outputs: Sequence[Tensor], request: InferRequest, record: VersionRecord
+    outputs: Sequence[Tensor],
+    request: InferRequest,
+    record: VersionRecord,
+    *,
+    nonfinite: Literal["error", "null"] = "error",
 ) -> tuple[bytes, list[tuple[str, str]]]:
     """Return a response's body and its content headers.
+
+    Args:
+        outputs: What the version answered.
+        request: The request.
+        record: The version.
+        nonfinite: What becomes of numbers that JSON has not, where JSON was asked for.
 
     Raises:
         ModelError: JSON was asked for, and a number is one that JSON has not; or an output was, that there is not.
@@ -130,7 +140,7 @@ def render_infer(
             sections.append(tensor.datatype.pack(tensor.values))
             document["parameters"] = {"binary_data_size": len(sections[-1])}
         else:
-            document.update(_data(tensor, record))
+            document.update(_data(tensor, record, nonfinite))
         described.append(document)
     response: dict[str, Any] = {"model_name": record.name, "model_version": record.version}
     if request.id is not None:
@@ -141,14 +151,18 @@ def render_infer(
     return b"".join([text, *sections]), [("content-type", OCTETS), (HEADER_LENGTH, str(len(text)))]
 
 
-def json_object(text: bytes) -> dict[str, Any]:
+def json_object(text: bytes, *, nonfinite: bool = False) -> dict[str, Any]:
     """Return the JSON object that ``text`` is.
+
+    Args:
+        text: All of it.
+        nonfinite: Whether `NaN` and `Infinity` are taken, which JSON has not.
 
     Raises:
         InvalidRequest: It is none.
     """
     try:
-        document = json.loads(text, parse_constant=_no_constant)
+        document = json.loads(text, parse_constant=None if nonfinite else _no_constant)
     except (ValueError, RecursionError) as exc:
         raise InvalidRequest(f"the body is no JSON: {clip(str(exc), 200)}") from exc
     if not isinstance(document, dict):
@@ -279,7 +293,7 @@ def _flag(parameters: Mapping[str, Any], name: str, where: str) -> bool | None:
     return value
 
 
-def _data(tensor: Tensor, record: VersionRecord) -> dict[str, Any]:
+def _data(tensor: Tensor, record: VersionRecord, nonfinite: Literal["error", "null"]) -> dict[str, Any]:
     """Return a tensor's data as members of its JSON."""
     if tensor.datatype.kind == "bytes":
         elements = [bytes(value) for value in tensor.values if isinstance(value, bytes)]
@@ -290,13 +304,19 @@ def _data(tensor: Tensor, record: VersionRecord) -> dict[str, Any]:
                 "parameters": {"content_type": BASE64},
                 "data": [base64.b64encode(value).decode() for value in elements],
             }
-    if not all(math.isfinite(value) for value in tensor.values if isinstance(value, float)):
-        raise ModelError(
-            f"the output {tensor.name!r} holds a number that JSON has not (NaN or an infinity): ask for it as binary",
-            model=record.name,
-            version=record.version,
-        )
-    return {"data": list(tensor.values)}
+    values: list[Value | None] = list(tensor.values)
+    for index, value in enumerate(values):
+        if isinstance(value, float) and not math.isfinite(value):
+            if nonfinite == "error":
+                row = index // tensor.row_size
+                raise ModelError(
+                    f"row {row}: the output {tensor.name!r} is {value} there, a number that JSON has not: ask for it "
+                    "as binary",
+                    model=record.name,
+                    version=record.version,
+                )
+            values[index] = None
+    return {"data": values}
 
 
 def _no_constant(name: str) -> NoReturn:

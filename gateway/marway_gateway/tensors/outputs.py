@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 from marway.errors import ModelError, clip
 from marway.records import Signature, TensorSpec
 from marway.wire.envelope import Answer, mime_type
 from marway_gateway.tensors.datatypes import BYTES, DATATYPES, Datatype, Value
-from marway_gateway.tensors.tensor import Tensor
+from marway_gateway.tensors.tensor import Tensor, common_shape, leaves_of
 
 __all__ = ["DEFAULT_OUTPUT", "outputs_of", "values_of"]
 
@@ -50,34 +52,16 @@ def outputs_of(values: Sequence[Any], signature: Signature) -> list[Tensor]:
 
 def _tensor(name: str, values: Sequence[Any], spec: TensorSpec | None) -> Tensor:
     wanted = DATATYPES.get(spec.datatype) if spec is not None else None
-    shape = _common_shape(values)
+    shape = common_shape(values)
     if shape is not None:
-        flat = list(_leaves(values, len(shape)))
+        flat = list(leaves_of(values, len(shape)))
         if wanted is not BYTES and (datatype := _numbers(flat, wanted)) is not None:
             return Tensor(name, datatype, shape, [datatype.converted(value) for value in flat])
-        if wanted is BYTES and spec is not None and len(spec.shape) == len(shape) and _texts(flat):
-            return Tensor(name, BYTES, shape, [BYTES.converted(value) for value in flat])
+        if wanted is BYTES and spec is not None and len(spec.shape) == len(shape):
+            elements = [_element(value) for value in flat]
+            if None not in elements:
+                return Tensor(name, BYTES, shape, [value for value in elements if value is not None])
     return Tensor(name, BYTES, (len(values),), [_as_bytes(value) for value in values])
-
-
-def _common_shape(values: Sequence[Any]) -> tuple[int, ...] | None:
-    """Return the shape of lists within lists whose lengths are the same everywhere, else None."""
-    shape = [len(values)]
-    level: Sequence[Any] = values
-    while any(isinstance(value, list) for value in level):
-        if not all(isinstance(value, list) and len(value) == len(level[0]) for value in level):
-            return None
-        shape.append(len(level[0]))
-        level = [item for value in level for item in value]
-    return tuple(shape)
-
-
-def _leaves(values: Sequence[Any], depth: int) -> Iterator[Any]:
-    if depth == 1:
-        yield from values
-        return
-    for value in values:
-        yield from _leaves(value, depth - 1)
 
 
 def _numbers(flat: Sequence[Any], wanted: Datatype | None) -> Datatype | None:
@@ -91,7 +75,8 @@ def _numbers(flat: Sequence[Any], wanted: Datatype | None) -> Datatype | None:
     if any(isinstance(value, bool) for value in flat) and not all(isinstance(value, bool) for value in flat):
         return None
     if any(type(value) is float for value in flat):
-        return DATATYPES["FP32" if all(_holds(DATATYPES["FP32"], value) for value in flat) else "FP64"]
+        # Never one that makes other numbers of them: 0.1 is none of FP32's, 16777217 neither.
+        return next((DATATYPES[name] for name in ("FP32", "FP64") if all(_exact(name, value) for value in flat)), None)
     for name in _BY_CONTENT[:3]:
         if all(DATATYPES[name].accepts(value) and (name != "BOOL" or isinstance(value, bool)) for value in flat):
             return DATATYPES[name]
@@ -105,8 +90,22 @@ def _holds(datatype: Datatype, value: Value) -> bool:
     return datatype.accepts(value)
 
 
-def _texts(flat: Sequence[Any]) -> bool:
-    return all(isinstance(value, str | bytes) for value in flat)
+def _exact(name: str, value: bool | float) -> bool:
+    """Return whether a number of JSON is one of the datatype's, to the last digit, or not finite."""
+    if type(value) is float and not math.isfinite(value):
+        return True
+    datatype = DATATYPES[name]
+    return datatype.accepts(value) and struct.unpack(f"<{datatype.code}", datatype.pack([value]))[0] == value
+
+
+def _element(value: Any) -> bytes | None:
+    """Return an element of BYTES: a text, bytes, or what `{"b64": "…"}` stands for, as rows have it; else None."""
+    if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except ValueError:
+            return None
+    return _as_bytes(value) if isinstance(value, str | bytes) else None
 
 
 def _as_bytes(value: Any) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from marway.errors import InvalidRequest, clip
@@ -18,7 +18,17 @@ from marway.wire.envelope import KEY, RAW_BODY, ROWS_MAX, Part, Row
 from marway_gateway.tensors.datatypes import Value
 from marway_gateway.tensors.tensor import Tensor, nested
 
-__all__ = ["JSON", "OCTETS", "TEXT", "check_inputs", "check_row_count", "row_of_parts", "rows_of"]
+__all__ = [
+    "JSON",
+    "OCTETS",
+    "TEXT",
+    "check_inputs",
+    "check_names",
+    "check_row_count",
+    "check_tensor",
+    "row_of_parts",
+    "rows_of",
+]
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -42,10 +52,10 @@ def check_inputs(inputs: Sequence[Tensor], signature: Signature) -> None:
     if "" in names:
         raise InvalidRequest("an input has no name")
     if signature.inputs:
-        _check_names(names, signature)
+        check_names(names, signature)
         specs = {spec.name: spec for spec in signature.inputs}
         for tensor in inputs:
-            _check_tensor(tensor, specs[tensor.name])
+            check_tensor(tensor, specs[tensor.name])
     first = inputs[0]
     for tensor in inputs[1:]:
         if tensor.rows != first.rows:
@@ -115,7 +125,12 @@ def _text(value: bytes) -> str | None:
         return None
 
 
-def _check_names(names: Sequence[str], signature: Signature) -> None:
+def check_names(names: Collection[str], signature: Signature) -> None:
+    """Return when a request's inputs are those of a signature.
+
+    Raises:
+        InvalidRequest: One is unknown, or lacking.
+    """
     known = [spec.name for spec in signature.inputs]
     for name in names:
         if name not in known:
@@ -125,7 +140,12 @@ def _check_names(names: Sequence[str], signature: Signature) -> None:
         raise InvalidRequest(f"the request lacks the input {missing[0]!r}: the model takes {', '.join(known)}")
 
 
-def _check_tensor(tensor: Tensor, spec: TensorSpec) -> None:
+def check_tensor(tensor: Tensor, spec: TensorSpec) -> None:
+    """Return when a tensor has a spec's datatype and shape.
+
+    Raises:
+        InvalidRequest: It has another.
+    """
     if tensor.datatype.name != spec.datatype:
         raise InvalidRequest(f"input {tensor.name!r} is {tensor.datatype.name}: the model takes {spec.datatype}")
     shape, wanted = tensor.shape, spec.shape

@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from marway.errors import InvalidRequest, clip
 from marway_gateway.tensors.datatypes import Datatype, Value
 
-__all__ = ["BASE64", "Tensor", "flat_values", "nested", "shape_of"]
+__all__ = ["BASE64", "Tensor", "common_shape", "flat_values", "leaves_of", "nested", "shape_of"]
 
 BASE64: Final = "base64"
 """As `content_type` among a BYTES tensor's parameters: its strings are the base64 of its elements."""
 _DIMENSIONS_MAX: Final = 16
-_ELEMENTS_MAX: Final = 64 * 1024 * 1024
+_ELEMENTS_MAX: Final = 32 * 1024 * 1024
+"""Handlers are given JSON, in which each has two bytes at least: 64 MiB, what a gateway takes by default."""
+_EMPTY_LISTS_MAX: Final = 64 * 1024
+"""Lists within lists that a shape may ask for beyond two for each element: nothing that was sent pays for those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,18 @@ def shape_of(raw: object, *, where: str) -> tuple[int, ...]:
         raise InvalidRequest(
             f"{where} has {len(shape)} dimensions: give 1 to {_DIMENSIONS_MAX}, the first being the number of rows"
         )
-    if math.prod(shape) > _ELEMENTS_MAX or max(shape) > _ELEMENTS_MAX:
-        raise InvalidRequest(f"{where} has more than {_ELEMENTS_MAX} elements")
+    # A dimension of 0 leaves no elements, and says nothing of how many empty lists the others make.
+    if math.prod(side or 1 for side in shape) > _ELEMENTS_MAX:
+        raise InvalidRequest(
+            f"{where} has the shape {list(shape)}: its dimensions give more than {_ELEMENTS_MAX} elements"
+        )
+    elements = math.prod(shape)
+    lists = sum(math.prod(shape[:depth]) for depth in range(1, len(shape)))
+    if lists > _EMPTY_LISTS_MAX + 2 * elements:
+        raise InvalidRequest(
+            f"{where} has the shape {list(shape)}: that is {lists} lists for {elements} elements; leave out dimensions "
+            "of 1, and send no large ones beside a 0"
+        )
     return shape
 
 
@@ -105,6 +118,27 @@ def nested(values: Sequence[Any], shape: Sequence[int]) -> Any:
         return list(values)
     size = math.prod(shape[1:])
     return [nested(values[index * size : (index + 1) * size], shape[1:]) for index in range(shape[0])]
+
+
+def common_shape(values: Sequence[Any]) -> tuple[int, ...] | None:
+    """Return the shape of lists within lists whose lengths are the same everywhere, else None."""
+    shape = [len(values)]
+    level: Sequence[Any] = values
+    while any(isinstance(value, list) for value in level):
+        if not all(isinstance(value, list) and len(value) == len(level[0]) for value in level):
+            return None
+        shape.append(len(level[0]))
+        level = [item for value in level for item in value]
+    return tuple(shape)
+
+
+def leaves_of(values: Sequence[Any], depth: int) -> Iterator[Any]:
+    """Yield what lies in so many levels of lists, row-major."""
+    if depth == 1:
+        yield from values
+        return
+    for value in values:
+        yield from leaves_of(value, depth - 1)
 
 
 def _unnested(data: list[Any], shape: tuple[int, ...], *, where: str) -> list[Any]:

@@ -7,14 +7,19 @@ import logging
 from typing import Any
 
 from marway.wire.envelope import RAW_BODY, Part, Row, mime_type
+from marway.wire.headers import JSON_NONFINITE
 from marway.wire.raw_body import REST_NAME, RawBody
 
-__all__ = ["Headers", "headers_of", "input_of"]
+__all__ = ["Headers", "UnusableInput", "headers_of", "input_of"]
 
 logger = logging.getLogger(__name__)
 
 _FRONT_ENDS_OWN = {"explain": "False", "url_path": ""}
 """What TorchServe's front end adds to the headers of every prediction; its own handlers look at `explain`."""
+
+
+class UnusableInput(Exception):
+    """A row that no handler can be given: its caller's fault."""
 
 
 class Headers(dict[str, Any]):
@@ -36,7 +41,11 @@ class Headers(dict[str, Any]):
 
 
 def input_of(row: Row) -> dict[str, Any]:
-    """Return the values of a row by name; of fields that share one the last counts, as in TorchServe."""
+    """Return the values of a row by name; of fields that share one the last counts, as in TorchServe.
+
+    Raises:
+        UnusableInput: One of them cannot be read, where TorchServe's own worker gives up with 500.
+    """
     values = {part.name: _value(part) for part in row.parts}
     return RawBody(values) if row.is_raw else values
 
@@ -48,17 +57,24 @@ def headers_of(row: Row) -> Headers:
         headers[REST_NAME] = headers[RAW_BODY]
     headers.update(_FRONT_ENDS_OWN)
     headers.update(row.headers)
+    headers.pop(JSON_NONFINITE, None)
     return headers
 
 
 def _value(part: Part) -> object:
-    """Return what `ts.protocol.otf_message_handler` makes of a part."""
+    """Return what `ts.protocol.otf_message_handler` makes of a part.
+
+    Raises:
+        UnusableInput: It is JSON that no parser takes in.
+    """
     content_type = mime_type(part.content_type)
     try:
         if content_type == "application/json":
             return json.loads(part.value.decode())
         if content_type.startswith("text"):
             return part.value.decode()
+    except RecursionError:
+        raise UnusableInput("the JSON is nested too deeply") from None
     except ValueError:  # includes UnicodeDecodeError: the handler gets the bytes, as TorchServe does it
         logger.warning("A %s body could not be decoded and goes to the handler as bytes.", content_type)
     return part.value if isinstance(part.value, bytearray) else bytearray(part.value)

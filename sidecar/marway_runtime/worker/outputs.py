@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any, Final
@@ -12,6 +11,7 @@ import torch
 from ts.context import RequestProcessor
 from ts.protocol.otf_message_handler import create_predict_response
 
+from marway.answer_json import Nonfinite, answer_json, as_tensor
 from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import Answer, answer_size, encode_answers
 
@@ -65,10 +65,16 @@ class Frame:
         return 200, ""
 
 
-def answer_of(context: Any, index: int, output: object) -> Answer:
+def answer_of(context: Any, index: int, output: object, *, nonfinite: Nonfinite = "error") -> Answer:
     """Return the answer to row ``index``: the output, with the status and headers that the handler set.
 
     What the handler set that cannot be sent makes it an error, of this row alone.
+
+    Args:
+        context: The handler's.
+        index: Which row.
+        output: What the handler returned for it.
+        nonfinite: What becomes of numbers that JSON has not.
     """
     try:
         status, content_type, headers = _set_by_handler(context, index)
@@ -76,8 +82,8 @@ def answer_of(context: Any, index: int, output: object) -> Answer:
         logger.error("The handler's status or headers cannot be sent.", exc_info=True)
         return Answer(500, f"what the handler set cannot be sent: {exc}".encode(errors="replace"), "error")
     try:
-        body, kind = _encoded(output)
-    except (TypeError, ValueError) as exc:
+        body, kind = _encoded(output, nonfinite)
+    except (RuntimeError, TypeError, ValueError) as exc:
         logger.error("The handler's answer cannot be encoded.", exc_info=True)
         return Answer(500, f"the handler's answer cannot be encoded: {exc}".encode(), "error")
     return Answer(status, body, kind, content_type, headers)
@@ -129,14 +135,15 @@ def _set_by_handler(context: Any, index: int) -> tuple[int, str | None, dict[str
     return status, content_type, headers
 
 
-def _encoded(output: object) -> tuple[bytes, str]:
+def _encoded(output: object, nonfinite: Nonfinite) -> tuple[bytes, str]:
     """Return the handler's answer encoded as TorchServe encodes it, and what it was."""
     if isinstance(output, (bytes, bytearray)):
         return bytes(output), "bytes"
     if isinstance(output, str):
         return output.encode(), "text"
-    if isinstance(output, torch.Tensor):
+    tensor = as_tensor(output)
+    if tensor is not None:
         buffer = io.BytesIO()
-        torch.save(output, buffer)
+        torch.save(tensor, buffer)
         return buffer.getvalue(), "tensor"
-    return json.dumps(output, indent=2).encode(), "json"
+    return answer_json(output, nonfinite=nonfinite), "json"

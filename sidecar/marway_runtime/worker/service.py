@@ -21,9 +21,11 @@ from ts.protocol.otf_message_handler import create_predict_response
 from ts.service import Service
 from ts.utils.util import PredictionException
 
+from marway.answer_json import Nonfinite
 from marway.wire.envelope import KEY, Answer, Row
+from marway.wire.headers import JSON_NONFINITE
 from marway_runtime.worker import measuring, reading
-from marway_runtime.worker.inputs import headers_of, input_of
+from marway_runtime.worker.inputs import UnusableInput, headers_of, input_of
 from marway_runtime.worker.outputs import MAX_RESPONSE_BYTES_ENV, Frame, answer_of, failed, within
 
 __all__ = ["MarwayService", "install"]
@@ -95,8 +97,11 @@ class MarwayService(Service):
         context.metrics.request_ids = context.request_ids
         context.cl_socket = self.cl_socket
         context.marway_send = send
+        context.marway_nonfinite = _nonfinite(rows[0])  # of pieces, whose row comes alone
         try:
             outputs = self._entry_point([input_of(row) for row in rows], context)
+        except UnusableInput as exc:
+            return failed(len(rows), 400, str(exc))
         except PredictionException as exc:
             logger.error("The handler refused the request.", exc_info=True)
             return failed(len(rows), _status(exc.error_code), str(exc.message))
@@ -115,7 +120,10 @@ class MarwayService(Service):
             return failed(len(rows), 500, said)
         if len(outputs) != len(rows):
             return failed(len(rows), 500, f"the handler returned {len(outputs)} answers for {len(rows)} rows")
-        return [answer_of(context, index, output) for index, output in enumerate(outputs)]
+        return [
+            answer_of(context, index, output, nonfinite=_nonfinite(row))
+            for index, (row, output) in enumerate(zip(rows, outputs, strict=True))
+        ]
 
     def _plain(self, batch: list[dict[str, Any]]) -> bytearray:
         message = bytearray(super().predict(batch))
@@ -133,7 +141,7 @@ def _send_piece(outputs: Sequence[object], ids: dict[int, str], message: str, co
         return
     if code != 200:
         raise PredictionException(message, code)
-    send(answer_of(context, 0, outputs[0]))
+    send(answer_of(context, 0, outputs[0], nonfinite=context.marway_nonfinite))
 
 
 def _not_streaming(_: Answer) -> None:
@@ -151,6 +159,11 @@ def _packed(batch: list[dict[str, Any]]) -> list[Row] | None:
                 rows: list[Row] = parameter["value"]
                 return rows
     return None
+
+
+def _nonfinite(row: Row) -> Nonfinite:
+    said = row.headers.get(JSON_NONFINITE)
+    return said if said in ("null", "allow") else "error"  # type: ignore[return-value]  # one of its words
 
 
 def _status(code: object) -> int:

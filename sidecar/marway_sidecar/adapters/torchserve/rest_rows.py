@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from marway.wire.envelope import Answer, Part, Row, mime_type
-from marway.wire.headers import HOP_BY_HOP, is_incidental
+from marway.wire.headers import HOP_BY_HOP, JSON_NONFINITE, is_incidental
 
 __all__ = ["answer_of", "needs_rest", "rest_request"]
 
@@ -23,10 +23,18 @@ _NOBODY_ASKS: Final = frozenset(
         "x-request-group-id",
         "x-request-id",
         "x-request-timeout-ms",
+        JSON_NONFINITE,
     }
 )
 """Headers that nearly every request has: no reason to leave gRPC."""
-_NOT_SENT: Final = HOP_BY_HOP | {"accept-encoding", "authorization", "content-length", "content-type", "host"}
+_NOT_SENT: Final = HOP_BY_HOP | {
+    "accept-encoding",
+    "authorization",
+    "content-length",
+    "content-type",
+    "host",
+    JSON_NONFINITE,  # for our own worker
+}
 _SERVERS_OWN: Final = HOP_BY_HOP | {
     "cache-control",
     "content-length",
