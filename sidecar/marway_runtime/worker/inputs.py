@@ -44,7 +44,7 @@ def input_of(row: Row) -> dict[str, Any]:
     """Return the values of a row by name; of fields that share one the last counts, as in TorchServe.
 
     Raises:
-        UnusableInput: One of them cannot be read, where TorchServe's own worker gives up with 500.
+        UnusableInput: One of them is JSON that no parser takes in; TorchServe hands that on as bytes.
     """
     values = {part.name: _value(part) for part in row.parts}
     return RawBody(values) if row.is_raw else values
