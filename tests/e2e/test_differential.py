@@ -295,15 +295,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
             assert management.post("/models", params=query).status_code == 200
             handler = home / f"{name.replace('-', '_')}_handler.py"
             handler.write_text(source)
-            publish(
-                model_name=name,
-                version="1.0",
-                handler=str(handler),
-                registry=registry,
-                label="PROD",
-                force=True,
-                create_registry=True,
-            )
+            publish(model_name=name, version="1.0", handler=str(handler), registry=registry, label="PROD", force=True)
         path = archive(stock.store, "measures", MEASURES, files={"metrics.yaml": METRICS})
         query = {"url": path.name, "initial_workers": 1, "model_name": "measures"}
         assert management.post("/models", params=query).status_code == 200
