@@ -231,7 +231,8 @@ except MarwayError as exc:
 
 
 def in_bare_install(child: Child, handler: Path, registry: Registry, predict: str) -> tuple[str, str]:
-    given = {"model_name": "m", "version": "1", "handler": str(handler), "registry": registry.url}
+    given: dict[str, Any] = {"model_name": "m", "version": "1", "handler": str(handler)}
+    given |= {"registry": registry.url, "create_registry": True}
     process = child(PUBLISH, json.dumps(given), predict)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
