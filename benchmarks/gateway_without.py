@@ -47,7 +47,7 @@ def without_access_log() -> None:
 
 def without_trace() -> None:
     """No reading, checking or passing on of a trace context."""
-    replace("marway_gateway.surfaces.native", "trace_context", lambda _: None)
+    replace("marway_gateway.pod_headers", "trace_context", lambda _: None)
 
 
 def without_auth() -> None:

@@ -136,7 +136,9 @@ async def test_what_fails_without_a_task_is_told_as_with_one(registry: Registry,
             case b"slow":
                 await asyncio.Event().wait()
             case b"empty":
-                return Answer(204, b"dropped", "text", headers={"X-Own": "yes", "Server": "no", "bad\r\nname": "no"})
+                return Answer(204, b"dropped", "text", headers={"X-Own": "yes", "Server": "no"})
+            case b"bad name":
+                return Answer(200, b"dropped", "text", headers={"bad\r\nname": "no"})
         return Answer(200, b"fine", "text", headers={"x-request-id": "not yours"})
 
     publish(registry, tmp_path, "some", "1.0", serving={"max_batch_rows": 1, "max_workers": 2})
@@ -150,6 +152,7 @@ async def test_what_fails_without_a_task_is_told_as_with_one(registry: Registry,
 
         assert await told(b"error") == (507, "model_error", "model_error")
         assert await told(b"status") == (500, "model_error", "model_error")
+        assert await told(b"bad name") == (500, "model_error", "model_error")
         assert await told(b"fine", x_request_timeout_ms="0") == (400, "invalid_request", "refused")
         assert await told(b"slow", x_request_timeout_ms="100") == (504, "deadline_exceeded", "failed")
         empty = await pod.predict("some", b"empty")

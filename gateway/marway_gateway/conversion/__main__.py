@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, Final
 
 from marway.errors import MarwayError, Overloaded, clip
 
+__all__ = ["main"]
+
 _NICE: Final = 5
 """Whoever sent a large body can wait a little longer; the gateway's event loop, which all wait for, comes first."""
 _KILLED_FIRST: Final = "1000"

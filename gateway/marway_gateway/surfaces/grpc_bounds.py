@@ -52,7 +52,7 @@ class FieldBound(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         async def checked(data: bytes, context: Context) -> Any:
             try:
                 check_fields(data)
-                return parse(data)
+                return data if parse is None else parse(data)
             except InvalidRequest as exc:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, exc.message)
             except DecodeError:
