@@ -75,7 +75,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_every_answer_is_in_the_document(case: schemathesis.Case, url: str) -> None:
     """Whatever fits the document, and whatever does not, is answered as the document says, and never with a 5xx."""
     checks = [status_code_conformance, content_type_conformance, response_schema_conformance]
-    # A deadline of a millisecond is a 504, and rightly so; and an echo's answer is neither a classification nor a number.
+    # A deadline of a millisecond is a 504, and rightly so; an echo is no classification and no number, which is a 500.
     impatient = "x-request-timeout-ms" in {name.lower() for name in case.headers or {}}
     if not impatient and not case.path.endswith((":classify", ":regress")):
         checks.append(not_a_server_error)
