@@ -29,6 +29,11 @@ class RuntimeMetrics:
             ["part", "reason"],
             registry=self.registry,
         )
+        self.kills = Counter(
+            "marway_runtime_worker_memory_kills",
+            "Workers that were killed because they took more memory than they may.",
+            registry=self.registry,
+        )
         self.up = Gauge(
             "marway_runtime_up", "Whether a part answers: torchserve, forkserver.", ["part"], registry=self.registry
         )

@@ -10,7 +10,7 @@ import psutil
 from marway_runtime.cgroup import cgroup_cpus, cgroup_memory
 from marway_runtime.settings import RuntimeSettings
 
-__all__ = ["cpu_count", "heap_bytes", "memory_limit"]
+__all__ = ["cpu_count", "heap_bytes", "memory_limit", "worker_memory"]
 
 _MIB = 1024 * 1024
 
@@ -29,6 +29,13 @@ def heap_bytes(settings: RuntimeSettings) -> int:
     if settings.heap_bytes is not None:
         return settings.heap_bytes
     return max(256 * _MIB, min(1024 * _MIB, memory_limit(settings) // 8))
+
+
+def worker_memory(settings: RuntimeSettings) -> int:
+    """Return how much memory of its own one worker may take, in bytes."""
+    if settings.worker_memory_bytes is not None:
+        return settings.worker_memory_bytes
+    return memory_limit(settings) * 9 // 10
 
 
 def cpu_count() -> int:

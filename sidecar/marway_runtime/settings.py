@@ -66,6 +66,11 @@ class RuntimeSettings(ComponentSettings):
     memory_limit_bytes: int | None = Field(None, ge=256 * _MIB)
     """Memory that TorchServe and its workers may take, bytes; unset reads the cgroup, else the machine."""
 
+    worker_memory_bytes: int | None = Field(None, ge=256 * _MIB)
+    """Memory of its own that one worker may take, bytes, with what it shares with others since its fork; with more
+    it is killed. Unset: nine tenths of `memory_limit_bytes`, so that a greedy one goes before the kernel ends the
+    pod."""
+
     job_queue_size: int = Field(1000, ge=1)
     """Requests TorchServe queues for one model. The sidecar's own limit bites first; this is the last resort."""
 

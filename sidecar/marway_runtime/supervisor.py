@@ -21,10 +21,12 @@ from marway_runtime.control import served
 from marway_runtime.directories import Directories, prepare, remove, remove_leftovers
 from marway_runtime.forkserver.process import ForkServer
 from marway_runtime.liveness import reap_strangers, until_frozen
+from marway_runtime.memory_guard import MemoryGuard
 from marway_runtime.metrics import RuntimeMetrics
+from marway_runtime.resources import worker_memory
 from marway_runtime.server import TorchServe
 from marway_runtime.settings import RuntimeSettings
-from marway_runtime.workers import find_workers, measured, resident_bytes
+from marway_runtime.workers import Worker, find_workers, measured, resident_bytes
 
 __all__ = ["Runtime", "run"]
 
@@ -91,12 +93,15 @@ class Runtime:
 
     def metrics(self) -> bytes:
         """Return the metrics in Prometheus' text format; reads the process table, so call it in a thread."""
-        pid = self._server.pid if self._server is not None else None
         return self._metrics.exposed(
-            find_workers(pid) if pid is not None else [],
+            self._find_workers(),
             torchserve=self._answers,
             forkserver=self._forks is not None and self._forks.ready,
         )
+
+    def _find_workers(self) -> list[Worker]:
+        pid = self._server.pid if self._server is not None else None
+        return find_workers(pid) if pid is not None else []
 
     def remove_leftovers(self) -> TemporaryRoom:
         """Remove what loads that failed left in the temporary directory; blocks, so call it in a thread."""
@@ -121,6 +126,11 @@ class Runtime:
                 background.append(asyncio.create_task(self._write_classes(self._classes), name="write-classes"))
             if self._forks is not None:
                 background.append(asyncio.create_task(self._forks.run(), name="keep-forkserver"))
+            if sys.platform == "linux":
+                guard = MemoryGuard(
+                    self._find_workers, limit_bytes=worker_memory(self._settings), metrics=self._metrics
+                )
+                background.append(asyncio.create_task(guard.run(), name="guard-memory"))
             stack.push_async_callback(_cancelled, background)
             await stack.enter_async_context(served(self._settings.runtime_dir, self))
             await self._keep_up()

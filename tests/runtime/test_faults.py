@@ -72,6 +72,24 @@ def test_a_killed_fork_server_comes_back(own: Runtime) -> None:
     assert own.worker("model").mode == "forked"
 
 
+def test_fault_a_greedy_worker(home: Path, archives: Path) -> None:
+    """A worker over its limit of memory is killed and started again; TorchServe and other models' workers are not."""
+    with Runtime(home, archives, {"MARWAY_RUNTIME_WORKER_MEMORY_BYTES": str(512 << 20)}) as own:
+        own.register("greedy")
+        own.register("other")
+        other, java = own.worker("other"), own.info.pid
+        assert own.ask("greedy", "eat 4") == "has 4"  # 64 MiB
+        first = own.worker("greedy")
+        assert own.predict("greedy", "eat 128").status_code >= 500  # 2 GiB
+        wait_until(gone([first.pid]), timeout_s=10, what="the greedy worker is gone")
+        wait_until(lambda: own.predict("greedy").status_code == 200, timeout_s=60, what="another one serves")
+        assert own.metric("marway_runtime_worker_memory_kills_total") == 1
+        assert (own.worker("other").pid, own.info.pid) == (other.pid, java)
+        assert own.ask("other")["pid"] == other.pid
+        adjusted = Path(f"/proc/{other.pid}/oom_score_adj").read_text().strip()
+        assert adjusted == "1000"  # the kernel takes workers first, too
+
+
 def test_torchserve_dies_and_its_debris_goes(own: Runtime) -> None:
     """kill -9 of Java: its workers, shims, sockets, archives and key file are gone; the fork server serves the next."""
     before = own.info

@@ -10,6 +10,7 @@ from typing import Any, Final
 from ts.model_loader import TsModelLoader
 
 from marway_runtime.worker import service
+from marway_runtime.worker.lifeline import die_first
 from marway_runtime.worker.names import write_name
 from marway_runtime.worker.requirements import check_requirements
 
@@ -20,6 +21,7 @@ _MANIFEST: Final = "MAR-INF/MANIFEST.json"
 
 def install() -> None:
     """Put Marway's service in place, and have the worker note which model it is told to load."""
+    die_first()
     service.install()
     original = TsModelLoader.load
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from marway_runtime.process_tree import kill_below
 
-__all__ = ["die_with", "die_with_parent"]
+__all__ = ["die_first", "die_with", "die_with_parent"]
+
+
+def die_first() -> None:
+    """Have the kernel end this process before others when memory is short; only Linux has such a thing."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def die_with_parent() -> None:

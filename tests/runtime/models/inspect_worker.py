@@ -34,6 +34,11 @@ def answer(text):
         return "slept"
     if command == "child":
         return os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "600")
+    if command == "eat":
+        held = []
+        while len(held) < int(argument):
+            held.append(bytearray(b"x" * (16 << 20)))
+        return f"has {len(held)}"
     if command == "session":
         return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
     if command == "daemon":
