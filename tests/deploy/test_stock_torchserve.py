@@ -78,7 +78,14 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stock]:
                 if name.startswith("MARWAY_SIDECAR_")
             }
             registry = f"file://{home}/registry"
-            publish(model_name="probe", version="1.0", handler=str(PROBE), registry=registry, label="PROD")
+            publish(
+                model_name="probe",
+                version="1.0",
+                handler=str(PROBE),
+                registry=registry,
+                label="PROD",
+                create_registry=True,
+            )
             with sidecar(home, registry, "--archive-store", str(store), **settings) as url:
                 running.url = url
                 yield running

@@ -25,7 +25,14 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StockTorchServe]
 @pytest.fixture(scope="module")
 def client(stock: StockTorchServe) -> Iterator[httpx.Client]:
     registry = f"file://{stock.home}/registry"
-    publish(model_name="probe", version="1.0", handler=str(PROBE), registry=registry, label="PROD")
+    publish(
+        model_name="probe",
+        version="1.0",
+        handler=str(PROBE),
+        registry=registry,
+        label="PROD",
+        create_registry=True,
+    )
     addresses = stock.addresses
     with (
         sidecar(

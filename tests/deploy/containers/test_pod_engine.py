@@ -119,7 +119,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in s3.env.items():
             patch.setenv(name, value)
-        publish(model_name="probe", version="1.0", handler=str(HANDLER), registry=registry)
+        publish(model_name="probe", version="1.0", handler=str(HANDLER), registry=registry, create_registry=True)
         registered = Registry(open_store(registry))
         registered.set_serving("probe", set_fields={"pods": 2}, by="test")
         registered.release("probe", "1.0", forced=True, by="test")
