@@ -194,5 +194,6 @@ def test_nothing_outlives_a_killed_runtime(own: Runtime, archives: Path) -> None
             LOGS,
             "runtime.lock",
             "work",
+            "worker-bin",
             "worker-python",
         ]
