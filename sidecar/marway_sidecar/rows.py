@@ -35,7 +35,7 @@ _MAX_FIELDS: Final = 1000
 """What a form costs, here and in the worker, goes by its fields and not by its bytes."""
 _DECODED_BYTES: Final = 64 * 1024
 _MULTIPART_BYTES: Final = 256 * 1024
-T = TypeVar("T")
+_T = TypeVar("_T")
 _NOT_PASSED: Final = HOP_BY_HOP | CREDENTIALS | FRONT_ENDS_OWN | {REQUEST_TIMEOUT_MS}
 _DEFAULT_FILE_TYPE: Final = "application/octet-stream"
 
@@ -176,12 +176,12 @@ def _multipart_fields(content_type: str, body: bytes) -> list[Part]:
     return parts
 
 
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Return what a coroutine returns that waits for nothing."""
     try:
         coroutine.send(None)
     except StopIteration as done:
-        returned: T = done.value
+        returned: _T = done.value
         return returned
     coroutine.close()
     raise RuntimeError("it waits for something")

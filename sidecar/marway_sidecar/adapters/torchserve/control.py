@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from marway.errors import MarwayError, RuntimeDown
 from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom
@@ -13,6 +14,7 @@ from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom
 __all__ = ["RuntimeControl"]
 
 _TIMEOUT_S = 10.0
+_Document = TypeVar("_Document", bound=BaseModel)
 
 
 class RuntimeControl:
@@ -35,11 +37,7 @@ class RuntimeControl:
         Raises:
             RuntimeDown: The runtime does not answer.
         """
-        content = await self._asked("GET", "/workers")
-        try:
-            return RuntimeWorkers.model_validate_json(content)
-        except ValidationError as exc:
-            raise MarwayError(f"the runtime's list of workers cannot be read: {exc.error_count()} errors") from exc
+        return await self._asked("GET", "/workers", RuntimeWorkers)
 
     async def remove_leftovers(self) -> TemporaryRoom:
         """Have what failed loads left unpacked removed; no registration may be under way.
@@ -47,20 +45,20 @@ class RuntimeControl:
         Raises:
             RuntimeDown: The runtime does not answer.
         """
-        content = await self._asked("DELETE", "/leftovers")
-        try:
-            return TemporaryRoom.model_validate_json(content)
-        except ValidationError as exc:
-            raise MarwayError(f"the runtime's answer cannot be read: {exc.error_count()} errors") from exc
+        return await self._asked("DELETE", "/leftovers", TemporaryRoom)
 
-    async def _asked(self, method: str, path: str) -> bytes:
+    async def _asked(self, method: str, path: str, kind: type[_Document]) -> _Document:
         try:
             answer = await self._client.request(method, path)
         except httpx.TransportError as exc:
             raise RuntimeDown(f"the runtime does not answer on {RUNTIME_SOCKET}: {exc}") from exc
         if answer.status_code != httpx.codes.OK:
             raise MarwayError(f"the runtime answered {answer.status_code} to {method} {path}")
-        return answer.content
+        try:
+            return kind.model_validate_json(answer.content)
+        except ValidationError as exc:
+            said = f"the runtime's answer to {method} {path} cannot be read: {exc.error_count()} errors"
+            raise MarwayError(said) from exc
 
     async def aclose(self) -> None:
         """Close the connection."""
