@@ -11,13 +11,17 @@ TAG ?= 0.1.0
 DEVICE ?= cpu
 # Extra arguments for pytest: make test PYTEST_ARGS="-k gateway -x"
 PYTEST_ARGS ?=
+# Processes that run tests side by side: make test TEST_PROCESSES=1
+TEST_PROCESSES ?= logical
 
 BIN := $(VENV)/bin
+# Each process may start pods of its own: four of them are enough. tests/conftest.py says which tests stay together.
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 20
 READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-faults test-install test-long lint fmt proto bench bench-bodies bench-cache bench-cold bench-cold-path bench-features bench-fetch bench-gateway bench-logging bench-path bench-peers bench-publish bench-speed images clean
+.PHONY: help setup up demo test test-extended test-long test-unit test-e2e test-faults test-install coverage lint fmt proto bench bench-bodies bench-cache bench-cold bench-cold-path bench-features bench-fetch bench-gateway bench-logging bench-path bench-peers bench-publish bench-speed images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,14 +40,20 @@ up: setup ## Train the examples, start a pod and the gateway, predict, serve unt
 demo: setup ## The same on free ports in a temporary home: print both models' answers and stop
 	@$(BIN)/python examples/demo.py
 
-test: setup ## Run every suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: setup ## Run tests of every kind, with real TorchServe: within 12 minutes on two cores
+	$(PYTEST) -m 'not extended' $(PYTEST_ARGS)
+
+test-extended: setup ## Run what `make test` leaves out because it takes long for what it adds; CI runs both
+	$(PYTEST) -m extended $(PYTEST_ARGS)
+
+test-long: setup ## Run every test, with the full schedules of kills, power cuts, label moves and the soak: some hours
+	MARWAY_TEST_LONG=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-unit: setup ## Run what needs no TorchServe and no fresh environment
-	$(BIN)/python -m pytest -m 'not e2e and not install' $(PYTEST_ARGS)
+	$(PYTEST) -m 'not e2e and not install' $(PYTEST_ARGS)
 
 test-e2e: setup ## Run what starts the real TorchServe
-	$(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
+	$(PYTEST) -m e2e $(PYTEST_ARGS)
 
 test-faults: setup ## Break parts of a running system under load, and count what clients notice
 	$(BIN)/python -m pytest -m faults -s $(PYTEST_ARGS)
@@ -51,8 +61,8 @@ test-faults: setup ## Break parts of a running system under load, and count what
 test-install: setup ## Run what builds fresh environments
 	$(BIN)/python -m pytest -m install $(PYTEST_ARGS)
 
-test-long: setup ## Run every suite with the full schedules of kills, power cuts and label moves
-	MARWAY_TEST_LONG=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+coverage: setup ## Measure which branches the tests without TorchServe go through, and print it
+	$(PYTEST) -m 'not e2e and not install' --durations 0 --cov --cov-report term:skip-covered $(PYTEST_ARGS)
 
 lint: setup ## Check style, types and which room imports which
 	$(BIN)/ruff check $(SOURCES)

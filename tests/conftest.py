@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,17 @@ from support.up import Up
 MODELS = Path(__file__).parent / "e2e" / "models"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share out tests among the processes of pytest-xdist (`--dist loadgroup`): what shares a running `marway up` stays
+    together, and so does each file. What starts TorchServe comes first, for it takes longest.
+    """
+    for item in items:
+        shares_up = "up" in getattr(item, "fixturenames", ()) and not hasattr(item.module, "up")  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group("up" if shares_up else item.location[0]))
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None and item.get_closest_marker("install") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_reaches_children() -> None:
     """Where a shell has started the tests in the background, SIGINT is ignored, and every process of theirs inherits
@@ -27,8 +39,10 @@ def _ctrl_c_reaches_children() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _one_class_archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One archive of Java's classes for all TorchServes: the first writes it, the others start from it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # by all processes of one run of tests
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MARWAY_RUNTIME_CLASS_ARCHIVES", str(tmp_path_factory.getbasetemp() / "java"))
+        patch.setenv("MARWAY_RUNTIME_CLASS_ARCHIVES", str(shared / "java"))
         yield
 
 

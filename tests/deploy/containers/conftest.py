@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,12 @@ TAG = "test"
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[support.Podman]:
+def images() -> Iterator[support.Podman]:
     """A Podman that has the three images; skips where containers cannot be had."""
     if why := support.missing():
         pytest.skip(f"no container engine: {why}")
-    directory: Path = tmp_path_factory.mktemp("podman")
-    with support.podman(directory) as engine:
+    # Podman refuses a path of more than 50 characters, which pytest's own directories have.
+    with support.podman(Path(tempfile.mkdtemp(prefix="marway-podman-"))) as engine:
         began = time.monotonic()
         try:
             engine.make_base()
