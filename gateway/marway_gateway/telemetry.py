@@ -23,6 +23,7 @@ _OUTCOMES: Final = (
     (errors.NotFound, "client_error"),
     (errors.Conflict, "client_error"),
     (errors.Unauthenticated, "client_error"),
+    (errors.Unimplemented, "client_error"),
     (errors.ModelError, "model_error"),
     (errors.DeadlineExceeded, "timeout"),
 )
