@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,6 +19,8 @@ class _Shortened:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["path"] = scope["path"][:-1]
+        if scope["path"].endswith("/"):
+            raise HTTPException(404)  # two of them name nothing
         await self._served(scope, receive, send)
 
 

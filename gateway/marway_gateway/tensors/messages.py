@@ -57,9 +57,9 @@ def parse_message(message: pb.ModelInferRequest, signature: Signature) -> InferR
         InvalidRequest: It is no such request, or none that this version takes.
     """
     raw = message.raw_input_contents
-    if raw and len(raw) != len(message.inputs):
-        raise InvalidRequest(f"the request has {len(message.inputs)} inputs and {len(raw)} raw_input_contents")
-    inputs = [_input(each, raw[index] if raw else None) for index, each in enumerate(message.inputs)]
+    inputs = [_input(message, index) for index in range(len(message.inputs))]
+    if len(raw) > len(inputs):
+        raise _unequal(message)
     check_inputs(inputs, signature)
     parameters = _parameters(message.parameters, OF_REQUEST, where="the request")
     binary = flag_of(parameters, "binary_data_output", where="the request")
@@ -91,24 +91,35 @@ def render_message(outputs: Sequence[Tensor], request: InferRequest, record: Ver
     return response
 
 
-def _input(message: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Tensor:
+def _input(request: pb.ModelInferRequest, index: int) -> Tensor:
+    """Return one input."""
+    message, raw = request.inputs[index], request.raw_input_contents
     where = f"input {clip(message.name, 100)!r}"
+    parameters = _parameters(message.parameters, OF_INPUT, where=where)
+    if raw and message.contents.ListFields():  # a client may set the field and leave it empty
+        raise InvalidRequest(f"{where} has contents beside raw_input_contents")
     datatype = datatype_of(message.datatype, where=where)
     shape = shape_of(list(message.shape), where=where)
-    parameters = _parameters(message.parameters, OF_INPUT, where=where)
     content_type = element_type(parameters, where=where) if datatype.kind == "bytes" else None
     count = math.prod(shape)
+    data = raw[index] if index < len(raw) else None
     size = parameters.get("binary_data_size")
-    if size is not None and (raw is None or size != len(raw)):
-        has = "no raw_input_contents" if raw is None else f"{len(raw)} bytes in raw_input_contents"
+    if size is not None and (data is None or size != len(data)):
+        has = "no raw_input_contents" if data is None else f"{len(data)} bytes in raw_input_contents"
         raise InvalidRequest(f"{where} has the binary_data_size {clip(repr(size), 40)}, and {has}")
-    if raw is None:
-        values = _typed(message.contents, datatype, count=count, where=where)
-    elif message.contents.ListFields():  # a client may set the field and leave it empty
-        raise InvalidRequest(f"{where} has contents beside raw_input_contents")
+    if data is not None:
+        values = datatype.unpack(data, count=count, where=where)
+    elif raw:
+        raise _unequal(request)
     else:
-        values = datatype.unpack(raw, count=count, where=where)
+        values = _typed(message.contents, datatype, count=count, where=where)
     return Tensor(message.name, datatype, shape, values, content_type)
+
+
+def _unequal(request: pb.ModelInferRequest) -> InvalidRequest:
+    return InvalidRequest(
+        f"the request has {len(request.inputs)} inputs and {len(request.raw_input_contents)} raw_input_contents"
+    )
 
 
 def _typed(contents: pb.InferTensorContents, datatype: Datatype, *, count: int, where: str) -> list[Value]:
