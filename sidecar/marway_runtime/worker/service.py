@@ -23,9 +23,9 @@ from ts.utils.util import PredictionException
 
 from marway.answer_json import Nonfinite
 from marway.wire.envelope import KEY, Answer, Row
-from marway.wire.headers import JSON_NONFINITE
+from marway.wire.headers import JSON_NONFINITE, UNEXPLAINED
 from marway_runtime.worker import measuring, reading
-from marway_runtime.worker.inputs import UnusableInput, headers_of, input_of
+from marway_runtime.worker.inputs import UnusableInput, headers_of, input_of, unexplained
 from marway_runtime.worker.outputs import MAX_RESPONSE_BYTES_ENV, Frame, answer_of, failed, within
 
 __all__ = ["MarwayService", "install"]
@@ -93,7 +93,8 @@ class MarwayService(Service):
     def _answer(self, rows: Sequence[Row], send: Send) -> list[Answer]:
         context = self.context
         context.request_ids = {index: row.request_id for index, row in enumerate(rows)}
-        context.request_processor = [RequestProcessor(headers_of(row)) for row in rows]
+        headers = [headers_of(row) for row in rows]
+        context.request_processor = [RequestProcessor(each) for each in headers]
         context.metrics.request_ids = context.request_ids
         context.cl_socket = self.cl_socket
         context.marway_send = send
@@ -110,6 +111,9 @@ class MarwayService(Service):
             return failed(len(rows), _OUT_OF_RESOURCES, "the model ran out of memory")
         except Exception as exc:
             logger.error("The handler raised.", exc_info=True)
+            if isinstance(exc, AttributeError) and exc.name == "get_insights" and rows[0].explains:
+                # What TorchServe's own base handler explains with, and leaves to those who derive from it.
+                return failed(len(rows), 501, "the model has no explanations: its handler has no `get_insights`")
             if "CUDA" in str(exc):
                 return failed(len(rows), _OUT_OF_RESOURCES, f"the model ran out of GPU memory: {exc}")
             return failed(len(rows), 500, f"{type(exc).__name__}: {exc}")
@@ -120,10 +124,13 @@ class MarwayService(Service):
             return failed(len(rows), 500, said)
         if len(outputs) != len(rows):
             return failed(len(rows), 500, f"the handler returned {len(outputs)} answers for {len(rows)} rows")
-        return [
+        answers = [
             answer_of(context, index, output, nonfinite=_nonfinite(row))
             for index, (row, output) in enumerate(zip(rows, outputs, strict=True))
         ]
+        if unexplained(headers):
+            return [replace(answer, headers={**answer.headers, UNEXPLAINED: "1"}) for answer in answers]
+        return answers
 
     def _plain(self, batch: list[dict[str, Any]]) -> bytearray:
         message = bytearray(super().predict(batch))
