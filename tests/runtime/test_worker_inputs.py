@@ -103,7 +103,7 @@ def test_headers_are_found_however_they_are_spelt() -> None:
     ],
 )
 def test_whether_a_handler_found_out_that_it_is_to_explain(look: Callable[[Headers], object], found_out: bool) -> None:
-    """Headers of rows to explain note whether anybody looked, in any row; those of other rows never say that none did."""
+    """Headers of rows to explain note whether anybody looked, in any row; those of other rows never say so."""
     rows = [
         Row("asked", [Part("data", b"x")], {"content-type": "text/plain", "explain": explain})
         for explain in ("True", "True", "False")
