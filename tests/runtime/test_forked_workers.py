@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from marway import model_log
+from marway.wire.runtime import LOGS
 from marway.wire.workers import RUNTIME_SOCKET
 from support.runtime import Runtime
 from support.up import wait_until
@@ -85,16 +87,21 @@ def test_two_workers_draw_different_numbers(runtime: Runtime, model: str) -> Non
 
 
 def test_prints_and_tracebacks_reach_the_log(runtime: Runtime, model: str) -> None:
-    """What a handler prints on either stream, and what it raises, is in models.log under its worker's name."""
+    """What a handler prints on either stream, and what it raises, is in models.log under its worker's name, each thing
+    one line."""
     runtime.ask(model, "print a word to find")
     assert runtime.predict(model, "raise an error to find").status_code == 503
-    for stream, text in [
-        ("stdout", "a word to find"),
-        ("stderr", "a word to find"),
-        ("stdout", "ValueError: an error to find"),
-    ]:
-        wanted = f"-{model}_1.0-{stream} | {text}\n"
-        wait_until(lambda wanted=wanted: wanted in runtime.models_log(), timeout_s=10, what=wanted)
+
+    def found() -> set[tuple[str, str | None]]:
+        lines = model_log.read(runtime.directory / LOGS, [f"{model}_1.0"])
+        return {(line.level, (line.traceback and line.traceback.splitlines()[-1]) or line.text) for line in lines}
+
+    wanted = {
+        ("info", "a word to find"),
+        ("warning", "a word to find"),
+        ("warning", "ValueError: an error to find"),
+    }
+    wait_until(lambda: wanted <= found(), timeout_s=10, what="the lines")
 
 
 def test_an_archive_shadows_nothing_of_a_forked_worker(runtime: Runtime, tmp_path: Path) -> None:
