@@ -244,7 +244,7 @@ class TorchServeAdapter:
         reason, more = None, ""
         if self._logs is not None:
             reason = await _reason(self._logs, f"{model.server_name}_{model.version}", began)
-            more = f"; `marway logs {model.name}` has more"
+            more = f"; `marway logs {model.name}`, or the log of the pod's runtime, has the traceback"
         return LoadFailed(
             f"{model.name} {model.version} cannot be loaded: {clip(reason or said, _REASON_MAX)}{more}",
             model=model.name,
