@@ -150,7 +150,7 @@ class Predictor:
             await self._refuse(call, _stopped())
         except Exception as exc:
             fields = {"request_id": call.ids.request_id}
-            logger.exception("a request failed unexpectedly", extra={"fields": fields})
+            logger.exception("request %s failed unexpectedly", call.ids.request_id, extra={"fields": fields})
             forget_frames(exc)
             await self._refuse(
                 call, MarwayError(f"something went wrong in the sidecar; its log has it under {call.ids.request_id}")
