@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +130,22 @@ def parse_line(line: str) -> LogLine | None:
     )
 
 
-def read(logs: Path, workers: Iterable[str] | None = None) -> list[LogLine]:
+def read(logs: Path, workers: Iterable[str] | None = None, *, last_bytes: int | None = None) -> list[LogLine]:
     """Return the lines of these workers, oldest first.
 
     Args:
         logs: A runtime's `logs` directory.
         workers: Which `<server name>_<version>`; None means all.
+        last_bytes: Read only so many bytes at the end of each file.
     """
     wanted = None if workers is None else frozenset(workers)
     found: list[LogLine] = []
     for name in _FILES:
         path = logs / name
         if path.exists():
-            with path.open(errors="replace", newline="\n") as handle:
+            with path.open("rb") as file, TextIOWrapper(file, "utf-8", "replace", newline="\n") as handle:
+                if last_bytes is not None:
+                    file.seek(max(0, path.stat().st_size - last_bytes))
                 found.extend(line for line in parse(handle) if wanted is None or line.worker in wanted)
     return found
 

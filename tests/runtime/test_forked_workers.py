@@ -104,6 +104,23 @@ def test_prints_and_tracebacks_reach_the_log(runtime: Runtime, model: str) -> No
     wait_until(lambda: wanted <= found(), timeout_s=10, what="the lines")
 
 
+def test_a_request_over_rest_is_named_by_its_header(runtime: Runtime, model: str) -> None:
+    """TorchServe's own requests are known by their `X-Request-Id`, if that is an id; another is TorchServe's."""
+    url = f"{runtime.info.addresses.inference}/predictions/{model}"
+    for said in ("r-1", "no id"):
+        assert runtime.client.post(url, content=b"print a named line", headers={"x-request-id": said}).is_success
+
+    def named() -> list[tuple[str, ...]]:
+        lines = model_log.read(runtime.directory / LOGS, [f"{model}_1.0"])
+        return [line.request_ids for line in lines if (line.level, line.text) == ("info", "a named line")]
+
+    wait_until(lambda: len(named()) == 2, timeout_s=10, what="the lines")
+    first, (second,) = named()
+    assert first == ("r-1",)
+    assert second != "no id"
+    assert " " not in second
+
+
 def test_an_archive_shadows_nothing_of_a_forked_worker(runtime: Runtime, tmp_path: Path) -> None:
     """An archive with packages called as ours, TorchServe's and torch, and a `sitecustomize.py`, which another tool has
     packed (`marway pack` refuses it), loads and answers, and is not taken for them."""

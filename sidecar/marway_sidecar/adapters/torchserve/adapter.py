@@ -27,6 +27,7 @@ __all__ = ["TorchServeAdapter"]
 
 _READY_POLL_S = 0.05
 _LAST_WORDS_TRIES = 20
+_LOG_BYTES = 1 << 20
 _REASON_MAX = 800
 _FULL_RETRY_S = 30.0
 _MIB = 1024 * 1024
@@ -255,7 +256,7 @@ class TorchServeAdapter:
 async def _reason(logs: Path, worker: str, began: datetime) -> str | None:
     """Return why a worker failed, waiting for a moment: TorchServe sees its death before it has read its last words."""
     for _ in range(_LAST_WORDS_TRIES):
-        lines = await asyncio.to_thread(model_log.read, logs, [worker])
+        lines = await asyncio.to_thread(model_log.read, logs, [worker], last_bytes=_LOG_BYTES)
         reason = model_log.last_error(line for line in lines if line.at >= began)
         if reason is not None:
             return reason
