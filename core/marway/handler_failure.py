@@ -38,7 +38,8 @@ def handler_failure(exc: BaseException, model_dir: str, handler: str) -> str:
         handler: The handler as the manifest names it, such as `handler.py` or `handler:entry_point`.
     """
     last = first_cause(exc)
-    *_, root = _chain(last)
+    causes = [each for each in _chain(last) if each is last or not _is_first_look(each, Path(model_dir), handler)]
+    root = causes[-1]
     said = _said(root, Path(model_dir), handler)
     if root is not last:
         said += f"; it led to {_text(last, Path(model_dir))}"
@@ -53,6 +54,15 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         yield current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def _is_first_look(exc: BaseException, model_dir: Path, handler: str) -> bool:
+    """Whether TorchServe found no file of the handler's name: then it looks among its own handlers, and has one."""
+    return isinstance(exc, ModuleNotFoundError) and exc.name == _module(handler) and not _where(exc, model_dir)
+
+
+def _module(handler: str) -> str:
+    return Path(handler.split(":", 1)[0]).name.removesuffix(".py")
 
 
 def _said(exc: BaseException, model_dir: Path, handler: str) -> str:
@@ -91,13 +101,13 @@ def _where(exc: BaseException, model_dir: Path) -> str:
 
 def _advice(exc: BaseException, model_dir: Path, handler: str) -> str:
     text = str(exc)
-    own = Path(handler.split(":", 1)[0]).name.removesuffix(".py")
+    own = _module(handler)
     if isinstance(exc, SyntaxError):
         return "correct the file for the Python of the pods, and pack the archive again"
     if isinstance(exc, (ImportError, OSError)) and _LIBRARY.search(text):
         return "a library of the system is missing: install it in the image of the pod's runtime"
     if isinstance(exc, ModuleNotFoundError):
-        if exc.name == own and not _where(exc, model_dir):
+        if _is_first_look(exc, model_dir, handler):
             return (
                 f"the archive has no file {own}.py, and TorchServe no handler of that name: pack with --handler FILE.py"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import pytest
 
@@ -130,6 +131,13 @@ def reason(runtime: Runtime, name: str, files: Mapping[str, str], **model: str) 
                 "led to RuntimeError: no set-up",
             ),
             id="cause",
+        ),
+        pytest.param(
+            {"more.txt": ""},
+            {"handler": "image_classifier"},
+            ("ModuleNotFoundError: No module named 'torchvision': ", PACKAGE),
+            id="torchserves-own-handler",
+            marks=pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed"),
         ),
         pytest.param(
             {"handler.py": "import sys\nsys.exit(3)\n"},
