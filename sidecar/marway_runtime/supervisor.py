@@ -21,6 +21,7 @@ from marway_runtime.control import served
 from marway_runtime.directories import Directories, prepare, remove, remove_leftovers
 from marway_runtime.forkserver.process import ForkServer
 from marway_runtime.liveness import reap_strangers, until_frozen
+from marway_runtime.log_output import LogOutput
 from marway_runtime.memory_guard import MemoryGuard
 from marway_runtime.metrics import RuntimeMetrics
 from marway_runtime.resources import worker_memory
@@ -51,7 +52,8 @@ async def run(settings: RuntimeSettings, *, home: Path, stop: StopRequest) -> No
     with _only_one(settings.runtime_dir):
         directories = await asyncio.to_thread(prepare, settings.runtime_dir)
         try:
-            await Runtime(settings, directories, home=home, stop=stop).run()
+            with LogOutput(directories.logs):
+                await Runtime(settings, directories, home=home, stop=stop).run()
         finally:
             await asyncio.to_thread(remove, directories)
 

@@ -29,7 +29,7 @@ def published(registry: Registry, tmp_path: Path) -> None:
 
 
 async def test_access_log(registry: Registry, make_pod: MakePod, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each request is one JSON line on stderr that says what it was and where its time went, without its payload."""
+    """Each request is one JSON line on stdout that says what it was and where its time went, without its payload."""
     pods = [await make_pod("a", behave=down), await make_pod("b", behave=down)]
     async with running(*pods, registry=registry, access_log=True, health_interval_s=60) as gateway:
         await until(lambda: all(pod.polls for pod in pods))
@@ -38,9 +38,9 @@ async def test_access_log(registry: Registry, make_pod: MakePod, capsys: pytest.
         for path in ("/healthz", "/readyz", "/metrics"):
             await gateway.client.get(path)
         await gateway.client.get("/models")
-    written = capsys.readouterr().err
+    written = capsys.readouterr().out
     lines = [json.loads(line) for line in written.splitlines()]
-    assert [(line["event"], line["path"]) for line in lines] == [
+    assert [(line["message"], line["path"]) for line in lines] == [
         ("request", "/predict/intent/PROD"),
         ("request", "/predict/nix"),
         ("request", "/models"),
@@ -98,11 +98,11 @@ async def test_every_surface_is_logged_alike(
             call = method(request, metadata=(("x-request-group-id", "g"),))
             await call
             timings.append(str(dict(await call.trailing_metadata())["server-timing"]))
-    written = capsys.readouterr().err
+    written = capsys.readouterr().out
     lines = [json.loads(line) for line in written.splitlines()]
     surfaces = ["native", "torchserve", "torchserve", "prediction_grpc", "torchserve_grpc"]
     assert [line["surface"] for line in lines] == surfaces
-    always = {"ts", "level", "event", "method", "path", "status", "outcome", "surface", "request_id", "group_id"}
+    always = {"time", "level", "message", "method", "path", "status", "outcome", "surface", "request_id", "group_id"}
     always |= {"model", "version", "label", "pod", "retries", "cache", "duration_ms", "resolve_ms", "pod_ms"}
     always |= {"request_bytes", "response_bytes"}
     for line, timing in zip(lines, timings, strict=True):
@@ -117,7 +117,7 @@ async def test_access_log_off(registry: Registry, make_pod: MakePod, capsys: pyt
     """With the setting off nothing is written."""
     async with running(await make_pod(), registry=registry, access_log=False) as gateway:
         await gateway.predict()
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().out == ""
 
 
 async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
@@ -239,7 +239,7 @@ class StuckStream(io.StringIO):
 
 
 def test_log_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When stderr is stuck, lines beyond the queue are dropped, and the next line that is written says how many."""
+    """When stdout is stuck, lines beyond the queue are dropped, and the next line that is written says how many."""
     monkeypatch.setattr("marway_gateway.logs._QUEUE_MAX", 2)
     stream = StuckStream()
     sink = LogSink(stream)
@@ -284,5 +284,5 @@ def test_traceback_is_one_line() -> None:
     sink.close()
     sink.close()
     line = json.loads(stream.getvalue())
-    assert (line["level"], line["event"]) == ("error", "it failed")
+    assert (line["level"], line["message"]) == ("error", "it failed")
     assert "ZeroDivisionError: a bug" in line["traceback"]

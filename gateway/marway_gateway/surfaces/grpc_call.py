@@ -169,7 +169,8 @@ async def predict_rpc(
     except MarwayError as exc:
         failure = exc
     except Exception:
-        _log.exception("request %s failed unexpectedly: %s", info.request_id, method)
+        fields = {"request_id": info.request_id, "method": method}
+        _log.exception("request %s failed unexpectedly", info.request_id, extra={"fields": fields})
         failure = MarwayError(f"something went wrong in the gateway; its log has it under request {info.request_id}")
     finally:
         if failure is not None:
