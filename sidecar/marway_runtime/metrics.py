@@ -7,6 +7,7 @@ from collections import Counter as Tally
 from collections.abc import Iterable
 from typing import get_args
 
+import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
 from marway import __version__
@@ -14,6 +15,9 @@ from marway.wire.workers import DeathReason
 from marway_runtime.workers import Worker
 
 __all__ = ["RuntimeMetrics"]
+
+# Creation times of series double their number and say nothing that a restart does not.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
 
 
 class RuntimeMetrics:
