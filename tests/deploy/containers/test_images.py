@@ -56,11 +56,12 @@ def test_its_command_works_on_a_read_only_root(images: Podman, image: str) -> No
 def test_any_user_of_group_0_may_run_it(images: Podman, image: str) -> None:
     """Under a user that no image knows, as OpenShift gives one, the verb works, and directories can be written."""
     places = [] if image == "marway-gateway" else ["/run/marway", "/var/lib/marway/store"]
-    script = f"touch /tmp/x {' '.join(f'{place}/x' for place in places)} && id -u && id -g && marway --version"
+    script = f"touch /tmp/x {' '.join(f'{place}/x' for place in places)} && id -u && id -g"
+    script += f" && marway {image.removeprefix('marway-')} --help"
     options = ["--rm", "--user", "1000680000:0", "--cap-drop", "ALL", "--network", "none", "--entrypoint", "sh"]
-    said = images.run("run", *options, f"localhost/{image}:{TAG}", "-c", script).split()
-    assert said[:2] == ["1000680000", "0"]
-    assert said[-1] == __version__
+    said = images.run("run", *options, f"localhost/{image}:{TAG}", "-c", script)
+    assert said.split()[:2] == ["1000680000", "0"]
+    assert f"marway {image.removeprefix('marway-')}" in said
 
 
 def test_code_is_compiled(images: Podman, image: str) -> None:
