@@ -172,7 +172,7 @@ class TorchServeAdapter:
                 )
                 for worker in said.workers
             )
-            return ServerStatus(names, workers, said.base_bytes)
+            return ServerStatus(names, workers, said.base_bytes, said.deaths)
         found: list[WorkerStatus] = []
         for name in sorted(names):
             entry = await self._management.describe(name)
