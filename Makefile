@@ -9,6 +9,8 @@ UP_ARGS ?=
 ENGINE ?= $(firstword $(notdir $(shell command -v docker podman)))
 TAG ?= 0.1.0
 DEVICE ?= cpu
+# Which commit an image is of.
+REVISION := --label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>/dev/null)
 # Extra arguments for pytest: make test PYTEST_ARGS="-k gateway -x"
 PYTEST_ARGS ?=
 # Processes that run tests side by side: make test TEST_PROCESSES=1
@@ -132,9 +134,9 @@ bench-speed: setup ## Measure Marway against TorchServe alone, smallest model, u
 
 images: ## Build the three container images with docker or podman
 	@test -n "$(ENGINE)" || (echo "marway: needs docker or podman" >&2; exit 1)
-	$(ENGINE) build --build-arg PIP_ARGS="$(PIP_ARGS)" -f deploy/gateway.Containerfile -t marway-gateway:$(TAG) .
-	$(ENGINE) build --build-arg PIP_ARGS="$(PIP_ARGS)" -f deploy/pod.Containerfile --target sidecar -t marway-sidecar:$(TAG) .
-	$(ENGINE) build --build-arg PIP_ARGS="$(PIP_ARGS)" --build-arg DEVICE=$(DEVICE) -f deploy/pod.Containerfile --target runtime \
+	$(ENGINE) build $(REVISION) --build-arg PIP_ARGS="$(PIP_ARGS)" -f deploy/gateway.Containerfile -t marway-gateway:$(TAG) .
+	$(ENGINE) build $(REVISION) --build-arg PIP_ARGS="$(PIP_ARGS)" -f deploy/pod.Containerfile --target sidecar -t marway-sidecar:$(TAG) .
+	$(ENGINE) build $(REVISION) --build-arg PIP_ARGS="$(PIP_ARGS)" --build-arg DEVICE=$(DEVICE) -f deploy/pod.Containerfile --target runtime \
 	  -t marway-runtime:$(TAG) .
 
 clean: ## Remove the environment, caches and the default home

@@ -104,11 +104,11 @@ def neighbouring_port() -> int:
 
 def start(up: MarwayUp, began: float, gateway: float, ready: float) -> dict[str, float]:
     """Return the phases of a pod's start in milliseconds, from the moments at which each ended."""
-    runtime = (up.home / "logs" / "runtime-pod-0.log").read_text()
+    runtime = events(up.home / "logs" / "runtime-pod-0.log")
     sidecar = events(up.home / "logs" / "sidecar-pod-0.log")
     processes = {process.create_time() for process in of_home(up.home) if "runtime" in process.cmdline()}
     attached = at(sidecar, "TorchServe ")
-    answers = moment(runtime, "TorchServe answers")
+    answers = at(runtime, "TorchServe answers")
     moments = {
         "marway up starts runtime": min(processes),
         "runtime starts Java": answers - took(runtime, "TorchServe answers"),
@@ -177,7 +177,7 @@ def phases_of(log: Path, event: str) -> dict[str, float]:
     deadline = time.monotonic() + _SEEN_S
     while True:
         for line in events(log):
-            if str(line["event"]).startswith(event):
+            if str(line["message"]).startswith(event):
                 found: dict[str, float] = line["phases_ms"]
                 return found
         assert time.monotonic() < deadline, f"{log} does not say that {event}"
@@ -185,21 +185,14 @@ def phases_of(log: Path, event: str) -> dict[str, float]:
 
 
 def at(lines: list[dict[str, Any]], event: str) -> float:
-    (line, *_) = (line for line in lines if str(line["event"]).startswith(event))
-    return datetime.fromisoformat(line["ts"]).timestamp()
+    (line, *_) = (line for line in lines if str(line["message"]).startswith(event))
+    return datetime.fromisoformat(line["time"]).timestamp()
 
 
-def moment(log: str, event: str) -> float:
-    """Return when a line was written to a log for people: local time and milliseconds."""
-    (line, *_) = (line for line in log.splitlines() if event in line)
-    text = " ".join(line.split()[:2])
-    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S,%f").timestamp()
-
-
-def took(log: str, event: str) -> float:
+def took(lines: list[dict[str, Any]], event: str) -> float:
     """Return the seconds that a line of a log says that something took, to a tenth."""
-    found = re.search(rf"{event} after ([\d.]+) s", log)
-    assert found is not None, event
+    said = (re.match(rf"{event} after ([\d.]+) s", str(line["message"])) for line in lines)
+    (found, *_) = filter(None, said)
     return float(found[1])
 
 

@@ -99,7 +99,7 @@ def gateway(label: str, kind: str, up: MarwayUp, directory: Path, tokens: Path) 
     command += ["--admin-port", str(admin), "--grpc-port", str(grpc)]
     environment = {**os.environ, "MARWAY_GATEWAY_PREDICT_TOKENS_FILE": str(tokens), "MARWAY_GATEWAY_LAME_DUCK_S": "0"}
     log, url = directory / "log", f"http://127.0.0.1:{port}"
-    with log.open("wb") as output, subprocess.Popen(command, env=environment, stderr=output) as process:
+    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
         try:
             deadline = time.monotonic() + _START_S
             while not ready(url):

@@ -171,12 +171,6 @@ def _failed(rows: list[dict[str, Any]], started: float, status: int, message: st
     return {"seconds": time.perf_counter() - started, "answers": [one for _ in rows]}
 
 
-def _cause(exc: BaseException) -> BaseException:
-    """Return what went wrong first: TorchServe takes a handler's own ImportError for a missing handler of its own."""
-    wrong_turn = isinstance(exc, ModuleNotFoundError) and (exc.name or "").startswith("ts.torch_handler.")
-    return exc.__context__ if wrong_turn and exc.__context__ is not None else exc
-
-
 def main() -> None:
     """Serve calls until the other end is closed."""
     global encoder
@@ -184,7 +178,9 @@ def main() -> None:
     os.set_inheritable(descriptor, False)
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     encoder = load_encoder(job["encoder"])
-    import marway.wire.raw_body  # noqa: F401 - before the handler's own modules are on the path
+    # Before the handler's own modules are on the path.
+    import marway.wire.raw_body  # noqa: F401
+    from marway.handler_failure import handler_failure
 
     sys.argv = [job["model_name"]]
     sys.path[0] = job["model_dir"]  # in place of this script's directory, as TorchServe's PYTHONPATH begins
@@ -201,8 +197,7 @@ def main() -> None:
 
             send({"loaded": {"torchserve": ts.__version__, "torch": torch.__version__}})
         except (Exception, SystemExit) as exc:
-            cause = _cause(exc)
-            send({"failed": f"{type(cause).__name__}: {cause}"})
+            send({"failed": handler_failure(exc, job["model_dir"], job["handler"])})
             return
         for line in wire:
             rows = [job["inputs"][index] for index in json.loads(line)["rows"]]

@@ -174,7 +174,7 @@ def _prove(registry: Registry, proof: PackProof, stored: VersionRecord) -> None:
 def warn(warnings: Iterable[str]) -> None:
     """Log each warning: without any configuration of logging, Python shows it on stderr."""
     for warning in warnings:
-        logger.warning("warning: %s", warning)
+        logger.warning("warning: %s", warning, extra={"warning": warning})  # the command has its own way to say it
 
 
 def _check_workers(packed: PackedArchive, serving: ServingSettings) -> None:

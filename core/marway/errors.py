@@ -30,6 +30,7 @@ codes: each transport translates them in one table (`marway.wire.problems` for H
     ├── ArchiveCorrupt            bytes that do not have the digest their record promises
     ├── LoadFailed                a model server could not load a version
     ├── ModelError                the model's own code refused or failed this request
+    ├── Unimplemented             a call of a protocol that Marway speaks, which it has no use for
     ├── Unauthenticated           no token was given where one is wanted, or an unknown one
     ├── DeadlineExceeded          the caller's deadline passed first
     ├── OutcomeUnknown            a write whose reply was lost and that cannot be read back
@@ -79,6 +80,7 @@ __all__ = [
     "StateConflict",
     "Unauthenticated",
     "Unavailable",
+    "Unimplemented",
     "UnsupportedMedia",
     "VersionConflict",
     "VersionNotFound",
@@ -260,6 +262,11 @@ class ModelError(MarwayError):
     ) -> None:
         super().__init__(message, model=model, version=version)
         self.status = status
+
+
+class Unimplemented(MarwayError):
+    code = "not_implemented"
+    title = "Not implemented"
 
 
 class Unauthenticated(MarwayError):

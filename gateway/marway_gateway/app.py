@@ -33,6 +33,7 @@ from marway_gateway.surfaces.native import NativePredict
 from marway_gateway.surfaces.open_inference import add_open_inference
 from marway_gateway.surfaces.torchserve import add_torchserve
 from marway_gateway.surfaces.torchserve_management import add_management
+from marway_gateway.surfaces.trailing_slash import add_trailing_slash
 from marway_gateway.surfaces.v1 import add_v1
 
 __all__ = ["Health", "create_app", "new_app"]
@@ -101,6 +102,7 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
     add_torchserve(app, current)
     add_open_inference(app, current)
     add_v1(app, current)
+    add_trailing_slash(app, "/v1", "/v2")
     add_management(app)
 
     @app.get(

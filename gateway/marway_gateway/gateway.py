@@ -75,7 +75,7 @@ async def open_gateway(
     Args:
         settings: All of them.
         registry: Read instead of the one that the settings name.
-        log_stream: Where access log lines go; stderr when None.
+        log_stream: Where access log lines go; stdout when None.
         clock: Monotonic seconds, for caches, health and ejection.
 
     Raises:

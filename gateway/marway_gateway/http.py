@@ -121,7 +121,8 @@ class RequestLayer:
                 Draining("this gateway is stopping: send the request again"), info, receive, send_with_ids
             )
         except Exception:
-            _log.exception("request %s failed unexpectedly: %s %s", info.request_id, info.method, clip(info.path, 300))
+            fields = {"request_id": info.request_id, "method": info.method, "path": clip(info.path, 300)}
+            _log.exception("request %s failed unexpectedly", info.request_id, extra={"fields": fields})
             error = MarwayError(f"something went wrong in the gateway; its log has it under request {info.request_id}")
             info.failed(error)
             if info.status is not None:

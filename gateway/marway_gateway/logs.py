@@ -24,14 +24,14 @@ _QUEUE_MAX: Final = 10_000
 """Lines that wait to be written; further ones are dropped and counted, because requests matter more than their log."""
 _CLOSE_S: Final = 2.0
 _GATHER_S: Final = 0.02
-_KIND: Final = '"level":"info","logger":"marway_gateway.access","event":"request"'
+_KIND: Final = '"level":"info","logger":"marway_gateway.access","message":"request"'
 
 
 class LogSink:
     """Writes log lines as JSON from a thread of its own.
 
     Args:
-        stream: Where to; stderr when None.
+        stream: Where to; stdout when None.
 
     Attributes:
         handler: Attach this to loggers.
@@ -43,7 +43,7 @@ class LogSink:
         self.dropped = 0
         self._waiting: queue.SimpleQueue[tuple[_Line, int] | None] = queue.SimpleQueue()
         self._formatter = JsonFormatter()
-        self._writer = threading.Thread(target=self._write, args=(stream or sys.stderr,), name="write-log", daemon=True)
+        self._writer = threading.Thread(target=self._write, args=(stream or sys.stdout,), name="write-log", daemon=True)
         self._writer.start()
 
     @property
@@ -93,7 +93,7 @@ class LogSink:
         if dropped:
             fields["lines_dropped_before"] = dropped
         said = orjson.dumps(fields, default=str).decode()
-        return f'{{"ts":"{_second(int(at))}.{int(at % 1 * 1000):03d}+00:00",{_KIND},{said[1:]}'
+        return f'{{"time":"{_second(int(at))}.{int(at % 1 * 1000):03d}+00:00",{_KIND},{said[1:]}'
 
 
 @lru_cache(maxsize=4)

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import gc
 import ipaddress
-import json
 import logging
 import math
 import socket
@@ -61,7 +60,7 @@ def run(settings: GatewaySettings) -> None:
         stop = watch_for_stop()
         await serve(settings, stop=stop, on_ready=_say_ready)
 
-    with _logging_to_stderr():
+    with _logging_to_stdout():
         uvloop.run(main())
 
 
@@ -219,20 +218,20 @@ def _spare_the_collector() -> None:
 
 def _say_ready(addresses: Addresses) -> None:
     _spare_the_collector()
-    line = {"gateway": addresses.gateway, "admin": addresses.admin, "grpc": addresses.grpc}
-    _log.info("ready %s", json.dumps(line))
+    fields = {"gateway": addresses.gateway, "admin": addresses.admin, "grpc": addresses.grpc}
+    _log.info("ready", extra={"fields": fields})
 
 
 @contextlib.contextmanager
-def _logging_to_stderr() -> Iterator[None]:
-    """Send everybody's log records to stderr as JSON lines, from a thread of its own."""
+def _logging_to_stdout() -> Iterator[None]:
+    """Send everybody's log records to stdout as JSON lines, from a thread of its own."""
     sink = LogSink()
     root = logging.getLogger()
-    root.addHandler(sink.handler)
+    before, root.handlers[:] = root.handlers[:], [sink.handler]
     root.setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         yield
     finally:
-        root.removeHandler(sink.handler)
+        root.handlers[:] = before
         sink.close()

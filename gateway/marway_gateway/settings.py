@@ -190,4 +190,4 @@ class GatewaySettings(ComponentSettings):
     is gone. 10 fits into the 30 s that Kubernetes gives, with room to spare."""
 
     access_log: bool = True
-    """One JSON line a request on stderr, without payloads; health and metrics requests are left out."""
+    """One JSON line a request on stdout, without payloads; health and metrics requests are left out."""

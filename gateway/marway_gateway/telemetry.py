@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from marway import errors
+from marway import __version__, errors
 from marway.errors import MarwayError
 from marway.loop_watch import BUCKETS_S
 from marway_gateway.logs import AccessLog
@@ -23,12 +24,13 @@ _OUTCOMES: Final = (
     (errors.NotFound, "client_error"),
     (errors.Conflict, "client_error"),
     (errors.Unauthenticated, "client_error"),
+    (errors.Unimplemented, "client_error"),
     (errors.ModelError, "model_error"),
     (errors.DeadlineExceeded, "timeout"),
 )
 _BUCKETS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+    *(1.0, 2.5, 3.5, 5.0, 7.5, 10.0, 30.0, 60.0),
 )
 _UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -93,6 +95,11 @@ class Metrics:
             buckets=BUCKETS_S,
             registry=self.registry,
         )
+        self.build = Gauge(
+            "marway_gateway_build_info", "What runs here; always 1.", ("version", "python"), registry=self.registry
+        )
+        self.build.labels(__version__, platform.python_version()).set(1)
+        ProcessCollector(registry=self.registry)
 
 
 class RequestInfo:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-__all__ = ["MOUNTED", "PROC", "cgroup_cpus", "cgroup_memory"]
+__all__ = ["MOUNTED", "PROC", "Room", "cgroup_cpus", "cgroup_memory", "cgroup_room"]
 
 PROC = Path("/proc")
 MOUNTED = Path("/sys/fs/cgroup")
@@ -13,12 +14,48 @@ MOUNTED = Path("/sys/fs/cgroup")
 
 def cgroup_memory(*, proc: Path = PROC, mounted: Path = MOUNTED) -> int | None:
     """Return the smallest memory limit, in bytes; None when none is set."""
+    room = cgroup_room(proc=proc, mounted=mounted)
+    return None if room is None else room.limit_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The cgroup whose memory limit is the smallest.
+
+    Attributes:
+        folder: Where its files are.
+        v2: Whether it is of version 2.
+        limit_bytes: Its limit.
+    """
+
+    folder: Path
+    v2: bool
+    limit_bytes: int
+
+    def left_bytes(self, *, enough: int) -> int:
+        """Return how much memory is left before the limit, what the page cache could give back counted as left.
+
+        Args:
+            enough: From so much on the page cache is not asked for, which costs more than the rest.
+        """
+        used = _read(self.folder / ("memory.current" if self.v2 else "memory.usage_in_bytes"))
+        left = self.limit_bytes - int(used) if used.isdigit() else self.limit_bytes
+        if left >= enough:
+            return left
+        prefix = "" if self.v2 else "total_"
+        cached = (f"{prefix}active_file", f"{prefix}inactive_file")
+        lines = (line.split() for line in _read(self.folder / "memory.stat").splitlines())
+        return left + sum(int(words[1]) for words in lines if words[0] in cached)
+
+
+def cgroup_room(*, proc: Path = PROC, mounted: Path = MOUNTED) -> Room | None:
+    """Return the cgroup whose memory limit is the smallest; None when none is set."""
     found = [
-        int(text)
+        Room(folder, v2, int(text))
         for v2, folder in _folders("memory", proc, mounted)
         if (text := _read(folder / ("memory.max" if v2 else "memory.limit_in_bytes"))).isdigit()
     ]
-    return min(found, default=None)
+    return min(found, key=lambda room: room.limit_bytes, default=None)
 
 
 def cgroup_cpus(*, proc: Path = PROC, mounted: Path = MOUNTED) -> float | None:

@@ -33,7 +33,8 @@ def runtime(
     from marway_runtime.settings import RuntimeSettings
     from marway_runtime.supervisor import run
 
-    configure_logging()
+    if not write_class_archive:  # which prints its path, and no log
+        configure_logging()
     settings = load_settings(RuntimeSettings, config=config, runtime_dir=runtime_dir, model_store=model_store)
     settings = settings.model_copy(
         update={"runtime_dir": settings.runtime_dir.absolute(), "model_store": settings.model_store.absolute()}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter as Tally
 from collections.abc import Iterable
+from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
+from marway import __version__
+from marway.wire.workers import DeathReason
 from marway_runtime.workers import Worker
 
 __all__ = ["RuntimeMetrics"]
+
+# Creation times of series double their number and say nothing that a restart does not.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
 
 
 class RuntimeMetrics:
@@ -29,11 +37,19 @@ class RuntimeMetrics:
             ["part", "reason"],
             registry=self.registry,
         )
-        self.kills = Counter(
-            "marway_runtime_worker_memory_kills",
-            "Workers that were killed because they took more memory than they may.",
+        self.deaths = Counter(
+            "marway_runtime_worker_deaths",
+            "Workers that ended though nobody ended them, by why: memory, killed, signal or exit.",
+            ["reason"],
             registry=self.registry,
         )
+        for death in get_args(DeathReason):
+            self.deaths.labels(death)
+        self.build = Gauge(
+            "marway_runtime_build_info", "What runs here; always 1.", ["version", "python"], registry=self.registry
+        )
+        self.build.labels(__version__, platform.python_version()).set(1)
+        ProcessCollector(registry=self.registry)
         self.up = Gauge(
             "marway_runtime_up", "Whether a part answers: torchserve, forkserver.", ["part"], registry=self.registry
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from marway import __version__
 from marway.bound import bound_to_me
 from marway.errors import RuntimeDown
 from marway.refs import new_ulid
@@ -223,6 +224,7 @@ class TorchServe:
             cpus=cpu_count(),
             control_socket=True,
             versions={
+                "marway": __version__,
                 "torchserve": version("torchserve"),
                 "torch": version("torch"),
                 "python": ".".join(map(str, sys.version_info[:3])),

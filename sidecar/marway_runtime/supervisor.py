@@ -16,11 +16,14 @@ from marway.errors import InvalidSettings, RuntimeDown
 from marway.lifecycle import StopRequest
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, write_runtime_info
 from marway.wire.workers import RuntimeWorkers, TemporaryRoom
+from marway_runtime.cgroup import cgroup_room
 from marway_runtime.class_archive import ClassArchive, class_archive
 from marway_runtime.control import served
+from marway_runtime.deaths import Deaths
 from marway_runtime.directories import Directories, prepare, remove, remove_leftovers
 from marway_runtime.forkserver.process import ForkServer
 from marway_runtime.liveness import reap_strangers, until_frozen
+from marway_runtime.log_output import LogOutput
 from marway_runtime.memory_guard import MemoryGuard
 from marway_runtime.metrics import RuntimeMetrics
 from marway_runtime.resources import worker_memory
@@ -51,7 +54,8 @@ async def run(settings: RuntimeSettings, *, home: Path, stop: StopRequest) -> No
     with _only_one(settings.runtime_dir):
         directories = await asyncio.to_thread(prepare, settings.runtime_dir)
         try:
-            await Runtime(settings, directories, home=home, stop=stop).run()
+            with LogOutput(directories.logs):
+                await Runtime(settings, directories, home=home, stop=stop).run()
         finally:
             await asyncio.to_thread(remove, directories)
 
@@ -73,10 +77,15 @@ class Runtime:
         self._stop = stop
         self._asked = asyncio.Event()
         self._metrics = RuntimeMetrics()
+        self._deaths = Deaths(self._metrics)
         self._server: TorchServe | None = None
         self._answers = False
         forking = settings.fork_workers and sys.platform == "linux"
-        self._forks = ForkServer(settings, directories, home=home, metrics=self._metrics) if forking else None
+        self._forks = (
+            ForkServer(settings, directories, home=home, metrics=self._metrics, deaths=self._deaths)
+            if forking
+            else None
+        )
         self._classes = class_archive(settings) if settings.share_classes else None
         self._answered = asyncio.Event()
 
@@ -84,12 +93,12 @@ class Runtime:
         """Return all workers with their memory; reads a file for each, so call it in a thread."""
         server = self._server
         if server is None or server.pid is None:
-            return RuntimeWorkers()
+            return RuntimeWorkers(deaths=self._deaths.told())
         found = measured(find_workers(server.pid), server.worker_names)
         base = resident_bytes(server.pid)
         if self._forks is not None and self._forks.pid is not None:
             base += resident_bytes(self._forks.pid)
-        return RuntimeWorkers(workers=tuple(found), base_bytes=base)
+        return RuntimeWorkers(workers=tuple(found), base_bytes=base, deaths=self._deaths.told())
 
     def metrics(self) -> bytes:
         """Return the metrics in Prometheus' text format; reads the process table, so call it in a thread."""
@@ -102,6 +111,14 @@ class Runtime:
     def _find_workers(self) -> list[Worker]:
         pid = self._server.pid if self._server is not None else None
         return find_workers(pid) if pid is not None else []
+
+    def _died_of_memory(self, worker: Worker) -> None:
+        server = self._server
+        name = ""
+        if server is not None:
+            with contextlib.suppress(OSError):
+                name = (server.worker_names / str(worker.pid)).read_text()
+        self._deaths.killed(worker.pid, name, forked=worker.mode == "forked")
 
     def remove_leftovers(self) -> TemporaryRoom:
         """Remove what loads that failed left in the temporary directory; blocks, so call it in a thread."""
@@ -128,7 +145,10 @@ class Runtime:
                 background.append(asyncio.create_task(self._forks.run(), name="keep-forkserver"))
             if sys.platform == "linux":
                 guard = MemoryGuard(
-                    self._find_workers, limit_bytes=worker_memory(self._settings), metrics=self._metrics
+                    self._find_workers,
+                    limit_bytes=worker_memory(self._settings),
+                    room=cgroup_room(),
+                    died=self._died_of_memory,
                 )
                 background.append(asyncio.create_task(guard.run(), name="guard-memory"))
             stack.push_async_callback(_cancelled, background)

@@ -38,6 +38,7 @@ from marway_sidecar.openapi import describe
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.predict import Predictor
 from marway_sidecar.routes import add_routes
+from marway_sidecar.runtime_build import RuntimeBuild
 from marway_sidecar.runtime_watch import watch_for
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
@@ -107,6 +108,7 @@ class Sidecar:
         self.metrics.runtime_up.set_function(lambda: float(self.pool.server is not None))
         self.metrics.draining.set_function(lambda: float(self.draining.draining))
         self.metrics.registry_stale.set_function(self.reader.stale_s)
+        self.metrics.registry.register(RuntimeBuild(lambda: self.runtime.info))
         self._boot_id = new_ulid()
         self._stopped = False
 

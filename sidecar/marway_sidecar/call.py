@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -19,6 +21,7 @@ from marway.errors import (
     Overloaded,
     RuntimeDown,
     Unavailable,
+    clip,
 )
 from marway.wire.headers import CLIENT, Outcome
 from marway.wire.request import read_ids
@@ -26,7 +29,13 @@ from marway_sidecar.adapters.base import WorkerDied
 from marway_sidecar.channel import Channel
 from marway_sidecar.http import HttpChannel
 
-__all__ = ["Call", "HttpCall", "outcome_of"]
+__all__ = ["Call", "HttpCall", "log_failure", "outcome_of"]
+
+logger = logging.getLogger(__name__)
+
+_DETAIL_MAX: Final = 1000
+_CALLERS_MATTER: Final = frozenset({Outcome.REFUSED, Outcome.NOT_ACCEPTED})
+"""Outcomes that say nothing of this pod or its models; the gateway's access log has them all."""
 
 
 class Call:
@@ -94,3 +103,26 @@ def outcome_of(error: MarwayError, *, accepted: bool) -> str:
     if isinstance(error, Overloaded) or (isinstance(error, Unavailable) and not accepted):
         return Outcome.NOT_ACCEPTED  # a full queue in the model server: nothing was run
     return Outcome.FAILED
+
+
+def log_failure(call: Call, error: MarwayError, *, outcome: str, rows: int | None = None) -> None:
+    """Log a prediction that failed here, with the id by which its caller and the handler's log know it.
+
+    Args:
+        call: The request.
+        error: Why it failed.
+        outcome: As `outcome_of` says; what was refused, or may go to another pod, is not logged.
+        rows: How many of the request's rows failed so, where not all did.
+    """
+    if outcome in _CALLERS_MATTER:
+        return
+    fields = {
+        "request_id": call.ids.request_id,
+        "group_id": call.ids.group_id,
+        "model": error.model,
+        "version": error.version,
+        "error": error.code,
+        "outcome": outcome,
+        "rows": rows,
+    }
+    logger.error("prediction failed: %s", clip(error.message, _DETAIL_MAX), extra={"fields": fields})

@@ -30,7 +30,7 @@ def sidecar(
     from marway_sidecar.serve import run
     from marway_sidecar.settings import SidecarSettings
 
-    configure_logging(as_json=True)
+    configure_logging()
     settings = load_settings(
         SidecarSettings,
         config=config,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import platform
+from collections.abc import Callable, Iterable, Sequence
 from typing import get_args
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from marway import __version__
 from marway.loop_watch import BUCKETS_S
 from marway.wire.envelope import Answer
 from marway.wire.headers import NONFINITE
+from marway.wire.workers import DeathReason, WorkerDeaths
 from marway_sidecar.archives import FetchOutcome
 from marway_sidecar.handler_metrics import HandlerMetrics
 
@@ -20,7 +23,7 @@ __all__ = ["SidecarMetrics"]
 _LOAD_OUTCOMES = ("ok", "failed", "refused", "timeout")
 _GOLDEN_OUTCOMES = ("same", "different", "failed")
 _ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
-_QUEUE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_QUEUE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 3.5, 5, 7.5, 10, 30, 60)
 _PHASE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _LOAD_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -164,6 +167,33 @@ class SidecarMetrics:
             buckets=BUCKETS_S,
             registry=self.registry,
         )
+        self.deaths = Counter(
+            "marway_sidecar_worker_deaths",
+            "Workers that ended though nobody ended them: memory, killed, signal or exit.",
+            ["model", "version", "reason"],
+            registry=self.registry,
+        )
+        self._deaths_before: dict[tuple[str, str], int] | None = None
+        self.build = Gauge(
+            "marway_sidecar_build_info", "What runs here; always 1.", ["version", "python"], registry=self.registry
+        )
+        self.build.labels(__version__, platform.python_version()).set(1)
+        ProcessCollector(registry=self.registry)
+
+    def count_deaths(self, told: Iterable[WorkerDeaths], title: Callable[[str], tuple[str, str]]) -> None:
+        """Count the workers that died since the last time.
+
+        Args:
+            told: What the runtime has counted since its start. What it says first is what was before.
+            title: Returns the name and version behind a name in the model server, empty ones when nobody knows it.
+        """
+        now: dict[tuple[str, str], int] = {(each.server_name, each.reason): each.count for each in told}
+        if self._deaths_before is not None:
+            for (name, reason), count in now.items():
+                before = self._deaths_before.get((name, reason), 0)
+                if count != before:  # less than before: the runtime was started again
+                    self.deaths.labels(*title(name), reason).inc(count - before if count > before else count)
+        self._deaths_before = now
 
     def count_said(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
         """Return what takes in what a version's handler says with its answers: its metrics, and what is not finite."""
@@ -184,6 +214,9 @@ class SidecarMetrics:
             for outcome in outcomes:
                 with contextlib.suppress(KeyError):
                     counter.remove(model, version, outcome)
+        for reason in get_args(DeathReason):
+            with contextlib.suppress(KeyError):
+                self.deaths.remove(model, version, reason)
         for counter in (self.nonfinite, self.dropped):
             with contextlib.suppress(KeyError):
                 counter.remove(model, version)

@@ -19,22 +19,22 @@ from marway.errors import (
     MarwayError,
     Overloaded,
     VersionNotFound,
-    clip,
     forget_frames,
 )
 from marway.resolve import Resolved, Resolver
 from marway.wire import headers
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Row, encode_answers
+from marway.wire.headers import Outcome
 from marway.wire.request import timeout_of
 from marway_sidecar.bodies import check_coding, check_length, read_body
 from marway_sidecar.body_budget import BodyBudget, HeldBytes
-from marway_sidecar.call import Call, HttpCall, outcome_of
+from marway_sidecar.call import Call, HttpCall, log_failure, outcome_of
 from marway_sidecar.channel import ClientGone
 from marway_sidecar.draining import Drain
 from marway_sidecar.http import problem_response
 from marway_sidecar.many import ManyRows, holds_rows, rows_of
 from marway_sidecar.pool import CallerLeft, ModelPool, Work
-from marway_sidecar.replies import reply_of
+from marway_sidecar.replies import model_error, reply_of
 from marway_sidecar.rows import INLINE_BYTES, raw_row, row_of
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.streams import Streams
@@ -149,7 +149,8 @@ class Predictor:
             _uncancel()
             await self._refuse(call, _stopped())
         except Exception as exc:
-            logger.exception("request %s failed unexpectedly", call.ids.request_id)
+            fields = {"request_id": call.ids.request_id}
+            logger.exception("request %s failed unexpectedly", call.ids.request_id, extra={"fields": fields})
             forget_frames(exc)
             await self._refuse(
                 call, MarwayError(f"something went wrong in the sidecar; its log has it under {call.ids.request_id}")
@@ -261,7 +262,11 @@ class Predictor:
                 answers = await many.ask(rows)
         finally:
             call.accepted = many.accepted
-        failed = any(answer.kind == "error" or answer.status >= 400 for answer in answers)
+        errors = [answer for answer in answers if answer.kind == "error"]
+        if errors:
+            error = model_error(errors[0], resolved)
+            log_failure(call, error, outcome=Outcome.MODEL_ERROR, rows=len(errors))
+        failed = bool(errors) or any(answer.status >= 400 for answer in answers)
         # Whoever keeps answers must not take a failed row's for the model's last word.
         own = {"cache-control": "no-store"} if failed else {}
         whole = Answer(200, encode_answers(answers), "bytes", ROWS_CONTENT_TYPE, own)
@@ -274,12 +279,12 @@ class Predictor:
 
     async def _refuse(self, call: Call, error: MarwayError) -> None:
         """Answer with the problem; an answer that has begun is cut off, so that its client sees that it is half."""
+        outcome = outcome_of(error, accepted=call.accepted)
+        log_failure(call, error, outcome=outcome)
         if call.channel.started:
-            logger.warning("request %s broke off: %s", call.ids.request_id, clip(error.message, 300))
             return
         late = isinstance(error, (DeadlineExceeded, Overloaded))
         unread = isinstance(error, BodyTooLarge) or (late and not call.channel.received)
-        outcome = outcome_of(error, accepted=call.accepted)
         response = problem_response(error, request_id=call.ids.request_id, outcome=outcome)
         await call.channel.respond(response, close=unread or self._drain.draining)
 

@@ -46,4 +46,4 @@ def test_fault_terminal_escapes_in_a_log(publish: Publish, tmp_path: Path) -> No
     shown = marway("logs", record.name, "--home", str(tmp_path), "--registry", url)
     assert (shown.returncode, SHOWN.replace(r"\x0d", "") in shown.stdout) == (0, True), shown
     document = marway("logs", record.name, "--home", str(tmp_path), "--registry", url, "--json")
-    assert json.loads(document.stdout)[0]["text"] == text
+    assert json.loads(document.stdout)["message"] == text

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from support.kubernetes.components import settings_of
+from support.kubernetes.objects import of_kind, pod_labels, pools
+from support.kubernetes.render import OVERLAYS, overlay
 from support.monitoring import DOC, OVERLAY, ROOT, alerts, promtool, rule_expressions, rule_groups
 
 CASES = ("alerts.test.yaml", "alerts_of_days.test.yaml")
@@ -79,6 +82,23 @@ def test_what_is_recorded_is_there_when_it_is_looked_at() -> None:
     seldom = {group["name"]: group.get("interval") for group in rule_groups() if group.get("interval")}
     recording = {group["name"] for group in rule_groups() if any("record" in rule for rule in group["rules"])}
     assert {seldom[name] for name in seldom.keys() & recording} <= {"1m", "2m"}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_label_pool_is_the_pool(name: str) -> None:
+    """What Prometheus makes a label of every series of a pod is the pool that gateways know it to be in."""
+    (monitor,) = (
+        each
+        for each in yaml.safe_load_all((OVERLAY / "pod-monitors.yaml").read_text())
+        if each["metadata"]["name"] == "marway-pod"
+    )
+    (rule,) = monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]
+    assert rule == {"sourceLabels": ["__meta_kubernetes_pod_label_marway_dev_pool"], "targetLabel": "pool"}
+    for view in pools(overlay(name)):
+        (deployment,) = (
+            each for each in of_kind(view, "Deployment") if pod_labels(each)["app.kubernetes.io/component"] == "pod"
+        )
+        assert pod_labels(deployment)["marway.dev/pool"] == (settings_of(view, "sidecar").pool or "default")
 
 
 def test_prometheus_may_scrape_what_it_is_told_to() -> None:

@@ -21,10 +21,12 @@ from support.monitoring import (
     rule_expressions,
 )
 
-SCRAPED = {"namespace", "pod", "le"}
-"""Labels that come from the operator's scrape settings, and that of a histogram's buckets."""
+SCRAPED = {"namespace", "pod", "pool", "le"}
+"""Labels that come from the scrape settings, and that of a histogram's buckets."""
 NOT_SHOWN: dict[str, str] = {
     "marway_sidecar_handler_metrics_dropped_total": "for a handler's author, who misses a metric of their own",
+    "process_start_time_seconds": "for one's own queries: restarts are seen by Kubernetes' own metrics",
+    "process_virtual_memory_bytes": "says nothing of the memory that is taken",
 }
 """Metrics that stand neither on a dashboard nor in a rule, with the reason."""
 

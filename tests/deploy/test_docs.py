@@ -15,8 +15,28 @@ import yaml
 from marway_gateway.settings import GatewaySettings
 from marway_runtime.settings import RuntimeSettings
 from marway_sidecar.settings import SidecarSettings
-from support.kubernetes.objects import container, containers, environment, name_of, named_namespace, of_kind
-from support.kubernetes.render import COMPONENTS, KUBERNETES, OVERLAYS, ROOT, documents, overlay, render, with_component
+from support.kubernetes.objects import (
+    container,
+    containers,
+    environment,
+    name_of,
+    named_namespace,
+    of_kind,
+    pod_of,
+    quantity,
+)
+from support.kubernetes.render import (
+    COMBINATIONS,
+    COMPONENTS,
+    KUBERNETES,
+    OVERLAYS,
+    ROOT,
+    combination,
+    documents,
+    overlay,
+    render,
+    with_component,
+)
 
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
 _KINDS = {"deploy": "Deployment", "svc": "Service"}
@@ -75,6 +95,23 @@ def test_an_overlay_of_ones_own_does_what_the_page_says(tmp_path: Path) -> None:
     assert environment(found, container(found, "sidecar"))["MARWAY_REGISTRY"] == "s3://your-bucket/registry"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("s3", "3 CPU, 12 GiB of memory and 8.5 GiB of disk"), ("dev", "400m CPU, 3 GiB and 4.25 GiB of disk")],
+)
+def test_what_an_installation_requests_is_what_the_page_says(name: str, told: str) -> None:
+    """The sums of the page are those of the manifests, with two gateways where an autoscaler has their number."""
+    sums = dict.fromkeys(("cpu", "memory", "ephemeral-storage"), quantity("0"))
+    for deployment in of_kind(overlay(name), "Deployment"):
+        pod = pod_of(deployment)
+        for each in pod.get("initContainers", []) + pod["containers"]:
+            for what in sums:
+                sums[what] += deployment["spec"].get("replicas", 2) * quantity(each["resources"]["requests"][what])
+    cpu, memory, disk = (quantity(word) for word in re.findall(r"\d[\d.]*m?", told))
+    assert list(sums.values()) == [cpu, memory * 2**30, disk * 2**30]
+    assert told in PAGE.replace("\n", " ")
+
+
 def test_every_directory_is_told_of() -> None:
     """Each overlay and component has its line, and none is told of that does not exist."""
     first = PAGE.partition("## Install")[0]
@@ -100,7 +137,7 @@ def test_secrets_that_the_page_makes_are_used() -> None:
     made = set(re.findall(r"create secret (?:generic|tls) ([a-z0-9-]+)", PAGE))
     used = {
         volume["secret"]["secretName"]
-        for documents in (*map(overlay, OVERLAYS), *map(with_component, COMPONENTS))
+        for documents in (*map(overlay, OVERLAYS), *map(with_component, COMPONENTS), *map(combination, COMBINATIONS))
         for each in containers(documents)
         for volume in each.volumes.values()
         if "secret" in volume

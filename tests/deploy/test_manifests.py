@@ -10,7 +10,16 @@ import pytest
 import yaml
 
 from support.kubernetes.objects import named
-from support.kubernetes.render import COMPONENTS, KUBERNETES, OVERLAYS, Document, overlay, with_component
+from support.kubernetes.render import (
+    COMBINATIONS,
+    COMPONENTS,
+    KUBERNETES,
+    OVERLAYS,
+    Document,
+    combination,
+    overlay,
+    with_component,
+)
 from support.kubernetes.schemas import VERSIONS, fault
 
 
@@ -40,6 +49,13 @@ def test_components_are_valid(name: str, version: str) -> None:
     found = with_component(name)
     assert [wrong for each in found if (wrong := fault(each, version))] == []
     assert found != with_component(next(other for other in COMPONENTS if other != name))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_combinations_are_valid(name: str, version: str) -> None:
+    """The same of what goes together."""
+    assert [wrong for each in combination(name) if (wrong := fault(each, version))] == []
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -99,6 +115,10 @@ def test_a_fault_in_a_custom_resource_is_found() -> None:
     (route, *_) = (each for each in with_component("httproute") if each["kind"] == "HTTPRoute")
     route["spec"]["rules"][0]["backendRefs"][0]["port"] = "8000"
     assert "8000" in str(fault(route, VERSIONS[0]))
+    grpc = named(with_component("httproute"), "GRPCRoute", "marway-grpc")
+    assert fault(grpc, VERSIONS[0]) is None
+    grpc["spec"]["rules"][0]["timeouts"] = {"request": "70s"}  # which only an HTTPRoute has
+    assert "timeouts" in str(fault(grpc, VERSIONS[0]))
 
 
 def test_schemas_of_custom_resources_know_every_field() -> None:

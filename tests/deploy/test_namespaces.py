@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.kubernetes.objects import named
-from support.kubernetes.render import COMPONENTS, OVERLAYS, installation
+from support.kubernetes.render import COMBINATIONS, COMPONENTS, OVERLAYS, combination, installation
 
 FOREIGN = ("ml-serving", "team-b")
 _OF_A_QUERY = re.compile(r"""\bnamespace\s*=~?\s*["'](?!\$)([^"']*)["']""")
@@ -49,6 +49,15 @@ def test_a_component_knows_only_the_namespace_it_is_put_into(name: str, namespac
     """The same of each component, on an overlay that has a namespace of its own."""
     found = installation("overlays/dev", components=(name,), namespace=namespace)
     assert namespace in set(_namespaces(found)) <= {namespace, PROMETHEUS}
+
+
+@pytest.mark.parametrize("namespace", FOREIGN)
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_a_combination_knows_only_the_namespace_it_is_put_into(name: str, namespace: str) -> None:
+    """The same of components that go together."""
+    found = combination(name, namespace=namespace)
+    assert namespace in set(_namespaces(found)) <= {namespace, PROMETHEUS}
+    assert {each["metadata"].get("namespace", namespace) for each in found} == {namespace}
 
 
 @pytest.mark.parametrize("namespace", FOREIGN)

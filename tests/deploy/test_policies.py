@@ -9,7 +9,16 @@ import pytest
 from support.kubernetes import components, hardening, network, wiring
 from support.kubernetes.faults import COMPONENT_FAULTS, FAULTS, Policy
 from support.kubernetes.objects import containers, named_namespace, of_kind, pools, quantity
-from support.kubernetes.render import COMPONENTS, OVERLAYS, Document, overlay, with_component
+from support.kubernetes.render import (
+    COMBINATIONS,
+    COMPONENTS,
+    OVERLAYS,
+    Document,
+    combination,
+    installation,
+    overlay,
+    with_component,
+)
 
 EVERYWHERE: tuple[Policy, ...] = (
     components.agrees_with_its_torchserve,
@@ -32,6 +41,7 @@ EVERYWHERE: tuple[Policy, ...] = (
     network.is_closed_but_for,
     wiring.asks_for_metrics_that_exist,
     wiring.is_encrypted_outside,
+    wiring.is_there_while_nothing_is_ready,
     wiring.leads_to_ports,
     wiring.scales_gently,
     wiring.selects_what_it_means,
@@ -70,6 +80,19 @@ def test_overlays_keep_the_rules(name: str, policy: Policy) -> None:
 def test_components_keep_the_rules(name: str, policy: Policy) -> None:
     """The base with one component gives a policy nothing to complain of."""
     assert complaints(policy, with_component(name)) == []
+
+
+@pytest.mark.parametrize("policy", [*EVERYWHERE, *OF_OVERLAYS], ids=policy_name)
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_combinations_keep_the_rules(name: str, policy: Policy) -> None:
+    """An overlay with the components that are meant for it gives a policy nothing to complain of."""
+    assert complaints(policy, combination(name)) == []
+
+
+def test_gc_without_credentials_is_noticed() -> None:
+    """On an overlay with keys, gc alone has none: the component of the credentials has to stand behind it."""
+    documents = installation("overlays/s3", components=("gc",), namespace="marway")
+    assert [each for each in components.reaches_its_registry(documents) if "marway-gc/gc" in each]
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

@@ -228,6 +228,6 @@ def test_a_stop_under_load_loses_nobody(own: OwnPod, up: Up) -> None:
     assert len(moved) >= 1
     assert own.runtime.poll() is None  # whoever started TorchServe stops it
     lines = [json.loads(line) for line in own.log.read_text().splitlines()]
-    assert "draining" in [line["event"] for line in lines]
+    assert "draining" in [line["message"] for line in lines]
     assert not [line for line in lines if "traceback" in line]
     print(f"the sidecar ended {took_s:.1f} s after SIGTERM, {LAME_DUCK_S} of them as a lame duck")

@@ -36,6 +36,7 @@ GOOD, NAN = b"[1, 2]", b"[1, 0]"
 RARE = {
     "marway_sidecar_handler_metrics_dropped_total": "a handler whose metrics are too many or have no right name",
     "marway_gateway_retries_total": "nothing failed",
+    "marway_sidecar_worker_deaths_total": "no worker died",
     "marway_gateway_load_aheads_total": "no version moved",
     "marway_gateway_cache_requests_total": "no model here may be cached",
     "marway_sidecar_model_evictions_total": "there is room for all",
@@ -125,7 +126,8 @@ def test_the_metrics_are_the_documented_ones(up: Up, client: httpx.Client, ratio
     for where, url in urls(up).items():
         for family in families(url):
             name = f"{family.name}_total" if family.type == "counter" else family.name
-            assert name.startswith("marway_gateway_" if where == "gateway" else ("marway_sidecar_", "marway_runtime_"))
+            own = ("marway_gateway_",) if where == "gateway" else ("marway_sidecar_", "marway_runtime_")
+            assert name.startswith((*own, "process_"))
             found[name] = family.type
             labelled.setdefault(name, set()).update(frozenset(each.labels) - {"le"} for each in family.samples)
             for each in family.samples:

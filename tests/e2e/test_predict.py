@@ -127,8 +127,8 @@ def test_a_handler_that_raises_is_named_and_its_traceback_kept(up: Up, client: h
     assert logs.stdout.count("about to fail on purpose") == 1, "tried once, and not again elsewhere"
     assert "Traceback (most recent call last)" in logs.stdout
     assert "ValueError: the input said boom" in logs.stdout
-    as_json = json.loads(marway("logs", "probe/1.0", "--home", str(up.home), "--json").stdout)
-    assert {line["model"] for line in as_json} == {"probe"}
+    as_json = marway("logs", "probe/1.0", "--home", str(up.home), "--json").stdout.splitlines()
+    assert {json.loads(line)["model"] for line in as_json} == {"probe"}
 
 
 def test_a_refusal_by_the_handler_keeps_its_status(client: httpx.Client) -> None:

@@ -188,6 +188,40 @@ def test_one_bad_row_is_named(client: httpx.Client) -> None:
     assert (raised.status_code, raised.json()) == (500, {"error": "row 1: ValueError: the input said boom"})
 
 
+def test_models_that_cannot_explain_say_so(client: httpx.Client) -> None:
+    """v1 and v2 give explanations of a handler that looks whether it is to explain, and refuse to pass predictions off
+    as some; TorchServe's paths do as TorchServe does.
+    """
+    explained = client.post("/v1/models/probe:explain", json={"instances": ["explain"]})
+    assert (explained.status_code, explained.json()) == (200, {"explanations": ['"True"']})
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [2], "data": TEXTS[:2]}
+    for refused in (
+        client.post("/v1/models/intent:explain", json={"instances": TEXTS[:2]}),
+        client.post("/v2/models/intent/explain", json={"inputs": [tensor]}),
+    ):
+        assert refused.status_code == 501, refused.text
+        assert refused.json()["error"].startswith("the model has no explanations: its handler does not look")
+    predicted = client.post("/explanations/intent", content=TEXTS[0], headers={"content-type": "text/plain"})
+    assert (predicted.status_code, predicted.json()["label"]) == (200, LABELS[0])
+
+
+def test_handlers_that_leave_out_their_insights(up: Up, client: httpx.Client) -> None:
+    """A handler made of TorchServe's own that does not add `get_insights` has no explanations, on any path."""
+    publish(
+        model_name="uninsightful",
+        version="1.0",
+        handler=str(HERE / "models" / "no_insights.py"),
+        registry=up.registry,
+        label="PROD",
+    )
+    assert client.post("/v1/models/uninsightful:predict", json={"instances": [1]}).json() == {"predictions": [2]}
+    for refused in (
+        client.post("/v1/models/uninsightful:explain", json={"instances": [1]}),
+        client.post("/explanations/uninsightful", json=1),
+    ):
+        assert (refused.status_code, "its handler has no `get_insights`" in refused.text) == (501, True), refused.text
+
+
 def test_rows_are_what_rest_would_give(client: httpx.Client) -> None:
     """A row's handler sees its own content type, and the request's id."""
     answer = client.post(
@@ -253,19 +287,104 @@ def test_tritonclient(up: Up, clients: Path) -> None:
     assert said["grpc"]["refused"][0] == "StatusCode.INVALID_ARGUMENT"
 
 
+@pytest.fixture(scope="module")
+def simple(up: Up) -> None:
+    """The models that Triton's examples ask for."""
+    for name, handler, datatype, tensors in (
+        ("simple", "simple", "INT32", 2),
+        ("simple_string", "simple", "BYTES", 2),
+        ("simple_identity", "identity", "BYTES", 1),
+    ):
+        inputs, outputs = (
+            [{"name": f"{side}{index}", "datatype": datatype, "shape": [-1, 16]} for index in range(tensors)]
+            for side in ("INPUT", "OUTPUT")
+        )
+        publish(
+            model_name=name,
+            version="1.0",
+            handler=str(HERE / "models" / f"{handler}.py"),
+            registry=up.registry,
+            label="PROD",
+            record={"signature": {"inputs": inputs, "outputs": outputs}},
+        )
+
+
+WORKS = {
+    "infer": [[True, True]] * 2,
+    "compressed": [[True, True]] * 2,
+    "asynchronous": [[True, True]] * 2,
+    "strings": [[True] * 5, [True] * 3],
+    "health_metadata": [[True, True, True, False, "marway", "simple"]] * 2,
+    "raw": ["play_music"],
+    "empty_contents": True,
+    "channel_options": [True, True],
+    "aio": [True] * 4,
+}
+REFUSED = {
+    "config": ("501", "UNIMPLEMENTED", "model configurations are not implemented here"),
+    "statistics": ("501", "UNIMPLEMENTED", "statistics are not implemented here"),
+    "all_statistics": ("501", "UNIMPLEMENTED", "statistics are not implemented here"),
+    "trace": ("501", "UNIMPLEMENTED", "trace settings are not implemented here"),
+    "logging": ("501", "UNIMPLEMENTED", "log settings are not implemented here"),
+    "unknown_model": ("404", "NOT_FOUND", "there is no model 'wrong_model_name'"),
+    "sequence": ("400", "INVALID_ARGUMENT", "the request has the parameter sequence_"),
+    "string_sequence": ("400", "INVALID_ARGUMENT", "the request has the parameter sequence_"),
+    "priority": ("400", "INVALID_ARGUMENT", "the request has the parameter priority"),
+    "custom_parameter": ("400", "INVALID_ARGUMENT", "the request has the parameter 'temperature', which has no effect"),
+    "shared_memory_input": ("400", "INVALID_ARGUMENT", "input 'INPUT0' has the parameter shared_memory_"),
+    "shared_memory_output": ("400", "INVALID_ARGUMENT", " has the parameter shared_memory_"),
+    "classes": ("400", "INVALID_ARGUMENT", " has the parameter classification"),
+    "repository": ("404", "UNIMPLEMENTED", "the model repository is not on this port"),
+}
+
+
+@pytest.mark.install
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("simple")
+def test_tritons_examples(up: Up, clients: Path) -> None:
+    """Triton's example clients get what they want, or are told by name what there is not: over HTTP and gRPC alike."""
+    http, admin = (up.ready[name].removeprefix("http://") for name in ("gateway", "admin"))
+    said = run(clients, "triton_examples.py", http, up.ready["grpc"], admin)
+    for name, expected in WORKS.items():
+        assert said.pop(name) == expected, name
+    for name, (status, code, words) in REFUSED.items():
+        (http_status, over_http), (grpc_code, over_grpc) = said.pop(name)
+        assert (http_status, grpc_code) == (status, code), name
+        assert words in over_http, name
+        assert words in over_grpc, name
+    for (refused,), status in zip(said.pop("shared_memory_calls"), ("501", "UNIMPLEMENTED"), strict=True):
+        assert (refused[0], "shared memory is not implemented here" in refused[1]) == (status, True)
+    for (enough, late, words), status in zip(said.pop("timeout"), ("504", "DEADLINE_EXCEEDED"), strict=True):
+        assert (enough, late, "deadline of 1e-06 s passed" in words) == (True, status, True)
+    *worked, words = said.pop("explicit_contents")
+    assert worked == [True, 0, True]
+    assert words == "input 'INPUT0' has contents beside raw_input_contents"
+    code, words = said.pop("stream")
+    assert (code, "ModelStreamInfer is not implemented here" in words) == ("UNIMPLEMENTED", True)
+    listed, loaded, config, files, unknown = said.pop("model_control")
+    assert (listed, loaded, config[0], files[0], unknown[0]) == (True, True, "400", "400", "404")
+    assert "the parameter 'config' has no effect here" in config[1]
+    assert "the parameter 'file:1/model.pt' has no effect here" in files[1]
+    assert said == {}
+
+
 @pytest.mark.install
 @pytest.mark.timeout(600)
 def test_kserve_client(up: Up, clients: Path) -> None:
-    """KServe's client finds the model ready and predicts over v1, v2 as JSON and binary, and gRPC."""
+    """KServe's client finds the model ready, predicts over v1, v2 as JSON and binary, and gRPC, and asks to explain."""
     said = run(clients, "kserve_client.py", up.gateway, up.ready["grpc"])
+    (status, words), (unknown, _) = said.pop("v1 explain refused"), said.pop("v1 unknown")
+    assert (status, "the model has no explanations" in words, unknown) == (501, True, 404)
     assert said == {
         "v1 ready": True,
         "v1": LABELS[:2],
-        "v2 ready": [True, True, True],
+        "v1 explain": {"explanations": ['"True"']},
+        "v2 ready": [True, True, True, False],
         "v2 json": LABELS[:2],
         "v2 json id": "42",
         "v2 binary": LABELS[:2],
         "v2 binary id": "42",
         "grpc ready": [True, True, True],
         "grpc": LABELS[:2],
+        "grpc typed": LABELS[:2],
     }

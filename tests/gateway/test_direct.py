@@ -33,7 +33,7 @@ from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
 VARYING = {"date", "server-timing"}
-UNLIKE = {"ts", "duration_ms", "resolve_ms", "pod_ms"}
+UNLIKE = {"time", "duration_ms", "resolve_ms", "pod_ms"}
 """What a log line says of times."""
 
 
@@ -419,7 +419,7 @@ async def outcomes_of(
             said = sorted((key, value) for key, value in headers.items() if key not in VARYING)
             timing = [each.partition(";")[0] for each in headers.get("server-timing", "").split(", ")]
             outcomes[name] = [status, said, timing, body, ends, seen, counted]
-    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for name, outcome in outcomes.items():
         lines = [line for line in logged if line.get("request_id") == _id_of(name).decode()]
         outcome += [{key: value for key, value in line.items() if key not in UNLIKE} for line in lines]

@@ -144,6 +144,7 @@ except MarwayError as exc:
 def _start(*flags: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", _MAIN, "gateway", *flags],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={name: value for name, value in os.environ.items() if not name.startswith("MARWAY_")},
@@ -151,20 +152,19 @@ def _start(*flags: str) -> subprocess.Popen[str]:
 
 
 def test_process(registry: Registry, tmp_path: Path) -> None:
-    """`marway gateway` says on stderr where it serves, and ends with exit code 0 soon after SIGTERM."""
+    """`marway gateway` says on stdout where it serves, and ends with exit code 0 soon after SIGTERM."""
     ports = ("--port", "0", "--admin-port", "0", "--grpc-port", "0")
     process = _start(
         "--registry", registry.url, "--pods", f"a=http://127.0.0.1:{free_port()}", *ports, "--home", str(tmp_path)
     )
     with process:
-        assert process.stderr is not None
-        lines = (json.loads(line) for line in process.stderr)
-        said = next(line for line in lines if line["event"].startswith("ready "))
-        addresses = json.loads(said["event"].removeprefix("ready "))
+        assert process.stdout is not None
+        lines = (json.loads(line) for line in process.stdout)
+        addresses = next(line for line in lines if line["message"] == "ready")
         assert httpx.get(f"{addresses['gateway']}/healthz").status_code == 200
         assert httpx.get(f"{addresses['admin']}/pods").json()[0]["name"] == "a"
         process.send_signal(signal.SIGTERM)
-        process.stderr.read()
+        process.stdout.read()
         assert process.wait(timeout=15) == 0
 
 

@@ -29,7 +29,7 @@ def published(registry: Registry, tmp_path: Path) -> None:
 
 
 async def test_access_log(registry: Registry, make_pod: MakePod, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each request is one JSON line on stderr that says what it was and where its time went, without its payload."""
+    """Each request is one JSON line on stdout that says what it was and where its time went, without its payload."""
     pods = [await make_pod("a", behave=down), await make_pod("b", behave=down)]
     async with running(*pods, registry=registry, access_log=True, health_interval_s=60) as gateway:
         await until(lambda: all(pod.polls for pod in pods))
@@ -38,9 +38,9 @@ async def test_access_log(registry: Registry, make_pod: MakePod, capsys: pytest.
         for path in ("/healthz", "/readyz", "/metrics"):
             await gateway.client.get(path)
         await gateway.client.get("/models")
-    written = capsys.readouterr().err
+    written = capsys.readouterr().out
     lines = [json.loads(line) for line in written.splitlines()]
-    assert [(line["event"], line["path"]) for line in lines] == [
+    assert [(line["message"], line["path"]) for line in lines] == [
         ("request", "/predict/intent/PROD"),
         ("request", "/predict/nix"),
         ("request", "/models"),
@@ -98,11 +98,11 @@ async def test_every_surface_is_logged_alike(
             call = method(request, metadata=(("x-request-group-id", "g"),))
             await call
             timings.append(str(dict(await call.trailing_metadata())["server-timing"]))
-    written = capsys.readouterr().err
+    written = capsys.readouterr().out
     lines = [json.loads(line) for line in written.splitlines()]
     surfaces = ["native", "torchserve", "torchserve", "prediction_grpc", "torchserve_grpc"]
     assert [line["surface"] for line in lines] == surfaces
-    always = {"ts", "level", "event", "method", "path", "status", "outcome", "surface", "request_id", "group_id"}
+    always = {"time", "level", "message", "method", "path", "status", "outcome", "surface", "request_id", "group_id"}
     always |= {"model", "version", "label", "pod", "retries", "cache", "duration_ms", "resolve_ms", "pod_ms"}
     always |= {"request_bytes", "response_bytes"}
     for line, timing in zip(lines, timings, strict=True):
@@ -117,7 +117,7 @@ async def test_access_log_off(registry: Registry, make_pod: MakePod, capsys: pyt
     """With the setting off nothing is written."""
     async with running(await make_pod(), registry=registry, access_log=False) as gateway:
         await gateway.predict()
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().out == ""
 
 
 async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
@@ -131,7 +131,7 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         await gateway.predict(body=b"")
         text = (await gateway.client.get("/metrics")).text
         admin = (await gateway.admin.get("/metrics")).text
-    # The looks at the loop go on between two requests.
+    # The looks at the loop, and the process, go on between two requests.
     assert [_unwatched(line) for line in admin.splitlines()] == [_unwatched(line) for line in text.splitlines()]
     families = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert families == {
@@ -147,6 +147,13 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         "marway_gateway_registry_stale_seconds",
         "marway_gateway_label_info",
         "marway_gateway_loop_blocked_seconds",
+        "marway_gateway_build_info",
+        "process_cpu_seconds_total",
+        "process_max_fds",
+        "process_open_fds",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+        "process_virtual_memory_bytes",
     }
     name = "marway_gateway_request_duration_seconds_count"
     counted = {line.rpartition(" ")[0] for line in text.splitlines() if line.startswith(name)}
@@ -156,12 +163,12 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         f'{name}{{model="intent",outcome="client_error",surface="native",version="1.0"}}',
         f'{name}{{model="",outcome="client_error",surface="native",version=""}}',
     }
-    assert "nix" not in text
+    assert "nix" not in text.replace("unix epoch", "")
 
 
 def _unwatched(line: str) -> str:
-    """Return a line of metrics, without its value where it is of the looks at the loop."""
-    return line.rpartition(" ")[0] if line.startswith("marway_gateway_loop_blocked") else line
+    """Return a line of metrics, without its value where it is of the looks at the loop or of the process."""
+    return line.rpartition(" ")[0] if line.startswith(("marway_gateway_loop_blocked", "process_")) else line
 
 
 def test_the_metrics_are_the_designs() -> None:
@@ -239,7 +246,7 @@ class StuckStream(io.StringIO):
 
 
 def test_log_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When stderr is stuck, lines beyond the queue are dropped, and the next line that is written says how many."""
+    """When stdout is stuck, lines beyond the queue are dropped, and the next line that is written says how many."""
     monkeypatch.setattr("marway_gateway.logs._QUEUE_MAX", 2)
     stream = StuckStream()
     sink = LogSink(stream)
@@ -284,5 +291,5 @@ def test_traceback_is_one_line() -> None:
     sink.close()
     sink.close()
     line = json.loads(stream.getvalue())
-    assert (line["level"], line["event"]) == ("error", "it failed")
+    assert (line["level"], line["message"]) == ("error", "it failed")
     assert "ZeroDivisionError: a bug" in line["traceback"]

@@ -16,6 +16,7 @@ from marway.objects import DirectoryStore
 from marway.records import Signature, TensorSpec
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
+from marway.wire.headers import UNEXPLAINED
 from support.registry import publish
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -41,6 +42,8 @@ def handler(row: Row) -> Answer:
         return answered({"said": "label"})
     if isinstance(value, dict) and "answer" in value:
         return answered(value["answer"])
+    if value == "predicts":
+        return Answer(200, b"1", "json", None, {UNEXPLAINED: "1"})
     if value == "nan":
         return Answer(200, b"[NaN]", "json")
     return answered(b"\x00\xff") if value == "bytes" else echo(row)
@@ -108,6 +111,13 @@ async def test_explanations(gateway: Running, pod: FakePod, path: str) -> None:
     await predict(gateway, {"instances": [1]}, x_customer_key="blue")
     assert "x-marway-explain" not in pod.requests[-1].headers
     assert pod.requests[-1].headers["x-customer-key"] == "blue"
+
+
+async def test_a_prediction_is_no_explanation(gateway: Running) -> None:
+    """Where the worker says that the handler never looked whether it is to explain, its answer is not passed off so."""
+    said = await gateway.client.post("/v1/models/free:explain", content=json.dumps({"instances": [1, "predicts"]}))
+    assert said.status_code == 501
+    assert said.json()["error"].startswith("the model has no explanations")
 
 
 async def test_named_inputs(gateway: Running) -> None:

@@ -364,9 +364,12 @@ async def test_health_and_metadata(gateway: Running) -> None:
         ("/v2/models/intent/versions/9/ready", 404, "no version"),
         ("/v2/models/intent/versions/9", 404, "no version"),
         ("/v2/models/in%20tent/ready", 400, "cannot be a model id"),
-        ("/v2/models/intent/config", 404, "there is nothing at"),
+        ("/v2/models/intent/config", 501, "not implemented here"),
+        ("/v2/models/nix/", 404, "there is no model"),
+        ("/v2/models/intent/infer/", 405, "takes POST, not GET"),
+        ("/v2//", 404, "there is nothing at"),
         ("/v2/models/intent/infer", 405, "takes POST, not GET"),
-        ("/v2/", 404, "there is nothing at"),
+        ("/v2/nix", 404, "there is nothing at"),
     ],
 )
 async def test_what_is_not_there(gateway: Running, path: str, status: int, says: str) -> None:

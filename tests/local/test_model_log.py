@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from marway import model_log
@@ -32,6 +33,37 @@ def test_the_older_file_comes_first(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"2026-11-21T10:00:00.000Z INFO W-1-a_1-stdout | {text}\n")
     assert [line.text for line in model_log.read(tmp_path)] == ["old", "new"]
     assert model_log.read(tmp_path / "missing") == []
+
+
+def test_only_the_end_is_read(tmp_path: Path) -> None:
+    """With a bound only the last lines are read, and half a line is none."""
+    lines = [f"2026-11-21T10:00:00.000Z INFO W-1-a_1-stdout | {number}\n" for number in range(100)]
+    (tmp_path / "models.log").write_text("".join(lines))
+    found = model_log.read(tmp_path, last_bytes=len("".join(lines[-3:])) - 1)
+    assert [line.text for line in found] == ["98", "99"]
+
+
+def test_a_record_says_more_than_the_line_that_holds_it() -> None:
+    """Time, level, model, requests and traceback are the worker's own; what only looks like a record is text."""
+    record = {
+        "time": "2026-11-21T10:18:50.500+00:00",
+        "level": "error",
+        "message": "it failed",
+        "model": "some",
+        "version": "1.0",
+        "request_ids": ["r-1", "r-2", 3],
+        "traceback": "Traceback\nValueError: x",
+        "reason": "ValueError: x (handler.py line 1)",
+    }
+    start = "2026-11-21T10:18:51.000Z INFO W-9000-mv_A_1.0-stdout | "
+    (line,) = model_log.parse([start + json.dumps(record)])
+    assert (line.level, line.text, line.model, line.version) == ("error", "it failed", "some", "1.0")
+    assert (line.request_ids, line.at.isoformat()) == (("r-1", "r-2"), "2026-11-21T10:18:50.500000+00:00")
+    assert line.record() == {**record, "worker": 9000, "request_ids": ["r-1", "r-2"]}
+    assert model_log.last_error([line]) == record["reason"]
+    for text in ('{"time": 1, "level": "x", "message": "y"}', '{"time": "half'):
+        (line,) = model_log.parse([start + text])
+        assert (line.text, line.level, line.request_ids) == (text, "info", ())
 
 
 def test_the_reason_of_a_failure_is_its_tracebacks_last_line() -> None:

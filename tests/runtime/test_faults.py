@@ -13,6 +13,7 @@ import pytest
 
 from marway.wire.runtime import LOGS, RUNTIME_FILE
 from marway.wire.workers import RUNTIME_SOCKET
+from support.cgroups import memory_cgroup
 from support.runtime import Runtime
 from support.up import wait_until
 
@@ -83,11 +84,48 @@ def test_fault_a_greedy_worker(home: Path, archives: Path) -> None:
         assert own.predict("greedy", "eat 128").status_code >= 500  # 2 GiB
         wait_until(gone([first.pid]), timeout_s=10, what="the greedy worker is gone")
         wait_until(lambda: own.predict("greedy").status_code == 200, timeout_s=60, what="another one serves")
-        assert own.metric("marway_runtime_worker_memory_kills_total") == 1
+        assert own.metric('marway_runtime_worker_deaths_total{reason="memory"}') == 1
         assert (own.worker("other").pid, own.info.pid) == (other.pid, java)
         assert own.ask("other")["pid"] == other.pid
         adjusted = Path(f"/proc/{other.pid}/oom_score_adj").read_text().strip()
         assert adjusted == "1000"  # the kernel takes workers first, too
+
+
+def test_fault_a_greedy_worker_beside_a_large_one(home: Path, archives: Path) -> None:
+    """Before a container is full, the worker that grows is killed, not the larger one beside it, nor by the kernel.
+
+    A group kill (`memory.oom.group`) takes every process of the container along: the kernel must never have to choose.
+    """
+    limit = 2 << 30
+    with memory_cgroup(limit) as folder, Runtime(home, archives, cgroup=folder) as own:
+        assert own.info.memory_limit_bytes == limit
+        own.register("large")
+        own.register("greedy")
+        assert own.ask("large", "keep 48") == "has 48"  # 768 MiB, below nine tenths of the limit as all that follows
+        large, greedy, java = own.worker("large"), own.worker("greedy"), own.info.pid
+        assert own.predict("greedy", "eat 128").status_code >= 500
+        wait_until(gone([greedy.pid]), timeout_s=10, what="the greedy worker is gone")
+        wait_until(lambda: own.predict("greedy").status_code == 200, timeout_s=60, what="another one serves")
+        assert (own.worker("large").pid, own.info.pid) == (large.pid, java)
+        (death,) = own.state().deaths
+        assert (death.server_name, death.reason, death.count) == ("greedy", "memory", 1)
+        assert "oom_kill 0" in (folder / "memory.oom_control").read_text()
+
+
+def test_fault_workers_die(own: Runtime) -> None:
+    """Each way to die is counted once, by what the worker served; what TorchServe ends, or ends well, is not."""
+    for how in ("signal 9", "signal 11", "exit 3", "exit 0"):
+        first = own.worker("model")
+        assert own.predict("model", how).status_code >= 500
+        wait_until(gone([first.pid]), timeout_s=10, what="the worker is gone")
+        wait_until(lambda: own.predict("model").status_code == 200, timeout_s=60, what="another one serves")
+    own.register("passing")
+    own.unregister("passing")
+    wait_until(lambda: not own.workers("passing"), timeout_s=10, what="its worker is gone")
+    found = {(each.server_name, each.reason): each.count for each in own.state().deaths}
+    assert found == {("model", "killed"): 1, ("model", "signal"): 1, ("model", "exit"): 1}
+    for reason in ("killed", "signal", "exit"):
+        assert own.metric(f'marway_runtime_worker_deaths_total{{reason="{reason}"}}') == 1
 
 
 def test_torchserve_dies_and_its_debris_goes(own: Runtime) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from marway import model_log
+from marway.wire.runtime import LOGS
 from marway.wire.workers import RUNTIME_SOCKET
 from support.runtime import Runtime
 from support.up import wait_until
@@ -85,16 +87,38 @@ def test_two_workers_draw_different_numbers(runtime: Runtime, model: str) -> Non
 
 
 def test_prints_and_tracebacks_reach_the_log(runtime: Runtime, model: str) -> None:
-    """What a handler prints on either stream, and what it raises, is in models.log under its worker's name."""
+    """What a handler prints on either stream, and what it raises, is in models.log under its worker's name, each thing
+    one line."""
     runtime.ask(model, "print a word to find")
     assert runtime.predict(model, "raise an error to find").status_code == 503
-    for stream, text in [
-        ("stdout", "a word to find"),
-        ("stderr", "a word to find"),
-        ("stdout", "ValueError: an error to find"),
-    ]:
-        wanted = f"-{model}_1.0-{stream} | {text}\n"
-        wait_until(lambda wanted=wanted: wanted in runtime.models_log(), timeout_s=10, what=wanted)
+
+    def found() -> set[tuple[str, str | None]]:
+        lines = model_log.read(runtime.directory / LOGS, [f"{model}_1.0"])
+        return {(line.level, (line.traceback and line.traceback.splitlines()[-1]) or line.text) for line in lines}
+
+    wanted = {
+        ("info", "a word to find"),
+        ("warning", "a word to find"),
+        ("warning", "ValueError: an error to find"),
+    }
+    wait_until(lambda: wanted <= found(), timeout_s=10, what="the lines")
+
+
+def test_a_request_over_rest_is_named_by_its_header(runtime: Runtime, model: str) -> None:
+    """TorchServe's own requests are known by their `X-Request-Id`, if that is an id; another is TorchServe's."""
+    url = f"{runtime.info.addresses.inference}/predictions/{model}"
+    for said in ("r-1", "no id"):
+        assert runtime.client.post(url, content=b"print a named line", headers={"x-request-id": said}).is_success
+
+    def named() -> list[tuple[str, ...]]:
+        lines = model_log.read(runtime.directory / LOGS, [f"{model}_1.0"])
+        return [line.request_ids for line in lines if (line.level, line.text) == ("info", "a named line")]
+
+    wait_until(lambda: len(named()) == 2, timeout_s=10, what="the lines")
+    first, (second,) = named()
+    assert first == ("r-1",)
+    assert second != "no id"
+    assert " " not in second
 
 
 def test_an_archive_shadows_nothing_of_a_forked_worker(runtime: Runtime, tmp_path: Path) -> None:

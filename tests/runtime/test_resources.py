@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from marway_runtime.cgroup import cgroup_cpus, cgroup_memory
+from marway_runtime.cgroup import cgroup_cpus, cgroup_memory, cgroup_room
 from marway_runtime.resources import cpu_count, heap_bytes, memory_limit
 from marway_runtime.settings import RuntimeSettings
 
@@ -43,6 +43,35 @@ def test_the_cgroups_limit_is_found(tmp_path: Path, membership: str, files: dict
         (mounted / name).parent.mkdir(parents=True, exist_ok=True)
         (mounted / name).write_text(text + "\n")
     assert cgroup_memory(proc=proc, mounted=mounted) == limit
+
+
+@pytest.mark.parametrize(
+    ("membership", "folder", "names"),
+    [
+        ("0::/a", "a", ("memory.max", "memory.current", "active_file", "inactive_file")),
+        (
+            "5:memory:/a",
+            "memory/a",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_active_file", "total_inactive_file"),
+        ),
+    ],
+    ids=["v2", "v1"],
+)
+def test_what_is_left_of_a_cgroups_limit(
+    tmp_path: Path, membership: str, folder: str, names: tuple[str, str, str, str]
+) -> None:
+    """Page cache counts as left, and is asked for only when there is little else."""
+    limit, used, active, inactive = names
+    proc, mounted = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text(membership)
+    (mounted / folder).mkdir(parents=True)
+    (mounted / folder / limit).write_text("1000\n")
+    (mounted / folder / used).write_text("900\n")
+    (mounted / folder / "memory.stat").write_text(f"anon 400\n{active} 300\n{inactive} 50\nactive_anon 7\n")
+    room = cgroup_room(proc=proc, mounted=mounted)
+    assert room is not None
+    assert (room.limit_bytes, room.left_bytes(enough=100), room.left_bytes(enough=101)) == (1000, 100, 450)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Callable
 
 import pytest
 
 from marway.wire.envelope import Part, Row
-from marway_runtime.worker.inputs import UnusableInput, headers_of, input_of
+from marway_runtime.worker.inputs import Headers, UnusableInput, headers_of, input_of, unexplained
 
 
 def raw(value: bytes = b"[1]", content_type: str | None = "application/json; charset=utf-8") -> Row:
@@ -77,6 +79,41 @@ def test_headers_are_found_however_they_are_spelt() -> None:
     assert headers.get("x-other") is None
     assert headers["data"] == headers["body"] == {"content-type": "text/plain"}
     assert (headers["explain"], headers["url_path"]) == ("False", "")
+
+
+@pytest.mark.parametrize(
+    ("look", "found_out"),
+    [
+        (lambda headers: headers.get("explain"), True),
+        (lambda headers: headers.get("Explain"), True),
+        (lambda headers: headers["explain"], True),
+        (lambda headers: headers["EXPLAIN"], True),
+        (lambda headers: "explain" in headers, True),
+        (dict, True),
+        (list, True),
+        (lambda headers: headers.items(), True),
+        (lambda headers: headers.keys(), True),
+        (lambda headers: headers.values(), True),
+        (lambda headers: headers.copy(), True),
+        (json.dumps, True),
+        (lambda headers: headers.get("x-tenant"), False),
+        (lambda headers: headers["content-type"], False),
+        (lambda headers: "url_path" in headers, False),
+        (len, False),
+    ],
+)
+def test_whether_a_handler_found_out_that_it_is_to_explain(look: Callable[[Headers], object], found_out: bool) -> None:
+    """Headers of rows to explain note whether anybody looked, in any row; those of other rows never say so."""
+    rows = [
+        Row("asked", [Part("data", b"x")], {"content-type": "text/plain", "explain": explain})
+        for explain in ("True", "True", "False")
+    ]
+    first, second, predicted = map(headers_of, rows)
+    assert unexplained([first, second])
+    look(second)
+    assert unexplained([first, second]) is not found_out
+    assert not unexplained([predicted])
+    assert (first.get("explain"), predicted.get("explain")) == ("True", "False")
 
 
 def test_copies_of_a_raw_body_answer_to_both_names() -> None:

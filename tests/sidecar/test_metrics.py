@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from marway.deadline import Deadline
 from marway.records import ServingSettings, VersionRecord
+from marway.refs import server_name
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Part, Row
-from marway_sidecar.adapters.base import ServedModel
+from marway.wire.workers import DeathReason, WorkerDeaths
+from marway_sidecar.adapters.base import ServedModel, ServerStatus
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.pool import Work
 from support.fake_server import FakeServer
@@ -133,3 +136,50 @@ def test_fetches_count_from_nought(metrics: SidecarMetrics) -> None:
     """Every outcome of a fetch is there before its first, so that Prometheus sees the first one as an increase."""
     outcomes = ("ok", "shared", "corrupt", "missing", "no_space", "unavailable")
     assert [sample(metrics, "archive_fetches_total", outcome=outcome) for outcome in outcomes] == [0] * 6
+
+
+def _deaths(metrics: SidecarMetrics, *told: tuple[str, DeathReason, int]) -> None:
+    titles = {"m0": ("some", "1.0")}
+    given = [WorkerDeaths(server_name=name, reason=reason, count=count) for name, reason, count in told]
+    metrics.count_deaths(given, lambda name: titles.get(name, ("", "")))
+
+
+def test_workers_that_died_are_counted_by_version_and_reason(metrics: SidecarMetrics) -> None:
+    """What the runtime counted since the last look is added; what was before a sidecar, or a runtime, is not."""
+
+    def counted(reason: str, model: str = "some", version: str = "1.0") -> float | None:
+        return sample(metrics, "worker_deaths_total", model=model, version=version, reason=reason)
+
+    _deaths(metrics, ("m0", "memory", 5))
+    assert counted("memory") is None
+    _deaths(metrics, ("m0", "memory", 6), ("m0", "exit", 2), ("stranger", "signal", 1))
+    assert (counted("memory"), counted("exit"), counted("signal", "", "")) == (1, 2, 1)
+    _deaths(metrics, ("m0", "memory", 6), ("m0", "exit", 2), ("stranger", "signal", 1))
+    assert (counted("memory"), counted("exit")) == (1, 2)
+    _deaths(metrics)
+    _deaths(metrics, ("m0", "memory", 2))
+    assert counted("memory") == 3
+    metrics.forget("some", "1.0")
+    assert counted("memory") is counted("exit") is None
+
+
+async def test_the_pool_counts_what_its_server_says(
+    room: PoolRoom, record: VersionRecord, metrics: SidecarMetrics
+) -> None:
+    """Deaths go to the version that is known by that name in the server, over its restarts."""
+
+    class Server(FakeServer):
+        died: tuple[WorkerDeaths, ...] = ()
+
+        async def status(self) -> ServerStatus:
+            return replace(await super().status(), deaths=self.died)
+
+    pool, server = room.pool(metrics, survey_interval_s=0.01), Server()
+    pool.attach(server)
+    await predict(pool, record)
+    server.died = (WorkerDeaths(server_name=server_name(record.id), reason="memory", count=2),)
+    await until(lambda: sample(metrics, "worker_deaths_total", model="some", version="1.0", reason="memory") == 2)
+    pool.attach(None)
+    pool.attach(server)
+    await predict(pool, record)
+    assert sample(metrics, "worker_deaths_total", model="some", version="1.0", reason="memory") == 2

@@ -57,7 +57,7 @@ class GatewayProcess:
         env = {f"MARWAY_GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
         self.process = subprocess.Popen(
             [*command, "--home", str(home)],
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **(environment or {}), **env},
         )
@@ -83,8 +83,8 @@ class GatewayProcess:
                 self.process.kill()
                 self.process.wait()
         self._reader.join(10)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     @property
     def url(self) -> str:
@@ -92,7 +92,7 @@ class GatewayProcess:
 
     @property
     def said(self) -> str:
-        """What it has written to its standard error."""
+        """What it has written to its standard output."""
         return "".join(self._said)
 
     def _serves(self) -> bool:
@@ -104,9 +104,9 @@ class GatewayProcess:
             return False
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             self._said.append(line)
-            event = json.loads(line).get("event", "") if line.startswith("{") else ""
-            if event.startswith("ready "):
-                self.addresses = json.loads(event.removeprefix("ready "))
+            record = json.loads(line)
+            if record["message"] == "ready":
+                self.addresses = {name: record[name] for name in ("gateway", "admin", "grpc")}

@@ -36,7 +36,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 OVERLAY: Final = ROOT / "deploy" / "kubernetes" / "overlays" / "monitoring"
 DOC: Final = ROOT / "docs" / "monitoring.md"
 
-_ROW: Final = re.compile(r"^\| `(?P<name>marway_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*)\| (?P<says>[^|]+)\|$", re.M)
+_ROW: Final = re.compile(
+    r"^\| `(?P<name>(?:marway|process)_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*)\| (?P<says>[^|]+)\|$", re.M
+)
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SELECTOR: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(?:\{([^}]*)\})?")
 _GROUPING: Final = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
@@ -109,7 +111,7 @@ def labels_by_metric(expression: str) -> tuple[dict[str, set[str]], set[str]]:
     bare = _STRING.sub('""', _GROUPING.sub(" ", expression))
     selected: dict[str, set[str]] = {}
     for name, matchers in _SELECTOR.findall(bare):
-        if name.startswith("marway_") or ":" in name:
+        if name.startswith(("marway_", "process_")) or ":" in name:
             selected.setdefault(name, set()).update(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers))
     return selected, grouped
 

@@ -27,9 +27,12 @@ class Runtime:
         home: Its home; `home/run` is the runtime directory.
         store: The model store, with the archives to register.
         env: Set on top of the environment.
+        cgroup: The cgroup that it is put into before it starts anything.
     """
 
-    def __init__(self, home: Path, store: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Path, store: Path, env: dict[str, str] | None = None, *, cgroup: Path | None = None
+    ) -> None:
         self.home = home
         self.directory = home / "run"
         home.mkdir(parents=True, exist_ok=True)
@@ -38,6 +41,8 @@ class Runtime:
         self.log = home / "runtime.log"
         left = read_runtime_info(self.directory)  # by one that was killed
         self._left = left.boot_id if left is not None else ""
+        if cgroup is not None:
+            command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(cgroup / "cgroup.procs"), *command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(env or {})})
         self.client = httpx.Client(timeout=60, trust_env=False)

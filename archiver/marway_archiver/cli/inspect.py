@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.cli.output import print_json
+from marway.cli.output import print_json, warn
 from marway.printable import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
-from marway_archiver.cli.output import human_bytes, print_warnings, progress_bar
+from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.names import shown
 
 __all__ = ["register"]
@@ -80,6 +80,7 @@ def _print(info: ArchiveInfo) -> None:
     if info.examples:
         count = len(info.examples)
         console.print(f"{count} golden {'example' if count == 1 else 'examples'}: run them with marway verify")
-    print_warnings(info.warnings)
+    for warning in info.warnings:
+        warn(warning)
     for problem in info.problems:
         typer.echo(printable(f"marway: {info.path}: {problem}"), err=True)

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from marway.cli.output import print_json
+from marway.cli.output import print_json, warn
 from marway_archiver.carried import golden_beside
-from marway_archiver.cli.output import human_bytes, print_warnings, progress_bar
+from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.examples import example_of_flag, read_jsonl
 from marway_archiver.packing import PackedArchive, pack
 from marway_archiver.proving import ProofPlan
@@ -82,7 +82,8 @@ def pack_model(
     if as_json:
         print_json(_document(packed))
         return
-    print_warnings(packed.warnings)
+    for warning in packed.warnings:
+        warn(warning)
     typer.echo(f"{packed.path}  {human_bytes(packed.size_bytes)}  sha256:{packed.sha256}")
     document = packed.golden
     if document is not None:

@@ -19,7 +19,7 @@ from marway.cli.options import (
     admin_url,
     registry_url,
 )
-from marway.cli.output import change_entry, history_entry, moved, print_json
+from marway.cli.output import change_entry, history_entry, moved, print_json, warn
 from marway.identity import me
 from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
 from marway.registry import open_registry
@@ -66,7 +66,7 @@ def publish(
         print_json(stored.model_dump(mode="json"))
         return
     if repacked:
-        typer.echo(f"{archive} was re-packed: the same files, as an archive whose bytes are canonical", err=True)
+        warn(f"{archive} was re-packed: the same files, as an archive whose bytes are canonical")
     size = human_bytes(stored.archive.size_bytes)
     typer.echo(f"published {stored.name} {stored.version} ({stored.id}), {size}, sha256:{stored.archive.sha256}")
     if label is not None:

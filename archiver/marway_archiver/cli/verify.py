@@ -12,14 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from marway.cli.options import JsonOption
-from marway.cli.output import print_json
+from marway.cli.output import print_json, warn
 from marway.golden import GoldenDocument
 from marway.printable import printable
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
 from marway_archiver.archives import check_archive
 from marway_archiver.carried import golden_of_registry, read_golden
-from marway_archiver.cli.output import print_warnings, progress_bar
+from marway_archiver.cli.output import progress_bar
 from marway_archiver.examples import input_line
 from marway_archiver.names import shown
 from marway_archiver.proving import ProofPlan
@@ -65,7 +65,8 @@ def verify(
         print_json(_document(found, warnings))
     else:
         _print(found)
-    print_warnings(() if as_json else warnings)
+    for warning in () if as_json else warnings:
+        warn(warning)
     if not found.ok:
         raise typer.Exit(1)
 

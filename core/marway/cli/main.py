@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -15,6 +16,7 @@ import typer
 
 from marway import __version__
 from marway.cli import verbs
+from marway.cli.output import warn
 from marway.errors import MarwayError
 from marway.printable import printable
 
@@ -51,6 +53,7 @@ def build_app() -> typer.Typer:
 
 def main() -> NoReturn:
     """Run the command line."""
+    logging.basicConfig(handlers=[_Warnings()], level=logging.WARNING)
     try:
         build_app()(prog_name="marway")
     except MarwayError as exc:
@@ -72,6 +75,13 @@ def main() -> NoReturn:
             traceback.print_exc()
         _fail(f"{exc.strerror or exc}" + (f": {exc.filename}" if exc.filename else ""))
     sys.exit(0)
+
+
+class _Warnings(logging.Handler):
+    """Shows what a verb's own code logs as the command shows warnings; servers configure logging of their own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(getattr(record, "warning", None) or record.getMessage())
 
 
 def _fail(message: str, *, code: int = 1) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from marway.cli.options import JsonOption, RegistryOption, registry_url
-from marway.cli.output import print_json, print_table
+from marway.cli.output import print_json, print_table, warn
 from marway.registry import ModelSummary, open_registry
 
 __all__ = ["register"]
@@ -58,7 +58,7 @@ def models(
     )
     for row in rows:
         if row.damage is not None:
-            typer.echo(f"{row.name}: {row.damage}", err=True)
+            warn(f"{row.name}: {row.damage}")
     if next(found, None) is not None:
         typer.echo(f"… and more: --start-after {rows[-1].name} goes on, --limit shows more than {limit}", err=True)
 

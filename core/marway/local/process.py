@@ -12,6 +12,7 @@ from pathlib import Path
 
 from marway.errors import MarwayError
 from marway.lifecycle import LIFELINE_ENV
+from marway.telemetry import plain_text
 
 __all__ = ["Child", "Lifeline", "RestartPauses"]
 
@@ -136,5 +137,5 @@ class Child:
         """Return the error that says how the process ended, with its last words."""
         status = self._process.returncode if self._process is not None else None
         text = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
-        words = " / ".join(line.strip() for line in text[-_LAST_LINES:]) or "it said nothing"
+        words = " / ".join(plain_text(line.strip()) for line in text[-_LAST_LINES:]) or "it said nothing"
         return MarwayError(f"{self.name} ended with status {status} while starting: {words} (log: {self.log})")

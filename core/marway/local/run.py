@@ -78,7 +78,7 @@ async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
             port=plan.port,
             pods=plan.pods,
             started=lambda what, seconds: view.done(f"{what} up", seconds),
-            noticed=view.said,
+            noticed=view.warned,
         )
         started: float | None = None
         try:

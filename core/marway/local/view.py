@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.text import Text
 
+from marway.cli.output import warn
 from marway.printable import printable
 
 __all__ = ["JsonView", "TerminalView", "View"]
@@ -29,6 +30,9 @@ class View(Protocol):
 
     def said(self, line: str) -> None:
         """A line of a program that is being run, such as a training script."""
+
+    def warned(self, text: str) -> None:
+        """A person should know of this, such as a part that died and is started again."""
 
     def done(self, name: str, seconds: float | None = None, detail: str = "") -> None:
         """Something is done; ``seconds`` is the time it took."""
@@ -67,6 +71,9 @@ class TerminalView:
 
     def said(self, line: str) -> None:
         self._console.print(Text(printable(f"    {line}"), style="dim"))
+
+    def warned(self, text: str) -> None:
+        warn(text)
 
     def done(self, name: str, seconds: float | None = None, detail: str = "") -> None:
         took = f"{seconds:5.1f} s" if seconds is not None else "       "
@@ -116,6 +123,9 @@ class JsonView:
 
     def said(self, line: str) -> None:
         self._emit("output", line=line)
+
+    def warned(self, text: str) -> None:
+        self._emit("warning", message=text)
 
     def done(self, name: str, seconds: float | None = None, detail: str = "") -> None:
         self._emit("step", name=name, seconds=seconds, detail=detail)

@@ -26,6 +26,7 @@ __all__ = [
     "SERVER_TIMING",
     "TRACEPARENT",
     "TRACESTATE",
+    "UNEXPLAINED",
     "URL_PATH",
     "Outcome",
     "is_incidental",
@@ -57,6 +58,8 @@ JSON_NONFINITE: Final = "x-marway-json-nonfinite"
 `marway.answer_json.Nonfinite`. Without it the answer is refused."""
 NONFINITE: Final = "x-marway-nonfinite"
 """From a handler to the sidecar, which counts it: the answer held a number that is not finite. Any value."""
+UNEXPLAINED: Final = "x-marway-unexplained"
+"""From a worker, with its answer to a row that was to be explained: the handler never looked at that. Any value."""
 CACHE: Final = "x-cache"
 """Out of a gateway: hit, miss or bypass, for models whose answers may be given again."""
 SERVER_TIMING: Final = "server-timing"

@@ -52,6 +52,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.StateConflict: 409,
     errors.Unauthenticated: 401,
     errors.Unavailable: 503,
+    errors.Unimplemented: 501,
     errors.UnsupportedMedia: 415,
     errors.VersionConflict: 409,
     errors.VersionNotFound: 404,

@@ -38,7 +38,7 @@ class RuntimeInfo(_Wire):
         max_request_bytes: Largest request that does not kill a worker.
         memory_limit_bytes: What TorchServe and its workers may take together.
         cpus: Processors that its workers may use; None when that is not known.
-        versions: Of `torchserve`, `torch`, `python` and `java`.
+        versions: Of `marway`, `torchserve`, `torch`, `python` and `java`.
         control_socket: Whether `runtime.sock` is served beside this file (`marway.wire.workers`).
     """
 

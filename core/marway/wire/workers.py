@@ -16,12 +16,25 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["RUNTIME_SOCKET", "Mode", "RuntimeWorker", "RuntimeWorkers", "TemporaryRoom", "short_path"]
+__all__ = [
+    "RUNTIME_SOCKET",
+    "DeathReason",
+    "Mode",
+    "RuntimeWorker",
+    "RuntimeWorkers",
+    "TemporaryRoom",
+    "WorkerDeaths",
+    "short_path",
+]
 
 RUNTIME_SOCKET: Final = "runtime.sock"
 """Its name in the directory that sidecar and runtime share."""
 
 Mode = Literal["forked", "plain"]
+
+DeathReason = Literal["memory", "killed", "signal", "exit"]
+"""How a worker died: the runtime killed it for its memory; somebody else did, nearly always the kernel, out of memory;
+another signal, such as SIGSEGV; or it ended itself with a status that is not 0, as when a handler fails to load."""
 
 _SOCKET_PATH_MAX: Final = 107  # sockaddr_un holds 108 bytes with the final zero
 
@@ -48,11 +61,24 @@ class RuntimeWorker(_Wire):
     private_bytes: int
 
 
+class WorkerDeaths(_Wire):
+    """How many workers of one version died in one way since the runtime's start.
+
+    Attributes:
+        server_name: The version's name in TorchServe; empty for workers that died before they were told.
+    """
+
+    server_name: str
+    reason: DeathReason
+    count: int
+
+
 class RuntimeWorkers(_Wire):
-    """All workers that live, and what the rest of the runtime takes (Java, fork server), in bytes."""
+    """All workers that live, what the rest of the runtime takes (Java, fork server), in bytes, and who died."""
 
     workers: tuple[RuntimeWorker, ...] = ()
     base_bytes: int = 0
+    deaths: tuple[WorkerDeaths, ...] = ()
 
 
 class TemporaryRoom(_Wire):

@@ -14,7 +14,7 @@ import grpc.aio
 from marway.errors import MarwayError, ModelError, clip, forget_frames
 from marway.wire import headers as wire
 from marway.wire.problems import problem_of
-from marway.wire.request import RequestIds, correlation_id, read_ids
+from marway.wire.request import RequestIds, correlation_id, read_ids, timeout_of
 from marway_gateway.body import RequestBody
 from marway_gateway.cache import forbids_cache
 from marway_gateway.call import Answer, PredictCall
@@ -41,10 +41,18 @@ class GrpcCall:
     """
 
     def __init__(
-        self, gateway: Gateway, context: Context, info: RequestInfo, headers: dict[str, str], *, fresh: bool
+        self,
+        gateway: Gateway,
+        context: Context,
+        info: RequestInfo,
+        headers: dict[str, str],
+        *,
+        fresh: bool,
+        timeout_ms: str | None,
     ) -> None:
         self.info = info
         self._fresh = fresh
+        self._timeout_ms = timeout_ms
         self._gateway = gateway
         self._context = context
         self._headers = headers
@@ -53,6 +61,7 @@ class GrpcCall:
         """Make the predict call within the caller's deadline; the caller of this closes the answer.
 
         Raises:
+            InvalidRequest: The metadata names no deadline that can be one.
             ModelError: The model answered with an error status.
             MarwayError: As `Predictor.predict`.
         """
@@ -78,7 +87,11 @@ class GrpcCall:
         raise ModelError(said, status=answer.status, model=self.info.model, version=self.info.version)
 
     def rows(self, name: str, selector: str | None) -> RowCall:
-        """Return the call for a prediction of several rows, within the caller's deadline."""
+        """Return the call for a prediction of several rows, within the caller's deadline.
+
+        Raises:
+            InvalidRequest: The metadata names no deadline that can be one.
+        """
         timeout_s = self._timeout_s()
         return RowCall(
             gateway=self._gateway,
@@ -92,9 +105,15 @@ class GrpcCall:
         )
 
     def _timeout_s(self) -> float:
+        """Return the seconds until the caller's deadline: gRPC's own, or the metadata's where that is earlier."""
         settings = self._gateway.settings
         left = cast("float | None", self._context.time_remaining())  # None without a deadline, whatever the stubs say
-        return min(settings.default_timeout_s if left is None else left, settings.max_timeout_s)
+        asked = timeout_of(
+            self._timeout_ms,
+            default_s=settings.default_timeout_s if left is None else left,
+            max_s=settings.max_timeout_s,
+        )
+        return asked if left is None else min(left, asked)
 
     async def whole(self, answer: Answer) -> bytes:
         """Return all of an answer.
@@ -139,7 +158,9 @@ async def predict_rpc(
     failure: MarwayError | None = None
     try:
         fresh = forbids_cache(metadata.get("cache-control"))
-        yield GrpcCall(gateway, context, info, _to_pod(said, context.peer()), fresh=fresh)
+        to_pod = _to_pod(said, context.peer())
+        timeout_ms = metadata.get(wire.REQUEST_TIMEOUT_MS)
+        yield GrpcCall(gateway, context, info, to_pod, fresh=fresh, timeout_ms=timeout_ms)
         info.status = grpc.StatusCode.OK.name
         context.set_trailing_metadata(_trailers(info))
     except asyncio.CancelledError:
@@ -148,7 +169,8 @@ async def predict_rpc(
     except MarwayError as exc:
         failure = exc
     except Exception:
-        _log.exception("request %s failed unexpectedly: %s", info.request_id, method)
+        fields = {"request_id": info.request_id, "method": method}
+        _log.exception("request %s failed unexpectedly", info.request_id, extra={"fields": fields})
         failure = MarwayError(f"something went wrong in the gateway; its log has it under request {info.request_id}")
     finally:
         if failure is not None:

@@ -15,6 +15,7 @@ from marway_gateway.proto import open_inference_pb2_grpc, prediction_pb2_grpc
 from marway_gateway.proto.torchserve import inference_pb2_grpc
 from marway_gateway.surfaces import open_inference_grpc, prediction_grpc, torchserve_grpc, torchserve_management
 from marway_gateway.surfaces.grpc_bounds import FieldBound
+from marway_gateway.surfaces.open_inference_absent import absent_handlers
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["GrpcServer"]
@@ -88,7 +89,7 @@ class GrpcServer:
             ),
         ):
             add_to_server(service, server)  # type: ignore[no-untyped-call]  # generated
-        server.add_generic_rpc_handlers((torchserve_management.management_handlers(),))
+        server.add_generic_rpc_handlers((torchserve_management.management_handlers(), absent_handlers()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         address = f"[{self._host}]" if ":" in self._host else self._host

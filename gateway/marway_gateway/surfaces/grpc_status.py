@@ -45,6 +45,7 @@ CODE: Final[Mapping[type[MarwayError], StatusCode]] = {
     errors.StateConflict: StatusCode.FAILED_PRECONDITION,
     errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
     errors.Unavailable: StatusCode.UNAVAILABLE,
+    errors.Unimplemented: StatusCode.UNIMPLEMENTED,
     errors.UnsupportedMedia: StatusCode.INVALID_ARGUMENT,
     errors.VersionConflict: StatusCode.ALREADY_EXISTS,
     errors.VersionNotFound: StatusCode.NOT_FOUND,

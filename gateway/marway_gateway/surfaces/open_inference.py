@@ -11,6 +11,7 @@ from marway import errors
 from marway.records import TensorSpec, VersionRecord
 from marway_gateway.gateway import Gateway
 from marway_gateway.openapi import GroupId, Id, Timeout, error_texts, served_by
+from marway_gateway.surfaces.open_inference_absent import STATISTICS, add_absent
 from marway_gateway.surfaces.open_inference_schema import (
     InferRequestBody,
     InferResponseBody,
@@ -37,7 +38,11 @@ Version = Annotated[str, Path(description="A version, or a label.", examples=["1
 
 HeaderLength = Annotated[
     int | None,
-    Header(alias="Inference-Header-Content-Length", ge=1, description="Bytes of JSON before the binary tensors."),
+    Header(
+        alias="Inference-Header-Content-Length",
+        ge=0,
+        description="Bytes of JSON before the binary tensors; 0 where the body is the data of the version's one input.",
+    ),
 ]
 
 _REFERENCE: Final = (
@@ -69,6 +74,7 @@ def add_open_inference(app: FastAPI, current: Callable[[], Gateway]) -> None:
     _add_metadata(router, current)
     app.include_router(router)
     _add_infer(app, current)
+    add_absent(app)
 
 
 def _add_health(router: APIRouter, current: Callable[[], Gateway]) -> None:
@@ -109,7 +115,12 @@ def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
 
     @router.get("/v2/models/{model}", summary="What a model takes and gives", responses=unknown)
     async def model_metadata(model: Model) -> ModelMetadata:
-        return await told(model, None)
+        try:
+            return await told(model, None)
+        except errors.ModelNotFound as exc:
+            if model == "stats":  # Triton's path for the statistics of all models
+                raise errors.Unimplemented(STATISTICS) from exc
+            raise
 
     @router.get("/v2/models/{model}/versions/{selector}", summary="What a version takes and gives", responses=unknown)
     async def model_version_metadata(model: Model, selector: Version) -> ModelMetadata:
@@ -149,7 +160,8 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
 
     binary_too: dict[str, Any] = {
         "requestBody": {
-            "description": "JSON; with `Inference-Header-Content-Length`, JSON and then the binary tensors.",
+            "description": "JSON; with `Inference-Header-Content-Length`, JSON and then the binary tensors, or these "
+            "alone.",
             "content": {"application/octet-stream": {"schema": _BINARY}},
         }
     }

@@ -112,13 +112,16 @@ class ModelMetadata(BaseModel):
 
 
 class InferParameters(BaseModel):
-    """Parameters of a tensor or of a request; others are taken and mean nothing here."""
+    """Parameters of a tensor or of a request; others are refused by name."""
 
     model_config = ConfigDict(frozen=True)
 
     binary_data_size: int | None = Field(default=None, ge=0, description="Bytes of the tensor behind the JSON.")
     binary_data: bool | None = Field(default=None, description="Of an output: whether it comes as binary.")
     binary_data_output: bool | None = Field(default=None, description="Of the request: the same, for all outputs.")
+    timeout: int | None = Field(
+        default=None, ge=0, description="Of the request: microseconds until its deadline; 0 for none of its own."
+    )
     content_type: str | None = Field(
         default=None, description="Of BYTES: `base64` where strings are that, or the MIME type of the elements."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Request, Response
@@ -61,7 +61,7 @@ class IndexEntry(BaseModel):
 class LoadParameters(BaseModel):
     """Which version."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     version: str | None = Field(default=None, description="A version, or a label; PROD when left out.")
 
@@ -168,10 +168,30 @@ def repository_router(current: Callable[[], Gateway]) -> APIRouter:
 
 
 async def _resolve(gateway: Gateway, model: str, request: LoadRequest | None) -> Resolved:
-    selector = request.parameters.version if request is not None and request.parameters is not None else None
+    parameters = request.parameters if request is not None else None
+    selector = None
+    if parameters is not None:
+        selector = parameters.version
+        _check_others(parameters.model_extra or {})
     if selector is not None:
         selector = check_label(selector) if is_label(selector) else check_version(selector)
     return await gateway.resolver.resolve(model, selector)
+
+
+def _check_others(parameters: Mapping[str, object]) -> None:
+    """Return when parameters beside the version ask for nothing.
+
+    Raises:
+        InvalidRequest: One does; the message names it.
+    """
+    for name, value in parameters.items():
+        # Triton's client always says whether dependents are to be unloaded; no model here has any.
+        if name == "unload_dependents" or (name == "config" and value in ("", "{}")):
+            continue
+        raise errors.InvalidRequest(
+            f"the parameter {errors.clip(name, 100)!r} has no effect here: a version is served as it was published; "
+            "publish another, or change how it is served with `marway serving MODEL --set NAME=VALUE`"
+        )
 
 
 def _loaded(gateway: Gateway) -> Iterator[IndexEntry]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError
@@ -98,12 +98,19 @@ class RowCall:
                 prepared = await converters.run(len(body), prepare, read, body, headers, resolved)
         except TimeoutError as exc:
             raise self.too_late("its body was not read yet") from exc
-        data = await self._ask(resolved, prepared, received_bytes=received_bytes)
+        call = self._within(prepared.timeout_s)
+        data = await call._ask(resolved, prepared, received_bytes=received_bytes)
         try:
-            async with asyncio.timeout(self.deadline - time.monotonic()):
+            async with asyncio.timeout(call.deadline - time.monotonic()):
                 return await converters.run(len(data), rendered, prepared.render, data, prepared.count, record)
         except TimeoutError as exc:
-            raise self.too_late("its answer was not written yet") from exc
+            raise call.too_late("its answer was not written yet") from exc
+
+    def _within(self, timeout_s: float | None) -> RowCall:
+        """Return the call with the deadline that its body asks for, where that is earlier."""
+        if timeout_s is None or timeout_s >= self.timeout_s:
+            return self
+        return replace(self, deadline=self.deadline - self.timeout_s + timeout_s, timeout_s=timeout_s)
 
     async def _ask(self, resolved: Resolved, prepared: Prepared, *, received_bytes: int) -> bytes:
         """Return the envelope of what the handler answers to the rows."""

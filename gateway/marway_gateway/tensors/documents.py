@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NoReturn
@@ -18,6 +17,16 @@ from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
 from marway_gateway.tensors.datatypes import Value, datatype_of
 from marway_gateway.tensors.outputs import DEFAULT_OUTPUT
+from marway_gateway.tensors.parameters import (
+    OF_INPUT,
+    OF_OUTPUT,
+    OF_REQUEST,
+    check_parameters,
+    element_type,
+    flag_of,
+    timeout_of,
+)
+from marway_gateway.tensors.raw_requests import raw_input
 from marway_gateway.tensors.rows import JSON, OCTETS, check_inputs
 from marway_gateway.tensors.tensor import BASE64, Tensor, flat_values, shape_of
 
@@ -25,8 +34,6 @@ __all__ = [
     "HEADER_LENGTH",
     "InferRequest",
     "WantedOutput",
-    "check_parameters",
-    "element_type",
     "json_object",
     "parse_infer",
     "picked",
@@ -36,8 +43,6 @@ __all__ = [
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 """Header that says how many bytes of a body are its JSON."""
-_MIME: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,60}/[A-Za-z0-9!#$&^_.+-]{1,60}(;[ A-Za-z0-9=._-]{1,60})?")
-_NOT_TAKEN: Final = ("shared_memory_region", "classification")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,14 @@ class InferRequest:
         id: The caller's own, given back.
         outputs: Those that the caller wants; none means all.
         binary: Whether outputs go back as binary where they say nothing.
+        timeout_s: How long the caller waits, from when the request came; None leaves that to its headers.
     """
 
     inputs: Sequence[Tensor]
     id: str | None = None
     outputs: Sequence[WantedOutput] = field(default=())
     binary: bool = False
+    timeout_s: float | None = None
 
 
 def parse_infer(body: bytes, *, header_length: str | None, signature: Signature) -> InferRequest:
@@ -70,7 +77,7 @@ def parse_infer(body: bytes, *, header_length: str | None, signature: Signature)
 
     Args:
         body: All of it.
-        header_length: `Inference-Header-Content-Length` as it was sent.
+        header_length: `Inference-Header-Content-Length` as it was sent; 0 says that the body is the data of one input.
         signature: What the version takes and gives.
 
     Raises:
@@ -79,10 +86,14 @@ def parse_infer(body: bytes, *, header_length: str | None, signature: Signature)
     text, data = body, memoryview(b"")
     if header_length is not None:
         length = int(header_length) if header_length.isascii() and header_length.isdigit() else -1
+        if length == 0:
+            tensor = raw_input(body, signature)
+            check_inputs([tensor], signature)
+            return InferRequest([tensor], binary=True)
         if not 0 < length <= len(body):
             raise InvalidRequest(
                 f"Inference-Header-Content-Length is {clip(header_length, 40)!r}: give the number of bytes of the "
-                f"body's JSON, 1 to {len(body)}"
+                f"body's JSON, 1 to {len(body)}, or 0 for a body that is the data of one input"
             )
         text, data = body[:length], memoryview(body)[length:]
     document = json_object(text)
@@ -101,12 +112,13 @@ def parse_infer(body: bytes, *, header_length: str | None, signature: Signature)
             f"{len(data)} bytes are left after the last binary tensor: a binary_data_size is too small"
         )
     check_inputs(inputs, signature)
-    parameters = _parameters(document, "the request")
+    parameters = _parameters(document, OF_REQUEST, where="the request")
     return InferRequest(
         inputs,
         request_id,
         _outputs(document.get("outputs"), signature),
-        binary=_flag(parameters, "binary_data_output", "the request") or False,
+        binary=flag_of(parameters, "binary_data_output", where="the request") or False,
+        timeout_s=timeout_of(parameters),
     )
 
 
@@ -206,31 +218,6 @@ def picked(
     return [(named[each.name], each) for each in wanted]
 
 
-def element_type(parameters: Mapping[str, Any], *, where: str) -> str | None:
-    """Return the MIME type that a BYTES tensor's `content_type` names for its elements, or None.
-
-    Raises:
-        InvalidRequest: It is no MIME type.
-    """
-    content_type = parameters.get("content_type")
-    if not isinstance(content_type, str) or "/" not in content_type:
-        return None  # a word of another server's, such as "str" or "np"
-    if not _MIME.fullmatch(content_type):
-        raise InvalidRequest(f"{where} has the content_type {clip(content_type, 100)!r}, which is no MIME type")
-    return content_type
-
-
-def check_parameters(parameters: Mapping[str, Any], *, where: str) -> None:
-    """Return when ``parameters`` ask for nothing that is not there.
-
-    Raises:
-        InvalidRequest: They do.
-    """
-    for name in _NOT_TAKEN:
-        if name in parameters:
-            raise InvalidRequest(f"{where} has the parameter {name}: that extension is not there")
-
-
 def _input(raw: object, index: int, data: memoryview, *, binary_follows: bool) -> tuple[Tensor, memoryview]:
     """Return one input, and what is left of the binary data."""
     where = f"input {index}"
@@ -242,8 +229,7 @@ def _input(raw: object, index: int, data: memoryview, *, binary_follows: bool) -
     where = f"input {clip(name, 100)!r}"
     datatype = datatype_of(raw.get("datatype"), where=where)
     shape = shape_of(raw.get("shape"), where=where)
-    parameters = _parameters(raw, where)
-    check_parameters(parameters, where=where)
+    parameters = _parameters(raw, OF_INPUT, where=where)
     content_type = element_type(parameters, where=where) if datatype.kind == "bytes" else None
     size = parameters.get("binary_data_size")
     if size is None:
@@ -271,26 +257,19 @@ def _outputs(raw: object, signature: Signature) -> list[WantedOutput]:
         where = f"output {index}"
         if not isinstance(each, dict) or not isinstance(each.get("name"), str):
             raise InvalidRequest(f"{where} has no name")
-        parameters = _parameters(each, where)
-        check_parameters(parameters, where=where)
-        wanted.append(WantedOutput(each["name"], _flag(parameters, "binary_data", where)))
+        parameters = _parameters(each, OF_OUTPUT, where=where)
+        wanted.append(WantedOutput(each["name"], flag_of(parameters, "binary_data", where=where)))
     return wanted_outputs(wanted, signature)
 
 
-def _parameters(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _parameters(raw: Mapping[str, Any], known: tuple[str, ...], *, where: str) -> dict[str, Any]:
     parameters = raw.get("parameters")
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
         raise InvalidRequest(f"{where} has parameters that are no object")
+    check_parameters(parameters, known, where=where)
     return parameters
-
-
-def _flag(parameters: Mapping[str, Any], name: str, where: str) -> bool | None:
-    value = parameters.get(name)
-    if not isinstance(value, bool | None):
-        raise InvalidRequest(f"{where} has a {name} that is neither true nor false")
-    return value
 
 
 def _data(tensor: Tensor, record: VersionRecord, nonfinite: Literal["error", "null"]) -> dict[str, Any]:

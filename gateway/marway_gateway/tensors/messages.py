@@ -13,10 +13,17 @@ from marway_gateway.tensors.datatypes import Datatype, Value, datatype_of
 from marway_gateway.tensors.documents import (
     InferRequest,
     WantedOutput,
-    check_parameters,
-    element_type,
     picked,
     wanted_outputs,
+)
+from marway_gateway.tensors.parameters import (
+    OF_INPUT,
+    OF_OUTPUT,
+    OF_REQUEST,
+    check_parameters,
+    element_type,
+    flag_of,
+    timeout_of,
 )
 from marway_gateway.tensors.rows import check_inputs
 from marway_gateway.tensors.tensor import Tensor, shape_of
@@ -50,15 +57,20 @@ def parse_message(message: pb.ModelInferRequest, signature: Signature) -> InferR
         InvalidRequest: It is no such request, or none that this version takes.
     """
     raw = message.raw_input_contents
-    if raw and len(raw) != len(message.inputs):
-        raise InvalidRequest(f"the request has {len(message.inputs)} inputs and {len(raw)} raw_input_contents")
-    inputs = [_input(each, raw[index] if raw else None) for index, each in enumerate(message.inputs)]
+    inputs = [_input(message, index) for index in range(len(message.inputs))]
+    if len(raw) > len(inputs):
+        raise _unequal(message)
     check_inputs(inputs, signature)
-    wanted = []
-    for each in message.outputs:
-        check_parameters(_plain(each.parameters), where=f"output {clip(each.name, 100)!r}")
-        wanted.append(WantedOutput(each.name))
-    return InferRequest(inputs, message.id or None, wanted_outputs(wanted, signature), binary=bool(raw))
+    parameters = _parameters(message.parameters, OF_REQUEST, where="the request")
+    binary = flag_of(parameters, "binary_data_output", where="the request")
+    outputs = wanted_outputs([_wanted(each) for each in message.outputs], signature)
+    return InferRequest(
+        inputs,
+        message.id or None,
+        outputs,
+        binary=_raw_wanted(outputs, bool(raw) if binary is None else binary),
+        timeout_s=timeout_of(parameters),
+    )
 
 
 def render_message(outputs: Sequence[Tensor], request: InferRequest, record: VersionRecord) -> pb.ModelInferResponse:
@@ -79,21 +91,35 @@ def render_message(outputs: Sequence[Tensor], request: InferRequest, record: Ver
     return response
 
 
-def _input(message: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Tensor:
+def _input(request: pb.ModelInferRequest, index: int) -> Tensor:
+    """Return one input."""
+    message, raw = request.inputs[index], request.raw_input_contents
     where = f"input {clip(message.name, 100)!r}"
+    parameters = _parameters(message.parameters, OF_INPUT, where=where)
+    if raw and message.contents.ListFields():  # a client may set the field and leave it empty
+        raise InvalidRequest(f"{where} has contents beside raw_input_contents")
     datatype = datatype_of(message.datatype, where=where)
     shape = shape_of(list(message.shape), where=where)
-    parameters = _plain(message.parameters)
-    check_parameters(parameters, where=where)
     content_type = element_type(parameters, where=where) if datatype.kind == "bytes" else None
     count = math.prod(shape)
-    if raw is None:
-        values = _typed(message.contents, datatype, count=count, where=where)
-    elif message.HasField("contents"):
-        raise InvalidRequest(f"{where} has contents beside raw_input_contents")
+    data = raw[index] if index < len(raw) else None
+    size = parameters.get("binary_data_size")
+    if size is not None and (data is None or size != len(data)):
+        has = "no raw_input_contents" if data is None else f"{len(data)} bytes in raw_input_contents"
+        raise InvalidRequest(f"{where} has the binary_data_size {clip(repr(size), 40)}, and {has}")
+    if data is not None:
+        values = datatype.unpack(data, count=count, where=where)
+    elif raw:
+        raise _unequal(request)
     else:
-        values = datatype.unpack(raw, count=count, where=where)
+        values = _typed(message.contents, datatype, count=count, where=where)
     return Tensor(message.name, datatype, shape, values, content_type)
+
+
+def _unequal(request: pb.ModelInferRequest) -> InvalidRequest:
+    return InvalidRequest(
+        f"the request has {len(request.inputs)} inputs and {len(request.raw_input_contents)} raw_input_contents"
+    )
 
 
 def _typed(contents: pb.InferTensorContents, datatype: Datatype, *, count: int, where: str) -> list[Value]:
@@ -113,9 +139,31 @@ def _typed(contents: pb.InferTensorContents, datatype: Datatype, *, count: int, 
     return values
 
 
-def _plain(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+def _wanted(message: pb.ModelInferRequest.InferRequestedOutputTensor) -> WantedOutput:
+    where = f"output {clip(message.name, 100)!r}"
+    parameters = _parameters(message.parameters, OF_OUTPUT, where=where)
+    return WantedOutput(message.name, flag_of(parameters, "binary_data", where=where))
+
+
+def _raw_wanted(outputs: Sequence[WantedOutput], default: bool) -> bool:
+    """Return whether outputs go back raw: a response has `raw_output_contents` for all of them, or for none.
+
+    Raises:
+        InvalidRequest: Some are wanted so and some not.
+    """
+    wanted = {default if each.binary is None else each.binary for each in outputs} or {default}
+    if len(wanted) > 1:
+        raise InvalidRequest(
+            "some outputs are wanted as binary and some are not: over gRPC all are raw, or none is, so give all the "
+            "same binary_data, or the request binary_data_output"
+        )
+    return wanted.pop()
+
+
+def _parameters(parameters: Mapping[str, pb.InferParameter], known: tuple[str, ...], *, where: str) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, parameter in parameters.items():
         choice = parameter.WhichOneof("parameter_choice")
         plain[name] = None if choice is None else getattr(parameter, choice)
+    check_parameters(plain, known, where=where)
     return plain

@@ -12,6 +12,7 @@ from typing import Any, Final
 from marway.errors import ModelError, clip
 from marway.records import Signature, TensorSpec
 from marway.wire.envelope import Answer, mime_type
+from marway.wire.headers import UNEXPLAINED
 from marway_gateway.tensors.datatypes import BYTES, DATATYPES, Datatype, Value
 from marway_gateway.tensors.tensor import Tensor, common_shape, leaves_of
 
@@ -27,7 +28,8 @@ def values_of(answers: Sequence[Answer], *, model: str, version: str) -> list[An
     """Return what the handler answered to each row: JSON values, and bytes for what is neither JSON nor text.
 
     Raises:
-        ModelError: It refused a row, or failed on it; the message names the row.
+        ModelError: It refused a row, or failed on it, and the message names the row; or it predicted where it was to
+            explain.
     """
     values = []
     for index, answer in enumerate(answers):
@@ -36,6 +38,14 @@ def values_of(answers: Sequence[Answer], *, model: str, version: str) -> list[An
             status = answer.status if 400 <= answer.status <= 599 else 500
             where = f"row {index}: " if len(answers) > 1 else ""
             raise ModelError(f"{where}{_message(value)}", status=status, model=model, version=version)
+        if UNEXPLAINED in answer.headers:
+            raise ModelError(
+                "the model has no explanations: its handler does not look at the request's header `explain`, and "
+                "predicts whatever that says",
+                status=501,
+                model=model,
+                version=version,
+            )
         values.append(value)
     return values
 

@@ -28,6 +28,7 @@ from marway_gateway.tensors.rows import JSON, rows_of
 __all__ = [
     "Prepared",
     "ReadRequest",
+    "Reading",
     "Rendered",
     "prepare",
     "read_classify",
@@ -44,11 +45,26 @@ Rendered = tuple[bytes, list[tuple[str, str]]]
 Render = Callable[[list[Any]], Rendered]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a request asks for.
+
+    Attributes:
+        rows: Its rows.
+        render: Makes an answer of what the handler answers to each; it holds nothing of the request that is large.
+        timeout_s: How long the caller waits, from when the request came, where the body says so.
+    """
+
+    rows: Sequence[Row]
+    render: Render
+    timeout_s: float | None = None
+
+
 class ReadRequest(Protocol):
     """Reads a protocol's request."""
 
-    def __call__(self, body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
-        """Return the rows that ``body`` holds, and what makes an answer of what the handler answers to each.
+    def __call__(self, body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
+        """Return what ``body`` asks for.
 
         Args:
             body: All of it.
@@ -67,12 +83,14 @@ class Prepared:
     Attributes:
         envelope: Its rows.
         count: How many.
-        render: Makes an answer of theirs; it holds nothing of the request that is large.
+        render: Makes an answer of theirs.
+        timeout_s: As `Reading` has it.
     """
 
     envelope: bytes
     count: int
     render: Render
+    timeout_s: float | None
 
 
 def prepare(read: ReadRequest, body: bytes, headers: Mapping[str, str], version: Resolved) -> Prepared:
@@ -81,11 +99,12 @@ def prepare(read: ReadRequest, body: bytes, headers: Mapping[str, str], version:
     Raises:
         InvalidRequest: As ``read``; or its rows have more parts than a pod takes.
     """
-    rows, render = read(body, headers, version)
+    reading = read(body, headers, version)
+    rows = reading.rows
     parts = sum(len(row.parts) for row in rows)
     if parts > PARTS_MAX:
         raise InvalidRequest(f"the request's rows have {parts} parts: send {PARTS_MAX} at most, in all rows together")
-    return Prepared(encode_rows(rows), len(rows), render)
+    return Prepared(encode_rows(rows), len(rows), reading.render, reading.timeout_s)
 
 
 def rendered(render: Render, data: bytes, count: int, record: VersionRecord) -> Rendered:
@@ -104,41 +123,43 @@ def rendered(render: Render, data: bytes, count: int, record: VersionRecord) -> 
     return render(values_of(answers, model=record.name, version=record.version))
 
 
-def read_predict(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
+def read_predict(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
     """Read a predict request of v1."""
     request = parse_instances(body, version.record.signature)
-    return request.rows, partial(_predictions, replace(request, rows=()), version.record)
+    return Reading(request.rows, partial(_predictions, replace(request, rows=()), version.record))
 
 
-def read_classify(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
+def read_classify(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
     """Read a classify request of v1."""
-    return parse_examples(body, version.record.signature), partial(_results, "classify", version.record)
+    return Reading(parse_examples(body, version.record.signature), partial(_results, "classify", version.record))
 
 
-def read_regress(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
+def read_regress(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
     """Read a regress request of v1."""
-    return parse_examples(body, version.record.signature), partial(_results, "regress", version.record)
+    return Reading(parse_examples(body, version.record.signature), partial(_results, "regress", version.record))
 
 
-def read_explain(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
+def read_explain(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
     """Read a request of v1 for explanations: a predict request, answered otherwise."""
-    return parse_instances(body, version.record.signature).rows, _explanations
+    return Reading(parse_instances(body, version.record.signature).rows, _explanations)
 
 
-def read_infer(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
+def read_infer(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
     """Read an inference request of Open Inference v2 over REST."""
     request = parse_infer(body, header_length=headers.get(HEADER_LENGTH), signature=version.record.signature)
-    return rows_of(request.inputs), partial(_infer_answer, replace(request, inputs=()), version)
+    render = partial(_infer_answer, replace(request, inputs=()), version)
+    return Reading(rows_of(request.inputs), render, request.timeout_s)
 
 
-def read_message(body: bytes, headers: Mapping[str, str], version: Resolved) -> tuple[Sequence[Row], Render]:
+def read_message(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
     """Read one over gRPC: the bytes of a `ModelInferRequest`."""
     try:
         message = pb.ModelInferRequest.FromString(body)
     except DecodeError:
         raise InvalidRequest("the message cannot be parsed") from None
     request = parse_message(message, version.record.signature)
-    return rows_of(request.inputs), partial(_infer_message, replace(request, inputs=()), version.record)
+    render = partial(_infer_message, replace(request, inputs=()), version.record)
+    return Reading(rows_of(request.inputs), render, request.timeout_s)
 
 
 def _predictions(request: Instances, record: VersionRecord, values: list[Any]) -> Rendered:

@@ -1,7 +1,7 @@
 """`python -P -m marway_runtime.forkserver --home DIR --socket PATH --parent PID [--preload MODULE…]`.
 
 Imports what every worker needs, says `ready` on its standard output, and forks workers until SIGTERM, or until the
-process that started it dies.
+process that started it dies. On its standard output it also tells of workers that died (`serving.Server`).
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def main() -> None:
     from marway_runtime.forkserver.serving import Server
 
     scripts = compiled_script()
-    server = Server(options.socket)
+    server = Server(options.socket, deaths=os.dup(1))
     print("ready", flush=True)
-    os.dup2(2, 1)  # the pipe to the runtime has done its work
+    os.dup2(2, 1)  # the pipe is for what the server tells, and nobody's standard output
     # What lives now lives in all workers: never looked at by their collectors, so that its pages stay shared.
     gc.disable()
     gc.collect()

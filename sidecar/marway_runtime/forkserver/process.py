@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from marway_runtime.configuration import environment
+from marway_runtime.deaths import Deaths
 from marway_runtime.directories import Directories
 from marway_runtime.metrics import RuntimeMetrics
 from marway_runtime.settings import RuntimeSettings
@@ -33,15 +34,23 @@ class ForkServer:
         directories: Where its socket and its log go.
         home: Named on its command line, and so on those of the workers that it forks.
         metrics: Where its restarts are counted.
+        deaths: Told of the workers that died.
     """
 
     def __init__(
-        self, settings: RuntimeSettings, directories: Directories, *, home: Path, metrics: RuntimeMetrics
+        self,
+        settings: RuntimeSettings,
+        directories: Directories,
+        *,
+        home: Path,
+        metrics: RuntimeMetrics,
+        deaths: Deaths,
     ) -> None:
         self._settings = settings
         self._directories = directories
         self._home = home
         self._metrics = metrics
+        self._deaths = deaths
         self._process: asyncio.subprocess.Process | None = None
         self._settled = asyncio.Event()
         self.ready = False
@@ -112,8 +121,17 @@ class ForkServer:
             self.ready = True
             logger.info("the fork server is ready after %.1f s (pid %d)", time.monotonic() - started, process.pid)
             self._settled.set()
+            async for line in process.stdout:
+                self._died(line)
         await process.wait()
         self.ready = False
+
+    def _died(self, line: bytes) -> None:
+        try:
+            pid, status, name = line.decode().rstrip("\n").split(" ", 2)
+            self._deaths.ended(int(pid), int(status), name)
+        except ValueError:
+            logger.warning("the fork server said %r", line[:200])
 
     async def _stop(self) -> None:
         process = self._process

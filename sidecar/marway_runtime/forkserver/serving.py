@@ -19,6 +19,7 @@ from pathlib import Path
 
 from marway_runtime.forkserver.request import Request, receive
 from marway_runtime.process_tree import adopt_orphans, children_of
+from marway_runtime.worker.names import folder
 
 __all__ = ["Forked", "Server"]
 
@@ -39,12 +40,20 @@ class Server:
 
     Args:
         path: Where to listen; the socket is there, for the owner alone, once it is served.
+        deaths: A descriptor to which it writes a line `PID STATUS NAME` for each worker that ends by itself and not
+            well, with its exit status, or minus the signal's number, and what it served. Whoever does not read misses
+            some: it never waits.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, deaths: int) -> None:
+        os.set_blocking(deaths, False)
+        self._deaths = deaths
         self._listener = _listen(path)
         self._poll = select.poll()
         self._workers: dict[int, socket.socket] = {}  # pid → connection to its shim
+        self._ending: set[int] = set()
+        """Workers that are killed because TorchServe ended their shims: they have not died."""
+        self._names: dict[int, Path] = {}  # pid → the file that says what it serves
         self._shims: dict[int, int] = {}  # descriptor of that connection → pid
         self._stopping = False
         self._wake, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -104,6 +113,7 @@ class Server:
             return Forked(request, connection)
         request.close()
         self._workers[pid] = connection
+        self._names[pid] = folder(Path(request.environment.get("TMPDIR", "/"))) / str(pid)
         self._shims[connection.fileno()] = pid
         self._poll.register(connection, _GONE)
         with contextlib.suppress(OSError):  # its end is seen by the poll
@@ -113,7 +123,10 @@ class Server:
     def _shim_gone(self, descriptor: int) -> None:
         # TorchServe killed it, or died: the worker, unreaped and so still the owner of its pid, goes too.
         self._poll.unregister(descriptor)
-        _kill(self._shims.pop(descriptor))
+        pid = self._shims.pop(descriptor)
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            self._ending.add(pid)
+        _kill(pid)
 
     def _reap(self) -> None:
         for pid, connection in list(self._workers.items()):
@@ -121,14 +134,25 @@ class Server:
             if ended is None:
                 continue
             _kill(pid)  # what it started, while its pid is still its own
+            name = self._name_of(pid)  # the file goes once the process is reaped
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             del self._workers[pid]
+            if status != 0 and not (status == -signal.SIGKILL and pid in self._ending):
+                with contextlib.suppress(OSError):
+                    os.write(self._deaths, f"{pid} {status} {name}\n".encode())
+            self._ending.discard(pid)
             if self._shims.pop(connection.fileno(), None) is not None:
                 self._poll.unregister(connection)
                 with contextlib.suppress(OSError):
                     connection.sendall(b"%d\n" % (status if status >= 0 else 128 - status))
             connection.close()
         self._end_orphans()
+
+    def _name_of(self, pid: int) -> str:
+        try:
+            return self._names.pop(pid).read_text()
+        except OSError:
+            return ""  # it was told nothing yet
 
     def _end_orphans(self) -> bool:
         """Kill what workers that have ended leave behind, and reap it; return whether some of it still lives.
@@ -153,7 +177,7 @@ class Server:
         self._listener.close()
         for connection in self._workers.values():
             connection.close()
-        for descriptor in (self._wake, self._wakeup):
+        for descriptor in (self._wake, self._wakeup, self._deaths):
             os.close(descriptor)
 
     def _stop(self, *_: object) -> None:

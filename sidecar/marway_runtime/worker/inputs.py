@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import ItemsView, Iterator, KeysView, Sequence, ValuesView
 from typing import Any
 
 from marway.wire.envelope import RAW_BODY, Part, Row, mime_type
 from marway.wire.headers import JSON_NONFINITE
 from marway.wire.raw_body import REST_NAME, RawBody
 
-__all__ = ["Headers", "UnusableInput", "headers_of", "input_of"]
+__all__ = ["Headers", "UnusableInput", "headers_of", "input_of", "unexplained"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,53 @@ class Headers(dict[str, Any]):
         return super().get(key, super().get(key.lower(), default))
 
 
+class _HeadersOfExplanation(Headers):
+    """Those of a row that is to be explained: they note whether the handler found out."""
+
+    looked = False
+
+    def __getitem__(self, key: str) -> Any:
+        self._look(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self._look(key)
+        return super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._look(key)
+        return super().get(key, default)
+
+    def __iter__(self) -> Iterator[str]:
+        self.looked = True
+        return super().__iter__()
+
+    def keys(self) -> KeysView[str]:  # type: ignore[override]  # the stubs name dict's own kinds of views
+        self.looked = True
+        return super().keys()
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # as above
+        self.looked = True
+        return super().values()
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # as above
+        self.looked = True
+        return super().items()
+
+    def copy(self) -> dict[str, Any]:
+        self.looked = True
+        return super().copy()
+
+    def _look(self, key: object) -> None:
+        if isinstance(key, str) and key.lower() == "explain":
+            self.looked = True
+
+
+def unexplained(headers: Sequence[Headers]) -> bool:
+    """Return whether rows with these headers were to be explained, and the handler never looked at that."""
+    return all(isinstance(each, _HeadersOfExplanation) and not each.looked for each in headers)
+
+
 def input_of(row: Row) -> dict[str, Any]:
     """Return the values of a row by name; of fields that share one the last counts, as in TorchServe.
 
@@ -58,7 +106,7 @@ def headers_of(row: Row) -> Headers:
     headers.update(_FRONT_ENDS_OWN)
     headers.update(row.headers)
     headers.pop(JSON_NONFINITE, None)
-    return headers
+    return _HeadersOfExplanation(headers) if row.explains else headers
 
 
 def _value(part: Part) -> object:

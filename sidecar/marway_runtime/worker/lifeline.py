@@ -7,12 +7,17 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from marway_runtime.process_tree import kill_below
 
 __all__ = ["die_first", "die_with", "die_with_parent"]
+
+_FORK_SERVER_S: Final = 1.0
+"""How long the fork server has to kill a worker whose shim has ended; it takes milliseconds."""
 
 
 def die_first() -> None:
@@ -44,13 +49,16 @@ def die_with(descriptors: Sequence[int], *, group: bool = False) -> None:
 
     Args:
         descriptors: What to watch; nothing else may read from them.
-        group: End the process group that this process leads, with whatever it started.
+        group: End the process group that this process leads, with whatever it started. Such a process is a fork; the
+            fork server sees the same and kills it sooner, unless it is gone, and can tell that from a worker's death.
     """
     poller = select.poll()
     for descriptor in descriptors:
         poller.register(descriptor, select.POLLIN)
 
     def end() -> None:
+        if group:
+            time.sleep(_FORK_SERVER_S)
         kill_below(os.getpid())
         if group:
             os.killpg(0, signal.SIGKILL)

@@ -23,9 +23,10 @@ from ts.utils.util import PredictionException
 
 from marway.answer_json import Nonfinite
 from marway.wire.envelope import KEY, Answer, Row
-from marway.wire.headers import JSON_NONFINITE
-from marway_runtime.worker import measuring, reading
-from marway_runtime.worker.inputs import UnusableInput, headers_of, input_of
+from marway.wire.headers import JSON_NONFINITE, REQUEST_ID, UNEXPLAINED
+from marway.wire.request import correlation_id
+from marway_runtime.worker import log_records, measuring, reading
+from marway_runtime.worker.inputs import UnusableInput, headers_of, input_of, unexplained
 from marway_runtime.worker.outputs import MAX_RESPONSE_BYTES_ENV, Frame, answer_of, failed, within
 
 __all__ = ["MarwayService", "install"]
@@ -85,6 +86,7 @@ class MarwayService(Service):
             self.cl_socket.sendall(frame.message(within([piece], limit), more=True))
 
         answers = self._answer(rows, send if rows[0].stream else _not_streaming)
+        log_records.answering(None)
         measured = measuring.take()
         if measured:
             answers[0] = replace(answers[0], measured=measured)
@@ -93,7 +95,9 @@ class MarwayService(Service):
     def _answer(self, rows: Sequence[Row], send: Send) -> list[Answer]:
         context = self.context
         context.request_ids = {index: row.request_id for index, row in enumerate(rows)}
-        context.request_processor = [RequestProcessor(headers_of(row)) for row in rows]
+        headers = [headers_of(row) for row in rows]
+        log_records.answering(context.request_ids)
+        context.request_processor = [RequestProcessor(each) for each in headers]
         context.metrics.request_ids = context.request_ids
         context.cl_socket = self.cl_socket
         context.marway_send = send
@@ -109,10 +113,16 @@ class MarwayService(Service):
             logger.error("Out of memory.", exc_info=True)
             return failed(len(rows), _OUT_OF_RESOURCES, "the model ran out of memory")
         except Exception as exc:
-            logger.error("The handler raised.", exc_info=True)
+            logger.error("The handler raised %s.", type(exc).__name__, exc_info=True)
+            if isinstance(exc, AttributeError) and exc.name == "get_insights" and rows[0].explains:
+                # What TorchServe's own base handler explains with, and leaves to those who derive from it.
+                return failed(len(rows), 501, "the model has no explanations: its handler has no `get_insights`")
             if "CUDA" in str(exc):
                 return failed(len(rows), _OUT_OF_RESOURCES, f"the model ran out of GPU memory: {exc}")
             return failed(len(rows), 500, f"{type(exc).__name__}: {exc}")
+        except SystemExit:
+            logger.error("The handler ended its process.", exc_info=True)
+            raise
         finally:
             context.marway_send = None
         if not isinstance(outputs, list):
@@ -120,13 +130,18 @@ class MarwayService(Service):
             return failed(len(rows), 500, said)
         if len(outputs) != len(rows):
             return failed(len(rows), 500, f"the handler returned {len(outputs)} answers for {len(rows)} rows")
-        return [
+        answers = [
             answer_of(context, index, output, nonfinite=_nonfinite(row))
             for index, (row, output) in enumerate(zip(rows, outputs, strict=True))
         ]
+        if unexplained(headers):
+            return [replace(answer, headers={**answer.headers, UNEXPLAINED: "1"}) for answer in answers]
+        return answers
 
     def _plain(self, batch: list[dict[str, Any]]) -> bytearray:
+        log_records.answering(lambda: _ids_of(batch))
         message = bytearray(super().predict(batch))
+        log_records.answering(None)
         if self._max_response_bytes is not None and len(message) > self._max_response_bytes:
             ids = {index: row["requestId"].decode() for index, row in enumerate(batch)}
             return bytearray(create_predict_response(None, ids, "The answer is too large", _OUT_OF_RESOURCES))
@@ -159,6 +174,17 @@ def _packed(batch: list[dict[str, Any]]) -> list[Row] | None:
                 rows: list[Row] = parameter["value"]
                 return rows
     return None
+
+
+def _ids_of(batch: list[dict[str, Any]]) -> dict[int, str]:
+    """Return the callers' ids of TorchServe's own rows: their header, where they came over REST with one."""
+    found = {}
+    for index, row in enumerate(batch):
+        for header in row.get("headers") or ():
+            if header["name"].decode(errors="replace").lower() == REQUEST_ID:
+                said = correlation_id(header["value"].decode(errors="replace"))
+                found[index] = said or row["requestId"].decode()
+    return found
 
 
 def _nonfinite(row: Row) -> Nonfinite:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from marway.deadline import Deadline
 from marway.errors import RuntimeDown, Unavailable
 from marway.wire.envelope import Answer, Row
-from marway.wire.workers import Mode
+from marway.wire.workers import Mode, WorkerDeaths
 
 __all__ = [
     "Description",
@@ -96,11 +96,12 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """A server as a whole: every version it has by its name there, and its workers."""
+    """A server as a whole: every version it has by its name there, its workers, and how many died if that is known."""
 
     server_names: frozenset[str]
     workers: tuple[WorkerStatus, ...]
     base_bytes: int
+    deaths: tuple[WorkerDeaths, ...] = ()
 
 
 class ModelServer(Protocol):

@@ -140,7 +140,8 @@ class Actor:
                     self.busy = True
                     await step()
             except MarwayError as exc:
-                logger.warning("%s: %s", self.entry.title, exc.message)
+                if self.entry.state != "failed":  # which was logged when it failed
+                    logger.warning("%s: %s", self.entry.title, exc.message)
                 self._tell_waiting(exc)
             except Exception:
                 # A version must not lose its only task to a mistake of ours.

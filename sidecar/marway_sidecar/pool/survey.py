@@ -110,6 +110,7 @@ class Survey:
         self._base_bytes = max(self._base_bytes, status.base_bytes)
         self._memory.budget = self._budget(self._base_bytes)
         self._count(status)
+        self._metrics.count_deaths(status.deaths, self._title)
         workers: dict[str, list[WorkerStatus]] = defaultdict(list)
         for worker in status.workers:
             if worker.server_name is not None:
@@ -177,6 +178,10 @@ class Survey:
                     )
             finally:
                 self._purges.pop(name).set()
+
+    def _title(self, name: str) -> tuple[str, str]:
+        actor = self._actors.get(name)
+        return (actor.entry.record.name, actor.entry.record.version) if actor is not None else ("", "")
 
     def _count(self, status: ServerStatus) -> None:
         """Show workers as they are, by version and by how they were started."""

@@ -297,7 +297,7 @@ class Transitions:
         if is_the_versions(error):
             entry.failure = Failure.after(entry.failure, error, backoff_s=self.settings.load_failure_backoff_s)
             self._show(entry, state="failed", workers=0)
-            logger.error("%s", error.message)
+            logger.error("%s", error.message, extra={"fields": {"model": error.model, "version": error.version}})
         else:
             self._show(entry, state="absent", workers=0)
 

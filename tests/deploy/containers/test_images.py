@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from marway import __version__
 from support.podman import BASE_IMAGE, IMAGES, Podman, image_size
 
 TAG = "test"
@@ -39,7 +40,10 @@ def test_it_runs_as_nobody_by_itself(images: Podman, image: str) -> None:
     assert found["Entrypoint"] == ["marway"]
     assert found["Cmd"] == [image.removeprefix("marway-")]
     assert "Volumes" not in found
-    assert found["Labels"]["org.opencontainers.image.title"] == image
+    labels = {name.removeprefix("org.opencontainers.image."): text for name, text in found["Labels"].items()}
+    assert (labels["title"], labels["version"], labels["licenses"]) == (image, __version__, "Apache-2.0")
+    assert labels["description"]
+    assert labels["base.name"] == BASE_IMAGE
 
 
 def test_its_command_works_on_a_read_only_root(images: Podman, image: str) -> None:
@@ -47,6 +51,17 @@ def test_its_command_works_on_a_read_only_root(images: Podman, image: str) -> No
     assert f"marway {image.removeprefix('marway-')}" in run(images, image, "marway", image.split("-")[1], "--help")
     script = "import marway.resources as r; print(r.shipped('config/log4j2.xml').is_file())"
     assert run(images, image, "python", "-c", script).strip() == "True"
+
+
+def test_any_user_of_group_0_may_run_it(images: Podman, image: str) -> None:
+    """Under a user that no image knows, as OpenShift gives one, the verb works, and directories can be written."""
+    places = [] if image == "marway-gateway" else ["/run/marway", "/var/lib/marway/store"]
+    script = f"touch /tmp/x {' '.join(f'{place}/x' for place in places)} && id -u && id -g"
+    script += f" && marway {image.removeprefix('marway-')} --help"
+    options = ["--rm", "--user", "1000680000:0", "--cap-drop", "ALL", "--network", "none", "--entrypoint", "sh"]
+    said = images.run("run", *options, f"localhost/{image}:{TAG}", "-c", script)
+    assert said.split()[:2] == ["1000680000", "0"]
+    assert f"marway {image.removeprefix('marway-')}" in said
 
 
 def test_code_is_compiled(images: Podman, image: str) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 
+import httpx
 import numpy as np
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
@@ -25,6 +26,14 @@ def labels(response):
     return [json.loads(value)["label"] for value in values]
 
 
+async def refused(call):
+    """Return status and words of an error."""
+    try:
+        return await call
+    except httpx.HTTPStatusError as exc:
+        return [exc.response.status_code, exc.response.json()["error"]]
+
+
 async def main():
     url, target = sys.argv[1:3]
     said = {}
@@ -32,11 +41,15 @@ async def main():
         said["v1 ready"] = await client.is_model_ready(url, "intent")
         answer = await client.infer(url, {"instances": TEXTS}, model_name="intent")
         said["v1"] = [value["label"] for value in answer["predictions"]]
+        said["v1 explain"] = await client.explain(url, "probe", {"instances": ["explain"]})
+        said["v1 explain refused"] = await refused(client.explain(url, "intent", {"instances": TEXTS}))
+        said["v1 unknown"] = await refused(client.is_model_ready(url, "nix"))
     async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
         said["v2 ready"] = [
             await client.is_server_live(url),
             await client.is_server_ready(url),
             await client.is_model_ready(url, "intent"),
+            await client.is_model_ready(url, "nix"),
         ]
         for form in ("json", "binary"):
             answer = await client.infer(url, request(form == "binary"), model_name="intent")
@@ -49,6 +62,7 @@ async def main():
             await client.is_model_ready("intent"),
         ]
         said["grpc"] = labels(await client.infer(request(True)))
+        said["grpc typed"] = labels(await client.infer(request(False)))
     print(json.dumps(said))
 
 

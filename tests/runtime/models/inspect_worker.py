@@ -10,6 +10,8 @@ import time
 import numpy
 import torch
 
+_KEPT = []
+
 
 def handle(data, context):
     if data is None:
@@ -39,6 +41,11 @@ def answer(text):
         while len(held) < int(argument):
             held.append(bytearray(b"x" * (16 << 20)))
         return f"has {len(held)}"
+    if command == "keep":
+        _KEPT.extend(bytearray(b"x" * (16 << 20)) for _ in range(int(argument)))
+        return f"has {len(_KEPT)}"
+    if command == "signal":
+        os.kill(os.getpid(), int(argument))
     if command == "session":
         return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
     if command == "daemon":

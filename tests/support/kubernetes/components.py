@@ -89,6 +89,8 @@ def is_understood(documents: list[Document]) -> Iterator[str]:
     for each in containers(documents):
         kind = SETTINGS.get(each.name)
         if kind is None:
+            if each.spec["image"].rpartition("/")[2].startswith("marway-"):
+                yield from _is_a_command(documents, each)
             continue
         known = {f"MARWAY_{each.name.upper()}_{field.upper()}" for field in kind.model_fields} | {REGISTRY_ENV}
         given = {name for name in environment(documents, each) if name.startswith("MARWAY_")}
@@ -104,6 +106,19 @@ def is_understood(documents: list[Document]) -> Iterator[str]:
             settings_of(documents, each.name)
         except (MarwayError, TyperException) as exc:
             yield f"{each}: {exc}"
+
+
+def _is_a_command(documents: list[Document], each: Container) -> Iterator[str]:
+    """A container that runs another verb of `marway` than a server's."""
+    given = {name for name in environment(documents, each) if name.startswith("MARWAY_")}
+    yield from (f"{each}: {name} is no setting of it" for name in sorted(given - {REGISTRY_ENV}))
+    if each.spec.get("command") or each.spec.get("args", [""])[0] != each.name:
+        yield f"{each}: runs {each.spec.get('command')} {each.spec.get('args')}"
+        return
+    try:
+        command_line(each.spec["args"])
+    except (LookupError, TyperException) as exc:
+        yield f"{each}: {exc}"
 
 
 def listens_where_it_is_sought(documents: list[Document]) -> Iterator[str]:
@@ -160,7 +175,9 @@ def has_time_to_drain(documents: list[Document]) -> Iterator[str]:
     if gateway.lame_duck_s < 5:
         yield "gateway: closes its ports before load balancers know"
     for each in containers(documents):
-        probe = each.spec.get("livenessProbe", {})
+        probe = each.spec.get("livenessProbe")
+        if probe is None:
+            continue  # a job
         if probe.get("terminationGracePeriodSeconds", math.inf) > each.pod["terminationGracePeriodSeconds"]:
             yield f"{each}: one that hangs gets longer than one that drains"
 
@@ -220,11 +237,10 @@ def reaches_its_registry(documents: list[Document]) -> Iterator[str]:
     if len(set(urls.values())) != 1:
         yield f"gateway and sidecar use different registries: {urls}"
     url = urlsplit(urls["gateway"])
-    for name in urls:
-        each = container(documents, name)
+    for each in (each for each in containers(documents) if each.name in (*urls, "gc")):
         if url.scheme == "file":
             mount = _mount_at(each, url.path)
-            if mount is None or bool(mount.get("readOnly")) != (name == "sidecar"):
+            if mount is None or bool(mount.get("readOnly")) != (each.name == "sidecar"):
                 yield f"{each}: the registry's directory is {mount}"
         elif not environment(documents, each).keys() & {"AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"}:
             yield f"{each}: has nothing to show to the store"

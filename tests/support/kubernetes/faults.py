@@ -89,6 +89,8 @@ FAULTS: list[Fault] = [
     (hardening.is_probed, "s3", lambda d: _spec(d, "sidecar").pop("readinessProbe")),
     (hardening.is_probed, "s3", lambda d: _spec(d, "sidecar")["readinessProbe"]["httpGet"].update(path="/healthz")),
     (hardening.is_probed, "s3", lambda d: _spec(d, "gateway")["livenessProbe"]["httpGet"].update(path="/readyz")),
+    (hardening.is_probed, "s3", lambda d: _spec(d, "gateway")["readinessProbe"]["httpGet"].update(path="/readyz")),
+    (hardening.is_probed, "s3", lambda d: _spec(d, "gateway")["startupProbe"]["httpGet"].update(path="/healthz")),
     (hardening.is_probed, "s3", lambda d: _spec(d, "gateway")["livenessProbe"]["httpGet"].update(port="metrics")),
     (
         hardening.is_probed,
@@ -296,6 +298,19 @@ FAULTS: list[Fault] = [
         lambda d: named(d, "NetworkPolicy", "dns")["spec"].update(podSelector={"matchLabels": {"a": "b"}}),
     ),
     (wiring.leads_to_ports, "s3", _port),
+    (
+        wiring.is_there_while_nothing_is_ready,
+        "s3",
+        lambda d: named(d, "Service", "marway-gateway")["spec"].update(publishNotReadyAddresses=True),
+    ),
+    *(
+        (
+            wiring.is_there_while_nothing_is_ready,
+            "s3",
+            lambda d, name=name: named(d, "Service", name)["spec"].pop("publishNotReadyAddresses"),
+        )
+        for name in ("marway-gateway-admin", "marway-pods")
+    ),
     (wiring.leads_to_ports, "s3", lambda d: d.append(_monitor({"app.kubernetes.io/name": "marway"}, "metrics"))),
     (wiring.leads_to_ports, "s3", lambda d: d.append(_monitor({"app": "marway"}, "http"))),
     (wiring.leads_to_ports, "s3", lambda d: _spec(d, "sidecar")["ports"][0].update(name="web")),
@@ -402,6 +417,34 @@ COMPONENT_FAULTS: list[Fault] = [
         "httproute",
         lambda d: named(d, "HTTPRoute", "marway")["spec"]["parentRefs"][0].update(sectionName="http"),
     ),
+    (
+        wiring.leads_to_ports,
+        "httproute",
+        lambda d: named(d, "GRPCRoute", "marway-grpc")["spec"]["rules"][0]["backendRefs"][0].update(port=8001),
+    ),
+    (
+        wiring.leads_to_ports,
+        "httproute",
+        lambda d: named(d, "GRPCRoute", "marway-grpc")["spec"].update(hostnames=["predict.marway.example.com"]),
+    ),
+    (
+        wiring.leads_to_ports,
+        "openshift",
+        lambda d: named(d, "Route", "marway")["spec"]["to"].update(name="marway-gateway-admin"),
+    ),
+    (
+        wiring.is_encrypted_outside,
+        "openshift",
+        lambda d: named(d, "Route", "marway")["spec"]["tls"].update(insecureEdgeTerminationPolicy="Allow"),
+    ),
+    (hardening.runs_as_nobody, "openshift", lambda d: pod_of(_deployment(d))["securityContext"].pop("runAsNonRoot")),
+    (hardening.runs_as_nobody, "openshift", lambda d: pod_of(_deployment(d))["securityContext"].update(fsGroup=65532)),
+    (hardening.runs_as_nobody, "gc", lambda d: _spec(d, "gc")["securityContext"].update(runAsUser=0)),
+    (hardening.is_locked, "gc", lambda d: _spec(d, "gc").pop("securityContext")),
+    (hardening.is_limited, "gc", lambda d: _spec(d, "gc")["resources"].pop("limits")),
+    (hardening.has_no_token, "gc", lambda d: container(d, "gc").pod.pop("automountServiceAccountToken")),
+    (components.is_understood, "gc", lambda d: _spec(d, "gc")["args"].append("--force")),
+    (components.is_understood, "gc", lambda d: _env(_spec(d, "gc"), "MARWAY_GATEWAY_LAME_DUCK_S", "5")),
     (hardening.has_no_token, "endpointslices", lambda d: _drop(d, "RoleBinding", "marway-gateway-endpointslices")),
     (
         components.has_room_for_archives,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from support.kubernetes.objects import (
     MODEL_SERVERS,
+    Container,
     containers,
     name_of,
     named_namespace,
@@ -16,7 +17,9 @@ from support.kubernetes.objects import (
     pod_of,
     quantity,
     selects,
+    template_of,
     volumes,
+    workloads,
 )
 from support.kubernetes.render import ROOT, Document
 
@@ -26,14 +29,26 @@ _RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 
 def runs_as_nobody(documents: list[Document]) -> Iterator[str]:
-    """No container runs as root, by word and by number."""
+    """No container runs as root, by word and by number; OpenShift's constraint gives the number, and wants none."""
     for each in containers(documents):
         if each.security("runAsNonRoot") is not True:
             yield f"{each}: runAsNonRoot is not said"
+        if _constrained(documents, each):
+            numbers = [field for field in ("runAsUser", "runAsGroup", "fsGroup") if each.security(field) is not None]
+            if numbers:
+                yield f"{each}: says {numbers}, which OpenShift refuses"
+            continue
         if not each.security("runAsUser"):
             yield f"{each}: runs as root, or as whoever the image says"
         if not each.security("runAsGroup"):
             yield f"{each}: its group is root's, or whatever the image says"
+
+
+def _constrained(documents: list[Document], each: Container) -> bool:
+    """Whether OpenShift's security context constraint `restricted-v2` is asked for."""
+    (workload,) = (found for found in workloads(documents) if name_of(found) == each.deployment)
+    annotations = template_of(workload)["metadata"].get("annotations", {})
+    return bool(annotations.get("openshift.io/required-scc") == "restricted-v2")
 
 
 def is_locked(documents: list[Document]) -> Iterator[str]:
@@ -54,7 +69,7 @@ def is_locked(documents: list[Document]) -> Iterator[str]:
 
 def is_apart_from_its_node(documents: list[Document]) -> Iterator[str]:
     """Nothing of the node is shared, and nobody asks for more than the standard "restricted" allows."""
-    for deployment in of_kind(documents, "Deployment"):
+    for deployment in workloads(documents):
         pod, name = pod_of(deployment), name_of(deployment)
         yield from (f"{name}: {flag}" for flag in ("hostNetwork", "hostPID", "hostIPC") if pod.get(flag))
         if pod.get("securityContext", {}).get("sysctls"):
@@ -83,7 +98,7 @@ def is_limited(documents: list[Document]) -> Iterator[str]:
                 yield f"{each}: requests more {name} than its limit"
         if requests.get("memory") != limits.get("memory"):
             yield f"{each}: its memory is overcommitted"
-    for deployment in of_kind(documents, "Deployment"):
+    for deployment in workloads(documents):
         yield from _disk(deployment, documents)
 
 
@@ -100,7 +115,12 @@ def _disk(deployment: Document, documents: list[Document]) -> Iterator[str]:
 
 
 def is_probed(documents: list[Document]) -> Iterator[str]:
-    """Each container has a liveness probe; a main one also says when it started and when it can serve."""
+    """Each container has a liveness probe; a main one also says when it started and when it can serve.
+
+    A sidecar is ready while it can serve. A gateway has started once it can; from then on it takes requests also while
+    no pod can answer, to say so: a Service without endpoints would refuse connections.
+    """
+    paths = {("gateway", "startupProbe"): "/readyz", ("sidecar", "readinessProbe"): "/readyz"}
     for each in containers(documents):
         if each.once:
             continue
@@ -111,7 +131,7 @@ def is_probed(documents: list[Document]) -> Iterator[str]:
             asked = each.spec.get(probe, {}).get("httpGet")
             if asked is not None and asked["port"] not in ports:
                 yield f"{each}: {probe} asks the port {asked['port']}, which it does not have"
-            if asked is not None and asked["path"] != ("/readyz" if probe == "readinessProbe" else "/healthz"):
+            if asked is not None and asked["path"] != paths.get((each.name, probe), "/healthz"):
                 yield f"{each}: {probe} asks {asked['path']}"
             # A container of model servers listens on loopback, where kubelet does not get.
             if asked is not None and each.name in MODEL_SERVERS:
@@ -123,7 +143,7 @@ def has_no_token(documents: list[Document]) -> Iterator[str]:
     for account in of_kind(documents, "ServiceAccount"):
         if account.get("automountServiceAccountToken") is not False:
             yield f"service account {name_of(account)}: its token is mounted"
-    for deployment in of_kind(documents, "Deployment"):
+    for deployment in workloads(documents):
         pod = pod_of(deployment)
         if pod.get("automountServiceAccountToken") is not False:
             yield f"{name_of(deployment)}: the token is mounted"

@@ -126,7 +126,10 @@ def opens_the_way_to_the_registry(documents: list[Document]) -> Iterator[str]:
     """A registry in S3 can be reached by gateways and pods, and with one in a directory nobody gets outside."""
     remote = urlsplit(settings_of(documents, "gateway").registry).scheme == "s3"
     store = Peer("S3", address="52.219.1.1")
-    for who in (_deployed(documents, "gateway"), _deployed(documents, "pod")):
+    jobs = [
+        Peer(name_of(each), pod_labels(each), each["metadata"]["namespace"]) for each in of_kind(documents, "CronJob")
+    ]
+    for who in (_deployed(documents, "gateway"), _deployed(documents, "pod"), *jobs):
         if allows(documents, who, store, 443) != remote and not _reads_the_api(documents, who):
             yield f"{who.name}: the way to the registry is {'closed' if remote else 'open, and none is there'}"
 

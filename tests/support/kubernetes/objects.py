@@ -26,12 +26,12 @@ MODEL_SERVERS = ("runtime", "torchserve")
 
 @dataclass(frozen=True)
 class Container:
-    """One container of a Deployment, whichever list it stands in.
+    """One container of a Deployment or a CronJob, whichever list it stands in.
 
     Attributes:
-        deployment: Its Deployment's name.
+        deployment: The name of its Deployment or CronJob.
         starts_first: Whether it is a native sidecar container; otherwise it is a main container, or `once` says more.
-        once: Whether it ends before the others begin.
+        once: Whether it ends by itself: before the others begin, or as a job.
         spec: Itself.
         pod: The pod's spec.
     """
@@ -78,13 +78,27 @@ def named(documents: list[Document], kind: str, name: str) -> Document:
     return found
 
 
-def pod_of(deployment: Document) -> dict[str, Any]:
-    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
+def workloads(documents: list[Document]) -> list[Document]:
+    """Return everything that makes pods."""
+    return of_kind(documents, "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
+
+
+def template_of(workload: Document) -> dict[str, Any]:
+    """Return what a workload's pods are made from."""
+    spec = workload["spec"]
+    if workload["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    template: dict[str, Any] = spec["template"]
+    return template
+
+
+def pod_of(workload: Document) -> dict[str, Any]:
+    spec: dict[str, Any] = template_of(workload)["spec"]
     return spec
 
 
-def pod_labels(deployment: Document) -> dict[str, str]:
-    labels: dict[str, str] = deployment["spec"]["template"]["metadata"]["labels"]
+def pod_labels(workload: Document) -> dict[str, str]:
+    labels: dict[str, str] = template_of(workload)["metadata"]["labels"]
     return labels
 
 
@@ -93,14 +107,14 @@ def volumes(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def containers(documents: list[Document]) -> Iterator[Container]:
-    """Yield every container of every Deployment, init containers too."""
-    for deployment in of_kind(documents, "Deployment", "StatefulSet", "DaemonSet", "Job"):
+    """Yield every container of everything that makes pods, init containers too."""
+    for deployment in workloads(documents):
         pod = pod_of(deployment)
         for spec in pod.get("initContainers", []):
             always = spec.get("restartPolicy") == "Always"
             yield Container(name_of(deployment), always, not always, spec, pod)
         for spec in pod["containers"]:
-            yield Container(name_of(deployment), False, False, spec, pod)
+            yield Container(name_of(deployment), False, deployment["kind"] in ("Job", "CronJob"), spec, pod)
 
 
 def pools(documents: list[Document]) -> list[list[Document]]:

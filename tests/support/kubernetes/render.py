@@ -137,6 +137,20 @@ def installation(*resources: str, components: tuple[str, ...] = (), namespace: s
     return documents(_text(resources, components, namespace))
 
 
+COMBINATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "gc, keys": ("overlays/s3", ("gc", "s3-keys")),
+    "gc, roles": ("overlays/s3-workload-identity", ("gc", "s3-workload-identity")),
+    "OpenShift": ("overlays/autoscale", ("gc", "s3-keys", "endpointslices", "httproute", "openshift")),
+}
+"""What docs/kubernetes.md says goes together: an overlay and the components on it, in their order."""
+
+
+def combination(name: str, *, namespace: str = "marway") -> list[Document]:
+    """Return the objects of one of the combinations."""
+    resource, components = COMBINATIONS[name]
+    return installation(resource, components=components, namespace=namespace)
+
+
 def with_component(name: str) -> list[Document]:
     """Return the objects of the base with one component."""
     return installation("base", components=(name,), namespace="marway")

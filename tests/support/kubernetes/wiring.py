@@ -18,6 +18,7 @@ from support.kubernetes.objects import (
     pod_labels,
     pod_of,
     selects,
+    workloads,
 )
 from support.kubernetes.render import ROOT, Document
 
@@ -49,7 +50,7 @@ def _references(documents: list[Document]) -> Iterator[tuple[str, str, str, str 
             for kind, of in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
                 if reference := variable.get("valueFrom", {}).get(kind):
                     yield str(each), of, reference["name"], reference["key"]
-    for deployment in of_kind(documents, "Deployment"):
+    for deployment in workloads(documents):
         pod, who = pod_of(deployment), name_of(deployment)
         yield who, "ServiceAccount", pod["serviceAccountName"], None
         for volume in pod.get("volumes", []):
@@ -86,7 +87,7 @@ def selects_what_it_means(documents: list[Document]) -> Iterator[str]:
         if len([other for other in deployments if selects(each["spec"]["selector"], pod_labels(other))]) != 1:
             yield f"PodDisruptionBudget {name_of(each)}: is not for one Deployment"
     for each in of_kind(documents, "NetworkPolicy"):
-        if not any(selects(each["spec"]["podSelector"], pod_labels(other)) for other in deployments):
+        if not any(selects(each["spec"]["podSelector"], pod_labels(other)) for other in workloads(documents)):
             yield f"NetworkPolicy {name_of(each)}: is for nobody"
 
 
@@ -119,10 +120,14 @@ def leads_to_ports(documents: list[Document]) -> Iterator[str]:
         name_of(each): {listener["name"] for listener in each["spec"]["listeners"]}
         for each in of_kind(documents, "Gateway")
     }
-    for each in of_kind(documents, "HTTPRoute"):
+    hosts: list[str] = []
+    for each in of_kind(documents, "HTTPRoute", "GRPCRoute"):
+        hosts += each["spec"]["hostnames"]
         for parent in each["spec"]["parentRefs"]:
             if parent["sectionName"] not in gateways.get(parent["name"], ()):
-                yield f"HTTPRoute {name_of(each)}: there is no {parent}"
+                yield f"{each['kind']} {name_of(each)}: there is no {parent}"
+    if len(hosts) != len(set(hosts)):
+        yield f"routes share a host name, and a listener takes only one of them: {hosts}"
     for who, name, wanted in _backends(documents):
         service = next((each for each in of_kind(documents, "Service") if name_of(each) == name), None)
         ports = service["spec"]["ports"] if service else []
@@ -141,10 +146,24 @@ def _backends(documents: list[Document]) -> Iterator[tuple[str, str, Any]]:
                     service["name"],
                     service["port"].get("name") or service["port"]["number"],
                 )
-    for each in of_kind(documents, "HTTPRoute"):
+    for each in of_kind(documents, "HTTPRoute", "GRPCRoute"):
         for rule in each["spec"]["rules"]:
             for backend in rule["backendRefs"]:
-                yield f"HTTPRoute {name_of(each)}", backend["name"], backend["port"]
+                yield f"{each['kind']} {name_of(each)}", backend["name"], backend["port"]
+    for each in of_kind(documents, "Route"):
+        yield f"Route {name_of(each)}", each["spec"]["to"]["name"], each["spec"]["port"]["targetPort"]
+
+
+def is_there_while_nothing_is_ready(documents: list[Document]) -> Iterator[str]:
+    """Gateways judge pods themselves, and admins come when nothing is ready; callers never meet a gateway that ends.
+
+    The endpoints of a Service with `publishNotReadyAddresses` count as ready until they are gone, also those that end
+    and take no connections any more.
+    """
+    for each in of_kind(documents, "Service"):
+        published = bool(each["spec"].get("publishNotReadyAddresses"))
+        if published == (name_of(each) == "marway-gateway"):
+            yield f"Service {name_of(each)}: publishNotReadyAddresses is {published}"
 
 
 def is_encrypted_outside(documents: list[Document]) -> Iterator[str]:
@@ -160,6 +179,10 @@ def is_encrypted_outside(documents: list[Document]) -> Iterator[str]:
         for listener in each["spec"]["listeners"]:
             if listener["protocol"] != "HTTPS" or not listener.get("tls", {}).get("certificateRefs"):
                 yield f"Gateway {name_of(each)}: {listener['name']} without TLS"
+    for each in of_kind(documents, "Route"):
+        tls = each["spec"].get("tls", {})
+        if not tls.get("termination") or tls.get("insecureEdgeTerminationPolicy") not in ("None", "Redirect"):
+            yield f"Route {name_of(each)}: without TLS"
 
 
 def scales_gently(documents: list[Document]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from marway import model_log
@@ -25,6 +26,9 @@ from marway_sidecar.adapters.torchserve.plain import PlainCalls
 __all__ = ["TorchServeAdapter"]
 
 _READY_POLL_S = 0.05
+_LAST_WORDS_TRIES = 20
+_LOG_BYTES = 1 << 20
+_REASON_MAX = 800
 _FULL_RETRY_S = 30.0
 _MIB = 1024 * 1024
 
@@ -94,6 +98,7 @@ class TorchServeAdapter:
 
     async def _register(self, model: ServedModel) -> None:
         again = False
+        began = datetime.now(UTC)
         while True:
             try:
                 await self._management.register(model)
@@ -102,7 +107,7 @@ class TorchServeAdapter:
                 await self.unload(model)
                 made_room = await self._made_room(model, exc)
                 if again or not made_room:
-                    raise self._load_failed(model, str(exc)) from exc
+                    raise await self._load_failed(model, str(exc), began) from exc
                 again = True
             else:
                 return
@@ -167,7 +172,7 @@ class TorchServeAdapter:
                 )
                 for worker in said.workers
             )
-            return ServerStatus(names, workers, said.base_bytes)
+            return ServerStatus(names, workers, said.base_bytes, said.deaths)
         found: list[WorkerStatus] = []
         for name in sorted(names):
             entry = await self._management.describe(name)
@@ -214,15 +219,16 @@ class TorchServeAdapter:
         return Answer(first.status, body, first.kind, first.content_type, first.headers)
 
     async def _scale(self, model: ServedModel, workers: int) -> Description:
+        began = datetime.now(UTC)
         try:
             await self._management.scale(model, workers)
         except Refused as exc:
-            raise self._load_failed(model, str(exc)) from exc
+            raise await self._load_failed(model, str(exc), began) from exc
         deadline = Deadline.after(model.load_timeout_s)
         while True:
             found = await self.describe(model)
             if found is None:
-                raise self._load_failed(model, "TorchServe forgot the version while scaling it")
+                raise await self._load_failed(model, "TorchServe forgot the version while scaling it", began)
             # TorchServe's synchronous answer comes with the first worker: the others are still starting.
             if found.ready_workers >= workers or deadline.remaining() <= 0:
                 return found
@@ -234,14 +240,25 @@ class TorchServeAdapter:
         if entry is not None:
             await self.unload(replace(model, version=entry["modelVersion"]))
 
-    def _load_failed(self, model: ServedModel, said: str) -> LoadFailed:
-        """Return the error with the reason that the handler gave, which TorchServe's own answer leaves out."""
+    async def _load_failed(self, model: ServedModel, said: str, began: datetime) -> LoadFailed:
+        """Return the error with the reason that the worker gave since then: TorchServe's own answer leaves it out."""
         reason, more = None, ""
         if self._logs is not None:
-            reason = model_log.last_error(model_log.read(self._logs, [f"{model.server_name}_{model.version}"]))
-            more = f"; `marway logs {model.name}` has more"
+            reason = await _reason(self._logs, f"{model.server_name}_{model.version}", began)
+            more = f"; `marway logs {model.name}`, or the log of the pod's runtime, has the traceback"
         return LoadFailed(
-            f"{model.name} {model.version} cannot be loaded: {clip(reason or said, 400)}{more}",
+            f"{model.name} {model.version} cannot be loaded: {clip(reason or said, _REASON_MAX)}{more}",
             model=model.name,
             version=model.version,
         )
+
+
+async def _reason(logs: Path, worker: str, began: datetime) -> str | None:
+    """Return why a worker failed, waiting for a moment: TorchServe sees its death before it has read its last words."""
+    for _ in range(_LAST_WORDS_TRIES):
+        lines = await asyncio.to_thread(model_log.read, logs, [worker], last_bytes=_LOG_BYTES)
+        reason = model_log.last_error(line for line in lines if line.at >= began)
+        if reason is not None:
+            return reason
+        await asyncio.sleep(_READY_POLL_S)
+    return None

@@ -1,0 +1,105 @@
+"""What Triton adds to the Open Inference Protocol and Marway has not: each call says so, and what there is instead.
+
+The document of the API and gRPC's reflection leave these calls out: they name what is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.routing import Route
+
+from marway.errors import MarwayError, NotFound, Unimplemented
+from marway_gateway.proto import open_inference_pb2 as pb
+
+__all__ = ["STATISTICS", "absent_handlers", "add_absent"]
+
+STATISTICS: Final = "statistics are not implemented here: GET /metrics has them for all models, in Prometheus's form"
+_CONFIG: Final = (
+    "model configurations are not implemented here: GET /v2/models/{model} and ModelMetadata tell inputs and outputs"
+)
+_GENERATE: Final = (
+    "generate is not implemented here: POST /predict/{model} gives the answers of models that stream in pieces"
+)
+_LOGGING: Final = "log settings are not implemented here: the gateway's configuration has them"
+_REPOSITORY: Final = (
+    "the model repository is not on this port: POST /v2/repository/… of the admin port, or `marway models`, "
+    "`marway load` and `marway unload`, do that"
+)
+_SHARED: Final = "shared memory is not implemented here: send the data in the request, as binary tensors"
+_STREAM: Final = (
+    "ModelStreamInfer is not implemented here: call ModelInfer for each request; POST /predict/{model} and "
+    "TorchServe's StreamPredictions give the answers of models that stream in pieces"
+)
+_TRACE: Final = (
+    "trace settings are not implemented here: handlers get `traceparent`, and `Server-Timing` says where the time went"
+)
+
+_OF_MODEL: Final = ("/v2/models/{model}", "/v2/models/{model}/versions/{selector}")
+_REGION: Final = "/region/{region}"
+_ROUTES: Final[tuple[tuple[str, str, type[MarwayError]], ...]] = (
+    *((f"{model}/config", _CONFIG, Unimplemented) for model in _OF_MODEL),
+    *((f"{model}/stats", STATISTICS, Unimplemented) for model in _OF_MODEL),
+    *((f"{model}/generate", _GENERATE, Unimplemented) for model in _OF_MODEL),
+    *((f"{model}/generate_stream", _GENERATE, Unimplemented) for model in _OF_MODEL),
+    *((f"{model}/trace/setting", _TRACE, Unimplemented) for model in ("/v2", *_OF_MODEL)),
+    ("/v2/logging", _LOGGING, Unimplemented),
+    *(
+        (f"/v2/{kind}sharedmemory{region}/{verb}", _SHARED, Unimplemented)
+        for kind in ("system", "cuda")
+        for region in ("", _REGION)
+        for verb in ("status", "register", "unregister")
+    ),
+    ("/v2/repository/index", _REPOSITORY, NotFound),
+    ("/v2/repository/models/{model}/{verb}", _REPOSITORY, NotFound),
+)
+_RPCS: Final = {
+    "CudaSharedMemoryRegister": _SHARED,
+    "CudaSharedMemoryStatus": _SHARED,
+    "CudaSharedMemoryUnregister": _SHARED,
+    "LogSettings": _LOGGING,
+    "ModelConfig": _CONFIG,
+    "ModelStatistics": STATISTICS,
+    "RepositoryIndex": _REPOSITORY,
+    "RepositoryModelLoad": _REPOSITORY,
+    "RepositoryModelUnload": _REPOSITORY,
+    "SystemSharedMemoryRegister": _SHARED,
+    "SystemSharedMemoryStatus": _SHARED,
+    "SystemSharedMemoryUnregister": _SHARED,
+    "TraceSetting": _TRACE,
+}
+
+
+def add_absent(app: FastAPI) -> None:
+    """Add the REST routes to the public app, behind those that are served."""
+    for path, message, kind in _ROUTES:
+        app.router.routes.append(Route(path, _refusing(kind, message), methods=["GET", "POST"]))
+
+
+def absent_handlers() -> grpc.GenericRpcHandler[Any, Any]:
+    """Return the gRPC methods, each of which is refused whatever it carries."""
+    methods: dict[str, Any] = {
+        name: grpc.unary_unary_rpc_method_handler(_refusing_rpc(message)) for name, message in _RPCS.items()
+    }
+    methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(_refusing_rpc(_STREAM))
+    service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+    return grpc.method_handlers_generic_handler(service, methods)
+
+
+def _refusing(kind: type[MarwayError], message: str) -> Callable[[Request], Awaitable[NoReturn]]:
+    async def refuse(_: Request) -> NoReturn:
+        raise kind(message)
+
+    return refuse
+
+
+def _refusing_rpc(message: str) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[NoReturn]]:
+    async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
+
+    return refuse
