@@ -173,11 +173,11 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
                 200: {
                     "model": InferResponseBody,
                     "description": "One row of each output for each row of the inputs.",
-                    "content": {"application/octet-stream": {"schema": _BINARY}},
+                    "content": {"application/json": {}, "application/octet-stream": {"schema": _BINARY}},
                 },
                 **error_texts(
                     *_REFERENCE,
-                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.RequestTooSlow),
+                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
                     *(errors.Overloaded, errors.ModelError),
                     *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
                 ),

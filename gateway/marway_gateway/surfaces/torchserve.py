@@ -16,6 +16,7 @@ from fastapi import Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from marway import errors
+from marway.wire.openapi import BODIES, RETRY_AFTER
 from marway.wire.problems import problem_of
 from marway_gateway.error_bodies import error_body
 from marway_gateway.fast_path import FastPathApp
@@ -34,7 +35,7 @@ _BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "description": "The model's input, as TorchServe takes it.",
-        "content": {"application/octet-stream": {"schema": _BINARY}},
+        "content": BODIES,
     }
 }
 
@@ -67,8 +68,8 @@ class Ping(BaseModel):
 _TITLES: Final = {
     400: "The request is wrong; `message` says how.",
     404: "There is no such model, version or label.",
-    408: "The client sent the request too slowly.",
     413: "The body is larger than the gateway accepts.",
+    415: "The body is in a coding that is not taken here.",
     429: "Too many requests wait already; see `Retry-After`.",
     500: "The model's code failed, or something in the gateway did.",
     503: "Nothing is wrong with the request; see `Retry-After`.",
@@ -86,7 +87,7 @@ def _answers() -> dict[int | str, dict[str, Any]]:
     }
     kinds = (
         *(errors.InvalidReference, errors.InvalidRequest, errors.ModelNotFound, errors.VersionNotFound),
-        *(errors.LabelNotFound, errors.BodyTooLarge, errors.RequestTooSlow),
+        *(errors.LabelNotFound, errors.BodyTooLarge, errors.UnsupportedMedia),
         *(errors.Overloaded, errors.ModelError, errors.MarwayError),
         *(errors.NoPodAvailable, errors.RegistryUnavailable, errors.DeadlineExceeded),
     )
@@ -106,12 +107,7 @@ def _answers() -> dict[int | str, dict[str, Any]]:
             "value": json.loads(body),
         }
         if headers:
-            answer["headers"] = {
-                "Retry-After": {
-                    "description": "Seconds until another attempt makes sense.",
-                    "schema": {"type": "integer", "minimum": 1},
-                }
-            }
+            answer["headers"] = RETRY_AFTER
     return answers
 
 
