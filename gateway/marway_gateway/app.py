@@ -20,7 +20,7 @@ from marway.errors import InvalidRequest, clip
 from marway.wire.about import About
 from marway.wire.head import HeadAsGet, with_head
 from marway.wire.hosts import HostGuard
-from marway.wire.openapi import BODIES
+from marway.wire.openapi import ANSWERS, BODIES
 from marway.wire.problems import Problem
 from marway_gateway.admin_guard import AdminGuard
 from marway_gateway.authentication import TokenLayer
@@ -46,7 +46,6 @@ Model = Annotated[
 ]
 VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["PROD", "1.0"])]
 
-_BINARY: Final = {"type": "string", "format": "binary"}
 _ANY_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
@@ -59,7 +58,7 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The model's own answer: its body, status and content type. A version that streams answers in "
         "pieces as they come: with `Accept: text/event-stream` each is an event, and the last one is `end` or `error`.",
-        "content": {"*/*": {"schema": _BINARY}},
+        "content": ANSWERS,
         "headers": {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in (

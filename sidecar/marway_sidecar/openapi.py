@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
-from marway.wire.openapi import BODIES, problem_responses, with_edge, with_problems, with_values
+from marway.wire.openapi import ANSWERS, BODIES, problem_responses, with_edge, with_problems, with_values
 from marway.wire.pods import WATCH_CONTENT_TYPE
 
 __all__ = ["ANSWER", "ANY_BODY", "WATCH", "describe", "problems", "served_by"]
@@ -62,7 +62,6 @@ _TITLES: Final = {
     504: "The request's deadline passed first.",
 }
 
-_BINARY: Final = {"type": "string", "format": "binary"}
 ANY_BODY: Final[Json] = {
     "requestBody": {
         "required": True,
@@ -75,7 +74,7 @@ ANSWER: Final[dict[int | str, Json]] = {
     200: {
         "description": "The model's own answer: its body, status and content type; in pieces, as they come, from a "
         "version that streams.",
-        "content": {"*/*": {"schema": _BINARY}},
+        "content": ANSWERS,
         "headers": {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in (

@@ -55,7 +55,7 @@ def with_token(token: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("sent", [{}, {"authorization": "Basic YTpi"}, with_token("wrong"), with_token("two words")])
 async def test_without_a_token(registry: Registry, file: Path, sent: dict[str, str]) -> None:
-    """Every route of both HTTP ports but health, metrics and what describes the API wants a known token, or challenges."""
+    """Every route of both HTTP ports but health, metrics and the API's description refuses who has no known token."""
     async with guarded(registry=registry, file=file) as gateway:
         answers = [
             await gateway.admin.get("/pods", headers=sent),

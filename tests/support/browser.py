@@ -26,7 +26,7 @@ FLAGS = (
     # No name leads anywhere: a page that needs another host than this one is seen to lack something.
     *("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--remote-debugging-port=0", "--no-proxy-server"),
 )
-WAIT_S = 60
+WAIT_S = 30
 
 
 class Page:
@@ -34,7 +34,7 @@ class Page:
 
     Attributes:
         asked: The addresses of all that it asked for.
-        complaints: What it logged as errors: exceptions, requests that failed, what its Content-Security-Policy stopped.
+        complaints: What it logged as errors: exceptions, failed requests, what its policy stopped.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -89,7 +89,7 @@ class Page:
               const look = () => {{
                 const it = ({script});
                 if (it) found(it instanceof Node ? true : it);
-                else if (Date.now() - began > {WAIT_S * 900}) lost(new Error(document.body.innerText));
+                else if (Date.now() - began > {WAIT_S * 900}) lost(new Error(document.body.innerText.slice(0, 500)));
                 else setTimeout(look, 20);
               }};
               look();
@@ -108,15 +108,10 @@ class Page:
         await self.until(f"document.querySelector({json.dumps(selector)})")
         await self.run(f"document.querySelector({json.dumps(selector)}).click()")
 
-    async def picture(self, path: Path, *, width: int, height: int, dark: bool = False) -> None:
+    async def picture(self, path: Path, *, width: int, height: int) -> None:
         """Write what it looks like as a PNG."""
-        await self.send(
-            "Emulation.setEmulatedMedia",
-            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
-        )
-        await self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        await self.send("Emulation.setDeviceMetricsOverride", **screen)
         path.write_bytes(base64.b64decode((await self.send("Page.captureScreenshot", format="png"))["data"]))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from marway.errors import MarwayError, RequestTooSlow
 from marway.wire.problems import CONTENT_TYPE, Problem, problem_of, status_of
 
-__all__ = ["BODIES", "RETRY_AFTER", "problem_responses", "with_edge", "with_problems", "with_values"]
+__all__ = ["ANSWERS", "BODIES", "RETRY_AFTER", "problem_responses", "with_edge", "with_problems", "with_values"]
 
 Json = dict[str, Any]
 
@@ -40,6 +40,13 @@ BODIES: Final[Json] = {
     },
 }
 """The bodies that a handler is usually sent; it may be sent any other."""
+
+ANSWERS: Final[Json] = {
+    "application/json": {"schema": {"description": "Any JSON value."}},
+    "text/plain": {"schema": {"type": "string"}},
+    "*/*": {"schema": _BINARY},
+}
+"""The same of what handlers answer."""
 
 _EDGE: Final = (
     Problem(

@@ -154,7 +154,7 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
         }
     }
     of_version = "/v2/models/{model}/versions/{selector}"
-    explain = "Explain, as TorchServe's `/v2/models/{model}/explain` does"
+    explain = "Explain, as TorchServe does"
     for path, function, name, summary, served in (
         ("/v2/models/{model}/infer", infer, "infer", "Infer with a model", route),
         (f"{of_version}/infer", infer_version, "infer_version", "Infer with a version or a label", route),

@@ -16,7 +16,7 @@ from fastapi import Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from marway import errors
-from marway.wire.openapi import BODIES, RETRY_AFTER
+from marway.wire.openapi import ANSWERS, BODIES, RETRY_AFTER
 from marway.wire.problems import problem_of
 from marway_gateway.error_bodies import error_body
 from marway_gateway.fast_path import FastPathApp
@@ -30,7 +30,6 @@ __all__ = ["Ping", "TorchServeError", "add_torchserve"]
 Model = Annotated[str, Path(description="A model's name, which means its version at PROD.", examples=["intent"])]
 Version = Annotated[str, Path(description="A version, or a label.", examples=["1.0", "PROD"])]
 
-_BINARY: Final = {"type": "string", "format": "binary"}
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
@@ -82,7 +81,7 @@ def _answers() -> dict[int | str, dict[str, Any]]:
     answers: dict[int | str, dict[str, Any]] = {
         200: {
             "description": "The model's own answer: its body, status and content type.",
-            "content": {"*/*": {"schema": _BINARY}},
+            "content": ANSWERS,
         }
     }
     kinds = (
