@@ -44,6 +44,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "models", "description": "Which models, versions and labels there are."},
     {"name": "labels", "description": "Which version a label means."},
     {"name": "versions", "description": "Load, unload and delete versions."},
+    {"name": "serving", "description": "How a model is served."},
     {"name": "pods", "description": "Who serves."},
     {"name": "open inference", "description": "The Open Inference Protocol v2, as Triton and KServe speak it."},
     {"name": "v1", "description": "The v1 protocol of TensorFlow Serving and KServe."},

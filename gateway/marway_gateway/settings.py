@@ -53,7 +53,8 @@ class GatewaySettings(ComponentSettings):
     Ingress."""
     predict_tokens_file: Path | None = None
     """File of bearer tokens that the public and the gRPC port want; it may be the same file. No default: within a
-    cluster, who may call is usually said elsewhere. `/healthz`, `/readyz` and `/metrics` stay open."""
+    cluster, who may call is usually said elsewhere. `/healthz`, `/readyz`, `/metrics` and what describes the API (`/`,
+    `/docs`, `/openapi.json`) stay open."""
 
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_origins)] = ()
     """Origins of web pages that may read what the public port answers, such as `https://app.example.com`, in a list or

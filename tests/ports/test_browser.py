@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 
-from gateway.fakes import FakePod, running
+from gateway.fakes import FakePod, answer, running
+from gateway.handlers import echo, handling
 from marway.registry import Registry
+from marway.wire.envelope import ROWS_CONTENT_TYPE
 from support.browser import Page, browser, needs_browser
 from support.ports import Port
 from support.proxy import NGINX, proxied
@@ -22,6 +24,7 @@ from support.proxy import NGINX, proxied
 pytestmark = [needs_browser, pytest.mark.timeout(300)]
 
 TOKEN = "one-token.of~ours"
+rows = handling(echo)
 PICTURES = os.environ.get("MARWAY_PICTURES")
 """The directory that `make pictures` has the pictures of docs/ written to."""
 ASKER = """<!doctype html><title>another origin</title><script>
@@ -77,6 +80,9 @@ async def tried(page: Page, operation: str) -> tuple[int, str]:
     block = f"#operations-{operation}"
     if not await page.run(f"!!document.querySelector('{block} .btn.execute')"):
         await page.click(f"{block} .opblock-summary-control")
+    await page.until(f"document.querySelector('{block} .btn.execute')")
+    proposed = f"{block} tr[data-param-in=path] input, {block} textarea"
+    await page.until(f"[...document.querySelectorAll('{proposed}')].every((each) => each.value)")
     await page.click(f"{block} .btn.execute")
     live = f"{block} .live-responses-table"
     status = await page.until(f"document.querySelector('{live} .response .response-col_status')?.innerText")
@@ -106,18 +112,34 @@ async def test_pages_need_no_other_host(page: Page, port: Port, tmp_path: Path) 
     assert page.complaints == []
 
 
-async def test_trying_a_model(page: Page, gateway_port: Port) -> None:
-    """What the API page proposes for a prediction can be sent as it stands."""
-    await page.go(f"{gateway_port.url}/docs")
-    status, body = await tried(page, "predict-predict")
-    assert (status, json.loads(body)) == (200, {"text": "wake me at seven"})
+async def either(pod: FakePod, request: web.Request) -> web.StreamResponse:
+    """Give back what came, whole or row by row."""
+    return await (rows if request.headers.get("content-type") == ROWS_CONTENT_TYPE else answer)(pod, request)
+
+
+async def test_trying_a_model(page: Page, pod: FakePod, registry: Registry) -> None:
+    """What the API page proposes for a prediction can be sent as it stands, over each protocol."""
+    pod.behave = either
+    text = "wake me at seven"
+    async with running(pod, registry=registry) as gateway:
+        await page.go(f"{gateway.addresses.gateway}/docs")
+        status, body = await tried(page, "predict-predict")
+        assert (status, json.loads(body)) == (200, {"text": text})
+        status, body = await tried(page, "v1-v1_predict")
+        assert (status, json.loads(body)["predictions"][0]) == (200, text)
+        status, body = await tried(page, "open_inference-infer")
+        assert (status, json.loads(body)["outputs"][0]["data"][0]) == (200, text)
+        assert (await tried(page, "torchserve-torchserve_predict_post"))[0] == 200
     assert page.complaints == []
 
 
 async def test_with_tokens(page: Page, pod: FakePod, registry: Registry, tokens: Path) -> None:
     """The API page loads without a token, asks for one, and sends it, on the public port and on the admin port."""
     async with running(pod, registry=registry, admin_tokens_file=tokens, predict_tokens_file=tokens) as gateway:
-        for url, operation in ((gateway.addresses.gateway, "predict-predict"), (gateway.addresses.admin, "pods-list_pods")):
+        for url, operation in (
+            (gateway.addresses.gateway, "predict-predict"),
+            (gateway.addresses.admin, "pods-list_pods"),
+        ):
             await page.go(f"{url}/docs")
             status, body = await tried(page, operation)
             assert (status, json.loads(body)["code"]) == (401, "unauthenticated")

@@ -26,7 +26,7 @@ FLAGS = (
     # No name leads anywhere: a page that needs another host than this one is seen to lack something.
     *("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--remote-debugging-port=0", "--no-proxy-server"),
 )
-WAIT_S = 30
+WAIT_S = 100
 
 
 class Page:
