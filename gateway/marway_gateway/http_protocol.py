@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 from marway.wire.http1 import FIELDS_BYTES_MAX, Fault
 from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_gateway.cors import Cors
+from marway_gateway.http_cycle import Cycle
 from marway_gateway.large_bodies import LargeBodies
 from marway_gateway.reply import lines_of
 
@@ -164,6 +165,7 @@ class _BoundedHttp(LargeBodies):
         if not self.parser.should_upgrade():
             self._expect("body", self._bounds.body_timeout_s)
             if self._bounds.cors is not None:
+                assert isinstance(self.cycle, Cycle)
                 self.cycle.add_cors(self._bounds.cors.answer_headers(self.headers))
 
     def on_message_complete(self) -> None:
