@@ -29,6 +29,14 @@ FLAGS = (
 WAIT_S = 100
 
 
+_LEFT = -32000
+"""The code with which the browser says that a page was left while it did something there."""
+
+
+class _PageLeft(Exception):
+    pass
+
+
 class Page:
     """One page.
 
@@ -65,6 +73,8 @@ class Page:
         self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params})
         said = await asyncio.wait_for(self._answers[number], WAIT_S)
+        if said.get("error", {}).get("code") == _LEFT:
+            raise _PageLeft(said["error"]["message"])
         assert "error" not in said, said
         result: dict[str, Any] = said["result"]
         return result
@@ -82,19 +92,14 @@ class Page:
         return said["result"].get("value")
 
     async def until(self, script: str) -> Any:
-        """Wait until a script comes to something that is true, and return it."""
-        return await self.run(
-            f"""new Promise((found, lost) => {{
-              const began = Date.now();
-              const look = () => {{
-                const it = ({script});
-                if (it) found(it instanceof Node ? true : it);
-                else if (Date.now() - began > {WAIT_S * 900}) lost(new Error(document.body.innerText.slice(0, 500)));
-                else setTimeout(look, 20);
-              }};
-              look();
-            }})"""
-        )
+        """Wait until a script comes to something that is true, here or on the page that this one leads to; return it."""
+        look = f"(() => {{ const it = ({script}); return it instanceof Node ? true : it; }})()"
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                with contextlib.suppress(_PageLeft):
+                    if found := await self.run(look):
+                        return found
+                await asyncio.sleep(0.02)
 
     async def type(self, selector: str, text: str) -> None:
         """Put text in a field, as somebody who types it in the place of what is there."""
