@@ -92,7 +92,7 @@ class Page:
         return said["result"].get("value")
 
     async def until(self, script: str) -> Any:
-        """Wait until a script comes to something that is true, here or on the page that this one leads to; return it."""
+        """Wait until a script comes to something that is true, here or on a page that this one leads to; return it."""
         look = f"(() => {{ const it = ({script}); return it instanceof Node ? true : it; }})()"
         async with asyncio.timeout(WAIT_S):
             while True:
