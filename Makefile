@@ -19,7 +19,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-unit test-e2e test-faults test-install test-long lint fmt proto bench bench-bodies bench-cache bench-cold bench-cold-path bench-features bench-fetch bench-gateway bench-logging bench-path bench-peers bench-publish bench-speed images clean
+.PHONY: help setup up demo test test-unit test-e2e test-faults test-install test-long lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-features bench-fetch bench-gateway bench-logging bench-path bench-peers bench-publish bench-speed images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ proto: setup ## Write the gRPC stubs again from their .proto files
 	$(foreach dir,$(TORCHSERVE_PROTOS),$(BIN)/python -m grpc_tools.protoc -I $(dir) -I $(COMMON_PROTOS) \
 	  --python_out=$(dir) --pyi_out=$(dir) --grpc_python_out=$(dir) $(wildcard $(dir)/*.proto) && \
 	  sed -i.orig 's/^import \([a-z_]*_pb2\) as/from . import \1 as/' $(dir)/*_pb2_grpc.py && rm $(dir)/*.orig &&) true
+
+pictures: setup ## Take the pictures of docs/images anew, in Chromium
+	MARWAY_PICTURES=docs/images $(BIN)/python -m pytest -q tests/ports/test_browser.py -k 'other_host and gateway'
 
 # Arguments for `make bench`, such as --quick, or --only speed,cache: make bench BENCH_ARGS="--quick"
 BENCH_ARGS ?=

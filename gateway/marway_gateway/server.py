@@ -23,6 +23,7 @@ from marway.errors import InvalidSettings
 from marway.lifecycle import StopRequest, watch_for_stop
 from marway_gateway.admin import create_admin_app
 from marway_gateway.app import create_app
+from marway_gateway.cors import Cors
 from marway_gateway.gateway import open_gateway
 from marway_gateway.http_protocol import ClientBounds, protocol_of
 from marway_gateway.logs import LogSink
@@ -88,7 +89,8 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
         grpc_server = GrpcServer(gateway, host=settings.grpc_host, port=settings.grpc_port)
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, 0.0)
-        public = _HttpServer(create_app(settings, gateway=gateway), settings)
+        cors = Cors(settings.cors_origins) if settings.cors_origins else None
+        public = _HttpServer(create_app(settings, gateway=gateway), settings, cors=cors)
         admin = _HttpServer(create_admin_app(settings, gateway=gateway), settings)
         serving = [
             asyncio.create_task(public.serve(sockets=[public_socket]), name="public-http"),
@@ -123,13 +125,14 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
 class _HttpServer(uvicorn.Server):
     """uvicorn, started and stopped by us."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, *, cors: Cors | None = None) -> None:
         self._bounds = ClientBounds(
             max_connections=settings.max_connections,
             header_timeout_s=settings.header_timeout_s,
             body_timeout_s=settings.body_timeout_s,
             body_min_rate=settings.body_min_rate,
             write_timeout_s=settings.write_timeout_s,
+            cors=cors,
         )
         super().__init__(
             uvicorn.Config(

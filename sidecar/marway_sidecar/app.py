@@ -12,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from marway import __version__
 from marway.allocator import give_back_freed_memory
 from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
 from marway.loop_watch import watch_loop
@@ -37,7 +36,7 @@ from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.openapi import describe
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.predict import Predictor
-from marway_sidecar.routes import add_routes
+from marway_sidecar.routes import ABOUT, add_routes
 from marway_sidecar.runtime_build import RuntimeBuild
 from marway_sidecar.runtime_watch import watch_for
 from marway_sidecar.settings import SidecarSettings
@@ -198,9 +197,12 @@ def create_app(sidecar: Sidecar) -> FastAPI:
             yield
 
     app = FastPathApp(
-        title="Marway sidecar",
-        version=__version__,
+        title=ABOUT.name,
+        version=ABOUT.version,
+        description=ABOUT.description,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the body of a predict request
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={

@@ -9,8 +9,11 @@ from fastapi import FastAPI, Header, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
-from marway import errors
+from marway import __version__, errors
+from marway.wire.about import ABOUT_CONTENT, About, Link, about_answer
+from marway.wire.api_page import PATHS, ApiPage
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway.wire.pods import WATCH_CONTENT_TYPE, LoadReport, ModelStatus, PodEvent, PodStatus
 from marway.wire.request import timeout_of
@@ -20,7 +23,7 @@ from marway_sidecar.openapi import ANSWER, ANY_BODY, WATCH, problems, served_by
 if TYPE_CHECKING:
     from marway_sidecar.app import Sidecar
 
-__all__ = ["Health", "add_routes"]
+__all__ = ["ABOUT", "Health", "add_routes"]
 
 Model = Annotated[
     str, Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
@@ -45,6 +48,21 @@ _REFERENCE: Final = (
 _LOAD: Final = (errors.LoadFailed, errors.ArchiveCorrupt, errors.RuntimeDown, errors.Draining, errors.ModelLoading)
 
 
+ABOUT: Final = About(
+    name="Marway sidecar",
+    version=__version__,
+    description="Serves the versions of one pod. Gateways speak to it; docs/sidecar.md of Marway says what it answers.",
+    links=(
+        Link(href="docs", title="Every route, to read and to try; openapi.json says the same to programs"),
+        Link(href="status", title="Who this pod is, and what it has"),
+        Link(href="models", title="Every version that was wanted here, with its state"),
+        Link(href="readyz", title="Can it serve?"),
+        Link(href="healthz", title="Does the process run?"),
+        Link(href="metrics", title="Metrics for Prometheus"),
+    ),
+)
+
+
 class _NdJson(StreamingResponse):
     media_type = WATCH_CONTENT_TYPE
 
@@ -63,6 +81,7 @@ def add_routes(app: FastPathApp, sidecar: Sidecar) -> None:
     _add_pod(app, sidecar)
     _add_models(app, sidecar)
     _add_health(app, sidecar)
+    _add_pages(app)
 
 
 def _add_predict(app: FastPathApp, sidecar: Sidecar) -> None:
@@ -89,7 +108,7 @@ def _add_predict(app: FastPathApp, sidecar: Sidecar) -> None:
     refused = problems(
         *_REFERENCE,
         *_LOAD,
-        *(errors.InvalidRequest, errors.BodyTooLarge, errors.RequestTooSlow),
+        *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
         *(errors.Overloaded, errors.ModelError, errors.MarwayError),
         errors.DeadlineExceeded,
     )
@@ -216,6 +235,23 @@ def _add_health(app: FastAPI, sidecar: Sidecar) -> None:
     )
     async def metrics() -> Response:
         return Response(generate_latest(sidecar.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_pages(app: FastAPI) -> None:
+    @app.get(
+        "/",
+        tags=["health"],
+        summary="What this is, and where to look",
+        response_class=Response,
+        responses={200: {"model": About, "content": ABOUT_CONTENT}},
+    )
+    async def root(request: Request) -> Response:
+        """JSON, or a page where `Accept` prefers that."""
+        body, headers = about_answer(ABOUT, request.headers.get("accept"))
+        return Response(body, headers=headers)
+
+    page = ApiPage(ABOUT.name)
+    app.router.routes += [Route(path, page, methods=["GET"]) for path in PATHS]
 
 
 async def _lines(events: AsyncIterator[PodEvent]) -> AsyncIterator[bytes]:
