@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
+from marway.wire.comparison import Comparison, FieldChange
 from marway.wire.openapi import problem_responses, with_problems
 from marway.wire.problems import problem_of, status_of
 from marway_gateway.authentication import OPEN_PATHS
@@ -73,6 +74,22 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
     errors.PodNotFound("there is no pod 'pod-9': there are pod-0, pod-1"),
     errors.RegistryUnavailable("the registry file:///registry does not answer"),
+    errors.ReleaseRefused(
+        "intent 1.1 may not take the place of 1.0: its answers have other fields or types: score is now confidence; "
+        "PROD stays at 1.0",
+        comparison=Comparison(
+            version="1.1",
+            base="1.0",
+            pod="pod-0",
+            inputs_of="1.0",
+            inputs=6,
+            compared=6,
+            fields=(FieldChange(field="score", change="renamed", before="number", after="number", to="confidence"),),
+            refused=("its answers have other fields or types: score is now confidence",),
+        ),
+        model="intent",
+        version="1.1",
+    ),
     errors.RequestTooSlow("the request's body did not arrive in time"),
     errors.StateConflict("intent PROD is at 1.1, not at 1.0: nothing changed", model="intent"),
     errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),
