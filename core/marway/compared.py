@@ -70,20 +70,20 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if not alone:
         fields = "; ".join(field_change(each) for each in comparison.fields)
-        found.append(("fields", fields or "the same, of the same types"))
+        same = "the same, of the same types" if comparison.both_answered else "not compared: both answered no input"
+        found.append(("fields", fields or same))
         equal = f"{comparison.equal} of {comparison.compared} equal"
         found.append(("answers", _with(equal, comparison.differences)))
-    errors = f"{comparison.errors}" + ("" if alone else f", were {comparison.base_errors}")
+    errors = f"{comparison.errors}" + ("" if alone else f", before {comparison.base_errors}")
     found.append(("errors", _with(errors, comparison.failures)))
     if comparison.nonfinite or comparison.base_nonfinite:
-        said = f"{comparison.nonfinite} hold NaN or an infinity" + (
-            "" if alone else f", {comparison.base_nonfinite} did"
-        )
+        before = "" if alone else f", before {comparison.base_nonfinite}"
+        said = f"{comparison.nonfinite} hold NaN or an infinity{before}"
         found.append(("finite", _with(said, comparison.nonfinite_at)))
     else:
-        found.append(("finite", "all"))
+        found.append(("finite", "all" if comparison.compared > comparison.errors else "no answers"))
     if comparison.p50_s is not None or comparison.base_p50_s is not None:
-        p50 = _time(comparison.p50_s) + ("" if alone else f", was {_time(comparison.base_p50_s)}")
+        p50 = _time(comparison.p50_s) + ("" if alone else f", before {_time(comparison.base_p50_s)}")
         found.append(("p50", f"{p50}: SLOWER" if comparison.slower else p50))
     found += [("note", note) for note in comparison.notes]
     return found

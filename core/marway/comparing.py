@@ -36,7 +36,7 @@ class Comparing:
         self._version, self._base, self._tolerance = version, base, tolerance
         self._before, self._after = Fields(), Fields()
         self._compared = self._equal = self._errors = self._base_errors = 0
-        self._nonfinite = self._base_nonfinite = 0
+        self._nonfinite = self._base_nonfinite = self._both_answered = 0
         self._differences: list[str] = []
         self._failures: list[str] = []
         self._nonfinite_at: list[str] = []
@@ -69,7 +69,10 @@ class Comparing:
             self._equal += 1
         else:
             self._differences.append(_line(number, differs))
-        if not fails(before) and not fails(after) and not (values_only and before.kind != after.kind):
+        if fails(before) or fails(after):
+            return
+        self._both_answered += 1
+        if not (values_only and before.kind != after.kind):
             self._before.add(before)
             self._after.add(after)
 
@@ -106,6 +109,7 @@ class Comparing:
                 "compared": self._compared,
                 "equal": self._equal,
                 "differences": tuple(self._differences[:_LINES_MAX]),
+                "both_answered": self._both_answered,
                 "fields": tuple(fields[:_FIELDS_MAX]),
                 "errors": self._errors,
                 "base_errors": self._base_errors,
@@ -229,6 +233,5 @@ def _line(number: int, said: str) -> str:
 
 
 def _said(answer: GoldenAnswer) -> str:
-    return (
-        clip(" ".join(answer.value.split()), _LINE_MAX) if isinstance(answer.value, str) else shown_value(answer.value)
-    )
+    value = answer.value
+    return clip(" ".join(value.split()), _LINE_MAX) if isinstance(value, str) else shown_value(value)

@@ -1,4 +1,4 @@
-"""Loading versions ahead, proving and comparing them: which pods are asked, and what is written when one proves a version."""
+"""Loading versions ahead, proving and comparing them: which pods are asked, and what is written of a proof."""
 
 from __future__ import annotations
 

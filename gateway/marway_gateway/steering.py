@@ -1,4 +1,4 @@
-"""What the admin plane asks of single pods: load, prove, compare, unload, drain. Their errors come back with the pod's name."""
+"""What the admin plane asks of pods: load, prove, compare, unload, drain. Their errors come with the pod's name."""
 
 from __future__ import annotations
 

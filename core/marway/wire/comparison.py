@@ -49,6 +49,7 @@ class Comparison(_Wire):
         compared: How many were compared.
         equal: How many were answered as by the base, within the tolerance of its golden answers.
         differences: A line for each that was answered otherwise.
+        both_answered: How many inputs neither failed: it is their answers whose fields were compared.
         fields: What changed about the fields of the answers and their types.
         errors, base_errors: How many inputs each failed to answer.
         failures: A line for each input that fails now and did not before.
@@ -69,6 +70,7 @@ class Comparison(_Wire):
     compared: int = 0
     equal: int = 0
     differences: tuple[str, ...] = ()
+    both_answered: int = 0
     fields: tuple[FieldChange, ...] = ()
     errors: int = 0
     base_errors: int = 0
