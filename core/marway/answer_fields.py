@@ -18,10 +18,10 @@ _VALUES_MAX: Final = 200_000
 _PLACES_MAX: Final = 2_000
 """Most different places, over all answers."""
 _NAME_MAX: Final = 60
-_ITEM: Final = "[]"
+_PATH_MAX: Final = 200
 
-Path = tuple[str, ...]
-"""Names of fields from the outside in; `[]` stands for every item of a list."""
+Path = tuple[str | int | None, ...]
+"""Names of fields from the outside in; None stands for every item of a list, a number for one."""
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class Fields:
                 place.names.update(value.keys())
                 stack += [((*path, name), each) for name, each in value.items()]
             elif isinstance(value, list):
-                stack += [((*path, _ITEM), each) for each in value]
+                stack += [((*path, None), each) for each in value]
 
     def _place(self, path: Path) -> tuple[_Place, bool]:
         """Return a place, and whether it is one that is kept."""
@@ -116,7 +116,7 @@ def field_changes(before: Fields, after: Fields) -> list[FieldChange]:
         if old.objects and new.objects:
             found += _names(path, before, after, old, new)
             paths += [(*path, name) for name in old.names if name in new.names]
-        paths.append((*path, _ITEM))
+        paths.append((*path, None))
     return found
 
 
@@ -158,9 +158,13 @@ def _shown_path(path: Path) -> str:
     """Return a place as people write it: ``scores[].label``."""
     text = ""
     for name in path:
-        cut = clip(name, _NAME_MAX)
-        text += cut if not text or name.startswith("[") else f".{cut}"
-    return clip(text, 200)
+        if isinstance(name, str):
+            text += ("." if text else "") + clip(name, _NAME_MAX)
+        else:
+            text += "[]" if name is None else f"[{name}]"
+        if len(text) > _PATH_MAX:
+            break
+    return clip(text, _PATH_MAX)
 
 
 def _types(place: _Place | None) -> str:
@@ -205,5 +209,5 @@ def nonfinite_at(answer: GoldenAnswer) -> str | None:
         elif isinstance(each, dict):
             stack += [((*path, name), inner) for name, inner in reversed(each.items())]
         elif isinstance(each, list):
-            stack += [((*path, f"[{index}]"), inner) for index, inner in reversed(list(enumerate(each)))]
+            stack += [((*path, index), inner) for index, inner in reversed(list(enumerate(each)))]
     return None

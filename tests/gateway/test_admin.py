@@ -11,8 +11,10 @@ import pytest
 
 from gateway.fakes import Running, running
 from gateway.steered import SteeredPod
-from marway.errors import LoadFailed, Overloaded
+from marway.errors import LoadFailed, Overloaded, ReleaseRefused
 from marway.registry import Registry
+from marway.wire.comparison import Comparison
+from marway.wire.problems import parse_problem
 from marway_gateway.placement import score
 from support.registry import publish, until
 
@@ -91,6 +93,58 @@ async def test_force_moves_it_anyway(registry: Registry) -> None:
         done = (await move(gateway, force=True)).json()
     assert (done["forced"], done["loads"], pod.asked) == (True, [], [])
     assert registry.state("intent").history[-1].forced is True
+
+
+async def test_a_version_unlike_the_one_before_it_is_refused(registry: Registry) -> None:
+    """A comparison that refuses keeps the label; the problem carries it. A first release is looked at by itself."""
+    async with admin(registry, "a") as (gateway, (pod,)):
+        pod.comparison = Comparison(version="1.1", base="1.0", refused=("it fails 3 of 3 inputs that 1.0 answers",))
+        answer = await move(gateway)
+        problem = answer.json()
+        assert (answer.status_code, problem["code"], problem["comparison"]["pod"]) == (409, "release_refused", "a")
+        assert "it fails 3 of 3 inputs that 1.0 answers; PROD stays at 1.0" in problem["detail"]
+        assert registry.state("intent").labels == {"PROD": "1.0"}
+        error = parse_problem(answer.content, status=409)
+        assert isinstance(error, ReleaseRefused)
+        assert error.comparison is not None
+        assert error.comparison.refused == pod.comparison.refused
+        assert (await move(gateway, force=True)).json()["comparison"]["not_compared"] == "the release was forced"
+        assert (await move(gateway)).json()["comparison"]["not_compared"] == "PROD is at 1.1 already"
+        pod.comparison = None
+        assert (await move(gateway, label="STG")).json()["comparison"]["base"] is None
+        assert pod.compared == ["POST /models/intent/1.1/compare?base=1.0", "POST /models/intent/1.1/compare"]
+
+
+async def test_versions_are_compared_on_request(registry: Registry) -> None:
+    """The admin port compares a version with a label's on the pod that a release would ask, and moves nothing."""
+    async with admin(registry, "a", "b") as (gateway, pods):
+        path = "/models/intent/versions/1.1/compare"
+        answer = await gateway.admin.post(path, params={"base": "PROD"}, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["base"], answer.json()["pod"]) == (200, "1.0", pods[0].name)
+        answer = await gateway.admin.post(path, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+    assert pods[0].compared == ["POST /models/intent/1.1/compare?base=1.0"]
+    assert registry.state("intent").labels == {"PROD": "1.0"}
+
+
+async def test_a_label_that_moves_during_the_comparison(registry: Registry, tmp_path: Path) -> None:
+    """A release that was compared with a version that the label has left meanwhile changes nothing."""
+    publish(registry, tmp_path, version="0.9", label=None)
+    async with admin(registry, "a") as (gateway, (pod,)):
+        pod.while_comparing = lambda: registry.release("intent", "0.9", label="PROD", by="somebody else")
+        answer = await move(gateway)
+    assert (answer.status_code, answer.json()["code"]) == (409, "state_conflict")
+    assert registry.state("intent").labels == {"PROD": "0.9"}
+
+
+async def test_a_sidecar_that_cannot_compare(registry: Registry) -> None:
+    """A pod whose sidecar is too old to compare keeps the label where it is, and the answer says what to do."""
+    async with admin(registry, "a") as (gateway, (pod,)):
+        pod.too_old = True
+        answer = await move(gateway)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "pod a cannot compare versions: its sidecar is older than this gateway" in answer.json()["detail"]
+    assert registry.state("intent").labels == {"PROD": "1.0"}
 
 
 async def test_a_proved_version_is_loaded_and_not_proved_again(registry: Registry) -> None:
