@@ -1,6 +1,7 @@
 """The admin port over fake pods: releases with proof, loads, drains, serving settings, deletion."""
 
 import errno
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ import pytest
 from gateway.fakes import Running, running
 from gateway.steered import SteeredPod
 from marway.errors import LoadFailed, Overloaded, ReleaseRefused
+from marway.local.run import _release as release
+from marway.local.view import JsonView
 from marway.registry import Registry
 from marway.wire.comparison import Comparison
 from marway.wire.problems import parse_problem
@@ -113,6 +116,27 @@ async def test_a_version_unlike_the_one_before_it_is_refused(registry: Registry)
         pod.comparison = None
         assert (await move(gateway, label="STG")).json()["comparison"]["base"] is None
         assert pod.compared == ["POST /models/intent/1.1/compare?base=1.0", "POST /models/intent/1.1/compare"]
+
+
+async def test_marway_up_serves_on_when_its_archive_is_refused(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`marway up ARCHIVE` whose version is refused says why and how to force it, and the version before serves on."""
+    async with admin(registry, "a") as (gateway, (pod,)):
+        pod.comparison = Comparison(version="1.1", base="1.0", inputs_of="1.0", refused=("it fails 3 of 3 inputs",))
+        await release(gateway.addresses.admin, registry, [("intent", "1.1")], JsonView())
+        said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert registry.state("intent").labels == {"PROD": "1.0"}
+        assert {each["event"] for each in said} == {"output"}
+        assert said[0]["line"] == "compared 1.1 with 1.0 by pod a, 0 golden inputs of 1.0:"
+        assert "PROD stays at 1.0" in said[-1]["line"]
+        assert said[-1]["line"].endswith("`marway release intent 1.1 --force`")
+        pod.comparison = Comparison(
+            version="1.1", base="1.0", inputs_of="1.0", inputs=3, compared=3, equal=2, both_answered=3
+        )
+        await release(gateway.addresses.admin, registry, [("intent", "1.1")], JsonView())
+        assert registry.state("intent").labels == {"PROD": "1.1"}
+        assert "answers 2 of 3 equal" in capsys.readouterr().out
 
 
 async def test_versions_are_compared_on_request(registry: Registry) -> None:
