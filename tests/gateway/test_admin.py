@@ -119,23 +119,25 @@ async def test_a_version_unlike_the_one_before_it_is_refused(registry: Registry)
 
 
 async def test_marway_up_serves_on_when_its_archive_is_refused(
-    registry: Registry, capsys: pytest.CaptureFixture[str]
+    registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """`marway up ARCHIVE` whose version is refused says why and how to force it, and the version before serves on."""
+    publish(registry, tmp_path, "mine", "1.0")
+    publish(registry, tmp_path, "mine", "1.1", label=None)
     async with admin(registry, "a") as (gateway, (pod,)):
         pod.comparison = Comparison(version="1.1", base="1.0", inputs_of="1.0", refused=("it fails 3 of 3 inputs",))
-        await release(gateway.addresses.admin, registry, [("intent", "1.1")], JsonView())
+        await release(gateway.addresses.admin, registry, [("mine", "1.1")], JsonView())
         said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert registry.state("intent").labels == {"PROD": "1.0"}
-        assert {each["event"] for each in said} == {"output"}
+        assert registry.state("mine").labels == {"PROD": "1.0"}
+        assert {each["event"] for each in said} == {"output"}  # and no step is done
         assert said[0]["line"] == "compared 1.1 with 1.0 by pod a, 0 golden inputs of 1.0:"
         assert "PROD stays at 1.0" in said[-1]["line"]
-        assert said[-1]["line"].endswith("`marway release intent 1.1 --force`")
+        assert said[-1]["line"].endswith("`marway release mine 1.1 --force`")
         pod.comparison = Comparison(
             version="1.1", base="1.0", inputs_of="1.0", inputs=3, compared=3, equal=2, both_answered=3
         )
-        await release(gateway.addresses.admin, registry, [("intent", "1.1")], JsonView())
-        assert registry.state("intent").labels == {"PROD": "1.1"}
+        await release(gateway.addresses.admin, registry, [("mine", "1.1")], JsonView())
+        assert registry.state("mine").labels == {"PROD": "1.1"}
         assert "answers 2 of 3 equal" in capsys.readouterr().out
 
 
