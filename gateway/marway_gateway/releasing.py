@@ -39,6 +39,8 @@ class _Known:
     serving: ServingSettings
     current: str | None
     proved: bool
+    made: bool
+    """Whether the very change that is asked for was made before, and only its answer was lost."""
 
 
 class Releaser:
@@ -90,11 +92,12 @@ class Releaser:
         check_label(label)
         check_version(version)
         registry = self._writer.registry
-        known = await self._writer.call(_known, registry, model, version, label)
+        known = await self._writer.call(_known, registry, model, version, label, op_id)
         record = known.record
         loads: Sequence[PodLoad] = ()
-        comparison = Comparison(version=version, base=known.current, not_compared="the release was forced")
-        if not force:
+        why = "it was released before" if known.made else "the release was forced"
+        comparison = Comparison(version=version, base=known.current, not_compared=why)
+        if not force and not known.made:
             seconds = timeout_s if timeout_s is not None else known.serving.load_timeout_s
             deadline = Deadline.after(seconds)
             try:
@@ -132,12 +135,13 @@ class Releaser:
         return await self._loader.compare(pod, record, current, deadline=deadline)
 
 
-def _known(registry: Registry, model: str, version: str, label: str) -> _Known:
+def _known(registry: Registry, model: str, version: str, label: str, op_id: str | None) -> _Known:
     """Read what a release needs to know. Blocks."""
     name = registry.find(check_model_id(model))
     record = registry.resolve(Reference(name, version))
     state = registry.state(name)
-    return _Known(record, state.serving_for(record), state.labels.get(label), registry.is_proved(record))
+    made = op_id is not None and any(entry.op_id == op_id for entry in state.history)
+    return _Known(record, state.serving_for(record), state.labels.get(label), registry.is_proved(record), made)
 
 
 def _refused(error: MarwayError, record: VersionRecord, label: str, current: str | None) -> MarwayError:

@@ -26,11 +26,11 @@ def answer(value: Any) -> GoldenAnswer:
     """Return an answer as a handler gives it: text, bytes or what becomes JSON."""
     if isinstance(value, GoldenAnswer):
         return value
-    kind = "text" if isinstance(value, str) else "bytes" if isinstance(value, bytes) else "json"
-    body = (
-        value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else json.dumps(value).encode()
-    )
-    return GoldenAnswer.of(status=200, kind=kind, body=body, content_type=None)
+    if isinstance(value, str):
+        return GoldenAnswer(kind="text", value=value)
+    if isinstance(value, bytes):
+        return GoldenAnswer.of(status=200, kind="bytes", body=value, content_type=None)
+    return GoldenAnswer.of(status=200, kind="json", body=json.dumps(value).encode(), content_type=None)
 
 
 def changed(before: list[Any], after: list[Any]) -> list[tuple[str, str, str | None, str | None, str | None]]:
@@ -214,8 +214,8 @@ def golden(record: VersionRecord, answers: dict[bytes, Any], *, source: str = "h
     examples = tuple(
         GoldenExample(input_sha256=ExampleInput(sent).sha256, answer=answer(value)) for sent, value in answers.items()
     )
-    document = GoldenDocument(archive_sha256=record.archive.sha256, source=source, examples=examples)  # type: ignore[arg-type]  # a literal
-    return document.encode()
+    document = {"archive_sha256": record.archive.sha256, "source": source, "examples": examples}
+    return GoldenDocument.model_validate(document).encode()
 
 
 @pytest.fixture
