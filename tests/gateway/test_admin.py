@@ -217,7 +217,7 @@ async def test_the_next_pod_proves_when_the_home_cannot(registry: Registry) -> N
 
 async def test_a_repeated_change_is_made_once(registry: Registry) -> None:
     """A PUT that is sent again with its Idempotency-Key answers with the first one's entry, whatever happened since."""
-    async with admin(registry, "a") as (gateway, _):
+    async with admin(registry, "a") as (gateway, (pod,)):
         headers = {"idempotency-key": "01JD0Z6Y8Q6V5T4S3R2P1N0M9K", "from": "ana@laptop"}
         url, body = "/models/intent/labels/PROD", {"version": "1.1", "if_currently": "1.0"}
         first = await gateway.admin.put(url, json=body, headers=headers)
@@ -226,6 +226,7 @@ async def test_a_repeated_change_is_made_once(registry: Registry) -> None:
         other = await gateway.admin.put(url, json={"version": "1.0"}, headers=headers)
     assert (first.json()["op_id"], first.json()["by"]) == ("01JD0Z6Y8Q6V5T4S3R2P1N0M9K", "ana@laptop")
     assert second.json()["generation"] == first.json()["generation"]
+    assert pod.compared == ["POST /models/intent/1.1/compare?base=1.0"]
     assert registry.state("intent").labels == {"PROD": "1.0"}
     assert (other.status_code, other.json()["code"]) == (400, "invalid_input")
 
