@@ -28,9 +28,9 @@ class Handler:
 
     def handle(self, data, context):
         BEFORE
-        return [{SCORE, "label": "LONG" if len(str(row["data"])) > 15 else "short"} for row in data]
+        return [{SCORE, "label": "LONG" if len(row["data"]) > 8 else "short"} for row in data]
 """
-SCORE = '"score": len(str(row["data"])) / 10'
+SCORE = '"score": len(row["data"]) / 10'
 EXAMPLES = [b"one", b"one two three", b"one two"]
 VERSIONS: dict[str, dict[str, str]] = {
     "2.0-nan": {"SCORE": '"score": float("nan")'},
