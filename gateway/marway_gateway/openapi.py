@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
+from marway.wire.comparison import Comparison, FieldChange
 from marway.wire.openapi import RETRY_AFTER, problem_responses, with_edge, with_problems, with_values
 from marway.wire.problems import Problem, problem_of, status_of
 from marway_gateway.admin_guard import WRITES
@@ -77,6 +78,22 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
     errors.PodNotFound("there is no pod 'pod-9': there are pod-0, pod-1"),
     errors.RegistryUnavailable("the registry file:///registry does not answer"),
+    errors.ReleaseRefused(
+        "intent 1.1 may not take the place of 1.0: its answers have other fields or types: score is now confidence; "
+        "PROD stays at 1.0",
+        comparison=Comparison(
+            version="1.1",
+            base="1.0",
+            pod="pod-0",
+            inputs_of="1.0",
+            inputs=6,
+            compared=6,
+            fields=(FieldChange(field="score", change="renamed", before="number", after="number", to="confidence"),),
+            refused=("its answers have other fields or types: score is now confidence",),
+        ),
+        model="intent",
+        version="1.1",
+    ),
     errors.StateConflict("intent PROD is at 1.1, not at 1.0: nothing changed", model="intent"),
     errors.Unauthenticated("this needs a token: send the header `Authorization: Bearer TOKEN`"),
     errors.UnsupportedMedia("the body's Content-Encoding 'br' is not known here: send gzip, deflate or none"),

@@ -26,6 +26,7 @@ from marway.wire.request import read_ids
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
 from marway_sidecar.body_budget import BodyBudget
 from marway_sidecar.changes import Changes
+from marway_sidecar.comparing import Comparer
 from marway_sidecar.control import BACKEND, Control
 from marway_sidecar.deleted import DeletedVersions
 from marway_sidecar.draining import Drain
@@ -102,7 +103,8 @@ class Sidecar:
         self.predictor = Predictor(
             settings, self.resolver, self.pool, self.bodies, self.draining, self.parsing, refused=self.deleted.refused
         )
-        self.control = Control(self.resolver, self.pool, checks, self.draining, self.runtime)
+        comparer = Comparer(self.pool, checks, self.archives, self.threads)
+        self.control = Control(self.resolver, self.pool, checks, comparer, self.draining, self.runtime)
         self.metrics.ready.set_function(lambda: float(self.trouble() is None))
         self.metrics.runtime_up.set_function(lambda: float(self.pool.server is not None))
         self.metrics.draining.set_function(lambda: float(self.draining.draining))

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from marway import __version__, errors
 from marway.wire.about import ABOUT_CONTENT, About, Link, about_answer
 from marway.wire.api_page import PATHS, ApiPage
+from marway.wire.comparison import Comparison
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway.wire.pods import WATCH_CONTENT_TYPE, LoadReport, ModelStatus, PodEvent, PodStatus
 from marway.wire.request import timeout_of
@@ -37,6 +38,13 @@ GroupId = Annotated[
     str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
 ]
 Prove = Annotated[bool, Query(description="Compare the answers to all golden examples with the published ones.")]
+Base = Annotated[
+    str | None,
+    Query(
+        description="The other one, a version or a label; without it only its own answers are looked at.",
+        max_length=128,
+    ),
+]
 
 _REFERENCE: Final = (
     errors.InvalidReference,
@@ -194,6 +202,24 @@ def _add_models(app: FastAPI, sidecar: Sidecar) -> None:
         given = request.headers.get(REQUEST_TIMEOUT_MS)
         timeout_s = None if given is None else _timeout_of(given, sidecar)
         return await sidecar.control.load(model, selector, prove=prove, timeout_s=timeout_s)
+
+    @app.post(
+        "/models/{model}/{selector}/compare",
+        tags=["models"],
+        summary="Load a version, and compare its answers with another one's",
+        responses=problems(*_REFERENCE, *_LOAD, errors.InvalidRequest, errors.Overloaded, errors.DeadlineExceeded),
+    )
+    async def compare(
+        request: Request,
+        model: Model,
+        selector: VersionOrLabel,
+        base: Base = None,
+        x_request_timeout_ms: Timeout = None,
+    ) -> Comparison:
+        """Both answer the other one's golden inputs, in turns; its own where that has none."""
+        given = request.headers.get(REQUEST_TIMEOUT_MS)
+        timeout_s = None if given is None else _timeout_of(given, sidecar)
+        return await sidecar.control.compare(model, selector, base=base, timeout_s=timeout_s)
 
     @app.post(
         "/models/{model}/{selector}/unload",

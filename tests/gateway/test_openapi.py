@@ -123,7 +123,7 @@ def test_paths(tmp_path: Path) -> None:
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}
     admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
-    admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in ("load", "pods", "unload")}
+    admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in ("compare", "load", "pods", "unload")}
     admin |= {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
     assert set(create_app(settings).openapi()["paths"]) == shared | public | {"/ping"}
     assert set(create_admin_app(settings).openapi()["paths"]) == shared | admin

@@ -339,6 +339,7 @@ async def test_every_route_is_documented(registry: Registry, tmp_path: Path) -> 
         ("get", "/models/{model}/{selector}"),
         ("get", "/models/{model}/{selector}/ready"),
         ("post", "/models/{model}/{selector}/load"),
+        ("post", "/models/{model}/{selector}/compare"),
         ("post", "/models/{model}/{selector}/unload"),
         ("post", "/drain"),
         ("delete", "/drain"),
