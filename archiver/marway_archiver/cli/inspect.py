@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.cli.output import print_json
+from marway.cli.output import print_json, print_warnings
 from marway.printable import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
-from marway_archiver.cli.output import human_bytes, print_warnings, progress_bar
+from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.names import shown
 
 __all__ = ["register"]

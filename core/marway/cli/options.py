@@ -14,7 +14,9 @@ from marway.errors import InvalidSettings
 from marway.settings import REGISTRY_ENV
 
 __all__ = [
+    "DEBUG_ENV",
     "DEFAULT_HOME",
+    "GATEWAY_ENV",
     "AdminOption",
     "CreateRegistryOption",
     "GatewayOption",
@@ -33,7 +35,9 @@ DEFAULT_HOME = Path(".marway")
 """Home of `marway up`, below the current directory."""
 _DEFAULT_GATEWAY = "http://127.0.0.1:8000"
 _DEFAULT_ADMIN = "http://127.0.0.1:8001"
-_GATEWAY_ENV = "MARWAY_GATEWAY_URL"
+DEBUG_ENV = "MARWAY_DEBUG"
+"""Set, an error of the operating system is shown with its traceback."""
+GATEWAY_ENV = "MARWAY_GATEWAY_URL"
 
 RegistryOption = Annotated[
     str | None,
@@ -44,7 +48,7 @@ CreateRegistryOption = Annotated[
 ]
 GatewayOption = Annotated[
     str | None,
-    typer.Option(help=f"Gateway URL; else ${_GATEWAY_ENV}, else the one that ./.marway serves."),
+    typer.Option(help=f"Gateway URL; else ${GATEWAY_ENV}, else the one that ./.marway serves."),
 ]
 AdminOption = Annotated[
     str | None,
@@ -78,7 +82,7 @@ def registry_url(given: str | None) -> str:
 
 def gateway_url(given: str | None) -> str:
     """Return the gateway to use: the flag's, the environment's, that of `marway up` here, or the default port."""
-    url = given or os.environ.get(_GATEWAY_ENV) or _served_here("gateway") or _DEFAULT_GATEWAY
+    url = given or os.environ.get(GATEWAY_ENV) or _served_here("gateway") or _DEFAULT_GATEWAY
     if not url.startswith(("http://", "https://")):
         raise InvalidSettings(f"gateway {url!r} is no URL: use one such as {_DEFAULT_GATEWAY}")
     return url.rstrip("/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ from rich.text import Text
 from marway.printable import printable, printable_json
 from marway.records import HistoryEntry
 
-__all__ = ["change_entry", "history_entry", "moved", "print_json", "print_table", "when"]
+__all__ = ["change_entry", "history_entry", "moved", "print_json", "print_table", "print_warnings", "when"]
 
 
 _ENTRY_FIELDS = tuple(field.alias or name for name, field in HistoryEntry.model_fields.items())
@@ -35,6 +36,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     if not console.is_terminal:
         console.width = 10_000  # a pipe has no width: nothing is to be cut off
     console.print(table)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print each warning as one line on stderr."""
+    for warning in warnings:
+        print(f"marway: warning: {printable(warning)}", file=sys.stderr)
 
 
 def when(at: datetime) -> str:
