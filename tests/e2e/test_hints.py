@@ -92,7 +92,7 @@ def test_the_command_shows_no_bytes_on_a_terminal(up: Up, tmp_path: Path) -> Non
     finally:
         os.close(ours)
         os.close(theirs)
-    size = b"the answer is no text (13 bytes, image/png): save it with --output FILE or > FILE"
-    assert shown.strip() == size
+    size = f"{len(content)} bytes, image/png"
+    assert shown.decode().strip() == f"the answer is no text ({size}): save it with --output FILE or > FILE"
     refused(marway(*command[3:], "-o", str(tmp_path / "no" / "such")))
     assert "leave --json away" in marway(*command[3:], "-o", "x", "--json").stderr
