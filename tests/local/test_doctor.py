@@ -41,6 +41,18 @@ def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert "--port 0" in findings["ports"]["advice"]
 
 
+def test_the_ports_of_the_marway_up_that_runs_here_are_well(tmp_path: Path) -> None:
+    """Whoever asks while `marway up` runs is not told to stop it."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        (tmp_path / "ready.json").write_text(json.dumps({"gateway": f"http://127.0.0.1:{port}"}))
+        findings = {finding.check: finding for finding in examine(home=tmp_path, port=port, registry=None)}
+    assert findings["ports"].level == "ok"
+    assert "those of the `marway up` that runs here" in findings["ports"].found
+
+
 def test_a_registry_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     """A registry of no known kind is a problem with its reason."""
     findings = {finding.check: finding for finding in examine(home=tmp_path, port=0, registry="ftp://host/x")}

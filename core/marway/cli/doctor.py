@@ -20,7 +20,7 @@ import typer
 from marway.admin_client import AdminClient, token_of
 from marway.cli.cluster import NAMESPACE, Kubectl, examine_cluster
 from marway.cli.findings import Finding, show_findings
-from marway.cli.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption
+from marway.cli.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption, served_here
 from marway.errors import MarwayError
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
@@ -77,7 +77,7 @@ def examine(*, home: Path, port: int, registry: str | None) -> list[Finding]:
         _temporary_directory,
         *(lambda name=name: _package(name) for name in ("torchserve", "torch", "torch-model-archiver")),
         _java,
-        lambda: _ports(port),
+        lambda: _ports(port, home),
         lambda: _registry(home, registry),
     ]
     return [check() for check in checks]
@@ -152,7 +152,7 @@ def _java() -> Finding:
     return Finding("Java", "ok", done.stderr.splitlines()[0] if done.stderr else str(java))
 
 
-def _ports(port: int) -> Finding:
+def _ports(port: int, home: Path) -> Finding:
     if port == 0:
         return Finding("ports", "ok", "free ones will be taken")
     taken = []
@@ -163,6 +163,8 @@ def _ports(port: int) -> Finding:
                 probe.bind(("127.0.0.1", number))
             except OSError:
                 taken.append(str(number))
+    if taken and served_here("gateway", home) == f"http://127.0.0.1:{port}":
+        return Finding("ports", "ok", f"{port} to {port + 2} are those of the `marway up` that runs here")
     if taken:
         found = f"{', '.join(taken)} in use"
         return Finding("ports", "problem", found, "stop what listens there, or use marway up --port 0")

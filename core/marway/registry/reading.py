@@ -259,6 +259,9 @@ class Reading(Identified):
             labels = ", ".join(f"{label} → {at}" for label, at in sorted(state.labels.items())) or "none"
             left = [version for version in self.versions(name) if version not in state.tombstones]
             meant = did_you_mean(selector, state.labels, "label ") or _version_meant(selector, left)
+            if left and not meant:
+                flag = "" if selector == DEFAULT_LABEL else f" --label {selector}"
+                meant = f"; `marway release {name} VERSION{flag}` sets it"
             raise LabelNotFound(
                 f"model {name!r} has no label {selector}: its labels are {labels}; its versions are "
                 f"{listed(left)}{meant}",
