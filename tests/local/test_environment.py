@@ -104,7 +104,14 @@ def test_the_projects_own_names_are_known() -> None:
     assert list(unknown_variables(dict.fromkeys(names, "1"))) == []
 
 
-@pytest.mark.parametrize("verb", [("--version",), ("models", "--registry", "REGISTRY")])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("--version",),
+        ("models", "--registry", "REGISTRY"),
+        *((part, "--config", "missing.toml") for part in PARTS),
+    ],
+)
 def test_every_verb_warns_on_stderr(tmp_path: Path, verb: tuple[str, ...]) -> None:
     """The warning is one line on stderr; the verb does its work."""
     arguments = [tmp_path.as_uri() if word == "REGISTRY" else word for word in verb]
