@@ -50,6 +50,7 @@ def test_each_part_takes_its_own_table(file: Path, monkeypatch: pytest.MonkeyPat
         ("[runtime]\nshare_classes = 7", "setting 'share_classes'"),
         ("[gateway]\nport = 9000", "[gateway] sets port, which `marway up` decides: say port for `marway up` itself"),
         ("[sidecar]\nname = 'x'", "[sidecar] sets name, which `marway up` decides: each pod has its own"),
+        ("[runtime]\nclass_archives = '/x'", "MARWAY_RUNTIME_CLASS_ARCHIVES says another place"),
         ("[up]\n[gatway]\nport = 9000", "; did you mean 'gateway'?"),
         ("pods = 2\n[gateway]\n", "'pods' is in no part's table"),
         ("gateway = 3", "gateway is not a table: write [gateway] above its settings"),

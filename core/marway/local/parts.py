@@ -33,6 +33,11 @@ _DECIDED: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """Settings that `marway up` gives each part on its command line or in its environment, and what to do about it."""
 
+_OF_THE_HOME: Final = {
+    "runtime": {"class_archives": "it is in the home; MARWAY_RUNTIME_CLASS_ARCHIVES says another place"}
+}
+"""Settings that it decides unless a variable does."""
+
 
 def check_parts(config: Path | None, environment: Mapping[str, str]) -> Iterator[str]:
     """Yield a warning for each variable that has no effect here, after a check of the parts' tables in a file.
@@ -47,7 +52,7 @@ def check_parts(config: Path | None, environment: Mapping[str, str]) -> Iterator
                 continue  # and then `marway up` says what is not installed
             load_settings(kind, config=config)
             for name in read_settings(config, part):
-                if why := decided.get(name):
+                if why := decided.get(name) or _OF_THE_HOME.get(part, {}).get(name):
                     raise InvalidSettings(f"{config}: [{part}] sets {name}, which `marway up` decides: {why}")
     for part, decided in _DECIDED.items():
         for name, why in decided.items():
