@@ -11,7 +11,7 @@ import pytest
 
 from marway.cli.doctor import examine
 from marway.objects import open_store
-from marway.registry import Registry, open_registry
+from marway.registry import Registry
 from support.cli import marway
 from support.registry import publish
 from support.seaweed import S3Server, seaweed
@@ -87,17 +87,18 @@ def stored(server: S3Server) -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("creates_buckets", [False, True])
-def test_looking_at_s3_leaves_nothing_there(tmp_path: Path, s3_url: str, s3: S3Server, creates_buckets: bool) -> None:
-    """Neither a bucket nor an object comes of a look, whether there is a registry, none, or not even the bucket."""
+def test_looking_at_s3_leaves_nothing_there(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, s3_url: str, s3: S3Server, creates_buckets: bool
+) -> None:
+    """Neither a bucket nor an object comes of a look: at a registry from before they had an identity, at none, at no
+    bucket."""
+    publish(Registry(open_store(s3_url)), tmp_path_factory.mktemp("archives"))
     with seaweed(creates_buckets=True) if creates_buckets else contextlib.nullcontext(s3) as server:
-        registry = open_registry(s3_url) if server is s3 else None
-        if registry is not None:
-            registry.create()
         before = stored(server)
         for url in (s3_url, "s3://models/none-here", "s3://no-such-bucket/x"):
             done = marway("doctor", "--port", "0", "--json", "--registry", url, cwd=tmp_path, **server.env)
             found = {finding["check"]: finding for finding in json.loads(done.stdout)}["registry"]
-            assert found["level"] == ("ok" if url == s3_url and registry is not None else "problem"), found
+            assert found["level"] == ("ok" if url == s3_url and server is s3 else "problem"), found
         assert "no bucket 'no-such-bucket'" in found["found"] or "there is no registry at" in found["found"]
         assert stored(server) == before
     assert everything(tmp_path) == set()
