@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from marway.close_names import did_you_mean
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, MarwayError, NoPodAvailable, PodNotFound, Unavailable, clip
 from marway.records import Proof, ServingSettings, VersionRecord, utc_now
@@ -63,8 +64,11 @@ class Loader:
         """
         found = next((pod for pod in self._pods.pods if pod.name == name), None)
         if found is None:
-            known = ", ".join(sorted(pod.name for pod in self._pods.pods)) or "none"
-            raise PodNotFound(f"there is no pod {clip(name, 80)!r}: there are {clip(known, 500)}")
+            known = sorted(pod.name for pod in self._pods.pods)
+            meant = did_you_mean(clip(name, 80), known)
+            raise PodNotFound(
+                f"there is no pod {clip(name, 80)!r}: there are {clip(', '.join(known) or 'none', 500)}{meant}"
+            )
         return found
 
     async def load(

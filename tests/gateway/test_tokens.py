@@ -62,6 +62,7 @@ async def test_without_a_token(registry: Registry, file: Path, sent: dict[str, s
             await gateway.admin.put("/models/intent/labels/PROD", json={"version": "1.1"}, headers=sent),
             await gateway.admin.get("/nothing", headers=sent),
             await gateway.client.post("/predict/intent", content=b"x" * 2_000_000, headers=sent),
+            await gateway.client.post("/predict/itnent", content=b"x", headers=sent),  # nor is it told what is meant
             await gateway.client.get("/models", headers=sent),
             await gateway.client.options("/models", headers=sent),
         ]
@@ -73,6 +74,7 @@ async def test_without_a_token(registry: Registry, file: Path, sent: dict[str, s
             assert [answer.status_code for answer in about] == [200] * len(about)
     for answer in answers:
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+        assert "did you mean" not in answer.text
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["www-authenticate"].startswith('Bearer realm="marway"')
         assert ("invalid_token" in answer.headers["www-authenticate"]) == bool(sent)

@@ -43,6 +43,7 @@ class Plan:
         create_registry: Make the registry if there is none; the home's own is made anyway.
         demo: Train and publish the examples if they are not there, and make a first prediction.
         archive: Publish and release this one, and serve it.
+        config: File of settings for the parts, an absolute path; they take their tables from it.
     """
 
     home: Path
@@ -52,6 +53,7 @@ class Plan:
     create_registry: bool
     demo: bool
     archive: Path | None
+    config: Path | None = None
 
 
 async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
@@ -78,6 +80,7 @@ async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
             registry=registry,
             port=plan.port,
             pods=plan.pods,
+            config=plan.config,
             started=lambda what, seconds: view.done(f"{what} up", seconds),
             noticed=view.warned,
         )
