@@ -14,7 +14,7 @@ import pytest
 from support import gc_under_writes
 
 LONG = bool(os.environ.get("MARWAY_TEST_LONG"))
-SECONDS = int(os.environ.get("MARWAY_TEST_GC_S", "300" if LONG else "6"))
+SECONDS = int(os.environ.get("MARWAY_TEST_GC_S", "300" if LONG else "5"))
 
 
 @pytest.mark.timeout(2 * SECONDS + 300)
