@@ -22,7 +22,15 @@ __all__ = ["ExpiringS3", "expiring_s3"]
 
 _EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
-_OF_THE_CLIENT = {*_HOP_BY_HOP, "authorization", "content-length", "expect", "host", "x-amz-date", "x-amz-security-token"}
+_OF_THE_CLIENT = {
+    *_HOP_BY_HOP,
+    "authorization",
+    "content-length",
+    "expect",
+    "host",
+    "x-amz-date",
+    "x-amz-security-token",
+}
 
 
 @dataclass
