@@ -1,7 +1,8 @@
 """Hours in short: a steady load while versions come and go, after which every process is as it was (G9).
 
-Ten minutes with `MARWAY_TEST_LONG=1`, some seconds of the same otherwise, so that it stays in order; `MARWAY_TEST_SOAK_S`,
-`MARWAY_TEST_SOAK_CYCLES` and `MARWAY_TEST_SOAK_RATE` set its length, its loads and unloads, and its requests a second.
+Ten minutes with `MARWAY_TEST_LONG=1`, some seconds of the same otherwise, so that it stays in order;
+`MARWAY_TEST_SOAK_S`, `MARWAY_TEST_SOAK_CYCLES` and `MARWAY_TEST_SOAK_RATE` set its length, its loads, and its
+requests a second.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from typing import Self
 
 import httpx
 import psutil
@@ -52,7 +54,7 @@ class Watch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="soak-watch")
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -95,9 +97,7 @@ def test_fault_soak(cluster: Cluster) -> None:
             what: max(getattr(each, what) for each in late) - max(getattr(each, what) for each in early)
             for what in ("rss", "descriptors", "threads")
         }
-        print(
-            f"{name}: {grown['rss'] / MIB:+.1f} MiB, {grown['descriptors']:+d} descriptors, {grown['threads']:+d} threads"
-        )
+        print(f"{name}: {grown['rss'] / MIB:+.1f} MiB, {grown['descriptors']:+d} files, {grown['threads']:+d} threads")
         assert grown["descriptors"] <= CONNECTIONS, name
         if LONG:  # a process that has just begun still grows
             assert grown["rss"] <= RSS_MAX, name

@@ -79,7 +79,7 @@ def expiring_s3(server: S3Server) -> Iterator[ExpiringS3]:
             finally:
                 connection.close()
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - the names that it is called by
 
         def _answer(
             self, status: int, headers: list[tuple[str, str]], body: bytes, *, length: str | None = None

@@ -123,9 +123,7 @@ def main() -> None:
         done["gc killed" if os.WIFSIGNALED(status) else "gc whole"] += 1
         points = max(40, done["gc whole"] and int((options.scratch / "points").read_text()))
     stop.touch()
-    for pid in writers:
-        if os.waitpid(pid, 0)[1] != 0:
-            problems.append("a writer failed")
+    problems += ["a writer failed" for pid in writers if os.waitpid(pid, 0)[1] != 0]
     for file in sorted(options.scratch.glob("*.json")):
         said = json.loads(file.read_text())
         done.update(said["done"])
