@@ -128,7 +128,8 @@ def _explain_reply(exc: ClientError, url: str) -> Failure:
         return _denied(f"{url}: the AWS credentials were not accepted ({words})")
     if code == "400":
         return _denied(
-            f"{url}: the store refused the request without saying why ({words}), as it does when credentials have expired"
+            f"{url}: the store refused the request and did not say why ({words}), as it does when credentials have "
+            "expired"
         )
     if status == 403:
         return _denied(f"{url}: access denied ({words}): docs/registry.md lists the permissions that are needed")
