@@ -12,7 +12,7 @@ from typing import Final
 
 from marway.errors import InvalidSettings
 
-__all__ = ["HTTP_CYCLE", "HTTP_PARSER", "HTTP_PROTOCOL", "check_private_parts"]
+__all__ = ["HTTP_CYCLE", "HTTP_PARSER", "HTTP_PROTOCOL", "HTTP_SERVER", "check_private_parts"]
 
 HTTP_PROTOCOL: Final = (
     "_get_upgrade", "_start_asgi_task", "_unset_keepalive_if_required",
@@ -28,6 +28,9 @@ HTTP_CYCLE: Final = (
 """Of uvicorn's `RequestResponseCycle`, which holds one request."""
 HTTP_PARSER: Final = ("set_dangerous_leniencies",)
 """Of httptools' `HttpRequestParser`."""
+
+HTTP_SERVER: Final = ("capture_signals", "startup")
+"""Of uvicorn's `Server`, which are overridden."""
 
 
 def check_private_parts(library: str, owner: type, names: Iterable[str]) -> None:

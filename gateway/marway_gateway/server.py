@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from marway.errors import InvalidSettings
 from marway.lifecycle import StopRequest, watch_for_stop
-from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, check_private_parts
+from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, HTTP_SERVER, check_private_parts
 from marway_gateway.admin import create_admin_app
 from marway_gateway.app import create_app
 from marway_gateway.gateway import open_gateway
@@ -83,6 +83,7 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
     check_private_parts("httptools", httptools.HttpRequestParser, HTTP_PARSER)
     check_private_parts("uvicorn", HttpToolsProtocol, HTTP_PROTOCOL)
     check_private_parts("uvicorn", RequestResponseCycle, HTTP_CYCLE)
+    check_private_parts("uvicorn", uvicorn.Server, HTTP_SERVER)
     if settings.admin_tokens_file is None and not _is_loopback(settings.admin_host):
         raise InvalidSettings(
             f"the admin port would be open to everybody on {settings.admin_host}: name a file of tokens in "

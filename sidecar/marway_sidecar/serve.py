@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from marway.errors import InvalidSettings
 from marway.lifecycle import StopRequest, watch_for_stop
-from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, check_private_parts
+from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, HTTP_SERVER, check_private_parts
 from marway_sidecar.app import Sidecar, create_app
 from marway_sidecar.connection import BoundedConnection
 from marway_sidecar.settings import SidecarSettings
@@ -76,6 +76,7 @@ async def serve(sidecar: Sidecar, *, stop: StopRequest, on_ready: Callable[[str]
     check_private_parts("httptools", httptools.HttpRequestParser, HTTP_PARSER)
     check_private_parts("uvicorn", HttpToolsProtocol, HTTP_PROTOCOL)
     check_private_parts("uvicorn", RequestResponseCycle, HTTP_CYCLE)
+    check_private_parts("uvicorn", uvicorn.Server, HTTP_SERVER)
     settings = sidecar.settings
     config = uvicorn.Config(
         create_app(sidecar),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import httptools
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import Server
 
 from marway.errors import InvalidSettings
-from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, check_private_parts
+from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, HTTP_SERVER, check_private_parts
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,7 @@ from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, check_p
     [
         ("uvicorn", HttpToolsProtocol, HTTP_PROTOCOL),
         ("uvicorn", RequestResponseCycle, HTTP_CYCLE),
+        ("uvicorn", Server, HTTP_SERVER),
         ("httptools", httptools.HttpRequestParser, HTTP_PARSER),
     ],
 )
