@@ -15,12 +15,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+import httptools
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from marway.errors import InvalidSettings
 from marway.lifecycle import StopRequest, watch_for_stop
+from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, HTTP_SERVER, check_private_parts
 from marway_gateway.admin import create_admin_app
 from marway_gateway.app import create_app
 from marway_gateway.cors import Cors
@@ -74,9 +77,13 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
         on_ready: Told where the ports are, once all accept connections.
 
     Raises:
-        InvalidSettings: A port is taken, the admin port would be open to everybody, or something else in the settings
-            cannot be used.
+        InvalidSettings: A port is taken, the admin port would be open to everybody, something else in the settings
+            cannot be used, or uvicorn or httptools is of a version that will not do.
     """
+    check_private_parts("httptools", httptools.HttpRequestParser, HTTP_PARSER)
+    check_private_parts("uvicorn", HttpToolsProtocol, HTTP_PROTOCOL)
+    check_private_parts("uvicorn", RequestResponseCycle, HTTP_CYCLE)
+    check_private_parts("uvicorn", uvicorn.Server, HTTP_SERVER)
     if settings.admin_tokens_file is None and not _is_loopback(settings.admin_host):
         raise InvalidSettings(
             f"the admin port would be open to everybody on {settings.admin_host}: name a file of tokens in "
