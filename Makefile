@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-extended test-long test-unit test-e2e test-faults test-install coverage lint fmt proto bench bench-bodies bench-cache bench-cold bench-cold-path bench-features bench-fetch bench-gateway bench-logging bench-path bench-peers bench-publish bench-speed images clean
+.PHONY: help setup up demo test test-extended test-long test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-features bench-fetch bench-gateway bench-logging bench-path bench-peers bench-publish bench-speed images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,7 @@ setup: $(READY) ## Make the environment: .venv with everything, pinned
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "marway: needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make setup PYTHON=python3.11")'
+	@echo "installing into $(VENV), once: torch, TorchServe and Java take some minutes, and say nothing"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $@
@@ -89,6 +90,9 @@ proto: setup ## Write the gRPC stubs again from their .proto files
 	$(foreach dir,$(TORCHSERVE_PROTOS),$(BIN)/python -m grpc_tools.protoc -I $(dir) -I $(COMMON_PROTOS) \
 	  --python_out=$(dir) --pyi_out=$(dir) --grpc_python_out=$(dir) $(wildcard $(dir)/*.proto) && \
 	  sed -i.orig 's/^import \([a-z_]*_pb2\) as/from . import \1 as/' $(dir)/*_pb2_grpc.py && rm $(dir)/*.orig &&) true
+
+pictures: setup ## Take the pictures of docs/images anew, in Chromium
+	MARWAY_PICTURES=docs/images $(BIN)/python -m pytest -q tests/ports/test_browser.py -k 'other_host and gateway'
 
 # Arguments for `make bench`, such as --quick, or --only speed,cache: make bench BENCH_ARGS="--quick"
 BENCH_ARGS ?=

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from marway.errors import InvalidSettings
-from marway.settings import ComponentSettings, load_settings
+from marway.local.settings import UpSettings
+from marway.settings import ComponentSettings, load_settings, part_of
 from marway_gateway.settings import GatewaySettings
 from marway_runtime.settings import RuntimeSettings
 from marway_sidecar.settings import SidecarSettings
@@ -20,6 +21,7 @@ SHIPPED: list[tuple[str, type[ComponentSettings]]] = [
     ("gateway.toml", GatewaySettings),
     ("runtime.toml", RuntimeSettings),
     ("sidecar.toml", SidecarSettings),
+    ("up.toml", UpSettings),
 ]
 
 
@@ -33,7 +35,8 @@ def test_every_file_is_parsed() -> None:
 def test_a_file_shows_every_setting_at_its_default(name: str, kind: type[ComponentSettings]) -> None:
     """Each setting stands in the file, live with its default or commented out where there is none."""
     text = (CONFIG / name).read_text()
-    shown: dict[str, Any] = tomllib.loads(text)
+    document: dict[str, Any] = tomllib.loads(text)
+    shown: dict[str, Any] = document.get(part_of(kind), document)
     commented = {line[2:].partition(" =")[0] for line in text.splitlines() if line.startswith("# ") and " =" in line}
     assert set(kind.model_fields) == set(shown) | (commented & set(kind.model_fields))
     assert not set(shown) & commented

@@ -86,7 +86,7 @@ def publish(
         InvalidArchive, InvalidRecord, InvalidReference, LoadFailed: Nothing was stored.
         VersionConflict: The version exists with other bytes.
         RegistryUnavailable: There is no registry, or it cannot be written.
-        ProofMissing, AnswersDiffer: The version is stored, and the label stays where it was.
+        ProofMissing, AnswersDiffer, ReleaseRefused: The version is stored, and the label stays where it was.
     """
     facts = read_facts(record)
     release = label_move(label, note=note, gateway=gateway, force=force)
@@ -159,7 +159,7 @@ def publish_archive(
         InvalidArchive, InvalidRecord, InvalidReference, LoadFailed: Nothing was stored.
         VersionConflict: The version exists with other bytes.
         RegistryUnavailable: There is no registry, or it cannot be written.
-        ProofMissing, AnswersDiffer: The version is stored, and the label stays where it was.
+        ProofMissing, AnswersDiffer, ReleaseRefused: The version is stored, and the label stays where it was.
     """
     facts = read_facts(record)
     release = label_move(label, note=note, gateway=gateway, force=force)

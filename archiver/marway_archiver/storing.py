@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from marway.admin_client import AdminClient, admin_from_environment
+from marway.admin_client import AdminClient, admin_from_environment, comparison_of
+from marway.compared import remarks
+from marway.direct_release import release_directly
 from marway.errors import InvalidArchive, InvalidInput, clip
 from marway.identity import me
 from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
@@ -129,27 +131,31 @@ def label_move(label: str | None, *, note: str | None, gateway: str | None, forc
 
 
 def _move(registry: Registry, stored: VersionRecord, release: LabelMove) -> None:
-    """Move a label to a version that was just stored.
+    """Move a label to a version that was just stored, and warn of what it does otherwise than the one before.
 
     Raises:
         ProofMissing: There is no gateway that could have a pod prove it, and the label points elsewhere.
+        ReleaseRefused: It fails, is not finite or answers in another form where the version before does not.
         MarwayError: What the gateway says; the label stays where it was.
     """
     if release.gateway is not None:
-        release.gateway.release(
+        done = release.gateway.release(
             stored.name, stored.version, label=release.label, note=release.note, by=stored.publisher
         )
+        warn(remarks(comparison_of(done)))
         return
-    change = registry.release(
+    change, comparison = release_directly(
+        registry,
         stored.name,
         stored.version,
         label=release.label,
         note=release.note,
-        forced=release.force,
-        require_proof=True,
+        force=release.force,
         unproved_first=True,
         by=stored.publisher,
     )
+    if not release.force:
+        warn(remarks(comparison))
     if change.entry.forced and not release.force:
         warn([f"{release.label} was set for the first time, to a version that no pod has proved: there is no gateway"])
 

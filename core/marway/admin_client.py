@@ -13,9 +13,18 @@ from marway.errors import InvalidSettings, MarwayError, Unauthenticated, Unavail
 from marway.identity import me
 from marway.refs import new_ulid
 from marway.tokens import first_token
+from marway.wire.comparison import Comparison
 from marway.wire.problems import CONTENT_TYPE, parse_problem
 
-__all__ = ["ADMIN_ENV", "TOKEN_ENV", "TOKEN_FILE_ENV", "AdminClient", "admin_from_environment", "token_of"]
+__all__ = [
+    "ADMIN_ENV",
+    "TOKEN_ENV",
+    "TOKEN_FILE_ENV",
+    "AdminClient",
+    "admin_from_environment",
+    "comparison_of",
+    "token_of",
+]
 
 ADMIN_ENV: Final = "MARWAY_GATEWAY_ADMIN_URL"
 TOKEN_ENV: Final = "MARWAY_TOKEN"  # noqa: S105  # the name of a variable
@@ -57,7 +66,10 @@ class AdminClient:
         force: bool = False,
         by: str | None = None,
     ) -> Json:
-        """Have a pod load and prove a version, then move a label to it; return the change, with the loads.
+        """Have a pod load, prove and compare a version, then move a label to it.
+
+        Returns:
+            The change, with the loads and the comparison.
 
         Raises:
             MarwayError: What the gateway answered, as the error it stands for; the label stays where it was.
@@ -66,6 +78,16 @@ class AdminClient:
         body = {"version": version, "if_currently": if_currently, "note": note, "force": force}
         answer: Json = self.call("PUT", f"/models/{model}/labels/{label}", body=body, by=by)
         return answer
+
+    def compare(self, model: str, version: str, base: str) -> Comparison:
+        """Have a pod compare a version, or a label's, with another one of the model.
+
+        Raises:
+            MarwayError: What the gateway answered, as the error it stands for.
+            Unavailable: There is no gateway.
+        """
+        answer = self.call("POST", f"/models/{model}/versions/{version}/compare", params={"base": base})
+        return Comparison.model_validate(answer)
 
     def call(
         self,
@@ -132,6 +154,14 @@ class AdminClient:
             f"{self.url} is not the admin port of a gateway ({why}): give the admin port's URL, by default the port "
             "after the public one, such as http://127.0.0.1:8001"
         )
+
+
+def comparison_of(release: Json) -> Comparison:
+    """Return the comparison in what a gateway answered to a release."""
+    found = release.get("comparison")
+    if found is None:
+        return Comparison(version=release["to"], not_compared="the gateway is of an older Marway")
+    return Comparison.model_validate(found)
 
 
 def admin_from_environment(url: str | None) -> AdminClient | None:

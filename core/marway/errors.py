@@ -24,6 +24,7 @@ codes: each transport translates them in one table (`marway.wire.problems` for H
     │   └── PodNotFound
     ├── Conflict                  the change asked for clashes with what is there
     │   ├── AnswersDiffer         a pod loaded a version, and it answered its golden examples otherwise
+    │   ├── ReleaseRefused        a version that is not like the one whose place it is to take
     │   ├── ProofMissing          a label to a version that no pod has proved yet
     │   ├── VersionConflict       the same name and version with other bytes
     │   └── StateConflict         a label is not where the caller thought, or moves too fast
@@ -45,7 +46,10 @@ codes: each transport translates them in one table (`marway.wire.problems` for H
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from marway.wire.comparison import Comparison
 
 __all__ = [
     "AnswersDiffer",
@@ -75,6 +79,7 @@ __all__ = [
     "PodNotFound",
     "ProofMissing",
     "RegistryUnavailable",
+    "ReleaseRefused",
     "RequestTooSlow",
     "RuntimeDown",
     "StateConflict",
@@ -214,6 +219,30 @@ class Conflict(MarwayError):
 class AnswersDiffer(Conflict):
     code = "answers_differ"
     title = "Golden answers differ"
+
+
+class ReleaseRefused(Conflict):
+    """A label stays, because the version that it was to move to fails, or answers in another form.
+
+    Args:
+        message: Why, in one line.
+        comparison: How the version compares with the one that the label points at; None where it is not known.
+    """
+
+    code = "release_refused"
+    title = "Release refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        comparison: Comparison | None = None,
+        model: str | None = None,
+        version: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, model=model, version=version, retry_after_s=retry_after_s)
+        self.comparison = comparison
 
 
 class ProofMissing(Conflict):

@@ -206,6 +206,11 @@ class Tombstone(Kept):
     by: str
     note: str | None = None
 
+    def said(self) -> str:
+        """Return when and by whom, and why if that was said, for a message."""
+        why = f" ({clip(self.note, 200)})" if self.note else ""
+        return f"on {self.at.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC by {clip(self.by, 100)}{why}"
+
 
 class ModelState(Kept):
     """All that may change about a model: `models/<name>/state.json`, written by compare-and-swap.

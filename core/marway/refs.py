@@ -86,9 +86,10 @@ def is_label(text: str) -> bool:
 def check_label(text: str) -> str:
     """Return ``text`` if it can be a label, else raise `InvalidReference`."""
     if not is_label(text):
+        meant = f"; did you mean {text.upper()!r}?" if is_label(text.upper()) else ""
         raise InvalidReference(
             f"{clip(text, 80)!r} cannot be a label: use 1 to 32 upper-case letters, digits, '_' or '-', "
-            "starting with a letter, such as PROD or STG"
+            f"starting with a letter, such as PROD or STG{meant}"
         )
     return text
 

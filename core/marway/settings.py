@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from marway.close_names import did_you_mean
 from marway.errors import InvalidSettings, clip
 
 if sys.version_info >= (3, 11):
@@ -18,10 +20,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["REGISTRY_ENV", "ComponentSettings", "load_settings"]
+__all__ = ["PARTS", "REGISTRY_ENV", "ComponentSettings", "load_settings", "part_of", "read_settings", "variable_of"]
 
 REGISTRY_ENV = "MARWAY_REGISTRY"
 """One variable for all components; a component's own `MARWAY_<COMPONENT>_REGISTRY` wins over it."""
+
+UP: Final = "up"
+PARTS: Final = ("gateway", "runtime", "sidecar", UP)
+"""What has settings: one file has those of all in a table for each, or those of one without a table."""
+_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 
 T = TypeVar("T", bound="ComponentSettings")
 
@@ -72,19 +79,64 @@ def load_settings(kind: type[T], *, config: Path | None = None, **flags: object)
     Raises:
         InvalidSettings: A file that cannot be read, an unknown name or a bad value; the message says which.
     """
-    file = _read_toml(config) if config is not None else {}
+    file = read_settings(config, part_of(kind)) if config is not None else {}
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return kind(file=file, flags=given)  # type: ignore[call-arg]
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        prefix = kind.model_config.get("env_prefix", "")
         where = f"{config}: " if config is not None and name in file and name not in given else ""
-        known = "" if name in kind.model_fields else f"; known settings: {', '.join(kind.model_fields)}"
+        known = kind.model_fields
+        if name not in known:
+            more = f"; known settings: {', '.join(known)}{did_you_mean(clip(name, 60), known)}"
+        elif _LINK.match(os.environ.get(variable_of(kind, name), "")):
+            more = (
+                "; Kubernetes sets it so for a Service of that name: give the pod enableServiceLinks: false, as the "
+                "manifests in deploy/kubernetes do"
+            )
+        else:
+            more = ""
         raise InvalidSettings(
-            f"{where}setting {clip(name, 60)!r} ({prefix}{name.upper()}): {clip(first['msg'], 200)}{known}"
+            f"{where}setting {clip(name, 60)!r} ({variable_of(kind, name)}): {clip(first['msg'], 200)}{more}"
         ) from exc
+
+
+def part_of(kind: type[ComponentSettings]) -> str:
+    """Return which of `PARTS` a settings class is of."""
+    return kind.model_config.get("env_prefix", "").removeprefix("MARWAY_").rstrip("_").lower()
+
+
+def variable_of(part: str | type[ComponentSettings], setting: str) -> str:
+    """Return the environment variable of a part's setting."""
+    return f"MARWAY_{part if isinstance(part, str) else part_of(part)}_{setting}".upper()
+
+
+def read_settings(path: Path, part: str) -> dict[str, Any]:
+    """Return the settings that a file has for a part, unchecked.
+
+    Raises:
+        InvalidSettings: It cannot be read, or has something outside of its tables.
+    """
+    document = _read_toml(path)
+    tables = [name for name in document if name in PARTS]
+    if not tables and part != UP:
+        return document
+    if not tables and document:
+        raise InvalidSettings(
+            f"{path} has no tables: for `marway up` write its own settings under [up], and those of the parts under "
+            "[gateway], [sidecar] and [runtime]"
+        )
+    for name in document:
+        if name not in PARTS:
+            raise InvalidSettings(
+                f"{path}: {clip(name, 60)!r} is in no part's table: a file with [{tables[0]}] has all settings in "
+                f"tables, of {', '.join(PARTS)}{did_you_mean(clip(name, 60), PARTS)}"
+            )
+        if not isinstance(document[name], dict):
+            raise InvalidSettings(f"{path}: {name} is not a table: write [{name}] above its settings")
+    found: dict[str, Any] = document.get(part, {})
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from marway.errors import UnsupportedMedia, clip
 from marway.wire.hosts import HostGuard
 from marway_gateway.exchange import Exchange, FastApp
 
-__all__ = ["AdminGuard"]
+__all__ = ["WRITES", "AdminGuard"]
 
-_WRITES: Final = frozenset({"DELETE", "PATCH", "POST", "PUT"})
+WRITES: Final = frozenset({"DELETE", "PATCH", "POST", "PUT"})
 _UNTYPED: Final = "/v2/"
 """Clients of the Open Inference Protocol, such as tritonclient, send JSON without saying so."""
 _INDEX: Final = "/v2/repository/index"
@@ -40,7 +40,7 @@ class AdminGuard:
             error = self._guard(scope["headers"])
             if error is not None:
                 raise error
-            if scope["method"] in _WRITES and scope["path"] != _INDEX:
+            if scope["method"] in WRITES and scope["path"] != _INDEX:
                 _check_media(scope)
         await self._app(scope, receive, send)
 

@@ -15,18 +15,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
 
-from marway import __version__, errors
+from marway import errors
 from marway.errors import InvalidRequest, clip
+from marway.wire.about import About
 from marway.wire.head import HeadAsGet, with_head
 from marway.wire.hosts import HostGuard
+from marway.wire.openapi import ANSWERS, BODIES
 from marway.wire.problems import Problem
 from marway_gateway.admin_guard import AdminGuard
 from marway_gateway.authentication import TokenLayer
+from marway_gateway.cors import Cors, Preflight
 from marway_gateway.error_bodies import error_body, surface_of
 from marway_gateway.fast_path import FastPathApp
 from marway_gateway.gateway import Gateway, open_gateway
 from marway_gateway.http import RequestLayer, request_info
 from marway_gateway.openapi import GroupId, Id, Timeout, add_served, describe, problems
+from marway_gateway.pages import ABOUT_PUBLIC, TAGS, add_pages
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.native import NativePredict
@@ -43,23 +47,19 @@ Model = Annotated[
 ]
 VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["PROD", "1.0"])]
 
-_BINARY: Final = {"type": "string", "format": "binary"}
 _ANY_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": "The model's input. Multipart fields reach the handler under their names, anything else under "
-        "`data`; the content type is passed on.",
-        "content": {
-            "application/octet-stream": {"schema": _BINARY},
-            "text/plain": {"schema": {"type": "string"}, "example": "wake me at seven"},
-        },
+        "description": "The model's input, of any content type: these are the usual ones. The fields of forms reach "
+        "the handler under their names, anything else under `data`.",
+        "content": BODIES,
     }
 }
 _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The model's own answer: its body, status and content type. A version that streams answers in "
         "pieces as they come: with `Accept: text/event-stream` each is an event, and the last one is `end` or `error`.",
-        "content": {"*/*": {"schema": _BINARY}},
+        "content": ANSWERS,
         "headers": {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in (
@@ -75,7 +75,7 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
 }
 _PREDICT_PROBLEMS: Final = problems(
     *(errors.InvalidReference, errors.InvalidRequest, errors.ModelNotFound, errors.VersionNotFound),
-    *(errors.LabelNotFound, errors.BodyTooLarge, errors.RequestTooSlow),
+    *(errors.LabelNotFound, errors.BodyTooLarge, errors.UnsupportedMedia),
     *(errors.Overloaded, errors.ModelError, errors.MarwayError),
     *(errors.NoPodAvailable, errors.RegistryUnavailable, errors.DeadlineExceeded),
 )
@@ -96,7 +96,13 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
         settings: All of them.
         gateway: Parts that are open already and stay so; without them the app opens its own while it runs.
     """
-    app, current = new_app(settings, title="Marway gateway", gateway=gateway, token_file=settings.predict_tokens_file)
+    app, current = new_app(
+        settings,
+        about=ABOUT_PUBLIC,
+        gateway=gateway,
+        token_file=settings.predict_tokens_file,
+        cors=Cors(settings.cors_origins) if settings.cors_origins else None,
+    )
     app.include_router(catalogue_router(current))
     _add_predict(app, current)
     add_torchserve(app, current)
@@ -124,19 +130,21 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
 def new_app(
     settings: GatewaySettings,
     *,
-    title: str,
+    about: About,
     gateway: Gateway | None,
     token_file: FilePath | None,
     guard: HostGuard | None = None,
+    cors: Cors | None = None,
 ) -> tuple[FastPathApp, Callable[[], Gateway]]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
 
     Args:
         settings: All of them.
-        title: What the app is called.
+        about: What the app says of itself.
         gateway: Parts that are open already; None opens its own while the app runs.
         token_file: The file with the tokens that it wants, or None.
         guard: Says which hosts and origins may ask for what, on a port that takes only JSON; None lets everybody.
+        cors: Says which web pages may send what browsers ask for first; None leaves such questions to the routes.
     """
     opened: list[Gateway] = [gateway] if gateway is not None else []
 
@@ -156,20 +164,28 @@ def new_app(
         return opened[0]
 
     app = FastPathApp(
-        title=title,
-        version=__version__,
+        title=about.name,
+        version=about.version,
+        description=about.description,
+        openapi_tags=TAGS,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the body of a predict request
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={HTTPException: _http_problem, RequestValidationError: _invalid},
     )
-    app.openapi = describe(app, tokens=token_file is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    app.openapi = describe(app, tokens=token_file is not None, guarded=guard is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     app.add_middleware(HeadAsGet)
     if token_file is not None:
         app.fast_layer(TokenLayer, tokens=lambda: current().token_files[token_file])
     if guard is not None:
         app.fast_layer(AdminGuard, guard=guard)
+    if cors is not None:
+        app.add_middleware(Preflight, cors=cors)
     app.fast_layer(RequestLayer, telemetry=lambda: current().telemetry)
+
+    add_pages(app, about)
 
     @app.get("/healthz", tags=["health"], summary="Does the process run?")
     async def healthz() -> Health:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from marway.errors import MarwayError, Unavailable
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
+from marway_gateway.body_hints import hinted
 from marway_gateway.call import PredictCall
 from marway_gateway.placement import Demand, Pod, PodSet
 from marway_gateway.reply import AttemptFailed, PodUnreachable, Reply
@@ -128,7 +129,7 @@ class Asker:
         error = parse_problem(reply.data or b"", status=reply.status, retry_after_s=reply.retry_after_s)
         if reply.outcome in _FINAL:
             self._pods.succeeded(pod)
-            raise error
+            raise hinted(error, call)
         if reply.outcome == Outcome.NOT_ACCEPTED:
             self._pods.succeeded(pod)
             return FailedAttempt(pod, "not_accepted", _said(pod, error, reply), accepted=False)

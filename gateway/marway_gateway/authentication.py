@@ -1,6 +1,7 @@
 """Bearer tokens (RFC 6750) in front of an HTTP app or the gRPC server.
 
-What says whether a process lives and how it does stays open: orchestrators and Prometheus ask without a token.
+What says whether a process lives and how it does stays open: orchestrators and Prometheus ask without a token. So does
+the API page, which could not ask for one otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from marway.errors import Unauthenticated
 from marway.tokens import Tokens, bearer
+from marway.wire.api_page import PATHS
 from marway.wire.problems import problem_of
 from marway_gateway.error_bodies import surface_of
 from marway_gateway.exchange import Exchange, FastApp
@@ -23,7 +25,8 @@ from marway_gateway.token_file import TokenFile
 
 __all__ = ["OPEN_PATHS", "TokenInterceptor", "TokenLayer", "token_owner"]
 
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/api-description", *PATHS})
+"""What says whether the process lives, and what Marway's routes are, the same everywhere: nothing of models."""
 _KEY: Final = "marway.token_owner"
 _OPEN_SERVICE: Final = f"/{health.SERVICE_NAME}/"
 

@@ -17,7 +17,6 @@ __all__ = ["error_body", "surface_of", "torchserve_exception"]
 
 _JSON: Final = "application/json"
 _PATHS: Final = {
-    "/": "torchserve",
     "/api-description": "torchserve",
     "/explanations": "torchserve",
     "/invocations": "torchserve",

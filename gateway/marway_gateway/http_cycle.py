@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from marway_gateway.exchange import Guard
-from marway_gateway.reply import Lines, lines_of
+from marway_gateway.reply import Headers, Lines, lines_of
 
 __all__ = ["Cycle"]
 
@@ -29,6 +29,9 @@ _STATUS_LINE: Final = {
     status.value: b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
 }
 _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_CORS: Final = frozenset(
+    {b"access-control-allow-credentials", b"access-control-allow-origin", b"access-control-expose-headers"}
+)
 _NO_BODY: Final = frozenset({204, 304})
 _JOINED_BYTES: Final = 64 * 1024
 """Bodies up to here are copied behind the head, which costs less than a second write."""
@@ -85,6 +88,7 @@ class Cycle(RequestResponseCycle):
     guard: Guard
     left: Callable[[], None] | None = None
     _head: bytes | None = None
+    _has_cors = False
 
     def __init__(self, connection: Connection, scope: HTTPScope, *, keep_alive: bool, expects: bool) -> None:
         # What uvicorn's own sets, save what only its own `send` uses.
@@ -103,6 +107,11 @@ class Cycle(RequestResponseCycle):
         self.disconnected = self.response_started = self.response_complete = False
         self.chunked_encoding = None
         self.expected_content_length = 0
+
+    def add_cors(self, headers: Headers) -> None:
+        """Give the answer these headers, which say who may read it, in the place of what a handler says of that."""
+        self.default_headers = [*self.default_headers, *headers]
+        self._has_cors = True
 
     @property
     def data(self) -> bytes:
@@ -123,6 +132,8 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         if body and status in _NO_BODY:
             raise RuntimeError(f"an answer of status {status} has no body")
+        if self._has_cors:
+            lines = _without_cors(lines)
         text, number = _default_lines(tuple(self.default_headers))
         close = b"" if self.keep_alive else b"connection: close\r\n"
         line = _STATUS_LINE.get(status) or b"HTTP/1.1 %d " % status
@@ -159,6 +170,8 @@ class Cycle(RequestResponseCycle):
     def _head_of(self, status: int, headers: Any) -> bytes:
         lines = [_STATUS_LINE.get(status) or b"HTTP/1.1 %d " % status]
         closes = False
+        if self._has_cors:
+            headers = [each for each in headers if each[0].lower() not in _CORS]
         for name, value in (*self.default_headers, *headers):
             name = name.lower()
             if name in _FRAMING:
@@ -218,8 +231,16 @@ class Cycle(RequestResponseCycle):
         return "complete" if self.response_complete else "begun"
 
 
-_default_lines: Final = lru_cache(maxsize=4)(lambda headers: lines_of(headers))
-"""Of a second's date; few servers run in one process."""
+_default_lines: Final = lru_cache(maxsize=64)(lambda headers: lines_of(headers))
+"""Of a second's date, and of a page's origin; few servers run in one process, and few pages ask."""
+
+
+def _without_cors(lines: Lines) -> Lines:
+    """Return headers without those of `_CORS`."""
+    if b"access-control-" not in lines.text.lower():
+        return lines
+    kept = [each for each in lines.text.splitlines(keepends=True) if each.partition(b":")[0].lower() not in _CORS]
+    return Lines(b"".join(kept), lines.number - (len(lines.text.splitlines()) - len(kept)))
 
 
 def _check(head: bytes, lines: int) -> None:

@@ -22,7 +22,10 @@ from uvicorn.server import ServerState
 
 from marway.wire.http1 import FIELDS_BYTES_MAX, Fault
 from marway.wire.problems import CONTENT_TYPE, Problem
+from marway_gateway.cors import Cors
+from marway_gateway.http_cycle import Cycle
 from marway_gateway.large_bodies import LargeBodies
+from marway_gateway.reply import lines_of
 
 __all__ = ["ClientBounds", "protocol_of"]
 
@@ -43,6 +46,7 @@ class ClientBounds:
         body_min_rate: Bytes a second.
         write_timeout_s: For reading on when an answer fills the connection.
         leaving: Whether each answer should be its connection's last.
+        cors: Gives the headers by which browsers let other origins' pages read answers; None for none.
     """
 
     max_connections: int
@@ -51,6 +55,7 @@ class ClientBounds:
     body_min_rate: int
     write_timeout_s: float
     leaving: bool = False
+    cors: Cors | None = None
 
 
 def protocol_of(bounds: ClientBounds) -> type[asyncio.Protocol]:
@@ -159,6 +164,9 @@ class _BoundedHttp(LargeBodies):
         super().on_headers_complete()
         if not self.parser.should_upgrade():
             self._expect("body", self._bounds.body_timeout_s)
+            if self._bounds.cors is not None:
+                assert isinstance(self.cycle, Cycle)
+                self.cycle.add_cors(self._bounds.cors.answer_headers(self.headers))
 
     def on_message_complete(self) -> None:
         self._receiving = None
@@ -294,6 +302,8 @@ class _BoundedHttp(LargeBodies):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
+        if self._bounds.cors is not None:
+            headers += lines_of(self._bounds.cors.answer_headers(self.headers)).text
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
             % (status, CONTENT_TYPE.encode(), len(body), headers, body)

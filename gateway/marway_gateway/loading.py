@@ -1,4 +1,4 @@
-"""Loading versions ahead, and proving them: which pods are asked, and what is written when one proves a version."""
+"""Loading versions ahead, proving and comparing them: which pods are asked, and what is written of a proof."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from marway.close_names import did_you_mean
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, MarwayError, NoPodAvailable, PodNotFound, Unavailable, clip
 from marway.records import Proof, ServingSettings, VersionRecord, utc_now
+from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_gateway.placement import Demand, Pod, PodSet, demand_of
 from marway_gateway.steering import PodControl
@@ -62,8 +64,11 @@ class Loader:
         """
         found = next((pod for pod in self._pods.pods if pod.name == name), None)
         if found is None:
-            known = ", ".join(sorted(pod.name for pod in self._pods.pods)) or "none"
-            raise PodNotFound(f"there is no pod {clip(name, 80)!r}: there are {clip(known, 500)}")
+            known = sorted(pod.name for pod in self._pods.pods)
+            meant = did_you_mean(clip(name, 80), known)
+            raise PodNotFound(
+                f"there is no pod {clip(name, 80)!r}: there are {clip(', '.join(known) or 'none', 500)}{meant}"
+            )
         return found
 
     async def load(
@@ -88,6 +93,10 @@ class Loader:
         others = rest[: serving.pods - 1]
         done = await asyncio.gather(*(self._try(other, record, deadline) for other in others))
         return (first, *(each for each in done if each is not None))
+
+    async def compare(self, pod: Pod, record: VersionRecord, base: str | None, *, deadline: Deadline) -> Comparison:
+        """Have a pod compare a version with another one; raises as `PodControl.compare`."""
+        return await self._control.compare(pod, record.name, record.version, base=base, deadline=deadline)
 
     async def unload(
         self, record: VersionRecord, *, pod: str | None, deadline: Deadline

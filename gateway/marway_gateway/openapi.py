@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Header, Response
@@ -12,9 +13,12 @@ from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
-from marway.wire.openapi import problem_responses, with_problems
-from marway.wire.problems import problem_of, status_of
+from marway.wire.comparison import Comparison, FieldChange
+from marway.wire.openapi import RETRY_AFTER, problem_responses, with_edge, with_problems, with_values
+from marway.wire.problems import Problem, problem_of, status_of
+from marway_gateway.admin_guard import WRITES
 from marway_gateway.authentication import OPEN_PATHS
+from marway_gateway.error_bodies import error_body, surface_of
 from marway_gateway.fast_path import FastPathApp
 
 __all__ = [
@@ -40,13 +44,6 @@ GroupId = Annotated[
     str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
 ]
 
-_RETRY_AFTER: Final[Json] = {
-    "Retry-After": {
-        "description": "Seconds until another attempt makes sense.",
-        "schema": {"type": "integer", "minimum": 1},
-    }
-}
-
 _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.AnswersDiffer(
         'intent 1.1 gave 1 of its 6 golden answers otherwise on pod pod-0: example 2: at label: "timer" was expected, '
@@ -58,6 +55,10 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.BodyTooLarge("the body has 104857600 bytes; this gateway accepts at most 67108864 bytes"),
     errors.Conflict("pod pod-0: this pod is stopping, which cannot be taken back: its successor takes requests"),
     errors.DeadlineExceeded("the request's deadline of 0.5 s passed: pod a had not answered", model="intent"),
+    errors.ForeignOrigin(
+        "pages of 'https://app.example.com' may not send requests to this port: if they should, add the host to "
+        "admin_allowed_hosts (MARWAY_GATEWAY_ADMIN_ALLOWED_HOSTS)"
+    ),
     errors.InvalidInput("there is no serving setting 'batch': there are cache, idle_unload_s, load_timeout_s"),
     errors.InvalidReference("'in tent' cannot be a model id: use 1 to 63 letters, digits, '.', '_' or '-'"),
     errors.InvalidRequest("X-Request-Timeout-Ms is 'soon': give a whole number of milliseconds, 1 or more"),
@@ -66,6 +67,10 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
         "pod pod-0: intent 1.1 cannot be loaded: FileNotFoundError: weights.pt; PROD stays at 1.0", model="intent"
     ),
     errors.MarwayError("something went wrong in the gateway; its log has it under request 4bf92f35"),
+    errors.Misdirected(
+        "this port is not called 'admin.example.com': if that is a name of it, add the name to admin_allowed_hosts "
+        "(MARWAY_GATEWAY_ADMIN_ALLOWED_HOSTS)"
+    ),
     errors.ModelError("KeyError: 'text'", model="intent", version="1.0"),
     errors.ModelNotFound("there is no model 'itent': the registry has digits, intent", model="itent"),
     errors.NoPodAvailable("no pod can take intent 1.0 now: pod a refused the connection", model="intent"),
@@ -73,23 +78,54 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
     errors.PodNotFound("there is no pod 'pod-9': there are pod-0, pod-1"),
     errors.RegistryUnavailable("the registry file:///registry does not answer"),
-    errors.RequestTooSlow("the request's body did not arrive in time"),
+    errors.ReleaseRefused(
+        "intent 1.1 may not take the place of 1.0: its answers have other fields or types: score is now confidence; "
+        "PROD stays at 1.0",
+        comparison=Comparison(
+            version="1.1",
+            base="1.0",
+            pod="pod-0",
+            inputs_of="1.0",
+            inputs=6,
+            compared=6,
+            fields=(FieldChange(field="score", change="renamed", before="number", after="number", to="confidence"),),
+            refused=("its answers have other fields or types: score is now confidence",),
+        ),
+        model="intent",
+        version="1.1",
+    ),
     errors.StateConflict("intent PROD is at 1.1, not at 1.0: nothing changed", model="intent"),
+    errors.Unauthenticated("this needs a token: send the header `Authorization: Bearer TOKEN`"),
+    errors.UnsupportedMedia("the body's Content-Encoding 'br' is not known here: send gzip, deflate or none"),
     errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),
 )
 _TITLES: Final = {
     400: "The request is wrong; `detail` says how.",
     401: "No token was given where one is wanted, or an unknown one.",
+    403: "A page of another origin asked; `detail` says which.",
     404: "There is no such model, version, label or pod; `detail` names those that there are.",
-    408: "The client sent the request too slowly.",
     409: "It clashes with what is there; nothing was changed.",
     413: "The body is larger than the gateway accepts.",
+    415: "The body is of a kind, or in a coding, that is not taken here.",
+    421: "The request was meant for a host that this port is not called.",
     429: "Too many requests wait already; `Retry-After` says when to try again.",
     500: "The model's code failed, the version cannot be loaded, or something went wrong in the gateway.",
     502: "The archive's bytes are not those that were published.",
     503: "Nothing is wrong with the request; `Retry-After` says when to try again.",
     504: "The request's deadline passed first.",
 }
+
+
+_REQUEST_ID: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
+_FORMS: Final = {"open_inference": "ErrorText", "torchserve": "TorchServeError", "v1": "ErrorText"}
+"""The schemas of the surfaces' own errors."""
+_CROWDED: Final = Problem(
+    title="Overloaded",
+    status=503,
+    code="overloaded",
+    detail="this gateway serves 8192 connections already: try again",
+)
+"""What a connection too many is answered."""
 
 
 class ErrorText(BaseModel):
@@ -120,7 +156,7 @@ def error_texts(*kinds: type[MarwayError]) -> dict[int | str, Json]:
             "value": {"error": document.detail},
         }
         if headers:
-            response["headers"] = _RETRY_AFTER
+            response["headers"] = RETRY_AFTER
     return responses
 
 
@@ -179,38 +215,62 @@ def add_served(
             )
 
 
-def describe(app: FastAPI, *, tokens: bool) -> Callable[[], Json]:
-    """Return the app's `openapi` function: FastAPI's document, with problems for the 422 answers it never gives.
+def describe(app: FastAPI, *, tokens: bool, guarded: bool) -> Callable[[], Json]:
+    """Return the app's `openapi` function: FastAPI's document, with what is answered before a route has a request.
 
     Args:
         app: The app.
         tokens: Whether it wants tokens, which each operation then says.
+        guarded: Whether it refuses strangers' web pages, and writes that are no JSON.
     """
     made = app.openapi
 
     def openapi() -> Json:
         if app.openapi_schema is not None:
             return app.openapi_schema
-        document = with_problems(made())
-        return _with_tokens(document) if tokens else document
+        document = with_values(with_problems(made()))
+        used = {tag for methods in document["paths"].values() for each in methods.values() for tag in each["tags"]}
+        document["tags"] = [each for each in document["tags"] if each["name"] in used]
+        # Relative to the document: behind a proxy that puts a prefix before the paths, it is still right.
+        document["servers"] = [{"url": "./", "description": "This port."}]
+        if guarded:
+            _refuse(document, (errors.ForeignOrigin, errors.Misdirected))
+            _refuse(document, (errors.UnsupportedMedia,), methods=WRITES)
+        if tokens:
+            _want_tokens(document)
+        return with_edge(document, (_CROWDED,))
 
     return openapi
 
 
-def _with_tokens(document: Json) -> Json:
-    """Say in a document that every operation but those about the process's health wants a token."""
-    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-    refused = problem_responses(
-        [errors.Unauthenticated("this needs a token: send the header `Authorization: Bearer TOKEN`")], titles=_TITLES
-    )
+def _want_tokens(document: Json) -> None:
+    """Say in a document that every operation but those that are open wants a token."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "One of the tokens of the gateway's token file."}
+    }
+    _refuse(document, (errors.Unauthenticated,), but=OPEN_PATHS)
     for path, methods in document["paths"].items():
-        if path in OPEN_PATHS:
-            continue
-        for operation in methods.values():
-            operation["security"] = [{"bearer": []}]
-            # Each surface has errors of its own form, which an error that it has anyway shows.
-            known = next((said for status, said in operation["responses"].items() if status.startswith("4")), None)
-            content = known["content"] if known is not None else {}
-            own = "application/problem+json" not in content and content
-            operation["responses"]["401"] = {"description": _TITLES[401], "content": content} if own else refused[401]
-    return document
+        if path not in OPEN_PATHS:
+            for operation in methods.values():
+                operation["security"] = [{"bearer": []}]
+
+
+def _refuse(
+    document: Json,
+    kinds: tuple[type[MarwayError], ...],
+    *,
+    methods: Container[str] | None = None,
+    but: Container[str] = (),
+) -> None:
+    """Say that operations can be refused so, each in the form of its path's surface; of all methods without any."""
+    for path, operations in document["paths"].items():
+        surface = surface_of(path)
+        schema = {"$ref": f"#/components/schemas/{_FORMS.get(surface or '', 'Problem')}"}
+        for operation in (each for method, each in operations.items() if methods is None or method.upper() in methods):
+            for example in error_examples(*kinds) if path not in but else ():
+                body, content_type = error_body(surface, problem_of(example, request_id=_REQUEST_ID)[0])
+                said = {"summary": example.title, "value": json.loads(body)}
+                operation["responses"][str(status_of(example))] = {
+                    "description": _TITLES[status_of(example)],
+                    "content": {content_type: {"schema": schema, "examples": {example.code: said}}},
+                }

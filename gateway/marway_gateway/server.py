@@ -15,14 +15,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+import httptools
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from marway.errors import InvalidSettings
 from marway.lifecycle import StopRequest, watch_for_stop
+from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, HTTP_SERVER, check_private_parts
 from marway_gateway.admin import create_admin_app
 from marway_gateway.app import create_app
+from marway_gateway.cors import Cors
 from marway_gateway.gateway import open_gateway
 from marway_gateway.http_protocol import ClientBounds, protocol_of
 from marway_gateway.logs import LogSink
@@ -73,9 +77,13 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
         on_ready: Told where the ports are, once all accept connections.
 
     Raises:
-        InvalidSettings: A port is taken, the admin port would be open to everybody, or something else in the settings
-            cannot be used.
+        InvalidSettings: A port is taken, the admin port would be open to everybody, something else in the settings
+            cannot be used, or uvicorn or httptools is of a version that will not do.
     """
+    check_private_parts("httptools", httptools.HttpRequestParser, HTTP_PARSER)
+    check_private_parts("uvicorn", HttpToolsProtocol, HTTP_PROTOCOL)
+    check_private_parts("uvicorn", RequestResponseCycle, HTTP_CYCLE)
+    check_private_parts("uvicorn", uvicorn.Server, HTTP_SERVER)
     if settings.admin_tokens_file is None and not _is_loopback(settings.admin_host):
         raise InvalidSettings(
             f"the admin port would be open to everybody on {settings.admin_host}: name a file of tokens in "
@@ -88,7 +96,8 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
         grpc_server = GrpcServer(gateway, host=settings.grpc_host, port=settings.grpc_port)
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, 0.0)
-        public = _HttpServer(create_app(settings, gateway=gateway), settings)
+        cors = Cors(settings.cors_origins) if settings.cors_origins else None
+        public = _HttpServer(create_app(settings, gateway=gateway), settings, cors=cors)
         admin = _HttpServer(create_admin_app(settings, gateway=gateway), settings)
         serving = [
             asyncio.create_task(public.serve(sockets=[public_socket]), name="public-http"),
@@ -123,13 +132,14 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
 class _HttpServer(uvicorn.Server):
     """uvicorn, started and stopped by us."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, *, cors: Cors | None = None) -> None:
         self._bounds = ClientBounds(
             max_connections=settings.max_connections,
             header_timeout_s=settings.header_timeout_s,
             body_timeout_s=settings.body_timeout_s,
             body_min_rate=settings.body_min_rate,
             write_timeout_s=settings.write_timeout_s,
+            cors=cors,
         )
         super().__init__(
             uvicorn.Config(

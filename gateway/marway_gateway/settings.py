@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from marway.settings import ComponentSettings
-from marway.wire.hosts import parse_hosts
+from marway.wire.hosts import parse_hosts, parse_origins
 from marway_gateway.pod_addresses import PodAddress, PodService, PodSlices, parse_pods
 
 __all__ = ["GatewaySettings", "PodAddress", "PodService", "PodSlices"]
@@ -53,7 +53,12 @@ class GatewaySettings(ComponentSettings):
     Ingress."""
     predict_tokens_file: Path | None = None
     """File of bearer tokens that the public and the gRPC port want; it may be the same file. No default: within a
-    cluster, who may call is usually said elsewhere. `/healthz`, `/readyz` and `/metrics` stay open."""
+    cluster, who may call is usually said elsewhere. `/healthz`, `/readyz`, `/metrics` and what describes the API (`/`,
+    `/docs`, `/openapi.json`) stay open."""
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_origins)] = ()
+    """Origins of web pages that may read what the public port answers, such as `https://app.example.com`, in a list or
+    with commas between them; `*` alone means every page. None by default: without, browsers show no page an answer."""
 
     pods: Annotated[tuple[PodAddress | PodService | PodSlices, ...], NoDecode, BeforeValidator(parse_pods)] = ()
     """Sidecars, as `URL`, `NAME=URL`, `dns://NAME:PORT` or `kubernetes://SERVICE.NAMESPACE:PORT`, in a list or with

@@ -1,4 +1,4 @@
-"""What the admin plane asks of single pods: load, prove, unload, drain. Their errors come back with the pod's name."""
+"""What the admin plane asks of pods: load, prove, compare, unload, drain. Their errors come with the pod's name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, MarwayError, ModelError, Unavailable
+from marway.errors import DeadlineExceeded, MarwayError, ModelError, NotFound, Unavailable
+from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus, PodStatus
 from marway.wire.problems import parse_problem
 from marway_gateway.placement import Pod
@@ -41,6 +42,26 @@ class PodControl:
         """
         path = f"/models/{name}/{version}/load?prove={'true' if prove else 'false'}"
         return await self._ask(LoadReport, pod, "POST", path, deadline)
+
+    async def compare(self, pod: Pod, name: str, version: str, *, base: str | None, deadline: Deadline) -> Comparison:
+        """Have a version's answers compared with those of another one, or looked at where there is no other.
+
+        Raises:
+            LoadFailed, ArchiveCorrupt: It cannot be loaded.
+            Unavailable: Not on this pod, or not now.
+            DeadlineExceeded: It took too long.
+        """
+        query = f"?base={base}" if base is not None else ""
+        path = f"/models/{name}/{version}/compare{query}"
+        try:
+            found = await self._ask(Comparison, pod, "POST", path, deadline)
+        except NotFound as exc:
+            if type(exc) is not NotFound:  # of the version
+                raise
+            raise Unavailable(
+                f"pod {pod.name} cannot compare versions: its sidecar is older than this gateway; update it"
+            ) from exc
+        return found.model_copy(update={"pod": pod.name})
 
     async def unload(self, pod: Pod, name: str, version: str, *, deadline: Deadline) -> ModelStatus:
         """Have a version drained and unloaded; one that is not loaded stays so.

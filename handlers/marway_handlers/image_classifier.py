@@ -24,7 +24,8 @@ from ts.utils.util import PredictionException
 logger = logging.getLogger(__name__)
 
 KEYS = ("image", "data", "instances", "inputs", "b64")
-MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+PNG = b"\x89PNG"
+MAGIC = (PNG + b"\r\n\x1a\n", b"\xff\xd8\xff")
 MAX_NESTING = 8
 NONFINITE = "x-marway-nonfinite"
 MAX_PIXELS = 4096 * 4096
@@ -199,6 +200,11 @@ def _parse(value: Any) -> Any:
         content = bytes(value)
         if content.startswith(MAGIC):
             return content
+        if content.startswith(PNG):
+            raise ValueError(
+                "the body is a PNG picture without its line ends, which `curl -d @FILE` takes out: send it with "
+                "`--data-binary @FILE`"
+            )
         try:
             value = content.decode("utf-8-sig")
         except UnicodeDecodeError:

@@ -12,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from marway import __version__
 from marway.allocator import give_back_freed_memory
 from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
 from marway.loop_watch import watch_loop
@@ -27,6 +26,7 @@ from marway.wire.request import read_ids
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
 from marway_sidecar.body_budget import BodyBudget
 from marway_sidecar.changes import Changes
+from marway_sidecar.comparing import Comparer
 from marway_sidecar.control import BACKEND, Control
 from marway_sidecar.deleted import DeletedVersions
 from marway_sidecar.draining import Drain
@@ -37,7 +37,7 @@ from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.openapi import describe
 from marway_sidecar.pool import ModelPool
 from marway_sidecar.predict import Predictor
-from marway_sidecar.routes import add_routes
+from marway_sidecar.routes import ABOUT, add_routes
 from marway_sidecar.runtime_build import RuntimeBuild
 from marway_sidecar.runtime_watch import watch_for
 from marway_sidecar.settings import SidecarSettings
@@ -103,7 +103,8 @@ class Sidecar:
         self.predictor = Predictor(
             settings, self.resolver, self.pool, self.bodies, self.draining, self.parsing, refused=self.deleted.refused
         )
-        self.control = Control(self.resolver, self.pool, checks, self.draining, self.runtime)
+        comparer = Comparer(self.pool, checks, self.archives, self.threads)
+        self.control = Control(self.resolver, self.pool, checks, comparer, self.draining, self.runtime)
         self.metrics.ready.set_function(lambda: float(self.trouble() is None))
         self.metrics.runtime_up.set_function(lambda: float(self.pool.server is not None))
         self.metrics.draining.set_function(lambda: float(self.draining.draining))
@@ -198,9 +199,12 @@ def create_app(sidecar: Sidecar) -> FastAPI:
             yield
 
     app = FastPathApp(
-        title="Marway sidecar",
-        version=__version__,
+        title=ABOUT.name,
+        version=ABOUT.version,
+        description=ABOUT.description,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the body of a predict request
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={

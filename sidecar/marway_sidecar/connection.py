@@ -293,7 +293,7 @@ class BoundedConnection(LargeBodies):
         self._too_slow = None
         if self.reads_on():
             detail = f"the headers had not come within {_HEADERS_S:g} seconds"
-            self.refuse(Fault(408, "Request Timeout", "headers_late", detail))
+            self.refuse(Fault(408, "Request Timeout", RequestTooSlow.code, detail))
 
     def _body_comes(self, cycle: RequestResponseCycle | None) -> bool:
         """Return whether the body of the request that came last is not whole; before frames there is none."""

@@ -8,8 +8,10 @@ import time
 from marway.deadline import Deadline
 from marway.errors import Draining, MarwayError, ModelLoading, Unavailable
 from marway.resolve import Resolved, Resolver
+from marway.wire.comparison import Comparison
 from marway.wire.envelope import Answer, Row
 from marway.wire.pods import LoadReport, ModelStatus
+from marway_sidecar.comparing import Comparer
 from marway_sidecar.draining import Drain
 from marway_sidecar.external_watch import ExternalWatch
 from marway_sidecar.golden import GoldenChecks, Proved, ask_model
@@ -32,6 +34,7 @@ class Control:
         resolver: Finds the version.
         pool: Has it.
         checks: Proves it.
+        comparer: Compares it with another.
         drain: Says whether the pod still takes work.
         runtime: Says which model server is up.
     """
@@ -41,12 +44,14 @@ class Control:
         resolver: Resolver,
         pool: ModelPool,
         checks: GoldenChecks,
+        comparer: Comparer,
         drain: Drain,
         runtime: RuntimeWatch | ExternalWatch,
     ) -> None:
         self._resolver = resolver
         self._pool = pool
         self._checks = checks
+        self._comparer = comparer
         self._drain = drain
         self._runtime = runtime
 
@@ -122,6 +127,35 @@ class Control:
             server=BACKEND,
             server_versions=info.versions if info is not None else {},
         )
+
+    async def compare(self, model: str, selector: str, *, base: str | None, timeout_s: float | None) -> Comparison:
+        """Have a version loaded, and its answers compared with those of another one, to the other's golden inputs.
+
+        Args:
+            model: A model's name.
+            selector: A version or a label.
+            base: The other one, a version or a label; None has only the version's own answers looked at.
+            timeout_s: How long it may take; None allows what the version says its load may take.
+
+        Raises:
+            LoadFailed, ArchiveCorrupt: It cannot be loaded.
+            Unavailable: Not here, or not now.
+            DeadlineExceeded: It took too long.
+        """
+        started = time.monotonic()
+        if self._drain.draining:
+            raise Draining("this pod drains and loads nothing")
+        resolved = await self._resolver.resolve(model, selector)
+        other = await self._resolver.resolve(model, base) if base is not None else None
+        deadline = Deadline(started + (timeout_s if timeout_s is not None else resolved.serving.load_timeout_s))
+        try:
+            found = await self._comparer.compare(resolved, other, deadline)
+        except MarwayError as exc:
+            self._say("comparison failed", resolved, started, base=base, error=exc.code)
+            raise
+        said = {"base": found.base, "inputs": found.inputs, "equal": found.equal, "refused": list(found.refused)}
+        self._say("compared", resolved, started, **said)
+        return found
 
     async def unload(self, model: str, selector: str, *, timeout_s: float) -> ModelStatus:
         """Drain and unload a version, and return what it then is.

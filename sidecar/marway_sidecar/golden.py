@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final, Protocol, cast
 
 from marway.answers import golden_difference
+from marway.comparing import golden_of
 from marway.deadline import Deadline
-from marway.errors import InvalidArchive, InvalidRecord, MarwayError, ModelError, NotFound, RuntimeDown, clip
-from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, decode_examples, decode_golden
-from marway.objects import ObjectMissing
+from marway.errors import InvalidArchive, InvalidRecord, MarwayError, ModelError, RuntimeDown, clip
+from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, decode_examples
 from marway.records import VersionRecord
 from marway.refs import new_ulid
 from marway.registry import Registry
@@ -30,7 +30,7 @@ from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.tensors import decode_tensor
 from marway_sidecar.threads import Threads
 
-__all__ = ["Answers", "Ask", "GoldenChecks", "Proved", "answer_of", "ask_model"]
+__all__ = ["Answers", "Ask", "GoldenChecks", "Proved", "answer_of", "ask_model", "golden_inputs", "row_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class GoldenChecks:
             return
         until = time.monotonic() + self._warm_s
         try:
-            inputs = await self._threads.run(_inputs, model.archive, self._warm_examples)
+            inputs = await self._threads.run(golden_inputs, model.archive, self._warm_examples)
             document = await self._document_soon(record) if inputs else None
             ask = partial(ask_model, server, model, deadline=deadline)
             for number, example in enumerate(inputs):
@@ -117,10 +117,10 @@ class GoldenChecks:
             InvalidArchive, InvalidRecord: The golden inputs or answers cannot be read.
             Unavailable, DeadlineExceeded: An answer could not be had, which says nothing about the version.
         """
-        document = await self._document(record)
+        document = await self.document(record)
         if document is None:
             return Proved(None, 0, ())
-        inputs = await self._threads.run(_inputs, archive, None)
+        inputs = await self._threads.run(golden_inputs, archive, None)
         if len(inputs) != len(document.examples):
             raise InvalidRecord(
                 f"{record.name} {record.version} carries {len(inputs)} golden inputs and has "
@@ -135,11 +135,8 @@ class GoldenChecks:
         self, ask: Ask, example: ExampleInput, document: GoldenDocument | None, number: int, record: VersionRecord
     ) -> str | None:
         """Send one input and return how its answer differs, in one line, or None."""
-        headers = {"content-type": example.content_type} if example.content_type is not None else {}
-        headers[JSON_NONFINITE] = "allow"  # a golden answer may be NaN, and is compared as what it is
-        row = Row(f"golden-{new_ulid()}", [Part(_RAW_BODY_NAME, example.data, example.content_type)], headers)
         try:
-            answer = await ask(row)
+            answer = await ask(row_of(example))
         except WorkerDied:
             said: str | None = "it killed its worker"
         except ModelError as exc:
@@ -159,22 +156,16 @@ class GoldenChecks:
         """Return the golden answers if they can be had soon: a version serves while the registry is away."""
         try:
             async with asyncio.timeout(self._warm_s):
-                return await self._document(record)
+                return await self.document(record)
         except TimeoutError:
             return None
         except MarwayError as exc:
             self._failed(record, exc)
             return None
 
-    async def _document(self, record: VersionRecord) -> GoldenDocument | None:
-        if record.golden_sha256 is None:
-            return None
-        where = f"golden/{record.golden_sha256}.json of {record.name} {record.version}"
-        try:
-            data = await self._threads.run(self._registry.golden, record.golden_sha256)
-        except (ObjectMissing, NotFound) as exc:
-            raise InvalidRecord(f"{where} is not in the registry: publish the version again") from exc
-        return await self._threads.run(_parsed, data, record, where)
+    async def document(self, record: VersionRecord) -> GoldenDocument | None:
+        """Return a version's golden answers, None where it has none; raises as `golden_of` does."""
+        return await self._threads.run(golden_of, self._registry, record)
 
     def _failed(self, record: VersionRecord, error: MarwayError) -> None:
         self._count(record, "failed")
@@ -182,6 +173,13 @@ class GoldenChecks:
 
     def _count(self, record: VersionRecord, outcome: str) -> None:
         self._metrics.golden_checks.labels(record.name, record.version, outcome).inc()
+
+
+def row_of(example: ExampleInput) -> Row:
+    """Return the row that a client would have sent with this input."""
+    headers = {"content-type": example.content_type} if example.content_type is not None else {}
+    headers[JSON_NONFINITE] = "allow"  # an answer may be NaN, and is compared as what it is
+    return Row(f"golden-{new_ulid()}", [Part(_RAW_BODY_NAME, example.data, example.content_type)], headers)
 
 
 def answer_of(answer: Answer) -> GoldenAnswer:
@@ -224,14 +222,7 @@ def _difference(document: GoldenDocument | None, number: int, example: ExampleIn
         return clip(f"the answer is a tensor that cannot be compared: {exc}", _LINE_MAX)
 
 
-def _parsed(data: bytes, record: VersionRecord, where: str) -> GoldenDocument:
-    document = decode_golden(data, source=where)
-    if document.archive_sha256 != record.archive.sha256:
-        raise InvalidRecord(f"{where} belongs to another archive: publish the version again")
-    return document
-
-
-def _inputs(archive: Path, most: int | None) -> Sequence[ExampleInput]:
+def golden_inputs(archive: Path, most: int | None) -> Sequence[ExampleInput]:
     """Return the golden inputs of an archive, or its first ``most``."""
     try:
         with zipfile.ZipFile(archive) as opened:

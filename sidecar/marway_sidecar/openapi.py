@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
-from marway.wire.openapi import problem_responses, with_problems
+from marway.wire.openapi import ANSWERS, BODIES, problem_responses, with_edge, with_problems, with_values
 from marway.wire.pods import WATCH_CONTENT_TYPE
 
 __all__ = ["ANSWER", "ANY_BODY", "WATCH", "describe", "problems", "served_by"]
@@ -24,27 +24,37 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.Conflict("this pod is stopping, which cannot be taken back: its successor takes requests"),
     errors.DeadlineExceeded("the deadline passed before the whole body had come", model="intent", version="1.0"),
     errors.Draining("this pod is stopping and takes no requests: send it to another"),
+    errors.ForeignOrigin(
+        "pages of 'https://app.example.com' may not send requests to this port: if they should, add the host to "
+        "allowed_hosts (MARWAY_SIDECAR_ALLOWED_HOSTS)"
+    ),
     errors.InvalidReference("'in tent' cannot be a model id: use 1 to 63 letters, digits, '.', '_' or '-'"),
     errors.InvalidRequest("X-Request-Timeout-Ms is 'soon': give a whole number of milliseconds, 1 or more"),
     errors.LabelNotFound("model 'intent' has no label STG: its labels are PROD → 1.0", model="intent"),
     errors.LoadFailed("intent 1.0 cannot be loaded: FileNotFoundError: weights.pt", model="intent", version="1.0"),
     errors.MarwayError("something went wrong in the sidecar; its log has it under 4bf92f35"),
+    errors.Misdirected(
+        "this port is not called 'pod.example.com': if that is a name of it, add the name to allowed_hosts "
+        "(MARWAY_SIDECAR_ALLOWED_HOSTS)"
+    ),
     errors.ModelError("KeyError: 'text'", model="intent", version="1.0"),
     errors.ModelLoading("intent 1.0 is being loaded", model="intent", version="1.0", retry_after_s=2),
     errors.ModelNotFound("there is no model 'itent': the registry has digits, intent", model="itent"),
     errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
     errors.RegistryUnavailable("the registry file:///registry does not answer"),
-    errors.RequestTooSlow("the request's body did not arrive in time"),
     errors.RuntimeDown("TorchServe is down and being started again"),
     errors.Unavailable("intent 1.0 is not loaded here", model="intent", version="1.0"),
+    errors.UnsupportedMedia("the body's Content-Encoding 'gzip' is not taken here: send it as it is"),
     errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),
 )
 _TITLES: Final = {
     400: "The request is wrong; `detail` says how.",
+    403: "A page of another origin asked; `detail` says which.",
     404: "There is no such model, version or label; `detail` names those that there are.",
-    408: "The client sent the request too slowly.",
     409: "It clashes with what the pod is doing.",
     413: "The body is larger than the pod accepts.",
+    415: "The body is in a coding, and none is taken here.",
+    421: "The request was meant for a host that this port is not called.",
     429: "Too many requests wait already; `Retry-After` says when to try again.",
     500: "The model's code failed, the version cannot be loaded, or something went wrong in the sidecar.",
     502: "The archive's bytes are not those that were published.",
@@ -52,23 +62,19 @@ _TITLES: Final = {
     504: "The request's deadline passed first.",
 }
 
-_BINARY: Final = {"type": "string", "format": "binary"}
 ANY_BODY: Final[Json] = {
     "requestBody": {
         "required": True,
-        "description": "The model's input. Multipart fields reach the handler under their names, anything else under "
-        "`data`; the content type is passed on.",
-        "content": {
-            "application/octet-stream": {"schema": _BINARY},
-            "text/plain": {"schema": {"type": "string"}, "example": "wake me at seven"},
-        },
+        "description": "The model's input, of any content type: these are the usual ones. The fields of forms reach "
+        "the handler under their names, anything else under `data`.",
+        "content": BODIES,
     }
 }
 ANSWER: Final[dict[int | str, Json]] = {
     200: {
         "description": "The model's own answer: its body, status and content type; in pieces, as they come, from a "
         "version that streams.",
-        "content": {"*/*": {"schema": _BINARY}},
+        "content": ANSWERS,
         "headers": {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in (
@@ -116,10 +122,14 @@ def describe(app: FastAPI) -> Callable[[], Json]:
     def openapi() -> Json:
         if app.openapi_schema is not None:
             return app.openapi_schema
-        document = with_problems(made())
+        document = with_values(with_problems(made()))
         # FastAPI takes whatever is no JSON for text, beside the schema that it was given.
         watched = document["paths"]["/watch"]["get"]["responses"]["200"]["content"][WATCH_CONTENT_TYPE]
         watched["schema"].pop("type", None)
-        return document
+        document["servers"] = [{"url": "./", "description": "This pod."}]  # relative to the document
+        refused = {str(status): said for status, said in problems(errors.ForeignOrigin, errors.Misdirected).items()}
+        for operation in (each for path in document["paths"].values() for each in path.values()):
+            operation["responses"].update(refused)
+        return with_edge(document)
 
     return openapi

@@ -9,8 +9,12 @@ from fastapi import FastAPI, Header, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
-from marway import errors
+from marway import __version__, errors
+from marway.wire.about import ABOUT_CONTENT, About, Link, about_answer
+from marway.wire.api_page import PATHS, ApiPage
+from marway.wire.comparison import Comparison
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway.wire.pods import WATCH_CONTENT_TYPE, LoadReport, ModelStatus, PodEvent, PodStatus
 from marway.wire.request import timeout_of
@@ -20,7 +24,7 @@ from marway_sidecar.openapi import ANSWER, ANY_BODY, WATCH, problems, served_by
 if TYPE_CHECKING:
     from marway_sidecar.app import Sidecar
 
-__all__ = ["Health", "add_routes"]
+__all__ = ["ABOUT", "Health", "add_routes"]
 
 Model = Annotated[
     str, Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
@@ -34,6 +38,13 @@ GroupId = Annotated[
     str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
 ]
 Prove = Annotated[bool, Query(description="Compare the answers to all golden examples with the published ones.")]
+Base = Annotated[
+    str | None,
+    Query(
+        description="The other one, a version or a label; without it only its own answers are looked at.",
+        max_length=128,
+    ),
+]
 
 _REFERENCE: Final = (
     errors.InvalidReference,
@@ -43,6 +54,21 @@ _REFERENCE: Final = (
     errors.RegistryUnavailable,
 )
 _LOAD: Final = (errors.LoadFailed, errors.ArchiveCorrupt, errors.RuntimeDown, errors.Draining, errors.ModelLoading)
+
+
+ABOUT: Final = About(
+    name="Marway sidecar",
+    version=__version__,
+    description="Serves the versions of one pod. Gateways speak to it; docs/sidecar.md of Marway says what it answers.",
+    links=(
+        Link(href="docs", title="Every route, to read and to try; openapi.json says the same to programs"),
+        Link(href="status", title="Who this pod is, and what it has"),
+        Link(href="models", title="Every version that was wanted here, with its state"),
+        Link(href="readyz", title="Can it serve?"),
+        Link(href="healthz", title="Does the process run?"),
+        Link(href="metrics", title="Metrics for Prometheus"),
+    ),
+)
 
 
 class _NdJson(StreamingResponse):
@@ -63,6 +89,7 @@ def add_routes(app: FastPathApp, sidecar: Sidecar) -> None:
     _add_pod(app, sidecar)
     _add_models(app, sidecar)
     _add_health(app, sidecar)
+    _add_pages(app)
 
 
 def _add_predict(app: FastPathApp, sidecar: Sidecar) -> None:
@@ -89,7 +116,7 @@ def _add_predict(app: FastPathApp, sidecar: Sidecar) -> None:
     refused = problems(
         *_REFERENCE,
         *_LOAD,
-        *(errors.InvalidRequest, errors.BodyTooLarge, errors.RequestTooSlow),
+        *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
         *(errors.Overloaded, errors.ModelError, errors.MarwayError),
         errors.DeadlineExceeded,
     )
@@ -177,6 +204,24 @@ def _add_models(app: FastAPI, sidecar: Sidecar) -> None:
         return await sidecar.control.load(model, selector, prove=prove, timeout_s=timeout_s)
 
     @app.post(
+        "/models/{model}/{selector}/compare",
+        tags=["models"],
+        summary="Load a version, and compare its answers with another one's",
+        responses=problems(*_REFERENCE, *_LOAD, errors.InvalidRequest, errors.Overloaded, errors.DeadlineExceeded),
+    )
+    async def compare(
+        request: Request,
+        model: Model,
+        selector: VersionOrLabel,
+        base: Base = None,
+        x_request_timeout_ms: Timeout = None,
+    ) -> Comparison:
+        """Both answer the other one's golden inputs, in turns; its own where that has none."""
+        given = request.headers.get(REQUEST_TIMEOUT_MS)
+        timeout_s = None if given is None else _timeout_of(given, sidecar)
+        return await sidecar.control.compare(model, selector, base=base, timeout_s=timeout_s)
+
+    @app.post(
         "/models/{model}/{selector}/unload",
         tags=["models"],
         summary="Unload a version once its requests have ended",
@@ -216,6 +261,23 @@ def _add_health(app: FastAPI, sidecar: Sidecar) -> None:
     )
     async def metrics() -> Response:
         return Response(generate_latest(sidecar.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_pages(app: FastAPI) -> None:
+    @app.get(
+        "/",
+        tags=["health"],
+        summary="What this is, and where to look",
+        response_class=Response,
+        responses={200: {"model": About, "content": ABOUT_CONTENT}},
+    )
+    async def root(request: Request) -> Response:
+        """JSON, or a page where `Accept` prefers that."""
+        body, headers = about_answer(ABOUT, request.headers.get("accept"))
+        return Response(body, headers=headers)
+
+    page = ApiPage(ABOUT.name)
+    app.router.routes += [Route(path, page, methods=["GET"]) for path in PATHS]
 
 
 async def _lines(events: AsyncIterator[PodEvent]) -> AsyncIterator[bytes]:

@@ -10,11 +10,14 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import httptools
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from marway.errors import InvalidSettings
 from marway.lifecycle import StopRequest, watch_for_stop
+from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, HTTP_SERVER, check_private_parts
 from marway_sidecar.app import Sidecar, create_app
 from marway_sidecar.connection import BoundedConnection
 from marway_sidecar.settings import SidecarSettings
@@ -68,8 +71,12 @@ async def serve(sidecar: Sidecar, *, stop: StopRequest, on_ready: Callable[[str]
         on_ready: Told the URL once connections are accepted.
 
     Raises:
-        InvalidSettings: The port is taken.
+        InvalidSettings: The port is taken, or uvicorn or httptools is of a version that will not do.
     """
+    check_private_parts("httptools", httptools.HttpRequestParser, HTTP_PARSER)
+    check_private_parts("uvicorn", HttpToolsProtocol, HTTP_PROTOCOL)
+    check_private_parts("uvicorn", RequestResponseCycle, HTTP_CYCLE)
+    check_private_parts("uvicorn", uvicorn.Server, HTTP_SERVER)
     settings = sidecar.settings
     config = uvicorn.Config(
         create_app(sidecar),

@@ -55,14 +55,36 @@ def test_an_archive_is_compared_with_what_the_registry_has(echo: PackedArchive, 
     assert "compared with the golden answers" in after.stdout
 
 
+def test_what_pack_wrote_beside_an_archive_is_what_it_is_compared_with(tmp_path: Path, verify: Verify) -> None:
+    """Without a word, `marway verify` compares with the answers of the pack, and says when they are of another one."""
+    archive = packed(tmp_path, ECHO, ["one", "two"])
+    done = verify(archive.path)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.count("as golden") == 2
+    golden = tmp_path / "m.golden.json"
+    document = json.loads(golden.read_text())
+    document["examples"][0]["answer"]["value"] = {"got": "something else"}
+    golden.write_text(json.dumps(document))
+    differs = verify(archive.path)
+    assert differs.exit_code == 1
+    assert "DIFFERENT" in differs.stdout
+    golden.write_text(json.dumps(document | {"archive_sha256": "0" * 64}))
+    other = verify(archive.path)
+    assert other.exit_code == 0
+    assert "is of another archive, so nothing is compared with it" in other.stderr
+    assert "no golden answers to compare with" in other.stdout
+
+
 def test_a_batch_that_differs_is_a_difference_unless_it_is_known(tmp_path: Path, verify: Verify) -> None:
     """Without a golden document a wrong batch ends with 1; with one that says it is not batched, with 0."""
-    archive = packed(tmp_path, UP_TO_5, ["one", "two"])
+    golden = tmp_path / "kept" / "m.golden.json"
+    golden.parent.mkdir()
+    archive = packed(tmp_path, UP_TO_5, ["one", "two"], golden_file=golden)
     alone = verify(archive.path)
     assert alone.exit_code == 1
     assert "not to be batched: row 1 of a batch of 8" in alone.stdout
     assert "DIFFERENT" in alone.stdout
-    known = verify(archive.path, "--golden", tmp_path / "m.golden.json", "--json")
+    known = verify(archive.path, "--golden", golden, "--json")
     assert known.exit_code == 0
     document = json.loads(known.stdout)
     assert document["ok"]

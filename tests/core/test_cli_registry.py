@@ -94,11 +94,13 @@ def test_table_is_there() -> None:
 
 
 def test_release(marway: Marway, filled: Registry) -> None:
-    """`release` moves a label and says from where; with --json it prints the history's entry."""
-    assert marway("release", "intent", "1.1").out == "intent PROD → 1.1 (was 1.0)\n"
+    """`release` moves a label and says from where, and what was compared; with --json it prints the history's entry."""
+    said = marway("release", "intent", "1.1").out
+    assert said == "intent PROD → 1.1 (was 1.0)\nnot compared: neither 1.0 nor 1.1 has golden answers\n"
     entry = printed(marway("release", "intent", "1.0", "--force", "--note", "back", "--label", "STG", "--json"))
     assert (entry["kind"], entry["label"], entry["from"], entry["to"]) == ("label", "STG", None, "1.0")
     assert (entry["note"], entry["forced"]) == ("back", True)
+    assert entry["comparison"]["not_compared"] == "the release was forced"
 
 
 def test_rollback(marway: Marway, filled: Registry) -> None:
@@ -241,7 +243,8 @@ def test_diff(marway: Marway) -> None:
     sizes = {each["name"]: (each["a_bytes"], each["b_bytes"]) for each in document["files"]}
     assert sizes["old.py"] == (6, None)
     said = marway("diff", "intent/1.0", "intent/2.0")
-    for part in ("algorithm", "handler.py", "removed"):
+    assert document["answers"]["not_compared"] == "neither 1.0 nor 2.0 has golden answers"
+    for part in ("algorithm", "handler.py", "removed", "not compared: neither 1.0 nor 2.0 has golden answers"):
         assert part in said.out
 
 

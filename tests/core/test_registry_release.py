@@ -285,15 +285,17 @@ def test_serving_with_the_record(registry: Registry, publish: Publish) -> None:
 def test_delete(registry: Registry, versions: None, publish: Publish) -> None:
     """A deleted version is refused everywhere, and never comes back."""
     registry.delete("intent", "2", note="bad data", by="test")
+    deleted = r"intent 2 was deleted on [\d-]+ [\d:]+ UTC by test \(bad data\)"
     for act in (
         lambda: registry.resolve(Reference("intent", "2")),
         lambda: release(registry, "2"),
         lambda: registry.set_serving("intent", version="2", set_fields={"pods": 2}, by="test"),
     ):
-        with pytest.raises(VersionNotFound, match="was deleted: versions left are 1, 3"):
+        with pytest.raises(VersionNotFound, match=rf"{deleted}: versions left are 1, 3"):
             act()
-    with pytest.raises(VersionConflict, match="a version never comes back"):
-        publish("intent", "2")
+    for data in (None, b"other bytes"):
+        with pytest.raises(VersionConflict, match=rf"{deleted}, and a deleted version never comes back: publish"):
+            publish("intent", "2", data=data)
     assert [row.versions for row in registry.summaries()] == [("1", "3")]
 
 

@@ -15,7 +15,9 @@ import pytest
 from marway.errors import InvalidSettings, OutcomeUnknown, RegistryUnavailable
 from marway.objects import ObjectExists, ObjectMissing, open_store
 from marway.objects.s3 import S3Store, backoff
+from marway.objects.s3 import store as s3_store
 from support.careless_s3 import careless_s3
+from support.expiring_s3 import expiring_s3
 from support.lossy_proxy import LossyProxy, lossy_proxy
 from support.seaweed import S3Server
 
@@ -284,6 +286,36 @@ def test_wrong_credentials(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None
         open_store(s3_url).get("a/b")
 
 
+def test_renewed_credentials(s3: S3Server, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that were refused, or not there, are read anew from their file, and not all the time."""
+    file = tmp_path / "credentials"
+    said = "[default]\naws_access_key_id = k\naws_secret_access_key = s\naws_session_token = {}\n"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with expiring_s3(s3) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+        store = S3Store(s3_url)
+        with pytest.raises(RegistryUnavailable, match="no AWS credentials"):
+            store.get("a/b")
+        monkeypatch.setattr(s3_store, "_RENEW_S", 0)
+        for token in ("first", "second"):
+            file.write_text(said.format(token))
+            assert store.create(f"a/{token}", b"1")
+            kept = store._client
+            assert store._client is kept
+            proxy.expired.add(token)
+            with pytest.raises(RegistryUnavailable, match="credentials have expired"):
+                store.get(f"a/{token}")
+        monkeypatch.setattr(s3_store, "_RENEW_S", 60)
+        file.write_text(said.format("third"))
+        kept = store._client
+        for _ in range(2):
+            with pytest.raises(RegistryUnavailable, match="as it does when credentials have expired"):
+                store.size("a/first")  # HEAD has no body to say why in
+        assert store._client is kept
+
+
 def test_no_credentials(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing credentials are said to be the reason, and what to set."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -344,7 +376,8 @@ def test_after_fork(s3_url: str) -> None:
     store.create("a/b", b"1")
     assert isinstance(store, S3Store)
     before = store._client
-    store._made = (os.getpid() + 1, before)  # as a child finds it
+    assert store._made is not None
+    store._made.pid = os.getpid() + 1  # as a child finds it
     assert store._client is not before
     assert store.get("a/b").data == b"1"
 

@@ -29,8 +29,8 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "probe.mar"
 
 
-def predict(up: Up) -> httpx.Response:
-    return httpx.post(f"{up.gateway}/predict/probe", content=b"hello", timeout=60, trust_env=False)
+def predict(up: Up, content: bytes = b"hello") -> httpx.Response:
+    return httpx.post(f"{up.gateway}/predict/probe", content=content, timeout=60, trust_env=False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
@@ -39,8 +39,13 @@ def test_one_archive_is_served_until_a_signal_and_nothing_is_left(
 ) -> None:
     """`marway up some.mar` publishes, releases and serves it; a signal stops everything within 20 s, with status 0."""
     home = tmp_path / "it's a home"
-    with Up(home, str(archive)) as up:
+    config = tmp_path / "marway.toml"
+    config.write_text("[up]\nport = 1\n[gateway]\nmax_body_bytes = 1000\n[sidecar]\nqueue_limit = 77\n")
+    with Up(home, str(archive), "--config", str(config)) as up:
         assert predict(up).status_code == 200
+        assert (
+            predict(up, b"x" * 1001).status_code == 413
+        )  # the gateway has its table of the file; the flag won over [up]
         assert json.loads(marway("models", "--registry", up.registry, "--json").stdout) == [
             {"name": "probe", "labels": {"PROD": "1.0"}, "versions": ["1.0"]}
         ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from gateway.fakes import FakePod
-from marway.errors import MarwayError
+from marway.errors import MarwayError, NotFound
 from marway.records import VersionRecord
 from marway.registry import Registry
+from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
 from marway.wire.problems import CONTENT_TYPE, problem_of
 
@@ -24,6 +26,10 @@ class SteeredPod(FakePod):
         headers: The request headers of each.
         differences: What it says of golden answers.
         refusal: Answered to loads in their place.
+        comparison: Answered to comparisons; None stands for one in which nothing differs.
+        compared: Comparisons that it got, in order.
+        while_comparing: Called during a comparison.
+        too_old: Whether it knows no comparisons.
     """
 
     registry: Registry | None = None
@@ -31,9 +37,14 @@ class SteeredPod(FakePod):
     headers: list[dict[str, str]] = field(default_factory=list)
     differences: tuple[str, ...] = ()
     refusal: MarwayError | None = None
+    comparison: Comparison | None = None
+    compared: list[str] = field(default_factory=list)
+    while_comparing: Callable[[], object] | None = None
+    too_old: bool = False
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/models/{name}/{version}/load", self._load)
+        app.router.add_post("/models/{name}/{version}/compare", self._compare)
         app.router.add_post("/models/{name}/{version}/unload", self._unload)
         app.router.add_post("/drain", self._drain)
         app.router.add_delete("/drain", self._drain)
@@ -66,6 +77,19 @@ class SteeredPod(FakePod):
             server_versions={"torchserve": "0.12.0", "torch": "2.12"},
         )
         return web.Response(text=report.model_dump_json(), content_type="application/json")
+
+    async def _compare(self, request: web.Request) -> web.Response:
+        if self.too_old:
+            problem, _ = problem_of(NotFound(f"there is no POST {request.path}"))
+            return web.Response(body=problem.body(), status=problem.status, content_type=CONTENT_TYPE)
+        self.compared.append(f"{request.method} {request.path_qs}")
+        if self.while_comparing is not None:
+            self.while_comparing()
+        version, base = request.match_info["version"], request.query.get("base")
+        found = self.comparison or Comparison(
+            version=version, base=base, inputs_of=base or version, inputs=3, compared=3, equal=3, both_answered=3
+        )
+        return web.Response(text=found.model_dump_json(), content_type="application/json")
 
     async def _unload(self, request: web.Request) -> web.Response:
         record = self._record(request)

@@ -1,6 +1,7 @@
 """The admin port over fake pods: releases with proof, loads, drains, serving settings, deletion."""
 
 import errno
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,8 +12,12 @@ import pytest
 
 from gateway.fakes import Running, running
 from gateway.steered import SteeredPod
-from marway.errors import LoadFailed, Overloaded
+from marway.errors import LoadFailed, Overloaded, ReleaseRefused
+from marway.local.run import _release as release
+from marway.local.view import JsonView
 from marway.registry import Registry
+from marway.wire.comparison import Comparison
+from marway.wire.problems import parse_problem
 from marway_gateway.placement import score
 from support.registry import publish, until
 
@@ -93,6 +98,81 @@ async def test_force_moves_it_anyway(registry: Registry) -> None:
     assert registry.state("intent").history[-1].forced is True
 
 
+async def test_a_version_unlike_the_one_before_it_is_refused(registry: Registry) -> None:
+    """A comparison that refuses keeps the label; the problem carries it. A first release is looked at by itself."""
+    async with admin(registry, "a") as (gateway, (pod,)):
+        pod.comparison = Comparison(version="1.1", base="1.0", refused=("it fails 3 of 3 inputs that 1.0 answers",))
+        answer = await move(gateway)
+        problem = answer.json()
+        assert (answer.status_code, problem["code"], problem["comparison"]["pod"]) == (409, "release_refused", "a")
+        assert "it fails 3 of 3 inputs that 1.0 answers; PROD stays at 1.0" in problem["detail"]
+        assert registry.state("intent").labels == {"PROD": "1.0"}
+        error = parse_problem(answer.content, status=409)
+        assert isinstance(error, ReleaseRefused)
+        assert error.comparison is not None
+        assert error.comparison.refused == pod.comparison.refused
+        assert (await move(gateway, force=True)).json()["comparison"]["not_compared"] == "the release was forced"
+        assert (await move(gateway)).json()["comparison"]["not_compared"] == "PROD is at 1.1 already"
+        pod.comparison = None
+        assert (await move(gateway, label="STG")).json()["comparison"]["base"] is None
+        assert pod.compared == ["POST /models/intent/1.1/compare?base=1.0", "POST /models/intent/1.1/compare"]
+
+
+async def test_marway_up_serves_on_when_its_archive_is_refused(
+    registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`marway up ARCHIVE` whose version is refused says why and how to force it, and the version before serves on."""
+    publish(registry, tmp_path, "mine", "1.0")
+    publish(registry, tmp_path, "mine", "1.1", label=None)
+    async with admin(registry, "a") as (gateway, (pod,)):
+        pod.comparison = Comparison(version="1.1", base="1.0", inputs_of="1.0", refused=("it fails 3 of 3 inputs",))
+        await release(gateway.addresses.admin, registry, [("mine", "1.1")], JsonView())
+        said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert registry.state("mine").labels == {"PROD": "1.0"}
+        assert {each["event"] for each in said} == {"output"}  # and no step is done
+        assert said[0]["line"] == "compared 1.1 with 1.0 by pod a, 0 golden inputs of 1.0:"
+        assert "PROD stays at 1.0" in said[-1]["line"]
+        assert said[-1]["line"].endswith("`marway release mine 1.1 --force`")
+        pod.comparison = Comparison(
+            version="1.1", base="1.0", inputs_of="1.0", inputs=3, compared=3, equal=2, both_answered=3
+        )
+        await release(gateway.addresses.admin, registry, [("mine", "1.1")], JsonView())
+        assert registry.state("mine").labels == {"PROD": "1.1"}
+        assert "answers 2 of 3 equal" in capsys.readouterr().out
+
+
+async def test_versions_are_compared_on_request(registry: Registry) -> None:
+    """The admin port compares a version with a label's on the pod that a release would ask, and moves nothing."""
+    async with admin(registry, "a", "b") as (gateway, pods):
+        path = "/models/intent/versions/1.1/compare"
+        answer = await gateway.admin.post(path, params={"base": "PROD"}, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["base"], answer.json()["pod"]) == (200, "1.0", pods[0].name)
+        answer = await gateway.admin.post(path, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+    assert pods[0].compared == ["POST /models/intent/1.1/compare?base=1.0"]
+    assert registry.state("intent").labels == {"PROD": "1.0"}
+
+
+async def test_a_label_that_moves_during_the_comparison(registry: Registry, tmp_path: Path) -> None:
+    """A release that was compared with a version that the label has left meanwhile changes nothing."""
+    publish(registry, tmp_path, version="0.9", label=None)
+    async with admin(registry, "a") as (gateway, (pod,)):
+        pod.while_comparing = lambda: registry.release("intent", "0.9", label="PROD", by="somebody else")
+        answer = await move(gateway)
+    assert (answer.status_code, answer.json()["code"]) == (409, "state_conflict")
+    assert registry.state("intent").labels == {"PROD": "0.9"}
+
+
+async def test_a_sidecar_that_cannot_compare(registry: Registry) -> None:
+    """A pod whose sidecar is too old to compare keeps the label where it is, and the answer says what to do."""
+    async with admin(registry, "a") as (gateway, (pod,)):
+        pod.too_old = True
+        answer = await move(gateway)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "pod a cannot compare versions: its sidecar is older than this gateway" in answer.json()["detail"]
+    assert registry.state("intent").labels == {"PROD": "1.0"}
+
+
 async def test_a_proved_version_is_loaded_and_not_proved_again(registry: Registry) -> None:
     """A release of a version that has a proof loads it ahead, on all the pods that will serve it."""
     registry.set_serving("intent", set_fields={"pods": 2}, by="test")
@@ -137,7 +217,7 @@ async def test_the_next_pod_proves_when_the_home_cannot(registry: Registry) -> N
 
 async def test_a_repeated_change_is_made_once(registry: Registry) -> None:
     """A PUT that is sent again with its Idempotency-Key answers with the first one's entry, whatever happened since."""
-    async with admin(registry, "a") as (gateway, _):
+    async with admin(registry, "a") as (gateway, (pod,)):
         headers = {"idempotency-key": "01JD0Z6Y8Q6V5T4S3R2P1N0M9K", "from": "ana@laptop"}
         url, body = "/models/intent/labels/PROD", {"version": "1.1", "if_currently": "1.0"}
         first = await gateway.admin.put(url, json=body, headers=headers)
@@ -146,6 +226,7 @@ async def test_a_repeated_change_is_made_once(registry: Registry) -> None:
         other = await gateway.admin.put(url, json={"version": "1.0"}, headers=headers)
     assert (first.json()["op_id"], first.json()["by"]) == ("01JD0Z6Y8Q6V5T4S3R2P1N0M9K", "ana@laptop")
     assert second.json()["generation"] == first.json()["generation"]
+    assert pod.compared == ["POST /models/intent/1.1/compare?base=1.0"]
     assert registry.state("intent").labels == {"PROD": "1.0"}
     assert (other.status_code, other.json()["code"]) == (400, "invalid_input")
 

@@ -12,6 +12,7 @@ import pytest
 from gateway.fakes import Running, free_port, running
 from gateway.steered import SteeredPod
 from marway.registry import Registry
+from marway.wire.comparison import Comparison, FieldChange
 from support.in_process import Marway, Said
 from support.registry import publish
 
@@ -90,13 +91,45 @@ async def test_release_and_rollback(run: Run, gateway: tuple[Running, SteeredPod
     assert len(said.err.splitlines()) == 1
     pod.differences = ()
     said = await run("release", "intent", "1.1", "--note", "better")
-    assert said.out == "intent PROD → 1.1 (was 1.0); a gave its 3 golden answers\n"
+    assert said.out.splitlines() == [
+        "intent PROD → 1.1 (was 1.0); a gave its 3 golden answers",
+        "compared 1.1 with 1.0 by pod a, 3 golden inputs of 1.0:",
+        "  fields   the same, of the same types",
+        "  answers  3 of 3 equal",
+        "  errors   0, before 0",
+        "  finite   all",
+    ]
     entry = document(await run("rollback", "intent", "--json"))
     assert (entry["kind"], entry["to"]) == ("rollback", "1.0")
     assert "model" not in entry  # the same document as without a gateway
     entry = document(await run("release", "intent", "1.1", "--label", "STG", "--force", "--json"))
     assert (entry["forced"], entry["label"]) == (True, "STG")
     assert "@" in registry.state("intent").history[-1].by
+
+
+async def test_a_refused_release_shows_why(run: Run, gateway: tuple[Running, SteeredPod], registry: Registry) -> None:
+    """A version that is not like the one before it is refused: what differs on stdout, one line on stderr, status 1."""
+    _, pod = gateway
+    change = FieldChange(field="score", change="renamed", before="number", after="number", to="confi\x1bdence")
+    pod.comparison = Comparison(
+        version="1.1", base="1.0", inputs_of="1.0", inputs=3, compared=3, equal=1, both_answered=3, fields=(change,),
+        differences=("example 1: 'score' was expected and is missing",), p50_s=3.0, base_p50_s=0.0015,
+        refused=("its answers have other fields or types: score is now confidence",),
+    )  # fmt: skip
+    said = await run("release", "intent", "1.1")
+    assert said.code == 1
+    assert "  fields   score is now confi\\x1bdence\n  answers  1 of 3 equal (example 1: 'score' was" in said.out
+    assert "  p50      3.00 s, before 1.5 ms: SLOWER\n" in said.out
+    assert said.err == (
+        "marway: intent 1.1 may not take the place of 1.0: its answers have other fields or types: score is now "
+        "confidence; PROD stays at 1.0; if that is meant, release it with --force\n"
+    )
+    said = await run("release", "intent", "1.1", "--json")
+    expected = {**pod.comparison.model_dump(mode="json"), "pod": "a"}
+    assert (said.code, json.loads(said.out)["comparison"]) == (1, expected)
+    assert registry.state("intent").labels == {"PROD": "1.0"}
+    entry = document(await run("release", "intent", "1.1", "--force", "--json"))
+    assert (entry["forced"], entry["comparison"]["not_compared"]) == (True, "the release was forced")
 
 
 async def test_serving_and_pin(run: Run, registry: Registry) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from marway_gateway.settings import GatewaySettings
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> FastAPI:
     made: FastAPI = request.param(load_settings(GatewaySettings, registry=str(tmp_path)))
     return made
+
+
+EDGE = ("400", "408", "431", "503")
+"""What a connection answers by itself, of whatever surface the path is."""
 
 
 def operations(app: FastAPI) -> list[tuple[str, dict]]:
@@ -53,13 +58,45 @@ def test_errors_of_standard_protocols_are_texts_with_examples(app: FastAPI) -> N
         if {"open inference", "v1"}.isdisjoint(operation["tags"]):
             continue  # in forms of their own: below
         for status, response in operation["responses"].items():
-            if int(status) < 400:
-                continue  # in forms of their own: below
+            if int(status) < 400 or (status in EDGE and list(response["content"]) == ["application/problem+json"]):
+                continue
             content = response["content"]["application/json"]
             assert content["schema"] == {"$ref": "#/components/schemas/ErrorText"}, name
             assert content["examples"], name
             assert all(example["value"].keys() == {"error"} for example in content["examples"].values()), name
             assert ("headers" in response) == (status in ("429", "503")), name
+
+
+def test_what_any_request_may_be_answered(app: FastAPI) -> None:
+    """Each operation has what its connection answers before a route is looked for, as problems."""
+    admin = "admin" in app.title
+    for name, operation in operations(app):
+        for status in EDGE:
+            content = operation["responses"][status]["content"]["application/problem+json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}, name
+            assert {each["value"]["status"] for each in content["examples"].values()} == {int(status)}, name
+        assert ({"403", "421"} <= operation["responses"].keys()) == admin, name
+        writes = name.split()[0] in ("delete", "patch", "post", "put")
+        assert not (admin and writes) or "415" in operation["responses"], name
+
+
+def test_bodies_can_be_tried(app: FastAPI) -> None:
+    """Each body that is taken has a schema and, where it is JSON, an example."""
+    schemas = app.openapi()["components"]["schemas"]
+    for name, operation in operations(app):
+        for kind, body in operation.get("requestBody", {}).get("content", {}).items():
+            assert body["schema"], name
+            if kind == "application/json":
+                kinds = [body["schema"], *body["schema"].get("anyOf", ())]
+                named = [schemas[each["$ref"].rpartition("/")[2]] for each in kinds if "$ref" in each]
+                assert body.get("examples") or any(each.get("examples") for each in named), name
+
+
+def test_the_documents_refer_to_what_they_have(app: FastAPI) -> None:
+    """Every reference within a document leads somewhere."""
+    document = app.openapi()
+    for name in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
+        assert name in document["components"]["schemas"], name
 
 
 def test_no_schema_of_ours_is_open(app: FastAPI) -> None:
@@ -74,7 +111,7 @@ def test_no_schema_of_ours_is_open(app: FastAPI) -> None:
 def test_paths(tmp_path: Path) -> None:
     """The public and the admin document have the routes of the contract."""
     settings = load_settings(GatewaySettings, registry=str(tmp_path))
-    shared = {"/healthz", "/metrics", "/models", "/models/{model}", "/models/{model}/versions/{version}"}
+    shared = {"/", "/healthz", "/metrics", "/models", "/models/{model}", "/models/{model}/versions/{version}"}
     public = {"/predict/{model}", "/predict/{model}/{selector}", "/readyz"}
     public |= {"/v2", "/v2/health/live", "/v2/health/ready"}
     for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{selector}"):
@@ -86,7 +123,7 @@ def test_paths(tmp_path: Path) -> None:
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}
     admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
-    admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in ("load", "pods", "unload")}
+    admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in ("compare", "load", "pods", "unload")}
     admin |= {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
     assert set(create_app(settings).openapi()["paths"]) == shared | public | {"/ping"}
     assert set(create_admin_app(settings).openapi()["paths"]) == shared | admin

@@ -17,6 +17,7 @@ from gateway.fakes import FakePod, Running, running
 from marway.errors import InvalidSettings
 from marway.registry import Registry
 from marway.tokens import bearer, first_token, parse_tokens
+from marway.wire.api_page import PATHS
 from marway_gateway.gateway import open_gateway
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_gateway.token_file import TokenFile
@@ -54,20 +55,26 @@ def with_token(token: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("sent", [{}, {"authorization": "Basic YTpi"}, with_token("wrong"), with_token("two words")])
 async def test_without_a_token(registry: Registry, file: Path, sent: dict[str, str]) -> None:
-    """Every route of both HTTP ports but health and metrics refuses who has no known token, with a challenge."""
+    """Every route of both HTTP ports but health, metrics and the API's description refuses who has no known token."""
     async with guarded(registry=registry, file=file) as gateway:
         answers = [
             await gateway.admin.get("/pods", headers=sent),
             await gateway.admin.put("/models/intent/labels/PROD", json={"version": "1.1"}, headers=sent),
             await gateway.admin.get("/nothing", headers=sent),
             await gateway.client.post("/predict/intent", content=b"x" * 2_000_000, headers=sent),
+            await gateway.client.post("/predict/itnent", content=b"x", headers=sent),  # nor is it told what is meant
             await gateway.client.get("/models", headers=sent),
-            await gateway.client.get("/openapi.json", headers=sent),
+            await gateway.client.options("/models", headers=sent),
         ]
         opened = [await gateway.client.get(path) for path in ("/healthz", "/readyz", "/metrics")]
         opened.append(await gateway.admin.get("/healthz"))
+        # What routes Marway has is no secret, and the API page could not ask for a token otherwise.
+        for client in (gateway.client, gateway.admin):
+            about = [await client.get(path, headers=sent) for path in ("/", "/openapi.json", *PATHS)]
+            assert [answer.status_code for answer in about] == [200] * len(about)
     for answer in answers:
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+        assert "did you mean" not in answer.text
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["www-authenticate"].startswith('Bearer realm="marway"')
         assert ("invalid_token" in answer.headers["www-authenticate"]) == bool(sent)

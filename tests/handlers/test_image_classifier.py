@@ -125,6 +125,7 @@ BAD = [
     (b"", "empty"),
     (b"seven", "neither JSON nor"),
     (b"\xfe\xff\x00", "neither JSON nor"),
+    (PNG.replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b""), "send it with `--data-binary @FILE`"),
     (PNG[:100], "cannot be decoded"),
     (b"\xff\xd8\xff\xe0", "cannot be decoded"),
     (b"[" * 200_000, "neither JSON nor"),

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.fakes import free_port
 from support.ports import PROBE, Port
+from support.proxy import NGINX, proxied
 
 pytestmark = pytest.mark.timeout(180)
 
 JAVA_CLIENT = Path(__file__).parents[1] / "support" / "java_client.py"
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 INNER = b"GET /models HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
@@ -56,51 +52,6 @@ async def test_curl_with_http2(port: Port) -> None:
     assert facts == "200 1.1"
     if port.name != "admin":
         assert body == '{"ready": true}'
-
-
-@contextlib.asynccontextmanager
-async def proxied(port: Port, directory: Path) -> AsyncIterator[Port]:
-    """Run nginx in front of a port, with one connection to it that everybody shares, passing upgrades on."""
-    assert NGINX is not None
-    listen = free_port()
-    (directory / "nginx.conf").write_text(
-        f"""
-        daemon off; pid {directory}/pid; error_log stderr crit; worker_processes 1;
-        events {{ worker_connections 64; }}
-        http {{
-          access_log off;
-          client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
-          fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
-          upstream gateway {{ server {urlsplit(port.url).netloc}; keepalive 1; }}
-          server {{
-            listen 127.0.0.1:{listen};
-            location / {{
-              proxy_pass http://gateway;
-              proxy_http_version 1.1;
-              proxy_request_buffering off;
-              proxy_set_header Host $host;
-              proxy_set_header Upgrade $http_upgrade;
-              proxy_set_header Connection $http_connection;
-            }}
-          }}
-        }}
-        """
-    )
-    process = await asyncio.create_subprocess_exec(
-        NGINX, "-p", str(directory), "-c", str(directory / "nginx.conf"), "-e", "stderr"
-    )
-    try:
-        while True:
-            assert process.returncode is None
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", listen)
-                writer.close()
-                break
-            await asyncio.sleep(0)
-        yield Port("gateway", f"http://127.0.0.1:{listen}", port.post)
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")

@@ -25,7 +25,9 @@ def assert_sound(store: ObjectStore) -> dict[str, dict[str, VersionRecord]]:
     for key in store.keys("ids/"):
         name = key.removeprefix("ids/").removesuffix(".json")
         pointer = registry.pointer(name)
-        if pointer is not None and pointer.version is not None:
+        if pointer is None or pointer.version is None:
+            continue
+        if pointer.version not in registry.state(pointer.model).tombstones:
             assert_whole(store, registry.resolve(Reference(name)))
     found: dict[str, dict[str, VersionRecord]] = {}
     for name in registry.models():

@@ -64,11 +64,12 @@ class S3Server:
 
 
 @contextmanager
-def seaweed(host: str = "127.0.0.1") -> Iterator[S3Server]:
+def seaweed(host: str = "127.0.0.1", *, creates_buckets: bool = False) -> Iterator[S3Server]:
     """Run a server for the length of a block.
 
     Args:
         host: Its address: loopback, or one that a test made for network namespaces.
+        creates_buckets: Whether a write to a bucket that is not there makes it, as SeaweedFS does by default.
     """
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
@@ -81,7 +82,7 @@ def seaweed(host: str = "127.0.0.1") -> Iterator[S3Server]:
         arguments = [
             weed, "-logtostderr=true", "mini", f"-dir={directory}", f"-ip={host}", f"-ip.bind={host}",
             f"-bucket={BUCKET}", "-webdav=false", "-admin.ui=false", "-master.telemetry=false",
-            "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            f"-s3.autoCreateBucket={str(creates_buckets).lower()}", "-s3.port.iceberg=0", "-s3.port.lance=0",
             f"-filer.localSocket={directory}/filer.sock",
             *(f"-{part}.port={port[part]}" for part in ("s3", "master", "volume", "filer", "admin")),
             *(f"-{part}.port.grpc={port[part + 'g']}" for part in ("s3", "master", "volume", "filer", "admin")),

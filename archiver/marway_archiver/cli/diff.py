@@ -1,4 +1,4 @@
-"""`marway diff`: what differs between two versions or archives."""
+"""`marway diff`: what differs between two versions or archives, and between their answers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,26 @@ from typing import Annotated, Any
 
 import typer
 
-from marway.cli.options import JsonOption, RegistryOption, registry_url
+from marway.admin_client import AdminClient, token_of
+from marway.cli.options import (
+    AdminOption,
+    JsonOption,
+    RegistryOption,
+    TokenFileOption,
+    TokenOption,
+    admin_url,
+    registry_url,
+)
 from marway.cli.output import print_json, print_table
-from marway.errors import ArchiveCorrupt, InvalidArchive
+from marway.compared import comparison_lines
+from marway.comparing import compare_stored
+from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord
 from marway.objects import ObjectMissing
+from marway.printable import printable
 from marway.records import VersionRecord
 from marway.refs import parse_reference
 from marway.registry import Registry, open_registry
+from marway.wire.comparison import Comparison
 from marway_archiver.archives import inspect_archive
 from marway_archiver.cli.output import human_bytes
 
@@ -40,23 +53,33 @@ class _Side:
     """One of the two: what is known of it by field, and how its files are found once both sides are known to exist."""
 
     label: str
-    published: bool
     facts: dict[str, Any]
     files: Callable[[], _Files]
+    record: VersionRecord | None = None
 
 
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="MODEL/VERSION, MODEL/LABEL, an id, or a .mar file.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The same.")],
     registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the record fields, files and sizes that differ between two versions or archives."""
+    """Show what differs between two versions or archives: record fields, files, sizes, and how B answers A's inputs.
+
+    With a gateway one of its pods asks two published versions of one model; else published answers are compared.
+    """
     first, second = (_of_file(Path(text)) if _is_file(text) else _of_version(text, registry) for text in (a, b))
     fields = _different_facts(first, second)
     files = _different_files(first.files(), second.files())
+    url = admin_url(gateway, registry) if registry is None or gateway is not None else None
+    client = AdminClient(url, token=token_of(token, token_file)) if url is not None else None
+    comparison = _compared(first, second, registry, client)
     if as_json:
-        print_json({"a": first.label, "b": second.label, "record": fields, "files": files})
+        answers = comparison.model_dump(mode="json")
+        print_json({"a": first.label, "b": second.label, "record": fields, "files": files, "answers": answers})
         return
     if not fields and not files:
         typer.echo(f"{a} and {b} do not differ")
@@ -65,6 +88,24 @@ def diff(
     if files:
         rows = [(each["name"], each["change"], _size(each["a_bytes"]), _size(each["b_bytes"])) for each in files]
         print_table(("file", "change", a, b), rows)
+    if fields or files:
+        typer.echo(printable("\n".join(comparison_lines(comparison))))
+
+
+def _compared(first: _Side, second: _Side, registry: str | None, gateway: AdminClient | None) -> Comparison:
+    """Return how the second answers the golden inputs of the first."""
+    base, record = first.record, second.record
+    nothing = Comparison(version=second.label, base=first.label, method="stored")
+    if base is None or record is None or base.name != record.name:
+        return nothing.model_copy(update={"not_compared": "only published versions of one model are compared"})
+    if base.version == record.version:
+        return nothing.model_copy(update={"not_compared": "it is one and the same version"})
+    if gateway is not None:
+        return gateway.compare(record.name, record.version, base.version)
+    try:
+        return compare_stored(open_registry(registry_url(registry)), record, base)
+    except InvalidRecord as exc:
+        return nothing.model_copy(update={"not_compared": exc.message})
 
 
 def _is_file(text: str) -> bool:
@@ -83,14 +124,14 @@ def _of_file(path: Path) -> _Side:
         "archive.sha256": info.sha256 or None,
         "archive.size_bytes": info.size_bytes,
     }
-    return _Side(str(path), False, facts, lambda: {each.name: (each.size, each.crc32) for each in info.files})
+    return _Side(str(path), facts, lambda: {each.name: (each.size, each.crc32) for each in info.files})
 
 
 def _of_version(text: str, registry: str | None) -> _Side:
     reference = parse_reference(text)
     found = open_registry(registry_url(registry))
     record = found.resolve(reference)
-    return _Side(f"{record.name}/{record.version}", True, _facts(record), partial(_files, found, record))
+    return _Side(f"{record.name}/{record.version}", _facts(record), partial(_files, found, record), record)
 
 
 def _facts(record: VersionRecord) -> dict[str, Any]:
@@ -120,7 +161,7 @@ def _files(found: Registry, record: VersionRecord) -> _Files:
 
 def _different_facts(first: _Side, second: _Side) -> list[dict[str, Any]]:
     names = dict.fromkeys([*first.facts, *second.facts])
-    if not (first.published and second.published):
+    if first.record is None or second.record is None:
         # A file tells little of itself: only what both sides know is compared.
         names = {name: None for name in names if name in first.facts and name in second.facts}
     pairs = ((name, first.facts.get(name), second.facts.get(name)) for name in names)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from marway.admin_client import comparison_of
 from marway.cli.options import (
     AdminOption,
     CreateRegistryOption,
@@ -20,9 +21,14 @@ from marway.cli.options import (
     registry_url,
 )
 from marway.cli.output import change_entry, history_entry, moved, print_json, warn
+from marway.compared import comparison_lines
+from marway.direct_release import release_directly
+from marway.errors import ReleaseRefused
 from marway.identity import me
+from marway.printable import printable
 from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
 from marway.registry import open_registry
+from marway.wire.comparison import Comparison
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.publish import publish_archive
 
@@ -41,7 +47,8 @@ def publish(
     record: Annotated[Path | None, typer.Option(help="JSON file of facts about the version.")] = None,
     note: Annotated[str | None, typer.Option(help="Why, for the label's history.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Move the label without a proof; the history says so.")
+        bool,
+        typer.Option("--force", help="Move the label without proof or comparison; the history says so."),
     ] = False,
     registry: RegistryOption = None,
     create_registry: CreateRegistryOption = False,
@@ -80,7 +87,7 @@ def release(
     if_currently: Annotated[str | None, typer.Option(help="Only if the label is at this version.")] = None,
     note: Annotated[str | None, typer.Option(help="Why, for the history.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also a version that no pod has proved; the history says so.")
+        bool, typer.Option("--force", help="Also one that is not proved, or that was refused; the history says so.")
     ] = False,
     registry: RegistryOption = None,
     gateway: AdminOption = None,
@@ -88,35 +95,50 @@ def release(
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Have a pod prove a version, and move a label to it; every gateway follows within 2 seconds.
+    """Have a pod prove a version and compare it with the label's, and move the label to it.
 
-    Without a gateway the label moves only to a version that was proved before.
+    Every gateway follows within 2 seconds. A version that fails, is not finite or answers in another form where the
+    label's does not is refused. Without a gateway the label moves only to a version that was proved before, and only
+    published golden answers are compared.
     """
     check_model_name(model)
     check_version(version)
     check_label(label)
     client = admin_if_any(gateway, registry, token=token, token_file=token_file)
     proved = ""
-    if client is not None:
-        done = client.release(model, version, label=label, if_currently=if_currently, note=note, force=force)
-        entry = change_entry(done)
-        proved = "".join(_proved(load) for load in done["loads"] if load["proved"])
-    else:
-        change = open_registry(registry_url(registry)).release(
-            model,
-            version,
-            label=label,
-            if_currently=if_currently,
-            note=note,
-            forced=force,
-            require_proof=True,
-            by=me(),
-        )
-        entry = history_entry(change.entry)
+    try:
+        if client is not None:
+            done = client.release(model, version, label=label, if_currently=if_currently, note=note, force=force)
+            entry, comparison = change_entry(done), comparison_of(done)
+            proved = "".join(_proved(load) for load in done["loads"] if load["proved"])
+        else:
+            change, comparison = release_directly(
+                open_registry(registry_url(registry)),
+                model,
+                version,
+                label=label,
+                if_currently=if_currently,
+                note=note,
+                force=force,
+                by=me(),
+            )
+            entry = history_entry(change.entry)
+    except ReleaseRefused as exc:
+        if exc.comparison is not None:
+            _print_comparison(exc.comparison, as_json=as_json)
+        raise
     if as_json:
-        print_json(entry)
+        print_json({**entry, "comparison": comparison.model_dump(mode="json")})
         return
     typer.echo(moved(model, entry) + proved)
+    _print_comparison(comparison, as_json=False)
+
+
+def _print_comparison(comparison: Comparison, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"comparison": comparison.model_dump(mode="json")})
+    else:
+        typer.echo(printable("\n".join(comparison_lines(comparison))))
 
 
 def _proved(load: Mapping[str, Any]) -> str:

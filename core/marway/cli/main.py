@@ -16,6 +16,8 @@ import typer
 
 from marway import __version__
 from marway.cli import verbs
+from marway.cli.environment import unknown_variables
+from marway.cli.options import DEBUG_ENV
 from marway.cli.output import warn
 from marway.errors import MarwayError
 from marway.printable import printable
@@ -39,11 +41,11 @@ def build_app() -> typer.Typer:
 
     @app.callback()
     def options(
-        version: bool = typer.Option(False, "--version", is_eager=True, help="Print the version and exit."),
+        version: bool = typer.Option(
+            False, "--version", is_eager=True, callback=_show_version, help="Print the version and exit."
+        ),
     ) -> None:
-        if version:
-            typer.echo(f"marway {__version__}")
-            raise typer.Exit
+        pass  # the callback has shown it
 
     verbs.register(app)
     for entry in sorted(entry_points(group="marway.verbs"), key=lambda found: found.name):
@@ -51,9 +53,18 @@ def build_app() -> typer.Typer:
     return app
 
 
+def _show_version(wanted: bool) -> None:
+    # From a callback: where no verb is given, that is found missing before the function above would run.
+    if wanted:
+        typer.echo(f"marway {__version__}")
+        raise typer.Exit
+
+
 def main() -> NoReturn:
     """Run the command line."""
     logging.basicConfig(handlers=[_Warnings()], level=logging.WARNING)
+    for warning in unknown_variables(os.environ):
+        warn(warning)
     try:
         build_app()(prog_name="marway")
     except MarwayError as exc:
@@ -71,7 +82,7 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as exc:
-        if os.environ.get("MARWAY_DEBUG"):
+        if os.environ.get(DEBUG_ENV):
             traceback.print_exc()
         _fail(f"{exc.strerror or exc}" + (f": {exc.filename}" if exc.filename else ""))
     sys.exit(0)

@@ -14,7 +14,9 @@ from marway.errors import InvalidSettings
 from marway.settings import REGISTRY_ENV
 
 __all__ = [
+    "DEBUG_ENV",
     "DEFAULT_HOME",
+    "GATEWAY_ENV",
     "AdminOption",
     "CreateRegistryOption",
     "GatewayOption",
@@ -27,13 +29,16 @@ __all__ = [
     "admin_url",
     "gateway_url",
     "registry_url",
+    "served_here",
 ]
 
 DEFAULT_HOME = Path(".marway")
 """Home of `marway up`, below the current directory."""
 _DEFAULT_GATEWAY = "http://127.0.0.1:8000"
 _DEFAULT_ADMIN = "http://127.0.0.1:8001"
-_GATEWAY_ENV = "MARWAY_GATEWAY_URL"
+DEBUG_ENV = "MARWAY_DEBUG"
+"""Set, an error of the operating system is shown with its traceback."""
+GATEWAY_ENV = "MARWAY_GATEWAY_URL"
 
 RegistryOption = Annotated[
     str | None,
@@ -44,7 +49,7 @@ CreateRegistryOption = Annotated[
 ]
 GatewayOption = Annotated[
     str | None,
-    typer.Option(help=f"Gateway URL; else ${_GATEWAY_ENV}, else the one that ./.marway serves."),
+    typer.Option(help=f"Gateway URL; else ${GATEWAY_ENV}, else the one that ./.marway serves."),
 ]
 AdminOption = Annotated[
     str | None,
@@ -78,7 +83,7 @@ def registry_url(given: str | None) -> str:
 
 def gateway_url(given: str | None) -> str:
     """Return the gateway to use: the flag's, the environment's, that of `marway up` here, or the default port."""
-    url = given or os.environ.get(_GATEWAY_ENV) or _served_here("gateway") or _DEFAULT_GATEWAY
+    url = given or os.environ.get(GATEWAY_ENV) or served_here("gateway") or _DEFAULT_GATEWAY
     if not url.startswith(("http://", "https://")):
         raise InvalidSettings(f"gateway {url!r} is no URL: use one such as {_DEFAULT_GATEWAY}")
     return url.rstrip("/")
@@ -86,7 +91,7 @@ def gateway_url(given: str | None) -> str:
 
 def admin_client(gateway: str | None, *, token: str | None, token_file: Path | None) -> AdminClient:
     """Return a client of the admin port: the flag's, the environment's, that of `marway up` here, or the default."""
-    url = gateway or os.environ.get(ADMIN_ENV) or _served_here("admin") or _DEFAULT_ADMIN
+    url = gateway or os.environ.get(ADMIN_ENV) or served_here("admin") or _DEFAULT_ADMIN
     return AdminClient(url, token=token_of(token, token_file))
 
 
@@ -114,12 +119,12 @@ def admin_url(gateway: str | None, registry: str | None) -> str | None:
     url = gateway or os.environ.get(ADMIN_ENV)
     if url or registry or os.environ.get(REGISTRY_ENV):
         return url or None
-    return _served_here("admin")
+    return served_here("admin")
 
 
-def _served_here(name: str) -> str | None:
-    """Return a URL of the `marway up` that runs in this directory, or None when none does."""
+def served_here(name: str, home: Path = DEFAULT_HOME) -> str | None:
+    """Return a URL of the `marway up` that runs from this home, or None when none does."""
     try:
-        return str(json.loads((DEFAULT_HOME / "ready.json").read_text())[name])
+        return str(json.loads((home / "ready.json").read_text())[name])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -33,12 +34,15 @@ def predict(
         typer.Option(help="Content type; else told by the input: JSON, text or bytes."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, help="Deadline of the whole request, seconds.")] = 60.0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the answer to this file.")] = None,
     gateway: GatewayOption = None,
     token: TokenOption = None,
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send one input to a model and print its answer."""
+    if output is not None and as_json:
+        raise typer.BadParameter("it holds the answer alone: leave --json away", param_hint="--output")
     reference = str(parse_reference(model))
     body = _input(data)
     answer = predict_once(
@@ -51,11 +55,16 @@ def predict(
     )
     if as_json:
         print_json(_document(answer))
-        return
-    if sys.stdout.isatty():
-        typer.echo(printable(answer.content.decode(errors="replace")).removesuffix("\n"))
-    else:
+    elif output is not None:
+        _write(output, answer.content)
+    elif not sys.stdout.isatty():
         sys.stdout.buffer.write(answer.content)
+    elif (text := _text(answer.content)) is not None:
+        typer.echo(printable(text).removesuffix("\n"))
+    else:
+        kind = answer.headers.get("content-type", "no content type")
+        size = f"{len(answer.content)} bytes, {kind}"
+        typer.echo(printable(f"the answer is no text ({size}): save it with --output FILE or > FILE"))
 
 
 def predict_once(
@@ -102,6 +111,22 @@ def _input(data: str) -> bytes:
     return data.encode()
 
 
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as exc:
+        raise InvalidInput(f"cannot write the answer to {path}: {exc.strerror}") from exc
+
+
+def _text(content: bytes) -> str | None:
+    """Return an answer as text, or None where it is none: a terminal is no place for its bytes."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
 def _guess(data: str, body: bytes) -> str:
     """Return the content type of an input whose sender did not say."""
     name = data[1:].lower() if data.startswith("@") else ""
@@ -119,7 +144,9 @@ def _document(answer: httpx.Response) -> dict[str, object]:
     try:
         value: object = answer.json()
     except ValueError:
-        value = answer.text
+        value = _text(answer.content)
+        if value is None:
+            value = {"b64": base64.b64encode(answer.content).decode()}
     return {
         "model": answer.headers.get(headers.MODEL_NAME),
         "version": answer.headers.get(headers.MODEL_VERSION),

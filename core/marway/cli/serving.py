@@ -19,11 +19,13 @@ from marway.cli.options import (
     registry_url,
 )
 from marway.cli.output import print_json, print_table
+from marway.close_names import did_you_mean
 from marway.errors import VersionNotFound
 from marway.identity import me
 from marway.records import ModelState, VersionRecord
 from marway.refs import Reference, check_model_name
 from marway.registry import open_registry
+from marway.registry.releasing import check_serving_fields
 
 __all__ = ["register"]
 
@@ -51,6 +53,7 @@ def serving(
 ) -> None:
     """Show how versions are served, or change it; every gateway follows within 2 seconds."""
     changes = _parsed(set_ or ())
+    check_serving_fields([*changes, *(unset or ())])
     client = admin_if_any(gateway, registry, token=token, token_file=token_file)
     if client is not None:
         check_model_name(model)
@@ -93,6 +96,7 @@ def _through(
         if version not in served:
             raise VersionNotFound(
                 f"model {model!r} has no version {version!r}: it has {', '.join(served) or 'none yet'}"
+                + did_you_mean(version or "", served, "version ", same_numbers=True)
             )
         served = {version: served[version]}
     return {"name": found["name"], "overrides": found["overrides"], "serving": served}

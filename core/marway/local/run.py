@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from marway.admin_client import AdminClient, token_of
+from marway.admin_client import AdminClient, comparison_of, token_of
 from marway.cli.predict import predict_once
-from marway.errors import MarwayError
+from marway.compared import comparison_lines, remarks
+from marway.errors import MarwayError, ReleaseRefused
 from marway.lifecycle import StopRequest, watch_for_stop
 from marway.local.cluster import Cluster
 from marway.local.examples import EXAMPLE_VERSION, EXAMPLES, is_published, train_and_publish
@@ -42,6 +43,7 @@ class Plan:
         create_registry: Make the registry if there is none; the home's own is made anyway.
         demo: Train and publish the examples if they are not there, and make a first prediction.
         archive: Publish and release this one, and serve it.
+        config: File of settings for the parts, an absolute path; they take their tables from it.
     """
 
     home: Path
@@ -51,6 +53,7 @@ class Plan:
     create_registry: bool
     demo: bool
     archive: Path | None
+    config: Path | None = None
 
 
 async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
@@ -77,6 +80,7 @@ async def run(plan: Plan, view: View, publish: PublishArchive) -> None:
             registry=registry,
             port=plan.port,
             pods=plan.pods,
+            config=plan.config,
             started=lambda what, seconds: view.done(f"{what} up", seconds),
             noticed=view.warned,
         )
@@ -132,10 +136,18 @@ async def _release(admin: str, registry: Registry, released: Sequence[tuple[str,
             continue  # its user may have moved it since
         if state.labels.get(DEFAULT_LABEL) == version:
             continue
-        with view.step(f"{name} {version} proved by a pod, {DEFAULT_LABEL} → {version}"):
-            await asyncio.to_thread(
-                AdminClient(admin, token=token_of(None, None)).release, name, version, label=DEFAULT_LABEL
-            )
+        client = AdminClient(admin, token=token_of(None, None))
+        try:
+            with view.step(f"{name} {version} proved by a pod, {DEFAULT_LABEL} → {version}"):
+                done = await asyncio.to_thread(client.release, name, version, label=DEFAULT_LABEL)
+        except ReleaseRefused as exc:
+            # Not a reason to serve nothing: the version is published, and the one before it goes on being served.
+            lines = comparison_lines(exc.comparison) if exc.comparison is not None else []
+            for line in (*lines, f"{exc.message}: `marway release {name} {version} --force`"):
+                view.said(line)
+            continue
+        for line in remarks(comparison_of(done)) if name not in EXAMPLES else ():
+            view.said(line)
 
 
 async def _first_prediction(gateway: str, view: View) -> None:

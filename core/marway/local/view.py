@@ -18,6 +18,9 @@ from marway.printable import printable
 
 __all__ = ["JsonView", "TerminalView", "View"]
 
+_LOADING_S = 0.5
+"""A first prediction that takes longer had to wait for its model."""
+
 
 class View(Protocol):
     """Told what happens, in order."""
@@ -93,7 +96,8 @@ class TerminalView:
         self._console.print()
         self._console.print(Text.assemble(("  $ ", "dim"), (f"curl -d {quoted} {url}", "bold")))
         self._console.print(Text(printable(f"  {answer}")))
-        self._console.print(Text(f"  ({seconds:.2f} s; the first one loads the model)", style="dim"))
+        loads = "; the first one loads the model" if seconds >= _LOADING_S else ""
+        self._console.print(Text(f"  ({seconds:.2f} s{loads})", style="dim"))
         self._console.print()
         self._console.print(Text("  serving; Ctrl-C stops everything"))
 

@@ -49,6 +49,15 @@ class Identified:
         except ObjectMissing:
             return None
 
+    def exists(self) -> bool:
+        """Return whether a registry is there; nothing is written to find out.
+
+        Raises:
+            InvalidRecord: What says so is damaged.
+            RegistryUnavailable: It cannot be read.
+        """
+        return self._has_models() or self.identity() is not None
+
     def create(self) -> RegistryIdentity:
         """Make the registry, and return its identity: the one that it has, if it was made before."""
         made = RegistryIdentity(id=new_ulid(), created_at=utc_now(), created_by=me())
@@ -87,7 +96,7 @@ class Identified:
         Raises:
             RegistryUnavailable: There is no registry.
         """
-        if self._must_exist and not self._has_models() and self.identity() is None:
+        if self._must_exist and not self.exists():
             raise self._not_there()
 
     def _has_models(self) -> bool:

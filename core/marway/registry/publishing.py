@@ -112,6 +112,14 @@ class Publishing(Reading):
             )
         if pointer is not None and pointer.model != record.name:
             raise _taken_in_other_case(record, pointer)
+        grave = self.state(record.name).tombstones.get(record.version)
+        if grave is not None:  # whatever its bytes were, and whether they are still there
+            raise VersionConflict(
+                f"{record.name} {record.version} was deleted {grave.said()}, and a deleted version never comes back: "
+                "publish this one under another version",
+                model=record.name,
+                version=record.version,
+            )
         if self._store.size(keys.record_key(record.name, record.version)) is not None:
             record = self._same_bytes(record)
         for key in _id_keys(record.id):
@@ -121,12 +129,6 @@ class Publishing(Reading):
                 continue
             if (taken.model, taken.version, taken.kind) != (record.name, record.version, "id"):
                 raise _id_taken(record, taken)
-        if record.version in self.state(record.name).tombstones:
-            raise VersionConflict(
-                f"{record.name} {record.version} was deleted, and a version never comes back: publish it as a new one",
-                model=record.name,
-                version=record.version,
-            )
         return record
 
     def _same_bytes(self, record: VersionRecord) -> VersionRecord:

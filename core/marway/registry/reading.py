@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from marway.errors import InvalidRecord, LabelNotFound, ModelNotFound, VersionNotFound
+from marway.close_names import did_you_mean
+from marway.errors import InvalidRecord, LabelNotFound, MarwayError, ModelNotFound, VersionNotFound
 from marway.objects import ObjectMissing, ObjectStore
 from marway.records import HistoryEntry, ModelState, Pointer, Proof, VersionRecord, decode
 from marway.refs import DEFAULT_LABEL, Reference, is_label
@@ -22,6 +24,7 @@ from marway.registry.seen import SeenStates
 __all__ = ["ModelSummary", "Reading", "digest_of", "listed"]
 
 _LISTED_MAX: Final = 10
+_COMPARED_MAX: Final = 200
 _PIECE_BYTES: Final = 1024 * 1024
 _READ_AHEAD: Final = 16
 _KNOWN_MAX: Final = 10_000
@@ -128,7 +131,7 @@ class Reading(Identified):
             data = self._store.get(key).data
         except ObjectMissing as exc:
             raise VersionNotFound(
-                f"model {name!r} has no version {version!r}: it has {listed(self.versions(name))}",
+                f"model {name!r} has no version {version!r}: it has {self._versions_said(name, version)}",
                 model=name,
                 version=version,
             ) from exc
@@ -221,7 +224,7 @@ class Reading(Identified):
             self.check_not_lost()
             what = "" if pointer is None else f" ({name!r} is the id of {pointer.model} {pointer.version})"
             raise ModelNotFound(
-                f"there is no model {name!r}{what}: the registry has {listed(self._some_models())}", model=name
+                f"there is no model {name!r}{what}: the registry has {self._models_said(name)}", model=name
             )
         return pointer.model
 
@@ -235,7 +238,7 @@ class Reading(Identified):
         if pointer is None:
             self.check_not_lost()
             raise ModelNotFound(
-                f"there is no model {reference.name!r}: the registry has {listed(self._some_models())}",
+                f"there is no model {reference.name!r}: the registry has {self._models_said(reference.name)}",
                 model=reference.name,
             )
         if pointer.kind == "id":
@@ -254,9 +257,14 @@ class Reading(Identified):
         version = state.labels.get(selector)
         if version is None:
             labels = ", ".join(f"{label} → {at}" for label, at in sorted(state.labels.items())) or "none"
-            left = (version for version in self.versions(name) if version not in state.tombstones)
+            left = [version for version in self.versions(name) if version not in state.tombstones]
+            meant = did_you_mean(selector, state.labels, "label ") or _version_meant(selector, left)
+            if left and not meant:
+                flag = "" if selector == DEFAULT_LABEL else f" --label {selector}"
+                meant = f"; `marway release {name} VERSION{flag}` sets it"
             raise LabelNotFound(
-                f"model {name!r} has no label {selector}: its labels are {labels}; its versions are {listed(left)}",
+                f"model {name!r} has no label {selector}: its labels are {labels}; its versions are "
+                f"{listed(left)}{meant}",
                 model=name,
             )
         return self._not_deleted(self.record(name, version), state)
@@ -292,17 +300,31 @@ class Reading(Identified):
         return record
 
     def _not_deleted(self, record: VersionRecord, state: ModelState) -> VersionRecord:
-        if record.version in state.tombstones:
+        grave = state.tombstones.get(record.version)
+        if grave is not None:
             left = (version for version in self.versions(record.name) if version not in state.tombstones)
             raise VersionNotFound(
-                f"{record.name} {record.version} was deleted: versions left are {listed(left)}",
+                f"{record.name} {record.version} was deleted {grave.said()}: versions left are {listed(left)}",
                 model=record.name,
                 version=record.version,
             )
         return record
 
-    def _some_models(self) -> Iterator[str]:
-        return itertools.islice(self.models(), _LISTED_MAX + 1)
+    def _models_said(self, name: str) -> str:
+        """Return what models there are, for the message about one that there is not, and which may be meant."""
+        first = list(itertools.islice(self.models(), _LISTED_MAX + 1))
+        # Whoever errs mostly gets the beginning right: enough of a large registry is looked at for that.
+        beside = itertools.islice(self.models(start_after=name[:1]), _COMPARED_MAX)
+        return listed(first) + did_you_mean(name, itertools.chain(first, beside), "model ")
+
+    def _versions_said(self, name: str, version: str) -> str:
+        """Return what versions a model has, for the message about one that it has not, and what may be meant."""
+        versions = self.versions(name)
+        state = ModelState()
+        with contextlib.suppress(MarwayError):  # the answer is the same without it, and says less
+            state = self.state(name)
+        left = [each for each in versions if each not in state.tombstones]
+        return listed(left) + (_version_meant(version, left) or did_you_mean(version, state.labels, "label "))
 
 
 def digest_of(handle: BinaryIO) -> str:
@@ -311,6 +333,10 @@ def digest_of(handle: BinaryIO) -> str:
     while piece := handle.read(_PIECE_BYTES):
         digest.update(piece)
     return digest.hexdigest()
+
+
+def _version_meant(version: str, versions: Sequence[str]) -> str:
+    return did_you_mean(version, versions, "version ", same_numbers=True)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from marway.close_names import did_you_mean
 from marway.errors import InvalidInput, ProofMissing, StateConflict, clip
 from marway.records import HistoryEntry, ModelState, ServingChange, ServingSettings, Tombstone, VersionRecord
 from marway.refs import DEFAULT_LABEL, check_label, check_version
@@ -143,7 +144,7 @@ class Releasing(Changing):
             OutcomeUnknown: The write's fate could not be found out.
         """
         changes = dict(set_fields or {})
-        _check_fields([*changes, *unset])
+        check_serving_fields([*changes, *unset])
         if both := sorted(changes.keys() & set(unset)):
             raise InvalidInput(f"serving setting {both[0]!r} is both set and unset: say one of them")
         _validated(changes)
@@ -259,11 +260,17 @@ def _undone_to(newest_first: Iterable[HistoryEntry], label: str) -> str | None:
     return None
 
 
-def _check_fields(names: Iterable[str]) -> None:
+def check_serving_fields(names: Iterable[str]) -> None:
+    """Refuse names that are no serving settings.
+
+    Raises:
+        InvalidInput: With the settings that there are.
+    """
     for name in names:
         if name not in ServingSettings.model_fields:
             known = ", ".join(sorted(ServingSettings.model_fields))
-            raise InvalidInput(f"there is no serving setting {clip(name, 60)!r}: there are {known}")
+            meant = did_you_mean(clip(name, 60), ServingSettings.model_fields)
+            raise InvalidInput(f"there is no serving setting {clip(name, 60)!r}: there are {known}{meant}")
 
 
 def _validated(fields: Mapping[str, Any]) -> ServingSettings:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from marway.errors import ForeignOrigin, MarwayError, Misdirected, clip
 
-__all__ = ["HostGuard", "parse_hosts"]
+__all__ = ["HostGuard", "parse_hosts", "parse_origins"]
 
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
 _ALWAYS: Final = ("*.localhost", "*.svc", "*.cluster.local")
@@ -41,6 +41,38 @@ def parse_hosts(value: object) -> object:
         if not _PATTERN.fullmatch(name):
             raise ValueError(f"{clip(name, 80)!r} is no host name: write one such as pod.example.com, or *.example.com")
     return names
+
+
+def parse_origins(value: object) -> object:
+    """Return a setting's origins, of a list or with commas between them, as browsers write them.
+
+    Raises:
+        ValueError: One is no origin.
+    """
+    origins = value.split(",") if isinstance(value, str) else value
+    if not isinstance(origins, list | tuple):
+        return value
+    origins = tuple(_origin(str(each).strip()) for each in origins if str(each).strip())
+    if "*" in origins and len(origins) > 1:
+        raise ValueError("'*' means every origin: give it alone, or name those that are meant")
+    return origins
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    wrong = ValueError(f"{clip(text, 80)!r} is no origin: write scheme, host and port as in https://app.example.com")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    bare = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc or "*" in text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not bare:
+        raise wrong
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + ("" if port in (None, usual) else f":{port}")
 
 
 class HostGuard:

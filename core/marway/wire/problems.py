@@ -12,10 +12,11 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marway import errors
-from marway.errors import MarwayError, ModelError
+from marway.errors import MarwayError, ModelError, ReleaseRefused
+from marway.wire.comparison import Comparison
 from marway.wire.headers import RETRY_AFTER
 
-__all__ = ["CONTENT_TYPE", "STATUS", "Problem", "parse_problem", "problem_of", "status_of"]
+__all__ = ["CONTENT_TYPE", "STATUS", "Problem", "RefusedRelease", "parse_problem", "problem_of", "status_of"]
 
 CONTENT_TYPE: Final = "application/problem+json"
 
@@ -47,6 +48,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.PodNotFound: 404,
     errors.ProofMissing: 409,
     errors.RegistryUnavailable: 503,
+    errors.ReleaseRefused: 409,
     errors.RequestTooSlow: 408,
     errors.RuntimeDown: 503,
     errors.StateConflict: 409,
@@ -81,6 +83,12 @@ class Problem(BaseModel):
         return self.model_dump_json(exclude_none=True).encode()
 
 
+class RefusedRelease(Problem):
+    """The problem document of `marway.errors.ReleaseRefused`, with the comparison that it rests on."""
+
+    comparison: Comparison | None = None
+
+
 def status_of(error: MarwayError) -> int:
     """Return the HTTP status that stands for ``error``."""
     if isinstance(error, ModelError):
@@ -108,6 +116,8 @@ def problem_of(error: MarwayError, *, request_id: str | None = None) -> tuple[Pr
         model=error.model,
         version=error.version,
     )
+    if isinstance(error, ReleaseRefused):
+        problem = RefusedRelease(**problem.model_dump(), comparison=error.comparison)
     return problem, headers
 
 
@@ -122,4 +132,10 @@ def parse_problem(body: bytes, *, status: int, retry_after_s: float | None = Non
     kind = _BY_CODE.get(problem.code, MarwayError)
     if issubclass(kind, ModelError):
         return ModelError(problem.detail, status=status, model=problem.model, version=problem.version)
+    if issubclass(kind, ReleaseRefused):
+        try:
+            comparison = RefusedRelease.model_validate_json(body).comparison
+        except ValidationError:  # of another Marway: the message says it too
+            comparison = None
+        return kind(problem.detail, comparison=comparison, model=problem.model, version=problem.version)
     return kind(problem.detail, model=problem.model, version=problem.version, retry_after_s=retry_after_s)

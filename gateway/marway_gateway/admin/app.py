@@ -10,6 +10,7 @@ from marway_gateway.admin.pods import pods_router
 from marway_gateway.admin.versions import versions_router
 from marway_gateway.app import new_app
 from marway_gateway.gateway import Gateway
+from marway_gateway.pages import ABOUT_ADMIN
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.repository import repository_router
@@ -27,7 +28,7 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
     """
     app, current = new_app(
         settings,
-        title="Marway gateway, admin port",
+        about=ABOUT_ADMIN,
         gateway=gateway,
         token_file=settings.admin_tokens_file,
         guard=HostGuard(

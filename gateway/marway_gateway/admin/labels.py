@@ -46,7 +46,7 @@ _CHANGE: Final = (
     errors.MarwayError,
 )
 _LOAD: Final = (
-    *(errors.AnswersDiffer, errors.LoadFailed, errors.ArchiveCorrupt, errors.NoPodAvailable),
+    *(errors.AnswersDiffer, errors.ReleaseRefused, errors.LoadFailed, errors.ArchiveCorrupt, errors.NoPodAvailable),
     *(errors.Overloaded, errors.DeadlineExceeded),
 )
 
@@ -84,9 +84,11 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
         caller: CallerOf,
         x_request_timeout_ms: Timeout = None,
     ) -> ReleaseView:
-        """A pod loads the version and its golden answers are compared; then the proof is stored and the label moves.
+        """A pod loads the version and its golden answers are compared; then the proof is stored. The pod also compares
+        the version with the one that the label points at; then the label moves.
 
-        Where they differ the label stays. A version that was proved before is only loaded ahead.
+        Where its own answers differ from the published ones, or it fails, is not finite or has other fields or types
+        where the version before it does not, the label stays. A version that was proved before is not proved again.
         """
         gateway = current()
         done = await gateway.releaser.release(
@@ -100,7 +102,8 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
             by=caller.by,
             op_id=caller.op_id,
         )
-        view = ReleaseView.of(done.model, done.change.entry, loads=tuple(PodLoadView.of(each) for each in done.loads))
+        loads = tuple(PodLoadView.of(each) for each in done.loads)
+        view = ReleaseView.of(done.model, done.change.entry, loads=loads, comparison=done.comparison)
         assert isinstance(view, ReleaseView)
         return view
 

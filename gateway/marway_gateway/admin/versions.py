@@ -1,4 +1,4 @@
-"""Admin routes about a version on the pods: load ahead, unload, where it is."""
+"""Admin routes about a version on the pods: load ahead, compare, unload, where it is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 
 from marway import errors
 from marway.deadline import Deadline
+from marway.wire.comparison import Comparison
 from marway_gateway.admin.labels import Model, Timeout, seconds_of
 from marway_gateway.admin.views import LoadView, PodLoadView, PodModelView, PodsView, UnloadView
 from marway_gateway.gateway import Gateway
@@ -21,6 +22,10 @@ VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examp
 PodName = Annotated[str | None, Query(alias="pod", max_length=128, description="Only this pod.", examples=["pod-0"])]
 Prove = Annotated[
     bool, Query(description="Compare the answers to all golden examples, and store a proof if they are the same.")
+]
+Base = Annotated[
+    str,
+    Query(max_length=128, description="The version, or the label of it, to compare with.", examples=["PROD", "1.0"]),
 ]
 
 _REFERENCE: Final = (
@@ -61,6 +66,31 @@ def versions_router(current: Callable[[], Gateway]) -> APIRouter:
         deadline = Deadline.after(serving.load_timeout_s if seconds is None else seconds)
         loads = await gateway.loader.load(record, serving, prove=prove, pod=pod, deadline=deadline)
         return LoadView(model=record.name, version=record.version, loads=tuple(PodLoadView.of(each) for each in loads))
+
+    @router.post(
+        "/models/{model}/versions/{version}/compare",
+        summary="Compare a version's answers with another one's",
+        responses=problems(
+            *(*_REFERENCE, errors.InvalidRequest, errors.LoadFailed, errors.ArchiveCorrupt),
+            *(errors.NoPodAvailable, errors.Overloaded, errors.DeadlineExceeded),
+        ),
+    )
+    async def compare_versions(
+        request: Request,
+        model: Model,
+        version: VersionOrLabel,
+        base: Base,
+        x_request_timeout_ms: Timeout = None,
+    ) -> Comparison:
+        """A pod loads both and asks them in turns, as a release does; no label moves."""
+        gateway = current()
+        seconds = seconds_of(request, gateway)
+        resolved = await gateway.resolver.resolve(model, version)
+        other = await gateway.resolver.resolve(model, base)
+        record, serving = resolved.record, resolved.serving
+        deadline = Deadline.after(serving.load_timeout_s if seconds is None else seconds)
+        loads = await gateway.loader.load(record, serving, prove=False, pod=None, deadline=deadline)
+        return await gateway.loader.compare(loads[0].pod, record, other.record.version, deadline=deadline)
 
     @router.post(
         "/models/{model}/versions/{version}/unload",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from marway.records import HistoryEntry, ModelState, ServingSettings, VersionRecord
+from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus, PodStatus
 from marway_gateway.loading import PodLoad
 from marway_gateway.placement import Pod
@@ -53,6 +54,18 @@ _LOAD: Final[JsonDict] = {
     "pod": "pod-0",
     "proved": True,
     "report": {"model": _MODEL, "examples": 6, "duration_s": 0.41, "server": "torchserve"},
+}
+_COMPARISON: Final[JsonDict] = {
+    "version": "1.1",
+    "base": "1.0",
+    "pod": "pod-0",
+    "inputs_of": "1.0",
+    "inputs": 6,
+    "compared": 6,
+    "equal": 5,
+    "differences": ['example 2: at label: "timer" was expected, "alarm" came'],
+    "p50_s": 0.0021,
+    "base_p50_s": 0.0019,
 }
 _STATUS: Final[JsonDict] = {"name": "a", "boot_id": "7c1e", "backend": "torchserve", "ready": True}
 _POD: Final[JsonDict] = {
@@ -179,11 +192,12 @@ class PodLoadView(BaseModel):
 
 
 class ReleaseView(ChangeView):
-    """A label that was moved, and where its version was loaded before."""
+    """A label that was moved, where its version was loaded before, and how it compares with the one before it."""
 
-    model_config = _example({**_CHANGE, "loads": [_LOAD]})
+    model_config = _example({**_CHANGE, "loads": [_LOAD], "comparison": _COMPARISON})
 
     loads: tuple[PodLoadView, ...] = Field(description="None for a release that was forced.")
+    comparison: Comparison = Field(description="With the version that the label pointed at before.")
 
 
 class ServingView(BaseModel):

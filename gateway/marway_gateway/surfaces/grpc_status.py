@@ -40,6 +40,7 @@ CODE: Final[Mapping[type[MarwayError], StatusCode]] = {
     errors.PodNotFound: StatusCode.NOT_FOUND,
     errors.ProofMissing: StatusCode.FAILED_PRECONDITION,
     errors.RegistryUnavailable: StatusCode.UNAVAILABLE,
+    errors.ReleaseRefused: StatusCode.FAILED_PRECONDITION,
     errors.RequestTooSlow: StatusCode.DEADLINE_EXCEEDED,
     errors.RuntimeDown: StatusCode.UNAVAILABLE,
     errors.StateConflict: StatusCode.FAILED_PRECONDITION,

@@ -166,7 +166,7 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
         }
     }
     of_version = "/v2/models/{model}/versions/{selector}"
-    explain = "Explain, as TorchServe's `/v2/models/{model}/explain` does"
+    explain = "Explain, as TorchServe does"
     for path, function, name, summary, served in (
         ("/v2/models/{model}/infer", infer, "infer", "Infer with a model", route),
         (f"{of_version}/infer", infer_version, "infer_version", "Infer with a version or a label", route),
@@ -185,11 +185,11 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
                 200: {
                     "model": InferResponseBody,
                     "description": "One row of each output for each row of the inputs.",
-                    "content": {"application/octet-stream": {"schema": _BINARY}},
+                    "content": {"application/json": {}, "application/octet-stream": {"schema": _BINARY}},
                 },
                 **error_texts(
                     *_REFERENCE,
-                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.RequestTooSlow),
+                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
                     *(errors.Overloaded, errors.ModelError),
                     *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
                 ),

@@ -16,6 +16,7 @@ from fastapi import Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from marway import errors
+from marway.wire.openapi import ANSWERS, BODIES, RETRY_AFTER
 from marway.wire.problems import problem_of
 from marway_gateway.error_bodies import error_body
 from marway_gateway.fast_path import FastPathApp
@@ -29,12 +30,11 @@ __all__ = ["Ping", "TorchServeError", "add_torchserve"]
 Model = Annotated[str, Path(description="A model's name, which means its version at PROD.", examples=["intent"])]
 Version = Annotated[str, Path(description="A version, or a label.", examples=["1.0", "PROD"])]
 
-_BINARY: Final = {"type": "string", "format": "binary"}
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "description": "The model's input, as TorchServe takes it.",
-        "content": {"application/octet-stream": {"schema": _BINARY}},
+        "content": BODIES,
     }
 }
 
@@ -67,8 +67,8 @@ class Ping(BaseModel):
 _TITLES: Final = {
     400: "The request is wrong; `message` says how.",
     404: "There is no such model, version or label.",
-    408: "The client sent the request too slowly.",
     413: "The body is larger than the gateway accepts.",
+    415: "The body is in a coding that is not taken here.",
     429: "Too many requests wait already; see `Retry-After`.",
     500: "The model's code failed, or something in the gateway did.",
     503: "Nothing is wrong with the request; see `Retry-After`.",
@@ -81,12 +81,12 @@ def _answers() -> dict[int | str, dict[str, Any]]:
     answers: dict[int | str, dict[str, Any]] = {
         200: {
             "description": "The model's own answer: its body, status and content type.",
-            "content": {"*/*": {"schema": _BINARY}},
+            "content": ANSWERS,
         }
     }
     kinds = (
         *(errors.InvalidReference, errors.InvalidRequest, errors.ModelNotFound, errors.VersionNotFound),
-        *(errors.LabelNotFound, errors.BodyTooLarge, errors.RequestTooSlow),
+        *(errors.LabelNotFound, errors.BodyTooLarge, errors.UnsupportedMedia),
         *(errors.Overloaded, errors.ModelError, errors.MarwayError),
         *(errors.NoPodAvailable, errors.RegistryUnavailable, errors.DeadlineExceeded),
     )
@@ -106,12 +106,7 @@ def _answers() -> dict[int | str, dict[str, Any]]:
             "value": json.loads(body),
         }
         if headers:
-            answer["headers"] = {
-                "Retry-After": {
-                    "description": "Seconds until another attempt makes sense.",
-                    "schema": {"type": "integer", "minimum": 1},
-                }
-            }
+            answer["headers"] = RETRY_AFTER
     return answers
 
 

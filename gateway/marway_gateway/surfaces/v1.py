@@ -119,7 +119,7 @@ def _add_verb(
                 200: {"model": response, "description": "One value for each row."},
                 **error_texts(
                     *_REFERENCE,
-                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.RequestTooSlow),
+                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
                     *(errors.Overloaded, errors.ModelError),
                     *(errors.MarwayError, errors.DeadlineExceeded),
                 ),

@@ -112,7 +112,8 @@ class V1Examples(BaseModel):
     """Rows of named features."""
 
     model_config = ConfigDict(
-        frozen=True, json_schema_extra={"examples": [{"context": {"locale": "de"}, "examples": [{"text": "a joke"}]}]}
+        frozen=True,
+        json_schema_extra={"examples": [{"examples": [{"text": "wake me at seven"}, {"text": "tell me a joke"}]}]},
     )
 
     signature_name: Literal["", "serving_default"] | None = Field(default=None, description="A model has this one.")

@@ -45,8 +45,8 @@ def parse_url(url: str) -> tuple[str, str]:
     return bucket, f"{prefix}/" if prefix else ""
 
 
-def make_client(url: str) -> BaseClient:
-    """Return a client that makes each call once: the caller decides what may be sent again.
+def make_client(url: str) -> tuple[BaseClient, bool]:
+    """Return a client that makes each call once (the caller decides what may be sent again), and if it has credentials.
 
     Raises:
         InvalidSettings: An AWS variable or profile cannot be used.
@@ -59,13 +59,14 @@ def make_client(url: str) -> BaseClient:
         client = _client(session, path_style=named is not None and not _is_aws(named))
         if named is None and not _is_aws(client.meta.endpoint_url):  # the profile names an endpoint
             client = _client(session, path_style=True)
+        has_credentials = session.get_credentials() is not None
     except ValueError as exc:
         raise InvalidSettings(
             f"{url}: {clip(str(exc), 300)} (AWS_ENDPOINT_URL_S3 is such as http://host:8333)"
         ) from exc
     except VENDOR_ERRORS as exc:
         raise explain(exc, url).error from exc
-    return client
+    return client, has_credentials
 
 
 def _client(session: boto3.session.Session, *, path_style: bool) -> BaseClient:

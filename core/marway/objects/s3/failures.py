@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from marway.errors import RegistryUnavailable, clip
 
-__all__ = ["VENDOR_ERRORS", "Failure", "Kind", "explain"]
+__all__ = ["VENDOR_ERRORS", "Failure", "Kind", "explain", "is_of_credentials"]
 
 VENDOR_ERRORS: Final = (BotoCoreError, ClientError, HTTPClientError)
 """What a boto3 call raises."""
@@ -59,6 +59,8 @@ _WRONG = {
     "InvalidSecurity",
     "AuthorizationHeaderMalformed",
 }
+_WITHOUT_A_WORD = {"400", "401", "403"}
+"""Codes made up for answers without a body, such as those to HEAD: AWS answers 400 to it when a token has expired."""
 
 _NOT_SENT = (boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ProxyConnectionError)
 _NO_CREDENTIALS = (
@@ -71,6 +73,11 @@ _EXPIRED_SESSION = (
     boto.UnauthorizedSSOTokenError,
     boto.LoginRefreshRequired,
 )
+
+
+def is_of_credentials(code: str) -> bool:
+    """Return whether a store that answers with this code may take other credentials: renewed ones, for these."""
+    return code in _EXPIRED or code in _WRONG or code in _WITHOUT_A_WORD
 
 
 def explain(exc: Exception, url: str) -> Failure:
@@ -112,11 +119,18 @@ def _explain_reply(exc: ClientError, url: str) -> Failure:
     if code in _MISSING or status == 404:
         return Failure(Kind.MISSING, RegistryUnavailable(f"{url}: not found ({words})"))
     if code in _EXPIRED:
-        return _denied(f"{url}: the AWS credentials have expired ({words}): get new ones")
+        return _denied(
+            f"{url}: the AWS credentials have expired ({words}): renew them; what runs reads a renewed file by itself"
+        )
     if code == "RequestTimeTooSkewed":
         return _denied(f"{url}: this machine's clock differs from the store's by minutes: set the clock ({words})")
     if code in _WRONG or status == 401:
         return _denied(f"{url}: the AWS credentials were not accepted ({words})")
+    if code == "400":
+        return _denied(
+            f"{url}: the store refused the request and did not say why ({words}), as it does when credentials have "
+            "expired"
+        )
     if status == 403:
         return _denied(f"{url}: access denied ({words}): docs/registry.md lists the permissions that are needed")
     if status >= 500 or code in _BUSY or status == 429:

@@ -9,7 +9,9 @@ import heapq
 import io
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissi
 from marway.objects.probing import probe
 from marway.objects.s3.calls import patiently
 from marway.objects.s3.client import make_client, parse_url
+from marway.objects.s3.failures import is_of_credentials
 from marway.objects.s3.reader import ObjectReader
 from marway.objects.s3.settle import Found, settle
 from marway.objects.s3.upload import upload
@@ -28,6 +31,31 @@ __all__ = ["S3Store"]
 
 _READ_AHEAD_BYTES: Final = 1024 * 1024
 _TURN_S: Final = 5.0
+_RENEW_S: Final = 5.0
+"""How often credentials that the store refuses, or that there are none of, are looked for anew."""
+
+
+@dataclass(slots=True)
+class _Made:
+    """A client with the credentials that there were when it was made: boto3 reads a file of them once.
+
+    Attributes:
+        pid: Of the process that may use it.
+        refused: Whether the store did not take its credentials, or it has none.
+    """
+
+    client: Any
+    pid: int
+    at: float
+    refused: bool
+
+    def serves(self) -> bool:
+        return self.pid == os.getpid() and not (self.refused and time.monotonic() - self.at > _RENEW_S)
+
+    def heed(self, parsed: dict[str, Any], **_: object) -> None:
+        """Take in a reply, as botocore's events tell of it."""
+        if is_of_credentials(str(parsed.get("Error", {}).get("Code", ""))):
+            self.refused = True
 
 
 class S3Store:
@@ -44,7 +72,7 @@ class S3Store:
         self._bucket, self._prefix = parse_url(url)
         self._url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
         self._making = threading.Lock()
-        self._made: tuple[int, Any] | None = None
+        self._made: _Made | None = None
         self._turns: dict[str, threading.Lock] = {}
 
     @property
@@ -236,13 +264,15 @@ class S3Store:
     @property
     def _client(self) -> Any:
         made = self._made
-        if made is None or made[0] != os.getpid():
+        if made is None or not made.serves():
             with self._making:
                 made = self._made
-                if made is None or made[0] != os.getpid():
+                if made is None or not made.serves():
                     # Connections shared with a forked parent would mix up replies.
-                    made = self._made = (os.getpid(), make_client(self._url))
-        return made[1]
+                    client, has_credentials = make_client(self._url)
+                    made = self._made = _Made(client, os.getpid(), time.monotonic(), refused=not has_credentials)
+                    client.meta.events.register("after-call.s3", made.heed)
+        return made.client
 
     def _where(self, key: str) -> dict[str, str]:
         if any(part[:1] in ("", ".") for part in key.split("/")):

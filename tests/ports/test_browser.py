@@ -1,0 +1,216 @@
+"""The pages of each port, and pages of other origins, in a real browser that reaches nothing but this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from aiohttp import web
+
+from gateway.fakes import FakePod, answer, running
+from gateway.handlers import echo, handling
+from marway.registry import Registry
+from marway.wire.envelope import ROWS_CONTENT_TYPE
+from support.browser import Page, browser, needs_browser
+from support.ports import Port
+from support.proxy import NGINX, proxied
+
+pytestmark = [needs_browser, pytest.mark.timeout(300)]
+
+TOKEN = "one-token.of~ours"
+rows = handling(echo)
+PICTURES = os.environ.get("MARWAY_PICTURES")
+"""The directory that `make pictures` has the pictures of docs/ written to."""
+ASKER = """<!doctype html><title>another origin</title><script>
+const told = async (answer) => [answer.status, await answer.text(), answer.headers.get("x-model-version")];
+const ask = (url, more) => fetch(url, {method: "POST", body: JSON.stringify("tell me a joke"), ...more}).then(told)
+  .catch((error) => [0, String(error), null]);
+</script>"""
+
+
+@pytest.fixture
+async def page(tmp_path: Path) -> AsyncIterator[Page]:
+    directory = tmp_path / "browser"
+    directory.mkdir()
+    async with browser(directory) as opened:
+        yield opened
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    file = tmp_path / "tokens"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o600)
+    return file
+
+
+@pytest.fixture
+async def pod() -> AsyncIterator[FakePod]:
+    made = FakePod("a")
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def keep(picture: Path) -> None:
+    """Keep a picture for docs/, where those are asked for."""
+    assert 5_000 < picture.stat().st_size < 200_000
+    if PICTURES:
+        Path(PICTURES).mkdir(exist_ok=True)
+        shutil.copy(picture, Path(PICTURES) / picture.name)
+
+
+async def authorize(page: Page, token: str = TOKEN) -> None:
+    """Give the API page a token, as a person does."""
+    await page.click(".btn.authorize")
+    await page.until("document.querySelector('.auth-container input')")
+    await page.type(".auth-container input", token)
+    await page.click(".auth-btn-wrapper button.authorize")
+    await page.click(".auth-btn-wrapper .btn-done")
+
+
+async def tried(page: Page, operation: str) -> tuple[int, str]:
+    """Send an operation's request as the API page has it, and return the status and the body that it shows."""
+    block = f"#operations-{operation}"
+    if not await page.run(f"!!document.querySelector('{block} .btn.execute')"):
+        await page.click(f"{block} .opblock-summary-control")
+    await page.until(f"document.querySelector('{block} .btn.execute')")
+    proposed = f"{block} tr[data-param-in=path] input, {block} textarea"
+    await page.until(f"[...document.querySelectorAll('{proposed}')].every((each) => each.value)")
+    await page.click(f"{block} .btn.execute")
+    live = f"{block} .live-responses-table"
+    status = await page.until(f"document.querySelector('{live} .response .response-col_status')?.innerText")
+    body = await page.until(f"document.querySelector('{live} .response .response-col_description pre')?.innerText")
+    await page.click(f"{block} .btn-clear")
+    await page.until(f"!document.querySelector('{live}')")
+    return int(status.split()[0]), body
+
+
+async def test_pages_need_no_other_host(page: Page, port: Port, tmp_path: Path) -> None:
+    """The pages of each port show all they have with nothing from elsewhere, and keep to their own policies."""
+    await page.go(f"{port.url}/")
+    await page.until("document.querySelector('a[href=docs]')")
+    picture = tmp_path / "front-page.png"
+    await page.picture(picture, width=900, height=520)
+    if port.name == "gateway":
+        keep(picture)
+    await page.click("a[href=docs]")
+    await page.until("document.querySelectorAll('.opblock').length > 5")
+    shown = await page.run("document.body.innerText")
+    assert all(path in shown.replace("\u200b", "") for path in ("/healthz", "/models"))
+    picture = tmp_path / "api-page.png"
+    await page.picture(picture, width=1100, height=900)
+    if port.name == "gateway":
+        keep(picture)
+    assert {urlsplit(url).netloc for url in page.asked if not url.startswith("data:")} == {urlsplit(port.url).netloc}
+    assert page.complaints == []
+
+
+async def either(pod: FakePod, request: web.Request) -> web.StreamResponse:
+    """Give back what came, whole or row by row."""
+    return await (rows if request.headers.get("content-type") == ROWS_CONTENT_TYPE else answer)(pod, request)
+
+
+async def test_trying_a_model(page: Page, pod: FakePod, registry: Registry) -> None:
+    """What the API page proposes for a prediction can be sent as it stands, over each protocol."""
+    pod.behave = either
+    text = "wake me at seven"
+    async with running(pod, registry=registry) as gateway:
+        await page.go(f"{gateway.addresses.gateway}/docs")
+        status, body = await tried(page, "predict-predict")
+        assert (status, json.loads(body)) == (200, {"text": text})
+        status, body = await tried(page, "v1-v1_predict")
+        assert (status, json.loads(body)["predictions"][0]) == (200, text)
+        status, body = await tried(page, "open_inference-infer")
+        assert (status, json.loads(body)["outputs"][0]["data"][0]) == (200, text)
+        assert (await tried(page, "torchserve-torchserve_predict_post"))[0] == 200
+    assert page.complaints == []
+
+
+async def test_with_tokens(page: Page, pod: FakePod, registry: Registry, tokens: Path) -> None:
+    """The API page loads without a token, asks for one, and sends it, on the public port and on the admin port."""
+    async with running(pod, registry=registry, admin_tokens_file=tokens, predict_tokens_file=tokens) as gateway:
+        for url, operation in (
+            (gateway.addresses.gateway, "predict-predict"),
+            (gateway.addresses.admin, "pods-list_pods"),
+        ):
+            await page.go(f"{url}/docs")
+            status, body = await tried(page, operation)
+            assert (status, json.loads(body)["code"]) == (401, "unauthenticated")
+            await authorize(page, "wrong")
+            assert (await tried(page, operation))[0] == 401
+            await page.go("about:blank")  # a token is kept no longer than its page
+            await page.go(f"{url}/docs")
+            await authorize(page)
+            assert (await tried(page, operation))[0] == 200
+    assert "authorization" not in pod.requests[-1].headers
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+async def test_behind_a_prefix(page: Page, gateway_port: Port, tmp_path: Path) -> None:
+    """Behind a proxy that puts a prefix before the paths, the pages work as they are, with nothing to set."""
+    async with proxied(gateway_port, tmp_path, prefix="/ml/v2/") as proxy:
+        await page.go(f"{proxy.url}/ml/v2/")
+        await page.click("a[href=docs]")
+        assert (await tried(page, "predict-predict"))[0] == 200
+        paths = {urlsplit(url).path for url in page.asked if not url.startswith("data:")}
+    assert paths >= {"/ml/v2/docs", "/ml/v2/openapi.json", "/ml/v2/predict/intent"}
+    assert all(path.startswith("/ml/v2/") for path in paths)
+    assert page.complaints == []
+
+
+@contextlib.asynccontextmanager
+async def other_origin() -> AsyncIterator[str]:
+    """Serve a page that asks, on a port of its own; give its origin."""
+
+    async def asker(_: web.Request) -> web.Response:
+        return web.Response(text=ASKER, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", asker)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_pages_of_another_origin(page: Page, pod: FakePod, registry: Registry, tokens: Path) -> None:
+    """A page of an origin that is named reads answers, their headers and errors, and may send a token; others none."""
+    as_json = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}", "x-own": "seen"}
+    async with other_origin() as named, other_origin() as unnamed:
+        flags = {"cors_origins": named, "predict_tokens_file": tokens, "body_timeout_s": 1}
+        async with running(pod, registry=registry, **flags) as gateway:
+            url = f"{gateway.addresses.gateway}/predict/intent"
+
+            async def ask(url: str, **more: object) -> list[object]:
+                answer: list[object] = await page.run(f"ask({json.dumps(url)}, {json.dumps(more)})")
+                return answer
+
+            for origin in (named, unnamed):
+                await page.go(origin)
+                await page.until("typeof ask === 'function'")
+                got = [
+                    await ask(url, headers=as_json),
+                    await ask(url),
+                    await ask(url, headers=as_json | {"authorization": "Bearer wrong"}),
+                    await ask(url.replace("intent", "nothing"), headers=as_json),
+                    await ask(url, headers=as_json, credentials="include"),
+                    await ask(f"{gateway.addresses.admin}/pods/a/drain"),
+                ]
+                if origin == named:
+                    assert got[0] == [200, '"tell me a joke"', "1.0"]
+                    assert [each[0] for each in got] == [200, 401, 401, 404, 0, 0]
+                    assert pod.requests[-1].headers["x-own"] == "seen"
+                else:
+                    assert [each[0] for each in got] == [0] * len(got)
+    assert not pod.draining
+    assert len(pod.requests) == 1  # the browser asks before each, and sends none with credentials, or for others
