@@ -10,20 +10,28 @@ import pytest
 
 from marway.refs import new_ulid
 from marway_archiver import publish
+from support.reaper import reaped
 from support.seaweed import S3Server, seaweed
 from support.up import Up
 
 MODELS = Path(__file__).parent / "e2e" / "models"
 
 
+_SHARED = ("up", "images", "started", "runtime")
+"""Fixtures of a whole session that take long to start."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share out tests among the processes of pytest-xdist (`--dist loadgroup`): what shares a running `marway up` stays
-    together, and so does each file. What starts TorchServe comes first, for it takes longest.
+    """Share out tests among the processes of pytest-xdist (`--dist loadgroup`): what uses the same running parts stays
+    together, and so does each file. What starts real parts comes first, for it takes longest.
     """
     for item in items:
-        shares_up = "up" in getattr(item, "fixturenames", ()) and not hasattr(item.module, "up")  # type: ignore[attr-defined]
-        item.add_marker(pytest.mark.xdist_group("up" if shares_up else item.location[0]))
+        if item.get_closest_marker("xdist_group") is not None:
+            continue
+        definitions = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 -- pytest promises no name for it
+        shared = [name for name in _SHARED if name in definitions and definitions[name][-1].scope == "session"]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.location[0]))
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None and item.get_closest_marker("install") is None)
 
 
@@ -34,6 +42,13 @@ def _ctrl_c_reaches_children() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests start ends with them, also when they are killed."""
+    with reaped(tmp_path_factory.getbasetemp()):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -76,6 +76,7 @@ def request(url: str, body: bytes = b"", content_type: str = "text/plain") -> tu
             return exc.code, exc.headers.get("content-type"), json.load(exc)
 
 
+@pytest.mark.extended  # tests/e2e/test_differential.py serves archives of both
 @pytest.mark.e2e
 def test_real_torchserve_answers_equally_for_their_archive_and_ours(
     torchserve: RuntimeInfo, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory

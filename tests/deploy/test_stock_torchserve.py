@@ -24,7 +24,8 @@ from support.kubernetes.render import overlay
 from support.torchserve import sidecar
 from support.up import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+# Extended: tests/e2e/test_own_torchserve.py serves from the same TorchServe.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.extended]
 PROBE = Path(__file__).parents[1] / "e2e" / "models" / "probe.py"
 _PORTS = ("8080", "8081", "8082", "7070", "7071")
 

@@ -164,6 +164,7 @@ def test_make_up_serves_and_stops_on_ctrl_c(tmp_path: Path) -> None:
             leftover.kill()
 
 
+@pytest.mark.extended  # test_make_up_serves_and_stops_on_ctrl_c starts the same
 def test_make_demo_ends_by_itself() -> None:
     """`make demo` prints the answers of both models and ends with status 0."""
     started = time.monotonic()

@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+# Extended: tests/gateway/test_benchmark_*.py have the parts of the benchmarks.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.extended]
 
 
 def run(script: str, *arguments: str) -> str:

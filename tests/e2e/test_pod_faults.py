@@ -190,6 +190,7 @@ def test_fault_debris_after_a_crash(up: Up) -> None:
     wait_until(lambda: not any(worker.is_running() for worker in workers), timeout_s=LONG_S, what="old workers gone")
 
 
+@pytest.mark.extended  # tests/runtime/test_faults.py freezes one
 def test_fault_torchserve_frozen(up: Up) -> None:
     """A TorchServe that is stopped (SIGSTOP) is found out, taken out of rotation and replaced."""
     pod = home_of(up, "probe", b"hello")

@@ -118,6 +118,7 @@ def test_fifty_cold_requests_through_two_pods(tmp_path: Path, published: tuple[P
             check_agreement(pod)
 
 
+@pytest.mark.extended  # tests/sidecar/test_pool_memory.py
 def test_many_models_in_the_memory_of_a_few(pod: Pod, published: tuple[Path, list[VersionRecord]]) -> None:
     """Random requests from eight clients to many more models than fit all succeed, the budget is never exceeded, and
     at the end workers and temporary directories are those of what is loaded."""

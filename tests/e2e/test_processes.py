@@ -88,6 +88,7 @@ def test_kill_9_of_the_parent_leaves_nothing(tmp_path: Path, archive: Path) -> N
         wait_until(lambda: not processes_of(home), timeout_s=10, what="everything gone after kill -9")
 
 
+@pytest.mark.extended  # every run of tests has several side by side
 def test_two_run_side_by_side(tmp_path: Path, archive: Path) -> None:
     """Two homes serve at once on one machine, and one that stops leaves the other alone."""
     with Up(tmp_path / "one", str(archive)) as one, Up(tmp_path / "two", str(archive)) as two:
@@ -146,6 +147,7 @@ def test_the_demo_is_trained_once(up: Up) -> None:
         assert httpx.get(f"{up.ready[name]}/healthz", trust_env=False).status_code == 200
 
 
+@pytest.mark.extended  # tests/docs/test_commands.py starts the demo, too
 def test_a_home_with_the_demo_is_ready_soon(tmp_path: Path) -> None:
     """A second `marway up --demo` in a home trains nothing again."""
     home = tmp_path / "home"

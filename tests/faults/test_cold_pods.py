@@ -11,7 +11,8 @@ import pytest
 from support.fault_cluster import WAIT_S, Cluster
 from support.up import processes_of, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(600)]
+# Extended: test_random_schedule.py kills the same processes.
+pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.extended]
 
 CLIENTS = 12
 

@@ -50,6 +50,7 @@ def test_fault_pods_killed_under_load(cluster: Cluster) -> None:
     assert retries <= 0.2 * len(load.samples)
 
 
+@pytest.mark.extended  # tests/gateway/test_gateway_faults.py, with pods of the tests' own
 def test_fault_black_holed_pod(cluster: Cluster) -> None:
     """A sidecar that is frozen (SIGSTOP) costs each caller its own deadline at most, and soon nobody anything (G8)."""
     deadline_s = 2.0
@@ -75,6 +76,7 @@ def _in_rotation(cluster: Cluster) -> int:
     return sum(pod["eligible"] for pod in shown)
 
 
+@pytest.mark.extended  # tests/gateway/test_gateway_faults.py, with pods of the tests' own
 def test_fault_sigterm_to_a_pod(cluster: Cluster) -> None:
     """A pod that is stopped under load (sidecar, then TorchServe) ends within 20 s and loses no request (G6)."""
     pod = cluster.pods[0]
@@ -93,6 +95,7 @@ def test_fault_sigterm_to_a_pod(cluster: Cluster) -> None:
     assert load.failed == []
 
 
+@pytest.mark.extended  # tests/gateway/test_gateway_faults.py, with pods of the tests' own
 def test_fault_sigterm_to_a_gateway(cluster: Cluster, tmp_path: Path) -> None:
     """One of two gateways is stopped under load: it ends within 20 s, and no request is lost (G6)."""
 
@@ -142,6 +145,7 @@ def test_fault_label_moves_under_load(cluster: Cluster) -> None:
     assert max(stale) <= STALE_S
 
 
+@pytest.mark.extended  # tests/gateway/test_gateway_faults.py, with pods of the tests' own
 def test_fault_slow_clients(cluster: Cluster) -> None:
     """500 connections that send their headers a byte at a time are closed within 10 s and harm no one else (G7)."""
     parts = urlsplit(cluster.up.gateway)

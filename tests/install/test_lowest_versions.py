@@ -52,6 +52,7 @@ def lowest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return versions.environment(directory)
 
 
+@pytest.mark.extended  # all other tests run the same code with the pinned versions
 @pytest.mark.install
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", PARTS)
@@ -73,6 +74,7 @@ def test_every_part_imports(lowest: dict[str, str], part: str) -> None:
             assert at[: len(_number(wanted))] == _number(wanted), name
 
 
+@pytest.mark.extended  # all other tests run the same code with the pinned versions
 @pytest.mark.install
 @pytest.mark.timeout(600)
 def test_the_command_runs(lowest: dict[str, str], tmp_path: Path) -> None:
@@ -96,6 +98,7 @@ def test_the_command_runs(lowest: dict[str, str], tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.extended  # all other tests run the same code with the pinned versions
 @pytest.mark.install
 @pytest.mark.timeout(600)
 def test_the_http_suite(lowest: dict[str, str]) -> None:

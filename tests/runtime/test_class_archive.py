@@ -121,6 +121,7 @@ def test_another_java_and_other_jars_have_archives_of_their_own(
     assert len(set(names)) == len(changes) + 1
 
 
+@pytest.mark.extended  # test_the_first_start_writes_it_for_the_next starts from one
 @pytest.mark.e2e
 def test_java_takes_its_classes_from_the_archive(directory: Path, tmp_path: Path, archives: Path) -> None:
     """At a start with a prediction 95 of 100 classes come from it: else `java_classes.txt` is to be made again."""
@@ -148,6 +149,7 @@ def test_the_first_start_writes_it_for_the_next(tmp_path: Path, archives: Path) 
         assert mapped(runtime)
 
 
+@pytest.mark.extended  # test_the_first_start_writes_it_for_the_next starts from one
 @pytest.mark.e2e
 def test_sharing_can_be_switched_off(directory: Path, tmp_path: Path, archives: Path) -> None:
     """With share_classes off an archive that is there is not used."""
@@ -170,6 +172,7 @@ def damaged(data: bytearray) -> None:
     data[at : at + 4096] = bytes(4096)
 
 
+@pytest.mark.extended  # test_the_first_start_writes_it_for_the_next starts from one
 @pytest.mark.e2e
 @pytest.mark.parametrize("spoil", [emptied, foreign, damaged])
 def test_a_bad_archive_is_replaced(
@@ -191,6 +194,7 @@ def test_a_bad_archive_is_replaced(
         assert abs(archive.stat().st_size - good) < good / 10
 
 
+@pytest.mark.extended  # test_the_first_start_writes_it_for_the_next starts from one
 @pytest.mark.e2e
 def test_an_archive_that_kills_java_does_not_stop_a_start(directory: Path, tmp_path: Path, archives: Path) -> None:
     """Java that dies of a damaged archive, which it was told not to check, is started again without."""
@@ -204,6 +208,7 @@ def test_an_archive_that_kills_java_does_not_stop_a_start(directory: Path, tmp_p
         assert "starting it again without" in log, log
 
 
+@pytest.mark.extended  # test_the_first_start_writes_it_for_the_next starts from one
 @pytest.mark.e2e
 def test_a_directory_that_cannot_be_written_does_not_stop_a_start(tmp_path: Path, archives: Path) -> None:
     """TorchServe starts where no archive can be kept, and the log says so."""

