@@ -18,7 +18,7 @@ TEST_PROCESSES ?= logical
 
 BIN := $(VENV)/bin
 # Each process may start pods of its own: four of them are enough. tests/conftest.py says which tests stay together.
-PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 20
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxprocesses 4 --no-loadscope-reorder --durations 20
 READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
@@ -65,7 +65,7 @@ test-install: setup ## Run what builds fresh environments
 	$(BIN)/python -m pytest -m install $(PYTEST_ARGS)
 
 coverage: setup ## Measure which branches the tests without TorchServe go through, and print it
-	$(PYTEST) -m 'not e2e and not install' --durations 0 --cov --cov-report term:skip-covered $(PYTEST_ARGS)
+	$(PYTEST) -m 'not e2e and not install' --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 lint: setup ## Check style, types and which room imports which
 	$(BIN)/ruff check $(SOURCES)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from marway.refs import new_ulid
 from marway_archiver import publish
@@ -17,21 +18,26 @@ from support.up import Up
 MODELS = Path(__file__).parent / "e2e" / "models"
 
 
-_SHARED = ("up", "images", "started", "runtime")
-"""Fixtures of a whole session that take long to start."""
+_TOGETHER = ("tests/deploy/containers", "tests/faults", "tests/runtime")
+"""Folders whose files share what takes long to start."""
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Gives a process of pytest-xdist a whole file, or a whole folder where its files share what they start."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in _TOGETHER if file.startswith(f"{folder}/")), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    # Not `--dist loadgroup`: xdist 3.8 cannot mark groups under pytest 9.2.
+    return _Scheduling(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share out tests among the processes of pytest-xdist (`--dist loadgroup`): what uses the same running parts stays
-    together, and so does each file. What starts real parts comes first, for it takes longest.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is not None:
-            continue
-        definitions = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 -- pytest promises no name for it
-        shared = [name for name in _SHARED if name in definitions and definitions[name][-1].scope == "session"]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.location[0]))
+    """What starts real parts comes first, for it takes longest."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None and item.get_closest_marker("install") is None)
 
 

@@ -68,7 +68,6 @@ def queued(url: str) -> int:
     return int(status.json()["requests_queued"])
 
 
-@pytest.mark.extended  # tests/sidecar/test_pool_batching.py, with a model server of the tests' own
 def test_every_row_keeps_its_own(url: str, threads: ThreadPoolExecutor, tmp_path: Path) -> None:
     """Rows of one call have their own ids and headers in, and their own status, headers and content type out."""
     rows = [{"say": "one"}, {"say": "two", "status": 418}, {"say": "three", "status": 202}]

@@ -435,7 +435,6 @@ def test_paths_of_the_gateway_are_torchserves(both: Both, name: str) -> None:
 
 
 REFUSED = {
-    "a method": ("PATCH", "/", 405),
     "an unknown path": ("POST", "/predictions", 404),
     "an unknown model": ("POST", "/predictions/nix", 404),
     "an unknown version": ("POST", "/predictions/echo/9", 404),
@@ -654,6 +653,14 @@ def test_differs_a_form_of_many_fields_is_refused(both: Both) -> None:
     expected, got = both.ask(Asked("echo", body, "application/x-www-form-urlencoded"))
     assert expected.status_code == 200
     assert (got.status_code, got.json()["code"]) == (400, "invalid_request")
+
+
+def test_differs_the_root_is_the_gateways_own(both: Both) -> None:
+    """`GET /` says what this is; TorchServe has nothing there. What both refuse there is a problem document here."""
+    assert (both.torchserve.get("/").status_code, both.gateway.get("/").status_code) == (405, 200)
+    expected, got = (client.request("PATCH", "/") for client in (both.torchserve, both.gateway))
+    assert (expected.status_code, got.status_code) == (405, 405)
+    assert got.headers["content-type"] == "application/problem+json"
 
 
 def test_differs_json_that_is_nested_too_deeply_is_the_callers_fault(both: Both) -> None:

@@ -432,14 +432,15 @@ def _id_of(name: str) -> bytes:
 
 
 async def metrics_of(gateway: Running) -> dict[str, float]:
-    """Return all metrics whose values are no times, but those of loads, and of looks at the loop, beside requests."""
+    """Return all metrics of requests whose values are no times; loads, the loop and the process go on beside them."""
     text = (await gateway.client.get("/metrics")).text
     lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in lines if not _left_out(name)}
 
 
 def _left_out(name: str) -> bool:
-    return any(word in name for word in ("_bucket", "seconds_sum", "age", "seconds{", "load_aheads", "loop_blocked"))
+    words = ("_bucket", "seconds_sum", "age", "seconds{", "load_aheads", "loop_blocked")
+    return name.startswith("process_") or any(word in name for word in words)
 
 
 def in_tasks_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,8 @@ def test_fault_a_greedy_worker_beside_a_large_one(home: Path, archives: Path) ->
         own.register("greedy")
         assert own.ask("large", "keep 48") == "has 48"  # 768 MiB, below nine tenths of the limit as all that follows
         large, greedy, java = own.worker("large"), own.worker("greedy"), own.info.pid
+        grew = time.monotonic()  # and growth is what came within the last two to four seconds
+        wait_until(lambda: time.monotonic() > grew + 6, timeout_s=10, what="the large one has grown long ago")
         assert own.predict("greedy", "eat 128").status_code >= 500
         wait_until(gone([greedy.pid]), timeout_s=10, what="the greedy worker is gone")
         wait_until(lambda: own.predict("greedy").status_code == 200, timeout_s=60, what="another one serves")

@@ -19,9 +19,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 TELL = """
 import json, os, sys
-print(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd(), sys.stdin.read()]))
-print("to stderr", file=sys.stderr)
+told = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd(), sys.stdin.read()])
+with open(1, "w", closefd=False) as stdout:
+    stdout.write(told + "\\n")
+os.write(2, b"to stderr\\n")
 """
+"""Past Python's own streams, of which a worker makes log records."""
+TELL_PARENT = "import os; os.write(1, b'%d' % os.getppid())"
+TELL_AND_SLEEP = r"import os, time; os.write(1, b'%d\n' % os.getpid()); time.sleep(600)"
 
 
 def start(runtime: Runtime, script: Path, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
@@ -88,7 +93,7 @@ def test_a_frozen_fork_server_makes_plain_workers(runtime: Runtime, script: Path
         fork_server.resume()
     out, _ = shim.communicate(timeout=30)  # ends: the fork server let go of the streams it was sent
     assert "'--reason', 'the fork server does not answer'" in out.decode()
-    script.write_text("import os; print(os.getppid())")
+    script.write_text(TELL_PARENT)
     with start(runtime, script) as shim:
         assert shim.communicate(timeout=30)[0].decode().split() == [str(fork_server.pid)]
 
@@ -102,14 +107,14 @@ def test_nonsense_does_not_harm_the_fork_server(runtime: Runtime, script: Path, 
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(100) == b""
-    script.write_text("import os; print(os.getppid())")
+    script.write_text(TELL_PARENT)
     with start(runtime, script) as shim:
         assert shim.communicate(timeout=30)[0].decode().split() == [str(runtime.fork_server.pid)]
 
 
 def test_a_worker_dies_with_its_starter(runtime: Runtime, script: Path) -> None:
     """kill -9 of the process that started a shim ends the worker, though nobody kills the shim."""
-    script.write_text("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    script.write_text(TELL_AND_SLEEP)
     launcher = runtime.directory / "worker-python"
     starter = subprocess.Popen(
         ["/bin/sh", "-c", f"'{launcher}' '{script}'; :"], stdout=subprocess.PIPE, start_new_session=True
@@ -143,7 +148,7 @@ def _in_group(pid: int, leader: int) -> bool:
 
 def test_a_signal_to_the_shim_ends_the_worker(runtime: Runtime, script: Path) -> None:
     """SIGTERM ends the shim as it ends a Python, and the worker with it."""
-    script.write_text("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    script.write_text(TELL_AND_SLEEP)
     with start(runtime, script) as shim:
         assert shim.stdout is not None
         pid = int(shim.stdout.readline())

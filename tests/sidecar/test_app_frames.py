@@ -166,7 +166,7 @@ async def said_to(pod: Pod, *data: bytes, answers: int = 1) -> list[bytes]:
         (ASK.replace(b"connection: upgrade\r\n", b""), 404),
         (ASK.replace(b"upgrade: marway-frames/1\r\n", b""), 404),
         (ASK.replace(b"GET /frames", b"GET /frames/more"), 404),
-        (ASK.replace(b"GET /frames", b"GET /"), 404),
+        (ASK.replace(b"GET /frames", b"GET /"), 200),
         (ASK.replace(b"GET /frames", b"GET /healthz"), 200),
         (ASK.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\ncontent-length: 0\r\n\r\n"), 404),
         (ASK.replace(b"GET", b"PUT"), 404),

@@ -121,10 +121,11 @@ class Server:
         return None
 
     def _shim_gone(self, descriptor: int) -> None:
-        # TorchServe killed it, or died: the worker, unreaped and so still the owner of its pid, goes too.
+        # TorchServe killed it, or died: the worker, unreaped and so still the owner of its pid, goes too. TorchServe
+        # also ends the shim of a worker whose connection it has lost, and that worker may be dying by itself.
         self._poll.unregister(descriptor)
         pid = self._shims.pop(descriptor)
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if not _dying(pid):
             self._ending.add(pid)
         _kill(pid)
 
@@ -204,6 +205,16 @@ def _ended(connection: socket.socket) -> bool:
     poller = select.poll()
     poller.register(connection, _GONE)
     return bool(poller.poll(0))
+
+
+def _dying(pid: int) -> bool:
+    """Return whether a child has ended, or is ending: the kernel takes its memory before it closes its connections."""
+    if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        return True
+    try:
+        return Path(f"/proc/{pid}/statm").read_text().startswith("0 ")
+    except OSError:
+        return False  # macOS has no such file
 
 
 def _kill(pid: int) -> None:

@@ -35,7 +35,7 @@ WAIT_S = 60
 # Where `httpGet` probes of each container go.
 PORTS = {"gateway": {"http": 8000, "admin": 8001}, "sidecar": {"http": 9000}}
 # Extended: the same as tests/e2e/test_processes.py and test_release_gateway.py, in containers.
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.xdist_group("images"), pytest.mark.extended]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.extended]
 
 
 @dataclass
