@@ -96,6 +96,7 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     ),
     errors.StateConflict("intent PROD is at 1.1, not at 1.0: nothing changed", model="intent"),
     errors.Unauthenticated("this needs a token: send the header `Authorization: Bearer TOKEN`"),
+    errors.Unimplemented("the model has no explanations: its handler does not look at the header `explain`"),
     errors.UnsupportedMedia("the body's Content-Encoding 'br' is not known here: send gzip, deflate or none"),
     errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),
 )
@@ -110,6 +111,7 @@ _TITLES: Final = {
     421: "The request was meant for a host that this port is not called.",
     429: "Too many requests wait already; `Retry-After` says when to try again.",
     500: "The model's code failed, the version cannot be loaded, or something went wrong in the gateway.",
+    501: "The model does not do that; `detail` says what it lacks.",
     502: "The archive's bytes are not those that were published.",
     503: "Nothing is wrong with the request; `Retry-After` says when to try again.",
     504: "The request's deadline passed first.",

@@ -376,6 +376,7 @@ def test_kserve_client(up: Up, clients: Path) -> None:
     (status, words), (unknown, _) = said.pop("v1 explain refused"), said.pop("v1 unknown")
     assert (status, "the model has no explanations" in words, unknown) == (501, True, 404)
     assert said == {
+        "v1 live": True,
         "v1 ready": True,
         "v1": LABELS[:2],
         "v1 explain": {"explanations": ['"True"']},

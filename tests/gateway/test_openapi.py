@@ -80,6 +80,13 @@ def test_what_any_request_may_be_answered(app: FastAPI) -> None:
         assert not (admin and writes) or "415" in operation["responses"], name
 
 
+def test_what_models_may_not_have_is_documented(app: FastAPI) -> None:
+    """Of v1 and v2, explanations alone may be 501: not every model has some."""
+    for name, operation in operations(app):
+        if not {"open inference", "v1"}.isdisjoint(operation["tags"]):
+            assert ("501" in operation["responses"]) == name.endswith("explain"), name
+
+
 def test_bodies_can_be_tried(app: FastAPI) -> None:
     """Each body that is taken has a schema and, where it is JSON, an example."""
     schemas = app.openapi()["components"]["schemas"]

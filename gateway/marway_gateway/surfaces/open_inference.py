@@ -192,6 +192,7 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
                     *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
                     *(errors.Overloaded, errors.ModelError),
                     *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
+                    *((errors.Unimplemented,) if served is explaining else ()),
                 ),
             },
             openapi_extra=binary_too,

@@ -122,6 +122,7 @@ def _add_verb(
                     *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
                     *(errors.Overloaded, errors.ModelError),
                     *(errors.MarwayError, errors.DeadlineExceeded),
+                    *((errors.Unimplemented,) if explain else ()),
                 ),
             },
             route_class_override=route,

@@ -38,6 +38,7 @@ async def main():
     url, target = sys.argv[1:3]
     said = {}
     async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
+        said["v1 live"] = await client.is_server_live(url)
         said["v1 ready"] = await client.is_model_ready(url, "intent")
         answer = await client.infer(url, {"instances": TEXTS}, model_name="intent")
         said["v1"] = [value["label"] for value in answer["predictions"]]
