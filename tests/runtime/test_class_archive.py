@@ -137,6 +137,7 @@ def test_java_takes_its_classes_from_the_archive(directory: Path, tmp_path: Path
     assert len(shared) / len(sources) > 0.95, others
 
 
+@pytest.mark.extended  # each run of tests starts from one
 @pytest.mark.e2e
 def test_the_first_start_writes_it_for_the_next(tmp_path: Path, archives: Path) -> None:
     """With no archive TorchServe starts; one is written while it serves, and the next start takes it."""

@@ -74,6 +74,7 @@ def packed(store: Path, inputs: Path, **changes: Any) -> str:
     return done.path.name
 
 
+@pytest.mark.extended  # test_fault_a_model_without_its_packages
 @pytest.mark.e2e
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("python", ["python", "python3"])
