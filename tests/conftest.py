@@ -20,13 +20,26 @@ MODELS = Path(__file__).parent / "e2e" / "models"
 
 _TOGETHER = ("tests/deploy/containers", "tests/faults", "tests/runtime")
 """Folders whose files share what takes long to start."""
+_SHARE_UP = {
+    "tests/docs/test_commands.py",
+    *(
+        f"tests/e2e/test_{name}.py"
+        for name in (
+            *("batching", "failed_requests", "frames", "hints", "lifecycle", "monitoring", "predict", "protocols"),
+            *("release_comparison", "release_gateway", "streaming"),
+        )
+    ),
+}
+"""Files that share the running `marway up` of the fixture `up`; one that is missing here costs the start of another."""
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Gives a process of pytest-xdist a whole file, or a whole folder where its files share what they start."""
+    """Gives a process of pytest-xdist a whole file, or all the files that share what they start."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file in _SHARE_UP:
+            return "up"
         return next((folder for folder in _TOGETHER if file.startswith(f"{folder}/")), file)
 
 
