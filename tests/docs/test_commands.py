@@ -93,7 +93,13 @@ def here(text: str, up: Up) -> str:
     return text.replace("127.0.0.1:8000", f"127.0.0.1:{gateway}").replace("127.0.0.1:8001", f"127.0.0.1:{admin}")
 
 
-@pytest.mark.parametrize("command", list(commands()), ids=page_of)
+def shared_out() -> Iterator[object]:
+    """Mark what trains a model: tests/examples train them, too, and the fixture `up` does."""
+    for command in commands():
+        yield pytest.param(command, marks=[pytest.mark.extended] if "train.py" in command[1] else [])
+
+
+@pytest.mark.parametrize("command", list(shared_out()), ids=page_of)
 def test_commands_work_as_shown(up: Up, beside: Path, tmp_path: Path, command: tuple[str, str]) -> None:
     """A command of the documents does what it says, with exit status 0."""
     line = command[1]
