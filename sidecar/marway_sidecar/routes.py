@@ -199,8 +199,7 @@ def _add_models(app: FastAPI, sidecar: Sidecar) -> None:
         x_request_timeout_ms: Timeout = None,
     ) -> LoadReport:
         """Without a deadline it may take as long as the version's own `load_timeout_s` says."""
-        given = request.headers.get(REQUEST_TIMEOUT_MS)
-        timeout_s = None if given is None else _timeout_of(given, sidecar)
+        timeout_s = _given_timeout_of(request, sidecar)
         return await sidecar.control.load(model, selector, prove=prove, timeout_s=timeout_s)
 
     @app.post(
@@ -217,8 +216,7 @@ def _add_models(app: FastAPI, sidecar: Sidecar) -> None:
         x_request_timeout_ms: Timeout = None,
     ) -> Comparison:
         """Both answer the other one's golden inputs, in turns; its own where that has none."""
-        given = request.headers.get(REQUEST_TIMEOUT_MS)
-        timeout_s = None if given is None else _timeout_of(given, sidecar)
+        timeout_s = _given_timeout_of(request, sidecar)
         return await sidecar.control.compare(model, selector, base=base, timeout_s=timeout_s)
 
     @app.post(
@@ -284,6 +282,12 @@ async def _lines(events: AsyncIterator[PodEvent]) -> AsyncIterator[bytes]:
     async for event in events:
         # What is as it always is says nothing: a heartbeat is `{}`.
         yield event.model_dump_json(exclude_defaults=True).encode() + b"\n"
+
+
+def _given_timeout_of(request: Request, sidecar: Sidecar) -> float | None:
+    """Return the seconds that a request gives itself; None where it says nothing."""
+    given = request.headers.get(REQUEST_TIMEOUT_MS)
+    return None if given is None else _timeout_of(given, sidecar)
 
 
 def _timeout_of(text: str | None, sidecar: Sidecar) -> float:
