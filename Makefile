@@ -80,7 +80,7 @@ fmt: setup ## Format the code and mend what ruff can mend
 PROTOS := gateway/marway_gateway/proto
 # TorchServe's files keep the names that its own clients know them by: one process may hold several copies of one file,
 # but no two files that say the same.
-TORCHSERVE_PROTOS := gateway/marway_gateway/proto/torchserve sidecar/marway_sidecar/adapters/torchserve/proto
+TORCHSERVE_PROTOS := gateway/marway_gateway/proto/torchserve sidecar/marway_sidecar/backends/torchserve/proto
 COMMON_PROTOS = $(shell $(BIN)/python -c 'import google.rpc; print(list(google.rpc.__path__)[0] + "/../..")')
 
 proto: setup ## Write the gRPC stubs again from their .proto files

@@ -22,23 +22,23 @@ from marway.wire.head import HeadAsGet, with_head
 from marway.wire.hosts import HostGuard
 from marway.wire.openapi import ANSWERS, BODIES
 from marway.wire.problems import Problem
-from marway_gateway.admin_guard import AdminGuard
-from marway_gateway.authentication import TokenLayer
-from marway_gateway.cors import Cors, Preflight
-from marway_gateway.error_bodies import error_body, surface_of
-from marway_gateway.fast_path import FastPathApp
+from marway_gateway.access.authentication import TokenLayer
+from marway_gateway.access.cors import Cors, Preflight
+from marway_gateway.admin.guard import AdminGuard
 from marway_gateway.gateway import Gateway, open_gateway
-from marway_gateway.http import RequestLayer, request_info
+from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import RequestLayer, request_info
 from marway_gateway.openapi import GroupId, Id, Timeout, add_served, describe, problems
 from marway_gateway.pages import ABOUT_PUBLIC, TAGS, add_pages
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
+from marway_gateway.surfaces.error_bodies import error_body, surface_of
 from marway_gateway.surfaces.native import NativePredict
-from marway_gateway.surfaces.open_inference import add_open_inference
-from marway_gateway.surfaces.torchserve import add_torchserve
-from marway_gateway.surfaces.torchserve_management import add_management
+from marway_gateway.surfaces.open_inference.routes import add_open_inference
+from marway_gateway.surfaces.torchserve.management import add_management
+from marway_gateway.surfaces.torchserve.rest import add_torchserve
 from marway_gateway.surfaces.trailing_slash import add_trailing_slash
-from marway_gateway.surfaces.v1 import add_v1
+from marway_gateway.surfaces.v1.routes import add_v1
 
 __all__ = ["Health", "create_app", "new_app"]
 

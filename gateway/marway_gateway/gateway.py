@@ -16,29 +16,29 @@ from marway.loop_watch import watch_loop
 from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
-from marway_gateway.cache import AnswerCache
+from marway_gateway.access.token_file import TokenFile
+from marway_gateway.admin.loading import Loader
+from marway_gateway.admin.pod_admin import PodControl
+from marway_gateway.admin.registry_writer import RegistryWriter
+from marway_gateway.admin.release import Releaser
 from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery import Discovery, sources_of
-from marway_gateway.gauges import Gauges
 from marway_gateway.health import Readiness
-from marway_gateway.limits import Admission
-from marway_gateway.load_ahead import LoadAhead
-from marway_gateway.loading import Loader
-from marway_gateway.logs import AccessLog, LogSink
+from marway_gateway.observe.gauges import Gauges
+from marway_gateway.observe.logs import AccessLog, LogSink
+from marway_gateway.observe.telemetry import Metrics, Telemetry
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.ejection import Ejection
-from marway_gateway.pod_api import PodApi
-from marway_gateway.pods import PodWatcher
-from marway_gateway.predict import Predictor
-from marway_gateway.releasing import Releaser
-from marway_gateway.retry import RetryBudget
+from marway_gateway.placement.load_ahead import LoadAhead
+from marway_gateway.placement.pod_api import PodApi
+from marway_gateway.placement.pod_watch import PodWatcher
+from marway_gateway.predict.admission import Admission
+from marway_gateway.predict.cache import AnswerCache
+from marway_gateway.predict.pipeline import Predictor
+from marway_gateway.predict.retry import RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
-from marway_gateway.steering import PodControl
 from marway_gateway.tasks import TaskSet
-from marway_gateway.telemetry import Metrics, Telemetry
-from marway_gateway.token_file import TokenFile
-from marway_gateway.upstream import Upstream
-from marway_gateway.writing import RegistryWriter
+from marway_gateway.transport import Upstream
 
 __all__ = ["Gateway", "open_gateway"]
 

@@ -16,10 +16,10 @@ from marway.errors import MarwayError
 from marway.wire.comparison import Comparison, FieldChange
 from marway.wire.openapi import RETRY_AFTER, problem_responses, with_edge, with_problems, with_values
 from marway.wire.problems import Problem, problem_of, status_of
-from marway_gateway.admin_guard import WRITES
-from marway_gateway.authentication import OPEN_PATHS
-from marway_gateway.error_bodies import error_body, surface_of
-from marway_gateway.fast_path import FastPathApp
+from marway_gateway.access.authentication import OPEN_PATHS
+from marway_gateway.admin.guard import WRITES
+from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.surfaces.error_bodies import error_body, surface_of
 
 __all__ = [
     "ErrorText",

@@ -24,14 +24,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from marway.errors import InvalidSettings
 from marway.lifecycle import StopRequest, watch_for_stop
 from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, HTTP_SERVER, check_private_parts
+from marway_gateway.access.cors import Cors
 from marway_gateway.admin import create_admin_app
 from marway_gateway.app import create_app
-from marway_gateway.cors import Cors
 from marway_gateway.gateway import open_gateway
-from marway_gateway.http_protocol import ClientBounds, protocol_of
-from marway_gateway.logs import LogSink
+from marway_gateway.http.protocol import ClientBounds, protocol_of
+from marway_gateway.observe.logs import LogSink
 from marway_gateway.settings import GatewaySettings
-from marway_gateway.surfaces.grpc_server import GrpcServer
+from marway_gateway.surfaces.grpc.server import GrpcServer
 
 __all__ = ["Addresses", "run", "serve"]
 

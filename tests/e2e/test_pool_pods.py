@@ -19,8 +19,8 @@ from marway.records import ServingSettings, VersionRecord
 from marway.registry import Registry
 from marway.wire.runtime import RUNTIME_FILE
 from marway_archiver import pack
-from marway_sidecar.adapters.torchserve import TorchServeAdapter
-from marway_sidecar.pool import ModelPool
+from marway_sidecar.backends.torchserve import TorchServeAdapter
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.threads import Threads
 from support.pod_processes import Pod, gather_answers
 from support.pools import PoolRoom, predict

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.fakes import FakePod, broken_model, running
 from marway.registry import Registry
-from marway_gateway.body_hints import body_hint
+from marway_gateway.predict.body_hints import body_hint
 from support.registry import publish
 
 FORM = "application/x-www-form-urlencoded"

@@ -13,8 +13,8 @@ import pytest
 from gateway.fakes import FakePod, running
 from marway.errors import BodyTooLarge, InvalidRequest, UnsupportedMedia
 from marway.registry import Registry
-from marway_gateway.body import RequestBody
-from marway_gateway.content_coding import coding_of, decoded
+from marway_gateway.http.body import RequestBody
+from marway_gateway.http.content_coding import coding_of, decoded
 from support.registry import publish
 
 MakePod = Callable[..., Awaitable[FakePod]]

@@ -16,8 +16,8 @@ from marway_gateway.discovery import Discovery, DnsSource
 from marway_gateway.discovery.dns import look_up
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.ejection import Ejection
-from marway_gateway.pod_api import PodApi
-from marway_gateway.pods import PodWatcher
+from marway_gateway.placement.pod_api import PodApi
+from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.settings import GatewaySettings, PodAddress, PodService
 from support.registry import publish, until
 

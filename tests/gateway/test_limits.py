@@ -12,8 +12,8 @@ from aiohttp import web
 from gateway.fakes import FakePod, answer, running
 from marway.errors import Overloaded
 from marway.registry import Registry
-from marway_gateway.limits import Admission
 from marway_gateway.placement import Pod
+from marway_gateway.predict.admission import Admission
 from marway_gateway.settings import PodAddress
 from support.registry import publish, until
 

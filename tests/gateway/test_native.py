@@ -8,7 +8,7 @@ from aiohttp import web
 from gateway.fakes import FakePod, hang_up, running
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
-from marway_gateway.predict import Predictor
+from marway_gateway.predict.pipeline import Predictor
 from support.registry import publish
 
 MakePod = Callable[..., Awaitable[FakePod]]

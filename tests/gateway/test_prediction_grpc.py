@@ -15,7 +15,7 @@ from marway.errors import MarwayError
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
-from marway_gateway.surfaces.grpc_status import CODE, code_of
+from marway_gateway.surfaces.grpc.status import CODE, code_of
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]

@@ -14,7 +14,7 @@ from aiohttp import web
 from gateway.fakes import Behaviour, FakePod, running
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
-from marway_gateway.streaming import EventStream, wants_events
+from marway_gateway.http.server_sent_events import EventStream, wants_events
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]

@@ -14,10 +14,10 @@ from marway import errors
 from marway.errors import MarwayError
 from marway.records import ServingSettings
 from marway.registry import Registry
-from marway_gateway.logs import AccessLog, LogSink
+from marway_gateway.observe.logs import AccessLog, LogSink
+from marway_gateway.observe.telemetry import Metrics, outcome_of
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_gateway.proto.torchserve import inference_pb2, inference_pb2_grpc
-from marway_gateway.telemetry import Metrics, outcome_of
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
@@ -247,7 +247,7 @@ class StuckStream(io.StringIO):
 
 def test_log_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """When stdout is stuck, lines beyond the queue are dropped, and the next line that is written says how many."""
-    monkeypatch.setattr("marway_gateway.logs._QUEUE_MAX", 2)
+    monkeypatch.setattr("marway_gateway.observe.logs._QUEUE_MAX", 2)
     stream = StuckStream()
     sink = LogSink(stream)
     log = AccessLog(sink)
@@ -262,7 +262,7 @@ def test_log_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_dropped_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first line after dropped ones says how many they were."""
-    monkeypatch.setattr("marway_gateway.logs._QUEUE_MAX", 1)
+    monkeypatch.setattr("marway_gateway.observe.logs._QUEUE_MAX", 1)
     stream = StuckStream()
     sink = LogSink(stream)
     log = AccessLog(sink)

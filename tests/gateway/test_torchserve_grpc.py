@@ -21,7 +21,7 @@ from gateway.test_streaming import sending
 from marway.errors import InvalidRequest
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
-from marway_gateway.multipart import encode_fields
+from marway_gateway.transport.multipart import encode_fields
 from support.registry import publish, until
 from support.torchserve_client import TorchServeClient, generate
 
@@ -53,7 +53,7 @@ async def calling(
 def test_copies_of_one_service_live_in_one_process(theirs: TorchServeClient) -> None:
     """The gateway's copy, the sidecar's and a client's own are one message type: none keeps another from loading."""
     from marway_gateway.proto.torchserve import inference_pb2 as gateways
-    from marway_sidecar.adapters.torchserve.proto import inference_pb2 as sidecars
+    from marway_sidecar.backends.torchserve.proto import inference_pb2 as sidecars
 
     assert gateways.DESCRIPTOR.serialized_pb == sidecars.DESCRIPTOR.serialized_pb
     assert gateways.DESCRIPTOR.serialized_pb == theirs.messages.DESCRIPTOR.serialized_pb

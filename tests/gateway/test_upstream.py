@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marway.errors import BodyTooLarge
-from marway_gateway.body import ClientGone, RequestBody
+from marway_gateway.http.body import ClientGone, RequestBody
 from marway_gateway.placement import Pod
-from marway_gateway.reply import PodLost, PodUnreachable, Reply
+from marway_gateway.predict.reply import PodLost, PodUnreachable, Reply
 from marway_gateway.settings import PodAddress
-from marway_gateway.upstream import Upstream
-from marway_gateway.upstream.connection import Connection
+from marway_gateway.transport import Upstream
+from marway_gateway.transport.connection import Connection
 
 MIB = 1024 * 1024
 Serve = Callable[["Wire"], Awaitable[None]]
@@ -174,7 +174,7 @@ async def test_connections_are_kept(upstream: Upstream) -> None:
 
 async def test_idle_connections_are_closed(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that nobody uses for a while is closed, and the next request opens another."""
-    monkeypatch.setattr("marway_gateway.upstream.pool._IDLE_S", 0.05)
+    monkeypatch.setattr("marway_gateway.transport.pool._IDLE_S", 0.05)
 
     async def serve(wire: Wire) -> None:
         await wire.request()

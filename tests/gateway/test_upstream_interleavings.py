@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marway.wire.frames import PART_BYTES, UPGRADE, FrameReader, Kind, frame_header
-from marway_gateway.reply import PodLost, PodUnreachable
-from marway_gateway.upstream.connection import Connection
-from marway_gateway.upstream.framed import FramedConnection
-from marway_gateway.upstream.response import Response, Sent, Waiter
+from marway_gateway.predict.reply import PodLost, PodUnreachable
+from marway_gateway.transport.connection import Connection
+from marway_gateway.transport.framed import FramedConnection
+from marway_gateway.transport.response import Response, Sent, Waiter
 
 BUFFERED = 100
 SIZES = (1, BUFFERED, PART_BYTES + 1)

@@ -10,7 +10,7 @@ import pytest
 from gateway.fakes import FakePod, Running, running
 from marway.registry import Registry
 from marway.wire.pods import ModelStatus, PodEvent, PodStatus
-from marway_gateway.pods import merged
+from marway_gateway.placement.pod_watch import merged
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]

@@ -30,12 +30,12 @@ from marway.refs import server_name
 from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.envelope import Answer, Part, Row
-from marway_sidecar.adapters.base import NotLoaded, ServedModel, WorkerDied
-from marway_sidecar.adapters.torchserve import TorchServeAdapter
-from marway_sidecar.adapters.torchserve.management import Refused
-from marway_sidecar.external_watch import ExternalWatch
-from marway_sidecar.pool import ModelPool
-from marway_sidecar.runtime_watch import RuntimeWatch, watch_for
+from marway_sidecar.backends.base import NotLoaded, ServedModel, WorkerDied
+from marway_sidecar.backends.external_watch import ExternalWatch
+from marway_sidecar.backends.runtime_watch import RuntimeWatch, watch_for
+from marway_sidecar.backends.torchserve import TorchServeAdapter
+from marway_sidecar.backends.torchserve.management import Refused
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.settings import SidecarSettings
 from support.pools import PoolRoom
 from support.registry import publish, until

@@ -11,8 +11,8 @@ import pytest_asyncio
 from marway.deadline import Deadline
 from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError
 from marway.wire.envelope import Answer, Part, Row
-from marway_sidecar.adapters.base import NotLoaded, ServedModel, WorkerDied
-from marway_sidecar.adapters.torchserve import TorchServeAdapter, enveloped
+from marway_sidecar.backends.base import NotLoaded, ServedModel, WorkerDied
+from marway_sidecar.backends.torchserve import TorchServeAdapter, enveloped
 from support.torchserve import OurTorchServe, archive, served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

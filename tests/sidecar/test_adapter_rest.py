@@ -13,8 +13,8 @@ from marway.deadline import Deadline
 from marway.errors import InvalidRequest, MarwayError, ModelError, RuntimeDown
 from marway.wire.envelope import Part, Row
 from marway.wire.runtime import Addresses, RuntimeInfo
-from marway_sidecar.adapters.base import ServedModel
-from marway_sidecar.adapters.torchserve import TorchServeAdapter
+from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.backends.torchserve import TorchServeAdapter
 
 pytestmark = pytest.mark.timeout(60)
 MODEL = ServedModel(

@@ -10,9 +10,9 @@ import pytest
 from marway.errors import LoadFailed, RuntimeDown, Unavailable
 from marway.wire.runtime import Addresses, RuntimeInfo
 from marway.wire.workers import TemporaryRoom
-from marway_sidecar.adapters.base import ServedModel
-from marway_sidecar.adapters.torchserve import TorchServeAdapter
-from marway_sidecar.adapters.torchserve.management import Refused
+from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.backends.torchserve import TorchServeAdapter
+from marway_sidecar.backends.torchserve.management import Refused
 
 MIB = 1024 * 1024
 NOWHERE = "127.0.0.1:9"

@@ -15,8 +15,8 @@ import pytest_asyncio
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, RuntimeDown
 from marway.wire.envelope import Part, Row
-from marway_sidecar.adapters.base import ServedModel, WorkerDied
-from marway_sidecar.adapters.torchserve import TorchServeAdapter
+from marway_sidecar.backends.base import ServedModel, WorkerDied
+from marway_sidecar.backends.torchserve import TorchServeAdapter
 from support.torchserve import OurTorchServe, archive, served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

@@ -20,9 +20,9 @@ from marway.deadline import Deadline
 from marway.errors import MarwayError, ModelError, RuntimeDown
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import ServedModel
-from marway_sidecar.bodies import read_body
-from marway_sidecar.body_budget import HeldBytes
+from marway_sidecar.api.bodies import read_body
+from marway_sidecar.api.body_budget import HeldBytes
+from marway_sidecar.backends.base import ServedModel
 from support.pod import FakeServer, Pod, serving
 from support.registry import publish, until
 
@@ -84,8 +84,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[BodyPieces]:
             coming.append(pieces)
         return pieces
 
-    monkeypatch.setattr("marway_sidecar.predict.read_body", read)
-    monkeypatch.setattr("marway_sidecar.large_bodies.BodyPieces.after", began)
+    monkeypatch.setattr("marway_sidecar.api.predict.read_body", read)
+    monkeypatch.setattr("marway_sidecar.api.large_bodies.BodyPieces.after", began)
     monkeypatch.setattr(Traced, "alive", 0)
     return coming
 

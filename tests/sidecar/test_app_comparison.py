@@ -18,7 +18,7 @@ from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExam
 from marway.records import ServingSettings
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import Description, ServedModel, WorkerDied
+from marway_sidecar.backends.base import Description, ServedModel, WorkerDied
 from support.pod import FakeServer, Pod, serving
 from support.registry import publisher, record_of
 

@@ -16,8 +16,8 @@ from marway.errors import Unavailable
 from marway.registry import Registry
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Part, Row, encode_rows
 from marway.wire.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
-from marway_sidecar.adapters.base import ServedModel, WorkerDied
-from marway_sidecar.framed import FramedConnection
+from marway_sidecar.api.framed import FramedConnection
+from marway_sidecar.backends.base import ServedModel, WorkerDied
 from support.pod import FakeServer, Pod, serving
 from support.registry import publish, until
 
@@ -570,7 +570,7 @@ async def test_a_gateway_that_does_not_read(
 
 async def test_idle_connections_are_closed(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection over which nothing comes for a while is closed, but never one with a request on it."""
-    monkeypatch.setattr("marway_sidecar.framed._IDLE_S", 0.1)
+    monkeypatch.setattr("marway_sidecar.api.framed._IDLE_S", 0.1)
     looked = 0
     look = FramedConnection._close_if_idle
 

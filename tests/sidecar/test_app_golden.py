@@ -13,7 +13,7 @@ from marway.golden import ExampleInput, GoldenAnswer
 from marway.records import ServingSettings, VersionRecord
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import ServedModel, WorkerDied
+from marway_sidecar.backends.base import ServedModel, WorkerDied
 from support.pod import FakeServer, Pod, publish_examples, serving
 from support.registry import publish
 

@@ -12,7 +12,7 @@ import pytest
 from marway.body_pieces import LARGE_BODY_BYTES
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.backends.base import ServedModel
 from support.pod import FakeServer, Pod, serving
 from support.registry import publish, until
 

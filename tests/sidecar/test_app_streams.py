@@ -12,7 +12,7 @@ import pytest
 from marway.records import ServingSettings
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import NotLoaded, ServedModel
+from marway_sidecar.backends.base import NotLoaded, ServedModel
 from support.pod import FakeServer, serving
 from support.registry import publish, until
 

@@ -10,8 +10,8 @@ import pytest
 
 from marway.errors import LoadFailed
 from marway.model_settings import NOT_SERVED
-from marway_sidecar.adapters.base import ServedModel
-from marway_sidecar.adapters.torchserve.archive_config import check_archive
+from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.backends.torchserve.archive_config import check_archive
 
 
 def check(path: Path, config: str | None = None, **files: bytes) -> None:

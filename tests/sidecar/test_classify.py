@@ -12,9 +12,9 @@ from grpc.aio import AioRpcError, Metadata
 from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown
 from marway.wire.headers import Outcome
 from marway.wire.problems import status_of
-from marway_sidecar.adapters.base import NotLoaded, NotSent, ServedModel, WorkerDied
-from marway_sidecar.adapters.torchserve.classify import classify, classify_rest
-from marway_sidecar.call import outcome_of
+from marway_sidecar.api.call import outcome_of
+from marway_sidecar.backends.base import NotLoaded, NotSent, ServedModel, WorkerDied
+from marway_sidecar.backends.torchserve.classify import classify, classify_rest
 
 MODEL = ServedModel("mv_X", "some", "1.0", Path("x.mar"), 1, 1.0, 1.0)
 Code = grpc.StatusCode

@@ -13,7 +13,7 @@ from marway.errors import LoadFailed
 from marway.registry import Registry
 from marway.telemetry import JsonFormatter
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Part, Row, encode_rows
-from marway_sidecar.adapters.base import Description, ServedModel, WorkerDied
+from marway_sidecar.backends.base import Description, ServedModel, WorkerDied
 from support.pod import FakeServer, serving
 from support.registry import publish
 

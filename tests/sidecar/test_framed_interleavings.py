@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marway.wire.frames import PART_BYTES, FrameReader, Kind, frame_header
-from marway_sidecar.channel import Channel, Reply
-from marway_sidecar.framed import FramedConnection
+from marway_sidecar.api.channel import Channel, Reply
+from marway_sidecar.api.framed import FramedConnection
 
 SIZES = (0, 1, PART_BYTES, PART_BYTES + 1, 7 * PART_BYTES)
 

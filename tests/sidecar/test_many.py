@@ -27,7 +27,7 @@ from marway.wire.envelope import (
     decode_answers,
     encode_rows,
 )
-from marway_sidecar.adapters.base import NotLoaded, ServedModel
+from marway_sidecar.backends.base import NotLoaded, ServedModel
 from support.pod import FakeServer, Pod, serving
 from support.registry import publish, until
 

@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marway_sidecar.adapters.torchserve.messages import encode_request, prediction_of
-from marway_sidecar.adapters.torchserve.proto.inference_pb2 import PredictionResponse, PredictionsRequest
+from marway_sidecar.backends.torchserve.messages import encode_request, prediction_of
+from marway_sidecar.backends.torchserve.proto.inference_pb2 import PredictionResponse, PredictionsRequest
 
 
 @given(st.text(max_size=300), st.text(max_size=40), st.text(max_size=40), st.lists(st.binary(max_size=300), max_size=5))
@@ -56,7 +56,7 @@ def test_half_a_response_is_refused(response: bytes) -> None:
 def test_grpc_knows_the_setting_that_it_is_given() -> None:
     """The experiment that is turned off exists in the gRPC that is installed, and the caller's own choice is kept."""
     script = (
-        "import asyncio, os, marway_sidecar.adapters.torchserve, grpc\n"
+        "import asyncio, os, marway_sidecar.backends.torchserve, grpc\n"
         "async def main():\n"
         "    await grpc.aio.insecure_channel('127.0.0.1:1').close()\n"
         "asyncio.run(main())\n"

@@ -14,9 +14,9 @@ from marway.refs import server_name
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Part, Row
 from marway.wire.workers import DeathReason, WorkerDeaths
-from marway_sidecar.adapters.base import ServedModel, ServerStatus
+from marway_sidecar.backends.base import ServedModel, ServerStatus
+from marway_sidecar.lifecycle import Work
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.pool import Work
 from support.fake_server import FakeServer
 from support.pod import FakeServer as PodServer
 from support.pod import serving

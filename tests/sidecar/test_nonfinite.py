@@ -9,7 +9,7 @@ import pytest
 from marway.registry import Registry
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Part, Row, decode_answers, encode_rows
 from marway.wire.headers import JSON_NONFINITE
-from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.backends.base import ServedModel
 from support.pod import FakeServer, serving
 from support.registry import publish
 

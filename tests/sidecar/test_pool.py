@@ -16,10 +16,10 @@ from marway.errors import (
     RuntimeDown,
 )
 from marway.records import ServingSettings, VersionRecord
-from marway_sidecar.adapters.base import ModelServer, ServedModel
+from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.changes import Changes
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.pool import ModelPool
 from support.fake_server import FakeServer
 from support.pools import PoolRoom, predict, state
 from support.registry import until
@@ -175,7 +175,7 @@ async def test_a_load_that_takes_too_long_is_ended_and_undone(
     room: PoolRoom, record: VersionRecord, metrics: SidecarMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A load beyond its time-out fails with that reason, and nothing of it is left in the server."""
-    monkeypatch.setattr("marway_sidecar.pool.transitions._GRACE_S", 0.0)
+    monkeypatch.setattr("marway_sidecar.lifecycle.transitions._GRACE_S", 0.0)
     pool, server = room.pool(metrics), FakeServer(load_s=None)
     pool.attach(server)
     with pytest.raises(LoadFailed, match=r"not loaded within 0\.05 s"):

@@ -11,9 +11,9 @@ from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, ModelError, Overloaded
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer, Part, Row
-from marway_sidecar.adapters.base import NotSent, WorkerDied
+from marway_sidecar.backends.base import NotSent, WorkerDied
+from marway_sidecar.lifecycle import ModelPool, Work
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.pool import ModelPool, Work
 from support.fake_server import FakeServer
 from support.pools import ROW, PoolRoom, predict
 from support.registry import until

@@ -9,7 +9,7 @@ import pytest
 
 from marway.errors import Unavailable
 from marway.records import ServingSettings, VersionRecord
-from marway_sidecar.pool import ModelPool
+from marway_sidecar.lifecycle import ModelPool
 from support.fake_server import MIB, FakeServer
 from support.pools import PoolRoom, predict, state
 from support.registry import until

@@ -9,9 +9,9 @@ import pytest
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable
 from marway.records import ServingSettings
+from marway_sidecar.lifecycle import ModelPool
+from marway_sidecar.memory.eviction import Candidate, choose
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.pool import ModelPool
-from marway_sidecar.pool.eviction import Candidate, choose
 from support.fake_server import MIB, FakeServer
 from support.pools import ROW, PoolRoom, predict, state
 from support.registry import until

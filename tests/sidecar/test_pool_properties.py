@@ -15,8 +15,8 @@ from marway.errors import DeadlineExceeded, LoadFailed, MarwayError, ModelLoadin
 from marway.objects import DirectoryStore
 from marway.records import ServingSettings, VersionRecord
 from marway.registry import Registry
-from marway_sidecar.adapters.base import NotLoaded
-from marway_sidecar.pool import ModelPool
+from marway_sidecar.backends.base import NotLoaded
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.threads import Threads
 from support.fake_server import MIB, FakeServer
 from support.pools import PoolRoom, predict

@@ -9,10 +9,10 @@ import pytest
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, LoadFailed, Overloaded, Unavailable
 from marway.records import ServingSettings
-from marway_sidecar.adapters.base import ServedModel, WorkerDied
+from marway_sidecar.backends.base import ServedModel, WorkerDied
+from marway_sidecar.lifecycle import ModelPool
+from marway_sidecar.lifecycle.scaling import bounds, more
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.pool import ModelPool
-from marway_sidecar.pool.scaling import bounds, more
 from support.fake_server import MIB, FakeServer
 from support.pools import ROW, PoolRoom, predict, state
 from support.registry import until

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marway_sidecar.pool.queue import FairQueue, QueueFull
+from marway_sidecar.scheduler.queue import FairQueue, QueueFull
 
 
 @dataclass(eq=False)
@@ -74,7 +74,7 @@ def test_a_full_queue_takes_from_whoever_has_most() -> None:
 
 def test_how_long_the_oldest_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the longest wait of any group, and nothing when nobody waits."""
-    monkeypatch.setattr("marway_sidecar.pool.queue.time.monotonic", lambda: 10.0)
+    monkeypatch.setattr("marway_sidecar.scheduler.queue.time.monotonic", lambda: 10.0)
     queue: FairQueue[Item] = FairQueue(10)
     assert queue.oldest_wait_s() == 0
     for group, since in (("a", 5.0), ("b", 3.0), ("b", 4.0)):

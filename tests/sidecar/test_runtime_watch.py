@@ -14,11 +14,11 @@ from marway.deadline import Deadline
 from marway.errors import RuntimeDown
 from marway.wire.envelope import Part, Row
 from marway.wire.runtime import RUNTIME_FILE, Addresses, RuntimeInfo, read_runtime_info, write_runtime_info
-from marway_sidecar.adapters.base import NotSent, ServedModel
-from marway_sidecar.adapters.torchserve import TorchServeAdapter
-from marway_sidecar.adapters.torchserve.proto import management_pb2
-from marway_sidecar.pool import ModelPool
-from marway_sidecar.runtime_watch import RuntimeWatch
+from marway_sidecar.backends.base import NotSent, ServedModel
+from marway_sidecar.backends.runtime_watch import RuntimeWatch
+from marway_sidecar.backends.torchserve import TorchServeAdapter
+from marway_sidecar.backends.torchserve.proto import management_pb2
+from marway_sidecar.lifecycle import ModelPool
 from support.pools import PoolRoom
 from support.registry import until
 

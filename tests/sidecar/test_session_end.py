@@ -21,10 +21,10 @@ from marway.records import ServingSettings, VersionRecord
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Part, Row, encode_answers
 from marway.wire.runtime import Addresses, RuntimeInfo
-from marway_sidecar.adapters.base import NotLoaded, ServedModel
-from marway_sidecar.adapters.torchserve import TorchServeAdapter
-from marway_sidecar.adapters.torchserve.proto import inference_pb2
-from marway_sidecar.pool import CallerLeft, ModelPool, Work
+from marway_sidecar.backends.base import NotLoaded, ServedModel
+from marway_sidecar.backends.torchserve import TorchServeAdapter
+from marway_sidecar.backends.torchserve.proto import inference_pb2
+from marway_sidecar.lifecycle import CallerLeft, ModelPool, Work
 from marway_sidecar.threads import Threads
 from support.fake_server import FakeServer
 from support.pools import ROW, PoolRoom

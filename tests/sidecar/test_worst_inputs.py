@@ -10,7 +10,7 @@ import pytest
 
 from marway.registry import Registry
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Part, Row, encode_rows
-from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.backends.base import ServedModel
 from support.loop import LOOSE_S, blocked
 from support.pod import FakeServer, serving
 from support.registry import publish

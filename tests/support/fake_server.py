@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, LoadFailed, MarwayError, RuntimeDown
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.adapters.base import Description, NotLoaded, ServedModel, ServerStatus, WorkerDied, WorkerStatus
+from marway_sidecar.backends.base import Description, NotLoaded, ServedModel, ServerStatus, WorkerDied, WorkerStatus
 
 __all__ = ["MIB", "FakeServer"]
 

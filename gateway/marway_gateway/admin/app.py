@@ -13,8 +13,8 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.pages import ABOUT_ADMIN
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
-from marway_gateway.surfaces.repository import repository_router
-from marway_gateway.surfaces.torchserve_management import add_management
+from marway_gateway.surfaces.open_inference.repository import repository_router
+from marway_gateway.surfaces.torchserve.management import add_management
 
 __all__ = ["create_admin_app"]
 

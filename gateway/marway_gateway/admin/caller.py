@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Header, Request
 
 from marway.errors import clip
-from marway_gateway.authentication import token_owner
+from marway_gateway.access.authentication import token_owner
 
 __all__ = ["Caller", "CallerOf"]
 

@@ -12,7 +12,7 @@ from pydantic.config import JsonDict
 from marway.records import HistoryEntry, ModelState, ServingSettings, VersionRecord
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus, PodStatus
-from marway_gateway.loading import PodLoad
+from marway_gateway.admin.loading import PodLoad
 from marway_gateway.placement import Pod
 
 __all__ = [

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from marway_gateway.discovery.base import FoundPod, Source
 from marway_gateway.placement import PodSet
+from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.pod_addresses import PodAddress
-from marway_gateway.pods import PodWatcher
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["Discovery"]

@@ -12,14 +12,14 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from marway_gateway.asking import Asking
-from marway_gateway.call import Answer, PredictCall
-from marway_gateway.client_watch import Watches
-from marway_gateway.exchange import Exchange
 from marway_gateway.gateway import Gateway
-from marway_gateway.http import send_whole
+from marway_gateway.http.client_watch import Watches
+from marway_gateway.http.requests import send_whole
+from marway_gateway.http.sync_request import Exchange
+from marway_gateway.predict.attempt import Asking
+from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.surfaces.answers import answer_in_time, whole_lines
-from marway_gateway.upstream.response import Response
+from marway_gateway.transport.response import Response
 
 __all__ = ["DIRECT_S", "DirectPrediction"]
 

@@ -15,19 +15,19 @@ from starlette.types import Receive, Scope, Send
 from marway.errors import InvalidRequest, MarwayError
 from marway.wire.headers import EXPLAIN, NOTHING
 from marway.wire.request import timeout_of
-from marway_gateway.body import RequestBody
-from marway_gateway.cache import forbids_cache
-from marway_gateway.call import PredictCall
-from marway_gateway.client_watch import Watches, body_reader
-from marway_gateway.content_coding import coding_of, decoded
-from marway_gateway.exchange import Exchange
 from marway_gateway.gateway import Gateway
-from marway_gateway.http import request_info
-from marway_gateway.pod_headers import headers_to_pod, url_path_header
+from marway_gateway.http.body import RequestBody
+from marway_gateway.http.client_watch import Watches, body_reader
+from marway_gateway.http.content_coding import coding_of, decoded
+from marway_gateway.http.requests import request_info
+from marway_gateway.http.sync_request import Exchange
+from marway_gateway.observe.telemetry import RequestInfo
+from marway_gateway.predict.cache import forbids_cache
+from marway_gateway.predict.call import PredictCall
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.answers import answer_in_time
 from marway_gateway.surfaces.direct import DIRECT_S, DirectPrediction
-from marway_gateway.telemetry import RequestInfo
+from marway_gateway.transport.request_headers import headers_to_pod, url_path_header
 
 __all__ = ["NativePredict", "length_of"]
 

@@ -15,10 +15,10 @@ from typing import Final
 from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError
 from marway.resolve.resolver import Resolved
 from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
-from marway_gateway.body import RequestBody
-from marway_gateway.call import Answer, PredictCall
 from marway_gateway.gateway import Gateway
-from marway_gateway.telemetry import RequestInfo
+from marway_gateway.http.body import RequestBody
+from marway_gateway.observe.telemetry import RequestInfo
+from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.tensors.requests import Prepared, ReadRequest, Rendered, prepare, rendered
 
 __all__ = ["RowCall"]

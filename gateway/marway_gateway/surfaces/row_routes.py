@@ -11,16 +11,16 @@ from starlette.types import Receive, Scope, Send
 from marway.refs import check_label
 from marway.wire.headers import EXPLAIN
 from marway.wire.request import timeout_of
-from marway_gateway.body import RequestBody
-from marway_gateway.cache import forbids_cache
-from marway_gateway.client_watch import ClientWatch, Watches, body_reader
-from marway_gateway.content_coding import coding_of, decoded
 from marway_gateway.gateway import Gateway
-from marway_gateway.http import model_headers, request_info
-from marway_gateway.pod_headers import headers_to_pod
+from marway_gateway.http.body import RequestBody
+from marway_gateway.http.client_watch import ClientWatch, Watches, body_reader
+from marway_gateway.http.content_coding import coding_of, decoded
+from marway_gateway.http.requests import model_headers, request_info
+from marway_gateway.predict.cache import forbids_cache
 from marway_gateway.surfaces.native import length_of
 from marway_gateway.surfaces.row_calls import RowCall
 from marway_gateway.tensors.requests import ReadRequest, Rendered
+from marway_gateway.transport.request_headers import headers_to_pod
 
 __all__ = ["RowRoute"]
 

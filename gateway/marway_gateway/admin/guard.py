@@ -1,0 +1,72 @@
+"""In front of the admin port: strangers' web pages are refused, and writes are JSON.
+
+A browser sends a page's request with a JSON body to another host only where that host was asked first and agreed, which
+the admin port never does; what HTML forms send it does not ask for.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from marway.errors import UnsupportedMedia, clip
+from marway.wire.hosts import HostGuard
+from marway_gateway.http.sync_request import Exchange, FastApp
+
+__all__ = ["WRITES", "AdminGuard"]
+
+WRITES: Final = frozenset({"DELETE", "PATCH", "POST", "PUT"})
+_UNTYPED: Final = "/v2/"
+"""Clients of the Open Inference Protocol, such as tritonclient, send JSON without saying so."""
+_INDEX: Final = "/v2/repository/index"
+"""A read, for all that it is a POST; Triton's users call it with curl, which calls what it sends a form."""
+
+
+class AdminGuard:
+    """ASGI layer that lets only those requests through. It stands inside `RequestLayer`.
+
+    Args:
+        app: What answers.
+        guard: Says which hosts and origins may ask.
+    """
+
+    def __init__(self, app: FastApp, *, guard: HostGuard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            error = self._guard(scope["headers"])
+            if error is not None:
+                raise error
+            if scope["method"] in WRITES and scope["path"] != _INDEX:
+                _check_media(scope)
+        await self._app(scope, receive, send)
+
+    def begin(self, exchange: Exchange) -> bool:
+        """Leave every request to a task."""
+        return False
+
+
+def _check_media(scope: Scope) -> None:
+    """Refuse a body that is not JSON.
+
+    Raises:
+        UnsupportedMedia: It is not.
+    """
+    kind: str | None = None
+    has_body = False
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            kind = value.decode("latin-1")
+        elif name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")):
+            has_body = True
+    if kind is None:
+        wrong = has_body and not scope["path"].startswith(_UNTYPED)
+    else:
+        mime = kind.partition(";")[0].strip().lower()
+        wrong = mime != "application/json" and not (mime.startswith("application/") and mime.endswith("+json"))
+    if wrong:
+        said = "a body without a Content-Type" if kind is None else f"the Content-Type {clip(kind, 80)!r}"
+        raise UnsupportedMedia(f"{said} is not taken here: send JSON, with the header `Content-Type: application/json`")

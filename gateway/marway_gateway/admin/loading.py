@@ -1,0 +1,185 @@
+"""Loading versions ahead, proving and comparing them: which pods are asked, and what is written of a proof."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from marway.close_names import did_you_mean
+from marway.deadline import Deadline
+from marway.errors import AnswersDiffer, MarwayError, NoPodAvailable, PodNotFound, Unavailable, clip
+from marway.records import Proof, ServingSettings, VersionRecord, utc_now
+from marway.wire.comparison import Comparison
+from marway.wire.pods import LoadReport, ModelStatus
+from marway_gateway.admin.pod_admin import PodControl
+from marway_gateway.admin.registry_writer import RegistryWriter
+from marway_gateway.placement import Demand, Pod, PodSet, demand_of
+
+__all__ = ["Loader", "PodLoad"]
+
+_LINES_MAX = 10
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PodLoad:
+    """What came of a load on one pod.
+
+    Attributes:
+        pod: Which.
+        report: What it said.
+        proof: What was written about it; None when no proof was asked for.
+    """
+
+    pod: Pod
+    report: LoadReport
+    proof: Proof | None
+
+
+class Loader:
+    """Has versions loaded, proved and unloaded.
+
+    Args:
+        pods: All pods.
+        control: Asks them.
+        writer: Stores proofs.
+        algorithm_pools: Pools of versions that name none, by algorithm.
+    """
+
+    def __init__(
+        self, pods: PodSet, control: PodControl, writer: RegistryWriter, *, algorithm_pools: Mapping[str, str]
+    ) -> None:
+        self._pods = pods
+        self._control = control
+        self._writer = writer
+        self._algorithm_pools = algorithm_pools
+
+    def pod(self, name: str) -> Pod:
+        """Return a pod by its name.
+
+        Raises:
+            PodNotFound: There is none; the message names those there are.
+        """
+        found = next((pod for pod in self._pods.pods if pod.name == name), None)
+        if found is None:
+            known = sorted(pod.name for pod in self._pods.pods)
+            meant = did_you_mean(clip(name, 80), known)
+            raise PodNotFound(
+                f"there is no pod {clip(name, 80)!r}: there are {clip(', '.join(known) or 'none', 500)}{meant}"
+            )
+        return found
+
+    async def load(
+        self, record: VersionRecord, serving: ServingSettings, *, prove: bool, pod: str | None, deadline: Deadline
+    ) -> tuple[PodLoad, ...]:
+        """Load a version where requests for it will go, or on one pod.
+
+        That is on the first `pods` pods of its order that take requests. The first that can take it decides whether
+        the load went well, and proves the version if that is asked for; on the others it is loaded as far as they can.
+
+        Raises:
+            PodNotFound: There is no such pod.
+            LoadFailed, ArchiveCorrupt: It cannot be loaded.
+            AnswersDiffer: It is loaded and answers its golden examples otherwise.
+            Unavailable: No pod can load it now.
+            DeadlineExceeded: It took too long; the load goes on.
+        """
+        if pod is not None:
+            return (await self._load(self.pod(pod), record, prove=prove, deadline=deadline),)
+        demand = demand_of(record, serving, self._algorithm_pools)
+        first, rest = await self._first(record, demand, prove=prove, deadline=deadline)
+        others = rest[: serving.pods - 1]
+        done = await asyncio.gather(*(self._try(other, record, deadline) for other in others))
+        return (first, *(each for each in done if each is not None))
+
+    async def compare(self, pod: Pod, record: VersionRecord, base: str | None, *, deadline: Deadline) -> Comparison:
+        """Have a pod compare a version with another one; raises as `PodControl.compare`."""
+        return await self._control.compare(pod, record.name, record.version, base=base, deadline=deadline)
+
+    async def unload(
+        self, record: VersionRecord, *, pod: str | None, deadline: Deadline
+    ) -> list[tuple[Pod, ModelStatus]]:
+        """Unload a version on every pod that answers, or on one.
+
+        Raises:
+            PodNotFound: There is no such pod.
+            Unavailable: A pod could not do it; others may have.
+        """
+        if pod is not None:
+            pods: Sequence[Pod] = (self.pod(pod),)
+        else:
+            pods = [each for each in self._pods.order(record.name, record.version) if each.unreachable is None]
+        done = await asyncio.gather(
+            *(self._control.unload(each, record.name, record.version, deadline=deadline) for each in pods),
+            return_exceptions=True,
+        )
+        for result in done:
+            if isinstance(result, BaseException):
+                raise result
+        return [(each, result) for each, result in zip(pods, done, strict=True) if isinstance(result, ModelStatus)]
+
+    async def _first(
+        self, record: VersionRecord, demand: Demand, *, prove: bool, deadline: Deadline
+    ) -> tuple[PodLoad, Sequence[Pod]]:
+        """Load on the first pod that can; return also the pods behind it."""
+        now = self._pods.now()
+        pods = [pod for pod in self._pods.order_of(demand) if pod.trouble(now) is None]
+        last: Unavailable | None = None
+        for index, pod in enumerate(pods):
+            try:
+                return await self._load(pod, record, prove=prove, deadline=deadline), pods[index + 1 :]
+            except Unavailable as exc:
+                last = exc
+        if last is not None:
+            raise last
+        raise NoPodAvailable(
+            f"no pod can load {record.name} {record.version} now: {self._pods.troubles(demand)}",
+            model=record.name,
+            version=record.version,
+        )
+
+    async def _try(self, pod: Pod, record: VersionRecord, deadline: Deadline) -> PodLoad | None:
+        try:
+            return await self._load(pod, record, prove=False, deadline=deadline)
+        except MarwayError as exc:
+            _log.warning("%s %s was not loaded ahead: %s", record.name, record.version, exc.message)
+            return None
+
+    async def _load(self, pod: Pod, record: VersionRecord, *, prove: bool, deadline: Deadline) -> PodLoad:
+        report = await self._control.load(pod, record.name, record.version, prove=prove, deadline=deadline)
+        return PodLoad(pod, report, await self._prove(pod, record, report) if prove else None)
+
+    async def _prove(self, pod: Pod, record: VersionRecord, report: LoadReport) -> Proof:
+        if report.differences:
+            raise _differs(pod, record, report)
+        if report.golden_sha256 != record.golden_sha256:
+            raise MarwayError(
+                f"pod {pod.name} compared other golden answers than those of {record.name} {record.version}",
+                model=record.name,
+                version=record.version,
+            )
+        proof = Proof(
+            kind="pod",
+            archive_sha256=record.archive.sha256,
+            server=report.server,
+            server_versions=dict(report.server_versions),
+            golden_sha256=record.golden_sha256,
+            duration_s=report.duration_s,
+            at=utc_now(),
+            by=f"pod {pod.name}",
+        )
+        await self._writer.call(self._writer.registry.prove, proof)
+        return proof
+
+
+def _differs(pod: Pod, record: VersionRecord, report: LoadReport) -> AnswersDiffer:
+    lines = "; ".join(report.differences[:_LINES_MAX])
+    more = len(report.differences) - _LINES_MAX
+    return AnswersDiffer(
+        f"{record.name} {record.version} gave {len(report.differences)} of its {report.examples} golden answers "
+        f"otherwise on pod {pod.name}: {lines}" + (f"; and {more} more" if more > 0 else ""),
+        model=record.name,
+        version=record.version,
+    )

@@ -1,0 +1,1 @@
+"""HTTP as the gateway's clients speak it: connections, bodies, headers, bounds."""

@@ -1,0 +1,240 @@
+"""What the gateway tells about its requests: the metrics of the design and one access log line each."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from marway import __version__, errors
+from marway.errors import MarwayError
+from marway.loop_watch import BUCKETS_S
+from marway_gateway.observe.logs import AccessLog
+
+__all__ = ["Metrics", "RequestInfo", "Telemetry", "outcome_of"]
+
+_PATH_MAX: Final = 300
+_OUTCOMES: Final = (
+    (errors.InvalidInput, "client_error"),
+    (errors.NotFound, "client_error"),
+    (errors.Conflict, "client_error"),
+    (errors.Unauthenticated, "client_error"),
+    (errors.Unimplemented, "client_error"),
+    (errors.ModelError, "model_error"),
+    (errors.DeadlineExceeded, "timeout"),
+)
+_BUCKETS_S: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 3.5, 5.0, 7.5, 10.0, 30.0, 60.0),
+)
+_UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+
+# Creation times of series double their number and say nothing that a restart does not.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
+
+
+def outcome_of(error: MarwayError) -> str:
+    """Return the metric outcome that stands for an error."""
+    return next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), "unavailable")
+
+
+class Metrics:
+    """The gateway's metrics, in a registry of their own. Durations in seconds."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.request_duration = Histogram(
+            "marway_gateway_request_duration_seconds",
+            "Time from a predict request's headers to the last byte of its answer.",
+            ("model", "version", "surface", "outcome"),
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.requests_in_flight = Gauge(
+            "marway_gateway_requests_in_flight", "Predict requests being worked on.", registry=self.registry
+        )
+        self.retries = Counter(
+            "marway_gateway_retries_total",
+            "Further attempts of predict requests, by what the attempt before ended in.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.retries_refused = Counter(
+            "marway_gateway_retries_refused_total",
+            "Retries that were not made because the retry budget was spent.",
+            registry=self.registry,
+        )
+        self.requests_queued = Gauge(
+            "marway_gateway_requests_queued",
+            "Predict requests that wait for a version's turn or for room on a pod.",
+            registry=self.registry,
+        )
+        self.load_aheads = Counter(
+            "marway_gateway_load_aheads_total",
+            "Loads asked of pods before requests went there.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.ejections = Counter(
+            "marway_gateway_ejections_total", "Pods taken out of rotation for a while.", registry=self.registry
+        )
+        self.cache_requests = Counter(
+            "marway_gateway_cache_requests_total",
+            "Predict requests for models whose answers may be given again, by what the cache did.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.loop_blocked = Histogram(
+            "marway_gateway_loop_blocked_seconds",
+            "Time in which the event loop had no turn, looked at 50 times a second.",
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self.build = Gauge(
+            "marway_gateway_build_info", "What runs here; always 1.", ("version", "python"), registry=self.registry
+        )
+        self.build.labels(__version__, platform.python_version()).set(1)
+        ProcessCollector(registry=self.registry)
+
+
+class RequestInfo:
+    """What is known of one request so far. Whoever works on it fills it in; surfaces report it at its end.
+
+    Attributes:
+        request_id: The caller's, or made here.
+        group_id: The caller's, or None.
+        surface: Which predict protocol, or None when it is no predict request.
+        model, version, model_id: What it resolved to, or None before that.
+        label: The label that led there, or None.
+        pod: The pod that was asked last.
+        attempts: Pods asked.
+        cache: hit, miss or bypass; None where the model's answers are not kept.
+        resolve_s, pod_s: Time spent on resolving and on the last attempt.
+        status: What was answered, in the surface's own terms (HTTP status, gRPC code).
+        outcome: One of the design's outcomes.
+        error: The stable code of the error that ended it.
+        client: Who asks: the name of its token, else its address, where they are known.
+        headers: An HTTP request's, names in lower case; of several with one name the last.
+    """
+
+    surface: str | None = None
+    model: str | None = None
+    version: str | None = None
+    model_id: str | None = None
+    label: str | None = None
+    pod: str | None = None
+    attempts = 0
+    cache: str | None = None
+    resolve_s: float | None = None
+    pod_s: float | None = None
+    status: int | str | None = None
+    outcome = "ok"
+    error: str | None = None
+    request_bytes = 0
+    response_bytes = 0
+    client: str | None = None
+    headers: Mapping[bytes, bytes] = MappingProxyType({})
+
+    def __init__(self, *, method: str, path: str, request_id: str, group_id: str | None) -> None:
+        self.started = time.perf_counter()
+        self.method = method
+        self.path = path
+        self.request_id = request_id
+        self.group_id = group_id
+
+    def failed(self, error: MarwayError) -> None:
+        """Take in how the request ended."""
+        self.outcome = outcome_of(error)
+        self.error = error.code
+
+    def server_timing(self) -> str:
+        """Return the `Server-Timing` header (W3C): milliseconds of resolving, of the pod and in all, so far."""
+        parts = []
+        if self.resolve_s is not None:
+            parts.append(f"resolve;dur={self.resolve_s * 1000:.3f}")
+        if self.cache is not None:
+            parts.append(f"cache;desc={self.cache}")
+        if self.pod_s is not None:
+            parts.append(f"pod;dur={self.pod_s * 1000:.3f}")
+        parts.append(f"total;dur={(time.perf_counter() - self.started) * 1000:.3f}")
+        return ", ".join(parts)
+
+
+class Telemetry:
+    """Counts and logs requests.
+
+    Args:
+        metrics: Where to count.
+        access_log: Where to log, or None.
+    """
+
+    def __init__(self, metrics: Metrics, access_log: AccessLog | None) -> None:
+        self.metrics = metrics
+        self._access_log = access_log
+        self._in_flight = 0
+        self._durations: dict[tuple[str, str, str, str], Histogram] = {}
+        metrics.requests_in_flight.set_function(lambda: self._in_flight)
+
+    def predicting(self, info: RequestInfo, surface: str) -> None:
+        """Say that the request is a prediction over ``surface``; it counts as in flight until `finish`."""
+        info.surface = surface
+        self._in_flight += 1
+
+    def finish(self, info: RequestInfo) -> None:
+        """Report a request; call it once, whatever happened."""
+        duration_s = time.perf_counter() - info.started
+        if info.surface is not None:
+            self._in_flight -= 1
+            # Only what was resolved becomes a label: callers must not be able to make series.
+            labels = info.model or "", info.version or "", info.surface, info.outcome
+            durations = self._durations.get(labels)
+            if durations is None:  # looking one up costs several times what counting does
+                durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
+            durations.observe(duration_s)
+        if self._access_log is not None and info.path not in _UNLOGGED:
+            self._access_log.write(_fields(info, duration_s))
+
+
+def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
+    """Return what the access log says of a request, without what is not known of it."""
+    fields: dict[str, object] = {
+        "method": info.method,
+        "path": info.path if len(info.path) <= _PATH_MAX else errors.clip(info.path, _PATH_MAX),
+        "outcome": info.outcome,
+        "request_id": info.request_id,
+        "retries": max(0, info.attempts - 1),
+        "duration_ms": _ms(duration_s),
+        "request_bytes": info.request_bytes,
+        "response_bytes": info.response_bytes,
+    }
+    if info.status is not None:
+        fields["status"] = info.status
+    if info.surface is not None:
+        fields["surface"] = info.surface
+    if info.model is not None:
+        fields["model"], fields["version"] = info.model, info.version
+    if info.pod is not None:
+        fields["pod"] = info.pod
+    if info.resolve_s is not None:
+        fields["resolve_ms"] = _ms(info.resolve_s)
+    if info.pod_s is not None:
+        fields["pod_ms"] = _ms(info.pod_s)
+    if info.label is not None:
+        fields["label"] = info.label
+    if info.group_id is not None:
+        fields["group_id"] = info.group_id
+    if info.cache is not None:
+        fields["cache"] = info.cache
+    if info.error is not None:
+        fields["error"] = info.error
+    return fields
+
+
+def _ms(seconds: float) -> float:
+    """Return milliseconds with three digits behind the point."""
+    return int(seconds * 1_000_000 + 0.5) / 1000

@@ -1,0 +1,184 @@
+"""Answers that are given again to equal requests, for models whose serving settings say `cache`.
+
+An answer is found by a digest of the version's archive, of what was asked for and of all that the handler sees of the
+request save its ids and what clients and proxies say of themselves: a label that moves leads to other archives and so
+to other answers. Equal requests in flight are one: the first asks a pod, the others wait for its answer. What failed,
+streams or is too large is never kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Final
+
+from marway import errors
+from marway.errors import MarwayError
+from marway.wire import headers as wire
+from marway.wire.headers import is_incidental
+from marway_gateway.predict.reply import Reply
+
+__all__ = ["AnswerCache", "CacheUse", "forbids_cache", "request_key"]
+
+_UNLIKE: Final = frozenset(
+    {wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.TRACEPARENT, wire.TRACESTATE, wire.CLIENT, wire.NOTHING}
+)
+"""Headers in which equal requests may differ, beside those that are incidental."""
+_ONE_REQUESTS_OWN: Final = frozenset(
+    name.encode()
+    for name in (
+        *(wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.TRACEPARENT, wire.TRACESTATE, wire.SERVER_TIMING, wire.OUTCOME),
+        *(wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID),
+    )
+)
+_ENTRY_BYTES: Final = 1024
+"""What an entry takes beside its answer."""
+_FINAL: Final = (errors.ModelError, errors.InvalidInput, errors.NotFound, errors.LoadFailed, errors.ArchiveCorrupt)
+"""What would be said of every equal request."""
+
+
+class CacheUse(StrEnum):
+    """What the cache did for a request; the values are those of `X-Cache` and of the metric."""
+
+    HIT = "hit"
+    MISS = "miss"
+    BYPASS = "bypass"
+
+
+class _Ended(Enum):
+    """How a request ended that others wait for, where it left nothing for them."""
+
+    LEFT = "left"
+    """Its client went, its deadline passed or no pod had it: one of the others asks in its place."""
+    NOT_KEPT = "not kept"
+    """It has an answer that is not to be kept: each of the others asks for its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    reply: Reply
+    size: int
+    until: float
+
+
+def request_key(archive_sha256: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return the digest by which an answer is found.
+
+    Args:
+        archive_sha256: The version's archive.
+        headers: What goes to the pod.
+        body: What the model is given.
+    """
+    said = [archive_sha256.encode()]
+    for name, value in sorted(headers.items()):
+        if name not in _UNLIKE and not is_incidental(name):
+            said.append(b"\1%d:%b%d:%b" % (len(name), name.encode(), len(value), value.encode("latin-1")))
+    said.append(b"\0")
+    digest = hashlib.sha256(b"".join(said))
+    digest.update(body)
+    return digest.digest()
+
+
+def forbids_cache(cache_control: str | None) -> bool:
+    """Return whether a `Cache-Control` wants an answer made now, or that it is not kept (RFC 9111 §5.2)."""
+    if cache_control is None:
+        return False
+    directives = {each.partition("=")[0].strip() for each in cache_control.lower().split(",")}
+    return not directives.isdisjoint({"no-cache", "no-store"})
+
+
+class AnswerCache:
+    """Holds the answers used last, up to a number of bytes, each for a time. Not for use from several event loops.
+
+    Args:
+        max_bytes: Bytes of all answers together.
+        ttl_s: How long an answer is given again.
+        clock: Monotonic seconds.
+
+    Attributes:
+        size: Bytes that it holds.
+    """
+
+    def __init__(self, *, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.size = 0
+        self._max_bytes = max_bytes
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._flights: dict[bytes, asyncio.Future[Reply | MarwayError | _Ended]] = {}
+
+    async def reply(self, key: bytes, ask: Callable[[], Awaitable[Reply]]) -> tuple[Reply, CacheUse]:
+        """Return the answer to a request, and whether it was there or is another request's.
+
+        Args:
+            key: The request's digest.
+            ask: Gets the answer from a pod; called at most once.
+
+        Raises:
+            MarwayError: As ``ask``; also one that an equal request got, where it is final.
+        """
+        while True:
+            kept = self.kept(key)
+            if kept is not None:
+                return kept, CacheUse.HIT
+            flight = self._flights.get(key)
+            if flight is None:
+                return await self._lead(key, ask), CacheUse.MISS
+            await asyncio.wait((flight,))  # unlike awaiting it, this leaves it alone when we are cancelled
+            ended = flight.result()
+            if isinstance(ended, Reply):
+                return ended, CacheUse.HIT
+            if isinstance(ended, MarwayError):
+                raise ended.with_traceback(None)
+            if ended is _Ended.NOT_KEPT:
+                return await ask(), CacheUse.MISS
+
+    async def _lead(self, key: bytes, ask: Callable[[], Awaitable[Reply]]) -> Reply:
+        flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        ended: Reply | MarwayError | _Ended = _Ended.LEFT
+        try:
+            reply = await ask()
+            ended = self._put(key, reply) or _Ended.NOT_KEPT
+        except _FINAL as exc:
+            ended = exc
+            raise
+        finally:
+            del self._flights[key]
+            flight.set_result(ended)
+        return reply
+
+    def kept(self, key: bytes) -> Reply | None:
+        """Return the answer to a request if it is kept; None when it is not, or is being asked for."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry.until <= self._clock():
+            self._drop(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry.reply
+
+    def _put(self, key: bytes, reply: Reply) -> Reply | None:
+        """Keep an answer and return what is kept of it; None when it is not to be kept."""
+        if reply.data is None or not 200 <= reply.status < 300:
+            return None
+        if any(name == b"cache-control" and forbids_cache(value.decode("latin-1")) for name, value in reply.headers):
+            return None  # the handler knows that it would say something else the next time
+        headers = [(name, value) for name, value in reply.headers if name not in _ONE_REQUESTS_OWN]
+        size = len(reply.data) + sum(len(name) + len(value) for name, value in headers) + _ENTRY_BYTES
+        if size > self._max_bytes:
+            return None
+        kept = reply.kept(headers)
+        while self.size + size > self._max_bytes:
+            self._drop(next(iter(self._entries)))
+        self._entries[key] = _Entry(kept, size, self._clock() + self._ttl_s)
+        self.size += size
+        return kept
+
+    def _drop(self, key: bytes) -> None:
+        self.size -= self._entries.pop(key).size

@@ -1,0 +1,1 @@
+"""TorchServe's inference APIs, REST and gRPC."""

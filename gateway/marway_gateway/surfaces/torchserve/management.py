@@ -1,0 +1,90 @@
+"""TorchServe's management API, REST and gRPC: which `marway` verb does what was asked for.
+
+Models come from the registry here, and workers follow the load, so that there is nothing for it to manage. Its clients
+are told so in the form of error that they know. `GET /models` and `GET /models/{model}` are Marway's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from marway.wire.problems import Problem
+from marway_gateway.http.requests import request_info
+from marway_gateway.surfaces.error_bodies import error_body
+
+__all__ = ["SERVICE", "add_management", "management_handlers"]
+
+SERVICE: Final = "org.pytorch.serve.grpc.management.ManagementAPIsService"
+
+_REGISTER: Final = (
+    "models are registered by publishing them: `marway publish ARCHIVE`, then `marway release MODEL VERSION`; they are "
+    "loaded when they are asked for, or by `marway load MODEL`"
+)
+_SCALE: Final = (
+    "workers follow the load; `marway serving MODEL --set min_workers=N` and `--set max_workers=N` bound their number"
+)
+_DEFAULT: Final = "the version that is served by default is the one at PROD: `marway release MODEL VERSION` moves it"
+_UNREGISTER: Final = (
+    "`marway unload MODEL` takes a version from memory, `marway delete MODEL VERSION` deletes it for good"
+)
+_DESCRIBE: Final = "`marway show MODEL`, `marway pods MODEL` and GET /models/MODEL/versions/VERSION describe a version"
+_LIST: Final = "`marway models` and GET /models list the models"
+
+_ROUTES: Final = (
+    # The methods that stand behind the message are what `Allow` names: Marway's own.
+    (("POST", "DELETE", "PUT"), "/models", _REGISTER, "GET, HEAD"),
+    (("PUT", "POST"), "/models/{model}", _SCALE, "GET, HEAD"),
+    (("DELETE",), "/models/{model}", _UNREGISTER, "GET, HEAD"),
+    (("GET",), "/models/{model}/{version}", _DESCRIBE, ""),
+    (("PUT",), "/models/{model}/{version}", _SCALE, ""),
+    (("DELETE",), "/models/{model}/{version}", _UNREGISTER, ""),
+    (("PUT",), "/models/{model}/{version}/set-default", _DEFAULT, ""),
+)
+_RPCS: Final = {
+    "DescribeModel": _DESCRIBE,
+    "ListModels": _LIST,
+    "RegisterModel": _REGISTER,
+    "ScaleWorker": _SCALE,
+    "SetDefault": _DEFAULT,
+    "UnregisterModel": _UNREGISTER,
+}
+_NOT_HERE: Final = "TorchServe's management API is not served here: "
+
+
+def add_management(app: FastAPI) -> None:
+    """Add the REST routes behind all others of an app."""
+    for methods, path, message, allowed in _ROUTES:
+        app.router.routes.append(Route(path, _refusing(message, allowed), methods=methods))
+
+
+def management_handlers() -> grpc.GenericRpcHandler[Any, Any]:
+    """Return the gRPC service, each of whose calls is refused whatever it carries."""
+    methods = {name: grpc.unary_unary_rpc_method_handler(_refusing_rpc(message)) for name, message in _RPCS.items()}
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def _refusing(message: str, allowed: str) -> Callable[[Request], Awaitable[Response]]:
+    async def refuse(request: Request) -> Response:
+        info = request_info(request.scope)
+        info.outcome, info.error = "client_error", "method_not_allowed"
+        problem = Problem(title="Method not allowed", status=405, detail=_NOT_HERE + message, code="method_not_allowed")
+        body, content_type = error_body("torchserve", problem)
+        return Response(body, problem.status, headers={"allow": allowed}, media_type=content_type)
+
+    return refuse
+
+
+def _refusing_rpc(message: str) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[NoReturn]]:
+    async def refuse(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+        details = f"{_NOT_HERE}{message}\norg.pytorch.serve.http.MethodNotAllowedException"
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, details)
+
+    return refuse

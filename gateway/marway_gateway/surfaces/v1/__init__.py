@@ -1,0 +1,1 @@
+"""TensorFlow Serving's and KServe's v1 protocol."""

@@ -1,0 +1,1 @@
+"""The pod contract over HTTP and frames."""

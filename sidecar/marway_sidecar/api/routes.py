@@ -1,0 +1,295 @@
+"""The routes of the pod contract; docs/sidecar.md explains them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from fastapi import FastAPI, Header, Path, Query, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from marway import __version__, errors
+from marway.wire.about import ABOUT_CONTENT, About, Link, about_answer
+from marway.wire.api_page import PATHS, ApiPage
+from marway.wire.comparison import Comparison
+from marway.wire.headers import REQUEST_TIMEOUT_MS
+from marway.wire.pods import WATCH_CONTENT_TYPE, LoadReport, ModelStatus, PodEvent, PodStatus
+from marway.wire.request import timeout_of
+from marway_sidecar.api.fast_path import FastPathApp
+from marway_sidecar.api.openapi import ANSWER, ANY_BODY, WATCH, problems, served_by
+
+if TYPE_CHECKING:
+    from marway_sidecar.api.app import Sidecar
+
+__all__ = ["ABOUT", "Health", "add_routes"]
+
+Model = Annotated[
+    str, Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
+]
+VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["PROD", "1.0"])]
+Timeout = Annotated[
+    int | None, Header(description="Deadline of the whole request in milliseconds.", ge=1, examples=[2000])
+]
+Id = Annotated[str | None, Header(description="1 to 128 plain characters; made when absent.", max_length=128)]
+GroupId = Annotated[
+    str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
+]
+Prove = Annotated[bool, Query(description="Compare the answers to all golden examples with the published ones.")]
+Base = Annotated[
+    str | None,
+    Query(
+        description="The other one, a version or a label; without it only its own answers are looked at.",
+        max_length=128,
+    ),
+]
+
+_REFERENCE: Final = (
+    errors.InvalidReference,
+    errors.ModelNotFound,
+    errors.VersionNotFound,
+    errors.LabelNotFound,
+    errors.RegistryUnavailable,
+)
+_LOAD: Final = (errors.LoadFailed, errors.ArchiveCorrupt, errors.RuntimeDown, errors.Draining, errors.ModelLoading)
+
+
+ABOUT: Final = About(
+    name="Marway sidecar",
+    version=__version__,
+    description="Serves the versions of one pod. Gateways speak to it; docs/sidecar.md of Marway says what it answers.",
+    links=(
+        Link(href="docs", title="Every route, to read and to try; openapi.json says the same to programs"),
+        Link(href="status", title="Who this pod is, and what it has"),
+        Link(href="models", title="Every version that was wanted here, with its state"),
+        Link(href="readyz", title="Can it serve?"),
+        Link(href="healthz", title="Does the process run?"),
+        Link(href="metrics", title="Metrics for Prometheus"),
+    ),
+)
+
+
+class _NdJson(StreamingResponse):
+    media_type = WATCH_CONTENT_TYPE
+
+
+class Health(BaseModel):
+    """All is well; anything else is answered with a problem."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok"}]})
+
+    status: Literal["ok"] = "ok"
+
+
+def add_routes(app: FastPathApp, sidecar: Sidecar) -> None:
+    """Add every route of the pod contract."""
+    _add_predict(app, sidecar)
+    _add_pod(app, sidecar)
+    _add_models(app, sidecar)
+    _add_health(app, sidecar)
+    _add_pages(app)
+
+
+def _add_predict(app: FastPathApp, sidecar: Sidecar) -> None:
+    route = served_by(sidecar.predictor)
+
+    # The functions below are documentation; `Predictor` serves the routes.
+    async def predict(
+        model: Model,
+        x_request_timeout_ms: Timeout = None,
+        x_request_id: Id = None,
+        x_request_group_id: GroupId = None,
+    ) -> None:
+        raise NotImplementedError
+
+    async def predict_version(
+        model: Model,
+        selector: VersionOrLabel,
+        x_request_timeout_ms: Timeout = None,
+        x_request_id: Id = None,
+        x_request_group_id: GroupId = None,
+    ) -> None:
+        raise NotImplementedError
+
+    refused = problems(
+        *_REFERENCE,
+        *_LOAD,
+        *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
+        *(errors.Overloaded, errors.ModelError, errors.MarwayError),
+        errors.DeadlineExceeded,
+    )
+    for path, function, summary in (
+        ("/predict/{model}", predict, "Predict with a model"),
+        ("/predict/{model}/{selector}", predict_version, "Predict with a version or a label"),
+    ):
+        app.add_fast("POST", path, sidecar.predictor)
+        app.router.add_api_route(
+            path,
+            function,
+            methods=["POST"],
+            tags=["predict"],
+            summary=summary,
+            response_class=Response,
+            responses={**ANSWER, **refused},
+            openapi_extra=ANY_BODY,
+            route_class_override=route,
+        )
+
+
+def _add_pod(app: FastAPI, sidecar: Sidecar) -> None:
+    @app.get("/status", tags=["pod"], summary="Who this pod is, and what it has")
+    async def status() -> PodStatus:
+        return sidecar.status()
+
+    @app.get(
+        "/watch",
+        tags=["pod"],
+        summary="The same, and then what changes, as it does",
+        response_class=_NdJson,
+        responses={200: {"model": PodEvent, **WATCH}},
+    )
+    async def watch() -> Response:
+        return _NdJson(_lines(sidecar.events()))
+
+    @app.post("/drain", tags=["pod"], summary="Take no more requests")
+    async def drain() -> PodStatus:
+        """Readiness fails and the watch says so at once; requests are refused a short while later."""
+        sidecar.draining.begin()
+        return sidecar.status()
+
+    @app.delete("/drain", tags=["pod"], summary="Take requests again", responses=problems(errors.Conflict))
+    async def undrain() -> PodStatus:
+        sidecar.draining.take_back()
+        return sidecar.status()
+
+
+def _add_models(app: FastAPI, sidecar: Sidecar) -> None:
+    @app.get("/models", tags=["models"], summary="Every version that was wanted here, with its state")
+    async def models() -> tuple[ModelStatus, ...]:
+        return sidecar.pool.statuses()
+
+    @app.get(
+        "/models/{model}/{selector}", tags=["models"], summary="One version's state", responses=problems(*_REFERENCE)
+    )
+    async def model_status(model: Model, selector: VersionOrLabel) -> ModelStatus:
+        return await sidecar.control.status(model, selector)
+
+    @app.get(
+        "/models/{model}/{selector}/ready",
+        tags=["models"],
+        summary="Is it loaded here?",
+        responses=problems(*_REFERENCE, errors.ModelLoading, errors.Unavailable, errors.Draining),
+    )
+    async def model_ready(model: Model, selector: VersionOrLabel) -> ModelStatus:
+        return await sidecar.control.ready(model, selector)
+
+    @app.post(
+        "/models/{model}/{selector}/load",
+        tags=["models"],
+        summary="Load a version, and prove it",
+        responses=problems(*_REFERENCE, *_LOAD, errors.InvalidRequest, errors.Overloaded, errors.DeadlineExceeded),
+    )
+    async def load(
+        request: Request,
+        model: Model,
+        selector: VersionOrLabel,
+        prove: Prove = False,
+        x_request_timeout_ms: Timeout = None,
+    ) -> LoadReport:
+        """Without a deadline it may take as long as the version's own `load_timeout_s` says."""
+        timeout_s = _given_timeout_of(request, sidecar)
+        return await sidecar.control.load(model, selector, prove=prove, timeout_s=timeout_s)
+
+    @app.post(
+        "/models/{model}/{selector}/compare",
+        tags=["models"],
+        summary="Load a version, and compare its answers with another one's",
+        responses=problems(*_REFERENCE, *_LOAD, errors.InvalidRequest, errors.Overloaded, errors.DeadlineExceeded),
+    )
+    async def compare(
+        request: Request,
+        model: Model,
+        selector: VersionOrLabel,
+        base: Base = None,
+        x_request_timeout_ms: Timeout = None,
+    ) -> Comparison:
+        """Both answer the other one's golden inputs, in turns; its own where that has none."""
+        timeout_s = _given_timeout_of(request, sidecar)
+        return await sidecar.control.compare(model, selector, base=base, timeout_s=timeout_s)
+
+    @app.post(
+        "/models/{model}/{selector}/unload",
+        tags=["models"],
+        summary="Unload a version once its requests have ended",
+        responses=problems(*_REFERENCE, errors.InvalidRequest, errors.RuntimeDown, errors.Unavailable),
+    )
+    async def unload(
+        request: Request, model: Model, selector: VersionOrLabel, x_request_timeout_ms: Timeout = None
+    ) -> ModelStatus:
+        """A version that is not loaded stays so: no error."""
+        timeout_s = _timeout_of(request.headers.get(REQUEST_TIMEOUT_MS), sidecar)
+        return await sidecar.control.unload(model, selector, timeout_s=timeout_s)
+
+
+def _add_health(app: FastAPI, sidecar: Sidecar) -> None:
+    @app.get("/healthz", tags=["health"], summary="Does the process run?")
+    async def healthz() -> Health:
+        return Health()
+
+    @app.get(
+        "/readyz", tags=["health"], summary="Can it serve?", responses=problems(errors.RuntimeDown, errors.Draining)
+    )
+    async def readyz() -> Health:
+        """Ready means that a model server is up and that the pod does not drain."""
+        trouble = sidecar.trouble()
+        if trouble is not None:
+            raise trouble
+        return Health()
+
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses={
+            200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        },
+    )
+    async def metrics() -> Response:
+        return Response(generate_latest(sidecar.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_pages(app: FastAPI) -> None:
+    @app.get(
+        "/",
+        tags=["health"],
+        summary="What this is, and where to look",
+        response_class=Response,
+        responses={200: {"model": About, "content": ABOUT_CONTENT}},
+    )
+    async def root(request: Request) -> Response:
+        """JSON, or a page where `Accept` prefers that."""
+        body, headers = about_answer(ABOUT, request.headers.get("accept"))
+        return Response(body, headers=headers)
+
+    page = ApiPage(ABOUT.name)
+    app.router.routes += [Route(path, page, methods=["GET"]) for path in PATHS]
+
+
+async def _lines(events: AsyncIterator[PodEvent]) -> AsyncIterator[bytes]:
+    async for event in events:
+        # What is as it always is says nothing: a heartbeat is `{}`.
+        yield event.model_dump_json(exclude_defaults=True).encode() + b"\n"
+
+
+def _given_timeout_of(request: Request, sidecar: Sidecar) -> float | None:
+    """Return the seconds that a request gives itself; None where it says nothing."""
+    given = request.headers.get(REQUEST_TIMEOUT_MS)
+    return None if given is None else _timeout_of(given, sidecar)
+
+
+def _timeout_of(text: str | None, sidecar: Sidecar) -> float:
+    settings = sidecar.settings
+    return timeout_of(text, default_s=settings.default_timeout_s, max_s=settings.max_timeout_s)

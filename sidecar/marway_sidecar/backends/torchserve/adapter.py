@@ -1,0 +1,264 @@
+"""TorchServe behind the `ModelServer` interface."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from marway import model_log
+from marway.deadline import Deadline
+from marway.errors import LoadFailed, MarwayError, Unavailable, clip
+from marway.wire import envelope
+from marway.wire.envelope import Answer, Row
+from marway.wire.runtime import LOGS, RuntimeInfo
+from marway_sidecar.backends.base import Description, ServedModel, ServerStatus, WorkerStatus
+from marway_sidecar.backends.torchserve.archive_config import check_archive, unpacked_bytes
+from marway_sidecar.backends.torchserve.connection import Connection
+from marway_sidecar.backends.torchserve.control import RuntimeControl
+from marway_sidecar.backends.torchserve.enveloped import EnvelopedCalls
+from marway_sidecar.backends.torchserve.management import Management, Refused, description_of, workers_of
+from marway_sidecar.backends.torchserve.plain import PlainCalls
+
+__all__ = ["TorchServeAdapter"]
+
+_READY_POLL_S = 0.05
+_LAST_WORDS_TRIES = 20
+_LOG_BYTES = 1 << 20
+_REASON_MAX = 800
+_FULL_RETRY_S = 30.0
+_MIB = 1024 * 1024
+
+
+class TorchServeAdapter:
+    """One running TorchServe.
+
+    With workers that run our bootstrap, rows travel in envelopes; with its own (`RuntimeInfo.envelope` is another than
+    ours, as 0 for a TorchServe that our runtime did not start), as TorchServe's own gRPC or REST requests.
+
+    Args:
+        info: Where it answers.
+        runtime_dir: The directory shared with the runtime that started it, for what workers wrote and `runtime.sock`.
+        key_file: Its `key_file.json`, when it wants tokens.
+        batch_delay_ms: How long it may wait for a batch to fill where it makes batches itself; 0 makes none.
+    """
+
+    def __init__(
+        self,
+        info: RuntimeInfo,
+        *,
+        runtime_dir: Path | None = None,
+        key_file: Path | None = None,
+        batch_delay_ms: int = 0,
+    ) -> None:
+        self._info = info
+        self._logs = runtime_dir / LOGS if runtime_dir is not None else None
+        self._connection = Connection(info, key_file=key_file)
+        self._control = RuntimeControl(runtime_dir) if info.control_socket and runtime_dir is not None else None
+        self.batches = enveloped = info.envelope == envelope.VERSION
+        self._management = Management(self._connection, batch_delay_ms=None if enveloped else batch_delay_ms)
+        self._calls = EnvelopedCalls(self._connection) if enveloped else PlainCalls(self._connection)
+        self._registration = asyncio.Lock()
+        self._registered: set[str] = set()
+
+    @property
+    def info(self) -> RuntimeInfo:
+        return self._info
+
+    async def load(self, model: ServedModel) -> Description:
+        async with self._registration:
+            # A duplicate registration leaks its unpacked archive: look first.
+            found = await self.describe(model)
+            if found is not None and found.version == model.version and found.ready_workers >= 1:
+                self._registered.add(model.server_name)
+                return found
+            if found is not None:
+                await self.unload(model)  # left by a load that was cut off, or with dead workers: start clean
+            await asyncio.to_thread(check_archive, model)
+            await self._register(model)
+            self._registered.add(model.server_name)
+            found = await self.describe(model)
+            if found is None or found.version != model.version:
+                await self._remove(model)
+                raise LoadFailed(
+                    f"the archive of {model.name} {model.version} says another version in its manifest: pack it again",
+                    model=model.name,
+                    version=model.version,
+                )
+            if found.workers != model.workers:  # the archive's own configuration file asked for another number
+                try:
+                    found = await self._scale(model, model.workers)
+                except LoadFailed:
+                    await self.unload(model)
+                    raise
+        return found
+
+    async def _register(self, model: ServedModel) -> None:
+        again = False
+        began = datetime.now(UTC)
+        while True:
+            try:
+                await self._management.register(model)
+            except Refused as exc:
+                # A failed start unregisters by itself; one that timed out here may still be there.
+                await self.unload(model)
+                made_room = await self._made_room(model, exc)
+                if again or not made_room:
+                    raise await self._load_failed(model, str(exc), began) from exc
+                again = True
+            else:
+                return
+
+    async def _made_room(self, model: ServedModel, refused: Refused) -> bool:
+        """Remove what a load that failed left unpacked; return whether another try is worth it, as there is room now.
+
+        Raises:
+            Unavailable: The temporary directory is full.
+        """
+        if self._control is None:
+            return False
+        try:
+            room = await self._control.remove_leftovers()
+            needed = await asyncio.to_thread(unpacked_bytes, model)
+        except MarwayError:
+            return False
+        if needed is not None and room.free_bytes < needed:
+            raise Unavailable(
+                f"{model.name} {model.version} cannot be loaded: the disk of {room.directory}, into which TorchServe "
+                f"unpacks archives, has {room.free_bytes // _MIB} MiB free and it needs {needed // _MIB + 1} MiB",
+                model=model.name,
+                version=model.version,
+                retry_after_s=_FULL_RETRY_S,
+            ) from refused
+        return room.removed > 0
+
+    async def unload(self, model: ServedModel) -> None:
+        self._registered.discard(model.server_name)
+        await self._management.unregister(model)
+
+    async def scale(self, model: ServedModel, workers: int) -> Description:
+        found = await self.describe(model)
+        if found is not None and workers and found.ready_workers == 0 < found.workers:
+            # Workers that TorchServe gave up on after maxRetryTimeoutInSec still count: only from none is it a start.
+            await self._scale(model, 0)
+        return await self._scale(model, workers)
+
+    async def describe(self, model: ServedModel) -> Description | None:
+        entry = await self._management.describe(model.server_name, model.version)
+        return description_of(entry) if entry is not None else None
+
+    async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
+        if model.streaming:
+            return [await self._whole(model, row, deadline) for row in rows]
+        return await self._calls.predict(model, rows, deadline)
+
+    def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
+        return self._calls.predict_stream(model, row, deadline)
+
+    async def status(self) -> ServerStatus:
+        names = await self._management.names()
+        if self._control is not None:
+            said = await self._control.workers()
+            workers = tuple(
+                WorkerStatus(
+                    pid=worker.pid,
+                    server_name=worker.server_name,
+                    mode=worker.mode,
+                    reason=worker.reason,
+                    private_bytes=worker.private_bytes,
+                )
+                for worker in said.workers
+            )
+            return ServerStatus(names, workers, said.base_bytes, said.deaths)
+        found: list[WorkerStatus] = []
+        for name in sorted(names):
+            entry = await self._management.describe(name)
+            found += workers_of(name, entry) if entry is not None else []
+        return ServerStatus(names, tuple(found), 0)
+
+    async def lost(self, *, timeout_s: float) -> frozenset[str]:
+        """Return the versions that were registered through this adapter and that TorchServe no longer has.
+
+        Raises:
+            RuntimeDown: It does not answer within ``timeout_s``.
+        """
+        before = frozenset(self._registered)
+        names = await self._management.names(timeout_s=timeout_s)
+        return (before & self._registered) - names  # what was unloaded meanwhile is not lost
+
+    async def answers(self, *, timeout_s: float) -> None:
+        """Return when TorchServe answers, whatever it says.
+
+        Raises:
+            RuntimeDown: It does not, within ``timeout_s``.
+        """
+        await self._management.answers(timeout_s=timeout_s)
+
+    async def server_version(self, *, timeout_s: float) -> str | None:
+        """Return TorchServe's own version, or None when it does not say."""
+        return await self._management.server_version(timeout_s=timeout_s)
+
+    async def aclose(self) -> None:
+        await self._connection.aclose()
+        if self._control is not None:
+            await self._control.aclose()
+
+    async def _whole(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
+        """Return an answer in pieces as one, as a caller sees it who reads REST's chunks to their end."""
+        pieces: list[Answer] = []
+        async with aclosing(self.predict_stream(model, row, deadline)) as stream:
+            async for piece in stream:
+                if piece.kind == "error":
+                    return piece
+                pieces.append(piece)
+        first = pieces[0]
+        body = b"".join(piece.body for piece in pieces)
+        return Answer(first.status, body, first.kind, first.content_type, first.headers)
+
+    async def _scale(self, model: ServedModel, workers: int) -> Description:
+        began = datetime.now(UTC)
+        try:
+            await self._management.scale(model, workers)
+        except Refused as exc:
+            raise await self._load_failed(model, str(exc), began) from exc
+        deadline = Deadline.after(model.load_timeout_s)
+        while True:
+            found = await self.describe(model)
+            if found is None:
+                raise await self._load_failed(model, "TorchServe forgot the version while scaling it", began)
+            # TorchServe's synchronous answer comes with the first worker: the others are still starting.
+            if found.ready_workers >= workers or deadline.remaining() <= 0:
+                return found
+            await asyncio.sleep(_READY_POLL_S)
+
+    async def _remove(self, model: ServedModel) -> None:
+        """Unregister whatever version the server has under the model's name: it is ours alone."""
+        entry = await self._management.describe(model.server_name)
+        if entry is not None:
+            await self.unload(replace(model, version=entry["modelVersion"]))
+
+    async def _load_failed(self, model: ServedModel, said: str, began: datetime) -> LoadFailed:
+        """Return the error with the reason that the worker gave since then: TorchServe's own answer leaves it out."""
+        reason, more = None, ""
+        if self._logs is not None:
+            reason = await _reason(self._logs, f"{model.server_name}_{model.version}", began)
+            more = f"; `marway logs {model.name}`, or the log of the pod's runtime, has the traceback"
+        return LoadFailed(
+            f"{model.name} {model.version} cannot be loaded: {clip(reason or said, _REASON_MAX)}{more}",
+            model=model.name,
+            version=model.version,
+        )
+
+
+async def _reason(logs: Path, worker: str, began: datetime) -> str | None:
+    """Return why a worker failed, waiting for a moment: TorchServe sees its death before it has read its last words."""
+    for _ in range(_LAST_WORDS_TRIES):
+        lines = await asyncio.to_thread(model_log.read, logs, [worker], last_bytes=_LOG_BYTES)
+        reason = model_log.last_error(line for line in lines if line.at >= began)
+        if reason is not None:
+            return reason
+        await asyncio.sleep(_READY_POLL_S)
+    return None

@@ -1,0 +1,261 @@
+"""The one task of a version that does all its transitions, one after the other.
+
+Others only say what they want (`want_load`, `want_unload`, `want_workers`) or what they saw (`lose`); the actor does
+it in its turn, so a load, a scaling and an unload of one version never overlap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from marway.errors import Draining, MarwayError, Unavailable
+from marway.wire.pods import ModelStatus
+from marway_sidecar.lifecycle.entry import Entry
+from marway_sidecar.lifecycle.failures import again
+from marway_sidecar.lifecycle.scaling import bounds
+from marway_sidecar.lifecycle.transitions import Transitions
+
+__all__ = ["Actor", "UnloadReason"]
+
+logger = logging.getLogger(__name__)
+
+UnloadReason = Literal["asked", "idle", "memory"]
+
+
+class Actor:
+    """Drives one version from state to state.
+
+    Args:
+        entry: The version.
+        transitions: Does the steps.
+        refusing: Whether loads are refused, because the pod stops.
+    """
+
+    def __init__(self, entry: Entry, transitions: Transitions, *, refusing: Callable[[], bool]) -> None:
+        self.entry = entry
+        self._do = transitions
+        self._refusing = refusing
+        self._wake = asyncio.Event()
+        self._wanted = False
+        self._spare = False
+        self._lost = False
+        self._repair = False
+        self._target: int | None = None
+        self._leaving: UnloadReason | None = None
+        self._loads: list[asyncio.Future[ModelStatus]] = []
+        self._unloads: list[asyncio.Future[ModelStatus]] = []
+        self.busy = False
+        """Whether it is in the middle of a step, or has one before it."""
+        self._task = asyncio.create_task(self._run(), name=f"pool {entry.title}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether its task has ended."""
+        return self._task.done()
+
+    def want_load(self, *, spare: bool = False) -> None:
+        """Have it loaded, with a worker up.
+
+        Args:
+            spare: Only into memory that is free: nobody waits for it yet.
+        """
+        self._wanted = True
+        self._spare = spare
+        self._poke()
+
+    def loaded(self) -> asyncio.Future[ModelStatus]:
+        """Return what gives its status once it is loaded with a worker up, or why it is not."""
+        future: asyncio.Future[ModelStatus] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._loads.append(future)
+        self.want_load()
+        return future
+
+    def want_unload(self, reason: UnloadReason) -> None:
+        """Have it drained and unloaded. From this moment no call is let in."""
+        if self._leaving is None:
+            self._leaving = reason
+        self.entry.gate.close()
+        self.entry.restores = 0
+        self._wanted = False
+        self._poke()
+
+    def unloaded(self) -> asyncio.Future[ModelStatus]:
+        """Return what gives its status once it was drained and unloaded."""
+        future: asyncio.Future[ModelStatus] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._unloads.append(future)
+        self.want_unload("asked")
+        return future
+
+    def want_workers(self, workers: int) -> None:
+        """Have another number of workers; one that is not to be had now is dropped."""
+        self._target = workers
+        self._poke()
+
+    def repair(self) -> None:
+        """Have its workers started anew: to none, then to as many as there should be."""
+        self._repair = True
+        self._poke()
+
+    def lose(self) -> None:
+        """Say that the model server does not have it any more."""
+        if self.entry.served is not None and not self._lost:
+            self._lost = True
+            self.entry.gate.close()
+            self._poke()
+
+    def stop(self, error: MarwayError) -> None:
+        """End for good, in whatever step it is, and tell who waits."""
+        self._task.cancel()
+        self._tell_waiting(error)
+        futures, self._unloads = self._unloads, []
+        for future in futures:
+            if not future.done():
+                future.set_exception(again(error))
+
+    async def stopped(self) -> None:
+        """Return once its task has ended."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def _awaited(self) -> bool:
+        return bool(self._loads or self.entry.gate.queued)
+
+    def _poke(self) -> None:
+        self.busy = True
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                while (step := self._next()) is not None:
+                    self.busy = True
+                    await step()
+            except MarwayError as exc:
+                if self.entry.state != "failed":  # which was logged when it failed
+                    logger.warning("%s: %s", self.entry.title, exc.message)
+                self._tell_waiting(exc)
+            except Exception:
+                # A version must not lose its only task to a mistake of ours.
+                logger.exception("%s: a step failed unexpectedly", self.entry.title)
+                self._tell_waiting(MarwayError(f"{self.entry.title}: something went wrong; the sidecar's log has it"))
+            finally:
+                self.busy = self._wake.is_set()
+            if not self.busy:
+                self._do.settled(self.entry)
+
+    def _next(self) -> Callable[[], Awaitable[None]] | None:
+        """Return the step that comes next, or None when everything is as wanted."""
+        entry = self.entry
+        if self._lost:
+            return self._forget
+        if self._leaving is not None:
+            return self._unload
+        if self._repair:
+            return self._restart_workers
+        if not (self._wanted or self._awaited):
+            self._wanted = False
+            return self._scale if self._target is not None else None
+        if entry.state == "ready" and entry.workers > 0:
+            self._wanted = False
+            self._tell_loaded()
+            return self._scale if self._target is not None else None
+        if self._refusing():
+            self._tell_waiting(Draining("this pod is stopping and loads nothing any more"))
+            return None
+        if entry.state == "ready":
+            least, _ = bounds(entry.serving, cpus=1)
+            self._target = max(1, least)
+            return self._scale
+        if entry.retrying_later:
+            assert entry.failure is not None
+            self._tell_waiting(entry.failure.error)
+            return None
+        return self._load
+
+    async def _load(self) -> None:
+        spare, self._spare = self._spare and not self._awaited, False
+        self._target = None
+        try:
+            await self._do.load(self.entry, spare=spare)
+        except Unavailable:
+            if spare and self._awaited:
+                return  # somebody came meanwhile: the next load is theirs, and may take other versions' memory
+            raise
+        self._wanted = False
+        self._open()
+
+    async def _scale(self) -> None:
+        target, self._target = self._target, None
+        entry = self.entry
+        if target is None or entry.state != "ready" or target == entry.workers:
+            self._do.memory.shrunk(entry.key)
+            return
+        try:
+            await self._do.scale(entry, target)
+        except MarwayError as exc:
+            if entry.workers == 0:
+                raise  # those that wait for the first worker are told
+            logger.info("%s stays at %d workers: %s", entry.title, entry.workers, exc.message)
+        self._open()
+
+    async def _unload(self) -> None:
+        reason, self._leaving = self._leaving, None
+        assert reason is not None
+        try:
+            await self._do.unload(self.entry, reason)
+        except MarwayError as exc:
+            futures, self._unloads = self._unloads, []
+            for future in futures:
+                if not future.done():
+                    future.set_exception(again(exc))
+            self._open()
+            raise
+        status = self._do.status(self.entry)
+        futures, self._unloads = self._unloads, []
+        for future in futures:
+            if not future.done():
+                future.set_result(status)
+
+    async def _restart_workers(self) -> None:
+        self._repair = False
+        workers = self.entry.workers
+        if self.entry.state == "ready" and workers:
+            await self._do.scale(self.entry, 0)
+            await self._do.scale(self.entry, workers)
+            self._open()
+
+    async def _forget(self) -> None:
+        self._lost = False
+        self._do.forget(self.entry)
+
+    def _open(self) -> None:
+        """Let calls in, unless something was wanted meanwhile that needs them out."""
+        entry = self.entry
+        if entry.state == "ready" and self._leaving is None and not self._lost:
+            entry.gate.open(entry.workers)
+            if entry.workers:
+                self._tell_loaded()
+
+    def _tell_loaded(self) -> None:
+        futures, self._loads = self._loads, []
+        for future in futures:
+            if not future.done():
+                future.set_result(self._do.status(self.entry))
+
+    def _tell_waiting(self, error: MarwayError) -> None:
+        self._wanted = False
+        futures, self._loads = self._loads, []
+        for future in futures:
+            if not future.done():
+                future.set_exception(again(error))
+        if not (self.entry.state == "ready" and self.entry.workers):
+            self.entry.gate.fail(error)

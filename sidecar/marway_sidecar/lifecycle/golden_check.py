@@ -1,0 +1,241 @@
+"""Golden examples on a pod: they warm a version up after each load, and prove it when that is asked for.
+
+The inputs are in the archive, the answers in the registry (`marway.golden`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+from marway.answers import golden_difference
+from marway.comparing import golden_of
+from marway.deadline import Deadline
+from marway.errors import InvalidArchive, InvalidRecord, MarwayError, ModelError, RuntimeDown, clip
+from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, decode_examples
+from marway.records import VersionRecord
+from marway.refs import new_ulid
+from marway.registry import Registry
+from marway.wire.envelope import Answer, Part, Row
+from marway.wire.headers import JSON_NONFINITE
+from marway_sidecar.backends.base import ModelServer, ServedModel, WorkerDied
+from marway_sidecar.lifecycle.tensors import decode_tensor
+from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.threads import Threads
+
+__all__ = ["Answers", "Ask", "GoldenChecks", "Proved", "answer_of", "ask_model", "golden_inputs", "row_of"]
+
+logger = logging.getLogger(__name__)
+
+_RAW_BODY_NAME: Final = "data"
+_LINE_MAX: Final = 300
+
+Ask = Callable[[Row], Awaitable[Answer]]
+"""Sends one row to the version and returns its answer."""
+
+
+class Answers(Protocol):
+    """What of a model server gives answers; see `ModelServer`."""
+
+    async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]: ...
+
+    def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncIterator[Answer]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """What came of comparing every golden answer.
+
+    Attributes:
+        golden_sha256: Which answers; None when the version has none.
+        examples: How many.
+        differences: A line for each that was answered otherwise.
+    """
+
+    golden_sha256: str | None
+    examples: int
+    differences: tuple[str, ...]
+
+
+class GoldenChecks:
+    """Sends golden inputs through versions and compares what comes.
+
+    Args:
+        registry: Where golden answers are.
+        threads: Where blocking calls run.
+        metrics: What is counted.
+        warm_examples: The most inputs that are sent after a load.
+        warm_s: The longest that they may take together, in seconds.
+    """
+
+    def __init__(
+        self, registry: Registry, threads: Threads, metrics: SidecarMetrics, *, warm_examples: int, warm_s: float
+    ) -> None:
+        self._registry = registry
+        self._threads = threads
+        self._metrics = metrics
+        self._warm_examples = warm_examples
+        self._warm_s = warm_s
+
+    async def warm(self, server: ModelServer, model: ServedModel, record: VersionRecord, deadline: Deadline) -> None:
+        """Send a few golden inputs to a version that was just loaded, so that no caller meets a cold one.
+
+        What differs from the golden answers is counted and logged, and the version serves all the same: whether it may
+        is decided where labels move. Trouble with an example does not refuse a load either.
+
+        Raises:
+            RuntimeDown: The server went away.
+        """
+        if model.workers == 0 or self._warm_examples == 0:
+            return
+        until = time.monotonic() + self._warm_s
+        try:
+            inputs = await self._threads.run(golden_inputs, model.archive, self._warm_examples)
+            document = await self._document_soon(record) if inputs else None
+            ask = partial(ask_model, server, model, deadline=deadline)
+            for number, example in enumerate(inputs):
+                # Between examples and not within one: a call that is given up goes on running in its worker.
+                if number and time.monotonic() >= until:
+                    return
+                await self._compared(ask, example, document, number, record)
+        except RuntimeDown:
+            raise
+        except MarwayError as exc:
+            self._failed(record, exc)
+
+    async def prove(self, ask: Ask, archive: Path, record: VersionRecord) -> Proved:
+        """Send every golden input through a loaded version and compare all answers.
+
+        Raises:
+            InvalidArchive, InvalidRecord: The golden inputs or answers cannot be read.
+            Unavailable, DeadlineExceeded: An answer could not be had, which says nothing about the version.
+        """
+        document = await self.document(record)
+        if document is None:
+            return Proved(None, 0, ())
+        inputs = await self._threads.run(golden_inputs, archive, None)
+        if len(inputs) != len(document.examples):
+            raise InvalidRecord(
+                f"{record.name} {record.version} carries {len(inputs)} golden inputs and has "
+                f"{len(document.examples)} golden answers: publish it again",
+                model=record.name,
+                version=record.version,
+            )
+        found = [await self._compared(ask, example, document, number, record) for number, example in enumerate(inputs)]
+        return Proved(record.golden_sha256, len(inputs), tuple(line for line in found if line is not None))
+
+    async def _compared(
+        self, ask: Ask, example: ExampleInput, document: GoldenDocument | None, number: int, record: VersionRecord
+    ) -> str | None:
+        """Send one input and return how its answer differs, in one line, or None."""
+        try:
+            answer = await ask(row_of(example))
+        except WorkerDied:
+            said: str | None = "it killed its worker"
+        except ModelError as exc:
+            said = clip(exc.message, _LINE_MAX)
+        else:
+            said = await self._threads.run(_difference, document, number, example, answer)
+        if said is None:
+            if document is not None:
+                self._count(record, "same")
+            return None
+        self._count(record, "different")
+        line = f"example {number + 1}: {said}"
+        logger.warning("%s %s, golden %s", record.name, record.version, line)
+        return line
+
+    async def _document_soon(self, record: VersionRecord) -> GoldenDocument | None:
+        """Return the golden answers if they can be had soon: a version serves while the registry is away."""
+        try:
+            async with asyncio.timeout(self._warm_s):
+                return await self.document(record)
+        except TimeoutError:
+            return None
+        except MarwayError as exc:
+            self._failed(record, exc)
+            return None
+
+    async def document(self, record: VersionRecord) -> GoldenDocument | None:
+        """Return a version's golden answers, None where it has none; raises as `golden_of` does."""
+        return await self._threads.run(golden_of, self._registry, record)
+
+    def _failed(self, record: VersionRecord, error: MarwayError) -> None:
+        self._count(record, "failed")
+        logger.warning("%s %s: golden examples failed: %s", record.name, record.version, clip(error.message, _LINE_MAX))
+
+    def _count(self, record: VersionRecord, outcome: str) -> None:
+        self._metrics.golden_checks.labels(record.name, record.version, outcome).inc()
+
+
+def row_of(example: ExampleInput) -> Row:
+    """Return the row that a client would have sent with this input."""
+    headers = {"content-type": example.content_type} if example.content_type is not None else {}
+    headers[JSON_NONFINITE] = "allow"  # an answer may be NaN, and is compared as what it is
+    return Row(f"golden-{new_ulid()}", [Part(_RAW_BODY_NAME, example.data, example.content_type)], headers)
+
+
+def answer_of(answer: Answer) -> GoldenAnswer:
+    """Return an answer of a worker in the form in which answers are compared.
+
+    Raises:
+        ValueError: A tensor that cannot be read.
+    """
+    if answer.kind == "tensor":
+        return GoldenAnswer(
+            status=answer.status,
+            kind="tensor",
+            content_type=answer.content_type,
+            value=decode_tensor(answer.body),
+        )
+    return GoldenAnswer.of(
+        status=answer.status, kind=cast("Kind", answer.kind), body=answer.body, content_type=answer.content_type
+    )
+
+
+async def ask_model(server: Answers, model: ServedModel, row: Row, *, deadline: Deadline) -> Answer:
+    """Send a row to a model server; the last piece of a streamed answer is what its handler returned."""
+    if not model.streaming:
+        (answer,) = await server.predict(model, [row], deadline)
+        return answer
+    pieces = [piece async for piece in server.predict_stream(model, row, deadline)]
+    if not pieces:
+        raise ModelError("its handler gave no answer", model=model.name, version=model.version)
+    return pieces[-1]
+
+
+def _difference(document: GoldenDocument | None, number: int, example: ExampleInput, answer: Answer) -> str | None:
+    if document is None:
+        return None
+    if number >= len(document.examples) or document.examples[number].input_sha256 != example.sha256:
+        return "there is no golden answer to this input"
+    try:
+        return golden_difference(document, number, answer_of(answer))
+    except ValueError as exc:
+        return clip(f"the answer is a tensor that cannot be compared: {exc}", _LINE_MAX)
+
+
+def golden_inputs(archive: Path, most: int | None) -> Sequence[ExampleInput]:
+    """Return the golden inputs of an archive, or its first ``most``."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            known = {info.filename: info for info in opened.infolist()}
+
+            def read(name: str, limit: int) -> bytes | None:
+                info = known.get(name)
+                if info is None:
+                    return None
+                if info.file_size > limit:
+                    raise InvalidArchive(f"{name} has {info.file_size} bytes, more than {limit}")
+                return opened.read(info)
+
+            return decode_examples(read)[:most]
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as exc:
+        raise InvalidArchive(f"the golden inputs of {archive.name} cannot be read: {clip(str(exc), 200)}") from exc

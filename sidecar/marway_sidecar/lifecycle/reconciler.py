@@ -1,0 +1,201 @@
+"""Looks at what the model server really has: measures memory, counts workers by mode, and reconciles.
+
+A sidecar that was killed leaves versions registered that its successor knows nothing of: they are unregistered, for
+their memory is in nobody's books; one that is wanted meanwhile is taken over by its load, which describes before it
+registers. A version that we count as loaded and the server does not have counts as absent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from marway.errors import MarwayError
+from marway_sidecar.backends.base import ModelServer, ServedModel, ServerStatus, WorkerStatus
+from marway_sidecar.changes import Changes
+from marway_sidecar.lifecycle.actor import Actor
+from marway_sidecar.memory.budget import Memory
+from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
+from marway_sidecar.metrics import SidecarMetrics
+
+__all__ = ["Survey"]
+
+logger = logging.getLogger(__name__)
+
+_SPACING_S: Final = 0.2  # loads that follow one another are measured together
+
+
+class Survey:
+    """Looks now and then, and soon after something changed.
+
+    Args:
+        server: The model server.
+        actors: The versions of the pool, by their name in the server.
+        memory, estimates: Told what was measured.
+        interval_s: How often to look when nothing changes, in seconds.
+        budget: Returns the memory budget, from the bytes that the server takes beside its workers.
+    """
+
+    def __init__(
+        self,
+        server: ModelServer,
+        actors: Mapping[str, Actor],
+        *,
+        memory: Memory,
+        estimates: Estimates,
+        metrics: SidecarMetrics,
+        changes: Changes,
+        interval_s: float,
+        budget: Callable[[int], int | None],
+    ) -> None:
+        self._server = server
+        self._actors = actors
+        self._memory = memory
+        self._estimates = estimates
+        self._metrics = metrics
+        self._changes = changes
+        self._interval_s = interval_s
+        self._budget = budget
+        self._base_bytes = 0
+        self._soon = asyncio.Event()
+        self._looked = asyncio.Event()
+        self._purges: dict[str, asyncio.Event] = {}
+        self._short_since: dict[str, float] = {}
+
+    def soon(self) -> None:
+        """Look again shortly."""
+        self._soon.set()
+
+    async def looked(self) -> None:
+        """Return once the first look was made; until then nothing is known of the memory that is taken."""
+        await self._looked.wait()
+
+    async def vacated(self, name: str) -> None:
+        """Return once nothing under this name is being unregistered."""
+        if (purge := self._purges.get(name)) is not None:
+            await purge.wait()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            self._soon.clear()
+            try:
+                await self._look()
+            except MarwayError as exc:
+                logger.warning("cannot see what the model server has: %s", exc.message)
+            except Exception:
+                logger.exception("looking at the model server failed")
+            finally:
+                # Also without an answer: loads must not wait for a server that does not give one.
+                if self._memory.budget is None:
+                    self._memory.budget = self._budget(self._base_bytes)
+                self._looked.set()
+                self._memory.measured()
+            await asyncio.sleep(_SPACING_S)
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._soon.wait()
+            except TimeoutError:
+                pass
+
+    async def _look(self) -> None:
+        began = time.monotonic()
+        status = await self._server.status()
+        # It grows with the heap and may shrink again, but what it once took it may take any time.
+        self._base_bytes = max(self._base_bytes, status.base_bytes)
+        self._memory.budget = self._budget(self._base_bytes)
+        self._count(status)
+        self._metrics.count_deaths(status.deaths, self._title)
+        workers: dict[str, list[WorkerStatus]] = defaultdict(list)
+        for worker in status.workers:
+            if worker.server_name is not None:
+                workers[worker.server_name].append(worker)
+        changed = False
+        for name, actor in list(self._actors.items()):
+            entry = actor.entry
+            if (
+                (actor.busy and not self._memory.waits(entry.key))
+                or entry.state != "ready"
+                or entry.settled_at >= began
+            ):
+                continue  # what was seen may be older than what it does; who waits for memory does nothing yet
+            if name not in status.server_names:
+                logger.warning("the model server lost %s", entry.title)
+                actor.lose()
+                continue
+            changed |= self._measure(actor, workers[name])
+        if changed:
+            self._changes.bump()
+        await self._purge(status.server_names)
+
+    def _measure(self, actor: Actor, workers: list[WorkerStatus]) -> bool:
+        entry = actor.entry
+        if len(workers) != entry.workers:
+            if entry.workers:
+                self._short(actor, len(workers))
+            return False  # one is being restarted: what it takes is not known now
+        self._short_since.pop(entry.key, None)
+        if not workers:
+            return False
+        if any(worker.private_bytes <= 0 for worker in workers):
+            return False  # not measured, which is not nothing: the reservation stands
+        total = sum(worker.private_bytes for worker in workers)
+        self._estimates.measured_memory(entry.key, entry.record.archive, max(w.private_bytes for w in workers))
+        if self._memory.of(entry.key) == total + REGISTERED_BYTES:
+            return False
+        self._memory.charge(entry.key, total + REGISTERED_BYTES)
+        return True
+
+    def _short(self, actor: Actor, seen: int) -> None:
+        """Have workers started again that stay away: the server gives up on a worker that keeps dying, silently."""
+        key = actor.entry.key
+        now = time.monotonic()
+        since = self._short_since.setdefault(key, now)
+        if seen < actor.entry.workers and now - since >= max(30.0, self._interval_s):
+            logger.warning("%s has %d of %d workers: repairing", actor.entry.title, seen, actor.entry.workers)
+            self._short_since.pop(key)
+            actor.repair()
+
+    async def _purge(self, names: frozenset[str]) -> None:
+        """Unregister what nobody here knows."""
+        for name in sorted(names):
+            actor = self._actors.get(name)
+            if actor is not None and (actor.busy or actor.entry.served is not None or actor.entry.restores):
+                continue
+            self._purges[name] = asyncio.Event()
+            try:
+                stranger = ServedModel(name, name, "", Path(), 1, self._interval_s, self._interval_s)
+                found = await self._server.describe(stranger)
+                if found is not None:
+                    logger.warning("unregistering %s, which another sidecar left", name)
+                    await self._server.unload(
+                        ServedModel(name, name, found.version, Path(), 1, self._interval_s, self._interval_s)
+                    )
+            finally:
+                self._purges.pop(name).set()
+
+    def _title(self, name: str) -> tuple[str, str]:
+        actor = self._actors.get(name)
+        return (actor.entry.record.name, actor.entry.record.version) if actor is not None else ("", "")
+
+    def _count(self, status: ServerStatus) -> None:
+        """Show workers as they are, by version and by how they were started."""
+        by_version: dict[tuple[str, str, str], int] = defaultdict(int)
+        by_mode: dict[tuple[str, str], int] = defaultdict(int)
+        for worker in status.workers:
+            by_mode[worker.mode, worker.reason] += 1
+            actor = self._actors.get(worker.server_name or "")
+            if actor is not None:
+                record = actor.entry.record
+                by_version[record.name, record.version, worker.mode] += 1
+        self._metrics.runtime_workers.clear()
+        for (mode, reason), count in by_mode.items():
+            self._metrics.runtime_workers.labels(mode, reason).set(count)
+        self._metrics.workers.clear()
+        for (name, version, mode), count in by_version.items():
+            self._metrics.workers.labels(name, version, mode).set(count)

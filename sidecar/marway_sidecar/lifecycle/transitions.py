@@ -1,0 +1,307 @@
+"""What a version's actor does: load, scale, unload. Each step leaves state, memory and model server in agreement."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+from marway.deadline import Deadline
+from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
+from marway.records import VersionRecord
+from marway.refs import server_name
+from marway.wire.pods import ModelStatus
+from marway_sidecar.backends.base import ModelServer, ServedModel
+from marway_sidecar.changes import Changes
+from marway_sidecar.lifecycle.entry import Entry, HeldArchive
+from marway_sidecar.lifecycle.failures import Failure, is_the_versions
+from marway_sidecar.lifecycle.phases import Phases
+from marway_sidecar.lifecycle.scaling import bounds
+from marway_sidecar.memory.budget import Evict, Memory
+from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
+from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.settings import SidecarSettings
+
+__all__ = ["Transitions", "Warm"]
+
+logger = logging.getLogger(__name__)
+
+_GRACE_S: Final = 35.0  # the adapter says itself that a worker did not come up in time, and cleans up; this is above it
+
+Warm = Callable[[ModelServer, ServedModel, VersionRecord, Deadline], Awaitable[None]]
+"""Called after a load and before anybody else is let in; raises `LoadFailed` to refuse the version."""
+
+Outcome = Literal["ok", "failed", "refused", "timeout", "cut off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transitions:
+    """Does the steps of all versions in one attached model server.
+
+    Attributes:
+        server: The model server.
+        cpus: Most workers of a version that does not say.
+        fetch: Holds a version's archive in the store, fetching it if need be.
+        vacated: Returns once the name in the server is not being purged of what another sidecar left.
+        looked: Returns once it was seen what the server has.
+        warm: See `Warm`.
+        settled: Called when a version has nothing more to do for now.
+    """
+
+    server: ModelServer
+    settings: SidecarSettings
+    cpus: int
+    memory: Memory
+    estimates: Estimates
+    metrics: SidecarMetrics
+    changes: Changes
+    fetch: Callable[[VersionRecord], Awaitable[HeldArchive]]
+    looked: Callable[[], Awaitable[None]]
+    vacated: Callable[[str], Awaitable[None]]
+    warm: Warm | None
+    settled: Callable[[Entry], None]
+
+    def status(self, entry: Entry) -> ModelStatus:
+        """Return how a version is shown."""
+        return entry.status(self.memory.of(entry.key))
+
+    async def load(self, entry: Entry, *, spare: bool) -> None:
+        """Fetch, register, start workers, warm up.
+
+        Args:
+            entry: The version; absent or failed.
+            spare: Evict nobody for it.
+
+        Raises:
+            LoadFailed: It cannot be loaded; remembered, and nothing of it is left.
+            Unavailable: Something else is in the way; not remembered.
+        """
+        entry.load_began = time.monotonic()
+        outcome: Outcome = "failed"
+        phases = Phases()
+        try:
+            self._show(entry, state="fetching")
+            await self.looked()
+            phases.end("look")
+            entry.archive = await self._fetched(entry)
+            phases.end("fetch")
+            self._show(entry, state="loading")
+            outcome = "refused"
+            served = self._served(entry, entry.archive.path)
+            guess = self.estimates.is_guess(entry.key)
+            await self._reserve(entry, served.workers, evict="none" if spare else "idle")
+            phases.end("reserve")
+            outcome = "failed"
+            await self._registered(entry, served, phases)
+            entry.served, entry.failure, entry.restores = served, None, 0
+            entry.load_duration_s = time.monotonic() - entry.load_began
+            entry.used_at = time.monotonic()
+            entry.demand.restart()
+            self.memory.settle(entry.key, guess=guess)
+            self.estimates.measured_load(entry.key, entry.load_duration_s)
+            self.metrics.load_duration.observe(entry.load_duration_s)
+            outcome = "ok"
+            self._show(entry, state="ready")
+            for phase, seconds in phases.seconds.items():
+                self.metrics.load_phase_duration.labels(phase).observe(seconds)
+            fields = {"phases_ms": phases.milliseconds}
+            logger.info("%s is ready after %.2f s", entry.title, entry.load_duration_s, extra={"fields": fields})
+        except TimeoutError as exc:
+            outcome = "timeout"
+            error = LoadFailed(
+                f"{entry.title} was not loaded within {entry.serving.load_timeout_s:g} s (`load_timeout_s`)",
+                model=entry.record.name,
+                version=entry.record.version,
+            )
+            self._failed(entry, error)
+            raise error from exc
+        except MarwayError as exc:
+            self._failed(entry, exc)
+            raise
+        except BaseException:
+            outcome = "cut off"  # by the end of the session: nothing is known of the version
+            entry.let_go()
+            self.memory.release(entry.key)
+            self._show(entry, state="absent", workers=0)
+            raise
+        finally:
+            entry.load_began = None
+            entry.settled_at = time.monotonic()
+            if outcome != "cut off":
+                self.metrics.loads.labels(entry.record.name, entry.record.version, outcome).inc()
+
+    async def scale(self, entry: Entry, workers: int) -> None:
+        """Set the number of workers of a version that is ready.
+
+        Fewer only with no call in flight: the server takes a worker away with the call that it runs, and which worker
+        runs what it does not say.
+
+        Raises:
+            MarwayError: It was not possible; the version has the workers that it had.
+        """
+        assert entry.served is not None
+        before = entry.workers
+        guess = self.estimates.is_guess(entry.key)
+        if workers > before:
+            # Refused, it is as it was: `settled_at` stays, so that what it takes is measured however often it asks.
+            least, _ = bounds(entry.serving, cpus=1)
+            await self._reserve(entry, workers, evict="idle" if before == 0 or workers <= least else "unused")
+        try:
+            if workers < before:
+                entry.gate.close()
+                await entry.gate.drained()
+            entry.load_began = time.monotonic() if before == 0 else None
+            try:
+                await self.server.scale(entry.served, workers)
+            except RuntimeDown:
+                raise
+            except MarwayError:
+                # Workers that cannot start are tried again and again, and count: back to the number that was.
+                with contextlib.suppress(MarwayError):
+                    await self.server.scale(entry.served, before)
+                self._charge(entry, before)
+                raise
+            if workers < before:
+                self._charge(entry, workers)
+            else:
+                self.memory.settle(entry.key, guess=guess)
+            entry.served = replace(entry.served, workers=max(1, workers))
+            entry.demand.restart()
+            logger.info("%s has %d workers, had %d", entry.title, workers, before)
+            self._show(entry, workers=workers)
+        finally:
+            entry.load_began = None
+            entry.settled_at = time.monotonic()
+            self.memory.shrunk(entry.key)
+
+    async def unload(self, entry: Entry, reason: str) -> None:
+        """Let nobody in, wait until no call is in flight, unload; what is not loaded is left as it is.
+
+        Raises:
+            MarwayError: The server would not; the version goes on being served.
+        """
+        if entry.state != "ready" or entry.served is None:
+            self.memory.keep(entry.key)
+            return
+        entry.gate.close()
+        self._show(entry, state="draining")
+        await entry.gate.drained()
+        try:
+            await self.server.unload(entry.served)
+        except MarwayError:
+            entry.used_at = time.monotonic()  # not the first choice again
+            self.memory.keep(entry.key)
+            self._show(entry, state="ready")
+            raise
+        self.forget(entry)
+        if reason != "asked":
+            self.metrics.evictions.labels(reason).inc()
+        logger.info("%s is unloaded (%s)", entry.title, reason)
+
+    def forget(self, entry: Entry) -> None:
+        """Count a version as absent: it was unloaded, or the server lost it."""
+        entry.gate.close()
+        entry.let_go()
+        entry.settled_at = time.monotonic()
+        self._show(entry, state="absent", workers=0)
+        self.memory.release(entry.key)
+
+    async def _fetched(self, entry: Entry) -> HeldArchive:
+        try:
+            async with asyncio.timeout(self.settings.fetch_timeout_s):
+                return await self.fetch(entry.record)
+        except TimeoutError as exc:
+            raise Unavailable(
+                f"the archive of {entry.title} was not fetched within {self.settings.fetch_timeout_s:g} s; the fetch "
+                "goes on",
+                retry_after_s=self.estimates.load_s(entry.key),
+            ) from exc
+
+    async def _reserve(self, entry: Entry, workers: int, *, evict: Evict) -> None:
+        """Reserve memory for so many workers.
+
+        A guess is cut to the budget, so that a version larger than the guess is worth still gets its chance, alone;
+        what was measured, and the model's own part of the guess, is not.
+        """
+        archive = entry.record.archive
+
+        def size() -> int:
+            guessed = self.estimates.memory_bytes(entry.key, archive, workers)
+            least = self.estimates.least_bytes(entry.key, archive) * workers + REGISTERED_BYTES
+            budget = self.memory.budget
+            return guessed if budget is None or least > budget else min(guessed, budget)
+
+        try:
+            await self.memory.reserve(
+                entry.key,
+                size,
+                evict=evict,
+                wait_s=self.settings.memory_wait_s,
+                wait_max_s=self.settings.memory_wait_max_s,
+                what=entry.title,
+            )
+        except MarwayError as exc:
+            exc.model, exc.version = entry.record.name, entry.record.version
+            raise
+
+    async def _registered(self, entry: Entry, served: ServedModel, phases: Phases) -> None:
+        """Have the server load it and warm it up; on failure nothing of it is left there."""
+        deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S)
+        await self.vacated(served.server_name)
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                found = await self.server.load(served)
+                phases.end("register")
+                if self.warm is not None:
+                    await self.warm(self.server, served, entry.record, deadline)
+                    phases.end("warm")
+        except (TimeoutError, MarwayError):
+            with contextlib.suppress(MarwayError):
+                await self.server.unload(served)
+            raise
+        entry.workers = max(1, found.workers)
+        if entry.workers != served.workers:
+            self._charge(entry, entry.workers)
+
+    def _served(self, entry: Entry, path: Path) -> ServedModel:
+        record, serving = entry.record, entry.serving
+        return ServedModel(
+            server_name=server_name(record.id),
+            name=record.name,
+            version=record.version,
+            archive=path,
+            workers=max(1, serving.min_workers),
+            max_workers=bounds(serving, cpus=self.cpus)[1],
+            load_timeout_s=serving.load_timeout_s,
+            predict_timeout_s=serving.predict_timeout_s,
+            protocol=serving.protocol,
+            streaming=serving.streaming,
+            batch_rows=serving.max_batch_rows,
+        )
+
+    def _charge(self, entry: Entry, workers: int) -> None:
+        self.memory.charge(entry.key, self.estimates.memory_bytes(entry.key, entry.record.archive, workers))
+        self.memory.pump()
+
+    def _failed(self, entry: Entry, error: MarwayError) -> None:
+        entry.let_go()
+        self.memory.release(entry.key)
+        error.model, error.version = entry.record.name, entry.record.version
+        if not isinstance(error, RuntimeDown):
+            entry.restores = 0
+        if is_the_versions(error):
+            entry.failure = Failure.after(entry.failure, error, backoff_s=self.settings.load_failure_backoff_s)
+            self._show(entry, state="failed", workers=0)
+            logger.error("%s", error.message, extra={"fields": {"model": error.model, "version": error.version}})
+        else:
+            self._show(entry, state="absent", workers=0)
+
+    def _show(self, entry: Entry, **changed: object) -> None:
+        for name, value in changed.items():
+            setattr(entry, name, value)
+        self.changes.bump()

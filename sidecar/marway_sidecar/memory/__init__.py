@@ -1,0 +1,1 @@
+"""The memory that versions may use, and what they used the last time."""

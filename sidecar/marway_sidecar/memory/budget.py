@@ -1,0 +1,309 @@
+"""The memory budget: reserved before a load, measured after it, and never overdrawn by loads that run side by side.
+
+A reservation for a load that does not fit has idle versions evicted, then takes back the workers that others have
+beyond their fewest, waits for what is being drained or is busy, in the order the reservations came, and is refused when
+nothing that could go would make room. First answers come before second workers: a reservation for more workers of a
+version that answers already is refused as soon as a load waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from marway.errors import LoadFailed, MarwayError, Unavailable
+from marway_sidecar.memory.eviction import Candidate, choose
+
+__all__ = ["Charge", "Evict", "Memory"]
+
+logger = logging.getLogger(__name__)
+
+_MIB: Final = 1024 * 1024
+
+Evict = Literal["idle", "unused", "none"]
+"""Whom a reservation may evict: for a load any idle version, for more workers of a version that answers already only
+those without a request for some time, for a load that nobody waits for nobody."""
+
+
+@dataclass(slots=True)
+class Charge:
+    """What one version counts for.
+
+    `guess`: reserved by a guess that was not measured yet, although its workers are up: measuring may free some.
+    """
+
+    size_bytes: int
+    guess: bool = False
+    up: bool = False
+
+
+@dataclass(eq=False)
+class _Want:
+    key: str
+    size: Callable[[], int]
+    evict: Evict
+    future: asyncio.Future[None]
+
+
+class Memory:
+    """Keeps what versions take under the budget.
+
+    Args:
+        candidates: Returns the versions that may go now.
+        spare_workers: Returns the versions that may give up workers now, with the bytes that those take.
+        permanent: Returns the versions that never go for others, by key: pinned ones.
+        evict: Told to unload a version for its memory; `release` or `keep` is the answer.
+        shrink: Told to take a version's spare workers from it; `shrunk` is the answer.
+        measure: Asks for a measurement soon; `measured` is the answer.
+        unused_s: How long nobody asked for a version that counts as unused, in seconds.
+        retry_after_s: When a refused caller should come back, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        candidates: Callable[[], Sequence[Candidate]],
+        spare_workers: Callable[[], Sequence[Candidate]],
+        permanent: Callable[[], set[str]],
+        evict: Callable[[str], None],
+        shrink: Callable[[str], None],
+        measure: Callable[[], None],
+        unused_s: float,
+        retry_after_s: Callable[[], float],
+    ) -> None:
+        self._candidates = candidates
+        self._spare_workers = spare_workers
+        self._permanent = permanent
+        self._evict = evict
+        self._shrink = shrink
+        self._measure = measure
+        self._unused_s = unused_s
+        self._retry_after_s = retry_after_s
+        self._wants: deque[_Want] = deque()
+        self._leaving: set[str] = set()
+        self._shrinking: dict[str, int] = {}
+        self._pumping = False
+        self._moved_at = 0.0
+        self.charges: dict[str, Charge] = {}
+        self.budget: int | None = None
+        """Bytes that all versions may take together; None means no limit."""
+
+    @property
+    def used(self) -> int:
+        """Bytes that are reserved or measured now."""
+        return sum(charge.size_bytes for charge in self.charges.values())
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a reservation waits."""
+        return bool(self._wants)
+
+    def of(self, key: str) -> int:
+        """Return what a version counts for, in bytes."""
+        charge = self.charges.get(key)
+        return charge.size_bytes if charge is not None else 0
+
+    def waits(self, key: str) -> bool:
+        """Whether a reservation for this version waits; until it is granted the version counts for what it has."""
+        return any(want.key == key for want in self._wants)
+
+    async def reserve(
+        self, key: str, size: Callable[[], int], *, evict: Evict, wait_s: float, wait_max_s: float, what: str
+    ) -> None:
+        """Set a version's charge to ``size()``, making room first.
+
+        Args:
+            key: The version.
+            size: Its whole charge from now on, in bytes; asked again while it waits, as measurements better a guess.
+            evict: Who may have to go for it.
+            wait_s: How long to wait for room while nothing moves, in seconds.
+            wait_max_s: How long to wait at all, in seconds.
+            what: The version, for messages.
+
+        Raises:
+            LoadFailed: It is larger than the whole budget.
+            Unavailable: There is no room: now, or nothing moved for ``wait_s``, or its turn did not come within
+                ``wait_max_s``; nothing was changed.
+        """
+        size_bytes = size()
+        if self.budget is not None and size_bytes > self.budget:
+            raise LoadFailed(
+                f"{what} needs {_mib(size_bytes)} MiB of memory and the budget of this pod is {_mib(self.budget)} MiB:"
+                " give its model server more memory, or the version to a pool that has it"
+            )
+        want = _Want(key, size, evict, asyncio.get_running_loop().create_future())
+        self._push(want)
+        self.pump()
+        since = time.monotonic()
+        if not want.future.done():
+            logger.info("%s waits for %s MiB of memory: %s", what, _mib(size_bytes), self._taken())
+        try:
+            while not want.future.done():
+                now = time.monotonic()
+                quiet_s, left_s = max(since, self._moved_at) + wait_s - now, since + wait_max_s - now
+                if left_s <= 0:
+                    raise self._no_room(f"its turn for memory did not come within {wait_max_s:g} s ({self._taken()})")
+                if quiet_s <= 0:
+                    raise self._no_room(f"nothing came free within {wait_s:g} s ({self._taken()})")
+                await asyncio.wait({want.future}, timeout=min(quiet_s, left_s))
+            want.future.result()
+        except Unavailable as exc:
+            exc.message = f"{what}: {exc.message}"
+            raise
+        finally:
+            if want in self._wants:
+                self._wants.remove(want)
+                self.pump()
+
+    def charge(self, key: str, size_bytes: int) -> None:
+        """Set the charge of a version that was measured, or that gave up workers."""
+        self.charges[key] = Charge(size_bytes, up=True)
+
+    def settle(self, key: str, *, guess: bool) -> None:
+        """Say that the workers which a charge was reserved for are up."""
+        self.charges[key].up = True
+        self.charges[key].guess = guess
+
+    def release(self, key: str) -> None:
+        """Give back what a version had."""
+        self._leaving.discard(key)
+        self._shrinking.pop(key, None)
+        self._moved_at = time.monotonic()
+        self.charges.pop(key, None)
+        self.pump()
+
+    def shrunk(self, key: str) -> None:
+        """Say that a version which was to give up workers has done so, or keeps them."""
+        if self._shrinking.pop(key, None) is not None:
+            self._moved_at = time.monotonic()
+            self.pump()
+
+    def keep(self, key: str) -> None:
+        """Say that a version which was to be evicted stays."""
+        self._leaving.discard(key)
+        self.pump()
+
+    def clear(self) -> None:
+        """Forget everything: the server is gone."""
+        self.charges.clear()
+        self._leaving.clear()
+        self._shrinking.clear()
+
+    def measured(self) -> None:
+        """Say that a measurement was made, or failed: no guess is worth waiting for any more."""
+        for charge in self.charges.values():
+            charge.guess = False
+        self.pump()
+
+    def pump(self) -> None:
+        """Grant what fits, in order, and make room for the first that does not; called whenever something changed."""
+        if self._pumping:
+            return  # an eviction told us of itself
+        self._pumping = True
+        try:
+            while self._wants and self._advance(self._wants[0]):
+                pass
+            if not self._wants and self.budget is not None:
+                self._make_room(self.used - self.budget, evict="idle", but=None)  # a worker has grown
+        finally:
+            self._pumping = False
+
+    def _push(self, want: _Want) -> None:
+        """Put a reservation in its place: more workers only as long as nobody waits for a first answer."""
+        if want.evict == "unused":
+            if any(other.evict == "idle" for other in self._wants):
+                want.future.set_exception(self._no_room("other versions wait for memory for their first worker"))
+                return
+        elif want.evict == "idle":
+            for other in self._wants:
+                if other.evict == "unused" and not other.future.done():
+                    other.future.set_exception(self._no_room("another version needs the memory for its first worker"))
+        self._wants.append(want)
+
+    def _advance(self, want: _Want) -> bool:
+        """Grant, refuse or drop the first reservation; False when it has to wait."""
+        if not want.future.done():
+            short = self._short(want)
+            if short <= 0:
+                self._moved_at = time.monotonic()
+                self.charges[want.key] = Charge(want.size())
+                want.future.set_result(None)
+            elif want.evict == "none":
+                want.future.set_exception(self._no_room("no memory is free"))
+            elif any(charge.guess and charge.up for charge in self.charges.values()):
+                self._measure()
+                return False
+            elif self._make_room(short, evict=want.evict, but=want.key):
+                return False
+            elif self._may_come(want):
+                self._take_workers(short, but=want.key, enough=False)
+                return False
+            else:
+                want.future.set_exception(
+                    self._no_room(
+                        f"the {_mib(self.budget or 0)} MiB of this pod's memory budget are taken by versions that stay"
+                    )
+                )
+        if self._wants and self._wants[0] is want:
+            self._wants.popleft()
+        return True
+
+    def _short(self, want: _Want) -> int:
+        if self.budget is None:
+            return 0
+        return self.used - self.of(want.key) + want.size() - self.budget
+
+    def _make_room(self, short: int, *, evict: Evict, but: str | None) -> bool:
+        """Have versions evicted that free ``short`` bytes; True when so much is on its way."""
+        short -= sum(self.of(key) for key in self._leaving) + sum(self._shrinking.values())
+        if short <= 0:
+            return True
+        latest = time.monotonic() - (self._unused_s if evict == "unused" else 0.0)
+        there = [
+            candidate
+            for candidate in self._candidates()
+            if candidate.key != but and candidate.key not in self._leaving and candidate.used_at <= latest
+        ]
+        chosen = choose(there, short)
+        for candidate in chosen:
+            self._leaving.add(candidate.key)
+            self._evict(candidate.key)
+        return bool(chosen) or (evict == "idle" and self._take_workers(short, but=but, enough=True))
+
+    def _take_workers(self, short: int, *, but: str | None, enough: bool) -> bool:
+        """Take spare workers from versions to free ``short`` bytes, or with ``enough`` none when all would not do."""
+        there = [
+            candidate
+            for candidate in self._spare_workers()
+            if candidate.key != but and candidate.key not in self._leaving and candidate.key not in self._shrinking
+        ]
+        chosen = choose(there, short) or ([] if enough else there)
+        for candidate in chosen:
+            self._shrinking[candidate.key] = candidate.size_bytes
+            self._shrink(candidate.key)
+        return bool(chosen)
+
+    def _may_come(self, want: _Want) -> bool:
+        """Whether there will be room once versions that are busy or loading now have become idle."""
+        if want.evict != "idle" or self.budget is None:
+            return False
+        stay = sum(self.of(key) for key in self._permanent() if key != want.key)
+        return stay + want.size() <= self.budget
+
+    def _taken(self) -> str:
+        loading = sum(not charge.up for charge in self.charges.values())
+        up = len(self.charges) - loading
+        budget = "no limit" if self.budget is None else f"{_mib(self.budget)} MiB"
+        return f"{up} versions that are in use and {loading} that are loading take {_mib(self.used)} of {budget}"
+
+    def _no_room(self, message: str) -> MarwayError:
+        return Unavailable(f"{message}: try again, or another pod", retry_after_s=self._retry_after_s())
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / _MIB:.1f}".removesuffix(".0")

@@ -1,0 +1,84 @@
+"""A breaker for one version: when its calls keep dying or hanging, callers are told at once for a short while.
+
+::
+
+    closed ──(n failures in a row)──▶ open ──(its time is over)──▶ one call tries
+       ▲                               ▲                              │
+       └──────────── it ends well ─────┼──────────────────────────────┤
+                                       └──────── it fails too ────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from marway.errors import DeadlineExceeded, Overloaded, RuntimeDown
+from marway_sidecar.backends.base import NotLoaded, WorkerDied
+
+__all__ = ["Breaker"]
+
+
+class Breaker:
+    """Says whether calls may go to a version.
+
+    Args:
+        failures: So many failures in a row open it.
+        open_s: How long it then stays open, in seconds.
+    """
+
+    def __init__(self, *, failures: int, open_s: float) -> None:
+        self._limit = failures
+        self._open_s = open_s
+        self._failures = 0
+        self._until: float | None = None
+        self._trying = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are being refused, or one is trying how things are."""
+        return self._until is not None
+
+    def wait_s(self) -> float | None:
+        """Return None when a call may go, else in how many seconds to come back.
+
+        The first to ask after the time is over is the one that tries: it must report `succeeded`, `failed` or `left`.
+        """
+        if self._until is None:
+            return None
+        left = self._until - time.monotonic()
+        if left > 0:
+            return left
+        if self._trying:
+            return self._open_s
+        self._trying = True
+        return None
+
+    def succeeded(self) -> None:
+        """A call ended as calls should, be it with the handler's own error."""
+        self._failures, self._until, self._trying = 0, None, False
+
+    def failed(self) -> None:
+        """A call killed its worker, found none, or took far longer than calls of this version do."""
+        self._failures += 1
+        self._trying = False
+        if self._failures >= self._limit or self._until is not None:
+            self._until = time.monotonic() + self._open_s
+
+    def left(self) -> None:
+        """A call ended in a way that says nothing."""
+        self._trying = False
+
+    def ended(self, error: BaseException | None) -> None:
+        """Take in how a call ended.
+
+        Args:
+            error: Why it failed, None when it did not. The call's own deadline is longer than its work may take, so
+                one that passed means a worker that hangs.
+        """
+        if isinstance(error, (asyncio.CancelledError, RuntimeDown, NotLoaded)):
+            self.left()
+        elif isinstance(error, (WorkerDied, Overloaded, DeadlineExceeded)):
+            self.failed()
+        else:
+            self.succeeded()
