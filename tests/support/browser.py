@@ -94,12 +94,16 @@ class Page:
     async def until(self, script: str) -> Any:
         """Wait until a script comes to something that is true, here or on a page that this one leads to; return it."""
         look = f"(() => {{ const it = ({script}); return it instanceof Node ? true : it; }})()"
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                with contextlib.suppress(_PageLeft):
-                    if found := await self.run(look):
-                        return found
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while True:
+                    with contextlib.suppress(_PageLeft):
+                        if found := await self.run(look):
+                            return found
+                    await asyncio.sleep(0.02)
+        except TimeoutError as exc:
+            shown = await self.run("document.body.innerText")
+            raise AssertionError(f"never came true: {script}\nlogged: {self.complaints}\nshown: {shown}") from exc
 
     async def type(self, selector: str, text: str) -> None:
         """Put text in a field, as somebody who types it in the place of what is there."""
