@@ -15,16 +15,16 @@ from typing import BinaryIO
 
 from marway.errors import InvalidArchive
 from marway.golden import ExampleInput
-from marway_archiver.conversion import as_mar, is_directory_archive, is_tgz
-from marway_archiver.entries import Entry, from_bytes, open_regular, read_all
-from marway_archiver.examples import read_examples
-from marway_archiver.manifest import MAX_MANIFEST_BYTES, Manifest, encode_manifest, parse_manifest
-from marway_archiver.model_config import ModelConfig
-from marway_archiver.names import MANIFEST_NAME, check_name, check_no_collisions
+from marway_archiver.contents.manifest import MAX_MANIFEST_BYTES, Manifest, encode_manifest, parse_manifest
+from marway_archiver.contents.model_config import ModelConfig
+from marway_archiver.contents.rules import check_contents
+from marway_archiver.format.entries import Entry, from_bytes, open_regular, read_all
+from marway_archiver.format.names import MANIFEST_NAME, check_name, check_no_collisions
+from marway_archiver.format.other_formats import as_mar, is_directory_archive, is_tgz
+from marway_archiver.format.zipscan import ArchiveFile, Scan, read_file, scan
 from marway_archiver.packing import PackedArchive, StrPath, place_archive
 from marway_archiver.progress import Phases, Progress
-from marway_archiver.rules import check_contents
-from marway_archiver.zipscan import ArchiveFile, Scan, read_file, scan
+from marway_archiver.proving.examples import read_examples
 
 __all__ = ["ArchiveInfo", "check_archive", "inspect_archive", "opened_archive", "repack"]
 
@@ -110,7 +110,7 @@ def repack(
 ) -> PackedArchive:
     """Check an archive, then write it canonically; a canonical one gives the same bytes again.
 
-    The manifest keeps what it says, but for `createdOn` (`marway_archiver.manifest`); directory entries,
+    The manifest keeps what it says, but for `createdOn` (`marway_archiver.contents.manifest`); directory entries,
     comments, times and modes are dropped.
 
     Args:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from marway_archiver.entries import Entry
-from marway_archiver.names import canonical_order
+from marway_archiver.format.entries import Entry
+from marway_archiver.format.names import canonical_order
 
 __all__ = ["write_directory", "write_tgz"]
 

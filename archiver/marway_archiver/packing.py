@@ -11,20 +11,20 @@ from typing import Any
 from marway.errors import InvalidArchive
 from marway.golden import GoldenDocument, encode_examples
 from marway.refs import check_model_name, check_version
-from marway_archiver.entries import Entry, from_bytes
-from marway_archiver.examples import encode_all
+from marway_archiver.atomic_output import check_target, stage_directory, stage_file
+from marway_archiver.contents.handlers import BUILTIN_HANDLERS, parse_handler
+from marway_archiver.contents.manifest import RUNTIMES, Manifest, build_manifest, encode_manifest
+from marway_archiver.contents.model_config import ModelConfig
+from marway_archiver.contents.rules import check_contents
+from marway_archiver.contents.sources import Sources
+from marway_archiver.format.entries import Entry, from_bytes
+from marway_archiver.format.names import MANIFEST_NAME, check_name, shown
+from marway_archiver.format.zipwriter import file_digest, write_archive
 from marway_archiver.formats import write_directory, write_tgz
-from marway_archiver.handlers import BUILTIN_HANDLERS, parse_handler
-from marway_archiver.manifest import RUNTIMES, Manifest, build_manifest, encode_manifest
-from marway_archiver.model_config import ModelConfig
-from marway_archiver.names import MANIFEST_NAME, check_name, shown
 from marway_archiver.progress import Meter, Progress
-from marway_archiver.proof import PackProof, Prover
-from marway_archiver.proving import Predict, ProofPlan
-from marway_archiver.rules import check_contents
-from marway_archiver.sources import Sources
-from marway_archiver.staging import check_target, stage_directory, stage_file
-from marway_archiver.zipwriter import file_digest, write_archive
+from marway_archiver.proving.examples import encode_all
+from marway_archiver.proving.proof import PackProof, Prover
+from marway_archiver.proving.runs import Predict, ProofPlan
 
 __all__ = ["ARCHIVE_FORMATS", "PackedArchive", "Progress", "StrPath", "pack", "place_archive"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from marway.golden import ExampleInput
-from marway_archiver.examples import body_value
+from marway_archiver.proving.examples import body_value
 
 __all__ = ["one_shape"]
 

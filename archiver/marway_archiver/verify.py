@@ -10,10 +10,10 @@ from marway.answers import golden_difference
 from marway.errors import InvalidArchive
 from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, Tolerance
 from marway_archiver.archives import ArchiveInfo, opened_archive
-from marway_archiver.carried import check_examples
+from marway_archiver.golden_check import check_examples
 from marway_archiver.packing import StrPath
 from marway_archiver.progress import Progress
-from marway_archiver.proving import ProofPlan, Run, run_examples, status_problem
+from marway_archiver.proving.runs import ProofPlan, Run, run_examples, status_problem
 
 __all__ = ["Verdict", "Verification", "verify_archive"]
 

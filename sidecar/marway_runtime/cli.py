@@ -29,7 +29,7 @@ def runtime(
     from marway.lifecycle import watch_for_stop
     from marway.settings import load_settings
     from marway.telemetry import configure_logging
-    from marway_runtime.class_archive import class_archive
+    from marway_runtime.engines.torchserve.class_archive import class_archive
     from marway_runtime.settings import RuntimeSettings
     from marway_runtime.supervisor import run
 

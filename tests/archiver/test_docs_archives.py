@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from marway.cli import main as shell
-from marway_archiver.model_config import _RULES
+from marway_archiver.contents.model_config import _RULES
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "archives.md"
 TEXT = DOC.read_text(encoding="utf-8")

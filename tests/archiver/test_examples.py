@@ -10,8 +10,8 @@ import pytest
 from marway.errors import InvalidArchive
 from marway.golden import ExampleInput
 from marway_archiver import Example
-from marway_archiver.batches import plan_batches
-from marway_archiver.examples import (
+from marway_archiver.proving.batch_plan import plan_batches
+from marway_archiver.proving.examples import (
     UNSET,
     as_example,
     body_value,

@@ -4,7 +4,7 @@ import pytest
 
 from marway.errors import InvalidArchive
 from marway.model_settings import NOT_SERVED
-from marway_archiver.model_config import ModelConfig, parse_model_config
+from marway_archiver.contents.model_config import ModelConfig, parse_model_config
 
 LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 6)}]\n" for n in range(1, 9)

@@ -18,9 +18,9 @@ from marway.objects import open_store
 from marway.registry import Registry
 from marway_archiver import Example, PackedArchive, ProofPlan, check_archive, pack, publish_archive
 from marway_archiver.archives import inspect_archive, opened_archive, repack
-from marway_archiver.examples import encode_all
 from marway_archiver.progress import Phases
-from marway_archiver.proving import Run, check_run, run_examples
+from marway_archiver.proving.examples import encode_all
+from marway_archiver.proving.runs import Run, check_run, run_examples
 
 Child = Callable[..., "subprocess.Popen[str]"]
 Pack = Callable[..., PackedArchive]

@@ -352,4 +352,6 @@ def test_the_kit_says_what_it_does_not_stand_in_for(child: Child, handler: Path)
 def test_warnings_go_to_the_log(caplog: pytest.LogCaptureFixture, handler: Path, registry: Registry) -> None:
     """Warnings are log records of the library, so that a training script shows, keeps or silences them."""
     publish(model_name="m", version="1", handler=str(handler), registry=registry)
-    assert [(each.name, each.levelno) for each in caplog.records] == [("marway_archiver.storing", logging.WARNING)]
+    assert [(each.name, each.levelno) for each in caplog.records] == [
+        ("marway_archiver.publishing.register", logging.WARNING)
+    ]

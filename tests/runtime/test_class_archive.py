@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from marway.wire.runtime import LOGS
-from marway_runtime import class_archive
-from marway_runtime.class_archive import ClassArchive
+from marway_runtime.engines.torchserve import class_archive
+from marway_runtime.engines.torchserve.class_archive import ClassArchive
 from support.cli import marway
 from support.runtime import Runtime
 from support.up import wait_until

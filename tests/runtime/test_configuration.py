@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from marway_runtime.configuration import (
+from marway_runtime.engines.torchserve.configuration import (
     Ports,
     command_line,
     environment,

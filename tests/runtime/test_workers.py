@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from marway_runtime.configuration import write_worker_launcher
+from marway_runtime.engines.torchserve.configuration import write_worker_launcher
 from marway_runtime.workers import OWN_RUNTIME, Worker, find_workers, measured
 
 WAITS = "import sys; print('up', flush=True); sys.stdin.read()"

@@ -14,7 +14,7 @@ from marway.cli.output import print_json, warn
 from marway.printable import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 from marway_archiver.cli.output import human_bytes, progress_bar
-from marway_archiver.names import shown
+from marway_archiver.format.names import shown
 
 __all__ = ["register"]
 

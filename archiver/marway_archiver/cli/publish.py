@@ -30,7 +30,7 @@ from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_vers
 from marway.registry import open_registry
 from marway.wire.comparison import Comparison
 from marway_archiver.cli.output import human_bytes, progress_bar
-from marway_archiver.publish import publish_archive
+from marway_archiver.publishing.publish import publish_archive
 
 __all__ = ["register"]
 

@@ -18,12 +18,12 @@ from marway.printable import printable
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
 from marway_archiver.archives import check_archive
-from marway_archiver.carried import golden_beside, golden_of_registry, known_golden, read_golden
 from marway_archiver.cli.output import progress_bar
-from marway_archiver.examples import input_line
-from marway_archiver.names import shown
-from marway_archiver.proving import ProofPlan
-from marway_archiver.publish import tolerance_of
+from marway_archiver.format.names import shown
+from marway_archiver.golden_check import golden_beside, golden_of_registry, known_golden, read_golden
+from marway_archiver.proving.examples import input_line
+from marway_archiver.proving.runs import ProofPlan
+from marway_archiver.publishing.publish import tolerance_of
 from marway_archiver.verify import Verification, verify_archive
 
 __all__ = ["register"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from marway.answers import difference
 from marway.golden import Tolerance
-from marway_archiver.batches import plan_batches
+from marway_archiver.proving.batch_plan import plan_batches
 from marway_archiver.testing.handlers import LoadedHandler
 from marway_archiver.testing.rows import Row, row_of
 

@@ -24,8 +24,8 @@ from marway.errors import InvalidArchive
 from marway.golden import GoldenAnswer, Kind
 from marway.wire.raw_body import RawBody
 from marway_archiver.archives import opened_archive
-from marway_archiver.manifest import encode_manifest, parse_manifest
-from marway_archiver.names import MANIFEST_NAME
+from marway_archiver.contents.manifest import encode_manifest, parse_manifest
+from marway_archiver.format.names import MANIFEST_NAME
 from marway_archiver.packing import StrPath
 from marway_archiver.testing.context import HandlerContext
 from marway_archiver.testing.rows import Row, row_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from marway.golden import ExampleInput
-from marway_archiver.examples import body_value
+from marway_archiver.proving.examples import body_value
 
 __all__ = ["Row", "bytes_row", "form_row", "json_row", "row_of", "text_row"]
 

@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from marway_runtime.configuration import environment
 from marway_runtime.deaths import Deaths
 from marway_runtime.directories import Directories
+from marway_runtime.engines.torchserve.configuration import environment
 from marway_runtime.metrics import RuntimeMetrics
 from marway_runtime.settings import RuntimeSettings
 

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from marway.errors import InvalidArchive
-from marway_archiver.names import shown
+from marway_archiver.format.names import shown
 from marway_archiver.upstream import model_handlers
 
 __all__ = ["BUILTIN_HANDLERS", "LSP_BUILTIN_HANDLERS", "Handler", "parse_handler"]

@@ -28,10 +28,10 @@ from marway import answer_json
 from marway.bound import bound_to_me
 from marway.errors import InvalidArchive, LoadFailed, clip
 from marway.golden import ExampleInput, GoldenAnswer
-from marway_archiver.entries import Entry
-from marway_archiver.manifest import Manifest, encode_manifest
-from marway_archiver.names import MANIFEST_NAME
-from marway_archiver.staging import signals_raise
+from marway_archiver.atomic_output import signals_raise
+from marway_archiver.contents.manifest import Manifest, encode_manifest
+from marway_archiver.format.entries import Entry
+from marway_archiver.format.names import MANIFEST_NAME
 
 __all__ = ["Called", "HandlerProcess", "has_torchserve", "start_handler"]
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marway.errors import InvalidArchive
-from marway_archiver.entries import Entry, read_all
-from marway_archiver.handlers import BUILTIN_HANDLERS, parse_handler
-from marway_archiver.manifest import Manifest
-from marway_archiver.model_config import MAX_CONFIG_BYTES, ModelConfig, parse_model_config
-from marway_archiver.names import shown
-from marway_archiver.python_source import (
+from marway_archiver.contents.handlers import BUILTIN_HANDLERS, parse_handler
+from marway_archiver.contents.manifest import Manifest
+from marway_archiver.contents.model_config import MAX_CONFIG_BYTES, ModelConfig, parse_model_config
+from marway_archiver.contents.python_source import (
     MAX_SOURCE_BYTES,
     ModuleFacts,
     check_entry_point,
     check_one_class,
     parse_module,
 )
+from marway_archiver.format.entries import Entry, read_all
+from marway_archiver.format.names import shown
 
 __all__ = ["Findings", "check_contents"]
 

@@ -14,9 +14,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 from marway.errors import InvalidArchive
-from marway_archiver.entries import Entry, from_file, reason
-from marway_archiver.names import MAX_ENTRIES, MAX_NAME_BYTES, check_name, check_no_collisions, shown
-from marway_archiver.staging import is_temporary
+from marway_archiver.atomic_output import is_temporary
+from marway_archiver.format.entries import Entry, from_file, reason
+from marway_archiver.format.names import MAX_ENTRIES, MAX_NAME_BYTES, check_name, check_no_collisions, shown
 
 __all__ = ["Sources"]
 

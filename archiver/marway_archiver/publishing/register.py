@@ -16,10 +16,10 @@ from marway.identity import me
 from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
 from marway.refs import check_label, new_model_id
 from marway.registry import Registry, open_registry
-from marway_archiver.facts import RecordFacts
 from marway_archiver.packing import PackedArchive
 from marway_archiver.progress import Progress
-from marway_archiver.proof import PackProof
+from marway_archiver.proving.proof import PackProof
+from marway_archiver.publishing.facts import RecordFacts
 
 __all__ = ["UNPROVED", "LabelMove", "check_registry", "label_move", "store", "warn"]
 

@@ -12,11 +12,11 @@ from marway.golden import MAX_GOLDEN_BYTES, GoldenDocument, decode_golden
 from marway.objects import ObjectMissing
 from marway.registry import Registry
 from marway_archiver.archives import ArchiveInfo
-from marway_archiver.entries import Entry, from_file, read_all
-from marway_archiver.examples import Example
+from marway_archiver.format.entries import Entry, from_file, read_all
 from marway_archiver.packing import StrPath
-from marway_archiver.proof import PackProof, Prover
-from marway_archiver.proving import ProofPlan
+from marway_archiver.proving.examples import Example
+from marway_archiver.proving.proof import PackProof, Prover
+from marway_archiver.proving.runs import ProofPlan
 
 __all__ = [
     "check_examples",

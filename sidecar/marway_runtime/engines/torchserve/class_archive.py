@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from marway.bound import bound_to_me
-from marway_runtime.java import class_path, java
+from marway_runtime.engines.torchserve.java import class_path, java
 from marway_runtime.settings import RuntimeSettings
 
 __all__ = ["ClassArchive", "class_archive"]

@@ -17,9 +17,9 @@ from typing import BinaryIO, Final, cast
 
 from marway.archive_bounds import expansion_problem
 from marway.errors import InvalidArchive
-from marway_archiver.entries import CHUNK_BYTES, Entry, from_file, open_regular, reason
-from marway_archiver.names import MANIFEST_NAME, MAX_ENTRIES, check_name, check_no_collisions, shown
-from marway_archiver.zipwriter import write_archive
+from marway_archiver.format.entries import CHUNK_BYTES, Entry, from_file, open_regular, reason
+from marway_archiver.format.names import MANIFEST_NAME, MAX_ENTRIES, check_name, check_no_collisions, shown
+from marway_archiver.format.zipwriter import write_archive
 
 __all__ = ["as_mar", "is_directory_archive", "is_tgz"]
 

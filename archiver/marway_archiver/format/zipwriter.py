@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
 from marway.errors import InvalidArchive
-from marway_archiver.entries import CHUNK_BYTES, Entry
-from marway_archiver.names import canonical_order
-from marway_archiver.zipformat import Placed, central_header, end_records, local_header
+from marway_archiver.format.entries import CHUNK_BYTES, Entry
+from marway_archiver.format.names import canonical_order
+from marway_archiver.format.zipformat import Placed, central_header, end_records, local_header
 
 __all__ = ["file_digest", "write_archive"]
 

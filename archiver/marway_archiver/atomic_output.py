@@ -25,7 +25,7 @@ from types import FrameType
 from typing import BinaryIO
 
 from marway.errors import InvalidArchive
-from marway_archiver.entries import reason
+from marway_archiver.format.entries import reason
 
 __all__ = ["check_target", "is_temporary", "signals_raise", "stage_directory", "stage_file"]
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from marway.errors import InvalidArchive, clip
 from marway.golden import MAX_EXAMPLES, MAX_EXAMPLES_BYTES, ExampleInput, decode_examples, is_json, mime_type
-from marway_archiver.entries import Entry, from_file, read_all
-from marway_archiver.names import shown
+from marway_archiver.format.entries import Entry, from_file, read_all
+from marway_archiver.format.names import shown
 
 __all__ = [
     "UNSET",

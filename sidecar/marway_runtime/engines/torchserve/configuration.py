@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marway.resources import shipped
-from marway_runtime.java import class_path, java, torchserve_home
+from marway_runtime.engines.torchserve.java import class_path, java, torchserve_home
 from marway_runtime.resources import heap_bytes
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.workers import WORKER_BIN
@@ -163,7 +163,7 @@ def write_worker_launcher(path: Path, *, home: Path, fork_socket: Path | None) -
         words = ["-I", "-u", "-B", "-m", "marway_runtime.worker"]
         words += ["--home", str(home), "--reason", "forking is off", "--"]
     else:
-        shim = Path(__file__).parent / "forkserver" / "shim.py"
+        shim = Path(__file__).parents[2] / "forkserver" / "shim.py"
         words = ["-I", "-S", str(shim), str(home), str(fork_socket), "--"]
     named = _named(path)
     own = shlex.quote(str(named.parent))

@@ -20,11 +20,11 @@ from marway.golden import (
     GoldenExample,
     Tolerance,
 )
-from marway_archiver.batches import plan_batches
-from marway_archiver.entries import Entry
-from marway_archiver.examples import UNSET, Example, body_value, input_line
-from marway_archiver.handler_process import HandlerProcess, start_handler
-from marway_archiver.manifest import Manifest
+from marway_archiver.contents.manifest import Manifest
+from marway_archiver.format.entries import Entry
+from marway_archiver.proving.batch_plan import plan_batches
+from marway_archiver.proving.examples import UNSET, Example, body_value, input_line
+from marway_archiver.proving.handler_process import HandlerProcess, start_handler
 
 __all__ = ["Predict", "ProofPlan", "Run", "answers_of_callable", "check_run", "golden_document", "run_examples"]
 

@@ -17,10 +17,10 @@ from typing import BinaryIO
 
 from marway.archive_bounds import expansion_problem
 from marway.errors import InvalidArchive
-from marway_archiver import zipformat as z
-from marway_archiver.entries import CHUNK_BYTES
-from marway_archiver.names import MAX_ENTRIES, canonical_order, check_name, check_no_collisions, shown
-from marway_archiver.zipfields import (
+from marway_archiver.format import zipformat as z
+from marway_archiver.format.entries import CHUNK_BYTES
+from marway_archiver.format.names import MAX_ENTRIES, canonical_order, check_name, check_no_collisions, shown
+from marway_archiver.format.zipfields import (
     check_attributes,
     check_end,
     check_features,

@@ -24,7 +24,7 @@ import yaml
 
 from marway.errors import clip
 from marway.model_settings import NOT_SERVED
-from marway_archiver.strict_yaml import YamlFile
+from marway_archiver.contents.strict_yaml import YamlFile
 
 __all__ = ["MAX_CONFIG_BYTES", "ModelConfig", "parse_model_config"]
 

@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 from marway.errors import InvalidArchive, InvalidReference, clip
 from marway.refs import check_model_name, check_version
 from marway_archiver import upstream
-from marway_archiver.names import MANIFEST_NAME
+from marway_archiver.format.names import MANIFEST_NAME
 
 __all__ = [
     "FIXED_CREATED_ON",

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument
-from marway_archiver.entries import Entry
-from marway_archiver.examples import Example
-from marway_archiver.handler_process import has_torchserve
-from marway_archiver.manifest import Manifest
-from marway_archiver.proving import (
+from marway_archiver.contents.manifest import Manifest
+from marway_archiver.format.entries import Entry
+from marway_archiver.proving.examples import Example
+from marway_archiver.proving.handler_process import has_torchserve
+from marway_archiver.proving.runs import (
     Predict,
     ProofPlan,
     Run,

@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Iterator
 
 from marway.errors import InvalidArchive
-from marway_archiver import zipformat as z
-from marway_archiver.entries import CHUNK_BYTES
-from marway_archiver.names import shown
+from marway_archiver.format import zipformat as z
+from marway_archiver.format.entries import CHUNK_BYTES
+from marway_archiver.format.names import shown
 
 __all__ = ["check_attributes", "check_end", "check_features", "decode", "inflate", "zip64_field"]
 

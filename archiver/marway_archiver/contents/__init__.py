@@ -1,0 +1,1 @@
+"""What an archive holds, and what TorchServe would make of it."""

@@ -1,0 +1,1 @@
+"""TorchServe: its Java, its configuration, its process."""
