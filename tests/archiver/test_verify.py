@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 from marway.errors import InvalidArchive
 from marway.objects import open_store
 from marway.registry import Registry
-from marway_archiver import PackedArchive, ProofPlan, handler_process, pack, publish_archive, verify_archive
+from marway_archiver import PackedArchive, ProofPlan, pack, publish_archive, verify_archive
 from marway_archiver.cli import register
+from marway_archiver.proving import handler_process
 
 ECHO = "def handle(data, context):\n    return [{'got': row['data']} for row in data or []]\n"
 UP_TO_5 = (

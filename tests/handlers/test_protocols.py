@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from marway.records import Signature, TensorSpec
+from marway.worker.requests import input_of
 from marway_gateway.tensors.datatypes import DATATYPES
 from marway_gateway.tensors.outputs import outputs_of
 from marway_gateway.tensors.rows import rows_of
 from marway_gateway.tensors.tensor import Tensor
-from marway_runtime.worker.inputs import input_of
 from support.trained import Served, served
 
 SAMPLES = Path(__file__).parents[2] / "examples" / "digits" / "samples"

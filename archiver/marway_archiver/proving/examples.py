@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from marway.errors import InvalidArchive, clip
 from marway.golden import MAX_EXAMPLES, MAX_EXAMPLES_BYTES, ExampleInput, decode_examples, is_json, mime_type
+from marway.wire.envelope import RAW_BODY, Part
+from marway.worker.requests import UnusableInput, value_of
 from marway_archiver.format.entries import Entry, from_file, read_all
 from marway_archiver.format.names import shown
 
@@ -174,17 +175,13 @@ def read_examples(entries: Mapping[str, Entry]) -> tuple[ExampleInput, ...]:
 def body_value(example: ExampleInput) -> Any:
     """Return the body as a handler sees it under `data`: JSON parsed, text as str, else a bytearray.
 
-    This is what TorchServe's worker makes of a body (`ts.protocol.otf_message_handler`): what cannot be decoded
-    stays bytes.
+    Raises:
+        InvalidArchive: No handler can be given it.
     """
-    kind = mime_type(example.content_type)
-    decode = json.loads if kind == _JSON else partial(str) if kind.startswith("text") else None
-    if decode is not None:
-        try:
-            return decode(example.data.decode())
-        except (ValueError, RecursionError):
-            pass
-    return bytearray(example.data)
+    try:
+        return value_of(Part(RAW_BODY, example.data, example.content_type))
+    except UnusableInput as exc:
+        raise InvalidArchive(f"an example's input: {exc}") from exc
 
 
 def input_line(example: ExampleInput) -> str:

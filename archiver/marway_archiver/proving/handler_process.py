@@ -22,12 +22,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from marway import answer_json
 from marway.bound import bound_to_me
 from marway.errors import InvalidArchive, LoadFailed, clip
-from marway.golden import ExampleInput, GoldenAnswer
+from marway.golden import ExampleInput, GoldenAnswer, Kind
+from marway.wire.envelope import RAW_BODY, Part, Row, decode_answers, encode_rows
+from marway.wire.headers import JSON_NONFINITE
 from marway_archiver.atomic_output import signals_raise
 from marway_archiver.contents.manifest import Manifest, encode_manifest
 from marway_archiver.format.entries import Entry
@@ -101,12 +102,12 @@ class HandlerProcess:
         reply = self._receive(f"a call with {len(rows)} {'row' if len(rows) == 1 else 'rows'}", self._call_timeout_s)
         answers = tuple(
             GoldenAnswer.of(
-                status=each["status"],
-                kind=each["kind"],
-                content_type=each["content_type"],
-                body=base64.b64decode(each["body"]),
+                status=each.status,
+                kind=cast("Kind", each.kind),
+                content_type=each.content_type,
+                body=each.body,
             )
-            for each in reply["answers"]
+            for each in decode_answers(base64.b64decode(reply["answers"]))
         )
         return Called(answers, float(reply["seconds"]), int(reply["pieces"]))
 
@@ -214,25 +215,24 @@ def _unpack(directory: Path, manifest: Manifest, entries: Iterable[Entry]) -> No
 
 
 def _write_job(home: Path, model: Path, manifest: Manifest, inputs: Sequence[ExampleInput]) -> Path:
-    (home / "inputs").mkdir()
-    listed = []
-    for index, each in enumerate(inputs):
-        path = home / "inputs" / str(index)
-        path.write_bytes(each.data)
-        listed.append({"file": str(path), "content_type": each.content_type})
-    # The child imports nothing of Marway, so that none of it lies on the handler's path; this is one file of its own.
-    encoder = home / "answer_json.py"
-    encoder.write_bytes(Path(answer_json.__file__).read_bytes())
+    rows = home / "rows"
+    rows.write_bytes(encode_rows([_row(each) for each in inputs]))
     job = home / "job.json"
     facts = {
         "model_name": manifest.model.model_name,
         "model_dir": str(model),
         "handler": manifest.model.handler,
-        "inputs": listed,
-        "encoder": str(encoder),
+        "rows": str(rows),
     }
     job.write_text(json.dumps(facts), encoding="utf-8")
     return job
+
+
+def _row(given: ExampleInput) -> Row:
+    headers = {JSON_NONFINITE: "allow"}  # compared as it is
+    if given.content_type is not None:
+        headers["content-type"] = given.content_type
+    return Row("", [Part(RAW_BODY, given.data, given.content_type)], headers)
 
 
 def _environment(model: Path, scratch: Path) -> dict[str, str]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from marway.answers import difference
 from marway.golden import Tolerance
 from marway_archiver.proving.batch_plan import plan_batches
 from marway_archiver.testing.handlers import LoadedHandler
-from marway_archiver.testing.rows import Row, row_of
+from marway_archiver.testing.rows import AnyRow
 
 __all__ = ["assert_batch_correct"]
 
 
 def assert_batch_correct(
     handler: LoadedHandler,
-    rows: Sequence[Row | Mapping[str, Any]],
+    rows: Sequence[AnyRow],
     *,
     max_rows: int = 32,
     tolerance: float = 1e-4,
@@ -33,9 +32,8 @@ def assert_batch_correct(
     Raises:
         AssertionError: With the first row that is answered differently; or the rows could not show it.
     """
-    given = [row_of(row) for row in rows]
     bounds = Tolerance(relative=tolerance, absolute=tolerance)
-    alone = [answer.golden() for answer in handler.ask_each(given)]
+    alone = [answer.golden() for answer in handler.ask_each(rows)]
     for number, single in enumerate(alone, 1):
         assert single.kind != "error", f"row {number} fails alone, so no batch with it can succeed: {single.value}"
     groups = [
@@ -43,13 +41,13 @@ def assert_batch_correct(
         for single in alone
     ]
     assert len(set(groups)) > 1, "give at least 2 rows whose answers differ: else a wrong row's answer would not show"
-    batches = plan_batches(groups, [0] * len(given), max_rows=max_rows, max_bytes=1)
+    batches = plan_batches(groups, [0] * len(rows), max_rows=max_rows, max_bytes=1)
     for batch in batches:
-        answers = handler.ask(*[given[index] for index in batch])
+        answers = handler.ask(*[rows[index] for index in batch])
         for place, (index, answer) in enumerate(zip(batch, answers, strict=True), 1):
             found = difference(alone[index], answer.golden(), bounds)
             assert found is None, f"row {place} of a batch of {len(batch)} is not answered as alone: {found}"
-    again = [answer.golden() for answer in handler.ask_each(given)]
+    again = [answer.golden() for answer in handler.ask_each(rows)]
     for number, (first, second) in enumerate(zip(alone, again, strict=True), 1):
         found = difference(first, second, bounds)
         assert found is None, f"row {number} is answered differently after other calls: {found}"

@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from marway_archiver.testing.rows import Row
-
 __all__ = ["HandlerContext", "RequestProcessor"]
 
 _SERVER_VERSION = "0.12.0"
@@ -17,7 +15,7 @@ class RequestProcessor:
     """One request's headers, and the status and headers of its answer."""
 
     def __init__(self, request_header: Mapping[str, Any]) -> None:
-        self._request_header = dict(request_header)
+        self._request_header = request_header
         self._status_code = 200
         self._reason_phrase: str | None = None
         self._response_header: dict[str, str] = {}
@@ -25,7 +23,7 @@ class RequestProcessor:
     def get_request_property(self, key: str) -> Any:
         return self._request_header.get(key)
 
-    def get_request_properties(self) -> dict[str, Any]:
+    def get_request_properties(self) -> Mapping[str, Any]:
         return self._request_header
 
     def report_status(self, code: int, reason_phrase: str | None = None) -> None:
@@ -112,25 +110,13 @@ class HandlerContext:
         self.header_key_sequence_start = os.getenv("TS_REQUEST_SEQUENCE_START", "ts_request_sequence_start")
         self.header_key_sequence_end = os.getenv("TS_REQUEST_SEQUENCE_END", "ts_request_sequence_end")
 
-    def begin(self, rows: list[Row]) -> None:
-        """Stand for a call with these requests."""
-        self.request_ids = {index: f"request-{index}" for index in range(len(rows))}
-        self.metrics.request_ids = self.request_ids
-        self.request_processor = [
-            # An input's content type stands under its name, as TorchServe puts it.
-            RequestProcessor(
-                {name: {"content-type": row.content_types.get(name, "")} for name in row.inputs} | dict(row.headers)
-            )
-            for row in rows
-        ]
-
     def get_request_id(self, idx: int = 0) -> str | None:
         return None if self.request_ids is None else self.request_ids.get(idx)
 
     def get_request_header(self, idx: int, key: str) -> Any:
         return self._of(idx).get_request_property(key)
 
-    def get_all_request_header(self, idx: int) -> dict[str, Any]:
+    def get_all_request_header(self, idx: int) -> Mapping[str, Any]:
         return self._of(idx).get_request_properties()
 
     def set_response_content_type(self, idx: int, value: str) -> None:

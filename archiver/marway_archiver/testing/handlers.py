@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import io
 import json
 import shutil
 import sys
@@ -15,28 +14,27 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from marway.answer_json import answer_json, as_tensor
+from marway.answer_json import as_tensor
 from marway.errors import InvalidArchive
 from marway.golden import GoldenAnswer, Kind
-from marway.wire.raw_body import RawBody
+from marway.worker.answers import described_tensor
+from marway.worker.calls import call_handler
 from marway_archiver.archives import opened_archive
 from marway_archiver.contents.manifest import encode_manifest, parse_manifest
 from marway_archiver.format.names import MANIFEST_NAME
 from marway_archiver.packing import StrPath
-from marway_archiver.testing.context import HandlerContext
-from marway_archiver.testing.rows import Row, row_of
+from marway_archiver.testing.context import HandlerContext, RequestProcessor
+from marway_archiver.testing.rows import AnyRow, request
 from marway_archiver.testing.standin import torchserve_importable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["KitAnswer", "LoadedHandler", "load_handler"]
-
-_OUT_OF_RESOURCES = 507
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +69,7 @@ class KitAnswer:
 
     def golden(self) -> GoldenAnswer:
         """Return the answer in the form in which answers are compared."""
-        body = self.body
-        if self.kind == "tensor":
-            tensor = as_tensor(self.output).detach().cpu()
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            body = json.dumps({"dtype": dtype, "shape": list(tensor.shape), "values": tensor.tolist()}).encode()
+        body = described_tensor(as_tensor(self.output)) if self.kind == "tensor" else self.body
         return GoldenAnswer.of(status=self.status, kind=self.kind, body=body, content_type=self.content_type)
 
 
@@ -97,29 +91,29 @@ class LoadedHandler:
         self.calls = 0
         self._stack = stack
 
-    def ask(self, *rows: Row | Mapping[str, Any]) -> list[KitAnswer]:
+    def ask(self, *rows: AnyRow) -> list[KitAnswer]:
         """Send all rows in one call, and return an answer a row.
 
         An exception becomes the answer of every row, as it does in a worker. A mapping is a row's inputs.
         """
-        given = [row_of(row) for row in rows]
-        self.context.begin(given)
         self.calls += 1
-        try:
-            outputs = self._entry_point([_inputs(row) for row in given], self.context)
-        except MemoryError as exc:
-            return _failed(given, _OUT_OF_RESOURCES, "out of memory", exc)
-        except (Exception, SystemExit) as exc:
-            if type(exc).__name__ == "PredictionException" and hasattr(exc, "error_code"):
-                return _failed(given, int(exc.error_code), str(getattr(exc, "message", exc)), exc)
-            return _failed(given, 500, f"{type(exc).__name__}: {exc}", exc)
-        if not isinstance(outputs, list):
-            return _failed(given, 500, f"returned {type(outputs).__name__}, not a list with one answer a row")
-        if len(outputs) != len(given):
-            return _failed(given, 500, f"returned {len(outputs)} answers for {len(given)} rows")
-        return [self._answer(index, output) for index, output in enumerate(outputs)]
+        requests = [request(row, index) for index, row in enumerate(rows)]
+        outcome = call_handler(self._entry_point, self.context, requests, RequestProcessor)
+        outputs = outcome.outputs or [None] * len(rows)
+        return [
+            KitAnswer(
+                each.status,
+                each.body,
+                cast("Kind", each.kind),
+                each.content_type,
+                each.headers,
+                output,
+                outcome.exception,
+            )
+            for each, output in zip(outcome.answers, outputs, strict=True)
+        ]
 
-    def ask_each(self, rows: Iterable[Row | Mapping[str, Any]]) -> list[KitAnswer]:
+    def ask_each(self, rows: Iterable[AnyRow]) -> list[KitAnswer]:
         """Send each row in a call of its own."""
         return [self.ask(row)[0] for row in rows]
 
@@ -134,17 +128,6 @@ class LoadedHandler:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _answer(self, index: int, output: object) -> KitAnswer:
-        status, _ = self.context.get_response_status(index)
-        headers = {str(key): str(value) for key, value in self.context.get_response_headers(index).items()}
-        content_type = headers.pop("content-type", None)
-        try:
-            kind, body = _encoded(output)
-        except (TypeError, ValueError, RecursionError) as exc:
-            message = f"its answer cannot be encoded: {exc}".encode()
-            return KitAnswer(500, message, "error", content_type, headers, output, exc)
-        return KitAnswer(int(status or 200), body, kind, content_type, headers, output)
 
 
 def load_handler(
@@ -275,24 +258,3 @@ def _forget(directory: Path, before: frozenset[str], aside: dict[str, ModuleType
         if name not in before - aside.keys() and isinstance(file, str) and Path(file).is_relative_to(directory):
             del sys.modules[name]
     sys.modules.update(aside)
-
-
-def _inputs(row: Row) -> dict[str, Any]:
-    return RawBody(row.inputs) if row.raw else dict(row.inputs)
-
-
-def _failed(rows: list[Row], status: int, message: str, exc: BaseException | None = None) -> list[KitAnswer]:
-    return [KitAnswer(status, message.encode(errors="replace"), "error", None, {}, None, exc) for _ in rows]
-
-
-def _encoded(output: object) -> tuple[Kind, bytes]:
-    if isinstance(output, bytes | bytearray):
-        return "bytes", bytes(output)
-    if isinstance(output, str):
-        return "text", output.encode()
-    tensor = as_tensor(output)
-    if tensor is not None:
-        buffer = io.BytesIO()
-        sys.modules["torch"].save(tensor, buffer)
-        return "tensor", buffer.getvalue()
-    return "json", answer_json(output, nonfinite="allow")

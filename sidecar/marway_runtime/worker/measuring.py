@@ -1,4 +1,4 @@
-"""What handlers measure by `context.metrics`, kept for the answer that carries it to the sidecar.
+"""What handlers measure by `context.metrics`, held for the answer that carries it to the sidecar.
 
 TorchServe's own workers print each value for the front end to parse and show at a port of its own. Here a worker adds
 up what a call measured, so that a handler may measure much and send little.
@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 from typing import Any, Final
 
 from ts.metrics.caching_metric import CachingMetric
-from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.metrics.metric_type_enum import MetricTypes
 
 from marway.wire.measurements import MEASUREMENTS_MAX, Kind, Measurement
 
-__all__ = ["CONFIG_FILE", "declare", "install", "take"]
+__all__ = ["install", "take"]
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE: Final = "metrics.yaml"
-"""Names in an archive the metrics that its handler asks for by `get_metric`, in the form of TorchServe's own file."""
 _TEXT_MAX: Final = 128
 _KINDS: Final[dict[MetricTypes, Kind]] = {
     MetricTypes.COUNTER: "counter",
@@ -33,7 +29,7 @@ _KINDS: Final[dict[MetricTypes, Kind]] = {
 _Key = tuple[Kind, str, str, tuple[tuple[str, str], ...]]
 
 
-class _Kept:
+class _Values:
     """Values since they were last taken: counters added up, the last of each gauge, every value of a histogram."""
 
     def __init__(self) -> None:
@@ -55,11 +51,11 @@ class _Kept:
         self._values.setdefault(key, []).append(value)
 
     def take(self) -> list[Measurement]:
-        kept, self._values, self._number = self._values, {}, 0
-        return [Measurement(*key, value) for key, values in kept.items() for value in values]
+        taken, self._values, self._number = self._values, {}, 0
+        return [Measurement(*key, value) for key, values in taken.items() for value in values]
 
 
-_kept: Final = _Kept()
+_measured: Final = _Values()
 
 
 def install() -> None:
@@ -67,24 +63,9 @@ def install() -> None:
     CachingMetric.add_or_update = _add_or_update
 
 
-def declare(cache: MetricsCacheYamlImpl | None, model_dir: str) -> None:
-    """Declare the metrics that an archive's own `CONFIG_FILE` names, if it has one.
-
-    Raises:
-        ts.metrics.metric_cache_errors.MetricsCacheError: It is none; the version then does not load.
-    """
-    path = Path(model_dir) / CONFIG_FILE
-    if cache is None or not path.is_file():
-        return
-    own = MetricsCacheYamlImpl(config_file_path=str(path))
-    own.initialize_cache()
-    for kind, metrics in own.cache.items():
-        cache.cache.setdefault(kind, {}).update(metrics)
-
-
 def take() -> list[Measurement]:
     """Return what was measured since this was called last."""
-    return _kept.take()
+    return _measured.take()
 
 
 def _add_or_update(metric: Any, value: float, dimension_values: list[Any] | None = None, request_id: str = "") -> None:
@@ -101,4 +82,4 @@ def _add_or_update(metric: Any, value: float, dimension_values: list[Any] | None
     pairs = zip(metric.dimension_names, dimension_values or [], strict=True)
     dimensions = tuple((str(name)[:_TEXT_MAX], str(each)[:_TEXT_MAX]) for name, each in pairs)
     kind = _KINDS[metric.metric_type]
-    _kept.add((kind, str(metric.metric_name)[:_TEXT_MAX], str(metric.unit)[:_TEXT_MAX], dimensions), number)
+    _measured.add((kind, str(metric.metric_name)[:_TEXT_MAX], str(metric.unit)[:_TEXT_MAX], dimensions), number)

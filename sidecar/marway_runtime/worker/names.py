@@ -1,12 +1,16 @@
-"""Where each worker writes which model it was told to load, and where the runtime reads it."""
+"""What runtime and worker agree on: an environment variable, and the files that say which worker serves which model."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from pathlib import Path
+from typing import Final
 
-__all__ = ["folder", "write_name"]
+__all__ = ["MAX_RESPONSE_BYTES_ENV", "folder", "write_name"]
+
+MAX_RESPONSE_BYTES_ENV: Final = "MARWAY_MAX_RESPONSE_BYTES"
+"""Environment variable by which the runtime gives `max_response_size`; taken out before a handler runs."""
 
 
 def folder(temporary: Path) -> Path:

@@ -1,8 +1,8 @@
 """Marway's service in place of `ts.service.Service`: unpacks an envelope into rows, and answers row by row.
 
-Handlers see what TorchServe's REST front end would have given them (`inputs`), and the model's real name where
-TorchServe knows the version by its id. Their answers go back with all that they set (`outputs`), in pieces where the
-version is declared streaming. Calls without an envelope are left to TorchServe's own code.
+Handlers are called by `marway.worker`, with the model's real name where TorchServe knows the version by its id. Their
+answers go back in pieces where the version is declared streaming. Calls without an envelope are TorchServe's own
+matter.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from ts.protocol.otf_message_handler import create_predict_response
 from ts.service import Service
 from ts.utils.util import PredictionException
 
-from marway.answer_json import Nonfinite
 from marway.wire.envelope import KEY, Answer, Row
-from marway.wire.headers import JSON_NONFINITE, REQUEST_ID, UNEXPLAINED
+from marway.wire.headers import REQUEST_ID
 from marway.wire.request import correlation_id
+from marway.worker.answers import answer_of
+from marway.worker.calls import OUT_OF_RESOURCES, call_handler, declare_metrics
+from marway.worker.requests import request_of
 from marway_runtime.worker import log_records, measuring, reading
-from marway_runtime.worker.inputs import UnusableInput, headers_of, input_of, unexplained
-from marway_runtime.worker.outputs import MAX_RESPONSE_BYTES_ENV, Frame, answer_of, failed, within
+from marway_runtime.worker.messages import AnswerMessage, within
+from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV
 
 __all__ = ["MarwayService", "install"]
 
 logger = logging.getLogger(__name__)
 
-_OUT_OF_RESOURCES = 507
 _send_plain_piece = handler_utils.send_intermediate_predict_response
 Send = Callable[[Answer], None]
 
@@ -71,7 +72,7 @@ class MarwayService(Service):
         limit = os.environ.pop(MAX_RESPONSE_BYTES_ENV, "")
         self._max_response_bytes = int(limit) if limit else None
         super().__init__(real_name, model_dir, manifest, *args, **kwargs)
-        measuring.declare(self.context.metrics, model_dir)
+        declare_metrics(self.context.metrics, model_dir)
         self.context.marway_send = None  # what `_send_piece` calls while an envelope is being answered
 
     def predict(self, batch: list[dict[str, Any]]) -> bytearray:
@@ -79,64 +80,33 @@ class MarwayService(Service):
         rows = _packed(batch)
         if rows is None:
             return self._plain(batch)
-        frame = Frame(batch[0]["requestId"].decode(), stream=rows[0].stream)
+        message = AnswerMessage(batch[0]["requestId"].decode(), stream=rows[0].stream)
         limit = self._max_response_bytes
 
         def send(piece: Answer) -> None:
-            self.cl_socket.sendall(frame.message(within([piece], limit), more=True))
+            self.cl_socket.sendall(message.encoded(within([piece], limit), more=True))
 
         answers = self._answer(rows, send if rows[0].stream else _not_streaming)
         log_records.answering(None)
         measured = measuring.take()
         if measured:
             answers[0] = replace(answers[0], measured=measured)
-        return frame.message(within(answers, limit))
+        return message.encoded(within(answers, limit))
 
     def _answer(self, rows: Sequence[Row], send: Send) -> list[Answer]:
         context = self.context
-        context.request_ids = {index: row.request_id for index, row in enumerate(rows)}
-        headers = [headers_of(row) for row in rows]
-        log_records.answering(context.request_ids)
-        context.request_processor = [RequestProcessor(each) for each in headers]
-        context.metrics.request_ids = context.request_ids
+        requests = [request_of(row) for row in rows]
+        log_records.answering({index: row.request_id for index, row in enumerate(rows)})
         context.cl_socket = self.cl_socket
         context.marway_send = send
-        context.marway_nonfinite = _nonfinite(rows[0])  # of pieces, whose row comes alone
+        context.marway_nonfinite = requests[0].nonfinite  # of pieces, whose row comes alone
         try:
-            outputs = self._entry_point([input_of(row) for row in rows], context)
-        except UnusableInput as exc:
-            return failed(len(rows), 400, str(exc))
-        except PredictionException as exc:
-            logger.error("The handler refused the request.", exc_info=True)
-            return failed(len(rows), _status(exc.error_code), str(exc.message))
-        except MemoryError:
-            logger.error("Out of memory.", exc_info=True)
-            return failed(len(rows), _OUT_OF_RESOURCES, "the model ran out of memory")
-        except Exception as exc:
-            logger.error("The handler raised %s.", type(exc).__name__, exc_info=True)
-            if isinstance(exc, AttributeError) and exc.name == "get_insights" and rows[0].explains:
-                # What TorchServe's own base handler explains with, and leaves to those who derive from it.
-                return failed(len(rows), 501, "the model has no explanations: its handler has no `get_insights`")
-            if "CUDA" in str(exc):
-                return failed(len(rows), _OUT_OF_RESOURCES, f"the model ran out of GPU memory: {exc}")
-            return failed(len(rows), 500, f"{type(exc).__name__}: {exc}")
-        except SystemExit:
-            logger.error("The handler ended its process.", exc_info=True)
-            raise
+            outcome = call_handler(self._entry_point, context, requests, RequestProcessor)
         finally:
             context.marway_send = None
-        if not isinstance(outputs, list):
-            said = f"the handler returned {type(outputs).__name__}, not a list with one answer a row"
-            return failed(len(rows), 500, said)
-        if len(outputs) != len(rows):
-            return failed(len(rows), 500, f"the handler returned {len(outputs)} answers for {len(rows)} rows")
-        answers = [
-            answer_of(context, index, output, nonfinite=_nonfinite(row))
-            for index, (row, output) in enumerate(zip(rows, outputs, strict=True))
-        ]
-        if unexplained(headers):
-            return [replace(answer, headers={**answer.headers, UNEXPLAINED: "1"}) for answer in answers]
-        return answers
+        if isinstance(outcome.exception, SystemExit):
+            raise outcome.exception
+        return outcome.answers
 
     def _plain(self, batch: list[dict[str, Any]]) -> bytearray:
         log_records.answering(lambda: _ids_of(batch))
@@ -144,7 +114,7 @@ class MarwayService(Service):
         log_records.answering(None)
         if self._max_response_bytes is not None and len(message) > self._max_response_bytes:
             ids = {index: row["requestId"].decode() for index, row in enumerate(batch)}
-            return bytearray(create_predict_response(None, ids, "The answer is too large", _OUT_OF_RESOURCES))
+            return bytearray(create_predict_response(None, ids, "The answer is too large", OUT_OF_RESOURCES))
         return message
 
 
@@ -182,15 +152,6 @@ def _ids_of(batch: list[dict[str, Any]]) -> dict[int, str]:
     for index, row in enumerate(batch):
         for header in row.get("headers") or ():
             if header["name"].decode(errors="replace").lower() == REQUEST_ID:
-                said = correlation_id(header["value"].decode(errors="replace"))
-                found[index] = said or row["requestId"].decode()
+                given = correlation_id(header["value"].decode(errors="replace"))
+                found[index] = given or row["requestId"].decode()
     return found
-
-
-def _nonfinite(row: Row) -> Nonfinite:
-    said = row.headers.get(JSON_NONFINITE)
-    return said if said in ("null", "allow") else "error"  # type: ignore[return-value]  # one of its words
-
-
-def _status(code: object) -> int:
-    return code if isinstance(code, int) and 400 <= code <= 599 else 500

@@ -33,7 +33,7 @@ from marway_runtime.engines.torchserve.configuration import (
 )
 from marway_runtime.resources import cpu_count, memory_limit
 from marway_runtime.settings import RuntimeSettings
-from marway_runtime.worker.names import folder
+from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV, folder
 
 __all__ = ["TorchServe"]
 
@@ -135,7 +135,7 @@ class TorchServe:
                 env={
                     **environment(directories.temporary, allowed=settings.handler_environment),
                     "PATH": path_for_workers(self._worker),
-                    "MARWAY_MAX_RESPONSE_BYTES": str(settings.max_request_bytes),
+                    MAX_RESPONSE_BYTES_ENV: str(settings.max_request_bytes),
                 },
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=handle,

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import ItemsView, Iterator, KeysView, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from marway.answer_json import Nonfinite
 from marway.wire.envelope import RAW_BODY, Part, Row, mime_type
 from marway.wire.headers import JSON_NONFINITE
 from marway.wire.raw_body import REST_NAME, RawBody
 
-__all__ = ["Headers", "UnusableInput", "headers_of", "input_of", "unexplained"]
+__all__ = [
+    "Headers",
+    "Request",
+    "UnusableInput",
+    "headers_of",
+    "input_of",
+    "request_headers",
+    "request_of",
+    "unexplained",
+    "value_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +40,14 @@ class Headers(dict[str, Any]):
     """Request headers by their names in lower case, found however they are spelt.
 
     TorchServe hands on the names as the client spelt them and compares them exactly; HTTP says that case is nothing.
+
+    Attributes:
+        explains: Whether the row is to be explained.
+        looked: Whether the handler found out whether it is; noted for such a row only.
     """
+
+    explains = False
+    looked = False
 
     def __missing__(self, key: str) -> Any:
         if key != key.lower():
@@ -44,7 +64,7 @@ class Headers(dict[str, Any]):
 class _HeadersOfExplanation(Headers):
     """Those of a row that is to be explained: they note whether the handler found out."""
 
-    looked = False
+    explains = True
 
     def __getitem__(self, key: str) -> Any:
         self._look(key)
@@ -83,9 +103,33 @@ class _HeadersOfExplanation(Headers):
             self.looked = True
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One row as a handler is given it.
+
+    Attributes:
+        request_id: What the handler sees as the request's id.
+        headers: What it finds by the context.
+        inputs: Returns the values by name; raises `UnusableInput`.
+        nonfinite: What becomes of numbers in its answer that JSON has not.
+    """
+
+    request_id: str
+    headers: Headers
+    inputs: Callable[[], dict[str, Any]]
+    nonfinite: Nonfinite = "error"
+
+
+def request_of(row: Row) -> Request:
+    """Return an envelope's row as a handler is given it."""
+    asked = row.headers.get(JSON_NONFINITE)
+    nonfinite: Nonfinite = asked if asked in ("null", "allow") else "error"  # type: ignore[assignment]  # one of its words
+    return Request(row.request_id, headers_of(row), partial(input_of, row), nonfinite)
+
+
 def unexplained(headers: Sequence[Headers]) -> bool:
     """Return whether rows with these headers were to be explained, and the handler never looked at that."""
-    return all(isinstance(each, _HeadersOfExplanation) and not each.looked for each in headers)
+    return all(each.explains and not each.looked for each in headers)
 
 
 def input_of(row: Row) -> dict[str, Any]:
@@ -94,22 +138,33 @@ def input_of(row: Row) -> dict[str, Any]:
     Raises:
         UnusableInput: One of them is JSON that no parser takes in; TorchServe hands that on as bytes.
     """
-    values = {part.name: _value(part) for part in row.parts}
+    values = {part.name: value_of(part) for part in row.parts}
     return RawBody(values) if row.is_raw else values
 
 
 def headers_of(row: Row) -> Headers:
-    """Return the headers of a row, and each part's content type under the part's name, where TorchServe puts it."""
-    headers = Headers({part.name: {"content-type": mime_type(part.content_type)} for part in row.parts})
-    if row.is_raw:
+    """Return the headers of a row, as `request_headers`."""
+    return request_headers({part.name: part.content_type for part in row.parts}, row.headers, raw=row.is_raw)
+
+
+def request_headers(content_types: Mapping[str, str | None], sent: Mapping[str, str], *, raw: bool) -> Headers:
+    """Return what a client sent, and each part's content type under the part's name, where TorchServe puts it.
+
+    Args:
+        content_types: Of each part, by its name.
+        sent: The request's own headers, names in lower case.
+        raw: Whether the one part is a raw body, which has two names.
+    """
+    headers = Headers({name: {"content-type": mime_type(kind)} for name, kind in content_types.items()})
+    if raw:
         headers[REST_NAME] = headers[RAW_BODY]
     headers.update(_FRONT_ENDS_OWN)
-    headers.update(row.headers)
+    headers.update(sent)
     headers.pop(JSON_NONFINITE, None)
-    return _HeadersOfExplanation(headers) if row.explains else headers
+    return _HeadersOfExplanation(headers) if sent.get("explain") == "True" else headers
 
 
-def _value(part: Part) -> object:
+def value_of(part: Part) -> object:
     """Return what `ts.protocol.otf_message_handler` makes of a part.
 
     Raises:

@@ -9,12 +9,11 @@ import pytest
 
 from marway.wire.answer_headers import HEADER_BYTES_MAX, HEADERS_MAX
 from marway.wire.envelope import Answer, decode_answers, encode_answers
+from marway.worker.answers import answer_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open when it is imported
     from ts.context import Context, RequestProcessor
-
-    from marway_runtime.worker.outputs import answer_of, within
 
 
 def context(status: Any = 200, phrase: str = "", **headers: Any) -> Any:
@@ -71,9 +70,3 @@ def test_what_cannot_be_sent_is_that_rows_error(given: Any) -> None:
     assert (answer.status, answer.kind, answer.headers) == (500, "error", {})
     assert len(answer.body) < 500
     assert decode_answers(encode_answers([answer])) == [answer]
-
-
-def test_an_answer_over_the_limit_leaves_nothing_of_it() -> None:
-    """What is too large for the message is replaced whole, its content type too."""
-    (answer,) = within([Answer(200, b"x" * 100_000, "text", "y" * 100_000)], 50_000)
-    assert (answer.status, answer.kind, answer.content_type) == (507, "error", None)

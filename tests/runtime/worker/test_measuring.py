@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from marway.wire.measurements import MEASUREMENTS_MAX, Measurement
+from marway.worker.calls import declare_metrics
 
 pytest.importorskip("ts")
 
@@ -93,8 +94,8 @@ def test_a_call_brings_a_bounded_number(cache: MetricsCacheYamlImpl) -> None:
 
 def test_an_archive_declares_its_own_metrics(cache: MetricsCacheYamlImpl, tmp_path: Path) -> None:
     """`metrics.yaml` in an archive names what its handler gets by name."""
-    measuring.declare(cache, str(tmp_path))
+    declare_metrics(cache, str(tmp_path))
     (tmp_path / "metrics.yaml").write_text(OWN)
-    measuring.declare(cache, str(tmp_path))
+    declare_metrics(cache, str(tmp_path))
     cache.get_metric("Waiting", MetricTypes.GAUGE).add_or_update(4, ["urgent"])
     assert measuring.take() == [Measurement("gauge", "Waiting", "Count", (("kind", "urgent"),), 4.0)]

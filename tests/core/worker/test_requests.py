@@ -1,4 +1,4 @@
-"""What the worker bootstrap gives handlers for a row."""
+"""What handlers are given for a row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from marway.wire.envelope import Part, Row
-from marway_runtime.worker.inputs import Headers, UnusableInput, headers_of, input_of, unexplained
+from marway.worker.requests import Headers, UnusableInput, headers_of, input_of, unexplained
 
 
 def raw(value: bytes = b"[1]", content_type: str | None = "application/json; charset=utf-8") -> Row:
