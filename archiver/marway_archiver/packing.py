@@ -15,7 +15,7 @@ from marway_archiver.atomic_output import check_target, stage_directory, stage_f
 from marway_archiver.contents.handlers import BUILTIN_HANDLERS, parse_handler
 from marway_archiver.contents.manifest import RUNTIMES, Manifest, build_manifest, encode_manifest
 from marway_archiver.contents.model_config import ModelConfig
-from marway_archiver.contents.rules import check_contents
+from marway_archiver.contents.rules import check_contents, imports_of
 from marway_archiver.contents.sources import Sources
 from marway_archiver.format.entries import Entry, from_bytes
 from marway_archiver.format.names import MANIFEST_NAME, check_name, shown
@@ -30,6 +30,9 @@ __all__ = ["ARCHIVE_FORMATS", "PackedArchive", "Progress", "StrPath", "pack", "p
 
 ARCHIVE_FORMATS: Mapping[str, str] = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
 """What `--archive-format` takes, and how the output's name ends. `default` and `zip-store` are the same here."""
+
+SHARED_BASE = "marway_handler_base"
+"""Module that Marway's own handlers share: it lies beside them, and is packed with each that imports it."""
 
 StrPath = str | os.PathLike[str]
 
@@ -210,7 +213,11 @@ def _add_handler(sources: Sources, handler: str, runtime: str) -> None:
     if not there and runtime != "LSP":
         known = ", ".join(sorted(BUILTIN_HANDLERS))
         raise InvalidArchive(f"--handler: {files[0]} does not exist, and is none of TorchServe's own ({known})")
-    sources.add_file("--handler", (there or files)[0])
+    file = Path((there or files)[0])
+    sources.add_file("--handler", file)
+    base = file.with_name(f"{SHARED_BASE}.py")
+    if base.is_file() and SHARED_BASE in imports_of(sources.entries[file.name]):
+        sources.add_file("--handler", base)
 
 
 def _add_bytes(sources: Sources, files: Mapping[str, bytes]) -> None:

@@ -1,34 +1,28 @@
 """Numbers in, numbers out: one tensor a row, through any eager-mode model.
 
-The file is standalone: a packed archive holds it without the rest of its package.
+A packed archive holds this file with `marway_handler_base.py` beside it, and nothing else of its package.
 """
 
-import importlib.util
 import io
 import json
-import logging
 import math
-import os
-import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from ts.context import Context
-from ts.utils.util import PredictionException
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING or __package__:
+    from marway_handlers.marway_handler_base import MAX_NESTING, Failure, ModelHandler, member
+else:  # in an archive, beside this file
+    from marway_handler_base import MAX_NESTING, Failure, ModelHandler, member
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
-KEYS = ("data", "inputs", "instances")
-MAX_NESTING = 8
 NPY = b"\x93NUMPY"
-NONFINITE = "x-marway-nonfinite"
 
 
-class TensorHandler:
+class TensorHandler(ModelHandler):
     """Runs an eager-mode model over tensors, N rows in one forward pass.
 
     The archive carries:
@@ -38,65 +32,24 @@ class TensorHandler:
       takes a tensor of shape (N, *input_shape) and gives one of shape (N, ...);
     - a serialized file with its ``state_dict``.
 
-    A row that is not such a tensor gets status 400 and ``{"error": "…"}`` as its own answer; its neighbours are not
-    touched.
+    A row holds nested lists or one flat list of numbers, the same as JSON, bare or under one of ``keys``; or raw
+    little-endian values in C order; or the bytes of a `.npy` file. It is answered with nested lists of numbers; a row
+    that is no such tensor with status 400 and ``{"error": "…"}`` as its own answer, one whose answer holds a number
+    that JSON has not (NaN or an infinity) with status 500. Its neighbours are not touched.
     """
 
-    def __init__(self) -> None:
-        self.initialized = False
-        self.device = torch.device("cpu")
-
-    def initialize(self, context: Context) -> None:
-        """Load the model and prove that it takes what it says.
-
-        Raises:
-            RuntimeError: the archive is incomplete, or the model does not give one answer a row (the one kind that a
-                worker reports instead of dying of it).
-        """
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(1)  # parallelism comes from workers; threads of one would only fight for the cores
-        properties = context.system_properties
-        if torch.cuda.is_available() and properties.get("gpu_id") is not None:
-            self.device = torch.device(f"cuda:{properties['gpu_id']}")
-        self.model = _load_model(Path(properties["model_dir"]), context.manifest["model"], self.device)
+    def prepare(self) -> None:
         self.shape = tuple(int(side) for side in self.model.input_shape)
         dtype = getattr(self.model, "input_dtype", "float32")
         if dtype not in DTYPES:
             raise RuntimeError(f"the model's input_dtype {dtype!r} is none of {', '.join(DTYPES)}")
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self._forward([np.zeros(self.shape, self.dtype)] * 2)
-        self.initialized = True
 
-    def handle(self, data: list[dict[str, Any]], context: Context) -> list[Any]:
-        """Answer N rows with N answers, in order.
-
-        A row is a dict; its tensor is under ``data`` or ``body``, else under a key of ``KEYS``, else its only value. A
-        tensor is nested lists or one flat list of numbers, the same as JSON, bare or under a key of ``KEYS``; or raw
-        little-endian values in C order; or the bytes of a `.npy` file.
-
-        Returns:
-            nested lists of numbers a row; ``{"error": str}`` with status 400 for a row that holds no tensor, with
-            status 500 for one whose answer holds a number that JSON has not (NaN or an infinity).
-        """
-        answers: list[Any] = [None for _ in data]
-        tensors: dict[int, npt.NDArray[Any]] = {}
-        for index, row in enumerate(data):
-            try:
-                tensors[index] = self._tensor(row)
-            except PredictionException as error:  # noqa: PERF203 - a row fails alone
-                answers[index] = {"error": error.message}
-                context.set_response_status(code=error.error_code, phrase="Bad Request", idx=index)
-        if tensors:
-            for index, output in zip(tensors, self._forward(list(tensors.values())), strict=True):
-                answers[index] = output.tolist()
-                if not bool(torch.isfinite(output).all()):
-                    answers[index] = {"error": "the model's answer holds a number that is not finite"}
-                    context.set_response_status(code=500, phrase="Internal Server Error", idx=index)
-                    _report_nonfinite(context, index)
-        if context.request_processor:  # absent where a tool calls the handler with no request around it
-            for index in range(len(data)):
-                context.set_response_content_type(index, "application/json")
-        return answers
+    def answers(self, inputs: list[npt.NDArray[Any]]) -> Iterator[Any]:
+        for output in self._forward(inputs):
+            finite = bool(torch.isfinite(output).all())
+            yield output.tolist() if finite else Failure("the model's answer holds a number that is not finite")
 
     @torch.inference_mode()
     def _forward(self, tensors: list[npt.NDArray[Any]]) -> torch.Tensor:
@@ -106,20 +59,14 @@ class TensorHandler:
             raise RuntimeError(f"for {len(tensors)} rows the model gives {got}, not one answer a row")
         return output.float().cpu() if output.dtype == torch.bfloat16 else output.cpu()
 
-    def _tensor(self, row: dict[str, Any]) -> npt.NDArray[Any]:
-        """Find the one tensor of a row.
+    def parse(self, value: Any) -> npt.NDArray[Any]:
+        return self._array(self._parse(value))
 
-        Raises:
-            PredictionException: 400, there is none that fits; the message says what is accepted.
-        """
-        try:
-            return self._array(self._parse(_row_value(row)))
-        except ValueError as error:
-            accepted = (
-                f"send one tensor of shape {_shown(self.shape)} and type {self.dtype.name}: lists of numbers (nested "
-                f'or flat, bare or under "data", "inputs" or "instances"), raw little-endian bytes, or a .npy file'
-            )
-            raise PredictionException(f"{error}; {accepted}", 400) from None
+    def accepted(self) -> str:
+        return (
+            f"send one tensor of shape {_shown(self.shape)} and type {self.dtype.name}: lists of numbers (nested "
+            f'or flat, bare or under "data", "inputs" or "instances"), raw little-endian bytes, or a .npy file'
+        )
 
     def _parse(self, value: Any) -> Any:
         """Turn what a request carries into an array or a JSON value."""
@@ -144,7 +91,7 @@ class TensorHandler:
     def _array(self, value: Any) -> npt.NDArray[Any]:
         for _ in range(MAX_NESTING):
             if isinstance(value, dict):
-                value = _member(value)
+                value = member(value, self.keys)
             elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
                 value = value[0]
             else:
@@ -176,34 +123,12 @@ class TensorHandler:
         return np.ascontiguousarray(raw.reshape(self.shape).astype(self.dtype))
 
 
-def _report_nonfinite(context: Context, index: int) -> None:
-    """Have Marway count the answer to row ``index`` as one with a number that is not finite (docs/archives.md)."""
-    if context.request_processor:  # absent where a tool calls the handler with no request around it
-        context.set_response_header(index, NONFINITE, "1")
-
-
-def _row_value(row: dict[str, Any]) -> Any:
-    for key in ("data", "body", *KEYS):
-        if row.get(key) is not None:
-            return row[key]
-    if len(row) == 1:
-        return next(iter(row.values()))
-    raise ValueError("the request has no body" if not row else "none of the form fields is known")
-
-
 def _json(content: bytes) -> Any:
     """Parse JSON; None for what is none."""
     try:
         return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
-
-
-def _member(value: dict[str, Any]) -> Any:
-    key = next((key for key in KEYS if key in value), None)
-    if key is None:
-        raise ValueError("the JSON object has none of the keys " + ", ".join(KEYS))
-    return value[key]
 
 
 def _npy(content: bytes) -> npt.NDArray[Any]:
@@ -216,29 +141,3 @@ def _npy(content: bytes) -> npt.NDArray[Any]:
 
 def _shown(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "of one number"
-
-
-def _load_model(directory: Path, manifest: dict[str, str], device: torch.device) -> Any:
-    missing = [key for key in ("modelFile", "serializedFile") if not manifest.get(key)]
-    if missing:
-        raise RuntimeError(f"the archive's manifest names no {' and no '.join(missing)}")
-    path = directory / manifest["modelFile"]
-    # By path: another module of the same name that is imported already must not be taken for this one.
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise RuntimeError(f"the model file {path.name} is not in the archive")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    classes = [
-        item
-        for item in vars(module).values()
-        if isinstance(item, type) and issubclass(item, torch.nn.Module) and item.__module__ == module.__name__
-    ]
-    if len(classes) != 1:
-        raise RuntimeError(f"{path.name} must define exactly one nn.Module class, it defines {len(classes)}")
-    model = classes[0]()
-    weights = torch.load(directory / manifest["serializedFile"], weights_only=True, map_location=device)
-    model.load_state_dict(weights)
-    logger.info("loaded %s from %s", classes[0].__name__, manifest["serializedFile"])
-    return model.to(device).eval()

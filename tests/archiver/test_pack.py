@@ -258,3 +258,23 @@ def test_files_can_be_added_from_memory(arguments: Arguments, tmp_path: Path) ->
     assert repack(plain.path, tmp_path / "added.mar", add_files=added).sha256 == packed.sha256
     with pytest.raises(InvalidArchive, match="the manifest's place"):
         pack(**arguments(add_files={"MAR-INF/manifest.JSON": b""}, force=True))
+
+
+def test_the_base_of_a_shipped_handler_comes_with_it(tmp_path: Path) -> None:
+    """What Marway's handlers share is packed with one that imports it and lies beside it, and with no other."""
+    (tmp_path / "marway_handler_base.py").write_text("class Base:\n    def handle(self, data, context): ...\n")
+    importing = "from marway_handler_base import Base\n\n\nclass Handler(Base): ...\n"
+    (tmp_path / "importing.py").write_text(importing)
+    (tmp_path / "other.py").write_text("def handle(data, context): ...\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "importing.py").write_text(importing)
+    for handler, files in (
+        ("importing.py", ["importing.py", "marway_handler_base.py"]),
+        ("other.py", ["other.py"]),
+        ("elsewhere/importing.py", ["importing.py"]),
+    ):
+        packed = pack(
+            model_name="m", version="1", handler=str(tmp_path / handler), export_path=tmp_path, force=True
+        )  # fmt: skip
+        held = [each.name for each in inspect_archive(packed.path).files]
+        assert held == ["MAR-INF/MANIFEST.json", *files]

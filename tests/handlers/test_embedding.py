@@ -89,7 +89,7 @@ def test_a_batch_is_one_forward_pass(embedding: Served) -> None:
         (b"\xff\xfe\x00", "not UTF-8"),
         (b'{"text": "wake', "not valid JSON"),
         ({"query": TEXT}, "none of the keys"),
-        (["a", "b"], "type list"),
+        (["a", "b"], "list holds 2 items"),
         ({"text": 7}, "type int"),
         (b'"\\ud800"', "not valid Unicode"),
         ("a" * 20_001, "the limit is 20000"),

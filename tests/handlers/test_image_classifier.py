@@ -94,7 +94,7 @@ def test_a_picture_is_read_in_every_accepted_form(digits: Served, value: Any) ->
 
 def test_a_picture_has_the_pixels_that_it_was_made_of(digits: Served) -> None:
     """Reducing a sample's picture gives back the sample's numbers, to within rounding."""
-    assert digits.handler._pixels({"data": PNG}) == pytest.approx(digits.handler._pixels({"data": SEVEN}), abs=0.05)
+    assert digits.handler.parse(PNG) == pytest.approx(digits.handler.parse(SEVEN), abs=0.05)
 
 
 def test_transparent_pixels_are_dark_ground(digits: Served) -> None:

@@ -130,7 +130,7 @@ def lay_out(directory: Path, handler: str, files: tuple[Path, ...]) -> None:
     spec = importlib.util.find_spec(f"marway_handlers.{handler}")
     assert spec is not None
     assert spec.origin is not None
-    for path in (Path(spec.origin), *files):
+    for path in (Path(spec.origin), Path(spec.origin).with_name("marway_handler_base.py"), *files):
         shutil.copyfile(path, directory / path.name)
     manifest = {
         "runtime": "python",
@@ -158,7 +158,7 @@ def served(directory: Path) -> Iterator[Served]:
 def in_torchserve(directory: Path) -> Iterator[InTorchServe]:
     """Load an unpacked archive as a TorchServe worker does, with the archive's root on sys.path."""
     manifest = json.loads((directory / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))["model"]
-    stems = [Path(manifest[key]).stem for key in ("handler", "modelFile")]
+    stems = ["marway_handler_base", *(Path(manifest[key]).stem for key in ("handler", "modelFile"))]
     for stem in stems:
         sys.modules.pop(stem, None)
     sys.path.insert(0, str(directory))

@@ -22,7 +22,7 @@ from marway_archiver.contents.python_source import (
 from marway_archiver.format.entries import Entry, read_all
 from marway_archiver.format.names import shown
 
-__all__ = ["Findings", "check_contents"]
+__all__ = ["Findings", "check_contents", "imports_of"]
 
 _WORKER_PACKAGES = frozenset({"PIL", "numpy", "psutil", "torch", "ts", "yaml"})
 """What TorchServe's worker imports besides the standard library."""
@@ -162,6 +162,16 @@ def _left_behind(entries: Mapping[str, Entry]) -> Iterator[str]:
                     f"{entry.origin}:{line}: imports {module!r}, which lies beside it and is not in the archive: "
                     "add it with --extra-files"
                 )
+
+
+def imports_of(entry: Entry) -> frozenset[str]:
+    """Return the top-level packages that a Python file imports; none for what is no Python file, or not accepted."""
+    if not entry.name.endswith(".py") or entry.size > MAX_SOURCE_BYTES:
+        return frozenset()
+    try:
+        return frozenset(parse_module(read_all(entry, MAX_SOURCE_BYTES), entry.origin).imports)
+    except InvalidArchive:
+        return frozenset()
 
 
 def _is_package(directory: Path) -> bool:
