@@ -27,7 +27,7 @@ from typing import BinaryIO
 from marway.errors import InvalidArchive
 from marway_archiver.format.entries import reason
 
-__all__ = ["check_target", "is_temporary", "signals_raise", "stage_directory", "stage_file"]
+__all__ = ["atomic_directory", "atomic_file", "check_target", "is_temporary", "signals_raise"]
 
 _TEMPORARY = re.compile(r"\.marway-pack\.([0-9a-f]{8})\.[0-9a-f]{16}")
 _ASIDE = ".marway-replaced"
@@ -48,7 +48,7 @@ def is_temporary(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def stage_file(final: Path, *, force: bool) -> Iterator[BinaryIO]:
+def atomic_file(final: Path, *, force: bool) -> Iterator[BinaryIO]:
     """Give a file to write, read and seek; place it as ``final`` if the block ends well.
 
     Args:
@@ -61,7 +61,7 @@ def stage_file(final: Path, *, force: bool) -> Iterator[BinaryIO]:
     check_target(final, force=force, directory=False)
     with signals_raise(), _translated(final):
         _remove_stale(final.parent)
-        temporary, fd = _create_file(final.parent)
+        temporary, fd = _create(final.parent, folder=False)
         try:
             with os.fdopen(fd, "w+b") as file:
                 yield file
@@ -74,18 +74,18 @@ def stage_file(final: Path, *, force: bool) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def stage_directory(final: Path, *, force: bool) -> Iterator[Path]:
+def atomic_directory(final: Path, *, force: bool) -> Iterator[Path]:
     """Give an empty directory to fill; rename it to ``final`` if the block ends well.
 
     With ``force`` a directory that is there is moved aside first, so for a moment there is none.
 
     Raises:
-        InvalidArchive: As `stage_file`.
+        InvalidArchive: As `atomic_file`.
     """
     check_target(final, force=force, directory=True)
     with signals_raise(), _translated(final):
         _remove_stale(final.parent)
-        temporary, fd = _create_directory(final.parent)
+        temporary, fd = _create(final.parent, folder=True)
         try:
             yield temporary
             aside = final.with_name(f".{final.name}.{secrets.token_hex(4)}{_ASIDE}")
@@ -173,28 +173,15 @@ def _host() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-def _temporary_name() -> str:
-    return f".marway-pack.{_host()}.{secrets.token_hex(8)}"
-
-
-def _create_file(directory: Path) -> tuple[Path, int]:
-    """Create and lock a temporary file; one that a cleaner took before it was locked is made anew."""
+def _create(directory: Path, *, folder: bool) -> tuple[Path, int]:
+    """Create and lock a temporary file or folder; one that a cleaner took before it was locked is made anew."""
+    flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
     while True:
-        path = directory / _temporary_name()
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        _lock(fd)
-        if os.fstat(fd).st_nlink:
-            return path, fd
-        os.close(fd)
-
-
-def _create_directory(directory: Path) -> tuple[Path, int]:
-    """Create and lock a temporary directory, as `_create_file` does a file."""
-    while True:
-        path = directory / _temporary_name()
-        path.mkdir()
+        path = directory / f".marway-pack.{_host()}.{secrets.token_hex(8)}"
+        if folder:
+            path.mkdir()
         with contextlib.suppress(FileNotFoundError):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
             _lock(fd)
             if path.exists():
                 return path, fd

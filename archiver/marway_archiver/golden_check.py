@@ -15,7 +15,7 @@ from marway_archiver.archives import ArchiveInfo
 from marway_archiver.format.entries import Entry, from_file, read_all
 from marway_archiver.packing import StrPath
 from marway_archiver.proving.examples import Example
-from marway_archiver.proving.proof import PackProof, Prover
+from marway_archiver.proving.proof import PackProof, answer_examples
 from marway_archiver.proving.runs import ProofPlan
 
 __all__ = [
@@ -109,7 +109,7 @@ def prove(
     if known is not None:
         check_examples(info, known)
     given = [Example(each.data, content_type=each.content_type, status=each.status) for each in info.examples]
-    answered = Prover(plan).answer(info.manifest, entries, given, info.examples)
+    answered = answer_examples(info.manifest, entries, given, info.examples, plan)
     document, proof = answered.of_archive(info.sha256)
     if known is None:
         return document, proof, answered.warnings

@@ -11,19 +11,19 @@ from typing import Any
 from marway.errors import InvalidArchive
 from marway.golden import GoldenDocument, encode_examples
 from marway.refs import check_model_name, check_version
-from marway_archiver.atomic_output import check_target, stage_directory, stage_file
-from marway_archiver.contents.handlers import BUILTIN_HANDLERS, parse_handler
-from marway_archiver.contents.manifest import RUNTIMES, Manifest, build_manifest, encode_manifest
+from marway_archiver.atomic_output import atomic_directory, atomic_file, check_target
+from marway_archiver.contents.handlers import parse_handler
+from marway_archiver.contents.manifest import BUILTIN_HANDLERS, RUNTIMES, Manifest, build_manifest, encode_manifest
 from marway_archiver.contents.model_config import ModelConfig
 from marway_archiver.contents.rules import check_contents, imports_of
 from marway_archiver.contents.sources import Sources
 from marway_archiver.format.entries import Entry, from_bytes
 from marway_archiver.format.names import MANIFEST_NAME, check_name, shown
-from marway_archiver.format.zipwriter import file_digest, write_archive
-from marway_archiver.formats import write_directory, write_tgz
+from marway_archiver.format.other_formats import write_directory, write_tgz
+from marway_archiver.format.zipformat import file_digest, write_archive
 from marway_archiver.progress import Meter, Progress
 from marway_archiver.proving.examples import encode_all
-from marway_archiver.proving.proof import PackProof, Prover
+from marway_archiver.proving.proof import PackProof, answer_examples
 from marway_archiver.proving.runs import Predict, ProofPlan
 
 __all__ = ["ARCHIVE_FORMATS", "PackedArchive", "Progress", "StrPath", "pack", "place_archive"]
@@ -147,14 +147,15 @@ def pack(
     check_target(final, force=force, directory=archive_format == "no-archive")
     if golden_file is not None and inputs:
         check_target(Path(golden_file), force=force, directory=False)
-    prover = Prover(plan or ProofPlan(), predict)
-    answered = prover.answer(manifest, sources.entries, given, inputs)
+    answered = answer_examples(manifest, sources.entries, given, inputs, plan or ProofPlan(), predict)
     warnings = (*sources.warnings, *found.warnings, *answered.warnings)
-    entries = list(sources.entries.values())
-    packed = _place(final, archive_format, manifest, entries, warnings, force=force, progress=progress)
+    files = sources.entries.values()
+    packed = place_archive(
+        final, manifest, files, warnings, archive_format=archive_format, force=force, progress=progress
+    )
     golden, proof = answered.of_archive(packed.sha256)
     if golden_file is not None and golden is not None:
-        with stage_file(Path(golden_file), force=force) as file:
+        with atomic_file(Path(golden_file), force=force) as file:
             file.write(golden.encode())
     return replace(packed, config=found.config, golden=golden, proof=proof)
 
@@ -162,35 +163,23 @@ def pack(
 def place_archive(
     final: Path,
     manifest: Manifest,
-    entries: Iterable[Entry],
+    files: Iterable[Entry],
     warnings: tuple[str, ...],
     *,
+    archive_format: str = "default",
     force: bool,
     progress: Progress | None,
 ) -> PackedArchive:
-    """Write a canonical `.mar` of checked ``entries`` (without the manifest) to ``final``."""
-    return _place(final, "default", manifest, list(entries), warnings, force=force, progress=progress)
-
-
-def _place(
-    final: Path,
-    archive_format: str,
-    manifest: Manifest,
-    entries: list[Entry],
-    warnings: tuple[str, ...],
-    *,
-    force: bool,
-    progress: Progress | None,
-) -> PackedArchive:
-    entries = [from_bytes(MANIFEST_NAME, encode_manifest(manifest)), *entries]
+    """Write checked ``files`` and the manifest to ``final``."""
+    entries = [from_bytes(MANIFEST_NAME, encode_manifest(manifest)), *files]
     total = sum(entry.size for entry in entries)
     if archive_format == "no-archive":
         meter = Meter(total, 1, progress)
-        with stage_directory(final, force=force) as directory:
+        with atomic_directory(final, force=force) as directory:
             sha256, size = write_directory(directory, entries, meter.tick)
     else:
         meter = Meter(total, 2, progress)
-        with stage_file(final, force=force) as file:
+        with atomic_file(final, force=force) as file:
             if archive_format == "tgz":
                 write_tgz(file, entries, manifest.model.model_name, meter.tick)
             else:

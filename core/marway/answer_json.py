@@ -2,8 +2,8 @@
 
 Beside what JSON has: numpy's and torch's numbers and arrays as numbers and lists, dates and times in ISO 8601,
 durations in seconds, sets as lists in order, bytes as text, or as `{"b64": "…"}` when they are no UTF-8, UUIDs as text.
-Standard library only, and nothing else of Marway: workers run it, and the process that runs a handler to pack it loads
-this file by itself. numpy and torch are looked at only where the handler has imported them.
+Standard library only: workers run it, and the process that runs a handler to pack it. numpy and torch are looked at
+only where the handler has imported them.
 """
 
 from __future__ import annotations

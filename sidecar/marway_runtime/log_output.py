@@ -34,7 +34,7 @@ Record = dict[str, Any]
 
 
 class LogOutput:
-    """Follows the files of one runtime's logs while its context lasts; what they held before is not said again.
+    """Follows the files of one runtime's logs while its context lasts; what they held before is not repeated.
 
     Args:
         logs: Their directory.

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from marway_runtime.cgroup import Room
+from marway_runtime.resources import Room
 from marway_runtime.workers import Worker
 
 __all__ = ["MemoryGuard", "own_bytes"]

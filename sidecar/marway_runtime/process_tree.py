@@ -6,9 +6,10 @@ import contextlib
 import ctypes
 import os
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
-__all__ = ["adopt_orphans", "children_of", "kill_below"]
+__all__ = ["adopt_orphans", "children_of", "kill_below", "reap_strangers"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -53,3 +54,16 @@ def _below(pid: int) -> set[int]:
         found.update(new)
         to_look += new
     return found
+
+
+def reap_strangers(ours: Collection[int]) -> None:
+    """Reap ended processes that were left to this one: in a container it is the first, and so everybody's parent.
+
+    Args:
+        ours: Children that somebody here waits for; they are left alone.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in ours:
+                return  # reaped by its own waiter; the others get their turn
+            os.waitpid(ended.si_pid, 0)

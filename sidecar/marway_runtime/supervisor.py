@@ -16,19 +16,18 @@ from marway.errors import InvalidSettings, RuntimeDown
 from marway.lifecycle import StopRequest
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, write_runtime_info
 from marway.wire.workers import RuntimeWorkers, TemporaryRoom
-from marway_runtime.cgroup import cgroup_room
 from marway_runtime.control import served
-from marway_runtime.deaths import Deaths
 from marway_runtime.directories import Directories, prepare, remove, remove_leftovers
 from marway_runtime.engines.torchserve.class_archive import ClassArchive, class_archive
 from marway_runtime.engines.torchserve.server import TorchServe
 from marway_runtime.forkserver.process import ForkServer
-from marway_runtime.liveness import reap_strangers, until_frozen
 from marway_runtime.log_output import LogOutput
 from marway_runtime.memory_guard import MemoryGuard
 from marway_runtime.metrics import RuntimeMetrics
-from marway_runtime.resources import worker_memory
+from marway_runtime.process_tree import reap_strangers
+from marway_runtime.resources import cgroup_room, worker_memory
 from marway_runtime.settings import RuntimeSettings
+from marway_runtime.worker_deaths import Deaths
 from marway_runtime.workers import Worker, find_workers, measured, resident_bytes
 
 __all__ = ["Runtime", "run"]
@@ -93,12 +92,12 @@ class Runtime:
         """Return all workers with their memory; reads a file for each, so call it in a thread."""
         server = self._server
         if server is None or server.pid is None:
-            return RuntimeWorkers(deaths=self._deaths.told())
+            return RuntimeWorkers(deaths=self._deaths.counts())
         found = measured(find_workers(server.pid), server.worker_names)
         base = resident_bytes(server.pid)
         if self._forks is not None and self._forks.pid is not None:
             base += resident_bytes(self._forks.pid)
-        return RuntimeWorkers(workers=tuple(found), base_bytes=base, deaths=self._deaths.told())
+        return RuntimeWorkers(workers=tuple(found), base_bytes=base, deaths=self._deaths.counts())
 
     def metrics(self) -> bytes:
         """Return the metrics in Prometheus' text format; reads the process table, so call it in a thread."""
@@ -213,8 +212,7 @@ class Runtime:
             self._announce(info)
             ended = asyncio.create_task(_ended(server), name="torchserve-ended")
             frozen = asyncio.create_task(
-                until_frozen(
-                    self._settings,
+                server.until_frozen(
                     f"{info.addresses.management}/models?limit=1",
                     silent=self._withdraw,
                     back=lambda: self._announce(info),

@@ -46,7 +46,7 @@ def test_an_archive_shadows_nothing_of_a_plain_worker(tmp_path: Path) -> None:
     script.write_text(
         "import sys, helper, more\n"
         f"for name in {SHADOWS!r}: __import__(name)\n"
-        "import marway.errors, ts.torch_handler.base_handler, torch.utils.data, marway_runtime.worker.reading\n"
+        "import marway.errors, ts.torch_handler.base_handler, torch.utils.data, marway_runtime.worker.field_reader\n"
         "told = '|'.join((helper.__file__, more.__file__, sys.path[0], *sys.argv))\n"
         "sys.__stdout__.write(told + '\\n')\n"  # of `print` a worker makes log records
     )

@@ -6,15 +6,13 @@ import sys
 from dataclasses import dataclass
 
 from marway.errors import InvalidArchive
+from marway_archiver.contents.manifest import BUILTIN_HANDLERS
 from marway_archiver.format.names import shown
-from marway_archiver.upstream import model_handlers
 
-__all__ = ["BUILTIN_HANDLERS", "LSP_BUILTIN_HANDLERS", "Handler", "parse_handler"]
+__all__ = ["LSP_BUILTIN_HANDLERS", "Handler", "parse_handler"]
 
-BUILTIN_HANDLERS = frozenset(model_handlers)
-"""Handlers that come with TorchServe, by the name that `--handler` takes."""
 LSP_BUILTIN_HANDLERS = frozenset({"BaseHandler", "TorchScriptHandler"})
-"""The same for the C++ backend (`--runtime LSP`)."""
+"""What `BUILTIN_HANDLERS` are, for the C++ backend (`--runtime LSP`)."""
 
 
 @dataclass(frozen=True, slots=True)

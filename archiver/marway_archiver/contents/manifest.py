@@ -9,6 +9,7 @@ its record.
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,10 +17,17 @@ from pydantic.alias_generators import to_camel
 
 from marway.errors import InvalidArchive, InvalidReference, clip
 from marway.refs import check_model_name, check_version
-from marway_archiver import upstream
 from marway_archiver.format.names import MANIFEST_NAME
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ResourceWarning)  # it leaves its version file open when imported
+    from model_archiver.manifest_components.manifest import Manifest as TheirManifest
+    from model_archiver.manifest_components.manifest import RuntimeType
+    from model_archiver.manifest_components.model import Model as TheirModel
+    from model_archiver.model_packaging_utils import model_handlers
+
 __all__ = [
+    "BUILTIN_HANDLERS",
     "FIXED_CREATED_ON",
     "MAX_MANIFEST_BYTES",
     "RUNTIMES",
@@ -30,10 +38,12 @@ __all__ = [
     "parse_manifest",
 ]
 
+BUILTIN_HANDLERS = frozenset(model_handlers)
+"""Handlers that come with TorchServe, by the name that `--handler` takes."""
 FIXED_CREATED_ON = "01/01/1980 00:00:00"
 """`createdOn` of every canonical archive, in torch-model-archiver's form (day first)."""
 MAX_MANIFEST_BYTES = 1024 * 1024
-RUNTIMES = tuple(runtime.value for runtime in upstream.RuntimeType)
+RUNTIMES = tuple(runtime.value for runtime in RuntimeType)
 """What `--runtime` takes."""
 
 
@@ -78,9 +88,9 @@ def build_manifest(
     config_file: str | None = None,
 ) -> Manifest:
     """Return the manifest that torch-model-archiver writes for these arguments, but for `createdOn`."""
-    theirs = upstream.Manifest(
+    theirs = TheirManifest(
         runtime=runtime,
-        model=upstream.Model(
+        model=TheirModel(
             model_name=model_name,
             serialized_file=serialized_file,
             handler=handler,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marway.errors import InvalidArchive
-from marway_archiver.contents.handlers import BUILTIN_HANDLERS, parse_handler
-from marway_archiver.contents.manifest import Manifest
+from marway_archiver.contents.handlers import parse_handler
+from marway_archiver.contents.manifest import BUILTIN_HANDLERS, Manifest
 from marway_archiver.contents.model_config import MAX_CONFIG_BYTES, ModelConfig, parse_model_config
 from marway_archiver.contents.python_source import (
     MAX_SOURCE_BYTES,

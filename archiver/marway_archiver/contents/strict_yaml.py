@@ -56,8 +56,7 @@ class YamlFile:
             self._check_events(text)
             root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
             if root is not None:
-                self._check_size(root, {}, set())
-                self._check_node(root)
+                self._check_node(root, {}, set())
         except yaml.reader.ReaderError as exc:
             line = text.count("\n", 0, exc.position)
             raise self.fail_at(line, "holds a character that YAML does not allow") from exc
@@ -86,7 +85,7 @@ class YamlFile:
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
 
-    def _check_size(self, node: yaml.Node, seen: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
+    def _check_node(self, node: yaml.Node, seen: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
         """Return how many values ``node`` expands to and how deep they lie; ``above`` are the nodes that hold it."""
         key = id(node)
         if key in above:
@@ -95,13 +94,20 @@ class YamlFile:
             return seen[key]
         size, depth = 1, 0
         if isinstance(node, yaml.CollectionNode):
+            if isinstance(node, yaml.MappingNode):
+                self._check_keys(node)
             above.add(key)
             for item in node.value:
                 for each in item if isinstance(item, tuple) else (item,):
-                    its_size, its_depth = self._check_size(each, seen, above)
+                    its_size, its_depth = self._check_node(each, seen, above)
                     size, depth = size + its_size, max(depth, its_depth)
             above.discard(key)
             depth += 1
+        else:
+            try:
+                yaml.constructor.SafeConstructor().construct_object(node)
+            except (ValueError, OverflowError) as exc:  # such as the date 2024-99-99
+                raise self.fail(node, f"{clip(repr(node.value), 80)} is no value: {clip(str(exc), 120)}") from exc
         if depth > MAX_DEPTH:
             raise self.fail(node, f"is nested deeper than {MAX_DEPTH} levels")
         if size > MAX_NODES:
@@ -109,24 +115,13 @@ class YamlFile:
         seen[key] = size, depth
         return size, depth
 
-    def _check_node(self, node: yaml.Node) -> None:
-        if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                self._check_node(item)
-        elif isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    raise self.fail(key, "a list or a mapping cannot be a key here")
-                if key.tag.endswith(":merge"):
-                    raise self.fail(key, "merge keys (<<) are not accepted: write the values out")
-                if key.value in seen:
-                    raise self.fail(key, f"{clip(repr(key.value), 80)} is given twice")
-                seen.add(key.value)
-                self._check_node(key)
-                self._check_node(value)
-        else:
-            try:
-                yaml.constructor.SafeConstructor().construct_object(node)
-            except (ValueError, OverflowError) as exc:  # such as the date 2024-99-99
-                raise self.fail(node, f"{clip(repr(node.value), 80)} is no value: {clip(str(exc), 120)}") from exc
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self.fail(key, "a list or a mapping cannot be a key here")
+            if key.tag.endswith(":merge"):
+                raise self.fail(key, "merge keys (<<) are not accepted: write the values out")
+            if key.value in keys:
+                raise self.fail(key, f"{clip(repr(key.value), 80)} is given twice")
+            keys.add(key.value)

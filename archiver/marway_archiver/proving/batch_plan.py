@@ -1,11 +1,14 @@
-"""Which batches prove that rows do not touch one another."""
+"""Which batches prove that rows do not touch one another, and whether they are answered as their rows are alone."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["plan_batches"]
+from marway.answers import difference
+from marway.golden import GoldenAnswer, Tolerance
+
+__all__ = ["equal_answers", "plan_batches", "try_batches"]
 
 _SEED = 20_120  # any number: the same examples are tried in the same batches everywhere
 
@@ -55,3 +58,43 @@ def _next(left: Sequence[int], batch: Sequence[int], groups: Sequence[int]) -> i
         if not batch or groups[example] != groups[batch[-1]]:
             return place
     return None
+
+
+def equal_answers(answers: Sequence[GoldenAnswer], tolerance: Tolerance) -> list[int]:
+    """Return for each answer the place of the first that is the same."""
+    firsts: list[int] = []
+    groups: list[int] = []
+    for index, answer in enumerate(answers):
+        group = next((first for first in firsts if difference(answers[first], answer, tolerance) is None), index)
+        if group == index:
+            firsts.append(index)
+        groups.append(group)
+    return groups
+
+
+def try_batches(
+    batches: Iterable[Sequence[int]],
+    alone: Sequence[GoldenAnswer],
+    call: Callable[[Sequence[int]], Sequence[GoldenAnswer]],
+    tolerance: Tolerance,
+    *,
+    name: Callable[[int], str] = lambda _: "",
+) -> tuple[tuple[int, ...], str | None]:
+    """Return the sizes of the batches that are answered as their rows are alone, and where the first other one differs.
+
+    Args:
+        batches: Examples by index.
+        alone: The answer to each example alone.
+        call: Returns the answers to a batch.
+        tolerance: How far numbers may lie apart.
+        name: Returns what is said of an example beside its row.
+    """
+    sizes: list[int] = []
+    for batch in batches:
+        for place, (index, answer) in enumerate(zip(batch, call(batch), strict=True), 1):
+            found = difference(alone[index], answer, tolerance)
+            if found is not None:
+                where = f"row {place} of a batch of {len(batch)}{name(index)}"
+                return tuple(sizes), f"{where} is not answered as alone: {found}"
+        sizes.append(len(batch))
+    return tuple(sizes), None

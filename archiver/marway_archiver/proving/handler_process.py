@@ -29,15 +29,14 @@ from marway.errors import InvalidArchive, LoadFailed, clip
 from marway.golden import ExampleInput, GoldenAnswer, Kind
 from marway.wire.envelope import RAW_BODY, Part, Row, decode_answers, encode_rows
 from marway.wire.headers import JSON_NONFINITE
+from marway.worker.environment import handler_environment
 from marway_archiver.atomic_output import signals_raise
 from marway_archiver.contents.manifest import Manifest, encode_manifest
 from marway_archiver.format.entries import Entry
 from marway_archiver.format.names import MANIFEST_NAME
 
-__all__ = ["Called", "HandlerProcess", "has_torchserve", "start_handler"]
+__all__ = ["Called", "HandlerProcess", "has_torchserve", "start_handler", "unpack"]
 
-_KEPT_ENVIRONMENT = ("DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "VIRTUAL_ENV")
-_KEPT_PREFIXES = ("CUDA_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TORCH_")
 _MAX_REPLY_BYTES = 1024 * 1024 * 1024
 _LAST_LINES = 5
 
@@ -171,7 +170,7 @@ def start_handler(
         home = Path(name).resolve()
         model, scratch = home / "model", home / "tmp"
         scratch.mkdir()
-        _unpack(model, manifest, entries)
+        unpack(model, manifest, entries)
         job = _write_job(home, model, manifest, inputs)
         ours, theirs = socket.socketpair()
         log = home / "output.log"
@@ -203,7 +202,8 @@ def start_handler(
                 process.wait()
 
 
-def _unpack(directory: Path, manifest: Manifest, entries: Iterable[Entry]) -> None:
+def unpack(directory: Path, manifest: Manifest, entries: Iterable[Entry]) -> None:
+    """Write an archive's manifest and other files below ``directory``."""
     (directory / MANIFEST_NAME).parent.mkdir(parents=True)
     (directory / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     for entry in entries:
@@ -236,15 +236,7 @@ def _row(given: ExampleInput) -> Row:
 
 
 def _environment(model: Path, scratch: Path) -> dict[str, str]:
-    """Return what Marway's runtime lets a worker see, with a home and temporary directory of its own."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT_ENVIRONMENT or name.startswith(_KEPT_PREFIXES)
-    }
-    paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    kept["PYTHONPATH"] = os.pathsep.join([str(model), *paths])
-    kept.setdefault("OMP_NUM_THREADS", "1")
-    kept |= {name: str(scratch) for name in ("HOME", "TMPDIR", "TEMP", "TMP")}
-    kept |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-    return kept
+    """Return what a worker has, with a home of its own and the model's directory first on Python's path."""
+    environment = handler_environment(scratch) | {"HOME": str(scratch)}
+    paths = [str(Path(path).absolute()) for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return environment | {"PYTHONPATH": os.pathsep.join([str(model), *paths])}

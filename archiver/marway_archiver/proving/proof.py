@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument
+from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample
 from marway_archiver.contents.manifest import Manifest
 from marway_archiver.format.entries import Entry
-from marway_archiver.proving.examples import Example
+from marway_archiver.proving.examples import Example, body_value
 from marway_archiver.proving.handler_process import has_torchserve
 from marway_archiver.proving.runs import (
     Predict,
@@ -16,12 +17,10 @@ from marway_archiver.proving.runs import (
     Run,
     answers_of_callable,
     check_run,
-    golden_document,
     run_examples,
 )
-from marway_archiver.shapes import one_shape
 
-__all__ = ["Answered", "PackProof", "Prover"]
+__all__ = ["Answered", "PackProof", "answer_examples"]
 
 _NOT_RUN = "the handler was not run: TorchServe is not installed here"
 
@@ -67,52 +66,61 @@ class Answered:
         """Return what is stored, now that the archive has a digest."""
         if self.answers is None:
             return None, None
-        golden = golden_document(
-            sha256, self.inputs, self.answers, tolerance=self.plan.tolerance, run=self.run, reason=_NOT_RUN
+        run = self.run
+        reason = run.batch_reason if run is not None else _NOT_RUN
+        golden = GoldenDocument(
+            archive_sha256=sha256,
+            source="callable" if run is None else "handler",
+            tolerance=self.plan.tolerance,
+            examples=tuple(
+                GoldenExample(input_sha256=sent.sha256, content_type=sent.content_type, answer=answer)
+                for sent, answer in zip(self.inputs, self.answers, strict=True)
+            ),
+            batch=reason is None,
+            batch_sizes=run.batch_sizes if run is not None and reason is None else (),
+            batch_reason=reason,
         )
-        if self.run is None:
+        if run is None:
             return golden, None
-        return golden, PackProof(sha256, golden.sha256, self.run.versions, self.run.duration_s, self.run.streaming)
+        return golden, PackProof(sha256, golden.sha256, run.versions, run.duration_s, run.streaming)
 
 
-class Prover:
-    """Gets golden examples answered: by the handler, else by a callable, else not at all.
+def answer_examples(
+    manifest: Manifest,
+    entries: Mapping[str, Entry],
+    given: Sequence[Example],
+    inputs: Sequence[ExampleInput],
+    plan: ProofPlan,
+    predict: Predict | None = None,
+) -> Answered:
+    """Answer golden inputs: by the handler, else by ``predict``, else not at all; refuse them if the handler fails.
 
     Args:
+        manifest: The archive's.
+        entries: Its other files.
+        given: The examples.
+        inputs: Each as a client sends it.
         plan: Bounds of running the handler.
         predict: Answers in place of the handler where TorchServe is not installed.
+
+    Raises:
+        InvalidArchive: An example failed, or gave something else than was expected.
+        LoadFailed: The handler does not load, or takes too long.
     """
-
-    def __init__(self, plan: ProofPlan, predict: Predict | None = None) -> None:
-        self._plan, self._predict = plan, predict
-
-    def answer(
-        self,
-        manifest: Manifest,
-        entries: Mapping[str, Entry],
-        given: Sequence[Example],
-        inputs: Sequence[ExampleInput],
-    ) -> Answered:
-        """Answer the golden inputs, and refuse them if the handler fails.
-
-        Raises:
-            InvalidArchive: An example failed, or gave something else than was expected.
-            LoadFailed: The handler does not load, or takes too long.
-        """
-        if not inputs:
-            return Answered((), None, None, self._plan, ())
-        if has_torchserve():
-            run = run_examples(manifest, entries, inputs, self._plan)
-            check_run(given, inputs, run, self._plan.tolerance)
-            return Answered(tuple(inputs), run.answers, run, self._plan, tuple(_surprises(inputs, run)))
-        if self._predict is not None:
-            answers = answers_of_callable(given, inputs, self._predict, self._plan.tolerance)
-            return Answered(tuple(inputs), answers, None, self._plan, (_not_batched(_NOT_RUN),))
-        warning = (
-            "the golden examples are not answered: TorchServe is not installed here, and no predict callable was "
-            "given; requests will be served one at a time"
-        )
-        return Answered(tuple(inputs), None, None, self._plan, (warning,))
+    if not inputs:
+        return Answered((), None, None, plan, ())
+    if has_torchserve():
+        run = run_examples(manifest, entries, inputs, plan)
+        check_run(given, inputs, run, plan.tolerance)
+        return Answered(tuple(inputs), run.answers, run, plan, tuple(_surprises(inputs, run)))
+    if predict is not None:
+        answers = answers_of_callable(given, inputs, predict, plan.tolerance)
+        return Answered(tuple(inputs), answers, None, plan, (_not_batched(_NOT_RUN),))
+    warning = (
+        "the golden examples are not answered: TorchServe is not installed here, and no predict callable was "
+        "given; requests will be served one at a time"
+    )
+    return Answered(tuple(inputs), None, None, plan, (warning,))
 
 
 def _surprises(inputs: Sequence[ExampleInput], run: Run) -> Iterator[str]:
@@ -120,7 +128,7 @@ def _surprises(inputs: Sequence[ExampleInput], run: Run) -> Iterator[str]:
         yield "the handler sends its answers in pieces: the version will be declared streaming when it is published"
     elif run.batch_reason is not None:
         yield _not_batched(run.batch_reason)
-    elif one_shape([sent for sent, answer in zip(inputs, run.answers, strict=True) if answer.kind != "error"]):
+    elif _one_shape([sent for sent, answer in zip(inputs, run.answers, strict=True) if answer.kind != "error"]):
         yield (
             "all golden examples have one shape: batches of inputs of different lengths were not tried, and a handler "
             "that pads them may answer them otherwise than alone; give examples of other lengths"
@@ -129,3 +137,22 @@ def _surprises(inputs: Sequence[ExampleInput], run: Run) -> Iterator[str]:
 
 def _not_batched(reason: str) -> str:
     return f"requests will be served one at a time: {reason}"
+
+
+def _one_shape(inputs: Sequence[ExampleInput]) -> bool:
+    """Return whether all inputs have the same lengths, and any at all: then no batch of them needs padding."""
+    shapes = [_shape(body_value(each)) for each in inputs]
+    return bool(shapes) and shapes[0] is not None and all(shape == shapes[0] for shape in shapes)
+
+
+def _shape(value: Any) -> Any:
+    """Return the lengths of texts, bytes and lists in ``value``; None where there is none."""
+    if isinstance(value, str | bytes | bytearray):
+        return len(value)
+    if isinstance(value, list):
+        inner = [_shape(each) for each in value]
+        return len(value), inner[0] if inner and all(each == inner[0] for each in inner) else tuple(inner)
+    if isinstance(value, dict):
+        found = {key: _shape(each) for key, each in value.items()}
+        return found if any(each is not None for each in found.values()) else None
+    return None

@@ -16,17 +16,15 @@ from marway.golden import (
     DEFAULT_TOLERANCE,
     ExampleInput,
     GoldenAnswer,
-    GoldenDocument,
-    GoldenExample,
     Tolerance,
 )
 from marway_archiver.contents.manifest import Manifest
 from marway_archiver.format.entries import Entry
-from marway_archiver.proving.batch_plan import plan_batches
+from marway_archiver.proving.batch_plan import equal_answers, plan_batches, try_batches
 from marway_archiver.proving.examples import UNSET, Example, body_value, input_line
 from marway_archiver.proving.handler_process import HandlerProcess, start_handler
 
-__all__ = ["Predict", "ProofPlan", "Run", "answers_of_callable", "check_run", "golden_document", "run_examples"]
+__all__ = ["Predict", "ProofPlan", "Run", "answers_of_callable", "check_run", "run_examples"]
 
 Predict = Callable[[list[Any]], Sequence[Any]]
 """Given inputs as a handler sees them (JSON values, str, bytearray), returns as many answers."""
@@ -131,35 +129,20 @@ def _try_batches(
         return (), _NO_ROOM, False
     # A row that a handler raises for fails its whole batch, and the sidecar calls again row by row: it proves nothing.
     usable = [index for index, answer in enumerate(answers) if answer.kind != "error"]
-    groups = _groups([answers[index] for index in usable], plan.tolerance)
+    groups = equal_answers([answers[index] for index in usable], plan.tolerance)
     reason = _too_few(inputs, usable, groups)
     if reason is not None:
         return (), reason, False
     sizes_bytes = [len(inputs[index].data) for index in usable]
-    sizes: list[int] = []
     batches = plan_batches(groups, sizes_bytes, max_rows=plan.max_batch_rows, max_bytes=plan.max_batch_bytes)
-    for batch in batches:
-        rows = [usable[place] for place in batch]
-        called = handler.call(rows)
-        for place, (index, answer) in enumerate(zip(rows, called.answers, strict=True)):
-            found = difference(answers[index], answer, plan.tolerance)
-            if found is not None:
-                where = f"row {place + 1} of a batch of {len(rows)} (example {index + 1})"
-                return tuple(sizes), f"{where} is not answered as alone: {found}", True
-        sizes.append(len(rows))
-    return tuple(sizes), None, False
-
-
-def _groups(answers: Sequence[GoldenAnswer], tolerance: Tolerance) -> list[int]:
-    """Return for each answer the place of the first that is the same."""
-    firsts: list[int] = []
-    groups: list[int] = []
-    for index, answer in enumerate(answers):
-        group = next((first for first in firsts if difference(answers[first], answer, tolerance) is None), index)
-        if group == index:
-            firsts.append(index)
-        groups.append(group)
-    return groups
+    sizes, found = try_batches(
+        [[usable[place] for place in batch] for batch in batches],
+        answers,
+        lambda rows: handler.call(rows).answers,
+        plan.tolerance,
+        name=lambda index: f" (example {index + 1})",
+    )
+    return sizes, found, found is not None
 
 
 def _too_few(inputs: Sequence[ExampleInput], usable: Sequence[int], groups: Sequence[int]) -> str | None:
@@ -220,40 +203,6 @@ def output_difference(output: Any, answer: GoldenAnswer, tolerance: Tolerance) -
         with suppress(ValueError, RecursionError):
             value = json.loads(value)
     return value_difference(expected, value, tolerance)
-
-
-def golden_document(
-    archive_sha256: str,
-    inputs: Sequence[ExampleInput],
-    answers: Sequence[GoldenAnswer],
-    *,
-    tolerance: Tolerance,
-    run: Run | None,
-    reason: str | None = None,
-) -> GoldenDocument:
-    """Return what is stored about the examples of an archive.
-
-    Args:
-        archive_sha256: Its digest.
-        inputs: Its golden inputs.
-        answers: One for each.
-        tolerance: How far numbers may lie apart.
-        run: How the handler answered; None for answers of a callable, which prove no batch.
-        reason: Why batches are not to be used, where ``run`` does not say.
-    """
-    reason = run.batch_reason if run is not None else reason
-    return GoldenDocument(
-        archive_sha256=archive_sha256,
-        source="callable" if run is None else "handler",
-        tolerance=tolerance,
-        examples=tuple(
-            GoldenExample(input_sha256=sent.sha256, content_type=sent.content_type, answer=answer)
-            for sent, answer in zip(inputs, answers, strict=True)
-        ),
-        batch=reason is None,
-        batch_sizes=run.batch_sizes if run is not None and reason is None else (),
-        batch_reason=reason,
-    )
 
 
 def answers_of_callable(

@@ -20,7 +20,7 @@ from marway_archiver.progress import Phases, Progress
 from marway_archiver.proving.examples import check_examples_type
 from marway_archiver.proving.runs import Predict, ProofPlan
 from marway_archiver.publishing.facts import RecordFacts, read_facts
-from marway_archiver.publishing.register import UNPROVED, check_registry, label_move, store, warn
+from marway_archiver.publishing.register import UNPROVED, label_move, opened_registry, store, warn
 
 __all__ = ["RecordFacts", "publish", "publish_archive", "read_facts", "tolerance_of"]
 
@@ -90,7 +90,7 @@ def publish(
     """
     facts = read_facts(record)
     release = label_move(label, note=note, gateway=gateway, force=force)
-    check_registry(registry, create_registry=create_registry)
+    opened = opened_registry(registry, create_registry=create_registry)
     examples = check_examples_type(examples)
     if not examples:
         warn([UNPROVED])
@@ -112,9 +112,7 @@ def publish(
             predict=predict,
             progress=phases.next(),
         )
-        stored = store(
-            packed, facts, registry, create_registry=create_registry, release=release, progress=phases.next()
-        )
+        stored = store(packed, facts, opened, create_registry=create_registry, release=release, progress=phases.next())
         phases.end()
         return stored
 
@@ -168,7 +166,7 @@ def publish_archive(
     with signals_raise(), tempfile.TemporaryDirectory(prefix="marway-publish-") as directory:
         with opened_archive(path, progress=phases.next()) as (info, entries):
             assert info.manifest is not None
-            check_registry(registry, create_registry=create_registry)
+            opened = opened_registry(registry, create_registry=create_registry)
             if not info.examples:
                 warn([UNPROVED])
             known = known_golden(path, golden, info)
@@ -182,9 +180,7 @@ def publish_archive(
             packed = repack(path, directory, progress=repacking)
             document, proof = of_archive(packed.sha256, document, proof)
         packed = replace(packed, warnings=(*info.warnings, *warnings), config=info.config, golden=document, proof=proof)
-        stored = store(
-            packed, facts, registry, create_registry=create_registry, release=release, progress=phases.next()
-        )
+        stored = store(packed, facts, opened, create_registry=create_registry, release=release, progress=phases.next())
         phases.end()
         return stored, not info.canonical
 

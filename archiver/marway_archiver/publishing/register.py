@@ -21,7 +21,7 @@ from marway_archiver.progress import Progress
 from marway_archiver.proving.proof import PackProof
 from marway_archiver.publishing.facts import RecordFacts
 
-__all__ = ["UNPROVED", "LabelMove", "check_registry", "label_move", "store", "warn"]
+__all__ = ["UNPROVED", "LabelMove", "label_move", "opened_registry", "store", "warn"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class LabelMove:
 def store(
     packed: PackedArchive,
     facts: RecordFacts,
-    registry: str | Registry,
+    registry: Registry,
     *,
     create_registry: bool,
     release: LabelMove | None,
@@ -63,7 +63,6 @@ def store(
         InvalidArchive: Its configuration asks for more workers than its serving settings allow.
     """
     _check_workers(packed, facts.serving)
-    registry = _opened(registry)
     if create_registry:
         registry.create()
     model = packed.manifest.model
@@ -103,19 +102,16 @@ def store(
     return stored
 
 
-def check_registry(registry: str | Registry, *, create_registry: bool) -> None:
-    """Refuse a registry that is not there, before any work is done for it.
+def opened_registry(registry: str | Registry, *, create_registry: bool) -> Registry:
+    """Return a registry, refused before any work is done for it where it is not there.
 
     Raises:
         RegistryUnavailable: There is none, and it is not to be made.
     """
-    opened = _opened(registry)
+    opened = open_registry(registry) if isinstance(registry, str) else registry
     if not create_registry:
         opened.check_there()
-
-
-def _opened(registry: str | Registry) -> Registry:
-    return open_registry(registry) if isinstance(registry, str) else registry
+    return opened
 
 
 def label_move(label: str | None, *, note: str | None, gateway: str | None, force: bool) -> LabelMove | None:

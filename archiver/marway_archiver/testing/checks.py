@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from marway.answers import difference
 from marway.golden import Tolerance
-from marway_archiver.proving.batch_plan import plan_batches
+from marway_archiver.proving.batch_plan import equal_answers, plan_batches, try_batches
 from marway_archiver.testing.handlers import LoadedHandler
 from marway_archiver.testing.rows import AnyRow
 
@@ -36,17 +36,16 @@ def assert_batch_correct(
     alone = [answer.golden() for answer in handler.ask_each(rows)]
     for number, single in enumerate(alone, 1):
         assert single.kind != "error", f"row {number} fails alone, so no batch with it can succeed: {single.value}"
-    groups = [
-        next(first for first, other in enumerate(alone) if difference(other, single, bounds) is None)
-        for single in alone
-    ]
+    groups = equal_answers(alone, bounds)
     assert len(set(groups)) > 1, "give at least 2 rows whose answers differ: else a wrong row's answer would not show"
     batches = plan_batches(groups, [0] * len(rows), max_rows=max_rows, max_bytes=1)
-    for batch in batches:
-        answers = handler.ask(*[rows[index] for index in batch])
-        for place, (index, answer) in enumerate(zip(batch, answers, strict=True), 1):
-            found = difference(alone[index], answer.golden(), bounds)
-            assert found is None, f"row {place} of a batch of {len(batch)} is not answered as alone: {found}"
+    _, found = try_batches(
+        batches,
+        alone,
+        lambda batch: [answer.golden() for answer in handler.ask(*[rows[index] for index in batch])],
+        bounds,
+    )
+    assert found is None, found
     again = [answer.golden() for answer in handler.ask_each(rows)]
     for number, (first, second) in enumerate(zip(alone, again, strict=True), 1):
         found = difference(first, second, bounds)

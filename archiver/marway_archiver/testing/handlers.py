@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import shutil
 import sys
@@ -24,12 +23,13 @@ from marway.golden import GoldenAnswer, Kind
 from marway.worker.answers import described_tensor
 from marway.worker.calls import call_handler
 from marway_archiver.archives import opened_archive
-from marway_archiver.contents.manifest import encode_manifest, parse_manifest
+from marway_archiver.contents.manifest import parse_manifest
 from marway_archiver.format.names import MANIFEST_NAME
 from marway_archiver.packing import StrPath
+from marway_archiver.proving.handler_process import unpack
 from marway_archiver.testing.context import HandlerContext, RequestProcessor
 from marway_archiver.testing.rows import AnyRow, request
-from marway_archiver.testing.standin import torchserve_importable
+from marway_archiver.testing.torchserve_stubs import list_classes, torchserve_importable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -193,12 +193,7 @@ def _unpacked(stack: ExitStack, archive: Path) -> Path:
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="marway-testing-")))
     with opened_archive(archive) as (info, entries):
         assert info.manifest is not None
-        for entry in entries.values():
-            path = directory / entry.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"".join(entry.chunks()))
-        (directory / MANIFEST_NAME).parent.mkdir(exist_ok=True)
-        (directory / MANIFEST_NAME).write_bytes(encode_manifest(info.manifest))
+        unpack(directory, info.manifest, entries.values())
     return directory
 
 
@@ -235,7 +230,7 @@ def _load(
 
 
 def _only_class(module: ModuleType) -> Any:
-    classes = [item for _, item in inspect.getmembers(module, inspect.isclass) if item.__module__ == module.__name__]
+    classes = list_classes(module)
     if len(classes) != 1:
         names = ", ".join(each.__name__ for each in classes) or "none"
         raise InvalidArchive(

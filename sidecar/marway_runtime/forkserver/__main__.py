@@ -1,7 +1,7 @@
 """`python -P -m marway_runtime.forkserver --home DIR --socket PATH --parent PID [--preload MODULE…]`.
 
 Imports what every worker needs, says `ready` on its standard output, and forks workers until SIGTERM, or until the
-process that started it dies. On its standard output it also tells of workers that died (`serving.Server`).
+process that started it dies. On its standard output it also tells of workers that died (`server.Server`).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
     _refuse_what_a_fork_would_break()
 
     from marway_runtime.forkserver.child import become_worker, compiled_script
-    from marway_runtime.forkserver.serving import Server
+    from marway_runtime.forkserver.server import Server
 
     scripts = compiled_script()
     server = Server(options.socket, deaths=os.dup(1))

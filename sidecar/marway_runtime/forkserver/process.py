@@ -11,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from marway_runtime.deaths import Deaths
+from marway.worker.environment import handler_environment
 from marway_runtime.directories import Directories
-from marway_runtime.engines.torchserve.configuration import environment
 from marway_runtime.metrics import RuntimeMetrics
 from marway_runtime.settings import RuntimeSettings
+from marway_runtime.worker_deaths import Deaths
 
 __all__ = ["ForkServer"]
 
@@ -104,7 +104,7 @@ class ForkServer:
                 *command,
                 cwd=self._directories.short,  # the others are emptied under it
                 # OpenBLAS starts its threads when numpy is imported; a fork must find only one.
-                env={**environment(self._directories.short), "OPENBLAS_NUM_THREADS": "1"},
+                env={**handler_environment(self._directories.short), "OPENBLAS_NUM_THREADS": "1"},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -113,11 +113,11 @@ class ForkServer:
         assert process.stdout is not None
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
-                said = await process.stdout.readline()
+                line = await process.stdout.readline()
         except TimeoutError:
-            said = b""
+            line = b""
             process.kill()
-        if said == b"ready\n":
+        if line == b"ready\n":
             self.ready = True
             logger.info("the fork server is ready after %.1f s (pid %d)", time.monotonic() - started, process.pid)
             self._settled.set()

@@ -14,7 +14,7 @@ import runpy
 import sys
 
 from marway_runtime.process_tree import adopt_orphans
-from marway_runtime.worker.lifeline import die_with_parent
+from marway_runtime.worker.parent_death import die_with_parent
 
 
 def main() -> None:

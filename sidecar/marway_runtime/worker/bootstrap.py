@@ -13,8 +13,8 @@ from ts.model_loader import TsModelLoader
 
 from marway.handler_failure import first_cause, handler_failure
 from marway_runtime.worker import log_records, service
-from marway_runtime.worker.lifeline import die_first
 from marway_runtime.worker.names import write_name
+from marway_runtime.worker.parent_death import die_first
 from marway_runtime.worker.requirements import check_requirements
 
 __all__ = ["install", "script_path"]
@@ -40,12 +40,12 @@ def install() -> None:
             check_requirements(Path(model_dir), manifest)
             return original(self, model_name, model_dir, handler, *args, **kwargs)
         except (Exception, SystemExit) as exc:
-            said = handler_failure(exc, model_dir, handler)
+            reason = handler_failure(exc, model_dir, handler)
             cause = first_cause(exc)
-            logger.error("The handler cannot be loaded.", exc_info=cause, extra={log_records.REASON: said})
+            logger.error("The handler cannot be loaded.", exc_info=cause, extra={log_records.REASON: reason})
             if isinstance(cause, SystemExit):
                 # TorchServe's worker would end without a word: a handler that parses the command line does this.
-                cause = RuntimeError(said)
+                cause = RuntimeError(reason)
             with contextlib.suppress(AttributeError):
                 setattr(cause, log_records.LOGGED, True)
             raise cause from None

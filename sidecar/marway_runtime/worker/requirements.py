@@ -66,6 +66,6 @@ def check_requirements(model_dir: Path, manifest: Mapping[str, Any]) -> None:
 def _lines(text: str) -> Iterator[str]:
     """Yield the file's lines as pip joins them, without comments."""
     for line in text.replace("\\\n", " ").splitlines():
-        said = re.sub(r"(^|\s)#.*", "", line).strip()
-        if said:
-            yield said
+        stripped = re.sub(r"(^|\s)#.*", "", line).strip()
+        if stripped:
+            yield stripped

@@ -27,7 +27,7 @@ from marway.wire.request import correlation_id
 from marway.worker.answers import answer_of
 from marway.worker.calls import OUT_OF_RESOURCES, call_handler, declare_metrics
 from marway.worker.requests import request_of
-from marway_runtime.worker import log_records, measuring, reading
+from marway_runtime.worker import custom_metrics, field_reader, log_records
 from marway_runtime.worker.messages import AnswerMessage, within
 from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV
 
@@ -47,8 +47,8 @@ def install() -> None:
     otf_message_handler.send_intermediate_predict_response = _send_piece
     # TorchServe logs a line for every request it receives, with the caller looked up: a tenth of a small model's time.
     otf_message_handler.logging = _QuietLogging()
-    measuring.install()
-    reading.install()
+    custom_metrics.install()
+    field_reader.install()
 
 
 class _QuietLogging:
@@ -88,7 +88,7 @@ class MarwayService(Service):
 
         answers = self._answer(rows, send if rows[0].stream else _not_streaming)
         log_records.answering(None)
-        measured = measuring.take()
+        measured = custom_metrics.take()
         if measured:
             answers[0] = replace(answers[0], measured=measured)
         return message.encoded(within(answers, limit))
@@ -137,7 +137,7 @@ def _not_streaming(_: Answer) -> None:
 
 
 def _packed(batch: list[dict[str, Any]]) -> list[Row] | None:
-    """Return the rows of an envelope, which `reading` has unpacked as it came; None for TorchServe's own rows."""
+    """Return the rows of an envelope, which `field_reader` has unpacked as it came; None for TorchServe's own rows."""
     if len(batch) == 1:
         for parameter in batch[0]["parameters"]:
             if parameter["name"] == KEY:

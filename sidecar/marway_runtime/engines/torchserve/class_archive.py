@@ -59,7 +59,7 @@ class ClassArchive:
             return []
         return [
             f"-XX:SharedArchiveFile={self.path}",
-            "-Xshare:auto",  # the default, said because everything here rests on it: no archive ever stops a start
+            "-Xshare:auto",  # the default, given because everything here rests on it: no archive ever stops a start
             # Otherwise Java checks the header alone, and dies of a damaged rest. Takes 20 ms.
             "-XX:+VerifySharedSpaces",
         ]
@@ -116,9 +116,9 @@ class ClassArchive:
         )
         _put_session_last(process.pid)
         try:
-            _, said = await process.communicate()
+            _, errors = await process.communicate()
             if process.returncode != 0 or not written.exists():
-                words = said.decode(errors="replace").strip()[-300:]
+                words = errors.decode(errors="replace").strip()[-300:]
                 logger.warning("Java wrote no archive of its classes (status %s): %s", process.returncode, words)
                 return
             await asyncio.to_thread(_synced, written)

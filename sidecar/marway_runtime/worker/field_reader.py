@@ -26,8 +26,8 @@ _OVER_GRPC: Final = (KEY,)
 _OVER_REST: Final = ("body", ROWS_CONTENT_TYPE)
 """How an input begins that is an envelope: with this name, and over REST, where all bodies have one name, this type."""
 _LARGE_BYTES: Final = 1024 * 1024
-_KEPT_BYTES: Final = 64 * 1024 * 1024
-"""Memory that a worker keeps once it has had a large value: the value, what the handler makes of it, the answer."""
+_RETAINED_BYTES: Final = 64 * 1024 * 1024
+"""Freed memory that a worker does not give back once it has had a large value: room for that, its input and answer."""
 
 
 class FieldReader:
@@ -117,7 +117,7 @@ def install() -> None:
 
 def _retrieve_buffer(connection: socket.socket, length: int) -> bytearray:
     if length >= _LARGE_BYTES:
-        keep_freed_memory(_KEPT_BYTES)
+        keep_freed_memory(_RETAINED_BYTES)
     return _reader_of(connection).take(length)
 
 

@@ -18,7 +18,7 @@ from ts.metrics.dimension import Dimension
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.metrics.metric_type_enum import MetricTypes
 
-from marway_runtime.worker import measuring
+from marway_runtime.worker import custom_metrics
 
 # TorchServe leaves its files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:.*metrics.yaml:pytest.PytestUnraisableExceptionWarning")
@@ -36,7 +36,7 @@ model_metrics:
 def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetricsCacheYamlImpl]:
     """A worker's metrics, as TorchServe makes them."""
     monkeypatch.setattr(caching_metric.CachingMetric, "add_or_update", caching_metric.CachingMetric.add_or_update)
-    measuring.install()
+    custom_metrics.install()
     found = find_spec("ts")
     assert found is not None
     assert found.origin is not None
@@ -44,9 +44,9 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetricsCacheYamlImpl]:
     made.initialize_cache()
     made.model_name = "mv_X"
     made.request_ids = {0: "a"}
-    measuring.take()
+    custom_metrics.take()
     yield made
-    measuring.take()
+    custom_metrics.take()
 
 
 def test_all_ways_to_measure_are_kept(cache: MetricsCacheYamlImpl) -> None:
@@ -60,7 +60,7 @@ def test_all_ways_to_measure_are_kept(cache: MetricsCacheYamlImpl) -> None:
     cache.add_metric("Words", 3, unit="Count", metric_type=MetricTypes.HISTOGRAM)
     cache.add_metric("Words", 4, unit="Count", metric_type=MetricTypes.HISTOGRAM)
     own = (("ModelName", "mv_X"), ("Level", "Model"))
-    measured = measuring.take()
+    measured = custom_metrics.take()
     assert [(each.kind, each.name, each.value) for each in measured] == [
         ("counter", "Asked", 3),
         ("gauge", "Took", 5.5),
@@ -73,14 +73,14 @@ def test_all_ways_to_measure_are_kept(cache: MetricsCacheYamlImpl) -> None:
     assert measured[0].dimensions == own
     assert measured[3].dimensions == (("disk", "a"), *own)
     assert measured[4].dimensions[-1] == ("Level", "Error")
-    assert measuring.take() == []
+    assert custom_metrics.take() == []
 
 
 def test_wrong_values_are_refused_as_torchserve_refuses_them(cache: MetricsCacheYamlImpl) -> None:
     """A counter does not go down, and nothing is infinite: the handler goes on, and the log says so."""
     cache.add_counter("Asked", -1)
     cache.add_time("Took", float("nan"))
-    assert measuring.take() == []
+    assert custom_metrics.take() == []
 
 
 def test_a_call_brings_a_bounded_number(cache: MetricsCacheYamlImpl) -> None:
@@ -88,7 +88,7 @@ def test_a_call_brings_a_bounded_number(cache: MetricsCacheYamlImpl) -> None:
     for index in range(MEASUREMENTS_MAX + 10):
         cache.add_counter(f"n{index}", 1)
     cache.add_counter("n0", 1)
-    measured = measuring.take()
+    measured = custom_metrics.take()
     assert (len(measured), measured[0].value) == (MEASUREMENTS_MAX, 2)
 
 
@@ -98,4 +98,4 @@ def test_an_archive_declares_its_own_metrics(cache: MetricsCacheYamlImpl, tmp_pa
     (tmp_path / "metrics.yaml").write_text(OWN)
     declare_metrics(cache, str(tmp_path))
     cache.get_metric("Waiting", MetricTypes.GAUGE).add_or_update(4, ["urgent"])
-    assert measuring.take() == [Measurement("gauge", "Waiting", "Count", (("kind", "urgent"),), 4.0)]
+    assert custom_metrics.take() == [Measurement("gauge", "Waiting", "Count", (("kind", "urgent"),), 4.0)]

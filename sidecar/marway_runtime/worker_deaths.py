@@ -11,9 +11,9 @@ from marway_runtime.metrics import RuntimeMetrics
 
 __all__ = ["Deaths"]
 
-_KEPT: Final = 1000
-"""Counts that are kept, the latest: a runtime sees more versions come and go than it can have at a time."""
-_KILLED_KEPT: Final = 256
+_COUNTS_MAX: Final = 1000
+"""Most counts, of which the latest stay: a runtime sees more versions come and go than it can have at a time."""
+_KILLED_MAX: Final = 256
 
 
 class Deaths:
@@ -29,7 +29,7 @@ class Deaths:
     def __init__(self, metrics: RuntimeMetrics) -> None:
         self._metrics = metrics
         self._counts: Counter[tuple[str, DeathReason]] = Counter()
-        self._killed: deque[int] = deque(maxlen=_KILLED_KEPT)
+        self._killed: deque[int] = deque(maxlen=_KILLED_MAX)
 
     def killed(self, pid: int, server_name: str, *, forked: bool) -> None:
         """Count a worker that is killed for its memory.
@@ -58,7 +58,7 @@ class Deaths:
         else:
             self._count(server_name, "signal" if status < 0 else "exit")
 
-    def told(self) -> tuple[WorkerDeaths, ...]:
+    def counts(self) -> tuple[WorkerDeaths, ...]:
         """Return the counts, by name and reason."""
         return tuple(
             WorkerDeaths(server_name=name, reason=reason, count=count) for (name, reason), count in self._counts.items()
@@ -67,6 +67,6 @@ class Deaths:
     def _count(self, server_name: str, reason: DeathReason) -> None:
         key = (server_name, reason)
         self._counts[key] = self._counts.pop(key, 0) + 1  # the latest is the last
-        while len(self._counts) > _KEPT:
+        while len(self._counts) > _COUNTS_MAX:
             del self._counts[next(iter(self._counts))]
         self._metrics.deaths.labels(reason).inc()

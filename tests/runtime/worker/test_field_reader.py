@@ -17,8 +17,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open when it is imported
     from ts.protocol import otf_message_handler
 
-    from marway_runtime.worker import reading
-    from marway_runtime.worker.reading import FieldReader
+    from marway_runtime.worker import field_reader
+    from marway_runtime.worker.field_reader import FieldReader
 
 pytestmark = pytest.mark.timeout(60)
 BUFFER = 64 * 1024
@@ -35,7 +35,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_retrieve_buffer", "_retrieve_input_data"):
         monkeypatch.setattr(otf_message_handler, name, getattr(otf_message_handler, name))
     monkeypatch.setattr(otf_message_handler, "logging", _Silent())
-    reading.install()
+    field_reader.install()
 
 
 @pytest.fixture
@@ -182,4 +182,4 @@ def test_what_is_no_envelope_is_refused(line: tuple[socket.socket, socket.socket
             except BlockingIOError:
                 break
         worker.setblocking(True)
-        reading._reader = None
+        field_reader._reader = None

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from marway_archiver.testing.context import HandlerContext, RequestProcessor
 
-__all__ = ["torchserve_importable"]
+__all__ = ["list_classes", "torchserve_importable"]
 
 _SERVER_VERSION = "0.12.0"
 
@@ -29,7 +29,8 @@ class PredictionException(Exception):
         return f"{self.message} : {self.error_code}"
 
 
-def _classes(module: ModuleType, parent_class: type | None = None) -> list[type]:
+def list_classes(module: ModuleType, parent_class: type | None = None) -> list[type]:
+    """As `ts.utils.util.list_classes_from_module`: the classes that a module defines."""
     return [
         item
         for _, item in inspect.getmembers(module, inspect.isclass)
@@ -59,7 +60,7 @@ def _modules() -> dict[str, ModuleType]:
         "ts.handler_utils": {},
         "ts.handler_utils.utils": {"send_intermediate_predict_response": _dropped},
         "ts.utils": {},
-        "ts.utils.util": {"PredictionException": PredictionException, "list_classes_from_module": _classes},
+        "ts.utils.util": {"PredictionException": PredictionException, "list_classes_from_module": list_classes},
     }
     made: dict[str, ModuleType] = {}
     for name, members in contents.items():
