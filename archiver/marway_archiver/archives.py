@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from marway.answers.golden import ExampleInput
 from marway.errors import InvalidArchive
-from marway.golden import ExampleInput
 from marway_archiver.contents.manifest import MAX_MANIFEST_BYTES, Manifest, encode_manifest, parse_manifest
 from marway_archiver.contents.model_config import ModelConfig
 from marway_archiver.contents.rules import check_contents

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from marway.answers.golden import GoldenDocument, encode_examples
 from marway.errors import InvalidArchive
-from marway.golden import GoldenDocument, encode_examples
 from marway.refs import check_model_name, check_version
 from marway_archiver.atomic_output import atomic_directory, atomic_file, check_target
 from marway_archiver.contents.handlers import parse_handler

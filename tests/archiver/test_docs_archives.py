@@ -12,8 +12,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from marway_ops.cli import main as shell
 
-from marway.cli import main as shell
 from marway_archiver.contents.model_config import _RULES
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "archives.md"

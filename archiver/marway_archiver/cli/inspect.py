@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from marway_ops.shell.output import print_json, warn
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.cli.output import print_json, warn
 from marway.printable import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 from marway_archiver.cli.output import human_bytes, progress_bar

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from marway_ops.shell.output import print_json, warn
 
-from marway.cli.output import print_json, warn
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.golden_check import golden_beside
 from marway_archiver.packing import PackedArchive, pack

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from marway_ops.shell.options import JsonOption
+from marway_ops.shell.output import print_json, warn
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.cli.options import JsonOption
-from marway.cli.output import print_json, warn
-from marway.golden import GoldenDocument
+from marway.answers.golden import GoldenDocument
 from marway.printable import printable
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV

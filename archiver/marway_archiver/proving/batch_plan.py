@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from marway.answers import difference
-from marway.golden import GoldenAnswer, Tolerance
+from marway.answers.difference import difference
+from marway.answers.golden import GoldenAnswer, Tolerance
 
 __all__ = ["equal_answers", "plan_batches", "try_batches"]
 

@@ -91,7 +91,7 @@ def main() -> None:
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     # Before the handler's own modules are on the path.
     import marway.worker.calls  # noqa: F401
-    from marway.handler_failure import handler_failure
+    from marway.archives.handler_failure import handler_failure
     from marway.wire.envelope import decode_rows
 
     rows = decode_rows(Path(job["rows"]).read_bytes())

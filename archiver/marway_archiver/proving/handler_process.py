@@ -24,9 +24,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from marway.bound import bound_to_me
+from marway.answers.golden import ExampleInput, GoldenAnswer, Kind
 from marway.errors import InvalidArchive, LoadFailed, clip
-from marway.golden import ExampleInput, GoldenAnswer, Kind
+from marway.process.die_with_parent import bound_to_me
 from marway.wire.envelope import RAW_BODY, Part, Row, decode_answers, encode_rows
 from marway.wire.headers import JSON_NONFINITE
 from marway.worker.environment import handler_environment

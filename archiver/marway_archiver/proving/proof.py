@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample
+from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample
 from marway_archiver.contents.manifest import Manifest
 from marway_archiver.format.entries import Entry
 from marway_archiver.proving.examples import Example, body_value

@@ -9,15 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from marway.answer_json import answer_json
-from marway.answers import difference, shown_value, value_difference
-from marway.errors import InvalidArchive, clip
-from marway.golden import (
+from marway.answers.difference import difference, shown_value, value_difference
+from marway.answers.encoding import answer_json
+from marway.answers.golden import (
     DEFAULT_TOLERANCE,
     ExampleInput,
     GoldenAnswer,
     Tolerance,
 )
+from marway.errors import InvalidArchive, clip
 from marway_archiver.contents.manifest import Manifest
 from marway_archiver.format.entries import Entry
 from marway_archiver.proving.batch_plan import equal_answers, plan_batches, try_batches

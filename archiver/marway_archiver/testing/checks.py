@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from marway.answers import difference
-from marway.golden import Tolerance
+from marway.answers.difference import difference
+from marway.answers.golden import Tolerance
 from marway_archiver.proving.batch_plan import equal_answers, plan_batches, try_batches
 from marway_archiver.testing.handlers import LoadedHandler
 from marway_archiver.testing.rows import AnyRow

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from marway.answer_json import as_tensor
+from marway.answers.encoding import as_tensor
+from marway.answers.golden import GoldenAnswer, Kind
 from marway.errors import InvalidArchive
-from marway.golden import GoldenAnswer, Kind
 from marway.worker.answers import described_tensor
 from marway.worker.calls import call_handler
 from marway_archiver.archives import opened_archive

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from marway.answer_json import Nonfinite, answer_json, as_tensor
+from marway.answers.encoding import Nonfinite, answer_json, as_tensor
 from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import Answer
 

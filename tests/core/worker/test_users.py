@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from marway.answer_json import as_tensor
-from marway.golden import ExampleInput, GoldenAnswer, Kind
+from marway.answers.encoding import as_tensor
+from marway.answers.golden import ExampleInput, GoldenAnswer, Kind
 from marway.wire.envelope import KEY, Part, Row, decode_answers
 from marway.wire.headers import JSON_NONFINITE
 from marway.worker.answers import described_tensor

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from marway.bound import bound_to_me
+from marway.process.die_with_parent import bound_to_me
 from marway_runtime.engines.torchserve.java import class_path, java
 from marway_runtime.settings import RuntimeSettings
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 
 from marway import __version__
-from marway.bound import bound_to_me
 from marway.errors import RuntimeDown
+from marway.process.die_with_parent import bound_to_me
 from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.runtime import Addresses, RuntimeInfo
