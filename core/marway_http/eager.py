@@ -1,9 +1,9 @@
 """Runs the coroutine of a request at once, and without a task for as long as it needs none.
 
-asyncio's `Task` begins a coroutine in the next turn of the loop and goes on with it one turn after what it waits for has
-come. For a small prediction, task and turns cost about as much as all else that is done for it. An `EagerTask` begins in
-the very call that makes it (as eager tasks of Python 3.12 do), and goes on in the very call that brings the result of an
-`InlineFuture`. Code is written once, as coroutines; whether it runs at once or later is no matter of the code.
+asyncio's `Task` begins a coroutine in the next turn of the loop, and goes on with it one turn after what it waits for
+has come. For a small prediction, task and turns cost about as much as all else that is done for it. An `EagerTask`
+begins in the very call that makes it (as eager tasks of Python 3.12 do), and goes on in the very call that brings the
+result of an `InlineFuture`. Code is written once, as coroutines; whether it runs at once or later is no matter of it.
 
 What needs asyncio's current task (`asyncio.timeout`, task groups, anyio) says so first: ``await in_task()``.
 """

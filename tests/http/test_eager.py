@@ -136,7 +136,7 @@ async def test_a_task_where_one_is_needed() -> None:
 
 @pytest.mark.parametrize("how", ["inline", "future", "task"])
 async def test_interrupting(how: str) -> None:
-    """Interrupted, it is cancelled where it waits, once, and finds the first reason; the future it waited for is too."""
+    """Interrupted, it is cancelled where it waits, once, with the first reason; so is the future it waits for."""
     log: list[object] = []
     ended = asyncio.Event()
     future: asyncio.Future[None] = InlineFuture() if how == "inline" else asyncio.get_running_loop().create_future()

@@ -1,0 +1,65 @@
+"""One request's way to its client and back, whatever kind of connection it came over: HTTP or frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+__all__ = ["CHANNEL", "Channel", "ClientGone", "HeaderBlock", "Headers", "header_block"]
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names in lower case, and values."""
+
+CHANNEL: Final = "marway.channel"
+"""Where an ASGI scope has the request's `Channel`."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection: nobody waits for the answer."""
+
+
+class HeaderBlock(NamedTuple):
+    """Headers as they go out.
+
+    Attributes:
+        text: A line each, with its end.
+        number: How many lines they are meant to be: with more, a header has a line break in it.
+    """
+
+    text: bytes
+    number: int
+
+
+def header_block(headers: Headers) -> HeaderBlock:
+    """Return headers as they go out."""
+    return HeaderBlock(b"".join([b"%b: %b\r\n" % each for each in headers]), len(headers))
+
+
+class Channel(Protocol):
+    """One request's way to its client and back.
+
+    Attributes:
+        body: The whole body, where it came before its request was begun; else None, and it is read piece by piece.
+        received: Whether the whole body came.
+        started: Whether an answer has begun, so that no other can be given.
+    """
+
+    body: bytes | None
+    received: bool
+    started: bool
+
+    def when_gone(self, gone: Callable[[], None] | None) -> None:
+        """Have ``gone`` called when the client leaves or the server ends all requests, once; None takes that back."""
+
+    async def answer(self, status: int, headers: HeaderBlock, body: bytes, *, close: bool = False) -> None:
+        """Send a whole answer in one write, without waiting unless the client reads too slowly what was sent before.
+
+        Args:
+            status: From 200 to 599.
+            headers: All but the connection's own and `date`; among them `content-length`, unless the status has no body.
+            body: As long as the headers say.
+            close: Whether the client is to send no more this way.
+
+        Raises:
+            RuntimeError: A header cannot be sent; nothing was.
+        """
