@@ -56,7 +56,7 @@ class Channel(Protocol):
 
         Args:
             status: From 200 to 599.
-            headers: All but the connection's own and `date`; among them `content-length`, unless the status has no body.
+            headers: All but the connection's own and `date`; with `content-length`, unless the status has no body.
             body: As long as the headers say.
             close: Whether the client is to send no more this way.
 
