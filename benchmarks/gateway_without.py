@@ -67,7 +67,7 @@ SEAMS: dict[str, Callable[[], None]] = {
 
 def main() -> int:
     SEAMS[sys.argv[1]]()
-    from marway.cli.main import main as marway
+    from marway_ops.cli.main import main as marway
 
     sys.argv = ["marway", "gateway", *sys.argv[2:]]
     marway()

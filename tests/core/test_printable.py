@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from marway.cli.output import print_json, print_table
 from marway.printable import printable
 from marway.refs import server_name
 from marway.wire.runtime import LOGS
+from marway_ops.cli.output import print_json, print_table
 from support.cli import marway
 from support.registry import Publish
 

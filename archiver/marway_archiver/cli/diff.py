@@ -12,16 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from marway.admin_client import AdminClient, token_of
-from marway.cli.options import (
-    AdminOption,
-    JsonOption,
-    RegistryOption,
-    TokenFileOption,
-    TokenOption,
-    admin_url,
-    registry_url,
-)
-from marway.cli.output import print_json, print_table
 from marway.compared import comparison_lines
 from marway.comparing import compare_stored
 from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord
@@ -33,6 +23,16 @@ from marway.registry import Registry, open_registry
 from marway.wire.comparison import Comparison
 from marway_archiver.archives import inspect_archive
 from marway_archiver.cli.output import human_bytes
+from marway_ops.cli.options import (
+    AdminOption,
+    JsonOption,
+    RegistryOption,
+    TokenFileOption,
+    TokenOption,
+    admin_url,
+    registry_url,
+)
+from marway_ops.cli.output import print_json, print_table
 
 __all__ = ["register"]
 

@@ -9,18 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from marway.admin_client import comparison_of
-from marway.cli.options import (
-    AdminOption,
-    CreateRegistryOption,
-    JsonOption,
-    RegistryOption,
-    TokenFileOption,
-    TokenOption,
-    admin_if_any,
-    admin_url,
-    registry_url,
-)
-from marway.cli.output import change_entry, history_entry, moved, print_json, warn
 from marway.compared import comparison_lines
 from marway.direct_release import release_directly
 from marway.errors import ReleaseRefused
@@ -31,6 +19,18 @@ from marway.registry import open_registry
 from marway.wire.comparison import Comparison
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.publish import publish_archive
+from marway_ops.cli.options import (
+    AdminOption,
+    CreateRegistryOption,
+    JsonOption,
+    RegistryOption,
+    TokenFileOption,
+    TokenOption,
+    admin_if_any,
+    admin_url,
+    registry_url,
+)
+from marway_ops.cli.output import change_entry, history_entry, moved, print_json, warn
 
 __all__ = ["register"]
 

@@ -11,8 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.cli.options import JsonOption
-from marway.cli.output import print_json, warn
 from marway.golden import GoldenDocument
 from marway.printable import printable
 from marway.registry import open_registry
@@ -25,6 +23,8 @@ from marway_archiver.names import shown
 from marway_archiver.proving import ProofPlan
 from marway_archiver.publish import tolerance_of
 from marway_archiver.verify import Verification, verify_archive
+from marway_ops.cli.options import JsonOption
+from marway_ops.cli.output import print_json, warn
 
 __all__ = ["register"]
 
