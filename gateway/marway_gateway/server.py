@@ -22,8 +22,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from marway.errors import InvalidSettings
-from marway.lifecycle import StopRequest, watch_for_stop
 from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, HTTP_SERVER, check_private_parts
+from marway.process.stop_request import StopRequest, watch_for_stop
 from marway_gateway.access.cors import Cors
 from marway_gateway.admin import create_admin_app
 from marway_gateway.app import create_app
@@ -171,7 +171,7 @@ class _HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `marway.lifecycle`: uvicorn would stop one server and raise them again."""
+        """Leave signals to `marway.process.stop_request`: uvicorn would stop one server and raise them again."""
         yield
 
 

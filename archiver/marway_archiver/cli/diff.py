@@ -12,14 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from marway.admin_client import AdminClient, token_of
-from marway.compared import comparison_lines
-from marway.comparing import compare_stored
+from marway.answers.comparison import compare_stored
+from marway.answers.comparison_text import comparison_lines
 from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord
 from marway.objects import ObjectMissing
-from marway.printable import printable
 from marway.records import VersionRecord
 from marway.refs import parse_reference
 from marway.registry import Registry, open_registry
+from marway.text import printable
 from marway.wire.comparison import Comparison
 from marway_archiver.archives import inspect_archive
 from marway_archiver.cli.output import human_bytes

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.printable import printable
+from marway.text import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.names import shown

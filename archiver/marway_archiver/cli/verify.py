@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.golden import GoldenDocument
-from marway.printable import printable
+from marway.answers.golden import GoldenDocument
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
+from marway.text import printable
 from marway_archiver.archives import check_archive
 from marway_archiver.carried import golden_beside, golden_of_registry, known_golden, read_golden
 from marway_archiver.cli.output import progress_bar

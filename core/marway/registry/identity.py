@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from marway.errors import RegistryUnavailable
-from marway.identity import me
 from marway.objects import ObjectExists, ObjectMissing, ObjectStore
+from marway.process.identity import me
 from marway.records import RegistryIdentity, decode, encode, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from marway.close_names import did_you_mean
 from marway.errors import InvalidRecord, LabelNotFound, MarwayError, ModelNotFound, VersionNotFound
 from marway.objects import ObjectMissing, ObjectStore
 from marway.records import HistoryEntry, ModelState, Pointer, Proof, VersionRecord, decode
@@ -20,6 +19,7 @@ from marway.refs import DEFAULT_LABEL, Reference, is_label
 from marway.registry import history, keys
 from marway.registry.identity import Identified
 from marway.registry.seen import SeenStates
+from marway.text import did_you_mean
 
 __all__ = ["ModelSummary", "Reading", "digest_of", "listed"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from marway.close_names import did_you_mean
 from marway.errors import InvalidInput, ProofMissing, StateConflict, clip
 from marway.records import HistoryEntry, ModelState, ServingChange, ServingSettings, Tombstone, VersionRecord
 from marway.refs import DEFAULT_LABEL, check_label, check_version
 from marway.registry import history
 from marway.registry.changes import Change, Changing
+from marway.text import did_you_mean
 
 __all__ = ["Releasing"]
 

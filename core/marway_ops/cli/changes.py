@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from marway.admin_client import AdminClient
-from marway.close_names import did_you_mean
 from marway.errors import VersionNotFound
-from marway.identity import me
+from marway.process.identity import me
 from marway.records import ModelState, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, check_label, check_model_name, check_version
 from marway.registry import open_registry
 from marway.registry.releasing import check_serving_fields
+from marway.text import did_you_mean
 from marway_ops.cli.options import (
     AdminOption,
     JsonOption,

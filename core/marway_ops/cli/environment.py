@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import Final
 
 from marway.admin_client import ADMIN_ENV, TOKEN_ENV, TOKEN_FILE_ENV
-from marway.close_names import did_you_mean
 from marway.errors import clip
-from marway.lifecycle import LIFELINE_ENV
+from marway.process.stop_request import LIFELINE_ENV
 from marway.settings import PARTS, REGISTRY_ENV, ComponentSettings, variable_of
+from marway.text import did_you_mean
 from marway_ops.cli.options import DEBUG_ENV, GATEWAY_ENV
 
 __all__ = ["settings_class", "unknown_variables"]

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from marway import model_log
 from marway.errors import InvalidInput
-from marway.printable import printable, printable_json
 from marway.records import VersionRecord
 from marway.refs import is_label, parse_reference, server_name
 from marway.registry import Registry, open_registry
+from marway.text import printable, printable_json
+from marway.wire import model_log
 from marway.wire.request import correlation_id
 from marway.wire.runtime import LOGS
 from marway_ops.cli.options import DEFAULT_HOME, RegistryOption, registry_url

@@ -16,7 +16,7 @@ import typer
 
 from marway import __version__
 from marway.errors import MarwayError
-from marway.printable import printable
+from marway.text import printable
 from marway_ops.cli.changes import delete, rollback, serving
 from marway_ops.cli.doctor import doctor
 from marway_ops.cli.environment import unknown_variables

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.printable import printable, printable_json
 from marway.records import HistoryEntry
+from marway.text import printable, printable_json
 
 __all__ = ["change_entry", "history_entry", "moved", "print_json", "print_result", "print_table", "warn", "when"]
 

@@ -9,8 +9,8 @@ from urllib.parse import quote
 import typer
 
 from marway.errors import InvalidInput, clip
-from marway.printable import printable
 from marway.refs import DEFAULT_LABEL, parse_reference
+from marway.text import printable
 from marway_ops.cli.options import AdminOption, JsonOption, NoteOption, TokenFileOption, TokenOption, admin_client
 from marway_ops.cli.output import print_json, print_result, print_table
 

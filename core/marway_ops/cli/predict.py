@@ -12,8 +12,8 @@ import typer
 
 from marway.admin_client import token_of
 from marway.errors import InvalidInput, MarwayError, Unavailable
-from marway.printable import printable
 from marway.refs import parse_reference
+from marway.text import printable
 from marway.wire import headers, problems
 from marway_ops.cli.options import GatewayOption, JsonOption, TokenFileOption, TokenOption, gateway_url
 from marway_ops.cli.output import print_json

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.printable import printable
+from marway.text import printable
 from marway_ops.cli.output import print_json
 
 __all__ = ["Finding", "show_findings"]

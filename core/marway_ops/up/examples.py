@@ -9,8 +9,8 @@ import signal
 import sys
 from collections.abc import Callable
 
-from marway.bound import bound_to_me
 from marway.errors import MarwayError, ModelNotFound, VersionNotFound
+from marway.process.die_with_parent import dies_with_me
 from marway.refs import Reference
 from marway.registry import Registry
 from marway.resources import shipped
@@ -51,7 +51,7 @@ async def train_and_publish(home: Home, registry: str, name: str, *, said: Calla
         *("--name", name, "--version", EXAMPLE_VERSION, "--label", ""),
     ]
     process = await asyncio.create_subprocess_exec(
-        *bound_to_me(command),
+        *dies_with_me(command),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from marway.errors import MarwayError
-from marway.lifecycle import LIFELINE_ENV
+from marway.process.stop_request import LIFELINE_ENV
 from marway.telemetry import plain_text
 
 __all__ = ["Child", "Lifeline", "RestartPauses"]
@@ -23,7 +23,7 @@ _PAUSE_MAX_S = 30.0
 
 
 class Lifeline:
-    """A pipe that ends when this process does; children stop when it ends (`marway.lifecycle`)."""
+    """A pipe that ends when this process does; children stop when it ends (`marway.process.stop_request`)."""
 
     def __init__(self) -> None:
         self.read_end, self._write_end = os.pipe()  # neither is inherited unless passed on by name

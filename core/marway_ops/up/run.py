@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from marway.admin_client import AdminClient, comparison_of, token_of
-from marway.compared import comparison_lines, remarks
+from marway.answers.comparison_text import comparison_lines, remarks
 from marway.errors import MarwayError, ReleaseRefused
-from marway.lifecycle import StopRequest, watch_for_stop
+from marway.process.stop_request import StopRequest, watch_for_stop
 from marway.refs import DEFAULT_LABEL
 from marway.registry import Registry, open_registry
 from marway_ops.cli.predict import predict_once

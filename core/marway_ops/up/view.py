@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.text import Text
 
-from marway.printable import printable
+from marway.text import printable
 from marway_ops.cli.output import warn
 
 __all__ = ["JsonView", "TerminalView", "View"]

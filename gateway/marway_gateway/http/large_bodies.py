@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from marway.allocator import keep_freed_memory
 from marway.body_pieces import BodyPieces
+from marway.process.allocator import keep_freed_memory
 from marway.wire.http1 import new_parser
 from marway_gateway.http.connection import HttpConnection
 from marway_gateway.http.cycle import Cycle

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from marway.allocator import keep_freed_memory
 from marway.body_pieces import LARGE_BODY_BYTES, BodyPieces
+from marway.process.allocator import keep_freed_memory
 from marway.wire.http1 import new_parser
 from marway_sidecar.api.request_reader import RequestReader
 

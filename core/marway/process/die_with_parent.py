@@ -1,7 +1,8 @@
-"""Runs a command that the kernel kills when the process that started it dies: `python -I -S bound.py PID COMMAND…`.
+"""Runs a command that the kernel kills when the process that started it dies.
 
-For programs that know nothing of a lifeline (`marway.lifecycle`). `PID` is that process; when it is gone already,
-nothing is run. Standard library only: it starts in 15 ms.
+`python -I -S die_with_parent.py PID COMMAND…`, for programs that know nothing of a lifeline
+(`marway.process.stop_request`). `PID` is that process; when it is gone already, nothing is run. Standard library only:
+it starts in 15 ms.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
-__all__ = ["bound_to_me"]
+__all__ = ["dies_with_me"]
 
 _PR_SET_PDEATHSIG = 1
 
 
-def bound_to_me(command: Sequence[str]) -> list[str]:
+def dies_with_me(command: Sequence[str]) -> list[str]:
     """Return the command line that runs ``command`` for as long as this process lives, on Linux."""
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from marway.answer_json import Nonfinite, answer_json, as_tensor
+from marway.answers.encoding import Nonfinite, answer_json, as_tensor
 
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from marway.answer_fields import Fields, field_changes, nonfinite_at
-from marway.answers import difference, shown_value, value_difference
-from marway.compared import field_change
+from marway.answers.comparison_text import field_change
+from marway.answers.difference import difference, shown_value, value_difference
+from marway.answers.fields import Fields, field_changes, nonfinite_at
+from marway.answers.golden import DEFAULT_TOLERANCE, GoldenAnswer, GoldenDocument, Tolerance, decode_golden
 from marway.errors import InvalidRecord, NotFound, clip
-from marway.golden import DEFAULT_TOLERANCE, GoldenAnswer, GoldenDocument, Tolerance, decode_golden
 from marway.objects import ObjectMissing
 from marway.records import VersionRecord
 from marway.registry import Registry

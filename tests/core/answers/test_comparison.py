@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from marway.answer_fields import Fields, field_changes, nonfinite_at
-from marway.compared import comparison_lines, remarks
-from marway.comparing import Comparing, compare_stored
+from marway.answers.comparison import Comparing, compare_stored
+from marway.answers.comparison_text import comparison_lines, remarks
+from marway.answers.fields import Fields, field_changes, nonfinite_at
+from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample
 from marway.direct_release import release_directly
 from marway.errors import InvalidRecord, ProofMissing, ReleaseRefused, StateConflict
-from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample
 from marway.records import Proof, VersionRecord, utc_now
 from marway.registry import Registry
 from marway.wire.comparison import Comparison, FieldChange

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from marway.answers.golden import GoldenAnswer, mime_type
 from marway.errors import clip
-from marway.golden import GoldenAnswer, mime_type
 from marway.wire.comparison import FieldChange
 
 __all__ = ["Fields", "field_changes", "nonfinite_at"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from marway.printable import printable
 from marway.refs import server_name
+from marway.text import printable
 from marway.wire.runtime import LOGS
 from marway_ops.cli.output import print_json, print_table
 from support.cli import marway

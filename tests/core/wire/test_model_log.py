@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from marway import model_log
+from marway.wire import model_log
 
 LOG = """\
 2026-11-21T10:18:50.401Z INFO W-9000-mv_A_1.0-stdout | [PID]8471

@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any
 
+from marway.answers.golden import DEFAULT_TOLERANCE, GoldenAnswer, GoldenDocument, Tolerance, mime_type
 from marway.errors import clip
-from marway.golden import DEFAULT_TOLERANCE, GoldenAnswer, GoldenDocument, Tolerance, mime_type
 
 __all__ = ["difference", "golden_difference", "shown_value", "value_difference"]
 

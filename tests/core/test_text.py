@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marway.close_names import close_name, did_you_mean
+from marway.text import close_name, did_you_mean
 
 
 @pytest.mark.parametrize(
