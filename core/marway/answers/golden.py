@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from marway.errors import InvalidArchive, InvalidRecord, clip
+from marway.records import Frozen
 from marway.wire.envelope import mime_type
 
 __all__ = [
@@ -52,11 +53,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _MAX_INDEX_BYTES = 1024 * 1024
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Tolerance(_Frozen):
+class Tolerance(Frozen):
     """How far two numbers may lie apart: by ``absolute``, or by ``relative`` times the larger of them."""
 
     relative: Annotated[float, Field(ge=0, le=1)] = 1e-4
@@ -85,7 +82,7 @@ class ExampleInput:
         return hashlib.sha256(self.data).hexdigest()
 
 
-class GoldenAnswer(_Frozen):
+class GoldenAnswer(Frozen):
     """What a version answered to one input.
 
     Attributes:
@@ -121,7 +118,7 @@ class GoldenAnswer(_Frozen):
         return cls(status=status, kind=kind, content_type=content_type, value=value)
 
 
-class GoldenExample(_Frozen):
+class GoldenExample(Frozen):
     """An input, told by its digest, and its answer."""
 
     input_sha256: Sha256
@@ -129,7 +126,7 @@ class GoldenExample(_Frozen):
     answer: GoldenAnswer
 
 
-class GoldenDocument(_Frozen):
+class GoldenDocument(Frozen):
     """`golden/<digest>.json`: the answers of one archive to the inputs that it carries.
 
     It holds nothing that differs from one run to the next, no times and no machine: the same archive with the same

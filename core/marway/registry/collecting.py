@@ -18,9 +18,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from marway.objects import ObjectChanged, ObjectExists, ObjectMissing
-from marway.records import GcMark, VersionRecord, decode, encode, utc_now
+from marway.records import GcMark, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
+from marway.registry.encoding import decode, encode
 from marway.registry.reading import Reading
 
 __all__ = ["GRACE", "Collecting", "GcReport"]

@@ -12,9 +12,10 @@ from typing import Final
 from marway.errors import RegistryUnavailable
 from marway.objects import ObjectExists, ObjectMissing, ObjectStore
 from marway.process.identity import me
-from marway.records import RegistryIdentity, decode, encode, utc_now
+from marway.records import RegistryIdentity, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
+from marway.registry.encoding import decode, encode
 
 __all__ = ["Identified"]
 

@@ -17,9 +17,10 @@ from typing import Final
 
 from marway.errors import ArchiveCorrupt, InvalidRecord, StateConflict, VersionConflict
 from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, Progress
-from marway.records import MAX_RECORD_BYTES, GcMark, Pointer, Proof, VersionRecord, decode, encode, utc_now
+from marway.records import MAX_RECORD_BYTES, GcMark, Pointer, Proof, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
+from marway.registry.encoding import decode, encode
 from marway.registry.reading import Reading, digest_of
 
 __all__ = ["Publishing"]

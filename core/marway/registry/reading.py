@@ -14,9 +14,10 @@ from typing import BinaryIO, Final
 
 from marway.errors import InvalidRecord, LabelNotFound, MarwayError, ModelNotFound, VersionNotFound
 from marway.objects import ObjectMissing, ObjectStore
-from marway.records import HistoryEntry, ModelState, Pointer, Proof, VersionRecord, decode
+from marway.records import HistoryEntry, ModelState, Pointer, Proof, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label
 from marway.registry import history, keys
+from marway.registry.encoding import decode
 from marway.registry.identity import Identified
 from marway.registry.seen import SeenStates
 from marway.text import did_you_mean

@@ -9,8 +9,9 @@ from typing import Final
 
 from marway.errors import InvalidRecord, RegistryUnavailable
 from marway.objects import ObjectMissing
-from marway.records import GcMark, HistoryChunk, ModelState, Pointer, Proof, VersionRecord, decode
+from marway.records import GcMark, HistoryChunk, ModelState, Pointer, Proof, VersionRecord
 from marway.registry import history, keys
+from marway.registry.encoding import decode
 from marway.registry.reading import Reading, digest_of
 
 __all__ = ["Damage", "Scrubbing"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from marway.records import Frozen
 
 __all__ = ["Comparison", "FieldChange"]
 
@@ -12,11 +12,7 @@ _SLOWER: Final = 1.5
 _SLOWER_S: Final = 0.005
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class FieldChange(_Wire):
+class FieldChange(Frozen):
     """A field of the answers that is not what it was.
 
     Attributes:
@@ -33,7 +29,7 @@ class FieldChange(_Wire):
     to: str | None = None
 
 
-class Comparison(_Wire):
+class Comparison(Frozen):
     """A version's answers beside those of the version that a label points at (`base`), to the same golden inputs.
 
     Times are seconds. Lists of lines and of fields are cut; the counts are not.

@@ -11,9 +11,10 @@ import pytest
 
 from marway.errors import InvalidRecord, StateConflict
 from marway.objects import open_store
-from marway.records import GcMark, Proof, encode, utc_now
+from marway.records import GcMark, Proof, utc_now
 from marway.refs import Reference
 from marway.registry import Registry, publishing
+from marway.registry.encoding import encode
 from support.invariants import assert_sound
 from support.registry import Publish, publisher, record_of
 

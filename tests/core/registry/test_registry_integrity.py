@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marway.errors import InvalidRecord, RegistryUnavailable
-from marway.integrity import sealed, unsealed
 from marway.objects import DirectoryStore, open_store
-from marway.records import ArchiveRef, Proof, encode, utc_now
+from marway.records import ArchiveRef, Proof, utc_now
 from marway.refs import Reference
 from marway.registry import Damage, Registry
+from marway.registry.encoding import encode, sealed, unsealed
 from support.registry import Publish, publisher, record_of
 
 GOLDEN = b'{"golden": "answers"}'

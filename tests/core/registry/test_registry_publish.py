@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from marway.errors import ArchiveCorrupt, InvalidRecord, ModelNotFound, VersionConflict, VersionNotFound
-from marway.integrity import sealed, unsealed
 from marway.objects import DirectoryStore, ObjectStore, open_store
 from marway.records import Proof, VersionRecord, utc_now
 from marway.refs import Reference
 from marway.registry import Registry
+from marway.registry.encoding import sealed, unsealed
 from support.invariants import assert_sound
 from support.registry import Publish, publisher, record_of
 
