@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from marway.errors import InvalidRecord, LabelNotFound, MarwayError, ModelNotFound, VersionNotFound
+from marway.errors import InvalidRecord, MarwayError, ModelNotFound, VersionNotFound
 from marway.objects import ObjectMissing, ObjectStore
 from marway.records import HistoryEntry, ModelState, Pointer, Proof, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label
 from marway.registry import history, keys
 from marway.registry.encoding import decode
 from marway.registry.identity import Identified
+from marway.registry.not_found import label_not_found, listed, model_not_found, version_not_found
 from marway.registry.seen import SeenStates
-from marway.text import did_you_mean
 
-__all__ = ["ModelSummary", "Reading", "digest_of", "listed"]
+__all__ = ["ModelSummary", "Reading", "digest_of"]
 
-_LISTED_MAX: Final = 10
-_COMPARED_MAX: Final = 200
 _PIECE_BYTES: Final = 1024 * 1024
 _READ_AHEAD: Final = 16
 _KNOWN_MAX: Final = 10_000
@@ -131,11 +128,7 @@ class Reading(Identified):
         try:
             data = self._store.get(key).data
         except ObjectMissing as exc:
-            raise VersionNotFound(
-                f"model {name!r} has no version {version!r}: it has {self._versions_said(name, version)}",
-                model=name,
-                version=version,
-            ) from exc
+            raise self._no_version(name, version) from exc
         record = decode(VersionRecord, data, source=key)
         if (record.name, record.version) != (name, version):
             raise InvalidRecord(
@@ -221,12 +214,10 @@ class Reading(Identified):
             ModelNotFound: There is none; the message names some that there are.
         """
         pointer = self.pointer(name)
-        if pointer is None or pointer.kind != "name":
-            self.check_not_lost()
-            what = "" if pointer is None else f" ({name!r} is the id of {pointer.model} {pointer.version})"
-            raise ModelNotFound(
-                f"there is no model {name!r}{what}: the registry has {self._models_said(name)}", model=name
-            )
+        if pointer is None:
+            raise self._no_model(name)
+        if pointer.kind != "name":
+            raise self._no_model(name, f" ({name!r} is the id of {pointer.model} {pointer.version})")
         return pointer.model
 
     def resolve(self, reference: Reference) -> VersionRecord:
@@ -237,11 +228,7 @@ class Reading(Identified):
         """
         pointer = self.pointer(reference.name)
         if pointer is None:
-            self.check_not_lost()
-            raise ModelNotFound(
-                f"there is no model {reference.name!r}: the registry has {self._models_said(reference.name)}",
-                model=reference.name,
-            )
+            raise self._no_model(reference.name)
         if pointer.kind == "id":
             if reference.selector is not None:
                 raise VersionNotFound(
@@ -257,17 +244,8 @@ class Reading(Identified):
             return self._not_deleted(self._published_record(name, selector), state)
         version = state.labels.get(selector)
         if version is None:
-            labels = ", ".join(f"{label} → {at}" for label, at in sorted(state.labels.items())) or "none"
             left = [version for version in self.versions(name) if version not in state.tombstones]
-            meant = did_you_mean(selector, state.labels, "label ") or _version_meant(selector, left)
-            if left and not meant:
-                flag = "" if selector == DEFAULT_LABEL else f" --label {selector}"
-                meant = f"; `marway release {name} VERSION{flag}` sets it"
-            raise LabelNotFound(
-                f"model {name!r} has no label {selector}: its labels are {labels}; its versions are "
-                f"{listed(left)}{meant}",
-                model=name,
-            )
+            raise label_not_found(name, selector, state.labels, left)
         return self._not_deleted(self.record(name, version), state)
 
     # -- for the parts of the registry that write ----------------------------------------------------------
@@ -311,21 +289,18 @@ class Reading(Identified):
             )
         return record
 
-    def _models_said(self, name: str) -> str:
-        """Return what models there are, for the message about one that there is not, and which may be meant."""
-        first = list(itertools.islice(self.models(), _LISTED_MAX + 1))
+    def _no_model(self, name: str, what: str = "") -> ModelNotFound:
+        """Return the error about a name that no model has, after a look whether the registry itself is there."""
+        self.check_not_lost()
         # Whoever errs mostly gets the beginning right: enough of a large registry is looked at for that.
-        beside = itertools.islice(self.models(start_after=name[:1]), _COMPARED_MAX)
-        return listed(first) + did_you_mean(name, itertools.chain(first, beside), "model ")
+        return model_not_found(name, what, self.models(), self.models(start_after=name[:1]))
 
-    def _versions_said(self, name: str, version: str) -> str:
-        """Return what versions a model has, for the message about one that it has not, and what may be meant."""
-        versions = self.versions(name)
+    def _no_version(self, name: str, version: str) -> VersionNotFound:
         state = ModelState()
         with contextlib.suppress(MarwayError):  # the answer is the same without it, and says less
             state = self.state(name)
-        left = [each for each in versions if each not in state.tombstones]
-        return listed(left) + (_version_meant(version, left) or did_you_mean(version, state.labels, "label "))
+        left = [each for each in self.versions(name) if each not in state.tombstones]
+        return version_not_found(name, version, state.labels, left)
 
 
 def digest_of(handle: BinaryIO) -> str:
@@ -334,16 +309,3 @@ def digest_of(handle: BinaryIO) -> str:
     while piece := handle.read(_PIECE_BYTES):
         digest.update(piece)
     return digest.hexdigest()
-
-
-def _version_meant(version: str, versions: Sequence[str]) -> str:
-    return did_you_mean(version, versions, "version ", same_numbers=True)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return names for a message: all when few, else the first and that there are more."""
-    known = list(itertools.islice(names, _LISTED_MAX + 1))
-    if not known:
-        return "none yet"
-    text = ", ".join(known[:_LISTED_MAX])
-    return f"{text} and more" if len(known) > _LISTED_MAX else text

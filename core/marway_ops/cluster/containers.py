@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from marway_ops.cluster.grouping import Case, findings_of
 from marway_ops.cluster.kubectl import Cluster
-from marway_ops.cluster.objects import GATEWAY, POD, SIDECAR
-from marway_ops.cluster.workloads import Container, ContainerStatus, Pod
-from marway_ops.doctor.findings import Finding
+from marway_ops.cluster.objects import GATEWAY, POD, SIDECAR, Container, ContainerStatus, Event, Pod
+from marway_ops.doctor.findings import Case, Finding, findings_of
 
 __all__ = ["check_containers"]
 
@@ -34,7 +32,7 @@ _READY_ADVICE: Final = {
 
 def check_containers(cluster: Cluster) -> Iterator[Finding]:
     """Yield what keeps pods from running and from being ready."""
-    pods = tuple(pod for pod in cluster.pods if not pod.leaving)
+    pods = tuple(pod for pod in cluster.of(Pod) if not pod.leaving)
     yield from findings_of("pending", "problem", _pending(pods))
     yield from findings_of("volumes", "problem", _unmounted(cluster, pods))
     yield from findings_of("image pull", "problem", _waiting(pods, _IMAGE_REASONS, _image_advice))
@@ -46,7 +44,7 @@ def check_containers(cluster: Cluster) -> Iterator[Finding]:
 
 def _pending(pods: tuple[Pod, ...]) -> Iterator[Case]:
     for pod in pods:
-        for condition in pod.status.conditions:
+        for condition in pod.conditions:
             if condition.type == "PodScheduled" and condition.status == "False":
                 advice = next(
                     (advice for part, advice in _UNSCHEDULABLE if part in condition.message),
@@ -56,11 +54,11 @@ def _pending(pods: tuple[Pod, ...]) -> Iterator[Case]:
 
 
 def _unmounted(cluster: Cluster, pods: tuple[Pod, ...]) -> Iterator[Case]:
-    starting = {pod.name for pod in pods if pod.status.phase == "Pending"}
-    for event in cluster.events:
-        if event.reason in ("FailedMount", "FailedAttachVolume") and event.involved_object.name in starting:
+    starting = {pod.name for pod in pods if pod.phase == "Pending"}
+    for event in cluster.of(Event):
+        if event.reason in ("FailedMount", "FailedAttachVolume") and event.involved in starting:
             yield Case(
-                event.involved_object.name,
+                event.involved,
                 event.message,
                 "make the Secret, ConfigMap or claim that is named, in this namespace, or take the volume out",
             )
@@ -77,7 +75,7 @@ def _config_advice(pod: Pod, container: str) -> str:
 
 def _waiting(pods: tuple[Pod, ...], reasons: frozenset[str], advice: Advice) -> Iterator[Case]:
     for pod, status in _statuses(pods):
-        waiting = status.state.waiting
+        waiting = status.waiting
         if waiting is not None and waiting.reason in reasons:
             said = f"{status.name} {waiting.reason}{f': {waiting.message}' if waiting.message else ''}"
             yield Case(pod.name, said, advice(pod, status.name))
@@ -85,7 +83,7 @@ def _waiting(pods: tuple[Pod, ...], reasons: frozenset[str], advice: Advice) -> 
 
 def _out_of_memory(pods: tuple[Pod, ...]) -> Iterator[Case]:
     for pod, status in _statuses(pods):
-        ended = status.last_state.terminated or status.state.terminated
+        ended = status.last_terminated or status.terminated
         if ended is not None and ended.reason == "OOMKilled":
             yield Case(
                 pod.name,
@@ -98,9 +96,9 @@ def _out_of_memory(pods: tuple[Pod, ...]) -> Iterator[Case]:
 
 def _crashing(pods: tuple[Pod, ...]) -> Iterator[Case]:
     for pod, status in _statuses(pods):
-        waiting = status.state.waiting
+        waiting = status.waiting
         if waiting is not None and waiting.reason == "CrashLoopBackOff":
-            ended = status.last_state.terminated
+            ended = status.last_terminated
             why = f", last with status {ended.exit_code} ({ended.reason})" if ended is not None else ""
             yield Case(
                 pod.name,
@@ -110,7 +108,7 @@ def _crashing(pods: tuple[Pod, ...]) -> Iterator[Case]:
 
 
 def _probes(cluster: Cluster, pods: tuple[Pod, ...]) -> Iterator[Finding]:
-    said = {(event.involved_object.name, event.message) for event in cluster.events if event.reason == "Unhealthy"}
+    said = {(event.involved, event.message) for event in cluster.of(Event) if event.reason == "Unhealthy"}
     by_pod: dict[str, list[str]] = {}
     for name, message in sorted(said):
         by_pod.setdefault(name, []).append(message)
@@ -120,7 +118,7 @@ def _probes(cluster: Cluster, pods: tuple[Pod, ...]) -> Iterator[Finding]:
         (
             Case(pod.name, f"not ready: {' '.join(by_pod[pod.name])}", _READY_ADVICE.get(pod.component, ""))
             for pod in pods
-            if not pod.ready and pod.name in by_pod and all(each.state.waiting is None for each in pod.statuses)
+            if not pod.ready and pod.name in by_pod and all(each.waiting is None for each in pod.statuses)
         ),
     )
     yield from findings_of(

@@ -9,12 +9,11 @@ from urllib.parse import urlsplit
 from marway.admin_client import AdminClient
 from marway.errors import MarwayError
 from marway_ops.cluster.containers import check_containers
-from marway_ops.cluster.grouping import Case, findings_of
 from marway_ops.cluster.kubectl import Cluster, Kubectl
 from marway_ops.cluster.lockdown import check_lockdown
 from marway_ops.cluster.objects import POD
 from marway_ops.cluster.wiring import check_wiring
-from marway_ops.doctor.findings import Finding
+from marway_ops.doctor.findings import Case, Finding, findings_of
 
 __all__ = ["examine_cluster"]
 
@@ -85,7 +84,7 @@ def _of_gateway(admin: AdminClient, cluster: Cluster) -> list[Finding]:
         (
             Case(pod.name, "ready, and unknown to the gateway", "new ones are found within seconds; else see its log")
             for pod in cluster.pods_of(POD)
-            if pod.ready and not known & {pod.name, pod.status.pod_ip}
+            if pod.ready and not known & {pod.name, pod.ip}
         ),
     )
     if not findings:

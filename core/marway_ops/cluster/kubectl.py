@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -16,14 +16,15 @@ from marway.errors import InvalidSettings, Unavailable, clip
 from marway_ops.cluster.objects import (
     MARWAY,
     Autoscaler,
+    Deployment,
     DisruptionBudget,
     EndpointSlice,
     Event,
     NetworkPolicy,
     Object,
+    Pod,
     Service,
 )
-from marway_ops.cluster.workloads import Deployment, Pod
 
 __all__ = ["NAMESPACE", "Cluster", "Kubectl"]
 
@@ -32,6 +33,21 @@ NAMESPACE: Final = "marway"
 _CALL_S: Final = 60.0
 _FORBIDDEN: Final = "(Forbidden)"
 _UNKNOWN_KIND: Final = "the server doesn't have a resource type"
+
+_KINDS: Final[Mapping[str, type[Object]]] = {
+    "deployments.apps": Deployment,
+    "pods": Pod,
+    "services": Service,
+    "endpointslices.discovery.k8s.io": EndpointSlice,
+    "networkpolicies.networking.k8s.io": NetworkPolicy,
+    "poddisruptionbudgets.policy": DisruptionBudget,
+    "horizontalpodautoscalers.autoscaling": Autoscaler,
+    "scaledobjects.keda.sh": Autoscaler,
+    "events": Event,
+}
+"""What is read, by the name that kubectl has for it."""
+_OURS: Final = (Deployment, Pod, Service)
+"""Of these only what has Marway's label."""
 
 T = TypeVar("T", bound=Object)
 
@@ -46,20 +62,17 @@ class Cluster:
     """
 
     namespace: str
-    deployments: tuple[Deployment, ...] = ()
-    pods: tuple[Pod, ...] = ()
-    services: tuple[Service, ...] = ()
-    slices: tuple[EndpointSlice, ...] = ()
-    policies: tuple[NetworkPolicy, ...] = ()
-    budgets: tuple[DisruptionBudget, ...] = ()
-    autoscalers: tuple[Autoscaler, ...] = ()
-    events: tuple[Event, ...] = ()
+    objects: tuple[Object, ...] = ()
     secrets: frozenset[str] | None = None
-    unread: frozenset[str] = field(default_factory=frozenset)
+    unread: frozenset[str] = frozenset()
+
+    def of(self, kind: type[T]) -> tuple[T, ...]:
+        """Return all objects of a kind."""
+        return tuple(each for each in self.objects if isinstance(each, kind))
 
     def pods_of(self, component: str) -> tuple[Pod, ...]:
         """Return a component's pods, without those that are being terminated."""
-        return tuple(pod for pod in self.pods if pod.component == component and not pod.leaving)
+        return tuple(pod for pod in self.of(Pod) if pod.component == component and not pod.leaving)
 
 
 class _NotRead(Exception):
@@ -93,54 +106,27 @@ class Kubectl:
             )
         # Called at the same time: each takes a round trip or several.
         with ThreadPoolExecutor(max_workers=5, thread_name_prefix="kubectl") as threads:
-            unread: set[str] = set()
-
-            def later(what: Callable[[], tuple[T, ...]]) -> Callable[[], tuple[T, ...]]:
-                return threads.submit(what).result
-
-            def of(kind: type[T], names: str, *, ours: bool = False) -> Callable[[], tuple[T, ...]]:
-                def get() -> tuple[T, ...]:
-                    try:
-                        return self._get(program, kind, names, *(("--selector", MARWAY) if ours else ()))
-                    except _NotRead:
-                        unread.add(names)
-                        return ()
-
-                return later(get)
-
-            deployments = of(Deployment, "deployments.apps", ours=True)
-            pods = of(Pod, "pods", ours=True)
-            services = of(Service, "services", ours=True)
-            slices = of(EndpointSlice, "endpointslices.discovery.k8s.io")
-            policies = of(NetworkPolicy, "networkpolicies.networking.k8s.io")
-            budgets = of(DisruptionBudget, "poddisruptionbudgets.policy")
-            scalers = [
-                of(Autoscaler, "horizontalpodautoscalers.autoscaling"),
-                of(Autoscaler, "scaledobjects.keda.sh"),
-            ]
-            events = of(Event, "events")
             secrets = threads.submit(self._secrets, program)
-            return Cluster(
-                namespace=self.namespace,
-                deployments=deployments(),
-                pods=pods(),
-                services=services(),
-                slices=slices(),
-                policies=policies(),
-                budgets=budgets(),
-                autoscalers=tuple(each for found in scalers for each in found()),
-                events=events(),
-                secrets=secrets.result(),
-                unread=frozenset(unread),
-            )
+            found = dict(zip(_KINDS, threads.map(lambda names: self._get(program, names), _KINDS), strict=True))
+        return Cluster(
+            self.namespace,
+            objects=tuple(each for items in found.values() for each in items or ()),
+            secrets=secrets.result(),
+            unread=frozenset(names for names, items in found.items() if items is None),
+        )
 
-    def _get(self, program: str, kind: type[T], names: str, *arguments: str) -> tuple[T, ...]:
-        text = self._call(program, "get", names, *arguments, "--output", "json")
+    def _get(self, program: str, names: str) -> tuple[Object, ...] | None:
+        """Return all objects of a kind; None if they may not be listed."""
+        kind = _KINDS[names]
+        try:
+            ours = ("--selector", MARWAY) if kind in _OURS else ()
+            text = self._call(program, "get", names, *ours, "--output", "json")
+        except _NotRead:
+            return None
         if text is None:
             return ()
         try:
-            items = json.loads(text)["items"]
-            return tuple(kind.model_validate(item) for item in items)
+            return tuple(kind.model_validate(item) for item in json.loads(text)["items"])
         except (ValueError, KeyError, TypeError, ValidationError) as exc:
             raise Unavailable(
                 f"kubectl get {names} printed something else than a list of them: {clip(text, 80)!r}"

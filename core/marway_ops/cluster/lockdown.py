@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
-from marway_ops.cluster.grouping import Case, findings_of
 from marway_ops.cluster.kubectl import Cluster
-from marway_ops.cluster.objects import GATEWAY, POD
-from marway_ops.cluster.workloads import Container, Mount, Pod
-from marway_ops.doctor.findings import Finding
+from marway_ops.cluster.objects import GATEWAY, POD, Container, Mount, Pod
+from marway_ops.doctor.findings import Case, Finding, findings_of
 
 __all__ = ["check_lockdown"]
 

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from marway_ops.cluster.grouping import Case, findings_of
 from marway_ops.cluster.kubectl import Cluster
-from marway_ops.cluster.objects import GATEWAY, MARWAY, POD
-from marway_ops.cluster.workloads import Container, Pod, Volume
-from marway_ops.doctor.findings import Finding
+from marway_ops.cluster.objects import (
+    GATEWAY,
+    MARWAY,
+    POD,
+    Autoscaler,
+    Container,
+    Deployment,
+    DisruptionBudget,
+    EndpointSlice,
+    NetworkPolicy,
+    Pod,
+    Service,
+    Volume,
+)
+from marway_ops.doctor.findings import Case, Finding, findings_of
 
 __all__ = ["check_wiring"]
 
@@ -31,7 +42,7 @@ def check_wiring(cluster: Cluster) -> Iterator[Finding]:
 
 def _deployments(cluster: Cluster) -> Iterator[Finding]:
     for component, what in ((GATEWAY, "gateway"), (POD, "pods")):
-        found = [each for each in cluster.deployments if each.component == component]
+        found = [each for each in cluster.of(Deployment) if each.component == component]
         if not found:
             yield Finding(
                 f"{what} Deployment",
@@ -40,11 +51,11 @@ def _deployments(cluster: Cluster) -> Iterator[Finding]:
                 "is it another --namespace or --context? else kubectl apply -k an overlay of deploy/kubernetes",
             )
         for deployment in found:
-            ready, wanted = deployment.status.ready_replicas, deployment.spec.replicas
+            ready, wanted = deployment.ready_replicas, deployment.replicas
             said = next(
                 (
                     f"; {condition.message}"
-                    for condition in deployment.status.conditions
+                    for condition in deployment.conditions
                     if condition.type in ("Progressing", "ReplicaFailure")
                     and (condition.type == "ReplicaFailure") == (condition.status == "True")
                 ),
@@ -65,8 +76,8 @@ def _deployments(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _services(cluster: Cluster) -> Iterator[Finding]:
-    ours = [service for service in cluster.services if service.component == POD]
-    headless = [service for service in ours if service.spec.cluster_ip == "None"]
+    ours = [service for service in cluster.of(Service) if service.component == POD]
+    headless = [service for service in ours if service.cluster_ip == "None"]
     for service in ours:
         if service not in headless:
             yield Finding(
@@ -85,16 +96,16 @@ def _services(cluster: Cluster) -> Iterator[Finding]:
     for service in headless:
         addresses = {
             address
-            for each in cluster.slices
-            if each.metadata.labels.get(_SERVICE_OF) == service.name
+            for each in cluster.of(EndpointSlice)
+            if each.labels.get(_SERVICE_OF) == service.name
             for endpoint in each.endpoints
             for address in endpoint.addresses
         }
-        matching = [pod for pod in cluster.pods if service.spec.selector.items() <= pod.metadata.labels.items()]
+        matching = [pod for pod in cluster.of(Pod) if service.selector.items() <= pod.labels.items()]
         if addresses:
             yield Finding("Service of the pods", "ok", f"{service.name}: {len(addresses)} addresses")
         elif "endpointslices.discovery.k8s.io" not in cluster.unread:
-            selector = ", ".join(f"{name}={value}" for name, value in service.spec.selector.items())
+            selector = ", ".join(f"{name}={value}" for name, value in service.selector.items())
             yield Finding(
                 "Service of the pods",
                 "problem",
@@ -163,14 +174,14 @@ def _protected(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _uncovered_by_budget(cluster: Cluster, pods: tuple[Pod, ...]) -> str | None:
-    selectors = [budget.spec.selector for budget in cluster.budgets if budget.spec.selector is not None]
-    return next((pod.name for pod in pods if not any(each.matches(pod.metadata.labels) for each in selectors)), None)
+    selectors = [budget.selector for budget in cluster.of(DisruptionBudget) if budget.selector is not None]
+    return next((pod.name for pod in pods if not any(each.matches(pod.labels) for each in selectors)), None)
 
 
 def _guarded(cluster: Cluster, pod: Pod) -> bool:
     return any(
-        "Ingress" in policy.spec.policy_types and policy.spec.pod_selector.matches(pod.metadata.labels)
-        for policy in cluster.policies
+        "Ingress" in policy.policy_types and policy.pod_selector.matches(pod.labels)
+        for policy in cluster.of(NetworkPolicy)
     )
 
 
@@ -178,8 +189,8 @@ def _secrets(cluster: Cluster) -> Iterator[Finding]:
     if cluster.secrets is None:
         return
     missing = set()
-    for deployment in cluster.deployments:
-        spec = deployment.spec.template.spec
+    for deployment in cluster.of(Deployment):
+        spec = deployment.pod
         parts: tuple[Container | Volume, ...] = (*spec.every_container, *spec.volumes)
         for secret in (secret for part in parts for secret in part.secrets()):
             if not secret.optional and secret.name and secret.name not in cluster.secrets:
@@ -195,8 +206,8 @@ def _secrets(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _autoscalers(cluster: Cluster) -> Iterator[Case]:
-    for each in cluster.autoscalers:
-        for condition in each.status.conditions:
+    for each in cluster.of(Autoscaler):
+        for condition in each.conditions:
             if _BAD_CONDITIONS.get(condition.type) == condition.status and condition.reason != "ScalingDisabled":
                 yield Case(
                     f"{each.kind or 'autoscaler'} {each.name}",

@@ -14,8 +14,8 @@ import pytest
 
 from marway.errors import InvalidSettings, OutcomeUnknown, RegistryUnavailable
 from marway.objects import ObjectExists, ObjectMissing, open_store
-from marway.objects.s3 import S3Store, backoff
-from marway.objects.s3 import store as s3_store
+from marway.objects.s3 import S3Store, retries
+from marway.objects.s3 import client as s3_client
 from support.careless_s3 import careless_s3
 from support.expiring_s3 import expiring_s3
 from support.lossy_proxy import LossyProxy, lossy_proxy
@@ -35,7 +35,7 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[LossyProxy]
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No waiting between attempts."""
-    monkeypatch.setattr(backoff.random, "uniform", lambda low, high: 0.0)
+    monkeypatch.setattr(retries.random, "uniform", lambda low, high: 0.0)
 
 
 @pytest.fixture
@@ -298,7 +298,7 @@ def test_renewed_credentials(s3: S3Server, s3_url: str, tmp_path: Path, monkeypa
         store = S3Store(s3_url)
         with pytest.raises(RegistryUnavailable, match="no AWS credentials"):
             store.get("a/b")
-        monkeypatch.setattr(s3_store, "_RENEW_S", 0)
+        monkeypatch.setattr(s3_client, "_RENEW_S", 0)
         for token in ("first", "second"):
             file.write_text(said.format(token))
             assert store.create(f"a/{token}", b"1")
@@ -307,7 +307,7 @@ def test_renewed_credentials(s3: S3Server, s3_url: str, tmp_path: Path, monkeypa
             proxy.expired.add(token)
             with pytest.raises(RegistryUnavailable, match="credentials have expired"):
                 store.get(f"a/{token}")
-        monkeypatch.setattr(s3_store, "_RENEW_S", 60)
+        monkeypatch.setattr(s3_client, "_RENEW_S", 60)
         file.write_text(said.format("third"))
         kept = store._client
         for _ in range(2):
@@ -391,8 +391,8 @@ def test_clients_make_one_attempt(s3_url: str) -> None:
 def test_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits are drawn from the whole range up to a limit that doubles and is bounded, and they end."""
     limits: list[float] = []
-    monkeypatch.setattr(backoff.random, "uniform", lambda low, high: limits.append(high) or 0.0)
-    waits = backoff.Backoff(waits=4, base_s=1, max_s=3)
+    monkeypatch.setattr(retries.random, "uniform", lambda low, high: limits.append(high) or 0.0)
+    waits = retries.Backoff(waits=4, base_s=1, max_s=3)
     while waits.wait():
         pass
     assert limits == [1, 2, 3, 3]
@@ -400,4 +400,4 @@ def test_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_patience_ends() -> None:
     """No further attempt begins when the time for all of them is over."""
-    assert not backoff.Backoff(give_up_s=-1).wait()
+    assert not retries.Backoff(give_up_s=-1).wait()
