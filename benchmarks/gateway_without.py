@@ -47,7 +47,7 @@ def without_access_log() -> None:
 
 def without_trace() -> None:
     """No reading, checking or passing on of a trace context."""
-    replace("marway_gateway.transport.request_headers", "trace_context", lambda _: None)
+    replace("marway_gateway.transport.request_headers", "trace_headers", lambda *_: {})
 
 
 def without_auth() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from marway.errors import InvalidSettings
-from marway.process.loop_delay import watch_loop
+from marway.loop_watch import watch_loop
 from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver

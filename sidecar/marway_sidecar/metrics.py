@@ -11,7 +11,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from marway import __version__
-from marway.process.loop_delay import BUCKETS_S
+from marway.loop_watch import BUCKETS_S
 from marway.wire.envelope import Answer
 from marway.wire.headers import NONFINITE
 from marway.wire.workers import DeathReason, WorkerDeaths

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from marway import __version__, errors
 from marway.errors import MarwayError
-from marway.process.loop_delay import BUCKETS_S
+from marway.loop_watch import BUCKETS_S
 from marway_gateway.observe.logs import AccessLog
 
 __all__ = ["Metrics", "RequestInfo", "Telemetry", "outcome_of"]

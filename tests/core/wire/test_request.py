@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marway.wire.request import read_ids, trace_context, trace_state
+from marway.wire.request import ids_of, read_ids, trace_context, trace_state
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -67,3 +67,16 @@ def test_ids_as_headers() -> None:
     assert read_ids(sent.get).headers() == sent
     sent["traceparent"] = "00-none"
     assert read_ids(sent.get).headers() == {"x-request-id": "r", "x-request-group-id": "g"}
+
+
+def test_ids_of_bytes() -> None:
+    """Headers as ASGI has them say the same as texts do; what is not valid is left out, and a request id is made."""
+    headers = {
+        b"x-request-id": b"a-1",
+        b"x-request-group-id": b"g\xff",
+        b"traceparent": f"00-{TRACE}-{PARENT}-01".encode(),
+    }
+    texts = {name.decode(): value.decode("latin-1") for name, value in headers.items()}
+    assert ids_of(headers) == read_ids(texts.get)
+    assert ids_of(headers).headers() == {"x-request-id": "a-1", "traceparent": f"00-{TRACE}-{PARENT}-01"}
+    assert len(ids_of({}).request_id) == 32
