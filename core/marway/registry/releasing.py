@@ -216,13 +216,6 @@ class Releasing(Changing):
         entry = self._entry(by=by, op_id=op_id, kind="tombstone", from_version=record.version, note=note, forced=forced)
         return self._change(model, bury, entry, new_op=op_id is None)
 
-    def is_proved(self, record: VersionRecord) -> bool:
-        """Return whether a pod has loaded this version and reproduced its golden answers; once true it stays so."""
-        return any(
-            proof.kind == "pod" and proof.golden_sha256 == record.golden_sha256
-            for proof in self.proofs(record.archive.sha256, skip_damaged=True)
-        )
-
 
 def _unproved(record: VersionRecord, label: str, current: str | None) -> ProofMissing:
     stays = f"{label} stays at {current}" if current is not None else f"{label} is not set"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from marway.records import Frozen
+from pydantic import BaseModel, ConfigDict
 
 __all__ = ["Comparison", "FieldChange"]
 
@@ -12,7 +12,11 @@ _SLOWER: Final = 1.5
 _SLOWER_S: Final = 0.005
 
 
-class FieldChange(Frozen):
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class FieldChange(_Wire):
     """A field of the answers that is not what it was.
 
     Attributes:
@@ -29,7 +33,7 @@ class FieldChange(Frozen):
     to: str | None = None
 
 
-class Comparison(Frozen):
+class Comparison(_Wire):
     """A version's answers beside those of the version that a label points at (`base`), to the same golden inputs.
 
     Times are seconds. Lists of lines and of fields are cut; the counts are not.

@@ -82,7 +82,7 @@ def read_ids(header: Callable[[str], str | None]) -> RequestIds:
 
 def ids_of(headers: Mapping[bytes, bytes]) -> RequestIds:
     """Return a request's ids, from headers as ASGI has them, names in lower case."""
-    return _checked(*[value and value.decode("latin-1") for value in map(headers.get, _NAMES)])
+    return _checked(*[None if value is None else value.decode("latin-1") for value in map(headers.get, _NAMES)])
 
 
 def trace_headers(traceparent: str | None, tracestate: str | None) -> dict[str, str]:

@@ -376,8 +376,8 @@ def test_after_fork(s3_url: str) -> None:
     store.create("a/b", b"1")
     assert isinstance(store, S3Store)
     before = store._client
-    assert store._made is not None
-    store._made.pid = os.getpid() + 1  # as a child finds it
+    assert store._clients._made is not None
+    store._clients._made.pid = os.getpid() + 1  # as a child finds it
     assert store._client is not before
     assert store.get("a/b").data == b"1"
 

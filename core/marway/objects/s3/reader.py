@@ -124,7 +124,7 @@ class ObjectReader(io.RawIOBase):
         try:
             return patiently(call, key=key, url=self._url, backoff=backoff, failed=self._hang_up)
         except ObjectChanged as exc:  # bytes of two objects are never joined
-            raise RegistryUnavailable(f"{self._url}: {key} was changed while it was read") from exc
+            raise RegistryUnavailable(f"{self._url}: {key} was changed at the same moment") from exc
 
     def _hang_up(self) -> None:
         body, self._body = self._body, None
