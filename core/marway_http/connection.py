@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from typing import Any, Final, cast
 
-from marway.allocator import keep_freed_memory
+from marway.process.allocator import keep_freed_memory
 from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_http.body import LARGE_BODY_BYTES
 from marway_http.channel import Headers, header_block

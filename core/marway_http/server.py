@@ -67,7 +67,7 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `marway.lifecycle`: uvicorn would stop one server and raise them again."""
+        """Leave signals to `marway.process.stop_request`: uvicorn would stop one server and raise them again."""
         yield
 
 

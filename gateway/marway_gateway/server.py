@@ -15,7 +15,7 @@ from typing import Final
 import uvloop
 
 from marway.errors import InvalidSettings
-from marway.lifecycle import StopRequest, watch_for_stop
+from marway.process.stop_request import StopRequest, watch_for_stop
 from marway_gateway.access.cors import Cors
 from marway_gateway.admin import create_admin_app
 from marway_gateway.app import create_app

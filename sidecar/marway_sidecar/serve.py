@@ -9,7 +9,7 @@ from typing import Final
 
 import uvloop
 
-from marway.lifecycle import StopRequest, watch_for_stop
+from marway.process.stop_request import StopRequest, watch_for_stop
 from marway.wire.headers import OUTCOME, Outcome
 from marway_http.body import LARGE_BODY_BYTES
 from marway_http.limits import ConnectionLimits
