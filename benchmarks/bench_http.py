@@ -1,7 +1,7 @@
 """What serving HTTP costs: uvicorn with its own protocol, and with `marway_http.connection`, under load from wrk.
 
-Each serves the same app, which reads the body and answers 60 bytes, from a process of its own, in interleaved rounds. The
-third does what predictions do: its answer goes out by the request's channel, in one write.
+Each serves the same app, which reads the body and answers 60 bytes, from a process of its own, in interleaved rounds.
+The third does what predictions do: its answer goes out by the request's channel, in one write.
 
 `make bench-http`, or `python benchmarks/bench_http.py --rounds 10 --seconds 2`.
 """
