@@ -16,15 +16,15 @@ from collections import deque
 from typing import Any, Final, cast
 
 from marway.process.allocator import keep_freed_memory
-from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_http.body import LARGE_BODY_BYTES
 from marway_http.channel import Headers, header_block
 from marway_http.flow import FlowControl
-from marway_http.http1 import Fault, Target
+from marway_http.http1 import Fault
 from marway_http.limits import ConnectionLimits
 from marway_http.pace import Pace, Part
 from marway_http.reader import BadRequest, RequestReader
 from marway_http.request import Request
+from marway_http.response_head import refusal
 
 __all__ = ["HttpConnection"]
 
@@ -51,7 +51,6 @@ class HttpConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.flow: FlowControl
         self._app = config.loaded_app
-        self._keep_alive_s: float = config.timeout_keep_alive
         self._server_state = server_state
         self._app_state = app_state
         self.reader = RequestReader(self)
@@ -68,10 +67,10 @@ class HttpConnection(asyncio.Protocol):
             rate=limits.body_min_rate,
             excused=self._excused,
             late=self._late,
+            keep_alive_s=config.timeout_keep_alive,
+            idle=self._close,
         )
-        self._idle_since = 0.0
         self._patience: asyncio.TimerHandle | None = None
-        self._idle: asyncio.TimerHandle | None = None
 
     @property
     def tasks(self) -> set[Any]:
@@ -97,19 +96,17 @@ class HttpConnection(asyncio.Protocol):
         if most is not None and len(connections) > most:
             detail = f"this gateway serves {most} connections already: try again"
             # It does not linger: it would keep the very connection that is one too many.
-            self._refuse(
-                Fault(503, "Service Unavailable", "overloaded", detail, "Overloaded"), b"retry-after: 1\r\n", linger_s=0
-            )
+            fault = Fault(503, "Service Unavailable", "overloaded", detail, "Overloaded")
+            self._refuse(fault, b"retry-after: 1\r\n", linger_s=0)
             return
         self._pace.expect("headers")
         self._pace.watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server_state.connections.discard(self)
-        self._pace.stop()
-        for timer in (self._idle, self._patience):
-            if timer is not None:
-                timer.cancel()
+        self._pace.close()
+        if self._patience is not None:
+            self._patience.cancel()
         for request in (self._answering, self._latest):
             if request is not None:
                 request.lose()
@@ -156,24 +153,10 @@ class HttpConnection(asyncio.Protocol):
         """Take in that the head of a request comes."""
         self._pace.expect("headers")
 
-    def head(self, method: str, version: str, target: Target, *, keeps: bool, expects: bool) -> None:
+    def head(self, scope: dict[str, Any], *, keeps: bool, expects: bool) -> None:
         """Take in the head of a request."""
         limits, earlier, headers = self.limits, self._latest, self.reader.headers
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "method": method,
-            "server": self._server,
-            "client": self._client,
-            "scheme": "http",
-            "root_path": "",
-            "path": target.path,
-            "raw_path": target.raw_path,
-            "query_string": target.query,
-            "headers": headers,
-            "state": self._app_state.copy(),
-        }
+        scope |= {"server": self._server, "client": self._client, "state": self._app_state.copy()}
         cors = limits.cors(headers) if limits.cors is not None else None
         keep_alive = keeps and not limits.leaving
         request = self._latest = Request(self, scope, keep_alive=keep_alive, expects=expects, cors=cors)
@@ -206,9 +189,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _change_protocol(self, came: bytes) -> None:
         assert self.limits.upgrade is not None
-        self._pace.stop()
-        if self._idle is not None:
-            self._idle.cancel()
+        self._pace.close()
         self._server_state.connections.discard(self)
         self.limits.upgrade.change(self.transport, self._server_state, came)
 
@@ -216,14 +197,10 @@ class HttpConnection(asyncio.Protocol):
 
     def _start_or_wait(self, request: Request) -> None:
         """Start a request, unless its small body is on its way: Python's clients write head and body apart."""
-        if request.received or request.expects_continue or not self._is_small() or self._ended:
+        if request.received or request.expects_continue or self._ended or not self.reader.has_small_body():
             self._start_held()
         elif self._patience is None:
             self._patience = self.loop.call_later(_PATIENCE_S, self._start_held)
-
-    def _is_small(self) -> bool:
-        length = next((value for name, value in self.reader.headers if name == b"content-length"), b"")
-        return length.isdigit() and int(length) <= LARGE_BODY_BYTES
 
     def _start_held(self) -> None:
         if self._patience is not None:
@@ -250,9 +227,7 @@ class HttpConnection(asyncio.Protocol):
         if self._ended:
             self.transport.close()
             return
-        self._idle_since = self.loop.time()
-        if self._idle is None:
-            self._idle = self.loop.call_later(self._keep_alive_s, self._close_if_idle)
+        self._pace.rest()
 
     def _refuse(self, fault: Fault, headers: bytes = b"", *, linger_s: float = _LINGER_S) -> None:
         """Answer for the request that is being read, and close.
@@ -268,16 +243,7 @@ class HttpConnection(asyncio.Protocol):
             latest.lose()
         if self.limits.cors is not None:
             headers += header_block(self.limits.cors(self.reader.headers)).text
-        body = Problem(
-            title=fault.title or fault.reason, status=fault.status, detail=fault.detail, code=fault.code
-        ).body()
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b%bconnection: close\r\n\r\n%b"
-            % (
-                *(fault.status, fault.reason.encode(), CONTENT_TYPE.encode(), len(body)),
-                *(headers, self.limits.refusal_headers, body),
-            )
-        )
+        self.transport.write(refusal(fault, headers + self.limits.refusal_headers))
         if linger_s and self.transport.can_write_eof():
             self.flow.resume_reading()
             self.transport.write_eof()
@@ -307,7 +273,10 @@ class HttpConnection(asyncio.Protocol):
         self._ended = True  # what comes is not read any more; `answered` closes
         return True
 
-    # -- time ----------------------------------------------------------------------------------------------
+    # -- asked and told by the pace ------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        self.transport.close()
 
     def _excused(self, part: Part) -> bool:
         """Return whether it is no fault of the client that nothing comes."""
@@ -325,19 +294,6 @@ class HttpConnection(asyncio.Protocol):
             return
         detail = f"the request's {part} did not arrive in time"
         self._refuse(Fault(408, "Request Timeout", "request_too_slow", detail, "Request too slow"))
-
-    def _close_if_idle(self) -> None:
-        """Close where no request came for long; one timer, which is not set anew for each request."""
-        self._idle = None
-        if self.transport.is_closing() or self._pace.part is not None:
-            return  # a request is under way; its answer sets it again
-        if self._latest is not None and not self._latest.complete:
-            return
-        left_s = self._idle_since + self._keep_alive_s - self.loop.time()
-        if left_s > 0:
-            self._idle = self.loop.call_later(left_s, self._close_if_idle)
-        else:
-            self.transport.close()
 
 
 def _address(name: Any) -> tuple[str, int] | None:

@@ -1,4 +1,4 @@
-"""Whether what is expected of a client comes in time: the head of a request, and its body at a rate."""
+"""Whether what is expected of a client comes in time: a request's head, its body at a rate, and the next request."""
 
 from __future__ import annotations
 
@@ -22,12 +22,17 @@ class Pace:
         rate: Bytes a second.
         excused: Whether it is no fault of the client that nothing comes.
         late: Told what did not come in time, once.
+        keep_alive_s: How long the connection is kept between requests.
+        idle: Told when that has passed.
 
     Attributes:
         part: What is expected now, or None.
     """
 
-    __slots__ = ("_due", "_excused", "_late", "_loop", "_rate", "_timeouts_s", "_timer", "part")
+    __slots__ = (
+        *("_due", "_excused", "_idle", "_idle_since", "_idle_timer", "_keep_alive_s", "_late", "_loop", "_rate"),
+        *("_timeouts_s", "_timer", "part"),
+    )
 
     def __init__(
         self,
@@ -37,6 +42,8 @@ class Pace:
         rate: int,
         excused: Callable[[Part], bool],
         late: Callable[[Part], None],
+        keep_alive_s: float,
+        idle: Callable[[], None],
     ) -> None:
         self.part: Part | None = None
         self._loop = loop
@@ -46,10 +53,15 @@ class Pace:
         self._late = late
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._keep_alive_s = keep_alive_s
+        self._idle = idle
+        self._idle_since: float | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
 
     def expect(self, part: Part) -> None:
         """Expect this from now on."""
         self.part = part
+        self._idle_since = None
         self._due = self._loop.time() + self._timeouts_s[part]
 
     def came(self, count: int) -> None:
@@ -70,6 +82,30 @@ class Pace:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def rest(self) -> None:
+        """Expect the next request; one timer serves all, and is not set anew for each."""
+        self._idle_since = self._loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self._loop.call_later(self._keep_alive_s, self._look_if_idle)
+
+    def close(self) -> None:
+        """Expect nothing any more."""
+        self.stop()
+        self._idle_since = None
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _look_if_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since is None:
+            return  # a request is under way; `rest` sets it again
+        left_s = self._idle_since + self._keep_alive_s - self._loop.time()
+        if left_s > 0:
+            self._idle_timer = self._loop.call_later(left_s, self._look_if_idle)
+        else:
+            self._idle()
 
     def _look(self) -> None:
         self._timer = None

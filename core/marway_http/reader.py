@@ -8,7 +8,7 @@ import httptools
 
 from marway_http.body import LARGE_BODY_BYTES
 from marway_http.channel import Headers
-from marway_http.http1 import FIELDS_BYTES_MAX, Fault, Target, fault_of, target_of
+from marway_http.http1 import FIELDS_BYTES_MAX, Fault, fault_of, target_of
 
 __all__ = ["BadRequest", "RequestReader"]
 
@@ -33,13 +33,11 @@ class Events(Protocol):
     def begun(self) -> None:
         """The head of a request comes."""
 
-    def head(self, method: str, version: str, target: Target, *, keeps: bool, expects: bool) -> None:
-        """A head has come; `RequestReader.headers` has its headers.
+    def head(self, scope: dict[str, Any], *, keeps: bool, expects: bool) -> None:
+        """A head has come.
 
         Args:
-            method: HTTP method.
-            version: `1.1` or `1.0`.
-            target: What is asked for.
+            scope: What ASGI's scope has of it.
             keeps: Whether the connection is kept for another request.
             expects: Whether the client waits to be told to send the body.
         """
@@ -130,6 +128,11 @@ class RequestReader:
             return True
         return False
 
+    def has_small_body(self) -> bool:
+        """Return whether the request that is being read has a body of a length that is known and not large."""
+        length = next((value for name, value in self.headers if name == b"content-length"), b"")
+        return length.isdigit() and int(length) <= LARGE_BODY_BYTES
+
     def close(self) -> None:
         """Let go of the parser, which has references to this."""
         self._parser = None
@@ -189,9 +192,20 @@ class RequestReader:
         if target.host is not None:  # an absolute target; the header does not count (RFC 9112 §3.2.2)
             headers[:] = [each for each in headers if each[0] != b"host"]
             headers.append((b"host", target.host))
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "method": method.decode("ascii"),
+            "scheme": "http",
+            "root_path": "",
+            "path": target.path,
+            "raw_path": target.raw_path,
+            "query_string": target.query,
+            "headers": headers,
+        }
         new = version == "1.1"
-        keeps = new and parser.should_keep_alive()
-        self._events.head(method.decode("ascii"), version, target, keeps=keeps, expects=new and self._expects)
+        self._events.head(scope, keeps=new and parser.should_keep_alive(), expects=new and self._expects)
 
     def on_body(self, body: bytes) -> None:
         self._came += len(body)

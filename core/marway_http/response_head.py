@@ -7,9 +7,11 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
+from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_http.channel import HeaderBlock, Headers, header_block
+from marway_http.http1 import Fault
 
-__all__ = ["NO_BODY", "Head", "head_of_block", "head_of_headers"]
+__all__ = ["NO_BODY", "Head", "head_of_block", "head_of_headers", "refusal"]
 
 NO_BODY: Final = frozenset({204, 304})
 """Statuses whose answers have no body."""
@@ -103,6 +105,21 @@ def head_of_headers(
     text = b"\r\n".join(lines)
     _check(text, len(lines))
     return Head(text, length, closes or says)
+
+
+def refusal(fault: Fault, headers: bytes) -> bytes:
+    """Return the whole answer to what cannot be served, which ends its connection.
+
+    Args:
+        fault: What is wrong.
+        headers: Further lines, each with its end.
+    """
+    title = fault.title or fault.reason
+    body = Problem(title=title, status=fault.status, detail=fault.detail, code=fault.code).body()
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b" % (
+        *(fault.status, fault.reason.encode(), CONTENT_TYPE.encode(), len(body)),
+        *(headers, body),
+    )
 
 
 @lru_cache(maxsize=64)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marway_http.body import LARGE_BODY_BYTES, BodyPieces
 from marway_http.channel import Headers
-from marway_http.http1 import Target
 from marway_http.reader import RequestReader
 
 LARGE = LARGE_BODY_BYTES + 1
@@ -25,8 +26,8 @@ class Read:
     def begun(self) -> None:
         self.pieces = BodyPieces()
 
-    def head(self, method: str, version: str, target: Target, *, keeps: bool, expects: bool) -> None:
-        self.path = target.path
+    def head(self, scope: dict[str, Any], *, keeps: bool, expects: bool) -> None:
+        self.path = scope["path"]
 
     def body(self, data: bytes) -> None:
         self.pieces.add(data)
