@@ -180,9 +180,9 @@ def token_of(token: str | None, token_file: Path | None) -> str | None:
     Raises:
         InvalidSettings: The file cannot be read or has no token in it.
     """
-    said = token or (None if token_file is not None else os.environ.get(TOKEN_ENV))
-    if said:
-        return said
+    given = token or (None if token_file is not None else os.environ.get(TOKEN_ENV))
+    if given:
+        return given
     named = os.environ.get(TOKEN_FILE_ENV)
     path = token_file or (Path(named) if named else None)
     if path is None:

@@ -131,7 +131,7 @@ class Comparing:
         if fails(after):
             self._errors += 1
             if before is not None and not failed_before:
-                self._failures.append(_line(number, f"status {after.status}: {_said(after)}"))
+                self._failures.append(_line(number, f"status {after.status}: {_shown_value(after)}"))
         place_before = nonfinite_at(before) if before is not None else None
         place = nonfinite_at(after)
         self._base_nonfinite += place_before is not None
@@ -155,8 +155,10 @@ class Comparing:
             )
         if fields:
             more = len(fields) - _SHOWN_FIELDS
-            said = "; ".join(field_change(each) for each in fields[:_SHOWN_FIELDS])
-            found.append(f"its answers have other fields or types: {said}" + (f"; and {more} more" if more > 0 else ""))
+            shown = "; ".join(field_change(each) for each in fields[:_SHOWN_FIELDS])
+            found.append(
+                f"its answers have other fields or types: {shown}" + (f"; and {more} more" if more > 0 else "")
+            )
         return found
 
 
@@ -228,10 +230,10 @@ def compare_stored(registry: Registry, record: VersionRecord, base: VersionRecor
     return both.done(inputs=len(before.examples), inputs_of=base.version, method="stored")
 
 
-def _line(number: int, said: str) -> str:
-    return clip(f"example {number}: {said}", _LINE_MAX)
+def _line(number: int, text: str) -> str:
+    return clip(f"example {number}: {text}", _LINE_MAX)
 
 
-def _said(answer: GoldenAnswer) -> str:
+def _shown_value(answer: GoldenAnswer) -> str:
     value = answer.value
     return clip(" ".join(value.split()), _LINE_MAX) if isinstance(value, str) else shown_value(value)

@@ -173,9 +173,9 @@ def history(
 
 def _what(entry: HistoryEntry) -> str:
     if entry.kind == "serving" and entry.serving is not None:
-        said = [f"{name}={json.dumps(value)}" for name, value in entry.serving.set.items()]
-        said += [f"{name} unset" for name in entry.serving.unset]
-        return f"serving of {'all' if entry.serving.version == '*' else entry.serving.version}: {', '.join(said)}"
+        changes = [f"{name}={json.dumps(value)}" for name, value in entry.serving.set.items()]
+        changes += [f"{name} unset" for name in entry.serving.unset]
+        return f"serving of {'all' if entry.serving.version == '*' else entry.serving.version}: {', '.join(changes)}"
     if entry.kind == "tombstone":
         return f"deleted {entry.from_version}"
     how = {"rollback": " (rollback)", "label": " (forced)" if entry.forced else ""}.get(entry.kind, "")

@@ -31,7 +31,7 @@ class View(Protocol):
     def step(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Something that takes a while; ends with its time."""
 
-    def said(self, line: str) -> None:
+    def output(self, line: str) -> None:
         """A line of a program that is being run, such as a training script."""
 
     def warned(self, text: str) -> None:
@@ -72,7 +72,7 @@ class TerminalView:
             yield
         self.done(name, time.monotonic() - started)
 
-    def said(self, line: str) -> None:
+    def output(self, line: str) -> None:
         self._console.print(Text(printable(f"    {line}"), style="dim"))
 
     def warned(self, text: str) -> None:
@@ -125,7 +125,7 @@ class JsonView:
         yield
         self.done(name, time.monotonic() - started)
 
-    def said(self, line: str) -> None:
+    def output(self, line: str) -> None:
         self._emit("output", line=line)
 
     def warned(self, text: str) -> None:

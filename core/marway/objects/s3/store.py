@@ -76,8 +76,8 @@ class S3Store:
 
     def now(self) -> datetime:
         page = self._list(self._client.list_objects_v2, Prefix=self._prefix, MaxKeys=1)
-        said = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-        return datetime.now(timezone.utc) if said is None else parsedate_to_datetime(said)
+        date = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return datetime.now(timezone.utc) if date is None else parsedate_to_datetime(date)
 
     def written_at(self, key: str) -> datetime | None:
         head = self._head(key)
@@ -225,7 +225,7 @@ class S3Store:
             yield page
             if not page.get("IsTruncated"):
                 return
-            arguments |= {name: page[said] for name, said in following.items()}
+            arguments |= {name: page[theirs] for name, theirs in following.items()}
 
     def _list(self, call: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
         try:
