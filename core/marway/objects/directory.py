@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import quote
 
-from marway.errors import ArchiveCorrupt, RegistryUnavailable
+from marway.errors import RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
 from marway.objects.durable import DurableFiles
 from marway.objects.files import Files
 from marway.objects.locks import fenced_lock, patient_lock
 from marway.objects.probing import probe
-from marway.objects.window import Window
+from marway.objects.streams import CheckedFile, Window
 
 __all__ = ["DirectoryStore"]
 
@@ -109,21 +109,14 @@ class DirectoryStore:
             if target.exists():
                 self._files.sync_directory(target.parent)
                 raise ObjectExists(key)
-            digest = hashlib.sha256()
-            with path.open("rb") as source, self._temporary(key) as (descriptor, temporary):
-                total = os.fstat(source.fileno()).st_size
-                done = 0
+            with path.open("rb") as file, self._temporary(key) as (descriptor, temporary):
+                source, total, done = CheckedFile(file, path, sha256), os.fstat(file.fileno()).st_size, 0
                 while chunk := source.read(_CHUNK_BYTES):
-                    digest.update(chunk)
                     self._files.write(descriptor, chunk)
                     done += len(chunk)
                     if progress is not None:
                         progress(done, total)
-                if digest.hexdigest() != sha256:
-                    raise ArchiveCorrupt(
-                        f"{path}: its bytes have sha256 {digest.hexdigest()}, not {sha256}: "
-                        "the file changed while it was being read; try again"
-                    )
+                source.check()
                 self._durable.link(descriptor, temporary, target)
 
     @contextlib.contextmanager

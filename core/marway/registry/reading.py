@@ -16,7 +16,7 @@ from marway.registry import history, keys
 from marway.registry.archives import ArchiveReading
 from marway.registry.encoding import decode
 from marway.registry.not_found import label_not_found, listed, model_not_found, version_not_found
-from marway.registry.seen import SeenStates
+from marway.registry.seen_states import SeenStates
 
 __all__ = ["ModelSummary", "Reading"]
 

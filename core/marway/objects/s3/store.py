@@ -18,9 +18,9 @@ from marway.errors import RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
 from marway.objects.probing import probe
 from marway.objects.s3.client import Clients, parse_url
+from marway.objects.s3.conditional_write import Found, conditional_write
 from marway.objects.s3.reader import ObjectReader
 from marway.objects.s3.retries import patiently
-from marway.objects.s3.settle import Found, settle
 from marway.objects.s3.upload import upload
 
 __all__ = ["S3Store"]
@@ -135,7 +135,7 @@ class S3Store:
         def send() -> None:
             self._client.delete_object(**self._where(key), IfMatch=etag)
 
-        if not settle(send, look, key=key, url=self._url):
+        if not conditional_write(send, look, key=key, url=self._url):
             raise ObjectChanged(key)
 
     @contextlib.contextmanager
@@ -201,7 +201,7 @@ class S3Store:
                 return Found.MINE
             return Found.BEFORE if stored.etag == before else Found.OTHER
 
-        return etag if settle(send, look, key=key, url=self._url) else None
+        return etag if conditional_write(send, look, key=key, url=self._url) else None
 
     def _pages(self, prefix: str, start_after: str, **more: str) -> Iterator[dict[str, Any]]:
         if start_after:
