@@ -19,7 +19,7 @@ from marway.text import printable
 from marway.wire.comparison import Comparison
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.publish import publish_archive
-from marway_ops.cli.options import (
+from marway_ops.shell.options import (
     AdminOption,
     CreateRegistryOption,
     JsonOption,
@@ -30,7 +30,7 @@ from marway_ops.cli.options import (
     admin_url,
     registry_url,
 )
-from marway_ops.cli.output import change_entry, history_entry, moved, print_json, warn
+from marway_ops.shell.output import change_entry, history_entry, moved, print_json, warn
 
 __all__ = ["register"]
 

@@ -16,7 +16,7 @@ from marway.refs import DEFAULT_LABEL, Reference, check_label, check_model_name,
 from marway.registry import open_registry
 from marway.registry.releasing import check_serving_fields
 from marway.text import did_you_mean
-from marway_ops.cli.options import (
+from marway_ops.shell.options import (
     AdminOption,
     JsonOption,
     NoteOption,
@@ -26,7 +26,7 @@ from marway_ops.cli.options import (
     admin_if_any,
     registry_url,
 )
-from marway_ops.cli.output import change_entry, history_entry, moved, print_json, print_result, print_table
+from marway_ops.shell.output import change_entry, history_entry, moved, print_json, print_result, print_table
 
 __all__ = ["delete", "rollback", "serving"]
 

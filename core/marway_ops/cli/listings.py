@@ -11,8 +11,8 @@ import typer
 from marway.records import HistoryEntry, VersionRecord
 from marway.refs import check_label, parse_reference
 from marway.registry import ModelSummary, Registry, open_registry
-from marway_ops.cli.options import JsonOption, LimitOption, RegistryOption, registry_url
-from marway_ops.cli.output import history_entry, print_json, print_table, warn, when
+from marway_ops.shell.options import JsonOption, LimitOption, RegistryOption, registry_url
+from marway_ops.shell.output import history_entry, print_json, print_table, warn, when
 
 __all__ = ["history", "models", "show"]
 

@@ -11,8 +11,8 @@ import typer
 from marway.errors import InvalidInput, clip
 from marway.refs import DEFAULT_LABEL, parse_reference
 from marway.text import printable
-from marway_ops.cli.options import AdminOption, JsonOption, NoteOption, TokenFileOption, TokenOption, admin_client
-from marway_ops.cli.output import print_json, print_result, print_table
+from marway_ops.shell.options import AdminOption, JsonOption, NoteOption, TokenFileOption, TokenOption, admin_client
+from marway_ops.shell.output import print_json, print_result, print_table
 
 __all__ = ["drain", "load", "pin", "pods", "unload"]
 

@@ -15,7 +15,7 @@ from marway.errors import MarwayError, ReleaseRefused
 from marway.process.stop_request import StopRequest, watch_for_stop
 from marway.refs import DEFAULT_LABEL
 from marway.registry import Registry, open_registry
-from marway_ops.cli.predict import predict_once
+from marway_ops.shell.prediction import predict_once
 from marway_ops.up.examples import EXAMPLE_VERSION, EXAMPLES, is_published, train_and_publish
 from marway_ops.up.home import Home
 from marway_ops.up.local_cluster import LocalCluster

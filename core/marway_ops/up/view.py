@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from marway.text import printable
-from marway_ops.cli.output import warn
+from marway_ops.shell.output import warn
 
 __all__ = ["JsonView", "TerminalView", "View"]
 
