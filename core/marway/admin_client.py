@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 
 from marway.errors import InvalidSettings, MarwayError, Unauthenticated, Unavailable
-from marway.process.identity import me
+from marway.process.identity import this_user
 from marway.refs import new_ulid
 from marway.tokens import first_token
 from marway.wire.comparison import Comparison
@@ -112,7 +112,7 @@ class AdminClient:
             InvalidSettings: There is a gateway, but this is not its admin port.
             Unavailable: There is no gateway.
         """
-        headers = {"from": (by or me()).encode("ascii", "replace").decode(), "idempotency-key": new_ulid()}
+        headers = {"from": (by or this_user()).encode("ascii", "replace").decode(), "idempotency-key": new_ulid()}
         if self._token is not None:
             headers["authorization"] = f"Bearer {self._token}"
         query = {name: value for name, value in (params or {}).items() if value is not None}

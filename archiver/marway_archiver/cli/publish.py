@@ -12,7 +12,7 @@ from marway.admin_client import comparison_of
 from marway.answers.comparison_text import comparison_lines
 from marway.direct_release import release_directly
 from marway.errors import ReleaseRefused
-from marway.process.identity import me
+from marway.process.identity import this_user
 from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
 from marway.registry import open_registry
 from marway.text import printable
@@ -120,7 +120,7 @@ def release(
                 if_currently=if_currently,
                 note=note,
                 force=force,
-                by=me(),
+                by=this_user(),
             )
             entry = history_entry(change.entry)
     except ReleaseRefused as exc:

@@ -33,7 +33,7 @@ __all__ = ["DirectoryStore"]
 _CHUNK_BYTES = 1024 * 1024
 _TEMPORARY = ".tmp-"
 _LOCKS = ".locks"
-_TURN_S = 5.0
+_LOCK_WAIT_S = 5.0
 _FENCED_MAX = 10
 
 
@@ -148,10 +148,10 @@ class DirectoryStore:
             self._files.sync_directory(path.parent)
 
     @contextlib.contextmanager
-    def turn(self, key: str) -> Iterator[None]:
+    def advisory_lock(self, key: str) -> Iterator[None]:
         with contextlib.ExitStack() as held:
             with self._translated(key):  # of a directory that cannot be written, which is found out here first
-                held.enter_context(patient_lock(self._lock_file("turn", key), patience_s=_TURN_S))
+                held.enter_context(patient_lock(self._lock_file("turn", key), patience_s=_LOCK_WAIT_S))
             yield
 
     def sweep(self, *, older_than_s: float, dry_run: bool = False) -> tuple[str, ...]:

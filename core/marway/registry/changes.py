@@ -70,7 +70,7 @@ class Changing(Reading):
         since: int | None = None
         self.check_there()
         while True:
-            with self._store.turn(key):
+            with self._store.advisory_lock(key):
                 before, etag = self._state_and_tag(name)
                 if since is None:
                     since = before.generation if new_op else _oldest(before)

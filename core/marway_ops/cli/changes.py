@@ -10,7 +10,7 @@ import typer
 
 from marway.admin_client import AdminClient
 from marway.errors import VersionNotFound
-from marway.process.identity import me
+from marway.process.identity import this_user
 from marway.records import ModelState, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, check_label, check_model_name, check_version
 from marway.registry import Registry
@@ -42,7 +42,7 @@ def rollback(
         body = {"if_currently": if_currently, "note": note}
         entry = change_entry(target.call("POST", f"/models/{model}/labels/{label}/rollback", body=body))
     else:
-        change = target.rollback(model, label=label, if_currently=if_currently, note=note, by=me())
+        change = target.rollback(model, label=label, if_currently=if_currently, note=note, by=this_user())
         entry = history_entry(change.entry)
     print_result(entry, moved(model, entry), as_json=as_json)
 
@@ -66,7 +66,7 @@ def delete(
         params = {"force": "true" if force else None, "note": note}
         entry = change_entry(target.call("DELETE", f"/models/{model}/versions/{version}", params=params))
     else:
-        entry = history_entry(target.delete(model, version, note=note, forced=force, by=me()).entry)
+        entry = history_entry(target.delete(model, version, note=note, forced=force, by=this_user()).entry)
     print_result(entry, f"{model} {version} is deleted", as_json=as_json)
 
 
@@ -95,7 +95,7 @@ def serving(
     name = target.find(model)
     if changes or unset:
         change = target.set_serving(
-            name, version=version or "*", set_fields=changes, unset=unset or (), note=note, by=me()
+            name, version=version or "*", set_fields=changes, unset=unset or (), note=note, by=this_user()
         )
         state = change.state
     else:

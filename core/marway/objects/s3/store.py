@@ -28,7 +28,7 @@ __all__ = ["S3Store"]
 T = TypeVar("T")
 
 _READ_AHEAD_BYTES: Final = 1024 * 1024
-_TURN_S: Final = 5.0
+_LOCK_WAIT_S: Final = 5.0
 
 
 class S3Store:
@@ -45,7 +45,7 @@ class S3Store:
         self._bucket, self._prefix = parse_url(url)
         self._url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
         self._clients = Clients(self._url)
-        self._turns: dict[str, threading.Lock] = {}
+        self._locks: dict[str, threading.Lock] = {}
 
     @property
     def url(self) -> str:
@@ -139,9 +139,9 @@ class S3Store:
             raise ObjectChanged(key)
 
     @contextlib.contextmanager
-    def turn(self, key: str) -> Iterator[None]:
-        lock = self._turns.setdefault(key, threading.Lock())
-        taken = lock.acquire(timeout=_TURN_S)
+    def advisory_lock(self, key: str) -> Iterator[None]:
+        lock = self._locks.setdefault(key, threading.Lock())
+        taken = lock.acquire(timeout=_LOCK_WAIT_S)
         try:
             yield
         finally:
