@@ -199,7 +199,7 @@ class Tombstone(Extensible):
     by: str
     note: str | None = None
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """Return when and by whom, and why if that was said, for a message."""
         why = f" ({clip(self.note, 200)})" if self.note else ""
         return f"on {self.at.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC by {clip(self.by, 100)}{why}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from marway.settings import PARTS, variable_of
-from marway_ops.cli.environment import settings_class, unknown_variables
+from marway_ops.shell.environment import settings_class, unknown_variables
 from support.cli import marway, refused
 
 ROOT = Path(__file__).parents[2]

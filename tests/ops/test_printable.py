@@ -10,7 +10,7 @@ import pytest
 from marway.refs import server_name
 from marway.text import printable
 from marway.wire.runtime import LOGS
-from marway_ops.cli.output import print_json, print_table
+from marway_ops.shell.output import print_json, print_table
 from support.cli import marway
 from support.registry import Publish
 

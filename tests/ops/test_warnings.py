@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from marway_ops.cli.output import warn
+from marway_ops.shell.output import warn
 from marway_ops.up.view import JsonView, TerminalView
 from support.cli import marway
 

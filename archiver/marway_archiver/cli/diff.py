@@ -23,7 +23,7 @@ from marway.text import printable
 from marway.wire.comparison import Comparison
 from marway_archiver.archives import inspect_archive
 from marway_archiver.cli.output import human_bytes
-from marway_ops.cli.options import (
+from marway_ops.shell.options import (
     AdminOption,
     JsonOption,
     RegistryOption,
@@ -32,7 +32,7 @@ from marway_ops.cli.options import (
     admin_url,
     registry_url,
 )
-from marway_ops.cli.output import print_json, print_table
+from marway_ops.shell.output import print_json, print_table
 
 __all__ = ["register"]
 

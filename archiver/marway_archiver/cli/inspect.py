@@ -14,7 +14,7 @@ from marway.text import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.names import shown
-from marway_ops.cli.output import print_json, warn
+from marway_ops.shell.output import print_json, warn
 
 __all__ = ["register"]
 

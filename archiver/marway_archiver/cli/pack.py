@@ -13,7 +13,7 @@ from marway_archiver.examples import example_of_flag, read_jsonl
 from marway_archiver.packing import PackedArchive, pack
 from marway_archiver.proving import ProofPlan
 from marway_archiver.publish import tolerance_of
-from marway_ops.cli.output import print_json, warn
+from marway_ops.shell.output import print_json, warn
 
 __all__ = ["register"]
 

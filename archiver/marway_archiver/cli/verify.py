@@ -23,8 +23,8 @@ from marway_archiver.names import shown
 from marway_archiver.proving import ProofPlan
 from marway_archiver.publish import tolerance_of
 from marway_archiver.verify import Verification, verify_archive
-from marway_ops.cli.options import JsonOption
-from marway_ops.cli.output import print_json, warn
+from marway_ops.shell.options import JsonOption
+from marway_ops.shell.output import print_json, warn
 
 __all__ = ["register"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from marway.answers.comparison_text import field_change
 from marway.answers.difference import difference, shown_value, value_difference
@@ -13,7 +14,7 @@ from marway.errors import InvalidRecord, NotFound, clip
 from marway.objects import ObjectMissing
 from marway.records import VersionRecord
 from marway.registry import Registry
-from marway.wire.comparison import Comparison, FieldChange
+from marway.wire.comparison import Comparison, FieldChange, Method
 
 __all__ = ["Comparing", "compare_stored", "fails", "golden_of"]
 
@@ -23,6 +24,27 @@ _FIELDS_MAX = 50
 _SHOWN_FIELDS = 5
 
 
+@dataclass(slots=True)
+class _Side:
+    """What one version's answers come to."""
+
+    fields: Fields = field(default_factory=Fields)
+    errors: int = 0
+    nonfinite: int = 0
+    times: list[float] = field(default_factory=list)
+
+    def look(self, answer: GoldenAnswer) -> tuple[bool, str | None]:
+        """Count an answer; return whether it is a failure, and where it is not finite."""
+        failed, place = fails(answer), nonfinite_at(answer)
+        self.errors += failed
+        self.nonfinite += place is not None
+        return failed, place
+
+    @property
+    def p50_s(self) -> float | None:
+        return statistics.median(self.times) if self.times else None
+
+
 class Comparing:
     """Takes in answers to the same inputs, and says in the end how they compare.
 
@@ -30,23 +52,18 @@ class Comparing:
         version: The version that is looked at.
         base: The one it is compared with, None for none: then only its own answers are looked at.
         tolerance: How far numbers of equal answers may lie apart.
+
+    Attributes:
+        compared: How many inputs were taken in.
     """
 
     def __init__(self, version: str, base: str | None, *, tolerance: Tolerance = DEFAULT_TOLERANCE) -> None:
         self._version, self._base, self._tolerance = version, base, tolerance
-        self._before, self._after = Fields(), Fields()
-        self._compared = self._equal = self._errors = self._base_errors = 0
-        self._nonfinite = self._base_nonfinite = self._both_answered = 0
+        self._before, self._after = _Side(), _Side()
+        self.compared = self._equal = self._both_answered = 0
         self._differences: list[str] = []
         self._failures: list[str] = []
         self._nonfinite_at: list[str] = []
-        self._times: list[float] = []
-        self._base_times: list[float] = []
-
-    @property
-    def compared(self) -> int:
-        """How many inputs were taken in."""
-        return self._compared
 
     def add(self, number: int, before: GoldenAnswer | None, after: GoldenAnswer, *, values_only: bool = False) -> None:
         """Take in the answers to one input.
@@ -57,10 +74,15 @@ class Comparing:
             after: The version's own; one of kind `error` for an input that it failed to answer.
             values_only: One of them is a publisher's callable's, whose kind and content type say nothing.
         """
-        self._compared += 1
-        self._look(number, before, after)
+        self.compared += 1
+        failed, place = self._after.look(after)
+        failed_before, place_before = self._before.look(before) if before is not None else (False, None)
+        if place is not None and place_before is None:
+            self._nonfinite_at.append(_line(number, place))
         if before is None:
             return
+        if failed and not failed_before:
+            self._failures.append(_line(number, f"status {after.status}: {_shown_value(after)}"))
         if values_only and before.status == after.status and after.kind != "error":
             differs = value_difference(before.value, after.value, self._tolerance)
         else:
@@ -69,22 +91,22 @@ class Comparing:
             self._equal += 1
         else:
             self._differences.append(_line(number, differs))
-        if fails(before) or fails(after):
+        if failed or failed_before:
             return
         self._both_answered += 1
         if not values_only or before.kind == after.kind == "json":
-            self._before.add(before)
-            self._after.add(after)
+            self._before.fields.add(before)
+            self._after.fields.add(after)
 
     def time(self, seconds: float) -> None:
         """Take in how long the version took to answer an input."""
-        self._times.append(seconds)
+        self._after.times.append(seconds)
 
     def base_time(self, seconds: float) -> None:
         """Take in how long the base took to answer an input."""
-        self._base_times.append(seconds)
+        self._before.times.append(seconds)
 
-    def done(self, *, inputs: int, inputs_of: str, method: str = "pod", notes: Sequence[str] = ()) -> Comparison:
+    def done(self, *, inputs: int, inputs_of: str, method: Method = "pod", notes: Sequence[str] = ()) -> Comparison:
         """Return how they compare.
 
         Args:
@@ -93,70 +115,55 @@ class Comparing:
             method: As `Comparison` has it.
             notes: What was not done, or otherwise.
         """
-        fields = field_changes(self._before, self._after)
+        before, after = self._before, self._after
+        fields = field_changes(before.fields, after.fields)
         notes = list(notes)
-        if self._compared < inputs:
-            notes.append(f"{self._compared} of {inputs} inputs were compared")
-        if self._before.cut or self._after.cut:
+        if self.compared < inputs:
+            notes.append(f"{self.compared} of {inputs} inputs were compared")
+        if before.fields.cut or after.fields.cut:
             notes.append("the answers have more fields than are looked at: some of them were not compared by type")
-        return Comparison.model_validate(
-            {
-                "version": self._version,
-                "base": self._base,
-                "method": method,
-                "inputs_of": inputs_of,
-                "inputs": inputs,
-                "compared": self._compared,
-                "equal": self._equal,
-                "differences": tuple(self._differences[:_LINES_MAX]),
-                "both_answered": self._both_answered,
-                "fields": tuple(fields[:_FIELDS_MAX]),
-                "errors": self._errors,
-                "base_errors": self._base_errors,
-                "failures": tuple(self._failures[:_LINES_MAX]),
-                "nonfinite": self._nonfinite,
-                "base_nonfinite": self._base_nonfinite,
-                "nonfinite_at": tuple(self._nonfinite_at[:_LINES_MAX]),
-                "p50_s": statistics.median(self._times) if self._times else None,
-                "base_p50_s": statistics.median(self._base_times) if self._base_times else None,
-                "notes": tuple(notes),
-                "refused": tuple(self._refused(fields)),
-            }
+        return Comparison(
+            version=self._version,
+            base=self._base,
+            method=method,
+            inputs_of=inputs_of,
+            inputs=inputs,
+            compared=self.compared,
+            equal=self._equal,
+            differences=tuple(self._differences[:_LINES_MAX]),
+            both_answered=self._both_answered,
+            fields=tuple(fields[:_FIELDS_MAX]),
+            errors=after.errors,
+            base_errors=before.errors,
+            failures=tuple(self._failures[:_LINES_MAX]),
+            nonfinite=after.nonfinite,
+            base_nonfinite=before.nonfinite,
+            nonfinite_at=tuple(self._nonfinite_at[:_LINES_MAX]),
+            p50_s=after.p50_s,
+            base_p50_s=before.p50_s,
+            notes=tuple(notes),
+            refused=tuple(self._refused(fields)),
         )
-
-    def _look(self, number: int, before: GoldenAnswer | None, after: GoldenAnswer) -> None:
-        """Count what fails and what is not finite."""
-        failed_before = before is not None and fails(before)
-        self._base_errors += failed_before
-        if fails(after):
-            self._errors += 1
-            if before is not None and not failed_before:
-                self._failures.append(_line(number, f"status {after.status}: {_said(after)}"))
-        place_before = nonfinite_at(before) if before is not None else None
-        place = nonfinite_at(after)
-        self._base_nonfinite += place_before is not None
-        if place is not None:
-            self._nonfinite += 1
-            if place_before is None:
-                self._nonfinite_at.append(_line(number, place))
 
     def _refused(self, fields: Sequence[FieldChange]) -> list[str]:
         found: list[str] = []
         if self._failures:
             found.append(
-                f"it fails {len(self._failures)} of {self._compared} inputs that {self._base} answers, "
+                f"it fails {len(self._failures)} of {self.compared} inputs that {self._base} answers, "
                 f"such as {self._failures[0]}"
             )
         if self._nonfinite_at:
             found.append(
-                f"{len(self._nonfinite_at)} of {self._compared} answers hold NaN or an infinity"
+                f"{len(self._nonfinite_at)} of {self.compared} answers hold NaN or an infinity"
                 + (f" where those of {self._base} do not" if self._base is not None else "")
                 + f", such as {self._nonfinite_at[0]}"
             )
         if fields:
             more = len(fields) - _SHOWN_FIELDS
-            said = "; ".join(field_change(each) for each in fields[:_SHOWN_FIELDS])
-            found.append(f"its answers have other fields or types: {said}" + (f"; and {more} more" if more > 0 else ""))
+            shown = "; ".join(field_change(each) for each in fields[:_SHOWN_FIELDS])
+            found.append(
+                f"its answers have other fields or types: {shown}" + (f"; and {more} more" if more > 0 else "")
+            )
         return found
 
 
@@ -228,10 +235,10 @@ def compare_stored(registry: Registry, record: VersionRecord, base: VersionRecor
     return both.done(inputs=len(before.examples), inputs_of=base.version, method="stored")
 
 
-def _line(number: int, said: str) -> str:
-    return clip(f"example {number}: {said}", _LINE_MAX)
+def _line(number: int, text: str) -> str:
+    return clip(f"example {number}: {text}", _LINE_MAX)
 
 
-def _said(answer: GoldenAnswer) -> str:
+def _shown_value(answer: GoldenAnswer) -> str:
     value = answer.value
     return clip(" ".join(value.split()), _LINE_MAX) if isinstance(value, str) else shown_value(value)

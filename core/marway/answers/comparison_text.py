@@ -16,7 +16,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     """Return a comparison as people read it, a line for each thing."""
     if comparison.not_compared is not None:
         return [f"not compared: {comparison.not_compared}"]
-    return [_head(comparison), *(f"  {name:<9}{said}" for name, said in _facts(comparison))]
+    return [_head(comparison), *(f"  {name:<9}{text}" for name, text in _facts(comparison))]
 
 
 def remarks(comparison: Comparison) -> list[str]:
@@ -26,8 +26,8 @@ def remarks(comparison: Comparison) -> list[str]:
     as_before = comparison.equal == comparison.compared or comparison.base is None
     if as_before and not (comparison.slower or comparison.notes or comparison.refused):
         return []
-    said = "; ".join(f"{name} {text}" for name, text in _facts(comparison))
-    return [f"{_head(comparison)} {said}"]
+    facts = "; ".join(f"{name} {text}" for name, text in _facts(comparison))
+    return [f"{_head(comparison)} {facts}"]
 
 
 def refusal(comparison: Comparison, *, model: str, label: str) -> ReleaseRefused:
@@ -78,8 +78,8 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     found.append(("errors", _with(errors, comparison.failures)))
     if comparison.nonfinite or comparison.base_nonfinite:
         before = "" if alone else f", before {comparison.base_nonfinite}"
-        said = f"{comparison.nonfinite} hold NaN or an infinity{before}"
-        found.append(("finite", _with(said, comparison.nonfinite_at)))
+        count = f"{comparison.nonfinite} hold NaN or an infinity{before}"
+        found.append(("finite", _with(count, comparison.nonfinite_at)))
     else:
         found.append(("finite", "all" if comparison.compared > comparison.errors else "no answers"))
     if comparison.p50_s is not None or comparison.base_p50_s is not None:
@@ -89,9 +89,9 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     return found
 
 
-def _with(said: str, lines: Sequence[str]) -> str:
+def _with(text: str, lines: Sequence[str]) -> str:
     shown = "; ".join(lines[:_SHOWN])
-    return f"{said} ({shown}{'; …' if len(lines) > _SHOWN else ''})" if shown else said
+    return f"{text} ({shown}{'; …' if len(lines) > _SHOWN else ''})" if shown else text
 
 
 def _time(seconds: float | None) -> str:

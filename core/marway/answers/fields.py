@@ -204,8 +204,8 @@ def nonfinite_at(answer: GoldenAnswer) -> str | None:
         path, each = stack.pop()
         if isinstance(each, float):
             if not math.isfinite(each):
-                said = "NaN" if math.isnan(each) else "infinity" if each > 0 else "-infinity"
-                return f"at {_shown_path(path)}: {said}" if path else said
+                shown = "NaN" if math.isnan(each) else "infinity" if each > 0 else "-infinity"
+                return f"at {_shown_path(path)}: {shown}" if path else shown
         elif isinstance(each, dict):
             stack += [((*path, name), inner) for name, inner in reversed(each.items())]
         elif isinstance(each, list):

@@ -40,10 +40,10 @@ def handler_failure(exc: BaseException, model_dir: str, handler: str) -> str:
     last = first_cause(exc)
     causes = [each for each in _chain(last) if each is last or not _is_first_look(each, Path(model_dir), handler)]
     root = causes[-1]
-    said = _said(root, Path(model_dir), handler)
+    description = _described(root, Path(model_dir), handler)
     if root is not last:
-        said += f"; it led to {_text(last, Path(model_dir))}"
-    return said
+        description += f"; it led to {_text(last, Path(model_dir))}"
+    return description
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
@@ -65,11 +65,11 @@ def _module(handler: str) -> str:
     return Path(handler.split(":", 1)[0]).name.removesuffix(".py")
 
 
-def _said(exc: BaseException, model_dir: Path, handler: str) -> str:
+def _described(exc: BaseException, model_dir: Path, handler: str) -> str:
     where = _where(exc, model_dir)
     advice = _advice(exc, model_dir, handler)
-    said = _text(exc, model_dir) + (f" ({where})" if where else "")
-    return f"{said}: {advice}" if advice else said
+    description = _text(exc, model_dir) + (f" ({where})" if where else "")
+    return f"{description}: {advice}" if advice else description
 
 
 def _text(exc: BaseException, model_dir: Path) -> str:

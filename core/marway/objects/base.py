@@ -157,11 +157,11 @@ class ObjectStore(Protocol):
             ObjectChanged: ``etag`` was given, and the object has another.
         """
 
-    def turn(self, key: str) -> AbstractContextManager[None]:
-        """Wait a while for a turn at changing ``key``.
+    def advisory_lock(self, key: str) -> AbstractContextManager[None]:
+        """Wait a while for a lock on ``key``, held while it is changed.
 
-        It spares writers that know of one another lost races; nothing relies on it, and it is given to all after some
-        seconds.
+        It spares writers that know of one another lost races; nothing relies on it, and who has waited for some seconds
+        goes on without it.
         """
 
     def sweep(self, *, older_than_s: float, dry_run: bool = False) -> tuple[str, ...]:

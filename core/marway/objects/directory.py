@@ -20,20 +20,20 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import quote
 
-from marway.errors import ArchiveCorrupt, RegistryUnavailable
+from marway.errors import RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
 from marway.objects.durable import DurableFiles
 from marway.objects.files import Files
 from marway.objects.locks import fenced_lock, patient_lock
 from marway.objects.probing import probe
-from marway.objects.window import Window
+from marway.objects.streams import CheckedFile, Window
 
 __all__ = ["DirectoryStore"]
 
 _CHUNK_BYTES = 1024 * 1024
 _TEMPORARY = ".tmp-"
 _LOCKS = ".locks"
-_TURN_S = 5.0
+_LOCK_WAIT_S = 5.0
 _FENCED_MAX = 10
 
 
@@ -109,21 +109,14 @@ class DirectoryStore:
             if target.exists():
                 self._files.sync_directory(target.parent)
                 raise ObjectExists(key)
-            digest = hashlib.sha256()
-            with path.open("rb") as source, self._temporary(key) as (descriptor, temporary):
-                total = os.fstat(source.fileno()).st_size
-                done = 0
+            with path.open("rb") as file, self._temporary(key) as (descriptor, temporary):
+                source, total, done = CheckedFile(file, path, sha256), os.fstat(file.fileno()).st_size, 0
                 while chunk := source.read(_CHUNK_BYTES):
-                    digest.update(chunk)
                     self._files.write(descriptor, chunk)
                     done += len(chunk)
                     if progress is not None:
                         progress(done, total)
-                if digest.hexdigest() != sha256:
-                    raise ArchiveCorrupt(
-                        f"{path}: its bytes have sha256 {digest.hexdigest()}, not {sha256}: "
-                        "the file changed while it was being read; try again"
-                    )
+                source.check()
                 self._durable.link(descriptor, temporary, target)
 
     @contextlib.contextmanager
@@ -155,10 +148,10 @@ class DirectoryStore:
             self._files.sync_directory(path.parent)
 
     @contextlib.contextmanager
-    def turn(self, key: str) -> Iterator[None]:
+    def advisory_lock(self, key: str) -> Iterator[None]:
         with contextlib.ExitStack() as held:
             with self._translated(key):  # of a directory that cannot be written, which is found out here first
-                held.enter_context(patient_lock(self._lock_file("turn", key), patience_s=_TURN_S))
+                held.enter_context(patient_lock(self._lock_file("turn", key), patience_s=_LOCK_WAIT_S))
             yield
 
     def sweep(self, *, older_than_s: float, dry_run: bool = False) -> tuple[str, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import getpass
 import socket
 
-__all__ = ["me"]
+__all__ = ["this_user"]
 
 
-def me() -> str:
+def this_user() -> str:
     """Return the user of this process as `user@host`."""
     try:
         user = getpass.getuser()

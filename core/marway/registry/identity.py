@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from marway.errors import RegistryUnavailable
 from marway.objects import ObjectExists, ObjectMissing, ObjectStore
-from marway.process.identity import me
+from marway.process.identity import this_user
 from marway.records import RegistryIdentity, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
@@ -65,7 +65,7 @@ class Identified:
 
     def create(self) -> RegistryIdentity:
         """Make the registry, and return its identity: the one that it has, if it was made before."""
-        made = RegistryIdentity(id=new_ulid(), created_at=utc_now(), created_by=me())
+        made = RegistryIdentity(id=new_ulid(), created_at=utc_now(), created_by=this_user())
         try:
             self._create(keys.IDENTITY, made)
         except ObjectExists:

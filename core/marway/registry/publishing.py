@@ -117,8 +117,8 @@ class Publishing(Reading):
         grave = self.state(record.name).tombstones.get(record.version)
         if grave is not None:  # whatever its bytes were, and whether they are still there
             raise VersionConflict(
-                f"{record.name} {record.version} was deleted {grave.said()}, and a deleted version never comes back: "
-                "publish this one under another version",
+                f"{record.name} {record.version} was deleted {grave.summary()}, and a deleted version never comes "
+                "back: publish this one under another version",
                 model=record.name,
                 version=record.version,
             )

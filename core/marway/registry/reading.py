@@ -16,7 +16,7 @@ from marway.registry import history, keys
 from marway.registry.archives import ArchiveReading
 from marway.registry.encoding import decode
 from marway.registry.not_found import label_not_found, listed, model_not_found, version_not_found
-from marway.registry.seen import SeenStates
+from marway.registry.seen_states import SeenStates
 
 __all__ = ["ModelSummary", "Reading"]
 
@@ -85,7 +85,7 @@ class Reading(ArchiveReading):
                 threads.shutdown(wait=True, cancel_futures=True)
 
     def summary(self, name: str) -> ModelSummary:
-        """Return one model as a list shows it; a damaged state is said and not raised, as others are well."""
+        """Return one model as a list shows it; a damaged state is part of it and not raised, as others are well."""
         damage = None
         try:
             state = self.state(name)
@@ -218,7 +218,7 @@ class Reading(ArchiveReading):
         if grave is not None:
             left = listed(self._left(record.name, state))
             raise VersionNotFound(
-                f"{record.name} {record.version} was deleted {grave.said()}: versions left are {left}",
+                f"{record.name} {record.version} was deleted {grave.summary()}: versions left are {left}",
                 model=record.name,
                 version=record.version,
             )

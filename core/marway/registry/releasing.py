@@ -66,12 +66,12 @@ class Releasing(Changing):
             self._not_deleted(record, state)
             current = state.labels.get(label)
             _check_currently(record.name, label, current, if_currently)
-            said: dict[str, object] = {"from_version": current}
+            facts: dict[str, object] = {"from_version": current}
             if require_proof and not forced and not self.is_proved(record):
                 if not unproved_first or current not in (None, version):
                     raise _unproved(record, label, current)
-                said["forced"] = True
-            return _labelled(state, label, version), entry.model_copy(update=said)
+                facts["forced"] = True
+            return _labelled(state, label, version), entry.model_copy(update=facts)
 
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, to_version=version, note=note, forced=forced)
         return self._change(record.name, move, entry, new_op=op_id is None)
@@ -164,8 +164,8 @@ class Releasing(Changing):
                 _check_workers(after.serving_for(record))
             return after, entry
 
-        said = ServingChange(version=version, set=changes, unset=tuple(unset))
-        entry = self._entry(by=by, op_id=op_id, kind="serving", serving=said, note=note)
+        change = ServingChange(version=version, set=changes, unset=tuple(unset))
+        entry = self._entry(by=by, op_id=op_id, kind="serving", serving=change, note=note)
         return self._change(model, override, entry, new_op=op_id is None)
 
     def delete(

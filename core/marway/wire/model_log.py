@@ -166,8 +166,8 @@ def last_error(lines: Iterable[LogLine]) -> str | None:
         elif inside and line.text and not line.text[0].isspace():
             error = line.text if error is None or not _WRAPPER.match(line.text) else error
             inside = False
-        elif not inside and (said := _ARGUMENTS.fullmatch(line.text)):
-            error = arguments = f"the handler parses the worker's command line: {said[1]}"
+        elif not inside and (usage := _ARGUMENTS.fullmatch(line.text)):
+            error = arguments = f"the handler parses the worker's command line: {usage[1]}"
     return error
 
 

@@ -10,51 +10,44 @@ import typer
 
 from marway.admin_client import AdminClient
 from marway.errors import VersionNotFound
-from marway.process.identity import me
+from marway.process.identity import this_user
 from marway.records import ModelState, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, check_label, check_model_name, check_version
-from marway.registry import open_registry
+from marway.registry import Registry
 from marway.registry.releasing import check_serving_fields
 from marway.text import did_you_mean
-from marway_ops.cli.options import (
-    AdminOption,
-    JsonOption,
-    NoteOption,
-    RegistryOption,
-    TokenFileOption,
-    TokenOption,
-    admin_if_any,
-    registry_url,
-)
-from marway_ops.cli.output import change_entry, history_entry, moved, print_json, print_result, print_table
+from marway_ops.shell.options import JsonOption, NoteOption, admin_or_registry, with_options_of
+from marway_ops.shell.output import change_entry, history_entry, moved, print_json, print_result, print_table
 
 __all__ = ["delete", "rollback", "serving"]
 
+Target = AdminClient | Registry
+"""What a change goes through."""
 
+
+@with_options_of(target=admin_or_registry)
 def rollback(
     model: Annotated[str, typer.Argument(help="Model name.")],
     label: Annotated[str, typer.Option(help="Label to move back.")] = DEFAULT_LABEL,
     if_currently: Annotated[str | None, typer.Option(help="Only if the label is at this version.")] = None,
     note: NoteOption = None,
-    registry: RegistryOption = None,
-    gateway: AdminOption = None,
-    token: TokenOption = None,
-    token_file: TokenFileOption = None,
+    *,
+    target: Target,
     as_json: JsonOption = False,
 ) -> None:
     """Undo the newest release of a label that is not undone yet; every gateway follows within 2 seconds."""
     check_model_name(model)
     check_label(label)
-    if (client := admin_if_any(gateway, registry, token=token, token_file=token_file)) is not None:
+    if isinstance(target, AdminClient):
         body = {"if_currently": if_currently, "note": note}
-        entry = change_entry(client.call("POST", f"/models/{model}/labels/{label}/rollback", body=body))
+        entry = change_entry(target.call("POST", f"/models/{model}/labels/{label}/rollback", body=body))
     else:
-        found = open_registry(registry_url(registry))
-        change = found.rollback(model, label=label, if_currently=if_currently, note=note, by=me())
+        change = target.rollback(model, label=label, if_currently=if_currently, note=note, by=this_user())
         entry = history_entry(change.entry)
     print_result(entry, moved(model, entry), as_json=as_json)
 
 
+@with_options_of(target=admin_or_registry)
 def delete(
     model: Annotated[str, typer.Argument(help="Model name.")],
     version: Annotated[str, typer.Argument(help="Version to delete.")],
@@ -62,24 +55,22 @@ def delete(
         bool, typer.Option("--force", help="Also a version that labels point at; they are taken away with it.")
     ] = False,
     note: NoteOption = None,
-    registry: RegistryOption = None,
-    gateway: AdminOption = None,
-    token: TokenOption = None,
-    token_file: TokenFileOption = None,
+    *,
+    target: Target,
     as_json: JsonOption = False,
 ) -> None:
     """Delete a version for good; it is refused everywhere within 2 seconds, and its bytes go with gc."""
     check_model_name(model)
     check_version(version)
-    if (client := admin_if_any(gateway, registry, token=token, token_file=token_file)) is not None:
+    if isinstance(target, AdminClient):
         params = {"force": "true" if force else None, "note": note}
-        entry = change_entry(client.call("DELETE", f"/models/{model}/versions/{version}", params=params))
+        entry = change_entry(target.call("DELETE", f"/models/{model}/versions/{version}", params=params))
     else:
-        found = open_registry(registry_url(registry))
-        entry = history_entry(found.delete(model, version, note=note, forced=force, by=me()).entry)
+        entry = history_entry(target.delete(model, version, note=note, forced=force, by=this_user()).entry)
     print_result(entry, f"{model} {version} is deleted", as_json=as_json)
 
 
+@with_options_of(target=admin_or_registry)
 def serving(
     model: Annotated[str, typer.Argument(help="Model name.")],
     version: Annotated[str | None, typer.Option(help="This version; * means all, which is what changes go to.")] = None,
@@ -90,33 +81,31 @@ def serving(
         list[str] | None, typer.Option(metavar="FIELD", help="Let the record's value count again; repeatable.")
     ] = None,
     note: NoteOption = None,
-    registry: RegistryOption = None,
-    gateway: AdminOption = None,
-    token: TokenOption = None,
-    token_file: TokenFileOption = None,
+    *,
+    target: Target,
     as_json: JsonOption = False,
 ) -> None:
     """Show how versions are served, or change it; every gateway follows within 2 seconds."""
     changes = _parsed(set_ or ())
     check_serving_fields([*changes, *(unset or ())])
-    if (client := admin_if_any(gateway, registry, token=token, token_file=token_file)) is not None:
+    if isinstance(target, AdminClient):
         check_model_name(model)
-        _print_document(_through(client, model, version, changes, unset or (), note), as_json=as_json)
+        _print_document(_through(target, model, version, changes, unset or (), note), as_json=as_json)
         return
-    found = open_registry(registry_url(registry))
-    name = found.find(model)
+    name = target.find(model)
     if changes or unset:
-        target = version or "*"
-        change = found.set_serving(name, version=target, set_fields=changes, unset=unset or (), note=note, by=me())
+        change = target.set_serving(
+            name, version=version or "*", set_fields=changes, unset=unset or (), note=note, by=this_user()
+        )
         state = change.state
     else:
-        state = found.state(name)
+        state = target.state(name)
     if version in (None, "*"):
-        versions = [each for each in found.versions(name) if each not in state.tombstones]
-        records = [found.record(name, each) for each in versions]
+        versions = [each for each in target.versions(name) if each not in state.tombstones]
+        records = [target.record(name, each) for each in versions]
     else:
         assert version is not None
-        records = [found.resolve(Reference(name, version))]
+        records = [target.resolve(Reference(name, version))]
     _print_document(_document(name, state, records), as_json=as_json)
 
 

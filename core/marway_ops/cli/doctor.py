@@ -10,10 +10,10 @@ import typer
 
 from marway.admin_client import AdminClient, token_of
 from marway.settings import REGISTRY_ENV
-from marway_ops.cli.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption
 from marway_ops.cluster import NAMESPACE, Kubectl, examine_cluster
 from marway_ops.doctor.findings import show_findings
 from marway_ops.doctor.machine import examine
+from marway_ops.shell.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption
 
 __all__ = ["doctor"]
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from marway.registry import Registry, open_registry
-from marway_ops.cli.options import JsonOption, RegistryOption, registry_url
-from marway_ops.cli.output import print_json, print_table
+from marway_ops.shell.options import JsonOption, RegistryOption, registry_url
+from marway_ops.shell.output import print_json, print_table
 
 __all__ = ["gc"]
 

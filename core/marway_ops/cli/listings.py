@@ -11,8 +11,15 @@ import typer
 from marway.records import HistoryEntry, VersionRecord
 from marway.refs import check_label, parse_reference
 from marway.registry import ModelSummary, Registry, open_registry
-from marway_ops.cli.options import JsonOption, LimitOption, RegistryOption, registry_url
-from marway_ops.cli.output import history_entry, print_json, print_table, warn, when
+from marway_ops.shell.options import (
+    JsonOption,
+    LimitOption,
+    RegistryOption,
+    opened_registry,
+    registry_url,
+    with_options_of,
+)
+from marway_ops.shell.output import history_entry, print_json, print_table, warn, when
 
 __all__ = ["history", "models", "show"]
 
@@ -60,24 +67,25 @@ def _labels(row: ModelSummary) -> str:
     return ", ".join(f"{label} → {version}" for label, version in sorted(row.state.labels.items())) or "-"
 
 
+@with_options_of(registry=opened_registry)
 def show(
     reference: Annotated[str, typer.Argument(metavar="MODEL[/REF]", help="A model, MODEL/VERSION, MODEL/LABEL or id.")],
-    registry: RegistryOption = None,
+    *,
+    registry: Registry,
     as_json: JsonOption = False,
 ) -> None:
     """Show a model with its versions and labels, or all facts about one version."""
     wanted = parse_reference(reference)
-    found = open_registry(registry_url(registry))
-    pointer = found.pointer(wanted.name)
+    pointer = registry.pointer(wanted.name)
     if wanted.selector is None and pointer is not None and pointer.kind == "name":
-        document = _model(found, pointer.model)
+        document = _model(registry, pointer.model)
         if as_json:
             print_json(document)
         else:
             _print_model(document)
         return
-    record = found.resolve(wanted)
-    document = _version(found, record)
+    record = registry.resolve(wanted)
+    document = _version(registry, record)
     if as_json:
         print_json(document)
     else:
@@ -144,19 +152,20 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+@with_options_of(registry=opened_registry)
 def history(
     model: Annotated[str, typer.Argument(help="Model name.")],
     label: Annotated[str | None, typer.Option(help="Only changes of this label.")] = None,
     limit: LimitOption = 100,
-    registry: RegistryOption = None,
+    *,
+    registry: Registry,
     as_json: JsonOption = False,
 ) -> None:
     """Show who changed what about a model, when and why; newest first."""
     if label is not None:
         check_label(label)
-    found = open_registry(registry_url(registry))
-    name = found.find(model)
-    wanted = (entry for entry in found.history(name) if label in (None, entry.label))
+    name = registry.find(model)
+    wanted = (entry for entry in registry.history(name) if label in (None, entry.label))
     entries = list(itertools.islice(wanted, limit))
     if as_json:
         print_json([history_entry(entry) for entry in entries])
@@ -173,9 +182,9 @@ def history(
 
 def _what(entry: HistoryEntry) -> str:
     if entry.kind == "serving" and entry.serving is not None:
-        said = [f"{name}={json.dumps(value)}" for name, value in entry.serving.set.items()]
-        said += [f"{name} unset" for name in entry.serving.unset]
-        return f"serving of {'all' if entry.serving.version == '*' else entry.serving.version}: {', '.join(said)}"
+        changes = [f"{name}={json.dumps(value)}" for name, value in entry.serving.set.items()]
+        changes += [f"{name} unset" for name in entry.serving.unset]
+        return f"serving of {'all' if entry.serving.version == '*' else entry.serving.version}: {', '.join(changes)}"
     if entry.kind == "tombstone":
         return f"deleted {entry.from_version}"
     how = {"rollback": " (rollback)", "label": " (forced)" if entry.forced else ""}.get(entry.kind, "")

@@ -18,7 +18,7 @@ from marway.text import printable, printable_json
 from marway.wire import model_log
 from marway.wire.request import correlation_id
 from marway.wire.runtime import LOGS
-from marway_ops.cli.options import DEFAULT_HOME, RegistryOption, registry_url
+from marway_ops.shell.options import DEFAULT_HOME, RegistryOption, registry_url
 
 __all__ = ["logs"]
 

@@ -19,15 +19,15 @@ from marway.errors import MarwayError
 from marway.text import printable
 from marway_ops.cli.changes import delete, rollback, serving
 from marway_ops.cli.doctor import doctor
-from marway_ops.cli.environment import unknown_variables
 from marway_ops.cli.gc import gc
 from marway_ops.cli.listings import history, models, show
 from marway_ops.cli.logs import logs
-from marway_ops.cli.options import DEBUG_ENV
-from marway_ops.cli.output import warn
 from marway_ops.cli.pods import drain, load, pin, pods, unload
 from marway_ops.cli.predict import predict
 from marway_ops.cli.up import up
+from marway_ops.shell.environment import unknown_variables
+from marway_ops.shell.options import DEBUG_ENV
+from marway_ops.shell.output import warn
 
 __all__ = ["build_app", "main"]
 

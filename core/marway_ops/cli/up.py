@@ -11,8 +11,8 @@ import typer
 
 from marway.errors import InvalidInput
 from marway.settings import REGISTRY_ENV
-from marway_ops.cli.options import CreateRegistryOption
-from marway_ops.cli.output import warn
+from marway_ops.shell.options import CreateRegistryOption
+from marway_ops.shell.output import warn
 
 __all__ = ["up"]
 

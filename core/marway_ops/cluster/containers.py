@@ -77,8 +77,8 @@ def _waiting(pods: tuple[Pod, ...], reasons: frozenset[str], advice: Advice) -> 
     for pod, status in _statuses(pods):
         waiting = status.waiting
         if waiting is not None and waiting.reason in reasons:
-            said = f"{status.name} {waiting.reason}{f': {waiting.message}' if waiting.message else ''}"
-            yield Case(pod.name, said, advice(pod, status.name))
+            reason = f"{status.name} {waiting.reason}{f': {waiting.message}' if waiting.message else ''}"
+            yield Case(pod.name, reason, advice(pod, status.name))
 
 
 def _out_of_memory(pods: tuple[Pod, ...]) -> Iterator[Case]:
@@ -108,9 +108,9 @@ def _crashing(pods: tuple[Pod, ...]) -> Iterator[Case]:
 
 
 def _probes(cluster: Cluster, pods: tuple[Pod, ...]) -> Iterator[Finding]:
-    said = {(event.involved, event.message) for event in cluster.of(Event) if event.reason == "Unhealthy"}
+    unhealthy = {(event.involved, event.message) for event in cluster.of(Event) if event.reason == "Unhealthy"}
     by_pod: dict[str, list[str]] = {}
-    for name, message in sorted(said):
+    for name, message in sorted(unhealthy):
         by_pod.setdefault(name, []).append(message)
     yield from findings_of(
         "probes",

@@ -52,7 +52,7 @@ def _deployments(cluster: Cluster) -> Iterator[Finding]:
             )
         for deployment in found:
             ready, wanted = deployment.ready_replicas, deployment.replicas
-            said = next(
+            trouble = next(
                 (
                     f"; {condition.message}"
                     for condition in deployment.conditions
@@ -61,8 +61,8 @@ def _deployments(cluster: Cluster) -> Iterator[Finding]:
                 ),
                 "",
             )
-            text = f"{deployment.name}: {ready} of {wanted} ready{said}"
-            if ready >= wanted and wanted > 0 and not said:
+            text = f"{deployment.name}: {ready} of {wanted} ready{trouble}"
+            if ready >= wanted and wanted > 0 and not trouble:
                 yield Finding(f"{what} Deployment", "ok", text)
             elif wanted == 0:
                 yield Finding(f"{what} Deployment", "problem", text, f"kubectl scale deployment {deployment.name}")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from marway.errors import clip
 from marway.text import printable
-from marway_ops.cli.output import print_json
+from marway_ops.shell.output import print_json
 
 __all__ = ["Case", "Finding", "findings_of", "show_findings"]
 

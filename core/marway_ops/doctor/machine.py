@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from marway.errors import MarwayError
 from marway.registry import open_registry
-from marway_ops.cli.options import served_here
 from marway_ops.doctor.findings import Finding
+from marway_ops.shell.options import served_here
 
 __all__ = ["examine"]
 

@@ -31,14 +31,14 @@ def is_published(registry: Registry, name: str) -> bool:
     return True
 
 
-async def train_and_publish(home: Home, registry: str, name: str, *, said: Callable[[str], None]) -> None:
+async def train_and_publish(home: Home, registry: str, name: str, *, output: Callable[[str], None]) -> None:
     """Run an example's training script, which ends with its publication.
 
     Args:
         home: Where the trained files go.
         registry: Registry URL.
         name: One of `EXAMPLES`.
-        said: Told each line that the script prints.
+        output: Told each line that the script prints.
 
     Raises:
         MarwayError: The script failed; its last words are in the message.
@@ -64,7 +64,7 @@ async def train_and_publish(home: Home, registry: str, name: str, *, said: Calla
             line = raw.decode(errors="replace").rstrip()
             if line:
                 lines.append(line)
-                said(line)
+                output(line)
         status = await process.wait()
     finally:
         if process.returncode is None:

@@ -15,7 +15,7 @@ from marway.errors import MarwayError, ReleaseRefused
 from marway.process.stop_request import StopRequest, watch_for_stop
 from marway.refs import DEFAULT_LABEL
 from marway.registry import Registry, open_registry
-from marway_ops.cli.predict import predict_once
+from marway_ops.shell.prediction import predict_once
 from marway_ops.up.examples import EXAMPLE_VERSION, EXAMPLES, is_published, train_and_publish
 from marway_ops.up.home import Home
 from marway_ops.up.local_cluster import LocalCluster
@@ -105,7 +105,7 @@ async def _examples(home: Home, url: str, view: View) -> None:
             view.done(f"example {name} {EXAMPLE_VERSION} is in the registry")
             continue
         with view.step(f"example {name} {EXAMPLE_VERSION} trained and published"):
-            await train_and_publish(home, url, name, said=view.said)
+            await train_and_publish(home, url, name, output=view.output)
 
 
 async def _release(admin: str, registry: Registry, released: Sequence[tuple[str, str]], view: View) -> None:
@@ -124,10 +124,10 @@ async def _release(admin: str, registry: Registry, released: Sequence[tuple[str,
             # Not a reason to serve nothing: the version is published, and the one before it goes on being served.
             lines = comparison_lines(exc.comparison) if exc.comparison is not None else []
             for line in (*lines, f"{exc.message}: `marway release {name} {version} --force`"):
-                view.said(line)
+                view.output(line)
             continue
         for line in remarks(comparison_of(done)) if name not in EXAMPLES else ():
-            view.said(line)
+            view.output(line)
 
 
 async def _first_prediction(gateway: str, view: View) -> None:

@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from marway.errors import InvalidSettings
 from marway.settings import ComponentSettings, load_settings, read_settings, variable_of
-from marway_ops.cli.environment import settings_class
+from marway_ops.shell.environment import settings_class
 
 __all__ = ["UpSettings", "check_parts"]
 

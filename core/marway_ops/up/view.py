@@ -8,49 +8,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from marway.text import printable
-from marway_ops.cli.output import warn
+from marway_ops.shell.output import warn
 
 __all__ = ["JsonView", "TerminalView", "View"]
 
 _LOADING_S = 0.5
 """A first prediction that takes longer had to wait for its model."""
-
-
-class View(Protocol):
-    """Told what happens, in order."""
-
-    def begin(self, home: Path) -> None:
-        """It begins, in this home."""
-
-    def step(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Something that takes a while; ends with its time."""
-
-    def said(self, line: str) -> None:
-        """A line of a program that is being run, such as a training script."""
-
-    def warned(self, text: str) -> None:
-        """A person should know of this, such as a part that died and is started again."""
-
-    def done(self, name: str, seconds: float | None = None, detail: str = "") -> None:
-        """Something is done; ``seconds`` is the time it took."""
-
-    def ready(self, document: dict[str, Any]) -> None:
-        """The system can serve."""
-
-    def prediction(self, url: str, sent: str, answer: str, seconds: float) -> None:
-        """A prediction was made through the front door."""
-
-    def stopping(self) -> None:
-        """Everything is being stopped."""
-
-    def stopped(self, seconds: float) -> None:
-        """Everything has stopped."""
 
 
 class TerminalView:
@@ -72,7 +41,7 @@ class TerminalView:
             yield
         self.done(name, time.monotonic() - started)
 
-    def said(self, line: str) -> None:
+    def output(self, line: str) -> None:
         self._console.print(Text(printable(f"    {line}"), style="dim"))
 
     def warned(self, text: str) -> None:
@@ -117,18 +86,22 @@ class JsonView:
         sys.stdout.flush()
 
     def begin(self, home: Path) -> None:
+        """It begins, in this home."""
         self._emit("begin", home=str(home))
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Something that takes a while; ends with its time."""
         started = time.monotonic()
         yield
         self.done(name, time.monotonic() - started)
 
-    def said(self, line: str) -> None:
+    def output(self, line: str) -> None:
+        """A line of a program that is being run, such as a training script."""
         self._emit("output", line=line)
 
     def warned(self, text: str) -> None:
+        """A person should know of this, such as a part that died and is started again."""
         self._emit("warning", message=text)
 
     def done(self, name: str, seconds: float | None = None, detail: str = "") -> None:
@@ -145,3 +118,7 @@ class JsonView:
 
     def stopped(self, seconds: float) -> None:
         self._emit("stopped", seconds=seconds)
+
+
+View = TerminalView | JsonView
+"""Told what happens, in order."""

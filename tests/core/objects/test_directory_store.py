@@ -93,8 +93,8 @@ def test_killed_holder(directory: DirectoryStore, tmp_path: Path, where: str) ->
 
 def test_stopped_turn(directory: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn that is never given back is waited for only so long."""
-    monkeypatch.setattr("marway.objects.directory._TURN_S", 0.1)
-    with directory.turn("a/b"), directory.turn("a/b"):
+    monkeypatch.setattr("marway.objects.directory._LOCK_WAIT_S", 0.1)
+    with directory.advisory_lock("a/b"), directory.advisory_lock("a/b"):
         directory.create("a/b", b"")
 
 

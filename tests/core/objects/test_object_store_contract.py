@@ -307,7 +307,7 @@ def test_turn(store: ObjectStore) -> None:
 
     def one(_: int) -> None:
         nonlocal inside, most
-        with store.turn("a/b"):
+        with store.advisory_lock("a/b"):
             inside += 1
             most = max(most, inside)
             inside -= 1

@@ -64,11 +64,11 @@ class _Made:
     at: float
     refused: bool
 
-    def serves(self) -> bool:
+    def is_usable(self) -> bool:
         return self.pid == os.getpid() and not (self.refused and time.monotonic() - self.at > _RENEW_S)
 
-    def heed(self, parsed: dict[str, Any], **_: object) -> None:
-        """Take in a reply, as botocore's events tell of it."""
+    def note_reply(self, parsed: dict[str, Any], **_: object) -> None:
+        """Note whether a reply, as botocore's events tell of it, refuses the credentials."""
         if is_of_credentials(str(parsed.get("Error", {}).get("Code", ""))):
             self.refused = True
 
@@ -89,13 +89,13 @@ class Clients:
             RegistryUnavailable: The profile is not there.
         """
         made = self._made
-        if made is None or not made.serves():
+        if made is None or not made.is_usable():
             with self._making:
                 made = self._made
-                if made is None or not made.serves():
+                if made is None or not made.is_usable():
                     client, has_credentials = _make_client(self._url)
                     made = self._made = _Made(client, os.getpid(), time.monotonic(), refused=not has_credentials)
-                    client.meta.events.register("after-call.s3", made.heed)
+                    client.meta.events.register("after-call.s3", made.note_reply)
         return made.client
 
 

@@ -18,9 +18,9 @@ from marway.errors import RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
 from marway.objects.probing import probe
 from marway.objects.s3.client import Clients, parse_url
+from marway.objects.s3.conditional_write import Found, conditional_write
 from marway.objects.s3.reader import ObjectReader
 from marway.objects.s3.retries import patiently
-from marway.objects.s3.settle import Found, settle
 from marway.objects.s3.upload import upload
 
 __all__ = ["S3Store"]
@@ -28,7 +28,7 @@ __all__ = ["S3Store"]
 T = TypeVar("T")
 
 _READ_AHEAD_BYTES: Final = 1024 * 1024
-_TURN_S: Final = 5.0
+_LOCK_WAIT_S: Final = 5.0
 
 
 class S3Store:
@@ -45,7 +45,7 @@ class S3Store:
         self._bucket, self._prefix = parse_url(url)
         self._url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
         self._clients = Clients(self._url)
-        self._turns: dict[str, threading.Lock] = {}
+        self._locks: dict[str, threading.Lock] = {}
 
     @property
     def url(self) -> str:
@@ -76,8 +76,8 @@ class S3Store:
 
     def now(self) -> datetime:
         page = self._list(self._client.list_objects_v2, Prefix=self._prefix, MaxKeys=1)
-        said = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-        return datetime.now(timezone.utc) if said is None else parsedate_to_datetime(said)
+        date = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return datetime.now(timezone.utc) if date is None else parsedate_to_datetime(date)
 
     def written_at(self, key: str) -> datetime | None:
         head = self._head(key)
@@ -135,13 +135,13 @@ class S3Store:
         def send() -> None:
             self._client.delete_object(**self._where(key), IfMatch=etag)
 
-        if not settle(send, look, key=key, url=self._url):
+        if not conditional_write(send, look, key=key, url=self._url):
             raise ObjectChanged(key)
 
     @contextlib.contextmanager
-    def turn(self, key: str) -> Iterator[None]:
-        lock = self._turns.setdefault(key, threading.Lock())
-        taken = lock.acquire(timeout=_TURN_S)
+    def advisory_lock(self, key: str) -> Iterator[None]:
+        lock = self._locks.setdefault(key, threading.Lock())
+        taken = lock.acquire(timeout=_LOCK_WAIT_S)
         try:
             yield
         finally:
@@ -201,7 +201,7 @@ class S3Store:
                 return Found.MINE
             return Found.BEFORE if stored.etag == before else Found.OTHER
 
-        return etag if settle(send, look, key=key, url=self._url) else None
+        return etag if conditional_write(send, look, key=key, url=self._url) else None
 
     def _pages(self, prefix: str, start_after: str, **more: str) -> Iterator[dict[str, Any]]:
         if start_after:
@@ -225,7 +225,7 @@ class S3Store:
             yield page
             if not page.get("IsTruncated"):
                 return
-            arguments |= {name: page[said] for name, said in following.items()}
+            arguments |= {name: page[theirs] for name, theirs in following.items()}
 
     def _list(self, call: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
         try:

@@ -14,7 +14,7 @@ from marway.errors import OutcomeUnknown, RegistryUnavailable
 from marway.objects.s3.failures import VENDOR_ERRORS, Kind, explain
 from marway.objects.s3.retries import Backoff
 
-__all__ = ["Found", "settle"]
+__all__ = ["Found", "conditional_write"]
 
 _WAITS = 6
 _GIVE_UP_S = 60.0
@@ -32,7 +32,7 @@ class Found(Enum):
     """Something else: another writer was first, or came after."""
 
 
-def settle(send: Callable[[], object], look: Callable[[], Found], *, key: str, url: str) -> bool:
+def conditional_write(send: Callable[[], object], look: Callable[[], Found], *, key: str, url: str) -> bool:
     """Make a conditional write and find out whether it was done.
 
     Args:

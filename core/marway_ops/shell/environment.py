@@ -12,7 +12,7 @@ from marway.errors import clip
 from marway.process.stop_request import LIFELINE_ENV
 from marway.settings import PARTS, REGISTRY_ENV, ComponentSettings, variable_of
 from marway.text import did_you_mean
-from marway_ops.cli.options import DEBUG_ENV, GATEWAY_ENV
+from marway_ops.shell.options import DEBUG_ENV, GATEWAY_ENV
 
 __all__ = ["settings_class", "unknown_variables"]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +14,7 @@ import typer
 
 from marway.admin_client import ADMIN_ENV, TOKEN_ENV, TOKEN_FILE_ENV, AdminClient, token_of
 from marway.errors import InvalidSettings
+from marway.registry import Registry, open_registry
 from marway.settings import REGISTRY_ENV
 
 __all__ = [
@@ -28,10 +32,13 @@ __all__ = [
     "TokenOption",
     "admin_client",
     "admin_if_any",
+    "admin_or_registry",
     "admin_url",
     "gateway_url",
+    "opened_registry",
     "registry_url",
     "served_here",
+    "with_options_of",
 ]
 
 DEFAULT_HOME = Path(".marway")
@@ -93,10 +100,54 @@ def gateway_url(given: str | None) -> str:
     return url.rstrip("/")
 
 
-def admin_client(gateway: str | None, *, token: str | None, token_file: Path | None) -> AdminClient:
+def admin_client(
+    gateway: AdminOption = None, token: TokenOption = None, token_file: TokenFileOption = None
+) -> AdminClient:
     """Return a client of the admin port: the flag's, the environment's, that of `marway up` here, or the default."""
     url = gateway or os.environ.get(ADMIN_ENV) or served_here("admin") or _DEFAULT_ADMIN
     return AdminClient(url, token=token_of(token, token_file))
+
+
+def opened_registry(registry: RegistryOption = None) -> Registry:
+    """Return the registry, as `registry_url` finds it."""
+    return open_registry(registry_url(registry))
+
+
+def admin_or_registry(
+    registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
+) -> AdminClient | Registry:
+    """Return what a change goes through: the admin port, as `admin_if_any` finds it, else the registry itself."""
+    return admin_if_any(gateway, registry, token=token, token_file=token_file) or opened_registry(registry)
+
+
+def with_options_of(**makers: Callable[..., object]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb, in the place of a parameter, the options of the function that makes its value.
+
+    ``@with_options_of(admin=admin_client)`` on ``def unload(reference: str, *, admin: AdminClient)`` gives
+    ``marway unload REFERENCE --gateway URL --token TOKEN --token-file FILE``.
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        options = {name: inspect.signature(maker, eval_str=True).parameters for name, maker in makers.items()}
+        parameters: list[inspect.Parameter] = []
+        for each in inspect.signature(verb, eval_str=True).parameters.values():
+            parameters += options[each.name].values() if each.name in makers else [each]
+
+        @functools.wraps(verb)
+        def run(**given: object) -> None:
+            for name, maker in makers.items():
+                given[name] = maker(**{option: given.pop(option) for option in options[name]})
+            verb(**given)
+
+        by_name = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        run.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]  # which typer reads
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
 
 
 def admin_if_any(

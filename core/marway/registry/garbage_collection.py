@@ -24,7 +24,7 @@ from marway.registry import keys
 from marway.registry.encoding import decode
 from marway.registry.reading import Reading
 
-__all__ = ["GRACE", "Collecting", "GcReport"]
+__all__ = ["GRACE", "GarbageCollection", "GcReport"]
 
 GRACE: Final = timedelta(days=1)
 """Between marking and deleting; longer than any publish takes."""
@@ -52,7 +52,7 @@ class GcReport:
     swept: list[str] = field(default_factory=list)
 
 
-class Collecting(Reading):
+class GarbageCollection(Reading):
     """Deletes what nobody can reach."""
 
     def gc(self, *, dry_run: bool = False, now: datetime | None = None) -> GcReport:

@@ -1,14 +1,45 @@
-"""A part of a file as a stream of its own."""
+"""Files as they are read: a part as a stream of its own, and one whose digest is checked at the end."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+from marway.errors import ArchiveCorrupt
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["Window"]
+__all__ = ["CheckedFile", "Window"]
+
+
+class CheckedFile:
+    """A file that is read forward once, and has to have the digest ``sha256`` then."""
+
+    def __init__(self, file: BinaryIO, path: Path, sha256: str) -> None:
+        self._file = file
+        self._path = path
+        self.sha256 = sha256
+        self._digest = hashlib.sha256()
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        self._digest.update(data)
+        return data
+
+    def check(self) -> None:
+        """Check what was read.
+
+        Raises:
+            ArchiveCorrupt: It has another digest.
+        """
+        if self._digest.hexdigest() != self.sha256:
+            raise ArchiveCorrupt(
+                f"{self._path}: its bytes have sha256 {self._digest.hexdigest()}, not {self.sha256}: "
+                "the file changed while it was being read; try again"
+            )
 
 
 class Window(io.RawIOBase):
