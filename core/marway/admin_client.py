@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 
 from marway.errors import InvalidSettings, MarwayError, Unauthenticated, Unavailable
-from marway.identity import me
+from marway.process.identity import this_user
 from marway.refs import new_ulid
 from marway.tokens import first_token
 from marway.wire.comparison import Comparison
@@ -112,7 +112,7 @@ class AdminClient:
             InvalidSettings: There is a gateway, but this is not its admin port.
             Unavailable: There is no gateway.
         """
-        headers = {"from": (by or me()).encode("ascii", "replace").decode(), "idempotency-key": new_ulid()}
+        headers = {"from": (by or this_user()).encode("ascii", "replace").decode(), "idempotency-key": new_ulid()}
         if self._token is not None:
             headers["authorization"] = f"Bearer {self._token}"
         query = {name: value for name, value in (params or {}).items() if value is not None}
@@ -180,9 +180,9 @@ def token_of(token: str | None, token_file: Path | None) -> str | None:
     Raises:
         InvalidSettings: The file cannot be read or has no token in it.
     """
-    said = token or (None if token_file is not None else os.environ.get(TOKEN_ENV))
-    if said:
-        return said
+    given = token or (None if token_file is not None else os.environ.get(TOKEN_ENV))
+    if given:
+        return given
     named = os.environ.get(TOKEN_FILE_ENV)
     path = token_file or (Path(named) if named else None)
     if path is None:

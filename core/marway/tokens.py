@@ -81,10 +81,10 @@ def bearer(authorization: str | None) -> str | None:
 def _lines(text: str, source: str) -> list[tuple[str | None, str]]:
     found: list[tuple[str | None, str]] = []
     for number, line in enumerate(text.splitlines(), 1):
-        said = line.partition("#")[0].strip()
-        if not said:
+        entry = line.partition("#")[0].strip()
+        if not entry:
             continue
-        name, colon, token = said.rpartition(":")
+        name, colon, token = entry.rpartition(":")
         name, token = name.strip(), token.strip()
         if not _TOKEN.fullmatch(token) or len(token) > _TOKEN_MAX or (colon and not _NAME.fullmatch(name)):
             raise InvalidSettings(

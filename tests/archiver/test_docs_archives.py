@@ -12,9 +12,9 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from marway_ops.cli import main as shell
 
 from marway_archiver.contents.model_config import _RULES
+from marway_ops.cli import main as shell
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "archives.md"
 TEXT = DOC.read_text(encoding="utf-8")

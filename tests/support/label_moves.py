@@ -33,8 +33,8 @@ class LossyStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def turn(self, key: str) -> AbstractContextManager[None]:
-        return self._store.turn(key)
+    def advisory_lock(self, key: str) -> AbstractContextManager[None]:
+        return self._store.advisory_lock(key)
 
     def create(self, key: str, data: bytes) -> str:
         etag = self._store.create(key, data)

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from marway_ops.shell.output import print_json, warn
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.printable import printable
+from marway.text import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.format.names import shown
+from marway_ops.shell.output import print_json, warn
 
 __all__ = ["register"]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from marway_ops.shell.output import print_json, warn
 
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.golden_check import golden_beside
@@ -14,6 +13,7 @@ from marway_archiver.packing import PackedArchive, pack
 from marway_archiver.proving.examples import example_of_flag, read_jsonl
 from marway_archiver.proving.runs import ProofPlan
 from marway_archiver.publishing.publish import tolerance_of
+from marway_ops.shell.output import print_json, warn
 
 __all__ = ["register"]
 

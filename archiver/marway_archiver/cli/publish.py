@@ -7,6 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from marway.admin_client import comparison_of
+from marway.answers.comparison_text import comparison_lines
+from marway.direct_release import release_directly
+from marway.errors import ReleaseRefused
+from marway.process.identity import this_user
+from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
+from marway.registry import open_registry
+from marway.text import printable
+from marway.wire.comparison import Comparison
+from marway_archiver.cli.output import human_bytes, progress_bar
+from marway_archiver.publishing.publish import publish_archive
 from marway_ops.shell.options import (
     AdminOption,
     CreateRegistryOption,
@@ -19,18 +31,6 @@ from marway_ops.shell.options import (
     registry_url,
 )
 from marway_ops.shell.output import change_entry, history_entry, moved, print_json, warn
-
-from marway.admin_client import comparison_of
-from marway.answers.comparison_text import comparison_lines
-from marway.direct_release import release_directly
-from marway.errors import ReleaseRefused
-from marway.printable import printable
-from marway.process.identity import me
-from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
-from marway.registry import open_registry
-from marway.wire.comparison import Comparison
-from marway_archiver.cli.output import human_bytes, progress_bar
-from marway_archiver.publishing.publish import publish_archive
 
 __all__ = ["register"]
 
@@ -120,7 +120,7 @@ def release(
                 if_currently=if_currently,
                 note=note,
                 force=force,
-                by=me(),
+                by=this_user(),
             )
             entry = history_entry(change.entry)
     except ReleaseRefused as exc:

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from marway_ops.shell.options import JsonOption
-from marway_ops.shell.output import print_json, warn
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from marway.answers.golden import GoldenDocument
-from marway.printable import printable
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
+from marway.text import printable
 from marway_archiver.archives import check_archive
 from marway_archiver.cli.output import progress_bar
 from marway_archiver.format.names import shown
@@ -25,6 +23,8 @@ from marway_archiver.proving.examples import input_line
 from marway_archiver.proving.runs import ProofPlan
 from marway_archiver.publishing.publish import tolerance_of
 from marway_archiver.verify import Verification, verify_archive
+from marway_ops.shell.options import JsonOption
+from marway_ops.shell.output import print_json, warn
 
 __all__ = ["register"]
 

@@ -26,7 +26,7 @@ from typing import Any, cast
 
 from marway.answers.golden import ExampleInput, GoldenAnswer, Kind
 from marway.errors import InvalidArchive, LoadFailed, clip
-from marway.process.die_with_parent import bound_to_me
+from marway.process.die_with_parent import dies_with_me
 from marway.wire.envelope import RAW_BODY, Part, Row, decode_answers, encode_rows
 from marway.wire.headers import JSON_NONFINITE
 from marway.worker.environment import handler_environment
@@ -179,7 +179,7 @@ def start_handler(
             with theirs, log.open("wb") as output:
                 script = Path(__file__).with_name("handler_child.py")
                 process = subprocess.Popen(
-                    bound_to_me([sys.executable, "-u", "-B", str(script), str(theirs.fileno()), str(job)]),
+                    dies_with_me([sys.executable, "-u", "-B", str(script), str(theirs.fileno()), str(job)]),
                     cwd=model,
                     env=_environment(model, scratch),
                     stdin=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ from marway.admin_client import AdminClient, admin_from_environment, comparison_
 from marway.answers.comparison_text import remarks
 from marway.direct_release import release_directly
 from marway.errors import InvalidArchive, InvalidInput, clip
-from marway.process.identity import me
+from marway.process.identity import this_user
 from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
 from marway.refs import check_label, new_model_id
 from marway.registry import Registry, open_registry
@@ -89,7 +89,7 @@ def store(
             golden_sha256=None if golden is None else golden.sha256,
             training=facts.training,
             created_at=utc_now(),
-            publisher=facts.publisher or me(),
+            publisher=facts.publisher or this_user(),
         )
     except ValidationError as exc:
         raise InvalidInput(f"{packed.path}: {clip(exc.errors(include_url=False)[0]['msg'], 300)}") from exc

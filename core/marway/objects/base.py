@@ -45,7 +45,7 @@ class StoredObject:
 
 
 class ObjectStore(Protocol):
-    """Flat object storage. Every implementation passes `tests/core/test_object_store_contract.py`.
+    """Flat object storage. Every implementation passes `tests/core/objects/test_object_store_contract.py`.
 
     Keys are relative, '/'-separated, and no part of one is empty or begins with '.'. A write is visible whole or not
     at all, and has reached stable storage when the call returns. Two writers are told apart by their bytes: whoever
@@ -157,11 +157,11 @@ class ObjectStore(Protocol):
             ObjectChanged: ``etag`` was given, and the object has another.
         """
 
-    def turn(self, key: str) -> AbstractContextManager[None]:
-        """Wait a while for a turn at changing ``key``.
+    def advisory_lock(self, key: str) -> AbstractContextManager[None]:
+        """Wait a while for a lock on ``key``, held while it is changed.
 
-        It spares writers that know of one another lost races; nothing relies on it, and it is given to all after some
-        seconds.
+        It spares writers that know of one another lost races; nothing relies on it, and who has waited for some seconds
+        goes on without it.
         """
 
     def sweep(self, *, older_than_s: float, dry_run: bool = False) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from marway.objects import open_store
 from marway.registry.changes import Change
-from marway.registry.collecting import Collecting, GcReport
+from marway.registry.garbage_collection import GarbageCollection, GcReport
 from marway.registry.publishing import Publishing
 from marway.registry.reading import ModelSummary
 from marway.registry.releasing import Releasing
@@ -30,7 +30,7 @@ from marway.registry.scrubbing import Damage, Scrubbing
 __all__ = ["Change", "Damage", "GcReport", "ModelSummary", "Registry", "open_registry"]
 
 
-class Registry(Publishing, Releasing, Collecting, Scrubbing):
+class Registry(Publishing, Releasing, GarbageCollection, Scrubbing):
     """Reads and writes models, versions and labels. Methods block; they are safe to call from many threads.
 
     Args:

@@ -11,9 +11,10 @@ from typing import Final
 
 from marway.errors import InvalidInput, StateConflict, clip
 from marway.objects import ObjectChanged, ObjectExists
-from marway.records import HistoryEntry, ModelState, encode_state, utc_now
+from marway.records import HistoryEntry, ModelState, utc_now
 from marway.refs import new_ulid
 from marway.registry import history, keys
+from marway.registry.encoding import encode_state
 from marway.registry.reading import Reading
 
 __all__ = ["Change", "Changing"]
@@ -69,7 +70,7 @@ class Changing(Reading):
         since: int | None = None
         self.check_there()
         while True:
-            with self._store.turn(key):
+            with self._store.advisory_lock(key):
                 before, etag = self._state_and_tag(name)
                 if since is None:
                     since = before.generation if new_op else _oldest(before)
@@ -77,8 +78,8 @@ class Changing(Reading):
                     _check_same(name, mine, entry)
                     return Change(before, mine)  # our own write, whose reply was lost
                 generation = before.generation + 1
-                after, said = change(before, entry.model_copy(update={"generation": generation}))
-                after = after.model_copy(update={"generation": generation, "history": (*before.history, said)})
+                after, made = change(before, entry.model_copy(update={"generation": generation}))
+                after = after.model_copy(update={"generation": generation, "history": (*before.history, made)})
                 after = history.spilled(self._store, name, after)
                 try:
                     if etag is None:
@@ -88,7 +89,7 @@ class Changing(Reading):
                 except (ObjectChanged, ObjectExists):
                     pass
                 else:
-                    return Change(after, said)
+                    return Change(after, made)
             if time.monotonic() > deadline:
                 # The last write may have been done in spite of its refusal.
                 now = self.state(name)

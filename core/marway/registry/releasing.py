@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from marway.close_names import did_you_mean
 from marway.errors import InvalidInput, ProofMissing, StateConflict, clip
 from marway.records import HistoryEntry, ModelState, ServingChange, ServingSettings, Tombstone, VersionRecord
 from marway.refs import DEFAULT_LABEL, check_label, check_version
 from marway.registry import history
 from marway.registry.changes import Change, Changing
+from marway.text import did_you_mean
 
 __all__ = ["Releasing"]
 
@@ -66,12 +66,12 @@ class Releasing(Changing):
             self._not_deleted(record, state)
             current = state.labels.get(label)
             _check_currently(record.name, label, current, if_currently)
-            said: dict[str, object] = {"from_version": current}
+            facts: dict[str, object] = {"from_version": current}
             if require_proof and not forced and not self.is_proved(record):
                 if not unproved_first or current not in (None, version):
                     raise _unproved(record, label, current)
-                said["forced"] = True
-            return _labelled(state, label, version), entry.model_copy(update=said)
+                facts["forced"] = True
+            return _labelled(state, label, version), entry.model_copy(update=facts)
 
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, to_version=version, note=note, forced=forced)
         return self._change(record.name, move, entry, new_op=op_id is None)
@@ -164,8 +164,8 @@ class Releasing(Changing):
                 _check_workers(after.serving_for(record))
             return after, entry
 
-        said = ServingChange(version=version, set=changes, unset=tuple(unset))
-        entry = self._entry(by=by, op_id=op_id, kind="serving", serving=said, note=note)
+        change = ServingChange(version=version, set=changes, unset=tuple(unset))
+        entry = self._entry(by=by, op_id=op_id, kind="serving", serving=change, note=note)
         return self._change(model, override, entry, new_op=op_id is None)
 
     def delete(
@@ -215,13 +215,6 @@ class Releasing(Changing):
 
         entry = self._entry(by=by, op_id=op_id, kind="tombstone", from_version=record.version, note=note, forced=forced)
         return self._change(model, bury, entry, new_op=op_id is None)
-
-    def is_proved(self, record: VersionRecord) -> bool:
-        """Return whether a pod has loaded this version and reproduced its golden answers; once true it stays so."""
-        return any(
-            proof.kind == "pod" and proof.golden_sha256 == record.golden_sha256
-            for proof in self.proofs(record.archive.sha256, skip_damaged=True)
-        )
 
 
 def _unproved(record: VersionRecord, label: str, current: str | None) -> ProofMissing:

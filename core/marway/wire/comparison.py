@@ -6,7 +6,10 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Comparison", "FieldChange"]
+__all__ = ["Comparison", "FieldChange", "Method"]
+
+Method = Literal["pod", "stored"]
+"""A pod asked both versions, or their published golden answers were compared, and nothing was run."""
 
 _SLOWER: Final = 1.5
 _SLOWER_S: Final = 0.005
@@ -41,7 +44,6 @@ class Comparison(_Wire):
     Attributes:
         version: The version that was looked at.
         base: The one it was compared with; None where there is none, and its own answers were looked at.
-        method: `pod`: a pod asked both; `stored`: their published golden answers were compared, and nothing was run.
         pod: Which pod.
         not_compared: Why nothing was compared; None where it was.
         inputs_of: Whose golden inputs were used.
@@ -62,7 +64,7 @@ class Comparison(_Wire):
 
     version: str
     base: str | None = None
-    method: Literal["pod", "stored"] = "pod"
+    method: Method = "pod"
     pod: str | None = None
     not_compared: str | None = None
     inputs_of: str | None = None

@@ -86,29 +86,31 @@ def explain(exc: Exception, url: str) -> Failure:
         return _explain_reply(exc, url)
     if isinstance(exc, _NO_CREDENTIALS):
         return _denied(
-            f"{url}: no AWS credentials were found ({_said(exc)}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            f"{url}: no AWS credentials were found ({_text_of(exc)}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "AWS_PROFILE, or a role for this machine or pod"
         )
     if isinstance(exc, _EXPIRED_SESSION):
         return _denied(
-            f"{url}: the AWS session has expired ({_said(exc)}): sign in again, such as with `aws sso login`"
+            f"{url}: the AWS session has expired ({_text_of(exc)}): sign in again, such as with `aws sso login`"
         )
     if isinstance(exc, boto.SSLError):
         return _denied(
-            f"{url}: the endpoint's certificate was not accepted ({_said(exc)}): AWS_CA_BUNDLE names another CA"
+            f"{url}: the endpoint's certificate was not accepted ({_text_of(exc)}): AWS_CA_BUNDLE names another CA"
         )
     if isinstance(exc, _NOT_SENT):
-        return Failure(Kind.NOT_SENT, RegistryUnavailable(f"{url}: the store cannot be reached: {_said(exc)}"))
+        return Failure(Kind.NOT_SENT, RegistryUnavailable(f"{url}: the store cannot be reached: {_text_of(exc)}"))
     if isinstance(exc, HTTPClientError):
-        return Failure(Kind.IN_DOUBT, RegistryUnavailable(f"{url}: the store does not answer: {_said(exc)}"))
-    return _denied(f"{url}: {_said(exc)}")
+        return Failure(Kind.IN_DOUBT, RegistryUnavailable(f"{url}: the store does not answer: {_text_of(exc)}"))
+    if isinstance(exc, boto.IncompleteReadError):
+        return Failure(Kind.IN_DOUBT, RegistryUnavailable(f"{url}: the store's answer was cut off: {_text_of(exc)}"))
+    return _denied(f"{url}: {_text_of(exc)}")
 
 
 def _explain_reply(exc: ClientError, url: str) -> Failure:
-    said = exc.response.get("Error", {})
-    code = str(said.get("Code", ""))
+    error = exc.response.get("Error", {})
+    code = str(error.get("Code", ""))
     status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    words = clip(f"{code}: {said.get('Message', '')}".strip(": "), 300) or f"status {status}"
+    words = clip(f"{code}: {error.get('Message', '')}".strip(": "), 300) or f"status {status}"
     if code == "NoSuchBucket":
         bucket = url.removeprefix("s3://").partition("/")[0]
         return _denied(f"{url}: there is no bucket {bucket!r} at this endpoint: make it, or mend the URL")
@@ -142,5 +144,5 @@ def _denied(message: str) -> Failure:
     return Failure(Kind.DENIED, RegistryUnavailable(message))
 
 
-def _said(exc: Exception) -> str:
+def _text_of(exc: Exception) -> str:
     return clip(" ".join(str(exc).split()), 300)

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from marway.errors import ArchiveCorrupt
 from marway.objects.base import ObjectExists, ObjectMissing, Progress
-from marway.objects.s3.calls import patiently
+from marway.objects.s3.conditional_write import Found, conditional_write
 from marway.objects.s3.failures import VENDOR_ERRORS
-from marway.objects.s3.settle import Found, settle
+from marway.objects.s3.retries import patiently
+from marway.objects.streams import CheckedFile
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -47,33 +47,11 @@ def upload(
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        job = _Upload(client, where, url, _Source(file, path, sha256), size, progress)
+        job = _Upload(client, where, url, CheckedFile(file, path, sha256), size, progress)
         if size <= PART_BYTES:
             job.in_one()
         else:
             job.in_parts()
-
-
-class _Source:
-    """A file read forward once; knows its digest at the end."""
-
-    def __init__(self, file: BinaryIO, path: Path, sha256: str) -> None:
-        self._file = file
-        self._path = path
-        self.sha256 = sha256
-        self._digest = hashlib.sha256()
-
-    def read(self, count: int) -> bytes:
-        data = self._file.read(count)
-        self._digest.update(data)
-        return data
-
-    def check(self) -> None:
-        if self._digest.hexdigest() != self.sha256:
-            raise ArchiveCorrupt(
-                f"{self._path}: its bytes have sha256 {self._digest.hexdigest()}, not {self.sha256}: "
-                "the file changed while it was being read; try again"
-            )
 
 
 class _Upload:
@@ -82,7 +60,7 @@ class _Upload:
         client: BaseClient,
         where: dict[str, str],
         url: str,
-        source: _Source,
+        source: CheckedFile,
         size: int,
         progress: Progress | None,
     ) -> None:
@@ -98,7 +76,7 @@ class _Upload:
     def in_one(self) -> None:
         data = self._source.read(self._size + 1)
         self._source.check()
-        self._settle(
+        self._write(
             lambda: self._client.put_object(
                 **self._where,
                 Body=data,
@@ -126,7 +104,7 @@ class _Upload:
         try:
             parts = self._send_parts(this)
             self._source.check()
-            self._settle(complete)
+            self._write(complete)
         finally:
             if not completed:
                 # Also when another's upload of the same bytes came first. Failing to abort leaves parts that nobody
@@ -163,9 +141,9 @@ class _Upload:
         self._count(len(data))
         return {"PartNumber": number, "ETag": reply["ETag"], "ChecksumSHA256": checksum}
 
-    def _settle(self, send: Callable[[], object]) -> None:
+    def _write(self, send: Callable[[], object]) -> None:
         # The key names the bytes: whoever stored them, they are what was to be stored.
-        if not settle(send, self._look, key=self._where["Key"], url=self._url):
+        if not conditional_write(send, self._look, key=self._where["Key"], url=self._url):
             raise ObjectExists(self._where["Key"])
 
     def _look(self) -> Found:

@@ -1,0 +1,193 @@
+"""Garbage collection: what nothing refers to is marked, and deleted if a day later still nothing does.
+
+A publish clears the marks of what it relies on before it relies on it, and looks at them once more at its end. Deleting
+begins with a compare-and-swap of the mark from `marked` to `condemned`; then gc looks again whether anything refers to
+the object. So whatever the clocks say, of a publish and a gc that meet one sees the other: gc finds the record and
+lets go, or the publish, whose record came later, finds `condemned`, waits until the mark is gone and stores the object
+again.
+
+Ages are by the store's clock, which is the same for all: that of one machine may be a day off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from marway.objects import ObjectChanged, ObjectExists, ObjectMissing
+from marway.records import GcMark, VersionRecord, utc_now
+from marway.refs import new_ulid
+from marway.registry import keys
+from marway.registry.encoding import decode
+from marway.registry.reading import Reading
+
+__all__ = ["GRACE", "GarbageCollection", "GcReport"]
+
+GRACE: Final = timedelta(days=1)
+"""Between marking and deleting; longer than any publish takes."""
+_DEAD_GC: Final = timedelta(hours=1)
+"""A deletion that is not done by then belongs to a gc that died."""
+_THREADS: Final = 16
+
+
+@dataclass(slots=True)
+class GcReport:
+    """What a collection did, or would do: keys of objects.
+
+    Attributes:
+        marked: Found unused for the first time.
+        waiting: Marked earlier, not yet for a day.
+        deleted: Deleted, with their proofs.
+        kept: Marked earlier, in use again.
+        swept: Temporary files and unfinished uploads of writes that were interrupted.
+    """
+
+    marked: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    swept: list[str] = field(default_factory=list)
+
+
+class GarbageCollection(Reading):
+    """Deletes what nobody can reach."""
+
+    def gc(self, *, dry_run: bool = False, now: datetime | None = None) -> GcReport:
+        """Mark what is unused, and delete what has been for a day.
+
+        Unused are archives and golden answers of no version, or only of deleted ones, and records whose publish was
+        given up. Deleted versions keep their record, so that their name and id stay taken.
+
+        Args:
+            dry_run: Change nothing; the report says what would be done.
+            now: The time, for tests: as much later or earlier than the machine's clock as the store's is taken to be.
+
+        Raises:
+            InvalidRecord: A record cannot be read: nothing is deleted, as it may refer to anything.
+        """
+        self.check_there()
+        now = self._store.now() if now is None else self._store.now() + (now - utc_now())
+        report = GcReport()
+        condemned: dict[str, str] = {}
+        used, abandoned = self._scan()
+        marks = set(self._store.keys(keys.GC))
+        for prefix in (keys.ARCHIVES, keys.GOLDEN):
+            for key in self._store.keys(prefix):
+                if key not in used:
+                    self._judge(key, now, report, condemned, dry_run=dry_run)
+                    marks.discard(keys.mark_key(key))
+        for key in sorted(abandoned):
+            self._judge(key, now, report, condemned, dry_run=dry_run)
+            marks.discard(keys.mark_key(key))
+        for mark in sorted(marks):
+            self._forget(mark, now, report, dry_run=dry_run)
+        if condemned:
+            self._execute(condemned, report)
+        report.swept.extend(self._store.sweep(older_than_s=GRACE.total_seconds(), dry_run=dry_run))
+        return report
+
+    def _scan(self) -> tuple[set[str], set[str]]:
+        """Return the keys that versions refer to, and those of records that no pointer leads to."""
+        used: set[str] = set()
+        abandoned: set[str] = set()
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="gc") as threads:
+            for found, lost in threads.map(self._scan_model, self.models()):
+                used |= found
+                abandoned |= lost
+        return used, abandoned
+
+    def _scan_model(self, name: str) -> tuple[set[str], set[str]]:
+        used: set[str] = set()
+        abandoned: set[str] = set()
+        tombstones = self.state(name).tombstones
+        for version in self.versions(name):
+            key = keys.record_key(name, version)
+            try:
+                record = self._read(VersionRecord, key)
+            except ObjectMissing:
+                continue  # its publisher took it back a moment ago
+            if version in tombstones:
+                continue
+            # An abandoned record is counted as well: its bytes go once it has gone.
+            used.add(keys.archive_key(record.archive.sha256))
+            if record.golden_sha256 is not None:
+                used.add(keys.golden_key(record.golden_sha256))
+            pointer = self.pointer(record.id)
+            if pointer is None or (pointer.model, pointer.version) != (name, version):
+                abandoned.add(key)
+        return used, abandoned
+
+    def _judge(self, key: str, now: datetime, report: GcReport, condemned: dict[str, str], *, dry_run: bool) -> None:
+        """Take one unused object a step nearer to its end; the last puts its mark's tag into ``condemned``."""
+        mark = keys.mark_key(key)
+        fresh = GcMark(status="marked", at=now, op_id=new_ulid())
+        try:
+            stored = self._store.get(mark)
+        except ObjectMissing:
+            report.marked.append(key)
+            if not dry_run:
+                with contextlib.suppress(ObjectExists):  # another gc's, of this moment
+                    self._create(mark, fresh)
+            return
+        found = decode(GcMark, stored.data, source=mark)
+        age = self._age(mark, now)
+        try:
+            if found.status == "cleared":
+                report.marked.append(key)
+                if not dry_run:
+                    self._replace(mark, fresh, stored.etag)
+            elif age < (GRACE if found.status == "marked" else _DEAD_GC):
+                report.waiting.append(key)
+            else:
+                if dry_run:
+                    report.deleted.append(key)
+                else:
+                    sentence = GcMark(status="condemned", at=now, op_id=new_ulid())
+                    condemned[key] = self._replace(mark, sentence, stored.etag)
+        except ObjectChanged:
+            report.kept.append(key)  # a publish cleared the mark, or another gc is at it
+
+    def _execute(self, condemned: dict[str, str], report: GcReport) -> None:
+        """Delete what is still unused now that whoever publishes can see that it is condemned; let go of the rest."""
+        used, abandoned = self._scan()
+        for key, tag in condemned.items():
+            mark = keys.mark_key(key)
+            wanted = key not in abandoned if key.startswith(keys.MODELS) else key in used
+            if wanted or self._store.tag(mark) != tag:  # another gc took it over from one that had slept
+                report.kept.append(key)
+                with contextlib.suppress(ObjectChanged):
+                    self._store.delete(mark, etag=tag)
+                continue
+            self._destroy(key)
+            report.deleted.append(key)
+
+    def _age(self, mark: str, now: datetime) -> timedelta:
+        at = self._store.written_at(mark)
+        return timedelta(0) if at is None else now - at
+
+    def _destroy(self, key: str) -> None:
+        self._store.delete(key)
+        if key.startswith(keys.ARCHIVES):
+            digest = key.removeprefix(keys.ARCHIVES).removesuffix(".mar")
+            for proof in list(self._store.keys(keys.proofs_prefix(digest))):
+                self._store.delete(proof)
+        self._store.delete(keys.mark_key(key))
+
+    def _forget(self, mark: str, now: datetime, report: GcReport, *, dry_run: bool) -> None:
+        """Remove the mark of an object that is used again or gone."""
+        try:
+            stored = self._store.get(mark)
+        except ObjectMissing:
+            return
+        found = decode(GcMark, stored.data, source=mark)
+        if found.status == "condemned" and self._age(mark, now) < _DEAD_GC:
+            return  # another gc is between deleting the object and removing the mark
+        key = mark.removeprefix(keys.GC)
+        if found.status == "marked":
+            report.kept.append(key)
+        if not dry_run:
+            with contextlib.suppress(ObjectChanged):
+                self._store.delete(mark, etag=stored.etag)
