@@ -24,7 +24,8 @@ from marway.wire.runtime import Addresses, RuntimeInfo
 from marway_sidecar.backends.base import NotLoaded, ServedModel
 from marway_sidecar.backends.torchserve import TorchServeAdapter
 from marway_sidecar.backends.torchserve.proto import inference_pb2
-from marway_sidecar.lifecycle import CallerLeft, ModelPool, Work
+from marway_sidecar.lifecycle import ModelPool
+from marway_sidecar.scheduler import CallerLeft, Job
 from marway_sidecar.threads import Threads
 from support.fake_server import FakeServer
 from support.pools import ROW, PoolRoom
@@ -68,19 +69,19 @@ class Schedule:
         self.version = version
         self.server = Scripted()
         self.servers = [self.server]
-        self.works: list[Work] = []
+        self.jobs: list[Job] = []
         self.broken: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.broken.append(context))
         pool.attach(self.server)
 
     def ask(self, rows: int) -> None:
-        work = Work([ROW] * rows, Deadline.after(3600))
+        job = Job([ROW] * rows, Deadline.after(3600))
         try:
-            end = self.pool.begin(self.version, SERVING, work)
+            end = self.pool.submit(self.version, SERVING, job)
         except MarwayError:
             return  # told at once
-        work.future.add_done_callback(lambda _: end())
-        self.works.append(work)
+        job.future.add_done_callback(lambda _: end())
+        self.jobs.append(job)
 
     def step(self, what: str, number: int) -> None:
         match what:
@@ -92,8 +93,8 @@ class Schedule:
                 self.server.end(Unexpected())
             case "lost":
                 self.server.end(NotLoaded("gone"))
-            case "leave" if self.works:
-                self.works[number % len(self.works)].abandon()
+            case "leave" if self.jobs:
+                self.jobs[number % len(self.jobs)].abandon()
             case "down":
                 self.pool.attach(None)
             case "up":
@@ -103,9 +104,9 @@ class Schedule:
 
     def check(self) -> None:
         """Check what everybody was told."""
-        for work in self.works:
-            assert work.future.done(), "left waiting for a session that is over"
-            error = work.future.exception()
+        for job in self.jobs:
+            assert job.future.done(), "left waiting for a session that is over"
+            error = job.future.exception()
             assert error is None or isinstance(error, RuntimeDown | NotLoaded | Unexpected | CallerLeft), repr(error)
         assert not self.broken
 
@@ -181,11 +182,11 @@ async def test_fault_model_server_goes_in_the_moment_of_a_call(
         for _ in range(rows):
             schedule.ask(1)  # they wait, and then go together
         schedule.server.end()
-        await until(lambda: schedule.works[0].future.done() and bool(schedule.server.under_way))
+        await until(lambda: schedule.jobs[0].future.done() and bool(schedule.server.under_way))
         schedule.pool.attach(None)
         schedule.server.end(Unexpected())
-        await until(lambda: all(work.future.done() for work in schedule.works))
-        errors = [work.future.exception() for work in schedule.works[1:]]
+        await until(lambda: all(job.future.done() for job in schedule.jobs))
+        errors = [job.future.exception() for job in schedule.jobs[1:]]
         assert [type(error) for error in errors] == ([Unexpected] if rows == 1 else [RuntimeDown] * rows)
         schedule.check()
 

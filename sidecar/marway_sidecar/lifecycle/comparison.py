@@ -15,10 +15,9 @@ from marway.golden import DEFAULT_TOLERANCE, ExampleInput, GoldenAnswer, GoldenD
 from marway.resolve import Resolved
 from marway.wire.comparison import Comparison
 from marway.wire.envelope import Answer
-from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.backends.base import WorkerDied
 from marway_sidecar.lifecycle import ModelPool
-from marway_sidecar.lifecycle.golden_check import GoldenChecks, answer_of, ask_model, golden_inputs, row_of
+from marway_sidecar.lifecycle.golden_check import GoldenChecks, answer_of, ask_version, row_of
 from marway_sidecar.threads import Threads
 
 __all__ = ["Comparer"]
@@ -70,13 +69,12 @@ class Comparer:
 
     Args:
         pool: Has them.
-        checks: Knows golden answers.
-        archives: Has the golden inputs.
+        checks: Knows golden inputs and answers.
         threads: Where blocking calls run.
     """
 
-    def __init__(self, pool: ModelPool, checks: GoldenChecks, archives: ArchiveStore, threads: Threads) -> None:
-        self._pool, self._checks, self._archives, self._threads = pool, checks, archives, threads
+    def __init__(self, pool: ModelPool, checks: GoldenChecks, threads: Threads) -> None:
+        self._pool, self._checks, self._threads = pool, checks, threads
 
     async def compare(self, new: Resolved, base: Resolved | None, deadline: Deadline) -> Comparison:
         """Return how a version answers the base's golden inputs, or its own where the base has none.
@@ -118,8 +116,7 @@ class Comparer:
         """Return the inputs to use: the base's, else the version's own."""
         for each in (base, new):
             if each is not None:
-                with await self._threads.run(self._archives.use, each.record.archive) as use:
-                    found = await self._threads.run(golden_inputs, use.path, None)
+                found = await self._checks.inputs(each.record)
                 if found:
                     document = await self._checks.document(each.record) if each is base else None
                     return _Inputs(found, each.record.version, document)
@@ -129,8 +126,8 @@ class Comparer:
         """Load the base beside the version, and return whether that went well; if not, add a note that says why."""
         half = Deadline.after(deadline.remaining() / 2)
         try:
-            # The lease keeps the version from being unloaded to make room for the base.
-            async with self._pool.lease(new.record, new.serving, deadline):
+            with self._pool.hold(new.record, new.serving):  # so that it is not unloaded to make room for the base
+                await self._pool.load(new.record, new.serving, deadline)
                 await self._pool.load(base.record, base.serving, half)
         except MarwayError as exc:
             notes.append(f"{base.record.version} cannot be asked on this pod ({clip(exc.message, _LINE_MAX)})")
@@ -227,12 +224,11 @@ class Comparer:
             DeadlineExceeded: The comparison's own deadline passed.
             Unavailable: It cannot be asked now.
         """
-        record, serving = side.resolved.record, side.resolved.serving
-        own = Deadline.after(min(deadline.remaining(), serving.predict_timeout_s))
+        limit_s = side.resolved.serving.predict_timeout_s
+        own = Deadline.after(min(deadline.remaining(), limit_s))
         started = time.monotonic()
         try:
-            async with self._pool.lease(record, serving, own) as lease:
-                answer = await ask_model(lease.server, lease.model, row_of(example), deadline=own)
+            answer = await ask_version(self._pool, side.resolved, row_of(example), own)
         except ModelError as exc:
             return _failed(exc.status, exc.message, started)
         except WorkerDied:
@@ -242,7 +238,7 @@ class Comparer:
             if deadline.remaining() <= 0:
                 raise
             side.breaks = True
-            return _failed(504, f"no answer within {serving.predict_timeout_s:g} s", started)
+            return _failed(504, f"no answer within {limit_s:g} s", started)
         except Unavailable as exc:
             if not side.breaks:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable
 
 from marway.deadline import Deadline
 from marway.errors import Draining, MarwayError, ModelLoading, Unavailable
@@ -16,7 +17,7 @@ from marway_sidecar.backends.runtime_watch import RuntimeWatch
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.comparison import Comparer
 from marway_sidecar.lifecycle.draining import Drain
-from marway_sidecar.lifecycle.golden_check import GoldenChecks, Proved, ask_model
+from marway_sidecar.lifecycle.golden_check import GoldenChecks, Proved, ask_version
 
 __all__ = ["BACKEND", "Control"]
 
@@ -105,14 +106,14 @@ class Control:
             DeadlineExceeded: It took too long; a load goes on.
         """
         started = time.monotonic()
-        if self._drain.draining:
-            raise Draining("this pod drains and loads nothing")
-        resolved = await self._resolver.resolve(model, selector)
-        record, serving = resolved.record, resolved.serving
-        deadline = Deadline(started + (timeout_s if timeout_s is not None else serving.load_timeout_s))
+        resolved, deadline = await self._wanted(model, selector, timeout_s)
+
+        def ask(row: Row) -> Awaitable[Answer]:
+            return ask_version(self._pool, resolved, row, deadline)
+
         try:
-            await self._pool.load(record, serving, deadline)
-            proved = await self._prove(resolved, deadline) if prove else _NOTHING_PROVED
+            await self._pool.load(resolved.record, resolved.serving, deadline)
+            proved = await self._checks.prove(ask, resolved.record) if prove else _NOTHING_PROVED
         except MarwayError as exc:
             self._say("load failed", resolved, started, prove=prove, error=exc.code)
             raise
@@ -143,11 +144,8 @@ class Control:
             DeadlineExceeded: It took too long.
         """
         started = time.monotonic()
-        if self._drain.draining:
-            raise Draining("this pod drains and loads nothing")
-        resolved = await self._resolver.resolve(model, selector)
+        resolved, deadline = await self._wanted(model, selector, timeout_s)
         other = await self._resolver.resolve(model, base) if base is not None else None
-        deadline = Deadline(started + (timeout_s if timeout_s is not None else resolved.serving.load_timeout_s))
         try:
             found = await self._comparer.compare(resolved, other, deadline)
         except MarwayError as exc:
@@ -169,17 +167,13 @@ class Control:
         self._say("unloaded", resolved, started)
         return status
 
-    async def _prove(self, resolved: Resolved, deadline: Deadline) -> Proved:
-        record = resolved.record
-
-        async def ask(row: Row) -> Answer:
-            # A lease each: other requests for the version take their turns in between.
-            async with self._pool.lease(record, resolved.serving, deadline) as lease:
-                return await ask_model(lease.server, lease.model, row, deadline=deadline)
-
-        async with self._pool.lease(record, resolved.serving, deadline) as lease:
-            archive = lease.model.archive
-        return await self._checks.prove(ask, archive, record)
+    async def _wanted(self, model: str, selector: str, timeout_s: float | None) -> tuple[Resolved, Deadline]:
+        """Return a version that is to be loaded, and until when."""
+        started = time.monotonic()
+        if self._drain.draining:
+            raise Draining("this pod drains and loads nothing")
+        resolved = await self._resolver.resolve(model, selector)
+        return resolved, Deadline(started + (resolved.serving.load_timeout_s if timeout_s is None else timeout_s))
 
     def _status(self, resolved: Resolved) -> ModelStatus:
         record = resolved.record

@@ -13,30 +13,46 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Protocol
+from typing import Final
 
-from marway.errors import Unavailable
+from marway.errors import MarwayError
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus, State
+from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.lifecycle.failures import Failure
-from marway_sidecar.lifecycle.scaling import Demand
-from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.scheduler import Gate
+from marway_sidecar.lifecycle.scaling import Usage, bounds
+from marway_sidecar.scheduler.job import Job, again
+from marway_sidecar.scheduler.scheduler import Scheduler
 
-__all__ = ["Entry", "HeldArchive"]
+__all__ = ["Entry", "Failure"]
+
+_BACKOFF_MAX_S: Final = 300.0
 
 
-class HeldArchive(Protocol):
-    """An archive that stays in the store until it is closed; closing it again does nothing."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed load, remembered so that it is not tried with every request.
 
-    @property
-    def path(self) -> Path:
-        """Where it is."""
+    Attributes:
+        error: Why.
+        count: How many failed in a row.
+        retry_at: When it may be tried again, on the monotonic clock.
+    """
 
-    def close(self) -> None:
-        """Let it be evicted from disk."""
+    error: MarwayError
+    count: int
+    retry_at: float
+
+    @classmethod
+    def after(cls, before: Failure | None, error: MarwayError, *, backoff_s: float) -> Failure:
+        """Return the failure that follows ``before``: its pause is twice as long, up to 300 s."""
+        count = before.count + 1 if before is not None else 1
+        pause = min(_BACKOFF_MAX_S, backoff_s * 2 ** min(count - 1, 16))
+        return cls(again(error), count, time.monotonic() + pause)
+
+    def wait_s(self) -> float:
+        """Return in how many seconds it may be tried again."""
+        return max(0.0, self.retry_at - time.monotonic())
 
 
 @dataclass(eq=False)
@@ -45,7 +61,7 @@ class Entry:
 
     Attributes:
         record, serving: The version, and how it is served now.
-        gate, breaker, demand: Who may call it, whether calls end well, how many workers were of use.
+        scheduler, usage: Its queue and calls, and how many workers were of use.
         archive: Its archive, held in the store while it is registered.
         served: As the model server knows it, while it is registered.
         workers: Workers that it should have there.
@@ -56,15 +72,16 @@ class Entry:
         restores: How many model servers in a row went before it was loaded again, after one that had it; 0 when it is
             not to be loaded again by itself.
         settled_at: When its last transition ended, on the monotonic clock: what was seen before is out of date.
+        failure: Why its last load failed; None when it did not.
+        holds: How many hold it loaded, whoever else wants its memory.
     """
 
     record: VersionRecord
     serving: ServingSettings
-    gate: Gate
-    breaker: Breaker
-    demand: Demand
+    scheduler: Scheduler
+    usage: Usage
     state: State = "absent"
-    archive: HeldArchive | None = None
+    archive: ArchiveUse | None = None
     served: ServedModel | None = None
     workers: int = 0
     load_began: float | None = None
@@ -75,6 +92,7 @@ class Entry:
     restores: int = 0
     settled_at: float = 0.0
     failure: Failure | None = None
+    holds: int = 0
 
     @property
     def last_used_at(self) -> datetime | None:
@@ -92,24 +110,29 @@ class Entry:
         return f"{self.record.name} {self.record.version}"
 
     @property
+    def answers(self) -> bool:
+        """Whether it is loaded with a worker."""
+        return self.state == "ready" and self.workers > 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody uses it, or is about to."""
+        return self.scheduler.idle and not self.holds
+
+    @property
+    def fewest(self) -> int:
+        """How many workers it keeps, while it is loaded, whatever others want."""
+        return max(1, bounds(self.serving, cpus=1)[0])
+
+    @property
     def retrying_later(self) -> bool:
         """Whether its last load failed and the pause is not over."""
         return self.failure is not None and self.failure.wait_s() > 0
 
-    def ask_breaker(self) -> None:
-        """Return when a call may go; whoever asked has to report how it went (`Breaker.wait_s`).
-
-        Raises:
-            Unavailable: Calls keep failing.
-        """
-        wait_s = self.breaker.wait_s()
-        if wait_s is not None:
-            raise Unavailable(
-                f"calls of {self.title} keep dying or hanging, so it is given a pause",
-                model=self.record.name,
-                version=self.record.version,
-                retry_after_s=wait_s,
-            )
+    def finish(self, job: Job) -> None:
+        """Let go of a job that was submitted: it is done, or its caller has left."""
+        self.scheduler.leave(job)
+        self.used_at = time.monotonic()
 
     def let_go(self) -> None:
         """Count it as not registered: its archive may go from disk."""
@@ -127,8 +150,8 @@ class Entry:
             version=self.record.version,
             state=self.state,
             workers=self.workers,
-            requests_in_flight=self.gate.in_flight,
-            requests_queued=self.gate.queued,
+            requests_in_flight=self.scheduler.in_flight,
+            requests_queued=self.scheduler.queued,
             memory_bytes=memory_bytes,
             pinned=self.serving.pinned,
             load_duration_s=self.load_duration_s,

@@ -16,15 +16,16 @@ from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
 from marway.wire.pods import ModelStatus
+from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.changes import Changes
-from marway_sidecar.lifecycle.entry import Entry, HeldArchive
-from marway_sidecar.lifecycle.failures import Failure, is_the_versions
-from marway_sidecar.lifecycle.phases import Phases
+from marway_sidecar.lifecycle.entry import Entry, Failure
 from marway_sidecar.lifecycle.scaling import bounds
-from marway_sidecar.memory.budget import Evict, Memory
-from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
+from marway_sidecar.memory.budget import Memory
+from marway_sidecar.memory.estimates import Estimates
+from marway_sidecar.memory.eviction import Evict
 from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.scheduler.job import about
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Transitions", "Warm"]
@@ -39,6 +40,23 @@ Warm = Callable[[ModelServer, ServedModel, VersionRecord, Deadline], Awaitable[N
 Outcome = Literal["ok", "failed", "refused", "timeout", "cut off"]
 
 
+class _Phases:
+    """A stopwatch that is read at the end of each phase of a load.
+
+    Attributes:
+        seconds: What each phase took, in the order in which they ended.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def end(self, phase: str) -> None:
+        """Say that a phase ends now, and the next one begins."""
+        now = time.monotonic()
+        self.seconds[phase], self._since = now - self._since, now
+
+
 @dataclass(frozen=True, slots=True)
 class Transitions:
     """Does the steps of all versions in one attached model server.
@@ -47,10 +65,8 @@ class Transitions:
         server: The model server.
         cpus: Most workers of a version that does not say.
         fetch: Holds a version's archive in the store, fetching it if need be.
-        vacated: Returns once the name in the server is not being purged of what another sidecar left.
-        looked: Returns once it was seen what the server has.
+        reconciled: Returns once it was seen what the server has, and nothing under this name is being unregistered.
         warm: See `Warm`.
-        settled: Called when a version has nothing more to do for now.
     """
 
     server: ModelServer
@@ -60,11 +76,9 @@ class Transitions:
     estimates: Estimates
     metrics: SidecarMetrics
     changes: Changes
-    fetch: Callable[[VersionRecord], Awaitable[HeldArchive]]
-    looked: Callable[[], Awaitable[None]]
-    vacated: Callable[[str], Awaitable[None]]
+    fetch: Callable[[VersionRecord], Awaitable[ArchiveUse]]
+    reconciled: Callable[[str], Awaitable[None]]
     warm: Warm | None
-    settled: Callable[[Entry], None]
 
     def status(self, entry: Entry) -> ModelStatus:
         """Return how a version is shown."""
@@ -83,10 +97,10 @@ class Transitions:
         """
         entry.load_began = time.monotonic()
         outcome: Outcome = "failed"
-        phases = Phases()
+        phases = _Phases()
         try:
             self._show(entry, state="fetching")
-            await self.looked()
+            await self.reconciled(server_name(entry.key))
             phases.end("look")
             entry.archive = await self._fetched(entry)
             phases.end("fetch")
@@ -101,7 +115,7 @@ class Transitions:
             entry.served, entry.failure, entry.restores = served, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
-            entry.demand.restart()
+            entry.usage.restart()
             self.memory.settle(entry.key, guess=guess)
             self.estimates.measured_load(entry.key, entry.load_duration_s)
             self.metrics.load_duration.observe(entry.load_duration_s)
@@ -109,15 +123,13 @@ class Transitions:
             self._show(entry, state="ready")
             for phase, seconds in phases.seconds.items():
                 self.metrics.load_phase_duration.labels(phase).observe(seconds)
-            fields = {"phases_ms": phases.milliseconds}
+            milliseconds = {phase: round(seconds * 1000, 1) for phase, seconds in phases.seconds.items()}
+            fields = {"phases_ms": milliseconds}
             logger.info("%s is ready after %.2f s", entry.title, entry.load_duration_s, extra={"fields": fields})
         except TimeoutError as exc:
             outcome = "timeout"
-            error = LoadFailed(
-                f"{entry.title} was not loaded within {entry.serving.load_timeout_s:g} s (`load_timeout_s`)",
-                model=entry.record.name,
-                version=entry.record.version,
-            )
+            limit_s = entry.serving.load_timeout_s
+            error = LoadFailed(f"{entry.title} was not loaded within {limit_s:g} s (`load_timeout_s`)")
             self._failed(entry, error)
             raise error from exc
         except MarwayError as exc:
@@ -149,12 +161,11 @@ class Transitions:
         guess = self.estimates.is_guess(entry.key)
         if workers > before:
             # Refused, it is as it was: `settled_at` stays, so that what it takes is measured however often it asks.
-            least, _ = bounds(entry.serving, cpus=1)
-            await self._reserve(entry, workers, evict="idle" if before == 0 or workers <= least else "unused")
+            await self._reserve(entry, workers, evict="idle" if before == 0 or workers <= entry.fewest else "unused")
         try:
             if workers < before:
-                entry.gate.close()
-                await entry.gate.drained()
+                entry.scheduler.close()
+                await entry.scheduler.drained()
             entry.load_began = time.monotonic() if before == 0 else None
             try:
                 await self.server.scale(entry.served, workers)
@@ -171,7 +182,7 @@ class Transitions:
             else:
                 self.memory.settle(entry.key, guess=guess)
             entry.served = replace(entry.served, workers=max(1, workers))
-            entry.demand.restart()
+            entry.usage.restart()
             logger.info("%s has %d workers, had %d", entry.title, workers, before)
             self._show(entry, workers=workers)
         finally:
@@ -188,9 +199,9 @@ class Transitions:
         if entry.state != "ready" or entry.served is None:
             self.memory.keep(entry.key)
             return
-        entry.gate.close()
+        entry.scheduler.close()
         self._show(entry, state="draining")
-        await entry.gate.drained()
+        await entry.scheduler.drained()
         try:
             await self.server.unload(entry.served)
         except MarwayError:
@@ -205,13 +216,13 @@ class Transitions:
 
     def forget(self, entry: Entry) -> None:
         """Count a version as absent: it was unloaded, or the server lost it."""
-        entry.gate.close()
+        entry.scheduler.close()
         entry.let_go()
         entry.settled_at = time.monotonic()
         self._show(entry, state="absent", workers=0)
         self.memory.release(entry.key)
 
-    async def _fetched(self, entry: Entry) -> HeldArchive:
+    async def _fetched(self, entry: Entry) -> ArchiveUse:
         try:
             async with asyncio.timeout(self.settings.fetch_timeout_s):
                 return await self.fetch(entry.record)
@@ -223,36 +234,20 @@ class Transitions:
             ) from exc
 
     async def _reserve(self, entry: Entry, workers: int, *, evict: Evict) -> None:
-        """Reserve memory for so many workers.
+        """Reserve memory for so many workers."""
 
-        A guess is cut to the budget, so that a version larger than the guess is worth still gets its chance, alone;
-        what was measured, and the model's own part of the guess, is not.
-        """
-        archive = entry.record.archive
-
-        def size() -> int:
-            guessed = self.estimates.memory_bytes(entry.key, archive, workers)
-            least = self.estimates.least_bytes(entry.key, archive) * workers + REGISTERED_BYTES
-            budget = self.memory.budget
-            return guessed if budget is None or least > budget else min(guessed, budget)
+        def size_bytes() -> int:
+            return self.estimates.reservation_bytes(entry.key, entry.record.archive, workers, self.memory.budget)
 
         try:
-            await self.memory.reserve(
-                entry.key,
-                size,
-                evict=evict,
-                wait_s=self.settings.memory_wait_s,
-                wait_max_s=self.settings.memory_wait_max_s,
-                what=entry.title,
-            )
+            await self.memory.reserve(entry.key, size_bytes, evict=evict, what=entry.title)
         except MarwayError as exc:
-            exc.model, exc.version = entry.record.name, entry.record.version
+            about(entry.record, exc)
             raise
 
-    async def _registered(self, entry: Entry, served: ServedModel, phases: Phases) -> None:
+    async def _registered(self, entry: Entry, served: ServedModel, phases: _Phases) -> None:
         """Have the server load it and warm it up; on failure nothing of it is left there."""
         deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S)
-        await self.vacated(served.server_name)
         try:
             async with asyncio.timeout(deadline.remaining()):
                 found = await self.server.load(served)
@@ -291,10 +286,10 @@ class Transitions:
     def _failed(self, entry: Entry, error: MarwayError) -> None:
         entry.let_go()
         self.memory.release(entry.key)
-        error.model, error.version = entry.record.name, entry.record.version
+        about(entry.record, error)
         if not isinstance(error, RuntimeDown):
             entry.restores = 0
-        if is_the_versions(error):
+        if not isinstance(error, Unavailable):  # a store that is away or a full pod says nothing about the version
             entry.failure = Failure.after(entry.failure, error, backoff_s=self.settings.load_failure_backoff_s)
             self._show(entry, state="failed", workers=0)
             logger.error("%s", error.message, extra={"fields": {"model": error.model, "version": error.version}})

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import statistics
-import tempfile
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -15,6 +13,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marway.records import ArchiveRef
+from marway.refs import new_ulid
 
 __all__ = ["ESTIMATES_FILE", "REGISTERED_BYTES", "Estimates"]
 
@@ -65,28 +64,32 @@ class Estimates:
 
     def is_guess(self, key: str) -> bool:
         """Whether nothing was measured that an estimate for this version could rest on."""
-        return not self._overheads and not self._is_measured(key)
-
-    def least_bytes(self, key: str, archive: ArchiveRef) -> int:
-        """Return what one worker takes at the least: measured, else its model's part of the guess."""
-        known = self._versions.get(key)
-        if known is not None and known.worker_bytes is not None:
-            return known.worker_bytes
-        return int(archive.size_bytes * self._factor)
+        return not self._overheads and self._worker_bytes(key) is None
 
     def memory_bytes(self, key: str, archive: ArchiveRef, workers: int) -> int:
         """Return the memory to reserve for a version with so many workers."""
-        known = self._versions.get(key)
-        if known is not None and known.worker_bytes is not None:
-            one = known.worker_bytes * _HEADROOM
+        one: float
+        if (measured := self._worker_bytes(key)) is not None:
+            one = measured * _HEADROOM
         else:
             base = statistics.median(self._overheads) * _HEADROOM if self._overheads else self._base_bytes
             one = archive.size_bytes * self._factor + base
         return REGISTERED_BYTES + int(one) * workers
 
+    def reservation_bytes(self, key: str, archive: ArchiveRef, workers: int, budget: int | None) -> int:
+        """Return the memory to reserve for so many workers where there is so much.
+
+        A guess is cut to the budget, so that a version larger than the guess is worth still gets its chance, alone;
+        what was measured, and the model's own part of the guess, is not.
+        """
+        guessed = self.memory_bytes(key, archive, workers)
+        one = self._worker_bytes(key)
+        least = (int(archive.size_bytes * self._factor) if one is None else one) * workers + REGISTERED_BYTES
+        return guessed if budget is None or least > budget else min(guessed, budget)
+
     def measured_memory(self, key: str, archive: ArchiveRef, worker_bytes: int) -> None:
         """Remember what a worker of a version takes."""
-        if not self._is_measured(key):
+        if self._worker_bytes(key) is None:
             self._overheads.append(max(0, worker_bytes - int(archive.size_bytes * self._factor)))
         self._know(key, worker_bytes=worker_bytes)
 
@@ -124,22 +127,19 @@ class Estimates:
     @staticmethod
     def write(path: Path, data: bytes) -> None:
         """Put ``data`` into the file at once; without it only the next start knows less. Blocks."""
-        temporary: Path | None = None
+        temporary = path.with_name(f".{path.name}-{new_ulid()}")
         try:
-            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-            temporary = Path(name)
-            with os.fdopen(descriptor, "wb") as handle:
-                handle.write(data)
+            temporary.write_bytes(data)
             temporary.replace(path)
         except OSError as exc:
             logger.debug("%s cannot be written: %s", path, exc)
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
-    def _is_measured(self, key: str) -> bool:
+    def _worker_bytes(self, key: str) -> int | None:
+        """Return what a worker of a version was measured to take."""
         known = self._versions.get(key)
-        return known is not None and known.worker_bytes is not None
+        return known.worker_bytes if known is not None else None
 
     def _know(self, key: str, *, worker_bytes: int | None = None, load_s: float | None = None) -> None:
         known = self._versions.pop(key, None) or _Known()
