@@ -18,7 +18,7 @@ from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.entry import Entry
-from marway_sidecar.lifecycle.gauges import bind
+from marway_sidecar.lifecycle.gauges import PoolGauges
 from marway_sidecar.lifecycle.server_instance import ServerInstance
 from marway_sidecar.lifecycle.transitions import Warm
 from marway_sidecar.memory.estimates import ESTIMATES_FILE, Estimates
@@ -71,7 +71,7 @@ class ModelPool:
         self._ended: list[ServerInstance] = []
         self._refusing = False
         self._saving: asyncio.Task[None] | None = None
-        bind(metrics, entries=self._sizes, budget=lambda: self.memory()[1], in_flight=lambda: self.in_flight)
+        metrics.registry.register(PoolGauges(self.statuses, self.memory))
 
     @property
     def server(self) -> ModelServer | None:
@@ -284,9 +284,3 @@ class ModelPool:
             await asyncio.sleep(_SAVE_S)
             if self._estimates.changed:
                 await self._threads.run(self._estimates.write, self._estimates_file, self._estimates.dump())
-
-    def _sizes(self) -> list[tuple[Entry, int]]:
-        if self._instance is None:
-            return []
-        memory = self._instance.memory
-        return [(actor.entry, memory.of(actor.entry.key)) for actor in self._actors]
