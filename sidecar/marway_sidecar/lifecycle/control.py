@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable
+from typing import Protocol
 
 from marway.deadline import Deadline
 from marway.errors import Draining, MarwayError, ModelLoading, Unavailable
@@ -12,8 +13,7 @@ from marway.resolve import Resolved, Resolver
 from marway.wire.comparison import Comparison
 from marway.wire.envelope import Answer, Row
 from marway.wire.pods import LoadReport, ModelStatus
-from marway_sidecar.backends.external_watch import ExternalWatch
-from marway_sidecar.backends.runtime_watch import RuntimeWatch
+from marway.wire.runtime import RuntimeInfo
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.comparison import Comparer
 from marway_sidecar.lifecycle.draining import Drain
@@ -26,6 +26,14 @@ logger = logging.getLogger(__name__)
 BACKEND = "torchserve"
 _EXPECTED_LOAD_S = 5.0
 _NOTHING_PROVED = Proved(None, 0, ())
+
+
+class Runtime(Protocol):
+    """What knows the model server that is up."""
+
+    @property
+    def info(self) -> RuntimeInfo | None:
+        """What is known of it; None while there is none."""
 
 
 class Control:
@@ -47,7 +55,7 @@ class Control:
         checks: GoldenChecks,
         comparer: Comparer,
         drain: Drain,
-        runtime: RuntimeWatch | ExternalWatch,
+        runtime: Runtime,
     ) -> None:
         self._resolver = resolver
         self._pool = pool
