@@ -15,7 +15,7 @@ from typing import Literal
 from marway.errors import MarwayError, Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus
-from marway_sidecar.lifecycle.admission import Admission, Instance, refused
+from marway_sidecar.lifecycle.admission import Admission, refused
 from marway_sidecar.lifecycle.entry import Entry
 from marway_sidecar.lifecycle.scaling import Usage
 from marway_sidecar.lifecycle.transitions import Transitions
@@ -57,15 +57,19 @@ class Actor:
     Args:
         record, serving: The version, and how it is served now.
         transitions: Does the steps.
-        instance: Where it is loaded.
+        queue_grew: Told that somebody waits for it.
     """
 
     def __init__(
-        self, record: VersionRecord, serving: ServingSettings, transitions: Transitions, instance: Instance
+        self,
+        record: VersionRecord,
+        serving: ServingSettings,
+        transitions: Transitions,
+        *,
+        queue_grew: Callable[[], None],
     ) -> None:
         self._do = transitions
-        self._instance = instance
-        self.admission = Admission(self, transitions, instance)
+        self.admission = Admission(self, transitions, queue_grew=queue_grew)
         scheduler = Scheduler(self.admission, transitions.server, transitions.settings, transitions.metrics, record)
         self.entry = Entry(record, serving, scheduler, Usage(transitions.settings.scale_down_s))
         self._wake = asyncio.Event()
@@ -158,7 +162,10 @@ class Actor:
             try:
                 while (step := self._next()) is not None:
                     self.busy = True
-                    await step()
+                    try:
+                        await step()
+                    finally:
+                        self._open()
             except MarwayError as exc:
                 if self.entry.state != "failed":  # which was logged when it failed
                     logger.warning("%s: %s", self.entry.title, exc.message)
@@ -170,7 +177,7 @@ class Actor:
             finally:
                 self.busy = self._wake.is_set()
             if not self.busy:
-                self._instance.settled()
+                self._do.memory.measure()
 
     def _next(self) -> Callable[[], Awaitable[None]] | None:
         """Return the step that comes next, or None when everything is as wanted."""
@@ -186,7 +193,7 @@ class Actor:
             if entry.answers:
                 self._loads.tell(self._do.status(entry))
             return self._scale if self._target is not None else None
-        if self._instance.refusing:
+        if self._do.refusing:
             self._tell_waiting(refused())
             return None
         if entry.state == "ready":
@@ -208,7 +215,6 @@ class Actor:
                 return  # somebody came meanwhile: the next load is theirs, and may take other versions' memory
             raise
         self._wanted = False
-        self._open()
 
     async def _scale(self) -> None:
         target, self._target = self._target, None
@@ -222,7 +228,6 @@ class Actor:
             if entry.workers == 0:
                 raise  # those that wait for the first worker are told
             logger.info("%s stays at %d workers: %s", entry.title, entry.workers, exc.message)
-        self._open()
 
     async def _unload(self) -> None:
         reason, self._leaving = self._leaving, None
@@ -231,7 +236,6 @@ class Actor:
             await self._do.unload(self.entry, reason)
         except MarwayError as exc:
             self._unloads.tell(exc)
-            self._open()
             raise
         self._unloads.tell(self._do.status(self.entry))
 
@@ -241,7 +245,6 @@ class Actor:
         if self.entry.answers:
             await self._do.scale(self.entry, 0)
             await self._do.scale(self.entry, workers)
-            self._open()
 
     async def _forget(self) -> None:
         self._lost = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from marway.deadline import Deadline
@@ -13,7 +14,7 @@ from marway_sidecar.lifecycle.entry import Entry
 from marway_sidecar.lifecycle.transitions import Transitions
 from marway_sidecar.scheduler.job import Job, about, again
 
-__all__ = ["Admission", "Instance", "refused"]
+__all__ = ["Admission", "refused"]
 
 
 class Loader(Protocol):
@@ -28,36 +29,19 @@ class Loader(Protocol):
         """Hear that the model server does not have it."""
 
 
-class Instance(Protocol):
-    """What an actor asks of the server instance that it is part of, and tells it."""
-
-    @property
-    def refusing(self) -> bool:
-        """Whether loads are refused, because the pod stops."""
-
-    def queue_grew(self, key: str) -> None:
-        """Hear that somebody waits for a version."""
-
-    def became_idle(self) -> None:
-        """Hear that a version is not used any more."""
-
-    def settled(self) -> None:
-        """Hear that a version has nothing more to do for now."""
-
-
 class Admission:
     """A version as its scheduler sees it (`ScheduledVersion`).
 
     Args:
         actor: Has the version loaded.
         transitions: What loads are measured and bounded by.
-        instance: Where it is loaded.
+        queue_grew: Told that somebody waits for it.
     """
 
-    def __init__(self, actor: Loader, transitions: Transitions, instance: Instance) -> None:
+    def __init__(self, actor: Loader, transitions: Transitions, *, queue_grew: Callable[[], None]) -> None:
         self._actor = actor
         self._do = transitions
-        self._instance = instance
+        self.queue_grew = queue_grew
 
     def expected_s(self) -> float:
         """Return how long it should still take until it is loaded, by measured loads, in seconds."""
@@ -77,7 +61,7 @@ class Admission:
         if entry.state == "failed" and entry.retrying_later:
             assert entry.failure is not None
             raise again(entry.failure.error)
-        if self._instance.refusing and entry.load_began is None:
+        if self._do.refusing and entry.load_began is None:
             raise about(entry.record, refused())
         expected_s = self.expected_s()
         if expected_s > deadline.remaining():
@@ -113,11 +97,8 @@ class Admission:
             self.check_load(deadline)
             self._actor.want_load()
 
-    def queue_grew(self) -> None:
-        self._instance.queue_grew(self._actor.entry.key)
-
     def became_idle(self) -> None:
-        self._instance.became_idle()
+        self._do.memory.pump_if_short()
 
     def full(self) -> MarwayError:
         entry = self._actor.entry

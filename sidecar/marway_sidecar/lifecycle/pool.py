@@ -125,7 +125,7 @@ class ModelPool:
         """Load nothing from now on; what is loaded goes on being served."""
         self._refusing = True
         if self._instance is not None:
-            self._instance.refusing = True
+            self._instance.transitions.refusing = True
 
     @contextlib.contextmanager
     def hold(self, record: VersionRecord, serving: ServingSettings) -> Iterator[None]:

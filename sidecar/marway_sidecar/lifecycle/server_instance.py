@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from marway.errors import MarwayError, Unavailable
@@ -60,7 +61,6 @@ class ServerInstance:
     ) -> None:
         self.server = server
         self.over = False
-        self.refusing = refusing
         self.actors: dict[str, Actor] = {}
         self.to_restore: list[Entry] = []
         self._metrics = metrics
@@ -78,7 +78,7 @@ class ServerInstance:
             changes=changes,
             interval_s=settings.survey_interval_s,
         )
-        self._transitions = Transitions(
+        self.transitions = Transitions(
             server=server,
             settings=settings,
             cpus=cpus,
@@ -89,6 +89,7 @@ class ServerInstance:
             fetch=fetch,
             reconciled=self._reconciler.reconciled,
             warm=warm,
+            refusing=refusing,
         )
         self._tasks = [
             asyncio.create_task(self._reconciler.run(), name="pool reconciler"),
@@ -99,7 +100,8 @@ class ServerInstance:
         """Return the actor of a version, with the serving settings of now."""
         actor = self.actors.get(record.id)
         if actor is None:
-            actor = Actor(record, serving, self._transitions, self)
+            queue_grew = partial(self._autoscaler.queue_grew, record.id)
+            actor = Actor(record, serving, self.transitions, queue_grew=queue_grew)
             self.actors[record.id] = self._names[server_name(record.id)] = actor
         entry = actor.entry
         entry.asked_at = time.monotonic()
@@ -155,18 +157,6 @@ class ServerInstance:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for actor in self.actors.values():
             await actor.stopped()
-
-    # What its versions tell it: `Instance`.
-
-    def queue_grew(self, key: str) -> None:
-        self._autoscaler.queue_grew(key)
-
-    def became_idle(self) -> None:
-        self.memory.pump_if_short()
-
-    def settled(self) -> None:
-        self._reconciler.soon()
-        self.memory.pump_if_short()
 
     # What its memory asks of it: `Tenants`.
 

@@ -40,24 +40,7 @@ Warm = Callable[[ModelServer, ServedModel, VersionRecord, Deadline], Awaitable[N
 Outcome = Literal["ok", "failed", "refused", "timeout", "cut off"]
 
 
-class _Phases:
-    """A stopwatch that is read at the end of each phase of a load.
-
-    Attributes:
-        seconds: What each phase took, in the order in which they ended.
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._since = time.monotonic()
-
-    def end(self, phase: str) -> None:
-        """Say that a phase ends now, and the next one begins."""
-        now = time.monotonic()
-        self.seconds[phase], self._since = now - self._since, now
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transitions:
     """Does the steps of all versions in one attached model server.
 
@@ -67,6 +50,7 @@ class Transitions:
         fetch: Holds a version's archive in the store, fetching it if need be.
         reconciled: Returns once it was seen what the server has, and nothing under this name is being unregistered.
         warm: See `Warm`.
+        refusing: Whether loads are refused, because the pod stops.
     """
 
     server: ModelServer
@@ -79,6 +63,7 @@ class Transitions:
     fetch: Callable[[VersionRecord], Awaitable[ArchiveUse]]
     reconciled: Callable[[str], Awaitable[None]]
     warm: Warm | None
+    refusing: bool
 
     def status(self, entry: Entry) -> ModelStatus:
         """Return how a version is shown."""
@@ -97,21 +82,21 @@ class Transitions:
         """
         entry.load_began = time.monotonic()
         outcome: Outcome = "failed"
-        phases = _Phases()
+        ends = {"began": entry.load_began}  # when each phase ended
         try:
             self._show(entry, state="fetching")
             await self.reconciled(server_name(entry.key))
-            phases.end("look")
+            ends["look"] = time.monotonic()
             entry.archive = await self._fetched(entry)
-            phases.end("fetch")
+            ends["fetch"] = time.monotonic()
             self._show(entry, state="loading")
             outcome = "refused"
             served = self._served(entry, entry.archive.path)
             guess = self.estimates.is_guess(entry.key)
             await self._reserve(entry, served.workers, evict="none" if spare else "idle")
-            phases.end("reserve")
+            ends["reserve"] = time.monotonic()
             outcome = "failed"
-            await self._registered(entry, served, phases)
+            await self._registered(entry, served, ends)
             entry.served, entry.failure, entry.restores = served, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
@@ -121,10 +106,10 @@ class Transitions:
             self.metrics.load_duration.observe(entry.load_duration_s)
             outcome = "ok"
             self._show(entry, state="ready")
-            for phase, seconds in phases.seconds.items():
+            took = {phase: end - began for (phase, end), began in zip([*ends.items()][1:], ends.values(), strict=False)}
+            for phase, seconds in took.items():
                 self.metrics.load_phase_duration.labels(phase).observe(seconds)
-            milliseconds = {phase: round(seconds * 1000, 1) for phase, seconds in phases.seconds.items()}
-            fields = {"phases_ms": milliseconds}
+            fields = {"phases_ms": {phase: round(seconds * 1000, 1) for phase, seconds in took.items()}}
             logger.info("%s is ready after %.2f s", entry.title, entry.load_duration_s, extra={"fields": fields})
         except TimeoutError as exc:
             outcome = "timeout"
@@ -136,7 +121,7 @@ class Transitions:
             self._failed(entry, exc)
             raise
         except BaseException:
-            outcome = "cut off"  # by the end of the session: nothing is known of the version
+            outcome = "cut off"  # by the end of the instance: nothing is known of the version
             entry.let_go()
             self.memory.release(entry.key)
             self._show(entry, state="absent", workers=0)
@@ -245,16 +230,16 @@ class Transitions:
             about(entry.record, exc)
             raise
 
-    async def _registered(self, entry: Entry, served: ServedModel, phases: _Phases) -> None:
+    async def _registered(self, entry: Entry, served: ServedModel, ends: dict[str, float]) -> None:
         """Have the server load it and warm it up; on failure nothing of it is left there."""
         deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S)
         try:
             async with asyncio.timeout(deadline.remaining()):
                 found = await self.server.load(served)
-                phases.end("register")
+                ends["register"] = time.monotonic()
                 if self.warm is not None:
                     await self.warm(self.server, served, entry.record, deadline)
-                    phases.end("warm")
+                    ends["warm"] = time.monotonic()
         except (TimeoutError, MarwayError):
             with contextlib.suppress(MarwayError):
                 await self.server.unload(served)

@@ -175,6 +175,11 @@ class Memory:
         self._eviction.leaving.clear()
         self._eviction.shrinking.clear()
 
+    def measure(self) -> None:
+        """Look again at what versions really take, soon, and now at who waits: something changed."""
+        self._tenants.measure()
+        self.pump_if_short()
+
     def measured(self) -> None:
         """Say that a measurement was made, or failed: no guess is worth waiting for any more."""
         for charge in self._charges.values():

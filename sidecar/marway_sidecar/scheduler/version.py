@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from marway.deadline import Deadline
@@ -37,8 +38,9 @@ class ScheduledVersion(Protocol):
             MarwayError: Waiting until the deadline is in vain.
         """
 
-    def queue_grew(self) -> None:
-        """Hear that somebody waits."""
+    @property
+    def queue_grew(self) -> Callable[[], None]:
+        """What is told that somebody waits."""
 
     def became_idle(self) -> None:
         """Hear that the last call ended and nobody waits."""
