@@ -18,6 +18,7 @@ from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.comparison import Comparer
 from marway_sidecar.lifecycle.draining import Drain
 from marway_sidecar.lifecycle.golden_check import GoldenChecks, Proved, ask_version
+from marway_sidecar.scheduler.job import about
 
 __all__ = ["BACKEND", "Control"]
 
@@ -80,24 +81,16 @@ class Control:
         """
         status = await self.status(model, selector)
         if self._drain.draining:
-            raise Draining("this pod drains and takes no requests", model=status.name, version=status.version)
+            raise about(status, Draining("this pod drains and takes no requests"))
         if status.state == "ready":
             return status
         what = f"{status.name} {status.version}"
         if status.state in ("fetching", "loading"):
-            raise ModelLoading(
-                f"{what} is being loaded",
-                model=status.name,
-                version=status.version,
-                retry_after_s=status.load_duration_s or _EXPECTED_LOAD_S,
-            )
-        said = {"failed": f"failed to load: {status.failure}", "draining": "is being unloaded"}
-        raise Unavailable(
-            f"{what} {said.get(status.state, 'is not loaded here')}",
-            model=status.name,
-            version=status.version,
-            retry_after_s=status.retry_after_s,
-        )
+            retry_after_s = status.load_duration_s or _EXPECTED_LOAD_S
+            raise about(status, ModelLoading(f"{what} is being loaded", retry_after_s=retry_after_s))
+        trouble = {"failed": f"failed to load: {status.failure}", "draining": "is being unloaded"}
+        message = f"{what} {trouble.get(status.state, 'is not loaded here')}"
+        raise about(status, Unavailable(message, retry_after_s=status.retry_after_s))
 
     async def load(self, model: str, selector: str, *, prove: bool, timeout_s: float | None) -> LoadReport:
         """Have a version loaded, and its golden answers compared if that is asked for.
@@ -123,9 +116,9 @@ class Control:
             await self._pool.load(resolved.record, resolved.serving, deadline)
             proved = await self._checks.prove(ask, resolved.record) if prove else _NOTHING_PROVED
         except MarwayError as exc:
-            self._say("load failed", resolved, started, prove=prove, error=exc.code)
+            self._log("load failed", resolved, started, prove=prove, error=exc.code)
             raise
-        self._say("loaded", resolved, started, prove=prove, differences=len(proved.differences))
+        self._log("loaded", resolved, started, prove=prove, differences=len(proved.differences))
         info = self._runtime.info
         return LoadReport(
             model=self._status(resolved),
@@ -157,10 +150,10 @@ class Control:
         try:
             found = await self._comparer.compare(resolved, other, deadline)
         except MarwayError as exc:
-            self._say("comparison failed", resolved, started, base=base, error=exc.code)
+            self._log("comparison failed", resolved, started, base=base, error=exc.code)
             raise
-        said = {"base": found.base, "inputs": found.inputs, "equal": found.equal, "refused": list(found.refused)}
-        self._say("compared", resolved, started, **said)
+        outcome = {"base": found.base, "inputs": found.inputs, "equal": found.equal, "refused": list(found.refused)}
+        self._log("compared", resolved, started, **outcome)
         return found
 
     async def unload(self, model: str, selector: str, *, timeout_s: float) -> ModelStatus:
@@ -172,7 +165,7 @@ class Control:
         started = time.monotonic()
         resolved = await self._resolver.resolve(model, selector)
         status = await self._pool.unload(resolved.record.id, Deadline.after(timeout_s))
-        self._say("unloaded", resolved, started)
+        self._log("unloaded", resolved, started)
         return status
 
     async def _wanted(self, model: str, selector: str, timeout_s: float | None) -> tuple[Resolved, Deadline]:
@@ -190,7 +183,7 @@ class Control:
             return found
         return ModelStatus(id=record.id, name=record.name, version=record.version, state="absent")
 
-    def _say(self, event: str, resolved: Resolved, started: float, **more: object) -> None:
+    def _log(self, event: str, resolved: Resolved, started: float, **more: object) -> None:
         record = resolved.record
         fields: dict[str, object] = {
             "model": record.name,

@@ -32,7 +32,7 @@ from marway_sidecar.lifecycle.pool import ModelPool
 from marway_sidecar.lifecycle.tensors import decode_tensor
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob
-from marway_sidecar.scheduler.job import again
+from marway_sidecar.scheduler.job import about, again
 from marway_sidecar.threads import Threads
 
 __all__ = ["Ask", "GoldenChecks", "Proved", "answer_of", "ask_version", "row_of"]
@@ -128,12 +128,11 @@ class GoldenChecks:
             return Proved(None, 0, ())
         inputs = await self.inputs(record)
         if len(inputs) != len(document.examples):
-            raise InvalidRecord(
+            message = (
                 f"{record.name} {record.version} carries {len(inputs)} golden inputs and has "
-                f"{len(document.examples)} golden answers: publish it again",
-                model=record.name,
-                version=record.version,
+                f"{len(document.examples)} golden answers: publish it again"
             )
+            raise about(record, InvalidRecord(message))
         found = [await self._compared(ask, example, document, number, record) for number, example in enumerate(inputs)]
         return Proved(record.golden_sha256, len(inputs), tuple(line for line in found if line is not None))
 
@@ -144,17 +143,17 @@ class GoldenChecks:
         try:
             answer = await ask(row_of(example))
         except WorkerDied:
-            said: str | None = "it killed its worker"
+            difference: str | None = "it killed its worker"
         except ModelError as exc:
-            said = clip(exc.message, _LINE_MAX)
+            difference = clip(exc.message, _LINE_MAX)
         else:
-            said = await self._threads.run(_difference, document, number, example, answer)
-        if said is None:
+            difference = await self._threads.run(_difference, document, number, example, answer)
+        if difference is None:
             if document is not None:
                 self._count(record, "same")
             return None
         self._count(record, "different")
-        line = f"example {number + 1}: {said}"
+        line = f"example {number + 1}: {difference}"
         logger.warning("%s %s, golden %s", record.name, record.version, line)
         return line
 

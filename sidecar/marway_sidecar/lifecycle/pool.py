@@ -24,6 +24,7 @@ from marway_sidecar.lifecycle.transitions import Warm
 from marway_sidecar.memory.estimates import ESTIMATES_FILE, Estimates
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob
+from marway_sidecar.scheduler.job import about
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
@@ -224,11 +225,10 @@ class ModelPool:
             async with asyncio.timeout(max(0.0, deadline.remaining())):
                 return await actor.unloaded()
         except TimeoutError as exc:
-            raise DeadlineExceeded(
-                f"{entry.title} still has {entry.scheduler.in_flight} requests in flight; it is unloaded after them",
-                model=entry.record.name,
-                version=entry.record.version,
-            ) from exc
+            message = (
+                f"{entry.title} still has {entry.scheduler.in_flight} requests in flight; it is unloaded after them"
+            )
+            raise about(entry.record, DeadlineExceeded(message)) from exc
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Return every version that was wanted here, by name and version."""
@@ -270,9 +270,7 @@ class ModelPool:
 
     def _up(self, record: VersionRecord) -> ServerInstance:
         if self._instance is None or self._instance.over:
-            raise RuntimeDown(
-                "the model server is down and being started again", model=record.name, version=record.version
-            )
+            raise about(record, RuntimeDown("the model server is down and being started again"))
         return self._instance
 
     def _status(self, entry: Entry) -> ModelStatus:

@@ -19,7 +19,7 @@ from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import ModelServer, NotLoaded, NotSent, ServedModel, WorkerDied
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.job import Job, StreamJob
+from marway_sidecar.scheduler.job import Job, StreamJob, about
 from marway_sidecar.scheduler.version import ScheduledVersion
 
 __all__ = ["BatchCaller", "was_slow"]
@@ -115,11 +115,8 @@ class BatchCaller:
         """Return what callers are told: an error that nobody tries again where rows may have run, and may not twice."""
         if self._may_run_twice or not isinstance(error, (RuntimeDown, WorkerDied)):
             return error
-        final = ModelError(
-            f"{error.message}; the call may have run, and may not run twice (`retry_rows`)",
-            model=model.name,
-            version=model.version,
-        )
+        message = f"{error.message}; the call may have run, and may not run twice (`retry_rows`)"
+        final = about(model, ModelError(message))
         final.__cause__ = error
         return final
 

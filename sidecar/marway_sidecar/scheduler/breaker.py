@@ -16,6 +16,7 @@ import time
 from marway.errors import DeadlineExceeded, Overloaded, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway_sidecar.backends.base import NotLoaded, WorkerDied
+from marway_sidecar.scheduler.job import about
 
 __all__ = ["Breaker"]
 
@@ -56,12 +57,8 @@ class Breaker:
                 self._trying = True
                 return
             wait_s = self._open_s
-        raise Unavailable(
-            f"calls of {record.name} {record.version} keep dying or hanging, so it is given a pause",
-            model=record.name,
-            version=record.version,
-            retry_after_s=wait_s,
-        )
+        message = f"calls of {record.name} {record.version} keep dying or hanging, so it is given a pause"
+        raise about(record, Unavailable(message, retry_after_s=wait_s))
 
     def failed(self) -> None:
         """A call killed its worker, found none, or took far longer than calls of this version do."""

@@ -7,15 +7,15 @@ import copy
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError
-from marway.records import VersionRecord
 from marway.wire.envelope import Answer, Row
 
 __all__ = ["CallerLeft", "HeldBody", "Job", "StreamJob", "about", "again"]
 
+E = TypeVar("E", bound=MarwayError)
 _PIECES: Final = 16
 
 
@@ -31,6 +31,16 @@ class HeldBody(Protocol):
 
     def release(self) -> None:
         """Give up one hold."""
+
+
+class Named(Protocol):
+    """What says which version it is: a record, a status, what a model server knows."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
 
 
 class Job:
@@ -140,9 +150,9 @@ class StreamJob(Job):
         self._taken.set()
 
 
-def about(record: VersionRecord, error: MarwayError) -> MarwayError:
+def about(version: Named, error: E) -> E:
     """Return the error, saying which version it is about."""
-    error.model, error.version = record.name, record.version
+    error.model, error.version = version.name, version.version
     return error
 
 
