@@ -178,8 +178,8 @@ class SidecarMetrics:
                     self.deaths.labels(*title(name), reason).inc(count - before if count > before else count)
         self._deaths_before = now
 
-    def count_said(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
-        """Return what takes in what a version's handler says with its answers: its metrics, and what is not finite."""
+    def answer_counter(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
+        """Return what counts what a version's answers carry: the handler's metrics, and numbers that are not finite."""
 
         def count(answers: Sequence[Answer]) -> None:
             for answer in answers:

@@ -90,6 +90,10 @@ class Actor:
         """Whether its task has ended."""
         return self._task.done()
 
+    def status(self) -> ModelStatus:
+        """Return how it is shown."""
+        return self.entry.status(self._do.memory.of(self.entry.key))
+
     def want_load(self, *, spare: bool = False) -> None:
         """Have it loaded, with a worker up.
 
@@ -191,7 +195,7 @@ class Actor:
         if entry.answers or not (self._wanted or self._awaited):
             self._wanted = False
             if entry.answers:
-                self._loads.tell(self._do.status(entry))
+                self._loads.tell(self.status())
             return self._scale if self._target is not None else None
         if self._do.refusing:
             self._tell_waiting(refused())
@@ -237,7 +241,7 @@ class Actor:
         except MarwayError as exc:
             self._unloads.tell(exc)
             raise
-        self._unloads.tell(self._do.status(self.entry))
+        self._unloads.tell(self.status())
 
     async def _restart_workers(self) -> None:
         self._repair = False
@@ -256,7 +260,7 @@ class Actor:
         if entry.state == "ready" and self._leaving is None and not self._lost:
             entry.scheduler.open(entry.workers)
             if entry.workers:
-                self._loads.tell(self._do.status(entry))
+                self._loads.tell(self.status())
 
     def _tell_waiting(self, error: MarwayError) -> None:
         self._wanted = False

@@ -39,45 +39,29 @@ class Autoscaler:
         self._settings = settings
         self._cpus = cpus
         self._forget = forget
-        self._queue_checks: dict[str, asyncio.TimerHandle] = {}
-
-    def forget(self, key: str) -> None:
-        """Look at a version's queue no more."""
-        if (handle := self._queue_checks.pop(key, None)) is not None:
-            handle.cancel()
-
-    def close(self) -> None:
-        """Look at no queue any more."""
-        for handle in self._queue_checks.values():
-            handle.cancel()
+        self._watched: set[str] = set()  # whose queues are looked at
 
     def queue_grew(self, key: str) -> None:
         """Look at a version's queue in a moment: who still waits then is a reason for another worker."""
-        if key not in self._queue_checks:
-            loop = asyncio.get_running_loop()
-            self._queue_checks[key] = loop.call_later(self._settings.scale_up_wait_s, self._check_queue, key)
+        if key not in self._watched:
+            self._look_in(key, self._settings.scale_up_wait_s)
+
+    def _look_in(self, key: str, seconds: float) -> None:
+        self._watched.add(key)
+        asyncio.get_running_loop().call_later(seconds, self._check_queue, key)
 
     def _check_queue(self, key: str) -> None:
-        del self._queue_checks[key]
+        self._watched.discard(key)
         actor = self._actors.get(key)
-        if actor is None:
+        if actor is None or not actor.entry.scheduler.queued:
             return
-        entry, wait_s = actor.entry, self._settings.scale_up_wait_s
-        if entry.scheduler.oldest_wait_s() < wait_s:
-            if entry.scheduler.queued:
-                self.queue_grew(key)
-            return
+        entry, scheduler, again_s = actor.entry, actor.entry.scheduler, self._settings.scale_up_wait_s
         _, most = bounds(entry.serving, cpus=self._cpus)
-        again_s = wait_s
-        if (
-            entry.state == "ready"
-            and 0 < entry.workers < most
-            and not actor.busy
-            and not entry.scheduler.breaker.is_open
-        ):
-            actor.want_workers(more(entry.workers, queued=entry.scheduler.calls_queued, most=most))
-            again_s = max(wait_s, _SCALE_RETRY_S)
-        self._queue_checks[key] = asyncio.get_running_loop().call_later(again_s, self._check_queue, key)
+        may_grow = entry.answers and entry.workers < most and not actor.busy and not scheduler.breaker.is_open
+        if may_grow and scheduler.oldest_wait_s() >= again_s:
+            actor.want_workers(more(entry.workers, queued=scheduler.calls_queued, most=most))
+            again_s = max(again_s, _SCALE_RETRY_S)
+        self._look_in(key, again_s)
 
     async def run(self) -> None:
         """Look at every version once a second, until cancelled."""

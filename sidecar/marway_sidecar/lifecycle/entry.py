@@ -69,8 +69,8 @@ class Entry:
         used_at: When it was last of use, on the monotonic clock.
         requested_at: When the last request came, in Unix time: it is only shown, and must read the same each time.
         asked_at: When anybody last wanted anything of it, on the monotonic clock.
-        restores: How many model servers in a row went before it was loaded again, after one that had it; 0 when it is
-            not to be loaded again by itself.
+        restores: How many model servers in a row went since it was loaded; 0 while it is, and when it is not to be
+            loaded again by itself.
         settled_at: When its last transition ended, on the monotonic clock: what was seen before is out of date.
         failure: Why its last load failed; None when it did not.
         holds: How many hold it loaded, whoever else wants its memory.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Final
 
@@ -17,11 +17,10 @@ from marway_sidecar.archives import ArchiveStore, Fetches
 from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes
 from marway_sidecar.lifecycle.actor import Actor
-from marway_sidecar.lifecycle.entry import Entry
 from marway_sidecar.lifecycle.gauges import PoolGauges
 from marway_sidecar.lifecycle.server_instance import ServerInstance
 from marway_sidecar.lifecycle.transitions import Warm
-from marway_sidecar.memory.estimates import ESTIMATES_FILE, Estimates
+from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob
 from marway_sidecar.scheduler.job import about
@@ -61,13 +60,7 @@ class ModelPool:
         self._settings = settings
         self._warm = warm
         self._changes = changes
-        self._estimates = Estimates(
-            worker_base_bytes=settings.worker_base_bytes,
-            archive_factor=settings.archive_memory_factor,
-            load_s=settings.expected_load_s,
-        )
-        self._estimates_file = settings.runtime_dir / ESTIMATES_FILE
-        self._estimates.read(self._estimates_file)
+        self._estimates = Estimates(settings)
         self._instance: ServerInstance | None = None  # the last one, also while no server is up
         self._ended: list[ServerInstance] = []
         self._refusing = False
@@ -82,7 +75,7 @@ class ModelPool:
     @property
     def in_flight(self) -> int:
         """Calls whose work has not ended."""
-        return sum(actor.entry.scheduler.in_flight for actor in self._actors)
+        return sum(actor.entry.scheduler.in_flight for actor in self._actors.values())
 
     def attach(
         self, server: ModelServer | None, *, memory_limit_bytes: int | None = None, cpus: int | None = None
@@ -195,11 +188,9 @@ class ModelPool:
 
     async def load(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> ModelStatus:
         """Return a version's status once it is loaded with at least one worker; raises as `predict` does."""
-        instance = self._up(record)
-        actor = instance.actor(record, serving)
-        entry = actor.entry
-        if entry.answers and not actor.busy:
-            return entry.status(instance.memory.of(entry.key))
+        actor = self._up(record).actor(record, serving)
+        if actor.entry.answers and not actor.busy:
+            return actor.status()
         actor.admission.check_load(deadline)
         try:
             async with asyncio.timeout(max(0.0, deadline.remaining())):
@@ -214,33 +205,29 @@ class ModelPool:
             DeadlineExceeded: Requests were still in flight; the drain goes on.
             RuntimeDown: The model server went away.
         """
-        actor = self._instance.actors.get(record_id) if self._instance is not None else None
+        actor = self._actors.get(record_id)
         if actor is None or self._instance is None:
             return ModelStatus(id=record_id, name="", version="", state="absent")
         entry = actor.entry
-        self._instance.leave_out(entry)
+        entry.restores = 0
         if self._instance.over or (entry.state in ("absent", "failed") and not actor.busy):
-            return entry.status(0)
+            return actor.status()
         try:
             async with asyncio.timeout(max(0.0, deadline.remaining())):
                 return await actor.unloaded()
         except TimeoutError as exc:
-            message = (
-                f"{entry.title} still has {entry.scheduler.in_flight} requests in flight; it is unloaded after them"
-            )
-            raise about(entry.record, DeadlineExceeded(message)) from exc
+            still = f"{entry.title} still has {entry.scheduler.in_flight} requests in flight"
+            raise about(entry.record, DeadlineExceeded(f"{still}; it is unloaded after them")) from exc
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Return every version that was wanted here, by name and version."""
-        entries = sorted(
-            (actor.entry for actor in self._actors), key=lambda entry: (entry.record.name, entry.record.version)
-        )
-        return tuple(self._status(entry) for entry in entries)
+        statuses = (actor.status() for actor in self._actors.values())
+        return tuple(sorted(statuses, key=lambda status: (status.name, status.version)))
 
     def status_of(self, record_id: str) -> ModelStatus | None:
         """Return the status of a version, None of one that nobody wanted here."""
-        actor = self._instance.actors.get(record_id) if self._instance is not None else None
-        return self._status(actor.entry) if actor is not None else None
+        actor = self._actors.get(record_id)
+        return actor.status() if actor is not None else None
 
     def memory(self) -> tuple[int, int | None]:
         """Return the bytes that versions take, reserved or measured, and the budget; None means no limit is known."""
@@ -261,24 +248,20 @@ class ModelPool:
         for instance in ended:
             await instance.closed()
         await self._fetches.aclose()
-        if self._estimates.changed:
-            self._estimates.write(self._estimates_file, self._estimates.dump())
+        if (data := self._estimates.changes()) is not None:
+            self._estimates.write(data)
 
     @property
-    def _actors(self) -> Iterable[Actor]:
-        return self._instance.actors.values() if self._instance is not None else ()
+    def _actors(self) -> Mapping[str, Actor]:
+        return self._instance.actors if self._instance is not None else {}
 
     def _up(self, record: VersionRecord) -> ServerInstance:
         if self._instance is None or self._instance.over:
             raise about(record, RuntimeDown("the model server is down and being started again"))
         return self._instance
 
-    def _status(self, entry: Entry) -> ModelStatus:
-        assert self._instance is not None
-        return entry.status(self._instance.memory.of(entry.key))
-
     async def _save_for_ever(self) -> None:
         while True:
             await asyncio.sleep(_SAVE_S)
-            if self._estimates.changed:
-                await self._threads.run(self._estimates.write, self._estimates_file, self._estimates.dump())
+            if (data := self._estimates.changes()) is not None:
+                await self._threads.run(self._estimates.write, data)

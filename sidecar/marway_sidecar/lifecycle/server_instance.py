@@ -17,7 +17,6 @@ from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.autoscaler import Autoscaler
-from marway_sidecar.lifecycle.entry import Entry
 from marway_sidecar.lifecycle.reconciler import Reconciler
 from marway_sidecar.lifecycle.transitions import Transitions, Warm
 from marway_sidecar.memory.budget import Memory
@@ -62,7 +61,6 @@ class ServerInstance:
         self.server = server
         self.over = False
         self.actors: dict[str, Actor] = {}
-        self.to_restore: list[Entry] = []
         self._metrics = metrics
         self._changes = changes
         self._names: dict[str, Actor] = {}
@@ -115,32 +113,23 @@ class ServerInstance:
 
         So is what it was itself still loading again: servers may go several times before all is as it was.
         """
-        ready = sorted(before.to_restore, key=lambda entry: -entry.used_at)
-        for old in (actor.entry for actor in before.actors.values()):
-            entry = self.actor(old.record, old.serving).entry
+        for old in sorted((actor.entry for actor in before.actors.values()), key=lambda entry: -entry.used_at):
+            actor = self.actor(old.record, old.serving)
+            entry = actor.entry
             entry.used_at, entry.requested_at, entry.asked_at = old.used_at, old.requested_at, old.asked_at
-            entry.load_duration_s = old.load_duration_s
-        for old in ready:
-            actor = self.actors[old.key]
-            actor.entry.restores = old.restores + 1
-            actor.want_load(spare=True)
-
-    def leave_out(self, entry: Entry) -> None:
-        """Load a version no more by itself, in this instance or after it: it is to be unloaded."""
-        entry.restores = 0
-        if entry in self.to_restore:
-            self.to_restore.remove(entry)
+            entry.load_duration_s, entry.restores = old.load_duration_s, old.restores
+            if entry.restores:
+                actor.want_load(spare=True)
 
     def close(self, error: MarwayError) -> None:
         """End all tasks at once and tell all who wait; calls in flight end by themselves."""
         self.over = True
         for task in self._tasks:
             task.cancel()
-        self._autoscaler.close()
         for actor in self.actors.values():
             entry = actor.entry
-            if entry.answers or 0 < entry.restores < _RESTORES_MAX:
-                self.to_restore.append(entry)
+            again_there = entry.answers or 0 < entry.restores < _RESTORES_MAX
+            entry.restores = entry.restores + 1 if again_there else 0
             entry.state, entry.workers = "absent", 0
             entry.let_go()
             entry.scheduler.end(about(entry.record, again(error)))
@@ -195,7 +184,6 @@ class ServerInstance:
         actor.entry.scheduler.end(forgotten)
         actor.stop(forgotten)
         del self.actors[record.id], self._names[server_name(record.id)]
-        self._autoscaler.forget(record.id)
         self._metrics.forget(record.name, record.version)
         self._changes.bump()
 

@@ -15,7 +15,6 @@ from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
-from marway.wire.pods import ModelStatus
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.changes import Changes
@@ -64,10 +63,6 @@ class Transitions:
     reconciled: Callable[[str], Awaitable[None]]
     warm: Warm | None
     refusing: bool
-
-    def status(self, entry: Entry) -> ModelStatus:
-        """Return how a version is shown."""
-        return entry.status(self.memory.of(entry.key))
 
     async def load(self, entry: Entry, *, spare: bool) -> None:
         """Fetch, register, start workers, warm up.

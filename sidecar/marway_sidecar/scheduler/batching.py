@@ -53,7 +53,7 @@ class BatchCaller:
         self._server = server
         self._breaker = breaker
         self._rows = metrics.batch_rows
-        self._count = metrics.count_said(record.name, record.version)
+        self._count = metrics.answer_counter(record.name, record.version)
 
     async def call(self, model: ServedModel, jobs: Sequence[Job]) -> list[Job]:
         """Make a call with these jobs, tell them what came of it, and return those that have to be sent again."""

@@ -1,4 +1,4 @@
-"""Every row of a session that ends is told so once, in whatever moment of its call that is."""
+"""Every row of a server instance that ends is told so once, in whatever moment of its call that is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from marway_sidecar.backends.base import NotLoaded, ServedModel
 from marway_sidecar.backends.torchserve import TorchServeAdapter
 from marway_sidecar.backends.torchserve.proto import inference_pb2
 from marway_sidecar.lifecycle import ModelPool
-from marway_sidecar.scheduler import CallerLeft, Job
+from marway_sidecar.scheduler import CallerLeft, Job, StreamJob
 from marway_sidecar.threads import Threads
 from support.fake_server import FakeServer
 from support.pools import ROW, PoolRoom
@@ -75,7 +75,9 @@ class Schedule:
         pool.attach(self.server)
 
     def ask(self, rows: int) -> None:
-        job = Job([ROW] * rows, Deadline.after(3600))
+        """Have a request come with so many rows; without any it is one whose answer is streamed."""
+        deadline = Deadline.after(3600)
+        job = Job([ROW] * rows, deadline) if rows else StreamJob(ROW, deadline)
         try:
             end = self.pool.submit(self.version, SERVING, job)
         except MarwayError:
@@ -105,7 +107,7 @@ class Schedule:
     def check(self) -> None:
         """Check what everybody was told."""
         for job in self.jobs:
-            assert job.future.done(), "left waiting for a session that is over"
+            assert job.future.done(), "left waiting for an instance that is over"
             error = job.future.exception()
             assert error is None or isinstance(error, RuntimeDown | NotLoaded | Unexpected | CallerLeft), repr(error)
         assert not self.broken
@@ -132,7 +134,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Registry,
 
 
 STEP = st.one_of(
-    st.tuples(st.just("ask"), st.integers(1, 3)),
+    st.tuples(st.just("ask"), st.integers(0, 3)),
     st.tuples(st.sampled_from(["answer", "raise", "lost", "down", "up"]), st.just(0)),
     st.tuples(st.just("leave"), st.integers(0, 5)),
 )
@@ -174,7 +176,7 @@ def test_everybody_is_told_once(published: tuple[Path, Registry, VersionRecord],
 async def test_fault_model_server_goes_in_the_moment_of_a_call(
     published: tuple[Path, Registry, VersionRecord], tmp_path: Path, rows: int
 ) -> None:
-    """Requests in one call that breaks as its session ends, or after it, do not wait in a gate that is over."""
+    """Requests in one call that breaks as its instance ends, or after it, do not wait in a queue that is over."""
     _, registry, version = published
     async with scheduled(tmp_path, registry, version) as schedule:
         schedule.ask(1)
