@@ -15,11 +15,11 @@ from typing import Literal
 from marway.errors import MarwayError, Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus
+from marway_sidecar.errors import again
 from marway_sidecar.lifecycle.admission import Admission, refused
 from marway_sidecar.lifecycle.entry import Entry
 from marway_sidecar.lifecycle.scaling import Usage
 from marway_sidecar.lifecycle.transitions import Transitions
-from marway_sidecar.scheduler.job import again
 from marway_sidecar.scheduler.scheduler import Scheduler
 
 __all__ = ["Actor", "UnloadReason"]

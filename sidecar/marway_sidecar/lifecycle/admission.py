@@ -10,9 +10,10 @@ from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
 from marway.records import ServingSettings
 from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.errors import about, again
 from marway_sidecar.lifecycle.entry import Entry
 from marway_sidecar.lifecycle.transitions import Transitions
-from marway_sidecar.scheduler.job import Job, about, again
+from marway_sidecar.scheduler.job import Job
 
 __all__ = ["Admission", "refused"]
 

@@ -14,11 +14,11 @@ from marway.wire.comparison import Comparison
 from marway.wire.envelope import Answer, Row
 from marway.wire.pods import LoadReport, ModelStatus
 from marway.wire.runtime import RuntimeInfo
+from marway_sidecar.errors import about
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.comparison import Comparer
 from marway_sidecar.lifecycle.draining import Drain
 from marway_sidecar.lifecycle.golden_check import GoldenChecks, Proved, ask_version
-from marway_sidecar.scheduler.job import about
 
 __all__ = ["BACKEND", "Control"]
 

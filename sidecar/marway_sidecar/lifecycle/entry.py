@@ -20,8 +20,9 @@ from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.errors import again
 from marway_sidecar.lifecycle.scaling import Usage, bounds
-from marway_sidecar.scheduler.job import Job, again
+from marway_sidecar.scheduler.job import Job
 from marway_sidecar.scheduler.scheduler import Scheduler
 
 __all__ = ["Entry", "Failure"]

@@ -28,11 +28,11 @@ from marway.wire.envelope import Answer, Part, Row
 from marway.wire.headers import JSON_NONFINITE
 from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.backends.base import ModelServer, ServedModel, WorkerDied
+from marway_sidecar.errors import about, again
 from marway_sidecar.lifecycle.pool import ModelPool
 from marway_sidecar.lifecycle.tensors import decode_tensor
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob
-from marway_sidecar.scheduler.job import about, again
 from marway_sidecar.threads import Threads
 
 __all__ = ["Ask", "GoldenChecks", "Proved", "answer_of", "ask_version", "row_of"]

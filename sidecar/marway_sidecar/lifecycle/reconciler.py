@@ -21,7 +21,6 @@ from marway_sidecar.backends.base import ModelServer, ServedModel, ServerStatus,
 from marway_sidecar.changes import Changes
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.memory.budget import Memory
-from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
 from marway_sidecar.metrics import SidecarMetrics
 
 __all__ = ["Reconciler"]
@@ -37,7 +36,7 @@ class Reconciler:
     Args:
         server: The model server.
         actors: The versions of the pool, by their name in the server.
-        memory, estimates: Told what was measured.
+        memory: Told what was measured.
         interval_s: How often to look when nothing changes, in seconds.
     """
 
@@ -47,7 +46,6 @@ class Reconciler:
         actors: Mapping[str, Actor],
         *,
         memory: Memory,
-        estimates: Estimates,
         metrics: SidecarMetrics,
         changes: Changes,
         interval_s: float,
@@ -55,7 +53,6 @@ class Reconciler:
         self._server = server
         self._actors = actors
         self._memory = memory
-        self._estimates = estimates
         self._metrics = metrics
         self._changes = changes
         self._interval_s = interval_s
@@ -135,12 +132,7 @@ class Reconciler:
         self._short_since.pop(entry.key, None)
         if not workers or any(worker.private_bytes <= 0 for worker in workers):
             return False  # not measured, which is not nothing: the reservation stands
-        total = sum(worker.private_bytes for worker in workers)
-        self._estimates.measured_memory(entry.key, entry.record.archive, max(w.private_bytes for w in workers))
-        if self._memory.of(entry.key) == total + REGISTERED_BYTES:
-            return False
-        self._memory.charge(entry.key, total + REGISTERED_BYTES)
-        return True
+        return self._memory.measured_workers(entry.record, [worker.private_bytes for worker in workers])
 
     def _short(self, actor: Actor, seen: int) -> None:
         """Have workers started again that stay away: the server gives up on a worker that keeps dying, silently."""

@@ -15,6 +15,7 @@ from marway.refs import server_name
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes
+from marway_sidecar.errors import about, again
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.autoscaler import Autoscaler
 from marway_sidecar.lifecycle.reconciler import Reconciler
@@ -23,7 +24,6 @@ from marway_sidecar.memory.budget import Memory
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.memory.eviction import Candidate
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.scheduler.job import about, again
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["ServerInstance"]
@@ -71,7 +71,6 @@ class ServerInstance:
             server,
             self._names,
             memory=self.memory,
-            estimates=estimates,
             metrics=metrics,
             changes=changes,
             interval_s=settings.survey_interval_s,

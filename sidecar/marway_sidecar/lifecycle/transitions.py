@@ -18,13 +18,13 @@ from marway.refs import server_name
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.changes import Changes
+from marway_sidecar.errors import about
 from marway_sidecar.lifecycle.entry import Entry, Failure
 from marway_sidecar.lifecycle.scaling import bounds
 from marway_sidecar.memory.budget import Memory
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.memory.eviction import Evict
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.scheduler.job import about
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Transitions", "Warm"]
@@ -87,8 +87,7 @@ class Transitions:
             self._show(entry, state="loading")
             outcome = "refused"
             served = self._served(entry, entry.archive.path)
-            guess = self.estimates.is_guess(entry.key)
-            await self._reserve(entry, served.workers, evict="none" if spare else "idle")
+            await self.memory.reserve(entry.record, served.workers, evict="none" if spare else "idle")
             ends["reserve"] = time.monotonic()
             outcome = "failed"
             await self._registered(entry, served, ends)
@@ -96,7 +95,7 @@ class Transitions:
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
             entry.usage.restart()
-            self.memory.settle(entry.key, guess=guess)
+            self.memory.settle(entry.key)
             self.estimates.measured_load(entry.key, entry.load_duration_s)
             self.metrics.load_duration.observe(entry.load_duration_s)
             outcome = "ok"
@@ -138,10 +137,10 @@ class Transitions:
         """
         assert entry.served is not None
         before = entry.workers
-        guess = self.estimates.is_guess(entry.key)
         if workers > before:
             # Refused, it is as it was: `settled_at` stays, so that what it takes is measured however often it asks.
-            await self._reserve(entry, workers, evict="idle" if before == 0 or workers <= entry.fewest else "unused")
+            evict: Evict = "idle" if before == 0 or workers <= entry.fewest else "unused"
+            await self.memory.reserve(entry.record, workers, evict=evict)
         try:
             if workers < before:
                 entry.scheduler.close()
@@ -155,12 +154,12 @@ class Transitions:
                 # Workers that cannot start are tried again and again, and count: back to the number that was.
                 with contextlib.suppress(MarwayError):
                     await self.server.scale(entry.served, before)
-                self._charge(entry, before)
+                self.memory.estimate(entry.record, before)
                 raise
             if workers < before:
-                self._charge(entry, workers)
+                self.memory.estimate(entry.record, workers)
             else:
-                self.memory.settle(entry.key, guess=guess)
+                self.memory.settle(entry.key)
             entry.served = replace(entry.served, workers=max(1, workers))
             entry.usage.restart()
             logger.info("%s has %d workers, had %d", entry.title, workers, before)
@@ -213,18 +212,6 @@ class Transitions:
                 retry_after_s=self.estimates.load_s(entry.key),
             ) from exc
 
-    async def _reserve(self, entry: Entry, workers: int, *, evict: Evict) -> None:
-        """Reserve memory for so many workers."""
-
-        def size_bytes() -> int:
-            return self.estimates.reservation_bytes(entry.key, entry.record.archive, workers, self.memory.budget)
-
-        try:
-            await self.memory.reserve(entry.key, size_bytes, evict=evict, what=entry.title)
-        except MarwayError as exc:
-            about(entry.record, exc)
-            raise
-
     async def _registered(self, entry: Entry, served: ServedModel, ends: dict[str, float]) -> None:
         """Have the server load it and warm it up; on failure nothing of it is left there."""
         deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S)
@@ -241,7 +228,7 @@ class Transitions:
             raise
         entry.workers = max(1, found.workers)
         if entry.workers != served.workers:
-            self._charge(entry, entry.workers)
+            self.memory.estimate(entry.record, entry.workers)
 
     def _served(self, entry: Entry, path: Path) -> ServedModel:
         record, serving = entry.record, entry.serving
@@ -258,10 +245,6 @@ class Transitions:
             streaming=serving.streaming,
             batch_rows=serving.max_batch_rows,
         )
-
-    def _charge(self, entry: Entry, workers: int) -> None:
-        self.memory.charge(entry.key, self.estimates.memory_bytes(entry.key, entry.record.archive, workers))
-        self.memory.pump()
 
     def _failed(self, entry: Entry, error: MarwayError) -> None:
         entry.let_go()

@@ -12,12 +12,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from marway.errors import LoadFailed, MarwayError, Unavailable
-from marway_sidecar.memory.estimates import Estimates
+from marway.records import VersionRecord
+from marway_sidecar.errors import about
+from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
 from marway_sidecar.memory.eviction import Evict, Eviction, Tenants
 from marway_sidecar.settings import SidecarSettings
 
@@ -42,8 +44,10 @@ class Charge:
 
 @dataclass(eq=False)
 class _Want:
-    key: str
-    size: Callable[[], int]
+    """A reservation that waits."""
+
+    record: VersionRecord
+    workers: int
     evict: Evict
     future: asyncio.Future[None]
 
@@ -94,29 +98,30 @@ class Memory:
 
     def waits(self, key: str) -> bool:
         """Whether a reservation for this version waits; until it is granted the version counts for what it has."""
-        return any(want.key == key for want in self._wants)
+        return any(want.record.id == key for want in self._wants)
 
-    async def reserve(self, key: str, size: Callable[[], int], *, evict: Evict, what: str) -> None:
-        """Set a version's charge to ``size()``, making room first.
+    async def reserve(self, record: VersionRecord, workers: int, *, evict: Evict) -> None:
+        """Set a version's charge to what it takes with so many workers, making room first.
 
         Args:
-            key: The version.
-            size: Its whole charge from now on, in bytes; asked again while it waits, as measurements better a guess.
+            record: The version.
+            workers: How many; what they take is asked again while this waits, as measurements better a guess.
             evict: Who may have to go for it.
-            what: The version, for messages.
 
         Raises:
             LoadFailed: It is larger than the whole budget.
             Unavailable: There is no room: now, or nothing moved for `memory_wait_s`, or its turn did not come within
                 `memory_wait_max_s`; nothing was changed.
         """
-        size_bytes, wait_s, wait_max_s = size(), self._settings.memory_wait_s, self._settings.memory_wait_max_s
+        what, settings = f"{record.name} {record.version}", self._settings
+        want = _Want(record, workers, evict, asyncio.get_running_loop().create_future())
+        size_bytes = self._size(want)
         if self.budget is not None and size_bytes > self.budget:
-            raise LoadFailed(
+            message = (
                 f"{what} needs {_mib(size_bytes)} MiB of memory and the budget of this pod is {_mib(self.budget)} MiB:"
                 " give its model server more memory, or the version to a pool that has it"
             )
-        want = _Want(key, size, evict, asyncio.get_running_loop().create_future())
+            raise about(record, LoadFailed(message))
         self._push(want)
         self.pump()
         since = time.monotonic()
@@ -125,29 +130,41 @@ class Memory:
         try:
             while not want.future.done():
                 now = time.monotonic()
-                quiet_s, left_s = max(since, self._moved_at) + wait_s - now, since + wait_max_s - now
+                quiet_s = max(since, self._moved_at) + settings.memory_wait_s - now
+                left_s = since + settings.memory_wait_max_s - now
                 if left_s <= 0:
-                    raise self._no_room(f"its turn for memory did not come within {wait_max_s:g} s ({self._taken()})")
+                    limit_s = settings.memory_wait_max_s
+                    raise self._no_room(f"its turn for memory did not come within {limit_s:g} s ({self._taken()})")
                 if quiet_s <= 0:
-                    raise self._no_room(f"nothing came free within {wait_s:g} s ({self._taken()})")
+                    raise self._no_room(f"nothing came free within {settings.memory_wait_s:g} s ({self._taken()})")
                 await asyncio.wait({want.future}, timeout=min(quiet_s, left_s))
             want.future.result()
         except Unavailable as exc:
             exc.message = f"{what}: {exc.message}"
+            about(record, exc)
             raise
         finally:
             if want in self._wants:
                 self._wants.remove(want)
                 self.pump()
 
-    def charge(self, key: str, size_bytes: int) -> None:
-        """Set the charge of a version that was measured, or that gave up workers."""
-        self._set(key, Charge(size_bytes, up=True))
+    def estimate(self, record: VersionRecord, workers: int) -> None:
+        """Set the charge of a version that has another number of workers than was reserved."""
+        size_bytes = self._estimates.memory_bytes(record.id, record.archive, workers)
+        self._set(record.id, Charge(size_bytes, guess=self._estimates.is_guess(record.id), up=True))
+        self.pump()
 
-    def settle(self, key: str, *, guess: bool) -> None:
+    def settle(self, key: str) -> None:
         """Say that the workers which a charge was reserved for are up."""
         self._charges[key].up = True
-        self._charges[key].guess = guess
+
+    def measured_workers(self, record: VersionRecord, sizes: Sequence[int]) -> bool:
+        """Set the charge of a version whose workers were measured, in bytes; return whether it changed."""
+        self._estimates.measured_memory(record.id, record.archive, max(sizes))
+        size_bytes = sum(sizes) + REGISTERED_BYTES
+        changed = self.of(record.id) != size_bytes
+        self._set(record.id, Charge(size_bytes, up=True))
+        return changed
 
     def release(self, key: str) -> None:
         """Give back what a version had."""
@@ -183,7 +200,7 @@ class Memory:
     def measured(self) -> None:
         """Say that a measurement was made, or failed: no guess is worth waiting for any more."""
         for charge in self._charges.values():
-            charge.guess = False
+            charge.guess = charge.guess and not charge.up
         self.pump()
 
     def pump_if_short(self) -> None:
@@ -222,17 +239,17 @@ class Memory:
             short = self._short(want)
             if short <= 0:
                 self._moved_at = time.monotonic()
-                self._set(want.key, Charge(want.size()))
+                self._set(want.record.id, Charge(self._size(want), guess=self._estimates.is_guess(want.record.id)))
                 want.future.set_result(None)
             elif want.evict == "none":
                 want.future.set_exception(self._no_room("no memory is free"))
             elif any(charge.guess and charge.up for charge in self._charges.values()):
                 self._tenants.measure()
                 return False
-            elif self._eviction.make_room(short, evict=want.evict, but=want.key):
+            elif self._eviction.make_room(short, evict=want.evict, but=want.record.id):
                 return False
             elif self._may_come(want):
-                self._eviction.take_workers(short, but=want.key, enough=False)
+                self._eviction.take_workers(short, but=want.record.id, enough=False)
                 return False
             else:
                 want.future.set_exception(
@@ -244,17 +261,21 @@ class Memory:
             self._wants.popleft()
         return True
 
+    def _size(self, want: _Want) -> int:
+        record = want.record
+        return self._estimates.reservation_bytes(record.id, record.archive, want.workers, self.budget)
+
     def _short(self, want: _Want) -> int:
         if self.budget is None:
             return 0
-        return self.used - self.of(want.key) + want.size() - self.budget
+        return self.used - self.of(want.record.id) + self._size(want) - self.budget
 
     def _may_come(self, want: _Want) -> bool:
         """Whether there will be room once versions that are busy or loading now have become idle."""
         if want.evict != "idle" or self.budget is None:
             return False
-        stay = sum(self.of(key) for key in self._tenants.permanent() if key != want.key)
-        return stay + want.size() <= self.budget
+        stay = sum(self.of(key) for key in self._tenants.permanent() if key != want.record.id)
+        return stay + self._size(want) <= self.budget
 
     def _set(self, key: str, charge: Charge | None) -> None:
         self.used -= self.of(key)

@@ -17,9 +17,10 @@ from marway.errors import DeadlineExceeded, ModelError, Overloaded, RuntimeDown
 from marway.records import VersionRecord
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import ModelServer, NotLoaded, NotSent, ServedModel, WorkerDied
+from marway_sidecar.errors import about
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.job import Job, StreamJob, about
+from marway_sidecar.scheduler.job import Job, StreamJob
 from marway_sidecar.scheduler.version import ScheduledVersion
 
 __all__ = ["BatchCaller", "was_slow"]

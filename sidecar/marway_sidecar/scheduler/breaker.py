@@ -16,7 +16,7 @@ import time
 from marway.errors import DeadlineExceeded, Overloaded, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway_sidecar.backends.base import NotLoaded, WorkerDied
-from marway_sidecar.scheduler.job import about
+from marway_sidecar.errors import about
 
 __all__ = ["Breaker"]
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError
 from marway.wire.envelope import Answer, Row
+from marway_sidecar.errors import again
 
-__all__ = ["CallerLeft", "HeldBody", "Job", "StreamJob", "about", "again"]
+__all__ = ["CallerLeft", "HeldBody", "Job", "StreamJob"]
 
-E = TypeVar("E", bound=MarwayError)
 _PIECES: Final = 16
 
 
@@ -31,16 +30,6 @@ class HeldBody(Protocol):
 
     def release(self) -> None:
         """Give up one hold."""
-
-
-class Named(Protocol):
-    """What says which version it is: a record, a status, what a model server knows."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> str: ...
 
 
 class Job:
@@ -148,16 +137,3 @@ class StreamJob(Job):
     def _wake(self, _: object) -> None:
         self._changed.set()
         self._taken.set()
-
-
-def about(version: Named, error: E) -> E:
-    """Return the error, saying which version it is about."""
-    error.model, error.version = version.name, version.version
-    return error
-
-
-def again(error: MarwayError) -> MarwayError:
-    """Return an equal error without its traceback, for another who is to be told: one raised twice grows."""
-    fresh = copy.copy(error)
-    fresh.__cause__ = error.__cause__
-    return fresh

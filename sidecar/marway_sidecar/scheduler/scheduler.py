@@ -22,10 +22,11 @@ from typing import Final
 from marway.errors import DeadlineExceeded, MarwayError
 from marway.records import VersionRecord
 from marway_sidecar.backends.base import ModelServer, ServedModel
+from marway_sidecar.errors import about, again
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.batching import BatchCaller, was_slow
 from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.job import Job, about, again
+from marway_sidecar.scheduler.job import Job
 from marway_sidecar.scheduler.queue import FairQueue, QueueFull
 from marway_sidecar.scheduler.version import ScheduledVersion
 from marway_sidecar.settings import SidecarSettings
