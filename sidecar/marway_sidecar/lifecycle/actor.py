@@ -16,11 +16,8 @@ from marway.errors import MarwayError, Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus
 from marway_sidecar.errors import again
-from marway_sidecar.lifecycle.admission import Admission, refused
-from marway_sidecar.lifecycle.entry import Entry
-from marway_sidecar.lifecycle.scaling import Usage
+from marway_sidecar.lifecycle.entry import Entry, refused
 from marway_sidecar.lifecycle.transitions import Transitions
-from marway_sidecar.scheduler.scheduler import Scheduler
 
 __all__ = ["Actor", "UnloadReason"]
 
@@ -69,9 +66,10 @@ class Actor:
         queue_grew: Callable[[], None],
     ) -> None:
         self._do = transitions
-        self.admission = Admission(self, transitions, queue_grew=queue_grew)
-        scheduler = Scheduler(self.admission, transitions.server, transitions.settings, transitions.metrics, record)
-        self.entry = Entry(record, serving, scheduler, Usage(transitions.settings.scale_down_s))
+        self._context = transitions.context
+        self.entry = Entry(
+            record, serving, self._context, want_load=self.want_load, lose=self.lose, queue_grew=queue_grew
+        )
         self._wake = asyncio.Event()
         self._wanted = False
         self._spare = False
@@ -89,10 +87,6 @@ class Actor:
     def ended(self) -> bool:
         """Whether its task has ended."""
         return self._task.done()
-
-    def status(self) -> ModelStatus:
-        """Return how it is shown."""
-        return self.entry.status(self._do.memory.of(self.entry.key))
 
     def want_load(self, *, spare: bool = False) -> None:
         """Have it loaded, with a worker up.
@@ -181,7 +175,7 @@ class Actor:
             finally:
                 self.busy = self._wake.is_set()
             if not self.busy:
-                self._do.memory.measure()
+                self._context.memory.measure()
 
     def _next(self) -> Callable[[], Awaitable[None]] | None:
         """Return the step that comes next, or None when everything is as wanted."""
@@ -195,9 +189,9 @@ class Actor:
         if entry.answers or not (self._wanted or self._awaited):
             self._wanted = False
             if entry.answers:
-                self._loads.tell(self.status())
+                self._loads.tell(self.entry.status())
             return self._scale if self._target is not None else None
-        if self._do.refusing:
+        if self._context.refusing:
             self._tell_waiting(refused())
             return None
         if entry.state == "ready":
@@ -224,7 +218,7 @@ class Actor:
         target, self._target = self._target, None
         entry = self.entry
         if target is None or entry.state != "ready" or target == entry.workers:
-            self._do.memory.shrunk(entry.key)
+            self._context.memory.shrunk(entry.key)
             return
         try:
             await self._do.scale(entry, target)
@@ -241,7 +235,7 @@ class Actor:
         except MarwayError as exc:
             self._unloads.tell(exc)
             raise
-        self._unloads.tell(self.status())
+        self._unloads.tell(self.entry.status())
 
     async def _restart_workers(self) -> None:
         self._repair = False
@@ -260,7 +254,7 @@ class Actor:
         if entry.state == "ready" and self._leaving is None and not self._lost:
             entry.scheduler.open(entry.workers)
             if entry.workers:
-                self._loads.tell(self.status())
+                self._loads.tell(self.entry.status())
 
     def _tell_waiting(self, error: MarwayError) -> None:
         self._wanted = False

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from marway_sidecar.lifecycle.actor import Actor
+from marway_sidecar.lifecycle.context import Context
 from marway_sidecar.lifecycle.scaling import bounds, more
-from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Autoscaler"]
 
@@ -21,23 +21,15 @@ class Autoscaler:
     """Tells actors what is wanted of them.
 
     Args:
+        context: Waits and idle times, and the most workers.
         actors: All of them, by key.
-        settings: Waits and idle times.
-        cpus: Most workers of a version that does not say.
         forget: Called for a version that nobody asked for in a long time.
     """
 
-    def __init__(
-        self,
-        actors: Mapping[str, Actor],
-        settings: SidecarSettings,
-        *,
-        cpus: int,
-        forget: Callable[[Actor], None],
-    ) -> None:
+    def __init__(self, context: Context, actors: Mapping[str, Actor], *, forget: Callable[[Actor], None]) -> None:
+        self._settings = context.settings
+        self._cpus = context.cpus
         self._actors = actors
-        self._settings = settings
-        self._cpus = cpus
         self._forget = forget
         self._watched: set[str] = set()  # whose queues are looked at
 

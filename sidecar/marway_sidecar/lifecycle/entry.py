@@ -11,21 +11,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from marway.errors import MarwayError
+from marway.deadline import Deadline
+from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.errors import again
+from marway_sidecar.errors import about, again
+from marway_sidecar.lifecycle.context import Context
 from marway_sidecar.lifecycle.scaling import Usage, bounds
 from marway_sidecar.scheduler.job import Job
 from marway_sidecar.scheduler.scheduler import Scheduler
 
-__all__ = ["Entry", "Failure"]
+__all__ = ["Entry", "Failure", "refused"]
 
 _BACKOFF_MAX_S: Final = 300.0
 
@@ -56,12 +59,17 @@ class Failure:
         return max(0.0, self.retry_at - time.monotonic())
 
 
-@dataclass(eq=False)
 class Entry:
-    """What is known of one version; only its actor changes `state`, `served` and `workers`.
+    """One version on this pod, as its scheduler sees it too; only its actor changes `state`, `served` and `workers`.
+
+    Args:
+        record, serving: The version, and how it is served now.
+        context: What it shares with the other versions.
+        want_load: Has it loaded, with a worker up.
+        lose: Told that the model server does not have it.
+        queue_grew: Told that somebody waits for it.
 
     Attributes:
-        record, serving: The version, and how it is served now.
         scheduler, usage: Its queue and calls, and how many workers were of use.
         archive: Its archive, held in the store while it is registered.
         served: As the model server knows it, while it is registered.
@@ -77,23 +85,36 @@ class Entry:
         holds: How many hold it loaded, whoever else wants its memory.
     """
 
-    record: VersionRecord
-    serving: ServingSettings
-    scheduler: Scheduler
-    usage: Usage
-    state: State = "absent"
-    archive: ArchiveUse | None = None
-    served: ServedModel | None = None
-    workers: int = 0
-    load_began: float | None = None
-    load_duration_s: float | None = None
-    used_at: float = field(default_factory=time.monotonic)
-    requested_at: float | None = None
-    asked_at: float = field(default_factory=time.monotonic)
-    restores: int = 0
-    settled_at: float = 0.0
-    failure: Failure | None = None
-    holds: int = 0
+    def __init__(
+        self,
+        record: VersionRecord,
+        serving: ServingSettings,
+        context: Context,
+        *,
+        want_load: Callable[[], None],
+        lose: Callable[[], None],
+        queue_grew: Callable[[], None],
+    ) -> None:
+        self.record = record
+        self.serving = serving
+        self.want_load = want_load
+        self.lose = lose
+        self.queue_grew = queue_grew
+        self._context = context
+        self.scheduler = Scheduler(self, context.server, context.settings, context.metrics)
+        self.usage = Usage(context.settings.scale_down_s)
+        self.state: State = "absent"
+        self.archive: ArchiveUse | None = None
+        self.served: ServedModel | None = None
+        self.workers = 0
+        self.load_began: float | None = None
+        self.load_duration_s: float | None = None
+        self.used_at = self.asked_at = time.monotonic()
+        self.requested_at: float | None = None
+        self.restores = 0
+        self.settled_at = 0.0
+        self.failure: Failure | None = None
+        self.holds = 0
 
     @property
     def last_used_at(self) -> datetime | None:
@@ -142,7 +163,7 @@ class Entry:
             self.archive.close()
             self.archive = None
 
-    def status(self, memory_bytes: int) -> ModelStatus:
+    def status(self) -> ModelStatus:
         """Return how it is shown."""
         failure = self.failure if self.state == "failed" else None
         return ModelStatus(
@@ -153,7 +174,7 @@ class Entry:
             workers=self.workers,
             requests_in_flight=self.scheduler.in_flight,
             requests_queued=self.scheduler.queued,
-            memory_bytes=memory_bytes,
+            memory_bytes=self._context.memory.of(self.key),
             pinned=self.serving.pinned,
             load_duration_s=self.load_duration_s,
             last_used_at=self.last_used_at,
@@ -161,3 +182,68 @@ class Entry:
             failure=failure.error.message if failure is not None else None,
             retry_after_s=failure.wait_s() if failure is not None else None,
         )
+
+    def expected_s(self) -> float:
+        """Return how long it should still take until it is loaded, by measured loads, in seconds."""
+        began = self.load_began
+        elapsed = time.monotonic() - began if began is not None else 0.0
+        return max(0.0, self._context.estimates.load_s(self.key) - elapsed)
+
+    def check_load(self, deadline: Deadline) -> None:
+        """Return when it makes sense to wait for its load; a load that takes too long for that is begun all the same.
+
+        Raises:
+            LoadFailed: It failed, and its pause is not over.
+            ModelLoading: The load will take longer than the deadline leaves.
+            Draining: The pod stops.
+        """
+        if self.state == "failed" and self.retrying_later:
+            assert self.failure is not None
+            raise again(self.failure.error)
+        if self._context.refusing and self.load_began is None:
+            raise about(self.record, refused())
+        expected_s = self.expected_s()
+        if expected_s > deadline.remaining():
+            self.want_load()
+            error = ModelLoading(
+                f"{self.title} is being loaded, which takes {expected_s:.1f} s more: longer than the deadline leaves",
+                retry_after_s=expected_s,
+            )
+            raise about(self.record, error)
+
+    def load_late(self) -> MarwayError:
+        """Return the error of who waited for its load until the deadline."""
+        message = f"{self.title} is being loaded and was not ready within the deadline"
+        return about(self.record, ModelLoading(message, retry_after_s=max(self.expected_s(), 1.0)))
+
+    def requested(self, job: Job) -> None:
+        self.used_at, self.requested_at = job.since, time.time()
+
+    def want_worker(self, deadline: Deadline) -> None:
+        if not self.answers:
+            self._context.metrics.cold_requests.inc()
+            self.check_load(deadline)
+            self.want_load()
+
+    def became_idle(self) -> None:
+        self._context.memory.pump_if_short()
+
+    def full(self) -> MarwayError:
+        message = f"{self._context.settings.queue_limit} requests wait for {self.title} already"
+        retry_after_s = self.scheduler.expected_wait_s() or self.expected_s()
+        return about(self.record, Overloaded(message, retry_after_s=retry_after_s))
+
+    def late(self, since: float) -> MarwayError:
+        if self.answers:
+            if self.scheduler.last_end < since:
+                self.scheduler.breaker.failed()  # nothing moved while it waited: its workers hang
+            return about(self.record, DeadlineExceeded(f"{self.title} was busy until the deadline had passed"))
+        if self._context.memory.waits(self.key):
+            message = f"{self.title} waits for memory that other versions are using"
+            return about(self.record, Unavailable(message, retry_after_s=self._context.estimates.load_s(self.key)))
+        return self.load_late()
+
+
+def refused() -> Draining:
+    """Return the error of who wants a load while the pod stops."""
+    return Draining("this pod is stopping and loads nothing any more")

@@ -70,7 +70,7 @@ class ModelPool:
     @property
     def server(self) -> ModelServer | None:
         """The model server that is up, if one is."""
-        return self._instance.server if self._instance is not None and not self._instance.over else None
+        return self._instance.context.server if self._instance is not None and not self._instance.over else None
 
     @property
     def in_flight(self) -> int:
@@ -119,7 +119,7 @@ class ModelPool:
         """Load nothing from now on; what is loaded goes on being served."""
         self._refusing = True
         if self._instance is not None:
-            self._instance.transitions.refusing = True
+            self._instance.context.refusing = True
 
     @contextlib.contextmanager
     def hold(self, record: VersionRecord, serving: ServingSettings) -> Iterator[None]:
@@ -134,7 +134,7 @@ class ModelPool:
             yield
         finally:
             actor.entry.holds -= 1
-            actor.admission.became_idle()
+            actor.entry.became_idle()
 
     async def predict(self, record: VersionRecord, serving: ServingSettings, job: Job) -> list[Answer]:
         """Return the answers to ``job``, in the order of its rows, loading the version first if need be.
@@ -190,13 +190,13 @@ class ModelPool:
         """Return a version's status once it is loaded with at least one worker; raises as `predict` does."""
         actor = self._up(record).actor(record, serving)
         if actor.entry.answers and not actor.busy:
-            return actor.status()
-        actor.admission.check_load(deadline)
+            return actor.entry.status()
+        actor.entry.check_load(deadline)
         try:
             async with asyncio.timeout(max(0.0, deadline.remaining())):
                 return await actor.loaded()
         except TimeoutError as exc:
-            raise actor.admission.load_late() from exc
+            raise actor.entry.load_late() from exc
 
     async def unload(self, record_id: str, deadline: Deadline) -> ModelStatus:
         """Drain a version, unload it and return its status then; one that is not there is no error.
@@ -211,7 +211,7 @@ class ModelPool:
         entry = actor.entry
         entry.restores = 0
         if self._instance.over or (entry.state in ("absent", "failed") and not actor.busy):
-            return actor.status()
+            return actor.entry.status()
         try:
             async with asyncio.timeout(max(0.0, deadline.remaining())):
                 return await actor.unloaded()
@@ -221,13 +221,13 @@ class ModelPool:
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Return every version that was wanted here, by name and version."""
-        statuses = (actor.status() for actor in self._actors.values())
+        statuses = (actor.entry.status() for actor in self._actors.values())
         return tuple(sorted(statuses, key=lambda status: (status.name, status.version)))
 
     def status_of(self, record_id: str) -> ModelStatus | None:
         """Return the status of a version, None of one that nobody wanted here."""
         actor = self._actors.get(record_id)
-        return actor.status() if actor is not None else None
+        return actor.entry.status() if actor is not None else None
 
     def memory(self) -> tuple[int, int | None]:
         """Return the bytes that versions take, reserved or measured, and the budget; None means no limit is known."""

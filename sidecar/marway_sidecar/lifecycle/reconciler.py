@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from marway.errors import MarwayError
-from marway_sidecar.backends.base import ModelServer, ServedModel, ServerStatus, WorkerStatus
-from marway_sidecar.changes import Changes
+from marway_sidecar.backends.base import ServedModel, ServerStatus, WorkerStatus
 from marway_sidecar.lifecycle.actor import Actor
-from marway_sidecar.memory.budget import Memory
-from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.lifecycle.context import Context
 
 __all__ = ["Reconciler"]
 
@@ -34,28 +32,17 @@ class Reconciler:
     """Looks now and then, and soon after something changed.
 
     Args:
-        server: The model server.
+        context: The model server, and what is told of it.
         actors: The versions of the pool, by their name in the server.
-        memory: Told what was measured.
-        interval_s: How often to look when nothing changes, in seconds.
     """
 
-    def __init__(
-        self,
-        server: ModelServer,
-        actors: Mapping[str, Actor],
-        *,
-        memory: Memory,
-        metrics: SidecarMetrics,
-        changes: Changes,
-        interval_s: float,
-    ) -> None:
-        self._server = server
+    def __init__(self, context: Context, actors: Mapping[str, Actor]) -> None:
+        self._server = context.server
+        self._memory = context.memory
+        self._metrics = context.metrics
+        self._changes = context.changes
+        self._interval_s = context.settings.survey_interval_s
         self._actors = actors
-        self._memory = memory
-        self._metrics = metrics
-        self._changes = changes
-        self._interval_s = interval_s
         self._soon = asyncio.Event()
         self._looked = asyncio.Event()
         self._purges: dict[str, asyncio.Event] = {}

@@ -18,6 +18,7 @@ from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about, again
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.autoscaler import Autoscaler
+from marway_sidecar.lifecycle.context import Context
 from marway_sidecar.lifecycle.reconciler import Reconciler
 from marway_sidecar.lifecycle.transitions import Transitions, Warm
 from marway_sidecar.memory.budget import Memory
@@ -58,36 +59,15 @@ class ServerInstance:
         warm: Warm | None,
         refusing: bool,
     ) -> None:
-        self.server = server
         self.over = False
         self.actors: dict[str, Actor] = {}
-        self._metrics = metrics
-        self._changes = changes
         self._names: dict[str, Actor] = {}
-        cpus = settings.cpus or cpus or _cpu_count()
         self.memory = Memory(self, estimates, settings, limit_bytes=limit_bytes)
-        self._autoscaler = Autoscaler(self.actors, settings, cpus=cpus, forget=self._forget)
-        self._reconciler = Reconciler(
-            server,
-            self._names,
-            memory=self.memory,
-            metrics=metrics,
-            changes=changes,
-            interval_s=settings.survey_interval_s,
-        )
-        self.transitions = Transitions(
-            server=server,
-            settings=settings,
-            cpus=cpus,
-            memory=self.memory,
-            estimates=estimates,
-            metrics=metrics,
-            changes=changes,
-            fetch=fetch,
-            reconciled=self._reconciler.reconciled,
-            warm=warm,
-            refusing=refusing,
-        )
+        cpus = settings.cpus or cpus or _cpu_count()
+        self.context = Context(server, settings, cpus, self.memory, estimates, metrics, changes, refusing)
+        self._autoscaler = Autoscaler(self.context, self.actors, forget=self._forget)
+        self._reconciler = Reconciler(self.context, self._names)
+        self._transitions = Transitions(self.context, fetch, self._reconciler.reconciled, warm)
         self._tasks = [
             asyncio.create_task(self._reconciler.run(), name="pool reconciler"),
             asyncio.create_task(self._autoscaler.run(), name="pool autoscaler"),
@@ -98,13 +78,13 @@ class ServerInstance:
         actor = self.actors.get(record.id)
         if actor is None:
             queue_grew = partial(self._autoscaler.queue_grew, record.id)
-            actor = Actor(record, serving, self.transitions, queue_grew=queue_grew)
+            actor = Actor(record, serving, self._transitions, queue_grew=queue_grew)
             self.actors[record.id] = self._names[server_name(record.id)] = actor
         entry = actor.entry
         entry.asked_at = time.monotonic()
         if serving is not entry.serving and serving != entry.serving:
             entry.serving = serving
-            self._changes.bump()
+            self.context.changes.bump()
         return actor
 
     def succeed(self, before: ServerInstance) -> None:
@@ -183,8 +163,8 @@ class ServerInstance:
         actor.entry.scheduler.end(forgotten)
         actor.stop(forgotten)
         del self.actors[record.id], self._names[server_name(record.id)]
-        self._metrics.forget(record.name, record.version)
-        self._changes.bump()
+        self.context.metrics.forget(record.name, record.version)
+        self.context.changes.bump()
 
 
 def _cpu_count() -> int:

@@ -17,15 +17,11 @@ from marway.records import VersionRecord
 from marway.refs import server_name
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel
-from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about
+from marway_sidecar.lifecycle.context import Context
 from marway_sidecar.lifecycle.entry import Entry, Failure
 from marway_sidecar.lifecycle.scaling import bounds
-from marway_sidecar.memory.budget import Memory
-from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.memory.eviction import Evict
-from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Transitions", "Warm"]
 
@@ -39,30 +35,21 @@ Warm = Callable[[ModelServer, ServedModel, VersionRecord, Deadline], Awaitable[N
 Outcome = Literal["ok", "failed", "refused", "timeout", "cut off"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Transitions:
     """Does the steps of all versions in one attached model server.
 
     Attributes:
-        server: The model server.
-        cpus: Most workers of a version that does not say.
+        context: What it and the versions share.
         fetch: Holds a version's archive in the store, fetching it if need be.
         reconciled: Returns once it was seen what the server has, and nothing under this name is being unregistered.
         warm: See `Warm`.
-        refusing: Whether loads are refused, because the pod stops.
     """
 
-    server: ModelServer
-    settings: SidecarSettings
-    cpus: int
-    memory: Memory
-    estimates: Estimates
-    metrics: SidecarMetrics
-    changes: Changes
+    context: Context
     fetch: Callable[[VersionRecord], Awaitable[ArchiveUse]]
     reconciled: Callable[[str], Awaitable[None]]
     warm: Warm | None
-    refusing: bool
 
     async def load(self, entry: Entry, *, spare: bool) -> None:
         """Fetch, register, start workers, warm up.
@@ -87,7 +74,7 @@ class Transitions:
             self._show(entry, state="loading")
             outcome = "refused"
             served = self._served(entry, entry.archive.path)
-            await self.memory.reserve(entry.record, served.workers, evict="none" if spare else "idle")
+            await self.context.memory.reserve(entry.record, served.workers, evict="none" if spare else "idle")
             ends["reserve"] = time.monotonic()
             outcome = "failed"
             await self._registered(entry, served, ends)
@@ -95,14 +82,14 @@ class Transitions:
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
             entry.usage.restart()
-            self.memory.settle(entry.key)
-            self.estimates.measured_load(entry.key, entry.load_duration_s)
-            self.metrics.load_duration.observe(entry.load_duration_s)
+            self.context.memory.settle(entry.key)
+            self.context.estimates.measured_load(entry.key, entry.load_duration_s)
+            self.context.metrics.load_duration.observe(entry.load_duration_s)
             outcome = "ok"
             self._show(entry, state="ready")
             took = {phase: end - began for (phase, end), began in zip([*ends.items()][1:], ends.values(), strict=False)}
             for phase, seconds in took.items():
-                self.metrics.load_phase_duration.labels(phase).observe(seconds)
+                self.context.metrics.load_phase_duration.labels(phase).observe(seconds)
             fields = {"phases_ms": {phase: round(seconds * 1000, 1) for phase, seconds in took.items()}}
             logger.info("%s is ready after %.2f s", entry.title, entry.load_duration_s, extra={"fields": fields})
         except TimeoutError as exc:
@@ -117,14 +104,14 @@ class Transitions:
         except BaseException:
             outcome = "cut off"  # by the end of the instance: nothing is known of the version
             entry.let_go()
-            self.memory.release(entry.key)
+            self.context.memory.release(entry.key)
             self._show(entry, state="absent", workers=0)
             raise
         finally:
             entry.load_began = None
             entry.settled_at = time.monotonic()
             if outcome != "cut off":
-                self.metrics.loads.labels(entry.record.name, entry.record.version, outcome).inc()
+                self.context.metrics.loads.labels(entry.record.name, entry.record.version, outcome).inc()
 
     async def scale(self, entry: Entry, workers: int) -> None:
         """Set the number of workers of a version that is ready.
@@ -140,26 +127,26 @@ class Transitions:
         if workers > before:
             # Refused, it is as it was: `settled_at` stays, so that what it takes is measured however often it asks.
             evict: Evict = "idle" if before == 0 or workers <= entry.fewest else "unused"
-            await self.memory.reserve(entry.record, workers, evict=evict)
+            await self.context.memory.reserve(entry.record, workers, evict=evict)
         try:
             if workers < before:
                 entry.scheduler.close()
                 await entry.scheduler.drained()
             entry.load_began = time.monotonic() if before == 0 else None
             try:
-                await self.server.scale(entry.served, workers)
+                await self.context.server.scale(entry.served, workers)
             except RuntimeDown:
                 raise
             except MarwayError:
                 # Workers that cannot start are tried again and again, and count: back to the number that was.
                 with contextlib.suppress(MarwayError):
-                    await self.server.scale(entry.served, before)
-                self.memory.estimate(entry.record, before)
+                    await self.context.server.scale(entry.served, before)
+                self.context.memory.estimate(entry.record, before)
                 raise
             if workers < before:
-                self.memory.estimate(entry.record, workers)
+                self.context.memory.estimate(entry.record, workers)
             else:
-                self.memory.settle(entry.key)
+                self.context.memory.settle(entry.key)
             entry.served = replace(entry.served, workers=max(1, workers))
             entry.usage.restart()
             logger.info("%s has %d workers, had %d", entry.title, workers, before)
@@ -167,7 +154,7 @@ class Transitions:
         finally:
             entry.load_began = None
             entry.settled_at = time.monotonic()
-            self.memory.shrunk(entry.key)
+            self.context.memory.shrunk(entry.key)
 
     async def unload(self, entry: Entry, reason: str) -> None:
         """Let nobody in, wait until no call is in flight, unload; what is not loaded is left as it is.
@@ -176,21 +163,21 @@ class Transitions:
             MarwayError: The server would not; the version goes on being served.
         """
         if entry.state != "ready" or entry.served is None:
-            self.memory.keep(entry.key)
+            self.context.memory.keep(entry.key)
             return
         entry.scheduler.close()
         self._show(entry, state="draining")
         await entry.scheduler.drained()
         try:
-            await self.server.unload(entry.served)
+            await self.context.server.unload(entry.served)
         except MarwayError:
             entry.used_at = time.monotonic()  # not the first choice again
-            self.memory.keep(entry.key)
+            self.context.memory.keep(entry.key)
             self._show(entry, state="ready")
             raise
         self.forget(entry)
         if reason != "asked":
-            self.metrics.evictions.labels(reason).inc()
+            self.context.metrics.evictions.labels(reason).inc()
         logger.info("%s is unloaded (%s)", entry.title, reason)
 
     def forget(self, entry: Entry) -> None:
@@ -199,36 +186,34 @@ class Transitions:
         entry.let_go()
         entry.settled_at = time.monotonic()
         self._show(entry, state="absent", workers=0)
-        self.memory.release(entry.key)
+        self.context.memory.release(entry.key)
 
     async def _fetched(self, entry: Entry) -> ArchiveUse:
+        limit_s = self.context.settings.fetch_timeout_s
         try:
-            async with asyncio.timeout(self.settings.fetch_timeout_s):
+            async with asyncio.timeout(limit_s):
                 return await self.fetch(entry.record)
         except TimeoutError as exc:
-            raise Unavailable(
-                f"the archive of {entry.title} was not fetched within {self.settings.fetch_timeout_s:g} s; the fetch "
-                "goes on",
-                retry_after_s=self.estimates.load_s(entry.key),
-            ) from exc
+            message = f"the archive of {entry.title} was not fetched within {limit_s:g} s; the fetch goes on"
+            raise Unavailable(message, retry_after_s=self.context.estimates.load_s(entry.key)) from exc
 
     async def _registered(self, entry: Entry, served: ServedModel, ends: dict[str, float]) -> None:
         """Have the server load it and warm it up; on failure nothing of it is left there."""
         deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S)
         try:
             async with asyncio.timeout(deadline.remaining()):
-                found = await self.server.load(served)
+                found = await self.context.server.load(served)
                 ends["register"] = time.monotonic()
                 if self.warm is not None:
-                    await self.warm(self.server, served, entry.record, deadline)
+                    await self.warm(self.context.server, served, entry.record, deadline)
                     ends["warm"] = time.monotonic()
         except (TimeoutError, MarwayError):
             with contextlib.suppress(MarwayError):
-                await self.server.unload(served)
+                await self.context.server.unload(served)
             raise
         entry.workers = max(1, found.workers)
         if entry.workers != served.workers:
-            self.memory.estimate(entry.record, entry.workers)
+            self.context.memory.estimate(entry.record, entry.workers)
 
     def _served(self, entry: Entry, path: Path) -> ServedModel:
         record, serving = entry.record, entry.serving
@@ -238,7 +223,7 @@ class Transitions:
             version=record.version,
             archive=path,
             workers=max(1, serving.min_workers),
-            max_workers=bounds(serving, cpus=self.cpus)[1],
+            max_workers=bounds(serving, cpus=self.context.cpus)[1],
             load_timeout_s=serving.load_timeout_s,
             predict_timeout_s=serving.predict_timeout_s,
             protocol=serving.protocol,
@@ -248,12 +233,12 @@ class Transitions:
 
     def _failed(self, entry: Entry, error: MarwayError) -> None:
         entry.let_go()
-        self.memory.release(entry.key)
+        self.context.memory.release(entry.key)
         about(entry.record, error)
         if not isinstance(error, RuntimeDown):
             entry.restores = 0
         if not isinstance(error, Unavailable):  # a store that is away or a full pod says nothing about the version
-            entry.failure = Failure.after(entry.failure, error, backoff_s=self.settings.load_failure_backoff_s)
+            entry.failure = Failure.after(entry.failure, error, backoff_s=self.context.settings.load_failure_backoff_s)
             self._show(entry, state="failed", workers=0)
             logger.error("%s", error.message, extra={"fields": {"model": error.model, "version": error.version}})
         else:
@@ -262,4 +247,4 @@ class Transitions:
     def _show(self, entry: Entry, **changed: object) -> None:
         for name, value in changed.items():
             setattr(entry, name, value)
-        self.changes.bump()
+        self.context.changes.bump()

@@ -14,7 +14,6 @@ from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, ModelError, Overloaded, RuntimeDown
-from marway.records import VersionRecord
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import ModelServer, NotLoaded, NotSent, ServedModel, WorkerDied
 from marway_sidecar.errors import about
@@ -39,22 +38,16 @@ class BatchCaller:
         server: The model server.
         breaker: Told how calls end.
         metrics: What is counted.
-        record: Which version.
     """
 
     def __init__(
-        self,
-        version: ScheduledVersion,
-        server: ModelServer,
-        breaker: Breaker,
-        metrics: SidecarMetrics,
-        record: VersionRecord,
+        self, version: ScheduledVersion, server: ModelServer, breaker: Breaker, metrics: SidecarMetrics
     ) -> None:
         self._version = version
         self._server = server
         self._breaker = breaker
         self._rows = metrics.batch_rows
-        self._count = metrics.answer_counter(record.name, record.version)
+        self._count = metrics.answer_counter(version.record.name, version.record.version)
 
     async def call(self, model: ServedModel, jobs: Sequence[Job]) -> list[Job]:
         """Make a call with these jobs, tell them what came of it, and return those that have to be sent again."""

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from marway.errors import DeadlineExceeded, MarwayError
-from marway.records import VersionRecord
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.errors import about, again
 from marway_sidecar.metrics import SidecarMetrics
@@ -46,23 +45,16 @@ class Scheduler:
         server: The model server.
         settings: How many may wait, and when the breaker opens.
         metrics: What is counted.
-        record: Which version.
     """
 
     def __init__(
-        self,
-        version: ScheduledVersion,
-        server: ModelServer,
-        settings: SidecarSettings,
-        metrics: SidecarMetrics,
-        record: VersionRecord,
+        self, version: ScheduledVersion, server: ModelServer, settings: SidecarSettings, metrics: SidecarMetrics
     ) -> None:
         self._version = version
-        self._record = record
         self._server = server
         self._waited = metrics.queue_duration.observe
         self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
-        self._caller = BatchCaller(version, server, self.breaker, metrics, record)
+        self._caller = BatchCaller(version, server, self.breaker, metrics)
         self._calls: set[asyncio.Task[None]] = set()
         self._jobs: set[Job] = set()
         self._waiting: FairQueue[Job] = FairQueue(settings.queue_limit)
@@ -102,7 +94,7 @@ class Scheduler:
         Raises:
             MarwayError: Calls keep failing, too many wait, or waiting is in vain; nothing was begun.
         """
-        self.breaker.check(self._record)
+        self.breaker.check(self._version.record)
         try:
             self._version.requested(job)
             if self._due and self._waiting.full:
@@ -291,8 +283,9 @@ class Scheduler:
                 continue
             if was_slow(job.started_at, self.service_s):
                 self.breaker.failed()  # far slower than usual: not just a caller in a hurry
-            message = f"{self._record.name} {self._record.version} did not answer within the deadline"
-            job.fail(about(self._record, DeadlineExceeded(message)))
+            record = self._version.record
+            message = f"{record.name} {record.version} did not answer within the deadline"
+            job.fail(about(record, DeadlineExceeded(message)))
         first = min((job.deadline.at for job in self._jobs if not job.future.done()), default=None)
         if first is not None:
             self._expire_in(first - now)

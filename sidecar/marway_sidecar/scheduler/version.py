@@ -7,7 +7,7 @@ from typing import Protocol
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError
-from marway.records import ServingSettings
+from marway.records import ServingSettings, VersionRecord
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.scheduler.job import Job
 
@@ -17,16 +17,14 @@ __all__ = ["ScheduledVersion"]
 class ScheduledVersion(Protocol):
     """A version whose calls are scheduled."""
 
-    @property
-    def serving(self) -> ServingSettings:
-        """How it is served now."""
-
-    @property
-    def served(self) -> ServedModel | None:
-        """It as the model server knows it; None while it does not."""
-
-    def lose(self) -> None:
-        """Hear that the model server does not have it."""
+    record: VersionRecord
+    serving: ServingSettings
+    served: ServedModel | None
+    """It as the model server knows it; None while it does not."""
+    lose: Callable[[], None]
+    """Told that the model server does not have it."""
+    queue_grew: Callable[[], None]
+    """Told that somebody waits."""
 
     def requested(self, job: Job) -> None:
         """Hear of a job that the breaker lets through."""
@@ -37,10 +35,6 @@ class ScheduledVersion(Protocol):
         Raises:
             MarwayError: Waiting until the deadline is in vain.
         """
-
-    @property
-    def queue_grew(self) -> Callable[[], None]:
-        """What is told that somebody waits."""
 
     def became_idle(self) -> None:
         """Hear that the last call ended and nobody waits."""
