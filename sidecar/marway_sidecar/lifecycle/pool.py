@@ -1,4 +1,4 @@
-"""The pool as the rest of the sidecar sees it: leases, loads, unloads, and what there is."""
+"""The pool as the rest of the sidecar sees it: predictions, loads, unloads, and what there is."""
 
 from __future__ import annotations
 
