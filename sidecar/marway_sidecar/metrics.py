@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import get_args
 
 import prometheus_client
+from marway_http.loop_watch import BUCKETS_S
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from marway import __version__
-from marway.loop_watch import BUCKETS_S
 from marway.wire.envelope import Answer
 from marway.wire.headers import NONFINITE
 from marway.wire.workers import DeathReason, WorkerDeaths
