@@ -86,6 +86,7 @@ class Sidecar:
         )
         checks = GoldenChecks(
             registry,
+            self.archives,
             self.threads,
             self.metrics,
             warm_examples=settings.golden_warm_examples,
@@ -103,7 +104,7 @@ class Sidecar:
         self.predictor = Predictor(
             settings, self.resolver, self.pool, self.bodies, self.draining, self.parsing, refused=self.deleted.refused
         )
-        comparer = Comparer(self.pool, checks, self.archives, self.threads)
+        comparer = Comparer(self.pool, checks, self.threads)
         self.control = Control(self.resolver, self.pool, checks, comparer, self.draining, self.runtime)
         self.metrics.ready.set_function(lambda: float(self.trouble() is None))
         self.metrics.runtime_up.set_function(lambda: float(self.pool.server is not None))

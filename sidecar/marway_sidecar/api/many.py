@@ -21,8 +21,9 @@ from marway.wire.envelope import KEY, ROWS_CONTENT_TYPE, ROWS_MAX, Answer, Row, 
 from marway.wire.headers import JSON_NONFINITE
 from marway_sidecar.api.body_budget import HeldBytes
 from marway_sidecar.api.rows import INLINE_BYTES, passed_headers
-from marway_sidecar.lifecycle import ModelPool, Work
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.tensors import decode_tensor
+from marway_sidecar.scheduler import Job
 from marway_sidecar.threads import Threads
 
 __all__ = ["ManyRows", "holds_rows", "rows_of"]
@@ -82,7 +83,7 @@ class ManyRows:
         threads: Where tensors are decoded.
         resolved: The version.
         deadline: When the caller gives up.
-        group, body: As `Work` has them.
+        group, body: As `Job` has them.
 
     Attributes:
         accepted: Whether any of the rows went to the model server.
@@ -129,13 +130,13 @@ class ManyRows:
         return [await self._plain(answer) for answer in answers if answer is not None]
 
     async def _call(self, rows: list[Row]) -> list[Answer]:
-        work = Work(rows, self._deadline, group=self._group, body=self._body)
+        job = Job(rows, self._deadline, group=self._group, body=self._body)
         try:
-            return await self._pool.predict(self._resolved.record, self._resolved.serving, work)
+            return await self._pool.predict(self._resolved.record, self._resolved.serving, job)
         except ModelError as exc:
             return [Answer(exc.status, exc.message.encode(), "error")] * len(rows)
         finally:
-            self.accepted = self.accepted or work.started
+            self.accepted = self.accepted or job.started
 
     async def _plain(self, answer: Answer) -> Answer:
         """Return an answer that any reader of the envelope understands: a saved tensor as JSON, no status of fancy."""

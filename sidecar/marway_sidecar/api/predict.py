@@ -35,8 +35,9 @@ from marway_sidecar.api.many import ManyRows, holds_rows, rows_of
 from marway_sidecar.api.replies import model_error, reply_of
 from marway_sidecar.api.rows import INLINE_BYTES, raw_row, row_of
 from marway_sidecar.api.streams import Streams
-from marway_sidecar.lifecycle import CallerLeft, ModelPool, Work
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.draining import Drain
+from marway_sidecar.scheduler import CallerLeft, Job
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
@@ -77,7 +78,7 @@ class Predictor:
         self._threads = threads
         self._refused = refused
         self._streams = Streams(pool, drain)
-        self._at_work: set[Work] = set()
+        self._at_work: set[Job] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
     def serve_now(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> bool:
@@ -104,21 +105,21 @@ class Predictor:
         except MarwayError:
             return False
         try:
-            work = Work([_as_served(row, resolved)], self._deadline_of(call), group=call.group)
-            end = self._pool.begin(resolved.record, resolved.serving, work)
+            job = Job([_as_served(row, resolved)], self._deadline_of(call), group=call.group)
+            end = self._pool.submit(resolved.record, resolved.serving, job)
         except MarwayError:
             self._drain.leave()
             return False  # nothing was begun, and `__call__` runs into the same
-        self._at_work.add(work)
-        call.channel.when_gone(work.abandon)
-        work.future.add_done_callback(partial(self._done, call, resolved, work, end))
+        self._at_work.add(job)
+        call.channel.when_gone(job.abandon)
+        job.future.add_done_callback(partial(self._done, call, resolved, job, end))
         return True
 
     def give_up(self) -> None:
         """Refuse what was begun without a task: time is over. The server cancels what has one."""
-        for work in self._at_work:
-            if not work.future.done():
-                work.future.set_exception(_stopped())
+        for job in self._at_work:
+            if not job.future.done():
+                job.future.set_exception(_stopped())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every failure becomes a problem document with its outcome."""
@@ -206,20 +207,20 @@ class Predictor:
         self,
         call: Call,
         resolved: Resolved,
-        work: Work,
+        job: Job,
         end: Callable[[], None],
         future: asyncio.Future[list[Answer]],
     ) -> None:
         """Answer a request that was begun without a task."""
-        self._at_work.discard(work)
+        self._at_work.discard(job)
         call.channel.when_gone(None)
-        call.accepted = work.started_at is not None
+        call.accepted = job.started_at is not None
         end()
         error = future.exception()
         reply = None
-        if error is None and work.started_at is not None:
+        if error is None and job.started_at is not None:
             try:
-                reply = reply_of(future.result()[0], resolved, call.ids, time.monotonic() - work.started_at)
+                reply = reply_of(future.result()[0], resolved, call.ids, time.monotonic() - job.started_at)
             except Exception as exc:
                 error = exc
         if isinstance(error, CallerLeft) or (reply and call.channel.answer_now(reply, close=self._drain.draining)):
@@ -240,16 +241,16 @@ class Predictor:
         ending.add_done_callback(self._ending.discard)
 
     async def _ask(self, call: Call, resolved: Resolved, row: Row, deadline: Deadline, held: HeldBytes | None) -> None:
-        work = Work([row], deadline, group=call.group, body=held)
+        job = Job([row], deadline, group=call.group, body=held)
         # When the client leaves, work that waits is dropped; what is in a worker goes on, and holds its slot.
-        call.channel.when_gone(work.abandon)
+        call.channel.when_gone(job.abandon)
         try:
-            (answer,) = await self._pool.predict(resolved.record, resolved.serving, work)
+            (answer,) = await self._pool.predict(resolved.record, resolved.serving, job)
         finally:
             call.channel.when_gone(None)
-            call.accepted = work.started_at is not None
-        assert work.started_at is not None
-        await self._give(call, answer, resolved, work.started_at)
+            call.accepted = job.started_at is not None
+        assert job.started_at is not None
+        await self._give(call, answer, resolved, job.started_at)
 
     async def _ask_many(
         self, call: HttpCall, resolved: Resolved, rows: list[Row], deadline: Deadline, held: HeldBytes | None

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, ModelError
 from marway.resolve import Resolved
-from marway.wire.envelope import Answer, Row
+from marway.wire.envelope import Row
 from marway_sidecar.api.body_budget import HeldBytes
 from marway_sidecar.api.call import HttpCall
 from marway_sidecar.api.replies import BODILESS, head_of, model_error
-from marway_sidecar.backends.base import NotLoaded, NotSent
-from marway_sidecar.lifecycle import Lease, ModelPool
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.draining import Drain
+from marway_sidecar.scheduler import StreamJob
 
 __all__ = ["Streams"]
 
@@ -47,41 +45,20 @@ class Streams:
 
         Raises:
             ClientGone: The client left.
-            MarwayError: As `ModelPool.lease` and `ModelServer.predict_stream`; the answer may have begun.
+            MarwayError: As `ModelPool.stream`; the answer may have begun.
         """
-        for attempt in (1, 2):
-            try:
-                async with AsyncExitStack() as stack:
-                    with call.channel.cancelled_when_gone():
-                        leasing = self._pool.lease(
-                            resolved.record, resolved.serving, deadline, group=call.group, body=held
-                        )
-                        lease = await stack.enter_async_context(leasing)
-                    call.accepted = True
-                    await self._stream(call, resolved, lease, row, deadline)
-                return
-            except NotSent:
-                call.accepted = False
-                raise
-            except NotLoaded:
-                # The server lost it (it was restarted under us) and ran nothing: load it again, once.
-                call.accepted = False
-                if attempt == 2:
-                    raise
-
-    async def _stream(self, call: HttpCall, resolved: Resolved, lease: Lease, row: Row, deadline: Deadline) -> None:
-        """Pass on pieces as they come; the first one's status and headers stand for all."""
-        started = time.monotonic()
-        pieces = lease.server.predict_stream(lease.model, row, deadline)
+        job = StreamJob(row, deadline, group=call.group, body=held)
+        pieces = self._pool.stream(resolved.record, resolved.serving, job)
         try:
-            with call.channel.cancelled_when_gone():
-                # A client that reads too slowly holds the stream up, and must not do so beyond the deadline.
-                async with asyncio.timeout(deadline.remaining()):
+            # A client that reads too slowly holds the stream up, and must not do so beyond the deadline.
+            async with asyncio.timeout(None) as limit:
+                with call.channel.cancelled_when_gone():
                     async for piece in pieces:
                         if piece.kind == "error":
                             raise model_error(piece, resolved)
                         if not call.channel.started:
-                            head = head_of(piece, resolved, call.ids, time.monotonic() - started)
+                            limit.reschedule(asyncio.get_running_loop().time() + deadline.remaining())
+                            head = head_of(piece, resolved, call.ids, time.monotonic() - (job.started_at or job.since))
                             await call.channel.begin(piece.status, head, close=self._drain.draining)
                         if piece.body and piece.status not in BODILESS:
                             await call.channel.send(
@@ -90,16 +67,10 @@ class Streams:
         except TimeoutError as exc:
             raise DeadlineExceeded("the deadline passed before the last piece of the answer was read") from exc
         finally:
-            await _closed(pieces)
+            await pieces.aclose()
+            call.accepted = job.started
         if not call.channel.started:
             raise ModelError(
                 "the handler ended without an answer", model=resolved.record.name, version=resolved.record.version
             )
         await call.channel.send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _closed(pieces: AsyncIterator[Answer]) -> None:
-    """End a stream that may not have been read to its end, now and not when its memory is reclaimed."""
-    close = getattr(pieces, "aclose", None)
-    if close is not None:
-        await close()

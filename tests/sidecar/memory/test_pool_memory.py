@@ -12,6 +12,7 @@ from marway.records import ServingSettings
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.memory.eviction import Candidate, choose
 from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.scheduler import StreamJob
 from support.fake_server import MIB, FakeServer
 from support.pools import ROW, PoolRoom, predict, state
 from support.registry import until
@@ -278,11 +279,10 @@ async def test_a_stream_that_nobody_reads_any_more_holds_its_slot(room: PoolRoom
     pool.attach(server)
     (version,) = room.versions(1)
     serving = ServingSettings(streaming=True, max_workers=1)
-    async with pool.lease(version, serving, Deadline.after(30)) as lease:
-        pieces = lease.server.predict_stream(lease.model, ROW, Deadline.after(30))
-        assert (await anext(pieces)).body == version.id.encode()
-        server.call_s = None
-        await pieces.aclose()
+    pieces = pool.stream(version, serving, StreamJob(ROW, Deadline.after(30)))
+    assert (await anext(pieces)).body == version.id.encode()
+    server.call_s = None
+    await pieces.aclose()
     assert pool.in_flight == 1
     server.answer.set()
     await until(lambda: pool.in_flight == 0)
