@@ -14,11 +14,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from marway.errors import InvalidRecord, clip
 from marway.integrity import sealed, unsealed
-from marway.refs import check_label, check_model_id, check_model_name, check_version
+from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
 
 __all__ = [
     "MAX_RECORD_BYTES",
     "ArchiveRef",
+    "BackendName",
     "GcMark",
     "HistoryChunk",
     "HistoryEntry",
@@ -48,6 +49,7 @@ ModelId = Annotated[str, AfterValidator(check_model_id)]
 ModelName = Annotated[str, AfterValidator(check_model_name)]
 Version = Annotated[str, AfterValidator(check_version)]
 Label = Annotated[str, AfterValidator(check_label)]
+BackendName = Annotated[str, AfterValidator(check_backend)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -151,7 +153,8 @@ class VersionRecord(Frozen):
     name: ModelName
     version: Version
     archive: ArchiveRef
-    backend: str = "torchserve"
+    backend: BackendName = "torchserve"
+    """The kind of model server that its archive is for."""
     framework: str | None = None
     framework_version: str | None = None
     algorithm: str | None = None

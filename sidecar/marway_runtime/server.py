@@ -20,7 +20,7 @@ from marway.bound import bound_to_me
 from marway.errors import RuntimeDown
 from marway.refs import new_ulid
 from marway.wire import envelope
-from marway.wire.runtime import Addresses, RuntimeInfo
+from marway.wire.runtime import RuntimeInfo
 from marway_runtime.class_archive import ClassArchive
 from marway_runtime.configuration import (
     Ports,
@@ -210,13 +210,13 @@ class TorchServe:
         return RuntimeInfo(
             boot_id=new_ulid(),
             pid=pid,
-            addresses=Addresses(
-                inference=f"http://{host}:{ports.inference}",
-                management=f"http://{host}:{ports.management}",
-                metrics=f"http://{host}:{ports.metrics}",
-                grpc_inference=f"{host}:{ports.grpc_inference}",
-                grpc_management=f"{host}:{ports.grpc_management}",
-            ),
+            addresses={
+                "inference": f"http://{host}:{ports.inference}",
+                "management": f"http://{host}:{ports.management}",
+                "metrics": f"http://{host}:{ports.metrics}",
+                "grpc_inference": f"{host}:{ports.grpc_inference}",
+                "grpc_management": f"{host}:{ports.grpc_management}",
+            },
             model_store=self._settings.model_store,
             envelope=envelope.VERSION,
             max_request_bytes=self._settings.max_request_bytes,

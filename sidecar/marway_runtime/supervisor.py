@@ -215,7 +215,7 @@ class Runtime:
             frozen = asyncio.create_task(
                 until_frozen(
                     self._settings,
-                    f"{info.addresses.management}/models?limit=1",
+                    f"{info.addresses['management']}/models?limit=1",
                     silent=self._withdraw,
                     back=lambda: self._announce(info),
                 ),

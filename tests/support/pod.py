@@ -21,7 +21,7 @@ from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.api.app import Sidecar
-from marway_sidecar.backends.base import Description, NotLoaded, ServedModel, ServerStatus, WorkerStatus
+from marway_sidecar.backends.base import Description, NotLoaded, ServedModel, ServerInfo, ServerStatus, WorkerStatus
 from marway_sidecar.serve import serve
 from marway_sidecar.settings import SidecarSettings
 from support.registry import publisher
@@ -62,6 +62,8 @@ class FakeServer:
     loaded: dict[str, ServedModel] = field(default_factory=dict)
     closed_streams: int = 0
     batches: bool = True
+    serves: frozenset[str] = frozenset({"torchserve"})
+    info: ServerInfo = field(default_factory=lambda: ServerInfo("fake"))
 
     def __post_init__(self) -> None:
         self.may_load.set()
@@ -97,6 +99,9 @@ class FakeServer:
     async def status(self) -> ServerStatus:
         workers = tuple(WorkerStatus(1000 + at, name, "forked", "", 1) for at, name in enumerate(self.loaded))
         return ServerStatus(frozenset(self.loaded), workers, 0)
+
+    async def is_same(self, *, timeout_s: float) -> bool:
+        return True
 
     async def aclose(self) -> None:
         return

@@ -11,18 +11,16 @@ from marway.resolve import Resolved, Resolver
 from marway.wire.comparison import Comparison
 from marway.wire.envelope import Answer, Row
 from marway.wire.pods import LoadReport, ModelStatus
-from marway_sidecar.backends.external_watch import ExternalWatch
-from marway_sidecar.backends.runtime_watch import RuntimeWatch
+from marway_sidecar.backends.watch import ServerWatch
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.comparison import Comparer
 from marway_sidecar.lifecycle.draining import Drain
 from marway_sidecar.lifecycle.golden_check import GoldenChecks, Proved, ask_model
 
-__all__ = ["BACKEND", "Control"]
+__all__ = ["Control"]
 
 logger = logging.getLogger(__name__)
 
-BACKEND = "torchserve"
 _EXPECTED_LOAD_S = 5.0
 _NOTHING_PROVED = Proved(None, 0, ())
 
@@ -46,7 +44,7 @@ class Control:
         checks: GoldenChecks,
         comparer: Comparer,
         drain: Drain,
-        runtime: RuntimeWatch | ExternalWatch,
+        runtime: ServerWatch,
     ) -> None:
         self._resolver = resolver
         self._pool = pool
@@ -124,7 +122,7 @@ class Control:
             examples=proved.examples,
             differences=proved.differences,
             duration_s=time.monotonic() - started,
-            server=BACKEND,
+            server=self._runtime.backend.name,
             server_versions=info.versions if info is not None else {},
         )
 

@@ -14,7 +14,7 @@ from marway.errors import (
 )
 from marway.records import ServingSettings, VersionRecord
 from marway.refs import server_name
-from marway_sidecar.backends.base import ModelServer
+from marway_sidecar.backends.base import ModelServer, check_served
 from marway_sidecar.changes import Changes
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.autoscaler import Upkeep
@@ -124,6 +124,7 @@ class Session:
         """Return the actor of a version, with the serving settings of now."""
         actor = self.actors.get(record.id)
         if actor is None:
+            check_served(self.server, record)
             actor = Actor(self._entry(record, serving), self._transitions, refusing=self._refusing)
             self.actors[record.id] = self._names[server_name(record.id)] = actor
         entry = actor.entry

@@ -12,13 +12,15 @@ import pytest
 
 from marway.deadline import Deadline
 from marway.errors import RuntimeDown
+from marway.settings import load_settings
 from marway.wire.envelope import Part, Row
-from marway.wire.runtime import RUNTIME_FILE, Addresses, RuntimeInfo, read_runtime_info, write_runtime_info
+from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, read_runtime_info, write_runtime_info
 from marway_sidecar.backends.base import NotSent, ServedModel
-from marway_sidecar.backends.runtime_watch import RuntimeWatch
-from marway_sidecar.backends.torchserve import TorchServeAdapter
+from marway_sidecar.backends.torchserve import TorchServeAdapter, TorchServeBackend
 from marway_sidecar.backends.torchserve.proto import management_pb2
+from marway_sidecar.backends.watch import ServerWatch
 from marway_sidecar.lifecycle import ModelPool
+from marway_sidecar.settings import SidecarSettings
 from support.pools import PoolRoom
 from support.registry import until
 
@@ -27,13 +29,13 @@ def info(boot_id: str, *, grpc_inference: str = "127.0.0.1:9", grpc_management: 
     return RuntimeInfo(
         boot_id=boot_id,
         pid=1,
-        addresses=Addresses(
-            inference="http://127.0.0.1:9",
-            management="http://127.0.0.1:9",
-            metrics="http://127.0.0.1:9",
-            grpc_inference=grpc_inference,
-            grpc_management=grpc_management,
-        ),
+        addresses={
+            "inference": "http://127.0.0.1:9",
+            "management": "http://127.0.0.1:9",
+            "metrics": "http://127.0.0.1:9",
+            "grpc_inference": grpc_inference,
+            "grpc_management": grpc_management,
+        },
         model_store=Path("/nowhere"),
         envelope=1,
         max_request_bytes=1024,
@@ -43,8 +45,11 @@ def info(boot_id: str, *, grpc_inference: str = "127.0.0.1:9", grpc_management: 
 
 
 @asynccontextmanager
-async def watching(directory: Path, pool: ModelPool, *, probe_s: float = 3600) -> AsyncIterator[RuntimeWatch]:
-    watch = RuntimeWatch(directory, pool, poll_s=0.01, probe_interval_s=probe_s, probe_timeout_s=1.0)
+async def watching(directory: Path, pool: ModelPool, *, probe_s: float = 3600) -> AsyncIterator[ServerWatch]:
+    settings = load_settings(
+        SidecarSettings, runtime_dir=directory, runtime_probe_interval_s=probe_s, runtime_probe_timeout_s=1.0
+    )
+    watch = ServerWatch(TorchServeBackend(settings), pool.attach, poll_s=0.01)
     task = asyncio.create_task(watch.run(), name="watch")
     try:
         yield watch
@@ -55,44 +60,10 @@ async def watching(directory: Path, pool: ModelPool, *, probe_s: float = 3600) -
             await task
 
 
-@pytest.fixture
-def pool(room: PoolRoom) -> ModelPool:
-    return room.pool()
-
-
-async def test_each_boot_is_attached_and_a_gone_one_let_go(tmp_path: Path, pool: ModelPool) -> None:
-    """A file that appears, changes and goes away attaches a server, another one, and none."""
-    async with watching(tmp_path, pool) as watch:
-        assert pool.server is None
-        for boot_id in ("first", "second"):
-            write_runtime_info(tmp_path, info(boot_id))
-            await until(lambda boot_id=boot_id: watch.info is not None and watch.info.boot_id == boot_id)
-            assert pool.server is not None
-        (tmp_path / RUNTIME_FILE).unlink()
-        await until(lambda: watch.info is None)
-        assert pool.server is None
-
-
-async def test_a_file_that_cannot_be_read_is_an_absent_server(tmp_path: Path, pool: ModelPool) -> None:
-    """A damaged file means that no server is known, and the next good one is followed."""
-    async with watching(tmp_path, pool) as watch:
-        write_runtime_info(tmp_path, info("first"))
-        await until(lambda: watch.info is not None)
-        (tmp_path / RUNTIME_FILE).write_text("{")
-        await until(lambda: watch.info is None)
-        write_runtime_info(tmp_path, info("second"))
-        await until(lambda: watch.info is not None)
-
-
-async def test_the_file_is_the_owners_alone(tmp_path: Path) -> None:
-    """What says where the management API answers is readable by its owner only, and reads back as written."""
-    write_runtime_info(tmp_path, info("first"))
-    assert (tmp_path / RUNTIME_FILE).stat().st_mode & 0o777 == 0o600
-    assert read_runtime_info(tmp_path) == info("first")
-
-
 class Managed:
     """A management API that answers, falls silent as a frozen one does, or goes away."""
+
+    address: str
 
     def __init__(self) -> None:
         self.heard = asyncio.Event()
@@ -125,6 +96,53 @@ class Managed:
         await self._server.stop(0)
 
 
+@pytest.fixture
+async def managed() -> AsyncIterator[Managed]:
+    """A management API that answers."""
+    made = Managed()
+    made.address = await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+def pool(room: PoolRoom) -> ModelPool:
+    return room.pool()
+
+
+async def test_each_boot_is_attached_and_a_gone_one_let_go(tmp_path: Path, pool: ModelPool, managed: Managed) -> None:
+    """A file that appears, changes and goes away attaches a server, another one, and none."""
+    async with watching(tmp_path, pool) as watch:
+        assert pool.server is None
+        for boot_id in ("first", "second"):
+            write_runtime_info(tmp_path, info(boot_id, grpc_management=managed.address))
+            await until(lambda boot_id=boot_id: watch.info is not None and watch.info.boot_id == boot_id)
+            assert pool.server is not None
+        (tmp_path / RUNTIME_FILE).unlink()
+        await until(lambda: watch.info is None)
+        assert pool.server is None
+
+
+async def test_a_file_that_cannot_be_read_is_an_absent_server(
+    tmp_path: Path, pool: ModelPool, managed: Managed
+) -> None:
+    """A damaged file means that no server is known, and the next good one is followed."""
+    async with watching(tmp_path, pool) as watch:
+        write_runtime_info(tmp_path, info("first", grpc_management=managed.address))
+        await until(lambda: watch.info is not None)
+        (tmp_path / RUNTIME_FILE).write_text("{")
+        await until(lambda: watch.info is None)
+        write_runtime_info(tmp_path, info("second", grpc_management=managed.address))
+        await until(lambda: watch.info is not None)
+
+
+async def test_the_file_is_the_owners_alone(tmp_path: Path) -> None:
+    """What says where the management API answers is readable by its owner only, and reads back as written."""
+    write_runtime_info(tmp_path, info("first"))
+    assert (tmp_path / RUNTIME_FILE).stat().st_mode & 0o777 == 0o600
+    assert read_runtime_info(tmp_path) == info("first")
+
+
 async def test_a_call_that_found_no_connection_was_not_sent(tmp_path: Path) -> None:
     """A TorchServe that takes no connection ends a call in "not sent", over gRPC and over REST."""
     adapter = TorchServeAdapter(info("first"), runtime_dir=tmp_path)
@@ -137,32 +155,26 @@ async def test_a_call_that_found_no_connection_was_not_sent(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("how", ["gone", "frozen"])
 async def test_a_server_that_is_silent_is_let_go_of_whatever_the_file_says(
-    tmp_path: Path, pool: ModelPool, how: str
+    tmp_path: Path, pool: ModelPool, managed: Managed, how: str
 ) -> None:
     """A TorchServe that does not answer is none, also when the runtime's file says that it is up, until it answers."""
-    managed = Managed()
-    address = await managed.start()
-    try:
-        write_runtime_info(tmp_path, info("first", grpc_management=address))
-        async with watching(tmp_path, pool, probe_s=0.01) as watch:
-            await managed.heard.wait()
-            assert pool.server is not None
-            assert watch.info is not None
-            if how == "gone":
-                await managed.stop()
-            else:
-                managed.speaks.clear()
-            await until(lambda: pool.server is None)
-            assert watch.info is None
-            assert "does not answer" in watch.trouble
-            if how == "gone":
-                await managed.start(address)
-            else:
-                managed.speaks.set()
-            await until(lambda: pool.server is not None)
-            assert watch.info is not None
-    finally:
-        await managed.stop()
+    write_runtime_info(tmp_path, info("first", grpc_management=managed.address))
+    async with watching(tmp_path, pool, probe_s=0.01) as watch:
+        await until(lambda: pool.server is not None)
+        assert watch.info is not None
+        if how == "gone":
+            await managed.stop()
+        else:
+            managed.speaks.clear()
+        await until(lambda: pool.server is None)
+        assert watch.info is None
+        assert "does not answer" in watch.trouble
+        if how == "gone":
+            await managed.start(managed.address)
+        else:
+            managed.speaks.set()
+        await until(lambda: pool.server is not None)
+        assert watch.info is not None
 
 
 async def test_a_call_whose_server_goes_away_is_told_so(tmp_path: Path) -> None:
