@@ -163,16 +163,7 @@ class TorchServeAdapter:
         names = await self._management.names()
         if self._control is not None:
             live = await self._control.workers()
-            workers = tuple(
-                WorkerStatus(
-                    pid=worker.pid,
-                    server_name=worker.server_name,
-                    mode=worker.mode,
-                    reason=worker.reason,
-                    private_bytes=worker.private_bytes,
-                )
-                for worker in live.workers
-            )
+            workers = tuple(WorkerStatus(**dict(worker)) for worker in live.workers)
             return ServerStatus(names, workers, live.base_bytes, live.deaths)
         found: list[WorkerStatus] = []
         for name in sorted(names):

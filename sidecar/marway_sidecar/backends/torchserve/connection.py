@@ -99,17 +99,16 @@ class Connection:
         """
 
         async def begin(token: str | None) -> tuple[Any, Any, Any]:
+            call = None
             try:
                 call = method(request, timeout=timeout_s, metadata=_bearer(token))
-            except grpc.aio.UsageError as exc:
-                raise _closed() from exc
-            messages = aiter(call)
-            try:
+                messages = aiter(call)
                 return call, messages, await anext(messages, None)
             except grpc.aio.UsageError as exc:
                 raise _closed() from exc
             except BaseException:
-                call.cancel()
+                if call is not None:
+                    call.cancel()
                 raise
 
         call, messages, message = await self._with_token("inference", begin)
