@@ -76,26 +76,25 @@ class ServerWatch:
                 await asyncio.sleep(self._poll_s)
         finally:
             await self._stop_probing()
-            if self._server is not None:
-                await self._server.aclose()
+            await _close(self._server)
 
     async def _look(self) -> None:
         await self._stop_probing()
         server = self.backend.connect()
         if server is None:
             logger.warning("the model server is down" if self._attached else self.backend.trouble(found=False))
-        await self._replace(server)
+        before = self._swap(server)
         if server is not None:
             self._probing = asyncio.create_task(self._probe_for_ever(), name="probe-model-server")
+        await _close(before)
 
-    async def _replace(self, server: ModelServer | None) -> None:
-        """Let go of the server that there was; the new one is attached when it answers."""
+    def _swap(self, server: ModelServer | None) -> ModelServer | None:
+        """Let go of the server that there was, and return it; the new one is attached when it answers."""
         before, self._server = self._server, server
         if self._attached:
             self._attached = False
             self._attach(None)
-        if before is not None:
-            await asyncio.shield(before.aclose())
+        return before
 
     async def _stop_probing(self) -> None:
         if self._probing is not None:
@@ -122,11 +121,11 @@ class ServerWatch:
         except MarwayError as exc:
             if self._attached:
                 logger.warning("the model server is down: %s", exc.message)
-                await self._replace(self.backend.connect())
+                await _close(self._swap(self.backend.connect()))
             return True
         if not same:
             logger.warning("the model server was restarted")
-            await self._replace(self.backend.connect())
+            await _close(self._swap(self.backend.connect()))
             return False
         if not self._attached:
             info = server.info
@@ -163,3 +162,8 @@ class ServerBuild(Collector):
         if (info := self._watch.info) is not None:
             family.add_metric([info.versions.get(part, "") for part in _PARTS.values()], 1.0)
         yield family
+
+
+async def _close(server: ModelServer | None) -> None:
+    if server is not None:
+        await asyncio.shield(server.aclose())

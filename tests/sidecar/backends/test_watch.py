@@ -15,12 +15,13 @@ from marway.errors import RuntimeDown
 from marway.settings import load_settings
 from marway.wire.envelope import Part, Row
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, read_runtime_info, write_runtime_info
-from marway_sidecar.backends.base import NotSent, ServedModel
+from marway_sidecar.backends.base import Backend, NotSent, ServedModel
 from marway_sidecar.backends.torchserve import TorchServeAdapter, TorchServeBackend
 from marway_sidecar.backends.torchserve.proto import management_pb2
 from marway_sidecar.backends.watch import ServerWatch
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.settings import SidecarSettings
+from support.pod import FakeServer
 from support.pools import PoolRoom
 from support.registry import until
 
@@ -50,9 +51,15 @@ async def watching(directory: Path, pool: ModelPool, *, probe_s: float = 3600) -
         SidecarSettings, runtime_dir=directory, runtime_probe_interval_s=probe_s, runtime_probe_timeout_s=1.0
     )
     watch = ServerWatch(TorchServeBackend(settings), pool.attach, poll_s=0.01)
+    async with running(watch):
+        yield watch
+
+
+@asynccontextmanager
+async def running(watch: ServerWatch) -> AsyncIterator[None]:
     task = asyncio.create_task(watch.run(), name="watch")
     try:
-        yield watch
+        yield
         assert not task.done()
     finally:
         task.cancel()
@@ -203,3 +210,48 @@ async def test_a_call_whose_server_goes_away_is_told_so(tmp_path: Path) -> None:
             await asyncio.wait_for(call, 30)
     finally:
         await server.stop(0)
+
+
+async def test_a_file_of_another_engine_is_an_absent_server(tmp_path: Path, pool: ModelPool, managed: Managed) -> None:
+    """What a runtime with another engine announces is not taken for TorchServe, and the next TorchServe is followed."""
+    other = info("other", grpc_management=managed.address).model_copy(update={"engine": "native"})
+    write_runtime_info(tmp_path, other)
+    assert TorchServeBackend(load_settings(SidecarSettings, runtime_dir=tmp_path)).connect() is None
+    async with watching(tmp_path, pool) as watch:
+        write_runtime_info(tmp_path, info("first", grpc_management=managed.address))
+        await until(lambda: watch.info is not None)
+        write_runtime_info(tmp_path, other)
+        await until(lambda: watch.info is None)
+
+
+class Replaceable(Backend):
+    """Has a server of its own in memory, and another whenever it connects anew."""
+
+    serves = frozenset({"torchserve"})
+
+    def connect(self) -> FakeServer:
+        self.server = FakeServer()
+        return self.server
+
+    def trouble(self, *, found: bool) -> str:
+        return "it is away"
+
+
+async def test_a_server_that_lost_what_it_had_is_another(pool: ModelPool) -> None:
+    """A backend whose server is only asked is attached to the next one, with another boot id, when it was restarted."""
+
+    async def restarted(*, timeout_s: float) -> bool:
+        return False
+
+    backend = Replaceable(load_settings(SidecarSettings, runtime_probe_interval_s=0.01))
+    watch = ServerWatch(backend, pool.attach, poll_s=3600)
+    async with running(watch):
+        await until(lambda: pool.server is not None)
+        first = backend.server
+        assert watch.info == first.info
+        first.is_same = restarted  # type: ignore[method-assign]
+        await until(lambda: pool.server not in (None, first))
+        assert watch.info == backend.server.info != first.info
+        backend.server.down = True
+        down = backend.server
+        await until(lambda: pool.server not in (None, down))
