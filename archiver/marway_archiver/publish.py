@@ -8,19 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from marway.answers.golden import Tolerance
 from marway.errors import InvalidInput
-from marway.golden import Tolerance
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway_archiver.archives import opened_archive, repack
-from marway_archiver.carried import known_golden, of_archive, prove
-from marway_archiver.examples import check_examples_type
-from marway_archiver.facts import RecordFacts, read_facts
+from marway_archiver.atomic_output import signals_raise
+from marway_archiver.golden_check import known_golden, of_archive, prove
 from marway_archiver.packing import PackedArchive, StrPath, pack
 from marway_archiver.progress import Phases, Progress
-from marway_archiver.proving import Predict, ProofPlan
-from marway_archiver.staging import signals_raise
-from marway_archiver.storing import UNPROVED, check_registry, label_move, store, warn
+from marway_archiver.proving.examples import check_examples_type
+from marway_archiver.proving.runs import Predict, ProofPlan
+from marway_archiver.publishing.facts import RecordFacts, read_facts
+from marway_archiver.publishing.register import UNPROVED, check_registry, label_move, store, warn
 
 __all__ = ["RecordFacts", "publish", "publish_archive", "read_facts", "tolerance_of"]
 

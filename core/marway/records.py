@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from marway.errors import InvalidRecord, clip
-from marway.integrity import sealed, unsealed
 from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
+from marway.registry.encoding import sealed, unsealed
 
 __all__ = [
     "MAX_RECORD_BYTES",
@@ -297,7 +297,7 @@ def encode(value: BaseModel, *, key: str | None = None) -> bytes:
 
     Args:
         value: What to store.
-        key: Where it will be, for `marway.integrity`; None leaves that away.
+        key: Where it will be, for `marway.registry.encoding`; None leaves that away.
     """
     raw = value.model_dump(mode="json", by_alias=True)
     if isinstance(value, HistoryChunk):

@@ -16,13 +16,14 @@ from pathlib import Path
 import httpx
 
 from marway import __version__
-from marway.bound import bound_to_me
 from marway.errors import RuntimeDown
+from marway.process.die_with_parent import bound_to_me
 from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.runtime import RuntimeInfo
-from marway_runtime.class_archive import ClassArchive
-from marway_runtime.configuration import (
+from marway_runtime.directories import Directories, make_fresh
+from marway_runtime.engines.torchserve.class_archive import ClassArchive
+from marway_runtime.engines.torchserve.configuration import (
     Ports,
     command_line,
     environment,
@@ -30,7 +31,6 @@ from marway_runtime.configuration import (
     properties,
     write_worker_launcher,
 )
-from marway_runtime.directories import Directories, make_fresh
 from marway_runtime.resources import cpu_count, memory_limit
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.worker.names import folder

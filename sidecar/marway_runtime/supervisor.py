@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from marway.errors import InvalidSettings, RuntimeDown
-from marway.lifecycle import StopRequest
+from marway.process.stop_request import StopRequest
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, write_runtime_info
 from marway.wire.workers import RuntimeWorkers, TemporaryRoom
 from marway_runtime.cgroup import cgroup_room
-from marway_runtime.class_archive import ClassArchive, class_archive
 from marway_runtime.control import served
-from marway_runtime.deaths import Deaths
 from marway_runtime.directories import Directories, prepare, remove, remove_leftovers
+from marway_runtime.engines.torchserve.class_archive import ClassArchive, class_archive
+from marway_runtime.engines.torchserve.server import TorchServe
 from marway_runtime.forkserver.process import ForkServer
 from marway_runtime.liveness import reap_strangers, until_frozen
 from marway_runtime.log_output import LogOutput
 from marway_runtime.memory_guard import MemoryGuard
 from marway_runtime.metrics import RuntimeMetrics
 from marway_runtime.resources import worker_memory
-from marway_runtime.server import TorchServe
 from marway_runtime.settings import RuntimeSettings
+from marway_runtime.worker_deaths import Deaths
 from marway_runtime.workers import Worker, find_workers, measured, resident_bytes
 
 __all__ = ["Runtime", "run"]

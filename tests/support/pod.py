@@ -13,10 +13,10 @@ from pathlib import Path
 
 import httpx
 
+from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample, encode_examples
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, LoadFailed, RuntimeDown
-from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample, encode_examples
-from marway.lifecycle import StopRequest
+from marway.process.stop_request import StopRequest
 from marway.records import VersionRecord
 from marway.refs import new_ulid
 from marway.registry import Registry

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
+from marway_ops.shell.options import AdminOption, JsonOption, TokenFileOption, TokenOption, admin_client
+from marway_ops.shell.output import print_json, print_table
 
-from marway.cli.options import AdminOption, JsonOption, TokenFileOption, TokenOption, admin_client
-from marway.cli.output import print_json, print_table
 from marway.errors import InvalidInput, clip
 from marway.refs import DEFAULT_LABEL, parse_reference
 

@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from marway import model_log
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable, clip
-from marway.wire import envelope
+from marway.wire import envelope, model_log
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import LOGS, RuntimeInfo
 from marway_sidecar.backends.base import Description, ServedModel, ServerInfo, ServerStatus, WorkerStatus

@@ -1,7 +1,7 @@
 """Predictions by workers that run Marway's bootstrap: rows in an envelope there, answers in an envelope back.
 
 Small envelopes go over gRPC. Large ones go over REST, whose client sends the values from where they are, and which
-TorchServe receives with fewer copies; the worker finds the same envelope in either (`marway_runtime.worker.reading`).
+TorchServe receives with fewer copies; the worker finds the same envelope in either (`marway_runtime.worker.field_reader`).
 """
 
 from __future__ import annotations
