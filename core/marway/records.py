@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from marway.errors import clip
-from marway.refs import check_label, check_model_id, check_model_name, check_version
+from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
 
 __all__ = [
     "MAX_RECORD_BYTES",
     "ArchiveRef",
+    "BackendName",
     "GcMark",
     "HistoryChunk",
     "HistoryEntry",
@@ -41,6 +42,7 @@ ModelId = Annotated[str, AfterValidator(check_model_id)]
 ModelName = Annotated[str, AfterValidator(check_model_name)]
 Version = Annotated[str, AfterValidator(check_version)]
 Label = Annotated[str, AfterValidator(check_label)]
+BackendName = Annotated[str, AfterValidator(check_backend)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -144,7 +146,8 @@ class VersionRecord(Frozen):
     name: ModelName
     version: Version
     archive: ArchiveRef
-    backend: str = "torchserve"
+    backend: BackendName = "torchserve"
+    """The kind of model server that its archive is for."""
     framework: str | None = None
     framework_version: str | None = None
     algorithm: str | None = None

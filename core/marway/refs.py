@@ -16,6 +16,7 @@ from marway.errors import InvalidReference, clip
 __all__ = [
     "DEFAULT_LABEL",
     "Reference",
+    "check_backend",
     "check_label",
     "check_model_id",
     "check_model_name",
@@ -33,6 +34,7 @@ DEFAULT_LABEL = "PROD"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,62}")
+_BACKEND = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _MADE_ID = re.compile(r"mv_[0-9A-HJKMNP-TV-Z]{26}")
 
 
@@ -101,6 +103,16 @@ def check_model_id(text: str) -> str:
     raise InvalidReference(
         f"{clip(text, 80)!r} cannot be a model id: use 1 to 63 letters, digits, '.', '_' or '-', "
         "starting and ending with a letter or digit"
+    )
+
+
+def check_backend(text: str) -> str:
+    """Return ``text`` if it can be the name of a backend, a kind of model server, else raise `InvalidReference`."""
+    if _BACKEND.fullmatch(text):
+        return text
+    raise InvalidReference(
+        f"{clip(text, 80)!r} cannot be a backend: use 1 to 32 lower-case letters, digits or '-', starting and ending "
+        "with a letter or digit, such as torchserve"
     )
 
 

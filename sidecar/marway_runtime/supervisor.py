@@ -213,7 +213,7 @@ class Runtime:
             ended = asyncio.create_task(_ended(server), name="torchserve-ended")
             frozen = asyncio.create_task(
                 server.until_frozen(
-                    f"{info.addresses.management}/models?limit=1",
+                    f"{info.addresses['management']}/models?limit=1",
                     silent=self._withdraw,
                     back=lambda: self._announce(info),
                 ),

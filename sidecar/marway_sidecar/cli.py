@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def sidecar(
     registry: str | None = typer.Option(None, help="Registry URL, such as file:///path."),
+    backend: str | None = typer.Option(None, help="Kind of model server: torchserve, or one that a package brings."),
     runtime_dir: Path | None = typer.Option(None, help="Directory shared with the runtime."),
     archive_store: Path | None = typer.Option(None, help="Directory of fetched archives."),
     host: str | None = typer.Option(None, help="Address to listen on."),
@@ -24,7 +25,7 @@ def sidecar(
     config: Path | None = typer.Option(None, help="TOML file of settings; see config/sidecar.toml."),
     home: Path | None = typer.Option(None, hidden=True, help="Named on the command line of every process."),
 ) -> None:
-    """Serve any version on demand beside a TorchServe."""
+    """Serve any version on demand beside a model server."""
     from marway.settings import load_settings
     from marway.telemetry import configure_logging
     from marway_sidecar.serve import run
@@ -35,6 +36,7 @@ def sidecar(
         SidecarSettings,
         config=config,
         registry=registry,
+        backend=backend,
         runtime_dir=runtime_dir,
         archive_store=archive_store,
         host=host,

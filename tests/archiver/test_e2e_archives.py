@@ -99,7 +99,7 @@ def test_real_torchserve_answers_equally_for_their_archive_and_ours(
     addresses = torchserve.addresses
     for name in ("ours", "theirs"):
         query = f"url={name}.mar&model_name={name}&initial_workers=1&synchronous=true"
-        status, _, said = request(f"{addresses.management}/models?{query}")
+        status, _, said = request(f"{addresses['management']}/models?{query}")
         assert status == 200, said
 
     questions = [
@@ -109,7 +109,7 @@ def test_real_torchserve_answers_equally_for_their_archive_and_ours(
         (b"seven", "text/plain"),
     ]
     answers = {
-        name: [request(f"{addresses.inference}/predictions/{name}", body, kind) for body, kind in questions]
+        name: [request(f"{addresses['inference']}/predictions/{name}", body, kind) for body, kind in questions]
         for name in ("ours", "theirs")
     }
     assert answers["ours"] == answers["theirs"]

@@ -286,7 +286,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         measures = {"metrics_mode": "prometheus", "model_metrics_auto_detect": "true"}
         measures["metrics_config"] = str(home / "metrics.yaml")
         stock = stack.enter_context(StockTorchServe(home / "stock", tokens=False, **measures))
-        management = stack.enter_context(httpx.Client(base_url=stock.addresses.management, timeout=60, trust_env=False))
+        management = stack.enter_context(
+            httpx.Client(base_url=stock.addresses["management"], timeout=60, trust_env=False)
+        )
         registry = f"file://{home}/registry"
         open_registry(registry, create=True)
         for name, source in ARCHIVES.items():
@@ -302,7 +304,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         publish_archive(path, registry=registry, label="PROD", force=True)
         url = stack.enter_context(pod(home / "ours", registry))
         gateway = stack.enter_context(GatewayProcess(home / "gateway", registry=registry, pods=[f"a={url}"]))
-        addresses = (stock.addresses.inference, url, gateway.url, stock.addresses.metrics)
+        addresses = (stock.addresses["inference"], url, gateway.url, stock.addresses["metrics"])
         yield Both(
             *(stack.enter_context(httpx.Client(base_url=each, timeout=60, trust_env=False)) for each in addresses)
         )
@@ -475,14 +477,14 @@ def enveloped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         source = TENSORS_UNDER_ENVELOPE if envelope == "kservev2" else UNDER_ENVELOPE
         path = archive(stock.store, "under", source)
         query = {"url": path.name, "initial_workers": 1, "model_name": "under"}
-        assert httpx.post(f"{stock.addresses.management}/models", params=query, timeout=60).status_code == 200
+        assert httpx.post(f"{stock.addresses['management']}/models", params=query, timeout=60).status_code == 200
         registry = f"file://{home}/registry"
         open_registry(registry, create=True)
         publish_archive(path, registry=registry)
         url = stack.enter_context(pod(home / "ours", registry, service_envelope=envelope))
         theirs, ours = (
             stack.enter_context(httpx.Client(base_url=each, timeout=60, trust_env=False))
-            for each in (stock.addresses.inference, url)
+            for each in (stock.addresses["inference"], url)
         )
         yield Both(theirs, ours, ours, theirs), UNDER_ENVELOPES[envelope]
 

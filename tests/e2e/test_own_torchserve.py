@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from marway_archiver import publish
+from marway_archiver.publishing import publish
 from support.torchserve import StockTorchServe, sidecar
 from support.up import wait_until
 
@@ -40,10 +40,10 @@ def client(stock: StockTorchServe) -> Iterator[httpx.Client]:
             registry,
             "--archive-store",
             str(stock.store),
-            torchserve_inference=addresses.inference,
-            torchserve_management=addresses.management,
-            torchserve_grpc_inference=addresses.grpc_inference,
-            torchserve_grpc_management=addresses.grpc_management,
+            torchserve_inference=addresses["inference"],
+            torchserve_management=addresses["management"],
+            torchserve_grpc_inference=addresses["grpc_inference"],
+            torchserve_grpc_management=addresses["grpc_management"],
             torchserve_key_file=stock.key_file,
             torchserve_probe_interval_s=0.1,
         ) as url,

@@ -63,7 +63,9 @@ def document(said: Said) -> Any:
 
 async def test_pods(run: Run) -> None:
     """`pods` shows each pod and how it is; with --json it prints a list, and for a version where that is."""
-    assert "ready" in (await run("pods")).out
+    shown = (await run("pods")).out
+    assert "ready" in shown
+    assert "torchserve" in shown
     (pod,) = document(await run("pods", "--json"))
     assert (pod["name"], pod["eligible"]) == ("a", True)
     assert document(await run("pods", "intent/1.1", "--json"))["pods"][0]["model"] is None

@@ -210,6 +210,20 @@ def test_backend_and_pool_choose_pods() -> None:
     )
 
 
+def test_a_version_goes_to_pods_that_serve_its_backend() -> None:
+    """A pod serves what it says, its own backend at least; a record that names none is torchserve's."""
+    pods = pods_called("a", "b", "c")
+    a, b, c = pods.pods
+    has(pods, a)  # an older sidecar says no more than its backend
+    has(pods, b, backend="native", serves=("native", "torchserve"))
+    has(pods, c, backend="open-inference", serves=("open-inference",))
+    for backend, expected in {None: {a, b}, "native": {b}, "open-inference": {c}, "mms": set()}.items():
+        record = record_of(b"x", **({"backend": backend} if backend is not None else {}))
+        assert set(pods.order("intent", "1.0", backend=record.backend)) == expected
+    has(pods, b, backend="native", serves=("native",))
+    assert pods.order("intent", "1.0", backend="torchserve") == (a,)
+
+
 @pytest.mark.parametrize(
     ("serving", "record", "algorithm", "pool"),
     [

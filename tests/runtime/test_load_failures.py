@@ -31,9 +31,9 @@ def reason(runtime: Runtime, name: str, files: Mapping[str, str], **model: str) 
         for file, text in files.items():
             archive.writestr(file, text)
     query = {"url": f"{name}.mar", "model_name": name, "initial_workers": "1", "synchronous": "true"}
-    answer = runtime.client.post(f"{runtime.info.addresses.management}/models", params=query)
+    answer = runtime.client.post(f"{runtime.info.addresses['management']}/models", params=query)
     assert answer.status_code >= 400, answer.text
-    runtime.client.delete(f"{runtime.info.addresses.management}/models/{name}")
+    runtime.client.delete(f"{runtime.info.addresses['management']}/models/{name}")
 
     def said() -> str | None:
         return model_log.last_error(model_log.read(runtime.directory / LOGS, [f"{name}_1.0"]))

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, LoadFailed, MarwayError, RuntimeDown
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.backends.base import Description, NotLoaded, ServedModel, ServerStatus, WorkerDied, WorkerStatus
+from marway_sidecar.backends.base import (
+    Description,
+    NotLoaded,
+    ServedModel,
+    ServerInfo,
+    ServerStatus,
+    WorkerDied,
+    WorkerStatus,
+)
 
 __all__ = ["MIB", "FakeServer"]
 
@@ -57,6 +65,8 @@ class FakeServer:
     peak_calls: int = 0
     down: bool = False
     batches: bool = True
+    serves: frozenset[str] = frozenset({"torchserve"})
+    info: ServerInfo = field(default_factory=lambda: ServerInfo("fake"))
     calls: list[list[str]] = field(default_factory=list)
     poison: str | None = None
     deadly: str | None = None
@@ -169,6 +179,10 @@ class FakeServer:
             for pid in range(held.workers)
         )
         return ServerStatus(frozenset(self.held), workers, self.base_bytes)
+
+    async def is_same(self, *, timeout_s: float) -> bool:
+        self._answers()
+        return True
 
     async def aclose(self) -> None:
         return

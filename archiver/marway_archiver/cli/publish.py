@@ -45,6 +45,7 @@ def publish(
     archive: Annotated[Path, typer.Argument(help="A .mar file, made by `marway pack` or torch-model-archiver.")],
     label: Annotated[str | None, typer.Option(help="Point this label at the version, such as PROD.")] = None,
     record: Annotated[Path | None, typer.Option(help="JSON file of facts about the version.")] = None,
+    backend: Annotated[str | None, typer.Option(help="The kind of model server that serves it: torchserve.")] = None,
     note: Annotated[str | None, typer.Option(help="Why, for the label's history.")] = None,
     force: Annotated[
         bool,
@@ -64,6 +65,7 @@ def publish(
             create_registry=create_registry,
             label=label,
             record=record,
+            backend=backend,
             note=note,
             gateway=admin_url(gateway, registry) if label is not None else None,
             force=force,

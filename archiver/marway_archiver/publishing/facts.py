@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marway.errors import InvalidRecord, clip
-from marway.records import MAX_RECORD_BYTES, ServingSettings, Signature, TrainingFacts
-from marway.refs import check_model_id
+from marway.records import MAX_RECORD_BYTES, BackendName, ServingSettings, Signature, TrainingFacts
+from marway.refs import check_backend, check_model_id
 
 __all__ = ["RecordFacts", "read_facts"]
 
@@ -25,6 +25,7 @@ class RecordFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str | None = None
+    backend: BackendName = "torchserve"
     framework: str | None = None
     framework_version: str | None = None
     algorithm: str | None = None
@@ -35,12 +36,28 @@ class RecordFacts(BaseModel):
     publisher: str | None = None
 
 
-def read_facts(source: Mapping[str, Any] | Path | None) -> RecordFacts:
+def read_facts(source: Mapping[str, Any] | Path | None, *, backend: str | None = None) -> RecordFacts:
     """Return the facts in ``source``, a mapping or a JSON file.
+
+    Args:
+        source: The facts; None means that there are none.
+        backend: The backend, where it is said beside them.
 
     Raises:
         InvalidRecord: It cannot be read, or holds a field that a publisher cannot set; the message says which.
+        InvalidReference: The id or the backend is malformed.
     """
+    facts = _read(source)
+    if facts.id is not None:
+        check_model_id(facts.id)
+    if backend is None:
+        return facts
+    if "backend" in facts.model_fields_set and facts.backend != backend:
+        raise InvalidRecord(f"the record says backend {facts.backend!r}, and {backend!r} is asked for: say it once")
+    return facts.model_copy(update={"backend": check_backend(backend)})
+
+
+def _read(source: Mapping[str, Any] | Path | None) -> RecordFacts:
     if source is None:
         return RecordFacts()
     where = "record"
@@ -55,13 +72,10 @@ def read_facts(source: Mapping[str, Any] | Path | None) -> RecordFacts:
         except ValueError as exc:
             raise InvalidRecord(f"{where} is not JSON: {exc}") from exc
     try:
-        facts = RecordFacts.model_validate(source)
+        return RecordFacts.model_validate(source)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "document"
         known = ", ".join(RecordFacts.model_fields)
         hint = f"; fields are {known}" if first["type"] == "extra_forbidden" else ""
         raise InvalidRecord(f"{where}: {field}: {clip(first['msg'], 200)}{hint}") from exc
-    if facts.id is not None:
-        check_model_id(facts.id)
-    return facts

@@ -40,6 +40,7 @@ def publish(
     runtime: str = "python",
     label: str | None = None,
     record: Mapping[str, Any] | Path | None = None,
+    backend: str | None = None,
     note: str | None = None,
     gateway: str | None = None,
     force: bool = False,
@@ -69,6 +70,7 @@ def publish(
         label: Point this label at the version afterwards, such as ``PROD``. A label that points at another version
             moves only when a pod has proved this one, which needs ``gateway``; one that points nowhere is set anyway.
         record: Facts about the version, as `RecordFacts`.
+        backend: The kind of model server that serves it; ``torchserve`` where neither this nor the record says.
         note: Why, for the label's history.
         gateway: URL of a gateway's admin port, which has a pod prove the version and then moves the label; else
             ``MARWAY_GATEWAY_ADMIN_URL``. A token for it comes from ``MARWAY_TOKEN`` or ``MARWAY_TOKEN_FILE``.
@@ -88,7 +90,7 @@ def publish(
         RegistryUnavailable: There is no registry, or it cannot be written.
         ProofMissing, AnswersDiffer, ReleaseRefused: The version is stored, and the label stays where it was.
     """
-    facts = read_facts(record)
+    facts = read_facts(record, backend=backend)
     release = label_move(label, note=note, gateway=gateway, force=force)
     opened = opened_registry(registry, create_registry=create_registry)
     examples = check_examples_type(examples)
@@ -124,6 +126,7 @@ def publish_archive(
     create_registry: bool = False,
     label: str | None = None,
     record: Mapping[str, Any] | Path | None = None,
+    backend: str | None = None,
     note: str | None = None,
     gateway: str | None = None,
     force: bool = False,
@@ -142,6 +145,7 @@ def publish_archive(
         create_registry: Make the registry if there is none yet, as `publish`.
         label: Point this label at the version afterwards; when it may move, `publish` says.
         record: Facts about the version, as `RecordFacts`.
+        backend: The kind of model server that serves it; ``torchserve`` where neither this nor the record says.
         note: Why, for the label's history.
         gateway: URL of a gateway's admin port, which has a pod prove the version and then moves the label; else
             ``MARWAY_GATEWAY_ADMIN_URL``. A token for it comes from ``MARWAY_TOKEN`` or ``MARWAY_TOKEN_FILE``.
@@ -159,7 +163,7 @@ def publish_archive(
         RegistryUnavailable: There is no registry, or it cannot be written.
         ProofMissing, AnswersDiffer, ReleaseRefused: The version is stored, and the label stays where it was.
     """
-    facts = read_facts(record)
+    facts = read_facts(record, backend=backend)
     release = label_move(label, note=note, gateway=gateway, force=force)
     path = Path(archive)
     phases = Phases(3, progress)

@@ -79,6 +79,7 @@ def store(
             name=model.model_name,
             version=model.model_version,
             archive=ArchiveRef(sha256=packed.sha256, size_bytes=packed.size_bytes),
+            backend=facts.backend,
             framework=facts.framework,
             framework_version=facts.framework_version,
             algorithm=facts.algorithm,
@@ -95,6 +96,8 @@ def store(
         raise InvalidInput(f"{packed.path}: {clip(exc.errors(include_url=False)[0]['msg'], 300)}") from exc
     document = None if golden is None else golden.encode()
     stored = registry.publish(record, packed.path, golden=document, progress=progress)
+    if stored.backend != record.backend:
+        warn([f"{stored.name} {stored.version} was published before, for the backend {stored.backend}: it stays so"])
     if packed.proof is not None:
         _prove(registry, packed.proof, stored)
     if release is not None:

@@ -50,6 +50,9 @@ class PodStatus(Frozen):
     boot_id: str
     """New with every start of the sidecar or of its model server."""
     backend: str
+    """The kind of its model server."""
+    serves: tuple[str, ...] = ()
+    """What records may name as their backend to be served here; from an older sidecar nothing: its own alone."""
     pool: str | None = None
     device: str = "cpu"
     python_version: str | None = None
@@ -61,6 +64,10 @@ class PodStatus(Frozen):
     memory_used_bytes: int = 0
     memory_budget_bytes: int | None = None
     models: tuple[ModelStatus, ...] = ()
+
+    def may_serve(self, backend: str) -> bool:
+        """Return whether versions whose records name ``backend`` are served here."""
+        return backend == self.backend or backend in self.serves
 
 
 class PodEvent(Frozen):

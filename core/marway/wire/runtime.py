@@ -4,48 +4,44 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from marway.records import Frozen
 
-__all__ = ["LOGS", "RUNTIME_FILE", "Addresses", "RuntimeInfo", "read_runtime_info", "write_runtime_info"]
+__all__ = ["LOGS", "RUNTIME_FILE", "RuntimeInfo", "read_runtime_info", "write_runtime_info"]
 
-RUNTIME_FILE = "runtime.json"
-LOGS = "logs"
+RUNTIME_FILE: Final = "runtime.json"
+LOGS: Final = "logs"
 """Below the shared directory: `models.log` holds what handlers print, `torchserve.log` what the server says."""
 
 
-class Addresses(Frozen):
-    """Where one TorchServe answers: URLs for REST, `host:port` for gRPC."""
-
-    inference: str
-    management: str
-    metrics: str
-    grpc_inference: str
-    grpc_management: str
-
-
 class RuntimeInfo(Frozen):
-    """One running TorchServe. The file is there only while it answers.
+    """One running model server. The file is there only while it answers.
 
     Attributes:
+        engine: Which model server it is: the name of the backend that speaks to it.
         boot_id: New with every start; what was registered under another one is gone.
-        envelope: Version of the envelope that its workers understand.
+        addresses: Where it answers, under the engine's own names: URLs for REST, `host:port` for gRPC.
+        envelope: Version of the envelope that its workers understand; 0 for none.
         max_request_bytes: Largest request that does not kill a worker.
-        memory_limit_bytes: What TorchServe and its workers may take together.
+        memory_limit_bytes: What it and its workers may take together; None when that is not known.
         cpus: Processors that its workers may use; None when that is not known.
-        versions: Of `marway`, `torchserve`, `torch`, `python` and `java`.
+        versions: Of `marway`, the engine under its name, `torch`, `python` and whatever else matters, such as `java`.
         control_socket: Whether `runtime.sock` is served beside this file (`marway.wire.workers`).
     """
 
+
     format: int = 1
+    engine: str = "torchserve"
     boot_id: str
     pid: int
-    addresses: Addresses
+    addresses: Mapping[str, str] = {}
     model_store: Path
     envelope: int
     max_request_bytes: int
-    memory_limit_bytes: int
+    memory_limit_bytes: int | None
     versions: dict[str, str]
     control_socket: bool = False
     cpus: int | None = None
@@ -60,7 +56,7 @@ def write_runtime_info(directory: Path, info: RuntimeInfo) -> None:
 
 
 def read_runtime_info(directory: Path) -> RuntimeInfo | None:
-    """Return what `runtime.json` says, or None when there is none: no TorchServe is up.
+    """Return what `runtime.json` says, or None when there is none: no model server is up.
 
     Raises:
         ValueError: The file is not one of ours.

@@ -46,7 +46,7 @@ def pods(
     elif not listed:
         typer.echo(f"the gateway at {admin.url} knows no pods: set MARWAY_GATEWAY_PODS or give --pods")
     else:
-        print_table(("pod", "url", "state", "models", "memory", "in flight"), map(_pod, listed))
+        print_table(("pod", "url", "backend", "state", "models", "memory", "in flight"), map(_pod, listed))
 
 
 @with_options_of(admin=admin_client)
@@ -131,7 +131,8 @@ def _pod(pod: dict[str, Any]) -> tuple[str, ...]:
     models = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "-"
     state = "ready" if pod["eligible"] else pod["trouble"]
     in_flight = str(pod["requests_in_flight"])
-    return pod["name"], pod["url"], state, models, _mib(status.get("memory_used_bytes", 0)), in_flight
+    backend = status.get("backend", "-")
+    return pod["name"], pod["url"], backend, state, models, _mib(status.get("memory_used_bytes", 0)), in_flight
 
 
 def _where(entry: dict[str, Any]) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ class PodSet:
         Args:
             name: The model's name.
             version: The version.
-            backend: The model server that they must run; one that has not said yet is taken to run it.
+            backend: What they must serve; one that has not said yet is taken to serve it.
             pool: The pool that they must be of; None means any.
         """
         key = (name, version), backend, pool
@@ -254,7 +254,7 @@ class PodSet:
         if pod.ejected_until is not None and status.ready and asked_at >= pod.ejected_at and not pod.silent:
             pod.ejected_until = None
             pod.failures = 0
-        if before is None or (before.backend, before.pool) != (status.backend, status.pool):
+        if before is None or _kind(before) != _kind(status):
             self._orders.clear()
         if before is None or before.models is not status.models:
             self._note_ready(pod, status)
@@ -322,7 +322,11 @@ class PodSet:
 def _eligible(pod: Pod, backend: str | None, pool: str | None) -> bool:
     if pod.status is None:
         return pool is None
-    return (backend is None or pod.status.backend == backend) and (pool is None or pod.status.pool == pool)
+    return (backend is None or pod.status.may_serve(backend)) and (pool is None or pod.status.pool == pool)
+
+
+def _kind(status: PodStatus) -> tuple[object, ...]:
+    return status.backend, status.serves, status.pool
 
 
 def _why(pod: Pod, now: float) -> str:

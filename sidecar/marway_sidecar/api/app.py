@@ -31,12 +31,12 @@ from marway_sidecar.api.predict import Predictor
 from marway_sidecar.api.routes import ABOUT, add_routes
 from marway_sidecar.api.watch import events
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
-from marway_sidecar.backends.runtime_build import RuntimeBuild
-from marway_sidecar.backends.runtime_watch import watch_for
+from marway_sidecar.backends.base import open_backend
+from marway_sidecar.backends.watch import ServerBuild, ServerWatch
 from marway_sidecar.changes import Changes
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.comparison import Comparer
-from marway_sidecar.lifecycle.control import BACKEND, Control
+from marway_sidecar.lifecycle.control import Control
 from marway_sidecar.lifecycle.deleted import DeletedVersions
 from marway_sidecar.lifecycle.draining import Drain
 from marway_sidecar.lifecycle.golden_check import GoldenChecks
@@ -95,7 +95,7 @@ class Sidecar:
         self.pool = ModelPool(
             self.archives, self.threads, self.metrics, settings=settings, changes=self.changes, warm=checks.warm
         )
-        self.runtime = watch_for(settings, self.pool)
+        self.runtime = ServerWatch(open_backend(settings), self.pool.attach, poll_s=settings.runtime_poll_s)
         self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)
         self.bodies = BodyBudget(
             settings.body_memory_bytes, largest_bytes=settings.max_body_bytes, emptied=give_back_freed_memory
@@ -110,7 +110,7 @@ class Sidecar:
         self.metrics.runtime_up.set_function(lambda: float(self.pool.server is not None))
         self.metrics.draining.set_function(lambda: float(self.draining.draining))
         self.metrics.registry_stale.set_function(self.reader.stale_s)
-        self.metrics.registry.register(RuntimeBuild(lambda: self.runtime.info))
+        self.metrics.registry.register(ServerBuild(self.runtime))
         self._boot_id = new_ulid()
         self._stopped = False
 
@@ -146,18 +146,19 @@ class Sidecar:
 
     def status(self) -> PodStatus:
         """Return who this pod is and what it has."""
-        info = self.runtime.info
+        backend, info = self.runtime.backend, self.runtime.info
         versions = info.versions if info is not None else {}
         used, budget = self.pool.memory()
         return PodStatus(
             name=self.settings.name,
             boot_id=f"{self._boot_id}-{info.boot_id if info is not None else 'down'}",
-            backend=BACKEND,
+            backend=backend.name,
+            serves=tuple(sorted(backend.serves)),
             pool=self.settings.pool,
             device=self.settings.device,
             python_version=versions.get("python"),
             torch_version=versions.get("torch"),
-            server_version=versions.get("torchserve"),
+            server_version=versions.get(backend.name) or None,
             ready=self.trouble() is None,
             draining=self.draining.draining,
             requests_in_flight=self.draining.requests_in_flight,

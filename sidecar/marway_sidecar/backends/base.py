@@ -1,27 +1,37 @@
-"""The boundary to a model server."""
+"""The boundary to model servers: `Backend` is a kind of them, `ModelServer` is one that runs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol, cast
 
 from marway.deadline import Deadline
-from marway.errors import RuntimeDown, Unavailable
+from marway.errors import InvalidSettings, RuntimeDown, Unavailable
+from marway.records import VersionRecord
 from marway.wire.envelope import Answer, Row
 from marway.wire.workers import Mode, WorkerDeaths
+from marway_sidecar.settings import SidecarSettings
 
 __all__ = [
+    "Backend",
     "Description",
     "ModelServer",
     "NotLoaded",
     "NotSent",
     "ServedModel",
+    "ServerInfo",
     "ServerStatus",
     "WorkerDied",
     "WorkerStatus",
+    "check_served",
+    "open_backend",
 ]
+
+_GROUP: Final = "marway.backends"
 
 
 class NotLoaded(Unavailable):
@@ -104,12 +114,44 @@ class ServerStatus:
     deaths: tuple[WorkerDeaths, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What is known of a model server that is up.
+
+    Attributes:
+        boot_id: New with every start, as far as that can be told: what was loaded under another one is gone.
+        versions: Of the server under its backend's name, and of what matters inside it, such as `torch` and `python`.
+        memory_limit_bytes: What it and its workers may take together; None when that is not known.
+        cpus: Processors that its workers may use; None when that is not known.
+    """
+
+    boot_id: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    memory_limit_bytes: int | None = None
+    cpus: int | None = None
+
+
 class ModelServer(Protocol):
     """A running model server. Every method raises `RuntimeDown` when the server does not answer."""
 
     @property
     def batches(self) -> bool:
         """Whether one call may carry rows of several requests, each with its own headers in and out."""
+
+    @property
+    def serves(self) -> frozenset[str]:
+        """The backends, as records name them, whose archives it loads."""
+
+    @property
+    def info(self) -> ServerInfo:
+        """What is known of it; complete once `is_same` has returned."""
+
+    async def is_same(self, *, timeout_s: float) -> bool:
+        """Return whether it is still the server that it was: False when it was restarted and lost what was loaded.
+
+        Raises:
+            RuntimeDown: It does not answer within ``timeout_s``.
+        """
 
     async def load(self, model: ServedModel) -> Description:
         """Make a version servable and return what the server then says about it; a version that it has is kept.
@@ -150,3 +192,70 @@ class ModelServer(Protocol):
 
     async def aclose(self) -> None:
         """Close connections to the server; the server is left as it is."""
+
+
+class Backend(ABC):
+    """A kind of model server. The class is an entry point of the group `marway.backends`, whose name is the backend's.
+
+    Args:
+        settings: Of the sidecar.
+
+    Attributes:
+        name: Its name, as records, pods and proofs have it.
+        serves: The backends of records whose archives its servers load; its own at least.
+        probe_interval_s, probe_timeout_s: How often its server is asked whether it answers, and how long that may take.
+    """
+
+    serves: frozenset[str]
+
+    def __init__(self, settings: SidecarSettings) -> None:
+        self.name = settings.backend
+        self.settings = settings
+        self.probe_interval_s = settings.runtime_probe_interval_s
+        self.probe_timeout_s = settings.runtime_probe_timeout_s
+
+    def stamp(self) -> Hashable:
+        """Return what changes when another server may be there; it is asked for often, so it costs at most a `stat`."""
+        return None
+
+    @abstractmethod
+    def connect(self) -> ModelServer | None:
+        """Return a client of the server that there should be now, without waiting for it; None when there is none."""
+
+    @abstractmethod
+    def trouble(self, *, found: bool) -> str:
+        """Return in a sentence why no server is up: one was ``found`` that does not answer, or there is none."""
+
+
+def open_backend(settings: SidecarSettings) -> Backend:
+    """Return the backend that the settings name.
+
+    Raises:
+        InvalidSettings: It is not installed, or cannot be imported.
+    """
+    installed = {entry.name: entry for entry in entry_points(group=_GROUP)}
+    entry = installed.get(settings.backend)
+    if entry is None:
+        raise InvalidSettings(
+            f"there is no backend {settings.backend!r}: installed are {', '.join(sorted(installed)) or 'none'}"
+        )
+    try:
+        kind = cast("type[Backend]", entry.load())
+    except ImportError as exc:
+        raise InvalidSettings(f"the backend {settings.backend!r} ({entry.value}) cannot be imported: {exc}") from exc
+    return kind(settings)
+
+
+def check_served(server: ModelServer, record: VersionRecord) -> None:
+    """Refuse a version whose archive is for another kind of model server.
+
+    Raises:
+        Unavailable: It is; another pod may serve it.
+    """
+    if record.backend not in server.serves:
+        raise Unavailable(
+            f"{record.name} {record.version} is for the backend {record.backend!r}; this pod serves "
+            f"{', '.join(sorted(server.serves))}",
+            model=record.name,
+            version=record.version,
+        )

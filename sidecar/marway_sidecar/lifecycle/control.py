@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable
-from typing import Protocol
 
 from marway.deadline import Deadline
 from marway.errors import Draining, MarwayError, ModelLoading, Unavailable
@@ -13,28 +12,19 @@ from marway.resolve import Resolved, Resolver
 from marway.wire.comparison import Comparison
 from marway.wire.envelope import Answer, Row
 from marway.wire.pods import LoadReport, ModelStatus
-from marway.wire.runtime import RuntimeInfo
+from marway_sidecar.backends.watch import ServerWatch
 from marway_sidecar.errors import about
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.comparison import Comparer
 from marway_sidecar.lifecycle.draining import Drain
 from marway_sidecar.lifecycle.golden_check import GoldenChecks, Proved, ask_version
 
-__all__ = ["BACKEND", "Control"]
+__all__ = ["Control"]
 
 logger = logging.getLogger(__name__)
 
-BACKEND = "torchserve"
 _EXPECTED_LOAD_S = 5.0
 _NOTHING_PROVED = Proved(None, 0, ())
-
-
-class Runtime(Protocol):
-    """What knows the model server that is up."""
-
-    @property
-    def info(self) -> RuntimeInfo | None:
-        """What is known of it; None while there is none."""
 
 
 class Control:
@@ -56,7 +46,7 @@ class Control:
         checks: GoldenChecks,
         comparer: Comparer,
         drain: Drain,
-        runtime: Runtime,
+        runtime: ServerWatch,
     ) -> None:
         self._resolver = resolver
         self._pool = pool
@@ -126,7 +116,7 @@ class Control:
             examples=proved.examples,
             differences=proved.differences,
             duration_s=time.monotonic() - started,
-            server=BACKEND,
+            server=self._runtime.backend.name,
             server_versions=info.versions if info is not None else {},
         )
 

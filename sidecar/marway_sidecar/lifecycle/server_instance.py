@@ -13,7 +13,7 @@ from marway.errors import MarwayError, Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway.refs import server_name
 from marway_sidecar.archives import ArchiveUse
-from marway_sidecar.backends.base import ModelServer
+from marway_sidecar.backends.base import ModelServer, check_served
 from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about, again
 from marway_sidecar.lifecycle.actor import Actor
@@ -77,6 +77,7 @@ class ServerInstance:
         """Return the actor of a version, with the serving settings of now."""
         actor = self.actors.get(record.id)
         if actor is None:
+            check_served(self.context.server, record)
             queue_grew = partial(self._autoscaler.queue_grew, record.id)
             actor = Actor(record, serving, self._transitions, queue_grew=queue_grew)
             self.actors[record.id] = self._names[server_name(record.id)] = actor

@@ -46,7 +46,7 @@ def test_workers_are_forked_by_default(runtime: Runtime, model: str) -> None:
 
 def test_torchserve_knows_the_worker_by_its_own_pid(runtime: Runtime, model: str) -> None:
     """The pid in TorchServe's description, the one of `GET /workers` and the worker's own are one."""
-    described = runtime.client.get(f"{runtime.info.addresses.management}/models/{model}").json()
+    described = runtime.client.get(f"{runtime.info.addresses['management']}/models/{model}").json()
     assert [worker["pid"] for worker in described[0]["workers"]] == [runtime.worker(model).pid]
     assert runtime.ask(model)["pid"] == runtime.worker(model).pid
 
@@ -106,7 +106,7 @@ def test_prints_and_tracebacks_reach_the_log(runtime: Runtime, model: str) -> No
 
 def test_a_request_over_rest_is_named_by_its_header(runtime: Runtime, model: str) -> None:
     """TorchServe's own requests are known by their `X-Request-Id`, if that is an id; another is TorchServe's."""
-    url = f"{runtime.info.addresses.inference}/predictions/{model}"
+    url = f"{runtime.info.addresses['inference']}/predictions/{model}"
     for said in ("r-1", "no id"):
         assert runtime.client.post(url, content=b"print a named line", headers={"x-request-id": said}).is_success
 
@@ -254,7 +254,7 @@ def test_everything_listens_on_loopback(runtime: Runtime) -> None:
 def test_no_url_can_be_registered(runtime: Runtime) -> None:
     """TorchServe refuses an archive from a URL, on this machine or elsewhere."""
     for url in ("http://127.0.0.1:1/x.mar", f"file://{runtime.info.model_store}/inspect.mar"):
-        answer = runtime.client.post(f"{runtime.info.addresses.management}/models", params={"url": url})
+        answer = runtime.client.post(f"{runtime.info.addresses['management']}/models", params={"url": url})
         assert answer.status_code in (400, 404), answer.text
 
 

@@ -93,6 +93,6 @@ def test_fault_a_model_without_its_packages(runtime: Runtime, archives: Path, tm
     """Switched off, a model whose requirements are not there is refused, and its log says which."""
     name = packed(archives, tmp_path / "inputs")
     query = {"url": name, "model_name": "needs", "initial_workers": 1, "synchronous": "true"}
-    answer = runtime.client.post(f"{runtime.info.addresses.management}/models", params=query)
+    answer = runtime.client.post(f"{runtime.info.addresses['management']}/models", params=query)
     assert answer.status_code >= 400
     assert "requirements.txt is not met here: marway-probe==1.0 (not installed)" in runtime.models_log()

@@ -20,7 +20,7 @@ from marway.objects import DirectoryStore
 from marway.records import ServingSettings, VersionRecord
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Part, Row, encode_answers
-from marway.wire.runtime import Addresses, RuntimeInfo
+from marway.wire.runtime import RuntimeInfo
 from marway_sidecar.backends.base import NotLoaded, ServedModel
 from marway_sidecar.backends.torchserve import TorchServeAdapter
 from marway_sidecar.backends.torchserve.proto import inference_pb2
@@ -234,9 +234,13 @@ async def torchserve(directory: Path) -> AsyncIterator[RuntimeInfo]:
         yield RuntimeInfo(
             boot_id="boot",
             pid=1,
-            addresses=Addresses(
-                inference=rest, management=rest, metrics=rest, grpc_inference=address, grpc_management=address
-            ),
+            addresses={
+                "inference": rest,
+                "management": rest,
+                "metrics": rest,
+                "grpc_inference": address,
+                "grpc_management": address,
+            },
             model_store=directory,
             envelope=1,
             max_request_bytes=10_000_000,

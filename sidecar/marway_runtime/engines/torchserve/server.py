@@ -21,7 +21,7 @@ from marway.errors import RuntimeDown
 from marway.process.die_with_parent import dies_with_me
 from marway.refs import new_ulid
 from marway.wire import envelope
-from marway.wire.runtime import Addresses, RuntimeInfo
+from marway.wire.runtime import RuntimeInfo
 from marway.worker.environment import handler_environment
 from marway_runtime.directories import Directories, make_fresh
 from marway_runtime.engines.torchserve.class_archive import ClassArchive
@@ -237,13 +237,13 @@ class TorchServe:
         return RuntimeInfo(
             boot_id=new_ulid(),
             pid=pid,
-            addresses=Addresses(
-                inference=f"http://{host}:{ports.inference}",
-                management=f"http://{host}:{ports.management}",
-                metrics=f"http://{host}:{ports.metrics}",
-                grpc_inference=f"{host}:{ports.grpc_inference}",
-                grpc_management=f"{host}:{ports.grpc_management}",
-            ),
+            addresses={
+                "inference": f"http://{host}:{ports.inference}",
+                "management": f"http://{host}:{ports.management}",
+                "metrics": f"http://{host}:{ports.metrics}",
+                "grpc_inference": f"{host}:{ports.grpc_inference}",
+                "grpc_management": f"{host}:{ports.grpc_management}",
+            },
             model_store=self._settings.model_store,
             envelope=envelope.VERSION,
             max_request_bytes=self._settings.max_request_bytes,

@@ -1,4 +1,4 @@
-"""The adapter for TorchServe 0.12, started by Marway's runtime. No other module knows TorchServe."""
+"""The backend for TorchServe 0.12. No other package knows how to speak to it."""
 
 import os
 
@@ -8,5 +8,6 @@ import os
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 
 from marway_sidecar.backends.torchserve.adapter import TorchServeAdapter  # first the setting
+from marway_sidecar.backends.torchserve.backend import TorchServeBackend
 
-__all__ = ["TorchServeAdapter"]
+__all__ = ["TorchServeAdapter", "TorchServeBackend"]

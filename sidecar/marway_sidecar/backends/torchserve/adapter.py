@@ -8,13 +8,14 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable, clip
 from marway.wire import envelope, model_log
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import LOGS, RuntimeInfo
-from marway_sidecar.backends.base import Description, ServedModel, ServerStatus, WorkerStatus
+from marway_sidecar.backends.base import Description, ServedModel, ServerInfo, ServerStatus, WorkerStatus
 from marway_sidecar.backends.torchserve.archive_config import check_archive, unpacked_bytes
 from marway_sidecar.backends.torchserve.connection import Connection
 from marway_sidecar.backends.torchserve.control import RuntimeControl
@@ -22,7 +23,9 @@ from marway_sidecar.backends.torchserve.enveloped import EnvelopedCalls
 from marway_sidecar.backends.torchserve.management import Management, Refused, description_of, workers_of
 from marway_sidecar.backends.torchserve.plain import PlainCalls
 
-__all__ = ["TorchServeAdapter"]
+__all__ = ["SERVES", "TorchServeAdapter"]
+
+SERVES: Final = frozenset({"torchserve"})
 
 _READY_POLL_S = 0.05
 _LAST_WORDS_TRIES = 20
@@ -53,7 +56,9 @@ class TorchServeAdapter:
         key_file: Path | None = None,
         batch_delay_ms: int = 0,
     ) -> None:
-        self._info = info
+        self.serves = SERVES
+        self.info = ServerInfo(info.boot_id, info.versions, info.memory_limit_bytes, info.cpus)
+        self._announced = runtime_dir is not None
         self._logs = runtime_dir / LOGS if runtime_dir is not None else None
         self._connection = Connection(info, key_file=key_file)
         self._control = RuntimeControl(runtime_dir) if info.control_socket and runtime_dir is not None else None
@@ -62,10 +67,6 @@ class TorchServeAdapter:
         self._calls = EnvelopedCalls(self._connection) if enveloped else PlainCalls(self._connection)
         self._registration = asyncio.Lock()
         self._registered: set[str] = set()
-
-    @property
-    def info(self) -> RuntimeInfo:
-        return self._info
 
     async def load(self, model: ServedModel) -> Description:
         async with self._registration:
@@ -160,45 +161,26 @@ class TorchServeAdapter:
     async def status(self) -> ServerStatus:
         names = await self._management.names()
         if self._control is not None:
-            said = await self._control.workers()
-            workers = tuple(
-                WorkerStatus(
-                    pid=worker.pid,
-                    server_name=worker.server_name,
-                    mode=worker.mode,
-                    reason=worker.reason,
-                    private_bytes=worker.private_bytes,
-                )
-                for worker in said.workers
-            )
-            return ServerStatus(names, workers, said.base_bytes, said.deaths)
+            live = await self._control.workers()
+            workers = tuple(WorkerStatus(**dict(worker)) for worker in live.workers)
+            return ServerStatus(names, workers, live.base_bytes, live.deaths)
         found: list[WorkerStatus] = []
         for name in sorted(names):
             entry = await self._management.describe(name)
             found += workers_of(name, entry) if entry is not None else []
         return ServerStatus(names, tuple(found), 0)
 
-    async def lost(self, *, timeout_s: float) -> frozenset[str]:
-        """Return the versions that were registered through this adapter and that TorchServe no longer has.
-
-        Raises:
-            RuntimeDown: It does not answer within ``timeout_s``.
-        """
+    async def is_same(self, *, timeout_s: float) -> bool:
+        management = self._management
+        if self._announced:
+            await management.answers(timeout_s=timeout_s)
+            return True  # its runtime says when it is another
         before = frozenset(self._registered)
-        names = await self._management.names(timeout_s=timeout_s)
-        return (before & self._registered) - names  # what was unloaded meanwhile is not lost
-
-    async def answers(self, *, timeout_s: float) -> None:
-        """Return when TorchServe answers, whatever it says.
-
-        Raises:
-            RuntimeDown: It does not, within ``timeout_s``.
-        """
-        await self._management.answers(timeout_s=timeout_s)
-
-    async def server_version(self, *, timeout_s: float) -> str | None:
-        """Return TorchServe's own version, or None when it does not say."""
-        return await self._management.server_version(timeout_s=timeout_s)
+        names = await management.names(timeout_s=timeout_s)
+        if not self.info.versions:
+            version = await management.server_version(timeout_s=timeout_s)
+            self.info = replace(self.info, versions={"torchserve": version or ""})
+        return (before & self._registered) <= names  # what was unloaded meanwhile is not lost
 
     async def aclose(self) -> None:
         await self._connection.aclose()
@@ -239,14 +221,14 @@ class TorchServeAdapter:
         if entry is not None:
             await self.unload(replace(model, version=entry["modelVersion"]))
 
-    async def _load_failed(self, model: ServedModel, said: str, began: datetime) -> LoadFailed:
+    async def _load_failed(self, model: ServedModel, answer: str, began: datetime) -> LoadFailed:
         """Return the error with the reason that the worker gave since then: TorchServe's own answer leaves it out."""
         reason, more = None, ""
         if self._logs is not None:
             reason = await _reason(self._logs, f"{model.server_name}_{model.version}", began)
             more = f"; `marway logs {model.name}`, or the log of the pod's runtime, has the traceback"
         return LoadFailed(
-            f"{model.name} {model.version} cannot be loaded: {clip(reason or said, _REASON_MAX)}{more}",
+            f"{model.name} {model.version} cannot be loaded: {clip(reason or answer, _REASON_MAX)}{more}",
             model=model.name,
             version=model.version,
         )

@@ -61,10 +61,10 @@ def classify_rest(status: int, body: bytes, model: ServedModel) -> MarwayError |
     if status == 413 and not body:
         return _about(_too_large(), model)
     try:
-        said = json.loads(body)
-        if status < 400 or set(said) != {"code", "type", "message"} or said["type"] not in _REST_TYPES:
+        document = json.loads(body)
+        if status < 400 or set(document) != {"code", "type", "message"} or document["type"] not in _REST_TYPES:
             return None
-        known = _rest_kind(int(said["code"]), said["type"], str(said["message"]), model)
+        known = _rest_kind(int(document["code"]), document["type"], str(document["message"]), model)
     except (ValueError, TypeError):
         return None
     return _about(known, model)
@@ -88,7 +88,7 @@ def _grpc_kind(code: grpc.StatusCode, text: str, model: ServedModel) -> MarwayEr
             return _worker_died(model)
         case _Code.UNAVAILABLE if _RAISED in text or "Prediction failed" in text:
             return _handler_failed(model, text.removesuffix(_RAISED).strip(), 500)
-        case _Code.UNAVAILABLE if any(said in text for said in _NO_CONNECTION):
+        case _Code.UNAVAILABLE if any(marker in text for marker in _NO_CONNECTION):
             return NotSent(f"TorchServe does not answer: {clip(text, 200)}")
         case _Code.UNAVAILABLE:
             return RuntimeDown(f"TorchServe does not answer: {clip(text, 200)}")

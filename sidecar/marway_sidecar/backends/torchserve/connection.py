@@ -15,7 +15,7 @@ import httpx
 from marway.errors import MarwayError, RuntimeDown, clip
 from marway.wire.runtime import RuntimeInfo
 from marway_sidecar.backends.base import NotSent
-from marway_sidecar.backends.torchserve.proto import inference_pb2, inference_pb2_grpc, management_pb2_grpc
+from marway_sidecar.backends.torchserve.proto import inference_pb2, management_pb2_grpc
 from marway_sidecar.backends.torchserve.tokens import Kind, Tokens
 
 __all__ = ["MANAGEMENT_TIMEOUT_S", "Connection", "NotHttp"]
@@ -24,8 +24,8 @@ MANAGEMENT_TIMEOUT_S = 30.0
 _INFERENCE = f"/{inference_pb2.DESCRIPTOR.package}.InferenceAPIsService"
 _TOKEN_REFUSED = ("Token Authorization failed", "Token Authentication failed")
 
-_ONE_REQUESTS = ("illegal header", "receive buffer too long")
-"""What h11 says of headers that are none, or too many to be read: the server that they come from is well."""
+_BAD_HTTP = ("illegal header", "receive buffer too long")
+"""In h11's errors for headers that are malformed or too long: the server itself is well."""
 
 T = TypeVar("T")
 
@@ -34,13 +34,13 @@ class NotHttp(MarwayError):
     """A request that cannot be sent as HTTP, or an answer that cannot be read.
 
     Args:
-        said: What was wrong.
-        asked: Whether it was the request.
+        reason: What was wrong.
+        in_request: Whether it was the request.
     """
 
-    def __init__(self, said: str, *, asked: bool) -> None:
-        super().__init__(f"TorchServe's REST API cannot carry the {'request' if asked else 'answer'}: {said}")
-        self.asked = asked
+    def __init__(self, reason: str, *, in_request: bool) -> None:
+        super().__init__(f"TorchServe's REST API cannot carry the {'request' if in_request else 'answer'}: {reason}")
+        self.in_request = in_request
 
 
 class Connection:
@@ -63,24 +63,13 @@ class Connection:
         ]
         self._channels = [
             grpc.aio.insecure_channel(address, options=options)
-            for address in (info.addresses.grpc_inference, info.addresses.grpc_management)
+            for address in (info.addresses["grpc_inference"], info.addresses["grpc_management"])
         ]
-        self.inference = inference_pb2_grpc.InferenceAPIsServiceStub(self._channels[0])  # type: ignore[no-untyped-call]  # generated
         self.management = management_pb2_grpc.ManagementAPIsServiceStub(self._channels[1])  # type: ignore[no-untyped-call]  # generated
         # Of requests and answers as bytes: see `messages`.
         self.predictions = self._channels[0].unary_unary(f"{_INFERENCE}/Predictions", None, None)
         self.stream_predictions = self._channels[0].unary_stream(f"{_INFERENCE}/StreamPredictions", None, None)
-        self._rest = {
-            "inference": httpx.AsyncClient(
-                base_url=info.addresses.inference, trust_env=False, verify=_is_https(info.addresses.inference)
-            ),
-            "management": httpx.AsyncClient(
-                base_url=info.addresses.management,
-                timeout=MANAGEMENT_TIMEOUT_S,
-                trust_env=False,
-                verify=_is_https(info.addresses.management),
-            ),
-        }
+        self._rest = {kind: _rest_client(info.addresses[kind]) for kind in ("inference", "management")}
         self._tokens = Tokens(key_file, self._rest["management"]) if key_file is not None else None
 
     async def rpc(self, kind: Kind, method: Any, request: Any, *, timeout_s: float) -> Any:
@@ -110,17 +99,16 @@ class Connection:
         """
 
         async def begin(token: str | None) -> tuple[Any, Any, Any]:
+            call = None
             try:
                 call = method(request, timeout=timeout_s, metadata=_bearer(token))
-            except grpc.aio.UsageError as exc:
-                raise _closed() from exc
-            messages = aiter(call)
-            try:
+                messages = aiter(call)
                 return call, messages, await anext(messages, None)
             except grpc.aio.UsageError as exc:
                 raise _closed() from exc
             except BaseException:
-                call.cancel()
+                if call is not None:
+                    call.cancel()
                 raise
 
         call, messages, message = await self._with_token("inference", begin)
@@ -149,8 +137,8 @@ class Connection:
             except httpx.ConnectError as exc:
                 raise NotSent(f"TorchServe does not answer: {exc}") from exc
             except httpx.TransportError as exc:
-                if isinstance(exc, httpx.ProtocolError) and any(said in str(exc).lower() for said in _ONE_REQUESTS):
-                    raise NotHttp(clip(str(exc), 200), asked=isinstance(exc, httpx.LocalProtocolError)) from exc
+                if isinstance(exc, httpx.ProtocolError) and any(text in str(exc).lower() for text in _BAD_HTTP):
+                    raise NotHttp(clip(str(exc), 200), in_request=isinstance(exc, httpx.LocalProtocolError)) from exc
                 raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
             except RuntimeError as exc:
                 if self._rest[kind].is_closed:  # it says so in no kind of its own
@@ -187,9 +175,11 @@ def _closed() -> RuntimeDown:
     return RuntimeDown("TorchServe went down as the call was made")
 
 
-def _is_https(url: str) -> bool:
-    """Return whether certificates matter: reading all that the machine trusts holds the event loop for 20 ms."""
-    return url.startswith("https:")
+def _rest_client(url: str) -> httpx.AsyncClient:
+    # Reading all certificates that the machine trusts holds the event loop for 20 ms.
+    return httpx.AsyncClient(
+        base_url=url, timeout=MANAGEMENT_TIMEOUT_S, trust_env=False, verify=url.startswith("https:")
+    )
 
 
 def _bearer(token: str | None) -> tuple[tuple[str, str], ...]:
@@ -197,4 +187,4 @@ def _bearer(token: str | None) -> tuple[tuple[str, str], ...]:
 
 
 def _refused(code_fits: bool, text: str | None) -> bool:
-    return code_fits and any(said in (text or "") for said in _TOKEN_REFUSED)
+    return code_fits and any(marker in (text or "") for marker in _TOKEN_REFUSED)

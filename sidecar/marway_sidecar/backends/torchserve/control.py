@@ -37,7 +37,7 @@ class RuntimeControl:
         Raises:
             RuntimeDown: The runtime does not answer.
         """
-        return await self._asked("GET", "/workers", RuntimeWorkers)
+        return await self._request("GET", "/workers", RuntimeWorkers)
 
     async def remove_leftovers(self) -> TemporaryRoom:
         """Have what failed loads left unpacked removed; no registration may be under way.
@@ -45,9 +45,9 @@ class RuntimeControl:
         Raises:
             RuntimeDown: The runtime does not answer.
         """
-        return await self._asked("DELETE", "/leftovers", TemporaryRoom)
+        return await self._request("DELETE", "/leftovers", TemporaryRoom)
 
-    async def _asked(self, method: str, path: str, kind: type[_Document]) -> _Document:
+    async def _request(self, method: str, path: str, kind: type[_Document]) -> _Document:
         try:
             answer = await self._client.request(method, path)
         except httpx.TransportError as exc:
@@ -57,8 +57,8 @@ class RuntimeControl:
         try:
             return kind.model_validate_json(answer.content)
         except ValidationError as exc:
-            said = f"the runtime's answer to {method} {path} cannot be read: {exc.error_count()} errors"
-            raise MarwayError(said) from exc
+            message = f"the runtime's answer to {method} {path} cannot be read: {exc.error_count()} errors"
+            raise MarwayError(message) from exc
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -62,7 +62,7 @@ class Management:
             await self._rpc("RegisterModel", request, timeout_s=model.load_timeout_s + MANAGEMENT_TIMEOUT_S)
         except grpc.aio.AioRpcError as exc:
             if exc.code() is grpc.StatusCode.UNAVAILABLE:
-                raise _down(exc) from exc
+                raise _failed(exc, "load it") from exc
             # A duplicate is UNKNOWN with no text at all.
             raise Refused(exc.details() or exc.code().name) from exc
 
@@ -93,11 +93,9 @@ class Management:
         try:
             answer = await self._rpc("DescribeModel", request, timeout_s=MANAGEMENT_TIMEOUT_S)
         except grpc.aio.AioRpcError as exc:
-            if exc.code() in _SILENT:
-                raise _down(exc) from exc
             if exc.code() is grpc.StatusCode.NOT_FOUND or "NotFound" in (exc.details() or ""):
                 return None
-            raise MarwayError(f"TorchServe would not describe {server_name}: {clip(_said(exc), 200)}") from exc
+            raise _failed(exc, f"describe {server_name}") from exc
         entry: dict[str, Any] = json.loads(answer.msg)[0]
         return entry
 
@@ -108,10 +106,11 @@ class Management:
             RuntimeDown: It does not, within ``timeout_s``.
         """
         try:
-            await self._rpc("ListModels", management_pb2.ListModelsRequest(limit=1), timeout_s=timeout_s)
-        except grpc.aio.AioRpcError as exc:
-            if exc.code() in _SILENT:
-                raise _down(exc) from exc
+            await self._listed(1, 0, timeout_s)
+        except RuntimeDown:
+            raise
+        except MarwayError:
+            return
 
     async def names(self, *, timeout_s: float = MANAGEMENT_TIMEOUT_S, page: int = _PAGE) -> frozenset[str]:
         """Return the names of all models; a version has one of its own, so the default versions are all there are.
@@ -123,14 +122,7 @@ class Management:
         names: set[str] = set()
         token = 0
         while True:
-            request = management_pb2.ListModelsRequest(limit=page, next_page_token=token)  # without limit: nothing
-            try:
-                answer = await self._rpc("ListModels", request, timeout_s=timeout_s)
-            except grpc.aio.AioRpcError as exc:
-                if exc.code() in _SILENT:
-                    raise _down(exc) from exc
-                raise MarwayError(f"TorchServe would not list its models: {clip(_said(exc), 200)}") from exc
-            listed = json.loads(answer.msg)
+            listed = await self._listed(page, token, timeout_s)
             names.update(entry["modelName"] for entry in listed["models"])
             following = int(listed.get("nextPageToken") or 0)
             if following <= token:
@@ -144,6 +136,15 @@ class Management:
             return str(answer.json()["info"]["version"])
         except (ValueError, KeyError, TypeError):
             return None
+
+    async def _listed(self, limit: int, token: int, timeout_s: float) -> dict[str, Any]:
+        request = management_pb2.ListModelsRequest(limit=limit, next_page_token=token)  # without limit: nothing
+        try:
+            answer = await self._rpc("ListModels", request, timeout_s=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            raise _failed(exc, "list its models") from exc
+        listed: dict[str, Any] = json.loads(answer.msg)
+        return listed
 
     async def _rpc(self, method: str, request: Any, *, timeout_s: float) -> Any:
         stub = getattr(self._connection.management, method)
@@ -183,9 +184,8 @@ def _path(model: ServedModel) -> str:
     return f"/models/{model.server_name}/{model.version}"
 
 
-def _down(error: grpc.aio.AioRpcError) -> RuntimeDown:
-    return RuntimeDown(f"TorchServe does not answer: {clip(_said(error), 200)}")
-
-
-def _said(error: grpc.aio.AioRpcError) -> str:
-    return error.details() or error.code().name
+def _failed(error: grpc.aio.AioRpcError, what: str) -> MarwayError:
+    text = clip(error.details() or error.code().name, 200)
+    if error.code() in _SILENT:
+        return RuntimeDown(f"TorchServe does not answer: {text}")
+    return MarwayError(f"TorchServe would not {what}: {text}")

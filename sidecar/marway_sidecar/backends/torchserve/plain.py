@@ -7,32 +7,58 @@ What needs one of those goes over REST, if the version leaves the choice to us (
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-
-import grpc
+from typing import Any, Final
 
 from marway.deadline import Deadline
-from marway.wire.envelope import Answer, Row
+from marway.wire.envelope import Answer, Part, Row, mime_type
+from marway.wire.headers import HOP_BY_HOP, JSON_NONFINITE, is_incidental
 from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.backends.torchserve.classify import classify, classify_rest
-from marway_sidecar.backends.torchserve.connection import Connection
-from marway_sidecar.backends.torchserve.enveloped import post, time_left, was_cancelled, went_down
+from marway_sidecar.backends.torchserve.calls import Calls, time_left
+from marway_sidecar.backends.torchserve.classify import classify_rest
 from marway_sidecar.backends.torchserve.proto import inference_pb2
-from marway_sidecar.backends.torchserve.rest_rows import answer_of, needs_rest, rest_request
 
 __all__ = ["PlainCalls"]
 
+_COMMON: Final = frozenset(
+    {
+        "accept",
+        "accept-language",
+        "content-length",
+        "content-type",
+        "host",
+        "traceparent",
+        "tracestate",
+        "x-request-group-id",
+        "x-request-id",
+        "x-request-timeout-ms",
+        JSON_NONFINITE,
+    }
+)
+"""Headers that nearly every request has: no reason to leave gRPC."""
+_NOT_SENT: Final = HOP_BY_HOP | {
+    "accept-encoding",
+    "authorization",
+    "content-length",
+    "content-type",
+    "host",
+    JSON_NONFINITE,  # for our own worker
+}
+_SERVERS_OWN: Final = HOP_BY_HOP | {
+    "cache-control",
+    "content-length",
+    "content-type",
+    "expires",
+    "pragma",
+    "x-request-id",
+}
+"""What TorchServe sets on every answer; nothing that a handler said."""
 
-class PlainCalls:
-    """Predictions without envelopes. TorchServe makes batches of concurrent requests itself.
 
-    Args:
-        connection: The way to TorchServe.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+class PlainCalls(Calls):
+    """Predictions without envelopes. TorchServe makes batches of concurrent requests itself."""
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
         """Return the answers to ``rows``, in their order; raises as `ModelServer.predict` does."""
@@ -49,49 +75,84 @@ class PlainCalls:
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         """Yield the pieces of the answer to ``row``; raises as `ModelServer.predict_stream` does."""
-        stub = self._connection.inference
         timeout_s = time_left(model, deadline)
-        try:
-            async with aclosing(
-                self._connection.stream(stub.StreamPredictions, _request(model, row), timeout_s=timeout_s)
-            ) as messages:
-                async for message in messages:
-                    yield answer_of(200, message.prediction, {}, piece=True)
-        except grpc.aio.AioRpcError as exc:
-            raise classify(exc, model) from exc
-        except asyncio.CancelledError as exc:
-            if was_cancelled():
-                raise
-            raise went_down(model) from exc
+        async with aclosing(self.stream_over_grpc(model, _request(model, row), timeout_s)) as predictions:
+            async for prediction in predictions:
+                yield _answer(200, prediction, {}, piece=True)
 
     async def _one(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
         timeout_s = time_left(model, deadline)
-        if model.protocol == "rest" or (model.protocol == "auto" and needs_rest(row)) or row.explains:
-            return await self._rest(model, row, timeout_s)
-        stub = self._connection.inference
-        try:
-            said = await self._connection.rpc("inference", stub.Predictions, _request(model, row), timeout_s=timeout_s)
-        except grpc.aio.AioRpcError as exc:
-            raise classify(exc, model) from exc
-        except asyncio.CancelledError as exc:
-            if was_cancelled():
-                raise
-            raise went_down(model) from exc
-        return answer_of(200, said.prediction, {})
-
-    async def _rest(self, model: ServedModel, row: Row, timeout_s: float) -> Answer:
-        route = "explanations" if row.explains else "predictions"
-        path = f"/{route}/{model.server_name}/{model.version}"
-        said = await post(self._connection, model, path, timeout_s, **rest_request(row))
-        error = classify_rest(said.status_code, said.content, model)
-        if error is not None:
-            raise error
-        return answer_of(said.status_code, said.content, said.headers)
+        if model.protocol == "rest" or (model.protocol == "auto" and _needs_rest(row)) or row.explains:
+            route = "explanations" if row.explains else "predictions"
+            response = await self.over_rest(model, timeout_s, route=route, **_rest_request(row))
+            error = classify_rest(response.status_code, response.content, model)
+            if error is not None:
+                raise error
+            return _answer(response.status_code, response.content, response.headers)
+        return _answer(200, await self.over_grpc(model, _request(model, row), timeout_s), {})
 
 
-def _request(model: ServedModel, row: Row) -> inference_pb2.PredictionsRequest:
+def _request(model: ServedModel, row: Row) -> bytes:
     return inference_pb2.PredictionsRequest(
         model_name=model.server_name,
         model_version=model.version,
         input={part.name: bytes(part.value) for part in row.parts},
-    )
+    ).SerializeToString()
+
+
+def _needs_rest(row: Row) -> bool:
+    """Return whether the handler would miss something if ``row`` came over gRPC, which carries bytes by name only."""
+    if any(_is_parsed(part) for part in row.parts):
+        return True
+    return any(name not in _COMMON and name not in HOP_BY_HOP and not is_incidental(name) for name in row.headers)
+
+
+def _rest_request(row: Row) -> dict[str, Any]:
+    """Return the arguments of an httpx request: a raw body as it is, anything else as multipart fields."""
+    # TorchServe takes any request with "/token" in it, even in a header, for a call of its token API.
+    headers = {
+        name: value for name, value in row.headers.items() if name not in _NOT_SENT and "/token" not in name + value
+    }
+    if not row.is_raw:
+        # A field with a content type travels as a file, the only kind of field whose content type TorchServe reads.
+        files = [
+            (part.name, ("part" if part.content_type else None, part.value, part.content_type)) for part in row.parts
+        ]
+        return {"headers": headers, "files": files}
+    (part,) = row.parts
+    if part.content_type:
+        headers["content-type"] = part.content_type
+        if mime_type(part.content_type) == "application/x-www-form-urlencoded":
+            headers["content-type"] = "application/octet-stream"  # text that is no form: TorchServe would lose it
+    return {"headers": headers, "content": part.value}
+
+
+def _answer(status: int, body: bytes, headers: Mapping[str, str], *, piece: bool = False) -> Answer:
+    """Return the answer. Nothing says what the handler returned: what is JSON counts as such, else UTF-8 as text.
+
+    Args:
+        status: As the handler set it.
+        body: The handler's answer as TorchServe encoded it.
+        headers: As TorchServe sent them.
+        piece: Whether it is a piece of an answer: it is then text or bytes.
+    """
+    own = {name: value for name, value in headers.items() if name.lower() not in _SERVERS_OWN}
+    return Answer(status, body, _kind(body, piece=piece), headers.get("content-type"), own)
+
+
+def _is_parsed(part: Part) -> bool:
+    mime = mime_type(part.content_type)
+    return mime == "application/json" or mime.startswith("text")
+
+
+def _kind(body: bytes, *, piece: bool) -> str:
+    try:
+        text = body.decode()
+        if piece:
+            return "text"
+        json.loads(text)
+    except UnicodeDecodeError:
+        return "bytes"
+    except ValueError:
+        return "text"
+    return "json"

@@ -297,7 +297,7 @@ async def test_a_frozen_torchserve_is_down(torchserve: OurTorchServe, adapter: T
     os.kill(torchserve.info.pid, signal.SIGSTOP)
     try:
         with pytest.raises(RuntimeDown, match="does not answer"):
-            await adapter.lost(timeout_s=0.5)
+            await adapter.is_same(timeout_s=0.5)
     finally:
         os.kill(torchserve.info.pid, signal.SIGCONT)
-    assert await adapter.lost(timeout_s=30) == frozenset()
+    assert await adapter.is_same(timeout_s=30)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from marway.errors import LoadFailed, RuntimeDown, Unavailable
-from marway.wire.runtime import Addresses, RuntimeInfo
+from marway.wire.runtime import RuntimeInfo
 from marway.wire.workers import TemporaryRoom
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.backends.torchserve import TorchServeAdapter
@@ -60,13 +60,13 @@ def adapter(server: Server, tmp_path: Path) -> TorchServeAdapter:
     info = RuntimeInfo(
         boot_id="one",
         pid=1,
-        addresses=Addresses(
-            inference=f"http://{NOWHERE}",
-            management=f"http://{NOWHERE}",
-            metrics=f"http://{NOWHERE}",
-            grpc_inference=NOWHERE,
-            grpc_management=NOWHERE,
-        ),
+        addresses={
+            "inference": f"http://{NOWHERE}",
+            "management": f"http://{NOWHERE}",
+            "metrics": f"http://{NOWHERE}",
+            "grpc_inference": NOWHERE,
+            "grpc_management": NOWHERE,
+        },
         model_store=tmp_path,
         envelope=1,
         max_request_bytes=1024,

@@ -12,7 +12,7 @@ import pytest
 from marway.deadline import Deadline
 from marway.errors import InvalidRequest, MarwayError, ModelError, RuntimeDown
 from marway.wire.envelope import Part, Row
-from marway.wire.runtime import Addresses, RuntimeInfo
+from marway.wire.runtime import RuntimeInfo
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.backends.torchserve import TorchServeAdapter
 
@@ -61,9 +61,13 @@ async def adapter_of(server: Server, tmp_path: Path) -> AsyncIterator[TorchServe
     info = RuntimeInfo(
         boot_id="boot",
         pid=1,
-        addresses=Addresses(
-            inference=rest, management=rest, metrics=rest, grpc_inference=address, grpc_management=address
-        ),
+        addresses={
+            "inference": rest,
+            "management": rest,
+            "metrics": rest,
+            "grpc_inference": address,
+            "grpc_management": address,
+        },
         model_store=tmp_path,
         envelope=0,
         max_request_bytes=1_000_000,

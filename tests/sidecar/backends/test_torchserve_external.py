@@ -31,10 +31,9 @@ from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.envelope import Answer, Part, Row
 from marway_sidecar.backends.base import NotLoaded, ServedModel, WorkerDied
-from marway_sidecar.backends.external_watch import ExternalWatch
-from marway_sidecar.backends.runtime_watch import RuntimeWatch, watch_for
-from marway_sidecar.backends.torchserve import TorchServeAdapter
+from marway_sidecar.backends.torchserve import TorchServeAdapter, TorchServeBackend
 from marway_sidecar.backends.torchserve.management import Refused
+from marway_sidecar.backends.watch import ServerWatch
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.settings import SidecarSettings
 from support.pools import PoolRoom
@@ -235,7 +234,7 @@ async def test_row_duplicate_version(stock: StockTorchServe, adapter: TorchServe
     await adapter.load(model)
     with pytest.raises(Refused):
         await adapter._management.register(model)
-    url = f"{stock.addresses.management}/models"
+    url = f"{stock.addresses['management']}/models"
     query = {"url": model.archive.name, "model_name": model.server_name}
     headers = stock.bearer("management")
     answer = httpx.post(url, params=query, headers=headers, timeout=60, trust_env=False)
@@ -362,7 +361,7 @@ async def test_a_token_that_was_replaced_is_read_again(with_tokens: StockTorchSe
         assert (await ask(adapter, model, row("x"))).status == 200
         before = with_tokens.bearer("inference")
         for kind in ("inference", "management"):
-            url = f"{with_tokens.addresses.management}/token?type={kind}"
+            url = f"{with_tokens.addresses['management']}/token?type={kind}"
             assert httpx.get(url, headers=with_tokens.bearer("API"), trust_env=False).status_code == 200
         assert with_tokens.bearer("inference") != before
         for asked in (row("x"), row("x", "text/plain")):  # gRPC, then REST
@@ -399,10 +398,10 @@ def settings_for(server: StockTorchServe, **facts: object) -> SidecarSettings:
     addresses = server.addresses
     return load_settings(
         SidecarSettings,
-        torchserve_inference=addresses.inference,
-        torchserve_management=addresses.management,
-        torchserve_grpc_inference=addresses.grpc_inference,
-        torchserve_grpc_management=addresses.grpc_management,
+        torchserve_inference=addresses["inference"],
+        torchserve_management=addresses["management"],
+        torchserve_grpc_inference=addresses["grpc_inference"],
+        torchserve_grpc_management=addresses["grpc_management"],
         torchserve_key_file=server.key_file if server.tokens else None,
         torchserve_probe_interval_s=0.05,
         archive_store=server.store,
@@ -411,7 +410,7 @@ def settings_for(server: StockTorchServe, **facts: object) -> SidecarSettings:
 
 
 @asynccontextmanager
-async def watching(watch: ExternalWatch | RuntimeWatch) -> AsyncIterator[None]:
+async def watching(watch: ServerWatch) -> AsyncIterator[None]:
     task = asyncio.create_task(watch.run(), name="watch")
     try:
         yield
@@ -427,7 +426,9 @@ async def test_row_jvm_gone_and_the_watch_follows_it(tmp_path: Path, room: PoolR
     record = published(registry, tmp_path, "gone")
     with StockTorchServe(tmp_path / "stock", tokens=True) as server:
         pool = pool_for(room, server)
-        watch = watch_for(settings_for(server, torchserve_probe_timeout_s=1.0), pool)
+        watch = ServerWatch(
+            TorchServeBackend(settings_for(server, torchserve_probe_timeout_s=1.0)), pool.attach, poll_s=0.05
+        )
         async with watching(watch):
             await until(lambda: watch.info is not None, within_s=30)
             assert watch.info is not None
@@ -466,7 +467,7 @@ async def test_a_lost_version_means_a_restart(
     """When a version that we registered is gone, it counts as another TorchServe, and one we unloaded does not."""
     record = published(registry, tmp_path, "lost")
     pool = pool_for(room, with_tokens)
-    watch = watch_for(settings_for(with_tokens), pool)
+    watch = ServerWatch(TorchServeBackend(settings_for(with_tokens)), pool.attach, poll_s=0.05)
     async with watching(watch):
         await until(lambda: watch.info is not None, within_s=30)
         assert watch.info is not None
@@ -475,19 +476,20 @@ async def test_a_lost_version_means_a_restart(
         assert isinstance(adapter, TorchServeAdapter)
         await pool.load(record, ServingSettings(), Deadline.after(60))
         await pool.unload(record.id, Deadline.after(60))
-        assert await adapter.lost(timeout_s=30) == frozenset()
+        assert await adapter.is_same(timeout_s=30)
         await pool.load(record, ServingSettings(), Deadline.after(60))
         assert watch.info.boot_id == first
-        url = f"{with_tokens.addresses.management}/models/{server_name(record.id)}/1.0"
+        url = f"{with_tokens.addresses['management']}/models/{server_name(record.id)}/1.0"
         headers = with_tokens.bearer("management")
         assert httpx.delete(url, headers=headers, timeout=30, trust_env=False).status_code == 200
         await until(lambda: watch.info is not None and watch.info.boot_id != first, within_s=30)
 
 
-async def test_an_address_that_is_missing_is_named(room: PoolRoom) -> None:
+def test_an_address_that_is_missing_is_named(tmp_path: Path) -> None:
     """Settings that name a part of a TorchServe say which part is missing; none mean the runtime directory."""
-    pool = room.pool()
     half = load_settings(SidecarSettings, torchserve_inference="http://127.0.0.1:8080")
     with pytest.raises(InvalidSettings, match="torchserve_management, torchserve_grpc_inference"):
-        watch_for(half, pool)
-    assert isinstance(watch_for(load_settings(SidecarSettings), pool), RuntimeWatch)
+        TorchServeBackend(half)
+    none = TorchServeBackend(load_settings(SidecarSettings, runtime_dir=tmp_path))
+    assert none.connect() is None
+    assert f"{tmp_path}/runtime.json is not there" in none.trouble(found=False)

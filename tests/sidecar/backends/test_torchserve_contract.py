@@ -1,0 +1,88 @@
+"""The real TorchServe keeps the contract of backends: one server, that our runtime started, for the whole suite."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from marway.settings import load_settings
+from marway.wire.runtime import read_runtime_info
+from marway.wire.workers import RUNTIME_SOCKET, short_path
+from marway_sidecar.backends.base import ServedModel, open_backend
+from marway_sidecar.backends.contract import CHECKS, Check, run_check
+from marway_sidecar.settings import SidecarSettings
+from support.registry import until
+from support.torchserve import OurTorchServe, archive, served
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+HANDLER = """
+import os, time
+from ts.handler_utils.utils import send_intermediate_predict_response
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not os.path.exists(path):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+def answer(text, context):
+    verb, _, rest = text.partition(" ")
+    if verb == "fail":
+        raise ValueError("on purpose")
+    if verb == "die":
+        os._exit(3)
+    if verb == "pieces":
+        send_intermediate_predict_response(["one"], context.request_ids, "ok", 200, context)
+    if verb in ("pieces", "wait"):
+        wait_for(rest)
+    return {"pieces": "two", "wait": "waited"}.get(verb, rest)
+
+def handle(data, context):
+    return [answer(row["data"], context) for row in data] if data is not None else None
+"""
+
+
+class Subject:
+    """TorchServe as the contract suite sees it."""
+
+    def __init__(self, torchserve: OurTorchServe) -> None:
+        self._torchserve = torchserve
+        self._directory = torchserve.runtime_dir
+        self._numbers = itertools.count()
+        self.backend = open_backend(
+            load_settings(SidecarSettings, runtime_dir=self._directory, archive_store=torchserve.store)
+        )
+
+    def model(self, name: str, *, streaming: bool = False, broken: bool = False) -> ServedModel:
+        name = f"{name}-{next(self._numbers)}"
+        source = "raise RuntimeError('broken')" if broken else HANDLER
+        path = archive(self._torchserve.store, name, source)
+        return served(path, name, streaming=streaming, load_timeout_s=60.0)
+
+    async def restart(self) -> None:
+        before = self._torchserve.info.boot_id
+        with short_path(self._directory / RUNTIME_SOCKET) as socket:
+            transport = httpx.AsyncHTTPTransport(uds=socket)
+            async with httpx.AsyncClient(transport=transport, base_url="http://runtime", timeout=60) as client:
+                assert (await client.post("/restart")).is_success
+        await until(lambda: self._boot_id() not in (None, before), within_s=120)
+
+    def _boot_id(self) -> str | None:
+        info = read_runtime_info(self._directory)
+        return info.boot_id if info is not None else None
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    with OurTorchServe(tmp_path_factory.mktemp("contract")) as running:
+        yield Subject(running)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_it_keeps_the_contract(check: Check, subject: Subject) -> None:
+    """Each check of the contract suite holds for TorchServe."""
+    await asyncio.wait_for(run_check(check, subject), 240)
