@@ -64,7 +64,7 @@ def test_order_does_not_depend_on_the_process() -> None:
     """Another process, with another hash seed, places every version alike."""
     called = [f"pod-{number}" for number in range(9)]
     code = (
-        "import json; from gateway.test_placement_properties import *; "
+        "import json; from gateway.placement.test_placement_properties import *; "
         f"pods = pods_called({called!r}); print(json.dumps([names(pods.order(*each)) for each in VERSIONS]))"
     )
     said = subprocess.check_output(
