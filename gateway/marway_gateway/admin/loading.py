@@ -15,7 +15,7 @@ from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_gateway.admin.pod_admin import PodControl
 from marway_gateway.admin.registry_writer import RegistryWriter
-from marway_gateway.placement import Demand, Pod, PodSet, demand_of
+from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 
 __all__ = ["Loader", "PodLoad"]
 
@@ -88,8 +88,8 @@ class Loader:
         """
         if pod is not None:
             return (await self._load(self.pod(pod), record, prove=prove, deadline=deadline),)
-        demand = demand_of(record, serving, self._algorithm_pools)
-        first, rest = await self._first(record, demand, prove=prove, deadline=deadline)
+        spec = placement_spec(record, serving, self._algorithm_pools)
+        first, rest = await self._first(record, spec, prove=prove, deadline=deadline)
         others = rest[: serving.pods - 1]
         done = await asyncio.gather(*(self._try(other, record, deadline) for other in others))
         return (first, *(each for each in done if each is not None))
@@ -121,11 +121,11 @@ class Loader:
         return [(each, result) for each, result in zip(pods, done, strict=True) if isinstance(result, ModelStatus)]
 
     async def _first(
-        self, record: VersionRecord, demand: Demand, *, prove: bool, deadline: Deadline
+        self, record: VersionRecord, spec: PlacementSpec, *, prove: bool, deadline: Deadline
     ) -> tuple[PodLoad, Sequence[Pod]]:
         """Load on the first pod that can; return also the pods behind it."""
         now = self._pods.now()
-        pods = [pod for pod in self._pods.order_of(demand) if pod.trouble(now) is None]
+        pods = [pod for pod in self._pods.order_of(spec) if pod.trouble(now) is None]
         last: Unavailable | None = None
         for index, pod in enumerate(pods):
             try:
@@ -135,7 +135,7 @@ class Loader:
         if last is not None:
             raise last
         raise NoPodAvailable(
-            f"no pod can load {record.name} {record.version} now: {self._pods.troubles(demand)}",
+            f"no pod can load {record.name} {record.version} now: {self._pods.troubles(spec)}",
             model=record.name,
             version=record.version,
         )
