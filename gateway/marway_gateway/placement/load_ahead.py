@@ -16,10 +16,10 @@ from collections.abc import Callable
 from marway.errors import MarwayError
 from marway.resolve.caches import LruCache
 from marway_gateway.observe.telemetry import Metrics
-from marway_gateway.placement import PlacementSpec, Pod, PodSet
-from marway_gateway.placement.pod import VersionKey
+from marway_gateway.placement.pod import Pod, VersionKey
 from marway_gateway.placement.pod_api import PodApi
-from marway_gateway.predict.reply import AttemptFailed
+from marway_gateway.placement.podset import PodSet
+from marway_gateway.placement.spec import PlacementSpec
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["LoadAhead"]
@@ -104,9 +104,9 @@ class LoadAhead:
                 return
             try:
                 await self._api.load(pod, name, version)
-            except (AttemptFailed, MarwayError) as exc:
+            except MarwayError as exc:
                 self._loads.labels("failed").inc()
-                _log.warning("pod %s did not load %s %s ahead: %s", pod.name, name, version, exc)
+                _log.warning("%s %s was not loaded ahead: %s", name, version, exc.message)
             else:
                 self._loads.labels("ok").inc()
                 _log.info("pod %s has loaded %s %s ahead", pod.name, name, version)
