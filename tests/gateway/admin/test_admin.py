@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.fakes import Running, running
 from gateway.admin_pod import AdminPod
+from gateway.fakes import Running, running
 from marway.errors import LoadFailed, Overloaded, ReleaseRefused
 from marway.local.run import _release as release
 from marway.local.view import JsonView

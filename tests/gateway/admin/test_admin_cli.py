@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.fakes import Running, free_port, running
 from gateway.admin_pod import AdminPod
+from gateway.fakes import Running, free_port, running
 from marway.registry import Registry
 from marway.wire.comparison import Comparison, FieldChange
 from support.in_process import Marway, Said
