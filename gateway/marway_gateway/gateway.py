@@ -18,7 +18,6 @@ from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.access.token_file import TokenFile
 from marway_gateway.admin.loading import Loader
-from marway_gateway.admin.pod_admin import PodControl
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
 from marway_gateway.conversion.converters import Converters
@@ -56,7 +55,7 @@ class Gateway:
     readiness: Readiness
     telemetry: Telemetry
     writer: RegistryWriter
-    control: PodControl
+    pod_api: PodApi
     loader: Loader
     releaser: Releaser
     token_files: Mapping[Path, TokenFile]
@@ -163,8 +162,7 @@ async def open_gateway(
         )
         writer = RegistryWriter(registry, resolver)
         stack.push_async_callback(writer.aclose)
-        control = PodControl(api)
-        loader = Loader(pods, control, writer, algorithm_pools=settings.algorithm_pools)
+        loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
         yield Gateway(
             settings=settings,
             reader=reader,
@@ -195,7 +193,7 @@ async def open_gateway(
             ),
             telemetry=telemetry,
             writer=writer,
-            control=control,
+            pod_api=api,
             loader=loader,
             releaser=Releaser(loader, writer),
             token_files=token_files,

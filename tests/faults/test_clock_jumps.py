@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.faults,
     pytest.mark.timeout(600),
     pytest.mark.skipif(JumpingClock.reason_not() is not None, reason=str(JumpingClock.reason_not())),
-    pytest.mark.extended,  # tests/gateway/test_retry.py and tests/sidecar have the deadlines
+    pytest.mark.extended,  # tests/gateway/predict/test_retry.py and tests/sidecar have the deadlines
 ]
 
 MODELS = Path(__file__).parents[1] / "e2e" / "models"

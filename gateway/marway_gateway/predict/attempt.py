@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from marway.errors import MarwayError, Unavailable
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
-from marway_gateway.placement import Demand, Pod, PodSet
+from marway_gateway.placement import PlacementSpec, Pod, PodSet
 from marway_gateway.predict.body_hints import hinted
 from marway_gateway.predict.call import PredictCall
 from marway_gateway.predict.reply import AttemptFailed, PodUnreachable, Reply
@@ -36,7 +36,7 @@ class Asking:
     """
 
     call: PredictCall
-    demand: Demand
+    demand: PlacementSpec
     pod: Pod
     sent: Sent
     began: float
@@ -57,7 +57,7 @@ class Asker:
         self._upstream = upstream
         self._pods = pods
 
-    async def ask(self, pod: Pod, call: PredictCall, demand: Demand) -> Reply | FailedAttempt:
+    async def ask(self, pod: Pod, call: PredictCall, demand: PlacementSpec) -> Reply | FailedAttempt:
         """Ask one pod; return the model's answer or a failure.
 
         Raises:
@@ -69,7 +69,7 @@ class Asker:
         )
         return await self._judged(asking, pod, call, demand, began)
 
-    def begin(self, pod: Pod, call: PredictCall, demand: Demand, waiter: Waiter) -> Asking | None:
+    def begin(self, pod: Pod, call: PredictCall, demand: PlacementSpec, waiter: Waiter) -> Asking | None:
         """Send a call to a pod, if that needs no waiting; None when it does.
 
         Args:
@@ -109,7 +109,7 @@ class Asker:
         return await self._judged(reply, asking.pod, asking.call, asking.demand, asking.began)
 
     async def _judged(
-        self, asking: Awaitable[Reply], pod: Pod, call: PredictCall, demand: Demand, began: float
+        self, asking: Awaitable[Reply], pod: Pod, call: PredictCall, demand: PlacementSpec, began: float
     ) -> Reply | FailedAttempt:
         try:
             reply = await asking
@@ -146,7 +146,7 @@ class Asker:
             demand,
         )
 
-    def _failed(self, pod: Pod, failure: AttemptFailed, demand: Demand) -> FailedAttempt:
+    def _failed(self, pod: Pod, failure: AttemptFailed, demand: PlacementSpec) -> FailedAttempt:
         accepted = not isinstance(failure, PodUnreachable)
         if accepted:
             if failure.counted:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 from marway.resolve.resolver import Resolved, Resolver
 from marway_gateway.observe.telemetry import Telemetry
-from marway_gateway.placement import Demand, Pod, PodSet, demand_of
+from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.attempt import Asker, Asking
 from marway_gateway.predict.cache import AnswerCache, CacheUse, request_key
@@ -53,7 +53,7 @@ class Predictor:
         budget: RetryBudget,
         max_retries: int,
         algorithm_pools: Mapping[str, str],
-        used: Callable[[Demand], None],
+        used: Callable[[PlacementSpec], None],
         cache: AnswerCache | None = None,
     ) -> None:
         self._resolver = resolver
@@ -128,7 +128,7 @@ class Predictor:
         kept = resolved.serving.cache
         if resolved.serving.streaming or (kept and self._cache is not None and not call.fresh):
             return None  # its answer may be kept, or is one that others wait for
-        demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)
+        demand = placement_spec(resolved.record, resolved.serving, self._algorithm_pools)
         if not self._admission.try_enter(demand.key):
             return None
         self._used(demand)
@@ -199,19 +199,19 @@ class Predictor:
         self._cache_uses[use].inc()
 
     async def _forward(self, call: PredictCall, resolved: Resolved) -> Reply:
-        demand = demand_of(resolved.record, resolved.serving, self._algorithm_pools)
+        demand = placement_spec(resolved.record, resolved.serving, self._algorithm_pools)
         self._used(demand)
         if not self._admission.try_enter(demand.key):
             await self._admission.enter(demand.key)
         return await self._entered(call, demand, self._first(call, demand))
 
-    async def _first(self, call: PredictCall, demand: Demand) -> Reply | FailedAttempt | None:
+    async def _first(self, call: PredictCall, demand: PlacementSpec) -> Reply | FailedAttempt | None:
         """Ask the first pod, or None where there is no room on any."""
         pod = self._pods.choose(demand)
         return await self._asker.ask(pod, call, demand) if pod is not None else None
 
     async def _entered(
-        self, call: PredictCall, demand: Demand, first: Awaitable[Reply | FailedAttempt | None]
+        self, call: PredictCall, demand: PlacementSpec, first: Awaitable[Reply | FailedAttempt | None]
     ) -> Reply:
         """Wait for the first attempt of a call that has entered, make others if need be, and leave."""
         key, admission = demand.key, self._admission
@@ -225,7 +225,7 @@ class Predictor:
         finally:
             admission.leave(key)
 
-    async def _place_again(self, call: PredictCall, demand: Demand, failed: FailedAttempt | None) -> Reply:
+    async def _place_again(self, call: PredictCall, demand: PlacementSpec, failed: FailedAttempt | None) -> Reply:
         """Ask one pod after the other, after a first attempt that failed or for which there was no room."""
         attempts = Attempts(max_retries=self._max_retries)
         async with AsyncExitStack() as retrying:
@@ -248,7 +248,7 @@ class Predictor:
                     return result
                 failed = result
 
-    def _choose(self, demand: Demand, attempts: Attempts) -> Pod | None:
+    def _choose(self, demand: PlacementSpec, attempts: Attempts) -> Pod | None:
         """Return the pod to ask next, or None while all that are left have as many requests as they may have.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a version asks of the pods that serve it."""
+"""Which pods may serve a version, and how many should."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 from marway.records import ServingSettings, VersionRecord
 from marway_gateway.placement.pod import VersionKey
 
-__all__ = ["Demand", "demand_of"]
+__all__ = ["PlacementSpec", "placement_spec"]
 
 _ANY_OTHER: Final = "*"
 
 
-class Demand(NamedTuple):
+class PlacementSpec(NamedTuple):
     """A version, and which pods may serve it.
 
     Attributes:
@@ -29,8 +29,10 @@ class Demand(NamedTuple):
     pods: int = 1
 
 
-def demand_of(record: VersionRecord, serving: ServingSettings, algorithm_pools: Mapping[str, str]) -> Demand:
-    """Return what a version asks for now.
+def placement_spec(
+    record: VersionRecord, serving: ServingSettings, algorithm_pools: Mapping[str, str]
+) -> PlacementSpec:
+    """Return which pods may serve a version now.
 
     Its pool is the one of its serving settings, else of its record, else the one that ``algorithm_pools`` gives its
     algorithm, or any other (``*``).
@@ -38,4 +40,4 @@ def demand_of(record: VersionRecord, serving: ServingSettings, algorithm_pools: 
     pool = serving.pool or record.pool
     if pool is None and algorithm_pools:
         pool = algorithm_pools.get(record.algorithm or _ANY_OTHER) or algorithm_pools.get(_ANY_OTHER)
-    return Demand((record.name, record.version), record.backend, pool, serving.pods)
+    return PlacementSpec((record.name, record.version), record.backend, pool, serving.pods)

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from gateway.fakes import Behaviour, FakePod, Running, answer, broken_model, running
-from gateway.test_streaming import sending
+from gateway.surfaces.test_streaming import sending
 from marway.errors import MarwayError, ModelError, Unavailable
 from marway.records import ServingSettings
 from marway.registry import Registry

@@ -5,7 +5,7 @@ import pytest
 
 from marway.records import ServingSettings
 from marway.wire.pods import ModelStatus, PodStatus
-from marway_gateway.placement import Demand, Pod, PodSet, demand_of, score
+from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec, score
 from marway_gateway.placement.ejection import Ejection
 from marway_gateway.settings import PodAddress
 from support.registry import record_of
@@ -37,7 +37,7 @@ def names(pods: tuple[Pod, ...]) -> list[str]:
     return [pod.name for pod in pods]
 
 
-INTENT = Demand(("intent", "1.0"))
+INTENT = PlacementSpec(("intent", "1.0"))
 VERSIONS = [(f"model-{number}", f"{number % 3}.0") for number in range(600)]
 
 
@@ -204,8 +204,8 @@ def test_backend_and_pool_choose_pods() -> None:
     has(pods, c, pool="gpu", backend="other")
     assert pods.order("intent", "1.0", backend="torchserve", pool="gpu") == (a,)
     assert set(pods.order("intent", "1.0", backend="torchserve")) == {a, b}
-    assert pods.choose(Demand(INTENT.key, "torchserve", "none")) is None
-    assert pods.troubles(Demand(INTENT.key, "torchserve", "none")) == (
+    assert pods.choose(PlacementSpec(INTENT.key, "torchserve", "none")) is None
+    assert pods.troubles(PlacementSpec(INTENT.key, "torchserve", "none")) == (
         "none of the 3 pods runs torchserve of the pool 'none'"
     )
 
@@ -224,8 +224,10 @@ def test_a_version_names_its_pool(serving: str | None, record: str | None, algor
     """Serving settings name the pool, else the record, else the algorithm's pool of the gateway's settings."""
     published = record_of(b"x", pool=record, algorithm=algorithm)
     settings = ServingSettings(pool=serving, pods=3)
-    assert demand_of(published, settings, {"forest": "f", "*": "any"}) == Demand(INTENT.key, "torchserve", pool, 3)
-    assert demand_of(published, settings, {}).pool == (serving or record)
+    assert placement_spec(published, settings, {"forest": "f", "*": "any"}) == PlacementSpec(
+        INTENT.key, "torchserve", pool, 3
+    )
+    assert placement_spec(published, settings, {}).pool == (serving or record)
 
 
 def test_a_version_uses_as_many_pods_as_it_says() -> None:
@@ -234,23 +236,23 @@ def test_a_version_uses_as_many_pods_as_it_says() -> None:
     first, second, _ = pods.order("intent", "1.0")
     for pod in pods.pods:
         has(pods, pod, INTENT.key)
-    demand = Demand(INTENT.key, pods=2)
+    spec = PlacementSpec(INTENT.key, pods=2)
     chosen = []
     for _ in range(4):
-        pod = pods.choose(demand)
+        pod = pods.choose(spec)
         assert pod is not None
         pod.begin(INTENT.key)
         chosen.append(pod)
     assert chosen == [first, second, first, second]
     first.end(INTENT.key)
-    assert pods.choose(demand) is first
+    assert pods.choose(spec) is first
 
 
 def test_load_spills_to_pods_that_are_ready() -> None:
     """A home that is full is helped by a pod that has the version ready, and the next in order is asked to load it."""
-    missing: list[tuple[Pod, Demand]] = []
+    missing: list[tuple[Pod, PlacementSpec]] = []
     pods = pods_called("a", "b", "c")
-    pods.on_missing = lambda pod, demand: missing.append((pod, demand))
+    pods.on_missing = lambda pod, spec: missing.append((pod, spec))
     home, following, last = pods.order("intent", "1.0")
     has(pods, home, INTENT.key)
     has(pods, following)
@@ -269,9 +271,9 @@ def test_load_spills_to_pods_that_are_ready() -> None:
 
 def test_a_new_home_loads_before_traffic_moves() -> None:
     """While a version's home does not have it ready, requests stay with the pod that has, and the home is asked."""
-    missing: list[tuple[Pod, Demand]] = []
+    missing: list[tuple[Pod, PlacementSpec]] = []
     pods = pods_called("a", "b", "c")
-    pods.on_missing = lambda pod, demand: missing.append((pod, demand))
+    pods.on_missing = lambda pod, spec: missing.append((pod, spec))
     home, _, last = pods.order("intent", "1.0")
     assert pods.choose(INTENT) is home, "nobody has it: the home loads it"
     assert missing == []
@@ -368,7 +370,7 @@ def test_a_leaving_pod_gets_what_nobody_else_has() -> None:
     changes: list[int] = []
     missing: list[str] = []
     pods.on_change = lambda: changes.append(1)
-    pods.on_missing = lambda pod, demand: missing.append(pod.name)
+    pods.on_missing = lambda pod, spec: missing.append(pod.name)
     pods.replace(addresses, leaving={home.name})
     pods.replace(addresses, leaving={home.name})
     assert changes == [1]

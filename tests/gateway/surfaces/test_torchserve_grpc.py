@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2, empty_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from gateway.fakes import FakePod, Running, broken_model, busy, hang, running
-from gateway.test_streaming import sending
+from gateway.surfaces.test_streaming import sending
 from marway.errors import InvalidRequest
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from gateway.admin_pod import AdminPod
 from gateway.fakes import Running, free_port, running
-from gateway.steered import SteeredPod
 from marway.registry import Registry
 from marway.wire.comparison import Comparison, FieldChange
 from support.in_process import Marway, Said
@@ -20,11 +20,11 @@ Run = Callable[..., Awaitable[Said]]
 
 
 @pytest.fixture
-async def gateway(registry: Registry, tmp_path: Path) -> AsyncIterator[tuple[Running, SteeredPod]]:
+async def gateway(registry: Registry, tmp_path: Path) -> AsyncIterator[tuple[Running, AdminPod]]:
     """A gateway with one pod, intent 1.0 at PROD and 1.1."""
     publish(registry, tmp_path, version="1.0")
     publish(registry, tmp_path, version="1.1", label=None, golden=b"{}")
-    pod = SteeredPod("a", registry=registry)
+    pod = AdminPod("a", registry=registry)
     await pod.start()
     try:
         async with running(pod, registry=registry) as started:
@@ -37,7 +37,7 @@ async def gateway(registry: Registry, tmp_path: Path) -> AsyncIterator[tuple[Run
 
 @pytest.fixture
 def run(
-    gateway: tuple[Running, SteeredPod],
+    gateway: tuple[Running, AdminPod],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -70,7 +70,7 @@ async def test_pods(run: Run) -> None:
     assert "1.1" not in (await run("pods", "intent")).err
 
 
-async def test_load_and_unload(run: Run, gateway: tuple[Running, SteeredPod]) -> None:
+async def test_load_and_unload(run: Run, gateway: tuple[Running, AdminPod]) -> None:
     """`load` says where and how long, with --prove what was proved; `unload` says where it is gone."""
     assert (await run("load", "intent/1.1")).out == "intent 1.1 is loaded on a, in 0.25 s\n"
     said = await run("load", "intent/1.1", "--pod", "a", "--prove")
@@ -81,7 +81,7 @@ async def test_load_and_unload(run: Run, gateway: tuple[Running, SteeredPod]) ->
     assert (said.code, said.err) == (1, "marway: there is no pod 'z': there are a\n")
 
 
-async def test_release_and_rollback(run: Run, gateway: tuple[Running, SteeredPod], registry: Registry) -> None:
+async def test_release_and_rollback(run: Run, gateway: tuple[Running, AdminPod], registry: Registry) -> None:
     """`release` proves and moves the label; a difference is shown and exits with 1; `rollback` goes through too."""
     _, pod = gateway
     pod.differences = ("example 2: at label: 'timer' was expected, 'alarm' came",)
@@ -107,7 +107,7 @@ async def test_release_and_rollback(run: Run, gateway: tuple[Running, SteeredPod
     assert "@" in registry.state("intent").history[-1].by
 
 
-async def test_a_refused_release_shows_why(run: Run, gateway: tuple[Running, SteeredPod], registry: Registry) -> None:
+async def test_a_refused_release_shows_why(run: Run, gateway: tuple[Running, AdminPod], registry: Registry) -> None:
     """A version that is not like the one before it is refused: what differs on stdout, one line on stderr, status 1."""
     _, pod = gateway
     change = FieldChange(field="score", change="renamed", before="number", after="number", to="confi\x1bdence")
@@ -147,7 +147,7 @@ async def test_serving_and_pin(run: Run, registry: Registry) -> None:
     assert "has no version '9'" in (await run("serving", "intent", "--version", "9")).err
 
 
-async def test_drain(run: Run, gateway: tuple[Running, SteeredPod]) -> None:
+async def test_drain(run: Run, gateway: tuple[Running, AdminPod]) -> None:
     """`drain` takes a pod out and --undo brings it back."""
     _, pod = gateway
     assert (await run("drain", "a")).out == "a drains: it takes no more requests\n"
@@ -168,7 +168,7 @@ async def test_delete(run: Run, registry: Registry) -> None:
     assert registry.state("intent").labels == {}
 
 
-async def test_mistakes(run: Run, gateway: tuple[Running, SteeredPod], registry: Registry) -> None:
+async def test_mistakes(run: Run, gateway: tuple[Running, AdminPod], registry: Registry) -> None:
     """A wrong URL is one clear line: the public port's, nobody's, and no URL at all; so are two places at once."""
     started, _ = gateway
     for arguments, says in (
@@ -213,7 +213,7 @@ async def test_tokens(run: Run, monkeypatch: pytest.MonkeyPatch, registry: Regis
 
 
 async def test_publish_with_a_label(
-    run: Run, gateway: tuple[Running, SteeredPod], registry: Registry, tmp_path: Path
+    run: Run, gateway: tuple[Running, AdminPod], registry: Registry, tmp_path: Path
 ) -> None:
     """`publish --label` is proved through the gateway; without one a label that is elsewhere stays, unless forced."""
     handler = tmp_path / "handler.py"

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.admin_pod import AdminPod
 from gateway.fakes import Running, running
-from gateway.steered import SteeredPod
 from marway.errors import LoadFailed, Overloaded, ReleaseRefused
 from marway.local.run import _release as release
 from marway.local.view import JsonView
@@ -21,7 +21,7 @@ from marway.wire.problems import parse_problem
 from marway_gateway.placement import score
 from support.registry import publish, until
 
-Steered = Callable[[str], SteeredPod]
+Steered = Callable[[str], AdminPod]
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +32,9 @@ def published(registry: Registry, tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def admin(registry: Registry, *names: str, **flags: object) -> AsyncIterator[tuple[Running, list[SteeredPod]]]:
+async def admin(registry: Registry, *names: str, **flags: object) -> AsyncIterator[tuple[Running, list[AdminPod]]]:
     """A gateway that knows its pods to be ready; the pods are in the order of intent 1.1."""
-    pods = [SteeredPod(name, registry=registry) for name in names]
+    pods = [AdminPod(name, registry=registry) for name in names]
     pods.sort(key=lambda pod: score(pod.name, "intent", "1.1"), reverse=True)
     try:
         for pod in pods:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marway.wire.pods import ModelStatus, PodStatus
-from marway_gateway.placement import Demand, Pod, PodSet
+from marway_gateway.placement import PlacementSpec, Pod, PodSet
 from marway_gateway.placement.ejection import Ejection
 from marway_gateway.settings import PodAddress
 
@@ -64,7 +64,7 @@ def test_order_does_not_depend_on_the_process() -> None:
     """Another process, with another hash seed, places every version alike."""
     called = [f"pod-{number}" for number in range(9)]
     code = (
-        "import json; from gateway.test_placement_properties import *; "
+        "import json; from gateway.placement.test_placement_properties import *; "
         f"pods = pods_called({called!r}); print(json.dumps([names(pods.order(*each)) for each in VERSIONS]))"
     )
     said = subprocess.check_output(
@@ -103,13 +103,13 @@ def test_load_bound(count: int, replicas: int, requests: list[int]) -> None:
     for pod in pods.pods:
         say(pods, pod, has=VERSIONS[:10])
     for number in requests:
-        demand = Demand(VERSIONS[number], pods=replicas)
+        spec = PlacementSpec(VERSIONS[number], pods=replicas)
         mean = sum(pod.requests_in_flight for pod in pods.pods) / count
-        pod = pods.choose(demand)
+        pod = pods.choose(spec)
         assert pod is not None
         # The next request may find it at the bound at most, or at the mean when every pod is at the version's own.
         assert pod.requests_in_flight <= max(SPILL, FACTOR * mean)
-        pod.begin(demand.key)
+        pod.begin(spec.key)
 
 
 @given(st.integers(1, 10), st.integers(1, 5))
@@ -119,7 +119,7 @@ def test_small_loads_stay_together(count: int, replicas: int) -> None:
     for pod in pods.pods:
         say(pods, pod, has=VERSIONS)
     for version in VERSIONS[:20]:
-        chosen = pods.choose(Demand(version, pods=replicas))
+        chosen = pods.choose(PlacementSpec(version, pods=replicas))
         assert chosen in pods.order(*version)[:replicas]
 
 
@@ -141,12 +141,12 @@ def test_pools_are_respected(
         for _ in range(data.draw(st.integers(0, 6))):
             pod.begin(version)
     backend, pool = wanted
-    demand = Demand(version, backend, pool, replicas)
+    spec = PlacementSpec(version, backend, pool, replicas)
     eligible = [
         pod for pod, kind in zip(pods.pods, kinds, strict=True) if kind[0] == backend and pool in (None, kind[1])
     ]
     tried: set[Pod] = set()
-    while (chosen := pods.choose(demand, tried=tried)) is not None:
+    while (chosen := pods.choose(spec, tried=tried)) is not None:
         assert chosen in eligible
         assert chosen not in tried
         tried.add(chosen)
@@ -171,4 +171,4 @@ def test_never_more_than_half_ejected(count: int, events: list[tuple[int, str]])
                 clock.now += 3
         out = Counter(each.healthy(clock.now) for each in pods.pods)[False]
         assert out <= max(1, count // 2)
-        assert pods.choose(Demand(("intent", "1.0"))) is not None
+        assert pods.choose(PlacementSpec(("intent", "1.0"))) is not None

@@ -17,7 +17,7 @@ from marway.wire.problems import CONTENT_TYPE, problem_of
 
 
 @dataclass
-class SteeredPod(FakePod):
+class AdminPod(FakePod):
     """A pod whose loads go well, until a test says otherwise.
 
     Attributes:

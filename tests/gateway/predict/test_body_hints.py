@@ -13,7 +13,7 @@ from marway_gateway.predict.body_hints import body_hint
 from support.registry import publish
 
 FORM = "application/x-www-form-urlencoded"
-PICTURE = (Path(__file__).parents[2] / "examples" / "digits" / "samples" / "7.png").read_bytes()
+PICTURE = (Path(__file__).parents[3] / "examples" / "digits" / "samples" / "7.png").read_bytes()
 STRIPPED = PICTURE.replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"")  # as curl -d @FILE sends it
 MakePod = Callable[..., Awaitable[FakePod]]
 
