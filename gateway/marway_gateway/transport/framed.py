@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from marway.wire import frames
 from marway.wire.frames import BadFrames, FrameReader, Kind, frame_header
-from marway_gateway.predict.reply import PodLost
+from marway_gateway.transport.base import PodLost
 from marway_gateway.transport.response import Response, Waiter, answer_to
 from marway_gateway.transport.response_headers import said_in_lines, said_of
 

@@ -21,10 +21,10 @@ from marway.wire.envelope import Answer, Row
 from marway.wire.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
 from marway_gateway.http.body import RequestBody
 from marway_gateway.placement import Pod, score
-from marway_gateway.predict.reply import PodLost, PodUnreachable, Reply
 from marway_gateway.settings import PodAddress
 from marway_gateway.surfaces.direct import DirectPrediction
 from marway_gateway.transport import Upstream
+from marway_gateway.transport.base import PodLost, PodUnreachable, Reply
 from marway_gateway.transport.connection import HttpRequest
 from marway_gateway.transport.framed import FramedConnection, FramedRequest
 from marway_gateway.transport.pool import ConnectionPool

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marway.wire.frames import PART_BYTES, UPGRADE, FrameReader, Kind, frame_header
-from marway_gateway.predict.reply import PodLost, PodUnreachable
+from marway_gateway.transport.base import PodLost, PodUnreachable
 from marway_gateway.transport.connection import Connection
 from marway_gateway.transport.framed import FramedConnection
 from marway_gateway.transport.response import Response, Sent, Waiter
