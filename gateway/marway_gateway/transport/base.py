@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from marway_gateway.placement.pod import Pod, VersionKey
+from marway_http.channel import HeaderBlock as Lines
+from marway_http.channel import header_block as lines_of
 
 __all__ = [
     "AttemptFailed",
@@ -22,23 +24,6 @@ __all__ = [
 ]
 
 Headers = list[tuple[bytes, bytes]]
-
-
-class Lines(NamedTuple):
-    """Headers as they go out, a line each with its end.
-
-    Attributes:
-        text: The lines.
-        number: How many they are meant to be: with more, a header has a line break in it.
-    """
-
-    text: bytes
-    number: int
-
-
-def lines_of(headers: Headers) -> Lines:
-    """Return headers as they go out."""
-    return Lines(b"".join([b"%b: %b\r\n" % each for each in headers]), len(headers))
 
 
 class AttemptFailed(Exception):

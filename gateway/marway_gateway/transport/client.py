@@ -7,20 +7,20 @@ go to another pod.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final
 
+from marway.deadline import Deadline
 from marway.wire.frames import HEAD_BYTES_MAX, REQUEST_BYTES_MAX
 from marway.wire.headers import REQUEST_TIMEOUT_MS, Outcome
 from marway_gateway.http.body import RequestBody
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod import VersionKey
 from marway_gateway.transport.base import Reply, read_within, seconds_of
-from marway_gateway.transport.framed import FramedRequest
 from marway_gateway.transport.pool import ConnectionPool
-from marway_gateway.transport.response import Response, Sent, Waiter
+from marway_gateway.transport.response import Response
 from marway_gateway.transport.slow_upload import SlowUpload
+from marway_http.eager import InlineFuture, in_task
 
 __all__ = ["Upstream", "answered", "reply_of"]
 
@@ -42,7 +42,7 @@ class Upstream:
         self._pools: dict[str, ConnectionPool] = {}
 
     async def predict(
-        self, pod: Pod, name: str, version: str, *, headers: Mapping[str, str], body: RequestBody, timeout_s: float
+        self, pod: Pod, name: str, version: str, *, headers: Mapping[str, str], body: RequestBody, deadline: Deadline
     ) -> Reply:
         """Ask a pod for a prediction.
 
@@ -52,7 +52,7 @@ class Upstream:
             version: Its version.
             headers: To send along.
             body: To send; it was opened.
-            timeout_s: What is left of the caller's deadline; the pod is told, the caller of this enforces it.
+            deadline: The caller's; the pod is told what is left of it, the caller of this enforces it.
 
         Raises:
             PodUnreachable: Nothing was sent.
@@ -60,73 +60,32 @@ class Upstream:
             BodyTooLarge, ClientGone: The body ended that way while it was being sent.
         """
         pool = self._pools.get(pod.url) or self._open(pod.url)
-        whole = body.whole
-        streams = whole is None or len(whole) > _WRITE_ONCE_BYTES
-        head = _http_head(_lines(pool, name, version, headers, body, timeout_s), streams=streams)
-        key = (name, version)
+        whole, key = body.whole, (name, version)
+        lines = _lines(pool, name, version, headers, body, deadline.left_s())
         pod.begin(key)
         try:
-            connection = pool.take() or await pool.connect()
-            if streams:
+            if whole is not None and len(whole) <= REQUEST_BYTES_MAX and len(lines) <= HEAD_BYTES_MAX:
+                framed = pool.framed()
+                if framed is not None:
+                    waiter: InlineFuture[Response] = InlineFuture()
+                    sent = framed.send(lines, whole, waiter)
+                    response = await sent.answer(waiter)
+                    if not sent.elsewhere:
+                        return await _reply(response, pod, key)
+            connection = pool.take()
+            if connection is None:
+                await in_task()
+                connection = pool.take() or await pool.connect()
+            if whole is None or len(whole) > _WRITE_ONCE_BYTES:
+                await in_task()
+                head = _http_head(lines, streams=True)
                 with SlowUpload(body, aside=lambda: pod.end(key), back=lambda: pod.begin(key)):
                     response = await connection.ask_streaming(head, body.stream(), chunked=body.content_length is None)
             else:
-                assert whole is not None
-                response = await connection.ask(head, whole)
+                response = await connection.ask(_http_head(lines), whole)
             return await _reply(response, pod, key)
         except BaseException:
             pod.end(key)
-            raise
-
-    def send(
-        self,
-        pod: Pod,
-        name: str,
-        version: str,
-        *,
-        headers: Mapping[str, str],
-        body: RequestBody,
-        timeout_s: float,
-        waiter: Waiter,
-    ) -> Sent | None:
-        """Send what `predict` sends, if that needs no waiting, and return where; None when it does.
-
-        Args:
-            pod: Whom.
-            name: The model's name.
-            version: Its version.
-            headers: To send along.
-            body: To send; it was opened.
-            timeout_s: What is left of the caller's deadline.
-            waiter: Given the response or the failure, in the midst of the connection's work. It takes a whole response
-                by `reply_of`, or waits on with `resume`.
-        """
-        pool, whole = self._pools.get(pod.url), body.whole
-        if pool is None or whole is None or len(whole) > _WRITE_ONCE_BYTES:
-            return None
-        lines = _lines(pool, name, version, headers, body, timeout_s)
-        # What is too large for a frame would end the connection for all the others on it.
-        framed = pool.framed() if len(whole) <= REQUEST_BYTES_MAX and len(lines) <= HEAD_BYTES_MAX else None
-        if framed is not None:
-            pod.begin((name, version))
-            return framed.send(lines, whole, waiter)
-        connection = pool.take()
-        if connection is not None:
-            pod.begin((name, version))
-            return connection.send(_http_head(lines), whole, waiter)
-        return None
-
-    async def resume(self, sent: Sent, waiter: asyncio.Future[Response], pod: Pod, name: str, version: str) -> Reply:
-        """Wait for the reply to what `send` has sent, and raise, as `predict` does."""
-        try:
-            response = await sent.answer(waiter)
-            if isinstance(sent, FramedRequest) and sent.elsewhere:
-                pool = self._pools.get(pod.url) or self._open(pod.url)
-                connection = pool.take() or await pool.connect()
-                response = await connection.ask(_http_head(sent.head), sent.body)
-            return await _reply(response, pod, (name, version))
-        except BaseException:
-            pod.end((name, version))
             raise
 
     async def aclose(self) -> None:
