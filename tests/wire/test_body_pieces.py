@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marway.body_pieces import LARGE_BODY_BYTES, BodyPieces
+from marway_http.body import LARGE_BODY_BYTES, BodyPieces
 
 LARGE = LARGE_BODY_BYTES + 1
 

@@ -11,8 +11,8 @@ import asyncio
 
 from marway.deadline import Deadline
 from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, Overloaded, UnsupportedMedia, clip
+from marway_http.body import LARGE_BODY_BYTES
 from marway_sidecar.api.body_budget import BodyBudget, HeldBytes
-from marway_sidecar.api.connection import UNCOUNTED_BYTES
 from marway_sidecar.api.http import HttpChannel, cancelling
 
 __all__ = ["check_coding", "check_length", "read_body"]
@@ -64,7 +64,7 @@ async def read_body(
         InvalidRequest: It is empty.
         Overloaded: It came too slowly for the memory that it held while others waited for some.
     """
-    if channel.has_come and (length is None or length <= UNCOUNTED_BYTES):
+    if channel.has_come and (length is None or length <= LARGE_BODY_BYTES):
         body, held = await channel.receive(), None  # waits for nothing
         if len(body) > limit:
             raise _too_large(limit)
@@ -85,7 +85,7 @@ async def _read(
     held = None
     pieces: list[bytes] = []
     size = 0
-    counts = length is not None and length > UNCOUNTED_BYTES
+    counts = length is not None and length > LARGE_BODY_BYTES
     try:
         with cancelling(_too_slow) as give_up:
             while not channel.received:
@@ -95,7 +95,7 @@ async def _read(
                     raise _too_large(limit)
                 if held is not None:
                     await _hold(channel, held, len(pieces[-1]))
-                elif counts or size > UNCOUNTED_BYTES:
+                elif counts or size > LARGE_BODY_BYTES:
                     held = budget.open(length if length is not None else limit, give_up)
                     await _hold(channel, held, size)
             if held is not None:

@@ -17,6 +17,7 @@ from marway.wire.headers import Outcome
 from marway.wire.hosts import HostGuard
 from marway.wire.paths import SegmentRoutes
 from marway.wire.request import read_ids
+from marway_http.eager import in_task
 from marway_sidecar.api.call import Call
 from marway_sidecar.api.channel import Channel
 from marway_sidecar.api.http import problem_response
@@ -92,6 +93,11 @@ class FastPathApp(FastAPI):
         return found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await in_task()
+        refusal = self.guard(scope["headers"]) if scope["type"] == "http" else None
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
         if scope["type"] == "http" and not scope.get("root_path"):
             found = self._routes.find(scope["method"], scope["path"])
             if found is not None:

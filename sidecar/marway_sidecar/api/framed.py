@@ -6,16 +6,21 @@ What can be begun without a task is; anything else is sent back unbegun, for the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 from starlette.responses import Response
 
+from marway.wire import frames
 from marway.wire.frames import PART_BYTES, WINDOW_PARTS, BadFrames, FrameReader, Kind, frame_header
 from marway_sidecar.api.channel import Channel, Reply
 
-__all__ = ["FramedApp", "FramedConnection"]
+__all__ = ["FramedApp", "FramedConnection", "FramesUpgrade"]
 
+_NAME: Final = frames.UPGRADE.encode()
+_PATH: Final = frames.PATH.encode()
+_SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % _NAME
+_OF_A_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _HEADERS_MAX: Final = 100
 _IDLE_S: Final = 75.0
 """How long a connection is kept that nothing comes over; a gateway closes it sooner."""
@@ -34,6 +39,32 @@ class FramedApp(Protocol):
             channel: Where the answer goes.
             body: All of it.
         """
+
+
+class FramesUpgrade:
+    """Changes a gateway's connection to frames, where it asks for that.
+
+    Args:
+        app: What begins predictions, and says who may ask.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def asked(self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Return whether this is a gateway that asks for frames."""
+        named = dict(headers)
+        asks = method == b"GET" and url.partition(b"?")[0] == _PATH and named.get(b"upgrade", b"").lower() == _NAME
+        return asks and not _OF_A_BODY & named.keys() and self._app.guard(headers) is None
+
+    def change(self, transport: asyncio.Transport, server_state: Any, came: bytes) -> None:
+        """Change to frames, of which ``came`` is the beginning."""
+        framed = FramedConnection(self._app, server_state.connections)
+        transport.set_protocol(framed)
+        framed.connection_made(transport)
+        transport.write(_SWITCHING)
+        if came:
+            framed.data_received(came)
 
 
 class FramedConnection(asyncio.Protocol):

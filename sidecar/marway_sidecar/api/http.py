@@ -12,8 +12,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from marway.errors import MarwayError
 from marway.wire import headers, problems
+from marway_http.channel import CHANNEL, HeaderBlock
+from marway_http.request import Request
 from marway_sidecar.api.channel import ClientGone, Reply
-from marway_sidecar.api.connection import CONNECTION, BoundedConnection
 
 __all__ = ["HttpChannel", "cancelling", "problem_response"]
 
@@ -34,19 +35,19 @@ class HttpChannel:
     """A request over HTTP: its way to its client and back.
 
     Args:
-        scope, receive, send: As ASGI gives them, on a `BoundedConnection`.
+        scope, receive, send: As ASGI gives them, on an `HttpConnection`.
 
     Attributes:
         received: Whether the whole body came.
         started: Whether the answer has begun, so that no other can be given.
     """
 
-    __slots__ = ("_connection", "_receive", "_scope", "_send", "received", "started")
+    __slots__ = ("_receive", "_request", "_scope", "_send", "received", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.received = False
         self.started = False
-        self._connection: BoundedConnection = scope[CONNECTION]
+        self._request: Request = scope[CHANNEL]
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -54,7 +55,7 @@ class HttpChannel:
     @property
     def has_come(self) -> bool:
         """Whether the whole body is here, so that `receive` returns it at once."""
-        return self._connection.has_whole_body(self._scope)
+        return self._request.body is not None
 
     async def receive(self) -> bytes:
         """Return the next piece of the body, b"" perhaps; `received` says whether it was the last.
@@ -76,7 +77,7 @@ class HttpChannel:
 
     def when_gone(self, gone: Callable[[], None] | None) -> None:
         """Have ``gone`` called when the client leaves, once; None takes that back. The whole body must have come."""
-        self._connection.when_gone(gone)
+        self._request.when_gone(gone)
 
     @contextlib.contextmanager
     def cancelled_when_gone(self) -> Iterator[None]:
@@ -99,19 +100,18 @@ class HttpChannel:
         Raises:
             ClientGone: It left.
         """
-        with cancelling(ClientGone) as cancel, self._connection.unread(cancel):
+        with cancelling(ClientGone) as cancel, self._request.unread(cancel):
             yield
 
     def answer_now(self, reply: Reply, *, close: bool) -> bool:
-        """Send a whole answer if that can be done without waiting; return whether it was."""
-        self.started = self._connection.answer(self._scope, reply, close=close)
-        return self.started
+        """Return False: `answer` does it."""
+        return False
 
     async def answer(self, reply: Reply, *, close: bool) -> None:
         """Send a whole answer."""
-        if not self.answer_now(reply, close=close):
-            await self.begin(reply.status, reply.head, close=close)
-            await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
+        self.started = True
+        block = HeaderBlock(reply.head, reply.head.count(b"\n"))
+        await self._request.answer(reply.status, block, reply.body, close=close)
 
     async def begin(self, status: int, head: bytes, *, close: bool) -> None:
         """Send the beginning of an answer; ``head`` as a `Reply` has it."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import httptools
 
-__all__ = ["FIELDS_BYTES_MAX", "Connection", "Fault", "Target", "fault_of", "feed", "new_parser", "target_of"]
+__all__ = ["FIELDS_BYTES_MAX", "Fault", "Target", "fault_of", "target_of"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -35,12 +35,14 @@ class Fault(NamedTuple):
         status, reason: Of the answer.
         code: The problem's stable name.
         detail: What is wrong, for people.
+        title: The problem's title; without one, the reason.
     """
 
     status: int
     reason: str
     code: str
     detail: str
+    title: str = ""
 
 
 class Target(NamedTuple):
@@ -57,56 +59,6 @@ class Target(NamedTuple):
     raw_path: bytes
     query: bytes
     host: bytes | None
-
-
-class Connection(Protocol):
-    """What a connection has of the request that is being read."""
-
-    parser: Any
-    url: bytes
-    headers: list[tuple[bytes, bytes]]
-
-    def takes_upgrade(self) -> bool:
-        """Return whether the request that asks for another protocol gets it."""
-
-
-def new_parser(connection: object) -> Any:
-    """Return a parser that tells ``connection`` what it reads, as uvicorn makes it."""
-    parser = httptools.HttpRequestParser(connection)
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)
-    return parser
-
-
-def feed(connection: Connection, data: bytes) -> bytes | None:
-    """Have what came parsed. A request whose `Upgrade` is not taken is read as if it had none (RFC 9110 §7.8).
-
-    httptools believes that nothing behind such a head is of this request: a body would be read as the next request. So
-    its head is read again, without `Upgrade`, by a parser of its own, which goes on with what came behind it.
-
-    Args:
-        connection: Leaves a head with an `Upgrade` that it does not take alone, until it comes again.
-        data: What came.
-
-    Returns:
-        What came of another protocol, where an upgrade to it is taken; None as long as this is HTTP.
-
-    Raises:
-        httptools.HttpParserError: This is no HTTP that can be served.
-    """
-    while True:
-        parser = connection.parser
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            rest = data[upgrade.args[0] :]
-            if connection.takes_upgrade():
-                return rest
-            lines = [b"%b %b HTTP/%b\r\n" % (parser.get_method(), connection.url, parser.get_http_version().encode())]
-            lines += [b"%b: %b\r\n" % each for each in connection.headers if each[0] != b"upgrade"]
-            data = b"%b\r\n%b" % (b"".join(lines), rest)
-            connection.parser = new_parser(connection)
-        else:
-            return None
 
 
 def fault_of(method: bytes, version: str, headers: Headers) -> Fault | None:

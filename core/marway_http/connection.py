@@ -1,0 +1,389 @@
+"""HTTP/1.1 on one connection, for gateway and sidecar: llhttp (httptools) reads it, uvicorn's server runs it.
+
+- Headers are bounded in number and size (431), and in time, from the connection's first moment or the request's first
+  byte (408).
+- A body must keep coming, at a low rate at least, as Apache's mod_reqtimeout demands it (408). Time in which we do
+  not read is not counted.
+- A client that reads nothing of its answer for long is cut off, where that is asked for.
+- There are only so many connections (503).
+- While the process stops, each answer tells its client to connect anew, elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final, cast
+
+from marway.allocator import keep_freed_memory
+from marway.wire.problems import CONTENT_TYPE, Problem
+from marway_http.body import LARGE_BODY_BYTES
+from marway_http.channel import Headers, header_block
+from marway_http.http1 import Fault, Target
+from marway_http.limits import ConnectionLimits
+from marway_http.reader import BadRequest, RequestReader
+from marway_http.request import Request
+
+__all__ = ["HttpConnection"]
+
+_HELD_BYTES_MAX: Final = 512 * 1024
+"""From here on a client is not read until the application, which wants its body, has caught up."""
+_PATIENCE_S: Final = 0.02
+"""How long a small body may come behind its head before its request is begun without it."""
+_LOOK_S: Final = 0.5
+_LINGER_S: Final = 1.0
+
+
+class HttpConnection(asyncio.Protocol):
+    """One connection.
+
+    Args:
+        config, server_state, app_state: What uvicorn gives to the class in its `http` setting.
+        limits: What clients of this port may do.
+    """
+
+    def __init__(
+        self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None, *, limits: ConnectionLimits
+    ) -> None:
+        self.limits = limits
+        self.loop = _loop or asyncio.get_running_loop()
+        self.transport: asyncio.Transport
+        self.write_paused = False
+        self._app = config.loaded_app
+        self._keep_alive_s: float = config.timeout_keep_alive
+        self._server_state = server_state
+        self._app_state = app_state
+        self._writable: list[asyncio.Future[None]] = []
+        self._read_paused = False
+        self.reader = RequestReader(self)
+        self._latest: Request | None = None
+        self._held: Request | None = None
+        """The request to start once all that came is parsed, and its small body has come."""
+        self._waiting: deque[Request] = deque()
+        self._ended = False
+        """Whether nothing more is read."""
+        self._receiving: str | None = None
+        self._due = 0.0
+        self._idle_since = 0.0
+        self._look: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+
+    @property
+    def tasks(self) -> set[Any]:
+        """What uvicorn waits for before it ends, and cancels when the time for that is over."""
+        tasks: set[Any] = self._server_state.tasks
+        return tasks
+
+    @property
+    def default_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Headers of each answer: the date."""
+        return tuple(self._server_state.default_headers)
+
+    # -- the transport -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        connections = self._server_state.connections
+        connections.add(self)
+        self._client = _address(transport.get_extra_info("peername"))
+        self._server = _address(transport.get_extra_info("sockname"))
+        most = self.limits.max_connections
+        if most is not None and len(connections) > most:
+            detail = f"this gateway serves {most} connections already: try again"
+            # It does not linger: it would keep the very connection that is one too many.
+            self._refuse(
+                Fault(503, "Service Unavailable", "overloaded", detail, "Overloaded"), b"retry-after: 1\r\n", linger_s=0
+            )
+            return
+        self._expect("headers", self.limits.header_timeout_s)
+        self._look = self.loop.call_later(_LOOK_S, self._look_again)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server_state.connections.discard(self)
+        self._receiving = None
+        for timer in (self._look, self._idle, self._patience):
+            if timer is not None:
+                timer.cancel()
+        if self._latest is not None:
+            self._latest.lose()
+        self.resume_writing()
+        held, self._held = self._held, None
+        if held is not None:
+            held.start(self._app)  # for it to be reported
+        self.reader.close()
+
+    def shutdown(self) -> None:
+        """Close as soon as what came is answered; uvicorn calls it."""
+        if self._latest is None or self._latest.complete:
+            self.transport.close()
+        else:
+            self._latest.keep_alive = False
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        within_s = self.limits.write_timeout_s
+        if self._stalled is None and within_s is not None:
+            self._stalled = self.loop.call_later(within_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        writable, self._writable = self._writable, []
+        for waiter in writable:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def drain(self) -> None:
+        """Return when the client has read most of what was sent, or the connection is lost."""
+        while self.write_paused:
+            waiter = self.loop.create_future()
+            self._writable.append(waiter)
+            await waiter
+
+    def pause_reading(self) -> None:
+        """Read nothing, until `resume_reading`."""
+        if not self._read_paused:
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, if nothing else forbids that."""
+        if self._read_paused and not self._waiting:
+            self._read_paused = False
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        if self._receiving == "body":
+            earned = self._due + len(data) / self.limits.body_min_rate
+            self._due = min(earned, self.loop.time() + self.limits.body_timeout_s)
+        reader = self.reader
+        try:
+            other_protocol = reader.feed(data)
+        except BadRequest as exc:
+            self._refuse(exc.fault)
+        else:
+            if other_protocol is not None:
+                self._change_protocol(other_protocol)
+            elif self._receiving == "body" and not self._waiting and reader.pass_large_body():
+                keep_freed_memory(self.limits.kept_bytes)
+        if self._held is not None:
+            self._start_or_wait(self._held)
+        if self._receiving is None:
+            self._stop_looking()
+        elif self._look is None and not self.transport.is_closing():
+            self._look = self.loop.call_later(_LOOK_S, self._look_again)
+
+    # -- told by the reader --------------------------------------------------------------------------------
+
+    def begun(self) -> None:
+        """Take in that the head of a request comes."""
+        self._expect("headers", self.limits.header_timeout_s)
+
+    def head(self, method: str, version: str, target: Target, *, keeps: bool, expects: bool) -> None:
+        """Take in the head of a request."""
+        limits, earlier, headers = self.limits, self._latest, self.reader.headers
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "method": method,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "root_path": "",
+            "path": target.path,
+            "raw_path": target.raw_path,
+            "query_string": target.query,
+            "headers": headers,
+            "state": self._app_state.copy(),
+        }
+        cors = limits.cors(headers) if limits.cors is not None else None
+        keep_alive = keeps and not limits.leaving
+        request = self._latest = Request(self, scope, keep_alive=keep_alive, expects=expects, cors=cors)
+        self._expect("body", limits.body_timeout_s)
+        if earlier is None or earlier.complete:
+            self._held = request  # what came may be all of it: that is known when it is parsed
+        else:
+            self.pause_reading()
+            self._waiting.append(request)
+
+    def body(self, data: bytes) -> None:
+        """Take in what came of a body."""
+        request = self._latest
+        assert request is not None
+        request.add(data)
+        if request.pieces.held > (_HELD_BYTES_MAX if request.wanted else LARGE_BODY_BYTES):
+            self.pause_reading()
+
+    def complete(self) -> None:
+        """Take in that a request has come whole."""
+        assert self._latest is not None
+        self._receiving = None
+        self._latest.end()
+
+    def takes_upgrade(self, method: bytes, url: bytes, headers: Headers) -> bool:
+        """Return whether a request changes the protocol, with nothing that waits for an answer."""
+        upgrade = self.limits.upgrade
+        waits = self._latest is not None and not self._latest.complete
+        return upgrade is not None and not waits and upgrade.asked(method, url, headers)
+
+    def _change_protocol(self, came: bytes) -> None:
+        assert self.limits.upgrade is not None
+        self._receiving = None
+        self._stop_looking()
+        if self._idle is not None:
+            self._idle.cancel()
+        self._server_state.connections.discard(self)
+        self.limits.upgrade.change(self.transport, self._server_state, came)
+
+    # -- requests ------------------------------------------------------------------------------------------
+
+    def _start_or_wait(self, request: Request) -> None:
+        """Start a request, unless its small body is on its way: Python's clients write head and body apart."""
+        if request.received or request.expects_continue or not self._is_small() or self._ended:
+            self._start_held()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(_PATIENCE_S, self._start_held)
+
+    def _is_small(self) -> bool:
+        length = next((value for name, value in self.reader.headers if name == b"content-length"), b"")
+        return length.isdigit() and int(length) <= LARGE_BODY_BYTES
+
+    def _start_held(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        request, self._held = self._held, None
+        if request is not None:
+            request.start(self._app)
+
+    def answered(self) -> None:
+        """Go on with the next request; a request calls it when its answer was sent."""
+        self._server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self._waiting:
+            # Not from within: each answer would begin the next request, however many there are.
+            self.loop.call_soon(self._waiting.popleft().start, self._app)
+            self.resume_reading()
+            return
+        self.resume_reading()
+        if self._ended:
+            self.transport.close()
+            return
+        self._idle_since = self.loop.time()
+        if self._idle is None:
+            self._idle = self.loop.call_later(self._keep_alive_s, self._close_if_idle)
+
+    def _refuse(self, fault: Fault, headers: bytes = b"", *, linger_s: float = _LINGER_S) -> None:
+        """Answer for the request that is being read, and close.
+
+        What comes is read for a while: it would make the kernel drop the answer (RFC 9112 §9.6).
+        """
+        if self._end_after_earlier():
+            return
+        self._receiving = None
+        self._ended = True
+        latest, self._held = self._latest, None
+        if latest is not None and not latest.complete:
+            latest.lose()
+        if self.limits.cors is not None:
+            headers += header_block(self.limits.cors(self.reader.headers)).text
+        body = Problem(
+            title=fault.title or fault.reason, status=fault.status, detail=fault.detail, code=fault.code
+        ).body()
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b%bconnection: close\r\n\r\n%b"
+            % (
+                *(fault.status, fault.reason.encode(), CONTENT_TYPE.encode(), len(body)),
+                *(headers, self.limits.refusal_headers, body),
+            )
+        )
+        if linger_s and self.transport.can_write_eof():
+            self.resume_reading()
+            self.transport.write_eof()
+            self.loop.call_later(linger_s, self.transport.abort)
+        else:
+            self.transport.close()
+
+    def _end_after_earlier(self) -> bool:
+        """Close without a word on the request that is being read where an answer is due before, or has begun.
+
+        Answers come in the order of requests (RFC 9112 §9.3.2): any other would be taken for the answer to an earlier
+        one. Return whether that was so.
+        """
+        latest = self._latest
+        if latest is None or latest.complete:
+            return False
+        if self._receiving == "body":
+            if latest.started:
+                self.transport.abort()
+                return True
+            if not self._waiting:
+                return False  # it is this request that is wrong
+            self._waiting.pop()
+        else:
+            latest.keep_alive = False  # it says so to its client
+        self._receiving = None
+        self._ended = True  # what comes is not read any more; `answered` closes
+        return True
+
+    # -- time ----------------------------------------------------------------------------------------------
+
+    def _expect(self, what: str, within_s: float) -> None:
+        self._receiving = what
+        self._due = self.loop.time() + within_s
+
+    def _look_again(self) -> None:
+        self._look = None
+        if self._receiving is None or self.transport.is_closing():
+            return
+        if self._waits_for_us():
+            self._due += _LOOK_S
+        elif self.loop.time() >= self._due:
+            self._too_slow(self._receiving)
+            return
+        self._look = self.loop.call_later(_LOOK_S, self._look_again)
+
+    def _waits_for_us(self) -> bool:
+        """Return whether it is no fault of the client that nothing comes."""
+        latest = self._latest
+        if self._read_paused or latest is None or latest.complete:
+            return self._read_paused
+        # It has the beginning of its next request out before it has its answer, or waits to be told to go on.
+        return self._receiving == "headers" or latest.expects_continue
+
+    def _stop_looking(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    def _too_slow(self, what: str) -> None:
+        if what == "body" and self._latest is not None and self._latest.started:
+            self.transport.abort()  # it has its answer already: nothing can be said any more
+            return
+        detail = f"the request's {what} did not arrive in time"
+        self._refuse(Fault(408, "Request Timeout", "request_too_slow", detail, "Request too slow"))
+
+    def _close_if_idle(self) -> None:
+        """Close where no request came for long; one timer, which is not set anew for each request."""
+        self._idle = None
+        if self.transport.is_closing() or self._receiving is not None:
+            return  # a request is under way; its answer sets it again
+        if self._latest is not None and not self._latest.complete:
+            return
+        left_s = self._idle_since + self._keep_alive_s - self.loop.time()
+        if left_s > 0:
+            self._idle = self.loop.call_later(left_s, self._close_if_idle)
+        else:
+            self.transport.close()
+
+
+def _address(name: Any) -> tuple[str, int] | None:
+    return (str(name[0]), int(name[1])) if isinstance(name, (list, tuple)) and len(name) >= 2 else None
