@@ -129,9 +129,7 @@ class RequestLayer:
         await send_problem(send, problem, headers, surface=info.surface or surface_of(info.path))
 
 
-async def send_whole(
-    channel: Channel, info: RequestInfo, status: int, headers: HeaderBlock, body: bytes
-) -> None:
+async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: HeaderBlock, body: bytes) -> None:
     """Send a whole answer to a predict request, with the headers that all such answers have beside their own.
 
     Raises:
@@ -231,4 +229,3 @@ def _lingering(receive: Receive, send: Send) -> Send:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return linger
-

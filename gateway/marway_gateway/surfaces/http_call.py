@@ -27,7 +27,7 @@ def http_call(
     receive: Receive,
     settings: GatewaySettings,
     *,
-    more_headers: Mapping[str, str],
+    more_headers: dict[str, str],
     buffered_bytes: int,
     may_be_empty: bool = False,
 ) -> PredictCall:

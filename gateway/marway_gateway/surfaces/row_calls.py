@@ -6,7 +6,7 @@ sent into rows by its signature, ask, and turn the answers back.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from marway.errors import BodyTooLarge, MarwayError

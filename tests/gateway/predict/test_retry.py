@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from marway.registry import Registry
 from marway.wire.headers import Outcome
 from marway.wire.pods import ModelStatus
 from marway_gateway.placement import score
-from marway_gateway.predict.retry import RetryBudget
+from marway_gateway.predict.retry_budget import RetryBudget
 from marway_gateway.settings import PodAddress
 from support.registry import publish, until
 
@@ -405,19 +404,20 @@ async def test_waiting_for_a_load_costs_no_place_in_the_budget(registry: Registr
 async def test_budget_follows_the_requests_under_way() -> None:
     """A fifth of the requests under way may be retries and three always; one more waits for a place, or gives up."""
     budget = RetryBudget(percent=20, minimum=3, backoff_s=0, backoff_max_s=0, wait_s=0.05, requests=lambda: 25)
-    async with contextlib.AsyncExitStack() as stack:
-        granted = [await stack.enter_async_context(budget.retry(1)) for _ in range(6)]
-        assert granted == [True] * 5 + [False]
+    granted = [await budget.enter(1) for _ in range(6)]
+    assert granted == [True] * 5 + [False]
     budget_with_time = RetryBudget(percent=20, minimum=1, backoff_s=0, backoff_max_s=0, wait_s=10, requests=int)
 
     async def second() -> bool:
-        async with budget_with_time.retry(1) as granted:
-            return granted
+        granted = await budget_with_time.enter(1)
+        budget_with_time.leave()
+        return granted
 
-    async with budget_with_time.retry(1):
-        waiting = [asyncio.create_task(second()) for _ in range(3)]
-        await asyncio.sleep(0)
-        waiting[0].cancel()
-        await asyncio.wait({waiting[0]})
-        assert not waiting[1].done()
+    assert await budget_with_time.enter(1)
+    waiting = [asyncio.create_task(second()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.wait({waiting[0]})
+    assert not waiting[1].done()
+    budget_with_time.leave()
     assert [await each for each in waiting[1:]] == [True, True]

@@ -243,7 +243,7 @@ async def test_unexpected_error(registry: Registry, monkeypatch: pytest.MonkeyPa
     async def bug(self: Predictor, call: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(Predictor, "predict_watched", bug)
+    monkeypatch.setattr(Predictor, "predict", bug)
     async with running(registry=registry) as gateway:
         broken = await gateway.predict(x_request_id="req-3")
         assert (await gateway.client.get("/healthz")).status_code == 200
