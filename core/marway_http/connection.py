@@ -19,8 +19,10 @@ from marway.allocator import keep_freed_memory
 from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_http.body import LARGE_BODY_BYTES
 from marway_http.channel import Headers, header_block
+from marway_http.flow import FlowControl
 from marway_http.http1 import Fault, Target
 from marway_http.limits import ConnectionLimits
+from marway_http.pace import Pace, Part
 from marway_http.reader import BadRequest, RequestReader
 from marway_http.request import Request
 
@@ -30,7 +32,6 @@ _HELD_BYTES_MAX: Final = 512 * 1024
 """From here on a client is not read until the application, which wants its body, has caught up."""
 _PATIENCE_S: Final = 0.02
 """How long a small body may come behind its head before its request is begun without it."""
-_LOOK_S: Final = 0.5
 _LINGER_S: Final = 1.0
 
 
@@ -48,27 +49,29 @@ class HttpConnection(asyncio.Protocol):
         self.limits = limits
         self.loop = _loop or asyncio.get_running_loop()
         self.transport: asyncio.Transport
-        self.write_paused = False
+        self.flow: FlowControl
         self._app = config.loaded_app
         self._keep_alive_s: float = config.timeout_keep_alive
         self._server_state = server_state
         self._app_state = app_state
-        self._writable: list[asyncio.Future[None]] = []
-        self._read_paused = False
         self.reader = RequestReader(self)
         self._latest: Request | None = None
+        self._answering: Request | None = None
         self._held: Request | None = None
         """The request to start once all that came is parsed, and its small body has come."""
         self._waiting: deque[Request] = deque()
         self._ended = False
         """Whether nothing more is read."""
-        self._receiving: str | None = None
-        self._due = 0.0
+        self._pace = Pace(
+            self.loop,
+            timeouts_s={"headers": limits.header_timeout_s, "body": limits.body_timeout_s},
+            rate=limits.body_min_rate,
+            excused=self._excused,
+            late=self._late,
+        )
         self._idle_since = 0.0
-        self._look: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
-        self._stalled: asyncio.TimerHandle | None = None
 
     @property
     def tasks(self) -> set[Any]:
@@ -85,6 +88,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.flow = FlowControl(self.transport, self.loop, self.limits.write_timeout_s)
         connections = self._server_state.connections
         connections.add(self)
         self._client = _address(transport.get_extra_info("peername"))
@@ -97,21 +101,21 @@ class HttpConnection(asyncio.Protocol):
                 Fault(503, "Service Unavailable", "overloaded", detail, "Overloaded"), b"retry-after: 1\r\n", linger_s=0
             )
             return
-        self._expect("headers", self.limits.header_timeout_s)
-        self._look = self.loop.call_later(_LOOK_S, self._look_again)
+        self._pace.expect("headers")
+        self._pace.watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server_state.connections.discard(self)
-        self._receiving = None
-        for timer in (self._look, self._idle, self._patience):
+        self._pace.stop()
+        for timer in (self._idle, self._patience):
             if timer is not None:
                 timer.cancel()
-        if self._latest is not None:
-            self._latest.lose()
+        for request in (self._answering, self._latest):
+            if request is not None:
+                request.lose()
         self.resume_writing()
-        held, self._held = self._held, None
-        if held is not None:
-            held.start(self._app)  # for it to be reported
+        if self._held is not None:
+            self._start_held()  # for it to be reported
         self.reader.close()
 
     def shutdown(self) -> None:
@@ -122,46 +126,15 @@ class HttpConnection(asyncio.Protocol):
             self._latest.keep_alive = False
 
     def pause_writing(self) -> None:
-        self.write_paused = True
-        within_s = self.limits.write_timeout_s
-        if self._stalled is None and within_s is not None:
-            self._stalled = self.loop.call_later(within_s, self.transport.abort)
+        self.flow.pause_writing()
 
     def resume_writing(self) -> None:
-        self.write_paused = False
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
-        writable, self._writable = self._writable, []
-        for waiter in writable:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def drain(self) -> None:
-        """Return when the client has read most of what was sent, or the connection is lost."""
-        while self.write_paused:
-            waiter = self.loop.create_future()
-            self._writable.append(waiter)
-            await waiter
-
-    def pause_reading(self) -> None:
-        """Read nothing, until `resume_reading`."""
-        if not self._read_paused:
-            self._read_paused = True
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read on, if nothing else forbids that."""
-        if self._read_paused and not self._waiting:
-            self._read_paused = False
-            self.transport.resume_reading()
+        self.flow.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
-        if self._receiving == "body":
-            earned = self._due + len(data) / self.limits.body_min_rate
-            self._due = min(earned, self.loop.time() + self.limits.body_timeout_s)
+        self._pace.came(len(data))
         reader = self.reader
         try:
             other_protocol = reader.feed(data)
@@ -170,20 +143,18 @@ class HttpConnection(asyncio.Protocol):
         else:
             if other_protocol is not None:
                 self._change_protocol(other_protocol)
-            elif self._receiving == "body" and not self._waiting and reader.pass_large_body():
+            elif self._pace.part == "body" and not self._waiting and reader.pass_large_body():
                 keep_freed_memory(self.limits.kept_bytes)
         if self._held is not None:
             self._start_or_wait(self._held)
-        if self._receiving is None:
-            self._stop_looking()
-        elif self._look is None and not self.transport.is_closing():
-            self._look = self.loop.call_later(_LOOK_S, self._look_again)
+        if not self.transport.is_closing():
+            self._pace.watch()
 
     # -- told by the reader --------------------------------------------------------------------------------
 
     def begun(self) -> None:
         """Take in that the head of a request comes."""
-        self._expect("headers", self.limits.header_timeout_s)
+        self._pace.expect("headers")
 
     def head(self, method: str, version: str, target: Target, *, keeps: bool, expects: bool) -> None:
         """Take in the head of a request."""
@@ -206,11 +177,11 @@ class HttpConnection(asyncio.Protocol):
         cors = limits.cors(headers) if limits.cors is not None else None
         keep_alive = keeps and not limits.leaving
         request = self._latest = Request(self, scope, keep_alive=keep_alive, expects=expects, cors=cors)
-        self._expect("body", limits.body_timeout_s)
+        self._pace.expect("body")
         if earlier is None or earlier.complete:
             self._held = request  # what came may be all of it: that is known when it is parsed
         else:
-            self.pause_reading()
+            self.flow.pause_reading()
             self._waiting.append(request)
 
     def body(self, data: bytes) -> None:
@@ -219,12 +190,12 @@ class HttpConnection(asyncio.Protocol):
         assert request is not None
         request.add(data)
         if request.pieces.held > (_HELD_BYTES_MAX if request.wanted else LARGE_BODY_BYTES):
-            self.pause_reading()
+            self.flow.pause_reading()
 
     def complete(self) -> None:
         """Take in that a request has come whole."""
         assert self._latest is not None
-        self._receiving = None
+        self._pace.part = None
         self._latest.end()
 
     def takes_upgrade(self, method: bytes, url: bytes, headers: Headers) -> bool:
@@ -235,8 +206,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _change_protocol(self, came: bytes) -> None:
         assert self.limits.upgrade is not None
-        self._receiving = None
-        self._stop_looking()
+        self._pace.stop()
         if self._idle is not None:
             self._idle.cancel()
         self._server_state.connections.discard(self)
@@ -261,19 +231,22 @@ class HttpConnection(asyncio.Protocol):
             self._patience = None
         request, self._held = self._held, None
         if request is not None:
-            request.start(self._app)
+            self._start(request)
+
+    def _start(self, request: Request) -> None:
+        self._answering = request
+        request.start(self._app)
 
     def answered(self) -> None:
         """Go on with the next request; a request calls it when its answer was sent."""
         self._server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        self.flow.resume_reading()
         if self._waiting:
             # Not from within: each answer would begin the next request, however many there are.
-            self.loop.call_soon(self._waiting.popleft().start, self._app)
-            self.resume_reading()
+            self.loop.call_soon(self._start, self._waiting.popleft())
             return
-        self.resume_reading()
         if self._ended:
             self.transport.close()
             return
@@ -288,7 +261,7 @@ class HttpConnection(asyncio.Protocol):
         """
         if self._end_after_earlier():
             return
-        self._receiving = None
+        self._pace.stop()
         self._ended = True
         latest, self._held = self._latest, None
         if latest is not None and not latest.complete:
@@ -306,7 +279,7 @@ class HttpConnection(asyncio.Protocol):
             )
         )
         if linger_s and self.transport.can_write_eof():
-            self.resume_reading()
+            self.flow.resume_reading()
             self.transport.write_eof()
             self.loop.call_later(linger_s, self.transport.abort)
         else:
@@ -321,7 +294,7 @@ class HttpConnection(asyncio.Protocol):
         latest = self._latest
         if latest is None or latest.complete:
             return False
-        if self._receiving == "body":
+        if self._pace.part == "body":
             if latest.started:
                 self.transport.abort()
                 return True
@@ -330,51 +303,33 @@ class HttpConnection(asyncio.Protocol):
             self._waiting.pop()
         else:
             latest.keep_alive = False  # it says so to its client
-        self._receiving = None
+        self._pace.stop()
         self._ended = True  # what comes is not read any more; `answered` closes
         return True
 
     # -- time ----------------------------------------------------------------------------------------------
 
-    def _expect(self, what: str, within_s: float) -> None:
-        self._receiving = what
-        self._due = self.loop.time() + within_s
-
-    def _look_again(self) -> None:
-        self._look = None
-        if self._receiving is None or self.transport.is_closing():
-            return
-        if self._waits_for_us():
-            self._due += _LOOK_S
-        elif self.loop.time() >= self._due:
-            self._too_slow(self._receiving)
-            return
-        self._look = self.loop.call_later(_LOOK_S, self._look_again)
-
-    def _waits_for_us(self) -> bool:
+    def _excused(self, part: Part) -> bool:
         """Return whether it is no fault of the client that nothing comes."""
         latest = self._latest
-        if self._read_paused or latest is None or latest.complete:
-            return self._read_paused
+        if self.flow.read_paused or latest is None or latest.complete:
+            return self.flow.read_paused
         # It has the beginning of its next request out before it has its answer, or waits to be told to go on.
-        return self._receiving == "headers" or latest.expects_continue
+        return part == "headers" or latest.expects_continue
 
-    def _stop_looking(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
-
-    def _too_slow(self, what: str) -> None:
-        if what == "body" and self._latest is not None and self._latest.started:
+    def _late(self, part: Part) -> None:
+        if self.transport.is_closing():
+            return
+        if part == "body" and self._latest is not None and self._latest.started:
             self.transport.abort()  # it has its answer already: nothing can be said any more
             return
-        detail = f"the request's {what} did not arrive in time"
+        detail = f"the request's {part} did not arrive in time"
         self._refuse(Fault(408, "Request Timeout", "request_too_slow", detail, "Request too slow"))
 
     def _close_if_idle(self) -> None:
         """Close where no request came for long; one timer, which is not set anew for each request."""
         self._idle = None
-        if self.transport.is_closing() or self._receiving is not None:
+        if self.transport.is_closing() or self._pace.part is not None:
             return  # a request is under way; its answer sets it again
         if self._latest is not None and not self._latest.complete:
             return

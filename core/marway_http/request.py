@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import select
-from collections.abc import Callable, Iterator
-from functools import lru_cache
-from http import HTTPStatus
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from marway_http.body import LARGE_BODY_BYTES, BodyPieces
 from marway_http.channel import CHANNEL, HeaderBlock, Headers, ServerStopping, header_block
 from marway_http.eager import EagerTask
+from marway_http.response_head import NO_BODY, head_of_block, head_of_headers
 
 if TYPE_CHECKING:
     from marway_http.connection import HttpConnection
 
 __all__ = ["Request"]
 
-_STATUS_LINE: Final = {
-    status.value: b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
-}
-_FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
-_CORS: Final = frozenset(
-    {b"access-control-allow-credentials", b"access-control-allow-origin", b"access-control-expose-headers"}
-)
-_NO_BODY: Final = frozenset({204, 304})
 _JOINED_BYTES: Final = 64 * 1024
 """Bodies up to here are copied behind the head, which costs less than a second write."""
-_LEFT: Final = select.POLLERR | select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the last is Linux's
-_LOOK_S: Final = 0.1
-"""How often a connection that is not read is looked at for its client's leaving."""
 _log = logging.getLogger(__name__)
 
 
@@ -71,11 +58,11 @@ class Request:
         self.received = self.started = self.complete = self.disconnected = self.wanted = False
         self.reason: Exception | None = None
         self._connection = connection
+        self._flow = connection.flow
         self._cors = cors
         self._told = False
-        self._chunked: bool | None = None
-        self._left = 0
-        """Bytes that the answer's body is still to have."""
+        self._left: int | None = 0
+        """Bytes that the answer's body is still to have; None when it is chunked."""
         self._head: bytes | None = None
         """Of an answer that ASGI has in two messages, which go out in one write."""
         self._changed: asyncio.Future[None] | None = None
@@ -153,7 +140,7 @@ class Request:
         self._gone = gone
         if gone is None:
             return
-        self._connection.resume_reading()  # who does not read is not told
+        self._flow.resume_reading()  # who does not read is not told
         if self.disconnected or self._connection.transport.is_closing():
             self._gone = None
             gone()
@@ -164,60 +151,22 @@ class Request:
             if self._run is not None:
                 self._run.interrupt(reason)
 
-    @contextlib.contextmanager
-    def unread(self, gone: Callable[[], None]) -> Iterator[None]:
-        """Read nothing while the context is open, and have ``gone`` called when the client leaves all the same.
-
-        What it sent stays in the kernel, which then makes the client wait. A connection that is not read tells
-        nobody of its end, so it is looked at now and then.
-        """
-        connection = self._connection
-        poll = select.poll()
-        poll.register(connection.transport.get_extra_info("socket").fileno(), _LEFT)
-        timer: asyncio.TimerHandle | None = None
-
-        def look() -> None:
-            nonlocal timer
-            if connection.transport.is_closing() or poll.poll(0):
-                gone()
-            else:
-                timer = connection.loop.call_later(_LOOK_S, look)
-
-        connection.pause_reading()
-        look()
-        try:
-            yield
-        finally:
-            if timer is not None:
-                timer.cancel()
-            connection.resume_reading()
+    def unread(self, gone: Callable[[], None]) -> AbstractContextManager[None]:
+        """Read nothing while the context is open, and have ``gone`` called when the client leaves all the same."""
+        return self._flow.unread(gone)
 
     async def answer(self, status: int, headers: HeaderBlock, body: bytes, *, close: bool = False) -> None:
-        connection = self._connection
-        if connection.write_paused and not self.disconnected:
-            await connection.drain()
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.drain()
         if self.disconnected:
             return
-        if body and (status in _NO_BODY or self.scope["method"] == "HEAD"):
-            if status in _NO_BODY:
-                raise RuntimeError(f"an answer of status {status} has no body")
-            body = b""
-        default = connection.default_headers
-        if self._cors is not None:
-            headers = _without_cors(headers)
-            default = (*default, *self._cors)
-        text, number = _block(default)
+        if body and status in NO_BODY:
+            raise RuntimeError(f"an answer of status {status} has no body")
         closes = close or not self.keep_alive
-        head = b"%b\r\n%b%b%b\r\n" % (
-            _STATUS_LINE.get(status) or b"HTTP/1.1 %d " % status,
-            text,
-            headers.text,
-            b"connection: close\r\n" if closes else b"",
-        )
-        _check(head, 2 + number + headers.number + closes)
+        head = head_of_block(status, (self._connection.default_headers, self._cors), headers, closes=closes)
         self.started = True
         self.keep_alive = not closes
-        self._write(head, body)
+        self._write(head, b"" if self.scope["method"] == "HEAD" else body)
         self._end()
 
     # -- ASGI ----------------------------------------------------------------------------------------------
@@ -234,7 +183,7 @@ class Request:
                 piece = pieces.take()
                 self._told = self.received and not pieces.held
                 return {"type": "http.request", "body": piece, "more_body": not self._told}
-            connection.resume_reading()
+            self._flow.resume_reading()
             self._changed = connection.loop.create_future()
             try:
                 await self._changed
@@ -244,9 +193,8 @@ class Request:
 
     async def send(self, message: Any) -> None:
         """Send a part of the answer; its head is held until the first piece, and both go out at once."""
-        connection = self._connection
-        if connection.write_paused and not self.disconnected:
-            await connection.drain()
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.drain()
         if self.disconnected:
             return
         kind = message["type"]
@@ -255,47 +203,20 @@ class Request:
                 raise RuntimeError(f"an answer begins with http.response.start, not with {kind}")
             self.started = True
             self.expects_continue = False
-            self._head = self._head_of(message["status"], message.get("headers", ()))
+            own = self._connection.default_headers, self._cors
+            headers, closes = message.get("headers", ()), not self.keep_alive
+            head = head_of_headers(message["status"], own, headers, closes=closes, head=self.scope["method"] == "HEAD")
+            self._head, self._left, self.keep_alive = head.text, head.length, not head.closes
         elif self.complete or kind != "http.response.body":
             raise RuntimeError(f"{kind} does not belong here: the answer is {'complete' if self.complete else 'begun'}")
         else:
             self._send_body(message.get("body", b""), last=not message.get("more_body", False))
 
-    def _head_of(self, status: int, headers: Any) -> bytes:
-        lines = [_STATUS_LINE.get(status) or b"HTTP/1.1 %d " % status]
-        closes = False
-        own: Headers = self._connection.default_headers
-        if self._cors is not None:
-            headers = [each for each in headers if each[0].lower() not in _CORS]
-            own = (*own, *self._cors)
-        for name, value in (*own, *headers):
-            name = name.lower()
-            if name in _FRAMING:
-                if name == b"content-length" and self._chunked is None:
-                    self._left = int(value)
-                    self._chunked = False
-                elif name == b"transfer-encoding" and value.lower() == b"chunked":
-                    self._left = 0
-                    self._chunked = True
-                elif name == b"connection" and b"close" in [each.strip() for each in value.lower().split(b",")]:
-                    self.keep_alive = False
-                    closes = True
-            lines.append(name + b": " + value)
-        if not self.keep_alive and not closes:
-            lines.append(b"connection: close")
-        if self._chunked is None and status not in _NO_BODY and self.scope["method"] != "HEAD":
-            self._chunked = True
-            lines.append(b"transfer-encoding: chunked")
-        lines.append(b"\r\n")
-        head = b"\r\n".join(lines)
-        _check(head, len(lines))
-        return head
-
     def _send_body(self, body: bytes, *, last: bool) -> None:
         if self.scope["method"] == "HEAD":
             self._left = 0
             body = b""
-        elif self._chunked:
+        elif self._left is None:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if last:
                 body += b"0\r\n\r\n"
@@ -324,23 +245,3 @@ class Request:
         if not self.keep_alive:
             self._connection.transport.close()
         self._connection.answered()
-
-
-@lru_cache(maxsize=64)
-def _block(headers: Headers) -> HeaderBlock:
-    """Return the headers of a second's date and of a page's origin: few servers run in one process, few pages ask."""
-    return header_block(headers)
-
-
-def _without_cors(headers: HeaderBlock) -> HeaderBlock:
-    if b"access-control-" not in headers.text.lower():
-        return headers
-    lines = headers.text.splitlines(keepends=True)
-    left = [each for each in lines if each.partition(b":")[0].lower() not in _CORS]
-    return HeaderBlock(b"".join(left), headers.number - (len(lines) - len(left)))
-
-
-def _check(head: bytes, lines: int) -> None:
-    """Raise unless a head has so many lines: a line break in a header would begin another one, or a second answer."""
-    if not head.count(b"\r") == head.count(b"\n") == lines or b"\0" in head:
-        raise RuntimeError("a header of the answer has a control character in it")
