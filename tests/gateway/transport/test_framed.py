@@ -21,13 +21,15 @@ from marway.wire.envelope import Answer, Row
 from marway.wire.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
 from marway_gateway.http.body import RequestBody
 from marway_gateway.placement import Pod, score
+from marway_gateway.predict.call import PredictCall
+from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.settings import PodAddress
-from marway_gateway.surfaces.direct import DirectPrediction
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import PodLost, PodUnreachable, Reply
 from marway_gateway.transport.connection import HttpRequest
 from marway_gateway.transport.framed import FramedConnection, FramedRequest
 from marway_gateway.transport.pool import ConnectionPool
+from marway_http.request import Request
 from marway_sidecar.backends.base import ServedModel
 from support.pod import FakeServer
 from support.pod import serving as sidecar
@@ -1016,7 +1018,7 @@ async def test_no_request_is_left_behind(registry: Registry, monkeypatch: pytest
                 await wire.say(answer(number, body))
 
     def left() -> list[type]:
-        kinds = (FramedRequest, DirectPrediction)
+        kinds = (FramedRequest, PredictCall, CancelScope, Request)
         return [type(each) for each in gc.get_objects() if type(each) in kinds]
 
     (pod,) = await started(FramedPod("a"))

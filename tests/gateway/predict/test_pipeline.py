@@ -1,4 +1,4 @@
-"""Predictions that are begun and answered without a task: they are, and nobody can tell."""
+"""Predictions that are begun and answered without a task: they are, and nobody can tell from those that have one."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
+from starlette.types import Receive, Scope, Send
 
 from gateway.fakes import FakePod, Running, answer, broken_model, busy, down, fail, hang, hang_up, running
+from gateway.handlers import answered, handling
 from marway.errors import InvalidInput, Unavailable
 from marway.records import ServingSettings
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
-from marway_gateway.http import connection as http_connection
-from marway_gateway.http.connection import HttpConnection
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.placement import score
+from marway_gateway.predict.attempt import Attempt
+from marway_gateway.predict.call import Answer, PredictCall
+from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.predict.pipeline import Predictor
-from marway_gateway.predict.reply import lines_of
-from marway_gateway.surfaces import direct
-from marway_gateway.surfaces.direct import DirectPrediction
-from marway_http.request import Cycle
+from marway_gateway.surfaces import native
+from marway_http import connection as http_connection
+from marway_http.channel import header_block
+from marway_http.connection import HttpConnection
+from marway_http.eager import in_task
+from marway_http.request import Request
 from support.registry import publish, until
 
+TENSOR = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["hello"]}
 MakePod = Callable[..., Awaitable[FakePod]]
 VARYING = {"date", "server-timing"}
 UNLIKE = {"time", "duration_ms", "resolve_ms", "pod_ms"}
@@ -39,42 +45,44 @@ UNLIKE = {"time", "duration_ms", "resolve_ms", "pod_ms"}
 
 @dataclass
 class Way:
-    """What became of requests: begun without a task, answered without one, gone on in one."""
+    """How predictions ended: in a task, or without one; and how many answers went out in one write."""
 
-    begun: int = 0
-    answered: int = 0
+    without_task: int = 0
     in_tasks: int = 0
+    written: int = 0
+
+    def clear(self) -> None:
+        self.without_task = self.in_tasks = self.written = 0
 
 
 @pytest.fixture
 def way(monkeypatch: pytest.MonkeyPatch) -> Way:
-    """Counts which way requests take."""
+    """Counts which way predictions take."""
     seen = Way()
-    send, finish, begin = DirectPrediction.send, Cycle.answer, Cycle.go_on
+    predict, write = Predictor.predict, Request.answer
 
-    def counted_send(self: DirectPrediction, surface: str) -> bool:
-        sent = send(self, surface)
-        seen.begun += sent
-        return sent
+    async def counted_predict(self: Predictor, call: PredictCall) -> Answer:
+        try:
+            return await predict(self, call)
+        finally:
+            if asyncio.current_task() is None:
+                seen.without_task += 1
+            else:
+                seen.in_tasks += 1
 
-    def counted_answer(self: Cycle, *args: Any) -> None:
-        finish(self, *args)
-        seen.answered += 1
+    async def counted_write(self: Request, *args: Any, **kwargs: Any) -> None:
+        await write(self, *args, **kwargs)
+        seen.written += 1
 
-    def counted_go_on(self: Cycle, app: Any) -> None:
-        seen.in_tasks += 1
-        begin(self, app)
-
-    monkeypatch.setattr(DirectPrediction, "send", counted_send)
-    monkeypatch.setattr(Cycle, "answer", counted_answer)
-    monkeypatch.setattr(Cycle, "go_on", counted_go_on)
+    monkeypatch.setattr(Predictor, "predict", counted_predict)
+    monkeypatch.setattr(Request, "answer", counted_write)
     return seen
 
 
 @pytest.fixture(autouse=True)
 def published(registry: Registry, tmp_path: Path) -> None:
     publish(registry, tmp_path)
-    publish(registry, tmp_path, "kept", serving=ServingSettings(cache=True))
+    publish(registry, tmp_path, "cached", serving=ServingSettings(cache=True))
 
 
 class Client:
@@ -155,7 +163,7 @@ async def warm(*pods: FakePod, registry: Registry, **flags: Any) -> Any:
             for other in pods:
                 other.behave = answer if other is pod else busy
             assert (await client.ask(headers=headers))[0] == 200
-        for path in ("/predict/intent/1.0", "/predict/intent/PROD", "/predict/kept"):
+        for path in ("/predict/intent/1.0", "/predict/intent/PROD", "/predict/cached"):
             for pod in pods:
                 pod.behave = answer
             assert (await client.ask(path, b"warm", headers=headers))[0] == 200
@@ -175,58 +183,70 @@ async def in_order(make_pod: MakePod, count: int) -> list[FakePod]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/predict/intent", "/predict/intent/1.0", "/predict/intent/PROD?x=1", "/predictions/intent"]
+    "path",
+    [
+        *("/predict/intent", "/predict/intent/1.0", "/predict/intent/PROD?x=1", "/predictions/intent"),
+        *("/v1/models/intent:predict", "/v1/models/intent/labels/PROD:predict"),
+        *("/v2/models/intent/infer", "/v2/models/intent/versions/1.0/infer"),
+    ],
 )
 async def test_ordinary_predictions_need_no_task(registry: Registry, make_pod: MakePod, way: Way, path: str) -> None:
-    """A small prediction that a pod answers is begun and answered without a task, time after time."""
+    """A small prediction that a pod answers is begun and answered without a task on every surface, time after time."""
     pod = await make_pod()
     async with warm(pod, registry=registry) as (_, client):
-        before = way.answered
-        for number in range(20):
-            status, headers, body = await client.ask(path, b"%d" % number)
-            assert (status, body, headers["x-model-version"]) == (200, b"%d" % number, "1.0")
-        assert (way.answered - before, way.in_tasks) == (20, 0)
+        body = b"hello"
+        if path.startswith("/v"):
+            pod.behave = handling(lambda row: answered("yes"))
+            body = json.dumps({"instances": ["hello"], "inputs": [TENSOR]}).encode()
+            if path.startswith("/v1"):
+                body = b'{"instances": ["hello"]}'
+        way.clear()
+        for _ in range(20):
+            status, headers, said = await client.ask(path, body)
+            assert (status, headers["x-model-version"]) == (200, "1.0"), said
+        assert (way.without_task, way.in_tasks, way.written) == (20, 0, 20)
     assert len(pod.requests) == 20
 
 
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "status", "in_task"),
     [
-        post("/predict/nobody"),
-        post(body=b""),
-        post("/predict/in%20valid"),
-        post(headers={"x-request-timeout-ms": "0"}),
-        post(headers={"x-request-timeout-ms": "100"}),
-        post(headers={"expect": "100-continue"}),
-        post(body=b"x" * 70_000),
-        post("/predict/kept"),
-        b"GET /predict/intent HTTP/1.1\r\nhost: x\r\n\r\n",
+        (post(headers={"x-request-timeout-ms": "300"}), 200, False),
+        (post(headers={"expect": "100-continue"}), 200, False),
+        (post(body=b"x" * 60_000), 200, False),
+        (post("/predict/cached"), 200, False),
+        (post(body=b""), 400, False),
+        (post("/predict/nobody"), 404, True),
+        (post("/predict/in%20valid"), 400, True),
+        (post("/predictions/intent/", headers={"connection": "close"}), 200, True),
     ],
 )
-async def test_what_is_left_to_a_task(registry: Registry, make_pod: MakePod, way: Way, sent: bytes) -> None:
-    """What may wait for anything but a pod, or fails before, is never begun without a task, and counts nowhere."""
+async def test_who_gets_a_task(
+    registry: Registry, make_pod: MakePod, way: Way, sent: bytes, status: int, in_task: bool
+) -> None:
+    """What has to wait for a look-up, or is found by FastAPI's router, gets a task; all else needs none."""
     pod = await make_pod()
     async with warm(pod, registry=registry) as (gateway, client):
-        begun = way.begun
+        way.clear()
         client.send(sent)
-        await client.receive()
-        assert way.begun == begun
+        assert (await client.receive())[0] == status
+        assert (way.without_task, way.in_tasks) == ((0, 1) if in_task else (1, 0))
         assert await gateway.metric("marway_gateway_requests_in_flight") == 0
 
 
-async def test_a_first_connection_is_left_to_a_task(registry: Registry, make_pod: MakePod, way: Way) -> None:
-    """With no free connection to the pod a request gets one in a task, and takes its version's place once."""
+async def test_a_first_connection_takes_a_task(registry: Registry, make_pod: MakePod, way: Way) -> None:
+    """With no free connection to the pod a request opens one in a task, and takes its version's place once."""
     pod = await make_pod(behave=hang)
-    async with warm(pod, registry=registry, max_requests_per_version=2) as (_, client):
-        begun = way.begun
-        async with client_of(_) as other, client_of(_) as third:
+    async with warm(pod, registry=registry, max_requests_per_version=2) as (gateway, client):
+        way.clear()
+        async with client_of(gateway) as other, client_of(gateway) as third:
             client.send(post())
             await until(lambda: len(pod.requests) == 1)
             pod.behave = answer
             assert (await other.ask())[2] == b"hello"
-            assert way.begun == begun + 1
+            assert (way.without_task, way.in_tasks) == (0, 1)
             assert (await third.ask())[2] == b"hello"
-            assert way.begun == begun + 2
+            assert (way.without_task, way.in_tasks) == (1, 1)
 
 
 @pytest.fixture
@@ -258,45 +278,43 @@ async def test_a_small_body_behind_its_head(
     monkeypatch.setattr(http_connection, "_PATIENCE_S", 30)
     pod = await make_pod()
     async with warm(pod, registry=registry) as (_, client):
-        way.begun = way.answered = way.in_tasks = 0
+        way.clear()
         head, body = post().split(b"\r\n\r\n")
         await in_parts(client, reads, head[:20], head[20:] + b"\r\n\r\n", body[:2])
-        assert (way.begun, pod.requests) == (0, [])
+        assert pod.requests == []
         client.send(body[2:] + post(body=b"next"))  # and a request behind it
         assert (await client.receive())[2] == b"hello"
         assert (await client.receive())[2] == b"next"
-        assert (way.begun, way.answered, way.in_tasks) == (2, 2, 0)
+        assert (way.without_task, way.in_tasks, way.written) == (2, 0, 2)
 
 
 async def test_a_body_that_is_late(
-    registry: Registry, make_pod: MakePod, way: Way, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
+    registry: Registry, make_pod: MakePod, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request whose body does not follow at once is served in a task, as is a large one."""
+    """A request whose body does not follow at once is begun without it and answered all the same, as is a large one."""
     monkeypatch.setattr(http_connection, "_PATIENCE_S", 0.01)
     started = 0
-    start = HttpConnection.start
+    start = Request.start
 
-    def counted_start(self: HttpConnection, *args: Any) -> None:
+    def counted_start(self: Request, *args: Any) -> None:
         nonlocal started
         started += 1
         start(self, *args)
 
     pod = await make_pod()
     async with warm(pod, registry=registry) as (_, client):
-        way.begun = 0
-        monkeypatch.setattr(HttpConnection, "start", counted_start)
+        monkeypatch.setattr(Request, "start", counted_start)
         head, body = post().split(b"\r\n\r\n")
         client.send(head + b"\r\n\r\n")
         await until(lambda: started == 1)
         client.send(body)
         assert (await client.receive())[2] == b"hello"
         monkeypatch.setattr(http_connection, "_PATIENCE_S", 30)
-        head, body = post(body=b"x" * 100_000).split(b"\r\n\r\n")
+        head, body = post(body=b"x" * 300_000).split(b"\r\n\r\n")
         client.send(head + b"\r\n\r\n")
         await until(lambda: started == 2)
         client.send(body)
         assert (await client.receive())[2] == body
-        assert way.begun == 0
 
 
 async def test_a_client_that_leaves_between_head_and_body(
@@ -366,11 +384,10 @@ QUIET = {
     "no route": post("/predict/intent/1.0/more", headers=IDS),
     "no body": post(body=b"", headers=IDS),
     "too large": post(body=b"x" * 3000, headers=IDS),
-    "kept": post("/predict/kept", headers=IDS),
+    "cached": post("/predict/cached", headers=IDS),
     "ours": post(headers={**IDS, "content-type": "application/vnd.marway.rows"}),
     "no token": post(headers={**IDS, "authorization": ""}),
 }
-TASKS_ONLY = {"expect", "kept"}
 ONE_POD = {
     "another status": saying(422, **ANSWERED, content_type="text/x"),
     "no content": saying(204, **ANSWERED),
@@ -384,6 +401,8 @@ ONE_POD = {
     "lost": hang_up,
     "late": hang,
 }
+RETRIED = {"lost", "no sidecar"}
+"""What a retry follows, which waits in a task."""
 TWO_PODS = {"not accepted": busy, "lost": hang_up, "down": down, "worker died": worker_died, "no sidecar": saying(502)}
 
 
@@ -399,7 +418,7 @@ async def outcomes_of(
     token = {"authorization": "Bearer a-token-of-some-length"} if "predict_tokens_file" in flags else {}
     outcomes: dict[str, list[Any]] = {}
     async with warm(*pods, registry=registry, access_log=True, headers=token, **flags) as (gateway, _):
-        way.begun = way.answered = way.in_tasks = 0
+        way.clear()
         for name, request in requests.items():
             if token and b"authorization" not in request:
                 line = f"\r\nauthorization: {token['authorization']}\r\n\r\n"
@@ -445,7 +464,13 @@ def _left_out(name: str) -> bool:
 
 def in_tasks_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on each request has a task."""
-    monkeypatch.setattr(FastPathApp, "begin", lambda self, exchange: False)
+    call = FastPathApp.__call__
+
+    async def called_in_task(self: FastPathApp, scope: Scope, receive: Receive, send: Send) -> None:
+        await in_task()
+        await call(self, scope, receive, send)
+
+    monkeypatch.setattr(FastPathApp, "__call__", called_in_task)
 
 
 async def test_requests_alike(
@@ -463,10 +488,10 @@ async def test_requests_alike(
     flags: dict[str, Any] = {"max_body_bytes": 2000, "predict_tokens_file": tokens}
     pod = await make_pod()
     one = await outcomes_of(QUIET, pod, registry=registry, capsys=capsys, way=way, **flags)
-    assert way.begun == way.answered == sum(outcome[0] == 200 for outcome in one.values()) - len(TASKS_ONLY)
+    assert way.without_task >= way.written == sum(outcome[0] == 200 for outcome in one.values())
     in_tasks_only(monkeypatch)
     other = await outcomes_of(QUIET, pod, registry=registry, capsys=capsys, way=way, **flags)
-    assert way.begun == 0
+    assert way.without_task == 0
     for name in QUIET:
         assert one[name] == other[name], name
 
@@ -485,10 +510,10 @@ async def test_answers_alike(
     request = post(headers={**IDS, "x-request-timeout-ms": "700"})
     pod.behave = ONE_POD[name]
     one = await outcomes_of({name: request}, pod, registry=registry, capsys=capsys, way=way)
-    assert way.begun == 1
+    assert (way.without_task, way.in_tasks) == ((0, 1) if name in RETRIED else (1, 0))
     in_tasks_only(monkeypatch)
     assert one == await outcomes_of({name: request}, pod, registry=registry, capsys=capsys, way=way)
-    assert way.begun == 0
+    assert way.without_task == 0
 
 
 @pytest.mark.parametrize("name", TWO_PODS)
@@ -505,24 +530,24 @@ async def test_retries_alike(
     pods[0].behave = TWO_PODS[name]
     sent = {name: post(headers=IDS)}
     one = await outcomes_of(sent, *pods, registry=registry, capsys=capsys, way=way)
-    assert (way.begun, way.in_tasks) == (1, 1)
+    assert (way.without_task, way.in_tasks) == ((1, 0) if name == "not accepted" else (0, 1))
     assert (one[name][0], [len(requests) for requests in one[name][5]]) == (200, [1, 1])
     in_tasks_only(monkeypatch)
     assert one == await outcomes_of(sent, *pods, registry=registry, capsys=capsys, way=way)
 
 
-async def test_kept_answers_alike(
+async def test_cached_answers_alike(
     registry: Registry, make_pod: MakePod, monkeypatch: pytest.MonkeyPatch, way: Way
 ) -> None:
-    """A kept answer is given without a task and a pod, the same as in one; also to many requests that come at once."""
+    """A cached answer is given without a task or a pod, the same as in one; also to many requests that come at once."""
     pod = await make_pod()
     async with warm(pod, registry=registry) as (gateway, client):
-        way.answered = 0
-        ask = post("/predict/kept", b"warm", {"x-request-id": "one", "x-request-group-id": "two"})
+        way.clear()
+        ask = post("/predict/cached", b"warm", {"x-request-id": "one", "x-request-group-id": "two"})
         for _ in range(3):
             client.send(ask)
             one = await client.receive()
-        assert (way.answered, way.in_tasks, pod.requests) == (3, 0, [])
+        assert (way.without_task, way.in_tasks, pod.requests) == (3, 0, [])
         assert await gateway.metric('marway_gateway_cache_requests_total{outcome="hit"}') == 3
         client.send(*[ask] * 300)
         many = [await client.receive() for _ in range(300)]
@@ -547,11 +572,11 @@ async def test_pipelined_requests(registry: Registry, make_pod: MakePod, way: Wa
     """Requests that come at once are answered one after the other, in their order, the errors among them too."""
     pod = await make_pod()
     async with warm(pod, registry=registry) as (_, client):
-        way.answered = 0
+        way.clear()
         sent = [post(body=b"%d" % number) for number in range(10)]
         client.send(*sent[:5], post("/predict/nobody"), *sent[5:])
         answers = [await client.receive() for _ in range(11)]
-        assert way.answered == 10
+        assert (way.without_task, way.in_tasks) == (10, 1)
     assert [status for status, _, _ in answers] == [200] * 5 + [404] + [200] * 5
     assert [body for status, _, body in answers if status == 200] == [b"%d" % number for number in range(10)]
 
@@ -567,17 +592,18 @@ async def test_what_is_no_http_behind_a_request(registry: Registry, make_pod: Ma
             pass
 
 
-@pytest.mark.parametrize("soon", [True, False])
-async def test_a_client_that_leaves(registry: Registry, make_pod: MakePod, way: Way, soon: bool) -> None:
+@pytest.mark.parametrize("task", [True, False])
+async def test_a_client_that_leaves(
+    registry: Registry, make_pod: MakePod, monkeypatch: pytest.MonkeyPatch, task: bool
+) -> None:
     """When the client leaves, the pod's work is ended, the request is counted as cancelled and nobody else is asked."""
     pods = await in_order(make_pod, 2)
     pods[0].behave = hang
     async with warm(*pods, registry=registry) as (gateway, client):
+        if task:
+            in_tasks_only(monkeypatch)
         client.send(post())
         await until(lambda: pods[0].requests)
-        assert way.begun
-        if not soon:
-            await until(lambda: way.in_tasks)
         client.leave()
         await until(lambda: pods[0].cancelled == 1)
         line = 'marway_gateway_request_duration_seconds_count{model="intent",outcome="cancelled",surface="native",'
@@ -589,29 +615,59 @@ async def test_a_client_that_leaves(registry: Registry, make_pod: MakePod, way: 
     assert [len(pod.requests) for pod in pods] == [2, 0]
 
 
-async def test_a_slow_answer(registry: Registry, make_pod: MakePod, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that takes a while is given by a task, which asks nobody again."""
+async def test_a_slow_answer(registry: Registry, make_pod: MakePod, way: Way) -> None:
+    """An answer that takes longer than deadlines are looked at together needs no task either, and no second request."""
     go_on = asyncio.Event()
 
     async def behave(pod: FakePod, request: web.Request) -> web.StreamResponse:
         await go_on.wait()
         return await answer(pod, request)
 
+    timed: list[CancelScope] = []
+    set_timer = CancelScope.set_timer
+
+    def seen_timer(self: CancelScope, loop: asyncio.AbstractEventLoop) -> None:
+        timed.append(self)
+        set_timer(self, loop)
+
     pod = await make_pod(behave=behave)
     async with warm(pod, registry=registry) as (_, client):
-        way.begun = way.answered = way.in_tasks = 0
-        client.send(post())
-        await until(lambda: way.in_tasks)
+        way.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CancelScope, "set_timer", seen_timer)
+            client.send(post())
+            await until(lambda: timed)
         go_on.set()
         assert (await client.receive())[2] == b"hello"
-        assert (way.begun, way.answered, way.in_tasks) == (1, 0, 1)
         assert (await client.ask())[2] == b"hello"
-        assert (way.begun, way.answered, way.in_tasks) == (2, 1, 1)
+        assert (way.without_task, way.in_tasks) == (2, 0)
     assert len(pod.requests) == 2
 
 
+@pytest.mark.parametrize("task", [True, False])
+@pytest.mark.parametrize("timeout_ms", ["100", "700"])
+async def test_a_deadline(
+    registry: Registry, make_pod: MakePod, monkeypatch: pytest.MonkeyPatch, task: bool, timeout_ms: str
+) -> None:
+    """A deadline ends the wait for the pod, whether it is near or far, and the connection serves on."""
+    pod = await make_pod(behave=hang)
+    async with warm(pod, registry=registry) as (gateway, client):
+        if task:
+            in_tasks_only(monkeypatch)
+        status, _, body = await client.ask(headers={"x-request-timeout-ms": timeout_ms})
+        assert (status, json.loads(body)["code"]) == (504, "deadline_exceeded")
+        assert f"deadline of {int(timeout_ms) / 1000:g} s passed: pod a had not answered" in json.loads(body)["detail"]
+        await until(lambda: pod.cancelled == 1)
+        pod.behave = answer
+        assert (await client.ask())[2] == b"hello"
+        assert await gateway.metric("marway_gateway_requests_in_flight") == 0
+
+
 @pytest.mark.parametrize("ends", [True, False])
-async def test_stopping(registry: Registry, make_pod: MakePod, way: Way, ends: bool) -> None:
+@pytest.mark.parametrize("task", [True, False])
+async def test_stopping(
+    registry: Registry, make_pod: MakePod, monkeypatch: pytest.MonkeyPatch, task: bool, ends: bool
+) -> None:
     """A server that stops waits for what it has in hand, and refuses it when its time is over."""
     go_on = asyncio.Event()
 
@@ -619,13 +675,22 @@ async def test_stopping(registry: Registry, make_pod: MakePod, way: Way, ends: b
         await go_on.wait()
         return await answer(pod, request)
 
+    told: list[HttpConnection] = []
+    shut_down = HttpConnection.shutdown
+
+    def seen_shutdown(self: HttpConnection) -> None:
+        shut_down(self)
+        told.append(self)
+
     pod = await make_pod(behave=behave)
     async with warm(pod, registry=registry, drain_timeout_s=5 if ends else 0.1) as (gateway, client):
-        way.begun = way.answered = way.in_tasks = 0
+        monkeypatch.setattr(HttpConnection, "shutdown", seen_shutdown)
+        if task:
+            in_tasks_only(monkeypatch)
         client.send(post())
         await until(lambda: pod.requests)
         gateway.stop.set()
-        await until(lambda: way.in_tasks)
+        await until(lambda: told)
         if ends:
             go_on.set()
         status, headers, body = await client.receive()
@@ -633,69 +698,77 @@ async def test_stopping(registry: Registry, make_pod: MakePod, way: Way, ends: b
         assert body == b"hello" if ends else json.loads(body)["code"] == "draining"
         assert await client.ended()
         await asyncio.wait_for(gateway.task, 5)
-    assert (way.begun, way.in_tasks) == (1, 1)
 
 
-async def test_a_client_that_cannot_take_the_answer(
+async def test_a_client_that_reads_too_slowly(
     registry: Registry, make_pod: MakePod, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer for a connection that is full waits in a task until there is room."""
+    """An answer for a connection that is full waits until there is room, and goes out whole."""
     pod = await make_pod()
+    full: list[HttpConnection] = []
+    receive = HttpConnection.data_received
+
+    def filled(self: HttpConnection, data: bytes) -> None:
+        self.flow.pause_writing()
+        full.append(self)
+        receive(self, data)
+
     async with warm(pod, registry=registry) as (_, client):
-        way.begun = way.answered = way.in_tasks = 0
-        monkeypatch.setattr(Cycle, "writable", False)
-        assert (await client.ask())[2] == b"hello"
-        assert (way.begun, way.answered, way.in_tasks) == (1, 0, 1)
+        way.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(HttpConnection, "data_received", filled)
+            client.send(post())
+            await until(lambda: way.without_task)
+        assert way.written == 0
+        full[0].flow.resume_writing()
+        assert (await client.receive())[2] == b"hello"
+        assert way.written == 1
 
 
 # -- bugs ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", [(direct, "whole_lines"), (Predictor, "begin"), (Predictor, "finish")])
+@pytest.mark.parametrize("task", [True, False])
+@pytest.mark.parametrize("where", [(native, "send_whole"), (Predictor, "predict"), (Attempt, "ask")])
 async def test_a_bug(
     registry: Registry,
     make_pod: MakePod,
-    way: Way,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     where: tuple[Any, str],
+    task: bool,
 ) -> None:
-    """A bug on this way alone costs no answer where a task can give one, else it is a 500 that the log explains."""
+    """A bug is a 500 that the log explains, and nothing of the request is left behind."""
     pod = await make_pod()
 
-    def bug(*args: object) -> None:
+    async def bug(*args: object) -> None:
         raise ZeroDivisionError("a bug")
 
     async with warm(pod, registry=registry) as (gateway, client):
-        way.begun = way.answered = way.in_tasks = 0
+        if task:
+            in_tasks_only(monkeypatch)
         with monkeypatch.context() as patch:
             patch.setattr(*where, bug)
             status, headers, body = await client.ask(headers=IDS)
-        assert way.answered == 0
-        if where[1] == "whole_lines":
-            assert (status, json.loads(body)["code"], headers["x-request-id"]) == (500, "internal", "the-same")
-            assert "request the-same failed unexpectedly" in caplog.text
-            assert "ZeroDivisionError: a bug" in caplog.text
-        else:
-            assert (status, body) == (200, b"hello")
+        assert (status, json.loads(body)["code"], headers["x-request-id"]) == (500, "internal", "the-same")
+        assert "request the-same failed unexpectedly" in caplog.text
+        assert "ZeroDivisionError: a bug" in caplog.text
         assert await gateway.metric("marway_gateway_requests_in_flight") == 0
         assert (await client.ask())[2] == b"hello"
-        assert way.answered == 1
 
 
 async def test_a_header_that_cannot_be_sent(
-    registry: Registry, make_pod: MakePod, way: Way, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    registry: Registry, make_pod: MakePod, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A header with a line break in it never goes out: the connection is cut, on both ways."""
+    """A header with a line break in it never goes out: the request fails, with a task and without one."""
     pod = await make_pod()
-    broken = [(b"x", b"a\r\nb: c")]
+    broken = header_block([(b"x", b"a\r\nb: c")])
     for _ in range(2):
         async with warm(pod, registry=registry) as (_, client):
             with monkeypatch.context() as patch:
-                patch.setattr("marway_gateway.surfaces.answers.raw_model_headers", lambda info: broken)
-                patch.setattr("marway_gateway.surfaces.answers.model_lines", lambda info: lines_of(broken))
-                client.send(post())
-                assert await client.ended()
+                patch.setattr("marway_gateway.http.requests._named", lambda info: broken)
+                status, headers, _ = await client.ask()
+                assert (status, headers.keys() & {"x", "b"}) == (500, set())
         assert "a header of the answer has a control character in it" in caplog.text
         caplog.clear()
         in_tasks_only(monkeypatch)
