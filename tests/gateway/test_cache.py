@@ -18,8 +18,8 @@ from marway.records import ServingSettings
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.predict.cache import AnswerCache, CacheUse, forbids_cache, request_key
-from marway_gateway.predict.reply import Reply
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
+from marway_gateway.transport.base import Reply
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]

@@ -26,9 +26,9 @@ from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.placement import score
 from marway_gateway.predict.pipeline import Predictor
-from marway_gateway.predict.reply import lines_of
 from marway_gateway.surfaces import direct
 from marway_gateway.surfaces.direct import DirectPrediction
+from marway_gateway.transport.base import lines_of
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]

@@ -15,7 +15,7 @@ import pytest
 from marway.errors import Unavailable
 from marway.registry import Registry
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Part, Row, encode_rows
-from marway.wire.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
+from marway_http.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
 from marway_sidecar.api.framed import FramedConnection
 from marway_sidecar.backends.base import ServedModel, WorkerDied
 from support.pod import FakeServer, Pod, serving

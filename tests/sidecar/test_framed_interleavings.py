@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marway.wire.frames import PART_BYTES, FrameReader, Kind, frame_header
+from marway_http.frames import PART_BYTES, FrameReader, Kind, frame_header
 from marway_sidecar.api.channel import Channel, Reply
 from marway_sidecar.api.framed import FramedConnection
 

@@ -13,7 +13,7 @@ from marway.wire.pods import LoadReport, ModelStatus, PodStatus
 from marway.wire.problems import parse_problem
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod_api import PodApi
-from marway_gateway.predict.reply import AttemptFailed
+from marway_gateway.transport.base import AttemptFailed
 
 __all__ = ["PodControl"]
 

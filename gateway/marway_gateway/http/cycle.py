@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from marway_gateway.http.sync_request import Guard
-from marway_gateway.predict.reply import Headers, Lines, lines_of
+from marway_gateway.transport.base import Headers, Lines, lines_of
 
 __all__ = ["Cycle"]
 

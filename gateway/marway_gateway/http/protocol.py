@@ -25,7 +25,7 @@ from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_gateway.access.cors import Cors
 from marway_gateway.http.cycle import Cycle
 from marway_gateway.http.large_bodies import LargeBodies
-from marway_gateway.predict.reply import lines_of
+from marway_gateway.transport.base import lines_of
 
 __all__ = ["ClientBounds", "protocol_of"]
 

@@ -17,8 +17,8 @@ from marway.wire.request import correlation_id, new_request_id
 from marway_gateway.http.body import ClientGone
 from marway_gateway.http.sync_request import Exchange, FastApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
-from marway_gateway.predict.reply import Headers, Lines, lines_of
 from marway_gateway.surfaces.error_bodies import error_body, surface_of
+from marway_gateway.transport.base import Headers, Lines, lines_of
 
 __all__ = [
     "RequestLayer",

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from marway_gateway.predict.reply import Lines
+from marway_gateway.transport.base import Lines
 
 __all__ = ["Exchange", "FastApp", "Guard"]
 

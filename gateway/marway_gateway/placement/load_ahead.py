@@ -19,8 +19,8 @@ from marway_gateway.observe.telemetry import Metrics
 from marway_gateway.placement import Demand, Pod, PodSet
 from marway_gateway.placement.pod import VersionKey
 from marway_gateway.placement.pod_api import PodApi
-from marway_gateway.predict.reply import AttemptFailed
 from marway_gateway.tasks import TaskSet
+from marway_gateway.transport.base import AttemptFailed
 
 __all__ = ["LoadAhead"]
 

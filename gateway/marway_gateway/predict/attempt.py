@@ -13,9 +13,9 @@ from marway.wire.problems import parse_problem
 from marway_gateway.placement import Demand, Pod, PodSet
 from marway_gateway.predict.body_hints import hinted
 from marway_gateway.predict.call import PredictCall
-from marway_gateway.predict.reply import AttemptFailed, PodUnreachable, Reply
 from marway_gateway.predict.retry import WORKER_DIED, FailedAttempt
 from marway_gateway.transport import Upstream, answered, reply_of
+from marway_gateway.transport.base import AttemptFailed, PodUnreachable, Reply
 from marway_gateway.transport.response import Response, Sent, Waiter
 
 __all__ = ["Asker", "Asking"]

@@ -21,7 +21,7 @@ from marway import errors
 from marway.errors import MarwayError
 from marway.wire import headers as wire
 from marway.wire.headers import is_incidental
-from marway_gateway.predict.reply import Reply
+from marway_gateway.transport.base import Reply
 
 __all__ = ["AnswerCache", "CacheUse", "forbids_cache", "request_key"]
 

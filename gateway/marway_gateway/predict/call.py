@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from marway.errors import DeadlineExceeded, MarwayError, Unavailable
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.telemetry import RequestInfo
-from marway_gateway.predict.reply import AttemptFailed, Headers, Lines, Reply
+from marway_gateway.transport.base import AttemptFailed, Headers, Lines, Reply
 
 __all__ = ["Answer", "PredictCall", "too_late"]
 

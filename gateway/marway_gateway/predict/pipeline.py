@@ -14,11 +14,11 @@ from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.attempt import Asker, Asking
 from marway_gateway.predict.cache import AnswerCache, CacheUse, request_key
 from marway_gateway.predict.call import Answer, PredictCall, too_late
-from marway_gateway.predict.reply import Reply
 from marway_gateway.predict.retry import WORKER_DIED, Attempts, FailedAttempt, RetryBudget
-from marway_gateway.predict.slow_upload import SlowUpload
 from marway_gateway.transport import Upstream
+from marway_gateway.transport.base import Reply
 from marway_gateway.transport.response import Response, Waiter
+from marway_gateway.transport.slow_upload import SlowUpload
 
 __all__ = ["Predictor"]
 

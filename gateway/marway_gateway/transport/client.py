@@ -11,16 +11,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from marway.wire.frames import HEAD_BYTES_MAX, REQUEST_BYTES_MAX
 from marway.wire.headers import REQUEST_TIMEOUT_MS, Outcome
 from marway_gateway.http.body import RequestBody
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod import VersionKey
-from marway_gateway.predict.reply import Reply, read_within, seconds_of
-from marway_gateway.predict.slow_upload import SlowUpload
-from marway_gateway.transport.framed import FramedRequest
+from marway_gateway.transport.base import Reply, read_within, seconds_of
+from marway_gateway.transport.frames import FramedRequest
 from marway_gateway.transport.pool import ConnectionPool
 from marway_gateway.transport.response import Response, Sent, Waiter
+from marway_gateway.transport.slow_upload import SlowUpload
+from marway_http.frames import HEAD_BYTES_MAX, REQUEST_BYTES_MAX
 
 __all__ = ["Upstream", "answered", "reply_of"]
 

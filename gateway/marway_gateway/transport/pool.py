@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from marway.errors import clip
-from marway_gateway.predict.reply import PodUnreachable
-from marway_gateway.transport.connection import Connection
-from marway_gateway.transport.framed import FramedConnection
+from marway_gateway.transport.base import PodUnreachable
+from marway_gateway.transport.frames import FramedConnection
+from marway_gateway.transport.http import Connection
 
 __all__ = ["ConnectionPool"]
 

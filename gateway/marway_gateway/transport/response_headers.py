@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from marway.wire import headers as wire
 from marway.wire.headers import HOP_BY_HOP, OUTCOME, RETRY_AFTER
-from marway_gateway.predict.reply import Headers, Lines, lines_of
+from marway_gateway.transport.base import Headers, Lines, lines_of
 
 __all__ = ["Said", "said_in_lines", "said_of"]
 

@@ -19,8 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from marway.body_pieces import LARGE_BODY_BYTES
 from marway.errors import RequestTooSlow
-from marway.wire import frames
 from marway.wire.http1 import Fault
+from marway_http import frames
 from marway_sidecar.api.channel import Reply
 from marway_sidecar.api.framed import FramedConnection
 from marway_sidecar.api.large_bodies import LargeBodies

@@ -1,4 +1,4 @@
-"""Predictions of a gateway over frames (`marway.wire.frames`): many on one connection, answered as they are ready.
+"""Predictions of a gateway over frames (`marway_http.frames`): many on one connection, answered as they are ready.
 
 What can be begun without a task is; anything else is sent back unbegun, for the gateway to ask over HTTP.
 """
@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, cast
 
 from starlette.responses import Response
 
-from marway.wire.frames import PART_BYTES, WINDOW_PARTS, BadFrames, FrameReader, Kind, frame_header
+from marway_http.frames import PART_BYTES, WINDOW_PARTS, BadFrames, FrameReader, Kind, frame_header
 from marway_sidecar.api.channel import Channel, Reply
 
 __all__ = ["FramedApp", "FramedConnection"]

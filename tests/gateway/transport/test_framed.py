@@ -18,16 +18,16 @@ from gateway.fakes import FakePod, Running, running
 from gateway.handlers import ready
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
-from marway.wire.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
 from marway_gateway.http.body import RequestBody
 from marway_gateway.placement import Pod, score
-from marway_gateway.predict.reply import PodLost, PodUnreachable, Reply
 from marway_gateway.settings import PodAddress
 from marway_gateway.surfaces.direct import DirectPrediction
 from marway_gateway.transport import Upstream
-from marway_gateway.transport.connection import HttpRequest
-from marway_gateway.transport.framed import FramedConnection, FramedRequest
+from marway_gateway.transport.base import PodLost, PodUnreachable, Reply
+from marway_gateway.transport.frames import FramedConnection, FramedRequest
+from marway_gateway.transport.http import HttpRequest
 from marway_gateway.transport.pool import ConnectionPool
+from marway_http.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
 from marway_sidecar.backends.base import ServedModel
 from support.pod import FakeServer
 from support.pod import serving as sidecar
@@ -752,7 +752,7 @@ async def test_giving_up_an_answer_that_has_come(upstream: Upstream) -> None:
 
 async def test_a_pod_that_takes_no_more(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a pod does not read what was sent, requests take other connections; frames again, once it has."""
-    monkeypatch.setattr("marway_gateway.transport.framed._WAITING_BYTES_MAX", 200_000)
+    monkeypatch.setattr("marway_gateway.transport.frames._WAITING_BYTES_MAX", 200_000)
     go_on = asyncio.Event()
 
     async def serve(wire: Wire) -> None:
@@ -783,7 +783,7 @@ async def test_a_pod_that_takes_no_more(upstream: Upstream, monkeypatch: pytest.
 
 async def test_idle_connections_are_closed(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that nobody uses for a while is closed, but never one with a request on it; the next opens one."""
-    monkeypatch.setattr("marway_gateway.transport.framed._IDLE_S", 0.05)
+    monkeypatch.setattr("marway_gateway.transport.frames._IDLE_S", 0.05)
     looked = 0
     look = FramedConnection._leave_if_idle
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marway.wire.frames import HEAD_BYTES_MAX, PART_BYTES, BadFrames, Frame, FrameReader, Kind, frame_header
+from marway_http.frames import HEAD_BYTES_MAX, PART_BYTES, BadFrames, Frame, FrameReader, Kind, frame_header
 
 NUMBERS = st.integers(0, 2**32 - 1)
 FRAMES = st.lists(

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from marway.errors import BodyTooLarge
 from marway_gateway.http.body import ClientGone, RequestBody
 from marway_gateway.placement import Pod
-from marway_gateway.predict.reply import PodLost, PodUnreachable, Reply
 from marway_gateway.settings import PodAddress
 from marway_gateway.transport import Upstream
-from marway_gateway.transport.connection import Connection
+from marway_gateway.transport.base import PodLost, PodUnreachable, Reply
+from marway_gateway.transport.http import Connection
 
 MIB = 1024 * 1024
 Serve = Callable[["Wire"], Awaitable[None]]

@@ -8,7 +8,7 @@ from typing import Final, cast
 
 import httptools
 
-from marway_gateway.predict.reply import AttemptFailed, Headers, PodLost, PodUnreachable
+from marway_gateway.transport.base import AttemptFailed, Headers, PodLost, PodUnreachable
 from marway_gateway.transport.response import Response, Waiter, answer_to
 from marway_gateway.transport.response_headers import said_of
 

@@ -1,15 +1,15 @@
-"""One connection to a sidecar with many requests on it at a time (`marway.wire.frames`)."""
+"""One connection to a sidecar with many requests on it at a time (`marway_http.frames`)."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final, cast
 
-from marway.wire import frames
-from marway.wire.frames import BadFrames, FrameReader, Kind, frame_header
-from marway_gateway.predict.reply import PodLost
+from marway_gateway.transport.base import PodLost
 from marway_gateway.transport.response import Response, Waiter, answer_to
 from marway_gateway.transport.response_headers import said_in_lines, said_of
+from marway_http import frames
+from marway_http.frames import BadFrames, FrameReader, Kind, frame_header
 
 __all__ = ["FramedConnection", "FramedRequest"]
 

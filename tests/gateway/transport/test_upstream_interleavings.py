@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marway.wire.frames import PART_BYTES, UPGRADE, FrameReader, Kind, frame_header
-from marway_gateway.predict.reply import PodLost, PodUnreachable
-from marway_gateway.transport.connection import Connection
-from marway_gateway.transport.framed import FramedConnection
+from marway_gateway.transport.base import PodLost, PodUnreachable
+from marway_gateway.transport.frames import FramedConnection
+from marway_gateway.transport.http import Connection
 from marway_gateway.transport.response import Response, Sent, Waiter
+from marway_http.frames import PART_BYTES, UPGRADE, FrameReader, Kind, frame_header
 
 BUFFERED = 100
 SIZES = (1, BUFFERED, PART_BYTES + 1)
