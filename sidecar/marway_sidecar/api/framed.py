@@ -90,7 +90,7 @@ class FramedConnection(asyncio.Protocol):
                     if channel is not None:
                         channel.leave()
                         self.ended(number)
-                elif kind == Kind.MORE:
+                elif kind == Kind.WINDOW_UPDATE:
                     channel = self._at_work.get(number)
                     if channel is not None:
                         channel.send_parts(status)
@@ -117,7 +117,7 @@ class FramedConnection(asyncio.Protocol):
                 raise ValueError
             headers = dict([line.split(": ", 1) for line in lines])
         except ValueError:  # this request's fault, which must not cost others their connection: HTTP says what it is
-            self._transport.write(frame_header(Kind.ELSEWHERE, number))
+            self._transport.write(frame_header(Kind.DECLINED, number))
             return
         channel = self._at_work[number] = _FramedChannel(self, number)
         try:
@@ -126,7 +126,7 @@ class FramedConnection(asyncio.Protocol):
             begun = False  # over HTTP it fails as well, and is reported
         if not begun:
             del self._at_work[number]
-            self._transport.write(frame_header(Kind.ELSEWHERE, number))
+            self._transport.write(frame_header(Kind.DECLINED, number))
 
     def send(self, frame: bytes) -> None:
         """Send what a request's channel has to say."""
