@@ -28,7 +28,7 @@ from marway_gateway.placement import score
 from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.surfaces import direct
 from marway_gateway.surfaces.direct import DirectPrediction
-from marway_gateway.transport.base import lines_of
+from marway_http.channel import header_block
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
@@ -214,8 +214,8 @@ async def test_what_is_left_to_a_task(registry: Registry, make_pod: MakePod, way
         assert await gateway.metric("marway_gateway_requests_in_flight") == 0
 
 
-async def test_a_first_connection_is_left_to_a_task(registry: Registry, make_pod: MakePod, way: Way) -> None:
-    """With no free connection to the pod a request gets one in a task, and takes its version's place once."""
+async def test_a_first_connection_is_waited_for_without_a_task(registry: Registry, make_pod: MakePod, way: Way) -> None:
+    """With no free connection to the pod a request waits for one, and takes its version's place once."""
     pod = await make_pod(behave=hang)
     async with warm(pod, registry=registry, max_requests_per_version=2) as (_, client):
         begun = way.begun
@@ -224,9 +224,9 @@ async def test_a_first_connection_is_left_to_a_task(registry: Registry, make_pod
             await until(lambda: len(pod.requests) == 1)
             pod.behave = answer
             assert (await other.ask())[2] == b"hello"
-            assert way.begun == begun + 1
-            assert (await third.ask())[2] == b"hello"
             assert way.begun == begun + 2
+            assert (await third.ask())[2] == b"hello"
+            assert way.begun == begun + 3
 
 
 @pytest.fixture
@@ -693,7 +693,7 @@ async def test_a_header_that_cannot_be_sent(
         async with warm(pod, registry=registry) as (_, client):
             with monkeypatch.context() as patch:
                 patch.setattr("marway_gateway.surfaces.answers.raw_model_headers", lambda info: broken)
-                patch.setattr("marway_gateway.surfaces.answers.model_lines", lambda info: lines_of(broken))
+                patch.setattr("marway_gateway.surfaces.answers.model_lines", lambda info: header_block(broken))
                 client.send(post())
                 assert await client.ended()
         assert "a header of the answer has a control character in it" in caplog.text

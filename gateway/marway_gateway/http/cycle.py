@@ -21,7 +21,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from marway_gateway.http.sync_request import Guard
-from marway_gateway.transport.base import Headers, Lines, lines_of
+from marway_gateway.transport.response_headers import Headers
+from marway_http.channel import HeaderBlock, header_block
 
 __all__ = ["Cycle"]
 
@@ -125,7 +126,7 @@ class Cycle(RequestResponseCycle):
     def writable(self) -> bool:
         return not self.flow.write_paused
 
-    def answer(self, status: int, lines: Lines, body: bytes) -> None:
+    def answer(self, status: int, lines: HeaderBlock, body: bytes) -> None:
         self.left = None
         if self.disconnected:
             return
@@ -231,16 +232,16 @@ class Cycle(RequestResponseCycle):
         return "complete" if self.response_complete else "begun"
 
 
-_default_lines: Final = lru_cache(maxsize=64)(lambda headers: lines_of(headers))
+_default_lines: Final = lru_cache(maxsize=64)(lambda headers: header_block(headers))
 """Of a second's date, and of a page's origin; few servers run in one process, and few pages ask."""
 
 
-def _without_cors(lines: Lines) -> Lines:
+def _without_cors(lines: HeaderBlock) -> HeaderBlock:
     """Return headers without those of `_CORS`."""
     if b"access-control-" not in lines.text.lower():
         return lines
     kept = [each for each in lines.text.splitlines(keepends=True) if each.partition(b":")[0].lower() not in _CORS]
-    return Lines(b"".join(kept), lines.number - (len(lines.text.splitlines()) - len(kept)))
+    return HeaderBlock(b"".join(kept), lines.number - (len(lines.text.splitlines()) - len(kept)))
 
 
 def _check(head: bytes, lines: int) -> None:

@@ -25,7 +25,7 @@ from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_gateway.access.cors import Cors
 from marway_gateway.http.cycle import Cycle
 from marway_gateway.http.large_bodies import LargeBodies
-from marway_gateway.transport.base import lines_of
+from marway_http.channel import header_block
 
 __all__ = ["ClientBounds", "protocol_of"]
 
@@ -303,7 +303,7 @@ class _BoundedHttp(LargeBodies):
             cycle.disconnected = True
             cycle.message_event.set()
         if self._bounds.cors is not None:
-            headers += lines_of(self._bounds.cors.answer_headers(self.headers)).text
+            headers += header_block(self._bounds.cors.answer_headers(self.headers)).text
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
             % (status, CONTENT_TYPE.encode(), len(body), headers, body)

@@ -18,7 +18,8 @@ from marway_gateway.http.body import ClientGone
 from marway_gateway.http.sync_request import Exchange, FastApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.surfaces.error_bodies import error_body, surface_of
-from marway_gateway.transport.base import Headers, Lines, lines_of
+from marway_gateway.transport.response_headers import Headers
+from marway_http.channel import HeaderBlock, header_block
 
 __all__ = [
     "RequestLayer",
@@ -36,7 +37,7 @@ _GROUP_ID: Final = wire.REQUEST_GROUP_ID.encode()
 _SERVER_TIMING: Final = wire.SERVER_TIMING.encode()
 _CACHE: Final = wire.CACHE.encode()
 _OF_VERSION: Final = frozenset(name.encode() for name in (wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID))
-_NAMED: Final[LruCache[tuple[str | None, str | None, str | None], tuple[Headers, Lines]]] = LruCache(1000)
+_NAMED: Final[LruCache[tuple[str | None, str | None, str | None], tuple[Headers, HeaderBlock]]] = LruCache(1000)
 _LINGER_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ class RequestLayer:
 
 
 def send_whole(
-    exchange: Exchange, info: RequestInfo, telemetry: Telemetry, status: int, lines: Lines, body: bytes
+    exchange: Exchange, info: RequestInfo, telemetry: Telemetry, status: int, lines: HeaderBlock, body: bytes
 ) -> None:
     """Send the whole answer to a request that was begun, with the ids, and report the request.
 
@@ -156,7 +157,7 @@ def send_whole(
     if info.group_id is not None:
         text += b"x-request-group-id: %b\r\n" % info.group_id.encode()
         number += 1
-    exchange.answer(status, Lines(text, number + 1), body)
+    exchange.answer(status, HeaderBlock(text, number + 1), body)
     info.response_bytes = len(body)
     telemetry.finish(info)
 
@@ -186,23 +187,23 @@ def raw_model_headers(info: RequestInfo) -> Headers:
     return headers
 
 
-def model_lines(info: RequestInfo) -> Lines:
+def model_lines(info: RequestInfo) -> HeaderBlock:
     """Return `model_headers` as they go out."""
     _, (text, number) = _named(info)
     text = b"server-timing: %b\r\n%b" % (info.server_timing().encode(), text)
     if info.cache is not None:
-        return Lines(b"%bx-cache: %b\r\n" % (text, info.cache.encode()), number + 2)
-    return Lines(text, number + 1)
+        return HeaderBlock(b"%bx-cache: %b\r\n" % (text, info.cache.encode()), number + 2)
+    return HeaderBlock(text, number + 1)
 
 
-def _named(info: RequestInfo) -> tuple[Headers, Lines]:
+def _named(info: RequestInfo) -> tuple[Headers, HeaderBlock]:
     """Return the headers that name a version."""
     key = info.model, info.version, info.model_id
     named = _NAMED.get(key)
     if named is None:
         headers = [(name.encode(), value.encode()) for name, value in model_headers(info)]
         headers = [each for each in headers if each[0] in _OF_VERSION]
-        named = headers, lines_of(headers)
+        named = headers, header_block(headers)
         _NAMED.put(key, named)
     return named
 

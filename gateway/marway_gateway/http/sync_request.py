@@ -12,7 +12,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from marway_gateway.transport.base import Lines
+from marway_http.channel import HeaderBlock
 
 __all__ = ["Exchange", "FastApp", "Guard"]
 
@@ -44,7 +44,7 @@ class Exchange(Protocol):
     def writable(self) -> bool:
         """Whether an answer can be sent without waiting for the client."""
 
-    def answer(self, status: int, lines: Lines, body: bytes) -> None:
+    def answer(self, status: int, lines: HeaderBlock, body: bytes) -> None:
         """Send the whole answer and end the exchange.
 
         Args:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+from marway.deadline import Deadline
 from marway.errors import MarwayError, Unavailable
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
@@ -14,13 +16,60 @@ from marway_gateway.placement import Demand, Pod, PodSet
 from marway_gateway.predict.body_hints import hinted
 from marway_gateway.predict.call import PredictCall
 from marway_gateway.predict.retry import WORKER_DIED, FailedAttempt
-from marway_gateway.transport import Upstream, answered, reply_of
+from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import AttemptFailed, PodUnreachable, Reply
-from marway_gateway.transport.response import Response, Sent, Waiter
+from marway_http.eager import EagerTask
 
-__all__ = ["Asker", "Asking"]
+__all__ = ["Asker", "Asking", "Waiter"]
 
 _FINAL = frozenset({Outcome.MODEL_ERROR, Outcome.REFUSED, Outcome.FAILED})
+
+
+class Waiter(Protocol):
+    """Who is given a reply, or why there is none: a future, or what acts at once."""
+
+    def done(self) -> bool:
+        """Whether it wants nothing any more."""
+
+    def set_result(self, reply: Reply, /) -> None:
+        """Take the reply."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Take why there is none."""
+
+
+class Sent:
+    """A request that was sent without a task."""
+
+    def __init__(self, asking: Coroutine[Any, Any, Reply], waiter: Waiter) -> None:
+        self._waiter: Waiter | None = waiter
+        self._running = EagerTask(self._run(asking))
+
+    async def _run(self, asking: Coroutine[Any, Any, Reply]) -> None:
+        try:
+            reply = await asking
+        except Exception as exc:
+            waiter, self._waiter = self._waiter, None
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(exc)
+            return
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            reply.close()
+        else:
+            waiter.set_result(reply)
+
+    async def reply(self, waiter: asyncio.Future[Reply]) -> Reply:
+        """Return the reply, as ``waiter`` has it; who is cancelled wants none."""
+        try:
+            return await waiter
+        except asyncio.CancelledError as exc:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                waiter.result().close()
+            else:
+                self._waiter = None
+                self._running.interrupt(RuntimeError(str(exc)))
+            raise
 
 
 @dataclass(slots=True)
@@ -65,7 +114,7 @@ class Asker:
         """
         began = _asking(pod, call)
         asking = self._upstream.predict(
-            pod, *demand.key, headers=call.headers, body=call.body, timeout_s=call.deadline - time.monotonic()
+            pod, *demand.key, headers=call.headers, body=call.body, deadline=Deadline(call.deadline)
         )
         return await self._judged(asking, pod, call, demand, began)
 
@@ -79,34 +128,27 @@ class Asker:
             waiter: Given the pod's response, for `finish`, or the failure, for `resume`.
         """
         began = _asking(pod, call)
-        sent = self._upstream.send(
-            pod,
-            *demand.key,
-            headers=call.headers,
-            body=call.body,
-            timeout_s=call.deadline - time.monotonic(),
-            waiter=waiter,
+        reply = self._upstream.predict(
+            pod, *demand.key, headers=call.headers, body=call.body, deadline=Deadline(call.deadline)
         )
-        return Asking(call, demand, pod, sent, began) if sent is not None else None
+        return Asking(call, demand, pod, Sent(reply, waiter), began)
 
-    def finish(self, asking: Asking, response: Response) -> Reply | None:
+    def finish(self, asking: Asking, reply: Reply) -> Reply | None:
         """Return the answer, if it is the model's and whole; when None, `resume` must go on."""
-        if not answered(response):
+        if reply.data is None or reply.outcome != Outcome.ANSWERED:
             return None
-        reply = reply_of(response, asking.pod, asking.demand.key)
         asking.call.info.pod_s = time.perf_counter() - asking.began
         self._pods.succeeded(asking.pod)
         return reply
 
-    async def resume(self, asking: Asking, waiter: asyncio.Future[Response]) -> Reply | FailedAttempt:
+    async def resume(self, asking: Asking, waiter: asyncio.Future[Reply]) -> Reply | FailedAttempt:
         """Do as `ask` from where `begin` got to.
 
         Args:
             asking: What was begun.
             waiter: Has, or is going to have, what the waiter of `begin` was given.
         """
-        reply = self._upstream.resume(asking.sent, waiter, asking.pod, *asking.demand.key)
-        return await self._judged(reply, asking.pod, asking.call, asking.demand, asking.began)
+        return await self._judged(asking.sent.reply(waiter), asking.pod, asking.call, asking.demand, asking.began)
 
     async def _judged(
         self, asking: Awaitable[Reply], pod: Pod, call: PredictCall, demand: Demand, began: float

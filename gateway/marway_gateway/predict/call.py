@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from marway.errors import DeadlineExceeded, MarwayError, Unavailable
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.telemetry import RequestInfo
-from marway_gateway.transport.base import AttemptFailed, Headers, Lines, Reply
+from marway_gateway.transport.base import AttemptFailed, Reply
+from marway_gateway.transport.response_headers import Headers
+from marway_http.channel import HeaderBlock
 
 __all__ = ["Answer", "PredictCall", "too_late"]
 
@@ -59,9 +61,9 @@ class Answer:
         self._call = call
 
     @property
-    def lines(self) -> Lines:
+    def lines(self) -> HeaderBlock:
         """``headers`` as they go out."""
-        return self._reply.lines
+        return self._reply.header_block
 
     @property
     def in_pieces(self) -> bool:

@@ -11,13 +11,12 @@ from marway.resolve.resolver import Resolved, Resolver
 from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.placement import Demand, Pod, PodSet, demand_of
 from marway_gateway.predict.admission import Admission
-from marway_gateway.predict.attempt import Asker, Asking
+from marway_gateway.predict.attempt import Asker, Asking, Waiter
 from marway_gateway.predict.cache import AnswerCache, CacheUse, request_key
 from marway_gateway.predict.call import Answer, PredictCall, too_late
 from marway_gateway.predict.retry import WORKER_DIED, Attempts, FailedAttempt, RetryBudget
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import Reply
-from marway_gateway.transport.response import Response, Waiter
 from marway_gateway.transport.slow_upload import SlowUpload
 
 __all__ = ["Predictor"]
@@ -143,7 +142,7 @@ class Predictor:
                 self._count(call, CacheUse.BYPASS)
         return asking
 
-    def finish(self, asking: Asking, response: Response) -> Answer | None:
+    def finish(self, asking: Asking, response: Reply) -> Answer | None:
         """Return the answer to what was begun, if it is the model's and whole; when None, `resume` must go on."""
         reply = self._asker.finish(asking, response)
         if reply is None:
@@ -153,7 +152,7 @@ class Predictor:
         call.info.request_bytes = call.body.size
         return _answer_of(reply, call)
 
-    async def resume(self, asking: Asking, waiter: asyncio.Future[Response]) -> Answer:
+    async def resume(self, asking: Asking, waiter: asyncio.Future[Reply]) -> Answer:
         """Do as `predict_watched` from where `begin` got to.
 
         Args:

@@ -16,7 +16,8 @@ from marway_gateway.http.server_sent_events import EVENT_STREAM, EventStream, wa
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.surfaces.error_bodies import error_body
-from marway_gateway.transport.base import Headers, Lines
+from marway_gateway.transport.response_headers import Headers
+from marway_http.channel import HeaderBlock
 
 __all__ = ["MAX_PIECE_BYTES", "answer_in_time", "send_answer", "whole_headers", "whole_lines"]
 
@@ -103,13 +104,13 @@ def whole_headers(answer: Answer, body: bytes, info: RequestInfo) -> Headers:
     return headers
 
 
-def whole_lines(answer: Answer, body: bytes, info: RequestInfo) -> Lines:
+def whole_lines(answer: Answer, body: bytes, info: RequestInfo) -> HeaderBlock:
     """Return `whole_headers` as they go out."""
     own, more = answer.lines, model_lines(info)
     if answer.status in (204, 304):
-        return Lines(own.text + more.text, own.number + more.number)
+        return HeaderBlock(own.text + more.text, own.number + more.number)
     text = b"%b%bcontent-length: %d\r\n" % (own.text, more.text, len(body))
-    return Lines(text, own.number + more.number + 1)
+    return HeaderBlock(text, own.number + more.number + 1)
 
 
 async def _events(answer: Answer, info: RequestInfo) -> AsyncIterator[bytes]:

@@ -19,7 +19,7 @@ from marway_gateway.http.sync_request import Exchange
 from marway_gateway.predict.attempt import Asking
 from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.surfaces.answers import answer_in_time, whole_lines
-from marway_gateway.transport.response import Response
+from marway_gateway.transport.base import Reply
 
 __all__ = ["DIRECT_S", "DirectPrediction"]
 
@@ -50,7 +50,7 @@ class DirectPrediction:
         self._lasting = lasting
         self._watches = watches
         self._asking: Asking
-        self._response: asyncio.Future[Response] | None = None
+        self._response: asyncio.Future[Reply] | None = None
 
     def send(self, surface: str) -> bool:
         """Send it to a pod, if nothing on the way there needs waiting, or give a kept answer; return whether it was."""
@@ -91,7 +91,7 @@ class DirectPrediction:
         assert self._response is not None
         self._response.set_exception(error)
 
-    def set_result(self, response: Response) -> None:
+    def set_result(self, response: Reply) -> None:
         if self._response is None and self._exchange.writable:
             try:
                 answer = self._gateway.predictor.finish(self._asking, response)

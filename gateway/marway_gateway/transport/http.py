@@ -1,97 +1,56 @@
-"""One HTTP/1.1 connection to a sidecar, with one request on it at a time."""
+"""One HTTP/1.1 connection to a sidecar, with one request on it at a time.
+
+A body that is in memory goes out in one write. A larger one is sent with `Expect: 100-continue` (RFC 9110 §10.1.1): a
+sidecar that cannot take the request says so before the first byte of the body, so that it can still go to another pod.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final, cast
 
 import httptools
 
-from marway_gateway.transport.base import AttemptFailed, Headers, PodLost, PodUnreachable
-from marway_gateway.transport.response import Response, Waiter, answer_to
-from marway_gateway.transport.response_headers import said_of
+from marway_gateway.http.body import RequestBody
+from marway_gateway.transport.base import NO_BODY, AttemptFailed, BodyStream, PodLost, PodUnreachable, Reply
+from marway_gateway.transport.response_headers import parse_response_headers
 
-__all__ = ["Connection", "HttpRequest"]
+__all__ = ["HttpConnection"]
 
+_WRITE_ONCE_BYTES: Final = 1024 * 1024
 _HEADER_BYTES_MAX: Final = 64 * 1024
 _HEADERS_MAX: Final = 200
 _INTERIM_MAX: Final = 16
 """Answers such as `100 Continue` before the one that counts; a sidecar sends one at most."""
-_ONE_WRITE_BYTES: Final = 16 * 1024
-"""Copying so little behind the head costs less than a second buffer to send."""
-_NO_BODY: Final = frozenset({204, 304})
 
 
-class _Unconnected(asyncio.Transport):
-    """Stands for the transport until there is one."""
-
-    def is_closing(self) -> bool:
-        return True
-
-    def abort(self) -> None:
-        """Do nothing."""
-
-
-_UNCONNECTED: Final = _Unconnected()
-
-
-class HttpRequest:
-    """One request on a connection, for whoever waits for its answer: what it gives up late is never another's.
-
-    A connection is free for the next request in the moment that an answer has come. Whoever was cancelled in that
-    same turn of the event loop runs only later, when the connection may have another request on it.
-    """
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    async def answer(self, waiter: asyncio.Future[Response]) -> Response:
-        """Return the response to the request, as ``waiter`` has it; who is cancelled wants none.
-
-        Raises:
-            PodUnreachable: Nothing was sent: the connection had ended.
-            PodLost: There is no response; the request may have been running.
-        """
-        return await answer_to(waiter, self.give_up)
-
-    def give_up(self) -> None:
-        """Want no answer: its connection ends with it, unless the request is over already."""
-        self._connection.give_up(self)
-
-
-class Connection(asyncio.Protocol):
-    """Sends requests and gives their responses.
+class HttpConnection(asyncio.Protocol):
+    """Sends requests and gives their replies.
 
     Args:
-        buffered_bytes: The largest body, of a size that was said, that is read before the response is given.
+        buffered_bytes: The largest body, of a size that was said, that is read before the reply is given.
         on_free: Told when the next request may be sent; a connection that ends in another way says nothing.
-
-    Attributes:
-        idle_since: By the loop's clock, when it was free last; for whoever keeps it.
     """
 
-    def __init__(self, *, buffered_bytes: int, on_free: Callable[[Connection], None]) -> None:
-        self.idle_since = 0.0
+    def __init__(self, *, buffered_bytes: int, on_free: Callable[[HttpConnection], None]) -> None:
         self._buffered_bytes = buffered_bytes
         self._on_free = on_free
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport = _UNCONNECTED
+        self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        # The request under way: whoever gives up another one changes nothing here.
-        self._request: HttpRequest | None = None
-        self._waiter: Waiter | None = None
-        self._response: Response | None = None
-        self._sending: asyncio.Task[None] | None = None
-        self._go_on: asyncio.Future[None] | None = None
+        self._closing = False
+        # The request under way: its caller's future until it is over, and its reply from the head on.
+        self._caller: asyncio.Future[Reply] | None = None
+        self._reply: Reply | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._continue: asyncio.Future[None] | None = None
         # The response as far as it was parsed.
-        self._headers: Headers = []
+        self._headers: list[bytes] = []
         self._header_bytes = 0
         self._interim = 0
-        self._whole: list[bytes] | None = None
-        self._ends_with_connection = False
+        self._chunked = False
+        self._whole: list[bytes] = []
         self._complete = False
         self._reusable = False
         # Flow control, of what comes and of what we send.
@@ -99,165 +58,125 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
 
     @property
-    def open(self) -> bool:
+    def ready(self) -> bool:
         """Whether a request may be sent."""
-        return not self._transport.is_closing()
+        return self._caller is None and not self._closing and self._open is not None
 
-    async def ask(self, head: bytes, body: bytes) -> Response:
-        """Send a request whose body is in memory; return the response as soon as its body is whole, or streams.
+    @property
+    def _open(self) -> asyncio.Transport | None:
+        transport = self._transport
+        return None if transport is None or transport.is_closing() else transport
 
-        Args:
-            head: Request line and headers, with the empty line at their end.
-            body: All of the body.
-
-        Raises:
-            PodUnreachable: Nothing was sent: the connection had ended.
-            PodLost: There is no response; the request may have been running.
-        """
-        waiter: asyncio.Future[Response] = self._loop.create_future()
-        return await self.send(head, body, waiter).answer(waiter)
-
-    def send(self, head: bytes, body: bytes, waiter: Waiter) -> HttpRequest:
-        """Send a request whose body is in memory; ``waiter`` is given what `ask` returns or raises.
-
-        Args:
-            head: Request line and headers, with the empty line at their end.
-            body: All of the body.
-            waiter: Must not raise anything.
-        """
-        request = HttpRequest(self)
-        if not self._begin(request, waiter):
-            return request
-        if len(body) < _ONE_WRITE_BYTES:
-            self._transport.write(head + body)
+    async def request(self, head: bytes, body: RequestBody) -> Reply:
+        """Do as `Connection.request` says."""
+        transport = self._open
+        if transport is None or not self.ready:
+            raise PodUnreachable("closed the connection before anything was sent", reason="closed")
+        path, end, headers = head.partition(b"\r\n")
+        head = b"POST %b HTTP/1.1%b%b" % (path, end, headers)
+        caller: asyncio.Future[Reply] = self._loop.create_future()
+        self._caller = caller
+        whole = body.whole
+        if whole is not None and len(whole) <= _WRITE_ONCE_BYTES:
+            transport.writelines((head, b"\r\n", whole))
         else:
-            self._transport.writelines((head, body))
-        return request
-
-    async def ask_streaming(self, head: bytes, pieces: AsyncIterator[bytes], *, chunked: bool) -> Response:
-        """Send a request whose body comes in pieces, after the pod said that it wants it; return the response.
-
-        The head must say `Expect: 100-continue`. A response that comes before the body was sent ends the sending.
-
-        Args:
-            head: Request line and headers, with the empty line at their end.
-            pieces: The body.
-            chunked: Whether it is sent in HTTP chunks, as its size is not known.
-
-        Raises:
-            PodUnreachable: Nothing was sent: the connection had ended.
-            PodLost: There is no response; the request may have been running.
-            Exception: Whatever ``pieces`` raises.
-        """
-        waiter: asyncio.Future[Response] = self._loop.create_future()
-        request = HttpRequest(self)
-        if self._begin(request, waiter):
-            self._go_on = self._loop.create_future()
-            self._transport.write(head)
-            self._sending = self._loop.create_task(self._send(self._go_on, pieces, chunked=chunked))
-        return await request.answer(waiter)
-
-    def give_up(self, request: HttpRequest) -> None:
-        """Have nobody wait for a request; one that is over already changes nothing."""
-        if self._request is request:
-            self._request = self._waiter = self._response = None
-            self._stop_sending()
-            self.close()
+            transport.write(head + b"expect: 100-continue\r\n\r\n")
+            self._continue = self._loop.create_future()
+            self._upload = self._loop.create_task(self._send(transport, body, self._continue), name="upload")
+        try:
+            return await caller
+        except asyncio.CancelledError:
+            # The connection is free in the moment in which the answer has come, and may have another's request by now.
+            if self._caller is caller:
+                self.abandon()
+            raise
 
     def close(self) -> None:
-        """Close it, whatever is under way."""
-        self._transport.abort()
+        """Send no more requests, and close when the one under way has ended."""
+        self._closing = True
+        if self._caller is None:
+            self._abort()
 
-    # -- what a response asks of its source ----------------------------------------------------------------
+    # -- what a body asks of its source --------------------------------------------------------------------
 
     def pause(self) -> None:
         """Read no more for now."""
-        if self.open and not self._paused:
+        if self._open is not None and not self._paused:
             self._paused = True
-            self._transport.pause_reading()
+            self._open.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self.open and self._paused:
+        if self._open is not None and self._paused:
             self._paused = False
-            self._transport.resume_reading()
+            self._open.resume_reading()
 
     def abandon(self) -> None:
-        """Nobody wants the rest of the response."""
-        self._request = self._response = None
-        self._stop_sending()
-        self.close()
+        """Nobody waits for the answer or its rest."""
+        self._end()
+        self._abort()
 
     # -- the request ---------------------------------------------------------------------------------------
 
-    def _begin(self, request: HttpRequest, waiter: Waiter) -> bool:
-        """Take a request on; return whether it can be sent."""
-        if not self.open:  # it ended since it was taken, and may have told so already: nobody would tell this waiter
-            self._loop.call_soon(_tell_unsent, waiter)
-            return False
-        self._request, self._waiter = request, waiter
-        return True
-
-    async def _send(self, go_on: asyncio.Future[None], pieces: AsyncIterator[bytes], *, chunked: bool) -> None:
+    async def _send(self, transport: asyncio.Transport, body: RequestBody, go_on: asyncio.Future[None]) -> None:
+        """Send a body after the pod said that it wants it, in HTTP chunks where its size is not known."""
+        chunked = body.content_length is None
         try:
             await go_on
-            async for piece in pieces:
-                if not self.open:
+            async for piece in body.stream():
+                if transport.is_closing():
                     return
                 if not piece:
                     continue  # an empty chunk would end the body
-                if chunked:
-                    self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
-                else:
-                    self._transport.write(piece)
+                transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n") if chunked else (piece,))
                 if self._writable is not None:
                     await self._writable
             if chunked:
-                self._transport.write(b"0\r\n\r\n")
+                transport.write(b"0\r\n\r\n")
         except Exception as exc:
-            self._sending = None
+            self._upload = None
             self._fail(exc)
-            return
-        self._sending = None
-        if self._complete:
-            self._finish()
+        self._upload = None
+
+    def _end(self) -> tuple[asyncio.Future[Reply] | None, Reply | None]:
+        """Forget the request under way; return whose it was, and its reply."""
+        caller, self._caller = self._caller, None
+        reply, self._reply = self._reply, None
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.cancel()
+        return caller, reply
 
     def _fail(self, error: Exception) -> None:
         """End the request under way with an error, and the connection with it."""
-        waiter, response = self._waiter, self._response
-        self._request = self._waiter = self._response = None
-        self._stop_sending()  # before whoever is told sends the body elsewhere
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
-        elif response is not None:
-            response.end(error)
-        self.close()
+        caller, reply = self._end()  # first: its caller may send the body elsewhere
+        if caller is not None and not caller.done():
+            caller.set_exception(error)
+        elif reply is not None and reply.stream is not None:
+            reply.stream.end(error)
+        self._abort()
 
     def _finish(self) -> None:
-        """Give the response, or its end, and be free again if the connection allows that."""
-        waiter, response = self._waiter, self._response
-        self._request = self._waiter = self._response = None
-        if response is not None:
-            if waiter is not None:
-                response.data = b"".join(self._whole or ())
-            response.end()
-        if self._sending is not None:
-            self._stop_sending()  # it has its answer, and takes no more of the body
-            self._reusable = False
-        if self._reusable and self.open:
+        """Give the reply, or its end, and be free again if the connection allows that."""
+        reusable = self._reusable and self._upload is None  # it has its answer, and takes no more of the body
+        caller, reply = self._end()
+        if caller is not None and reply is not None:
+            if reply.stream is not None:
+                reply.stream.end()
+            elif not caller.done():
+                reply.data = b"".join(self._whole)
+                caller.set_result(reply)
+        self._whole = []
+        self._complete = False
+        if reusable and not self._closing and self._open is not None:
             self.resume()  # the last part may have been one too many for its reader
-            self._complete = False
             self._on_free(self)
         else:
-            self.close()
-        # Last, for it may send the next request at once.
-        if waiter is not None and response is not None and not waiter.done():
-            waiter.set_result(response)
+            self._abort()
 
-    def _stop_sending(self) -> None:
-        sending, self._sending = self._sending, None
-        if sending is not None:
-            sending.cancel()
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     # -- the transport -------------------------------------------------------------------------------------
 
@@ -265,14 +184,12 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_sending()
         self.resume_writing()
-        if self._response is not None and self._waiter is None and self._ends_with_connection and exc is None:
-            response = self._response
-            self._request = self._response = None
-            response.end()
-            return
-        self._fail(PodLost("closed the connection before it had answered", reason="connection_lost"))
+        reply = self._reply
+        if exc is None and reply is not None and reply.content_length is None and not self._chunked:
+            self._finish()  # the end of the connection is that of the body
+        else:
+            self._fail(PodLost("closed the connection before it had answered", reason="connection_lost"))
 
     def pause_writing(self) -> None:
         if self._writable is None:
@@ -284,28 +201,23 @@ class Connection(asyncio.Protocol):
             writable.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None and self._response is None:
-            self.close()  # nothing was asked: whatever this is, the next request must not be answered with it
+        if self._caller is None:
+            self._abort()  # nothing was asked: whatever this is, the next request must not be answered with it
             return
-        if self._waiter is not None and self._response is None:
+        if self._reply is None:
             self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
-            if self._complete:  # what came behind the answer takes nothing from it
-                self._reusable = False
-                self._finish()
+            self._reusable = False
+            if not self._complete:  # what comes behind an answer takes nothing from it
+                cause = exc.__context__
+                odd = PodLost("answered with something else than HTTP", reason="bad_answer")
+                self._fail(cause if isinstance(cause, AttemptFailed) else odd)
                 return
-            cause = exc.__context__
-            self._fail(
-                cause
-                if isinstance(cause, AttemptFailed)
-                else PodLost("answered with something else than HTTP", reason="bad_answer")
-            )
-            return
         if self._complete:
             self._finish()
-        elif self._response is None and self._header_bytes > _HEADER_BYTES_MAX:
+        elif self._reply is None and self._header_bytes > _HEADER_BYTES_MAX:
             self._fail(_too_many_headers())
 
     # -- the parser ----------------------------------------------------------------------------------------
@@ -314,11 +226,15 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._reusable = False  # it goes on after the end of its answer
         self._headers = []
+        self._chunked = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._response is not None:
+        if self._reply is not None:
             return  # a trailer
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        self._headers.append(b"%b: %b\r\n" % (name, value))
+        if name == b"transfer-encoding":
+            self._chunked = True
         if len(self._headers) > _HEADERS_MAX:
             raise _too_many_headers()
 
@@ -330,51 +246,35 @@ class Connection(asyncio.Protocol):
             self._interim += 1
             if status == 101 or self._interim > _INTERIM_MAX:
                 raise PodLost(f"answered with status {status}", reason="bad_answer")
-            if status == 100 and self._go_on is not None and not self._go_on.done():
-                self._go_on.set_result(None)
+            if status == 100 and self._continue is not None and not self._continue.done():
+                self._continue.set_result(None)
             return
-        length: int | None = 0 if status in _NO_BODY else None
-        chunked = False
-        for name, value in self._headers:
-            if name == b"content-length" and length is None:
-                length = int(value)  # the parser has checked it
-            elif name == b"transfer-encoding":
-                chunked = True
-        response = self._response = Response(status, said_of(self._headers), length, self)
-        self._interim = 0
-        if length is not None and length <= self._buffered_bytes:
-            self._whole = []
-            return
-        self._whole = None
-        self._ends_with_connection = length is None and not chunked
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(response)
+        self._interim = self._header_bytes = 0
+        headers = parse_response_headers(b"".join(self._headers))
+        length = 0 if status in NO_BODY else headers.content_length
+        stream = BodyStream(self) if length is None or length > self._buffered_bytes else None
+        self._reply = Reply(status, headers, None, length, stream)
+        if stream is not None and self._caller is not None and not self._caller.done():
+            self._caller.set_result(self._reply)
 
     def on_body(self, data: bytes) -> None:
-        if self._complete:
+        if self._reply is None or self._complete:
             return  # of something that goes on after the end of the answer
-        if self._whole is not None:
+        if self._reply.stream is not None:
+            self._reply.stream.feed(data)
+        else:
             self._whole.append(data)
-        elif self._response is not None:
-            self._response.feed(data)
 
     def on_chunk_complete(self) -> None:
-        if self._whole is None and self._response is not None and not self._complete:
-            self._response.end_chunk()
+        if self._reply is not None and self._reply.stream is not None and not self._complete:
+            self._reply.stream.end_chunk()
 
     def on_message_complete(self) -> None:
-        if self._response is None:
+        if self._reply is None:
             return  # an interim answer
         self._reusable = not self._complete and self._parser.should_keep_alive()
         self._complete = True
-        self._header_bytes = 0
 
 
 def _too_many_headers() -> PodLost:
     return PodLost(f"sent more than {_HEADERS_MAX} headers or {_HEADER_BYTES_MAX} bytes of them", reason="bad_answer")
-
-
-def _tell_unsent(waiter: Waiter) -> None:
-    if not waiter.done():
-        waiter.set_exception(PodUnreachable("closed the connection before anything was sent", reason="closed"))
