@@ -20,7 +20,8 @@ from marway.wire.headers import REQUEST_TIMEOUT_MS, RETRY_AFTER
 from marway.wire.pods import WATCH_HEARTBEAT_S, LoadReport, ModelStatus, PodEvent, PodStatus
 from marway.wire.problems import parse_problem
 from marway_gateway.placement.pod import Pod
-from marway_gateway.transport.base import AttemptFailed, PodLost, PodUnreachable, read_within, seconds_of
+from marway_gateway.transport.base import AttemptFailed, PodLost, PodUnreachable, read_within
+from marway_gateway.transport.response_headers import seconds_of
 
 __all__ = ["PodApi"]
 

@@ -176,7 +176,7 @@ class AnswerCache:
         size = len(reply.data) + sum(len(name) + len(value) for name, value in headers) + _ENTRY_BYTES
         if size > self._max_bytes:
             return None
-        kept = reply.kept(headers)
+        kept = reply.cached(headers)
         while self.size + size > self._max_bytes:
             self._drop(next(iter(self._entries)))
         self._entries[key] = _Entry(kept, size, self._clock() + self._ttl_s)

@@ -66,4 +66,4 @@ class NativePredict:
                     return
         finally:
             info.request_bytes = call.body.size
-        await send_whole(channel, info, answer.reply.status, answer.reply.lines, data)
+        await send_whole(channel, info, answer.reply.status, answer.reply.header_block, data)

@@ -1,29 +1,36 @@
-"""What comes of asking a pod: a reply, or none."""
+"""What every connection to a sidecar has in common: how it is asked, what it answers, and how it fails.
+
+`Connection` has two implementations, frames and HTTP, and one contract suite (`tests/gateway/transport/contract.py`).
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from marway_gateway.placement.pod import Pod, VersionKey
-from marway_http.channel import HeaderBlock as Lines
-from marway_http.channel import header_block as lines_of
+from marway_gateway.http.body import RequestBody
+from marway_gateway.transport.response_headers import Headers, ResponseHeaders
+from marway_http.channel import header_block
 
 __all__ = [
+    "NO_BODY",
     "AttemptFailed",
-    "Headers",
-    "Lines",
+    "BodyStream",
+    "Connection",
+    "Declined",
     "PodLost",
     "PodUnreachable",
     "Reply",
-    "Stream",
-    "lines_of",
+    "Source",
     "read_within",
-    "seconds_of",
 ]
 
-Headers = list[tuple[bytes, bytes]]
+NO_BODY: Final = frozenset({204, 304})
+"""Statuses whose answers have no body, whatever length they say."""
+_HELD_BYTES_MAX: Final = 256 * 1024
+"""From here on a connection is not read until the reader has caught up, so that a slow one costs no memory."""
 
 
 class AttemptFailed(Exception):
@@ -48,55 +55,170 @@ class PodUnreachable(AttemptFailed):
 
 
 class PodLost(AttemptFailed):
-    """The connection broke, or what came over it was no HTTP: the request may have been running."""
+    """The connection broke, or what came over it was no answer: the request may have been running."""
 
 
-class Stream(Protocol):
-    """The body of an answer that comes in pieces."""
+class Declined(Exception):
+    """The sidecar did not begin on the request, and takes it over HTTP."""
 
-    def parts(self) -> AsyncIterator[tuple[bytes, bool]]:
-        """Yield it as it comes, each part with whether one of the sidecar's HTTP chunks ends with it."""
+
+class Connection(Protocol):
+    """One connection to a sidecar.
+
+    A request ends once: with its answer, with a failure, or when its caller is cancelled, whichever comes first; then
+    the connection forgets it. Cancelling tells the sidecar that nobody waits.
+    """
+
+    @property
+    def ready(self) -> bool:
+        """Whether `request` may be called now."""
+
+    async def request(self, head: bytes, body: RequestBody) -> Reply:
+        """Send a request; return the reply as soon as its body is whole, or streams. Sends before it first waits.
+
+        Args:
+            head: The path, and headers with those that say the body's length: lines, each with its end.
+            body: To send; it was opened.
+
+        Raises:
+            PodUnreachable: Nothing was sent: the connection had ended.
+            PodLost: There is no reply; the request may have been running.
+            Declined: The request has to be sent over HTTP.
+            Exception: Whatever reading ``body`` raises.
+        """
+
+    def close(self) -> None:
+        """Take no more requests, and end when those under way have ended."""
+
+
+class Source(Protocol):
+    """Where a streaming body comes from."""
+
+    def pause(self) -> None:
+        """Read no more for now."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def abandon(self) -> None:
+        """Nobody wants the rest."""
+
+
+class BodyStream:
+    """A body that is read once, as it comes."""
+
+    __slots__ = ("_ended", "_error", "_held", "_news", "_parts", "_source")
+
+    def __init__(self, source: Source) -> None:
+        self._source: Source | None = source
+        self._parts: deque[tuple[bytes, bool]] = deque()
+        self._held = 0
+        self._news: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self._ended = False
+
+    async def parts(self) -> AsyncIterator[tuple[bytes, bool]]:
+        """Yield it as it comes, each part with whether one of the sidecar's HTTP chunks ends with it.
+
+        Raises:
+            PodLost: It ended early.
+        """
+        while True:
+            while self._parts:
+                part = self._parts.popleft()
+                self._held -= len(part[0])
+                if self._source is not None and self._held < _HELD_BYTES_MAX:
+                    self._source.resume()
+                yield part
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
 
     def close(self) -> None:
         """Let go of the connection; what was not read is thrown away."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.abandon()
+
+    # -- told by the connection ----------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take in a part of the body."""
+        self._parts.append((data, False))
+        self._held += len(data)
+        if self._held >= _HELD_BYTES_MAX and self._source is not None:
+            self._source.pause()
+        self._tell()
+
+    def end_chunk(self) -> None:
+        """Take in that an HTTP chunk ended with the last part."""
+        if self._parts and not self._parts[-1][1]:
+            self._parts[-1] = (self._parts[-1][0], True)
+        else:
+            self._parts.append((b"", True))
+        self._tell()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Take in that the body ended, or broke off with an error."""
+        self._ended = True
+        self._error = error
+        self._source = None
+        self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, None
+        if news is not None and not news.done():
+            news.set_result(None)
 
 
-@dataclass(slots=True)
 class Reply:
     """A sidecar's answer.
 
     Attributes:
-        outcome: Who made it, one of `marway.wire.headers.Outcome`, or None when no sidecar did.
         status: HTTP status.
+        outcome: Who made it, one of `marway.wire.headers.Outcome`, or None when no sidecar did.
         headers: Those that may be passed on, names in lower case.
+        header_block: The same as they go out.
         retry_after_s: The pod's own Retry-After.
         data: The body, or None when it streams.
         content_length: Its size in bytes, where the pod said it.
         stream: Where a body that streams comes from.
-        pod: Where the request counts as in flight for ``key``, until `release`.
     """
 
-    outcome: str | None
-    status: int
-    headers: Headers
-    retry_after_s: float | None
-    data: bytes | None
-    content_length: int | None
-    stream: Stream | None = None
-    pod: Pod | None = None
-    key: VersionKey = ("", "")
-    known_lines: Lines | None = None
+    __slots__ = (
+        "_on_release",
+        "content_length",
+        "data",
+        "header_block",
+        "headers",
+        "outcome",
+        "retry_after_s",
+        "status",
+        "stream",
+    )
 
-    @property
-    def lines(self) -> Lines:
-        """``headers`` as they go out."""
-        if self.known_lines is None:
-            self.known_lines = lines_of(self.headers)
-        return self.known_lines
+    def __init__(
+        self,
+        status: int,
+        headers: ResponseHeaders,
+        data: bytes | None,
+        content_length: int | None,
+        stream: BodyStream | None = None,
+    ) -> None:
+        self.status = status
+        self.outcome, self.retry_after_s, _, self.headers, self.header_block = headers
+        self.data = data
+        self.content_length = content_length
+        self.stream = stream
+        self._on_release: Callable[[], None] | None = None
 
-    def kept(self, headers: Headers) -> Reply:
+    def cached(self, headers: Headers) -> Reply:
         """Return a whole answer with these headers that holds no connection, to be given again."""
-        return Reply(self.outcome, self.status, headers, self.retry_after_s, self.data, self.content_length)
+        said = ResponseHeaders(self.outcome, self.retry_after_s, None, headers, header_block(headers))
+        return Reply(self.status, said, self.data, self.content_length)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield a streaming body as it comes.
@@ -128,17 +250,17 @@ class Reply:
                 yield bytes(held)
                 held.clear()
 
-    def release(self) -> None:
-        """Count the request as ended on its pod; a second call does nothing."""
-        pod, self.pod = self.pod, None
-        if pod is not None:
-            pod.end(self.key)
+    def on_release(self, released: Callable[[], None]) -> None:
+        """Have ``released`` called when the reply is of no more use to anybody, once."""
+        self._on_release = released
 
     def close(self) -> None:
-        """Let go of the connection: free again when the answer was read to its end, else closed."""
+        """Let go of the connection: free again when the answer was read to its end, else told that nobody waits."""
         if self.stream is not None:
             self.stream.close()
-        self.release()
+        released, self._on_release = self._on_release, None
+        if released is not None:
+            released()
 
 
 async def read_within(pieces: AsyncIterator[bytes], limit: int, close: Callable[[], None]) -> bytes:
@@ -152,12 +274,3 @@ async def read_within(pieces: AsyncIterator[bytes], limit: int, close: Callable[
             close()
             break
     return b"".join(read)[:limit]
-
-
-def seconds_of(retry_after: str | bytes | None) -> float | None:
-    """Return a `Retry-After` in seconds; None without one, or where it is no number of them."""
-    try:
-        value = float(retry_after) if retry_after is not None else None
-    except ValueError:
-        return None  # an HTTP date; no sidecar sends one
-    return value if value is not None and 0 <= value < 86_400 else None

@@ -20,6 +20,7 @@ from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.predict.cache import AnswerCache, CacheUse, forbids_cache, request_key
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_gateway.transport.base import Reply
+from marway_gateway.transport.response_headers import parse_response_headers
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
@@ -236,7 +237,8 @@ async def test_a_follower_waits_within_its_own_deadline(registry: Registry, make
 
 
 def reply(data: bytes | None = b"x", status: int = 200) -> Reply:
-    return Reply(Outcome.ANSWERED, status, [(b"content-type", b"text/plain")], None, data, None, None)
+    headers = parse_response_headers(b"content-type: text/plain\r\nx-marway-outcome: answered\r\n")
+    return Reply(status, headers, data, None)
 
 
 async def given(cache: AnswerCache, key: bytes, data: bytes = b"x") -> CacheUse:

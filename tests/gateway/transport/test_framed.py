@@ -16,9 +16,9 @@ from aiohttp import web
 
 from gateway.fakes import FakePod, Running, running
 from gateway.handlers import ready
+from marway.deadline import Deadline
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
-from marway.wire.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
 from marway_gateway.http.body import RequestBody
 from marway_gateway.placement import Pod, score
 from marway_gateway.predict.call import PredictCall
@@ -26,9 +26,10 @@ from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.settings import PodAddress
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import PodLost, PodUnreachable, Reply
-from marway_gateway.transport.connection import HttpRequest
-from marway_gateway.transport.framed import FramedConnection, FramedRequest
+from marway_gateway.transport.frames import FramesConnection, _Request
 from marway_gateway.transport.pool import ConnectionPool
+from marway_http.eager import EagerTask
+from marway_http.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
 from marway_http.request import Request
 from marway_sidecar.backends.base import ServedModel
 from support.pod import FakeServer
@@ -166,34 +167,26 @@ async def upstream() -> AsyncIterator[Upstream]:
     await client.aclose()
 
 
-async def over_http(upstream: Upstream, pod: Pod) -> None:
-    """Make one prediction over HTTP, after which there is a connection."""
-    body = RequestBody.opened(b"first", max_bytes=100)
-    reply = await upstream.predict(pod, "intent", "1.0", headers={}, body=body, timeout_s=10)
-    assert reply.data == b"http first"
+def pool_of(upstream: Upstream, pod: Pod) -> ConnectionPool:
+    return upstream._pools.get(pod.url) or upstream._open(pod.url)
 
 
-async def changed(upstream: Upstream, pod: Pod) -> None:
-    """Return once the gateway has a connection that takes frames."""
-    if pod.url not in upstream._pools:
-        await over_http(upstream, pod)
-    await until(lambda: upstream._pools[pod.url].framed() is not None)
+async def changed(upstream: Upstream, pod: Pod) -> FramesConnection:
+    """Return the gateway's connection that takes frames."""
+    pool = pool_of(upstream, pod)
+    frames = pool._frames if pool._frames is not None and pool._frames.ready else await pool._frames_opened()
+    assert frames is not None
+    return frames
 
 
-def sent(upstream: Upstream, pod: Pod, data: bytes = b"input", **headers: str) -> tuple[Any, asyncio.Task[Reply]]:
-    """Send a prediction without a task, and go on in one; return where it was sent."""
-    waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+async def predict(upstream: Upstream, pod: Pod, data: bytes = b"input", **headers: str) -> Reply:
     body = RequestBody.opened(data, max_bytes=100_000)
-    where = upstream.send(pod, "intent", "1.0", headers=headers, body=body, timeout_s=10, waiter=waiter)
-    assert where is not None
-    return where, asyncio.create_task(upstream.resume(where, waiter, pod, "intent", "1.0"))
+    return await upstream.predict(pod, "intent", "1.0", headers=headers, body=body, deadline=Deadline.after(10))
 
 
 def ask(upstream: Upstream, pod: Pod, data: bytes = b"input", **headers: str) -> asyncio.Task[Reply]:
-    """Send a prediction over frames."""
-    where, reply = sent(upstream, pod, data, **headers)
-    assert isinstance(where, FramedRequest)
-    return reply
+    """Make a prediction, which is sent in the next turn of the loop."""
+    return asyncio.create_task(predict(upstream, pod, data, **headers))
 
 
 async def lost(reply: asyncio.Task[Reply]) -> str:
@@ -222,9 +215,10 @@ async def test_answers_in_any_order(upstream: Upstream) -> None:
     async with serving(serve) as (server, pod):
         await changed(upstream, pod)
         replies = [ask(upstream, pod, b"%d" % number) for number in range(50)]
+        await asyncio.sleep(0)
         assert pod.requests_in_flight == 50
         assert [(await reply).data for reply in replies] == [b"to %d" % number for number in range(50)]
-        assert (server.framed, len(server.http), idle(pod)) == (1, 1, True)
+        assert (server.framed, len(server.http), idle(pod)) == (1, 0, True)
 
 
 async def test_request_and_reply(upstream: Upstream) -> None:
@@ -252,14 +246,16 @@ async def test_request_and_reply(upstream: Upstream) -> None:
         head = seen[0][0].split(b"\r\n")
         assert (head[0], head[-1]) == (b"/predict/intent/1.0", b"")
         host = pod.url.removeprefix("http://").encode()
-        assert {b"host: " + host, b"x-request-timeout-ms: 10000", b"content-length: 5"} < set(head)
+        assert {b"host: " + host, b"content-length: 5"} < set(head)
+        (told,) = [line for line in head if line.startswith(b"x-request-timeout-ms: ")]
+        assert 0 < int(told.split(b" ")[1]) <= 10_000
         assert seen[0][1] == b"input"
         passed = [(b"content-type", b"text/plain"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
         for reply, more in zip(replies[:2], ([], [(b"x-known", b"1")]), strict=True):
             assert (reply.outcome, reply.status, reply.data, reply.retry_after_s) == ("answered", 418, b"out", 3)
             assert reply.headers == [*more, *passed, (b"retry-after", b"3")]
-            assert reply.lines.text == b"".join(b"%b: %b\r\n" % each for each in reply.headers)
-            assert reply.lines.number == len(reply.headers)
+            assert reply.header_block.text == b"".join(b"%b: %b\r\n" % each for each in reply.headers)
+            assert reply.header_block.number == len(reply.headers)
         assert (replies[2].outcome, replies[2].headers, replies[2].data) == ("answered", [], b"out")
         assert server.framed == 1
 
@@ -280,15 +276,15 @@ async def test_answers_without_a_body(upstream: Upstream, status: int) -> None:
             assert (reply.status, reply.data) == (status, b"")
 
 
-async def test_elsewhere(upstream: Upstream) -> None:
-    """A request that the pod gives back goes over HTTP, the same head and body, and is answered there."""
+async def test_declined(upstream: Upstream) -> None:
+    """A request that the pod declines goes over HTTP, the same head and body, and is answered there."""
     heads: list[bytes] = []
 
     async def serve(wire: Wire) -> None:
         for _ in range(3):
             number, head, _ = await wire.request()
             heads.append(head)
-            await wire.say(frame_header(Kind.ELSEWHERE, number))
+            await wire.say(frame_header(Kind.DECLINED, number))
         await echo(wire)
 
     async with serving(serve) as (server, pod):
@@ -297,23 +293,21 @@ async def test_elsewhere(upstream: Upstream) -> None:
         assert [(await reply).data for reply in replies] == [b"http %d" % number for number in range(3)]
         path = b"/predict/intent/1.0\r\n"
         expected = [b"POST " + path[:-2] + b" HTTP/1.1\r\n" + head.removeprefix(path) + b"\r\n" for head in heads]
-        assert sorted(server.http[1:]) == sorted(zip(expected, (b"0", b"1", b"2"), strict=True))
+        assert sorted(server.http) == sorted(zip(expected, (b"0", b"1", b"2"), strict=True))
         assert (await ask(upstream, pod)).data == b"framed input"
         assert (server.framed, idle(pod)) == (1, True)
 
 
-async def test_a_pod_that_gives_back_and_is_gone(upstream: Upstream) -> None:
-    """A request that was given back fails over HTTP as any other does there."""
+async def test_a_pod_that_declines_and_is_gone(upstream: Upstream) -> None:
+    """A request that was declined fails over HTTP as any other does there."""
 
     async def serve(wire: Wire) -> None:
         number, _, _ = await wire.request()
-        await wire.say(frame_header(Kind.ELSEWHERE, number))
+        await wire.say(frame_header(Kind.DECLINED, number))
 
     async with serving(serve) as (server, pod):
         await changed(upstream, pod)
-        server.http.clear()
         reply = ask(upstream, pod)
-        upstream._pools[pod.url]._free.clear()  # the connection of the first request
         upstream._pools[pod.url]._port = 1  # nobody listens there
         with pytest.raises(PodUnreachable) as caught:
             await reply
@@ -339,29 +333,36 @@ async def test_a_pod_that_gives_back_and_is_gone(upstream: Upstream) -> None:
     ids=["404", "426", "200", "frames-2", "no-upgrade", "no-header", "garbage", "endless", "nothing"],
 )
 async def test_pods_without_frames(handshake: bytes) -> None:
-    """A pod that does not change to frames is asked over HTTP, costs no request any time, and is let alone a while."""
+    """A pod that does not change to frames is asked over HTTP as soon as that is known, and is let alone a while."""
     upstream = Upstream(connect_timeout_s=5 if handshake else 0.1, buffered_bytes=1000)
     async with serving(handshake=handshake) as (server, pod):
-        await over_http(upstream, pod)
-        for at in range(20):
-            where, reply = sent(upstream, pod)
-            assert isinstance(where, HttpRequest)
-            assert (await reply).data == b"http input"
-            if at == 5:
-                await until(lambda: server.ended == 1)
-        assert (server.framed, len(server.http), idle(pod)) == (1, 21, True)
+        replies = [ask(upstream, pod) for _ in range(10)]
+        assert [(await reply).data for reply in replies] == [b"http input"] * 10
+        for _ in range(10):
+            assert (await ask(upstream, pod)).data == b"http input"
+        await until(lambda: server.ended == 1)
+        assert (server.framed, len(server.http), idle(pod)) == (1, 20, True)
         await upstream.aclose()
 
 
 async def test_a_pod_is_asked_for_frames_again(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while a pod without frames may be another: once it changes to them, they are used."""
+    """After a while a pod without frames may be another: once it changes to them, they are used; none waits for it."""
     monkeypatch.setattr("marway_gateway.transport.pool._NO_FRAMES_S", 0.05)
     async with serving(handshake=b"HTTP/1.1 404 Not Found\r\n\r\n") as (server, pod):
-        await over_http(upstream, pod)
         while server.framed < 3:
-            assert (await sent(upstream, pod)[1]).data == b"http input"
+            assert (await ask(upstream, pod)).data == b"http input"
+        server.handshake = b""
+        while server.framed < 4:
+            assert (await ask(upstream, pod)).data == b"http input"
+        (opening,) = [task for task in asyncio.all_tasks() if task.get_name() == "open-frames"]
+        for _ in range(20):
+            assert (await ask(upstream, pod)).data == b"http input"
+        assert not opening.done()
+        pool_of(upstream, pod)._connect_timeout_s = 5
+        opening.cancel()
         server.handshake = SWITCHED
-        await changed(upstream, pod)
+        while (await ask(upstream, pod)).data == b"http input":
+            pass
         assert (await ask(upstream, pod)).data == b"framed input"
 
 
@@ -381,20 +382,34 @@ async def test_an_answer_to_the_handshake_in_pieces(upstream: Upstream) -> None:
     async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         pool = ConnectionPool(f"http://127.0.0.1:{port}", connect_timeout_s=5, buffered_bytes=10)
-        await until(lambda: pool.framed() is not None)
+        assert await pool._frames_opened() is not None
         pool.close()
 
 
 async def test_closed_while_frames_are_asked_for() -> None:
-    """A client that closes while a pod considers frames leaves no connection and no task behind."""
+    """A client that closes while a pod considers frames leaves no connection and no task behind; a request that waits
+    for that goes over HTTP."""
     upstream = Upstream(connect_timeout_s=5, buffered_bytes=10)
     async with serving(handshake=b"") as (server, pod):
-        await over_http(upstream, pod)
-        assert (await sent(upstream, pod)[1]).data == b"http input"
+        reply = ask(upstream, pod)
         await until(lambda: server.framed == 1)
         await upstream.aclose()
+        assert (await reply).data == b"http input"
         await until(lambda: server.ended == 1)
         assert not [task for task in asyncio.all_tasks() if task.get_name() == "open-frames"]
+
+
+async def test_all_wait_for_one_opening(upstream: Upstream) -> None:
+    """Requests that come while the connection is opened wait for it, whoever of them gives up."""
+    async with serving() as (server, pod):
+        replies = [ask(upstream, pod) for _ in range(20)]
+        await asyncio.sleep(0)
+        for given_up in (replies.pop(0), replies.pop()):
+            given_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+        assert [(await reply).data for reply in replies] == [b"framed input"] * 18
+        assert (server.framed, server.http, idle(pod)) == (1, [], True)
 
 
 # -- pods that misbehave -----------------------------------------------------------------------------------------
@@ -402,7 +417,7 @@ async def test_closed_while_frames_are_asked_for() -> None:
 
 async def test_a_connection_that_is_lost(upstream: Upstream) -> None:
     """All requests in flight are lost with their connection, which counts as one failure of the pod; the next ones go
-    over HTTP and another one."""
+    over another one."""
 
     async def serve(wire: Wire) -> None:
         for _ in range(5):
@@ -412,7 +427,7 @@ async def test_a_connection_that_is_lost(upstream: Upstream) -> None:
 
     async with serving(serve) as (server, pod):
         await changed(upstream, pod)
-        *others, last = [ask(upstream, pod) for _ in range(5)]
+        *others, last = (ask(upstream, pod) for _ in range(5))
         assert (await last).data == b"out"
         errors = await asyncio.gather(*others, return_exceptions=True)
         said = [(error.reason, error.counted) for error in errors if isinstance(error, PodLost)]
@@ -427,15 +442,15 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     "http": lambda number: b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nout",
     "too-large": lambda number: frame_header(Kind.ANSWER, number, body=PART_BYTES + 1, status=200),
     "a-request": lambda number: frame_header(Kind.REQUEST, number),
-    "more": lambda number: frame_header(Kind.MORE, number, status=1),
+    "more": lambda number: frame_header(Kind.WINDOW_UPDATE, number, status=1),
     "a-part-first": lambda number: part(number, b"out"),
     "an-empty-part": lambda number: part(number, b""),
     "parts-beyond-its-length": lambda number: (
         answer(number, b"one", head=HEAD + b"content-length: 5\r\n") + part(number, b"two")
     ),
     "twice": lambda number: answer(number, b"one", head=HEAD + b"content-length: 5\r\n") * 2,
-    "begun-and-elsewhere": lambda number: (
-        answer(number, b"one", head=HEAD + b"content-length: 5\r\n") + frame_header(Kind.ELSEWHERE, number)
+    "begun-and-declined": lambda number: (
+        answer(number, b"one", head=HEAD + b"content-length: 5\r\n") + frame_header(Kind.DECLINED, number)
     ),
 }
 
@@ -503,7 +518,8 @@ async def test_hostile_pods(upstream: Upstream, name: str) -> None:
         assert [await lost(reply) for reply in replies] == ["bad_answer"] * 3
         await until(lambda: server.ended == 1)
         assert idle(pod)
-        assert (await sent(upstream, pod)[1]).data == b"http input"
+        assert (await ask(upstream, pod)).data == b"input"
+        assert server.framed == 2
 
 
 async def test_answers_that_nobody_asked_for(upstream: Upstream) -> None:
@@ -511,9 +527,9 @@ async def test_answers_that_nobody_asked_for(upstream: Upstream) -> None:
 
     async def serve(wire: Wire) -> None:
         number, _, _ = await wire.request()
-        for kind in (Kind.ANSWER, Kind.PART, Kind.ELSEWHERE):
+        for kind in (Kind.ANSWER, Kind.PART, Kind.DECLINED):
             await wire.say(frame_header(kind, number + 7, status=200))
-        await wire.say(answer(number, b"right"), answer(number, b"again"), frame_header(Kind.ELSEWHERE, number))
+        await wire.say(answer(number, b"right"), answer(number, b"again"), frame_header(Kind.DECLINED, number))
         await echo(wire)
 
     async with serving(serve) as (server, pod):
@@ -554,7 +570,7 @@ class Large:
             elif kind == Kind.CANCEL:
                 self.cancelled.append(number)
             else:
-                assert (kind, number) == (Kind.MORE, large)
+                assert (kind, number) == (Kind.WINDOW_UPDATE, large)
                 self.asked += status
                 assert self.asked <= self.sent  # or else more than the window would be under way
                 await self._say(wire, large, status)
@@ -739,14 +755,18 @@ async def test_giving_up_an_answer_that_has_come(upstream: Upstream) -> None:
     """Who is cancelled in the same moment in which the answer comes leaves nothing behind."""
     async with serving() as (server, pod):
         await changed(upstream, pod)
-        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        body = RequestBody.opened(b"x", max_bytes=10)
-        where = upstream.send(pod, "intent", "1.0", headers={}, body=body, timeout_s=10, waiter=waiter)
-        assert isinstance(where, FramedRequest)
-        task = asyncio.create_task(upstream.resume(where, waiter, pod, "intent", "1.0"))
-        waiter.add_done_callback(lambda _: task.cancel())
+        framed = await changed(upstream, pod)
+        task = ask(upstream, pod)
+        received = framed.data_received
+
+        def data_received(data: bytes) -> None:
+            received(data)
+            task.cancel()
+
+        framed.data_received = data_received  # type: ignore[method-assign]
         with pytest.raises(asyncio.CancelledError):
             await task
+        framed.data_received = received  # type: ignore[method-assign]
         assert idle(pod)
         assert (await ask(upstream, pod)).data == b"framed input"
         assert server.framed == 1
@@ -754,7 +774,7 @@ async def test_giving_up_an_answer_that_has_come(upstream: Upstream) -> None:
 
 async def test_a_pod_that_takes_no_more(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a pod does not read what was sent, requests take other connections; frames again, once it has."""
-    monkeypatch.setattr("marway_gateway.transport.framed._WAITING_BYTES_MAX", 200_000)
+    monkeypatch.setattr("marway_gateway.transport.frames._WAITING_BYTES_MAX", 200_000)
     go_on = asyncio.Event()
 
     async def serve(wire: Wire) -> None:
@@ -763,19 +783,17 @@ async def test_a_pod_that_takes_no_more(upstream: Upstream, monkeypatch: pytest.
 
     async with serving(serve) as (server, pod):
         await changed(upstream, pod)
+        connection = await changed(upstream, pod)
         framed: list[asyncio.Task[Reply]] = []
-        for number in range(1000):
-            data = b"%d" % number + b"x" * 60_000
-            where, reply = sent(upstream, pod, data)
-            if not isinstance(where, FramedRequest):
-                break
-            framed.append(reply)
+        while connection.ready and len(framed) < 1000:
+            framed.append(ask(upstream, pod, b"%d" % len(framed) + b"x" * 60_000))
+            await asyncio.sleep(0)
         assert 3 < len(framed) < 1000
-        assert (await reply).data == b"http " + data
+        assert (await ask(upstream, pod)).data == b"http input"
         go_on.set()
         for number, reply in enumerate(framed):
             assert (await reply).data == b"framed %d" % number + b"x" * 60_000
-        await changed(upstream, pod)
+        await until(lambda: connection.ready)
         assert (await ask(upstream, pod)).data == b"framed input"
         assert (server.framed, idle(pod)) == (1, True)
 
@@ -785,16 +803,16 @@ async def test_a_pod_that_takes_no_more(upstream: Upstream, monkeypatch: pytest.
 
 async def test_idle_connections_are_closed(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that nobody uses for a while is closed, but never one with a request on it; the next opens one."""
-    monkeypatch.setattr("marway_gateway.transport.framed._IDLE_S", 0.05)
+    monkeypatch.setattr("marway_gateway.transport.frames._IDLE_S", 0.05)
     looked = 0
-    look = FramedConnection._leave_if_idle
+    look = FramesConnection._close_if_idle
 
-    def counted(self: FramedConnection) -> None:
+    def counted(self: FramesConnection) -> None:
         nonlocal looked
         looked += 1
         look(self)
 
-    monkeypatch.setattr(FramedConnection, "_leave_if_idle", counted)
+    monkeypatch.setattr(FramesConnection, "_close_if_idle", counted)
 
     async def serve(wire: Wire) -> None:
         number, _, _ = await wire.request()
@@ -823,6 +841,7 @@ async def test_closing_lets_requests_end(upstream: Upstream) -> None:
     async with serving(serve) as (server, pod):
         await changed(upstream, pod)
         replies = [ask(upstream, pod) for _ in range(3)]
+        await asyncio.sleep(0)
         await upstream.aclose()
         go_on.set()
         assert [(await reply).data for reply in replies] == [b"1", b"2", b"3"]
@@ -834,26 +853,28 @@ async def test_nothing_is_sent_after_a_pod_hung_up(upstream: Upstream) -> None:
     hang_up = asyncio.Event()
 
     async def serve(wire: Wire) -> None:
-        await hang_up.wait()
-        wire.close()
+        if not hang_up.is_set():
+            await hang_up.wait()
+            wire.close()
+        else:
+            await echo(wire)
 
-    async with serving(serve) as (_, pod):
-        await changed(upstream, pod)
-        framed = upstream._pools[pod.url].framed()
-        assert framed is not None
-        replies: list[asyncio.Task[Reply]] = []
+    async with serving(serve) as (server, pod):
+        framed = await changed(upstream, pod)
+        replies: list[Reply] = []
         taken = framed.eof_received
+
+        async def run() -> None:
+            replies.append(await predict(upstream, pod))
 
         def eof_received() -> None:
             taken()
-            where, reply = sent(upstream, pod)
-            assert isinstance(where, HttpRequest)
-            replies.append(reply)
+            EagerTask(run())
 
         framed.eof_received = eof_received  # type: ignore[method-assign]
         hang_up.set()
         await until(lambda: replies)
-        assert (await replies[0]).data == b"http input"
+        assert (replies[0].data, server.framed) == (b"framed input", 2)
 
 
 # -- a whole gateway ---------------------------------------------------------------------------------------------
@@ -905,13 +926,13 @@ async def framed_gateway(
 ) -> AsyncIterator[tuple[Running, list[str]]]:
     """A gateway that has a connection with frames to its first pod; and the names of pods asked so, to be filled."""
     asked: list[str] = []
-    send = FramedConnection.send
+    request = FramesConnection.request
 
-    def counted(self: FramedConnection, head: bytes, body: bytes, waiter: Any) -> FramedRequest:
-        asked.append(self._handshake.split("host: ")[1].split("\r\n")[0])
-        return send(self, head, body, waiter)
+    async def counted(self: FramesConnection, head: bytes, body: RequestBody) -> Reply:
+        asked.append(self._handshake.split(b"host: ")[1].split(b"\r\n")[0].decode())
+        return await request(self, head, body)
 
-    monkeypatch.setattr(FramedConnection, "send", counted)
+    monkeypatch.setattr(FramesConnection, "request", counted)
     async with running(*pods, registry=registry, health_interval_s=60, **flags) as gateway:
         await ready(gateway)
         yield gateway, asked
@@ -1004,8 +1025,8 @@ async def test_no_request_is_left_behind(registry: Registry, monkeypatch: pytest
             kind, number, _, _, body = await wire.frame()
             if kind != Kind.REQUEST or body == b"hold":
                 continue
-            if body == b"elsewhere":
-                await wire.say(frame_header(Kind.ELSEWHERE, number))
+            if body == b"declined":
+                await wire.say(frame_header(Kind.DECLINED, number))
             elif body == b"parts":
                 head = HEAD + b"content-length: 4\r\n"
                 await wire.say(answer(number, b"pa", head=head), part(number, b"rt"))
@@ -1018,7 +1039,7 @@ async def test_no_request_is_left_behind(registry: Registry, monkeypatch: pytest
                 await wire.say(answer(number, body))
 
     def left() -> list[type]:
-        kinds = (FramedRequest, PredictCall, CancelScope, Request)
+        kinds = (_Request, PredictCall, CancelScope, Request)
         return [type(each) for each in gc.get_objects() if type(each) in kinds]
 
     (pod,) = await started(FramedPod("a"))
@@ -1029,7 +1050,7 @@ async def test_no_request_is_left_behind(registry: Registry, monkeypatch: pytest
             gc.collect()
             gc.disable()
             try:
-                for body in (b"small", b"parts", b"elsewhere"):
+                for body in (b"small", b"parts", b"declined"):
                     for _ in range(20):
                         assert (await gateway.predict(body=body)).status_code == 200
                     await until(lambda: not left())
@@ -1107,7 +1128,7 @@ async def test_a_real_sidecar_answers_alike(
             await until_framed(gateway, asked)
             framed = await outcomes(gateway)
             assert len(asked) == len([body for body, _ in REQUESTS.values() if 0 < len(body) <= 65536])
-            monkeypatch.setattr(ConnectionPool, "framed", lambda self: None)
+            monkeypatch.setattr("marway_gateway.transport.pool.REQUEST_BYTES_MAX", -1)
             asked.clear()
             plain = await outcomes(gateway)
             assert asked == []
