@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from dataclasses import dataclass
 
 __all__ = ["Deadline"]
 
 
-class Deadline(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Deadline:
     """A moment on the monotonic clock, so that a wall clock that jumps changes nothing.
 
     Attributes:

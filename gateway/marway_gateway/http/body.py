@@ -73,9 +73,9 @@ class RequestBody:
         return cls(read, content_length=len(data), buffered_bytes=max_bytes, max_bytes=max_bytes)
 
     @classmethod
-    def opened(cls, data: bytes) -> RequestBody:
+    def opened(cls, data: bytes, *, max_bytes: int) -> RequestBody:
         """Return a body as `open` leaves it that is in memory and may be used: it is within the limits."""
-        body = cls(_nothing, content_length=None, buffered_bytes=0, max_bytes=0)
+        body = cls(_nothing, content_length=None, buffered_bytes=max_bytes, max_bytes=max_bytes)
         body._whole = data
         body.size = len(data)
         body.ended = True

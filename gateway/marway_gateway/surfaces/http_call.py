@@ -80,7 +80,7 @@ def _body(
         channel: Channel = scope[CHANNEL]
         data = channel.body
         if data and len(data) <= buffered_bytes and len(data) <= max_bytes:
-            return RequestBody.opened(data)
+            return RequestBody.opened(data, max_bytes=max_bytes)
     length = headers.get(b"content-length")
     if length is not None and not length.isdigit():
         raise InvalidRequest("Content-Length is not a number")

@@ -64,7 +64,7 @@ async def predict_rows(
             f"the request's rows take {len(prepared.envelope)} bytes on their way to the model, numbers being JSON "
             f"there; this gateway accepts at most {limit} bytes: send fewer rows at once"
         )
-    call.body = RequestBody.opened(prepared.envelope)
+    call.body = RequestBody.opened(prepared.envelope, max_bytes=limit)
     call.headers = {name: value for name, value in call.headers.items() if name not in _NOT_OF_ROWS}
     call.headers["content-type"] = ROWS_CONTENT_TYPE
     cancel_scope.step = None

@@ -129,7 +129,7 @@ async def predict_rpc(
             headers=_to_pod(ids, context.peer()),
             deadline=Deadline.after(_timeout_s(gateway.settings, context, metadata.get(wire.REQUEST_TIMEOUT_MS))),
             info=info,
-            body=RequestBody.opened(b""),
+            body=RequestBody.opened(b"", max_bytes=0),
             fresh=forbids_cache(metadata.get("cache-control")),
         )
         with gateway.predictor.scope(call) as cancel_scope:
