@@ -107,8 +107,7 @@ class FramesClientConnection(asyncio.Protocol):
         self._transport.write(self._handshake)
 
     def eof_received(self) -> None:
-        self.over = True
-        self.ready = False  # it is lost as soon as this turn of the loop ends, in which others may send
+        self.close()  # it is lost as soon as this turn of the loop ends, in which others may send
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail("closed the connection before it had answered", reason="connection_lost")
@@ -175,8 +174,6 @@ class FramesClientConnection(asyncio.Protocol):
         for request in requests.values():
             if request.fail(PodLost(why, reason=reason, counted=counted)):
                 counted = False
-
-    # -- answers -------------------------------------------------------------------------------------------
 
     def _answered(self, number: int, request: _Request, status: int, head: bytes, body: bytes) -> None:
         try:

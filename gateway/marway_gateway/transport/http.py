@@ -192,7 +192,7 @@ class HttpClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._caller is None:
-            self._transport.abort()  # nothing was asked: whatever this is, the next request must not be answered with it
+            self._transport.abort()  # whatever this is, the next request must not be answered with it
             return
         if self._reply is None:
             self._header_bytes += len(data)
