@@ -186,14 +186,15 @@ class Reply:
         data: The body, or None when it streams.
         content_length: Its size in bytes, where the pod said it.
         stream: Where a body that streams comes from.
+        on_release: Called when the reply is closed, once.
     """
 
     __slots__ = (
-        "_on_release",
         "content_length",
         "data",
         "header_block",
         "headers",
+        "on_release",
         "outcome",
         "retry_after_s",
         "status",
@@ -213,7 +214,7 @@ class Reply:
         self.data = data
         self.content_length = content_length
         self.stream = stream
-        self._on_release: Callable[[], None] | None = None
+        self.on_release: Callable[[], None] | None = None
 
     def cached(self, headers: Headers) -> Reply:
         """Return a whole answer with these headers that holds no connection, to be given again."""
@@ -250,15 +251,11 @@ class Reply:
                 yield bytes(held)
                 held.clear()
 
-    def on_release(self, released: Callable[[], None]) -> None:
-        """Have ``released`` called when the reply is of no more use to anybody, once."""
-        self._on_release = released
-
     def close(self) -> None:
         """Let go of the connection: free again when the answer was read to its end, else told that nobody waits."""
         if self.stream is not None:
             self.stream.close()
-        released, self._on_release = self._on_release, None
+        released, self.on_release = self.on_release, None
         if released is not None:
             released()
 

@@ -78,7 +78,7 @@ class Upstream:
                     reply = await pool.request(head, body)
             if reply.data is None:
                 if reply.outcome == Outcome.ANSWERED:
-                    reply.on_release(partial(pod.end, key))
+                    reply.on_release = partial(pod.end, key)
                     return reply
                 reply.data = await read_within(reply.chunks(), _PROBLEM_BYTES_MAX, reply.close)
         except BaseException:

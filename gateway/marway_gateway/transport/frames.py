@@ -12,17 +12,17 @@ from marway_http import frames
 from marway_http.eager import InlineFuture
 from marway_http.frames import BadFrames, FrameReader, Kind, frame_header
 
-__all__ = ["FramesConnection"]
+__all__ = ["FramesClientConnection"]
 
 _IDLE_S: Final = 15.0
-"""How long a connection without requests is kept, less than any sidecar keeps it."""
+"""How long a connection without requests is kept at least; at most twice as long, less than any sidecar keeps it."""
 _HANDSHAKE_BYTES_MAX: Final = 16 * 1024
 _HEADERS_MAX: Final = 200
 _WAITING_BYTES_MAX: Final = 1024 * 1024
 """Of requests that the kernel did not take yet; with more, the next ones take other connections."""
 
 
-class FramesConnection(asyncio.Protocol):
+class FramesClientConnection(asyncio.Protocol):
     """Sends requests and gives their replies, as they come, to callers that go on at once (`InlineFuture`).
 
     Args:
@@ -52,7 +52,7 @@ class FramesConnection(asyncio.Protocol):
         self._requests: dict[int, _Request] = {}
         self._number = 0
         self._heard_at = 0.0
-        self._idle: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None  # once it changed to frames
 
     async def request(self, head: bytes, body: RequestBody) -> Reply:
         """Do as `Connection.request` says, with a body of `frames.REQUEST_BYTES_MAX` at most, in memory."""
@@ -107,8 +107,7 @@ class FramesConnection(asyncio.Protocol):
         self._transport.write(self._handshake)
 
     def eof_received(self) -> None:
-        self.over = True
-        self.ready = False  # it is lost as soon as this turn of the loop ends, in which others may send
+        self.close()  # it is lost as soon as this turn of the loop ends, in which others may send
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail("closed the connection before it had answered", reason="connection_lost")
@@ -117,16 +116,12 @@ class FramesConnection(asyncio.Protocol):
         self.ready = False
 
     def resume_writing(self) -> None:
-        self.ready = self._switched and not self.over
-
-    @property
-    def _switched(self) -> bool:
-        return self._idle is not None
+        self.ready = self._idle is not None and not self.over
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
         try:
-            if not self._switched:
+            if self._idle is None:
                 data = self._switch(data)
             for kind, number, status, head, body in self._reader.feed(data):
                 request = self._requests.get(number)
@@ -161,7 +156,7 @@ class FramesConnection(asyncio.Protocol):
             raise BadFrames
         self.ready = not self.over
         self._response_head = b""
-        self._close_if_idle_in(_IDLE_S)
+        self._close_if_idle()
         if not self.opened.done():
             self.opened.set_result(True)
         return rest
@@ -179,8 +174,6 @@ class FramesConnection(asyncio.Protocol):
         for request in requests.values():
             if request.fail(PodLost(why, reason=reason, counted=counted)):
                 counted = False
-
-    # -- answers -------------------------------------------------------------------------------------------
 
     def _answered(self, number: int, request: _Request, status: int, head: bytes, body: bytes) -> None:
         try:
@@ -207,20 +200,13 @@ class FramesConnection(asyncio.Protocol):
             request.succeed(request.reply)
 
     def _feed(self, number: int, request: _Request, part: bytes) -> None:
-        request.feed(part)
-        if not request.left:
+        if request.feed(part):
             del self._requests[number]
             request.end()
 
-    # -- time ----------------------------------------------------------------------------------------------
-
-    def _close_if_idle_in(self, within_s: float) -> None:
-        self._idle = self._loop.call_later(within_s, self._close_if_idle)
-
     def _close_if_idle(self) -> None:
-        left = _IDLE_S if self._requests else self._heard_at + _IDLE_S - self._loop.time()
-        if left > 0:
-            self._close_if_idle_in(left)
+        if self._requests or self._heard_at + _IDLE_S > self._loop.time():
+            self._idle = self._loop.call_later(_IDLE_S, self._close_if_idle)
         else:
             self.close()
 
@@ -236,13 +222,15 @@ class _Request:
 
     __slots__ = ("_connection", "_future", "_number", "_parts", "_paused", "_window", "left", "reply", "sent_at")
 
-    def __init__(self, connection: FramesConnection, number: int, future: InlineFuture[Reply], sent_at: float) -> None:
+    def __init__(
+        self, connection: FramesClientConnection, number: int, future: InlineFuture[Reply], sent_at: float
+    ) -> None:
         self.sent_at = sent_at
         self.reply: Reply | None = None
         self.left = -1
         self._connection = connection
         self._number = number
-        self._future: InlineFuture[Reply] | None = future
+        self._future: InlineFuture[Reply] | None = future  # until it is told
         self._parts: list[bytes] = []
         self._paused = False
         self._window = 0
@@ -256,17 +244,15 @@ class _Request:
     def fail(self, error: Exception) -> bool:
         """Give a failure to the caller, or end what it reads; return whether it was the caller."""
         future, self._future = self._future, None
-        if future is None:
-            if self.reply is not None and self.reply.stream is not None:
-                self.reply.stream.end(error)
-            return False
-        if future.done():
-            return False
-        future.set_exception(error)
-        return True
+        if future is not None and not future.done():
+            future.set_exception(error)
+            return True
+        if self.reply is not None and self.reply.stream is not None:
+            self.reply.stream.end(error)
+        return False
 
-    def feed(self, part: bytes) -> None:
-        """Take in a part of a body that goes on.
+    def feed(self, part: bytes) -> bool:
+        """Take in a part of a body that goes on; return whether it was the last.
 
         Raises:
             BadFrames: It is longer than was said, or nothing was said.
@@ -281,6 +267,7 @@ class _Request:
         if self.left:
             self._window += 1
             self._update_window()
+        return not self.left
 
     def end(self) -> None:
         """Take in that the body has come."""

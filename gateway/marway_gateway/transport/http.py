@@ -16,7 +16,7 @@ from marway_gateway.http.body import RequestBody
 from marway_gateway.transport.base import NO_BODY, AttemptFailed, BodyStream, PodLost, PodUnreachable, Reply
 from marway_gateway.transport.response_headers import parse_response_headers
 
-__all__ = ["HttpConnection"]
+__all__ = ["HttpClientConnection"]
 
 _WRITE_ONCE_BYTES: Final = 1024 * 1024
 _HEADER_BYTES_MAX: Final = 64 * 1024
@@ -25,7 +25,7 @@ _INTERIM_MAX: Final = 16
 """Answers such as `100 Continue` before the one that counts; a sidecar sends one at most."""
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpClientConnection(asyncio.Protocol):
     """Sends requests and gives their replies.
 
     Args:
@@ -33,11 +33,11 @@ class HttpConnection(asyncio.Protocol):
         on_free: Told when the next request may be sent; a connection that ends in another way says nothing.
     """
 
-    def __init__(self, *, buffered_bytes: int, on_free: Callable[[HttpConnection], None]) -> None:
+    def __init__(self, *, buffered_bytes: int, on_free: Callable[[HttpClientConnection], None]) -> None:
         self._buffered_bytes = buffered_bytes
         self._on_free = on_free
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._closing = False
         # The request under way: its caller's future until it is over, and its reply from the head on.
@@ -60,17 +60,11 @@ class HttpConnection(asyncio.Protocol):
     @property
     def ready(self) -> bool:
         """Whether a request may be sent."""
-        return self._caller is None and not self._closing and self._open is not None
-
-    @property
-    def _open(self) -> asyncio.Transport | None:
-        transport = self._transport
-        return None if transport is None or transport.is_closing() else transport
+        return self._caller is None and not self._closing and not self._transport.is_closing()
 
     async def request(self, head: bytes, body: RequestBody) -> Reply:
         """Do as `Connection.request` says."""
-        transport = self._open
-        if transport is None or not self.ready:
+        if not self.ready:
             raise PodUnreachable("closed the connection before anything was sent", reason="closed")
         path, end, headers = head.partition(b"\r\n")
         head = b"POST %b HTTP/1.1%b%b" % (path, end, headers)
@@ -78,11 +72,11 @@ class HttpConnection(asyncio.Protocol):
         self._caller = caller
         whole = body.whole
         if whole is not None and len(whole) <= _WRITE_ONCE_BYTES:
-            transport.writelines((head, b"\r\n", whole))
+            self._transport.writelines((head, b"\r\n", whole))
         else:
-            transport.write(head + b"expect: 100-continue\r\n\r\n")
+            self._transport.write(head + b"expect: 100-continue\r\n\r\n")
             self._continue = self._loop.create_future()
-            self._upload = self._loop.create_task(self._send(transport, body, self._continue), name="upload")
+            self._upload = self._loop.create_task(self._send(body, self._continue), name="upload")
         try:
             return await caller
         except asyncio.CancelledError:
@@ -95,44 +89,44 @@ class HttpConnection(asyncio.Protocol):
         """Send no more requests, and close when the one under way has ended."""
         self._closing = True
         if self._caller is None:
-            self._abort()
+            self._transport.abort()
 
     # -- what a body asks of its source --------------------------------------------------------------------
 
     def pause(self) -> None:
         """Read no more for now."""
-        if self._open is not None and not self._paused:
+        if not self._paused and not self._transport.is_closing():
             self._paused = True
-            self._open.pause_reading()
+            self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._open is not None and self._paused:
+        if self._paused and not self._transport.is_closing():
             self._paused = False
-            self._open.resume_reading()
+            self._transport.resume_reading()
 
     def abandon(self) -> None:
         """Nobody waits for the answer or its rest."""
         self._end()
-        self._abort()
+        self._transport.abort()
 
     # -- the request ---------------------------------------------------------------------------------------
 
-    async def _send(self, transport: asyncio.Transport, body: RequestBody, go_on: asyncio.Future[None]) -> None:
+    async def _send(self, body: RequestBody, go_on: asyncio.Future[None]) -> None:
         """Send a body after the pod said that it wants it, in HTTP chunks where its size is not known."""
         chunked = body.content_length is None
         try:
             await go_on
             async for piece in body.stream():
-                if transport.is_closing():
+                if self._transport.is_closing():
                     return
                 if not piece:
                     continue  # an empty chunk would end the body
-                transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n") if chunked else (piece,))
+                self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n") if chunked else (piece,))
                 if self._writable is not None:
                     await self._writable
             if chunked:
-                transport.write(b"0\r\n\r\n")
+                self._transport.write(b"0\r\n\r\n")
         except Exception as exc:
             self._upload = None
             self._fail(exc)
@@ -154,7 +148,7 @@ class HttpConnection(asyncio.Protocol):
             caller.set_exception(error)
         elif reply is not None and reply.stream is not None:
             reply.stream.end(error)
-        self._abort()
+        self._transport.abort()
 
     def _finish(self) -> None:
         """Give the reply, or its end, and be free again if the connection allows that."""
@@ -168,14 +162,10 @@ class HttpConnection(asyncio.Protocol):
                 caller.set_result(reply)
         self._whole = []
         self._complete = False
-        if reusable and not self._closing and self._open is not None:
+        if reusable and self.ready:
             self.resume()  # the last part may have been one too many for its reader
             self._on_free(self)
         else:
-            self._abort()
-
-    def _abort(self) -> None:
-        if self._transport is not None:
             self._transport.abort()
 
     # -- the transport -------------------------------------------------------------------------------------
@@ -202,7 +192,7 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._caller is None:
-            self._abort()  # nothing was asked: whatever this is, the next request must not be answered with it
+            self._transport.abort()  # whatever this is, the next request must not be answered with it
             return
         if self._reply is None:
             self._header_bytes += len(data)

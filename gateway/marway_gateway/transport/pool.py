@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from marway.errors import clip
 from marway_gateway.http.body import RequestBody
 from marway_gateway.transport.base import Declined, PodUnreachable, Reply
-from marway_gateway.transport.frames import FramesConnection
-from marway_gateway.transport.http import HttpConnection
+from marway_gateway.transport.frames import FramesClientConnection
+from marway_gateway.transport.http import HttpClientConnection
 from marway_http.eager import in_task
 from marway_http.frames import HEAD_BYTES_MAX, REQUEST_BYTES_MAX
 
@@ -56,9 +56,9 @@ class ConnectionPool:
         self._buffered_bytes = buffered_bytes
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._free: dict[HttpConnection, asyncio.TimerHandle] = {}
-        self._frames: FramesConnection | None = None
-        self._opening: asyncio.Task[FramesConnection | PodUnreachable | None] | None = None
+        self._free: dict[HttpClientConnection, asyncio.TimerHandle] = {}
+        self._frames: FramesClientConnection | None = None
+        self._opening: asyncio.Task[FramesClientConnection | PodUnreachable | None] | None = None
         self._http_only = False
         self._try_frames_at = 0.0
 
@@ -82,7 +82,10 @@ class ConnectionPool:
                 except Declined:
                     pass
         await in_task()
-        return await (self._take() or await self._connect()).request(head, body)
+        connection = self._take() or await self._connected(
+            lambda: HttpClientConnection(buffered_bytes=self._buffered_bytes, on_free=self._keep)
+        )
+        return await connection.request(head, body)
 
     def close(self) -> None:
         """Close what is free, and each other connection once its requests have ended."""
@@ -96,7 +99,7 @@ class ConnectionPool:
 
     # -- frames --------------------------------------------------------------------------------------------
 
-    async def _frames_opened(self) -> FramesConnection | None:
+    async def _frames_opened(self) -> FramesClientConnection | None:
         """Return the connection for frames once it is open; None where a request has to go over HTTP.
 
         All who want it wait for one opening. A sidecar that did not change to frames is asked again from time to time,
@@ -118,11 +121,11 @@ class ConnectionPool:
             raise PodUnreachable(opened.why, reason=opened.reason)
         return opened if opened is not None and opened.ready else None
 
-    async def _open_frames(self) -> FramesConnection | PodUnreachable | None:
+    async def _open_frames(self) -> FramesClientConnection | PodUnreachable | None:
         frames, switched = None, False
         try:
             frames = await self._connected(
-                lambda: FramesConnection(self.authority, self.path, buffered_bytes=self._buffered_bytes)
+                lambda: FramesClientConnection(self.authority, self.path, buffered_bytes=self._buffered_bytes)
             )
             async with asyncio.timeout(self._connect_timeout_s):
                 switched = await frames.opened
@@ -145,7 +148,7 @@ class ConnectionPool:
 
     # -- HTTP ----------------------------------------------------------------------------------------------
 
-    def _take(self) -> HttpConnection | None:
+    def _take(self) -> HttpClientConnection | None:
         """Return the connection that was used last of those that are free, or None."""
         while self._free:
             connection, timer = self._free.popitem()
@@ -154,16 +157,13 @@ class ConnectionPool:
                 return connection
         return None
 
-    async def _connect(self) -> HttpConnection:
-        return await self._connected(lambda: HttpConnection(buffered_bytes=self._buffered_bytes, on_free=self._keep))
-
-    def _keep(self, connection: HttpConnection) -> None:
+    def _keep(self, connection: HttpClientConnection) -> None:
         if self._closed:
             connection.close()
         else:
             self._free[connection] = self._loop.call_later(_IDLE_S, self._drop, connection)
 
-    def _drop(self, connection: HttpConnection) -> None:
+    def _drop(self, connection: HttpClientConnection) -> None:
         del self._free[connection]
         connection.close()
 

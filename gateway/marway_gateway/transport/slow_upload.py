@@ -39,15 +39,12 @@ class SlowUpload:
     def __enter__(self) -> None:
         if not self._body.ended:
             self._body.at_end(self._end)
-            self._look_later()
+            self._timer = asyncio.get_running_loop().call_later(_SLOW_S, self._look)
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
-
-    def _look_later(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_SLOW_S, self._look)
 
     def _look(self) -> None:
         if self._body.waits_for_client:
@@ -55,7 +52,7 @@ class SlowUpload:
             self._is_aside = True
             self._aside()
         else:
-            self._look_later()  # it is the pod that takes its time
+            self._timer = asyncio.get_running_loop().call_later(_SLOW_S, self._look)  # the pod takes its time
 
     def _end(self) -> None:
         if self._timer is not None:

@@ -14,8 +14,8 @@ import pytest
 
 from marway_gateway.http.body import RequestBody
 from marway_gateway.transport.base import AttemptFailed, Connection, PodLost, PodUnreachable, Reply
-from marway_gateway.transport.frames import FramesConnection
-from marway_gateway.transport.http import HttpConnection
+from marway_gateway.transport.frames import FramesClientConnection
+from marway_gateway.transport.http import HttpClientConnection
 from marway_http.eager import EagerTask
 from marway_http.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, FrameReader, Kind, frame_header
 
@@ -135,8 +135,8 @@ class Peers(ABC):
 class HttpPeers(Peers):
     """One request on a connection at a time."""
 
-    def open(self) -> HttpConnection:
-        connection = HttpConnection(buffered_bytes=BUFFERED, on_free=lambda _: None)
+    def open(self) -> HttpClientConnection:
+        connection = HttpClientConnection(buffered_bytes=BUFFERED, on_free=lambda _: None)
 
         def said(data: bytes) -> None:
             assert not any(each.pipe is pipe for each in self.owed), "a connection has one request at a time"
@@ -168,9 +168,9 @@ class HttpPeers(Peers):
 class FramePeers(Peers):
     """Many requests on a connection."""
 
-    def open(self) -> FramesConnection:
+    def open(self) -> FramesClientConnection:
         reader = FrameReader()
-        connection = FramesConnection("x", "", buffered_bytes=BUFFERED)
+        connection = FramesClientConnection("x", "", buffered_bytes=BUFFERED)
 
         def said(data: bytes) -> None:
             if data.startswith(b"GET "):

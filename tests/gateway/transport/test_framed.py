@@ -26,7 +26,7 @@ from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.settings import PodAddress
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import PodLost, PodUnreachable, Reply
-from marway_gateway.transport.frames import FramesConnection, _Request
+from marway_gateway.transport.frames import FramesClientConnection, _Request
 from marway_gateway.transport.pool import ConnectionPool
 from marway_http.eager import EagerTask
 from marway_http.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
@@ -171,7 +171,7 @@ def pool_of(upstream: Upstream, pod: Pod) -> ConnectionPool:
     return upstream._pools.get(pod.url) or upstream._open(pod.url)
 
 
-async def changed(upstream: Upstream, pod: Pod) -> FramesConnection:
+async def changed(upstream: Upstream, pod: Pod) -> FramesClientConnection:
     """Return the gateway's connection that takes frames."""
     pool = pool_of(upstream, pod)
     frames = pool._frames if pool._frames is not None and pool._frames.ready else await pool._frames_opened()
@@ -805,14 +805,14 @@ async def test_idle_connections_are_closed(upstream: Upstream, monkeypatch: pyte
     """A connection that nobody uses for a while is closed, but never one with a request on it; the next opens one."""
     monkeypatch.setattr("marway_gateway.transport.frames._IDLE_S", 0.05)
     looked = 0
-    look = FramesConnection._close_if_idle
+    look = FramesClientConnection._close_if_idle
 
-    def counted(self: FramesConnection) -> None:
+    def counted(self: FramesClientConnection) -> None:
         nonlocal looked
         looked += 1
         look(self)
 
-    monkeypatch.setattr(FramesConnection, "_close_if_idle", counted)
+    monkeypatch.setattr(FramesClientConnection, "_close_if_idle", counted)
 
     async def serve(wire: Wire) -> None:
         number, _, _ = await wire.request()
@@ -926,13 +926,13 @@ async def framed_gateway(
 ) -> AsyncIterator[tuple[Running, list[str]]]:
     """A gateway that has a connection with frames to its first pod; and the names of pods asked so, to be filled."""
     asked: list[str] = []
-    request = FramesConnection.request
+    request = FramesClientConnection.request
 
-    async def counted(self: FramesConnection, head: bytes, body: RequestBody) -> Reply:
+    async def counted(self: FramesClientConnection, head: bytes, body: RequestBody) -> Reply:
         asked.append(self._handshake.split(b"host: ")[1].split(b"\r\n")[0].decode())
         return await request(self, head, body)
 
-    monkeypatch.setattr(FramesConnection, "request", counted)
+    monkeypatch.setattr(FramesClientConnection, "request", counted)
     async with running(*pods, registry=registry, health_interval_s=60, **flags) as gateway:
         await ready(gateway)
         yield gateway, asked

@@ -20,7 +20,7 @@ from marway_gateway.placement import Pod
 from marway_gateway.settings import PodAddress
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import PodLost, PodUnreachable, Reply
-from marway_gateway.transport.http import HttpConnection
+from marway_gateway.transport.http import HttpClientConnection
 
 MIB = 1024 * 1024
 Serve = Callable[["Wire"], Awaitable[None]]
@@ -697,7 +697,7 @@ async def test_nothing_is_left(upstream: Upstream) -> None:
 
     def connections() -> int:
         gc.collect()
-        return sum(type(each) is HttpConnection for each in gc.get_objects())
+        return sum(type(each) is HttpClientConnection for each in gc.get_objects())
 
     async with serving(serve) as (server, pod):
         before = connections()
