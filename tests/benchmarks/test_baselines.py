@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from marway_runtime.configuration import command_line
+from marway_runtime.engines.torchserve.configuration import command_line
 from marway_runtime.resources import cpu_count
 from marway_runtime.settings import RuntimeSettings
 

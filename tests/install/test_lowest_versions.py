@@ -18,7 +18,7 @@ SUITE = [
     "tests/sidecar/test_app.py",
 ]
 PARTS = {
-    "the bare install": ["marway.cli.main", "marway.objects.s3", "marway_archiver"],
+    "the bare install": ["marway_ops.cli.main", "marway.objects.s3", "marway_archiver"],
     "gateway": ["marway_gateway.cli", "marway_gateway.server", "marway_gateway.surfaces.grpc.server"],
     "sidecar": ["marway_sidecar.cli", "marway_sidecar.serve", "marway_sidecar.backends.torchserve"],
     "runtime": ["marway_runtime.cli", "marway_runtime.control"],

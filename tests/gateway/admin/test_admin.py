@@ -9,12 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from marway_ops.up.run import _release as release
+from marway_ops.up.view import JsonView
 
 from gateway.admin_pod import AdminPod
 from gateway.fakes import Running, running
 from marway.errors import LoadFailed, Overloaded, ReleaseRefused
-from marway.local.run import _release as release
-from marway.local.view import JsonView
 from marway.registry import Registry
 from marway.wire.comparison import Comparison
 from marway.wire.problems import parse_problem
