@@ -90,18 +90,18 @@ async def resolve(root: Path, home: Path, models: int, requests: int) -> tuple[l
 def choose(models: int, requests: int, pods: int) -> list[float]:
     """Return the microseconds of each choice; each pod has a share of the models ready, and work in hand."""
     from marway.wire.pods import ModelStatus, PodStatus
-    from marway_gateway.placement import Demand, PodSet
+    from marway_gateway.placement import PlacementSpec, PodSet
     from marway_gateway.placement.ejection import Ejection
     from marway_gateway.settings import PodAddress
 
     addresses = [PodAddress(f"pod-{number}", f"http://10.0.0.{number}:9000") for number in range(pods)]
     chosen = PodSet(addresses, ejection=Ejection(after_failures=5, eject_s=30, eject_max_s=300))
     ready: dict[str, list[ModelStatus]] = {pod.name: [] for pod in chosen.pods}
-    demands = [Demand((model(number), VERSION), "torchserve", None, 1 + number % 3) for number in range(models)]
+    specs = [PlacementSpec((model(number), VERSION), "torchserve", None, 1 + number % 3) for number in range(models)]
     for pod in chosen.pods:
         chosen.observe(pod, PodStatus(name=pod.name, boot_id="1", backend="torchserve", ready=True), asked_at=0)
-    for demand in demands:
-        (name, version), backend, pool, count = demand
+    for spec in specs:
+        (name, version), backend, pool, count = spec
         for pod in chosen.order(name, version, backend=backend, pool=pool)[: count + 1]:
             ready[pod.name].append(ModelStatus(id=f"mv-{name}", name=name, version=version, state="ready"))
     for pod in chosen.pods:
@@ -112,9 +112,9 @@ def choose(models: int, requests: int, pods: int) -> list[float]:
             pod.begin(("other", VERSION))
     took = []
     for _ in range(requests):
-        demand = random.choice(demands)
+        spec = random.choice(specs)
         began = time.perf_counter_ns()
-        pod = chosen.choose(demand)
+        pod = chosen.choose(spec)
         took.append((time.perf_counter_ns() - began) / 1000)
         assert pod is not None
     return took

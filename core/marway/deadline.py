@@ -15,14 +15,22 @@ class Deadline:
     Attributes:
         at: The moment, in seconds of `time.monotonic`, by which event loops, `loop.call_at` and `asyncio.timeout_at`
             count as well.
+        timeout_s: How far away it was when it was set, for messages.
     """
 
     at: float
+    timeout_s: float = 0.0
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
         """Return the deadline ``seconds`` from now."""
-        return cls(time.monotonic() + seconds)
+        return cls(time.monotonic() + seconds, seconds)
+
+    def within(self, timeout_s: float | None) -> Deadline:
+        """Return this deadline, or the one so many seconds after the moment when this was set, if that is earlier."""
+        if timeout_s is None or timeout_s >= self.timeout_s:
+            return self
+        return Deadline(self.at - self.timeout_s + timeout_s, timeout_s)
 
     @property
     def passed(self) -> bool:

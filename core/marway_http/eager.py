@@ -79,14 +79,12 @@ class EagerTask:
         self.reason = reason
         if self._task is not None:
             self._task.cancel()
-        elif (future := self._waits_for) is None:
-            self._due = True
-        else:
-            # The future is cancelled, as asyncio's Task does, so that whoever was going to settle it can see that.
-            future.cancel()
-            if isinstance(future, InlineFuture):
-                future._waiter = None
-                self._go_on(future)
+        elif (future := self._waits_for) is None or not future.cancel():
+            self._due = True  # it runs, or is about to with what it has waited for
+        elif isinstance(future, InlineFuture):
+            # Cancelled, as asyncio's Task does it, so that whoever was going to settle it can see that.
+            future._waiter = None
+            self._go_on(future)
 
     # -- running -------------------------------------------------------------------------------------------
 
@@ -127,7 +125,7 @@ class EagerTask:
                 return
             future.cancel()
         if future is _IN_TASK:
-            self._task = self._loop.create_task(self._in_task(), name="request")
+            self._loop.create_task(self._in_task(), name="request")
         elif future is None:
             self._loop.call_soon(self._wake, None)
         else:
@@ -143,8 +141,9 @@ class EagerTask:
 
     async def _in_task(self) -> None:
         assert self._run is not None
+        self._task = asyncio.current_task()  # from here on: one that has not begun ends unseen when it is cancelled
         try:
-            await _rest_of(self._run)
+            await _rest_of(self._run, cancelled=self._due)
         except asyncio.CancelledError:
             if self.reason is None:
                 raise
@@ -159,10 +158,10 @@ class EagerTask:
 
 
 @coroutine
-def _rest_of(run: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
-    """Go on with a coroutine that has begun, within the current task."""
-    step: Callable[[Any], Any] = run.send
-    value: Any = None
+def _rest_of(run: Coroutine[Any, Any, None], *, cancelled: bool) -> Generator[Any, Any, None]:
+    """Go on with a coroutine that has begun, within the current task; with a cancel where one is due."""
+    step: Callable[[Any], Any] = run.throw if cancelled else run.send
+    value: Any = asyncio.CancelledError() if cancelled else None
     while True:
         try:
             future = step(value)

@@ -75,9 +75,15 @@ class Request:
         """Have ``app`` answer it."""
         tasks: set[Any] = self._connection.tasks
         tasks.add(self)
-        self._run = EagerTask(self._answer(app), lambda: tasks.discard(self))
+        run = self._run = EagerTask(self._answer(app), self._ended)
         if self.reason is not None:
-            self._run.interrupt(self.reason)
+            run.interrupt(self.reason)
+
+    def _ended(self) -> None:
+        self._connection.tasks.discard(self)
+        # Both hold this: what it leaves must not wait for Python's collector.
+        self._run = None
+        del self.scope[CHANNEL]
 
     def add(self, data: bytes) -> None:
         """Take in what came of its body."""

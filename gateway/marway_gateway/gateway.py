@@ -17,7 +17,6 @@ from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.access.token_file import TokenFile
 from marway_gateway.admin.loading import Loader
-from marway_gateway.admin.pod_admin import PodControl
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
 from marway_gateway.conversion.converters import Converters
@@ -32,9 +31,11 @@ from marway_gateway.placement.load_ahead import LoadAhead
 from marway_gateway.placement.pod_api import PodApi
 from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.predict.admission import Admission
-from marway_gateway.predict.cache import AnswerCache
+from marway_gateway.predict.attempt import Attempt
+from marway_gateway.predict.cache import AnswerCache, CachedAnswers
 from marway_gateway.predict.pipeline import Predictor
-from marway_gateway.predict.retry import RetryBudget
+from marway_gateway.predict.retry import RetryLoop
+from marway_gateway.predict.retry_budget import RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
 from marway_gateway.transport import Upstream
@@ -56,7 +57,7 @@ class Gateway:
     readiness: Readiness
     telemetry: Telemetry
     writer: RegistryWriter
-    control: PodControl
+    pod_api: PodApi
     loader: Loader
     releaser: Releaser
     token_files: Mapping[Path, TokenFile]
@@ -161,10 +162,12 @@ async def open_gateway(
             wait_s=settings.retry_wait_s,
             requests=lambda: admission.running,
         )
+        cache = None
+        if settings.cache_bytes:
+            cache = AnswerCache(max_bytes=settings.cache_bytes, ttl_s=settings.cache_ttl_s, clock=clock)
         writer = RegistryWriter(registry, resolver)
         stack.push_async_callback(writer.aclose)
-        control = PodControl(api)
-        loader = Loader(pods, control, writer, algorithm_pools=settings.algorithm_pools)
+        loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
         yield Gateway(
             settings=settings,
             reader=reader,
@@ -172,15 +175,16 @@ async def open_gateway(
             pods=pods,
             predictor=Predictor(
                 resolver=resolver,
-                pods=pods,
-                upstream=upstream,
-                telemetry=telemetry,
+                cached=CachedAnswers(cache, telemetry.metrics),
                 admission=admission,
-                budget=budget,
-                max_retries=settings.max_retries,
-                cache=AnswerCache(max_bytes=settings.cache_bytes, ttl_s=settings.cache_ttl_s, clock=clock)
-                if settings.cache_bytes
-                else None,
+                retries=RetryLoop(
+                    Attempt(upstream, pods),
+                    pods,
+                    admission,
+                    budget,
+                    max_retries=settings.max_retries,
+                    metrics=telemetry.metrics,
+                ),
                 algorithm_pools=settings.algorithm_pools,
                 used=load_ahead.used,
             ),
@@ -195,7 +199,7 @@ async def open_gateway(
             ),
             telemetry=telemetry,
             writer=writer,
-            control=control,
+            pod_api=api,
             loader=loader,
             releaser=Releaser(loader, writer),
             token_files=token_files,

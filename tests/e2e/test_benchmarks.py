@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-# Extended: tests/gateway/test_benchmark_*.py have the parts of the benchmarks.
+# Extended: tests/benchmarks have the parts of the benchmarks.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.extended]
 
 

@@ -67,7 +67,7 @@ def test_one_archive_is_served_until_a_signal_and_nothing_is_left(
         assert not (home / "ready.json").exists()
 
 
-@pytest.mark.extended  # tests/faults/test_random_schedule.py and tests/gateway/test_native.py
+@pytest.mark.extended  # tests/faults/test_random_schedule.py and tests/gateway/surfaces/test_native.py
 def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C while the examples train and the pod starts ends all of it."""
     home = tmp_path / "home"
@@ -103,7 +103,7 @@ def test_two_run_side_by_side(tmp_path: Path, archive: Path) -> None:
         assert f"port {taken} cannot be used" in refused(marway("up", "--home", str(tmp_path / "3"), "--port", taken))
 
 
-@pytest.mark.extended  # tests/faults/test_random_schedule.py and tests/gateway/test_native.py
+@pytest.mark.extended  # tests/faults/test_random_schedule.py and tests/gateway/surfaces/test_native.py
 def test_a_pod_that_dies_comes_back(tmp_path: Path, archive: Path) -> None:
     """After kill -9 of TorchServe, and of the sidecar, predictions succeed again without anybody's help."""
     home = tmp_path / "home"
@@ -120,7 +120,7 @@ def test_a_pod_that_dies_comes_back(tmp_path: Path, archive: Path) -> None:
             )
 
 
-@pytest.mark.extended  # tests/faults/test_random_schedule.py and tests/gateway/test_native.py
+@pytest.mark.extended  # tests/faults/test_random_schedule.py and tests/gateway/surfaces/test_native.py
 def test_no_pod_gives_503_with_retry_after(tmp_path: Path, archive: Path) -> None:
     """While no pod is up the gateway says so at once, and when to come back."""
     home = tmp_path / "home"

@@ -12,7 +12,7 @@ import pytest
 
 from marway.objects import open_store
 from marway.registry import Registry
-from marway_archiver import publish
+from marway_archiver.publishing import publish
 from support.gateways import metric
 from support.jumping_clock import JumpingClock
 from support.open_loop import OpenLoop
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.faults,
     pytest.mark.timeout(600),
     pytest.mark.skipif(JumpingClock.reason_not() is not None, reason=str(JumpingClock.reason_not())),
-    pytest.mark.extended,  # tests/gateway/test_retry.py and tests/sidecar have the deadlines
+    pytest.mark.extended,  # tests/gateway/predict/test_retry.py and tests/sidecar have the deadlines
 ]
 
 MODELS = Path(__file__).parents[1] / "e2e" / "models"

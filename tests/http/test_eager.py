@@ -217,3 +217,42 @@ async def test_interrupted_while_it_runs(next_wait: str) -> None:
     await outside_tasks(lambda: future.set_result(None))
     await ended.wait()
     assert log == [ConnectionError]
+
+
+async def test_interrupted_before_its_task_begins() -> None:
+    """Between asking for a task and having it, an interruption reaches the coroutine all the same."""
+    log: list[object] = []
+    ended = asyncio.Event()
+
+    async def run() -> None:
+        try:
+            await in_task()
+            log.append("not reached")
+        finally:
+            log.append("cleaned up")
+
+    await outside_tasks(lambda: EagerTask(run(), ended.set).interrupt(ConnectionError()))
+    await ended.wait()
+    assert log == ["cleaned up"]
+
+
+async def test_interrupted_between_result_and_going_on() -> None:
+    """A result that came is taken before an interruption that comes later; it goes on once."""
+    log: list[object] = []
+    ended = asyncio.Event()
+    first: InlineFuture[str] = InlineFuture()
+    second: InlineFuture[str] = InlineFuture()
+
+    async def run() -> None:
+        log.append(await first)
+        try:
+            await second
+        except asyncio.CancelledError:
+            log.append("cancelled")
+
+    eager: list[EagerTask] = []
+    await outside_tasks(lambda: eager.append(EagerTask(run(), ended.set)))
+    first.set_result("result")  # within a task, so that it goes on in a later turn
+    eager[0].interrupt(ConnectionError())
+    await ended.wait()
+    assert log == ["result", "cancelled"]

@@ -14,7 +14,7 @@ from support import lowest as versions
 SUITE = [
     "tests/http/test_reader.py",
     "tests/ports/test_framing.py",
-    "tests/gateway/test_v2.py",
+    "tests/gateway/surfaces/test_v2.py",
     "tests/sidecar/test_app.py",
 ]
 PARTS = {

@@ -1,4 +1,4 @@
-"""A real browser without a window, steered over its DevTools protocol: Debian's chromium, or any that is on PATH."""
+"""A real browser without a window, admin_pod over its DevTools protocol: Debian's chromium, or any that is on PATH."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, cast
 import grpc
 import grpc.aio
 from grpc_health.v1 import health
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.errors import Unauthenticated
 from marway.tokens import Tokens, bearer
@@ -20,7 +20,6 @@ from marway.wire.api_page import PATHS
 from marway.wire.problems import problem_of
 from marway_gateway.access.token_file import TokenFile
 from marway_gateway.http.requests import request_info, send_problem
-from marway_gateway.http.sync_request import Exchange, FastApp
 from marway_gateway.surfaces.error_bodies import surface_of
 
 __all__ = ["OPEN_PATHS", "TokenInterceptor", "TokenLayer", "token_owner"]
@@ -44,7 +43,7 @@ class TokenLayer:
         tokens: Gives the tokens; asked at each request, because they exist only while the app runs.
     """
 
-    def __init__(self, app: FastApp, *, tokens: Callable[[], TokenFile]) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Callable[[], TokenFile]) -> None:
         self._app = app
         self._tokens = tokens
 
@@ -54,27 +53,16 @@ class TokenLayer:
             return
         given = _given(scope)
         try:
-            self._admit(scope, given)
+            owner = scope[_KEY] = _checked(self._tokens().tokens, given)
         except Unauthenticated as exc:
             info = request_info(scope)
             info.failed(exc)
             problem, _ = problem_of(exc, request_id=info.request_id)
             await send_problem(send, problem, [("www-authenticate", _challenge(given))], surface=surface_of(info.path))
             return
-        await self._app(scope, receive, send)
-
-    def begin(self, exchange: Exchange) -> bool:
-        """Begin a request that came with a token."""
-        try:
-            self._admit(exchange.scope, _given(exchange.scope))
-        except Unauthenticated:
-            return False
-        return self._app.begin(exchange)
-
-    def _admit(self, scope: Scope, given: list[str]) -> None:
-        owner = scope[_KEY] = _checked(self._tokens().tokens, given)
         if owner is not None:
             request_info(scope).client = owner
+        await self._app(scope, receive, send)
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone

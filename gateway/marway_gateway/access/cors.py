@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.errors import ForeignOrigin, clip
 from marway.wire import headers as wire
-from marway_gateway.predict.reply import Headers
+from marway_gateway.transport.response_headers import Headers
 
 __all__ = ["Cors", "Preflight"]
 

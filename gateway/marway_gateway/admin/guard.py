@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.errors import UnsupportedMedia, clip
 from marway.wire.hosts import HostGuard
-from marway_gateway.http.sync_request import Exchange, FastApp
 
 __all__ = ["WRITES", "AdminGuard"]
 
@@ -31,7 +30,7 @@ class AdminGuard:
         guard: Says which hosts and origins may ask.
     """
 
-    def __init__(self, app: FastApp, *, guard: HostGuard) -> None:
+    def __init__(self, app: ASGIApp, *, guard: HostGuard) -> None:
         self._app = app
         self._guard = guard
 
@@ -43,10 +42,6 @@ class AdminGuard:
             if scope["method"] in WRITES and scope["path"] != _INDEX:
                 _check_media(scope)
         await self._app(scope, receive, send)
-
-    def begin(self, exchange: Exchange) -> bool:
-        """Leave every request to a task."""
-        return False
 
 
 def _check_media(scope: Scope) -> None:

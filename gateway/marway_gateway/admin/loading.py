@@ -13,9 +13,9 @@ from marway.records import Proof, ServingSettings, VersionRecord, utc_now
 from marway.text import did_you_mean
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
-from marway_gateway.admin.pod_admin import PodControl
 from marway_gateway.admin.registry_writer import RegistryWriter
-from marway_gateway.placement import Demand, Pod, PodSet, demand_of
+from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
+from marway_gateway.placement.pod_api import PodApi
 
 __all__ = ["Loader", "PodLoad"]
 
@@ -43,16 +43,16 @@ class Loader:
 
     Args:
         pods: All pods.
-        control: Asks them.
+        api: Asks them.
         writer: Stores proofs.
         algorithm_pools: Pools of versions that name none, by algorithm.
     """
 
     def __init__(
-        self, pods: PodSet, control: PodControl, writer: RegistryWriter, *, algorithm_pools: Mapping[str, str]
+        self, pods: PodSet, api: PodApi, writer: RegistryWriter, *, algorithm_pools: Mapping[str, str]
     ) -> None:
         self._pods = pods
-        self._control = control
+        self._api = api
         self._writer = writer
         self._algorithm_pools = algorithm_pools
 
@@ -88,15 +88,15 @@ class Loader:
         """
         if pod is not None:
             return (await self._load(self.pod(pod), record, prove=prove, deadline=deadline),)
-        demand = demand_of(record, serving, self._algorithm_pools)
-        first, rest = await self._first(record, demand, prove=prove, deadline=deadline)
+        spec = placement_spec(record, serving, self._algorithm_pools)
+        first, rest = await self._first(record, spec, prove=prove, deadline=deadline)
         others = rest[: serving.pods - 1]
         done = await asyncio.gather(*(self._try(other, record, deadline) for other in others))
         return (first, *(each for each in done if each is not None))
 
     async def compare(self, pod: Pod, record: VersionRecord, base: str | None, *, deadline: Deadline) -> Comparison:
-        """Have a pod compare a version with another one; raises as `PodControl.compare`."""
-        return await self._control.compare(pod, record.name, record.version, base=base, deadline=deadline)
+        """Have a pod compare a version with another one; raises as `PodApi.compare`."""
+        return await self._api.compare(pod, record.name, record.version, base=base, deadline=deadline)
 
     async def unload(
         self, record: VersionRecord, *, pod: str | None, deadline: Deadline
@@ -112,7 +112,7 @@ class Loader:
         else:
             pods = [each for each in self._pods.order(record.name, record.version) if each.unreachable is None]
         done = await asyncio.gather(
-            *(self._control.unload(each, record.name, record.version, deadline=deadline) for each in pods),
+            *(self._api.unload(each, record.name, record.version, deadline=deadline) for each in pods),
             return_exceptions=True,
         )
         for result in done:
@@ -121,11 +121,11 @@ class Loader:
         return [(each, result) for each, result in zip(pods, done, strict=True) if isinstance(result, ModelStatus)]
 
     async def _first(
-        self, record: VersionRecord, demand: Demand, *, prove: bool, deadline: Deadline
+        self, record: VersionRecord, spec: PlacementSpec, *, prove: bool, deadline: Deadline
     ) -> tuple[PodLoad, Sequence[Pod]]:
         """Load on the first pod that can; return also the pods behind it."""
         now = self._pods.now()
-        pods = [pod for pod in self._pods.order_of(demand) if pod.trouble(now) is None]
+        pods = [pod for pod in self._pods.order_of(spec) if pod.trouble(now) is None]
         last: Unavailable | None = None
         for index, pod in enumerate(pods):
             try:
@@ -135,7 +135,7 @@ class Loader:
         if last is not None:
             raise last
         raise NoPodAvailable(
-            f"no pod can load {record.name} {record.version} now: {self._pods.troubles(demand)}",
+            f"no pod can load {record.name} {record.version} now: {self._pods.troubles(spec)}",
             model=record.name,
             version=record.version,
         )
@@ -148,7 +148,7 @@ class Loader:
             return None
 
     async def _load(self, pod: Pod, record: VersionRecord, *, prove: bool, deadline: Deadline) -> PodLoad:
-        report = await self._control.load(pod, record.name, record.version, prove=prove, deadline=deadline)
+        report = await self._api.load(pod, record.name, record.version, prove=prove, deadline=deadline)
         return PodLoad(pod, report, await self._prove(pod, record, report) if prove else None)
 
     async def _prove(self, pod: Pod, record: VersionRecord, report: LoadReport) -> Proof:

@@ -47,7 +47,7 @@ def pods_router(current: Callable[[], Gateway]) -> APIRouter:
         gateway = current()
         found = gateway.loader.pod(pod)
         asked_at = gateway.pods.now()
-        return _told(gateway, found, await gateway.control.drain(found), asked_at)
+        return _told(gateway, found, await gateway.pod_api.drain(found), asked_at)
 
     @router.delete(
         "/pods/{pod}/drain",
@@ -60,7 +60,7 @@ def pods_router(current: Callable[[], Gateway]) -> APIRouter:
         gateway = current()
         found = gateway.loader.pod(pod)
         asked_at = gateway.pods.now()
-        return _told(gateway, found, await gateway.control.take_back(found), asked_at)
+        return _told(gateway, found, await gateway.pod_api.undrain(found), asked_at)
 
     return router
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from marway.errors import BodyTooLarge, InvalidRequest
+from starlette.types import Receive
 
-__all__ = ["ClientGone", "Read", "RequestBody"]
+from marway.errors import BodyTooLarge, InvalidRequest
+from marway_http.channel import ClientGone
+
+__all__ = ["Read", "RequestBody", "body_reader"]
 
 Read = Callable[[], Awaitable[bytes]]
 """Gives the next piece of a body, and b"" at its end."""
@@ -16,12 +18,8 @@ Read = Callable[[], Awaitable[bytes]]
 _PIECE_BYTES = 256 * 1024
 
 
-async def _ended() -> bytes:
+async def _nothing() -> bytes:
     return b""
-
-
-class ClientGone(Exception):
-    """The client closed its connection, so nobody waits for the answer."""
 
 
 class RequestBody:
@@ -40,6 +38,14 @@ class RequestBody:
         waits_for_client: Whether more of it was asked for and has not come.
     """
 
+    size = 0
+    ended = False
+    waits_for_client = False
+    _came_at = 0.0
+    _at_end: tuple[Callable[[], None], ...] = ()
+    _whole: bytes | None = None
+    _sent = False
+
     def __init__(
         self,
         read: Read,
@@ -49,20 +55,12 @@ class RequestBody:
         max_bytes: int,
         may_be_empty: bool = False,
     ) -> None:
-        self.size = 0
-        self.ended = False
-        self.waits_for_client = False
-        self._came_at = 0.0
-        self._awaited: asyncio.Event | None = None
-        self._at_end: list[Callable[[], None]] = []
         self._read = read
         self._content_length = content_length
         self._buffered_bytes = buffered_bytes
         self._max_bytes = max_bytes
         self._may_be_empty = may_be_empty
         self._head: list[bytes] = []
-        self._whole: bytes | None = None
-        self._sent = False
 
     @classmethod
     def of(cls, data: bytes, *, max_bytes: int) -> RequestBody:
@@ -76,8 +74,8 @@ class RequestBody:
 
     @classmethod
     def opened(cls, data: bytes, *, max_bytes: int) -> RequestBody:
-        """Return a body as `open` leaves it that was read whole and may be used: it is not empty, nor over a limit."""
-        body = cls(_ended, content_length=len(data), buffered_bytes=max_bytes, max_bytes=max_bytes)
+        """Return a body as `open` leaves it that is in memory and may be used: it is within the limits."""
+        body = cls(_nothing, content_length=None, buffered_bytes=max_bytes, max_bytes=max_bytes)
         body._whole = data
         body.size = len(data)
         body.ended = True
@@ -138,15 +136,9 @@ class RequestBody:
         while piece := await self._next():
             yield piece
 
-    async def received(self) -> None:
-        """Wait until the body has been read to its end. For one waiter."""
-        if not self.ended:
-            self._awaited = asyncio.Event()
-            await self._awaited.wait()
-
     def at_end(self, told: Callable[[], None]) -> None:
         """Have ``told`` called when it was read to its end."""
-        self._at_end.append(told)
+        self._at_end = (*self._at_end, told)
 
     def others_waited_s(self, since: float) -> float:
         """Return how long nobody has waited for the client, in seconds: 0 while somebody does.
@@ -165,8 +157,6 @@ class RequestBody:
             self.ended = True
             for told in self._at_end:
                 told()
-            if self._awaited is not None:
-                self._awaited.set()
         self.size += len(piece)
         if self.size > self._max_bytes:
             raise self._too_large()
@@ -175,3 +165,22 @@ class RequestBody:
     def _too_large(self) -> BodyTooLarge:
         size = f"{self._content_length} bytes" if self._content_length is not None else "more"
         return BodyTooLarge(f"the body has {size}; this gateway accepts at most {self._max_bytes} bytes")
+
+
+def body_reader(receive: Receive) -> Read:
+    """Return what gives a request's body piece by piece; it raises `ClientGone` when the client goes away."""
+    ended = False
+
+    async def read() -> bytes:
+        nonlocal ended
+        while not ended:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            ended = not message.get("more_body", False)
+            piece: bytes = message.get("body", b"")
+            if piece:
+                return piece
+        return b""
+
+    return read

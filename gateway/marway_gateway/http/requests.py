@@ -14,17 +14,14 @@ from marway.resolve.caches import LruCache
 from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
 from marway.wire.request import correlation_id, new_request_id
-from marway_gateway.http.body import ClientGone
-from marway_gateway.http.sync_request import Exchange, FastApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
-from marway_gateway.predict.reply import Headers, Lines, lines_of
 from marway_gateway.surfaces.error_bodies import error_body, surface_of
+from marway_http.channel import Channel, ClientGone, HeaderBlock, header_block
+from marway_http.eager import in_task
 
 __all__ = [
     "RequestLayer",
     "model_headers",
-    "model_lines",
-    "raw_model_headers",
     "request_info",
     "send_problem",
     "send_whole",
@@ -33,10 +30,8 @@ __all__ = [
 _KEY: Final = "marway.request"
 _REQUEST_ID: Final = wire.REQUEST_ID.encode()
 _GROUP_ID: Final = wire.REQUEST_GROUP_ID.encode()
-_SERVER_TIMING: Final = wire.SERVER_TIMING.encode()
-_CACHE: Final = wire.CACHE.encode()
-_OF_VERSION: Final = frozenset(name.encode() for name in (wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID))
-_NAMED: Final[LruCache[tuple[str | None, str | None, str | None], tuple[Headers, Lines]]] = LruCache(1000)
+_NO_BODY: Final = frozenset({204, 304})
+_NAMED: Final[LruCache[tuple[str | None, str | None, str | None], HeaderBlock]] = LruCache(1000)
 _LINGER_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
@@ -52,7 +47,7 @@ async def send_problem(
 ) -> None:
     """Answer with a problem, in the form of ``surface``."""
     body, content_type = error_body(surface, problem)
-    raw: Headers = [
+    raw = [
         (b"content-type", content_type.encode()),
         (b"content-length", str(len(body)).encode()),
         *((name.encode(), value.encode("latin-1", "replace")) for name, value in headers),
@@ -73,7 +68,7 @@ class RequestLayer:
         telemetry: Gives where to report; asked at each request, because it exists only while the app runs.
     """
 
-    def __init__(self, app: FastApp, *, telemetry: Callable[[], Telemetry]) -> None:
+    def __init__(self, app: ASGIApp, *, telemetry: Callable[[], Telemetry]) -> None:
         self._app = app
         self._telemetry = telemetry
 
@@ -81,18 +76,7 @@ class RequestLayer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        _make_info(scope)
-        await self.serve(self._app, scope, receive, send)
-
-    def begin(self, exchange: Exchange) -> bool:
-        """Begin a request, whose answer goes out by `send_whole` or in `serve`."""
-        _make_info(exchange.scope)
-        exchange.guard = self.serve
-        return self._app.begin(exchange)
-
-    async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call ``app`` for a request whose info was made."""
-        info = request_info(scope)
+        info = scope[_KEY] = _new_info(scope)
 
         async def send_with_ids(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -103,7 +87,7 @@ class RequestLayer:
             await send(message)
 
         try:
-            await app(scope, receive, send_with_ids)
+            await self._app(scope, receive, send_with_ids)
         except ClientGone as exc:
             info.outcome = "cancelled"
             forget_frames(exc)
@@ -112,11 +96,13 @@ class RequestLayer:
             forget_frames(exc)
             await self._refuse(exc, info, receive, send_with_ids)
         except asyncio.CancelledError:
-            # Only the server cancels requests, when its time to drain is over.
+            # Only the server cancels requests here, when its time to drain is over.
             info.outcome = "cancelled"
             if info.status is not None:
                 raise
-            _uncancel()
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
             await self._refuse(
                 Draining("this gateway is stopping: send the request again"), info, receive, send_with_ids
             )
@@ -138,80 +124,71 @@ class RequestLayer:
         headers = [*extra.items(), *model_headers(info)]
         if isinstance(error, BodyTooLarge):
             headers.append(("connection", "close"))
+            await in_task()
             send = _lingering(receive, send)
         await send_problem(send, problem, headers, surface=info.surface or surface_of(info.path))
 
 
-def send_whole(
-    exchange: Exchange, info: RequestInfo, telemetry: Telemetry, status: int, lines: Lines, body: bytes
-) -> None:
-    """Send the whole answer to a request that was begun, with the ids, and report the request.
+async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: HeaderBlock, body: bytes) -> None:
+    """Send a whole answer to a predict request, with the headers that all such answers have beside their own.
 
     Raises:
-        RuntimeError: A header cannot be sent; nothing was reported.
+        RuntimeError: A header cannot be sent.
     """
-    info.status = status
-    text, number = lines
-    text += b"x-request-id: %b\r\n" % info.request_id.encode()
+    named = _named(info)
+    text = b"%b%bserver-timing: %b\r\nx-request-id: %b\r\n" % (
+        headers.text,
+        named.text,
+        info.server_timing().encode(),
+        info.request_id.encode(),
+    )
+    number = headers.number + named.number + 2
     if info.group_id is not None:
         text += b"x-request-group-id: %b\r\n" % info.group_id.encode()
         number += 1
-    exchange.answer(status, Lines(text, number + 1), body)
+    if info.cache is not None:
+        text += b"x-cache: %b\r\n" % info.cache.encode()
+        number += 1
+    if status not in _NO_BODY:
+        text += b"content-length: %d\r\n" % len(body)
+        number += 1
+    info.status = status
+    await channel.answer(status, HeaderBlock(text, number), body)
     info.response_bytes = len(body)
-    telemetry.finish(info)
 
 
 def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
     """Return the headers that say what a predict request resolved to and where its time went."""
     if info.surface is None:
         return []
-    headers = [(wire.SERVER_TIMING, info.server_timing())]
-    if info.model is not None and info.version is not None and info.model_id is not None:
-        headers += [
-            (wire.MODEL_NAME, info.model),
-            (wire.MODEL_VERSION, info.version),
-            (wire.MODEL_ID, info.model_id),
-        ]
+    headers = [(wire.SERVER_TIMING, info.server_timing()), *_of_version(info)]
     if info.cache is not None:
         headers.append((wire.CACHE, info.cache))
     return headers
 
 
-def raw_model_headers(info: RequestInfo) -> Headers:
-    """Return `model_headers` as ASGI has them; those of a version are made once."""
-    named, _ = _named(info)
-    headers = [(_SERVER_TIMING, info.server_timing().encode()), *named]
-    if info.cache is not None:
-        headers.append((_CACHE, info.cache.encode()))
-    return headers
-
-
-def model_lines(info: RequestInfo) -> Lines:
-    """Return `model_headers` as they go out."""
-    _, (text, number) = _named(info)
-    text = b"server-timing: %b\r\n%b" % (info.server_timing().encode(), text)
-    if info.cache is not None:
-        return Lines(b"%bx-cache: %b\r\n" % (text, info.cache.encode()), number + 2)
-    return Lines(text, number + 1)
-
-
-def _named(info: RequestInfo) -> tuple[Headers, Lines]:
+def _of_version(info: RequestInfo) -> list[tuple[str, str]]:
     """Return the headers that name a version."""
+    if info.model is None or info.version is None or info.model_id is None:
+        return []
+    return [(wire.MODEL_NAME, info.model), (wire.MODEL_VERSION, info.version), (wire.MODEL_ID, info.model_id)]
+
+
+def _named(info: RequestInfo) -> HeaderBlock:
+    """Return `_of_version` as they go out; they are made once."""
     key = info.model, info.version, info.model_id
     named = _NAMED.get(key)
     if named is None:
-        headers = [(name.encode(), value.encode()) for name, value in model_headers(info)]
-        headers = [each for each in headers if each[0] in _OF_VERSION]
-        named = headers, lines_of(headers)
+        named = header_block([(name.encode(), value.encode()) for name, value in _of_version(info)])
         _NAMED.put(key, named)
     return named
 
 
-def _make_info(scope: Scope) -> None:
-    """Make what is known of a request."""
+def _new_info(scope: Scope) -> RequestInfo:
+    """Return what is known of a request at its beginning."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
     request_id, group_id = headers.get(_REQUEST_ID), headers.get(_GROUP_ID)
-    info = scope[_KEY] = RequestInfo(
+    info = RequestInfo(
         method=scope["method"],
         path=scope["path"],
         request_id=(request_id and correlation_id(request_id.decode("latin-1"))) or new_request_id(),
@@ -220,9 +197,10 @@ def _make_info(scope: Scope) -> None:
     info.headers = headers
     client = scope.get("client")
     info.client = client[0] if client is not None else None
+    return info
 
 
-def _ids(info: RequestInfo) -> Headers:
+def _ids(info: RequestInfo) -> list[tuple[bytes, bytes]]:
     """Return the headers that every answer has."""
     ids = [(_REQUEST_ID, info.request_id.encode())]
     if info.group_id is not None:
@@ -251,9 +229,3 @@ def _lingering(receive: Receive, send: Send) -> Send:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return linger
-
-
-def _uncancel() -> None:
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from marway_gateway.placement.demand import Demand, demand_of
 from marway_gateway.placement.pod import Pod
 from marway_gateway.placement.podset import PodSet, score
+from marway_gateway.placement.spec import PlacementSpec, placement_spec
 
-__all__ = ["Demand", "Pod", "PodSet", "demand_of", "score"]
+__all__ = ["PlacementSpec", "Pod", "PodSet", "placement_spec", "score"]

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from marway.errors import MarwayError
 from marway.resolve.caches import LruCache
 from marway_gateway.observe.telemetry import Metrics
-from marway_gateway.placement import Demand, Pod, PodSet
-from marway_gateway.placement.pod import VersionKey
+from marway_gateway.placement.pod import Pod, VersionKey
 from marway_gateway.placement.pod_api import PodApi
-from marway_gateway.predict.reply import AttemptFailed
+from marway_gateway.placement.podset import PodSet
+from marway_gateway.placement.spec import PlacementSpec
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["LoadAhead"]
@@ -59,7 +59,7 @@ class LoadAhead:
         self._slots = asyncio.Semaphore(concurrency)
         self._loads = metrics.load_aheads
         self._clock = clock
-        self._recent: LruCache[VersionKey, tuple[Demand, float]] = LruCache(_RECENT_MAX)
+        self._recent: LruCache[VersionKey, tuple[PlacementSpec, float]] = LruCache(_RECENT_MAX)
         self._asked: dict[tuple[Pod, VersionKey], float] = {}
         self._running: dict[tuple[Pod, VersionKey], asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -71,9 +71,9 @@ class LoadAhead:
         """Begin to look through the versions in use after each change of the pods."""
         self._tasks.start("load-ahead", self._follow_changes)
 
-    def used(self, demand: Demand) -> None:
+    def used(self, spec: PlacementSpec) -> None:
         """Note that a version was requested."""
-        self._recent.put(demand.key, (demand, self._clock()))
+        self._recent.put(spec.key, (spec, self._clock()))
 
     async def aclose(self) -> None:
         """Ask for nothing more; loads that pods have begun go on there."""
@@ -83,17 +83,17 @@ class LoadAhead:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _want(self, pod: Pod, demand: Demand) -> None:
+    def _want(self, pod: Pod, spec: PlacementSpec) -> None:
         if pod.status is None:
             return  # it may still be starting: its first word is a change, after which all versions are looked through
-        what = pod, demand.key
+        what = pod, spec.key
         now = self._clock()
         if what in self._running or now - self._asked.get(what, -_AGAIN_S) < _AGAIN_S:
             return
         if len(self._asked) > 4 * _RECENT_MAX:
             self._asked = {each: at for each, at in self._asked.items() if now - at < _AGAIN_S}
         self._asked[what] = now
-        task = asyncio.create_task(self._load(pod, demand.key), name=f"load-ahead:{pod.name}:{'/'.join(demand.key)}")
+        task = asyncio.create_task(self._load(pod, spec.key), name=f"load-ahead:{pod.name}:{'/'.join(spec.key)}")
         self._running[what] = task
         task.add_done_callback(lambda _: self._running.pop(what, None))
 
@@ -104,9 +104,9 @@ class LoadAhead:
                 return
             try:
                 await self._api.load(pod, name, version)
-            except (AttemptFailed, MarwayError) as exc:
+            except MarwayError as exc:
                 self._loads.labels("failed").inc()
-                _log.warning("pod %s did not load %s %s ahead: %s", pod.name, name, version, exc)
+                _log.warning("%s %s was not loaded ahead: %s", name, version, exc.message)
             else:
                 self._loads.labels("ok").inc()
                 _log.info("pod %s has loaded %s %s ahead", pod.name, name, version)
@@ -116,13 +116,13 @@ class LoadAhead:
             await self._changed.wait()
             self._changed.clear()
             since = self._clock() - _RECENT_S
-            for number, (demand, used_at) in enumerate(self._recent.values()):
+            for number, (spec, used_at) in enumerate(self._recent.values()):
                 if used_at >= since:
-                    self._look(demand)
+                    self._look(spec)
                 if number % _SLICE == _SLICE - 1:
                     await asyncio.sleep(0)  # requests go on in between
 
-    def _look(self, demand: Demand) -> None:
-        for pod in self._pods.wanted(demand):
-            if demand.key not in pod.ready_versions:
-                self._want(pod, demand)
+    def _look(self, spec: PlacementSpec) -> None:
+        for pod in self._pods.wanted(spec):
+            if spec.key not in pod.ready_versions:
+                self._want(pod, spec)

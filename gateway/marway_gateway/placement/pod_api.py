@@ -1,4 +1,4 @@
-"""What a gateway asks sidecars beside predictions: how they are, to load a version, to drain.
+"""The client of a pod's own API: how it is, loads, comparisons, unloads and drains. Predictions have another.
 
 The one seam where aiohttp's exceptions end.
 """
@@ -6,27 +6,33 @@ The one seam where aiohttp's exceptions end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from typing import Final
+from collections.abc import AsyncIterator
+from typing import Final, TypeVar
 
 import aiohttp
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from yarl import URL
 
-from marway.errors import clip
+from marway.deadline import Deadline
+from marway.errors import DeadlineExceeded, MarwayError, ModelError, NotFound, Unavailable, clip
+from marway.wire.comparison import Comparison
 from marway.wire.headers import REQUEST_TIMEOUT_MS, RETRY_AFTER
-from marway.wire.pods import WATCH_HEARTBEAT_S, PodEvent, PodStatus
+from marway.wire.pods import WATCH_HEARTBEAT_S, LoadReport, ModelStatus, PodEvent, PodStatus
 from marway.wire.problems import parse_problem
-from marway_gateway.placement import Pod
-from marway_gateway.predict.reply import AttemptFailed, PodLost, PodUnreachable, read_within, seconds_of
+from marway_gateway.placement.pod import Pod
+from marway_gateway.transport.base import AttemptFailed, PodLost, PodUnreachable, read_within
+from marway_gateway.transport.response_headers import seconds_of
 
 __all__ = ["PodApi"]
 
-_STATUS_BYTES_MAX: Final = 16 * 1024 * 1024
+T = TypeVar("T", bound=BaseModel)
+_BYTES_MAX: Final = 16 * 1024 * 1024
 _SILENCE_S: Final = 5 * WATCH_HEARTBEAT_S
 """A watch that said nothing for so long is dead, whatever its connection looks like."""
 _IDLE_S: Final = 15.0
 """How long an idle connection is kept. Less than any sidecar keeps it, so that none is used as it is being closed."""
+_DRAIN_S: Final = 5.0
+"""A sidecar answers a drain at once, before it is empty."""
 
 
 class PodApi:
@@ -46,6 +52,12 @@ class PodApi:
             skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
         )
 
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    # -- how a pod is: what goes wrong says something of the pod ---------------------------------------------
+
     async def status(self, pod: Pod, *, timeout_s: float) -> PodStatus:
         """Ask a pod what it says of itself.
 
@@ -53,46 +65,13 @@ class PodApi:
             AttemptFailed: It did not answer in time, or not with a status.
         """
         late = f"did not answer a health check within {timeout_s:g} s"
-        response, data = await self._answer("GET", f"{pod.url}/status", timeout_s=timeout_s, late=late)
+        response, data = await self._answer("GET", f"{pod.url}/status", Deadline.after(timeout_s), late=late)
         try:
             if response.status != 200:
                 raise PodLost(f"answered a health check with status {response.status}", reason="bad_answer")
             return PodStatus.model_validate_json(data)
         except ValidationError as exc:
             raise PodLost("answered a health check with something else than a status", reason="bad_answer") from exc
-
-    async def ask(self, pod: Pod, method: str, path: str, *, timeout_s: float) -> tuple[int, bytes, float | None]:
-        """Ask a sidecar for something else than a prediction; return status, body and its Retry-After in seconds.
-
-        Args:
-            pod: Whom.
-            method: HTTP method.
-            path: Path and query, quoted.
-            timeout_s: How long it may take; the pod is told.
-
-        Raises:
-            AttemptFailed: It did not answer, or not in time.
-        """
-        headers = {REQUEST_TIMEOUT_MS: str(max(1, int(timeout_s * 1000)))}
-        late = f"did not answer within {timeout_s:.3g} s"
-        response, data = await self._answer(method, f"{pod.url}{path}", timeout_s=timeout_s, late=late, headers=headers)
-        return response.status, data, seconds_of(response.headers.get(RETRY_AFTER))
-
-    async def load(self, pod: Pod, name: str, version: str) -> None:
-        """Have a pod load a version, however long that takes there.
-
-        Raises:
-            AttemptFailed: It gave no answer.
-            MarwayError: It did not load it.
-        """
-        url = URL(f"{pod.url}/models/{name}/{version}/load", encoded=True)
-        try:
-            async with self._session.post(url, allow_redirects=False) as response:
-                data = await read_within(response.content.iter_any(), _STATUS_BYTES_MAX, response.close)
-        except (aiohttp.ClientError, OSError) as exc:
-            raise _translated(exc) from exc
-        if response.status != 200:
-            raise parse_problem(data, status=response.status)
 
     async def watch(self, pod: Pod) -> AsyncIterator[PodEvent]:
         """Yield what a pod says of itself as it changes, until it ends the watch.
@@ -105,10 +84,7 @@ class PodApi:
         )
         try:
             async with self._session.get(
-                URL(f"{pod.url}/watch", encoded=True),
-                allow_redirects=False,
-                timeout=timeout,
-                read_bufsize=_STATUS_BYTES_MAX,
+                URL(f"{pod.url}/watch", encoded=True), allow_redirects=False, timeout=timeout, read_bufsize=_BYTES_MAX
             ) as response:
                 if response.status != 200:
                     raise PodLost(f"answered a watch with status {response.status}", reason="bad_answer")
@@ -119,28 +95,111 @@ class PodApi:
         except (aiohttp.ClientError, OSError) as exc:
             raise _translated(exc) from exc
 
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._session.close()
+    # -- what a pod is to do: what goes wrong is an error that names the pod ---------------------------------
+
+    async def load(
+        self, pod: Pod, name: str, version: str, *, prove: bool = False, deadline: Deadline | None = None
+    ) -> LoadReport:
+        """Have a version loaded, and its golden answers compared if that is asked for.
+
+        Raises:
+            LoadFailed, ArchiveCorrupt: It cannot be loaded.
+            Unavailable: Not on this pod, or not now.
+            DeadlineExceeded: It took too long; the load goes on.
+        """
+        path = f"/models/{name}/{version}/load?prove={'true' if prove else 'false'}"
+        return await self._ask(LoadReport, pod, "POST", path, deadline)
+
+    async def compare(self, pod: Pod, name: str, version: str, *, base: str | None, deadline: Deadline) -> Comparison:
+        """Have a version's answers compared with those of another one, or looked at where there is no other.
+
+        Raises:
+            LoadFailed, ArchiveCorrupt: It cannot be loaded.
+            Unavailable: Not on this pod, or not now.
+            DeadlineExceeded: It took too long.
+        """
+        query = f"?base={base}" if base is not None else ""
+        try:
+            found = await self._ask(Comparison, pod, "POST", f"/models/{name}/{version}/compare{query}", deadline)
+        except NotFound as exc:
+            if type(exc) is not NotFound:  # of the version
+                raise
+            raise Unavailable(
+                f"pod {pod.name} cannot compare versions: its sidecar is older than this gateway; update it"
+            ) from exc
+        return found.model_copy(update={"pod": pod.name})
+
+    async def unload(self, pod: Pod, name: str, version: str, *, deadline: Deadline) -> ModelStatus:
+        """Have a version drained and unloaded; one that is not loaded stays so.
+
+        Raises:
+            Unavailable: It could not be drained in time, or the pod does not answer.
+        """
+        return await self._ask(ModelStatus, pod, "POST", f"/models/{name}/{version}/unload", deadline)
+
+    async def drain(self, pod: Pod) -> PodStatus:
+        """Have a pod take no more requests.
+
+        Raises:
+            Unavailable: It does not answer.
+        """
+        return await self._ask(PodStatus, pod, "POST", "/drain", Deadline.after(_DRAIN_S))
+
+    async def undrain(self, pod: Pod) -> PodStatus:
+        """Have a pod take requests again.
+
+        Raises:
+            Conflict: It is stopping.
+            Unavailable: It does not answer.
+        """
+        return await self._ask(PodStatus, pod, "DELETE", "/drain", Deadline.after(_DRAIN_S))
+
+    async def _ask(self, kind: type[T], pod: Pod, method: str, path: str, deadline: Deadline | None) -> T:
+        left_s = None if deadline is None else deadline.remaining()
+        if left_s is not None and left_s <= 0:
+            raise DeadlineExceeded(f"the deadline passed before pod {pod.name} was asked")
+        late = f"did not answer within {left_s or 0:.3g} s"
+        try:
+            response, data = await self._answer(method, f"{pod.url}{path}", deadline, late=late)
+        except AttemptFailed as exc:
+            error = DeadlineExceeded if exc.reason == "timeout" else Unavailable
+            raise error(f"pod {pod.name} {exc.why}") from exc
+        if response.status != 200:
+            after_s = seconds_of(response.headers.get(RETRY_AFTER))
+            raise _named(pod, parse_problem(data, status=response.status, retry_after_s=after_s))
+        try:
+            return kind.model_validate_json(data)
+        except ValidationError as exc:
+            raise Unavailable(f"pod {pod.name} answered with something else than a sidecar does") from exc
 
     async def _answer(
-        self, method: str, url: str, *, timeout_s: float, late: str, headers: Mapping[str, str] | None = None
+        self, method: str, url: str, deadline: Deadline | None, *, late: str
     ) -> tuple[aiohttp.ClientResponse, bytes]:
-        """Return a response and its body; ``late`` says that there was none in time."""
+        """Return a response and its body; the pod is told the deadline, and ``late`` says that it passed."""
+        left_s = None if deadline is None else deadline.remaining()
+        headers = {} if left_s is None else {REQUEST_TIMEOUT_MS: str(max(1, int(left_s * 1000)))}
         try:
             async with (
-                asyncio.timeout(timeout_s),
+                asyncio.timeout(left_s),
                 self._session.request(
                     method, URL(url, encoded=True), headers=headers, allow_redirects=False
                 ) as response,
             ):
-                return response, await read_within(response.content.iter_any(), _STATUS_BYTES_MAX, response.close)
-        except aiohttp.ClientError as exc:
+                return response, await read_within(response.content.iter_any(), _BYTES_MAX, response.close)
+        except aiohttp.ClientError as exc:  # some are time-outs as well
             raise _translated(exc) from exc
         except TimeoutError as exc:
             raise PodLost(late, reason="timeout") from exc
         except OSError as exc:
             raise _translated(exc) from exc
+
+
+def _named(pod: Pod, error: MarwayError) -> MarwayError:
+    """Return what a pod said as an error of the same kind that names the pod."""
+    message = f"pod {pod.name}: {error.message}"
+    if isinstance(error, ModelError):
+        return ModelError(message, status=error.status, model=error.model, version=error.version)
+    return type(error)(message, model=error.model, version=error.version, retry_after_s=error.retry_after_s)
 
 
 def _translated(exc: aiohttp.ClientError | OSError) -> AttemptFailed:

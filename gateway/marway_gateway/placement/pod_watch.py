@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from marway.wire.pods import PodEvent, PodStatus
-from marway_gateway.placement import Pod, PodSet
+from marway_gateway.placement.pod import Pod
 from marway_gateway.placement.pod_api import PodApi
-from marway_gateway.predict.reply import AttemptFailed
+from marway_gateway.placement.podset import PodSet
 from marway_gateway.tasks import TaskSet
+from marway_gateway.transport.base import AttemptFailed
 
 __all__ = ["PodWatcher", "merged"]
 

@@ -26,9 +26,9 @@ from typing import Final
 
 from marway.resolve.caches import LruCache
 from marway.wire.pods import PodStatus
-from marway_gateway.placement.demand import Demand
 from marway_gateway.placement.ejection import Ejection
 from marway_gateway.placement.pod import Load, Pod, VersionKey
+from marway_gateway.placement.spec import PlacementSpec
 from marway_gateway.settings import PodAddress
 
 __all__ = ["PodSet", "score"]
@@ -75,7 +75,7 @@ class PodSet:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pods: tuple[Pod, ...] = ()
-        self.on_missing: Callable[[Pod, Demand], None] = lambda pod, demand: None
+        self.on_missing: Callable[[Pod, PlacementSpec], None] = lambda pod, spec: None
         self.on_change: Callable[[], None] = lambda: None
         self.on_end: Callable[[], None] = lambda: None
         self.none_because = "no pods are configured: set MARWAY_GATEWAY_PODS or give --pods"
@@ -134,25 +134,25 @@ class PodSet:
             self._orders.put(key, order)
         return order
 
-    def wanted(self, demand: Demand, *, tried: Collection[Pod] = ()) -> list[Pod]:
+    def wanted(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> list[Pod]:
         """Return the healthy pods that should serve a version now, its home first.
 
-        Those are its first ``demand.pods`` ones, and as many more as it takes for one of them not to be full.
+        Those are its first ``spec.pods`` ones, and as many more as it takes for one of them not to be full.
         """
-        return self._wanted(demand, tried, self.order_of(demand), self.now())
+        return self._wanted(spec, tried, self.order_of(spec), self.now())
 
-    def _wanted(self, demand: Demand, tried: Collection[Pod], order: tuple[Pod, ...], now: float) -> list[Pod]:
+    def _wanted(self, spec: PlacementSpec, tried: Collection[Pod], order: tuple[Pod, ...], now: float) -> list[Pod]:
         wanted: list[Pod] = []
         room = False
         for pod in order:
             if pod.healthy(now) and pod not in tried and not self._at_limit(pod):
                 wanted.append(pod)
-                room = room or not self._full(pod, demand.key, order)
-                if room and len(wanted) >= demand.pods:
+                room = room or not self._full(pod, spec.key, order)
+                if room and len(wanted) >= spec.pods:
                     break
         return wanted
 
-    def choose(self, demand: Demand, *, tried: Collection[Pod] = ()) -> Pod | None:
+    def choose(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> Pod | None:
         """Return the pod to ask next, or None when nobody is left.
 
         Of the pods that should serve the version and have it ready, that is the one with the fewest requests in
@@ -160,9 +160,9 @@ class PodSet:
         ready and still answers; if nobody has, its home, which loads it. When no pod is healthy, tried ones included,
         and none hands the version over, it is the one with the fewest requests in flight that does not drain.
         """
-        order, now = self.order_of(demand), self.now()
-        wanted = self._wanted(demand, tried, order, now)
-        key = demand.key
+        order, now = self.order_of(spec), self.now()
+        wanted = self._wanted(spec, tried, order, now)
+        key = spec.key
         if not wanted:
             if any(pod.healthy(now) for pod in order):
                 return None
@@ -180,17 +180,17 @@ class PodSet:
         if len(serving) < len(wanted):
             for pod in wanted:
                 if pod is not chosen and pod not in ready:
-                    self.on_missing(pod, demand)
+                    self.on_missing(pod, spec)
         return chosen
 
-    def saturated(self, demand: Demand, *, tried: Collection[Pod] = ()) -> bool:
+    def saturated(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> bool:
         """Return whether a healthy pod is left that only has too many requests in flight."""
         now = self.now()
-        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in self.order_of(demand))
+        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in self.order_of(spec))
 
-    def order_of(self, demand: Demand) -> tuple[Pod, ...]:
+    def order_of(self, spec: PlacementSpec) -> tuple[Pod, ...]:
         """Return the pods that may serve a version as it asks for now, its home first."""
-        (name, version), backend, pool, _ = demand
+        (name, version), backend, pool, _ = spec
         return self.order(name, version, backend=backend, pool=pool)
 
     def _handing_over(self, key: VersionKey, order: tuple[Pod, ...], tried: Collection[Pod], now: float) -> Pod | None:
@@ -220,22 +220,22 @@ class PodSet:
 
     # -- state in words ------------------------------------------------------------------------------------
 
-    def ready(self, demand: Demand | None = None) -> bool:
-        """Return whether some pod, of those for ``demand``, said that it is ready and nothing speaks against it."""
+    def ready(self, spec: PlacementSpec | None = None) -> bool:
+        """Return whether some pod, of those for ``spec``, said that it is ready and nothing speaks against it."""
         now = self.now()
-        pods = self.pods if demand is None else self.order_of(demand)
+        pods = self.pods if spec is None else self.order_of(spec)
         return any(pod.status is not None and pod.healthy(now) for pod in pods)
 
-    def troubles(self, demand: Demand | None = None) -> str:
+    def troubles(self, spec: PlacementSpec | None = None) -> str:
         """Say in words why pods get no requests, for a message."""
         if not self.pods:
             return self.none_because
         pods = self.pods
-        if demand is not None:
-            pods = self.order_of(demand)
+        if spec is not None:
+            pods = self.order_of(spec)
             if not pods:
-                pool = f" of the pool {demand.pool!r}" if demand.pool is not None else ""
-                return f"none of the {len(self.pods)} pods runs {demand.backend}{pool}"
+                pool = f" of the pool {spec.pool!r}" if spec.pool is not None else ""
+                return f"none of the {len(self.pods)} pods runs {spec.backend}{pool}"
         now = self.now()
         return "; ".join(f"pod {pod.name} {_why(pod, now)}" for pod in pods)
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 from marway.errors import Overloaded
 from marway_gateway.placement.pod import Pod, VersionKey
+from marway_http.eager import in_task
 
 __all__ = ["Admission"]
 
@@ -74,9 +75,10 @@ class Admission:
         Raises:
             Overloaded: Too many wait already, or the turn did not come in time.
         """
+        what = f"{self._per_version} requests for {' '.join(key)} are being worked on"
+        await in_task()
         if self.try_enter(key):
             return
-        what = f"{self._per_version} requests for {' '.join(key)} are being worked on"
         turns = self._turns.setdefault(key, deque())
         turn = self._join(turns, what, key)
         try:
@@ -112,6 +114,7 @@ class Admission:
             Overloaded: Too many wait already, or there was no room in time.
             MarwayError: Whatever ``choose`` raises.
         """
+        await in_task()
         pod = choose()
         if pod is not None:
             return pod

@@ -4,168 +4,124 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Final
 
 from marway.errors import MarwayError, Unavailable
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
-from marway_gateway.placement import Demand, Pod, PodSet
+from marway_gateway.placement import PlacementSpec, Pod, PodSet
 from marway_gateway.predict.body_hints import hinted
 from marway_gateway.predict.call import PredictCall
-from marway_gateway.predict.reply import AttemptFailed, PodUnreachable, Reply
-from marway_gateway.predict.retry import WORKER_DIED, FailedAttempt
-from marway_gateway.transport import Upstream, answered, reply_of
-from marway_gateway.transport.response import Response, Sent, Waiter
+from marway_gateway.transport import Upstream
+from marway_gateway.transport.base import AttemptFailed, PodUnreachable, Reply
 
-__all__ = ["Asker", "Asking"]
+__all__ = ["WORKER_DIED", "Attempt", "FailedAttempt"]
 
-_FINAL = frozenset({Outcome.MODEL_ERROR, Outcome.REFUSED, Outcome.FAILED})
+WORKER_DIED: Final = "worker_died"
+"""Reason of an attempt whose worker died; one more may follow it, on any pod."""
+_FINAL: Final = frozenset({Outcome.MODEL_ERROR, Outcome.REFUSED, Outcome.FAILED})
+"""What a pod says of the request itself, so that no other need be asked."""
+_RETRIABLE: Final = {
+    Outcome.NOT_ACCEPTED: ("not_accepted", False),
+    Outcome.RUNTIME_DOWN: ("runtime_down", True),
+    Outcome.WORKER_DIED: (WORKER_DIED, True),
+}
+"""What another attempt may follow: the reason, and whether the pod may have started on the request."""
 
 
-@dataclass(slots=True)
-class Asking:
-    """A pod that is being asked without a task.
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One attempt that another may follow.
 
     Attributes:
-        call: For whom.
-        demand: What its version asks for.
-        pod: Who is asked.
-        sent: What was sent there.
-        began: When, by `time.perf_counter`.
+        pod: Who was asked.
+        reason: One word for metrics.
+        error: What it ended in; its message begins with the pod's name.
+        accepted: Whether the pod may have started on the request.
     """
 
-    call: PredictCall
-    demand: Demand
     pod: Pod
-    sent: Sent
-    began: float
+    reason: str
+    error: Unavailable
+    accepted: bool
 
 
-class Asker:
-    """Asks pods, and tells the set of them what that says of them.
-
-    `ask` does that as a coroutine. `begin` and `finish` do the same without one where nothing but the pod's answer
-    needs waiting for, and `resume` goes on as a coroutine where something does after all.
+class Attempt:
+    """Asks one pod, and tells the set of them what that says of it.
 
     Args:
-        upstream: From pod to answer.
+        transport: From pod to reply.
         pods: Told of failures and answers.
     """
 
-    def __init__(self, upstream: Upstream, pods: PodSet) -> None:
-        self._upstream = upstream
+    def __init__(self, transport: Upstream, pods: PodSet) -> None:
+        self._transport = transport
         self._pods = pods
 
-    async def ask(self, pod: Pod, call: PredictCall, demand: Demand) -> Reply | FailedAttempt:
-        """Ask one pod; return the model's answer or a failure.
+    async def ask(self, pod: Pod, call: PredictCall, spec: PlacementSpec) -> Reply | FailedAttempt:
+        """Return the model's answer, or a failure that another attempt may follow.
 
         Raises:
             MarwayError: What the pod said of the request is final.
         """
-        began = _asking(pod, call)
-        asking = self._upstream.predict(
-            pod, *demand.key, headers=call.headers, body=call.body, timeout_s=call.deadline - time.monotonic()
-        )
-        return await self._judged(asking, pod, call, demand, began)
-
-    def begin(self, pod: Pod, call: PredictCall, demand: Demand, waiter: Waiter) -> Asking | None:
-        """Send a call to a pod, if that needs no waiting; None when it does.
-
-        Args:
-            pod: Whom to ask.
-            call: The call; its body is in memory.
-            demand: What its version asks for.
-            waiter: Given the pod's response, for `finish`, or the failure, for `resume`.
-        """
-        began = _asking(pod, call)
-        sent = self._upstream.send(
-            pod,
-            *demand.key,
-            headers=call.headers,
-            body=call.body,
-            timeout_s=call.deadline - time.monotonic(),
-            waiter=waiter,
-        )
-        return Asking(call, demand, pod, sent, began) if sent is not None else None
-
-    def finish(self, asking: Asking, response: Response) -> Reply | None:
-        """Return the answer, if it is the model's and whole; when None, `resume` must go on."""
-        if not answered(response):
-            return None
-        reply = reply_of(response, asking.pod, asking.demand.key)
-        asking.call.info.pod_s = time.perf_counter() - asking.began
-        self._pods.succeeded(asking.pod)
-        return reply
-
-    async def resume(self, asking: Asking, waiter: asyncio.Future[Response]) -> Reply | FailedAttempt:
-        """Do as `ask` from where `begin` got to.
-
-        Args:
-            asking: What was begun.
-            waiter: Has, or is going to have, what the waiter of `begin` was given.
-        """
-        reply = self._upstream.resume(asking.sent, waiter, asking.pod, *asking.demand.key)
-        return await self._judged(reply, asking.pod, asking.call, asking.demand, asking.began)
-
-    async def _judged(
-        self, asking: Awaitable[Reply], pod: Pod, call: PredictCall, demand: Demand, began: float
-    ) -> Reply | FailedAttempt:
+        info = call.info
+        info.pod = pod.name
+        info.attempts += 1
+        name, version = spec.key
+        began = time.perf_counter()
         try:
-            reply = await asking
+            reply = await self._transport.predict(
+                pod, name, version, headers=call.headers, body=call.body, deadline=call.deadline
+            )
         except AttemptFailed as exc:
-            return self._failed(pod, exc, demand)
+            return self._failed(pod, exc, spec)
         except asyncio.CancelledError:
             # By the deadline, or by a client that went away, which says nothing of the pod; nor does a body that has
             # not come whole by then, unless the pod takes none of it.
-            if time.monotonic() >= call.deadline:
+            if call.deadline.passed:
                 self._pods.timed_out(pod, waited_s=call.body.others_waited_s(began))
             raise
         finally:
-            call.info.pod_s = time.perf_counter() - began
+            info.pod_s = time.perf_counter() - began
         if reply.outcome == Outcome.ANSWERED:
             self._pods.succeeded(pod)
             return reply
-        error = parse_problem(reply.data or b"", status=reply.status, retry_after_s=reply.retry_after_s)
-        if reply.outcome in _FINAL:
-            self._pods.succeeded(pod)
-            raise hinted(error, call)
-        if reply.outcome == Outcome.NOT_ACCEPTED:
-            self._pods.succeeded(pod)
-            return FailedAttempt(pod, "not_accepted", _said(pod, error, reply), accepted=False)
+        return self._problem(pod, reply, call, spec)
+
+    def _problem(self, pod: Pod, reply: Reply, call: PredictCall, spec: PlacementSpec) -> FailedAttempt:
+        """Return the failure that a reply is, if it is no model's answer.
+
+        Raises:
+            MarwayError: It is final.
+        """
+        retriable = _RETRIABLE.get(reply.outcome or "")
+        if retriable is None and reply.outcome not in _FINAL:
+            # Something between us and the sidecar answered, or what listens there is none.
+            why = f"answered with status {reply.status}, but not as a sidecar does"
+            return self._failed(pod, AttemptFailed(why, reason="bad_answer"), spec)
         if reply.outcome == Outcome.RUNTIME_DOWN:
             self._pods.eject(pod, "its model server is down")
-            return FailedAttempt(pod, "runtime_down", _said(pod, error, reply), accepted=True)
-        if reply.outcome == Outcome.WORKER_DIED:
-            self._pods.succeeded(pod)
-            return FailedAttempt(pod, WORKER_DIED, _said(pod, error, reply), accepted=True)
-        # Something between us and the sidecar answered, or what listens there is none.
-        return self._failed(
-            pod,
-            AttemptFailed(f"answered with status {reply.status}, but not as a sidecar does", reason="bad_answer"),
-            demand,
-        )
-
-    def _failed(self, pod: Pod, failure: AttemptFailed, demand: Demand) -> FailedAttempt:
-        accepted = not isinstance(failure, PodUnreachable)
-        if accepted:
-            if failure.counted:
-                self._pods.lost(pod, failure.why)
         else:
+            self._pods.succeeded(pod)
+        error = parse_problem(reply.data or b"", status=reply.status, retry_after_s=reply.retry_after_s)
+        if retriable is None:
+            raise hinted(error, call)
+        reason, accepted = retriable
+        return FailedAttempt(pod, reason, _named(pod, error, reply), accepted)
+
+    def _failed(self, pod: Pod, failure: AttemptFailed, spec: PlacementSpec) -> FailedAttempt:
+        accepted = not isinstance(failure, PodUnreachable)
+        if not accepted:
             self._pods.unreachable(pod, failure.why)
-        name, version = demand.key
+        elif failure.counted:
+            self._pods.lost(pod, failure.why)
+        name, version = spec.key
         error = Unavailable(f"pod {pod.name} {failure.why}", model=name, version=version)
         return FailedAttempt(pod, failure.reason, error, accepted)
 
 
-def _asking(pod: Pod, call: PredictCall) -> float:
-    """Note that a pod is asked now; return when that is."""
-    call.info.pod = pod.name
-    call.info.attempts += 1
-    return time.perf_counter()
-
-
-def _said(pod: Pod, error: MarwayError, reply: Reply) -> Unavailable:
+def _named(pod: Pod, error: MarwayError, reply: Reply) -> Unavailable:
     """Return what a pod said as an error of the same kind that names the pod."""
     kind = type(error) if isinstance(error, Unavailable) else Unavailable
     return kind(

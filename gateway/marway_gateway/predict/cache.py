@@ -19,11 +19,14 @@ from typing import Final
 
 from marway import errors
 from marway.errors import MarwayError
+from marway.resolve.resolver import Resolved
 from marway.wire import headers as wire
 from marway.wire.headers import is_incidental
-from marway_gateway.predict.reply import Reply
+from marway_gateway.observe.telemetry import Metrics
+from marway_gateway.predict.call import PredictCall
+from marway_gateway.transport.base import Reply
 
-__all__ = ["AnswerCache", "CacheUse", "forbids_cache", "request_key"]
+__all__ = ["AnswerCache", "CacheUse", "CachedAnswers", "forbids_cache", "request_key"]
 
 _UNLIKE: Final = frozenset(
     {wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.TRACEPARENT, wire.TRACESTATE, wire.CLIENT, wire.NOTHING}
@@ -123,9 +126,9 @@ class AnswerCache:
             MarwayError: As ``ask``; also one that an equal request got, where it is final.
         """
         while True:
-            kept = self.kept(key)
-            if kept is not None:
-                return kept, CacheUse.HIT
+            cached = self.cached(key)
+            if cached is not None:
+                return cached, CacheUse.HIT
             flight = self._flights.get(key)
             if flight is None:
                 return await self._lead(key, ask), CacheUse.MISS
@@ -152,8 +155,8 @@ class AnswerCache:
             flight.set_result(ended)
         return reply
 
-    def kept(self, key: bytes) -> Reply | None:
-        """Return the answer to a request if it is kept; None when it is not, or is being asked for."""
+    def cached(self, key: bytes) -> Reply | None:
+        """Return the answer to a request if it is cached; None when it is not, or is being asked for."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -173,7 +176,7 @@ class AnswerCache:
         size = len(reply.data) + sum(len(name) + len(value) for name, value in headers) + _ENTRY_BYTES
         if size > self._max_bytes:
             return None
-        kept = reply.kept(headers)
+        kept = reply.cached(headers)
         while self.size + size > self._max_bytes:
             self._drop(next(iter(self._entries)))
         self._entries[key] = _Entry(kept, size, self._clock() + self._ttl_s)
@@ -182,3 +185,36 @@ class AnswerCache:
 
     def _drop(self, key: bytes) -> None:
         self.size -= self._entries.pop(key).size
+
+
+class CachedAnswers:
+    """Gives cached answers to calls of models that allow it.
+
+    Args:
+        cache: The answers; None keeps none.
+        metrics: Counts what the cache did.
+    """
+
+    def __init__(self, cache: AnswerCache | None, metrics: Metrics) -> None:
+        self._cache = cache
+        self._uses = {use: metrics.cache_requests.labels(use.value) for use in CacheUse}
+
+    async def reply(
+        self, call: PredictCall, resolved: Resolved, ask: Callable[[PredictCall, Resolved], Awaitable[Reply]]
+    ) -> Reply:
+        """Return a cached answer where there is one that may be given, else what ``ask`` gets from a pod.
+
+        Raises:
+            MarwayError: As ``ask``.
+        """
+        body, use = call.body.whole, CacheUse.MISS
+        try:
+            if self._cache is None or body is None or resolved.serving.streaming or call.fresh:
+                use = CacheUse.BYPASS
+                return await ask(call, resolved)
+            key = request_key(resolved.record.archive.sha256, call.headers, body)
+            reply, use = await self._cache.reply(key, lambda: ask(call, resolved))
+            return reply
+        finally:
+            call.info.cache = use.value
+            self._uses[use].inc()

@@ -2,118 +2,105 @@
 
 Only failures that say nothing about the request are followed by another attempt (gRPC proposal A6, Envoy's retry
 policy): an attempt that no pod accepted costs nothing and is made again at once, at most once a pod; one that was lost
-with its pod may have been running and counts against a budget. What the model or the pod said about the request
-itself is final.
-
-The budget is Envoy's: retries under way, their pauses included, are at most a share of the requests under way, so that
-an outage is not made worse by what it causes. A retry over it waits for another to end, a bounded time. One that a pod
-has to load the version for leaves the budget when it is sent: all who wait for that load cost one.
+with its pod may have been running and counts against a budget (`marway_gateway.predict.retry_budget`). What the model
+or the pod said about the request itself is final.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from marway.errors import MarwayError, ModelError, NoPodAvailable
+from marway_gateway.observe.telemetry import Metrics
+from marway_gateway.placement import PlacementSpec, Pod, PodSet
+from marway_gateway.predict.admission import Admission
+from marway_gateway.predict.attempt import WORKER_DIED, Attempt, FailedAttempt
+from marway_gateway.predict.call import PredictCall
+from marway_gateway.predict.retry_budget import RetryBudget
+from marway_gateway.transport.base import Reply
 
-from marway.errors import MarwayError, ModelError, NoPodAvailable, Unavailable
-from marway_gateway.placement import Pod
-
-__all__ = ["WORKER_DIED", "Attempts", "FailedAttempt", "RetryBudget"]
-
-WORKER_DIED = "worker_died"
-"""Reason of an attempt whose worker died; one more may follow it, on any pod."""
+__all__ = ["Attempts", "RetryLoop"]
 
 
-@dataclass(frozen=True, slots=True)
-class FailedAttempt:
-    """One attempt that another may follow.
-
-    Attributes:
-        pod: Who was asked.
-        reason: One word for metrics.
-        error: What it ended in; its message begins with the pod's name.
-        accepted: Whether the pod may have started on the request.
-    """
-
-    pod: Pod
-    reason: str
-    error: Unavailable
-    accepted: bool
-
-
-class RetryBudget:
-    """Bounds the retries under way, and spreads them in time.
+class RetryLoop:
+    """Asks one pod after the other until one answers.
 
     Args:
-        percent: Of the requests under way, how many may be retries.
-        minimum: Retries that are allowed however few requests are under way.
-        backoff_s: The longest pause before a first retry; before each further one it is twice as long.
-        backoff_max_s: The longest pause at all.
-        wait_s: How long a retry over the budget waits for its turn.
-        requests: Says how many requests are under way.
+        attempt: Asks one.
+        pods: Says whom to ask next.
+        admission: Where to wait while all that are left have as many requests as they may have.
+        budget: Limits how many requests are retries.
+        max_retries: Attempts after one that a pod had accepted.
+        metrics: Counts retries.
     """
 
     def __init__(
         self,
+        attempt: Attempt,
+        pods: PodSet,
+        admission: Admission,
+        budget: RetryBudget,
         *,
-        percent: int,
-        minimum: int,
-        backoff_s: float,
-        backoff_max_s: float,
-        wait_s: float,
-        requests: Callable[[], int],
+        max_retries: int,
+        metrics: Metrics,
     ) -> None:
-        self._requests = requests
-        self._percent = percent
-        self._minimum = minimum
-        self._backoff_s = backoff_s
-        self._backoff_max_s = backoff_max_s
-        self._wait_s = wait_s
-        self._retrying = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._attempt = attempt
+        self._pods = pods
+        self._admission = admission
+        self._budget = budget
+        self._max_retries = max_retries
+        self._metrics = metrics
 
-    @asynccontextmanager
-    async def retry(self, number: int) -> AsyncIterator[bool]:
-        """Wait for a place in the budget and then for the pause before a request's ``number``-th retry.
+    async def reply(self, call: PredictCall, spec: PlacementSpec) -> Reply:
+        """Return the model's answer.
 
-        Yields whether there was a place; without one there must be no retry.
+        Raises:
+            MarwayError: What a pod said of the request, or that no pod could answer.
         """
-        granted = await self._take()
+        attempts = Attempts(max_retries=self._max_retries)
+        in_budget = False
         try:
-            if granted:
-                # Full jitter: requests that failed together must not come back together.
-                await asyncio.sleep(random.uniform(0, min(self._backoff_s * 2 ** (number - 1), self._backoff_max_s)))
-            yield granted
+            while True:
+                pod = self._choose(spec, attempts)
+                if pod is None:
+                    pod = await self._admission.pod_for(spec.key, lambda: self._choose(spec, attempts))
+                if in_budget and pod.has_to_load(spec.key):
+                    # Waiting for a load is not what retries are bounded for: one load serves all who wait for it.
+                    in_budget = False
+                    self._budget.leave()
+                if attempts.last is not None:
+                    self._metrics.retries.labels(attempts.last.reason).inc()
+                result = await self._attempt.ask(pod, call, spec)
+                if isinstance(result, Reply):
+                    return result
+                if in_budget:
+                    in_budget = False
+                    self._budget.leave()
+                attempts.add(result, repeatable=call.body.repeatable)
+                if result.accepted:
+                    # What no pod accepted cost nothing and goes on at once; all else is a retry and on the budget.
+                    in_budget = await self._budget.enter(attempts.retries)
+                    if not in_budget:
+                        self._metrics.retries_refused.inc()
+                        raise result.error
         finally:
-            if granted:
-                self._retrying -= 1
-                self._wake()
+            if in_budget:
+                self._budget.leave()
 
-    async def _take(self) -> bool:
-        try:
-            async with asyncio.timeout(self._wait_s):
-                while self._retrying >= max(self._minimum, self._requests() * self._percent // 100):
-                    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    self._waiting.append(turn)
-                    await turn
-        except TimeoutError:
-            return False
-        finally:
-            # Whoever was woken and did not stay passes it on; with room for more than one, the next follows.
-            self._wake()
-        self._retrying += 1
-        return True
+    def _choose(self, spec: PlacementSpec, attempts: Attempts) -> Pod | None:
+        """Return the pod to ask next, or None while all that are left have as many requests as they may have.
 
-    def _wake(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+        Raises:
+            NoPodAvailable: Nobody is left.
+        """
+        pod = self._pods.choose(spec, tried=attempts.tried)
+        if pod is not None:
+            return pod
+        last = attempts.last
+        if last is not None and last.reason == WORKER_DIED and last.pod.healthy(self._pods.now()):
+            return last.pod  # nobody else is left, and it has other workers
+        if self._pods.saturated(spec, tried=attempts.tried):
+            return None
+        name, version = spec.key
+        raise attempts.exhausted(model=name, version=version, troubles=self._pods.troubles(spec))
 
 
 class Attempts:
@@ -122,6 +109,8 @@ class Attempts:
     Args:
         max_retries: How many further attempts may follow ones that a pod had accepted.
     """
+
+    __slots__ = ("_retries_left", "failed", "tried")
 
     def __init__(self, *, max_retries: int) -> None:
         self.tried: set[Pod] = set()

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
-from marway.refs import check_label
 from marway.wire.headers import EXPLAIN
-from marway.wire.request import timeout_of
 from marway_gateway.gateway import Gateway
-from marway_gateway.http.body import RequestBody
-from marway_gateway.http.client_watch import ClientWatch, Watches, body_reader
-from marway_gateway.http.content_coding import coding_of, decoded
-from marway_gateway.http.requests import model_headers, request_info
-from marway_gateway.predict.cache import forbids_cache
-from marway_gateway.surfaces.native import length_of
-from marway_gateway.surfaces.row_calls import RowCall
-from marway_gateway.tensors.requests import ReadRequest, Rendered
-from marway_gateway.transport.request_headers import headers_to_pod
+from marway_gateway.http.requests import request_info, send_whole
+from marway_gateway.surfaces.http_call import http_call
+from marway_gateway.surfaces.row_calls import predict_rows
+from marway_gateway.tensors.requests import ReadRequest
+from marway_http.channel import CHANNEL, Channel, header_block
 
 __all__ = ["RowRoute"]
 
@@ -42,58 +34,15 @@ class RowRoute:
         self._surface = surface
         self._read = read
         self._more_headers = {EXPLAIN: "1"} if explain else {}
-        self._watches = Watches()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gateway = self._gateway()
-        info = request_info(scope)
+        gateway, info = self._gateway(), request_info(scope)
+        channel: Channel = scope[CHANNEL]
         gateway.telemetry.predicting(info, self._surface)
-        raw = info.headers
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw.items()}
-        settings = gateway.settings
-        timeout_s = timeout_of(
-            headers.get("x-request-timeout-ms"), default_s=settings.default_timeout_s, max_s=settings.max_timeout_s
-        )
-        coding = coding_of(raw.get(b"content-encoding"))
-        params = scope["path_params"]
-        selector = check_label(params["label"]) if "label" in params else params.get("selector")
-        call = RowCall(
-            gateway=gateway,
-            name=params["model"],
-            selector=selector,
-            headers=headers_to_pod(raw, info) | self._more_headers,
-            deadline=time.monotonic() + timeout_s,
-            timeout_s=timeout_s,
-            info=info,
-            fresh=forbids_cache(headers.get("cache-control")),
-        )
-        read, length = body_reader(receive), length_of(raw.get(b"content-length"))
-        body = RequestBody(
-            read if coding is None else decoded(read, coding),
-            content_length=length if coding is None else None,
-            buffered_bytes=settings.max_body_bytes,
-            max_bytes=settings.max_body_bytes,
-        )
-        with ClientWatch(self._watches, receive, body):
-            data, content = await self._answer(call, body, headers)
-        answered = [*content, ("content-length", str(len(data))), *model_headers(info)]
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(name.encode(), value.encode()) for name, value in answered],
-            }
-        )
-        await send({"type": "http.response.body", "body": data, "more_body": False})
-
-    async def _answer(self, call: RowCall, body: RequestBody, headers: Mapping[str, str]) -> Rendered:
-        resolved = await call.resolve()
-        try:
-            async with asyncio.timeout(call.deadline - time.monotonic()):
-                await body.open()
-        except TimeoutError as exc:
-            raise call.too_late("its body had not come whole") from exc
-        finally:
-            call.info.request_bytes = body.size
-        whole = body.whole or b""
-        return await call.predict(resolved, self._read, whole, headers, received_bytes=len(whole))
+        limit = gateway.settings.max_body_bytes
+        call = http_call(scope, receive, gateway.settings, more_headers=self._more_headers, buffered_bytes=limit)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in info.headers.items()}
+        with gateway.predictor.scope(call, channel) as cancel_scope:
+            data, content = await predict_rows(gateway, call, cancel_scope, self._read, headers)
+        block = header_block([(name.encode(), value.encode()) for name, value in content])
+        await send_whole(channel, info, 200, block, data)

@@ -6,7 +6,7 @@ from marway.errors import NoPodAvailable
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway_gateway.gateway import Gateway
-from marway_gateway.placement import demand_of
+from marway_gateway.placement import placement_spec
 
 __all__ = ["check_servable", "versions_of"]
 
@@ -23,10 +23,10 @@ async def check_servable(gateway: Gateway, name: str, selector: str | None) -> V
     """
     resolved = await gateway.resolver.resolve(name, selector)
     record = resolved.record
-    demand = demand_of(record, resolved.serving, gateway.settings.algorithm_pools)
-    if not gateway.pods.ready(demand):
+    spec = placement_spec(record, resolved.serving, gateway.settings.algorithm_pools)
+    if not gateway.pods.ready(spec):
         raise NoPodAvailable(
-            f"no pod can take {record.name} {record.version} now: {gateway.pods.troubles(demand)}",
+            f"no pod can take {record.name} {record.version} now: {gateway.pods.troubles(spec)}",
             model=record.name,
             version=record.version,
             retry_after_s=gateway.settings.health_interval_s,

@@ -1,31 +1,35 @@
-"""Asks sidecars for predictions.
-
-A request body that is in memory goes out in one write. A larger one is sent with `Expect: 100-continue` (RFC 9110
-§10.1.1): a sidecar that cannot take the request says so before the first byte of the body, so that it can still
-go to another pod.
-"""
+"""Asks sidecars for predictions."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
-from marway.wire.frames import HEAD_BYTES_MAX, REQUEST_BYTES_MAX
+from marway.deadline import Deadline
 from marway.wire.headers import REQUEST_TIMEOUT_MS, Outcome
 from marway_gateway.http.body import RequestBody
-from marway_gateway.placement import Pod
-from marway_gateway.placement.pod import VersionKey
-from marway_gateway.predict.reply import Reply, read_within, seconds_of
-from marway_gateway.predict.slow_upload import SlowUpload
-from marway_gateway.transport.framed import FramedRequest
+from marway_gateway.transport.base import Reply, read_within
 from marway_gateway.transport.pool import ConnectionPool
-from marway_gateway.transport.response import Response, Sent, Waiter
+from marway_gateway.transport.slow_upload import SlowUpload
 
-__all__ = ["Upstream", "answered", "reply_of"]
+__all__ = ["Upstream"]
 
 _PROBLEM_BYTES_MAX: Final = 64 * 1024
-_WRITE_ONCE_BYTES: Final = 1024 * 1024
+
+
+class Pod(Protocol):
+    """Whom to ask; it counts the requests that are under way there, by model and version."""
+
+    @property
+    def url(self) -> str:
+        """The sidecar's base URL."""
+
+    def begin(self, key: tuple[str, str], /) -> None:
+        """Take in that a request begins."""
+
+    def end(self, key: tuple[str, str], /) -> None:
+        """Take in that it ended."""
 
 
 class Upstream:
@@ -42,9 +46,12 @@ class Upstream:
         self._pools: dict[str, ConnectionPool] = {}
 
     async def predict(
-        self, pod: Pod, name: str, version: str, *, headers: Mapping[str, str], body: RequestBody, timeout_s: float
+        self, pod: Pod, name: str, version: str, *, headers: Mapping[str, str], body: RequestBody, deadline: Deadline
     ) -> Reply:
-        """Ask a pod for a prediction.
+        """Ask a pod for a prediction; who is cancelled wants none any more.
+
+        What is small is sent before this first waits, where there is a connection. The reply counts as in flight on
+        its pod until its body is whole here, or else until it is closed.
 
         Args:
             pod: Whom.
@@ -52,7 +59,7 @@ class Upstream:
             version: Its version.
             headers: To send along.
             body: To send; it was opened.
-            timeout_s: What is left of the caller's deadline; the pod is told, the caller of this enforces it.
+            deadline: The pod is told; the caller of this enforces it.
 
         Raises:
             PodUnreachable: Nothing was sent.
@@ -60,74 +67,25 @@ class Upstream:
             BodyTooLarge, ClientGone: The body ended that way while it was being sent.
         """
         pool = self._pools.get(pod.url) or self._open(pod.url)
-        whole = body.whole
-        streams = whole is None or len(whole) > _WRITE_ONCE_BYTES
-        head = _http_head(_lines(pool, name, version, headers, body, timeout_s), streams=streams)
+        head = _head(pool, name, version, headers, body, deadline)
         key = (name, version)
         pod.begin(key)
         try:
-            connection = pool.take() or await pool.connect()
-            if streams:
-                with SlowUpload(body, aside=lambda: pod.end(key), back=lambda: pod.begin(key)):
-                    response = await connection.ask_streaming(head, body.stream(), chunked=body.content_length is None)
+            if body.ended:
+                reply = await pool.request(head, body)
             else:
-                assert whole is not None
-                response = await connection.ask(head, whole)
-            return await _reply(response, pod, key)
+                with SlowUpload(body, aside=partial(pod.end, key), back=partial(pod.begin, key)):
+                    reply = await pool.request(head, body)
+            if reply.data is None:
+                if reply.outcome == Outcome.ANSWERED:
+                    reply.on_release = partial(pod.end, key)
+                    return reply
+                reply.data = await read_within(reply.chunks(), _PROBLEM_BYTES_MAX, reply.close)
         except BaseException:
             pod.end(key)
             raise
-
-    def send(
-        self,
-        pod: Pod,
-        name: str,
-        version: str,
-        *,
-        headers: Mapping[str, str],
-        body: RequestBody,
-        timeout_s: float,
-        waiter: Waiter,
-    ) -> Sent | None:
-        """Send what `predict` sends, if that needs no waiting, and return where; None when it does.
-
-        Args:
-            pod: Whom.
-            name: The model's name.
-            version: Its version.
-            headers: To send along.
-            body: To send; it was opened.
-            timeout_s: What is left of the caller's deadline.
-            waiter: Given the response or the failure, in the midst of the connection's work. It takes a whole response
-                by `reply_of`, or waits on with `resume`.
-        """
-        pool, whole = self._pools.get(pod.url), body.whole
-        if pool is None or whole is None or len(whole) > _WRITE_ONCE_BYTES:
-            return None
-        lines = _lines(pool, name, version, headers, body, timeout_s)
-        # What is too large for a frame would end the connection for all the others on it.
-        framed = pool.framed() if len(whole) <= REQUEST_BYTES_MAX and len(lines) <= HEAD_BYTES_MAX else None
-        if framed is not None:
-            pod.begin((name, version))
-            return framed.send(lines, whole, waiter)
-        connection = pool.take()
-        if connection is not None:
-            pod.begin((name, version))
-            return connection.send(_http_head(lines), whole, waiter)
-        return None
-
-    async def resume(self, sent: Sent, waiter: asyncio.Future[Response], pod: Pod, name: str, version: str) -> Reply:
-        """Wait for the reply to what `send` has sent, and raise, as `predict` does."""
-        try:
-            response = await sent.answer(waiter)
-            if isinstance(sent, FramedRequest) and sent.elsewhere:
-                pool = self._pools.get(pod.url) or self._open(pod.url)
-                connection = pool.take() or await pool.connect()
-                response = await connection.ask(_http_head(sent.head), sent.body)
-            return await _reply(response, pod, (name, version))
-        except BaseException:
-            pod.end((name, version))
-            raise
+        pod.end(key)  # it is done; how fast the client reads is no business of it
+        return reply
 
     async def aclose(self) -> None:
         """Close all connections that no request is on."""
@@ -142,14 +100,14 @@ class Upstream:
         return pool
 
 
-def _lines(
-    pool: ConnectionPool, name: str, version: str, headers: Mapping[str, str], body: RequestBody, timeout_s: float
+def _head(
+    pool: ConnectionPool, name: str, version: str, headers: Mapping[str, str], body: RequestBody, deadline: Deadline
 ) -> bytes:
     """Return a request's path and headers, a line each with its end."""
     # Names and versions have only characters that need no quoting.
     lines = [f"{pool.path}/predict/{name}/{version}\r\nhost: {pool.authority}"]
     lines += [f"{key}: {value}" for key, value in headers.items()]
-    lines.append(f"{REQUEST_TIMEOUT_MS}: {max(1, int(timeout_s * 1000))}")
+    lines.append(f"{REQUEST_TIMEOUT_MS}: {max(1, int(deadline.remaining() * 1000))}")
     length = body.content_length
     lines.append("transfer-encoding: chunked\r\n" if length is None else f"content-length: {length}\r\n")
     head = "\r\n".join(lines).encode("latin-1")
@@ -157,44 +115,3 @@ def _lines(
     if head.count(b"\n") != len(lines) + 1:
         raise ValueError("a header has a line break in it")
     return head
-
-
-def _http_head(lines: bytes, *, streams: bool = False) -> bytes:
-    """Return a request's head for HTTP from its path and headers."""
-    path, end, others = lines.partition(b"\r\n")
-    return b"".join(
-        (b"POST ", path, b" HTTP/1.1", end, others, b"expect: 100-continue\r\n\r\n" if streams else b"\r\n")
-    )
-
-
-async def _reply(response: Response, pod: Pod, key: VersionKey) -> Reply:
-    """Return a response as a reply; what is no model's answer is read, as far as a problem may reach."""
-    if response.data is None and response.said.outcome != Outcome.ANSWERED:
-        pieces = (piece async for piece, _ in response.parts())
-        response.data = await read_within(pieces, _PROBLEM_BYTES_MAX, response.close)
-    return reply_of(response, pod, key)
-
-
-def answered(response: Response) -> bool:
-    """Return whether a response is a model's answer and whole."""
-    return response.data is not None and response.said.outcome == Outcome.ANSWERED
-
-
-def reply_of(response: Response, pod: Pod, key: VersionKey) -> Reply:
-    """Return a response as a reply that counts as in flight as long as it streams."""
-    outcome, retry_after, _, passed, lines = response.said
-    reply = Reply(
-        outcome,
-        response.status,
-        passed,
-        seconds_of(retry_after),
-        response.data,
-        response.content_length,
-        response,
-        pod,
-        key,
-        lines,
-    )
-    if reply.data is not None:
-        reply.release()  # the pod is done; how fast the client reads is no business of it
-    return reply

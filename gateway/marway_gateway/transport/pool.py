@@ -1,4 +1,4 @@
-"""The connections to one sidecar."""
+"""The connections to one sidecar: small requests go over frames, others over HTTP."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from marway.errors import clip
-from marway_gateway.predict.reply import PodUnreachable
-from marway_gateway.transport.connection import Connection
-from marway_gateway.transport.framed import FramedConnection
+from marway_gateway.http.body import RequestBody
+from marway_gateway.transport.base import Declined, PodUnreachable, Reply
+from marway_gateway.transport.frames import FramesClientConnection
+from marway_gateway.transport.http import HttpClientConnection
+from marway_http.eager import in_task
+from marway_http.frames import HEAD_BYTES_MAX, REQUEST_BYTES_MAX
 
 __all__ = ["ConnectionPool"]
 
@@ -28,7 +30,7 @@ _Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
 
 class ConnectionPool:
-    """Keeps the connections that are free, the one used last on top, and opens more as they are wanted.
+    """Sends requests over one connection with frames, or connections with HTTP that are opened as they are wanted.
 
     How many there are is not limited here: limits on requests belong to placement, where a queue is seen.
 
@@ -53,65 +55,126 @@ class ConnectionPool:
         self._connect_timeout_s = connect_timeout_s
         self._buffered_bytes = buffered_bytes
         self._loop = asyncio.get_running_loop()
-        self._free: deque[Connection] = deque()
         self._closed = False
-        self._framed: FramedConnection | None = None
-        self._opening: asyncio.Task[None] | None = None
+        self._free: dict[HttpClientConnection, asyncio.TimerHandle] = {}
+        self._frames: FramesClientConnection | None = None
+        self._opening: asyncio.Task[FramesClientConnection | PodUnreachable | None] | None = None
+        self._http_only = False
         self._try_frames_at = 0.0
-        self._said_so = False
-        self._sweep: asyncio.TimerHandle | None = None
 
-    def take(self) -> Connection | None:
-        """Return a connection that is free, or None."""
+    async def request(self, head: bytes, body: RequestBody) -> Reply:
+        """Do as `Connection.request` says, over whatever connection the request takes.
+
+        Raises:
+            PodUnreachable: Nothing was sent.
+            PodLost: There is no reply; the request may have been running.
+            Exception: Whatever reading ``body`` raises.
+        """
+        whole = body.whole
+        # What is too large for a frame would end the connection for all the others on it.
+        if whole is not None and len(whole) <= REQUEST_BYTES_MAX and len(head) <= HEAD_BYTES_MAX:
+            frames = self._frames
+            if frames is None or not frames.ready:
+                frames = await self._frames_opened()
+            if frames is not None:
+                try:
+                    return await frames.request(head, body)
+                except Declined:
+                    pass
+        connection = self._take()
+        if connection is None:
+            await in_task()
+            connection = await self._connected(
+                lambda: HttpClientConnection(buffered_bytes=self._buffered_bytes, on_free=self._keep)
+            )
+        return await connection.request(head, body)
+
+    def close(self) -> None:
+        """Close what is free, and each other connection once its requests have ended."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._frames is not None:
+            self._frames.close()
+        while (connection := self._take()) is not None:
+            connection.close()
+
+    # -- frames --------------------------------------------------------------------------------------------
+
+    async def _frames_opened(self) -> FramesClientConnection | None:
+        """Return the connection for frames once it is open; None where a request has to go over HTTP.
+
+        All who want it wait for one opening. A sidecar that did not change to frames is asked again from time to time,
+        and nobody waits for that.
+
+        Raises:
+            PodUnreachable: There is no connection to the pod.
+        """
+        frames, opening = self._frames, self._opening
+        if opening is None:
+            if self._closed or (frames is not None and not frames.over) or self._loop.time() < self._try_frames_at:
+                return None
+            opening = self._opening = self._loop.create_task(self._open_frames(), name="open-frames")
+        if self._http_only:
+            return None
+        await asyncio.wait((opening,))
+        opened = None if opening.cancelled() else opening.result()
+        if isinstance(opened, PodUnreachable):
+            raise PodUnreachable(opened.why, reason=opened.reason)
+        return opened if opened is not None and opened.ready else None
+
+    async def _open_frames(self) -> FramesClientConnection | PodUnreachable | None:
+        frames, switched = None, False
+        try:
+            frames = await self._connected(
+                lambda: FramesClientConnection(self.authority, self.path, buffered_bytes=self._buffered_bytes)
+            )
+            async with asyncio.timeout(self._connect_timeout_s):
+                switched = await frames.opened
+        except PodUnreachable as exc:
+            return exc
+        except TimeoutError:
+            pass
+        finally:
+            self._opening = None
+            if frames is not None and not switched:
+                frames.close()
+        if switched:
+            self._frames, self._http_only = frames, False
+            return frames
+        if not self._http_only:
+            _log.info("%s does not change to frames: predictions go there over HTTP, which costs more", self.authority)
+        self._http_only = True
+        self._try_frames_at = self._loop.time() + _NO_FRAMES_S
+        return None
+
+    # -- HTTP ----------------------------------------------------------------------------------------------
+
+    def _take(self) -> HttpClientConnection | None:
+        """Return the connection that was used last of those that are free, or None."""
         while self._free:
-            connection = self._free.pop()
-            if connection.open:
+            connection, timer = self._free.popitem()
+            timer.cancel()
+            if connection.ready:
                 return connection
         return None
 
-    def framed(self) -> FramedConnection | None:
-        """Return the connection for requests over frames, or None when it cannot take one now.
+    def _keep(self, connection: HttpClientConnection) -> None:
+        if self._closed:
+            connection.close()
+        else:
+            self._free[connection] = self._loop.call_later(_IDLE_S, self._drop, connection)
 
-        Where there is none, one is opened beside: a sidecar that knows no frames costs no request any time.
-        """
-        framed = self._framed
-        if framed is not None and framed.ready:
-            return framed
-        if (framed is None or framed.over) and self._opening is None and self._loop.time() >= self._try_frames_at:
-            self._opening = self._loop.create_task(self._open_framed(), name="open-frames")
-        return None
+    def _drop(self, connection: HttpClientConnection) -> None:
+        del self._free[connection]
+        connection.close()
 
-    async def _open_framed(self) -> None:
-        framed = None
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                framed = await self._connected(
-                    lambda: FramedConnection(self.authority, self.path, buffered_bytes=self._buffered_bytes)
-                )
-                opened = await framed.opened
-        except (TimeoutError, PodUnreachable):
-            opened = False
-        finally:
-            self._opening = None
-            if framed is not None and not framed.ready:
-                framed.leave()
-        if opened:
-            self._framed = framed
-            return
-        self._try_frames_at = self._loop.time() + _NO_FRAMES_S
-        if framed is not None and not self._said_so:
-            self._said_so = True
-            _log.info("%s does not change to frames: predictions go there over HTTP, which costs more", self.authority)
-
-    async def connect(self) -> Connection:
+    async def _connected(self, protocol: Callable[[], _Protocol]) -> _Protocol:
         """Return a new connection.
 
         Raises:
             PodUnreachable: None came about.
         """
-        return await self._connected(lambda: Connection(buffered_bytes=self._buffered_bytes, on_free=self._keep))
-
-    async def _connected(self, protocol: Callable[[], _Protocol]) -> _Protocol:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await self._loop.create_connection(protocol, self._host, self._port, ssl=self._ssl)
@@ -122,33 +185,3 @@ class ConnectionPool:
         except (OSError, ssl.SSLError, socket.gaierror) as exc:
             raise PodUnreachable(f"cannot be reached ({clip(str(exc), 200)})", reason="unreachable") from exc
         return connection
-
-    def close(self) -> None:
-        """Close what is free, and each other connection once its request has ended."""
-        self._closed = True
-        if self._opening is not None:
-            self._opening.cancel()
-        if self._framed is not None:
-            self._framed.leave()
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        while self._free:
-            self._free.pop().close()
-
-    def _keep(self, connection: Connection) -> None:
-        if self._closed:
-            connection.close()
-            return
-        connection.idle_since = self._loop.time()
-        self._free.append(connection)
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(_IDLE_S, self._close_idle)
-
-    def _close_idle(self) -> None:
-        self._sweep = None
-        until = self._loop.time() - _IDLE_S
-        while self._free and (self._free[0].idle_since <= until or not self._free[0].open):
-            self._free.popleft().close()
-        if self._free:
-            self._sweep = self._loop.call_at(self._free[0].idle_since + _IDLE_S, self._close_idle)

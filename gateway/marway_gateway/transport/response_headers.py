@@ -1,4 +1,4 @@
-"""What the headers of a sidecar's answer say to its gateway, and what of them its client gets."""
+"""The headers of a sidecar's answer: what they say to the gateway, and what of them its client gets."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Final, NamedTuple
 
 from marway.wire import headers as wire
 from marway.wire.headers import HOP_BY_HOP, OUTCOME, RETRY_AFTER
-from marway_gateway.predict.reply import Headers, Lines, lines_of
+from marway_http.channel import HeaderBlock
 
-__all__ = ["Said", "said_in_lines", "said_of"]
+__all__ = ["Headers", "ResponseHeaders", "parse_response_headers", "seconds_of"]
+
+Headers = list[tuple[bytes, bytes]]
+"""Names in lower case, and values."""
 
 _OURS: Final = (wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID)
 _NOT_PASSED: Final = frozenset(name.encode() for name in (*HOP_BY_HOP, *_OURS, "content-length", "server", "date"))
@@ -18,72 +21,58 @@ _OUTCOME: Final = OUTCOME.encode()
 _RETRY_AFTER: Final = RETRY_AFTER.encode()
 
 
-class Said(NamedTuple):
+class ResponseHeaders(NamedTuple):
     """What headers say; of several with one name the last.
 
     Attributes:
         outcome: Who made the answer, one of `marway.wire.headers.Outcome`, or None.
-        retry_after: As it was sent, or None.
+        retry_after_s: Seconds, or None.
         content_length: Bytes of the body, or None.
         passed: What the client gets.
-        lines: The same, as it goes out.
+        block: The same, as it goes out.
     """
 
     outcome: str | None
-    retry_after: bytes | None
+    retry_after_s: float | None
     content_length: int | None
     passed: Headers
-    lines: Lines
+    block: HeaderBlock
 
 
-def said_of(headers: Headers) -> Said:
-    """Return what the headers of an answer say, names in lower case."""
-    passed = [each for each in headers if each[0] not in _NOT_PASSED and each[0][:9] != b"x-marway-"]
-    said = dict(headers)
-    if b"connection" in said:
-        named = {each.strip().lower() for name, value in headers if name == b"connection" for each in value.split(b",")}
-        passed = [each for each in passed if each[0] not in named]
-    outcome, length = said.get(_OUTCOME), said.get(b"content-length")
-    return Said(
-        outcome.decode("latin-1") if outcome is not None else None,
-        said.get(_RETRY_AFTER),
-        int(length) if length is not None else None,
-        passed,
-        lines_of(passed),
-    )
-
-
-def said_in_lines(text: bytes) -> Said:
-    """Return what header lines say; what stands in front of an empty line is taken apart once for many answers.
+def parse_response_headers(text: bytes) -> ResponseHeaders:
+    """Return what headers say; those in front of an empty line are parsed once for the many answers that have them.
 
     Args:
-        text: Lines, each with its end, names in lower case, without any that HTTP has between two hops.
+        text: Lines, each with its end, names in lower case.
 
     Raises:
         ValueError: They are no headers.
     """
-    known, _, own = text.rpartition(b"\r\n\r\n")
-    if not known:
-        return _apart(own)
-    before, here = _known(known + b"\r\n"), _apart(own)
-    return Said(
+    shared, _, own = text.rpartition(b"\r\n\r\n")
+    if not shared:
+        return _parse(own)
+    before, here = _parse_shared(shared + b"\r\n"), _parse(own)
+    return ResponseHeaders(
         here.outcome or before.outcome,
-        here.retry_after or before.retry_after,
+        here.retry_after_s if here.retry_after_s is not None else before.retry_after_s,
         here.content_length if here.content_length is not None else before.content_length,
         before.passed + here.passed,
-        Lines(before.lines.text + here.lines.text, before.lines.number + here.lines.number),
+        HeaderBlock(before.block.text + here.block.text, before.block.number + here.block.number),
     )
 
 
-def _apart(text: bytes) -> Said:
-    """Do what `said_of` does, in one go."""
-    outcome = retry_after = length = None
+def _parse(text: bytes) -> ResponseHeaders:
+    outcome = retry_after_s = length = None
     passed: Headers = []
-    lines = b""
-    *all_lines, end = text.split(b"\r\n")
+    block = b""
+    *lines, end = text.split(b"\r\n")
     if end:
         raise ValueError("the last line has no end")
-    for line in all_lines:
+    not_passed = _NOT_PASSED
+    if b"connection: " in text:  # those that it names belong to the connection too (RFC 9110 §7.6.1)
+        named = [line[12:].lower().split(b",") for line in lines if line.startswith(b"connection: ")]
+        not_passed |= {name.strip() for names in named for name in names}
+    for line in lines:
         name, found, value = line.partition(b": ")
         if not found or name != name.lower():
             raise ValueError("a line is no header")  # or one that would not be known, a second length among them
@@ -91,12 +80,21 @@ def _apart(text: bytes) -> Said:
             length = int(value)
         elif name == _OUTCOME:
             outcome = value.decode("latin-1")
-        elif name not in _NOT_PASSED and name[:9] != b"x-marway-":
+        elif name not in not_passed and name[:9] != b"x-marway-":
             passed.append((name, value))
-            lines += line + b"\r\n"
+            block += line + b"\r\n"
             if name == _RETRY_AFTER:
-                retry_after = value
-    return Said(outcome, retry_after, length, passed, Lines(lines, len(passed)))
+                retry_after_s = seconds_of(value)
+    return ResponseHeaders(outcome, retry_after_s, length, passed, HeaderBlock(block, len(passed)))
 
 
-_known: Final = lru_cache(maxsize=1024)(_apart)
+_parse_shared: Final = lru_cache(maxsize=1024)(_parse)
+
+
+def seconds_of(retry_after: str | bytes | None) -> float | None:
+    """Return a `Retry-After` in seconds; None without one, or where it is no number of them."""
+    try:
+        value = float(retry_after) if retry_after is not None else None
+    except ValueError:
+        return None  # an HTTP date; no sidecar sends one
+    return value if value is not None and 0 <= value < 86_400 else None

@@ -1,4 +1,4 @@
-"""Predictions of a gateway over frames (`marway.wire.frames`): many on one connection, answered as they are ready.
+"""Predictions of a gateway over frames (`marway_http.frames`): many on one connection, answered as they are ready.
 
 What can be begun without a task is; anything else is sent back unbegun, for the gateway to ask over HTTP.
 """
@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol, cast
 
 from starlette.responses import Response
 
-from marway.wire import frames
-from marway.wire.frames import PART_BYTES, WINDOW_PARTS, BadFrames, FrameReader, Kind, frame_header
+from marway_http import frames
+from marway_http.frames import PART_BYTES, WINDOW_PARTS, BadFrames, FrameReader, Kind, frame_header
 from marway_sidecar.api.channel import Channel, Reply
 
 __all__ = ["FramedApp", "FramedConnection", "FramesUpgrade"]
@@ -121,7 +121,7 @@ class FramedConnection(asyncio.Protocol):
                     if channel is not None:
                         channel.leave()
                         self.ended(number)
-                elif kind == Kind.MORE:
+                elif kind == Kind.WINDOW_UPDATE:
                     channel = self._at_work.get(number)
                     if channel is not None:
                         channel.send_parts(status)
@@ -148,7 +148,7 @@ class FramedConnection(asyncio.Protocol):
                 raise ValueError
             headers = dict([line.split(": ", 1) for line in lines])
         except ValueError:  # this request's fault, which must not cost others their connection: HTTP says what it is
-            self._transport.write(frame_header(Kind.ELSEWHERE, number))
+            self._transport.write(frame_header(Kind.DECLINED, number))
             return
         channel = self._at_work[number] = _FramedChannel(self, number)
         try:
@@ -157,7 +157,7 @@ class FramedConnection(asyncio.Protocol):
             begun = False  # over HTTP it fails as well, and is reported
         if not begun:
             del self._at_work[number]
-            self._transport.write(frame_header(Kind.ELSEWHERE, number))
+            self._transport.write(frame_header(Kind.DECLINED, number))
 
     def send(self, frame: bytes) -> None:
         """Send what a request's channel has to say."""

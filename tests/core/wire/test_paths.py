@@ -9,7 +9,11 @@ from starlette.routing import Match, Route
 
 from marway.wire.paths import SegmentRoutes
 
-TEMPLATES = ("/predict/{model}", "/predict/{model}/{selector}", "/predictions/{model}", "/explanations/{model}")
+TEMPLATES = (
+    *("/predict/{model}", "/predict/{model}/{selector}", "/predictions/{model}", "/explanations/{model}"),
+    *("/v1/models/{model}:predict", "/v1/{kind}/{model}", "/v2/models/{model}/infer", "/v2/models/{model}/{verb}"),
+    *("/openai/{model}/chat/completions", "/openai/v1/{model}"),
+)
 
 
 async def endpoint(request: object) -> None:
@@ -17,7 +21,12 @@ async def endpoint(request: object) -> None:
 
 
 ROUTER = [Route(template, endpoint, methods=["POST"], name=template) for template in TEMPLATES]
-SEGMENTS = st.sampled_from(["", "predict", "predictions", "explanations", "x", "a b", "{model}", "é", "."])
+SEGMENTS = st.sampled_from(
+    [
+        *("", "predict", "predictions", "explanations", "x", "a b", "{model}", "é", "."),
+        *("v1", "v2", "models", "x:predict", ":predict", "infer", "openai", "chat", "completions"),
+    ]
+)
 
 
 def routes() -> SegmentRoutes[str]:
@@ -42,11 +51,10 @@ def test_the_same_as_a_router(segments: list[str], start: str, method: str) -> N
 
 
 @pytest.mark.parametrize(
-    "template",
-    ["/v1/models/{model}:predict", "/v2/models/{model}/infer", "/{anything}/x", "/ping", "/a/{x:path}", "/a/b/{c}"],
+    "template", ["/{anything}/x", "/ping", "/a/{x:path}", "/a/v{b}", "/a/{b}-{c}", "/a" + "/{b}" * 8]
 )
 def test_other_kinds_are_left_to_the_router(template: str) -> None:
-    """A route whose segments after the first are not all parameters is not taken."""
+    """A route with a parameter in its first segment, behind a text or of another kind, or a long one, is not taken."""
     made: SegmentRoutes[str] = SegmentRoutes()
     assert not made.add("POST", template, template)
     assert made.find("POST", template) is None

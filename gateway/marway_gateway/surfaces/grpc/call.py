@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 import grpc.aio
 
+from marway.deadline import Deadline
 from marway.errors import MarwayError, ModelError, clip, forget_frames
 from marway.wire import headers as wire
 from marway.wire.problems import problem_of
@@ -21,8 +21,11 @@ from marway_gateway.http.requests import model_headers
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.predict.cache import forbids_cache
 from marway_gateway.predict.call import Answer, PredictCall
+from marway_gateway.predict.cancel_scope import CancelScope
+from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.grpc.status import code_of
-from marway_gateway.surfaces.row_calls import RowCall
+from marway_gateway.surfaces.row_calls import predict_rows
+from marway_gateway.tensors.requests import ReadRequest, Rendered
 
 __all__ = ["DETAILS_MAX", "GrpcCall", "predict_rpc"]
 
@@ -40,80 +43,43 @@ class GrpcCall:
         info: What is known of it.
     """
 
-    def __init__(
-        self,
-        gateway: Gateway,
-        context: Context,
-        info: RequestInfo,
-        headers: dict[str, str],
-        *,
-        fresh: bool,
-        timeout_ms: str | None,
-    ) -> None:
-        self.info = info
-        self._fresh = fresh
-        self._timeout_ms = timeout_ms
+    def __init__(self, gateway: Gateway, call: PredictCall, cancel_scope: CancelScope) -> None:
+        self.info = call.info
         self._gateway = gateway
-        self._context = context
-        self._headers = headers
+        self._call = call
+        self._cancel_scope = cancel_scope
 
     async def predict(self, name: str, selector: str | None, body: bytes, *, content_type: str) -> Answer:
-        """Make the predict call within the caller's deadline; the caller of this closes the answer.
+        """Make the predict call; the caller of this closes the answer.
 
         Raises:
-            InvalidRequest: The metadata names no deadline that can be one.
             ModelError: The model answered with an error status.
             MarwayError: As `Predictor.predict`.
         """
-        settings = self._gateway.settings
-        timeout_s = self._timeout_s()
-        call = PredictCall(
-            name=name,
-            selector=selector,
-            body=RequestBody.of(body, max_bytes=settings.max_body_bytes),
-            headers={**self._headers, "content-type": content_type},
-            deadline=time.monotonic() + timeout_s,
-            timeout_s=timeout_s,
-            info=self.info,
-            fresh=self._fresh,
-        )
-        answer = await self._gateway.predictor.predict(call)
-        if answer.status < 400:
-            return answer
+        call = self._of(name, selector, body)
+        call.headers = {**call.headers, "content-type": content_type}
         try:
-            said = clip((await self.whole(answer)).decode(errors="replace"), DETAILS_MAX)
+            answer = await self._gateway.predictor.predict(call)
         finally:
-            answer.close()
-        raise ModelError(said, status=answer.status, model=self.info.model, version=self.info.version)
+            self.info.request_bytes = call.body.size
+        if answer.reply.status < 400:
+            return answer
+        said = clip((await self.whole(answer)).decode(errors="replace"), DETAILS_MAX)
+        raise ModelError(said, status=answer.reply.status, model=self.info.model, version=self.info.version)
 
-    def rows(self, name: str, selector: str | None) -> RowCall:
-        """Return the call for a prediction of several rows, within the caller's deadline.
+    async def predict_rows(self, name: str, selector: str | None, body: bytes, read: ReadRequest) -> Rendered:
+        """Make the predict call for several rows.
 
         Raises:
-            InvalidRequest: The metadata names no deadline that can be one.
+            MarwayError: As `marway_gateway.surfaces.row_calls.predict_rows`.
         """
-        timeout_s = self._timeout_s()
-        return RowCall(
-            gateway=self._gateway,
-            name=name,
-            selector=selector,
-            headers=self._headers,
-            deadline=time.monotonic() + timeout_s,
-            timeout_s=timeout_s,
-            info=self.info,
-            fresh=self._fresh,
-        )
+        return await predict_rows(self._gateway, self._of(name, selector, body), self._cancel_scope, read, {})
 
-    def _timeout_s(self) -> float:
-        """Return the seconds until the caller's deadline: gRPC's own, or the metadata's where that is earlier."""
-        settings = self._gateway.settings
-        left = cast("float | None", self._context.time_remaining())  # None without a deadline, whatever the stubs say
-        asked = timeout_of(
-            self._timeout_ms,
-            default_s=settings.default_timeout_s if left is None else left,
-            max_s=settings.max_timeout_s,
-        )
-        return asked if left is None else min(left, asked)
+    def _of(self, name: str, selector: str | None, body: bytes) -> PredictCall:
+        call = self._call
+        call.name, call.selector = name, selector
+        call.body = RequestBody.of(body, max_bytes=self._gateway.settings.max_body_bytes)
+        return call
 
     async def whole(self, answer: Answer) -> bytes:
         """Return all of an answer.
@@ -152,15 +118,22 @@ async def predict_rpc(
         within: Whether it is one of several predictions within one call, which an error does not end: it is raised.
     """
     metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    said = read_ids(metadata.get)
-    info = RequestInfo(method="POST", path=method, request_id=said.request_id, group_id=said.group_id)
+    ids = read_ids(metadata.get)
+    info = RequestInfo(method="POST", path=method, request_id=ids.request_id, group_id=ids.group_id)
     gateway.telemetry.predicting(info, surface)
     failure: MarwayError | None = None
     try:
-        fresh = forbids_cache(metadata.get("cache-control"))
-        to_pod = _to_pod(said, context.peer())
-        timeout_ms = metadata.get(wire.REQUEST_TIMEOUT_MS)
-        yield GrpcCall(gateway, context, info, to_pod, fresh=fresh, timeout_ms=timeout_ms)
+        call = PredictCall(
+            name="",
+            selector=None,
+            headers=_to_pod(ids, context.peer()),
+            deadline=Deadline.after(_timeout_s(gateway.settings, context, metadata.get(wire.REQUEST_TIMEOUT_MS))),
+            info=info,
+            body=RequestBody.opened(b"", max_bytes=0),
+            fresh=forbids_cache(metadata.get("cache-control")),
+        )
+        with gateway.predictor.scope(call) as cancel_scope:
+            yield GrpcCall(gateway, call, cancel_scope)
         info.status = grpc.StatusCode.OK.name
         context.set_trailing_metadata(_trailers(info))
     except asyncio.CancelledError:
@@ -186,11 +159,23 @@ async def predict_rpc(
         await context.abort(code_of(failure), details(failure), (*_trailers(info), *headers.items()))
 
 
-def _to_pod(said: RequestIds, peer: str) -> dict[str, str]:
+def _timeout_s(settings: GatewaySettings, context: Context, timeout_ms: str | None) -> float:
+    """Return the seconds until the caller's deadline: gRPC's own, or the metadata's where that is earlier.
+
+    Raises:
+        InvalidRequest: The metadata names no deadline that can be one.
+    """
+    left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
+    default_s = settings.default_timeout_s if left is None else left
+    asked = timeout_of(timeout_ms, default_s=default_s, max_s=settings.max_timeout_s)
+    return asked if left is None else min(left, asked)
+
+
+def _to_pod(ids: RequestIds, peer: str) -> dict[str, str]:
     """Return the headers of ids and trace, and who asks: ``peer`` is gRPC's, as `ipv4:10.0.0.1:4242`."""
-    headers = said.headers()
+    headers = ids.headers()
     client = peer.partition(":")[2].rpartition(":")[0]
-    if said.group_id is None and correlation_id(client):
+    if ids.group_id is None and correlation_id(client):
         headers[wire.CLIENT] = client
     return headers
 

@@ -91,9 +91,7 @@ class OpenInferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
             name, version = text_fields(request, _MODEL_NAME, _MODEL_VERSION)
             if not name:
                 raise InvalidRequest("model_name is empty: give a model's name or the id of a version")
-            asked = call.rows(name, version or None)
-            resolved = await asked.resolve()
-            response, _ = await asked.predict(resolved, read_message, request, {}, received_bytes=size)
+            response, _ = await call.predict_rows(name, version or None, request, read_message)
             call.info.response_bytes = len(response)
         return response
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, FastAPI, Header, Path, Response
+from fastapi import APIRouter, Header, Path, Response
 
 from marway import errors
 from marway.records import TensorSpec, VersionRecord
 from marway_gateway.gateway import Gateway
+from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.openapi import GroupId, Id, Timeout, error_texts, served_by
 from marway_gateway.surfaces.open_inference.absent import STATISTICS, add_absent
 from marway_gateway.surfaces.open_inference.schema import (
@@ -67,7 +68,7 @@ def metadata_of(record: VersionRecord, versions: tuple[str, ...]) -> ModelMetada
     )
 
 
-def add_open_inference(app: FastAPI, current: Callable[[], Gateway]) -> None:
+def add_open_inference(app: FastPathApp, current: Callable[[], Gateway]) -> None:
     """Add the routes to the public app."""
     router = APIRouter(tags=["open inference"])
     _add_health(router, current)
@@ -132,9 +133,9 @@ def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
         return metadata_of(resolved.record, await versions_of(gateway, resolved.record.name))
 
 
-def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
-    route = served_by(RowRoute(current, surface=SURFACE, read=read_infer))
-    explaining = served_by(RowRoute(current, surface=SURFACE, read=read_infer, explain=True))
+def _add_infer(app: FastPathApp, current: Callable[[], Gateway]) -> None:
+    inferring = RowRoute(current, surface=SURFACE, read=read_infer)
+    explaining = RowRoute(current, surface=SURFACE, read=read_infer, explain=True)
 
     # The functions below are documentation; `RowRoute` serves the routes.
     async def infer(
@@ -168,11 +169,12 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
     of_version = "/v2/models/{model}/versions/{selector}"
     explain = "Explain, as TorchServe does"
     for path, function, name, summary, served in (
-        ("/v2/models/{model}/infer", infer, "infer", "Infer with a model", route),
-        (f"{of_version}/infer", infer_version, "infer_version", "Infer with a version or a label", route),
+        ("/v2/models/{model}/infer", infer, "infer", "Infer with a model", inferring),
+        (f"{of_version}/infer", infer_version, "infer_version", "Infer with a version or a label", inferring),
         ("/v2/models/{model}/explain", infer, "explain", explain, explaining),
         (f"{of_version}/explain", infer_version, "explain_version", f"{explain}, with a version", explaining),
     ):
+        app.add_fast("POST", path, served)
         app.router.add_api_route(
             path,
             function,
@@ -196,5 +198,5 @@ def _add_infer(app: FastAPI, current: Callable[[], Gateway]) -> None:
                 ),
             },
             openapi_extra=binary_too,
-            route_class_override=served,
+            route_class_override=served_by(served),
         )

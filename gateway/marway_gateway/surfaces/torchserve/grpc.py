@@ -86,7 +86,7 @@ class TorchServeService(inference_pb2_grpc.InferenceAPIsServiceServicer):
                     await _write(call, context, await call.whole(answer))
                     return
                 # A client that reads too slowly holds the model up, and must not do so beyond the deadline.
-                async with asyncio.timeout(answer.time_left_s):
+                async with asyncio.timeout(answer.call.deadline.left_s()):
                     async for piece in answer.pieces(max_bytes=self._gateway.settings.max_body_bytes):
                         await _write(call, context, piece)
             except TimeoutError as exc:

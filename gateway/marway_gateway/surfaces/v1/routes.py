@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from marway import errors
 from marway.refs import check_label
 from marway_gateway.gateway import Gateway
+from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.openapi import GroupId, Id, Timeout, error_texts, served_by
 from marway_gateway.surfaces.row_routes import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
@@ -43,14 +44,14 @@ _REFERENCE: Final = (
 )
 
 
-def add_v1(app: FastAPI, current: Callable[[], Gateway]) -> None:
+def add_v1(app: FastPathApp, current: Callable[[], Gateway]) -> None:
     """Add the routes to the public app."""
     _add_predict(app, current)
     _add_status(app, current)
     _add_metadata(app, current)
 
 
-def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
+def _add_predict(app: FastPathApp, current: Callable[[], Gateway]) -> None:
     predict, results = (V1Request, V1Response), (V1Examples, V1Results)
     _add_verb(app, current, "predict", read_predict, *predict)
     _add_verb(app, current, "explain", read_explain, *predict, explain=True)
@@ -59,7 +60,7 @@ def _add_predict(app: FastAPI, current: Callable[[], Gateway]) -> None:
 
 
 def _add_verb(
-    app: FastAPI,
+    app: FastPathApp,
     current: Callable[[], Gateway],
     verb: str,
     read: ReadRequest,
@@ -68,7 +69,8 @@ def _add_verb(
     *,
     explain: bool = False,
 ) -> None:
-    route = served_by(RowRoute(current, surface=SURFACE, read=read, explain=explain))
+    handler = RowRoute(current, surface=SURFACE, read=read, explain=explain)
+    route = served_by(handler)
 
     # The functions below are documentation; `RowRoute` serves the routes.
     async def asked(
@@ -107,6 +109,7 @@ def _add_verb(
         ("/v1/models/{model}/labels/{label}", f"v1_{verb}_label", asked_label, "with the version at a label"),
     ):
         function.__annotations__["body"] = request
+        app.add_fast("POST", f"{path}:{verb}", handler)
         app.router.add_api_route(
             f"{path}:{verb}",
             function,
