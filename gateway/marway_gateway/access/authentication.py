@@ -19,9 +19,9 @@ from marway.tokens import Tokens, bearer
 from marway.wire.api_page import PATHS
 from marway.wire.problems import problem_of
 from marway_gateway.access.token_file import TokenFile
+from marway_gateway.http.error_bodies import surface_of
 from marway_gateway.http.requests import request_info, send_problem
 from marway_gateway.http.sync_request import Exchange, FastApp
-from marway_gateway.surfaces.error_bodies import surface_of
 
 __all__ = ["OPEN_PATHS", "TokenInterceptor", "TokenLayer", "token_owner"]
 

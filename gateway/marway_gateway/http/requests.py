@@ -15,10 +15,10 @@ from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
 from marway.wire.request import correlation_id, new_request_id
 from marway_gateway.http.body import ClientGone
+from marway_gateway.http.error_bodies import error_body, surface_of
 from marway_gateway.http.sync_request import Exchange, FastApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.predict.reply import Headers, Lines, lines_of
-from marway_gateway.surfaces.error_bodies import error_body, surface_of
 
 __all__ = [
     "RequestLayer",

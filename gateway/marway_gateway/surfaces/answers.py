@@ -11,12 +11,12 @@ from starlette.types import Message, Receive, Send
 from marway.errors import DeadlineExceeded, MarwayError
 from marway.wire.problems import problem_of
 from marway_gateway.http.client_watch import ClientWatch, Watches
+from marway_gateway.http.error_bodies import error_body
 from marway_gateway.http.requests import model_lines, raw_model_headers
 from marway_gateway.http.server_sent_events import EVENT_STREAM, EventStream, wants_events
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.reply import Headers, Lines
-from marway_gateway.surfaces.error_bodies import error_body
 
 __all__ = ["MAX_PIECE_BYTES", "answer_in_time", "send_answer", "whole_headers", "whole_lines"]
 

@@ -7,7 +7,7 @@ fields are counted first, in as many steps; what is within the inputs of a `Mode
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from typing import Any, Final, cast
 
 import grpc.aio
@@ -37,10 +37,10 @@ class FieldBound(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
     """Refuses messages that have more than `FIELDS_MAX` outermost fields, or that are none, as the caller's fault.
 
     Args:
-        unparsed: Full name of a method that is given its messages as bytes, and gives bytes.
+        unparsed: Full names of methods that are given their messages as bytes, and give bytes.
     """
 
-    def __init__(self, *, unparsed: str) -> None:
+    def __init__(self, *, unparsed: Container[str]) -> None:
         self._unparsed = unparsed
 
     async def intercept_service(
@@ -52,7 +52,7 @@ class FieldBound(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             return cast("grpc.RpcMethodHandler[Any, Any]", handler)
-        if handler_call_details.method == self._unparsed:
+        if handler_call_details.method in self._unparsed:
             return grpc.unary_unary_rpc_method_handler(handler.unary_unary)
         parse = handler.request_deserializer
 
