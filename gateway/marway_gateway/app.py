@@ -10,7 +10,6 @@ from typing import Literal
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
@@ -28,6 +27,7 @@ from marway_gateway.gateway import Gateway, open_gateway
 from marway_gateway.http.error_bodies import error_body, surface_of
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.http.requests import RequestLayer, request_info
+from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import describe, problems
 from marway_gateway.pages import ABOUT_PUBLIC, TAGS, add_pages
 from marway_gateway.settings import GatewaySettings
@@ -37,10 +37,10 @@ from marway_gateway.surfaces.registered import SURFACES
 __all__ = ["Health", "create_app", "new_app"]
 
 
-class Health(BaseModel):
+class Health(JsonModel):
     """All is well; anything else is answered with a problem."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok"}]})
+    model_config = examples({"status": "ok"})
 
     status: Literal["ok"] = "ok"
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Header, Path, Query, Request
 
 from marway import errors
+from marway.deadline import Deadline
 from marway.records import ModelState, VersionRecord
 from marway.refs import check_model_id, check_version
 from marway.registry import Registry
@@ -26,7 +27,7 @@ from marway_gateway.admin.views import (
 from marway_gateway.gateway import Gateway
 from marway_gateway.openapi import problems
 
-__all__ = ["Label", "Model", "Timeout", "Version", "find", "labels_router", "seconds_of"]
+__all__ = ["Label", "Model", "Timeout", "Version", "deadline_of", "find", "labels_router"]
 
 Model = Annotated[str, Path(description="A model's name.", examples=["intent"])]
 Label = Annotated[str, Path(description="A label.", examples=["PROD"])]
@@ -51,15 +52,14 @@ _LOAD: Final = (
 )
 
 
-def seconds_of(request: Request, gateway: Gateway) -> float | None:
-    """Return the deadline that the request's header asks for in seconds, or None.
+def deadline_of(request: Request, gateway: Gateway) -> Deadline | None:
+    """Return the deadline that the request's header asks for, or None.
 
     Raises:
         InvalidRequest: It is no positive number of milliseconds.
     """
-    given = request.headers.get(REQUEST_TIMEOUT_MS)
-    settings = gateway.settings
-    return None if given is None else timeout_of(given, default_s=settings.max_timeout_s, max_s=settings.max_timeout_s)
+    given, longest_s = request.headers.get(REQUEST_TIMEOUT_MS), gateway.settings.max_timeout_s
+    return None if given is None else Deadline.after(timeout_of(given, default_s=longest_s, max_s=longest_s))
 
 
 def labels_router(current: Callable[[], Gateway]) -> APIRouter:
@@ -95,17 +95,15 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
             model,
             move.version,
             label=label,
+            force=move.force,
+            deadline=deadline_of(request, gateway),
             if_currently=move.if_currently,
             note=move.note,
-            force=move.force,
-            timeout_s=seconds_of(request, gateway),
             by=caller.by,
             op_id=caller.op_id,
         )
         loads = tuple(PodLoadView.of(each) for each in done.loads)
-        view = ReleaseView.of(done.model, done.change.entry, loads=loads, comparison=done.comparison)
-        assert isinstance(view, ReleaseView)
-        return view
+        return ReleaseView.of(done.model, done.change.entry, loads=loads, comparison=done.comparison)
 
     @router.post(
         "/models/{model}/labels/{label}/rollback",
@@ -118,7 +116,6 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
         name = await writer.call(find, writer.registry, model)
         move = move or RollbackMove()
         change = await writer.change(
-            name,
             writer.registry.rollback,
             name,
             label=label,
@@ -153,7 +150,6 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
         writer = current().writer
         name = await writer.call(find, writer.registry, model)
         change = await writer.change(
-            name,
             writer.registry.set_serving,
             name,
             version=patch.version,
@@ -179,14 +175,7 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
         writer = current().writer
         name = await writer.call(find, writer.registry, model)
         change = await writer.change(
-            name,
-            writer.registry.delete,
-            name,
-            version,
-            note=note,
-            forced=force,
-            by=caller.by,
-            op_id=caller.op_id,
+            writer.registry.delete, name, version, note=note, forced=force, by=caller.by, op_id=caller.op_id
         )
         return ChangeView.of(name, change.entry)
 

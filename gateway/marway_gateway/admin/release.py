@@ -64,7 +64,7 @@ class Releaser:
         if_currently: str | None,
         note: str | None,
         force: bool,
-        timeout_s: float | None,
+        deadline: Deadline | None,
         by: str,
         op_id: str | None,
     ) -> Release:
@@ -77,8 +77,7 @@ class Releaser:
             if_currently: Only if the label points at this version now.
             note: Why, for the history.
             force: Move it with no load, no proof and no comparison; the history says so.
-            timeout_s: How long all of it may take; None allows loading and comparing what the version says its load
-                may take, each.
+            deadline: Of all of it; None allows loading and comparing what the version says its load may take, each.
             by: Who asks, for the history.
             op_id: The caller's own name for this change, or None.
 
@@ -98,22 +97,23 @@ class Releaser:
         why = "it was released before" if known.made else "the release was forced"
         comparison = Comparison(version=version, base=known.current, not_compared=why)
         if not force and not known.made:
-            seconds = timeout_s if timeout_s is not None else known.serving.load_timeout_s
-            deadline = Deadline.after(seconds)
+            load_s = known.serving.load_timeout_s
             try:
                 loads = await self._loader.load(
-                    record, known.serving, prove=not known.proved, pod=None, deadline=deadline
+                    record,
+                    known.serving,
+                    prove=not known.proved,
+                    pod=None,
+                    deadline=deadline or Deadline.after(load_s),
                 )
-                if timeout_s is None:
-                    deadline = Deadline.after(seconds)
-                comparison = await self._compared(loads[0].pod, record, label, known.current, deadline)
+                pod, deadline = loads[0].pod, deadline or Deadline.after(load_s)
+                comparison = await self._compared(pod, record, label, known.current, deadline)
             except (AnswersDiffer, LoadFailed) as exc:
                 raise _refused(exc, record, label, known.current) from exc
             if comparison.refused:
                 raise refusal(comparison, model=record.name, label=label)
             if_currently = if_currently or known.current  # what it was compared with
         change = await self._writer.change(
-            record.name,
             registry.release,
             record.name,
             version,

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from marway.wire import problems
 from marway.wire.problems import Problem
+from marway_gateway.json_models import JsonModel, examples
 
 __all__ = ["ERROR_TEXT", "ErrorForm", "ErrorText", "add_error_form", "error_body", "error_form", "surface_of"]
 
@@ -34,12 +35,10 @@ class ErrorForm:
     detail: str
 
 
-class ErrorText(BaseModel):
+class ErrorText(JsonModel):
     """An error as clients of the standard inference protocols know it."""
 
-    model_config = ConfigDict(
-        frozen=True, json_schema_extra={"examples": [{"error": "there is no model 'itent': the registry has intent"}]}
-    )
+    model_config = examples({"error": "there is no model 'itent': the registry has intent"})
 
     error: str = Field(description="What is wrong, and what to do.")
 

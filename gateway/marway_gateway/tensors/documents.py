@@ -27,7 +27,7 @@ from marway_gateway.tensors.parameters import (
     timeout_of,
 )
 from marway_gateway.tensors.raw_requests import raw_input
-from marway_gateway.tensors.rows import JSON, OCTETS, check_inputs
+from marway_gateway.tensors.rows import JSON, OCTETS, Rendered, check_inputs
 from marway_gateway.tensors.tensor import BASE64, Tensor, flat_values, shape_of
 
 __all__ = [
@@ -128,7 +128,7 @@ def render_infer(
     record: VersionRecord,
     *,
     nonfinite: Literal["error", "null"] = "error",
-) -> tuple[bytes, list[tuple[str, str]]]:
+) -> Rendered:
     """Return a response's body and its content headers.
 
     Args:

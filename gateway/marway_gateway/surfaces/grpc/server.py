@@ -9,9 +9,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from marway.errors import InvalidSettings
-from marway_gateway.access.authentication import TokenInterceptor
 from marway_gateway.gateway import Gateway
-from marway_gateway.surfaces.grpc.bounds import FieldBound
+from marway_gateway.surfaces.grpc.interceptors import FieldBound, TokenInterceptor
 from marway_gateway.surfaces.registered import SURFACES
 from marway_gateway.tasks import TaskSet
 

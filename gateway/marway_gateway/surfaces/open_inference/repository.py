@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from marway import errors
 from marway.deadline import Deadline
@@ -18,6 +18,7 @@ from marway.wire.pods import ModelStatus
 from marway_gateway.gateway import Gateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import REFERENCE_ERRORS, error_responses
 
 __all__ = ["IndexEntry", "add_repository"]
@@ -36,21 +37,18 @@ _STATES: Final[dict[str, State]] = {
 _BEST: Final[tuple[State, ...]] = ("READY", "LOADING", "UNLOADING", "UNAVAILABLE")
 
 
-class IndexRequest(BaseModel):
+class IndexRequest(JsonModel):
     """What to list."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"ready": True}]})
+    model_config = examples({"ready": True})
 
     ready: bool = Field(default=False, description="Only what some pod has loaded.")
 
 
-class IndexEntry(BaseModel):
+class IndexEntry(JsonModel):
     """One version."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={"examples": [{"name": "intent", "version": "1.0", "state": "READY", "reason": ""}]},
-    )
+    model_config = examples({"name": "intent", "version": "1.0", "state": "READY", "reason": ""})
 
     name: str
     version: str
@@ -60,28 +58,26 @@ class IndexEntry(BaseModel):
     reason: str = Field(default="", description="Why it could not be loaded.")
 
 
-class LoadParameters(BaseModel):
+class LoadParameters(JsonModel):
     """Which version."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     version: str | None = Field(default=None, description="A version, or a label; PROD when left out.")
 
 
-class LoadRequest(BaseModel):
+class LoadRequest(JsonModel):
     """What to load or unload."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"parameters": {"version": "1.0"}}]})
+    model_config = examples({"parameters": {"version": "1.0"}})
 
     parameters: LoadParameters | None = None
 
 
-class LoadAnswer(BaseModel):
+class LoadAnswer(JsonModel):
     """What was done."""
 
-    model_config = ConfigDict(
-        frozen=True, json_schema_extra={"examples": [{"name": "intent", "version": "1.0", "pods": ["a"]}]}
-    )
+    model_config = examples({"name": "intent", "version": "1.0", "pods": ["a"]})
 
     name: str
     version: str

@@ -21,7 +21,7 @@ from marway_gateway.openapi import (
     add_served,
     error_responses,
 )
-from marway_gateway.surfaces.open_inference.absent import STATISTICS, add_absent
+from marway_gateway.surfaces.open_inference.refused import STATISTICS, add_refused_extensions
 from marway_gateway.surfaces.open_inference.schema import (
     InferRequestBody,
     InferResponseBody,
@@ -85,7 +85,7 @@ def add_open_inference(app: FastPathApp, gateway: Callable[[], Gateway]) -> None
     _add_metadata(router, gateway)
     app.include_router(router)
     _add_infer(app, gateway)
-    add_absent(app)
+    add_refused_extensions(app)
     add_trailing_slash(app, "/v2")
 
 

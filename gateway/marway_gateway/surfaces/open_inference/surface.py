@@ -6,8 +6,8 @@ from typing import Final
 
 from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.proto import open_inference_pb2_grpc
-from marway_gateway.surfaces.open_inference.absent import absent_handlers
 from marway_gateway.surfaces.open_inference.grpc import SERVICE, UNPARSED, OpenInferenceService
+from marway_gateway.surfaces.open_inference.refused import refused_extensions
 from marway_gateway.surfaces.open_inference.repository import add_repository
 from marway_gateway.surfaces.open_inference.routes import SURFACE, TAG, add_open_inference
 from marway_gateway.surfaces.surface import RpcService, Surface
@@ -25,6 +25,6 @@ OPEN_INFERENCE: Final = Surface(
     services=(
         RpcService(SERVICE, open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, OpenInferenceService),
     ),
-    refused_rpcs=(absent_handlers,),
+    refused_rpcs=(refused_extensions,),
     unparsed_rpcs=frozenset({UNPARSED}),
 )

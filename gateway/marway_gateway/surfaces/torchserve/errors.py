@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from marway.wire.problems import Problem
 from marway_gateway.http.error_bodies import ErrorForm
+from marway_gateway.json_models import JsonModel, examples
 
 __all__ = ["TORCHSERVE_ERRORS", "TorchServeError", "torchserve_exception"]
 
@@ -31,16 +32,11 @@ _BY_CODE: Final[Mapping[str, str]] = {
 }
 
 
-class TorchServeError(BaseModel):
+class TorchServeError(JsonModel):
     """An error as TorchServe's clients know it."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {"code": 404, "type": "ModelNotFoundException", "message": "there is no model 'itent': ..."},
-            ]
-        },
+    model_config = examples(
+        {"code": 404, "type": "ModelNotFoundException", "message": "there is no model 'itent': ..."}
     )
 
     code: int = Field(description="The HTTP status.")

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict
 
 from marway.wire.openapi import ANSWERS, BODIES
 from marway_gateway.gateway import Gateway
 from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import PREDICTION_ERRORS, add_served, error_responses
 from marway_gateway.surfaces.native import NativePredict
 from marway_gateway.surfaces.torchserve.errors import TORCHSERVE_ERRORS
@@ -42,10 +42,10 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-class Ping(BaseModel):
+class Ping(JsonModel):
     """Whether the gateway can serve."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "Healthy"}]})
+    model_config = examples({"status": "Healthy"})
 
     status: Literal["Healthy", "Unhealthy"]
 

@@ -8,7 +8,7 @@ from marway_gateway.proto.torchserve import inference_pb2_grpc
 from marway_gateway.surfaces.surface import RpcService, Surface
 from marway_gateway.surfaces.torchserve.errors import TORCHSERVE_ERRORS
 from marway_gateway.surfaces.torchserve.grpc import SERVICE, TorchServeService
-from marway_gateway.surfaces.torchserve.management import add_management, management_handlers
+from marway_gateway.surfaces.torchserve.management import add_management, management_rpcs
 from marway_gateway.surfaces.torchserve.rest import SEGMENTS, SURFACE, add_torchserve
 
 __all__ = ["TORCHSERVE"]
@@ -22,5 +22,5 @@ TORCHSERVE: Final = Surface(
     add_routes=add_torchserve,
     add_admin_routes=add_management,
     services=(RpcService(SERVICE, inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server, TorchServeService),),
-    refused_rpcs=(management_handlers,),
+    refused_rpcs=(management_rpcs,),
 )
