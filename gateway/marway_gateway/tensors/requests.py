@@ -18,12 +18,12 @@ from marway.records import VersionRecord
 from marway.resolve.resolver import Resolved
 from marway.wire.envelope import PARTS_MAX, Row, decode_answers, encode_rows
 from marway_gateway.proto import open_inference_pb2 as pb
-from marway_gateway.tensors.documents import HEADER_LENGTH, InferRequest, parse_infer, render_infer
-from marway_gateway.tensors.examples import parse_examples, render_results
-from marway_gateway.tensors.instances import parse_instances, render_explanations, render_predictions
-from marway_gateway.tensors.messages import parse_message, render_message
 from marway_gateway.tensors.outputs import outputs_of, values_of
 from marway_gateway.tensors.rows import Rendered, rows_of
+from marway_gateway.tensors.v1_examples import parse_examples, render_results
+from marway_gateway.tensors.v1_instances import parse_instances, render_explanations, render_predictions
+from marway_gateway.tensors.v2_json import HEADER_LENGTH, InferRequest, parse_infer, render_infer
+from marway_gateway.tensors.v2_protobuf import parse_message, render_message
 
 __all__ = [
     "Prepared",

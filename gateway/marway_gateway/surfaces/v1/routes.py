@@ -24,7 +24,6 @@ from marway_gateway.openapi import (
 )
 from marway_gateway.surfaces.row_routes import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
-from marway_gateway.surfaces.surface import Surface
 from marway_gateway.surfaces.trailing_slash import add_trailing_slash
 from marway_gateway.surfaces.v1.schema import (
     V1Examples,
@@ -38,9 +37,9 @@ from marway_gateway.surfaces.v1.schema import (
 )
 from marway_gateway.tensors.requests import ReadRequest, read_classify, read_explain, read_predict, read_regress
 
-__all__ = ["V1"]
+__all__ = ["SURFACE", "add_v1"]
 
-_NAME: Final = "v1"
+SURFACE: Final = "v1"
 _VERBS: Final[tuple[tuple[str, ReadRequest, type[BaseModel], type[BaseModel]], ...]] = (
     ("predict", read_predict, V1Request, V1Response),
     ("explain", read_explain, V1Request, V1Response),
@@ -49,13 +48,14 @@ _VERBS: Final[tuple[tuple[str, ReadRequest, type[BaseModel], type[BaseModel]], .
 )
 
 
-def _add_routes(app: FastPathApp, gateway: Callable[[], Gateway]) -> None:
+def add_v1(app: FastPathApp, gateway: Callable[[], Gateway]) -> None:
+    """Add the routes to the public app."""
     for verb, read, request, response in _VERBS:
         explain = verb == "explain"
         said = verb.capitalize()
         add_served(
             app,
-            RowRoute(gateway, surface=_NAME, read=read, explain=explain),
+            RowRoute(gateway, surface=SURFACE, read=read, explain=explain),
             (
                 (
                     f"/v1/models/{{model}}:{verb}",
@@ -70,13 +70,13 @@ def _add_routes(app: FastPathApp, gateway: Callable[[], Gateway]) -> None:
                 ),
             ),
             body=request,
-            tags=[_NAME],
+            tags=[SURFACE],
             responses={
                 200: {"model": response, "description": "One value for each row."},
                 **error_responses(ERROR_TEXT, *PREDICTION_ERRORS, *((errors.Unimplemented,) if explain else ())),
             },
         )
-    router = APIRouter(tags=[_NAME], responses=error_responses(ERROR_TEXT, *REFERENCE_ERRORS, errors.NoPodAvailable))
+    router = APIRouter(tags=[SURFACE], responses=error_responses(ERROR_TEXT, *REFERENCE_ERRORS, errors.NoPodAvailable))
     _add_status(router, gateway)
     _add_metadata(router, gateway)
     app.include_router(router)
@@ -131,13 +131,3 @@ def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
     )
     async def v1_label_metadata(model: Model, label: Label) -> V1Metadata:
         return await told(model, check_label(label))
-
-
-V1: Final = Surface(
-    name=_NAME,
-    tag=_NAME,
-    about="The v1 protocol of TensorFlow Serving and KServe.",
-    segments=("v1",),
-    error_form=ERROR_TEXT,
-    add_routes=_add_routes,
-)

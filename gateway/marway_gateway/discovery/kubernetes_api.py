@@ -19,7 +19,7 @@ from typing import Final
 import httpx
 
 from marway.errors import InvalidSettings, clip
-from marway_gateway.discovery.slices import EndpointSlice, EndpointSliceList, Status, WatchEvent
+from marway_gateway.discovery.endpoint_slices import EndpointSlice, EndpointSliceList, Status, WatchEvent
 
 __all__ = ["ApiGone", "ApiNonsense", "ApiRefused", "ApiTrouble", "KubernetesApi"]
 

@@ -20,7 +20,6 @@ from marway.errors import InvalidRequest, clip
 from marway.records import Signature, TensorSpec, VersionRecord
 from marway.wire.envelope import KEY, RAW_BODY, Row
 from marway_gateway.tensors.datatypes import DATATYPES, Datatype
-from marway_gateway.tensors.documents import json_object
 from marway_gateway.tensors.rows import (
     JSON,
     OCTETS,
@@ -31,7 +30,7 @@ from marway_gateway.tensors.rows import (
     check_tensor,
     row_of_parts,
 )
-from marway_gateway.tensors.tensor import Tensor, common_shape, leaves_of
+from marway_gateway.tensors.tensor import Tensor, common_shape, json_object, leaves_of
 
 __all__ = [
     "DEFAULT_SIGNATURE",

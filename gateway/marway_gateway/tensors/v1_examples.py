@@ -13,9 +13,9 @@ from typing import Any, Final, Literal
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
 from marway.wire.envelope import Row
-from marway_gateway.tensors.documents import json_object
-from marway_gateway.tensors.instances import check_signature_name, rows_of_instances
 from marway_gateway.tensors.rows import JSON, Rendered
+from marway_gateway.tensors.tensor import json_object
+from marway_gateway.tensors.v1_instances import check_signature_name, rows_of_instances
 
 __all__ = ["Verb", "parse_examples", "render_results"]
 
