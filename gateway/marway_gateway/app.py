@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path as FilePath
 from typing import Literal
@@ -23,7 +23,7 @@ from marway.wire.problems import Problem
 from marway_gateway.access.admin_guard import AdminGuard
 from marway_gateway.access.authentication import TokenLayer
 from marway_gateway.access.cors import Cors, Preflight
-from marway_gateway.gateway import Gateway, open_gateway
+from marway_gateway.gateway import CurrentGateway, Gateway, open_gateway
 from marway_gateway.http.error_bodies import error_body, surface_of
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.http.requests import RequestLayer, request_info
@@ -87,7 +87,7 @@ def new_app(
     token_file: FilePath | None,
     guard: HostGuard | None = None,
     cors: Cors | None = None,
-) -> tuple[FastPathApp, Callable[[], Gateway]]:
+) -> tuple[FastPathApp, CurrentGateway]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
 
     Args:

@@ -24,7 +24,7 @@ from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery import Discovery, sources_of
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
-from marway_gateway.observe.logs import AccessLog, LogSink
+from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.telemetry import Metrics, Telemetry
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.ejection import Ejection
@@ -39,7 +39,7 @@ from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
 from marway_gateway.transport import Upstream
 
-__all__ = ["Gateway", "open_gateway"]
+__all__ = ["CurrentGateway", "Gateway", "open_gateway"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,10 @@ class Gateway:
     loader: Loader
     releaser: Releaser
     token_files: Mapping[Path, TokenFile]
+
+
+CurrentGateway = Callable[[], Gateway]
+"""Gives routes the gateway; asked at each request, because it exists only while the app runs."""
 
 
 @asynccontextmanager
@@ -96,9 +100,8 @@ async def open_gateway(
             tasks.start(f"tokens:{path.name}", file.follow)
         access_log = None
         if settings.access_log:
-            sink = LogSink(log_stream)
-            stack.push_async_callback(asyncio.to_thread, sink.close)
-            access_log = AccessLog(sink)
+            access_log = LogSink(log_stream)
+            stack.push_async_callback(asyncio.to_thread, access_log.close)
         telemetry = Telemetry(Metrics(), access_log)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
         reader = RegistryReader(registry, threads=settings.registry_threads, clock=clock)

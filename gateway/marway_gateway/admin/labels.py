@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -18,13 +17,12 @@ from marway_gateway.admin.caller import CallerOf
 from marway_gateway.admin.views import (
     ChangeView,
     LabelMove,
-    PodLoadView,
     ReleaseView,
     RollbackMove,
     ServingPatch,
     ServingView,
 )
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.openapi import problems
 
 __all__ = ["Label", "Model", "Timeout", "Version", "deadline_of", "find", "labels_router"]
@@ -62,12 +60,8 @@ def deadline_of(request: Request, gateway: Gateway) -> Deadline | None:
     return None if given is None else Deadline.after(timeout_of(given, default_s=longest_s, max_s=longest_s))
 
 
-def labels_router(current: Callable[[], Gateway]) -> APIRouter:
-    """Return the routes.
-
-    Args:
-        current: Gives the gateway; asked at each request, because it exists only while the app runs.
-    """
+def labels_router(current: CurrentGateway) -> APIRouter:
+    """Return the routes."""
     router = APIRouter()
 
     @router.put(
@@ -91,7 +85,7 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
         where the version before it does not, the label stays. A version that was proved before is not proved again.
         """
         gateway = current()
-        done = await gateway.releaser.release(
+        return await gateway.releaser.release(
             model,
             move.version,
             label=label,
@@ -102,8 +96,6 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
             by=caller.by,
             op_id=caller.op_id,
         )
-        loads = tuple(PodLoadView.of(each) for each in done.loads)
-        return ReleaseView.of(done.model, done.change.entry, loads=loads, comparison=done.comparison)
 
     @router.post(
         "/models/{model}/labels/{label}/rollback",

@@ -12,23 +12,14 @@ from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, LoadFailed, MarwayError
 from marway.records import ServingSettings, VersionRecord
 from marway.refs import Reference, check_label, check_model_id, check_version
-from marway.registry import Change, Registry
+from marway.registry import Registry
 from marway.wire.comparison import Comparison
 from marway_gateway.admin.loading import Loader, PodLoad
 from marway_gateway.admin.registry_writer import RegistryWriter
+from marway_gateway.admin.views import PodLoadView, ReleaseView
 from marway_gateway.placement import Pod
 
-__all__ = ["Release", "Releaser"]
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """A label that was moved: the change, its model, where the version was loaded first, and how it compares."""
-
-    model: str
-    change: Change
-    loads: Sequence[PodLoad]
-    comparison: Comparison
+__all__ = ["Releaser"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +58,7 @@ class Releaser:
         deadline: Deadline | None,
         by: str,
         op_id: str | None,
-    ) -> Release:
+    ) -> ReleaseView:
         """Load a version, prove it unless that was done before, compare it, and move the label to it.
 
         Args:
@@ -125,7 +116,8 @@ class Releaser:
             by=by,
             op_id=op_id,
         )
-        return Release(record.name, change, loads, comparison)
+        views = tuple(PodLoadView.of(each) for each in loads)
+        return ReleaseView.of(record.name, change.entry, loads=views, comparison=comparison)
 
     async def _compared(
         self, pod: Pod, record: VersionRecord, label: str, current: str | None, deadline: Deadline

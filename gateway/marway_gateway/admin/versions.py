@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request
@@ -13,7 +12,7 @@ from marway.records import ServingSettings, VersionRecord
 from marway.wire.comparison import Comparison
 from marway_gateway.admin.labels import Model, Timeout, deadline_of
 from marway_gateway.admin.views import LoadView, PodLoadView, PodModelView, PodsView, UnloadView
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.openapi import REFERENCE_ERRORS, problems
 from marway_gateway.placement import Pod
 
@@ -32,12 +31,8 @@ Base = Annotated[
 _REFERENCE: Final = (*REFERENCE_ERRORS, errors.MarwayError)
 
 
-def versions_router(current: Callable[[], Gateway]) -> APIRouter:
-    """Return the routes.
-
-    Args:
-        current: Gives the gateway; asked at each request, because it exists only while the app runs.
-    """
+def versions_router(current: CurrentGateway) -> APIRouter:
+    """Return the routes."""
     router = APIRouter(tags=["versions"])
 
     @router.post(

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from marway import __version__, errors
 from marway.errors import MarwayError
 from marway.loop_watch import BUCKETS_S
-from marway_gateway.observe.logs import AccessLog
+from marway_gateway.observe.logs import LogSink
 
 __all__ = ["Metrics", "RequestInfo", "Telemetry", "outcome_of"]
 
@@ -159,7 +159,7 @@ class Telemetry:
         access_log: Where to log, or None.
     """
 
-    def __init__(self, metrics: Metrics, access_log: AccessLog | None) -> None:
+    def __init__(self, metrics: Metrics, access_log: LogSink | None) -> None:
         self.metrics = metrics
         self._access_log = access_log
         self._in_flight = 0
@@ -183,7 +183,7 @@ class Telemetry:
                 durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
             durations.observe(duration_s)
         if self._access_log is not None and info.path not in _UNLOGGED:
-            self._access_log.write(_fields(info, duration_s))
+            self._access_log.write_request(_fields(info, duration_s))
 
 
 def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from marway.errors import ModelNotFound
 from marway.records import ServingSettings, VersionRecord
 from marway.refs import Reference, check_model_id
 from marway.registry import Registry
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import problems
 
@@ -81,12 +80,8 @@ class VersionDetail(VersionRecord):
     labels: list[str] = Field(description="Labels that point at this version.")
 
 
-def catalogue_router(gateway: Callable[[], Gateway]) -> APIRouter:
-    """Return the routes.
-
-    Args:
-        gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
-    """
+def catalogue_router(gateway: CurrentGateway) -> APIRouter:
+    """Return the routes."""
     router = APIRouter(tags=["models"])
 
     @router.get(

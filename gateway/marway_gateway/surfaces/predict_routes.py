@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from marway.wire.openapi import ANSWERS, BODIES
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.openapi import PREDICTION_ERRORS, add_served, problems
 from marway_gateway.surfaces.native import NativePredict
@@ -42,7 +41,7 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def _add_routes(app: FastPathApp, gateway: Callable[[], Gateway]) -> None:
+def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
     add_served(
         app,
         NativePredict(gateway),

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import grpc.aio
 
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.error_bodies import ErrorForm
 from marway_gateway.http.fast_path import FastPathApp
 
 __all__ = ["AddRoutes", "RpcService", "Surface"]
 
-AddRoutes = Callable[[FastPathApp, Callable[[], Gateway]], None]
-"""Adds routes to an app. The gateway is asked for at each request, because it exists only while the app runs."""
+AddRoutes = Callable[[FastPathApp, CurrentGateway], None]
+"""Adds routes to an app."""
 
 
 class RpcService(NamedTuple):

@@ -15,7 +15,7 @@ from marway.refs import check_label, check_version, is_label
 from marway.registry import Registry
 from marway.resolve.resolver import Resolved
 from marway.wire.pods import ModelStatus
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.json_models import JsonModel, examples
@@ -104,7 +104,7 @@ class _JsonRoute(APIRoute):
         return as_json
 
 
-def add_repository(app: FastPathApp, current: Callable[[], Gateway]) -> None:
+def add_repository(app: FastPathApp, current: CurrentGateway) -> None:
     """Add the routes to the admin app."""
     router = APIRouter(tags=["open inference"], route_class=_JsonRoute)
 

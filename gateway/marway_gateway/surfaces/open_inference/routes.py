@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header
 
 from marway import errors
 from marway.records import TensorSpec, VersionRecord
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.openapi import (
@@ -78,7 +77,7 @@ def metadata_of(record: VersionRecord, versions: tuple[str, ...]) -> ModelMetada
     )
 
 
-def add_open_inference(app: FastPathApp, gateway: Callable[[], Gateway]) -> None:
+def add_open_inference(app: FastPathApp, gateway: CurrentGateway) -> None:
     """Add the routes to the public app."""
     router = APIRouter(tags=[TAG])
     _add_health(router, gateway)
@@ -89,7 +88,7 @@ def add_open_inference(app: FastPathApp, gateway: Callable[[], Gateway]) -> None
     add_trailing_slash(app, "/v2")
 
 
-def _add_health(router: APIRouter, current: Callable[[], Gateway]) -> None:
+def _add_health(router: APIRouter, current: CurrentGateway) -> None:
     @router.get("/v2/health/live", summary="Does the process run?")
     async def server_live() -> ServerLive:
         return ServerLive()
@@ -118,7 +117,7 @@ def _add_health(router: APIRouter, current: Callable[[], Gateway]) -> None:
         return ModelReady(name=record.name, version=record.version)
 
 
-def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
+def _add_metadata(router: APIRouter, current: CurrentGateway) -> None:
     @router.get("/v2", summary="What server this is")
     async def server_metadata() -> ServerMetadata:
         return ServerMetadata()
@@ -144,7 +143,7 @@ def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
         return metadata_of(resolved.record, await versions_of(gateway, resolved.record.name))
 
 
-def _add_infer(app: FastPathApp, gateway: Callable[[], Gateway]) -> None:
+def _add_infer(app: FastPathApp, gateway: CurrentGateway) -> None:
     of_model, of_version = "/v2/models/{model}", "/v2/models/{model}/versions/{selector}"
     inferring, explaining = "Infer with a model", "Explain, as TorchServe does"
     for verb, summary, summary_of_version in (

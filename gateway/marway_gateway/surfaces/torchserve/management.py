@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from marway.wire.problems import Problem
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import error_body
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.http.requests import request_info
@@ -60,7 +60,7 @@ _RPCS: Final = {
 _NOT_HERE: Final = "TorchServe's management API is not served here: "
 
 
-def add_management(app: FastPathApp, _: Callable[[], Gateway]) -> None:
+def add_management(app: FastPathApp, _: CurrentGateway) -> None:
     """Add the REST routes behind all others of an app."""
     for methods, path, message, allowed in _ROUTES:
         app.router.routes.append(Route(path, _refusing(message, allowed), methods=methods))

@@ -8,13 +8,12 @@ version, this takes a label too; where it serves a model's default version, this
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from fastapi import Response
 
 from marway.wire.openapi import ANSWERS, BODIES
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import PREDICTION_ERRORS, add_served, error_responses
@@ -50,7 +49,7 @@ class Ping(JsonModel):
     status: Literal["Healthy", "Unhealthy"]
 
 
-def add_torchserve(app: FastPathApp, gateway: Callable[[], Gateway]) -> None:
+def add_torchserve(app: FastPathApp, gateway: CurrentGateway) -> None:
     """Add the routes to the public app."""
     handlers = []
     for path, name, summary in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from fastapi import APIRouter
@@ -10,7 +9,7 @@ from pydantic import BaseModel
 
 from marway import errors
 from marway.refs import check_label
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.openapi import (
@@ -48,7 +47,7 @@ _VERBS: Final[tuple[tuple[str, ReadRequest, type[BaseModel], type[BaseModel]], .
 )
 
 
-def add_v1(app: FastPathApp, gateway: Callable[[], Gateway]) -> None:
+def add_v1(app: FastPathApp, gateway: CurrentGateway) -> None:
     """Add the routes to the public app."""
     for verb, read, request, response in _VERBS:
         explain = verb == "explain"
@@ -83,7 +82,7 @@ def add_v1(app: FastPathApp, gateway: Callable[[], Gateway]) -> None:
     add_trailing_slash(app, "/v1")
 
 
-def _add_status(router: APIRouter, current: Callable[[], Gateway]) -> None:
+def _add_status(router: APIRouter, current: CurrentGateway) -> None:
     async def told(model: str, selector: str | None) -> V1Status:
         gateway = current()
         record = await check_servable(gateway, model, selector)
@@ -110,7 +109,7 @@ def _add_status(router: APIRouter, current: Callable[[], Gateway]) -> None:
         return await told(model, check_label(label))
 
 
-def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
+def _add_metadata(router: APIRouter, current: CurrentGateway) -> None:
     async def told(model: str, selector: str | None) -> V1Metadata:
         return v1_metadata_of((await current().resolver.resolve(model, selector)).record)
 
