@@ -198,6 +198,6 @@ async def open_gateway(
             writer=writer,
             pod_api=api,
             loader=loader,
-            releaser=Releaser(loader, writer),
+            releaser=Releaser(loader, api, writer),
             token_files=token_files,
         )

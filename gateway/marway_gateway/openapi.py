@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beside what FastAPI finds out itself, and the routes that past FastAPI are served."""
+"""The OpenAPI document: errors with examples, and routes that FastAPI documents and another handler serves."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from marway_gateway.admin.loading import Loader, PodLoad
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.views import PodLoadView, ReleaseView
 from marway_gateway.placement import Pod
+from marway_gateway.placement.pod_api import PodApi
 
 __all__ = ["Releaser"]
 
@@ -39,11 +40,13 @@ class Releaser:
 
     Args:
         loader: Loads and proves versions.
+        api: Has pods compare them.
         writer: Changes the registry.
     """
 
-    def __init__(self, loader: Loader, writer: RegistryWriter) -> None:
+    def __init__(self, loader: Loader, api: PodApi, writer: RegistryWriter) -> None:
         self._loader = loader
+        self._api = api
         self._writer = writer
 
     async def release(
@@ -124,7 +127,7 @@ class Releaser:
     ) -> Comparison:
         if current == record.version:
             return Comparison(version=current, base=current, not_compared=f"{label} is at {current} already")
-        return await self._loader.compare(pod, record, current, deadline=deadline)
+        return await self._api.compare(pod, record.name, record.version, base=current, deadline=deadline)
 
 
 def _known(registry: Registry, model: str, version: str, label: str, op_id: str | None) -> _Known:

@@ -77,7 +77,9 @@ def versions_router(current: CurrentGateway) -> APIRouter:
         record, serving, deadline = await _to_load(gateway, request, model, version)
         other = await gateway.resolver.resolve(model, base)
         loads = await gateway.loader.load(record, serving, prove=False, pod=None, deadline=deadline)
-        return await gateway.loader.compare(loads[0].pod, record, other.record.version, deadline=deadline)
+        return await gateway.pod_api.compare(
+            loads[0].pod, record.name, record.version, base=other.record.version, deadline=deadline
+        )
 
     @router.post(
         "/models/{model}/versions/{version}/unload",
