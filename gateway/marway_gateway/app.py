@@ -9,6 +9,7 @@ from typing import Literal
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
+from marway_http.head import HeadAsGet, with_head
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,7 +18,6 @@ from starlette.routing import Match
 from marway import errors
 from marway.errors import InvalidRequest, clip
 from marway.wire.about import About
-from marway.wire.head import HeadAsGet, with_head
 from marway.wire.hosts import HostGuard
 from marway.wire.problems import Problem
 from marway_gateway.access.admin_guard import AdminGuard

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from marway_http.loop_watch import watch_loop
+
 from marway.errors import InvalidSettings
-from marway.loop_watch import watch_loop
 from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver

@@ -10,11 +10,11 @@ from types import MappingProxyType
 from typing import Final
 
 import prometheus_client
+from marway_http.loop_watch import BUCKETS_S
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from marway import __version__, errors
 from marway.errors import MarwayError
-from marway.loop_watch import BUCKETS_S
 from marway_gateway.observe.logs import LogSink
 
 __all__ = ["Metrics", "RequestInfo", "Telemetry", "outcome_of"]
