@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Final, Literal
+from typing import Literal
 
-from fastapi import FastAPI, Path, Response
+from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
@@ -19,72 +18,29 @@ from marway import errors
 from marway.errors import InvalidRequest, clip
 from marway.wire.about import About
 from marway.wire.hosts import HostGuard
-from marway.wire.openapi import ANSWERS, BODIES
 from marway.wire.problems import Problem
+from marway_gateway.access.admin_guard import AdminGuard
 from marway_gateway.access.authentication import TokenLayer
 from marway_gateway.access.cors import Cors, Preflight
-from marway_gateway.admin.guard import AdminGuard
-from marway_gateway.gateway import Gateway, open_gateway
+from marway_gateway.gateway import CurrentGateway, Gateway, open_gateway
+from marway_gateway.http.error_bodies import error_body, surface_of
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.http.requests import RequestLayer, request_info
-from marway_gateway.openapi import GroupId, Id, Timeout, add_served, describe, problems
+from marway_gateway.json_models import JsonModel, examples
+from marway_gateway.openapi import describe, problems
 from marway_gateway.pages import ABOUT_PUBLIC, TAGS, add_pages
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
-from marway_gateway.surfaces.error_bodies import error_body, surface_of
-from marway_gateway.surfaces.native import NativePredict
-from marway_gateway.surfaces.open_inference.routes import add_open_inference
-from marway_gateway.surfaces.torchserve.management import add_management
-from marway_gateway.surfaces.torchserve.rest import add_torchserve
-from marway_gateway.surfaces.trailing_slash import add_trailing_slash
-from marway_gateway.surfaces.v1.routes import add_v1
+from marway_gateway.surfaces.registered import SURFACES
 from marway_http.head import HeadAsGet, with_head
 
 __all__ = ["Health", "create_app", "new_app"]
 
-Model = Annotated[
-    str, Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
-]
-VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["PROD", "1.0"])]
 
-_ANY_BODY: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "description": "The model's input, of any content type: these are the usual ones. The fields of forms reach "
-        "the handler under their names, anything else under `data`.",
-        "content": BODIES,
-    }
-}
-_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
-        "description": "The model's own answer: its body, status and content type. A version that streams answers in "
-        "pieces as they come: with `Accept: text/event-stream` each is an event, and the last one is `end` or `error`.",
-        "content": ANSWERS,
-        "headers": {
-            name: {"description": text, "schema": {"type": "string"}}
-            for name, text in (
-                ("X-Request-Id", "The caller's, or made here."),
-                ("X-Model-Name", "The model that answered."),
-                ("X-Model-Version", "The version that answered."),
-                ("X-Model-Id", "The same version's id."),
-                ("Server-Timing", "Milliseconds of resolving, of the pod and in all; what the cache did."),
-                ("X-Cache", "`hit`, `miss` or `bypass`, for models whose answers may be given again."),
-            )
-        },
-    }
-}
-_PREDICT_PROBLEMS: Final = problems(
-    *(errors.InvalidReference, errors.InvalidRequest, errors.ModelNotFound, errors.VersionNotFound),
-    *(errors.LabelNotFound, errors.BodyTooLarge, errors.UnsupportedMedia),
-    *(errors.Overloaded, errors.ModelError, errors.MarwayError),
-    *(errors.NoPodAvailable, errors.RegistryUnavailable, errors.DeadlineExceeded),
-)
-
-
-class Health(BaseModel):
+class Health(JsonModel):
     """All is well; anything else is answered with a problem."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok"}]})
+    model_config = examples({"status": "ok"})
 
     status: Literal["ok"] = "ok"
 
@@ -104,12 +60,8 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
     )
     app.include_router(catalogue_router(current))
-    _add_predict(app, current)
-    add_torchserve(app, current)
-    add_open_inference(app, current)
-    add_v1(app, current)
-    add_trailing_slash(app, "/v1", "/v2")
-    add_management(app)
+    for surface in SURFACES:
+        surface.add_routes(app, current)
 
     @app.get(
         "/readyz",
@@ -135,7 +87,7 @@ def new_app(
     token_file: FilePath | None,
     guard: HostGuard | None = None,
     cors: Cors | None = None,
-) -> tuple[FastPathApp, Callable[[], Gateway]]:
+) -> tuple[FastPathApp, CurrentGateway]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
 
     Args:
@@ -167,7 +119,7 @@ def new_app(
         title=about.name,
         version=about.version,
         description=about.description,
-        openapi_tags=TAGS,
+        openapi_tags=[*({"name": each.tag, "description": each.about} for each in SURFACES if each.tag), *TAGS],
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -204,38 +156,6 @@ def new_app(
         return Response(generate_latest(current().telemetry.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app, current
-
-
-def _add_predict(app: FastPathApp, current: Callable[[], Gateway]) -> None:
-    # The functions below are documentation; `NativePredict` serves the routes.
-    async def predict(
-        model: Model,
-        x_request_timeout_ms: Timeout = None,
-        x_request_id: Id = None,
-        x_request_group_id: GroupId = None,
-    ) -> None:
-        raise NotImplementedError  # for FastAPI to describe: requests never get here
-
-    async def predict_version(
-        model: Model,
-        selector: VersionOrLabel,
-        x_request_timeout_ms: Timeout = None,
-        x_request_id: Id = None,
-        x_request_group_id: GroupId = None,
-    ) -> None:
-        raise NotImplementedError  # for FastAPI to describe: requests never get here
-
-    add_served(
-        app,
-        NativePredict(current),
-        (
-            ("/predict/{model}", predict, "Predict with a model"),
-            ("/predict/{model}/{selector}", predict_version, "Predict with a version or a label"),
-        ),
-        tags=["predict"],
-        responses={**_ANSWER, **_PREDICT_PROBLEMS},
-        openapi_extra=_ANY_BODY,
-    )
 
 
 async def _http_problem(request: Request, exc: Exception) -> Response:

@@ -23,7 +23,7 @@ from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery import Discovery, sources_of
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
-from marway_gateway.observe.logs import AccessLog, LogSink
+from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.telemetry import Metrics, Telemetry
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.ejection import Ejection
@@ -41,7 +41,7 @@ from marway_gateway.tasks import TaskSet
 from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
 
-__all__ = ["Gateway", "open_gateway"]
+__all__ = ["CurrentGateway", "Gateway", "open_gateway"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,10 @@ class Gateway:
     loader: Loader
     releaser: Releaser
     token_files: Mapping[Path, TokenFile]
+
+
+CurrentGateway = Callable[[], Gateway]
+"""Gives routes the gateway; asked at each request, because it exists only while the app runs."""
 
 
 @asynccontextmanager
@@ -98,9 +102,8 @@ async def open_gateway(
             tasks.start(f"tokens:{path.name}", file.follow)
         access_log = None
         if settings.access_log:
-            sink = LogSink(log_stream)
-            stack.push_async_callback(asyncio.to_thread, sink.close)
-            access_log = AccessLog(sink)
+            access_log = LogSink(log_stream)
+            stack.push_async_callback(asyncio.to_thread, access_log.close)
         telemetry = Telemetry(Metrics(), access_log)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
         reader = RegistryReader(registry, threads=settings.registry_threads, clock=clock)
@@ -201,6 +204,6 @@ async def open_gateway(
             writer=writer,
             pod_api=api,
             loader=loader,
-            releaser=Releaser(loader, writer),
+            releaser=Releaser(loader, api, writer),
             token_files=token_files,
         )

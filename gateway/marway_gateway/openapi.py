@@ -1,49 +1,72 @@
-"""What the OpenAPI document says beside what FastAPI finds out itself."""
+"""The OpenAPI document: errors with examples, and routes that FastAPI documents and another handler serves."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Container, Iterable, Sequence
+import re
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from inspect import Parameter, Signature
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Header, Response
+from fastapi import FastAPI, Header, Path, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
 from marway.wire.comparison import Comparison, FieldChange
-from marway.wire.openapi import RETRY_AFTER, problem_responses, with_edge, with_problems, with_values
-from marway.wire.problems import Problem, problem_of, status_of
+from marway.wire.openapi import problem_responses, with_edge, with_problems, with_values
+from marway.wire.problems import CONTENT_TYPE, Problem
+from marway_gateway.access.admin_guard import WRITES
 from marway_gateway.access.authentication import OPEN_PATHS
-from marway_gateway.admin.guard import WRITES
+from marway_gateway.http.error_bodies import ErrorForm, error_form, surface_of
 from marway_gateway.http.fast_path import FastPathApp
-from marway_gateway.surfaces.error_bodies import error_body, surface_of
 
 __all__ = [
-    "ErrorText",
-    "GroupId",
-    "Id",
-    "Timeout",
+    "PREDICTION_ERRORS",
+    "REFERENCE_ERRORS",
+    "REQUEST_HEADERS",
+    "Label",
+    "Model",
+    "Selector",
     "add_served",
     "describe",
-    "error_examples",
-    "error_texts",
+    "error_responses",
     "problems",
-    "served_by",
 ]
 
 Json = dict[str, Any]
 
-Timeout = Annotated[
-    int | None, Header(description="Deadline of the whole request in milliseconds.", ge=1, examples=[2000])
+Model = Annotated[
+    str, Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
 ]
-Id = Annotated[str | None, Header(description="1 to 128 plain characters; made when absent.", max_length=128)]
-GroupId = Annotated[
-    str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
-]
+Selector = Annotated[str, Path(description="A version, or a label.", examples=["PROD", "1.0"])]
+Label = Annotated[str, Path(description="A label.", examples=["PROD"])]
+_IN_PATHS: Final[Mapping[str, Any]] = {"model": Model, "selector": Selector, "label": Label}
+REQUEST_HEADERS: Final[Mapping[str, Any]] = {
+    "x_request_timeout_ms": Annotated[
+        int | None, Header(description="Deadline of the whole request in milliseconds.", ge=1, examples=[2000])
+    ],
+    "x_request_id": Annotated[
+        str | None, Header(description="1 to 128 plain characters; made when absent.", max_length=128)
+    ],
+    "x_request_group_id": Annotated[
+        str | None, Header(description="1 to 128 plain characters; given back and passed on.", max_length=128)
+    ],
+}
+"""What every prediction over HTTP may say of itself."""
 
+REFERENCE_ERRORS: Final = (
+    *(errors.InvalidReference, errors.ModelNotFound, errors.VersionNotFound, errors.LabelNotFound),
+    errors.RegistryUnavailable,
+)
+"""What a route can answer that finds a version."""
+PREDICTION_ERRORS: Final = (
+    *REFERENCE_ERRORS,
+    *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia, errors.Overloaded, errors.ModelError),
+    *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
+)
+"""What a route can answer that predicts."""
 _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.AnswersDiffer(
         'intent 1.1 gave 1 of its 6 golden answers otherwise on pod pod-0: example 2: at label: "timer" was expected, '
@@ -116,11 +139,6 @@ _TITLES: Final = {
     503: "Nothing is wrong with the request; `Retry-After` says when to try again.",
     504: "The request's deadline passed first.",
 }
-
-
-_REQUEST_ID: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
-_FORMS: Final = {"open_inference": "ErrorText", "torchserve": "TorchServeError", "v1": "ErrorText"}
-"""The schemas of the surfaces' own errors."""
 _CROWDED: Final = Problem(
     title="Overloaded",
     status=503,
@@ -130,91 +148,84 @@ _CROWDED: Final = Problem(
 """What a connection too many is answered."""
 
 
-class ErrorText(BaseModel):
-    """An error as clients of the standard inference protocols know it."""
-
-    model_config = ConfigDict(
-        frozen=True, json_schema_extra={"examples": [{"error": "there is no model 'itent': the registry has intent"}]}
-    )
-
-    error: str = Field(description="What is wrong, and what to do.")
+def problems(*kinds: type[MarwayError]) -> dict[int | str, Json]:
+    """Return `responses` for the errors that a route can answer with, each with an example."""
+    return problem_responses((each for each in _EXAMPLES if type(each) in kinds), titles=_TITLES)
 
 
-def error_texts(*kinds: type[MarwayError]) -> dict[int | str, Json]:
-    """Return `responses` as `problems` does, for the routes of protocols whose errors are `{"error": "…"}`."""
-    responses: dict[int | str, Json] = {}
-    for example in (each for each in _EXAMPLES if type(each) in kinds):
-        document, headers = problem_of(example)
-        response = responses.setdefault(
-            status_of(example),
-            {
-                "model": ErrorText,
-                "description": _TITLES[status_of(example)].replace("`detail`", "`error`"),
-                "content": {"application/json": {"examples": {}}},
-            },
-        )
-        response["content"]["application/json"]["examples"][example.code] = {
-            "summary": example.title,
-            "value": {"error": document.detail},
-        }
-        if headers:
-            response["headers"] = RETRY_AFTER
+def error_responses(form: ErrorForm | None, *kinds: type[MarwayError]) -> dict[int | str, Json]:
+    """Return `responses` as `problems` does, for the routes of a surface that writes errors in a form of its own."""
+    responses = problems(*kinds)
+    if form is None:
+        return responses
+    for response in responses.values():
+        content = response.pop("content")[CONTENT_TYPE]
+        for example in content["examples"].values():
+            example["value"] = form.document(Problem(**example["value"]))
+        content["schema"] = {"$ref": f"#/components/schemas/{form.model.__name__}"}
+        response["description"] = response["description"].replace("`detail`", f"`{form.detail}`")
+        response["content"] = {"application/json": content}
+        response["model"] = form.model
     return responses
 
 
-def problems(*kinds: type[MarwayError]) -> dict[int | str, Json]:
-    """Return `responses` for the errors that a route can answer with, each with an example."""
-    return problem_responses(error_examples(*kinds), titles=_TITLES)
+def add_served(
+    app: FastPathApp,
+    handler: ASGIApp,
+    routes: Iterable[tuple[str, str, str]],
+    *,
+    methods: Sequence[str] = ("POST",),
+    body: type[BaseModel] | None = None,
+    headers: Mapping[str, Any] = REQUEST_HEADERS,
+    **documented: Any,
+) -> None:
+    """Add routes that FastAPI documents and that ``handler`` serves.
 
-
-def error_examples(*kinds: type[MarwayError]) -> list[MarwayError]:
-    """Return one error of each kind, to show in documents."""
-    return [each for each in _EXAMPLES if type(each) in kinds]
-
-
-def served_by(handler: ASGIApp) -> type[APIRoute]:
-    """Return a kind of route that FastAPI documents by its function and that ``handler`` serves."""
+    Args:
+        app: Where to.
+        handler: Serves all of them.
+        routes: Path, name and summary of each. In paths, `{model}`, `{selector}` and `{label}` are known.
+        methods: Each route has all of them; where there are several, each is an operation of its own.
+        body: What the body holds, where it is JSON.
+        headers: The types of request headers, by their names with underscores.
+        documented: More that FastAPI's routes take, such as `responses`.
+    """
 
     class AsgiRoute(APIRoute):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.app = handler
 
-    return AsgiRoute
-
-
-def add_served(
-    app: FastPathApp,
-    handler: ASGIApp,
-    routes: Iterable[tuple[str, Callable[..., Any], str]],
-    *,
-    methods: Sequence[str] = ("POST",),
-    **documented: Any,
-) -> None:
-    """Add routes that FastAPI documents by their functions and that ``handler`` serves.
-
-    Args:
-        app: Where to.
-        handler: Serves all of them.
-        routes: Path, function and summary of each.
-        methods: Each route has all of them; where there are several, each is an operation of its own.
-        documented: More that FastAPI's routes take, such as `responses`.
-    """
-    route = served_by(handler)
-    for path, function, summary in routes:
+    for path, name, summary in routes:
         for method in methods:
             app.add_fast(method, path, handler)
             several = len(methods) > 1
             app.router.add_api_route(
                 path,
-                function,
+                _described(path, body, headers),
                 methods=[method],
-                name=f"{function.__name__}_{method.lower()}" if several else function.__name__,
+                name=f"{name}_{method.lower()}" if several else name,
                 summary=f"{summary} ({method})" if several else summary,
                 response_class=Response,
-                route_class_override=route,
+                route_class_override=AsgiRoute,
                 **documented,
             )
+
+
+def _described(path: str, body: type[BaseModel] | None, headers: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return a function that FastAPI takes a route's parameters from."""
+
+    async def never_called() -> None:
+        raise NotImplementedError  # the route's handler gets its requests
+
+    wanted = {name: _IN_PATHS[name] for name in re.findall(r"{(\w+)}", path)} | ({} if body is None else {"body": body})
+    never_called.__signature__ = Signature(  # type: ignore[attr-defined]  # any function may have one (PEP 362)
+        [
+            *(Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in wanted.items()),
+            *(Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=None) for name, kind in headers.items()),
+        ]
+    )
+    return never_called
 
 
 def describe(app: FastAPI, *, tokens: bool, guarded: bool) -> Callable[[], Json]:
@@ -246,7 +257,7 @@ def describe(app: FastAPI, *, tokens: bool, guarded: bool) -> Callable[[], Json]
 
 
 def _want_tokens(document: Json) -> None:
-    """Say in a document that every operation but those that are open wants a token."""
+    """Say in a document that every operation but the open ones wants a token."""
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "One of the tokens of the gateway's token file."}
     }
@@ -266,13 +277,11 @@ def _refuse(
 ) -> None:
     """Say that operations can be refused so, each in the form of its path's surface; of all methods without any."""
     for path, operations in document["paths"].items():
-        surface = surface_of(path)
-        schema = {"$ref": f"#/components/schemas/{_FORMS.get(surface or '', 'Problem')}"}
-        for operation in (each for method, each in operations.items() if methods is None or method.upper() in methods):
-            for example in error_examples(*kinds) if path not in but else ():
-                body, content_type = error_body(surface, problem_of(example, request_id=_REQUEST_ID)[0])
-                said = {"summary": example.title, "value": json.loads(body)}
-                operation["responses"][str(status_of(example))] = {
-                    "description": _TITLES[status_of(example)],
-                    "content": {content_type: {"schema": schema, "examples": {example.code: said}}},
-                }
+        responses = error_responses(error_form(surface_of(path)), *kinds) if path not in but else {}
+        for method, operation in operations.items():
+            if methods is None or method.upper() in methods:
+                for status, response in responses.items():
+                    operation["responses"][str(status)] = {
+                        "description": response["description"],
+                        "content": response["content"],
+                    }

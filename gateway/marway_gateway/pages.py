@@ -40,18 +40,14 @@ ABOUT_ADMIN: Final = About(
     example="marway pods --gateway http://THIS-HOST",
 )
 TAGS: Final[list[dict[str, Any]]] = [
-    {"name": "predict", "description": "Ask a model: any body in, the model's own answer out."},
     {"name": "models", "description": "Which models, versions and labels there are."},
     {"name": "labels", "description": "Which version a label means."},
     {"name": "versions", "description": "Load, unload and delete versions."},
     {"name": "serving", "description": "How a model is served."},
     {"name": "pods", "description": "Who serves."},
-    {"name": "open inference", "description": "The Open Inference Protocol v2, as Triton and KServe speak it."},
-    {"name": "v1", "description": "The v1 protocol of TensorFlow Serving and KServe."},
-    {"name": "torchserve", "description": "TorchServe's inference API."},
     {"name": "health", "description": "How the process does. No token is needed."},
 ]
-"""What the document says of each group of routes, in their order."""
+"""What the document says of each group of routes that is no surface's, in their order."""
 
 
 def add_pages(app: FastAPI, about: About) -> None:

@@ -32,7 +32,6 @@ class RuntimeInfo(Frozen):
         control_socket: Whether `runtime.sock` is served beside this file (`marway.wire.workers`).
     """
 
-
     format: int = 1
     engine: str = "torchserve"
     boot_id: str

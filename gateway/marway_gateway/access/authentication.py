@@ -1,4 +1,4 @@
-"""Bearer tokens (RFC 6750) in front of an HTTP app or the gRPC server.
+"""Bearer tokens (RFC 6750) in front of an HTTP app; the gRPC server asks for them in the same way.
 
 What says whether a process lives and how it does stays open: orchestrators and Prometheus ask without a token. So does
 the API page, which could not ask for one otherwise.
@@ -6,12 +6,9 @@ the API page, which could not ask for one otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, NoReturn, cast
+from collections.abc import Callable
+from typing import Final, cast
 
-import grpc
-import grpc.aio
-from grpc_health.v1 import health
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.errors import Unauthenticated
@@ -19,15 +16,14 @@ from marway.tokens import Tokens, bearer
 from marway.wire.api_page import PATHS
 from marway.wire.problems import problem_of
 from marway_gateway.access.token_file import TokenFile
+from marway_gateway.http.error_bodies import surface_of
 from marway_gateway.http.requests import request_info, send_problem
-from marway_gateway.surfaces.error_bodies import surface_of
 
-__all__ = ["OPEN_PATHS", "TokenInterceptor", "TokenLayer", "token_owner"]
+__all__ = ["OPEN_PATHS", "TokenLayer", "challenge", "check_token", "token_owner"]
 
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/api-description", *PATHS})
 """What says whether the process lives, and what Marway's routes are, the same everywhere: nothing of models."""
 _KEY: Final = "marway.token_owner"
-_OPEN_SERVICE: Final = f"/{health.SERVICE_NAME}/"
 
 
 def token_owner(scope: Scope) -> str | None:
@@ -53,50 +49,23 @@ class TokenLayer:
             return
         given = _given(scope)
         try:
-            owner = scope[_KEY] = _checked(self._tokens().tokens, given)
+            owner = scope[_KEY] = check_token(self._tokens().tokens, given)
         except Unauthenticated as exc:
             info = request_info(scope)
             info.failed(exc)
             problem, _ = problem_of(exc, request_id=info.request_id)
-            await send_problem(send, problem, [("www-authenticate", _challenge(given))], surface=surface_of(info.path))
+            await send_problem(send, problem, [("www-authenticate", challenge(given))], surface=surface_of(info.path))
             return
         if owner is not None:
             request_info(scope).client = owner
         await self._app(scope, receive, send)
 
 
-class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Lets only gRPC calls with a token in their metadata through; health checks need none.
-
-    Args:
-        tokens: The tokens.
-    """
-
-    def __init__(self, tokens: TokenFile) -> None:
-        self._tokens = tokens
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        handler: Any = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(_OPEN_SERVICE):  # None: no such method
-            return cast("grpc.RpcMethodHandler[Any, Any]", handler)
-        metadata = cast("Sequence[tuple[str, str | bytes]] | None", handler_call_details.invocation_metadata)
-        given = [str(value) for key, value in metadata or () if key == "authorization"]
-        try:
-            _checked(self._tokens.tokens, given)
-        except Unauthenticated as exc:
-            return cast("grpc.RpcMethodHandler[Any, Any]", _refusing(handler, exc.message, _challenge(given)))
-        return cast("grpc.RpcMethodHandler[Any, Any]", handler)
-
-
 def _given(scope: Scope) -> list[str]:
     return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
 
 
-def _checked(tokens: Tokens, given: list[str]) -> str | None:
+def check_token(tokens: Tokens, given: list[str]) -> str | None:
     """Return the name of the token that was given.
 
     Raises:
@@ -111,29 +80,6 @@ def _checked(tokens: Tokens, given: list[str]) -> str | None:
     return name
 
 
-def _challenge(given: list[str]) -> str:
+def challenge(given: list[str]) -> str:
+    """Return the `WWW-Authenticate` of a refusal."""
     return 'Bearer realm="marway"' + (', error="invalid_token"' if given else "")
-
-
-def _refusing(handler: grpc.RpcMethodHandler[Any, Any], message: str, challenge: str) -> Any:
-    """Return a handler of the same kind that refuses every call."""
-
-    async def refuse(context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, message, (("www-authenticate", challenge),))
-
-    async def unary(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await refuse(context)
-
-    async def stream(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        for nothing in tuple[None](()):  # makes it a generator, as gRPC wants it
-            yield nothing
-        await refuse(context)
-
-    kinds: dict[tuple[bool, bool], Callable[..., Any]] = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
-    return make(stream if handler.response_streaming else unary, handler.request_deserializer)

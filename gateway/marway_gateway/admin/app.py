@@ -13,8 +13,7 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.pages import ABOUT_ADMIN
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
-from marway_gateway.surfaces.open_inference.repository import repository_router
-from marway_gateway.surfaces.torchserve.management import add_management
+from marway_gateway.surfaces.registered import SURFACES
 
 __all__ = ["create_admin_app"]
 
@@ -37,7 +36,8 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
             setting="admin_allowed_hosts (MARWAY_GATEWAY_ADMIN_ALLOWED_HOSTS)",
         ),
     )
-    for router in (catalogue_router, labels_router, versions_router, pods_router, repository_router):
+    for router in (catalogue_router, labels_router, versions_router, pods_router):
         app.include_router(router(current))
-    add_management(app)
+    for surface in SURFACES:
+        surface.add_admin_routes(app, current)
     return app

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Path, Query, Request
 
 from marway import errors
+from marway.deadline import Deadline
 from marway.records import ModelState, VersionRecord
 from marway.refs import check_model_id, check_version
 from marway.registry import Registry
@@ -17,16 +17,15 @@ from marway_gateway.admin.caller import CallerOf
 from marway_gateway.admin.views import (
     ChangeView,
     LabelMove,
-    PodLoadView,
     ReleaseView,
     RollbackMove,
     ServingPatch,
     ServingView,
 )
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.openapi import problems
 
-__all__ = ["Label", "Model", "Timeout", "Version", "find", "labels_router", "seconds_of"]
+__all__ = ["Label", "Model", "Timeout", "Version", "deadline_of", "find", "labels_router"]
 
 Model = Annotated[str, Path(description="A model's name.", examples=["intent"])]
 Label = Annotated[str, Path(description="A label.", examples=["PROD"])]
@@ -51,23 +50,18 @@ _LOAD: Final = (
 )
 
 
-def seconds_of(request: Request, gateway: Gateway) -> float | None:
-    """Return the deadline that the request's header asks for in seconds, or None.
+def deadline_of(request: Request, gateway: Gateway) -> Deadline | None:
+    """Return the deadline that the request's header asks for, or None.
 
     Raises:
         InvalidRequest: It is no positive number of milliseconds.
     """
-    given = request.headers.get(REQUEST_TIMEOUT_MS)
-    settings = gateway.settings
-    return None if given is None else timeout_of(given, default_s=settings.max_timeout_s, max_s=settings.max_timeout_s)
+    given, longest_s = request.headers.get(REQUEST_TIMEOUT_MS), gateway.settings.max_timeout_s
+    return None if given is None else Deadline.after(timeout_of(given, default_s=longest_s, max_s=longest_s))
 
 
-def labels_router(current: Callable[[], Gateway]) -> APIRouter:
-    """Return the routes.
-
-    Args:
-        current: Gives the gateway; asked at each request, because it exists only while the app runs.
-    """
+def labels_router(current: CurrentGateway) -> APIRouter:
+    """Return the routes."""
     router = APIRouter()
 
     @router.put(
@@ -91,21 +85,17 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
         where the version before it does not, the label stays. A version that was proved before is not proved again.
         """
         gateway = current()
-        done = await gateway.releaser.release(
+        return await gateway.releaser.release(
             model,
             move.version,
             label=label,
+            force=move.force,
+            deadline=deadline_of(request, gateway),
             if_currently=move.if_currently,
             note=move.note,
-            force=move.force,
-            timeout_s=seconds_of(request, gateway),
             by=caller.by,
             op_id=caller.op_id,
         )
-        loads = tuple(PodLoadView.of(each) for each in done.loads)
-        view = ReleaseView.of(done.model, done.change.entry, loads=loads, comparison=done.comparison)
-        assert isinstance(view, ReleaseView)
-        return view
 
     @router.post(
         "/models/{model}/labels/{label}/rollback",
@@ -118,7 +108,6 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
         name = await writer.call(find, writer.registry, model)
         move = move or RollbackMove()
         change = await writer.change(
-            name,
             writer.registry.rollback,
             name,
             label=label,
@@ -153,7 +142,6 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
         writer = current().writer
         name = await writer.call(find, writer.registry, model)
         change = await writer.change(
-            name,
             writer.registry.set_serving,
             name,
             version=patch.version,
@@ -179,14 +167,7 @@ def labels_router(current: Callable[[], Gateway]) -> APIRouter:
         writer = current().writer
         name = await writer.call(find, writer.registry, model)
         change = await writer.change(
-            name,
-            writer.registry.delete,
-            name,
-            version,
-            note=note,
-            forced=force,
-            by=caller.by,
-            op_id=caller.op_id,
+            writer.registry.delete, name, version, note=note, forced=force, by=caller.by, op_id=caller.op_id
         )
         return ChangeView.of(name, change.entry)
 

@@ -11,7 +11,6 @@ from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, MarwayError, NoPodAvailable, PodNotFound, Unavailable, clip
 from marway.records import Proof, ServingSettings, VersionRecord, utc_now
 from marway.text import did_you_mean
-from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
@@ -93,10 +92,6 @@ class Loader:
         others = rest[: serving.pods - 1]
         done = await asyncio.gather(*(self._try(other, record, deadline) for other in others))
         return (first, *(each for each in done if each is not None))
-
-    async def compare(self, pod: Pod, record: VersionRecord, base: str | None, *, deadline: Deadline) -> Comparison:
-        """Have a pod compare a version with another one; raises as `PodApi.compare`."""
-        return await self._api.compare(pod, record.name, record.version, base=base, deadline=deadline)
 
     async def unload(
         self, record: VersionRecord, *, pod: str | None, deadline: Deadline

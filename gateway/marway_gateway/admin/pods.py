@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -10,7 +9,7 @@ from fastapi import APIRouter, Path
 from marway import errors
 from marway.wire.pods import PodStatus
 from marway_gateway.admin.views import PodView
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.openapi import problems
 from marway_gateway.placement import Pod
 
@@ -19,12 +18,8 @@ __all__ = ["pods_router"]
 PodName = Annotated[str, Path(description="A pod's name, as `GET /pods` shows it.", examples=["pod-0"])]
 
 
-def pods_router(current: Callable[[], Gateway]) -> APIRouter:
-    """Return the routes.
-
-    Args:
-        current: Gives the gateway; asked at each request, because it exists only while the app runs.
-    """
+def pods_router(current: CurrentGateway) -> APIRouter:
+    """Return the routes."""
     router = APIRouter(tags=["pods"])
 
     @router.get("/pods", summary="List pods")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from marway.registry import Change, Registry
 from marway.resolve.resolver import Resolver
@@ -43,14 +43,16 @@ class RegistryWriter:
         """
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
-    async def change(self, model: str, function: Callable[P, Change], *args: P.args, **kwargs: P.kwargs) -> Change:
+    async def change(
+        self, function: Callable[Concatenate[str, P], Change], model: str, *args: P.args, **kwargs: P.kwargs
+    ) -> Change:
         """Run a blocking change of ``model``, a name as it is written; requests here see it when this returns.
 
         Raises:
             MarwayError: Whatever the registry raises.
         """
         try:
-            return await self.call(function, *args, **kwargs)
+            return await self.call(function, model, *args, **kwargs)
         finally:
             await self._resolver.refresh(model)  # also after a failure: its outcome may be unknown
 

@@ -12,23 +12,15 @@ from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, LoadFailed, MarwayError
 from marway.records import ServingSettings, VersionRecord
 from marway.refs import Reference, check_label, check_model_id, check_version
-from marway.registry import Change, Registry
+from marway.registry import Registry
 from marway.wire.comparison import Comparison
 from marway_gateway.admin.loading import Loader, PodLoad
 from marway_gateway.admin.registry_writer import RegistryWriter
+from marway_gateway.admin.views import PodLoadView, ReleaseView
 from marway_gateway.placement import Pod
+from marway_gateway.placement.pod_api import PodApi
 
-__all__ = ["Release", "Releaser"]
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """A label that was moved: the change, its model, where the version was loaded first, and how it compares."""
-
-    model: str
-    change: Change
-    loads: Sequence[PodLoad]
-    comparison: Comparison
+__all__ = ["Releaser"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +40,13 @@ class Releaser:
 
     Args:
         loader: Loads and proves versions.
+        api: Has pods compare them.
         writer: Changes the registry.
     """
 
-    def __init__(self, loader: Loader, writer: RegistryWriter) -> None:
+    def __init__(self, loader: Loader, api: PodApi, writer: RegistryWriter) -> None:
         self._loader = loader
+        self._api = api
         self._writer = writer
 
     async def release(
@@ -64,10 +58,10 @@ class Releaser:
         if_currently: str | None,
         note: str | None,
         force: bool,
-        timeout_s: float | None,
+        deadline: Deadline | None,
         by: str,
         op_id: str | None,
-    ) -> Release:
+    ) -> ReleaseView:
         """Load a version, prove it unless that was done before, compare it, and move the label to it.
 
         Args:
@@ -77,8 +71,7 @@ class Releaser:
             if_currently: Only if the label points at this version now.
             note: Why, for the history.
             force: Move it with no load, no proof and no comparison; the history says so.
-            timeout_s: How long all of it may take; None allows loading and comparing what the version says its load
-                may take, each.
+            deadline: Of all of it; None allows loading and comparing what the version says its load may take, each.
             by: Who asks, for the history.
             op_id: The caller's own name for this change, or None.
 
@@ -98,22 +91,23 @@ class Releaser:
         why = "it was released before" if known.made else "the release was forced"
         comparison = Comparison(version=version, base=known.current, not_compared=why)
         if not force and not known.made:
-            seconds = timeout_s if timeout_s is not None else known.serving.load_timeout_s
-            deadline = Deadline.after(seconds)
+            load_s = known.serving.load_timeout_s
             try:
                 loads = await self._loader.load(
-                    record, known.serving, prove=not known.proved, pod=None, deadline=deadline
+                    record,
+                    known.serving,
+                    prove=not known.proved,
+                    pod=None,
+                    deadline=deadline or Deadline.after(load_s),
                 )
-                if timeout_s is None:
-                    deadline = Deadline.after(seconds)
-                comparison = await self._compared(loads[0].pod, record, label, known.current, deadline)
+                pod, deadline = loads[0].pod, deadline or Deadline.after(load_s)
+                comparison = await self._compared(pod, record, label, known.current, deadline)
             except (AnswersDiffer, LoadFailed) as exc:
                 raise _refused(exc, record, label, known.current) from exc
             if comparison.refused:
                 raise refusal(comparison, model=record.name, label=label)
             if_currently = if_currently or known.current  # what it was compared with
         change = await self._writer.change(
-            record.name,
             registry.release,
             record.name,
             version,
@@ -125,14 +119,15 @@ class Releaser:
             by=by,
             op_id=op_id,
         )
-        return Release(record.name, change, loads, comparison)
+        views = tuple(PodLoadView.of(each) for each in loads)
+        return ReleaseView.of(record.name, change.entry, loads=views, comparison=comparison)
 
     async def _compared(
         self, pod: Pod, record: VersionRecord, label: str, current: str | None, deadline: Deadline
     ) -> Comparison:
         if current == record.version:
             return Comparison(version=current, base=current, not_compared=f"{label} is at {current} already")
-        return await self._loader.compare(pod, record, current, deadline=deadline)
+        return await self._api.compare(pod, record.name, record.version, base=current, deadline=deadline)
 
 
 def _known(registry: Registry, model: str, version: str, label: str, op_id: str | None) -> _Known:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request
 
 from marway import errors
 from marway.deadline import Deadline
+from marway.records import ServingSettings, VersionRecord
 from marway.wire.comparison import Comparison
-from marway_gateway.admin.labels import Model, Timeout, seconds_of
+from marway_gateway.admin.labels import Model, Timeout, deadline_of
 from marway_gateway.admin.views import LoadView, PodLoadView, PodModelView, PodsView, UnloadView
-from marway_gateway.gateway import Gateway
-from marway_gateway.openapi import problems
+from marway_gateway.gateway import CurrentGateway, Gateway
+from marway_gateway.openapi import REFERENCE_ERRORS, problems
 from marway_gateway.placement import Pod
 
 __all__ = ["versions_router"]
@@ -28,18 +28,11 @@ Base = Annotated[
     Query(max_length=128, description="The version, or the label of it, to compare with.", examples=["PROD", "1.0"]),
 ]
 
-_REFERENCE: Final = (
-    *(errors.InvalidReference, errors.ModelNotFound, errors.VersionNotFound, errors.LabelNotFound),
-    *(errors.RegistryUnavailable, errors.MarwayError),
-)
+_REFERENCE: Final = (*REFERENCE_ERRORS, errors.MarwayError)
 
 
-def versions_router(current: Callable[[], Gateway]) -> APIRouter:
-    """Return the routes.
-
-    Args:
-        current: Gives the gateway; asked at each request, because it exists only while the app runs.
-    """
+def versions_router(current: CurrentGateway) -> APIRouter:
+    """Return the routes."""
     router = APIRouter(tags=["versions"])
 
     @router.post(
@@ -60,10 +53,7 @@ def versions_router(current: Callable[[], Gateway]) -> APIRouter:
     ) -> LoadView:
         """On the pods where its requests will go, or on one pod."""
         gateway = current()
-        seconds = seconds_of(request, gateway)
-        resolved = await gateway.resolver.resolve(model, version)
-        record, serving = resolved.record, resolved.serving
-        deadline = Deadline.after(serving.load_timeout_s if seconds is None else seconds)
+        record, serving, deadline = await _to_load(gateway, request, model, version)
         loads = await gateway.loader.load(record, serving, prove=prove, pod=pod, deadline=deadline)
         return LoadView(model=record.name, version=record.version, loads=tuple(PodLoadView.of(each) for each in loads))
 
@@ -84,13 +74,12 @@ def versions_router(current: Callable[[], Gateway]) -> APIRouter:
     ) -> Comparison:
         """A pod loads both and asks them in turns, as a release does; no label moves."""
         gateway = current()
-        seconds = seconds_of(request, gateway)
-        resolved = await gateway.resolver.resolve(model, version)
+        record, serving, deadline = await _to_load(gateway, request, model, version)
         other = await gateway.resolver.resolve(model, base)
-        record, serving = resolved.record, resolved.serving
-        deadline = Deadline.after(serving.load_timeout_s if seconds is None else seconds)
         loads = await gateway.loader.load(record, serving, prove=False, pod=None, deadline=deadline)
-        return await gateway.loader.compare(loads[0].pod, record, other.record.version, deadline=deadline)
+        return await gateway.pod_api.compare(
+            loads[0].pod, record.name, record.version, base=other.record.version, deadline=deadline
+        )
 
     @router.post(
         "/models/{model}/versions/{version}/unload",
@@ -108,9 +97,8 @@ def versions_router(current: Callable[[], Gateway]) -> APIRouter:
     ) -> UnloadView:
         """On every pod that answers, or on one pod. The next request loads it again."""
         gateway = current()
-        seconds = seconds_of(request, gateway)
+        deadline = deadline_of(request, gateway) or Deadline.after(gateway.settings.default_timeout_s)
         record = (await gateway.resolver.resolve(model, version)).record
-        deadline = Deadline.after(gateway.settings.default_timeout_s if seconds is None else seconds)
         done = await gateway.loader.unload(record, pod=pod, deadline=deadline)
         return UnloadView(model=record.name, version=record.version, pods={each.name: status for each, status in done})
 
@@ -132,6 +120,15 @@ def versions_router(current: Callable[[], Gateway]) -> APIRouter:
         )
 
     return router
+
+
+async def _to_load(
+    gateway: Gateway, request: Request, model: str, version: str
+) -> tuple[VersionRecord, ServingSettings, Deadline]:
+    """Return a version, how it is served, and the deadline: by default what its load may take."""
+    deadline = deadline_of(request, gateway)
+    resolved = await gateway.resolver.resolve(model, version)
+    return resolved.record, resolved.serving, deadline or Deadline.after(resolved.serving.load_timeout_s)
 
 
 def _on(pod: Pod, model_id: str, now: float) -> PodModelView:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from marway.records import HistoryEntry, ModelState, ServingSettings, VersionRecord
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus, PodStatus
 from marway_gateway.admin.loading import PodLoad
+from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.placement import Pod
 
 __all__ = [
@@ -80,20 +81,14 @@ _POD: Final[JsonDict] = {
 }
 
 
-def _example(value: JsonDict) -> ConfigDict:
-    return ConfigDict(
-        frozen=True,
-        extra="forbid",
-        populate_by_name=True,
-        protected_namespaces=(),
-        json_schema_extra={"examples": [value]},
-    )
+class _View(JsonModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
 
 
-class LabelMove(BaseModel):
+class LabelMove(_View):
     """Where a label goes."""
 
-    model_config = _example({"version": "1.1", "if_currently": "1.0", "note": "better on short sentences"})
+    model_config = examples({"version": "1.1", "if_currently": "1.0", "note": "better on short sentences"})
 
     version: str = Field(max_length=128, description="A version; it must be published.", examples=["1.1"])
     if_currently: Currently = None
@@ -101,10 +96,10 @@ class LabelMove(BaseModel):
     force: bool = Field(default=False, description="Without a pod that loads and proves it first; the history says so.")
 
 
-class RollbackMove(BaseModel):
+class RollbackMove(_View):
     """How a label is moved back."""
 
-    model_config = _example({"if_currently": "1.1", "note": "1.1 mistakes alarms for timers"})
+    model_config = examples({"if_currently": "1.1", "note": "1.1 mistakes alarms for timers"})
 
     if_currently: Currently = None
     note: Note = None
@@ -113,13 +108,13 @@ class RollbackMove(BaseModel):
 class ServingSet(ServingSettings):
     """Serving settings to override; those that are left out stay as they are."""
 
-    model_config = _example({"pinned": True, "max_batch_rows": 8})
+    model_config = ConfigDict(extra="forbid", **examples({"pinned": True, "max_batch_rows": 8}))
 
 
-class ServingPatch(BaseModel):
+class ServingPatch(_View):
     """A change of serving settings."""
 
-    model_config = _example({"version": "1.1", "set": {"pinned": True}, "unset": ["max_batch_rows"]})
+    model_config = examples({"version": "1.1", "set": {"pinned": True}, "unset": ["max_batch_rows"]})
 
     version: str = Field(
         default="*", max_length=128, description="Which version, or `*` for all.", examples=["*", "1.1"]
@@ -131,20 +126,20 @@ class ServingPatch(BaseModel):
     note: Note = None
 
 
-class ServingChangeView(BaseModel):
+class ServingChangeView(_View):
     """What a change did to the overrides of a version, or of `*`."""
 
-    model_config = _example({"version": "*", "set": {"pinned": True}, "unset": []})
+    model_config = examples({"version": "*", "set": {"pinned": True}, "unset": []})
 
     version: str
     set: ServingSettings = Field(description="Only what was set.")
     unset: tuple[str, ...]
 
 
-class ChangeView(BaseModel):
+class ChangeView(_View):
     """One acknowledged change of a model, as its history has it."""
 
-    model_config = _example(_CHANGE)
+    model_config = examples(_CHANGE)
 
     model: str
     generation: int
@@ -160,26 +155,22 @@ class ChangeView(BaseModel):
     serving: ServingChangeView | None
 
     @classmethod
-    def of(cls, model: str, entry: HistoryEntry, **more: Any) -> ChangeView:
+    def of(cls, model: str, entry: HistoryEntry, **more: Any) -> Self:
         """Return the view of a history entry."""
         fields: dict[str, Any] = {
             name: getattr(entry, name) for name in ChangeView.model_fields if name not in ("model", "serving")
         }
-        changed = entry.serving
-        serving = (
-            None
-            if changed is None
-            else ServingChangeView(
-                version=changed.version, set=ServingSettings.model_validate(changed.set), unset=changed.unset
-            )
-        )
-        return cls(model=model, serving=serving, **fields, **more)
+        serving = entry.serving
+        if serving is not None:
+            settings = ServingSettings.model_validate(serving.set)
+            fields["serving"] = ServingChangeView(version=serving.version, set=settings, unset=serving.unset)
+        return cls(model=model, **{"serving": None, **fields, **more})
 
 
-class PodLoadView(BaseModel):
+class PodLoadView(_View):
     """What came of a load on one pod."""
 
-    model_config = _example(_LOAD)
+    model_config = examples(_LOAD)
 
     pod: str
     proved: bool = Field(description="Whether a proof of this load was stored.")
@@ -194,16 +185,16 @@ class PodLoadView(BaseModel):
 class ReleaseView(ChangeView):
     """A label that was moved, where its version was loaded before, and how it compares with the one before it."""
 
-    model_config = _example({**_CHANGE, "loads": [_LOAD], "comparison": _COMPARISON})
+    model_config = examples({**_CHANGE, "loads": [_LOAD], "comparison": _COMPARISON})
 
     loads: tuple[PodLoadView, ...] = Field(description="None for a release that was forced.")
     comparison: Comparison = Field(description="With the version that the label pointed at before.")
 
 
-class ServingView(BaseModel):
+class ServingView(_View):
     """How a model's versions are served now."""
 
-    model_config = _example(
+    model_config = examples(
         {
             "name": "intent",
             "overrides": {"*": {"pinned": True}},
@@ -220,29 +211,26 @@ class ServingView(BaseModel):
     @classmethod
     def of(cls, name: str, state: ModelState, records: list[VersionRecord], change: ChangeView | None) -> ServingView:
         """Return the view; every setting in `serving` is given, so that none is left out of the answer."""
-        served = {record.version: state.serving_for(record).model_dump() for record in records}
-        return cls(
-            name=name,
-            overrides=dict(sorted(state.serving.items())),
-            serving={version: ServingSettings.model_validate(fields) for version, fields in served.items()},
-            change=change,
-        )
+        served = {
+            record.version: ServingSettings.model_validate(state.serving_for(record).model_dump()) for record in records
+        }
+        return cls(name=name, overrides=dict(sorted(state.serving.items())), serving=served, change=change)
 
 
-class LoadView(BaseModel):
+class LoadView(_View):
     """A version that was loaded, and on which pods."""
 
-    model_config = _example({"model": "intent", "version": "1.1", "loads": [_LOAD]})
+    model_config = examples({"model": "intent", "version": "1.1", "loads": [_LOAD]})
 
     model: str
     version: str
     loads: tuple[PodLoadView, ...] = Field(description="The pod that decided whether it went well comes first.")
 
 
-class PodModelView(BaseModel):
+class PodModelView(_View):
     """A version on one pod."""
 
-    model_config = _example({"pod": "pod-0", "eligible": True, "trouble": None, "model": _MODEL})
+    model_config = examples({"pod": "pod-0", "eligible": True, "trouble": None, "model": _MODEL})
 
     pod: str
     eligible: bool = Field(description="Whether the pod gets requests.")
@@ -250,10 +238,10 @@ class PodModelView(BaseModel):
     model: ModelStatus | None = Field(description="The version there; null where it was never wanted.")
 
 
-class PodsView(BaseModel):
+class PodsView(_View):
     """Where a version is. Pods are in the version's order: requests go to the first that can take them."""
 
-    model_config = _example(
+    model_config = examples(
         {
             "model": "intent",
             "version": "1.1",
@@ -268,20 +256,20 @@ class PodsView(BaseModel):
     pods: tuple[PodModelView, ...]
 
 
-class UnloadView(BaseModel):
+class UnloadView(_View):
     """A version that was unloaded, and what it is now on each pod that was asked."""
 
-    model_config = _example({"model": "intent", "version": "1.1", "pods": {"pod-0": {**_MODEL, "state": "absent"}}})
+    model_config = examples({"model": "intent", "version": "1.1", "pods": {"pod-0": {**_MODEL, "state": "absent"}}})
 
     model: str
     version: str
     pods: Mapping[str, ModelStatus]
 
 
-class PodView(BaseModel):
+class PodView(_View):
     """One pod as this gateway sees it. Times in seconds."""
 
-    model_config = _example(_POD)
+    model_config = examples(_POD)
 
     name: str
     url: str
@@ -296,13 +284,13 @@ class PodView(BaseModel):
     def of(cls, pod: Pod, now: float) -> PodView:
         """Return the view of a pod at ``now``, by the pods' clock."""
         trouble = pod.trouble(now)
-        left_s = None if pod.ejected_until is None or pod.ejected_until <= now else pod.ejected_until - now
+        left_s = round(pod.ejected_until - now, 1) if pod.ejected(now) else None
         return cls(
             name=pod.name,
             url=pod.url,
             eligible=trouble is None,
             trouble=trouble,
-            ejected_for_s=None if left_s is None else round(left_s, 1),
+            ejected_for_s=left_s,
             ejections=pod.ejections,
             requests_in_flight=pod.requests_in_flight,
             status=pod.status,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from marway_gateway.discovery.api import KubernetesApi
-from marway_gateway.discovery.base import FoundPod, Source
 from marway_gateway.discovery.discovery import Discovery
 from marway_gateway.discovery.dns import DnsSource
 from marway_gateway.discovery.kubernetes import SlicesSource
-from marway_gateway.pod_addresses import PodService, PodSlices
+from marway_gateway.discovery.kubernetes_api import KubernetesApi
+from marway_gateway.discovery.source import FoundPod, Source
+from marway_gateway.pod_addresses import PodAddress, PodService, PodSlices
 from marway_gateway.settings import GatewaySettings
 
 __all__ = ["Discovery", "DnsSource", "FoundPod", "SlicesSource", "Source", "sources_of"]
@@ -21,15 +19,13 @@ def sources_of(settings: GatewaySettings) -> list[Source]:
     Raises:
         InvalidSettings: `kubernetes://` is named, and this is no pod of a cluster or it has no service account.
     """
-    return list(_sources(settings))
+    return [_source(each, settings) for each in settings.pods if not isinstance(each, PodAddress)]
 
 
-def _sources(settings: GatewaySettings) -> Iterable[Source]:
-    for each in settings.pods:
-        if isinstance(each, PodService):
-            yield DnsSource(each, interval_s=settings.dns_interval_s)
-        elif isinstance(each, PodSlices):
-            yield SlicesSource(
-                each,
-                KubernetesApi(each.service, each.namespace, credentials_dir=settings.kubernetes_credentials_dir),
-            )
+def _source(configured: PodService | PodSlices, settings: GatewaySettings) -> Source:
+    if isinstance(configured, PodService):
+        return DnsSource(configured, interval_s=settings.dns_interval_s)
+    credentials = settings.kubernetes_credentials_dir
+    return SlicesSource(
+        configured, KubernetesApi(configured.service, configured.namespace, credentials_dir=credentials)
+    )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
-from marway_gateway.discovery.base import FoundPod, Source
+from marway_gateway.discovery.source import FoundPod, Source
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.pod_addresses import PodAddress

@@ -14,9 +14,9 @@ import random
 import time
 from typing import Final
 
-from marway_gateway.discovery.api import ApiGone, ApiNonsense, ApiTrouble, KubernetesApi
-from marway_gateway.discovery.base import Changed, FoundPod
-from marway_gateway.discovery.slices import EndpointSlice, WatchEvent, pods_of
+from marway_gateway.discovery.endpoint_slices import EndpointSlice, WatchEvent, pods_of
+from marway_gateway.discovery.kubernetes_api import ApiTrouble, KubernetesApi
+from marway_gateway.discovery.source import Changed, FoundPod
 from marway_gateway.pod_addresses import PodSlices
 
 __all__ = ["SlicesSource"]
@@ -101,7 +101,9 @@ class SlicesSource:
                 try:
                     self._take(event)
                 except ValueError as exc:
-                    raise ApiNonsense("it sent an event about something else than an EndpointSlice") from exc
+                    raise ApiTrouble(
+                        "it sent an event about something else than an EndpointSlice", list_again=True
+                    ) from exc
                 if self.pods != before:
                     await changed()
 
@@ -131,9 +133,9 @@ class SlicesSource:
 
     async def _failed(self, trouble: ApiTrouble) -> None:
         self._failures += 1
-        if isinstance(trouble, ApiGone | ApiNonsense):
+        if trouble.list_again:
             self._version = None
-        if isinstance(trouble, ApiGone):
+        if trouble.expected:
             _log.info("%s: the watch is too far behind (%s), listing again", self, trouble)
         else:
             said = f"{self}: cannot ask the Kubernetes API: {trouble}"

@@ -14,8 +14,8 @@ from marway.resolve.caches import LruCache
 from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
 from marway.wire.request import correlation_id, new_request_id
+from marway_gateway.http.error_bodies import error_body, surface_of
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
-from marway_gateway.surfaces.error_bodies import error_body, surface_of
 from marway_http.channel import Channel, ClientGone, HeaderBlock, header_block
 from marway_http.eager import in_task
 

@@ -16,7 +16,7 @@ import orjson
 
 from marway.telemetry import JsonFormatter
 
-__all__ = ["AccessLog", "LogSink"]
+__all__ = ["LogSink"]
 
 _Line: TypeAlias = "logging.LogRecord | tuple[float, dict[str, object]]"
 """A record, or the time and the fields of an access log line."""
@@ -50,6 +50,13 @@ class LogSink:
     def waiting(self) -> int:
         """Lines that wait to be written."""
         return self._waiting.qsize()
+
+    def write_request(self, fields: dict[str, object]) -> None:
+        """Queue a line of the access log; the fields, one at least, are the log's from now on.
+
+        Past the logging module, whose record of each line costs more than the line.
+        """
+        self.put((time.time(), fields))
 
     def put(self, line: _Line) -> None:
         """Queue a line, or count it as dropped."""
@@ -100,23 +107,6 @@ class LogSink:
 def _second(at: int) -> str:
     """Return a second in ISO 8601; most lines are of the same one as the line before."""
     return datetime.fromtimestamp(at, UTC).replace(tzinfo=None).isoformat()
-
-
-class AccessLog:
-    """Writes one line a request.
-
-    Past the logging module, whose record of each line costs more than the line.
-
-    Args:
-        sink: Where to.
-    """
-
-    def __init__(self, sink: LogSink) -> None:
-        self._sink = sink
-
-    def write(self, fields: dict[str, object]) -> None:
-        """Queue a line of fields, one at least; they are the log's from now on."""
-        self._sink.put((time.time(), fields))
 
 
 class _SinkHandler(logging.Handler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -13,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from marway import __version__, errors
 from marway.errors import MarwayError
-from marway_gateway.observe.logs import AccessLog
+from marway_gateway.observe.logs import LogSink
 from marway_http.loop_watch import BUCKETS_S
 
 __all__ = ["Metrics", "RequestInfo", "Telemetry", "outcome_of"]
@@ -48,57 +49,42 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.request_duration = Histogram(
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.request_duration = histogram(
             "marway_gateway_request_duration_seconds",
             "Time from a predict request's headers to the last byte of its answer.",
             ("model", "version", "surface", "outcome"),
             buckets=_BUCKETS_S,
-            registry=self.registry,
         )
-        self.requests_in_flight = Gauge(
-            "marway_gateway_requests_in_flight", "Predict requests being worked on.", registry=self.registry
-        )
-        self.retries = Counter(
+        self.requests_in_flight = gauge("marway_gateway_requests_in_flight", "Predict requests being worked on.")
+        self.retries = counter(
             "marway_gateway_retries_total",
             "Further attempts of predict requests, by what the attempt before ended in.",
             ("reason",),
-            registry=self.registry,
         )
-        self.retries_refused = Counter(
-            "marway_gateway_retries_refused_total",
-            "Retries that were not made because the retry budget was spent.",
-            registry=self.registry,
+        self.retries_refused = counter(
+            "marway_gateway_retries_refused_total", "Retries that were not made because the retry budget was spent."
         )
-        self.requests_queued = Gauge(
-            "marway_gateway_requests_queued",
-            "Predict requests that wait for a version's turn or for room on a pod.",
-            registry=self.registry,
+        self.requests_queued = gauge(
+            "marway_gateway_requests_queued", "Predict requests that wait for a version's turn or for room on a pod."
         )
-        self.load_aheads = Counter(
-            "marway_gateway_load_aheads_total",
-            "Loads asked of pods before requests went there.",
-            ("outcome",),
-            registry=self.registry,
+        self.load_aheads = counter(
+            "marway_gateway_load_aheads_total", "Loads asked of pods before requests went there.", ("outcome",)
         )
-        self.ejections = Counter(
-            "marway_gateway_ejections_total", "Pods taken out of rotation for a while.", registry=self.registry
-        )
-        self.cache_requests = Counter(
+        self.ejections = counter("marway_gateway_ejections_total", "Pods taken out of rotation for a while.")
+        self.cache_requests = counter(
             "marway_gateway_cache_requests_total",
             "Predict requests for models whose answers may be given again, by what the cache did.",
             ("outcome",),
-            registry=self.registry,
         )
-        self.loop_blocked = Histogram(
+        self.loop_blocked = histogram(
             "marway_gateway_loop_blocked_seconds",
             "Time in which the event loop had no turn, looked at 50 times a second.",
             buckets=BUCKETS_S,
-            registry=self.registry,
         )
-        self.build = Gauge(
-            "marway_gateway_build_info", "What runs here; always 1.", ("version", "python"), registry=self.registry
-        )
-        self.build.labels(__version__, platform.python_version()).set(1)
+        build = gauge("marway_gateway_build_info", "What runs here; always 1.", ("version", "python"))
+        build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
 
 
@@ -173,7 +159,7 @@ class Telemetry:
         access_log: Where to log, or None.
     """
 
-    def __init__(self, metrics: Metrics, access_log: AccessLog | None) -> None:
+    def __init__(self, metrics: Metrics, access_log: LogSink | None) -> None:
         self.metrics = metrics
         self._access_log = access_log
         self._in_flight = 0
@@ -197,7 +183,7 @@ class Telemetry:
                 durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
             durations.observe(duration_s)
         if self._access_log is not None and info.path not in _UNLOGGED:
-            self._access_log.write(_fields(info, duration_s))
+            self._access_log.write_request(_fields(info, duration_s))
 
 
 def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from marway_gateway.placement.pod import Pod
-from marway_gateway.placement.podset import PodSet, score
-from marway_gateway.placement.spec import PlacementSpec, placement_spec
+from marway_gateway.placement.podset import PodSet
+from marway_gateway.placement.spec import PlacementSpec, placement_spec, score
 
 __all__ = ["PlacementSpec", "Pod", "PodSet", "placement_spec", "score"]

@@ -62,9 +62,9 @@ class Ejection:
 
     def eject(self, pods: Sequence[Pod], pod: Pod, why: str, now: float) -> bool:
         """Take a pod out and return True, unless it is out already or too many are."""
-        if _is_out(pod, now):
+        if pod.ejected(now):
             return False
-        out = sum(_is_out(other, now) for other in pods)
+        out = sum(other.ejected(now) for other in pods)
         if out + 1 > max(1, len(pods) * self._max_percent // 100):
             return False
         # A pod that was well for as long as the longest ejection starts over.
@@ -76,7 +76,3 @@ class Ejection:
         pod.silent = False
         self._on_ejection()
         return True
-
-
-def _is_out(pod: Pod, now: float) -> bool:
-    return pod.ejected_until is not None and now < pod.ejected_until

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 from marway.wire.pods import PodStatus
@@ -16,80 +17,62 @@ PodState = Literal["ready", "unknown", "not_ready", "draining", "ejected", "unre
 """Whether a pod gets requests, in one word; `unknown` is one that has not said anything yet, and gets them."""
 
 
+@dataclass(slots=True)
 class Load:
     """Requests in flight on all pods of a set."""
 
-    __slots__ = ("requests",)
-
-    def __init__(self) -> None:
-        self.requests = 0
+    requests: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class Pod:
     """One pod as this gateway sees it. `PodSet` changes it.
 
     Attributes:
-        name: What placement hashes.
-        url: Base URL of its sidecar.
+        address: Where it is, and what placement hashes.
+        load: Where its requests in flight count too.
+        on_end: Told that a request on it has ended.
         status: What it last said of itself, or None before its first answer.
         ready_versions: The versions that it said are ready.
         leaving: Whether its discovery says that it is being terminated.
         unreachable: Why it does not answer, or None when it does or was not asked yet.
-        ejected_until: Monotonic seconds, or None when it is not ejected.
+        ejected_at: When its last ejection began, in monotonic seconds.
+        ejected_until: When that ends or ended; 0 where there was none, or a health check took it back.
+        ejection_reason: Words to put behind the pod's name.
         ejections: How many ejections in a row; the next lasts that much longer.
+        failures, timeouts: Connections lost, and requests left without an answer, in a row.
+        late_answers: Health checks in a row that were not answered in time.
+        silent: Whether it is ejected for requests that it did not answer, which no health check can take back.
+        willing: Whether it is there to stay and says that it takes requests; so does one that has said nothing yet.
         requests_in_flight: This gateway's own requests on it.
         in_flight_of: The same by version; versions without any are left out.
         removed: Whether it is no longer one of the gateway's pods.
     """
 
-    __slots__ = (
-        "ejected_at",
-        "ejected_until",
-        "ejection_reason",
-        "ejections",
-        "failures",
-        "in_flight_of",
-        "late_answers",
-        "leaving",
-        "load",
-        "name",
-        "on_end",
-        "ready_versions",
-        "removed",
-        "requests_in_flight",
-        "silent",
-        "status",
-        "timeouts",
-        "unreachable",
-        "url",
-        "willing",
-    )
+    address: PodAddress
+    load: Load = field(default_factory=Load)
+    on_end: Callable[[], None] = lambda: None
+    name: str = field(init=False)
+    url: str = field(init=False)
+    status: PodStatus | None = None
+    ready_versions: frozenset[VersionKey] = frozenset()
+    leaving: bool = False
+    unreachable: str | None = None
+    ejected_at: float = 0.0
+    ejected_until: float = 0.0
+    ejection_reason: str = ""
+    ejections: int = 0
+    failures: int = 0
+    timeouts: int = 0
+    late_answers: int = 0
+    silent: bool = False
+    willing: bool = True
+    requests_in_flight: int = 0
+    in_flight_of: dict[VersionKey, int] = field(default_factory=dict)
+    removed: bool = False
 
-    def __init__(
-        self, address: PodAddress, *, load: Load | None = None, on_end: Callable[[], None] = lambda: None
-    ) -> None:
-        self.name = address.name
-        self.url = address.url
-        self.status: PodStatus | None = None
-        self.ready_versions: frozenset[VersionKey] = frozenset()
-        self.leaving = False
-        self.unreachable: str | None = None
-        self.ejected_at = 0.0
-        self.ejected_until: float | None = None
-        self.ejection_reason = ""
-        self.ejections = 0
-        self.failures = 0
-        self.timeouts = 0
-        self.late_answers = 0
-        self.silent = False
-        """Ejected for requests that it did not answer, which no health check can take back."""
-        self.willing = True
-        """Whether it is there to stay and says that it takes requests; so does one that has said nothing yet."""
-        self.requests_in_flight = 0
-        self.in_flight_of: dict[VersionKey, int] = {}
-        self.removed = False
-        self.load = load or Load()
-        self.on_end = on_end
+    def __post_init__(self) -> None:
+        self.name, self.url = self.address.name, self.address.url
 
     @property
     def draining(self) -> bool:
@@ -104,24 +87,35 @@ class Pod:
         """Work out `willing` anew."""
         self.willing = not self.draining and (self.status is None or self.status.ready)
 
+    def may_serve(self, backend: str | None, pool: str | None) -> bool:
+        """Return whether it is of a backend and a pool; None means any. One that has not said yet is of no pool."""
+        if self.status is None:
+            return pool is None
+        return (backend is None or self.status.may_serve(backend)) and pool in (None, self.status.pool)
+
+    def ejected(self, now: float) -> bool:
+        """Return whether it is taken out for requests that it failed."""
+        return now < self.ejected_until
+
     def hands_over(self, now: float) -> bool:
         """Return whether it drains and can still answer for the versions that it has ready."""
-        return self.draining and self.unreachable is None and (self.ejected_until is None or now >= self.ejected_until)
+        return self.draining and self.unreachable is None and now >= self.ejected_until
 
     def healthy(self, now: float) -> bool:
         """Return whether the pod should get requests, which is when `trouble` has nothing to say."""
-        return self.willing and self.unreachable is None and (self.ejected_until is None or now >= self.ejected_until)
+        return self.willing and self.unreachable is None and now >= self.ejected_until
 
     def trouble(self, now: float) -> str | None:
         """Return why the pod should get no requests, or None when it should. One not asked yet is given a chance."""
-        if self.unreachable is not None:
-            return self.unreachable
-        if self.draining:
-            return "is being terminated" if self.leaving else "is draining"
-        if self.ejected_until is not None and now < self.ejected_until:
-            return f"is ejected for {self.ejected_until - now:.0f} s more: {self.ejection_reason}"
-        if self.status is not None and not self.status.ready:
-            return "says it is not ready"
+        match self.state(now):
+            case "unreachable":
+                return self.unreachable
+            case "draining":
+                return "is being terminated" if self.leaving else "is draining"
+            case "ejected":
+                return f"is ejected for {self.ejected_until - now:.0f} s more: {self.ejection_reason}"
+            case "not_ready":
+                return "says it is not ready"
         return None
 
     def state(self, now: float) -> PodState:
@@ -130,7 +124,7 @@ class Pod:
             return "unreachable"
         if self.draining:
             return "draining"
-        if self.ejected_until is not None and now < self.ejected_until:
+        if self.ejected(now):
             return "ejected"
         if self.status is None:
             return "unknown"
@@ -140,8 +134,7 @@ class Pod:
         """Take it out of its set; requests that are in flight go on and no longer count there."""
         self.removed = True
         self.load.requests -= self.requests_in_flight
-        self.load = Load()
-        self.load.requests = self.requests_in_flight
+        self.load = Load(self.requests_in_flight)
 
     def begin(self, key: VersionKey) -> None:
         """Count a request for a version as in flight here."""

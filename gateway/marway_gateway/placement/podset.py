@@ -1,10 +1,4 @@
-"""The pods, each version's order of them, and who is asked next.
-
-Rendezvous hashing (Thaler and Ravishankar, 1998): each pod gets a score from its name and the version, and the
-eligible pods in falling order of score are the version's list. Every gateway computes the same list with no word
-between them, and a pod that comes or goes moves only the versions that it wins or held. What a pod is (backend, pool)
-decides whether it is in the list; its health decides only whether it is asked, so a version returns to its home when
-that is well again.
+"""The pods, and who of them is asked next; `spec` says in which order they come.
 
 Load is bounded as in consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2016), which Envoy and
 HAProxy call `hash_balance_factor`: a pod is full for a version when it works on too many of its requests, or on more
@@ -20,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable
-from hashlib import blake2b
 from operator import attrgetter
 from typing import Final
 
@@ -28,21 +21,15 @@ from marway.resolve.caches import LruCache
 from marway.wire.pods import PodStatus
 from marway_gateway.placement.ejection import Ejection
 from marway_gateway.placement.pod import Load, Pod, VersionKey
-from marway_gateway.placement.spec import PlacementSpec
+from marway_gateway.placement.spec import PlacementSpec, ranked
 from marway_gateway.settings import PodAddress
 
-__all__ = ["PodSet", "score"]
+__all__ = ["PodSet"]
 
 _ORDERS_MAX = 20_000
 _SPILL_REQUESTS, _SPILL_FACTOR = 16, 1.25
 _NOBODY: Final[frozenset[Pod]] = frozenset()
 _in_flight = attrgetter("requests_in_flight")
-
-
-def score(pod: str, name: str, version: str) -> int:
-    """Return a pod's score for a version: 64 bits of BLAKE2b, the same on every machine and in every process."""
-    digest = blake2b(f"{pod}\0{name}\0{version}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
 
 
 class PodSet:
@@ -100,10 +87,10 @@ class PodSet:
         pods = []
         for address in addresses:
             pod = known.pop((address.name, address.url), None)
-            pods.append(pod if pod is not None else Pod(address, load=self._load, on_end=self._ended))
+            pods.append(pod if pod is not None else Pod(address, self._load, lambda: self.on_end()))
         for gone in known.values():
             gone.remove()
-            self._forget_ready(gone)
+            self._note_ready(gone, frozenset())
         going = [pod for pod in pods if pod.leaving != (pod.name in leaving)]
         for pod in going:
             pod.leaving = not pod.leaving
@@ -129,8 +116,7 @@ class PodSet:
         key = (name, version), backend, pool
         order = self._orders.get(key)
         if order is None:
-            eligible = [pod for pod in self.pods if _eligible(pod, backend, pool)]
-            order = tuple(sorted(eligible, key=lambda pod: (score(pod.name, name, version), pod.name), reverse=True))
+            order = ranked(self.pods, *key)
             self._orders.put(key, order)
         return order
 
@@ -237,7 +223,8 @@ class PodSet:
                 pool = f" of the pool {spec.pool!r}" if spec.pool is not None else ""
                 return f"none of the {len(self.pods)} pods runs {spec.backend}{pool}"
         now = self.now()
-        return "; ".join(f"pod {pod.name} {_why(pod, now)}" for pod in pods)
+        well = {"ready": "is ready", "unknown": "has not answered yet"}
+        return "; ".join(f"pod {pod.name} {pod.trouble(now) or well[pod.state(now)]}" for pod in pods)
 
     # -- health --------------------------------------------------------------------------------------------
 
@@ -251,13 +238,14 @@ class PodSet:
         pod.unreachable = None
         pod.late_answers = 0
         # An answer that was under way when the pod was ejected says nothing about it since.
-        if pod.ejected_until is not None and status.ready and asked_at >= pod.ejected_at and not pod.silent:
-            pod.ejected_until = None
+        if pod.ejected_until and status.ready and asked_at >= pod.ejected_at and not pod.silent:
+            pod.ejected_until = 0.0
             pod.failures = 0
         if before is None or _kind(before) != _kind(status):
             self._orders.clear()
         if before is None or before.models is not status.models:
-            self._note_ready(pod, status)
+            ready = (model for model in status.models if model.state == "ready")
+            self._note_ready(pod, frozenset((model.name, model.version) for model in ready))
         if before is None or was_healthy != pod.healthy(self.now()):
             self.on_change()
 
@@ -296,41 +284,16 @@ class PodSet:
         if self._ejection.eject(self.pods, pod, why, self.now()):
             self.on_change()
 
-    def _note_ready(self, pod: Pod, status: PodStatus) -> None:
-        ready = frozenset((model.name, model.version) for model in status.models if model.state == "ready")
+    def _note_ready(self, pod: Pod, ready: frozenset[VersionKey]) -> None:
         for key in pod.ready_versions - ready:
-            self._no_longer_ready(pod, key)
+            pods = self._ready[key]
+            pods.discard(pod)
+            if not pods:
+                del self._ready[key]
         for key in ready - pod.ready_versions:
             self._ready.setdefault(key, set()).add(pod)
         pod.ready_versions = ready
 
-    def _forget_ready(self, pod: Pod) -> None:
-        for key in pod.ready_versions:
-            self._no_longer_ready(pod, key)
-        pod.ready_versions = frozenset()
-
-    def _no_longer_ready(self, pod: Pod, key: VersionKey) -> None:
-        pods = self._ready[key]
-        pods.discard(pod)
-        if not pods:
-            del self._ready[key]
-
-    def _ended(self) -> None:
-        self.on_end()
-
-
-def _eligible(pod: Pod, backend: str | None, pool: str | None) -> bool:
-    if pod.status is None:
-        return pool is None
-    return (backend is None or pod.status.may_serve(backend)) and (pool is None or pod.status.pool == pool)
-
 
 def _kind(status: PodStatus) -> tuple[object, ...]:
     return status.backend, status.serves, status.pool
-
-
-def _why(pod: Pod, now: float) -> str:
-    why = pod.trouble(now)
-    if why is not None:
-        return why
-    return "has not answered yet" if pod.status is None else "is ready"

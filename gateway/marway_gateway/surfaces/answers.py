@@ -10,11 +10,11 @@ from starlette.types import Send
 
 from marway.errors import DeadlineExceeded, MarwayError
 from marway.wire.problems import problem_of
+from marway_gateway.http.error_bodies import error_body
 from marway_gateway.http.requests import model_headers
 from marway_gateway.http.server_sent_events import EVENT_STREAM, EventStream, wants_events
 from marway_gateway.predict.call import Answer
 from marway_gateway.predict.cancel_scope import CancelScope
-from marway_gateway.surfaces.error_bodies import error_body
 from marway_http.eager import in_task
 
 __all__ = ["MAX_PIECE_BYTES", "stream_answer"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic.config import JsonDict
 
 from marway import errors
@@ -15,7 +14,8 @@ from marway.errors import ModelNotFound
 from marway.records import ServingSettings, VersionRecord
 from marway.refs import Reference, check_model_id
 from marway.registry import Registry
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway
+from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import problems
 
 __all__ = ["ModelList", "ModelSummary", "VersionDetail", "catalogue_router"]
@@ -31,10 +31,10 @@ After = Annotated[
 _INTENT: JsonDict = {"name": "intent", "labels": {"PROD": "1.0", "STG": "1.1"}, "versions": ["1.0", "1.1"]}
 
 
-class ModelSummary(BaseModel):
+class ModelSummary(JsonModel):
     """One model: its labels and where they point, and its versions that are not deleted."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [_INTENT]})
+    model_config = examples(_INTENT)
 
     name: str
     labels: dict[str, str] = Field(description="Label to version.")
@@ -44,10 +44,10 @@ class ModelSummary(BaseModel):
     )
 
 
-class ModelList(BaseModel):
+class ModelList(JsonModel):
     """One page of models, in the order of their names."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"models": [_INTENT], "next": "intent"}]})
+    model_config = examples({"models": [_INTENT], "next": "intent"})
 
     models: list[ModelSummary]
     next: str | None = Field(description="Give this as `next` to get the page after this one; null on the last.")
@@ -56,27 +56,22 @@ class ModelList(BaseModel):
 class VersionDetail(VersionRecord):
     """A version's record, how it is served now, and the labels that point at it."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "format": 1,
-                    "id": "mv_01JD0Z6Y8Q6V5T4S3R2P1N0M9K",
-                    "name": "intent",
-                    "version": "1.0",
-                    "archive": {
-                        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                        "size_bytes": 81234,
-                    },
-                    "backend": "torchserve",
-                    "handler": "handler.py",
-                    "created_at": "2025-01-31T12:00:00Z",
-                    "publisher": "ana",
-                    "labels": ["PROD"],
-                }
-            ]
-        },
+    model_config = examples(
+        {
+            "format": 1,
+            "id": "mv_01JD0Z6Y8Q6V5T4S3R2P1N0M9K",
+            "name": "intent",
+            "version": "1.0",
+            "archive": {
+                "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "size_bytes": 81234,
+            },
+            "backend": "torchserve",
+            "handler": "handler.py",
+            "created_at": "2025-01-31T12:00:00Z",
+            "publisher": "ana",
+            "labels": ["PROD"],
+        }
     )
 
     serving: ServingSettings = Field(
@@ -85,12 +80,8 @@ class VersionDetail(VersionRecord):
     labels: list[str] = Field(description="Labels that point at this version.")
 
 
-def catalogue_router(gateway: Callable[[], Gateway]) -> APIRouter:
-    """Return the routes.
-
-    Args:
-        gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
-    """
+def catalogue_router(gateway: CurrentGateway) -> APIRouter:
+    """Return the routes."""
     router = APIRouter(tags=["models"])
 
     @router.get(

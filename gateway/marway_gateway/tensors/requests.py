@@ -18,12 +18,12 @@ from marway.records import VersionRecord
 from marway.resolve.resolver import Resolved
 from marway.wire.envelope import PARTS_MAX, Row, decode_answers, encode_rows
 from marway_gateway.proto import open_inference_pb2 as pb
-from marway_gateway.tensors.documents import HEADER_LENGTH, InferRequest, parse_infer, render_infer
-from marway_gateway.tensors.examples import Verb, parse_examples, render_results
-from marway_gateway.tensors.instances import Instances, parse_instances, render_explanations, render_predictions
-from marway_gateway.tensors.messages import parse_message, render_message
 from marway_gateway.tensors.outputs import outputs_of, values_of
-from marway_gateway.tensors.rows import JSON, rows_of
+from marway_gateway.tensors.rows import Rendered, rows_of
+from marway_gateway.tensors.v1_examples import parse_examples, render_results
+from marway_gateway.tensors.v1_instances import parse_instances, render_explanations, render_predictions
+from marway_gateway.tensors.v2_json import HEADER_LENGTH, InferRequest, parse_infer, render_infer
+from marway_gateway.tensors.v2_protobuf import parse_message, render_message
 
 __all__ = [
     "Prepared",
@@ -40,8 +40,6 @@ __all__ = [
     "rendered",
 ]
 
-Rendered = tuple[bytes, list[tuple[str, str]]]
-"""A body and its content headers."""
 Render = Callable[[list[Any]], Rendered]
 
 
@@ -126,22 +124,22 @@ def rendered(render: Render, data: bytes, count: int, record: VersionRecord) -> 
 def read_predict(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
     """Read a predict request of v1."""
     request = parse_instances(body, version.record.signature)
-    return Reading(request.rows, partial(_predictions, replace(request, rows=()), version.record))
+    return Reading(request.rows, partial(render_predictions, replace(request, rows=()), version.record))
 
 
 def read_classify(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
     """Read a classify request of v1."""
-    return Reading(parse_examples(body, version.record.signature), partial(_results, "classify", version.record))
+    return Reading(parse_examples(body, version.record.signature), partial(render_results, "classify", version.record))
 
 
 def read_regress(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
     """Read a regress request of v1."""
-    return Reading(parse_examples(body, version.record.signature), partial(_results, "regress", version.record))
+    return Reading(parse_examples(body, version.record.signature), partial(render_results, "regress", version.record))
 
 
 def read_explain(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
     """Read a request of v1 for explanations: a predict request, answered otherwise."""
-    return Reading(parse_instances(body, version.record.signature).rows, _explanations)
+    return Reading(parse_instances(body, version.record.signature).rows, render_explanations)
 
 
 def read_infer(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
@@ -160,18 +158,6 @@ def read_message(body: bytes, headers: Mapping[str, str], version: Resolved) -> 
     request = parse_message(message, version.record.signature)
     render = partial(_infer_message, replace(request, inputs=()), version.record)
     return Reading(rows_of(request.inputs), render, request.timeout_s)
-
-
-def _predictions(request: Instances, record: VersionRecord, values: list[Any]) -> Rendered:
-    return render_predictions(values, request, record), [("content-type", JSON)]
-
-
-def _explanations(values: list[Any]) -> Rendered:
-    return render_explanations(values), [("content-type", JSON)]
-
-
-def _results(verb: Verb, record: VersionRecord, values: list[Any]) -> Rendered:
-    return render_results(values, verb, record), [("content-type", JSON)]
 
 
 def _infer_answer(request: InferRequest, version: Resolved, values: list[Any]) -> Rendered:

@@ -22,6 +22,7 @@ __all__ = [
     "JSON",
     "OCTETS",
     "TEXT",
+    "Rendered",
     "check_inputs",
     "check_names",
     "check_row_count",
@@ -33,6 +34,8 @@ __all__ = [
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 OCTETS: Final = "application/octet-stream"
+Rendered = tuple[bytes, list[tuple[str, str]]]
+"""A body and its content headers."""
 _FORM: Final = "multipart/form-data"
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from marway.errors import InvalidRequest, clip
 from marway_gateway.tensors.datatypes import Datatype, Value
 
-__all__ = ["BASE64", "Tensor", "common_shape", "flat_values", "leaves_of", "nested", "shape_of"]
+__all__ = ["BASE64", "Tensor", "common_shape", "flat_values", "json_object", "leaves_of", "nested", "shape_of"]
 
 BASE64: Final = "base64"
 """As `content_type` among a BYTES tensor's parameters: its strings are the base64 of its elements."""
@@ -53,6 +54,25 @@ class Tensor:
     def row(self, index: int) -> Sequence[Value]:
         """Return the elements of one row, row-major."""
         return self.values[index * self.row_size : (index + 1) * self.row_size]
+
+
+def json_object(text: bytes, *, nonfinite: bool = False) -> dict[str, Any]:
+    """Return the JSON object that ``text`` is.
+
+    Args:
+        text: All of it.
+        nonfinite: Whether `NaN` and `Infinity` are taken, which JSON has not.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    try:
+        document = json.loads(text, parse_constant=None if nonfinite else _no_constant)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidRequest(f"the body is no JSON: {clip(str(exc), 200)}") from exc
+    if not isinstance(document, dict):
+        raise InvalidRequest("the body is JSON, but no object")
+    return document
 
 
 def shape_of(raw: object, *, where: str) -> tuple[int, ...]:
@@ -163,3 +183,7 @@ def _decoded(value: Any, index: int, where: str) -> bytes:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidRequest(f"{where} says base64; its element {index} is none") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number that JSON has")

@@ -18,8 +18,8 @@ from marway.errors import InvalidSettings
 from marway.registry import Registry
 from marway.settings import load_settings
 from marway_gateway.discovery import SlicesSource
-from marway_gateway.discovery.api import KubernetesApi
-from marway_gateway.discovery.slices import EndpointSliceList, pods_of
+from marway_gateway.discovery.endpoint_slices import EndpointSliceList, pods_of
+from marway_gateway.discovery.kubernetes_api import KubernetesApi
 from marway_gateway.settings import GatewaySettings, PodAddress, PodSlices
 from support.kubernetes_api import Certificates, Credentials, SlicesApi, endpoint, slice_of
 from support.registry import publish, until

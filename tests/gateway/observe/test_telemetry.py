@@ -14,7 +14,7 @@ from marway import errors
 from marway.errors import MarwayError
 from marway.records import ServingSettings
 from marway.registry import Registry
-from marway_gateway.observe.logs import AccessLog, LogSink
+from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.telemetry import Metrics, outcome_of
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_gateway.proto.torchserve import inference_pb2, inference_pb2_grpc
@@ -250,9 +250,8 @@ def test_log_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("marway_gateway.observe.logs._QUEUE_MAX", 2)
     stream = StuckStream()
     sink = LogSink(stream)
-    log = AccessLog(sink)
     for number in range(10):
-        log.write({"number": number})
+        sink.write_request({"number": number})
     stream.free.set()
     sink.close()
     written = [json.loads(line)["number"] for line in stream.getvalue().splitlines()]
@@ -265,14 +264,13 @@ def test_dropped_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("marway_gateway.observe.logs._QUEUE_MAX", 1)
     stream = StuckStream()
     sink = LogSink(stream)
-    log = AccessLog(sink)
     for _ in range(10):
-        log.write({})
+        sink.write_request({})
     dropped = sink.dropped
     stream.free.set()
     while sink.waiting:
         pass
-    log.write({"last": True})
+    sink.write_request({"last": True})
     sink.close()
     assert dropped in (8, 9)
     assert json.loads(stream.getvalue().splitlines()[-1])["lines_dropped_before"] == dropped

@@ -6,92 +6,18 @@ fields are counted first, in as many steps; what is within the inputs of a `Mode
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Final, cast
-
-import grpc.aio
-from google.protobuf.message import DecodeError
+from collections.abc import Iterator
+from typing import Final
 
 from marway.errors import InvalidRequest
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
-__all__ = ["FIELDS_MAX", "FieldBound", "check_fields", "text_fields"]
+__all__ = ["FIELDS_MAX", "check_fields", "text_fields"]
 
 FIELDS_MAX: Final = 10_000
 """Most outermost fields of a message: inputs, outputs, parameters, binary contents together."""
 _SMALL_BYTES: Final = 4096
 """No message of this size has more, or is worth looking at."""
-_KINDS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
-"""What makes a handler, by whether its requests and its answers stream."""
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-
-
-class FieldBound(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Refuses messages that have more than `FIELDS_MAX` outermost fields, or that are none, as the caller's fault.
-
-    Args:
-        unparsed: Full name of a method that is given its messages as bytes, and gives bytes.
-    """
-
-    def __init__(self, *, unparsed: str) -> None:
-        self._unparsed = unparsed
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        """Put the check before the parsing of every method's messages."""
-        handler: Any = await continuation(handler_call_details)
-        if handler is None:
-            return cast("grpc.RpcMethodHandler[Any, Any]", handler)
-        if handler_call_details.method == self._unparsed:
-            return grpc.unary_unary_rpc_method_handler(handler.unary_unary)
-        parse = handler.request_deserializer
-
-        async def checked(data: bytes, context: Context) -> Any:
-            try:
-                check_fields(data)
-                return data if parse is None else parse(data)
-            except InvalidRequest as exc:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, exc.message)
-            except DecodeError:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be parsed")
-
-        async def each(stream: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-            async for data in stream:
-                yield await checked(data, context)
-
-        async def given(sent: Any, context: Context) -> Any:
-            return each(sent, context) if handler.request_streaming else await checked(sent, context)
-
-        answers = _method_of(handler)
-
-        async def one(sent: Any, context: Context) -> Any:
-            return await answers(await given(sent, context), context)
-
-        async def many(sent: Any, context: Context) -> Any:
-            async for answer in answers(await given(sent, context), context):
-                yield answer
-
-        kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-        # A method that streams either yields its answers or writes them, and returns nothing then.
-        made = kind(many if inspect.isasyncgenfunction(answers) else one, None, handler.response_serializer)
-        return cast("grpc.RpcMethodHandler[Any, Any]", made)
-
-
-def _method_of(handler: Any) -> Callable[..., Any]:
-    """Return the one method that a handler has."""
-    methods: tuple[Callable[..., Any] | None, ...]
-    methods = handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream
-    return next(method for method in methods if method is not None)
 
 
 def check_fields(data: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import grpc.aio
 
 from marway.errors import InvalidRequest, clip
@@ -9,10 +11,11 @@ from marway.refs import parse_reference
 from marway_gateway.gateway import Gateway
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_gateway.surfaces.grpc.call import predict_rpc
+from marway_gateway.surfaces.surface import RpcService, Surface
 
-__all__ = ["SERVICE", "PredictionService"]
+__all__ = ["PREDICTION", "PredictionService"]
 
-SERVICE = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+_SERVICE: Final = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 
 Context = grpc.aio.ServicerContext[prediction_pb2.PredictRequest, prediction_pb2.PredictResponse]
 
@@ -32,7 +35,9 @@ class PredictionService(prediction_pb2_grpc.PredictionServiceServicer):
     async def Predict(  # noqa: N802  # the name in the .proto
         self, request: prediction_pb2.PredictRequest, context: Context
     ) -> prediction_pb2.PredictResponse:
-        async with predict_rpc(self._gateway, context, method=f"/{SERVICE}/Predict", surface="prediction_grpc") as call:
+        async with predict_rpc(
+            self._gateway, context, method=f"/{_SERVICE}/Predict", surface="prediction_grpc"
+        ) as call:
             if not request.runId:
                 raise InvalidRequest("runId is empty: give a model id or a model name")
             reference = parse_reference(request.runId)
@@ -50,3 +55,9 @@ class PredictionService(prediction_pb2_grpc.PredictionServiceServicer):
             response = prediction_pb2.PredictResponse(response=text)
             call.info.response_bytes = len(text.encode())
         return response
+
+
+PREDICTION: Final = Surface(
+    name="prediction_grpc",
+    services=(RpcService(_SERVICE, prediction_pb2_grpc.add_PredictionServiceServicer_to_server, PredictionService),),
+)

@@ -9,23 +9,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from marway.errors import InvalidSettings
-from marway_gateway.access.authentication import TokenInterceptor
 from marway_gateway.gateway import Gateway
-from marway_gateway.proto import open_inference_pb2_grpc, prediction_pb2_grpc
-from marway_gateway.proto.torchserve import inference_pb2_grpc
-from marway_gateway.surfaces.grpc import prediction
-from marway_gateway.surfaces.grpc.bounds import FieldBound
-from marway_gateway.surfaces.open_inference import grpc as open_inference
-from marway_gateway.surfaces.open_inference.absent import absent_handlers
-from marway_gateway.surfaces.torchserve import grpc as torchserve
-from marway_gateway.surfaces.torchserve import management
+from marway_gateway.surfaces.grpc.interceptors import FieldBound, TokenInterceptor
+from marway_gateway.surfaces.registered import SURFACES
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["GrpcServer"]
 
 _MESSAGE_OVERHEAD_BYTES = 64 * 1024
 _KEEPALIVE_MS = 20_000
-_SERVICES = (open_inference.SERVICE, prediction.SERVICE, torchserve.SERVICE)
+_SERVICES = tuple(service.name for surface in SURFACES for service in surface.services)
 
 
 class GrpcServer:
@@ -60,7 +53,7 @@ class GrpcServer:
         server = grpc.aio.server(
             interceptors=[
                 *([] if tokens is None else [TokenInterceptor(self._gateway.token_files[tokens])]),
-                FieldBound(unparsed=open_inference.UNPARSED),
+                FieldBound(unparsed=frozenset[str]().union(*(surface.unparsed_rpcs for surface in SURFACES))),
             ],
             options=(
                 ("grpc.max_receive_message_length", limit),
@@ -77,22 +70,10 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ),
         )
-        for add_to_server, service in (
-            (
-                prediction_pb2_grpc.add_PredictionServiceServicer_to_server,
-                prediction.PredictionService(self._gateway),
-            ),
-            (
-                inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server,
-                torchserve.TorchServeService(self._gateway),
-            ),
-            (
-                open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
-                open_inference.OpenInferenceService(self._gateway),
-            ),
-        ):
-            add_to_server(service, server)  # type: ignore[no-untyped-call]  # generated
-        server.add_generic_rpc_handlers((management.management_handlers(), absent_handlers()))
+        for surface in SURFACES:
+            for service in surface.services:
+                service.add_to_server(service.servicer(self._gateway), server)
+            server.add_generic_rpc_handlers([refused() for refused in surface.refused_rpcs])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         address = f"[{self._host}]" if ":" in self._host else self._host

@@ -36,7 +36,7 @@ class OpenInferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
 
     A model's version is a version or a label; none means PROD. Ids and deadline come, and go, as with the other
     services. The repository extension is no part of it: loads and unloads belong to the admin port. That, and what else
-    Triton adds, is refused by name (`absent_handlers`).
+    Triton adds, is refused by name (`refused_extensions`).
 
     Args:
         gateway: The gateway's parts, open.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from marway import errors
 from marway.deadline import Deadline
@@ -15,10 +15,13 @@ from marway.refs import check_label, check_version, is_label
 from marway.registry import Registry
 from marway.resolve.resolver import Resolved
 from marway.wire.pods import ModelStatus
-from marway_gateway.gateway import Gateway
-from marway_gateway.openapi import error_texts
+from marway_gateway.gateway import CurrentGateway, Gateway
+from marway_gateway.http.error_bodies import ERROR_TEXT
+from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.json_models import JsonModel, examples
+from marway_gateway.openapi import REFERENCE_ERRORS, error_responses
 
-__all__ = ["IndexEntry", "repository_router"]
+__all__ = ["IndexEntry", "add_repository"]
 
 Model = Annotated[str, Path(description="A model's name, or the id of one of its versions.", examples=["intent"])]
 State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
@@ -34,21 +37,18 @@ _STATES: Final[dict[str, State]] = {
 _BEST: Final[tuple[State, ...]] = ("READY", "LOADING", "UNLOADING", "UNAVAILABLE")
 
 
-class IndexRequest(BaseModel):
+class IndexRequest(JsonModel):
     """What to list."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"ready": True}]})
+    model_config = examples({"ready": True})
 
     ready: bool = Field(default=False, description="Only what some pod has loaded.")
 
 
-class IndexEntry(BaseModel):
+class IndexEntry(JsonModel):
     """One version."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={"examples": [{"name": "intent", "version": "1.0", "state": "READY", "reason": ""}]},
-    )
+    model_config = examples({"name": "intent", "version": "1.0", "state": "READY", "reason": ""})
 
     name: str
     version: str
@@ -58,44 +58,35 @@ class IndexEntry(BaseModel):
     reason: str = Field(default="", description="Why it could not be loaded.")
 
 
-class LoadParameters(BaseModel):
+class LoadParameters(JsonModel):
     """Which version."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     version: str | None = Field(default=None, description="A version, or a label; PROD when left out.")
 
 
-class LoadRequest(BaseModel):
+class LoadRequest(JsonModel):
     """What to load or unload."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"parameters": {"version": "1.0"}}]})
+    model_config = examples({"parameters": {"version": "1.0"}})
 
     parameters: LoadParameters | None = None
 
 
-class LoadAnswer(BaseModel):
+class LoadAnswer(JsonModel):
     """What was done."""
 
-    model_config = ConfigDict(
-        frozen=True, json_schema_extra={"examples": [{"name": "intent", "version": "1.0", "pods": ["a"]}]}
-    )
+    model_config = examples({"name": "intent", "version": "1.0", "pods": ["a"]})
 
     name: str
     version: str
     pods: list[str] = Field(description="Where it was loaded, or unloaded.")
 
 
-_REFERENCE: Final = (
-    *(errors.InvalidReference, errors.ModelNotFound, errors.VersionNotFound, errors.LabelNotFound),
-    errors.RegistryUnavailable,
-)
 _CHANGE: Final = (
-    *_REFERENCE,
-    errors.InvalidRequest,
-    errors.MarwayError,
-    errors.NoPodAvailable,
-    errors.DeadlineExceeded,
+    *REFERENCE_ERRORS,
+    *(errors.InvalidRequest, errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
 )
 
 
@@ -113,18 +104,14 @@ class _JsonRoute(APIRoute):
         return as_json
 
 
-def repository_router(current: Callable[[], Gateway]) -> APIRouter:
-    """Return the routes.
-
-    Args:
-        current: Gives the gateway; asked at each request, because it exists only while the app runs.
-    """
+def add_repository(app: FastPathApp, current: CurrentGateway) -> None:
+    """Add the routes to the admin app."""
     router = APIRouter(tags=["open inference"], route_class=_JsonRoute)
 
     @router.post(
         "/v2/repository/index",
         summary="List versions and where they stand",
-        responses=error_texts(errors.InvalidRequest, errors.RegistryUnavailable),
+        responses=error_responses(ERROR_TEXT, errors.InvalidRequest, errors.RegistryUnavailable),
     )
     async def repository_index(request: IndexRequest | None = None) -> list[IndexEntry]:
         gateway = current()
@@ -137,7 +124,9 @@ def repository_router(current: Callable[[], Gateway]) -> APIRouter:
         known = await gateway.reader.call(_published, gateway.reader.registry)
         return [loaded.get(each) or IndexEntry(name=each[0], version=each[1], state="UNAVAILABLE") for each in known]
 
-    @router.post("/v2/repository/models/{model}/load", summary="Load a version", responses=error_texts(*_CHANGE))
+    @router.post(
+        "/v2/repository/models/{model}/load", summary="Load a version", responses=error_responses(ERROR_TEXT, *_CHANGE)
+    )
     async def repository_load(model: Model, request: LoadRequest | None = None) -> LoadAnswer:
         """On its first pods, as many as its serving settings say."""
         gateway = current()
@@ -147,7 +136,11 @@ def repository_router(current: Callable[[], Gateway]) -> APIRouter:
         loads = await gateway.loader.load(record, resolved.serving, prove=False, pod=None, deadline=deadline)
         return LoadAnswer(name=record.name, version=record.version, pods=[each.pod.name for each in loads])
 
-    @router.post("/v2/repository/models/{model}/unload", summary="Unload a version", responses=error_texts(*_CHANGE))
+    @router.post(
+        "/v2/repository/models/{model}/unload",
+        summary="Unload a version",
+        responses=error_responses(ERROR_TEXT, *_CHANGE),
+    )
     async def repository_unload(model: Model, request: LoadRequest | None = None) -> LoadAnswer:
         """From every pod that has it; the next request for it loads it again."""
         gateway = current()
@@ -164,7 +157,7 @@ def repository_router(current: Callable[[], Gateway]) -> APIRouter:
             await gateway.loader.unload(record, pod=pod.name, deadline=deadline)
         return LoadAnswer(name=record.name, version=record.version, pods=[pod.name for pod in having])
 
-    return router
+    app.include_router(router)
 
 
 async def _resolve(gateway: Gateway, model: str, request: LoadRequest | None) -> Resolved:

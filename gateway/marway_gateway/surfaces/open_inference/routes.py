@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Path, Response
+from fastapi import APIRouter, Header
 
 from marway import errors
 from marway.records import TensorSpec, VersionRecord
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway
+from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.fast_path import FastPathApp
-from marway_gateway.openapi import GroupId, Id, Timeout, error_texts, served_by
-from marway_gateway.surfaces.open_inference.absent import STATISTICS, add_absent
+from marway_gateway.openapi import (
+    PREDICTION_ERRORS,
+    REFERENCE_ERRORS,
+    REQUEST_HEADERS,
+    Model,
+    Selector,
+    add_served,
+    error_responses,
+)
+from marway_gateway.surfaces.open_inference.refused import STATISTICS, add_refused_extensions
 from marway_gateway.surfaces.open_inference.schema import (
     InferRequestBody,
     InferResponseBody,
@@ -25,32 +33,33 @@ from marway_gateway.surfaces.open_inference.schema import (
 )
 from marway_gateway.surfaces.row_routes import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
+from marway_gateway.surfaces.trailing_slash import add_trailing_slash
 from marway_gateway.tensors.requests import read_infer
 
-__all__ = ["SURFACE", "add_open_inference", "metadata_of"]
+__all__ = ["SURFACE", "TAG", "add_open_inference", "metadata_of"]
 
 SURFACE: Final = "open_inference"
-
-Model = Annotated[
-    str, Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
-]
-Version = Annotated[str, Path(description="A version, or a label.", examples=["1.0", "PROD"])]
-
-
-HeaderLength = Annotated[
-    int | None,
-    Header(
-        alias="Inference-Header-Content-Length",
-        ge=0,
-        description="Bytes of JSON before the binary tensors; 0 where the body is the data of the version's one input.",
-    ),
-]
-
-_REFERENCE: Final = (
-    *(errors.InvalidReference, errors.ModelNotFound, errors.VersionNotFound, errors.LabelNotFound),
-    errors.RegistryUnavailable,
-)
+TAG: Final = "open inference"
+_HEADERS: Final = {
+    "header_length": Annotated[
+        int | None,
+        Header(
+            alias="Inference-Header-Content-Length",
+            ge=0,
+            description="Bytes of JSON before the binary tensors; 0 where the body is the data of the version's one "
+            "input.",
+        ),
+    ],
+    **REQUEST_HEADERS,
+}
 _BINARY: Final = {"type": "string", "format": "binary"}
+_BINARY_TOO: Final[dict[str, Any]] = {
+    "requestBody": {
+        "description": "JSON; with `Inference-Header-Content-Length`, JSON and then the binary tensors, or these "
+        "alone.",
+        "content": {"application/octet-stream": {"schema": _BINARY}},
+    }
+}
 
 
 def metadata_of(record: VersionRecord, versions: tuple[str, ...]) -> ModelMetadata:
@@ -68,17 +77,18 @@ def metadata_of(record: VersionRecord, versions: tuple[str, ...]) -> ModelMetada
     )
 
 
-def add_open_inference(app: FastPathApp, current: Callable[[], Gateway]) -> None:
+def add_open_inference(app: FastPathApp, gateway: CurrentGateway) -> None:
     """Add the routes to the public app."""
-    router = APIRouter(tags=["open inference"])
-    _add_health(router, current)
-    _add_metadata(router, current)
+    router = APIRouter(tags=[TAG])
+    _add_health(router, gateway)
+    _add_metadata(router, gateway)
     app.include_router(router)
-    _add_infer(app, current)
-    add_absent(app)
+    _add_infer(app, gateway)
+    add_refused_extensions(app)
+    add_trailing_slash(app, "/v2")
 
 
-def _add_health(router: APIRouter, current: Callable[[], Gateway]) -> None:
+def _add_health(router: APIRouter, current: CurrentGateway) -> None:
     @router.get("/v2/health/live", summary="Does the process run?")
     async def server_live() -> ServerLive:
         return ServerLive()
@@ -86,7 +96,7 @@ def _add_health(router: APIRouter, current: Callable[[], Gateway]) -> None:
     @router.get(
         "/v2/health/ready",
         summary="Can it serve?",
-        responses=error_texts(errors.NoPodAvailable, errors.RegistryUnavailable),
+        responses=error_responses(ERROR_TEXT, errors.NoPodAvailable, errors.RegistryUnavailable),
     )
     async def server_ready() -> ServerReady:
         trouble = await current().readiness.trouble()
@@ -94,7 +104,7 @@ def _add_health(router: APIRouter, current: Callable[[], Gateway]) -> None:
             raise trouble
         return ServerReady()
 
-    not_ready = error_texts(*_REFERENCE, errors.NoPodAvailable)
+    not_ready = error_responses(ERROR_TEXT, *REFERENCE_ERRORS, errors.NoPodAvailable)
 
     @router.get("/v2/models/{model}/ready", summary="Can the model be asked?", responses=not_ready)
     async def model_ready(model: Model) -> ModelReady:
@@ -102,17 +112,17 @@ def _add_health(router: APIRouter, current: Callable[[], Gateway]) -> None:
         return ModelReady(name=record.name, version=record.version)
 
     @router.get("/v2/models/{model}/versions/{selector}/ready", summary="Can a version be asked?", responses=not_ready)
-    async def model_version_ready(model: Model, selector: Version) -> ModelReady:
+    async def model_version_ready(model: Model, selector: Selector) -> ModelReady:
         record = await check_servable(current(), model, selector)
         return ModelReady(name=record.name, version=record.version)
 
 
-def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
+def _add_metadata(router: APIRouter, current: CurrentGateway) -> None:
     @router.get("/v2", summary="What server this is")
     async def server_metadata() -> ServerMetadata:
         return ServerMetadata()
 
-    unknown = error_texts(*_REFERENCE)
+    unknown = error_responses(ERROR_TEXT, *REFERENCE_ERRORS)
 
     @router.get("/v2/models/{model}", summary="What a model takes and gives", responses=unknown)
     async def model_metadata(model: Model) -> ModelMetadata:
@@ -124,7 +134,7 @@ def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
             raise
 
     @router.get("/v2/models/{model}/versions/{selector}", summary="What a version takes and gives", responses=unknown)
-    async def model_version_metadata(model: Model, selector: Version) -> ModelMetadata:
+    async def model_version_metadata(model: Model, selector: Selector) -> ModelMetadata:
         return await told(model, selector)
 
     async def told(model: str, selector: str | None) -> ModelMetadata:
@@ -133,70 +143,28 @@ def _add_metadata(router: APIRouter, current: Callable[[], Gateway]) -> None:
         return metadata_of(resolved.record, await versions_of(gateway, resolved.record.name))
 
 
-def _add_infer(app: FastPathApp, current: Callable[[], Gateway]) -> None:
-    inferring = RowRoute(current, surface=SURFACE, read=read_infer)
-    explaining = RowRoute(current, surface=SURFACE, read=read_infer, explain=True)
-
-    # The functions below are documentation; `RowRoute` serves the routes.
-    async def infer(
-        model: Model,
-        body: InferRequestBody,
-        header_length: HeaderLength = None,
-        x_request_timeout_ms: Timeout = None,
-        x_request_id: Id = None,
-        x_request_group_id: GroupId = None,
-    ) -> None:
-        raise NotImplementedError
-
-    async def infer_version(
-        model: Model,
-        selector: Version,
-        body: InferRequestBody,
-        header_length: HeaderLength = None,
-        x_request_timeout_ms: Timeout = None,
-        x_request_id: Id = None,
-        x_request_group_id: GroupId = None,
-    ) -> None:
-        raise NotImplementedError
-
-    binary_too: dict[str, Any] = {
-        "requestBody": {
-            "description": "JSON; with `Inference-Header-Content-Length`, JSON and then the binary tensors, or these "
-            "alone.",
-            "content": {"application/octet-stream": {"schema": _BINARY}},
-        }
-    }
-    of_version = "/v2/models/{model}/versions/{selector}"
-    explain = "Explain, as TorchServe does"
-    for path, function, name, summary, served in (
-        ("/v2/models/{model}/infer", infer, "infer", "Infer with a model", inferring),
-        (f"{of_version}/infer", infer_version, "infer_version", "Infer with a version or a label", inferring),
-        ("/v2/models/{model}/explain", infer, "explain", explain, explaining),
-        (f"{of_version}/explain", infer_version, "explain_version", f"{explain}, with a version", explaining),
+def _add_infer(app: FastPathApp, gateway: CurrentGateway) -> None:
+    of_model, of_version = "/v2/models/{model}", "/v2/models/{model}/versions/{selector}"
+    inferring, explaining = "Infer with a model", "Explain, as TorchServe does"
+    for verb, summary, summary_of_version in (
+        ("infer", inferring, "Infer with a version or a label"),
+        ("explain", explaining, f"{explaining}, with a version"),
     ):
-        app.add_fast("POST", path, served)
-        app.router.add_api_route(
-            path,
-            function,
-            methods=["POST"],
-            name=name,
-            tags=["open inference"],
-            summary=summary,
-            response_class=Response,
+        explain = verb == "explain"
+        add_served(
+            app,
+            RowRoute(gateway, surface=SURFACE, read=read_infer, explain=explain),
+            ((f"{of_model}/{verb}", verb, summary), (f"{of_version}/{verb}", f"{verb}_version", summary_of_version)),
+            body=InferRequestBody,
+            headers=_HEADERS,
+            tags=[TAG],
             responses={
                 200: {
                     "model": InferResponseBody,
                     "description": "One row of each output for each row of the inputs.",
                     "content": {"application/json": {}, "application/octet-stream": {"schema": _BINARY}},
                 },
-                **error_texts(
-                    *_REFERENCE,
-                    *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
-                    *(errors.Overloaded, errors.ModelError),
-                    *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
-                    *((errors.Unimplemented,) if served is explaining else ()),
-                ),
+                **error_responses(ERROR_TEXT, *PREDICTION_ERRORS, *((errors.Unimplemented,) if explain else ())),
             },
-            openapi_extra=binary_too,
-            route_class_override=served_by(served),
+            openapi_extra=_BINARY_TOO,
         )

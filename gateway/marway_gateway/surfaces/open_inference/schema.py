@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from typing_extensions import TypeAliasType
 
 from marway import __version__
+from marway_gateway.json_models import JsonModel, examples
 
 __all__ = [
     "EXTENSIONS",
@@ -17,7 +18,6 @@ __all__ = [
     "InferParameters",
     "InferRequestBody",
     "InferResponseBody",
-    "JsonValue",
     "ModelMetadata",
     "ModelReady",
     "OutputTensor",
@@ -31,77 +31,63 @@ EXTENSIONS: Final = ("binary_tensor_data",)
 
 Elements = TypeAliasType("Elements", "list[bool | int | float | str | Elements]")
 """A tensor's values, flat or nested."""
-JsonValue = TypeAliasType("JsonValue", "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None")
-"""Any JSON value: what that means is the model's affair."""
 
 
-class ServerLive(BaseModel):
+class ServerLive(JsonModel):
     """The process runs."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"live": True}]})
+    model_config = examples({"live": True})
 
     live: Literal[True] = True
 
 
-class ServerReady(BaseModel):
+class ServerReady(JsonModel):
     """It can serve; when it cannot, the answer is an error that says why."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"ready": True}]})
+    model_config = examples({"ready": True})
 
     ready: Literal[True] = True
 
 
-class ModelReady(BaseModel):
+class ModelReady(JsonModel):
     """The version can be asked; a pod loads it when it has not yet. When it cannot, the answer is an error."""
 
-    model_config = ConfigDict(
-        frozen=True, json_schema_extra={"examples": [{"name": "intent", "version": "1.0", "ready": True}]}
-    )
+    model_config = examples({"name": "intent", "version": "1.0", "ready": True})
 
     name: str
     version: str
     ready: Literal[True] = True
 
 
-class ServerMetadata(BaseModel):
+class ServerMetadata(JsonModel):
     """What answers."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={"examples": [{"name": "marway", "version": "0.1.0", "extensions": ["binary_tensor_data"]}]},
-    )
+    model_config = examples({"name": "marway", "version": "0.1.0", "extensions": ["binary_tensor_data"]})
 
     name: str = "marway"
     version: str = __version__
     extensions: tuple[str, ...] = EXTENSIONS
 
 
-class TensorMetadata(BaseModel):
+class TensorMetadata(JsonModel):
     """One input or output."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     datatype: str
     shape: tuple[int, ...] = Field(description="The first dimension is the number of rows; -1 is any number.")
 
 
-class ModelMetadata(BaseModel):
+class ModelMetadata(JsonModel):
     """What a version takes and gives, by its signature; with no signature both are empty, and any input is taken."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": "intent",
-                    "versions": ["1.0", "1.1"],
-                    "platform": "pytorch_torchserve",
-                    "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
-                    "outputs": [{"name": "prediction", "datatype": "BYTES", "shape": [-1]}],
-                }
-            ]
-        },
+    model_config = examples(
+        {
+            "name": "intent",
+            "versions": ["1.0", "1.1"],
+            "platform": "pytorch_torchserve",
+            "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+            "outputs": [{"name": "prediction", "datatype": "BYTES", "shape": [-1]}],
+        }
     )
 
     name: str
@@ -111,10 +97,8 @@ class ModelMetadata(BaseModel):
     outputs: tuple[TensorMetadata, ...]
 
 
-class InferParameters(BaseModel):
+class InferParameters(JsonModel):
     """Parameters of a tensor or of a request; others are refused by name."""
-
-    model_config = ConfigDict(frozen=True)
 
     binary_data_size: int | None = Field(default=None, ge=0, description="Bytes of the tensor behind the JSON.")
     binary_data: bool | None = Field(default=None, description="Of an output: whether it comes as binary.")
@@ -127,10 +111,8 @@ class InferParameters(BaseModel):
     )
 
 
-class InferInput(BaseModel):
+class InferInput(JsonModel):
     """One input tensor."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     shape: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
@@ -141,35 +123,28 @@ class InferInput(BaseModel):
     )
 
 
-class InferOutput(BaseModel):
+class InferOutput(JsonModel):
     """One output that is wanted."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     parameters: InferParameters | None = None
 
 
-class InferRequestBody(BaseModel):
+class InferRequestBody(JsonModel):
     """An inference request."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
+    model_config = examples(
+        {
+            "id": "42",
+            "inputs": [
                 {
-                    "id": "42",
-                    "inputs": [
-                        {
-                            "name": "text",
-                            "shape": [2],
-                            "datatype": "BYTES",
-                            "data": ["wake me at seven", "tell me a joke"],
-                        }
-                    ],
+                    "name": "text",
+                    "shape": [2],
+                    "datatype": "BYTES",
+                    "data": ["wake me at seven", "tell me a joke"],
                 }
-            ]
-        },
+            ],
+        }
     )
 
     id: str | None = Field(default=None, description="Given back.")
@@ -178,10 +153,8 @@ class InferRequestBody(BaseModel):
     outputs: list[InferOutput] | None = Field(default=None, description="Those that are wanted; all when left out.")
 
 
-class OutputTensor(BaseModel):
+class OutputTensor(JsonModel):
     """One output tensor."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     datatype: str
@@ -190,28 +163,23 @@ class OutputTensor(BaseModel):
     data: list[bool | int | float | str] | None = Field(default=None, description="Row-major and flat.")
 
 
-class InferResponseBody(BaseModel):
+class InferResponseBody(JsonModel):
     """What the version answers."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
+    model_config = examples(
+        {
+            "model_name": "intent",
+            "model_version": "1.0",
+            "id": "42",
+            "outputs": [
                 {
-                    "model_name": "intent",
-                    "model_version": "1.0",
-                    "id": "42",
-                    "outputs": [
-                        {
-                            "name": "prediction",
-                            "datatype": "BYTES",
-                            "shape": [2],
-                            "data": ['{"label": "set_alarm"}', '{"label": "tell_joke"}'],
-                        }
-                    ],
+                    "name": "prediction",
+                    "datatype": "BYTES",
+                    "shape": [2],
+                    "data": ['{"label": "set_alarm"}', '{"label": "tell_joke"}'],
                 }
-            ]
-        },
+            ],
+        }
     )
 
     model_name: str

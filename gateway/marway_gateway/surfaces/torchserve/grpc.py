@@ -21,9 +21,9 @@ from marway.wire.problems import problem_of
 from marway_gateway.gateway import Gateway
 from marway_gateway.predict.call import Answer
 from marway_gateway.proto.torchserve import inference_pb2, inference_pb2_grpc
-from marway_gateway.surfaces.error_bodies import torchserve_exception
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, GrpcCall, predict_rpc
 from marway_gateway.surfaces.grpc.status import code_of
+from marway_gateway.surfaces.torchserve.errors import torchserve_exception
 from marway_gateway.transport.multipart import encode_fields
 
 __all__ = ["SERVICE", "TorchServeService"]

@@ -7,20 +7,21 @@ are told so in the form of error that they know. `GET /models` and `GET /models/
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
-import grpc.aio
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from marway.wire.problems import Problem
+from marway_gateway.gateway import CurrentGateway
+from marway_gateway.http.error_bodies import error_body
+from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.http.requests import request_info
-from marway_gateway.surfaces.error_bodies import error_body
+from marway_gateway.surfaces.grpc.refusals import refused_rpcs
 
-__all__ = ["SERVICE", "add_management", "management_handlers"]
+__all__ = ["SERVICE", "add_management", "management_rpcs"]
 
 SERVICE: Final = "org.pytorch.serve.grpc.management.ManagementAPIsService"
 
@@ -59,16 +60,16 @@ _RPCS: Final = {
 _NOT_HERE: Final = "TorchServe's management API is not served here: "
 
 
-def add_management(app: FastAPI) -> None:
+def add_management(app: FastPathApp, _: CurrentGateway) -> None:
     """Add the REST routes behind all others of an app."""
     for methods, path, message, allowed in _ROUTES:
         app.router.routes.append(Route(path, _refusing(message, allowed), methods=methods))
 
 
-def management_handlers() -> grpc.GenericRpcHandler[Any, Any]:
-    """Return the gRPC service, each of whose calls is refused whatever it carries."""
-    methods = {name: grpc.unary_unary_rpc_method_handler(_refusing_rpc(message)) for name, message in _RPCS.items()}
-    return grpc.method_handlers_generic_handler(SERVICE, methods)
+def management_rpcs() -> grpc.GenericRpcHandler[Any, Any]:
+    """Return the gRPC service, each of whose calls is refused."""
+    exception = "org.pytorch.serve.http.MethodNotAllowedException"
+    return refused_rpcs(SERVICE, {name: f"{_NOT_HERE}{message}\n{exception}" for name, message in _RPCS.items()})
 
 
 def _refusing(message: str, allowed: str) -> Callable[[Request], Awaitable[Response]]:
@@ -78,13 +79,5 @@ def _refusing(message: str, allowed: str) -> Callable[[Request], Awaitable[Respo
         problem = Problem(title="Method not allowed", status=405, detail=_NOT_HERE + message, code="method_not_allowed")
         body, content_type = error_body("torchserve", problem)
         return Response(body, problem.status, headers={"allow": allowed}, media_type=content_type)
-
-    return refuse
-
-
-def _refusing_rpc(message: str) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[NoReturn]]:
-    async def refuse(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-        details = f"{_NOT_HERE}{message}\norg.pytorch.serve.http.MethodNotAllowedException"
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, details)
 
     return refuse

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from marway.records import TensorSpec, VersionRecord
-from marway_gateway.surfaces.open_inference.schema import JsonValue
-from marway_gateway.tensors.instances import DEFAULT_SIGNATURE
+from marway_gateway.json_models import JsonModel, JsonValue, examples
+from marway_gateway.tensors.v1_instances import DEFAULT_SIGNATURE
 
 __all__ = [
     "V1Examples",
@@ -32,17 +32,12 @@ _DTYPES: Final = {
 """TensorFlow's names; integers are called DT_ and what they are called here."""
 
 
-class V1Request(BaseModel):
+class V1Request(JsonModel):
     """Rows, or columns: `instances` or `inputs`."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {"instances": ["wake me at seven", "tell me a joke"]},
-                {"inputs": {"text": ["wake me at seven"]}, "signature_name": "serving_default"},
-            ]
-        },
+    model_config = examples(
+        {"instances": ["wake me at seven", "tell me a joke"]},
+        {"inputs": {"text": ["wake me at seven"]}, "signature_name": "serving_default"},
     )
 
     signature_name: Literal["", "serving_default"] | None = Field(default=None, description="A model has this one.")
@@ -53,12 +48,10 @@ class V1Request(BaseModel):
     )
 
 
-class V1Response(BaseModel):
+class V1Response(JsonModel):
     """`predictions` to instances, `outputs` to columns."""
 
-    model_config = ConfigDict(
-        frozen=True, json_schema_extra={"examples": [{"predictions": [{"label": "set_alarm", "score": 0.98}]}]}
-    )
+    model_config = examples({"predictions": [{"label": "set_alarm", "score": 0.98}]})
 
     predictions: list[JsonValue] | None = Field(default=None, description="A value for each row.")
     outputs: JsonValue = Field(
@@ -66,41 +59,32 @@ class V1Response(BaseModel):
     )
 
 
-class V1VersionError(BaseModel):
+class V1VersionError(JsonModel):
     """What TensorFlow Serving says when all is well."""
-
-    model_config = ConfigDict(frozen=True)
 
     error_code: Literal["OK"] = "OK"
     error_message: Literal[""] = ""
 
 
-class V1VersionStatus(BaseModel):
+class V1VersionStatus(JsonModel):
     """One version that can be asked."""
-
-    model_config = ConfigDict(frozen=True)
 
     version: str
     state: Literal["AVAILABLE"] = "AVAILABLE"
     status: V1VersionError = V1VersionError()
 
 
-class V1Status(BaseModel):
+class V1Status(JsonModel):
     """A model that can be asked, in KServe's words (`ready`) and in TensorFlow Serving's."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": "intent",
-                    "ready": True,
-                    "model_version_status": [
-                        {"version": "1.0", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-                    ],
-                }
-            ]
-        },
+    model_config = examples(
+        {
+            "name": "intent",
+            "ready": True,
+            "model_version_status": [
+                {"version": "1.0", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+            ],
+        }
     )
 
     name: str
@@ -108,123 +92,101 @@ class V1Status(BaseModel):
     model_version_status: list[V1VersionStatus]
 
 
-class V1Examples(BaseModel):
+class V1Examples(JsonModel):
     """Rows of named features."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={"examples": [{"examples": [{"text": "wake me at seven"}, {"text": "tell me a joke"}]}]},
-    )
+    model_config = examples({"examples": [{"text": "wake me at seven"}, {"text": "tell me a joke"}]})
 
     signature_name: Literal["", "serving_default"] | None = Field(default=None, description="A model has this one.")
     context: dict[str, JsonValue] | None = Field(default=None, description="Features that all examples have.")
     examples: list[dict[str, JsonValue]] = Field(description="The features of each row.")
 
 
-class V1Results(BaseModel):
+class V1Results(JsonModel):
     """Of each row the pairs of label and score, or one number."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"results": [[["set_alarm", 0.98]]]}]})
+    model_config = examples({"results": [[["set_alarm", 0.98]]]})
 
     results: list[JsonValue]
 
 
-class V1ModelSpec(BaseModel):
+class V1ModelSpec(JsonModel):
     """Which version is meant."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     signature_name: Literal[""] = ""
     version: str
 
 
-class V1Dimension(BaseModel):
+class V1Dimension(JsonModel):
     """One dimension; -1 is any size. TensorFlow writes 64-bit numbers as texts."""
-
-    model_config = ConfigDict(frozen=True)
 
     size: str
     name: Literal[""] = ""
 
 
-class V1Shape(BaseModel):
+class V1Shape(JsonModel):
     """A tensor's shape."""
-
-    model_config = ConfigDict(frozen=True)
 
     dim: tuple[V1Dimension, ...]
     unknown_rank: bool
 
 
-class V1Tensor(BaseModel):
+class V1Tensor(JsonModel):
     """One input or output."""
-
-    model_config = ConfigDict(frozen=True)
 
     dtype: str
     tensor_shape: V1Shape
     name: str
 
 
-class V1Signature(BaseModel):
+class V1Signature(JsonModel):
     """What a version takes and gives."""
-
-    model_config = ConfigDict(frozen=True)
 
     inputs: dict[str, V1Tensor]
     outputs: dict[str, V1Tensor]
     method_name: Literal["tensorflow/serving/predict"] = "tensorflow/serving/predict"
 
 
-class V1SignatureDef(BaseModel):
+class V1SignatureDef(JsonModel):
     """A version's signatures by name."""
-
-    model_config = ConfigDict(frozen=True)
 
     signature_def: dict[str, V1Signature]
 
 
-class V1MetadataParts(BaseModel):
+class V1MetadataParts(JsonModel):
     """The one kind of metadata that there is."""
-
-    model_config = ConfigDict(frozen=True)
 
     signature_def: V1SignatureDef
 
 
-class V1Metadata(BaseModel):
+class V1Metadata(JsonModel):
     """What a version takes and gives, as TensorFlow Serving tells it (`GetModelMetadataResponse`)."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "model_spec": {"name": "intent", "signature_name": "", "version": "1.0"},
-                    "metadata": {
-                        "signature_def": {
-                            "signature_def": {
-                                "serving_default": {
-                                    "inputs": {
-                                        "text": {
-                                            "dtype": "DT_STRING",
-                                            "tensor_shape": {
-                                                "dim": [{"size": "-1", "name": ""}],
-                                                "unknown_rank": False,
-                                            },
-                                            "name": "text:0",
-                                        }
+    model_config = examples(
+        {
+            "model_spec": {"name": "intent", "signature_name": "", "version": "1.0"},
+            "metadata": {
+                "signature_def": {
+                    "signature_def": {
+                        "serving_default": {
+                            "inputs": {
+                                "text": {
+                                    "dtype": "DT_STRING",
+                                    "tensor_shape": {
+                                        "dim": [{"size": "-1", "name": ""}],
+                                        "unknown_rank": False,
                                     },
-                                    "outputs": {},
-                                    "method_name": "tensorflow/serving/predict",
+                                    "name": "text:0",
                                 }
-                            }
+                            },
+                            "outputs": {},
+                            "method_name": "tensorflow/serving/predict",
                         }
-                    },
+                    }
                 }
-            ]
-        },
+            },
+        }
     )
 
     model_spec: V1ModelSpec

@@ -20,9 +20,17 @@ from marway.errors import InvalidRequest, clip
 from marway.records import Signature, TensorSpec, VersionRecord
 from marway.wire.envelope import KEY, RAW_BODY, Row
 from marway_gateway.tensors.datatypes import DATATYPES, Datatype
-from marway_gateway.tensors.documents import json_object
-from marway_gateway.tensors.rows import JSON, OCTETS, TEXT, check_names, check_row_count, check_tensor, row_of_parts
-from marway_gateway.tensors.tensor import Tensor, common_shape, leaves_of
+from marway_gateway.tensors.rows import (
+    JSON,
+    OCTETS,
+    TEXT,
+    Rendered,
+    check_names,
+    check_row_count,
+    check_tensor,
+    row_of_parts,
+)
+from marway_gateway.tensors.tensor import Tensor, common_shape, json_object, leaves_of
 
 __all__ = [
     "DEFAULT_SIGNATURE",
@@ -104,13 +112,13 @@ def rows_of_instances(instances: Sequence[Any], signature: Signature) -> list[Ro
     return [_row(instance, index, names) for index, instance in enumerate(instances)]
 
 
-def render_predictions(values: Sequence[Any], request: Instances, record: VersionRecord) -> bytes:
+def render_predictions(request: Instances, record: VersionRecord, values: Sequence[Any]) -> Rendered:
     """Return the answer to a request.
 
     Args:
-        values: What the handler answered to each row.
         request: The request.
         record: The version that answered.
+        values: What the handler answered to each row.
     """
     told = _told(values)
     names = [spec.name for spec in record.signature.outputs]
@@ -126,7 +134,7 @@ def render_predictions(values: Sequence[Any], request: Instances, record: Versio
     return _json(document)
 
 
-def render_explanations(values: Sequence[Any]) -> bytes:
+def render_explanations(values: Sequence[Any]) -> Rendered:
     """Return the answer to a request for explanations, as KServe has it; as `render_predictions`."""
     return _json({"explanations": _told(values)})
 
@@ -135,9 +143,9 @@ def _told(values: Sequence[Any]) -> list[Any]:
     return [{_B64: base64.b64encode(value).decode()} if isinstance(value, bytes) else value for value in values]
 
 
-def _json(document: dict[str, Any]) -> bytes:
+def _json(document: dict[str, Any]) -> Rendered:
     # With `NaN` and `Infinity`, as TensorFlow Serving's REST API has it ("JSON conformance" in its document).
-    return json.dumps(document).encode()
+    return json.dumps(document).encode(), [("content-type", JSON)]
 
 
 def _from_columns(columns: Any) -> tuple[list[Any], bool]:

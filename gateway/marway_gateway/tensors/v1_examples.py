@@ -13,8 +13,9 @@ from typing import Any, Final, Literal
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
 from marway.wire.envelope import Row
-from marway_gateway.tensors.documents import json_object
-from marway_gateway.tensors.instances import check_signature_name, rows_of_instances
+from marway_gateway.tensors.rows import JSON, Rendered
+from marway_gateway.tensors.tensor import json_object
+from marway_gateway.tensors.v1_instances import check_signature_name, rows_of_instances
 
 __all__ = ["Verb", "parse_examples", "render_results"]
 
@@ -50,13 +51,13 @@ def parse_examples(body: bytes, signature: Signature) -> list[Row]:
     return rows_of_instances([{**context, **each} for each in examples], signature)
 
 
-def render_results(values: Sequence[Any], verb: Verb, record: VersionRecord) -> bytes:
+def render_results(verb: Verb, record: VersionRecord, values: Sequence[Any]) -> Rendered:
     """Return the answer to a request.
 
     Args:
-        values: What the handler answered to each row.
         verb: What was asked.
         record: The version that answered.
+        values: What the handler answered to each row.
 
     Raises:
         ModelError: An answer is no classification, or no regression.
@@ -77,7 +78,7 @@ def render_results(values: Sequence[Any], verb: Verb, record: VersionRecord) -> 
                 version=record.version,
             )
         results.append(found)
-    return json.dumps({"results": results}).encode()
+    return json.dumps({"results": results}).encode(), [("content-type", JSON)]
 
 
 def _pairs(value: Any) -> list[list[Any]] | None:

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal
 
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
@@ -26,15 +26,14 @@ from marway_gateway.tensors.parameters import (
     flag_of,
     timeout_of,
 )
-from marway_gateway.tensors.raw_requests import raw_input
-from marway_gateway.tensors.rows import JSON, OCTETS, check_inputs
-from marway_gateway.tensors.tensor import BASE64, Tensor, flat_values, shape_of
+from marway_gateway.tensors.rows import JSON, OCTETS, Rendered, check_inputs
+from marway_gateway.tensors.tensor import BASE64, Tensor, flat_values, json_object, shape_of
+from marway_gateway.tensors.v2_raw import raw_input
 
 __all__ = [
     "HEADER_LENGTH",
     "InferRequest",
     "WantedOutput",
-    "json_object",
     "parse_infer",
     "picked",
     "render_infer",
@@ -128,7 +127,7 @@ def render_infer(
     record: VersionRecord,
     *,
     nonfinite: Literal["error", "null"] = "error",
-) -> tuple[bytes, list[tuple[str, str]]]:
+) -> Rendered:
     """Return a response's body and its content headers.
 
     Args:
@@ -161,25 +160,6 @@ def render_infer(
     if not sections:
         return text, [("content-type", JSON)]
     return b"".join([text, *sections]), [("content-type", OCTETS), (HEADER_LENGTH, str(len(text)))]
-
-
-def json_object(text: bytes, *, nonfinite: bool = False) -> dict[str, Any]:
-    """Return the JSON object that ``text`` is.
-
-    Args:
-        text: All of it.
-        nonfinite: Whether `NaN` and `Infinity` are taken, which JSON has not.
-
-    Raises:
-        InvalidRequest: It is none.
-    """
-    try:
-        document = json.loads(text, parse_constant=None if nonfinite else _no_constant)
-    except (ValueError, RecursionError) as exc:
-        raise InvalidRequest(f"the body is no JSON: {clip(str(exc), 200)}") from exc
-    if not isinstance(document, dict):
-        raise InvalidRequest("the body is JSON, but no object")
-    return document
 
 
 def wanted_outputs(names: Sequence[WantedOutput], signature: Signature) -> list[WantedOutput]:
@@ -296,7 +276,3 @@ def _data(tensor: Tensor, record: VersionRecord, nonfinite: Literal["error", "nu
                 )
             values[index] = None
     return {"data": values}
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number that JSON has")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from marway_gateway.discovery.base import FoundPod
+from marway_gateway.discovery.source import FoundPod
 from marway_gateway.pod_addresses import PodAddress
 
 __all__ = ["EndpointSlice", "EndpointSliceList", "Status", "WatchEvent", "pods_of"]

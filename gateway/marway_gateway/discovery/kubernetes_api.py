@@ -19,9 +19,9 @@ from typing import Final
 import httpx
 
 from marway.errors import InvalidSettings, clip
-from marway_gateway.discovery.slices import EndpointSlice, EndpointSliceList, Status, WatchEvent
+from marway_gateway.discovery.endpoint_slices import EndpointSlice, EndpointSliceList, Status, WatchEvent
 
-__all__ = ["ApiGone", "ApiNonsense", "ApiRefused", "ApiTrouble", "KubernetesApi"]
+__all__ = ["ApiTrouble", "KubernetesApi"]
 
 _CONNECT_S: Final = 5.0
 _LIST_S: Final = 20.0
@@ -42,32 +42,17 @@ _KEEP_ALIVE: Final = (
 class ApiTrouble(Exception):
     """The API did not give what was asked for.
 
-    ::
-
-        ApiTrouble
-        ├── ApiGone       what is watched from is too old: list again
-        ├── ApiNonsense   it said what nobody understands: list again
-        └── ApiRefused    it does not know us, or does not let us
-
     Attributes:
         retry_after_s: When to come again, if it said so.
+        list_again: Whether nobody knows what was missed, so that watching does not help.
+        expected: Whether it is only that changes since then are no longer kept (410 Gone).
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, list_again: bool = False, expected: bool = False) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class ApiGone(ApiTrouble):
-    """The changes since then are no longer kept: list again."""
-
-
-class ApiNonsense(ApiTrouble):
-    """It answered with something else than was asked for, so that nobody knows what was missed."""
-
-
-class ApiRefused(ApiTrouble):
-    """It does not know this service account, or does not let it read EndpointSlices."""
+        self.retry_after_s: float | None = None
+        self.list_again = list_again
+        self.expected = expected
 
 
 class KubernetesApi:
@@ -138,7 +123,7 @@ class KubernetesApi:
         except TimeoutError as exc:
             raise ApiTrouble(f"it did not answer within {_LIST_S:g} s") from exc
         except ValueError as exc:
-            raise ApiNonsense("it answered with something else than a list of EndpointSlices") from exc
+            raise ApiTrouble("it answered with something else than a list of EndpointSlices", list_again=True) from exc
 
     @asynccontextmanager
     async def watch_slices(self, version: str, *, duration_s: int) -> AsyncIterator[AsyncIterator[WatchEvent]]:
@@ -149,9 +134,7 @@ class KubernetesApi:
             duration_s: After which time the API is to end it.
 
         Raises:
-            ApiTrouble: It could not be opened, or broke.
-            ApiGone: The version is too old.
-            ApiNonsense: It said something else than events.
+            ApiTrouble: It could not be opened, broke, or said something else than events; or the version is too old.
         """
         params = {
             "watch": "1",
@@ -168,7 +151,7 @@ class KubernetesApi:
                 event = WatchEvent.model_validate_json(line)
                 said = Status.model_validate(event.object) if event.type == "ERROR" else None
             except ValueError as exc:
-                raise ApiNonsense("it sent something else than a watch event") from exc
+                raise ApiTrouble("it sent something else than a watch event", list_again=True) from exc
             if said is not None:
                 raise _trouble(said.code, said.message or said.reason, self.namespace)
             yield event
@@ -222,7 +205,7 @@ async def _read(response: httpx.Response) -> bytes:
     async for piece in response.aiter_bytes():
         data += piece
         if len(data) > _BYTES_MAX:
-            raise ApiNonsense(f"it answered with more than {_BYTES_MAX} bytes")
+            raise ApiTrouble(f"it answered with more than {_BYTES_MAX} bytes", list_again=True)
     return bytes(data)
 
 
@@ -238,7 +221,7 @@ async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
                 yield bytes(held)
             held = bytearray(following)
         if len(held) > _BYTES_MAX:
-            raise ApiNonsense(f"it sent a line of more than {_BYTES_MAX} bytes")
+            raise ApiTrouble(f"it sent a line of more than {_BYTES_MAX} bytes", list_again=True)
 
 
 def _refusal(response: httpx.Response, body: bytes, namespace: str) -> ApiTrouble:
@@ -256,14 +239,14 @@ def _trouble(code: int, said: str, namespace: str) -> ApiTrouble:
     """Return the error that stands for a status of the API."""
     detail = f"{code} {clip(said, 200)}".strip()
     if code == httpx.codes.GONE:
-        return ApiGone(detail)
+        return ApiTrouble(detail, list_again=True, expected=True)
     if code == httpx.codes.UNAUTHORIZED:
-        return ApiRefused(
+        return ApiTrouble(
             f"it does not know the token of this service account ({detail}): see that the mounted token is this "
             "cluster's and has not expired"
         )
     if code == httpx.codes.FORBIDDEN:
-        return ApiRefused(
+        return ApiTrouble(
             f"the gateway's service account may not read EndpointSlices ({detail}): bind it to a Role in namespace "
             f'{namespace} with apiGroups ["discovery.k8s.io"], resources ["endpointslices"], verbs ["list", "watch"]'
         )

@@ -1,6 +1,6 @@
-"""What Triton adds to the Open Inference Protocol and Marway has not: each call says so, and what there is instead.
+"""Triton's extensions of the Open Inference Protocol that are not served: each call is told what there is instead.
 
-The document of the API and gRPC's reflection leave these calls out: they name what is served.
+The OpenAPI document leaves these routes out: it names what is served.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, NoReturn
 
 import grpc
-import grpc.aio
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.routing import Route
 
 from marway.errors import MarwayError, NotFound, Unimplemented
 from marway_gateway.proto import open_inference_pb2 as pb
+from marway_gateway.surfaces.grpc.refusals import refused_rpcs
 
-__all__ = ["STATISTICS", "absent_handlers", "add_absent"]
+__all__ = ["STATISTICS", "add_refused_extensions", "refused_extensions"]
 
 STATISTICS: Final = "statistics are not implemented here: GET /metrics has them for all models, in Prometheus's form"
 _CONFIG: Final = (
@@ -75,31 +75,20 @@ _RPCS: Final = {
 }
 
 
-def add_absent(app: FastAPI) -> None:
+def add_refused_extensions(app: FastAPI) -> None:
     """Add the REST routes to the public app, behind those that are served."""
     for path, message, kind in _ROUTES:
         app.router.routes.append(Route(path, _refusing(kind, message), methods=["GET", "POST"]))
 
 
-def absent_handlers() -> grpc.GenericRpcHandler[Any, Any]:
-    """Return the gRPC methods, each of which is refused whatever it carries."""
-    methods: dict[str, Any] = {
-        name: grpc.unary_unary_rpc_method_handler(_refusing_rpc(message)) for name, message in _RPCS.items()
-    }
-    methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(_refusing_rpc(_STREAM))
+def refused_extensions() -> grpc.GenericRpcHandler[Any, Any]:
+    """Return the gRPC methods."""
     service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-    return grpc.method_handlers_generic_handler(service, methods)
+    return refused_rpcs(service, _RPCS, streaming={"ModelStreamInfer": _STREAM})
 
 
 def _refusing(kind: type[MarwayError], message: str) -> Callable[[Request], Awaitable[NoReturn]]:
     async def refuse(_: Request) -> NoReturn:
         raise kind(message)
-
-    return refuse
-
-
-def _refusing_rpc(message: str) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[NoReturn]]:
-    async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
 
     return refuse

@@ -10,12 +10,6 @@ from marway.errors import InvalidRequest, clip
 from marway.records import Signature, VersionRecord
 from marway_gateway.proto import open_inference_pb2 as pb
 from marway_gateway.tensors.datatypes import Datatype, Value, datatype_of
-from marway_gateway.tensors.documents import (
-    InferRequest,
-    WantedOutput,
-    picked,
-    wanted_outputs,
-)
 from marway_gateway.tensors.parameters import (
     OF_INPUT,
     OF_OUTPUT,
@@ -27,6 +21,12 @@ from marway_gateway.tensors.parameters import (
 )
 from marway_gateway.tensors.rows import check_inputs
 from marway_gateway.tensors.tensor import Tensor, shape_of
+from marway_gateway.tensors.v2_json import (
+    InferRequest,
+    WantedOutput,
+    picked,
+    wanted_outputs,
+)
 
 __all__ = ["parse_message", "render_message"]
 
