@@ -84,14 +84,7 @@ class Sidecar:
             stuck_after_s=settings.archive_stuck_s,
             streams=settings.archive_streams,
         )
-        checks = GoldenChecks(
-            registry,
-            self.archives,
-            self.threads,
-            self.metrics,
-            warm_examples=settings.golden_warm_examples,
-            warm_s=settings.golden_warm_s,
-        )
+        checks = GoldenChecks(registry, self.archives, self.threads, self.metrics, settings)
         self.pool = ModelPool(
             self.archives, self.threads, self.metrics, settings=settings, changes=self.changes, warm=checks.warm
         )

@@ -22,7 +22,7 @@ from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.errors import about, again
+from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.lifecycle.context import Context
 from marway_sidecar.lifecycle.scaling import Usage, bounds
 from marway_sidecar.scheduler.job import Job
@@ -52,7 +52,7 @@ class Failure:
         """Return the failure that follows ``before``: its pause is twice as long, up to 300 s."""
         count = before.count + 1 if before is not None else 1
         pause = min(_BACKOFF_MAX_S, backoff_s * 2 ** min(count - 1, 16))
-        return cls(again(error), count, time.monotonic() + pause)
+        return cls(without_traceback(error), count, time.monotonic() + pause)
 
     def wait_s(self) -> float:
         """Return in how many seconds it may be tried again."""
@@ -199,7 +199,7 @@ class Entry:
         """
         if self.state == "failed" and self.retrying_later:
             assert self.failure is not None
-            raise again(self.failure.error)
+            raise without_traceback(self.failure.error)
         if self._context.refusing and self.load_began is None:
             raise about(self.record, refused())
         expected_s = self.expected_s()
