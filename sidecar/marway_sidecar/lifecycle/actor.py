@@ -197,9 +197,8 @@ class Actor:
         if entry.state == "ready":
             self._target = entry.fewest
             return self._scale
-        if entry.retrying_later:
-            assert entry.failure is not None
-            self._tell_waiting(entry.failure.error)
+        if (error := entry.failed_lately) is not None:
+            self._tell_waiting(error)
             return None
         return self._load
 

@@ -147,9 +147,9 @@ class Entry:
         return max(1, bounds(self.serving, cpus=1)[0])
 
     @property
-    def retrying_later(self) -> bool:
-        """Whether its last load failed and the pause is not over."""
-        return self.failure is not None and self.failure.wait_s() > 0
+    def failed_lately(self) -> MarwayError | None:
+        """Why its last load failed, while the pause after that is not over."""
+        return self.failure.error if self.failure is not None and self.failure.wait_s() > 0 else None
 
     def finish(self, job: Job) -> None:
         """Let go of a job that was submitted: it is done, or its caller has left."""
@@ -197,19 +197,17 @@ class Entry:
             ModelLoading: The load will take longer than the deadline leaves.
             Draining: The pod stops.
         """
-        if self.state == "failed" and self.retrying_later:
-            assert self.failure is not None
-            raise without_traceback(self.failure.error)
+        if self.state == "failed" and (error := self.failed_lately) is not None:
+            raise without_traceback(error)
         if self._context.refusing and self.load_began is None:
             raise about(self.record, refused())
         expected_s = self.expected_s()
         if expected_s > deadline.remaining():
             self.want_load()
-            error = ModelLoading(
-                f"{self.title} is being loaded, which takes {expected_s:.1f} s more: longer than the deadline leaves",
-                retry_after_s=expected_s,
+            message = (
+                f"{self.title} is being loaded, which takes {expected_s:.1f} s more: longer than the deadline leaves"
             )
-            raise about(self.record, error)
+            raise about(self.record, ModelLoading(message, retry_after_s=expected_s))
 
     def load_late(self) -> MarwayError:
         """Return the error of who waited for its load until the deadline."""
