@@ -9,17 +9,17 @@ from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from marway_http.head import HeadAsGet, with_head
+from marway_http.loop_watch import watch_loop
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from marway.allocator import give_back_freed_memory
 from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
-from marway.loop_watch import watch_loop
+from marway.process.allocator import give_back_freed_memory
 from marway.refs import new_ulid
 from marway.registry import open_registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire import problems
-from marway.wire.head import HeadAsGet, with_head
 from marway.wire.hosts import HostGuard
 from marway.wire.pods import PodEvent, PodStatus
 from marway.wire.request import read_ids
