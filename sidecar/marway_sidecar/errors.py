@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from marway.errors import MarwayError
 
-__all__ = ["about", "again"]
+__all__ = ["about", "without_traceback"]
 
 E = TypeVar("E", bound=MarwayError)
 
@@ -28,7 +28,7 @@ def about(version: Named, error: E) -> E:
     return error
 
 
-def again(error: MarwayError) -> MarwayError:
+def without_traceback(error: MarwayError) -> MarwayError:
     """Return an equal error without its traceback, for another who is to be told: one raised twice grows."""
     fresh = copy.copy(error)
     fresh.__cause__ = error.__cause__

@@ -9,6 +9,8 @@ from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from marway_http.head import HeadAsGet, with_head
+from marway_http.loop_watch import watch_loop
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -84,14 +86,7 @@ class Sidecar:
             stuck_after_s=settings.archive_stuck_s,
             streams=settings.archive_streams,
         )
-        checks = GoldenChecks(
-            registry,
-            self.archives,
-            self.threads,
-            self.metrics,
-            warm_examples=settings.golden_warm_examples,
-            warm_s=settings.golden_warm_s,
-        )
+        checks = GoldenChecks(registry, self.archives, self.threads, self.metrics, settings)
         self.pool = ModelPool(
             self.archives, self.threads, self.metrics, settings=settings, changes=self.changes, warm=checks.warm
         )

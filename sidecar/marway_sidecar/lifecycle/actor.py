@@ -15,7 +15,7 @@ from typing import Literal
 from marway.errors import MarwayError, Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus
-from marway_sidecar.errors import again
+from marway_sidecar.errors import without_traceback
 from marway_sidecar.lifecycle.entry import Entry, refused
 from marway_sidecar.lifecycle.transitions import Transitions
 
@@ -42,7 +42,7 @@ class _Futures(list[asyncio.Future[ModelStatus]]):
             if future.done():
                 continue
             if isinstance(outcome, MarwayError):
-                future.set_exception(again(outcome))
+                future.set_exception(without_traceback(outcome))
             else:
                 future.set_result(outcome)
         self.clear()
@@ -65,7 +65,7 @@ class Actor:
         *,
         queue_grew: Callable[[], None],
     ) -> None:
-        self._do = transitions
+        self._transitions = transitions
         self._context = transitions.context
         self.entry = Entry(
             record, serving, self._context, want_load=self.want_load, lose=self.lose, queue_grew=queue_grew
@@ -197,9 +197,8 @@ class Actor:
         if entry.state == "ready":
             self._target = entry.fewest
             return self._scale
-        if entry.retrying_later:
-            assert entry.failure is not None
-            self._tell_waiting(entry.failure.error)
+        if (error := entry.failed_lately) is not None:
+            self._tell_waiting(error)
             return None
         return self._load
 
@@ -207,7 +206,7 @@ class Actor:
         spare, self._spare = self._spare and not self._awaited, False
         self._target = None
         try:
-            await self._do.load(self.entry, spare=spare)
+            await self._transitions.load(self.entry, spare=spare)
         except Unavailable:
             if spare and self._awaited:
                 return  # somebody came meanwhile: the next load is theirs, and may take other versions' memory
@@ -221,7 +220,7 @@ class Actor:
             self._context.memory.shrunk(entry.key)
             return
         try:
-            await self._do.scale(entry, target)
+            await self._transitions.scale(entry, target)
         except MarwayError as exc:
             if entry.workers == 0:
                 raise  # those that wait for the first worker are told
@@ -231,7 +230,7 @@ class Actor:
         reason, self._leaving = self._leaving, None
         assert reason is not None
         try:
-            await self._do.unload(self.entry, reason)
+            await self._transitions.unload(self.entry, reason)
         except MarwayError as exc:
             self._unloads.tell(exc)
             raise
@@ -241,12 +240,12 @@ class Actor:
         self._repair = False
         workers = self.entry.workers
         if self.entry.answers:
-            await self._do.scale(self.entry, 0)
-            await self._do.scale(self.entry, workers)
+            await self._transitions.scale(self.entry, 0)
+            await self._transitions.scale(self.entry, workers)
 
     async def _forget(self) -> None:
         self._lost = False
-        self._do.forget(self.entry)
+        self._transitions.forget(self.entry)
 
     def _open(self) -> None:
         """Let calls in, unless something was wanted meanwhile that needs them out."""

@@ -72,7 +72,7 @@ class Autoscaler:
             actor.want_load(spare=True)  # the model server went away in the middle of it, and is back
             return
         if entry.state in ("absent", "failed"):
-            if now - entry.asked_at > settings.forget_s and entry.idle and not entry.retrying_later:
+            if now - entry.asked_at > settings.forget_s and entry.idle and entry.failed_lately is None:
                 self._forget(actor)
             return
         if entry.state != "ready":

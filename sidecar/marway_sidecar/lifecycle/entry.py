@@ -22,7 +22,7 @@ from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.errors import about, again
+from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.lifecycle.context import Context
 from marway_sidecar.lifecycle.scaling import Usage, bounds
 from marway_sidecar.scheduler.job import Job
@@ -52,7 +52,7 @@ class Failure:
         """Return the failure that follows ``before``: its pause is twice as long, up to 300 s."""
         count = before.count + 1 if before is not None else 1
         pause = min(_BACKOFF_MAX_S, backoff_s * 2 ** min(count - 1, 16))
-        return cls(again(error), count, time.monotonic() + pause)
+        return cls(without_traceback(error), count, time.monotonic() + pause)
 
     def wait_s(self) -> float:
         """Return in how many seconds it may be tried again."""
@@ -147,9 +147,9 @@ class Entry:
         return max(1, bounds(self.serving, cpus=1)[0])
 
     @property
-    def retrying_later(self) -> bool:
-        """Whether its last load failed and the pause is not over."""
-        return self.failure is not None and self.failure.wait_s() > 0
+    def failed_lately(self) -> MarwayError | None:
+        """Why its last load failed, while the pause after that is not over."""
+        return self.failure.error if self.failure is not None and self.failure.wait_s() > 0 else None
 
     def finish(self, job: Job) -> None:
         """Let go of a job that was submitted: it is done, or its caller has left."""
@@ -197,19 +197,17 @@ class Entry:
             ModelLoading: The load will take longer than the deadline leaves.
             Draining: The pod stops.
         """
-        if self.state == "failed" and self.retrying_later:
-            assert self.failure is not None
-            raise again(self.failure.error)
+        if self.state == "failed" and (error := self.failed_lately) is not None:
+            raise without_traceback(error)
         if self._context.refusing and self.load_began is None:
             raise about(self.record, refused())
         expected_s = self.expected_s()
         if expected_s > deadline.remaining():
             self.want_load()
-            error = ModelLoading(
-                f"{self.title} is being loaded, which takes {expected_s:.1f} s more: longer than the deadline leaves",
-                retry_after_s=expected_s,
+            message = (
+                f"{self.title} is being loaded, which takes {expected_s:.1f} s more: longer than the deadline leaves"
             )
-            raise about(self.record, error)
+            raise about(self.record, ModelLoading(message, retry_after_s=expected_s))
 
     def load_late(self) -> MarwayError:
         """Return the error of who waited for its load until the deadline."""

@@ -28,11 +28,12 @@ from marway.wire.envelope import Answer, Part, Row
 from marway.wire.headers import JSON_NONFINITE
 from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.backends.base import ModelServer, ServedModel, WorkerDied
-from marway_sidecar.errors import about, again
+from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.lifecycle.pool import ModelPool
 from marway_sidecar.lifecycle.tensors import decode_tensor
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob
+from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
 __all__ = ["Ask", "GoldenChecks", "Proved", "answer_of", "ask_version", "row_of"]
@@ -69,8 +70,7 @@ class GoldenChecks:
         archives: Where golden inputs are.
         threads: Where blocking calls run.
         metrics: What is counted.
-        warm_examples: The most inputs that are sent after a load.
-        warm_s: The longest that they may take together, in seconds.
+        settings: How many inputs are sent after a load, and how long they may take together.
     """
 
     def __init__(
@@ -79,16 +79,14 @@ class GoldenChecks:
         archives: ArchiveStore,
         threads: Threads,
         metrics: SidecarMetrics,
-        *,
-        warm_examples: int,
-        warm_s: float,
+        settings: SidecarSettings,
     ) -> None:
         self._registry = registry
         self._archives = archives
         self._threads = threads
         self._metrics = metrics
-        self._warm_examples = warm_examples
-        self._warm_s = warm_s
+        self._warm_examples = settings.golden_warm_examples
+        self._warm_s = settings.golden_warm_s
 
     async def warm(self, server: ModelServer, model: ServedModel, record: VersionRecord, deadline: Deadline) -> None:
         """Send a few golden inputs to a version that was just loaded, so that no caller meets a cold one.
@@ -224,7 +222,7 @@ async def ask_version(pool: ModelPool, version: Resolved, row: Row, deadline: De
         (answer,) = await pool.predict(record, serving, Job([row], deadline))
     except ModelError as exc:
         if isinstance(exc.__cause__, MarwayError):  # whether it may be tried elsewhere does not matter here
-            raise again(exc.__cause__) from exc
+            raise without_traceback(exc.__cause__) from exc
         raise
     return answer
 

@@ -15,7 +15,7 @@ from marway.refs import server_name
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, check_served
 from marway_sidecar.changes import Changes
-from marway_sidecar.errors import about, again
+from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.autoscaler import Autoscaler
 from marway_sidecar.lifecycle.context import Context
@@ -112,7 +112,7 @@ class ServerInstance:
             entry.restores = entry.restores + 1 if again_there else 0
             entry.state, entry.workers = "absent", 0
             entry.let_go()
-            entry.scheduler.end(about(entry.record, again(error)))
+            entry.scheduler.end(about(entry.record, without_traceback(error)))
             actor.stop(error)
         self.memory.clear()
 

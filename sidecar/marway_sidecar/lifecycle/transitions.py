@@ -15,6 +15,7 @@ from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
+from marway.wire.pods import State
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.errors import about
@@ -66,12 +67,12 @@ class Transitions:
         outcome: Outcome = "failed"
         ends = {"began": entry.load_began}  # when each phase ended
         try:
-            self._show(entry, state="fetching")
+            self._show(entry, "fetching")
             await self.reconciled(server_name(entry.key))
             ends["look"] = time.monotonic()
             entry.archive = await self._fetched(entry)
             ends["fetch"] = time.monotonic()
-            self._show(entry, state="loading")
+            self._show(entry, "loading")
             outcome = "refused"
             served = self._served(entry, entry.archive.path)
             await self.context.memory.reserve(entry.record, served.workers, evict="none" if spare else "idle")
@@ -86,7 +87,7 @@ class Transitions:
             self.context.estimates.measured_load(entry.key, entry.load_duration_s)
             self.context.metrics.load_duration.observe(entry.load_duration_s)
             outcome = "ok"
-            self._show(entry, state="ready")
+            self._show(entry, "ready")
             took = {phase: end - began for (phase, end), began in zip([*ends.items()][1:], ends.values(), strict=False)}
             for phase, seconds in took.items():
                 self.context.metrics.load_phase_duration.labels(phase).observe(seconds)
@@ -105,7 +106,7 @@ class Transitions:
             outcome = "cut off"  # by the end of the instance: nothing is known of the version
             entry.let_go()
             self.context.memory.release(entry.key)
-            self._show(entry, state="absent", workers=0)
+            self._show(entry, "absent", workers=0)
             raise
         finally:
             entry.load_began = None
@@ -150,7 +151,7 @@ class Transitions:
             entry.served = replace(entry.served, workers=max(1, workers))
             entry.usage.restart()
             logger.info("%s has %d workers, had %d", entry.title, workers, before)
-            self._show(entry, workers=workers)
+            self._show(entry, entry.state, workers=workers)
         finally:
             entry.load_began = None
             entry.settled_at = time.monotonic()
@@ -166,14 +167,14 @@ class Transitions:
             self.context.memory.keep(entry.key)
             return
         entry.scheduler.close()
-        self._show(entry, state="draining")
+        self._show(entry, "draining")
         await entry.scheduler.drained()
         try:
             await self.context.server.unload(entry.served)
         except MarwayError:
             entry.used_at = time.monotonic()  # not the first choice again
             self.context.memory.keep(entry.key)
-            self._show(entry, state="ready")
+            self._show(entry, "ready")
             raise
         self.forget(entry)
         if reason != "asked":
@@ -185,7 +186,7 @@ class Transitions:
         entry.scheduler.close()
         entry.let_go()
         entry.settled_at = time.monotonic()
-        self._show(entry, state="absent", workers=0)
+        self._show(entry, "absent", workers=0)
         self.context.memory.release(entry.key)
 
     async def _fetched(self, entry: Entry) -> ArchiveUse:
@@ -239,12 +240,13 @@ class Transitions:
             entry.restores = 0
         if not isinstance(error, Unavailable):  # a store that is away or a full pod says nothing about the version
             entry.failure = Failure.after(entry.failure, error, backoff_s=self.context.settings.load_failure_backoff_s)
-            self._show(entry, state="failed", workers=0)
+            self._show(entry, "failed", workers=0)
             logger.error("%s", error.message, extra={"fields": {"model": error.model, "version": error.version}})
         else:
-            self._show(entry, state="absent", workers=0)
+            self._show(entry, "absent", workers=0)
 
-    def _show(self, entry: Entry, **changed: object) -> None:
-        for name, value in changed.items():
-            setattr(entry, name, value)
+    def _show(self, entry: Entry, state: State, *, workers: int | None = None) -> None:
+        entry.state = state
+        if workers is not None:
+            entry.workers = workers
         self.context.changes.bump()

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from marway.errors import LoadFailed, MarwayError, Unavailable
 from marway.records import VersionRecord
@@ -26,8 +25,6 @@ from marway_sidecar.settings import SidecarSettings
 __all__ = ["Charge", "Memory"]
 
 logger = logging.getLogger(__name__)
-
-_MIB: Final = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -43,13 +40,17 @@ class Charge:
 
 
 @dataclass(eq=False)
-class _Want:
+class _Reservation:
     """A reservation that waits."""
 
     record: VersionRecord
     workers: int
     evict: Evict
     future: asyncio.Future[None]
+
+    @property
+    def key(self) -> str:
+        return self.record.id
 
 
 class Memory:
@@ -70,7 +71,7 @@ class Memory:
         self._settings = settings
         self._limit_bytes = limit_bytes
         self._eviction = Eviction(tenants, unused_s=settings.scale_down_s)
-        self._wants: deque[_Want] = deque()
+        self._pending: deque[_Reservation] = deque()
         self._pumping = False
         self._moved_at = 0.0
         self._charges: dict[str, Charge] = {}
@@ -98,7 +99,7 @@ class Memory:
 
     def waits(self, key: str) -> bool:
         """Whether a reservation for this version waits; until it is granted the version counts for what it has."""
-        return any(want.record.id == key for want in self._wants)
+        return any(reservation.key == key for reservation in self._pending)
 
     async def reserve(self, record: VersionRecord, workers: int, *, evict: Evict) -> None:
         """Set a version's charge to what it takes with so many workers, making room first.
@@ -114,21 +115,21 @@ class Memory:
                 `memory_wait_max_s`; nothing was changed.
         """
         what, settings = f"{record.name} {record.version}", self._settings
-        want = _Want(record, workers, evict, asyncio.get_running_loop().create_future())
-        size_bytes = self._size(want)
+        reservation = _Reservation(record, workers, evict, asyncio.get_running_loop().create_future())
+        size_bytes = self._size(reservation)
         if self.budget is not None and size_bytes > self.budget:
             message = (
                 f"{what} needs {_mib(size_bytes)} MiB of memory and the budget of this pod is {_mib(self.budget)} MiB:"
                 " give its model server more memory, or the version to a pool that has it"
             )
             raise about(record, LoadFailed(message))
-        self._push(want)
+        self._push(reservation)
         self.pump()
         since = time.monotonic()
-        if not want.future.done():
+        if not reservation.future.done():
             logger.info("%s waits for %s MiB of memory: %s", what, _mib(size_bytes), self._taken())
         try:
-            while not want.future.done():
+            while not reservation.future.done():
                 now = time.monotonic()
                 quiet_s = max(since, self._moved_at) + settings.memory_wait_s - now
                 left_s = since + settings.memory_wait_max_s - now
@@ -137,15 +138,15 @@ class Memory:
                     raise self._no_room(f"its turn for memory did not come within {limit_s:g} s ({self._taken()})")
                 if quiet_s <= 0:
                     raise self._no_room(f"nothing came free within {settings.memory_wait_s:g} s ({self._taken()})")
-                await asyncio.wait({want.future}, timeout=min(quiet_s, left_s))
-            want.future.result()
+                await asyncio.wait({reservation.future}, timeout=min(quiet_s, left_s))
+            reservation.future.result()
         except Unavailable as exc:
             exc.message = f"{what}: {exc.message}"
             about(record, exc)
             raise
         finally:
-            if want in self._wants:
-                self._wants.remove(want)
+            if reservation in self._pending:
+                self._pending.remove(reservation)
                 self.pump()
 
     def estimate(self, record: VersionRecord, workers: int) -> None:
@@ -187,10 +188,8 @@ class Memory:
 
     def clear(self) -> None:
         """Forget everything: the server is gone."""
-        self._charges.clear()
-        self.used = 0
-        self._eviction.leaving.clear()
-        self._eviction.shrinking.clear()
+        self._charges, self.used = {}, 0
+        self._eviction.clear()
 
     def measure(self) -> None:
         """Look again at what versions really take, soon, and now at who waits: something changed."""
@@ -205,7 +204,7 @@ class Memory:
 
     def pump_if_short(self) -> None:
         """Look again, where somebody waits or there is less than the budget allows."""
-        if self._wants or (self.budget is not None and self.used > self.budget):
+        if self._pending or (self.budget is not None and self.used > self.budget):
             self.pump()
 
     def pump(self) -> None:
@@ -214,68 +213,68 @@ class Memory:
             return  # an eviction told us of itself
         self._pumping = True
         try:
-            while self._wants and self._advance(self._wants[0]):
+            while self._pending and self._advance(self._pending[0]):
                 pass
-            if not self._wants and self.budget is not None:
-                self._eviction.make_room(self.used - self.budget, evict="idle", but=None)  # a worker has grown
+            if not self._pending and self.budget is not None:
+                self._eviction.make_room(self.used - self.budget, evict="idle", exclude=None)  # a worker has grown
         finally:
             self._pumping = False
 
-    def _push(self, want: _Want) -> None:
+    def _push(self, reservation: _Reservation) -> None:
         """Put a reservation in its place: more workers only as long as nobody waits for a first answer."""
-        if want.evict == "unused":
-            if any(other.evict == "idle" for other in self._wants):
-                want.future.set_exception(self._no_room("other versions wait for memory for their first worker"))
-                return
-        elif want.evict == "idle":
-            for other in self._wants:
+        if reservation.evict == "unused" and any(other.evict == "idle" for other in self._pending):
+            self._refuse(reservation, "other versions wait for memory for their first worker")
+            return
+        if reservation.evict == "idle":
+            for other in self._pending:
                 if other.evict == "unused" and not other.future.done():
-                    other.future.set_exception(self._no_room("another version needs the memory for its first worker"))
-        self._wants.append(want)
+                    self._refuse(other, "another version needs the memory for its first worker")
+        self._pending.append(reservation)
 
-    def _advance(self, want: _Want) -> bool:
+    def _advance(self, reservation: _Reservation) -> bool:
         """Grant, refuse or drop the first reservation; False when it has to wait."""
-        if not want.future.done():
-            short = self._short(want)
+        key = reservation.key
+        if not reservation.future.done():
+            short = self._short(reservation)
             if short <= 0:
                 self._moved_at = time.monotonic()
-                self._set(want.record.id, Charge(self._size(want), guess=self._estimates.is_guess(want.record.id)))
-                want.future.set_result(None)
-            elif want.evict == "none":
-                want.future.set_exception(self._no_room("no memory is free"))
+                self._set(key, Charge(self._size(reservation), guess=self._estimates.is_guess(key)))
+                reservation.future.set_result(None)
+            elif reservation.evict == "none":
+                self._refuse(reservation, "no memory is free")
             elif any(charge.guess and charge.up for charge in self._charges.values()):
                 self._tenants.measure()
                 return False
-            elif self._eviction.make_room(short, evict=want.evict, but=want.record.id):
+            elif self._eviction.make_room(short, evict=reservation.evict, exclude=key):
                 return False
-            elif self._may_come(want):
-                self._eviction.take_workers(short, but=want.record.id, enough=False)
+            elif self._may_come(reservation):
+                self._eviction.take_workers(short, exclude=key, enough=False)
                 return False
             else:
-                want.future.set_exception(
-                    self._no_room(
-                        f"the {_mib(self.budget or 0)} MiB of this pod's memory budget are taken by versions that stay"
-                    )
-                )
-        if self._wants and self._wants[0] is want:
-            self._wants.popleft()
+                budget = f"the {_mib(self.budget or 0)} MiB of this pod's memory budget"
+                self._refuse(reservation, f"{budget} are taken by versions that stay")
+        if self._pending and self._pending[0] is reservation:
+            self._pending.popleft()
         return True
 
-    def _size(self, want: _Want) -> int:
-        record = want.record
-        return self._estimates.reservation_bytes(record.id, record.archive, want.workers, self.budget)
+    def _refuse(self, reservation: _Reservation, message: str) -> None:
+        reservation.future.set_exception(self._no_room(message))
 
-    def _short(self, want: _Want) -> int:
+    def _size(self, reservation: _Reservation) -> int:
+        record = reservation.record
+        return self._estimates.reservation_bytes(record.id, record.archive, reservation.workers, self.budget)
+
+    def _short(self, reservation: _Reservation) -> int:
         if self.budget is None:
             return 0
-        return self.used - self.of(want.record.id) + self._size(want) - self.budget
+        return self.used - self.of(reservation.key) + self._size(reservation) - self.budget
 
-    def _may_come(self, want: _Want) -> bool:
+    def _may_come(self, reservation: _Reservation) -> bool:
         """Whether there will be room once versions that are busy or loading now have become idle."""
-        if want.evict != "idle" or self.budget is None:
+        if reservation.evict != "idle" or self.budget is None:
             return False
-        stay = sum(self.of(key) for key in self._tenants.permanent() if key != want.record.id)
-        return stay + self._size(want) <= self.budget
+        stay = sum(self.of(key) for key in self._tenants.permanent() if key != reservation.key)
+        return stay + self._size(reservation) <= self.budget
 
     def _set(self, key: str, charge: Charge | None) -> None:
         self.used -= self.of(key)
@@ -296,4 +295,4 @@ class Memory:
 
 
 def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / _MIB:.1f}".removesuffix(".0")
+    return f"{size_bytes / 2**20:.1f}".removesuffix(".0")

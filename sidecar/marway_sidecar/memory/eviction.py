@@ -66,31 +66,36 @@ class Eviction:
         self.shrinking: dict[str, int] = {}
         """Versions that were told to give up workers, with the bytes that those free."""
 
-    def make_room(self, short: int, *, evict: Evict, but: str | None) -> bool:
+    def clear(self) -> None:
+        """Forget what is on its way."""
+        self.leaving.clear()
+        self.shrinking.clear()
+
+    def make_room(self, short: int, *, evict: Evict, exclude: str | None) -> bool:
         """Have versions evicted that free ``short`` bytes; True when so much is on its way.
 
         Args:
             short: How much is wanted, in bytes.
             evict: Who may have to go.
-            but: The version that it is wanted for.
+            exclude: The version that it is wanted for.
         """
         short -= sum(self.leaving.values()) + sum(self.shrinking.values())
         if short <= 0:
             return True
         latest = time.monotonic() - (self._unused_s if evict == "unused" else 0.0)
-        there = [each for each in self._tenants.evictable() if each.key != but and each.used_at <= latest]
+        there = [each for each in self._tenants.evictable() if each.key != exclude and each.used_at <= latest]
         chosen = choose([each for each in there if each.key not in self.leaving], short)
         for each in chosen:
             self.leaving[each.key] = each.size_bytes
             self._tenants.evict(each.key)
-        return bool(chosen) or (evict == "idle" and self.take_workers(short, but=but, enough=True))
+        return bool(chosen) or (evict == "idle" and self.take_workers(short, exclude=exclude, enough=True))
 
-    def take_workers(self, short: int, *, but: str | None, enough: bool) -> bool:
+    def take_workers(self, short: int, *, exclude: str | None, enough: bool) -> bool:
         """Take spare workers from versions to free ``short`` bytes, or with ``enough`` none when all would not do."""
         there = [
             each
             for each in self._tenants.spare_workers()
-            if each.key != but and each.key not in self.leaving and each.key not in self.shrinking
+            if each.key != exclude and each.key not in self.leaving and each.key not in self.shrinking
         ]
         chosen = choose(there, short) or ([] if enough else there)
         for each in chosen:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from marway.deadline import Deadline
 from marway.errors import MarwayError
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.errors import again
+from marway_sidecar.errors import without_traceback
 
 __all__ = ["CallerLeft", "HeldBody", "Job", "StreamJob"]
 
@@ -84,7 +84,7 @@ class Job:
     def fail(self, error: Exception) -> None:
         """Tell the caller why it gets none, if it is still there."""
         if not self.future.done():
-            self.future.set_exception(again(error) if isinstance(error, MarwayError) else error)
+            self.future.set_exception(without_traceback(error) if isinstance(error, MarwayError) else error)
 
     def abandon(self) -> None:
         """Say that its caller has left: it raises `CallerLeft` to who waits for the answers."""

@@ -21,7 +21,7 @@ from typing import Final
 
 from marway.errors import DeadlineExceeded, MarwayError
 from marway_sidecar.backends.base import ModelServer, ServedModel
-from marway_sidecar.errors import about, again
+from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.batching import BatchCaller, was_slow
 from marway_sidecar.scheduler.breaker import Breaker
@@ -167,7 +167,7 @@ class Scheduler:
 
     def _push(self, job: Job) -> None:
         if self._ended is not None:
-            raise again(self._ended)
+            raise without_traceback(self._ended)
         try:
             out = self._waiting.push(job)
         except QueueFull:

@@ -168,7 +168,7 @@ def test_everybody_is_told_once(published: tuple[Path, Registry, VersionRecord],
                 await asyncio.sleep(0)
             schedule.check()
 
-    with TemporaryDirectory() as directory:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as directory:  # a thread may still fetch into it
         asyncio.run(main(Path(directory)))
 
 

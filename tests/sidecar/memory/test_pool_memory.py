@@ -273,6 +273,20 @@ async def test_a_caller_that_left_still_counts(room: PoolRoom) -> None:
     assert server.violations == []
 
 
+async def test_a_version_that_is_held_is_not_evicted(room: PoolRoom) -> None:
+    """While somebody holds a version, no other takes its memory; afterwards one may."""
+    pool, server = room.pool(memory_budget_bytes=12 * MIB, memory_wait_s=0.2), FakeServer()
+    pool.attach(server)
+    first, second = room.versions(2)
+    await predict(pool, first)
+    with pool.hold(first, ServingSettings(max_workers=1)):
+        with pytest.raises(Unavailable):
+            await predict(pool, second)
+        assert state(pool, first) == "ready"
+    assert await predict(pool, second) == second.id
+    assert state(pool, first) == "absent"
+
+
 async def test_a_stream_that_nobody_reads_any_more_holds_its_slot(room: PoolRoom) -> None:
     """A stream is read to its end even when its reader left after the first piece."""
     pool, server = room.pool(), FakeServer()
