@@ -8,7 +8,7 @@ from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Se
 from functools import partial
 from typing import Any, NamedTuple
 
-from marway.answer_json import Nonfinite
+from marway.answers.encoding import Nonfinite
 from marway.wire.envelope import RAW_BODY, Part, Row, mime_type
 from marway.wire.headers import JSON_NONFINITE
 from marway.wire.raw_body import REST_NAME, RawBody
