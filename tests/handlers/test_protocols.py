@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from marway.records import Signature, TensorSpec
-from marway.worker.requests import input_of
+from marway.worker.requests import request_of
 from marway_gateway.tensors.datatypes import DATATYPES
 from marway_gateway.tensors.outputs import outputs_of
 from marway_gateway.tensors.rows import rows_of
@@ -46,7 +46,7 @@ def texts(*values: bytes) -> Tensor:
 
 def bodies(handler: Served, tensor: Tensor) -> list[Any]:
     """Return what a handler answers to the rows of an input, each as a worker gives it."""
-    answers = handler.ask(*[input_of(row) for row in rows_of([tensor])])
+    answers = handler.ask(*[request_of(row).inputs() for row in rows_of([tensor])])
     assert answers.statuses == [200] * tensor.rows, answers.bodies
     return answers.bodies
 

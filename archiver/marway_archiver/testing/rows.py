@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from marway.wire import envelope
@@ -64,7 +64,7 @@ def request(given: AnyRow, index: int) -> Request:
     """Return row ``index`` of a call as a handler is given it."""
     request_id = f"request-{index}"
     if isinstance(given, envelope.Row):
-        return replace(request_of(given), request_id=request_id, nonfinite="allow")
+        return request_of(given)._replace(request_id=request_id, nonfinite="allow")
     row = given if isinstance(given, Row) else Row(given)
     types = {name: row.content_types.get(name) for name in row.inputs}
     headers = request_headers(types, row.headers, raw=row.raw)

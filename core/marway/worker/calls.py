@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from marway.wire.envelope import Answer
 from marway.wire.headers import UNEXPLAINED
@@ -24,8 +24,7 @@ METRICS_FILE: Final = "metrics.yaml"
 """Names in an archive the metrics that its handler asks for by `get_metric`, in the form of TorchServe's own file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a call gave.
 
     Attributes:
@@ -74,7 +73,7 @@ def call_handler(
         answer_of(context, index, output, nonfinite=request.nonfinite, tensor=tensor)
         for index, (request, output) in enumerate(zip(requests, outputs, strict=True))
     ]
-    if unexplained([request.headers for request in requests]):
+    if count and requests[0].headers.explains and unexplained([request.headers for request in requests]):
         answers = [replace(answer, headers={**answer.headers, UNEXPLAINED: "1"}) for answer in answers]
     return Outcome(answers, outputs)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from marway.wire.envelope import Part, Row
-from marway.worker.requests import Headers, UnusableInput, headers_of, input_of, unexplained
+from marway.worker.requests import Headers, UnusableInput, request_of, unexplained
 
 
 def raw(value: bytes = b"[1]", content_type: str | None = "application/json; charset=utf-8") -> Row:
@@ -19,7 +19,7 @@ def raw(value: bytes = b"[1]", content_type: str | None = "application/json; cha
 
 def test_a_raw_body_answers_to_both_names_and_is_one_value() -> None:
     """Handlers written for REST (`body`) and for gRPC (`data`) find the value; whoever iterates sees one key."""
-    given = input_of(raw())
+    given = request_of(raw()).inputs()
     assert given["data"] == given["body"] == given.get("body") == given.get("data") == [1]
     assert "body" in given
     assert "data" in given
@@ -38,9 +38,9 @@ def test_a_raw_body_answers_to_both_names_and_is_one_value() -> None:
 def test_a_form_has_its_fields_and_no_other_names() -> None:
     """A field that happens to be called data has no second name; of two that share one the last counts."""
     form = {"content-type": "multipart/form-data; boundary=x"}
-    given = input_of(Row("asked", [Part("data", b"1"), Part("data", b"2")], form))
+    given = request_of(Row("asked", [Part("data", b"1"), Part("data", b"2")], form)).inputs()
     assert given == {"data": bytearray(b"2")}
-    one = input_of(Row("asked", [Part("data", b"1")], form))
+    one = request_of(Row("asked", [Part("data", b"1")], form)).inputs()
     assert "body" not in one
     assert one.get("body") is None
 
@@ -60,20 +60,20 @@ def test_a_form_has_its_fields_and_no_other_names() -> None:
 )
 def test_values_are_decoded_as_torchserve_decodes_them(value: bytes, content_type: str | None, given: object) -> None:
     """JSON is parsed, text a str and everything else bytes, also what says it is JSON or text and is not."""
-    found = input_of(raw(value, content_type))["data"]
+    found = request_of(raw(value, content_type)).inputs()["data"]
     assert (type(found), found) == (type(given), given)
 
 
 def test_json_that_is_nested_too_deeply_is_the_callers_fault() -> None:
     """It is refused, and no parser's limit becomes an error of the model."""
     with pytest.raises(UnusableInput, match="nested too deeply"):
-        input_of(raw(b"[" * 100_000 + b"]" * 100_000))
+        request_of(raw(b"[" * 100_000 + b"]" * 100_000)).inputs()
 
 
 def test_headers_are_found_however_they_are_spelt() -> None:
     """Names are compared without case; each part's content type stands under the part's name, as in TorchServe."""
     row = Row("asked", [Part("data", b"x", "text/plain; charset=utf-8")], {"x-tenant": "blue"})
-    headers = headers_of(row)
+    headers = request_of(row).headers
     assert headers.get("X-Tenant") == headers["x-TENANT"] == "blue"
     assert "X-TENANT" in headers
     assert headers.get("x-other") is None
@@ -108,7 +108,7 @@ def test_whether_a_handler_found_out_that_it_is_to_explain(look: Callable[[Heade
         Row("asked", [Part("data", b"x")], {"content-type": "text/plain", "explain": explain})
         for explain in ("True", "True", "False")
     ]
-    first, second, predicted = map(headers_of, rows)
+    first, second, predicted = (request_of(row).headers for row in rows)
     assert unexplained([first, second])
     look(second)
     assert unexplained([first, second]) is not found_out
@@ -118,7 +118,7 @@ def test_whether_a_handler_found_out_that_it_is_to_explain(look: Callable[[Heade
 
 def test_copies_of_a_raw_body_answer_to_both_names() -> None:
     """Handlers that copy a row, or join others to it, find the value under the name that they were written for."""
-    given = input_of(raw())
+    given = request_of(raw()).inputs()
     both = {"data": [1], "body": [1]}
     assert dict(given) == {**given} == both
     assert given | {"x": 1} == {**both, "x": 1}
