@@ -81,10 +81,12 @@ class ConnectionPool:
                     return await frames.request(head, body)
                 except Declined:
                     pass
-        await in_task()
-        connection = self._take() or await self._connected(
-            lambda: HttpClientConnection(buffered_bytes=self._buffered_bytes, on_free=self._keep)
-        )
+        connection = self._take()
+        if connection is None:
+            await in_task()
+            connection = await self._connected(
+                lambda: HttpClientConnection(buffered_bytes=self._buffered_bytes, on_free=self._keep)
+            )
         return await connection.request(head, body)
 
     def close(self) -> None:
