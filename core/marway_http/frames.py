@@ -18,7 +18,7 @@ A frame is a header of 16 bytes, big-endian, with a head and a body behind it:
 | 1 | 0 |
 
 An answer whose body is larger than `PART_BYTES` goes on in parts, of which a sidecar sends no more than `WINDOW_PARTS`
-before the gateway asks for more: a slow client neither holds the others up nor costs memory.
+before the gateway asks for more (`Kind.WINDOW_UPDATE`): a slow client neither holds the others up nor costs memory.
 """
 
 from __future__ import annotations

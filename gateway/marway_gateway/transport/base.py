@@ -180,8 +180,7 @@ class Reply:
     Attributes:
         status: HTTP status.
         outcome: Who made it, one of `marway.wire.headers.Outcome`, or None when no sidecar did.
-        headers: Those that may be passed on, names in lower case.
-        header_block: The same as they go out.
+        header_block: The headers that may be passed on, as they go out.
         retry_after_s: The pod's own Retry-After.
         data: The body, or None when it streams.
         content_length: Its size in bytes, where the pod said it.
@@ -193,7 +192,6 @@ class Reply:
         "content_length",
         "data",
         "header_block",
-        "headers",
         "on_release",
         "outcome",
         "retry_after_s",
@@ -210,16 +208,22 @@ class Reply:
         stream: BodyStream | None = None,
     ) -> None:
         self.status = status
-        self.outcome, self.retry_after_s, _, self.headers, self.header_block = headers
+        self.outcome, self.retry_after_s, _, self.header_block = headers
         self.data = data
         self.content_length = content_length
         self.stream = stream
         self.on_release: Callable[[], None] | None = None
 
+    @property
+    def headers(self) -> Headers:
+        """The headers that may be passed on, names in lower case."""
+        lines = [line.partition(b": ") for line in self.header_block.text.split(b"\r\n")[:-1]]
+        return [(name, value) for name, _, value in lines]
+
     def cached(self, headers: Headers) -> Reply:
         """Return a whole answer with these headers that holds no connection, to be given again."""
-        said = ResponseHeaders(self.outcome, self.retry_after_s, None, headers, header_block(headers))
-        return Reply(self.status, said, self.data, self.content_length)
+        parsed = ResponseHeaders(self.outcome, self.retry_after_s, None, header_block(headers))
+        return Reply(self.status, parsed, self.data, self.content_length)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield a streaming body as it comes.

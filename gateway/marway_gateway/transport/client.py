@@ -105,11 +105,13 @@ def _head(
 ) -> bytes:
     """Return a request's path and headers, a line each with its end."""
     # Names and versions have only characters that need no quoting.
-    lines = [f"{pool.path}/predict/{name}/{version}\r\nhost: {pool.authority}"]
-    lines += [f"{key}: {value}" for key, value in headers.items()]
-    lines.append(f"{REQUEST_TIMEOUT_MS}: {max(1, int(deadline.remaining() * 1000))}")
     length = body.content_length
-    lines.append("transfer-encoding: chunked\r\n" if length is None else f"content-length: {length}\r\n")
+    lines = [
+        f"{pool.path}/predict/{name}/{version}\r\nhost: {pool.authority}",
+        *[f"{key}: {value}" for key, value in headers.items()],
+        f"{REQUEST_TIMEOUT_MS}: {max(1, int(deadline.remaining() * 1000))}",
+        "transfer-encoding: chunked\r\n" if length is None else f"content-length: {length}\r\n",
+    ]
     head = "\r\n".join(lines).encode("latin-1")
     # What a header may hold is checked where it comes in; here, that none can smuggle in a second request.
     if head.count(b"\n") != len(lines) + 1:

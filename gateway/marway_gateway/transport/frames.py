@@ -181,7 +181,7 @@ class FramesClientConnection(asyncio.Protocol):
             length = headers.content_length if headers.content_length is not None else len(body)
             if status in NO_BODY:
                 length = 0
-            if len(headers.passed) > _HEADERS_MAX or not 200 <= status <= 599 or length < len(body):
+            if headers.block.number > _HEADERS_MAX or not 200 <= status <= 599 or length < len(body):
                 raise ValueError
         except ValueError:  # in frames that are frames: it costs this request alone
             del self._requests[number]

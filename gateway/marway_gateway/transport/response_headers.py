@@ -28,14 +28,12 @@ class ResponseHeaders(NamedTuple):
         outcome: Who made the answer, one of `marway.wire.headers.Outcome`, or None.
         retry_after_s: Seconds, or None.
         content_length: Bytes of the body, or None.
-        passed: What the client gets.
-        block: The same, as it goes out.
+        block: What the client gets.
     """
 
     outcome: str | None
     retry_after_s: float | None
     content_length: int | None
-    passed: Headers
     block: HeaderBlock
 
 
@@ -49,22 +47,12 @@ def parse_response_headers(text: bytes) -> ResponseHeaders:
         ValueError: They are no headers.
     """
     shared, _, own = text.rpartition(b"\r\n\r\n")
-    if not shared:
-        return _parse(own)
-    before, here = _parse_shared(shared + b"\r\n"), _parse(own)
-    return ResponseHeaders(
-        here.outcome or before.outcome,
-        here.retry_after_s if here.retry_after_s is not None else before.retry_after_s,
-        here.content_length if here.content_length is not None else before.content_length,
-        before.passed + here.passed,
-        HeaderBlock(before.block.text + here.block.text, before.block.number + here.block.number),
-    )
+    return _parse(own, _parse_shared(shared + b"\r\n") if shared else _NOTHING)
 
 
-def _parse(text: bytes) -> ResponseHeaders:
-    outcome = retry_after_s = length = None
-    passed: Headers = []
-    block = b""
+def _parse(text: bytes, before: ResponseHeaders) -> ResponseHeaders:
+    """Return what headers say behind others."""
+    outcome, retry_after_s, length, (block, number) = before
     *lines, end = text.split(b"\r\n")
     if end:
         raise ValueError("the last line has no end")
@@ -81,14 +69,19 @@ def _parse(text: bytes) -> ResponseHeaders:
         elif name == _OUTCOME:
             outcome = value.decode("latin-1")
         elif name not in not_passed and name[:9] != b"x-marway-":
-            passed.append((name, value))
             block += line + b"\r\n"
+            number += 1
             if name == _RETRY_AFTER:
                 retry_after_s = seconds_of(value)
-    return ResponseHeaders(outcome, retry_after_s, length, passed, HeaderBlock(block, len(passed)))
+    return ResponseHeaders(outcome, retry_after_s, length, HeaderBlock(block, number))
 
 
-_parse_shared: Final = lru_cache(maxsize=1024)(_parse)
+_NOTHING: Final = ResponseHeaders(None, None, None, HeaderBlock(b"", 0))
+
+
+@lru_cache(maxsize=1024)
+def _parse_shared(text: bytes) -> ResponseHeaders:
+    return _parse(text, _NOTHING)
 
 
 def seconds_of(retry_after: str | bytes | None) -> float | None:

@@ -9,8 +9,6 @@ from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from marway_http.head import HeadAsGet, with_head
-from marway_http.loop_watch import watch_loop
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
