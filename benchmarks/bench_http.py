@@ -1,4 +1,4 @@
-"""What serving HTTP costs: uvicorn with its own protocol, and with `marway_http.connection`, under load from wrk.
+"""What serving HTTP costs: uvicorn with its own protocol, and with `marway_http.http1.connection`, under load from wrk.
 
 Each serves the same app, which reads the body and answers 60 bytes, from a process of its own, in interleaved rounds.
 The third does what predictions do: its answer goes out by the request's channel, in one write.
@@ -21,8 +21,8 @@ import uvloop
 from wrk import Generator, Request
 
 from marway_http.channel import CHANNEL, header_block
-from marway_http.limits import ConnectionLimits
-from marway_http.server import HttpServer, listening
+from marway_http.http1.limits import ConnectionLimits
+from marway_http.http1.server import HttpServer, listening
 
 BODY = b"tell me a joke"
 ANSWER = b'{"label": "tell_joke", "score": 0.98, "others": ["weather"]}'

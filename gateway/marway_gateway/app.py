@@ -16,8 +16,6 @@ from starlette.routing import Match
 
 from marway import errors
 from marway.errors import InvalidRequest, clip
-from marway.wire.about import About
-from marway.wire.hosts import HostGuard
 from marway.wire.problems import Problem
 from marway_gateway.access.admin_guard import AdminGuard
 from marway_gateway.access.authentication import TokenLayer
@@ -33,6 +31,8 @@ from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.registered import SURFACES
 from marway_http.head import HeadAsGet, with_head
+from marway_http.hosts import HostGuard
+from marway_http.pages.about import About
 
 __all__ = ["Health", "create_app", "new_app"]
 

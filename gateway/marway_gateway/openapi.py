@@ -15,12 +15,12 @@ from starlette.types import ASGIApp
 from marway import errors
 from marway.errors import MarwayError
 from marway.wire.comparison import Comparison, FieldChange
-from marway.wire.openapi import problem_responses, with_edge, with_problems, with_values
 from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_gateway.access.admin_guard import WRITES
 from marway_gateway.access.authentication import OPEN_PATHS
 from marway_gateway.http.error_bodies import ErrorForm, error_form, surface_of
 from marway_gateway.http.fast_path import FastPathApp
+from marway_http.pages.openapi import problem_responses, with_edge, with_problems, with_values
 
 __all__ = [
     "PREDICTION_ERRORS",

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from marway import __version__
-from marway.wire.about import ABOUT_CONTENT, About, Link, about_answer
-from marway.wire.api_page import PATHS, ApiPage
+from marway_http.pages.about import ABOUT_CONTENT, About, Link, about_answer
+from marway_http.pages.api_page import PATHS, ApiPage
 
 __all__ = ["ABOUT_ADMIN", "ABOUT_PUBLIC", "TAGS", "add_pages"]
 

@@ -23,8 +23,8 @@ from marway_gateway.gateway import open_gateway
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.grpc.server import GrpcServer
-from marway_http.limits import ConnectionLimits
-from marway_http.server import HttpServer, address_of, listening, spare_the_collector
+from marway_http.http1.limits import ConnectionLimits
+from marway_http.http1.server import HttpServer, address_of, listening, spare_the_collector
 
 __all__ = ["Addresses", "run", "serve"]
 

@@ -12,8 +12,8 @@ import uvloop
 from marway.process.stop_request import StopRequest, watch_for_stop
 from marway.wire.headers import OUTCOME, Outcome
 from marway_http.body import LARGE_BODY_BYTES
-from marway_http.limits import ConnectionLimits
-from marway_http.server import HttpServer, address_of, listening, spare_the_collector
+from marway_http.http1.limits import ConnectionLimits
+from marway_http.http1.server import HttpServer, address_of, listening, spare_the_collector
 from marway_sidecar.api.app import Sidecar, create_app
 from marway_sidecar.api.framed import FramesUpgrade
 from marway_sidecar.settings import SidecarSettings

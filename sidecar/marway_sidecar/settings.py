@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from marway.settings import ComponentSettings
-from marway.wire.hosts import parse_hosts
+from marway_http.hosts import parse_hosts
 
 __all__ = ["SidecarSettings"]
 

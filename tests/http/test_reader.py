@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from marway_http.body import LARGE_BODY_BYTES, BodyPieces
 from marway_http.channel import Headers
-from marway_http.reader import RequestReader
+from marway_http.http1.reader import RequestReader
 
 LARGE = LARGE_BODY_BYTES + 1
 

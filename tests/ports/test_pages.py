@@ -7,7 +7,7 @@ import re
 import httpx
 import pytest
 
-from marway.wire.api_page import PATHS
+from marway_http.pages.api_page import PATHS
 from support.ports import Port
 
 PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"  # as browsers ask

@@ -84,7 +84,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[BodyPieces]:
             super().add(data)
 
     monkeypatch.setattr("marway_sidecar.api.predict.read_body", read)
-    monkeypatch.setattr("marway_http.request.BodyPieces", Coming)
+    monkeypatch.setattr("marway_http.http1.request.BodyPieces", Coming)
     monkeypatch.setattr(Traced, "alive", 0)
     return coming
 

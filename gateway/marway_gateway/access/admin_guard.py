@@ -11,7 +11,7 @@ from typing import Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.errors import UnsupportedMedia, clip
-from marway.wire.hosts import HostGuard
+from marway_http.hosts import HostGuard
 
 __all__ = ["WRITES", "AdminGuard"]
 

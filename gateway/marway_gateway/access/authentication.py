@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.errors import Unauthenticated
 from marway.tokens import Tokens, bearer
-from marway.wire.api_page import PATHS
 from marway.wire.problems import problem_of
 from marway_gateway.access.token_file import TokenFile
 from marway_gateway.http.error_bodies import surface_of
 from marway_gateway.http.requests import request_info, send_problem
+from marway_http.pages.api_page import PATHS
 
 __all__ = ["OPEN_PATHS", "TokenLayer", "challenge", "check_token", "token_owner"]
 

@@ -35,7 +35,7 @@ class Cors:
     """The headers that answers have, by the origin of the page that asked.
 
     Args:
-        origins: As `marway.wire.hosts.parse_origins` gives them; `*` alone lets every page read answers.
+        origins: As `marway_http.hosts.parse_origins` gives them; `*` alone lets every page read answers.
     """
 
     def __init__(self, origins: Iterable[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from marway.wire.hosts import HostGuard
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
 from marway_gateway.admin.versions import versions_router
@@ -14,6 +13,7 @@ from marway_gateway.pages import ABOUT_ADMIN
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.registered import SURFACES
+from marway_http.hosts import HostGuard
 
 __all__ = ["create_admin_app"]
 

@@ -18,10 +18,10 @@ from marway.refs import new_ulid
 from marway.registry import open_registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire import problems
-from marway.wire.hosts import HostGuard
 from marway.wire.pods import PodEvent, PodStatus
 from marway.wire.request import read_ids
 from marway_http.head import HeadAsGet, with_head
+from marway_http.hosts import HostGuard
 from marway_http.loop_watch import watch_loop
 from marway_sidecar.api.body_budget import BodyBudget
 from marway_sidecar.api.fast_path import FastPathApp

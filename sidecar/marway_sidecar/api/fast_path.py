@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from marway.wire.headers import Outcome
-from marway.wire.hosts import HostGuard
 from marway.wire.paths import SegmentRoutes
 from marway.wire.request import read_ids
 from marway_http.eager import in_task
+from marway_http.hosts import HostGuard
 from marway_sidecar.api.call import Call
 from marway_sidecar.api.channel import Channel
 from marway_sidecar.api.http import problem_response

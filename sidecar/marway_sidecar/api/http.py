@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from marway.errors import MarwayError
 from marway.wire import headers, problems
 from marway_http.channel import CHANNEL, HeaderBlock
-from marway_http.request import Request
+from marway_http.http1.request import Request
 from marway_sidecar.api.channel import ClientGone, Reply
 
 __all__ = ["HttpChannel", "cancelling", "problem_response"]

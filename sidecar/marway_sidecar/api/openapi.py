@@ -11,8 +11,8 @@ from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
-from marway.wire.openapi import ANSWERS, BODIES, problem_responses, with_edge, with_problems, with_values
 from marway.wire.pods import WATCH_CONTENT_TYPE
+from marway_http.pages.openapi import ANSWERS, BODIES, problem_responses, with_edge, with_problems, with_values
 
 __all__ = ["ANSWER", "ANY_BODY", "WATCH", "describe", "problems", "served_by"]
 

@@ -12,12 +12,12 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from marway import __version__, errors
-from marway.wire.about import ABOUT_CONTENT, About, Link, about_answer
-from marway.wire.api_page import PATHS, ApiPage
 from marway.wire.comparison import Comparison
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway.wire.pods import WATCH_CONTENT_TYPE, LoadReport, ModelStatus, PodEvent, PodStatus
 from marway.wire.request import timeout_of
+from marway_http.pages.about import ABOUT_CONTENT, About, Link, about_answer
+from marway_http.pages.api_page import PATHS, ApiPage
 from marway_sidecar.api.fast_path import FastPathApp
 from marway_sidecar.api.openapi import ANSWER, ANY_BODY, WATCH, problems, served_by
 

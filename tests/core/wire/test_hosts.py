@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from marway.errors import ForeignOrigin, Misdirected
-from marway.wire.hosts import HostGuard, parse_hosts
+from marway_http.hosts import HostGuard, parse_hosts
 
 
 def test_names_within_a_cluster(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from marway_gateway.transport.frames import FramesClientConnection, _Request
 from marway_gateway.transport.pool import ConnectionPool
 from marway_http.eager import EagerTask
 from marway_http.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
-from marway_http.request import Request
+from marway_http.http1.request import Request
 from marway_sidecar.backends.base import ServedModel
 from support.pod import FakeServer
 from support.pod import serving as sidecar

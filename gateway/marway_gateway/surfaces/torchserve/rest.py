@@ -12,7 +12,6 @@ from typing import Any, Final, Literal
 
 from fastapi import Response
 
-from marway.wire.openapi import ANSWERS, BODIES
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.json_models import JsonModel, examples
@@ -21,6 +20,7 @@ from marway_gateway.surfaces.native import NativePredict
 from marway_gateway.surfaces.torchserve.errors import TORCHSERVE_ERRORS
 from marway_gateway.surfaces.torchserve.management import add_management
 from marway_gateway.surfaces.torchserve.paths import add_other_paths
+from marway_http.pages.openapi import ANSWERS, BODIES
 
 __all__ = ["SEGMENTS", "SURFACE", "Ping", "add_torchserve"]
 

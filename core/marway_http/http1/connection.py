@@ -18,13 +18,13 @@ from typing import Any, Final, cast
 from marway.process.allocator import keep_freed_memory
 from marway_http.body import LARGE_BODY_BYTES
 from marway_http.channel import Headers, header_block
-from marway_http.flow import FlowControl
-from marway_http.http1 import Fault
-from marway_http.limits import ConnectionLimits
-from marway_http.pace import Pace, Part
-from marway_http.reader import BadRequest, RequestReader
-from marway_http.request import Request
-from marway_http.response_head import refusal
+from marway_http.http1.faults import Fault
+from marway_http.http1.flow import FlowControl
+from marway_http.http1.limits import ConnectionLimits
+from marway_http.http1.pace import Pace, Part
+from marway_http.http1.reader import BadRequest, RequestReader
+from marway_http.http1.request import Request
+from marway_http.http1.response_head import refusal
 
 __all__ = ["HttpConnection"]
 

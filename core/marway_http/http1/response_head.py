@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_http.channel import HeaderBlock, Headers, header_block
-from marway_http.http1 import Fault
+from marway_http.http1.faults import Fault
 
 __all__ = ["NO_BODY", "Head", "head_of_block", "head_of_headers", "refusal"]
 

@@ -1,4 +1,4 @@
-"""Reads the requests on one connection: llhttp's events, and what llhttp leaves to servers (`marway_http.http1`)."""
+"""Reads requests: the events of llhttp, and what llhttp leaves to servers (`marway_http.http1.faults`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import httptools
 
 from marway_http.body import LARGE_BODY_BYTES
 from marway_http.channel import Headers
-from marway_http.http1 import FIELDS_BYTES_MAX, Fault, fault_of, target_of
+from marway_http.http1.faults import FIELDS_BYTES_MAX, Fault, fault_of, target_of
 
 __all__ = ["BadRequest", "RequestReader"]
 

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 import uvicorn
 
 from marway.errors import InvalidSettings
-from marway_http.connection import HttpConnection
-from marway_http.limits import ConnectionLimits
+from marway_http.http1.connection import HttpConnection
+from marway_http.http1.limits import ConnectionLimits
 
 __all__ = ["HttpServer", "address_of", "listening", "spare_the_collector"]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from marway_http.body import LARGE_BODY_BYTES, BodyPieces
 from marway_http.channel import CHANNEL, HeaderBlock, Headers, ServerStopping, header_block
 from marway_http.eager import EagerTask
-from marway_http.response_head import NO_BODY, head_of_block, head_of_headers
+from marway_http.http1.response_head import NO_BODY, head_of_block, head_of_headers
 
 if TYPE_CHECKING:
-    from marway_http.connection import HttpConnection
+    from marway_http.http1.connection import HttpConnection
 
 __all__ = ["Request"]
 

@@ -1,0 +1,1 @@
+"""The front page, the API page and what OpenAPI documents share."""
