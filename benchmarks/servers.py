@@ -79,9 +79,9 @@ class MarwayUp:
 
 
 @contextlib.contextmanager
-def marway_up(home: Path, *arguments: str, **environment: str) -> Iterator[MarwayUp]:
-    """Run `marway up` on free ports until the context ends."""
-    command = [sys.executable, "-m", "marway", "up", "--json", "--port", "0", "--home", str(home), *arguments]
+def marway_up(home: Path, *arguments: str, python: str = sys.executable, **environment: str) -> Iterator[MarwayUp]:
+    """Run `marway up`, of the environment that ``python`` is in, on free ports until the context ends."""
+    command = [python, "-m", "marway", "up", "--json", "--port", "0", "--home", str(home), *arguments]
     env = {**os.environ, **with_classes(), **environment}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as up:
         try:
