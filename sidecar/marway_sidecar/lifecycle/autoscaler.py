@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from marway_sidecar.lifecycle.actor import Actor
-from marway_sidecar.lifecycle.context import Context
+from marway_sidecar.lifecycle.entry import Context
 from marway_sidecar.lifecycle.scaling import bounds, more
 
 __all__ = ["Autoscaler"]

@@ -21,14 +21,18 @@ from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading,
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.archives import ArchiveUse
-from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.backends.base import ModelServer, ServedModel
+from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about, without_traceback
-from marway_sidecar.lifecycle.context import Context
 from marway_sidecar.lifecycle.scaling import Usage, bounds
+from marway_sidecar.memory.budget import Memory
+from marway_sidecar.memory.estimates import Estimates
+from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.job import Job
 from marway_sidecar.scheduler.scheduler import Scheduler
+from marway_sidecar.settings import SidecarSettings
 
-__all__ = ["Entry", "Failure", "refused"]
+__all__ = ["Context", "Entry", "Failure", "refused"]
 
 _BACKOFF_MAX_S: Final = 300.0
 
@@ -57,6 +61,26 @@ class Failure:
     def wait_s(self) -> float:
         """Return in how many seconds it may be tried again."""
         return max(0.0, self.retry_at - time.monotonic())
+
+
+@dataclass(slots=True)
+class Context:
+    """What all versions of one server instance share.
+
+    Attributes:
+        server: The model server.
+        cpus: Most workers of a version that does not say.
+        refusing: Whether loads are refused, because the pod stops.
+    """
+
+    server: ModelServer
+    settings: SidecarSettings
+    cpus: int
+    memory: Memory
+    estimates: Estimates
+    metrics: SidecarMetrics
+    changes: Changes
+    refusing: bool
 
 
 class Entry:

@@ -19,7 +19,7 @@ from typing import Final
 from marway.errors import MarwayError
 from marway_sidecar.backends.base import ServedModel, ServerStatus, WorkerStatus
 from marway_sidecar.lifecycle.actor import Actor
-from marway_sidecar.lifecycle.context import Context
+from marway_sidecar.lifecycle.entry import Context
 
 __all__ = ["Reconciler"]
 

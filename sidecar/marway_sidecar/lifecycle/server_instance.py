@@ -18,7 +18,7 @@ from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.autoscaler import Autoscaler
-from marway_sidecar.lifecycle.context import Context
+from marway_sidecar.lifecycle.entry import Context
 from marway_sidecar.lifecycle.reconciler import Reconciler
 from marway_sidecar.lifecycle.transitions import Transitions, Warm
 from marway_sidecar.memory.budget import Memory

@@ -19,8 +19,7 @@ from marway.wire.pods import State
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.errors import about
-from marway_sidecar.lifecycle.context import Context
-from marway_sidecar.lifecycle.entry import Entry, Failure
+from marway_sidecar.lifecycle.entry import Context, Entry, Failure
 from marway_sidecar.lifecycle.scaling import bounds
 from marway_sidecar.memory.eviction import Evict
 
