@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
-from marway.process.allocator import give_back_freed_memory
 from marway.loop_watch import watch_loop
+from marway.process.allocator import give_back_freed_memory
 from marway.refs import new_ulid
 from marway.registry import open_registry
 from marway.resolve import RegistryReader, Resolver
