@@ -16,7 +16,7 @@ from marway.refs import DEFAULT_LABEL, Reference, check_label, check_model_name,
 from marway.registry import Registry
 from marway.registry.releasing import check_serving_fields
 from marway.text import did_you_mean
-from marway_ops.shell.options import JsonOption, NoteOption, admin_or_registry, with_options_of
+from marway_ops.shell.options import JsonOption, Maker, NoteOption, admin_or_registry, with_options_of
 from marway_ops.shell.output import change_entry, history_entry, moved, print_json, print_result, print_table
 
 __all__ = ["delete", "rollback", "serving"]
@@ -32,17 +32,18 @@ def rollback(
     if_currently: Annotated[str | None, typer.Option(help="Only if the label is at this version.")] = None,
     note: NoteOption = None,
     *,
-    target: Target,
+    target: Maker[Target],
     as_json: JsonOption = False,
 ) -> None:
     """Undo the newest release of a label that is not undone yet; every gateway follows within 2 seconds."""
     check_model_name(model)
     check_label(label)
-    if isinstance(target, AdminClient):
+    place = target()
+    if isinstance(place, AdminClient):
         body = {"if_currently": if_currently, "note": note}
-        entry = change_entry(target.call("POST", f"/models/{model}/labels/{label}/rollback", body=body))
+        entry = change_entry(place.call("POST", f"/models/{model}/labels/{label}/rollback", body=body))
     else:
-        change = target.rollback(model, label=label, if_currently=if_currently, note=note, by=this_user())
+        change = place.rollback(model, label=label, if_currently=if_currently, note=note, by=this_user())
         entry = history_entry(change.entry)
     print_result(entry, moved(model, entry), as_json=as_json)
 
@@ -56,17 +57,18 @@ def delete(
     ] = False,
     note: NoteOption = None,
     *,
-    target: Target,
+    target: Maker[Target],
     as_json: JsonOption = False,
 ) -> None:
     """Delete a version for good; it is refused everywhere within 2 seconds, and its bytes go with gc."""
     check_model_name(model)
     check_version(version)
-    if isinstance(target, AdminClient):
+    place = target()
+    if isinstance(place, AdminClient):
         params = {"force": "true" if force else None, "note": note}
-        entry = change_entry(target.call("DELETE", f"/models/{model}/versions/{version}", params=params))
+        entry = change_entry(place.call("DELETE", f"/models/{model}/versions/{version}", params=params))
     else:
-        entry = history_entry(target.delete(model, version, note=note, forced=force, by=this_user()).entry)
+        entry = history_entry(place.delete(model, version, note=note, forced=force, by=this_user()).entry)
     print_result(entry, f"{model} {version} is deleted", as_json=as_json)
 
 
@@ -82,30 +84,31 @@ def serving(
     ] = None,
     note: NoteOption = None,
     *,
-    target: Target,
+    target: Maker[Target],
     as_json: JsonOption = False,
 ) -> None:
     """Show how versions are served, or change it; every gateway follows within 2 seconds."""
     changes = _parsed(set_ or ())
     check_serving_fields([*changes, *(unset or ())])
-    if isinstance(target, AdminClient):
+    place = target()
+    if isinstance(place, AdminClient):
         check_model_name(model)
-        _print_document(_through(target, model, version, changes, unset or (), note), as_json=as_json)
+        _print_document(_through(place, model, version, changes, unset or (), note), as_json=as_json)
         return
-    name = target.find(model)
+    name = place.find(model)
     if changes or unset:
-        change = target.set_serving(
+        change = place.set_serving(
             name, version=version or "*", set_fields=changes, unset=unset or (), note=note, by=this_user()
         )
         state = change.state
     else:
-        state = target.state(name)
+        state = place.state(name)
     if version in (None, "*"):
-        versions = [each for each in target.versions(name) if each not in state.tombstones]
-        records = [target.record(name, each) for each in versions]
+        versions = [each for each in place.versions(name) if each not in state.tombstones]
+        records = [place.record(name, each) for each in versions]
     else:
         assert version is not None
-        records = [target.resolve(Reference(name, version))]
+        records = [place.resolve(Reference(name, version))]
     _print_document(_document(name, state, records), as_json=as_json)
 
 

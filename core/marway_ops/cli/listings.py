@@ -14,6 +14,7 @@ from marway.registry import ModelSummary, Registry, open_registry
 from marway_ops.shell.options import (
     JsonOption,
     LimitOption,
+    Maker,
     RegistryOption,
     opened_registry,
     registry_url,
@@ -71,21 +72,22 @@ def _labels(row: ModelSummary) -> str:
 def show(
     reference: Annotated[str, typer.Argument(metavar="MODEL[/REF]", help="A model, MODEL/VERSION, MODEL/LABEL or id.")],
     *,
-    registry: Registry,
+    registry: Maker[Registry],
     as_json: JsonOption = False,
 ) -> None:
     """Show a model with its versions and labels, or all facts about one version."""
     wanted = parse_reference(reference)
-    pointer = registry.pointer(wanted.name)
+    found = registry()
+    pointer = found.pointer(wanted.name)
     if wanted.selector is None and pointer is not None and pointer.kind == "name":
-        document = _model(registry, pointer.model)
+        document = _model(found, pointer.model)
         if as_json:
             print_json(document)
         else:
             _print_model(document)
         return
-    record = registry.resolve(wanted)
-    document = _version(registry, record)
+    record = found.resolve(wanted)
+    document = _version(found, record)
     if as_json:
         print_json(document)
     else:
@@ -158,14 +160,15 @@ def history(
     label: Annotated[str | None, typer.Option(help="Only changes of this label.")] = None,
     limit: LimitOption = 100,
     *,
-    registry: Registry,
+    registry: Maker[Registry],
     as_json: JsonOption = False,
 ) -> None:
     """Show who changed what about a model, when and why; newest first."""
     if label is not None:
         check_label(label)
-    name = registry.find(model)
-    wanted = (entry for entry in registry.history(name) if label in (None, entry.label))
+    found = registry()
+    name = found.find(model)
+    wanted = (entry for entry in found.history(name) if label in (None, entry.label))
     entries = list(itertools.islice(wanted, limit))
     if as_json:
         print_json([history_entry(entry) for entry in entries])

@@ -12,7 +12,7 @@ from marway.admin_client import AdminClient
 from marway.errors import InvalidInput, clip
 from marway.refs import DEFAULT_LABEL, parse_reference
 from marway.text import printable
-from marway_ops.shell.options import JsonOption, NoteOption, admin_client, with_options_of
+from marway_ops.shell.options import JsonOption, Maker, NoteOption, admin_client, with_options_of
 from marway_ops.shell.output import print_json, print_result, print_table
 
 __all__ = ["drain", "load", "pin", "pods", "unload"]
@@ -29,22 +29,23 @@ def pods(
         str | None, typer.Argument(metavar="[MODEL/REF]", help="Show where this version is instead.")
     ] = None,
     *,
-    admin: AdminClient,
+    admin: Maker[AdminClient],
     as_json: JsonOption = False,
 ) -> None:
     """List the pods behind a gateway, or say on which of them a version is."""
+    client = admin()
     if reference is not None:
-        found = admin.call("GET", f"{_path(reference)}/pods")
+        found = client.call("GET", f"{_path(reference)}/pods")
         if as_json:
             print_json(found)
         else:
             print_table(("pod", "state", "workers", "memory", "pod's state"), map(_where, found["pods"]))
         return
-    listed = admin.call("GET", "/pods")
+    listed = client.call("GET", "/pods")
     if as_json:
         print_json(listed)
     elif not listed:
-        typer.echo(f"the gateway at {admin.url} knows no pods: set MARWAY_GATEWAY_PODS or give --pods")
+        typer.echo(f"the gateway at {client.url} knows no pods: set MARWAY_GATEWAY_PODS or give --pods")
     else:
         print_table(("pod", "url", "backend", "state", "models", "memory", "in flight"), map(_pod, listed))
 
@@ -54,13 +55,14 @@ def drain(
     pod: Annotated[str, typer.Argument(help="A pod's name, as `marway pods` shows it.")],
     undo: Annotated[bool, typer.Option("--undo", help="Have it take requests again.")] = False,
     *,
-    admin: AdminClient,
+    admin: Maker[AdminClient],
     as_json: JsonOption = False,
 ) -> None:
     """Have a pod finish its requests and take no more; every gateway hears of it from the pod."""
     if "/" in pod:
         raise InvalidInput(f"{clip(pod, 80)!r} cannot be a pod's name")
-    found = admin.call("DELETE" if undo else "POST", f"/pods/{quote(pod, safe='')}/drain")
+    client = admin()
+    found = client.call("DELETE" if undo else "POST", f"/pods/{quote(pod, safe='')}/drain")
     line = f"{pod} takes requests again" if undo else f"{pod} drains: it takes no more requests"
     print_result(found, line, as_json=as_json)
 
@@ -71,12 +73,13 @@ def load(
     pod: PodOption = None,
     prove: Annotated[bool, typer.Option("--prove", help="Compare its golden answers too, and store a proof.")] = False,
     *,
-    admin: AdminClient,
+    admin: Maker[AdminClient],
     as_json: JsonOption = False,
 ) -> None:
     """Load a version ahead of its requests, on the pods where they will go."""
+    client = admin()
     params = {"pod": pod, "prove": "true" if prove else None}
-    done = admin.call("POST", f"{_path(reference)}/load", params=params)
+    done = client.call("POST", f"{_path(reference)}/load", params=params)
     if as_json:
         print_json(done)
         return
@@ -93,11 +96,12 @@ def unload(
     reference: Version,
     pod: PodOption = None,
     *,
-    admin: AdminClient,
+    admin: Maker[AdminClient],
     as_json: JsonOption = False,
 ) -> None:
     """Unload a version once its requests have ended; the next one loads it again."""
-    done = admin.call("POST", f"{_path(reference)}/unload", params={"pod": pod})
+    client = admin()
+    done = client.call("POST", f"{_path(reference)}/unload", params={"pod": pod})
     line = f"{done['model']} {done['version']} is not loaded on {', '.join(done['pods']) or 'any pod'}"
     print_result(done, line, as_json=as_json)
 
@@ -108,14 +112,15 @@ def pin(
     off: Annotated[bool, typer.Option("--off", help="Let it be unloaded again.")] = False,
     note: NoteOption = None,
     *,
-    admin: AdminClient,
+    admin: Maker[AdminClient],
     as_json: JsonOption = False,
 ) -> None:
     """Keep a version loaded, whatever else wants its memory."""
-    found = admin.call("GET", f"{_path(reference)}/pods")  # a label may move: the version is what is pinned
+    client = admin()
+    found = client.call("GET", f"{_path(reference)}/pods")  # a label may move: the version is what is pinned
     name, version = found["model"], found["version"]
     body = {"version": version, "set": {"pinned": not off}, "note": note}
-    done = admin.call("PATCH", f"/models/{name}/serving", body=body)
+    done = client.call("PATCH", f"/models/{name}/serving", body=body)
     print_result(done, f"{name} {version} is {'no longer pinned' if off else 'pinned'}", as_json=as_json)
 
 

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -26,6 +26,7 @@ __all__ = [
     "GatewayOption",
     "JsonOption",
     "LimitOption",
+    "Maker",
     "NoteOption",
     "RegistryOption",
     "TokenFileOption",
@@ -41,6 +42,9 @@ __all__ = [
     "with_options_of",
 ]
 
+T = TypeVar("T")
+Maker = Callable[[], T]
+"""Makes a verb's value of the options that it was given; see `with_options_of`."""
 DEFAULT_HOME = Path(".marway")
 """Home of `marway up`, below the current directory."""
 _DEFAULT_GATEWAY = "http://127.0.0.1:8000"
@@ -126,8 +130,9 @@ def admin_or_registry(
 def with_options_of(**makers: Callable[..., object]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb, in the place of a parameter, the options of the function that makes its value.
 
-    ``@with_options_of(admin=admin_client)`` on ``def unload(reference: str, *, admin: AdminClient)`` gives
-    ``marway unload REFERENCE --gateway URL --token TOKEN --token-file FILE``.
+    ``@with_options_of(admin=admin_client)`` on ``def unload(reference: str, *, admin: Maker[AdminClient])`` gives
+    ``marway unload REFERENCE --gateway URL --token TOKEN --token-file FILE``. The verb calls ``admin()`` when it has
+    checked what else it was given.
     """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
@@ -139,7 +144,7 @@ def with_options_of(**makers: Callable[..., object]) -> Callable[[Callable[..., 
         @functools.wraps(verb)
         def run(**given: object) -> None:
             for name, maker in makers.items():
-                given[name] = maker(**{option: given.pop(option) for option in options[name]})
+                given[name] = functools.partial(maker, **{option: given.pop(option) for option in options[name]})
             verb(**given)
 
         by_name = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
