@@ -15,11 +15,13 @@ from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["EagerTask", "InlineFuture", "in_task"]
+__all__ = ["EagerTask", "InlineFuture", "current_eager_task", "in_task"]
 
 T = TypeVar("T")
 
 _IN_TASK: Final = object()
+
+_current: EagerTask | None = None
 
 
 class InlineFuture(asyncio.Future[T], Generic[T]):
@@ -105,6 +107,8 @@ class EagerTask:
             self._step(self._run.send, None)
 
     def _step(self, step: Callable[[Any], Any], value: Any) -> None:
+        global _current
+        outer, _current = _current, self
         try:
             future = step(value)
         except StopIteration:
@@ -118,6 +122,8 @@ class EagerTask:
                 self._loop.call_exception_handler(context)
         else:
             self._wait(future)
+        finally:
+            _current = outer
 
     def _wait(self, future: Any) -> None:
         if self._due:
@@ -144,7 +150,7 @@ class EagerTask:
     async def _in_task(self) -> None:
         assert self._run is not None
         try:
-            await _rest_of(self._run)
+            await _rest_of(self, self._run)
         except asyncio.CancelledError:
             if self.reason is None:
                 raise
@@ -159,15 +165,19 @@ class EagerTask:
 
 
 @coroutine
-def _rest_of(run: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+def _rest_of(eager: EagerTask, run: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
     """Go on with a coroutine that has begun, within the current task."""
+    global _current
     step: Callable[[Any], Any] = run.send
     value: Any = None
     while True:
+        outer, _current = _current, eager
         try:
             future = step(value)
         except StopIteration:
             return
+        finally:
+            _current = outer
         try:
             value = yield None if future is _IN_TASK else future
             step = run.send
@@ -184,3 +194,14 @@ async def in_task() -> None:
     """Go on in a task of asyncio's own, in the next turn of the loop; does nothing where there is one."""
     if asyncio.current_task() is None:
         await _to_task()
+
+
+def current_eager_task() -> EagerTask:
+    """Return the `EagerTask` whose coroutine runs now, for it to be interrupted later.
+
+    Raises:
+        RuntimeError: None does.
+    """
+    if _current is None:
+        raise RuntimeError("no eager task runs")
+    return _current

@@ -286,7 +286,7 @@ async def test_elsewhere(upstream: Upstream) -> None:
         for _ in range(3):
             number, head, _ = await wire.request()
             heads.append(head)
-            await wire.say(frame_header(Kind.ELSEWHERE, number))
+            await wire.say(frame_header(Kind.DECLINED, number))
         await echo(wire)
 
     async with serving(serve) as (server, pod):
@@ -305,7 +305,7 @@ async def test_a_pod_that_gives_back_and_is_gone(upstream: Upstream) -> None:
 
     async def serve(wire: Wire) -> None:
         number, _, _ = await wire.request()
-        await wire.say(frame_header(Kind.ELSEWHERE, number))
+        await wire.say(frame_header(Kind.DECLINED, number))
 
     async with serving(serve) as (server, pod):
         await changed(upstream, pod)
@@ -425,7 +425,7 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     "http": lambda number: b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nout",
     "too-large": lambda number: frame_header(Kind.ANSWER, number, body=PART_BYTES + 1, status=200),
     "a-request": lambda number: frame_header(Kind.REQUEST, number),
-    "more": lambda number: frame_header(Kind.MORE, number, status=1),
+    "more": lambda number: frame_header(Kind.WINDOW_UPDATE, number, status=1),
     "a-part-first": lambda number: part(number, b"out"),
     "an-empty-part": lambda number: part(number, b""),
     "parts-beyond-its-length": lambda number: (
@@ -433,7 +433,7 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     ),
     "twice": lambda number: answer(number, b"one", head=HEAD + b"content-length: 5\r\n") * 2,
     "begun-and-elsewhere": lambda number: (
-        answer(number, b"one", head=HEAD + b"content-length: 5\r\n") + frame_header(Kind.ELSEWHERE, number)
+        answer(number, b"one", head=HEAD + b"content-length: 5\r\n") + frame_header(Kind.DECLINED, number)
     ),
 }
 
@@ -509,9 +509,9 @@ async def test_answers_that_nobody_asked_for(upstream: Upstream) -> None:
 
     async def serve(wire: Wire) -> None:
         number, _, _ = await wire.request()
-        for kind in (Kind.ANSWER, Kind.PART, Kind.ELSEWHERE):
+        for kind in (Kind.ANSWER, Kind.PART, Kind.DECLINED):
             await wire.say(frame_header(kind, number + 7, status=200))
-        await wire.say(answer(number, b"right"), answer(number, b"again"), frame_header(Kind.ELSEWHERE, number))
+        await wire.say(answer(number, b"right"), answer(number, b"again"), frame_header(Kind.DECLINED, number))
         await echo(wire)
 
     async with serving(serve) as (server, pod):
@@ -552,7 +552,7 @@ class Large:
             elif kind == Kind.CANCEL:
                 self.cancelled.append(number)
             else:
-                assert (kind, number) == (Kind.MORE, large)
+                assert (kind, number) == (Kind.WINDOW_UPDATE, large)
                 self.asked += status
                 assert self.asked <= self.sent  # or else more than the window would be under way
                 await self._say(wire, large, status)
@@ -1003,7 +1003,7 @@ async def test_no_request_is_left_behind(registry: Registry, monkeypatch: pytest
             if kind != Kind.REQUEST or body == b"hold":
                 continue
             if body == b"elsewhere":
-                await wire.say(frame_header(Kind.ELSEWHERE, number))
+                await wire.say(frame_header(Kind.DECLINED, number))
             elif body == b"parts":
                 head = HEAD + b"content-length: 4\r\n"
                 await wire.say(answer(number, b"pa", head=head), part(number, b"rt"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from marway_http.eager import EagerTask, InlineFuture, in_task
+from marway_http.eager import EagerTask, InlineFuture, current_eager_task, in_task
 
 LogOf = Callable[[], list[str]]
 
@@ -217,3 +217,31 @@ async def test_interrupted_while_it_runs(next_wait: str) -> None:
     await outside_tasks(lambda: future.set_result(None))
     await ended.wait()
     assert log == [ConnectionError]
+
+
+@pytest.mark.parametrize("how", ["at once", "in a task"])
+async def test_a_coroutine_finds_its_eager_task(how: str) -> None:
+    """It can ask which one runs it, in a task or not, and also after another one ran within its call."""
+    log: list[object] = []
+    ended = asyncio.Event()
+    eager: list[EagerTask] = []
+
+    async def other() -> None:
+        log.append(current_eager_task())
+
+    async def run() -> None:
+        if how == "in a task":
+            await in_task()
+        log.append(current_eager_task())
+        if how == "at once":
+            EagerTask(other())
+        log.append(current_eager_task())
+
+    await outside_tasks(lambda: eager.append(EagerTask(run(), ended.set)))
+    await ended.wait()
+    mine = eager[0]
+    assert log[0] is mine
+    assert log[-1] is mine
+    assert all(each is not mine for each in log[1:-1])
+    with pytest.raises(RuntimeError, match="no eager task"):
+        current_eager_task()

@@ -41,7 +41,7 @@ def cancel(number: int) -> bytes:
 
 
 def more(number: int, parts: int) -> bytes:
-    return frame_header(Kind.MORE, number, status=parts)
+    return frame_header(Kind.WINDOW_UPDATE, number, status=parts)
 
 
 class Gateway:
@@ -331,7 +331,7 @@ async def test_what_is_sent_back(registry: Registry, tmp_path: Path) -> None:
         pod.server.rows.clear()
         for frame in back:
             gateway.send(frame)
-            assert await gateway.frame() == (Kind.ELSEWHERE, 1, 0, b"", b"")
+            assert await gateway.frame() == (Kind.DECLINED, 1, 0, b"", b"")
         assert pod.server.rows == []
         assert pod.sidecar.draining.requests_in_flight == 0
         assert len(pod.server.loaded) == 2
@@ -346,13 +346,13 @@ async def test_a_full_queue_sends_back(registry: Registry, tmp_path: Path) -> No
     async with loaded(registry, tmp_path, held.server, serve=serve, queue_limit=2) as (pod, gateway):
         gateway.send(*(request(number, b"hold") for number in range(8)))
         kind, number, *_ = await gateway.frame()
-        assert kind == Kind.ELSEWHERE
+        assert kind == Kind.DECLINED
         refused = await pod.predict("some")
         assert (refused.status_code, refused.headers["x-marway-outcome"]) == (429, "not_accepted")
         held.go.set()
         ends = [kind] + [(await gateway.frame())[0] for _ in range(7)]
         assert ends.count(Kind.ANSWER) == number
-        assert ends.count(Kind.ELSEWHERE) == 8 - number
+        assert ends.count(Kind.DECLINED) == 8 - number
 
 
 # -- large answers -----------------------------------------------------------------------------------------------
@@ -468,7 +468,7 @@ BAD = {
     "kind": frame_header(9, 1),
     "answer": frame_header(Kind.ANSWER, 1),
     "part": frame_header(Kind.PART, 1),
-    "elsewhere": frame_header(Kind.ELSEWHERE, 1),
+    "elsewhere": frame_header(Kind.DECLINED, 1),
     "large-body": frame_header(Kind.REQUEST, 1, body=PART_BYTES + 1),
     "large-head": frame_header(Kind.REQUEST, 1, head=65537),
     "id-in-use": request(77, b"waits"),
@@ -509,7 +509,7 @@ async def test_a_request_that_is_none_costs_no_other(registry: Registry, tmp_pat
         gateway.send(request(77, b"hold"))
         await until(lambda: held.values)
         gateway.send(FAULTY[name], request(6))
-        assert await gateway.frame() == (Kind.ELSEWHERE, 5, 0, b"", b"")
+        assert await gateway.frame() == (Kind.DECLINED, 5, 0, b"", b"")
         assert (await gateway.answer())[0] == 6
         held.go.set()
         assert (await gateway.answer())[0] == 77
@@ -604,9 +604,9 @@ async def test_a_drain(registry: Registry, tmp_path: Path) -> None:
             pod.stop.set()
             await until(lambda: pod.sidecar.draining.refusing)
             gateway.send(request(3))
-            assert await gateway.frame() == (Kind.ELSEWHERE, 3, 0, b"", b"")
+            assert await gateway.frame() == (Kind.DECLINED, 3, 0, b"", b"")
             idle.send(request(1))
-            assert (await idle.frame())[0] == Kind.ELSEWHERE
+            assert (await idle.frame())[0] == Kind.DECLINED
             held.go.set()
             answers = [await gateway.answer() for _ in range(2)]
             assert [(number, said[2]) for number, said in answers] == [(1, b"hold"), (2, b"waits")]
@@ -624,7 +624,7 @@ async def test_a_lame_duck_takes_requests(registry: Registry, tmp_path: Path) ->
         assert (await gateway.answer())[1][2] == b"hello"
         await until(lambda: pod.sidecar.draining.refusing)
         gateway.send(request(2))
-        assert (await gateway.frame())[0] == Kind.ELSEWHERE
+        assert (await gateway.frame())[0] == Kind.DECLINED
         assert await gateway.ended()
 
 

@@ -43,7 +43,7 @@ class Wire(asyncio.Transport):
             elif kind == Kind.PART:
                 self.answers[number].append(body)
             else:
-                assert kind == Kind.ELSEWHERE
+                assert kind == Kind.DECLINED
                 self.elsewhere.append(number)
 
     def pause_reading(self) -> None:
@@ -140,7 +140,7 @@ def test_each_request_is_answered_or_given_up_once(turns: list[list[tuple[str, A
                         cancelled.add(detail % len(sent))
                         come(frame_header(Kind.CANCEL, detail % len(sent)))
                     case "more" if sent:
-                        come(frame_header(Kind.MORE, detail % len(sent), status=1))
+                        come(frame_header(Kind.WINDOW_UPDATE, detail % len(sent), status=1))
                     case "close":
                         wire.abort()
                     case "shutdown":
@@ -150,7 +150,7 @@ def test_each_request_is_answered_or_given_up_once(turns: list[list[tuple[str, A
             loop.call_soon(turn, steps)
             await asyncio.sleep(0)
         for number in sent:  # the gateway wants all of what was begun
-            come(frame_header(Kind.MORE, number, status=100))
+            come(frame_header(Kind.WINDOW_UPDATE, number, status=100))
         closed = wire.closing
         await asyncio.sleep(0)
         for number, asked in app.asked.items():

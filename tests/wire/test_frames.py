@@ -14,7 +14,7 @@ NUMBERS = st.integers(0, 2**32 - 1)
 FRAMES = st.lists(
     st.tuples(
         st.sampled_from(
-            [Kind.REQUEST, Kind.ANSWER, Kind.PART, Kind.MORE, Kind.CANCEL, Kind.ELSEWHERE],
+            [Kind.REQUEST, Kind.ANSWER, Kind.PART, Kind.WINDOW_UPDATE, Kind.CANCEL, Kind.DECLINED],
         ),
         NUMBERS,
         st.integers(0, 2**16 - 1),
@@ -28,8 +28,8 @@ SEVERAL: list[Frame] = [
     (Kind.CANCEL, 2**32 - 1, 0, b"", b""),
     (Kind.ANSWER, 0, 599, b"x: y\r\n", b""),
     (Kind.PART, 7, 0, b"", bytes(range(256))),
-    (Kind.MORE, 7, 2**16 - 1, b"", b""),
-    (Kind.ELSEWHERE, 3, 0, b"", b""),
+    (Kind.WINDOW_UPDATE, 7, 2**16 - 1, b"", b""),
+    (Kind.DECLINED, 3, 0, b"", b""),
 ]
 
 
@@ -42,7 +42,7 @@ def encoded(frames: list[Frame]) -> bytes:
 
 def test_every_kind_has_its_number() -> None:
     """What stands on the wire is what the two ends of different releases agree on."""
-    kinds = [Kind.REQUEST, Kind.ANSWER, Kind.PART, Kind.MORE, Kind.CANCEL, Kind.ELSEWHERE]
+    kinds = [Kind.REQUEST, Kind.ANSWER, Kind.PART, Kind.WINDOW_UPDATE, Kind.CANCEL, Kind.DECLINED]
     assert kinds == [1, 2, 3, 4, 5, 6]
     header = frame_header(Kind.ANSWER, 0x01020304, head=5, body=6, status=200)
     assert header == bytes.fromhex("0000000b 01020304 00000005 00c8 02 00")

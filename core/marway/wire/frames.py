@@ -65,11 +65,11 @@ class Kind:
     there are such; `content-length` says whether parts follow."""
     PART: Final = 3
     """To a gateway: what follows of an answer's body."""
-    MORE: Final = 4
+    WINDOW_UPDATE: Final = 4
     """To a sidecar: the status field of `Kind.ANSWER` counts here how many parts more it may send."""
     CANCEL: Final = 5
     """To a sidecar: nobody waits for the answer."""
-    ELSEWHERE: Final = 6
+    DECLINED: Final = 6
     """To a gateway: nothing was begun; the request has to be sent over HTTP."""
 
 

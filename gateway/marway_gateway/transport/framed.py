@@ -187,7 +187,7 @@ class FramedConnection(asyncio.Protocol):
     def ask_more(self, number: int, parts: int) -> None:
         """Have the sidecar send so many parts more of an answer."""
         if number in self._waiting and not self._transport.is_closing():
-            self._transport.write(frame_header(Kind.MORE, number, status=parts))
+            self._transport.write(frame_header(Kind.WINDOW_UPDATE, number, status=parts))
 
     # -- the transport -------------------------------------------------------------------------------------
 
@@ -223,7 +223,7 @@ class FramedConnection(asyncio.Protocol):
                 elif kind == Kind.PART:
                     if request.feed(body):
                         self._end(number, request)
-                elif kind == Kind.ELSEWHERE and request.response is None:
+                elif kind == Kind.DECLINED and request.response is None:
                     request.elsewhere = True
                     self._give(number, request, _NOTHING, b"")
                 else:
