@@ -18,9 +18,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from marway.errors import InvalidSettings
 from marway.lifecycle import StopRequest, watch_for_stop
 from marway.private_parts import HTTP_CYCLE, HTTP_PARSER, HTTP_PROTOCOL, HTTP_SERVER, check_private_parts
-from marway_sidecar.api.app import Sidecar, create_app
+from marway_sidecar.api.app import create_app
 from marway_sidecar.api.connection import BoundedConnection
 from marway_sidecar.settings import SidecarSettings
+from marway_sidecar.sidecar import Sidecar
 
 __all__ = ["run", "serve"]
 

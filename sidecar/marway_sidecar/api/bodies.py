@@ -8,98 +8,85 @@ let go of in the moment in which that ends, however it does.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from marway.deadline import Deadline
 from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, Overloaded, UnsupportedMedia, clip
+from marway.wire.headers import NOTHING
+from marway_http.eager import in_task
 from marway_sidecar.api.body_budget import BodyBudget, HeldBytes
+from marway_sidecar.api.call import Call
 from marway_sidecar.api.connection import UNCOUNTED_BYTES
-from marway_sidecar.api.http import HttpChannel, cancelling
+from marway_sidecar.api.http import HttpChannel
 
-__all__ = ["check_coding", "check_length", "read_body"]
+__all__ = ["check_body", "read_body"]
 
 
-def check_length(length: int | None, limit: int) -> None:
-    """Refuse a body that is too large before anything is done for it.
+def check_body(call: Call, *, limit: int) -> None:
+    """Refuse a body that cannot be served before anything is done for it.
 
     Raises:
-        BodyTooLarge: The client says that it has more than ``limit`` bytes.
+        BodyTooLarge: Its client says that it has more than ``limit`` bytes.
+        UnsupportedMedia: It has a `Content-Encoding`, and would reach the handler compressed: gateways decode what
+            clients send.
     """
+    length, encoding = call.length, call.headers.get("content-encoding")
     if length is not None and length > limit:
         raise BodyTooLarge(f"the body has {length} bytes; the limit is {limit}: send less at once")
-
-
-def check_coding(encoding: str | None) -> None:
-    """Refuse a body that would reach the handler compressed: gateways decode what clients send.
-
-    Raises:
-        UnsupportedMedia: It has a `Content-Encoding`.
-    """
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMedia(f"the Content-Encoding {clip(encoding, 40)!r} is not taken: send the body as it is")
 
 
 async def read_body(
-    channel: HttpChannel,
-    length: int | None,
-    *,
-    limit: int,
-    budget: BodyBudget,
-    deadline: Deadline,
-    may_be_empty: bool = False,
+    call: Call, *, limit: int, budget: BodyBudget, deadline: Deadline
 ) -> tuple[bytes, HeldBytes | None]:
     """Return the whole body, and what has to be released for it, or None.
 
     Args:
-        channel: Where it comes from.
-        length: Its size in bytes where the client said it.
+        call: Whose it is. It is interrupted with `Overloaded` where the body comes too slowly for the memory that it
+            holds while others wait for some.
         limit: The most bytes that it may have.
         budget: Where a large one has its memory from.
         deadline: Until when it has to be here.
-        may_be_empty: Whether one without a byte is accepted.
 
     Raises:
         BodyTooLarge: It has more than ``limit`` bytes; the rest was not read.
         ClientGone: The client left.
         DeadlineExceeded: The deadline passed first.
-        InvalidRequest: It is empty.
-        Overloaded: It came too slowly for the memory that it held while others waited for some.
+        InvalidRequest: It is empty, and the caller does not say that it is meant so.
     """
-    if channel.has_come and (length is None or length <= UNCOUNTED_BYTES):
-        body, held = await channel.receive(), None  # waits for nothing
-        if len(body) > limit:
-            raise _too_large(limit)
-    else:
+    body, held = call.channel.body, None
+    if body is None:
+        assert isinstance(call.channel, HttpChannel)
+        await in_task()
         try:
             async with asyncio.timeout(deadline.remaining()):
-                body, held = await _read(channel, length, limit, budget)
+                body, held = await _read(call, call.channel, limit, budget)
         except TimeoutError as exc:
             raise DeadlineExceeded("the deadline passed before the whole body had come") from exc
-    if not body and not may_be_empty:
+    if not body and call.headers.get(NOTHING) != "1":
         raise InvalidRequest("the request has no body: send the model's input, such as curl -d 'some text' URL")
     return body, held
 
 
-async def _read(
-    channel: HttpChannel, length: int | None, limit: int, budget: BodyBudget
-) -> tuple[bytes, HeldBytes | None]:
+async def _read(call: Call, channel: HttpChannel, limit: int, budget: BodyBudget) -> tuple[bytes, HeldBytes | None]:
     held = None
     pieces: list[bytes] = []
-    size = 0
+    size, length = 0, call.length
     counts = length is not None and length > UNCOUNTED_BYTES
     try:
-        with cancelling(_too_slow) as give_up:
-            while not channel.received:
-                pieces.append(await channel.receive())
-                size += len(pieces[-1])
-                if size > limit:
-                    raise _too_large(limit)
-                if held is not None:
-                    await _hold(channel, held, len(pieces[-1]))
-                elif counts or size > UNCOUNTED_BYTES:
-                    held = budget.open(length if length is not None else limit, give_up)
-                    await _hold(channel, held, size)
+        while not channel.received:
+            pieces.append(await channel.receive())
+            size += len(pieces[-1])
+            if size > limit:
+                raise BodyTooLarge(f"the body has more than {limit} bytes, which is the limit: send less at once")
             if held is not None:
-                held.came_whole()
+                await _hold(channel, held, len(pieces[-1]))
+            elif counts or size > UNCOUNTED_BYTES:
+                held = budget.open(length if length is not None else limit, partial(call.task.interrupt, _too_slow()))
+                await _hold(channel, held, size)
+        if held is not None:
+            held.came_whole()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), held
     except BaseException:
         if held is not None:
@@ -117,7 +104,3 @@ async def _hold(channel: HttpChannel, held: HeldBytes, count: int) -> None:
 
 def _too_slow() -> Overloaded:
     return Overloaded("the body came too slowly for the memory that it held, which others waited for: send it again")
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body has more than {limit} bytes, which is the limit: send less at once")

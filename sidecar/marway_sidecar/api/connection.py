@@ -2,7 +2,7 @@
 
 Predictions find their connection in their ASGI scope (`CONNECTION`). It tells them when their client leaves, with no
 task that listens for it, and writes an answer at once that ASGI would have in two messages, checked header by header.
-A request that came whole is first shown to the application's `serve_now`, which may take it without a task of its own.
+The application is called at once, and without a task (`EagerTask`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import asyncio
 import contextlib
 import select
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from marway.body_pieces import LARGE_BODY_BYTES
-from marway.errors import RequestTooSlow
+from marway.errors import Draining, RequestTooSlow
 from marway.wire import frames
 from marway.wire.http1 import Fault
-from marway_sidecar.api.channel import Reply
+from marway_http.channel import HeaderBlock
+from marway_http.eager import EagerTask
 from marway_sidecar.api.framed import FramedConnection
 from marway_sidecar.api.large_bodies import LargeBodies
 
@@ -65,7 +67,6 @@ class BoundedConnection(LargeBodies):
     _gone: Callable[[], None] | None = None
     _parsing = False
     _to_start: tuple[RequestResponseCycle, Any] | None = None
-    _serve_now: Callable[[Scope, Receive, Send, bytes], bool] | None = None
 
     @classmethod
     def with_pace(cls, *, body_timeout_s: float, body_min_rate: int) -> type[BoundedConnection]:
@@ -75,7 +76,6 @@ class BoundedConnection(LargeBodies):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._serve_now = getattr(self.app, "serve_now", None)
         self._guard = getattr(self.app, "guard", None)
         self._expect_headers()
 
@@ -113,20 +113,13 @@ class BoundedConnection(LargeBodies):
         if self._parsing:
             self._to_start = cycle, app  # what came may have the whole body: that is known when it is parsed
         else:
-            super()._start_asgi_task(cycle, self._guarded(cycle, app))
+            self.loop.call_soon(self._start, cycle, app)  # the request before may have been answered within a task
 
     def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
-        app = self._guarded(cycle, app)
-        whole = not cycle.more_body and len(cycle.body) <= UNCOUNTED_BYTES
-        if app is self.app and self._serve_now is not None and whole:
-            # uvicorn and starlette each have types of their own for the same things.
-            scope: Any = cycle.scope
-            receive: Any = cycle.receive
-            send: Any = cycle.send
-            if self._serve_now(scope, receive, send, bytes(cycle.body)):
-                cycle.body = bytearray()
-                return
-        super()._start_asgi_task(cycle, app)
+        request = _Request()
+        tasks: set[Any] = self.tasks
+        tasks.add(request)
+        request.task = EagerTask(cycle.run_asgi(self._guarded(cycle, app)), partial(tasks.discard, request))
 
     def _guarded(self, cycle: RequestResponseCycle, app: Any) -> Any:
         """Return what answers a request: the app, or a refusal."""
@@ -146,7 +139,7 @@ class BoundedConnection(LargeBodies):
         waits = cycle is not None and not cycle.response_complete
         path = self.url.partition(b"?")[0]
         asks = self.parser.get_method() == b"GET" and path == _FRAMES_PATH and self._get_upgrade() == _FRAMES
-        if not asks or waits or self.parser.get_http_version() != "1.1" or not hasattr(self.app, "begin"):
+        if not asks or waits or self.parser.get_http_version() != "1.1" or not hasattr(self.app, "answer_framed"):
             return False
         has_body = any(name in _OF_A_BODY for name, _ in self.headers)
         return not has_body and (self._guard is None or self._guard(self.headers) is None)
@@ -165,10 +158,13 @@ class BoundedConnection(LargeBodies):
 
     # -- for the request that is being answered ------------------------------------------------------------
 
-    def has_whole_body(self, scope: Scope) -> bool:
-        """Whether the body of the request with this scope is here to its end."""
+    def take_whole_body(self, scope: Scope) -> bytes | None:
+        """Return the body of the request with this scope if it is here to its end; else it has to be received."""
         cycle = self.cycle
-        return cycle.scope is scope and not cycle.more_body and not cycle.disconnected
+        if cycle.scope is not scope or cycle.more_body or cycle.disconnected or len(cycle.body) > UNCOUNTED_BYTES:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
 
     def when_gone(self, gone: Callable[[], None] | None) -> None:
         """Have ``gone`` called when the client leaves, once; None takes that back. The whole body must have come."""
@@ -206,12 +202,14 @@ class BoundedConnection(LargeBodies):
                 timer.cancel()
             self.flow.resume_reading()
 
-    def answer(self, scope: Scope, reply: Reply, *, close: bool) -> bool:
+    def answer(self, scope: Scope, status: int, headers: HeaderBlock, body: bytes, *, close: bool) -> bool:
         """Send a whole answer and return True; False when that has to be done by ASGI's messages.
 
         Args:
             scope: Of the request that it answers.
-            reply: The answer.
+            status: Its status.
+            headers: Its headers.
+            body: Its body.
             close: Whether the connection is closed after it.
         """
         cycle = self.cycle
@@ -222,16 +220,16 @@ class BoundedConnection(LargeBodies):
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
         keep = cycle.keep_alive and not close
-        lines = [STATUS_LINE[reply.status]]
+        lines = [STATUS_LINE[status]]
         for name, value in cycle.default_headers:  # the date
             lines += (name, b": ", value, b"\r\n")
-        lines += (reply.head, b"\r\n" if keep else b"connection: close\r\n\r\n")
-        if len(reply.body) <= _JOINED_BYTES:
-            lines.append(reply.body)
+        lines += (headers.text, b"\r\n" if keep else b"connection: close\r\n\r\n")
+        if len(body) <= _JOINED_BYTES:
+            lines.append(body)
             self.transport.write(b"".join(lines))
         else:
             self.transport.write(b"".join(lines))
-            self.transport.write(reply.body)
+            self.transport.write(body)
         cycle.message_event.set()
         cycle.keep_alive = keep
         if not keep:
@@ -328,3 +326,13 @@ class BoundedConnection(LargeBodies):
             self.refuse(Fault(408, "Request Timeout", RequestTooSlow.code, "the request's body did not arrive in time"))
             return
         self._pace = self.loop.call_later(_PACE_LOOK_S, self._look_at_pace)
+
+
+class _Request:
+    """A request among uvicorn's tasks, which it cancels when the time to drain is over."""
+
+    task: EagerTask
+
+    def cancel(self, msg: object = None) -> None:
+        """End it."""
+        self.task.interrupt(Draining("this pod stopped before it had the answer: send the request again"))

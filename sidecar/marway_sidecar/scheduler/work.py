@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 
 from marway.deadline import Deadline
 from marway.wire.envelope import Answer, Row
+from marway_http.eager import InlineFuture
 from marway_sidecar.api.body_budget import HeldBytes
 
 __all__ = ["CallerLeft", "Work"]
@@ -44,7 +44,7 @@ class Work:
         self.deadline = deadline
         self.group = group
         self.body = body
-        self.future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        self.future: InlineFuture[list[Answer]] = InlineFuture()
         self.since = time.monotonic()
         self.started_at: float | None = None
         self.lost = 0
