@@ -20,6 +20,8 @@ __all__ = ["EagerTask", "InlineFuture", "current_eager_task", "in_task"]
 T = TypeVar("T")
 
 _IN_TASK: Final = object()
+_set_result: Final = asyncio.Future.set_result
+_set_exception: Final = asyncio.Future.set_exception
 
 _current: EagerTask | None = None
 
@@ -34,14 +36,14 @@ class InlineFuture(asyncio.Future[T], Generic[T]):
 
     def set_result(self, result: T) -> None:
         """Settle it; the waiter goes on before this returns."""
-        super().set_result(result)
+        _set_result(self, result)
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter._go_on(self)
 
     def set_exception(self, exception: type[BaseException] | BaseException) -> None:
         """Settle it with an error; the waiter goes on before this returns."""
-        super().set_exception(exception)
+        _set_exception(self, exception)
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter._go_on(self)
@@ -81,28 +83,26 @@ class EagerTask:
         self.reason = reason
         if self._task is not None:
             self._task.cancel()
-        elif (future := self._waits_for) is None:
-            self._due = True
-        else:
-            # The future is cancelled, as asyncio's Task does, so that whoever was going to settle it can see that.
-            future.cancel()
-            if isinstance(future, InlineFuture):
-                future._waiter = None
-                self._go_on(future)
+        elif (future := self._waits_for) is None or not future.cancel():
+            self._due = True  # it runs, or goes on in a moment
+        elif isinstance(future, InlineFuture):
+            # The future was cancelled, as asyncio's Task does, so that whoever was going to settle it can see that.
+            future._waiter = None
+            self._go_on(future)
 
     # -- running -------------------------------------------------------------------------------------------
 
     def _go_on(self, future: asyncio.Future[Any]) -> None:
         """Go on after a future, which is done."""
-        if asyncio.current_task(self._loop) is not None:
+        if asyncio.current_task(self._loop) is None:
+            self._wake(future)
+        else:
             # Within another task, what asks for the current one would be given that.
             self._loop.call_soon(self._wake, future)
-        else:
-            self._wake(future)
 
     def _wake(self, future: asyncio.Future[Any] | None) -> None:
-        self._waits_for = None
-        if self._run is not None:
+        if self._run is not None and future is self._waits_for:
+            self._waits_for = None
             # What came of the future, the coroutine takes from it itself.
             self._step(self._run.send, None)
 
@@ -121,7 +121,12 @@ class EagerTask:
                 context = {"message": "a request's coroutine failed", "exception": exc}
                 self._loop.call_exception_handler(context)
         else:
-            self._wait(future)
+            if type(future) is InlineFuture and not self._due:  # what most wait for
+                future._asyncio_future_blocking = False
+                self._waits_for = future
+                future._waiter = self
+            else:
+                self._wait(future)
         finally:
             _current = outer
 
@@ -139,13 +144,7 @@ class EagerTask:
         else:
             future._asyncio_future_blocking = False
             self._waits_for = future
-            if type(future) is InlineFuture:
-                if future.done():
-                    self._go_on(future)
-                else:
-                    future._waiter = self
-            else:
-                future.add_done_callback(self._wake)
+            future.add_done_callback(self._wake)
 
     async def _in_task(self) -> None:
         assert self._run is not None

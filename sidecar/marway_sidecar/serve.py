@@ -81,6 +81,7 @@ async def serve(sidecar: Sidecar, *, stop: StopRequest, on_ready: Callable[[str]
     settings = sidecar.settings
     config = uvicorn.Config(
         create_app(sidecar),
+        interface="asgi3",
         http=BoundedConnection.with_pace(body_timeout_s=settings.body_timeout_s, body_min_rate=settings.body_min_rate),
         ws="none",
         loop="none",

@@ -245,3 +245,26 @@ async def test_a_coroutine_finds_its_eager_task(how: str) -> None:
     assert all(each is not mine for each in log[1:-1])
     with pytest.raises(RuntimeError, match="no eager task"):
         current_eager_task()
+
+
+@pytest.mark.parametrize("inline", [True, False])
+async def test_interrupted_when_its_result_has_come(inline: bool) -> None:
+    """Interrupted between the result and going on, it has the result, and is cancelled where it waits next."""
+    log: list[object] = []
+    ended = asyncio.Event()
+    first: asyncio.Future[str] = InlineFuture() if inline else asyncio.get_running_loop().create_future()
+    eager: list[EagerTask] = []
+
+    async def run() -> None:
+        log.append(await first)
+        try:
+            await InlineFuture[None]()
+        except asyncio.CancelledError:
+            log.append("cancelled")
+
+    await outside_tasks(lambda: eager.append(EagerTask(run(), ended.set)))
+    first.set_result("result")  # within this task: it goes on in the next turn
+    eager[0].interrupt(ConnectionError())
+    assert log == []
+    await ended.wait()
+    assert log == ["result", "cancelled"]

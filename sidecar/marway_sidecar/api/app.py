@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, Final
@@ -31,6 +31,8 @@ from marway_sidecar.sidecar import Sidecar
 
 __all__ = ["create_app"]
 
+Answering = Coroutine[Any, Any, None]
+
 _PATHS_MAX: Final = 1024  # most of them of few models
 
 
@@ -56,21 +58,22 @@ class _App(FastAPI):
         request_id = read_ids(_decoded(headers).get).request_id
         return problem_response(error, request_id=request_id, outcome=Outcome.REFUSED)
 
-    async def answer_framed(self, path: str, headers: Mapping[str, str], client: str, channel: Channel) -> None:
-        """Answer a prediction that came over frames; what is none is left unanswered."""
+    def answer_framed(self, path: str, headers: Mapping[str, str], client: str, channel: Channel) -> Answering | None:
+        """Return what answers a prediction that came over frames; None for what is none."""
         named = _prediction_at(path)
-        if named is not None:
-            await self._predictor.answer(Call(headers, named, client, channel))
+        return None if named is None else self._predictor.answer(Call(headers, named, client, channel))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Answering:
         if scope["type"] == "http" and scope["method"] == "POST":
             named = _prediction_at(scope["path"])
             if named is not None:
                 client: tuple[str, int] | None = scope["client"]
                 channel = HttpChannel(scope, receive, send)
                 call = Call(_decoded(scope["headers"]), named, client[0] if client is not None else "", channel)
-                await self._predictor.answer(call)
-                return
+                return self._predictor.answer(call)
+        return self._answer_routed(scope, receive, send)
+
+    async def _answer_routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         await in_task()
         await super().__call__(scope, receive, send)
 

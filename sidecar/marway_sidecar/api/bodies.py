@@ -11,8 +11,7 @@ import asyncio
 from functools import partial
 
 from marway.deadline import Deadline
-from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, Overloaded, UnsupportedMedia, clip
-from marway.wire.headers import NOTHING
+from marway.errors import BodyTooLarge, DeadlineExceeded, Overloaded, UnsupportedMedia, clip
 from marway_http.eager import in_task
 from marway_sidecar.api.body_budget import BodyBudget, HeldBytes
 from marway_sidecar.api.call import Call
@@ -26,7 +25,7 @@ def check_body(call: Call, *, limit: int) -> None:
     """Refuse a body that cannot be served before anything is done for it.
 
     Raises:
-        BodyTooLarge: Its client says that it has more than ``limit`` bytes.
+        BodyTooLarge: It has more than ``limit`` bytes, or its client says so.
         UnsupportedMedia: It has a `Content-Encoding`, and would reach the handler compressed: gateways decode what
             clients send.
     """
@@ -40,7 +39,7 @@ def check_body(call: Call, *, limit: int) -> None:
 async def read_body(
     call: Call, *, limit: int, budget: BodyBudget, deadline: Deadline
 ) -> tuple[bytes, HeldBytes | None]:
-    """Return the whole body, and what has to be released for it, or None.
+    """Return the whole body of a call that has to be received yet, and what has to be released for it, or None.
 
     Args:
         call: Whose it is. It is interrupted with `Overloaded` where the body comes too slowly for the memory that it
@@ -53,20 +52,14 @@ async def read_body(
         BodyTooLarge: It has more than ``limit`` bytes; the rest was not read.
         ClientGone: The client left.
         DeadlineExceeded: The deadline passed first.
-        InvalidRequest: It is empty, and the caller does not say that it is meant so.
     """
-    body, held = call.channel.body, None
-    if body is None:
-        assert isinstance(call.channel, HttpChannel)
-        await in_task()
-        try:
-            async with asyncio.timeout(deadline.remaining()):
-                body, held = await _read(call, call.channel, limit, budget)
-        except TimeoutError as exc:
-            raise DeadlineExceeded("the deadline passed before the whole body had come") from exc
-    if not body and call.headers.get(NOTHING) != "1":
-        raise InvalidRequest("the request has no body: send the model's input, such as curl -d 'some text' URL")
-    return body, held
+    assert isinstance(call.channel, HttpChannel)
+    await in_task()
+    try:
+        async with asyncio.timeout(deadline.remaining()):
+            return await _read(call, call.channel, limit, budget)
+    except TimeoutError as exc:
+        raise DeadlineExceeded("the deadline passed before the whole body had come") from exc
 
 
 async def _read(call: Call, channel: HttpChannel, limit: int, budget: BodyBudget) -> tuple[bytes, HeldBytes | None]:

@@ -24,7 +24,7 @@ from marway.errors import (
 from marway.wire.headers import CLIENT, Outcome
 from marway.wire.request import read_ids
 from marway_http.channel import Channel
-from marway_http.eager import current_eager_task
+from marway_http.eager import EagerTask
 from marway_sidecar.backends.base import WorkerDied
 
 __all__ = ["Call", "log_failure", "outcome_of"]
@@ -39,8 +39,6 @@ _CALLERS_MATTER: Final = frozenset({Outcome.REFUSED, Outcome.NOT_ACCEPTED})
 class Call:
     """One request: its headers and ids, its client, and whether the model server was given it.
 
-    It is made within the `EagerTask` that answers it.
-
     Args:
         headers: Names in lower case.
         named: What the path names: the model, and a version or a label where it has one.
@@ -49,10 +47,11 @@ class Call:
 
     Attributes:
         accepted: Whether the model server was given it.
-        task: What answers it; its `reason` says why it was interrupted.
+        task: What answers it, once it is begun; its `reason` says why it was interrupted.
     """
 
     __slots__ = ("accepted", "channel", "client", "headers", "ids", "named", "task")
+    task: EagerTask
 
     def __init__(
         self, headers: Mapping[str, str], named: tuple[str, str | None], client: str, channel: Channel
@@ -63,7 +62,6 @@ class Call:
         self.channel = channel
         self.ids = read_ids(headers.get)
         self.accepted = False
-        self.task = current_eager_task()
 
     @property
     def group(self) -> str:

@@ -25,8 +25,8 @@ class FramedApp(Protocol):
 
     def answer_framed(
         self, path: str, headers: Mapping[str, str], client: str, channel: Channel
-    ) -> Coroutine[Any, Any, None]:
-        """Answer a request, or end without an answer: then the request is declined.
+    ) -> Coroutine[Any, Any, None] | None:
+        """Return what answers a request; the request is declined if there is none, or if it ends without an answer.
 
         Args:
             path: Percent-decoded.
@@ -120,7 +120,11 @@ class FramedConnection(asyncio.Protocol):
             self.write(frame_header(Kind.DECLINED, number))
             return
         channel = self._open[number] = _FramedChannel(self, number, body)
-        EagerTask(self._app.answer_framed(path, headers, self._client, channel), channel.done)
+        answering = self._app.answer_framed(path, headers, self._client, channel)
+        if answering is not None:
+            EagerTask(answering, channel.done)
+        else:
+            channel.done()
 
     def write(self, frame: bytes) -> None:
         """Send a frame."""

@@ -7,16 +7,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     Draining,
+    InvalidRequest,
     MarwayError,
     Overloaded,
     VersionNotFound,
@@ -24,10 +25,10 @@ from marway.errors import (
 )
 from marway.resolve import Resolved, Resolver
 from marway.wire.envelope import Row
-from marway.wire.headers import JSON_NONFINITE, REQUEST_TIMEOUT_MS
-from marway.wire.request import RequestIds, timeout_of
+from marway.wire.headers import JSON_NONFINITE, NOTHING, REQUEST_TIMEOUT_MS
+from marway.wire.request import timeout_of
 from marway_http.channel import ClientGone
-from marway_http.eager import EagerTask
+from marway_http.eager import EagerTask, current_eager_task
 from marway_sidecar.api.answers import answer_of, problem_answer
 from marway_sidecar.api.bodies import check_body, read_body
 from marway_sidecar.api.body_budget import BodyBudget
@@ -44,8 +45,6 @@ from marway_sidecar.threads import Threads
 __all__ = ["Predictor"]
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _GONE: Final = ClientGone()
 
@@ -94,6 +93,7 @@ class Predictor:
         What a frame cannot carry is left unanswered. Whoever leaves interrupts it: work that waits is dropped, what is
         in a worker goes on, and holds its slot.
         """
+        call.task = current_eager_task()
         self._running.add(call.task)
         call.channel.when_gone(partial(call.task.interrupt, _GONE))
         try:
@@ -136,24 +136,33 @@ class Predictor:
         streams = resolved.serving.streaming and not many
         if streams and not isinstance(channel, HttpChannel):
             return
-        body, held = await read_body(call, limit=settings.max_body_bytes, budget=self._bodies, deadline=deadline)
+        body, held = channel.body, None
+        if body is None:
+            body, held = await read_body(call, limit=settings.max_body_bytes, budget=self._bodies, deadline=deadline)
         try:
+            if not body and call.headers.get(NOTHING) != "1":
+                raise InvalidRequest("the request has no body: send the model's input, such as curl -d 'some text' URL")
             started = time.monotonic()
+            small = len(body) <= INLINE_BYTES
+            given = call.headers, body, call.ids
             if many:
-                rows = await self._parsed(rows_of, call, body)
-                del body  # its rows have it
+                rows = rows_of(*given) if small else await self._threads.run(rows_of, *given)
+                del given, body  # its rows have it
                 answers = await ask_rows(call, self._pool, resolved, rows, deadline, held)
                 answer = await envelope_of(answers, call, resolved, self._threads)
             else:
-                row = _as_served(await self._parsed(row_of, call, body), resolved)
-                del body
+                row = row_of(*given) if small else await self._threads.run(row_of, *given)
+                row = _as_served(row, resolved)
+                del given, body
                 if isinstance(channel, HttpChannel) and streams:
                     await stream_answer(call, channel, self._pool, resolved, row, deadline, held, drain=self._drain)
                     return
                 work = Work([row], deadline, group=call.group, body=held)
+                end = self._pool.begin(resolved.record, resolved.serving, work)
                 try:
-                    (answer,) = await self._pool.predict(resolved.record, resolved.serving, work)
+                    (answer,) = await work.future
                 finally:
+                    end()
                     call.accepted = work.started
                 assert work.started_at is not None
                 started = work.started_at
@@ -162,11 +171,6 @@ class Predictor:
         finally:
             if held is not None:
                 held.release()
-
-    async def _parsed(self, parse: Callable[[Mapping[str, str], bytes, RequestIds], T], call: Call, body: bytes) -> T:
-        if len(body) <= INLINE_BYTES:
-            return parse(call.headers, body, call.ids)
-        return await self._threads.run(parse, call.headers, body, call.ids)
 
     async def _refuse(self, call: Call, error: MarwayError) -> None:
         """Answer with the problem; an answer that has begun is cut off, so that its client sees that it is half."""
