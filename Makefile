@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-extended test-long test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-features bench-fetch bench-gateway bench-logging bench-path bench-peers bench-publish bench-speed images clean
+.PHONY: help setup up demo test test-extended test-long test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-features bench-fetch bench-gateway bench-http bench-logging bench-path bench-peers bench-publish bench-speed images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ bench-fetch: setup ## Measure fetching 1 GiB from S3 in parts against one stream
 
 bench-gateway: setup ## Measure resolving among 10,000 models, the gateway's memory, and choosing one of 100 pods
 	$(BIN)/python benchmarks/bench_gateway.py
+
+bench-http: setup ## Measure what serving HTTP costs against uvicorn's own protocol
+	$(BIN)/python benchmarks/bench_http.py
 
 bench-logging: setup ## Measure what TorchServe's default logging costs against the runtime's
 	$(BIN)/python benchmarks/bench_logging.py

@@ -27,8 +27,9 @@ VERSION = "1.0"
 
 def fill(root: Path, models: int) -> None:
     """Write a registry as publishing would leave it, without its fsyncs, which 10,000 times take minutes."""
-    from marway.records import ModelState, Pointer, encode, encode_state
+    from marway.records import ModelState, Pointer
     from marway.registry import keys
+    from marway.registry.encoding import encode, encode_state
     from support.registry import record_of
 
     for number in range(models):

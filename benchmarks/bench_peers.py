@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,93 +19,23 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+import report
 import wrk
-from documents import Table, add_output, spread, write
+from documents import MARWAY, add_output, write
+from peer_servers import PEERS, PEERS_BY_NAME, Peer
+from peer_tables import CLIENTS, markdown
 from servers import Connection, below, by_kind, cpu_seconds, end, free_ports, marway_up, of_home
 from workloads import TINY
 
 HERE = Path(__file__).parent
-PEERS = HERE / "peers"
 ENVIRONMENTS = HERE.parent / ".venv-peers"
 RESULTS = HERE / "results"
-MARWAY = "Marway"
-CLIENTS = (1, 32)
-ROWS = 32
-TEXT = TINY.request().body.decode()
 _START_S = 120
 _WARM_S = 10
 _CLOSE = 1e-3
-
-
-@dataclass(frozen=True)
-class Peer:
-    """One way to serve the model.
-
-    Attributes:
-        package: Its requirements file, and the name of its environment.
-        command: Its command, given its environment's `bin`, a free port and a scratch directory.
-        path, body: What is asked.
-        answer: Returns the four numbers of an answer.
-        environment: Variables for it.
-    """
-
-    package: str
-    command: Callable[[Path, int, Path], list[str]]
-    path: str
-    body: Any
-    answer: Callable[[Any], list[float]]
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-def _mlserver(rows: int) -> Callable[[Path, int, Path], list[str]]:
-    def command(bin_: Path, port: int, scratch: Path) -> list[str]:
-        grpc, metrics = free_ports(2)
-        settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": grpc, "metrics_port": metrics}
-        # Without a process of its own the model answers sooner.
-        (scratch / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0}))
-        batches = {"max_batch_size": rows, "max_batch_time": 0.001} if rows > 1 else {}
-        model = {"name": "tiny", "implementation": "mlserver_model.Served", **batches}
-        (scratch / "model-settings.json").write_text(json.dumps(model))
-        return [str(bin_ / "mlserver"), "start", str(scratch)]
-
-    return command
-
-
-def _bentoml(bin_: Path, port: int, _: Path) -> list[str]:
-    serve = [str(bin_ / "bentoml"), "serve", "bentoml_service:Served", "--working-dir", str(PEERS)]
-    return [*serve, "--host", "127.0.0.1", "--port", str(port)]
-
-
-def _litserve(*rows: str) -> Callable[[Path, int, Path], list[str]]:
-    return lambda bin_, port, _: [str(bin_ / "python"), str(PEERS / "litserve_server.py"), str(port), *rows]
-
-
-_V2 = {"id": "1", "inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": [TEXT]}]}
-PEERS_BY_NAME = {
-    "KServe SDK": Peer(
-        "kserve",
-        lambda bin_, port, _: [str(bin_ / "python"), str(PEERS / "kserve_server.py"), str(port)],
-        "/v1/models/tiny:predict",
-        {"instances": [TEXT]},
-        lambda said: said["predictions"][0],
-    ),
-    "MLServer": Peer("mlserver", _mlserver(1), "/v2/models/tiny/infer", _V2, lambda said: said["outputs"][0]["data"]),
-    "MLServer, batches": Peer(
-        "mlserver", _mlserver(ROWS), "/v2/models/tiny/infer", _V2, lambda said: said["outputs"][0]["data"]
-    ),
-    "LitServe": Peer("litserve", _litserve(), "/predict", {"input": TEXT}, lambda said: said["output"]),
-    "LitServe, batches": Peer(
-        "litserve", _litserve(str(ROWS)), "/predict", {"input": TEXT}, lambda said: said["output"]
-    ),
-    "BentoML": Peer("bentoml", _bentoml, "/predict", {"text": TEXT}, lambda said: said),
-    "BentoML, batches": Peer(
-        "bentoml", _bentoml, "/predict", {"text": [TEXT]}, lambda said: said[0], {"TINY_ROWS": str(ROWS)}
-    ),
-}
 
 
 @dataclass
@@ -155,8 +84,6 @@ def main() -> int:
         args.json = RESULTS / "data" / "peers.json"
     write(args, "peers", result)
     if args.write:
-        import report  # which has this module's tables in it
-
         report.write(RESULTS)
     return 1 if failures else 0
 
@@ -273,45 +200,6 @@ def version(package: str) -> str:
     """Return a peer's pinned version."""
     lines = (PEERS / f"{package}.txt").read_text().splitlines()
     return next((line for line in lines if line.lower().startswith(f"{package}==")), "")
-
-
-def ratios(result: dict[str, Any], peer_name: str, clients: str, figure: str) -> list[float]:
-    """Return how many times a peer's figure Marway's is, round by round."""
-    ours, theirs = (result["targets"][name][clients][figure] for name in (MARWAY, peer_name))
-    return [one / another for one, another in zip(ours, theirs, strict=True)]
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """Return the table of all servers, and who is ahead."""
-    lines = [
-        f"`make bench-peers`: {TINY.title}, one worker each, {result['rounds']} interleaved rounds of "
-        f"{result['seconds']} s; medians, and of ratios the least and the greatest too. Marway: gateway, sidecar and",
-        "TorchServe, with request ids, metrics and access log. Pinned: " + ", ".join(result["versions"]) + ".",
-        "",
-    ]
-    columns = ("clients", "server", "requests/s", "p50 ms", "p99 ms", "CPU-s per 1000")
-    table = Table(*columns, "Marway's requests/s", "Marway is")
-    for count in map(str, CLIENTS):
-        for name, figures in result["targets"].items():
-            each = {figure: statistics.median(values) for figure, values in figures[count].items()}
-            said = (f"{each['rate']:.0f}", f"{each['p50']:.2f}", f"{each['p99']:.1f}", f"{each['cpu']:.3f}")
-            if name == MARWAY:
-                table.add(count, name, *said, "", "")
-                continue
-            faster = ratios(result, name, count, "rate")
-            table.add(count, name, *said, spread(faster, unit="x"), verdict(result, name, count))
-    lines += table.lines()
-    lines += ["", *(f"- {name} could not be measured: {why}" for name, why in result["failures"].items())]
-    return "\n".join(lines) + "\n"
-
-
-def verdict(result: dict[str, Any], name: str, clients: str) -> str:
-    """Return whether Marway is ahead in requests/s and in p99."""
-    faster = statistics.median(ratios(result, name, clients, "rate")) > 1
-    sooner = statistics.median(ratios(result, name, clients, "p99")) < 1
-    if faster:
-        return "ahead" if sooner else "**ahead but for p99**"
-    return "**ahead in p99 alone**" if sooner else "**behind**"
 
 
 if __name__ == "__main__":

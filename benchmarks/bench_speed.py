@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import wrk
-from documents import Table, add_output, spread, write
+from documents import MARWAY, Table, add_output, ratios, spread, write
 from servers import (
     Connection,
     MarwayUp,
@@ -40,7 +40,7 @@ from servers import (
 )
 from workloads import WORKLOADS, Tuning, Workload, check
 
-MARWAY, STOCK = "Marway", "stock TorchServe"
+STOCK = "stock TorchServe"
 _WARM_CALLS = 15_000
 _WARM_S = 30
 _SMALL_RATE = 200
@@ -283,8 +283,7 @@ def markdown(name: str, found: dict[str, Any]) -> str:
             ratio = "" if target == MARWAY else spread(ratios(found, target, count), unit="x")
             figures = (f"{statistics.median(each['p50']):.2f}", f"{statistics.median(each['p99']):.1f}")
             table.add(count, target, f"{statistics.median(each['rate']):.0f}", *figures, costs, ratio)
-    lines += [*table.lines(), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *table.lines(), ""])
 
 
 def summary(found: dict[str, Any]) -> str:
@@ -295,12 +294,6 @@ def summary(found: dict[str, Any]) -> str:
         said = ", ".join(f"{each} {statistics.median(ratios(found, each, count)):.2f}x" for each in others)
         lines.append(f"Marway at {count} clients: {said}")
     return "\n".join(lines)
-
-
-def ratios(found: dict[str, Any], other: str, clients: str) -> list[float]:
-    """Return how many times the requests/s of ``other`` Marway makes, round by round."""
-    ours, theirs = (found["targets"][name][clients]["rate"] for name in (MARWAY, other))
-    return [one / another for one, another in zip(ours, theirs, strict=True)]
 
 
 if __name__ == "__main__":

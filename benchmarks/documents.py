@@ -11,6 +11,7 @@ from typing import Any
 
 import machine
 
+MARWAY = "Marway"
 _STARTED = time.monotonic()
 
 
@@ -71,3 +72,9 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _rounded(each) for key, each in value.items()}
     return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def ratios(found: dict[str, Any], other: str, clients: str, figure: str = "rate") -> list[float]:
+    """Return how many times a figure of ``other`` Marway's is, round by round."""
+    ours, theirs = (found["targets"][name][clients][figure] for name in (MARWAY, other))
+    return [one / another for one, another in zip(ours, theirs, strict=True)]

@@ -47,7 +47,7 @@ def without_access_log() -> None:
 
 def without_trace() -> None:
     """No reading, checking or passing on of a trace context."""
-    replace("marway_gateway.transport.request_headers", "trace_context", lambda _: None)
+    replace("marway_gateway.transport.request_headers", "trace_headers", lambda *_: {})
 
 
 def without_auth() -> None:
@@ -67,7 +67,7 @@ SEAMS: dict[str, Callable[[], None]] = {
 
 def main() -> int:
     SEAMS[sys.argv[1]]()
-    from marway.cli.main import main as marway
+    from marway_ops.cli.main import main as marway
 
     sys.argv = ["marway", "gateway", *sys.argv[2:]]
     marway()

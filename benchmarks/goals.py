@@ -7,9 +7,9 @@ from typing import Any
 
 import bench_cache
 import bench_features
-import bench_peers
-from bench_speed import MARWAY, STOCK, ratios
-from documents import Table, spread
+from bench_speed import STOCK
+from documents import MARWAY, Table, ratios, spread
+from peer_servers import PEERS_BY_NAME
 from workloads import EIGHT, ONE, POOLED_EIGHT, POOLED_ONE, WORKLOADS
 
 Documents = Mapping[str, Mapping[str, Any]]
@@ -117,7 +117,7 @@ def _polls() -> Goal:
 def _peer(name: str) -> Goal:
     def found(documents: Documents) -> tuple[str, bool]:
         result = dict(documents["peers"])
-        faster, later_ = (statistics.median(bench_peers.ratios(result, name, "32", each)) for each in ("rate", "p99"))
+        faster, later_ = (statistics.median(ratios(result, name, "32", each)) for each in ("rate", "p99"))
         return f"{faster:.2f}x requests/s, {later_:.2f}x p99", faster > 1 > later_
 
     return Goal("tiny, 32 clients", name, "ahead in requests/s and p99", found)
@@ -142,7 +142,7 @@ GOALS = (
     later("tiny", 1, POOLED_EIGHT.name, None),
     best("efficientnet", 1, 0.97),
     best("efficientnet", 8, 0.97),
-    *(_peer(name) for name in bench_peers.PEERS_BY_NAME),
+    *(_peer(name) for name in PEERS_BY_NAME),
     *(_cache(count) for count in bench_cache.CLIENTS),
     *(_feature(name) for name in ("request ids", "metrics", "access log", "trace context", "auth")),
     _bodies("gateway", 0.1),

@@ -15,11 +15,11 @@ import bench_bodies
 import bench_cache
 import bench_cold_path
 import bench_features
-import bench_peers
 import bench_speed
 import goals
-from bench_speed import MARWAY
+import peer_tables
 from charts import Bar, bars
+from documents import MARWAY
 
 RESULTS = Path(__file__).parent / "results"
 _PARTS = ("gateway", "sidecar", "JVM", "worker", "runtime")
@@ -30,7 +30,7 @@ def write(out: Path = RESULTS) -> str:
     found = {path.stem: json.loads(path.read_text()) for path in sorted((out / "data").glob("*.json"))}
     peers = found.get("peers")
     if peers is not None:
-        (out / "peers.md").write_text(f"# Marway and its peers\n\n{bench_peers.markdown(peers['result'])}")
+        (out / "peers.md").write_text(f"# Marway and its peers\n\n{peer_tables.markdown(peers['result'])}")
     charts: dict[str, str] = {}
     text = "\n".join(_lines(found, charts)).rstrip() + "\n"
     out.mkdir(parents=True, exist_ok=True)
@@ -153,10 +153,10 @@ def _peers(result: dict[str, Any], charts: dict[str, str]) -> list[str]:
             for name, figures in result["targets"].items()
             for rate in [statistics.median(figures[str(count)]["rate"])]
         ]
-        for count in bench_peers.CLIENTS
+        for count in peer_tables.CLIENTS
     }
     charts["peers"] = bars("Model servers: requests a second", groups)
-    return [bench_peers.markdown(result), "![requests a second of model servers](peers.svg)"]
+    return [peer_tables.markdown(result), "![requests a second of model servers](peers.svg)"]
 
 
 def _printed(result: dict[str, Any], _: dict[str, str]) -> list[str]:

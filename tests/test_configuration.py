@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from marway.errors import InvalidSettings
-from marway.local.settings import UpSettings
 from marway.settings import ComponentSettings, load_settings, part_of
 from marway_gateway.settings import GatewaySettings
+from marway_ops.up.settings import UpSettings
 from marway_runtime.settings import RuntimeSettings
 from marway_sidecar.settings import SidecarSettings
 

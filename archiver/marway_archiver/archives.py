@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from marway.answers.golden import ExampleInput
 from marway.errors import InvalidArchive
-from marway.golden import ExampleInput
 from marway_archiver.conversion import as_mar, is_directory_archive, is_tgz
 from marway_archiver.entries import Entry, from_bytes, open_regular, read_all
 from marway_archiver.examples import read_examples

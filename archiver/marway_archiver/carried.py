@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from marway.answers import golden_difference
+from marway.answers.difference import golden_difference
+from marway.answers.golden import MAX_GOLDEN_BYTES, GoldenDocument, decode_golden
 from marway.errors import ArchiveCorrupt, InvalidArchive, VersionNotFound
-from marway.golden import MAX_GOLDEN_BYTES, GoldenDocument, decode_golden
 from marway.objects import ObjectMissing
 from marway.registry import Registry
 from marway_archiver.archives import ArchiveInfo

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from marway.archive_bounds import expansion_problem
+from marway.archives.bounds import expansion_problem
 from marway.errors import InvalidArchive
 from marway_archiver.entries import CHUNK_BYTES, Entry, from_file, open_regular, reason
 from marway_archiver.names import MANIFEST_NAME, MAX_ENTRIES, check_name, check_no_collisions, shown

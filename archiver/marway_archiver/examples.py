@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from marway.answers.golden import MAX_EXAMPLES, MAX_EXAMPLES_BYTES, ExampleInput, decode_examples, is_json, mime_type
 from marway.errors import InvalidArchive, clip
-from marway.golden import MAX_EXAMPLES, MAX_EXAMPLES_BYTES, ExampleInput, decode_examples, is_json, mime_type
 from marway_archiver.entries import Entry, from_file, read_all
 from marway_archiver.names import shown
 

@@ -29,7 +29,7 @@ __all__ = ["main"]
 END = struct.pack("!i", -1)
 OUT_OF_RESOURCES = 507
 encoder: Any = None
-"""`marway.answer_json`, loaded from the file that the job names."""
+"""`marway.answers.encoding`, loaded from the file that the job names."""
 
 
 class Frame:
@@ -180,7 +180,7 @@ def main() -> None:
     encoder = load_encoder(job["encoder"])
     # Before the handler's own modules are on the path.
     import marway.wire.raw_body  # noqa: F401
-    from marway.handler_failure import handler_failure
+    from marway.archives.handler_failure import handler_failure
 
     sys.argv = [job["model_name"]]
     sys.path[0] = job["model_dir"]  # in place of this script's directory, as TorchServe's PYTHONPATH begins

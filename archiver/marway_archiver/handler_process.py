@@ -24,10 +24,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from marway import answer_json
-from marway.bound import bound_to_me
+from marway.answers import encoding
+from marway.answers.golden import ExampleInput, GoldenAnswer
 from marway.errors import InvalidArchive, LoadFailed, clip
-from marway.golden import ExampleInput, GoldenAnswer
+from marway.process.die_with_parent import dies_with_me
 from marway_archiver.entries import Entry
 from marway_archiver.manifest import Manifest, encode_manifest
 from marway_archiver.names import MANIFEST_NAME
@@ -179,7 +179,7 @@ def start_handler(
             with theirs, log.open("wb") as output:
                 script = Path(__file__).with_name("handler_child.py")
                 process = subprocess.Popen(
-                    bound_to_me([sys.executable, "-u", "-B", str(script), str(theirs.fileno()), str(job)]),
+                    dies_with_me([sys.executable, "-u", "-B", str(script), str(theirs.fileno()), str(job)]),
                     cwd=model,
                     env=_environment(model, scratch),
                     stdin=subprocess.DEVNULL,
@@ -222,7 +222,7 @@ def _write_job(home: Path, model: Path, manifest: Manifest, inputs: Sequence[Exa
         listed.append({"file": str(path), "content_type": each.content_type})
     # The child imports nothing of Marway, so that none of it lies on the handler's path; this is one file of its own.
     encoder = home / "answer_json.py"
-    encoder.write_bytes(Path(answer_json.__file__).read_bytes())
+    encoder.write_bytes(Path(encoding.__file__).read_bytes())
     job = home / "job.json"
     facts = {
         "model_name": manifest.model.model_name,

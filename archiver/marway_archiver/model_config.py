@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import yaml
 
+from marway.archives.unsupported_settings import NOT_SERVED
 from marway.errors import clip
-from marway.model_settings import NOT_SERVED
 from marway_archiver.strict_yaml import YamlFile
 
 __all__ = ["MAX_CONFIG_BYTES", "ModelConfig", "parse_model_config"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from marway.answers.golden import GoldenDocument, encode_examples
 from marway.errors import InvalidArchive
-from marway.golden import GoldenDocument, encode_examples
 from marway.refs import check_model_name, check_version
 from marway_archiver.entries import Entry, from_bytes
 from marway_archiver.examples import encode_all

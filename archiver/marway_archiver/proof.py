@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument
+from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument
 from marway_archiver.entries import Entry
 from marway_archiver.examples import Example
 from marway_archiver.handler_process import has_torchserve

@@ -9,10 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from marway.answer_json import answer_json
-from marway.answers import difference, shown_value, value_difference
-from marway.errors import InvalidArchive, clip
-from marway.golden import (
+from marway.answers.difference import difference, shown_value, value_difference
+from marway.answers.encoding import answer_json
+from marway.answers.golden import (
     DEFAULT_TOLERANCE,
     ExampleInput,
     GoldenAnswer,
@@ -20,6 +19,7 @@ from marway.golden import (
     GoldenExample,
     Tolerance,
 )
+from marway.errors import InvalidArchive, clip
 from marway_archiver.batches import plan_batches
 from marway_archiver.entries import Entry
 from marway_archiver.examples import UNSET, Example, body_value, input_line

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from marway.answers.golden import Tolerance
 from marway.errors import InvalidInput
-from marway.golden import Tolerance
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway_archiver.archives import opened_archive, repack

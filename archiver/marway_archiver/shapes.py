@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from marway.golden import ExampleInput
+from marway.answers.golden import ExampleInput
 from marway_archiver.examples import body_value
 
 __all__ = ["one_shape"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from marway.admin_client import AdminClient, admin_from_environment, comparison_of
-from marway.compared import remarks
+from marway.answers.comparison_text import remarks
 from marway.direct_release import release_directly
 from marway.errors import InvalidArchive, InvalidInput, clip
-from marway.identity import me
+from marway.process.identity import me
 from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
 from marway.refs import check_label, new_model_id
 from marway.registry import Registry, open_registry

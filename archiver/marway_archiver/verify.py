@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from marway.answers import golden_difference
+from marway.answers.difference import golden_difference
+from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, Tolerance
 from marway.errors import InvalidArchive
-from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, Tolerance
 from marway_archiver.archives import ArchiveInfo, opened_archive
 from marway_archiver.carried import check_examples
 from marway_archiver.packing import StrPath

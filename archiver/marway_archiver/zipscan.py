@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from marway.archive_bounds import expansion_problem
+from marway.archives.bounds import expansion_problem
 from marway.errors import InvalidArchive
 from marway_archiver import zipformat as z
 from marway_archiver.entries import CHUNK_BYTES

@@ -1,5 +1,5 @@
 """`python -m marway`: the same as the command `marway`."""
 
-from marway.cli.main import main
+from marway_ops.cli.main import main
 
 main()

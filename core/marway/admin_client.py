@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 
 from marway.errors import InvalidSettings, MarwayError, Unauthenticated, Unavailable
-from marway.identity import me
+from marway.process.identity import me
 from marway.refs import new_ulid
 from marway.tokens import first_token
 from marway.wire.comparison import Comparison

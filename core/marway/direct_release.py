@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from marway.compared import refusal
-from marway.comparing import compare_stored
+from marway.answers.comparison import compare_stored
+from marway.answers.comparison_text import refusal
 from marway.errors import VersionNotFound
 from marway.refs import Reference, check_label
 from marway.registry import Change, Registry

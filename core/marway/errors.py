@@ -1,7 +1,7 @@
 """Marway's one error tree.
 
-Errors carry facts of the domain (model, version, whether another attempt can help), never HTTP or gRPC
-codes: each transport translates them in one table (`marway.wire.problems` for HTTP).
+Errors carry facts of the domain (model, version), never HTTP or gRPC codes: each transport translates them in one
+table (`marway.wire.problems` for HTTP).
 
 ::
 
@@ -113,8 +113,12 @@ class MarwayError(Exception):
     """Stable name that programs may rely on."""
     title: ClassVar[str] = "Internal error"
     """The same for people; does not vary with the occurrence."""
-    retryable: ClassVar[bool] = False
-    """Whether the same request may succeed elsewhere or later, with nothing changed."""
+
+    def __init_subclass__(cls, *, code: str | None = None, title: str | None = None) -> None:
+        """Set a kind's code, and its title, by default the code's words; without a code it has its parent's."""
+        super().__init_subclass__()
+        if code is not None:
+            cls.code, cls.title = code, title or code.replace("_", " ").capitalize()
 
     def __init__(
         self,
@@ -131,106 +135,67 @@ class MarwayError(Exception):
         self.retry_after_s = retry_after_s
 
 
-class InvalidInput(MarwayError):
-    code = "invalid_input"
-    title = "Invalid input"
+class InvalidInput(MarwayError, code="invalid_input"): ...
 
 
-class InvalidReference(InvalidInput):
-    code = "invalid_reference"
-    title = "Invalid model reference"
+class InvalidReference(InvalidInput, code="invalid_reference", title="Invalid model reference"): ...
 
 
-class InvalidArchive(InvalidInput):
-    code = "invalid_archive"
-    title = "Invalid archive"
+class InvalidArchive(InvalidInput, code="invalid_archive"): ...
 
 
-class InvalidRecord(InvalidInput):
-    code = "invalid_record"
-    title = "Invalid record"
+class InvalidRecord(InvalidInput, code="invalid_record"): ...
 
 
-class InvalidRequest(InvalidInput):
-    code = "invalid_request"
-    title = "Invalid request"
+class InvalidRequest(InvalidInput, code="invalid_request"): ...
 
 
-class BodyTooLarge(InvalidInput):
-    code = "body_too_large"
-    title = "Body too large"
+class BodyTooLarge(InvalidInput, code="body_too_large"): ...
 
 
-class RequestTooSlow(InvalidInput):
-    code = "request_too_slow"
-    title = "Request too slow"
+class RequestTooSlow(InvalidInput, code="request_too_slow"): ...
 
 
-class ForeignOrigin(InvalidInput):
-    code = "foreign_origin"
-    title = "Foreign origin"
+class ForeignOrigin(InvalidInput, code="foreign_origin"): ...
 
 
-class Misdirected(InvalidInput):
-    code = "misdirected"
-    title = "Misdirected request"
+class Misdirected(InvalidInput, code="misdirected", title="Misdirected request"): ...
 
 
-class UnsupportedMedia(InvalidInput):
-    code = "unsupported_media"
-    title = "Unsupported media"
+class UnsupportedMedia(InvalidInput, code="unsupported_media"): ...
 
 
-class InvalidSettings(InvalidInput):
-    code = "invalid_settings"
-    title = "Invalid settings"
+class InvalidSettings(InvalidInput, code="invalid_settings"): ...
 
 
-class NotFound(MarwayError):
-    code = "not_found"
-    title = "Not found"
+class NotFound(MarwayError, code="not_found"): ...
 
 
-class ModelNotFound(NotFound):
-    code = "model_not_found"
-    title = "Model not found"
+class ModelNotFound(NotFound, code="model_not_found"): ...
 
 
-class VersionNotFound(NotFound):
-    code = "version_not_found"
-    title = "Version not found"
+class VersionNotFound(NotFound, code="version_not_found"): ...
 
 
-class LabelNotFound(NotFound):
-    code = "label_not_found"
-    title = "Label not found"
+class LabelNotFound(NotFound, code="label_not_found"): ...
 
 
-class PodNotFound(NotFound):
-    code = "pod_not_found"
-    title = "Pod not found"
+class PodNotFound(NotFound, code="pod_not_found"): ...
 
 
-class Conflict(MarwayError):
-    code = "conflict"
-    title = "Conflict"
+class Conflict(MarwayError, code="conflict"): ...
 
 
-class AnswersDiffer(Conflict):
-    code = "answers_differ"
-    title = "Golden answers differ"
+class AnswersDiffer(Conflict, code="answers_differ", title="Golden answers differ"): ...
 
 
-class ReleaseRefused(Conflict):
+class ReleaseRefused(Conflict, code="release_refused"):
     """A label stays, because the version that it was to move to fails, or answers in another form.
 
     Args:
         message: Why, in one line.
         comparison: How the version compares with the one that the label points at; None where it is not known.
     """
-
-    code = "release_refused"
-    title = "Release refused"
 
     def __init__(
         self,
@@ -245,41 +210,28 @@ class ReleaseRefused(Conflict):
         self.comparison = comparison
 
 
-class ProofMissing(Conflict):
-    code = "proof_missing"
-    title = "Version not proved"
+class ProofMissing(Conflict, code="proof_missing", title="Version not proved"): ...
 
 
-class VersionConflict(Conflict):
-    code = "version_conflict"
-    title = "Version exists with other bytes"
+class VersionConflict(Conflict, code="version_conflict", title="Version exists with other bytes"): ...
 
 
-class StateConflict(Conflict):
-    code = "state_conflict"
-    title = "State changed"
+class StateConflict(Conflict, code="state_conflict", title="State changed"): ...
 
 
-class ArchiveCorrupt(MarwayError):
-    code = "archive_corrupt"
-    title = "Archive corrupt"
+class ArchiveCorrupt(MarwayError, code="archive_corrupt"): ...
 
 
-class LoadFailed(MarwayError):
-    code = "load_failed"
-    title = "Model failed to load"
+class LoadFailed(MarwayError, code="load_failed", title="Model failed to load"): ...
 
 
-class ModelError(MarwayError):
+class ModelError(MarwayError, code="model_error"):
     """The model's own code refused or failed this request.
 
     Args:
         message: What the handler said.
         status: The HTTP-like status that the handler chose (400-599), as `ts` exceptions carry it.
     """
-
-    code = "model_error"
-    title = "Model error"
 
     def __init__(
         self,
@@ -293,60 +245,37 @@ class ModelError(MarwayError):
         self.status = status
 
 
-class Unimplemented(MarwayError):
-    code = "not_implemented"
-    title = "Not implemented"
+class Unimplemented(MarwayError, code="not_implemented"): ...
 
 
-class Unauthenticated(MarwayError):
-    code = "unauthenticated"
-    title = "Not authenticated"
+class Unauthenticated(MarwayError, code="unauthenticated", title="Not authenticated"): ...
 
 
-class DeadlineExceeded(MarwayError):
-    code = "deadline_exceeded"
-    title = "Deadline exceeded"
+class DeadlineExceeded(MarwayError, code="deadline_exceeded"): ...
 
 
-class OutcomeUnknown(MarwayError):
-    code = "outcome_unknown"
-    title = "Outcome unknown"
+class OutcomeUnknown(MarwayError, code="outcome_unknown"): ...
 
 
-class Unavailable(MarwayError):
-    code = "unavailable"
-    title = "Unavailable"
-    retryable = True
+class Unavailable(MarwayError, code="unavailable"): ...
 
 
-class NoPodAvailable(Unavailable):
-    code = "no_pod_available"
-    title = "No pod available"
+class NoPodAvailable(Unavailable, code="no_pod_available"): ...
 
 
-class ModelLoading(Unavailable):
-    code = "model_loading"
-    title = "Model is loading"
+class ModelLoading(Unavailable, code="model_loading", title="Model is loading"): ...
 
 
-class Overloaded(Unavailable):
-    code = "overloaded"
-    title = "Overloaded"
+class Overloaded(Unavailable, code="overloaded"): ...
 
 
-class RegistryUnavailable(Unavailable):
-    code = "registry_unavailable"
-    title = "Registry unavailable"
+class RegistryUnavailable(Unavailable, code="registry_unavailable"): ...
 
 
-class RuntimeDown(Unavailable):
-    code = "runtime_down"
-    title = "Model server down"
+class RuntimeDown(Unavailable, code="runtime_down", title="Model server down"): ...
 
 
-class Draining(Unavailable):
-    code = "draining"
-    title = "Draining"
+class Draining(Unavailable, code="draining"): ...
 
 
 def forget_frames(error: BaseException) -> None:

@@ -5,15 +5,13 @@ Readers ignore fields they do not know, so an older gateway can read what a newe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from marway.errors import InvalidRecord, clip
-from marway.integrity import sealed, unsealed
+from marway.errors import clip
 from marway.refs import check_label, check_model_id, check_model_name, check_version
 
 __all__ = [
@@ -33,16 +31,11 @@ __all__ = [
     "Tombstone",
     "TrainingFacts",
     "VersionRecord",
-    "decode",
-    "encode",
-    "encode_state",
     "utc_now",
 ]
 
 MAX_RECORD_BYTES = 64 * 1024
 """Largest version record that is accepted, in bytes."""
-
-T = TypeVar("T", bound=BaseModel)
 
 ModelId = Annotated[str, AfterValidator(check_model_id)]
 ModelName = Annotated[str, AfterValidator(check_model_name)]
@@ -62,7 +55,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class Kept(BaseModel):
+class Extensible(BaseModel):
     """Base of what is read, changed and written back: fields from the future are kept, not dropped."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, protected_namespaces=())
@@ -173,7 +166,7 @@ class ServingChange(Frozen):
     unset: tuple[str, ...] = ()
 
 
-class HistoryEntry(Kept):
+class HistoryEntry(Extensible):
     """One acknowledged change of a model's state.
 
     `from` and `to` are the versions a label pointed at before and after; for a tombstone, `from` is the deleted one.
@@ -192,14 +185,14 @@ class HistoryEntry(Kept):
     serving: ServingChange | None = None
 
 
-class HistoryChunk(Kept):
+class HistoryChunk(Extensible):
     """Older history entries that no longer fit the state: `models/<name>/history/<first generation>.json`."""
 
     format: Literal[1] = 1
     entries: tuple[HistoryEntry, ...]
 
 
-class Tombstone(Kept):
+class Tombstone(Extensible):
     """A deleted version: it is refused everywhere, its bytes go when gc comes."""
 
     at: datetime
@@ -212,7 +205,7 @@ class Tombstone(Kept):
         return f"on {self.at.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC by {clip(self.by, 100)}{why}"
 
 
-class ModelState(Kept):
+class ModelState(Extensible):
     """All that may change about a model: `models/<name>/state.json`, written by compare-and-swap.
 
     `history` holds the newest entries; older ones are in `HistoryChunk` objects.
@@ -287,54 +280,3 @@ class GcMark(Frozen):
     status: Literal["marked", "cleared", "condemned"]
     at: datetime
     op_id: str
-
-
-def encode(value: BaseModel, *, key: str | None = None) -> bytes:
-    """Return ``value`` as the JSON document that is stored: UTF-8, one field a line.
-
-    Args:
-        value: What to store.
-        key: Where it will be, for `marway.integrity`; None leaves that away.
-    """
-    raw = value.model_dump(mode="json", by_alias=True)
-    if isinstance(value, HistoryChunk):
-        raw["entries"] = [_entry(entry) for entry in raw["entries"]]
-    return _dump(raw, key)
-
-
-def encode_state(state: ModelState, *, key: str | None = None) -> bytes:
-    """Return ``state`` as `encode` would, its overrides holding only the fields that were given."""
-    raw = state.model_dump(mode="json", by_alias=True)
-    raw["serving"] = {
-        key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in state.serving.items()
-    }
-    raw["history"] = [_entry(entry) for entry in raw["history"]]
-    return _dump(raw, key)
-
-
-def _entry(raw: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in raw.items() if name != "serving" or value is not None}
-
-
-def _dump(raw: dict[str, Any], key: str | None) -> bytes:
-    document = json.dumps(raw, indent=1, ensure_ascii=False).encode()
-    return document if key is None else sealed(document, key=key)
-
-
-def decode(kind: type[T], data: bytes, *, source: str) -> T:
-    """Parse ``data`` as ``kind``.
-
-    Args:
-        kind: The stored type.
-        data: Its JSON.
-        source: The key that it was read from.
-
-    Raises:
-        InvalidRecord: It is not one, is damaged, or belongs under another key; the message says which.
-    """
-    try:
-        return kind.model_validate_json(unsealed(data, key=source))
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "document"
-        raise InvalidRecord(f"{source}: {field}: {clip(first['msg'], 200)}") from exc

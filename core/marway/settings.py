@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from marway.close_names import did_you_mean
 from marway.errors import InvalidSettings, clip
+from marway.text import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib

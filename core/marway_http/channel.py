@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-__all__ = ["CHANNEL", "Channel", "ClientGone", "HeaderBlock", "Headers", "header_block"]
+__all__ = ["CHANNEL", "Channel", "ClientGone", "HeaderBlock", "Headers", "ServerStopping", "header_block"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, and values."""
@@ -16,6 +16,10 @@ CHANNEL: Final = "marway.channel"
 
 class ClientGone(Exception):
     """The client closed its connection: nobody waits for the answer."""
+
+
+class ServerStopping(Exception):
+    """The server stops, and the time that its requests had is over."""
 
 
 class HeaderBlock(NamedTuple):
@@ -41,17 +45,24 @@ class Channel(Protocol):
     """One request's way to its client and back.
 
     Attributes:
-        body: The whole body, where it came before its request was begun; else None, and it is read piece by piece.
         received: Whether the whole body came.
         started: Whether an answer has begun, so that no other can be given.
+        reason: Why the request was interrupted, or None: `ClientGone`, `ServerStopping`, or what its handler said.
     """
 
-    body: bytes | None
     received: bool
     started: bool
+    reason: Exception | None
+
+    @property
+    def body(self) -> bytes | None:
+        """The whole body, where it came before its request was begun."""
 
     def when_gone(self, gone: Callable[[], None] | None) -> None:
-        """Have ``gone`` called when the client leaves or the server ends all requests, once; None takes that back."""
+        """Have ``gone`` called when the client leaves, once; None takes that back."""
+
+    def interrupt(self, reason: Exception) -> None:
+        """Have `asyncio.CancelledError` raised where the request's coroutine waits; only the first time counts."""
 
     async def answer(self, status: int, headers: HeaderBlock, body: bytes, *, close: bool = False) -> None:
         """Send a whole answer in one write, without waiting unless the client reads too slowly what was sent before.

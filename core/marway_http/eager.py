@@ -15,15 +15,11 @@ from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["EagerTask", "InlineFuture", "current_eager_task", "in_task"]
+__all__ = ["EagerTask", "InlineFuture", "in_task"]
 
 T = TypeVar("T")
 
 _IN_TASK: Final = object()
-_set_result: Final = asyncio.Future.set_result
-_set_exception: Final = asyncio.Future.set_exception
-
-_current: EagerTask | None = None
 
 
 class InlineFuture(asyncio.Future[T], Generic[T]):
@@ -36,14 +32,14 @@ class InlineFuture(asyncio.Future[T], Generic[T]):
 
     def set_result(self, result: T) -> None:
         """Settle it; the waiter goes on before this returns."""
-        _set_result(self, result)
+        super().set_result(result)
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter._go_on(self)
 
     def set_exception(self, exception: type[BaseException] | BaseException) -> None:
         """Settle it with an error; the waiter goes on before this returns."""
-        _set_exception(self, exception)
+        super().set_exception(exception)
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter._go_on(self)
@@ -84,9 +80,9 @@ class EagerTask:
         if self._task is not None:
             self._task.cancel()
         elif (future := self._waits_for) is None or not future.cancel():
-            self._due = True  # it runs, or goes on in a moment
+            self._due = True  # it runs, or is about to with what it has waited for
         elif isinstance(future, InlineFuture):
-            # The future was cancelled, as asyncio's Task does, so that whoever was going to settle it can see that.
+            # Cancelled, as asyncio's Task does it, so that whoever was going to settle it can see that.
             future._waiter = None
             self._go_on(future)
 
@@ -94,21 +90,19 @@ class EagerTask:
 
     def _go_on(self, future: asyncio.Future[Any]) -> None:
         """Go on after a future, which is done."""
-        if asyncio.current_task(self._loop) is None:
-            self._wake(future)
-        else:
+        if asyncio.current_task(self._loop) is not None:
             # Within another task, what asks for the current one would be given that.
             self._loop.call_soon(self._wake, future)
+        else:
+            self._wake(future)
 
     def _wake(self, future: asyncio.Future[Any] | None) -> None:
-        if self._run is not None and future is self._waits_for:
-            self._waits_for = None
+        self._waits_for = None
+        if self._run is not None:
             # What came of the future, the coroutine takes from it itself.
             self._step(self._run.send, None)
 
     def _step(self, step: Callable[[Any], Any], value: Any) -> None:
-        global _current
-        outer, _current = _current, self
         try:
             future = step(value)
         except StopIteration:
@@ -121,14 +115,7 @@ class EagerTask:
                 context = {"message": "a request's coroutine failed", "exception": exc}
                 self._loop.call_exception_handler(context)
         else:
-            if type(future) is InlineFuture and not self._due:  # what most wait for
-                future._asyncio_future_blocking = False
-                self._waits_for = future
-                future._waiter = self
-            else:
-                self._wait(future)
-        finally:
-            _current = outer
+            self._wait(future)
 
     def _wait(self, future: Any) -> None:
         if self._due:
@@ -138,18 +125,25 @@ class EagerTask:
                 return
             future.cancel()
         if future is _IN_TASK:
-            self._task = self._loop.create_task(self._in_task(), name="request")
+            self._loop.create_task(self._in_task(), name="request")
         elif future is None:
             self._loop.call_soon(self._wake, None)
         else:
             future._asyncio_future_blocking = False
             self._waits_for = future
-            future.add_done_callback(self._wake)
+            if type(future) is InlineFuture:
+                if future.done():
+                    self._go_on(future)
+                else:
+                    future._waiter = self
+            else:
+                future.add_done_callback(self._wake)
 
     async def _in_task(self) -> None:
         assert self._run is not None
+        self._task = asyncio.current_task()  # from here on: one that has not begun ends unseen when it is cancelled
         try:
-            await _rest_of(self, self._run)
+            await _rest_of(self._run, cancelled=self._due)
         except asyncio.CancelledError:
             if self.reason is None:
                 raise
@@ -164,19 +158,15 @@ class EagerTask:
 
 
 @coroutine
-def _rest_of(eager: EagerTask, run: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
-    """Go on with a coroutine that has begun, within the current task."""
-    global _current
-    step: Callable[[Any], Any] = run.send
-    value: Any = None
+def _rest_of(run: Coroutine[Any, Any, None], *, cancelled: bool) -> Generator[Any, Any, None]:
+    """Go on with a coroutine that has begun, within the current task; with a cancel where one is due."""
+    step: Callable[[Any], Any] = run.throw if cancelled else run.send
+    value: Any = asyncio.CancelledError() if cancelled else None
     while True:
-        outer, _current = _current, eager
         try:
             future = step(value)
         except StopIteration:
             return
-        finally:
-            _current = outer
         try:
             value = yield None if future is _IN_TASK else future
             step = run.send
@@ -193,14 +183,3 @@ async def in_task() -> None:
     """Go on in a task of asyncio's own, in the next turn of the loop; does nothing where there is one."""
     if asyncio.current_task() is None:
         await _to_task()
-
-
-def current_eager_task() -> EagerTask:
-    """Return the `EagerTask` whose coroutine runs now, for it to be interrupted later.
-
-    Raises:
-        RuntimeError: None does.
-    """
-    if _current is None:
-        raise RuntimeError("no eager task runs")
-    return _current

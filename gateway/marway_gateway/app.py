@@ -18,7 +18,6 @@ from starlette.routing import Match
 from marway import errors
 from marway.errors import InvalidRequest, clip
 from marway.wire.about import About
-from marway.wire.head import HeadAsGet, with_head
 from marway.wire.hosts import HostGuard
 from marway.wire.openapi import ANSWERS, BODIES
 from marway.wire.problems import Problem
@@ -39,6 +38,7 @@ from marway_gateway.surfaces.torchserve.management import add_management
 from marway_gateway.surfaces.torchserve.rest import add_torchserve
 from marway_gateway.surfaces.trailing_slash import add_trailing_slash
 from marway_gateway.surfaces.v1.routes import add_v1
+from marway_http.head import HeadAsGet, with_head
 
 __all__ = ["Health", "create_app", "new_app"]
 

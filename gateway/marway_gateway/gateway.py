@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TextIO
 
 from marway.errors import InvalidSettings
-from marway.loop_watch import watch_loop
 from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
@@ -39,6 +38,7 @@ from marway_gateway.predict.retry import RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
 from marway_gateway.transport import Upstream
+from marway_http.loop_watch import watch_loop
 
 __all__ = ["Gateway", "open_gateway"]
 

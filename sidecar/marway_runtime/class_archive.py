@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from marway.bound import bound_to_me
+from marway.process.die_with_parent import dies_with_me
 from marway_runtime.java import class_path, java
 from marway_runtime.settings import RuntimeSettings
 
@@ -107,7 +107,7 @@ class ClassArchive:
             *(_HEAP, "-Xlog:disable", "-Xlog:all=error:stderr", "-cp", class_path()),
         ]
         self._writer = process = await asyncio.create_subprocess_exec(
-            *bound_to_me(command),
+            *dies_with_me(command),
             env={},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

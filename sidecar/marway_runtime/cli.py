@@ -26,7 +26,7 @@ def runtime(
     """Start TorchServe with a safe, quiet configuration and keep it up."""
     import asyncio
 
-    from marway.lifecycle import watch_for_stop
+    from marway.process.stop_request import watch_for_stop
     from marway.settings import load_settings
     from marway.telemetry import configure_logging
     from marway_runtime.class_archive import class_archive

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
-from marway import model_log
 from marway.telemetry import log_time, record_in
+from marway.wire import model_log
 
 __all__ = ["LogOutput"]
 

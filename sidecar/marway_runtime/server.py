@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 
 from marway import __version__
-from marway.bound import bound_to_me
 from marway.errors import RuntimeDown
+from marway.process.die_with_parent import dies_with_me
 from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.runtime import Addresses, RuntimeInfo
@@ -130,7 +130,7 @@ class TorchServe:
         started = time.monotonic()
         with self._output.open("wb") as handle:
             self._process = await asyncio.create_subprocess_exec(
-                *bound_to_me(command),
+                *dies_with_me(command),
                 cwd=directories.work,
                 env={
                     **environment(directories.temporary, allowed=settings.handler_environment),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from marway.errors import InvalidSettings, RuntimeDown
-from marway.lifecycle import StopRequest
+from marway.process.stop_request import StopRequest
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, write_runtime_info
 from marway.wire.workers import RuntimeWorkers, TemporaryRoom
 from marway_runtime.cgroup import cgroup_room

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
 
-from marway.allocator import give_back_freed_memory
 from marway.errors import Draining, MarwayError, RuntimeDown
-from marway.loop_watch import watch_loop
+from marway.process.allocator import give_back_freed_memory
 from marway.refs import new_ulid
 from marway.registry import open_registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire.pods import PodEvent, PodStatus
+from marway_http.loop_watch import watch_loop
 from marway_sidecar.api.body_budget import BodyBudget
 from marway_sidecar.api.predict import Predictor
 from marway_sidecar.api.watch import events

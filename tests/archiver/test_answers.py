@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from marway.answers import difference, golden_difference, shown_value, value_difference
-from marway.errors import InvalidArchive, InvalidRecord
-from marway.golden import (
+from marway.answers.difference import difference, golden_difference, shown_value, value_difference
+from marway.answers.golden import (
     EXAMPLES_INDEX,
     ExampleInput,
     GoldenAnswer,
@@ -18,6 +17,7 @@ from marway.golden import (
     decode_golden,
     encode_examples,
 )
+from marway.errors import InvalidArchive, InvalidRecord
 
 NAN = float("nan")
 

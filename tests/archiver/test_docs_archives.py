@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from marway.cli import main as shell
 from marway_archiver.model_config import _RULES
+from marway_ops.cli import main as shell
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "archives.md"
 TEXT = DOC.read_text(encoding="utf-8")

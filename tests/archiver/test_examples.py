@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from marway.answers.golden import ExampleInput
 from marway.errors import InvalidArchive
-from marway.golden import ExampleInput
 from marway_archiver import Example
 from marway_archiver.batches import plan_batches
 from marway_archiver.examples import (

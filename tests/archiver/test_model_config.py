@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from marway.archives.unsupported_settings import NOT_SERVED
 from marway.errors import InvalidArchive
-from marway.model_settings import NOT_SERVED
 from marway_archiver.model_config import ModelConfig, parse_model_config
 
 LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1]\n" + "".join(

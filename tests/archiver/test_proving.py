@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from marway.answers.golden import ExampleInput, Tolerance, decode_golden
 from marway.errors import InvalidArchive, LoadFailed
-from marway.golden import ExampleInput, Tolerance, decode_golden
 from marway.objects import open_store
 from marway.registry import Registry
 from marway_archiver import Example, PackedArchive, ProofPlan, check_archive, pack, publish_archive

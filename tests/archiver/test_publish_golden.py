@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from model_archiver.model_packaging import generate_model_archive
 
+from marway.answers.golden import GoldenDocument, decode_golden
 from marway.errors import InvalidArchive, InvalidInput
-from marway.golden import GoldenDocument, decode_golden
 from marway.objects import open_store
 from marway.records import VersionRecord
 from marway.registry import Registry

@@ -16,7 +16,7 @@ from support.seaweed import BUCKET, S3Server
 
 _MEASURED = """
 import sys
-from marway.cli.main import main
+from marway_ops.cli.main import main
 try:
     main()
 finally:

@@ -41,6 +41,7 @@ _PLANNED = {
     "bench-features",
     "bench-fetch",
     "bench-gateway",
+    "bench-http",
     "bench-logging",
     "bench-path",
     "bench-peers",

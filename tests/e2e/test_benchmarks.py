@@ -34,6 +34,11 @@ def run(script: str, *arguments: str) -> str:
             ["--models", "50", "--requests", "100", "--pods", "10"],
             r"resolve, warm: .*p99 [\d.]+ ms.*\n.*memory: \d+ MiB.*\nchoosing a pod: .*p99 [\d.]+ µs of 10",
         ),
+        (
+            "bench_http.py",
+            ["--rounds", "1", "--seconds", "1"],
+            r"ours, by channel +\d+ requests/s +[\d.]+x of uvicorn's own",
+        ),
         ("bench_logging.py", ["--rounds", "1", "--requests", "20"], r"quiet / stock = [\d.]+x requests/s, [\d.]+x"),
         ("bench_path.py", ["--rounds", "1", "--requests", "20"], r"gateway → sidecar +p50 +[\d.]+ .* [\d.]+x"),
         ("bench_publish.py", ["--rounds", "1", "--size-mib", "16"], r"publish / upload_file = [\d.]+ for 16 MiB"),

@@ -12,7 +12,7 @@ import httpx
 from aiohttp import web
 
 from marway.errors import MarwayError, ModelError, Overloaded, RuntimeDown
-from marway.lifecycle import StopRequest
+from marway.process.stop_request import StopRequest
 from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.headers import OUTCOME, Outcome

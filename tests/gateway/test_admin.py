@@ -13,12 +13,12 @@ import pytest
 from gateway.fakes import Running, running
 from gateway.steered import SteeredPod
 from marway.errors import LoadFailed, Overloaded, ReleaseRefused
-from marway.local.run import _release as release
-from marway.local.view import JsonView
 from marway.registry import Registry
 from marway.wire.comparison import Comparison
 from marway.wire.problems import parse_problem
 from marway_gateway.placement import score
+from marway_ops.up.run import _release as release
+from marway_ops.up.view import JsonView
 from support.registry import publish, until
 
 Steered = Callable[[str], SteeredPod]

@@ -44,7 +44,7 @@ def run(
 ) -> Run:
     """The command, in an empty directory, with the gateway's admin port in its environment."""
     archiver = EntryPoint("archiver", "marway_archiver.cli:register", "marway.verbs")
-    monkeypatch.setattr("marway.cli.main.entry_points", lambda group: [archiver])
+    monkeypatch.setattr("marway_ops.cli.main.entry_points", lambda group: [archiver])
     monkeypatch.setenv("MARWAY_GATEWAY_ADMIN_URL", gateway[0].addresses.admin)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)

@@ -3,8 +3,9 @@ from pathlib import Path
 
 from gateway.fakes import FakePod, running
 from marway.objects import DirectoryStore
-from marway.records import ServingSettings, Tombstone, encode_state, utc_now
+from marway.records import ServingSettings, Tombstone, utc_now
 from marway.registry import Registry
+from marway.registry.encoding import encode_state
 from support.registry import publish
 
 MakePod = Callable[..., Awaitable[FakePod]]

@@ -21,7 +21,6 @@ from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.http import connection as http_connection
 from marway_gateway.http.connection import HttpConnection
-from marway_gateway.http.cycle import Cycle
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.placement import score
@@ -29,6 +28,7 @@ from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.reply import lines_of
 from marway_gateway.surfaces import direct
 from marway_gateway.surfaces.direct import DirectPrediction
+from marway_http.request import Cycle
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from marway_http.eager import EagerTask, InlineFuture, current_eager_task, in_task
+from marway_http.eager import EagerTask, InlineFuture, in_task
 
 LogOf = Callable[[], list[str]]
 
@@ -219,52 +219,40 @@ async def test_interrupted_while_it_runs(next_wait: str) -> None:
     assert log == [ConnectionError]
 
 
-@pytest.mark.parametrize("how", ["at once", "in a task"])
-async def test_a_coroutine_finds_its_eager_task(how: str) -> None:
-    """It can ask which one runs it, in a task or not, and also after another one ran within its call."""
+async def test_interrupted_before_its_task_begins() -> None:
+    """Between asking for a task and having it, an interruption reaches the coroutine all the same."""
     log: list[object] = []
     ended = asyncio.Event()
-    eager: list[EagerTask] = []
-
-    async def other() -> None:
-        log.append(current_eager_task())
 
     async def run() -> None:
-        if how == "in a task":
+        try:
             await in_task()
-        log.append(current_eager_task())
-        if how == "at once":
-            EagerTask(other())
-        log.append(current_eager_task())
+            log.append("not reached")
+        finally:
+            log.append("cleaned up")
 
-    await outside_tasks(lambda: eager.append(EagerTask(run(), ended.set)))
+    await outside_tasks(lambda: EagerTask(run(), ended.set).interrupt(ConnectionError()))
     await ended.wait()
-    mine = eager[0]
-    assert log[0] is mine
-    assert log[-1] is mine
-    assert all(each is not mine for each in log[1:-1])
-    with pytest.raises(RuntimeError, match="no eager task"):
-        current_eager_task()
+    assert log == ["cleaned up"]
 
 
-@pytest.mark.parametrize("inline", [True, False])
-async def test_interrupted_when_its_result_has_come(inline: bool) -> None:
-    """Interrupted between the result and going on, it has the result, and is cancelled where it waits next."""
+async def test_interrupted_between_result_and_going_on() -> None:
+    """A result that came is taken before an interruption that comes later; it goes on once."""
     log: list[object] = []
     ended = asyncio.Event()
-    first: asyncio.Future[str] = InlineFuture() if inline else asyncio.get_running_loop().create_future()
-    eager: list[EagerTask] = []
+    first: InlineFuture[str] = InlineFuture()
+    second: InlineFuture[str] = InlineFuture()
 
     async def run() -> None:
         log.append(await first)
         try:
-            await InlineFuture[None]()
+            await second
         except asyncio.CancelledError:
             log.append("cancelled")
 
+    eager: list[EagerTask] = []
     await outside_tasks(lambda: eager.append(EagerTask(run(), ended.set)))
-    first.set_result("result")  # within this task: it goes on in the next turn
+    first.set_result("result")  # within a task, so that it goes on in a later turn
     eager[0].interrupt(ConnectionError())
-    assert log == []
     await ended.wait()
     assert log == ["result", "cancelled"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from marway import model_log
+from marway.wire import model_log
 from marway.wire.runtime import LOGS
 from marway.wire.workers import RUNTIME_SOCKET
 from support.runtime import Runtime

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from marway import model_log
+from marway.wire import model_log
 from marway.wire.runtime import LOGS
 from support.runtime import Runtime
 from support.up import wait_until

@@ -204,7 +204,7 @@ async def test_headers_that_do_not_come_are_not_waited_for(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     """A connection that sends no whole headers is closed; one that idles after a request is kept."""
-    monkeypatch.setattr("marway_sidecar.api.connection._HEADERS_S", 0.2)
+    monkeypatch.setattr("marway_sidecar.serve._HEADERS_S", 0.2)
     publish(registry, tmp_path, "some", "1.0")
     async with serving(registry, tmp_path) as pod:
         reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(pod.url).port)

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from marway.body_pieces import BodyPieces
 from marway.deadline import Deadline
 from marway.errors import MarwayError, ModelError, RuntimeDown
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
+from marway_http.body import BodyPieces
 from marway_sidecar.api.bodies import read_body
 from marway_sidecar.api.body_budget import HeldBytes
 from marway_sidecar.backends.base import ServedModel
@@ -72,20 +72,19 @@ class Traced(bytes):
 def traced(monkeypatch: pytest.MonkeyPatch) -> list[BodyPieces]:
     """Have every body traced; return what connections hold of those that are coming."""
     coming: list[BodyPieces] = []
-    after = BodyPieces.after
 
     async def read(*args: Any, **kwargs: Any) -> tuple[bytes, HeldBytes | None]:
         body, memory = await read_body(*args, **kwargs)
         return (Traced(body) if len(body) >= MIB else body), memory
 
-    def began(*args: Any) -> BodyPieces | None:
-        pieces = after(*args)
-        if pieces is not None:
-            coming.append(pieces)
-        return pieces
+    class Coming(BodyPieces):
+        def add(self, data: bytes) -> None:
+            if self not in coming:
+                coming.append(self)
+            super().add(data)
 
     monkeypatch.setattr("marway_sidecar.api.predict.read_body", read)
-    monkeypatch.setattr("marway_sidecar.api.large_bodies.BodyPieces.after", began)
+    monkeypatch.setattr("marway_http.request.BodyPieces", Coming)
     monkeypatch.setattr(Traced, "alive", 0)
     return coming
 

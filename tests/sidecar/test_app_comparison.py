@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample, encode_examples
 from marway.errors import LoadFailed, ModelError, Overloaded
-from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample, encode_examples
 from marway.records import ServingSettings
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row

@@ -79,7 +79,7 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time is counted from the last answer: while a request is served, it does not run."""
-    monkeypatch.setattr("marway_sidecar.serve._KEEP_ALIVE_S", 0.2)
+    monkeypatch.setattr("marway_http.server._KEEP_ALIVE_S", 0.2)
     publish(registry, tmp_path, "some", "1.0")
     gate = Gate()
     gate.open.set()

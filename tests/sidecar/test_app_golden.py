@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from marway.answers.golden import ExampleInput, GoldenAnswer
 from marway.errors import ModelError
-from marway.golden import ExampleInput, GoldenAnswer
 from marway.records import ServingSettings, VersionRecord
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row

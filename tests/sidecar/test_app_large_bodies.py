@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from marway.body_pieces import LARGE_BODY_BYTES
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
+from marway_http.body import LARGE_BODY_BYTES
 from marway_sidecar.backends.base import ServedModel
 from support.pod import FakeServer, Pod, serving
 from support.registry import publish, until

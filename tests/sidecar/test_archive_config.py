@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from marway.archives.unsupported_settings import NOT_SERVED
 from marway.errors import LoadFailed
-from marway.model_settings import NOT_SERVED
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.backends.torchserve.archive_config import check_archive
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from marway.wire.frames import PART_BYTES, FrameReader, Kind, frame_header
 from marway_http.channel import Channel, ClientGone, HeaderBlock
-from marway_http.eager import InlineFuture, current_eager_task
+from marway_http.eager import InlineFuture
 from marway_sidecar.api.framed import FramedConnection
 
 SIZES = (0, 1, PART_BYTES, PART_BYTES + 1, 7 * PART_BYTES)
@@ -91,7 +91,7 @@ class App:
             raise ZeroDivisionError
         assert channel.body is not None
         asked = self.asked[int(channel.body)] = Asked()
-        channel.when_gone(partial(current_eager_task().interrupt, ClientGone()))
+        channel.when_gone(partial(channel.interrupt, ClientGone()))
         try:
             size = await asked.size
         except asyncio.CancelledError:

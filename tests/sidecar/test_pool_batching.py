@@ -344,5 +344,4 @@ async def test_fault_rows_that_may_not_run_twice(room: PoolRoom, record: Version
             assert [answer.kind for answer in each] == ["error"]
         else:
             assert isinstance(each, ModelError)
-            assert not each.retryable
             assert "may not run twice" in each.message

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from marway.cli.main import main
+from marway_ops.cli.main import main
 
 __all__ = ["Marway", "Said"]
 

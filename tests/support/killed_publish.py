@@ -62,11 +62,10 @@ def opened(url: str, countdown: Countdown | None) -> ObjectStore:
     if countdown is None:
         return store
     if isinstance(store, DirectoryStore):
-        store._files = KillingFiles(countdown)
-    else:
-        events = store._client.meta.events  # type: ignore[attr-defined]
-        for event in ("before-send.s3", "response-received.s3"):
-            events.register(event, countdown)
+        return DirectoryStore(store._root, files=KillingFiles(countdown))
+    events = store._client.meta.events  # type: ignore[attr-defined]
+    for event in ("before-send.s3", "response-received.s3"):
+        events.register(event, countdown)
     return store
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from marway.loop_watch import watch_loop
+from marway_http.loop_watch import watch_loop
 
 __all__ = ["LOOSE_S", "blocked"]
 

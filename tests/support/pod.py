@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 
+from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample, encode_examples
 from marway.deadline import Deadline
-from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample, encode_examples
-from marway.lifecycle import StopRequest
+from marway.process.stop_request import StopRequest
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway.settings import load_settings

@@ -12,7 +12,18 @@ from typing import Annotated, Any
 import typer
 
 from marway.admin_client import AdminClient, token_of
-from marway.cli.options import (
+from marway.answers.comparison import compare_stored
+from marway.answers.comparison_text import comparison_lines
+from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord
+from marway.objects import ObjectMissing
+from marway.records import VersionRecord
+from marway.refs import parse_reference
+from marway.registry import Registry, open_registry
+from marway.text import printable
+from marway.wire.comparison import Comparison
+from marway_archiver.archives import inspect_archive
+from marway_archiver.cli.output import human_bytes
+from marway_ops.cli.options import (
     AdminOption,
     JsonOption,
     RegistryOption,
@@ -21,18 +32,7 @@ from marway.cli.options import (
     admin_url,
     registry_url,
 )
-from marway.cli.output import print_json, print_table
-from marway.compared import comparison_lines
-from marway.comparing import compare_stored
-from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord
-from marway.objects import ObjectMissing
-from marway.printable import printable
-from marway.records import VersionRecord
-from marway.refs import parse_reference
-from marway.registry import Registry, open_registry
-from marway.wire.comparison import Comparison
-from marway_archiver.archives import inspect_archive
-from marway_archiver.cli.output import human_bytes
+from marway_ops.cli.output import print_json, print_table
 
 __all__ = ["register"]
 

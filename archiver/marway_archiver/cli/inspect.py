@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.cli.output import print_json, warn
-from marway.printable import printable
+from marway.text import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.names import shown
+from marway_ops.cli.output import print_json, warn
 
 __all__ = ["register"]
 

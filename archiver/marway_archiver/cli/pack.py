@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from marway.cli.output import print_json, warn
 from marway_archiver.carried import golden_beside
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.examples import example_of_flag, read_jsonl
 from marway_archiver.packing import PackedArchive, pack
 from marway_archiver.proving import ProofPlan
 from marway_archiver.publish import tolerance_of
+from marway_ops.cli.output import print_json, warn
 
 __all__ = ["register"]
 

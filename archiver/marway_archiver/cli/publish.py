@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from marway.admin_client import comparison_of
-from marway.cli.options import (
+from marway.answers.comparison_text import comparison_lines
+from marway.direct_release import release_directly
+from marway.errors import ReleaseRefused
+from marway.process.identity import me
+from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
+from marway.registry import open_registry
+from marway.text import printable
+from marway.wire.comparison import Comparison
+from marway_archiver.cli.output import human_bytes, progress_bar
+from marway_archiver.publish import publish_archive
+from marway_ops.cli.options import (
     AdminOption,
     CreateRegistryOption,
     JsonOption,
@@ -20,17 +30,7 @@ from marway.cli.options import (
     admin_url,
     registry_url,
 )
-from marway.cli.output import change_entry, history_entry, moved, print_json, warn
-from marway.compared import comparison_lines
-from marway.direct_release import release_directly
-from marway.errors import ReleaseRefused
-from marway.identity import me
-from marway.printable import printable
-from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
-from marway.registry import open_registry
-from marway.wire.comparison import Comparison
-from marway_archiver.cli.output import human_bytes, progress_bar
-from marway_archiver.publish import publish_archive
+from marway_ops.cli.output import change_entry, history_entry, moved, print_json, warn
 
 __all__ = ["register"]
 

@@ -11,12 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from marway.cli.options import JsonOption
-from marway.cli.output import print_json, warn
-from marway.golden import GoldenDocument
-from marway.printable import printable
+from marway.answers.golden import GoldenDocument
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
+from marway.text import printable
 from marway_archiver.archives import check_archive
 from marway_archiver.carried import golden_beside, golden_of_registry, known_golden, read_golden
 from marway_archiver.cli.output import progress_bar
@@ -25,6 +23,8 @@ from marway_archiver.names import shown
 from marway_archiver.proving import ProofPlan
 from marway_archiver.publish import tolerance_of
 from marway_archiver.verify import Verification, verify_archive
+from marway_ops.cli.options import JsonOption
+from marway_ops.cli.output import print_json, warn
 
 __all__ = ["register"]
 

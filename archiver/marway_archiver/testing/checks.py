@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marway.answers import difference
-from marway.golden import Tolerance
+from marway.answers.difference import difference
+from marway.answers.golden import Tolerance
 from marway_archiver.batches import plan_batches
 from marway_archiver.testing.handlers import LoadedHandler
 from marway_archiver.testing.rows import Row, row_of

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from marway.answer_json import answer_json, as_tensor
+from marway.answers.encoding import answer_json, as_tensor
+from marway.answers.golden import GoldenAnswer, Kind
 from marway.errors import InvalidArchive
-from marway.golden import GoldenAnswer, Kind
 from marway.wire.raw_body import RawBody
 from marway_archiver.archives import opened_archive
 from marway_archiver.manifest import encode_manifest, parse_manifest

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from marway.golden import ExampleInput
+from marway.answers.golden import ExampleInput
 from marway_archiver.examples import body_value
 
 __all__ = ["Row", "bytes_row", "form_row", "json_row", "row_of", "text_row"]

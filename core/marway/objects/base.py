@@ -45,7 +45,7 @@ class StoredObject:
 
 
 class ObjectStore(Protocol):
-    """Flat object storage. Every implementation passes `tests/core/test_object_store_contract.py`.
+    """Flat object storage. Every implementation passes `tests/core/objects/test_object_store_contract.py`.
 
     Keys are relative, '/'-separated, and no part of one is empty or begins with '.'. A write is visible whole or not
     at all, and has reached stable storage when the call returns. Two writers are told apart by their bytes: whoever

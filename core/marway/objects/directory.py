@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from marway.errors import ArchiveCorrupt, RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
+from marway.objects.durable import DurableFiles
 from marway.objects.files import Files
 from marway.objects.locks import fenced_lock, patient_lock
 from marway.objects.probing import probe
@@ -47,7 +48,7 @@ class DirectoryStore:
     def __init__(self, root: Path, *, files: Files | None = None) -> None:
         self._root = root.absolute()
         self._files = files or Files()
-        self._lasting: set[Path] = set()
+        self._durable = DurableFiles(self._root, self._files)
 
     @property
     def url(self) -> str:
@@ -66,11 +67,8 @@ class DirectoryStore:
         return StoredObject(data, _etag(data))
 
     def size(self, key: str) -> int | None:
-        try:
-            with self._translated(key):
-                return self._path(key).stat().st_size
-        except ObjectMissing:
-            return None
+        found = self._status(key)
+        return None if found is None else found.st_size
 
     def tag(self, key: str) -> str | None:
         with self._translated(key):
@@ -89,16 +87,13 @@ class DirectoryStore:
                 self._files.unlink(temporary)
 
     def written_at(self, key: str) -> datetime | None:
-        try:
-            with self._translated(key):
-                return _moment(self._path(key).stat())
-        except ObjectMissing:
-            return None
+        found = self._status(key)
+        return None if found is None else _moment(found)
 
     def create(self, key: str, data: bytes) -> str:
         with self._translated(key), self._temporary(key) as (descriptor, temporary):
             self._files.write(descriptor, data)
-            self._link(descriptor, temporary, self._path(key))
+            self._durable.link(descriptor, temporary, self._path(key))
         return _etag(data)
 
     def replace(self, key: str, data: bytes, *, etag: str) -> str:
@@ -129,7 +124,7 @@ class DirectoryStore:
                         f"{path}: its bytes have sha256 {digest.hexdigest()}, not {sha256}: "
                         "the file changed while it was being read; try again"
                     )
-                self._link(descriptor, temporary, target)
+                self._durable.link(descriptor, temporary, target)
 
     @contextlib.contextmanager
     def open(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[BinaryIO]:
@@ -184,11 +179,18 @@ class DirectoryStore:
                     found.append(path.relative_to(self._root).as_posix())
         return tuple(sorted(found))
 
+    def _status(self, key: str) -> os.stat_result | None:
+        try:
+            with self._translated(key):
+                return self._path(key).stat()
+        except ObjectMissing:
+            return None
+
     def _replace(self, key: str, data: bytes, etag: str) -> bool:
         """Swap, or return False if another process took this one for stopped and fenced it."""
         path = self._path(key)
         # The file comes before the lock: see marway.objects.locks.
-        with self._temporary(key, swap=True) as (descriptor, temporary):
+        with self._durable.temporary(path.parent, _swap_prefix(path)) as (descriptor, temporary):
             self._files.write(descriptor, data)
             self._files.sync(descriptor)
             with self._locked(key):
@@ -224,53 +226,8 @@ class DirectoryStore:
             raise ValueError(f"not an object key: {key!r}")
         return self._root.joinpath(*parts)
 
-    @contextlib.contextmanager
-    def _temporary(self, key: str, *, swap: bool = False) -> Iterator[tuple[int, Path]]:
-        path = self._path(key)
-        prefix = _swap_prefix(path) if swap else _TEMPORARY
-        self._make_lasting(path.parent)
-        try:
-            descriptor, temporary = self._files.create_temporary(path.parent, prefix)
-        except FileNotFoundError:  # somebody removed the directory since this process made sure of it
-            self._lasting.clear()
-            self._make_lasting(path.parent)
-            descriptor, temporary = self._files.create_temporary(path.parent, prefix)
-        try:
-            yield descriptor, temporary
-        finally:
-            os.close(descriptor)
-            with contextlib.suppress(FileNotFoundError):
-                self._files.unlink(temporary)
-
-    def _make_lasting(self, directory: Path) -> None:
-        """Make a directory and those above it, each fsynced in its parent at least once by this process."""
-        if directory in self._lasting:
-            return
-        above = directory.parent
-        if directory != self._root:
-            self._make_lasting(above)
-        elif not above.exists():
-            above.mkdir(parents=True, exist_ok=True)
-        made = self._files.make_directory(directory)
-        if not made and not directory.is_dir():
-            raise self._not_a_directory(directory)
-        # What lies above the root is none of ours: it may not even be readable.
-        if made or directory != self._root:
-            self._files.sync_directory(above)
-        self._lasting.add(directory)
-
-    def _link(self, descriptor: int, temporary: Path, target: Path) -> None:
-        self._files.sync(descriptor)
-        try:
-            self._files.link(temporary, target)
-        except FileExistsError as exc:
-            self._files.sync_directory(target.parent)
-            raise ObjectExists(target.name) from exc
-        except FileNotFoundError as exc:
-            raise RegistryUnavailable(
-                f"registry directory {self._root}: {temporary.name} was removed while it was being written: try again"
-            ) from exc
-        self._files.sync_directory(target.parent)
+    def _temporary(self, key: str) -> contextlib.AbstractContextManager[tuple[int, Path]]:
+        return self._durable.temporary(self._path(key).parent, _TEMPORARY)
 
     def _locked(self, key: str) -> contextlib.AbstractContextManager[object]:
         path = self._path(key)
@@ -296,7 +253,7 @@ class DirectoryStore:
             if not str(exc.filename or "").startswith(str(self._root)):
                 raise
             if self._root.exists() and not self._root.is_dir():
-                raise self._not_a_directory(self._root) from exc
+                raise self._durable.not_a_directory(self._root) from exc
             raise ObjectMissing(key) from exc
         except OSError as exc:
             if not str(exc.filename or self._root).startswith(str(self._root)):
@@ -304,9 +261,6 @@ class DirectoryStore:
             if exc.errno == errno.ENOSPC:
                 raise RegistryUnavailable(f"no space left for the registry in {self._root}") from exc
             raise RegistryUnavailable(f"registry directory {self._root}: {exc.strerror}") from exc
-
-    def _not_a_directory(self, path: Path) -> RegistryUnavailable:
-        return RegistryUnavailable(f"registry directory {self._root}: {path} is a file, not a directory")
 
 
 def _etag(data: bytes) -> str:

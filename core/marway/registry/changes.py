@@ -11,9 +11,10 @@ from typing import Final
 
 from marway.errors import InvalidInput, StateConflict, clip
 from marway.objects import ObjectChanged, ObjectExists
-from marway.records import HistoryEntry, ModelState, encode_state, utc_now
+from marway.records import HistoryEntry, ModelState, utc_now
 from marway.refs import new_ulid
 from marway.registry import history, keys
+from marway.registry.encoding import encode_state
 from marway.registry.reading import Reading
 
 __all__ = ["Change", "Changing"]

@@ -18,9 +18,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from marway.objects import ObjectChanged, ObjectExists, ObjectMissing
-from marway.records import GcMark, VersionRecord, decode, encode, utc_now
+from marway.records import GcMark, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
+from marway.registry.encoding import decode
 from marway.registry.reading import Reading
 
 __all__ = ["GRACE", "Collecting", "GcReport"]
@@ -105,7 +106,7 @@ class Collecting(Reading):
         for version in self.versions(name):
             key = keys.record_key(name, version)
             try:
-                record = decode(VersionRecord, self._store.get(key).data, source=key)
+                record = self._read(VersionRecord, key)
             except ObjectMissing:
                 continue  # its publisher took it back a moment ago
             if version in tombstones:
@@ -129,7 +130,7 @@ class Collecting(Reading):
             report.marked.append(key)
             if not dry_run:
                 with contextlib.suppress(ObjectExists):  # another gc's, of this moment
-                    self._store.create(mark, encode(fresh, key=mark))
+                    self._create(mark, fresh)
             return
         found = decode(GcMark, stored.data, source=mark)
         age = self._age(mark, now)
@@ -137,7 +138,7 @@ class Collecting(Reading):
             if found.status == "cleared":
                 report.marked.append(key)
                 if not dry_run:
-                    self._store.replace(mark, encode(fresh, key=mark), etag=stored.etag)
+                    self._replace(mark, fresh, stored.etag)
             elif age < (GRACE if found.status == "marked" else _DEAD_GC):
                 report.waiting.append(key)
             else:
@@ -145,7 +146,7 @@ class Collecting(Reading):
                     report.deleted.append(key)
                 else:
                     sentence = GcMark(status="condemned", at=now, op_id=new_ulid())
-                    condemned[key] = self._store.replace(mark, encode(sentence, key=mark), etag=stored.etag)
+                    condemned[key] = self._replace(mark, sentence, stored.etag)
         except ObjectChanged:
             report.kept.append(key)  # a publish cleared the mark, or another gc is at it
 

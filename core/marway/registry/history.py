@@ -11,8 +11,9 @@ from typing import Final
 
 from marway.errors import InvalidRecord
 from marway.objects import ObjectExists, ObjectMissing, ObjectStore
-from marway.records import HistoryChunk, HistoryEntry, ModelState, decode, encode
+from marway.records import HistoryChunk, HistoryEntry, ModelState
 from marway.registry import keys
+from marway.registry.encoding import decode, encode
 
 __all__ = ["CHUNK", "applied", "newest_first", "spilled"]
 

@@ -7,16 +7,21 @@ change looks first whether it is there, and still the same one.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
+
+from pydantic import BaseModel
 
 from marway.errors import RegistryUnavailable
-from marway.identity import me
 from marway.objects import ObjectExists, ObjectMissing, ObjectStore
-from marway.records import RegistryIdentity, decode, encode, utc_now
+from marway.process.identity import me
+from marway.records import RegistryIdentity, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
+from marway.registry.encoding import decode, encode
 
 __all__ = ["Identified"]
+
+T = TypeVar("T", bound=BaseModel)
 
 _HOW: Final = (
     "if there should be one, see that its volume is mounted and the URL is right; to make a new one, publish with "
@@ -45,7 +50,7 @@ class Identified:
     def identity(self) -> RegistryIdentity | None:
         """Return what says that this is a registry, or None where there is none, or one from before there was this."""
         try:
-            return decode(RegistryIdentity, self._store.get(keys.IDENTITY).data, source=keys.IDENTITY)
+            return self._read(RegistryIdentity, keys.IDENTITY)
         except ObjectMissing:
             return None
 
@@ -62,9 +67,9 @@ class Identified:
         """Make the registry, and return its identity: the one that it has, if it was made before."""
         made = RegistryIdentity(id=new_ulid(), created_at=utc_now(), created_by=me())
         try:
-            self._store.create(keys.IDENTITY, encode(made, key=keys.IDENTITY))
+            self._create(keys.IDENTITY, made)
         except ObjectExists:
-            return decode(RegistryIdentity, self._store.get(keys.IDENTITY).data, source=keys.IDENTITY)
+            return self._read(RegistryIdentity, keys.IDENTITY)
         return made
 
     def check_there(self) -> None:
@@ -98,6 +103,23 @@ class Identified:
         """
         if self._must_exist and not self.exists():
             raise self._not_there()
+
+    def _read(self, kind: type[T], key: str) -> T:
+        """Return a stored document.
+
+        Raises:
+            ObjectMissing: There is none.
+            InvalidRecord: It is damaged.
+        """
+        return decode(kind, self._store.get(key).data, source=key)
+
+    def _create(self, key: str, value: BaseModel) -> str:
+        """Store a document that must not be there yet, and return its tag."""
+        return self._store.create(key, encode(value, key=key))
+
+    def _replace(self, key: str, value: BaseModel, etag: str) -> str:
+        """Store a document in the place of the one that has this tag, and return the new tag."""
+        return self._store.replace(key, encode(value, key=key), etag=etag)
 
     def _has_models(self) -> bool:
         return next(self._store.children(keys.MODELS), None) is not None

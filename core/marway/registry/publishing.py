@@ -17,10 +17,12 @@ from typing import Final
 
 from marway.errors import ArchiveCorrupt, InvalidRecord, StateConflict, VersionConflict
 from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, Progress
-from marway.records import MAX_RECORD_BYTES, GcMark, Pointer, Proof, VersionRecord, decode, encode, utc_now
+from marway.records import MAX_RECORD_BYTES, GcMark, Pointer, Proof, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
-from marway.registry.reading import Reading, digest_of
+from marway.registry.archives import digest_of
+from marway.registry.encoding import decode, encode
+from marway.registry.reading import Reading
 
 __all__ = ["Publishing"]
 
@@ -75,7 +77,7 @@ class Publishing(Reading):
         self.check_there()  # the upload may have taken long
         etag = None
         try:
-            etag = self._store.create(key, encode(record, key=key))
+            etag = self._create(key, record)
         except ObjectExists:
             record = self._same_bytes(record)
         try:
@@ -100,7 +102,7 @@ class Publishing(Reading):
         if self._store.size(keys.archive_key(proof.archive_sha256)) is None:
             raise ArchiveCorrupt(f"{self.url} has no archive {proof.archive_sha256[:12]}… that could be proved")
         key = f"{keys.proofs_prefix(proof.archive_sha256)}{new_ulid()}.json"
-        self._store.create(key, encode(proof, key=key))
+        self._create(key, proof)
 
     def _publishable(self, record: VersionRecord) -> VersionRecord:
         """Return the record to store: the one that is there, if it has the same bytes; refuse what cannot be stored."""
@@ -209,7 +211,7 @@ class Publishing(Reading):
         self._unmark(key)
         if self._store.size(key) is None:
             with contextlib.suppress(ObjectExists):
-                self._store.create(key, encode(record, key=key))
+                self._create(key, record)
 
     def _claim(self, record: VersionRecord) -> None:
         self._point(record, record.name.lower(), Pointer(kind="name", model=record.name))
@@ -219,7 +221,7 @@ class Publishing(Reading):
 
     def _point(self, record: VersionRecord, key: str, pointer: Pointer) -> None:
         try:
-            self._store.create(keys.pointer_key(key), encode(pointer, key=keys.pointer_key(key)))
+            self._create(keys.pointer_key(key), pointer)
         except ObjectExists as exc:
             stored = self._pointer_at(key)
             if (stored.kind, stored.model, stored.version) != (pointer.kind, pointer.model, pointer.version):
@@ -228,7 +230,7 @@ class Publishing(Reading):
                 raise _id_taken(record, stored) from exc
 
     def _pointer_at(self, key: str) -> Pointer:
-        return decode(Pointer, self._store.get(keys.pointer_key(key)).data, source=keys.pointer_key(key))
+        return self._read(Pointer, keys.pointer_key(key))
 
     def _unmark(self, key: str) -> None:
         """Tell gc that an object is wanted; wait while gc is deleting it."""
@@ -245,7 +247,7 @@ class Publishing(Reading):
             if found.status == "marked":
                 cleared = GcMark(status="cleared", at=utc_now(), op_id=new_ulid())
                 try:
-                    self._store.replace(mark, encode(cleared, key=mark), etag=stored.etag)
+                    self._replace(mark, cleared, stored.etag)
                 except ObjectChanged:
                     continue
                 return

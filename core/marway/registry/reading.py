@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import Final
 
-from marway.close_names import did_you_mean
-from marway.errors import InvalidRecord, LabelNotFound, MarwayError, ModelNotFound, VersionNotFound
+from marway.errors import InvalidRecord, MarwayError, ModelNotFound, VersionNotFound
 from marway.objects import ObjectMissing, ObjectStore
-from marway.records import HistoryEntry, ModelState, Pointer, Proof, VersionRecord, decode
+from marway.records import HistoryEntry, ModelState, Pointer, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label
 from marway.registry import history, keys
-from marway.registry.identity import Identified
+from marway.registry.archives import ArchiveReading
+from marway.registry.encoding import decode
+from marway.registry.not_found import label_not_found, listed, model_not_found, version_not_found
 from marway.registry.seen import SeenStates
 
-__all__ = ["ModelSummary", "Reading", "digest_of", "listed"]
+__all__ = ["ModelSummary", "Reading"]
 
-_LISTED_MAX: Final = 10
-_COMPARED_MAX: Final = 200
-_PIECE_BYTES: Final = 1024 * 1024
 _READ_AHEAD: Final = 16
 _KNOWN_MAX: Final = 10_000
 
@@ -47,7 +41,7 @@ class ModelSummary:
     damage: str | None = None
 
 
-class Reading(Identified):
+class Reading(ArchiveReading):
     """Reads models, versions and labels.
 
     What is read is checked: a document against its own digest and key, golden answers against theirs, a state against
@@ -97,8 +91,7 @@ class Reading(Identified):
             state = self.state(name)
         except InvalidRecord as exc:
             state, damage = ModelState(), exc.message
-        versions = tuple(each for each in self.versions(name) if each not in state.tombstones)
-        return ModelSummary(name, state, versions, damage)
+        return ModelSummary(name, state, self._left(name, state), damage)
 
     def versions(self, name: str) -> tuple[str, ...]:
         """Return the versions of a model, in the order of their names; empty when there is no such model."""
@@ -110,7 +103,7 @@ class Reading(Identified):
         for name in dict.fromkeys((id_or_name, id_or_name.lower())):
             key = keys.pointer_key(name)
             try:
-                pointer = decode(Pointer, self._store.get(key).data, source=key)
+                pointer = self._read(Pointer, key)
             except ObjectMissing:
                 continue
             if pointer.kind == "name" and pointer.model.lower() != name:
@@ -128,14 +121,9 @@ class Reading(Identified):
         """
         key = keys.record_key(name, version)
         try:
-            data = self._store.get(key).data
+            record = self._read(VersionRecord, key)
         except ObjectMissing as exc:
-            raise VersionNotFound(
-                f"model {name!r} has no version {version!r}: it has {self._versions_said(name, version)}",
-                model=name,
-                version=version,
-            ) from exc
-        record = decode(VersionRecord, data, source=key)
+            raise self._no_version(name, version) from exc
         if (record.name, record.version) != (name, version):
             raise InvalidRecord(
                 f"{key} is damaged: it holds the record of {record.name} {record.version}", model=name, version=version
@@ -155,64 +143,6 @@ class Reading(Identified):
         """Yield all acknowledged changes of a model's state, newest first; older ones are read when wanted."""
         return history.newest_first(self._store, name, self.state(name))
 
-    def golden(self, sha256: str) -> bytes:
-        """Return golden answers by the digest that a record or a proof names.
-
-        Raises:
-            ObjectMissing: There are none.
-            InvalidRecord: They are not those that were published.
-        """
-        key = keys.golden_key(sha256)
-        data = self._store.get(key).data
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise InvalidRecord(
-                f"{key} is damaged: its bytes have another digest; publish the version again, which mends it"
-            )
-        return data
-
-    def proofs(self, archive_sha256: str, *, skip_damaged: bool = False) -> Iterator[Proof]:
-        """Yield what is proved about these bytes, oldest first.
-
-        Args:
-            archive_sha256: The bytes.
-            skip_damaged: Pass over a proof that cannot be believed, which then proves nothing.
-
-        Raises:
-            InvalidRecord: A proof is damaged.
-        """
-        for key in self._store.keys(keys.proofs_prefix(archive_sha256)):
-            try:
-                proof = decode(Proof, self._store.get(key).data, source=key)
-                if proof.archive_sha256 != archive_sha256:
-                    raise InvalidRecord(f"{key} is damaged: it proves another archive")
-            except ObjectMissing:
-                continue  # gc deletes them with their archive
-            except InvalidRecord:
-                if skip_damaged:
-                    continue
-                raise
-            yield proof
-
-    @property
-    def parallel_reads(self) -> bool:
-        """Whether a large archive is read faster by several `open_archive` calls at once, each for a part of it."""
-        return self._store.parallel_reads
-
-    def open_archive(
-        self, sha256: str, *, start: int = 0, length: int | None = None
-    ) -> AbstractContextManager[BinaryIO]:
-        """Open an archive's bytes for streaming, from byte ``start`` on; the handle can seek.
-
-        Args:
-            sha256: Its digest.
-            start: First byte that is read.
-            length: Where reading ends, in bytes from ``start``; None, or more than there is, means the archive's end.
-
-        Raises:
-            ObjectMissing: There is no archive with that digest.
-        """
-        return self._store.open(keys.archive_key(sha256), start=start, length=length)
-
     def find(self, name: str) -> str:
         """Return a model's name as it is written, from one in any case.
 
@@ -220,12 +150,10 @@ class Reading(Identified):
             ModelNotFound: There is none; the message names some that there are.
         """
         pointer = self.pointer(name)
-        if pointer is None or pointer.kind != "name":
-            self.check_not_lost()
-            what = "" if pointer is None else f" ({name!r} is the id of {pointer.model} {pointer.version})"
-            raise ModelNotFound(
-                f"there is no model {name!r}{what}: the registry has {self._models_said(name)}", model=name
-            )
+        if pointer is None:
+            raise self._no_model(name)
+        if pointer.kind != "name":
+            raise self._no_model(name, f" ({name!r} is the id of {pointer.model} {pointer.version})")
         return pointer.model
 
     def resolve(self, reference: Reference) -> VersionRecord:
@@ -236,11 +164,7 @@ class Reading(Identified):
         """
         pointer = self.pointer(reference.name)
         if pointer is None:
-            self.check_not_lost()
-            raise ModelNotFound(
-                f"there is no model {reference.name!r}: the registry has {self._models_said(reference.name)}",
-                model=reference.name,
-            )
+            raise self._no_model(reference.name)
         if pointer.kind == "id":
             if reference.selector is not None:
                 raise VersionNotFound(
@@ -256,17 +180,7 @@ class Reading(Identified):
             return self._not_deleted(self._published_record(name, selector), state)
         version = state.labels.get(selector)
         if version is None:
-            labels = ", ".join(f"{label} → {at}" for label, at in sorted(state.labels.items())) or "none"
-            left = [version for version in self.versions(name) if version not in state.tombstones]
-            meant = did_you_mean(selector, state.labels, "label ") or _version_meant(selector, left)
-            if left and not meant:
-                flag = "" if selector == DEFAULT_LABEL else f" --label {selector}"
-                meant = f"; `marway release {name} VERSION{flag}` sets it"
-            raise LabelNotFound(
-                f"model {name!r} has no label {selector}: its labels are {labels}; its versions are "
-                f"{listed(left)}{meant}",
-                model=name,
-            )
+            raise label_not_found(name, selector, state.labels, self._left(name, state))
         return self._not_deleted(self.record(name, version), state)
 
     # -- for the parts of the registry that write ----------------------------------------------------------
@@ -302,47 +216,27 @@ class Reading(Identified):
     def _not_deleted(self, record: VersionRecord, state: ModelState) -> VersionRecord:
         grave = state.tombstones.get(record.version)
         if grave is not None:
-            left = (version for version in self.versions(record.name) if version not in state.tombstones)
+            left = listed(self._left(record.name, state))
             raise VersionNotFound(
-                f"{record.name} {record.version} was deleted {grave.said()}: versions left are {listed(left)}",
+                f"{record.name} {record.version} was deleted {grave.said()}: versions left are {left}",
                 model=record.name,
                 version=record.version,
             )
         return record
 
-    def _models_said(self, name: str) -> str:
-        """Return what models there are, for the message about one that there is not, and which may be meant."""
-        first = list(itertools.islice(self.models(), _LISTED_MAX + 1))
+    def _left(self, name: str, state: ModelState) -> tuple[str, ...]:
+        """Return the versions of a model that are not deleted."""
+        return tuple(each for each in self.versions(name) if each not in state.tombstones)
+
+    def _no_model(self, name: str, what: str = "") -> ModelNotFound:
+        """Return the error about a name that no model has, after a look whether the registry itself is there."""
+        self.check_not_lost()
         # Whoever errs mostly gets the beginning right: enough of a large registry is looked at for that.
-        beside = itertools.islice(self.models(start_after=name[:1]), _COMPARED_MAX)
-        return listed(first) + did_you_mean(name, itertools.chain(first, beside), "model ")
+        return model_not_found(name, what, self.models(), self.models(start_after=name[:1]))
 
-    def _versions_said(self, name: str, version: str) -> str:
-        """Return what versions a model has, for the message about one that it has not, and what may be meant."""
-        versions = self.versions(name)
-        state = ModelState()
-        with contextlib.suppress(MarwayError):  # the answer is the same without it, and says less
-            state = self.state(name)
-        left = [each for each in versions if each not in state.tombstones]
-        return listed(left) + (_version_meant(version, left) or did_you_mean(version, state.labels, "label "))
-
-
-def digest_of(handle: BinaryIO) -> str:
-    """Return the sha256 of what is left to read, in hex."""
-    digest = hashlib.sha256()
-    while piece := handle.read(_PIECE_BYTES):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _version_meant(version: str, versions: Sequence[str]) -> str:
-    return did_you_mean(version, versions, "version ", same_numbers=True)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return names for a message: all when few, else the first and that there are more."""
-    known = list(itertools.islice(names, _LISTED_MAX + 1))
-    if not known:
-        return "none yet"
-    text = ", ".join(known[:_LISTED_MAX])
-    return f"{text} and more" if len(known) > _LISTED_MAX else text
+    def _no_version(self, name: str, version: str) -> VersionNotFound:
+        try:
+            summary = self.summary(name)
+        except MarwayError:  # the answer is the same without it, and says less
+            return version_not_found(name, version, {}, self.versions(name))
+        return version_not_found(name, version, summary.state.labels, summary.versions)

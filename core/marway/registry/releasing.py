@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from marway.close_names import did_you_mean
 from marway.errors import InvalidInput, ProofMissing, StateConflict, clip
 from marway.records import HistoryEntry, ModelState, ServingChange, ServingSettings, Tombstone, VersionRecord
 from marway.refs import DEFAULT_LABEL, check_label, check_version
 from marway.registry import history
 from marway.registry.changes import Change, Changing
+from marway.text import did_you_mean
 
 __all__ = ["Releasing"]
 
@@ -215,13 +215,6 @@ class Releasing(Changing):
 
         entry = self._entry(by=by, op_id=op_id, kind="tombstone", from_version=record.version, note=note, forced=forced)
         return self._change(model, bury, entry, new_op=op_id is None)
-
-    def is_proved(self, record: VersionRecord) -> bool:
-        """Return whether a pod has loaded this version and reproduced its golden answers; once true it stays so."""
-        return any(
-            proof.kind == "pod" and proof.golden_sha256 == record.golden_sha256
-            for proof in self.proofs(record.archive.sha256, skip_damaged=True)
-        )
 
 
 def _unproved(record: VersionRecord, label: str, current: str | None) -> ProofMissing:

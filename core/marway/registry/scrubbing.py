@@ -9,9 +9,10 @@ from typing import Final
 
 from marway.errors import InvalidRecord, RegistryUnavailable
 from marway.objects import ObjectMissing
-from marway.records import GcMark, HistoryChunk, ModelState, Pointer, Proof, VersionRecord, decode
+from marway.records import GcMark, HistoryChunk, ModelState, Pointer, Proof, VersionRecord
 from marway.registry import history, keys
-from marway.registry.reading import Reading, digest_of
+from marway.registry.archives import digest_of
+from marway.registry.reading import Reading
 
 __all__ = ["Damage", "Scrubbing"]
 
@@ -75,9 +76,6 @@ class Scrubbing(Reading):
             return None
 
         return self._each(iter(found), look)
-
-    def _read(self, kind: type[GcMark | HistoryChunk], key: str) -> object:
-        return decode(kind, self._store.get(key).data, source=key)
 
     def _archive(self, key: str) -> Damage | None:
         wanted = key.removeprefix(keys.ARCHIVES).removesuffix(".mar")
@@ -147,7 +145,7 @@ class Scrubbing(Reading):
 
     def _pointer_of(self, key: str) -> Damage | None:
         try:
-            pointer = decode(Pointer, self._store.get(key).data, source=key)
+            pointer = self._read(Pointer, key)
         except InvalidRecord as exc:
             return Damage(key, exc.message, f"delete it, then {_AGAIN}")
         except ObjectMissing:
@@ -160,7 +158,7 @@ class Scrubbing(Reading):
         return None
 
     def _proof(self, key: str) -> None:
-        proof = decode(Proof, self._store.get(key).data, source=key)
+        proof = self._read(Proof, key)
         if not key.startswith(keys.proofs_prefix(proof.archive_sha256)):
             raise InvalidRecord(f"it proves another archive, {proof.archive_sha256[:12]}…")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-__all__ = ["LruCache"]
+__all__ = ["ENTRIES_MAX", "LruCache"]
+
+ENTRIES_MAX: Final = 20_000
+"""Models, versions and names held: twice what a large registry has, some 2 KiB each."""
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -3,7 +3,7 @@
 What never changes (records, and what a name or an id stands for) is cached for as long as it fits. A model's state is
 cached for at most `state_ttl_s`, counted from before it was read, and is read again in the background from half that
 time on, so that requests for a model in use never wait for it. While the registry does not answer, the last known
-state serves. Equal look-ups in flight are one look-up.
+state serves.
 """
 
 from __future__ import annotations
@@ -12,24 +12,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
 
-from marway.errors import InvalidRecord, MarwayError, NotFound, RegistryUnavailable
+from marway.errors import InvalidRecord, MarwayError, RegistryUnavailable
 from marway.records import ModelState, Pointer, ServingSettings, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label, parse_reference
-from marway.resolve.caches import LruCache
+from marway.resolve.caches import ENTRIES_MAX, LruCache
+from marway.resolve.lookups import LookUps
 from marway.resolve.reader import RegistryReader
 
 __all__ = ["Resolved", "Resolver"]
 
-_ENTRIES_MAX = 20_000
-"""Models, versions and names held: twice what a large registry has, some 2 KiB each."""
-
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
-Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +55,6 @@ class _State:
     resolved: dict[tuple[str | None, str | None], Resolved] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Absent:
-    """A remembered "there is no such thing"."""
-
-    error: NotFound
-    until: float
-
-
 class Resolver:
     """Resolves references for one process. Not for use from several event loops.
 
@@ -93,14 +80,11 @@ class Resolver:
         self._reader = reader
         self._ttl_s = state_ttl_s
         self._max_stale_s = state_max_stale_s
-        self._negative_ttl_s = negative_ttl_s
-        self._wait_s = wait_s
         self._clock = clock
-        self._pointers: LruCache[str, Pointer] = LruCache(_ENTRIES_MAX)
-        self._records: LruCache[tuple[str, str], VersionRecord] = LruCache(_ENTRIES_MAX)
-        self._states: LruCache[str, _State] = LruCache(_ENTRIES_MAX)
-        self._absent: LruCache[Key, _Absent] = LruCache(_ENTRIES_MAX)
-        self._flights: dict[Key, asyncio.Task[Any]] = {}
+        self._pointers: LruCache[str, Pointer] = LruCache(ENTRIES_MAX)
+        self._records: LruCache[tuple[str, str], VersionRecord] = LruCache(ENTRIES_MAX)
+        self._states: LruCache[str, _State] = LruCache(ENTRIES_MAX)
+        self._lookups = LookUps(wait_s=wait_s, negative_ttl_s=negative_ttl_s, clock=clock)
 
     def lookup(self, name: str, selector: str | None) -> Resolved | None:
         """Return what the caches know, or None; neither waits nor raises."""
@@ -127,8 +111,8 @@ class Resolver:
         if known is not None:
             return known
         reference = parse_reference(name if selector is None else f"{name}/{selector}")
-        self._raise_if_absent(("model", name))
-        self._raise_if_absent(("reference", name, selector or ""))
+        self._lookups.raise_if_absent(("model", name))
+        self._lookups.raise_if_absent(("reference", name, selector or ""))
         pointer = await self._pointer(name)
         for _ in range(2):
             entry = await self._state(pointer.model)
@@ -164,19 +148,16 @@ class Resolver:
 
         With the registry away the last known state serves on, as ever.
         """
-        flight = self._flights.get(("state", model))
-        if flight is not None:
-            await asyncio.wait({flight})  # it may have read before the change; a later one has not
-        self._absent.clear()
+        running = self._lookups.running(("state", model))
+        if running is not None:
+            await asyncio.wait({running})  # it may have read before the change; a later one has not
+        self._lookups.forget_absent()
         with contextlib.suppress(MarwayError):
-            await self._once(("state", model), lambda: self._read_state(model))
+            await self._lookups.once(("state", model), lambda: self._read_state(model))
 
     async def aclose(self) -> None:
-        """Cancel look-ups in flight."""
-        flights = list(self._flights.values())
-        for task in flights:
-            task.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        """Cancel look-ups that run."""
+        await self._lookups.aclose()
 
     # -- what never changes --------------------------------------------------------------------------------
 
@@ -195,16 +176,18 @@ class Resolver:
                 raise RegistryUnavailable(f"the registry changes while {name!r} is looked up: try again")
             return found
 
-        pointer = await self._once(("model", name), lambda: self._reader.call(find))
+        pointer = await self._lookups.once(("model", name), lambda: self._reader.call(find))
         self._pointers.put(name, pointer)
         return pointer
 
     async def _record(self, model: str, version: str) -> VersionRecord:
         record = self._records.get((model, version))
         if record is None:
-            self._raise_if_absent(("record", model, version))
+            self._lookups.raise_if_absent(("record", model, version))
             read = self._reader.registry.record
-            record = await self._once(("record", model, version), lambda: self._reader.call(read, model, version))
+            record = await self._lookups.once(
+                ("record", model, version), lambda: self._reader.call(read, model, version)
+            )
             self._records.put((model, version), record)
         return record
 
@@ -215,7 +198,7 @@ class Resolver:
         if entry is not None and self._clock() < entry.serve_until:
             return entry
         try:
-            return await self._once(("state", model), lambda: self._read_state(model))
+            return await self._lookups.once(("state", model), lambda: self._read_state(model))
         except (RegistryUnavailable, InvalidRecord):
             if entry is None or not self._serve_stale(entry):
                 raise
@@ -223,8 +206,8 @@ class Resolver:
 
     def _refresh(self, model: str) -> None:
         """Read a state again in the background, if that is not happening already."""
-        if ("state", model) not in self._flights:
-            self._fly(("state", model), lambda: self._read_state(model))
+        if self._lookups.running(("state", model)) is None:
+            self._lookups.start(("state", model), lambda: self._read_state(model))
 
     async def _read_state(self, model: str) -> _State:
         # The age counts from before the read: a label moved while it ran is honoured in time as well.
@@ -267,48 +250,7 @@ class Resolver:
         """Raise the registry's own "not found" for a reference, unless it exists by now."""
         resolve = self._reader.registry.resolve
         key = ("reference", reference.name, reference.selector or "")
-        await self._once(key, lambda: self._reader.call(resolve, reference))
-
-    def _raise_if_absent(self, key: Key) -> None:
-        absent = self._absent.get(key)
-        if absent is not None:
-            if self._clock() < absent.until:
-                raise _anew(absent.error)
-            self._absent.remove(key)
-
-    async def _once(self, key: Key, look_up: Callable[[], Awaitable[T]]) -> T:
-        """Run a look-up, or wait for the equal one that runs already, at most `wait_s`."""
-        task = self._flights.get(key) or self._fly(key, look_up)
-        done, _ = await asyncio.wait({task}, timeout=self._wait_s)
-        if not done:
-            raise RegistryUnavailable(f"the registry has not answered within {self._wait_s:g} s")
-        try:
-            return cast("T", task.result())
-        except NotFound as exc:
-            raise _anew(exc) from None
-
-    def _fly(self, key: Key, look_up: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
-        async def run() -> T:
-            return await look_up()
-
-        task = asyncio.create_task(run(), name=f"registry:{'/'.join(key)}")
-        self._flights[key] = task
-
-        def landed(_: asyncio.Task[T]) -> None:
-            self._flights.pop(key, None)
-            error = None if task.cancelled() else task.exception()  # asked for, so that asyncio does not complain
-            if isinstance(error, NotFound):
-                self._absent.put(key, _Absent(error, self._clock() + self._negative_ttl_s))
-            elif error is not None and not isinstance(error, MarwayError):
-                task.get_loop().call_exception_handler({"message": f"{task.get_name()} failed", "exception": error})
-
-        task.add_done_callback(landed)
-        return task
-
-
-def _anew(error: NotFound) -> NotFound:
-    """Return an equal error: one instance raised by many requests would collect all their tracebacks."""
-    return type(error)(error.message, model=error.model, version=error.version)
+        await self._lookups.once(key, lambda: self._reader.call(resolve, reference))
 
 
 def _choose(pointer: Pointer, reference: Reference, state: ModelState) -> tuple[str | None, str | None]:

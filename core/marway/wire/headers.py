@@ -55,7 +55,7 @@ MODEL_VERSION: Final = "x-model-version"
 MODEL_ID: Final = "x-model-id"
 JSON_NONFINITE: Final = "x-marway-json-nonfinite"
 """From a sidecar to a worker, with a row: what becomes of numbers in its answer that JSON has not; see
-`marway.answer_json.Nonfinite`. Without it the answer is refused."""
+`marway.answers.encoding.Nonfinite`. Without it the answer is refused."""
 NONFINITE: Final = "x-marway-nonfinite"
 """From a handler to the sidecar, which counts it: the answer held a number that is not finite. Any value."""
 UNEXPLAINED: Final = "x-marway-unexplained"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from marway.records import Frozen
 
 __all__ = ["WATCH_CONTENT_TYPE", "WATCH_HEARTBEAT_S", "LoadReport", "ModelStatus", "PodEvent", "PodStatus", "State"]
 
@@ -20,11 +20,7 @@ WATCH_HEARTBEAT_S: Final = 1.0
 """A watch says something at least this often, an empty event if nothing changed: silence means trouble."""
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class ModelStatus(_Wire):
+class ModelStatus(Frozen):
     """One version on one pod. Times are seconds, sizes bytes; `last_used_at` is None until the first request.
 
     A version that is `ready` with no workers is registered in the model server and starts one with its next request.
@@ -47,7 +43,7 @@ class ModelStatus(_Wire):
     retry_after_s: float | None = None
 
 
-class PodStatus(_Wire):
+class PodStatus(Frozen):
     """One pod: who it is, what runs on it, whether it takes requests."""
 
     name: str
@@ -67,7 +63,7 @@ class PodStatus(_Wire):
     models: tuple[ModelStatus, ...] = ()
 
 
-class PodEvent(_Wire):
+class PodEvent(Frozen):
     """One line of `GET /watch`.
 
     The first holds `pod` whole. Each later one holds what changed since: `models` with the new status of each version
@@ -81,7 +77,7 @@ class PodEvent(_Wire):
     removed: tuple[str, ...] = ()
 
 
-class LoadReport(_Wire):
+class LoadReport(Frozen):
     """What came of a load that was asked for: `POST /models/{model}/{version or label}/load`.
 
     Attributes:

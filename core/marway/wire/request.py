@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from marway.errors import InvalidRequest, clip
 from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID, TRACEPARENT, TRACESTATE
 
-__all__ = ["RequestIds", "correlation_id", "new_request_id", "read_ids", "timeout_of", "trace_context", "trace_state"]
+__all__ = [
+    "RequestIds",
+    "correlation_id",
+    "ids_of",
+    "new_request_id",
+    "read_ids",
+    "timeout_of",
+    "trace_context",
+    "trace_headers",
+    "trace_state",
+]
 
+_NAMES: Final = tuple(name.encode() for name in (REQUEST_ID, REQUEST_GROUP_ID, TRACEPARENT, TRACESTATE))
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # W3C Trace Context §3.2: version 00 has four fields, later ones may have more; version ff and ids of zeros are none.
 _TRACEPARENT: Final = re.compile(
@@ -66,13 +77,33 @@ def read_ids(header: Callable[[str], str | None]) -> RequestIds:
     Args:
         header: Gives the value of a header by its lower-case name, None when it is absent.
     """
-    traceparent = trace_context(header(TRACEPARENT))
+    return _checked(header(REQUEST_ID), header(REQUEST_GROUP_ID), header(TRACEPARENT), header(TRACESTATE))
+
+
+def ids_of(headers: Mapping[bytes, bytes]) -> RequestIds:
+    """Return a request's ids, from headers as ASGI has them, names in lower case."""
+    return _checked(*[None if value is None else value.decode("latin-1") for value in map(headers.get, _NAMES)])
+
+
+def trace_headers(traceparent: str | None, tracestate: str | None) -> dict[str, str]:
+    """Return the headers that pass a caller's trace on: none, where its `traceparent` is not valid."""
+    if traceparent is None or trace_context(traceparent) is None:
+        return {}
+    if tracestate is None or trace_state(tracestate) is None:
+        return {TRACEPARENT: traceparent}
+    return {TRACEPARENT: traceparent, TRACESTATE: tracestate}
+
+
+def _checked(
+    request_id: str | None, group_id: str | None, traceparent: str | None, tracestate: str | None
+) -> RequestIds:
+    # A state without the trace that it belongs to means nothing, and must not be passed on (W3C Trace Context §3.3).
+    trace = trace_headers(traceparent, tracestate) if traceparent is not None else {}
     return RequestIds(
-        request_id=correlation_id(header(REQUEST_ID)) or new_request_id(),
-        group_id=correlation_id(header(REQUEST_GROUP_ID)),
-        traceparent=traceparent,
-        # Without the trace that it belongs to it means nothing, and must not be passed on (W3C Trace Context §3.3).
-        tracestate=None if traceparent is None else trace_state(header(TRACESTATE)),
+        correlation_id(request_id) or new_request_id(),
+        correlation_id(group_id),
+        trace.get(TRACEPARENT),
+        trace.get(TRACESTATE),
     )
 
 

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from marway.records import Frozen
 
 __all__ = ["LOGS", "RUNTIME_FILE", "Addresses", "RuntimeInfo", "read_runtime_info", "write_runtime_info"]
 
@@ -15,11 +15,7 @@ LOGS = "logs"
 """Below the shared directory: `models.log` holds what handlers print, `torchserve.log` what the server says."""
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class Addresses(_Wire):
+class Addresses(Frozen):
     """Where one TorchServe answers: URLs for REST, `host:port` for gRPC."""
 
     inference: str
@@ -29,7 +25,7 @@ class Addresses(_Wire):
     grpc_management: str
 
 
-class RuntimeInfo(_Wire):
+class RuntimeInfo(Frozen):
     """One running TorchServe. The file is there only while it answers.
 
     Attributes:

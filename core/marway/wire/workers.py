@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from marway.records import Frozen
 
 __all__ = [
     "RUNTIME_SOCKET",
@@ -39,11 +39,7 @@ another signal, such as SIGSEGV; or it ended itself with a status that is not 0,
 _SOCKET_PATH_MAX: Final = 107  # sockaddr_un holds 108 bytes with the final zero
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class RuntimeWorker(_Wire):
+class RuntimeWorker(Frozen):
     """One worker process.
 
     Attributes:
@@ -61,7 +57,7 @@ class RuntimeWorker(_Wire):
     private_bytes: int
 
 
-class WorkerDeaths(_Wire):
+class WorkerDeaths(Frozen):
     """How many workers of one version died in one way since the runtime's start.
 
     Attributes:
@@ -73,7 +69,7 @@ class WorkerDeaths(_Wire):
     count: int
 
 
-class RuntimeWorkers(_Wire):
+class RuntimeWorkers(Frozen):
     """All workers that live, what the rest of the runtime takes (Java, fork server), in bytes, and who died."""
 
     workers: tuple[RuntimeWorker, ...] = ()
@@ -81,7 +77,7 @@ class RuntimeWorkers(_Wire):
     deaths: tuple[WorkerDeaths, ...] = ()
 
 
-class TemporaryRoom(_Wire):
+class TemporaryRoom(Frozen):
     """TorchServe's temporary directory, into which it unpacks archives.
 
     Attributes:

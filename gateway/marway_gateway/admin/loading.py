@@ -7,10 +7,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from marway.close_names import did_you_mean
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, MarwayError, NoPodAvailable, PodNotFound, Unavailable, clip
 from marway.records import Proof, ServingSettings, VersionRecord, utc_now
+from marway.text import did_you_mean
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_gateway.admin.pod_admin import PodControl

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from marway.compared import refusal
+from marway.answers.comparison_text import refusal
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, LoadFailed, MarwayError
 from marway.records import ServingSettings, VersionRecord

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.wire.paths import SegmentRoutes
 from marway_gateway.http.sync_request import Exchange, FastApp
+from marway_http.eager import in_task
 
 __all__ = ["FastPathApp"]
 
@@ -55,6 +56,7 @@ class FastPathApp(FastAPI):
         return self._fast.begin(exchange)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await in_task()
         if scope["type"] == "http" and not scope.get("root_path"):
             found = self._routes.find(scope["method"], scope["path"])
             if found is not None:

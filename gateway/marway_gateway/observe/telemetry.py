@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from marway import __version__, errors
 from marway.errors import MarwayError
-from marway.loop_watch import BUCKETS_S
 from marway_gateway.observe.logs import AccessLog
+from marway_http.loop_watch import BUCKETS_S
 
 __all__ = ["Metrics", "RequestInfo", "Telemetry", "outcome_of"]
 

@@ -18,7 +18,7 @@ from marway.wire.headers import (
     REQUEST_TIMEOUT_MS,
     URL_PATH,
 )
-from marway.wire.request import correlation_id, trace_context, trace_state
+from marway.wire.request import correlation_id, trace_headers
 from marway_gateway.observe.telemetry import RequestInfo
 
 __all__ = ["PASSED_BYTES_MAX", "PASSED_MAX", "URL_PATH_MAX", "headers_to_pod", "url_path_header"]
@@ -64,12 +64,7 @@ def headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[st
         passed["x-request-group-id"] = info.group_id
     elif info.client is not None and correlation_id(info.client):
         passed[CLIENT] = info.client
-    traceparent = trace_context(_text(headers.get(b"traceparent")))
-    if traceparent is not None:
-        passed["traceparent"] = traceparent
-        tracestate = trace_state(_text(headers.get(b"tracestate")))
-        if tracestate is not None:
-            passed["tracestate"] = tracestate
+    passed |= trace_headers(_text(headers.get(b"traceparent")), _text(headers.get(b"tracestate")))
     connection = headers.get(b"connection")
     named = _named(connection) if connection is not None and connection not in _CONNECTION else ()
     before, size = len(passed), 0

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ts.model_loader import TsModelLoader
 
-from marway.handler_failure import first_cause, handler_failure
+from marway.archives.handler_failure import first_cause, handler_failure
 from marway_runtime.worker import log_records, service
 from marway_runtime.worker.lifeline import die_first
 from marway_runtime.worker.names import write_name

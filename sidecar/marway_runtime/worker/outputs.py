@@ -11,7 +11,7 @@ import torch
 from ts.context import RequestProcessor
 from ts.protocol.otf_message_handler import create_predict_response
 
-from marway.answer_json import Nonfinite, answer_json, as_tensor
+from marway.answers.encoding import Nonfinite, answer_json, as_tensor
 from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import Answer, answer_size, encode_answers
 

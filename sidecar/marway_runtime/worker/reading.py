@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ts.protocol import otf_message_handler
 
-from marway.allocator import keep_freed_memory
+from marway.process.allocator import keep_freed_memory
 from marway.wire.envelope import KEY, ROWS_CONTENT_TYPE, Row, read_rows
 
 __all__ = ["FieldReader", "install"]

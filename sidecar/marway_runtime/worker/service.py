@@ -21,7 +21,7 @@ from ts.protocol.otf_message_handler import create_predict_response
 from ts.service import Service
 from ts.utils.util import PredictionException
 
-from marway.answer_json import Nonfinite
+from marway.answers.encoding import Nonfinite
 from marway.wire.envelope import KEY, Answer, Row
 from marway.wire.headers import JSON_NONFINITE, REQUEST_ID, UNEXPLAINED
 from marway.wire.request import correlation_id

@@ -15,15 +15,14 @@ from starlette.types import Receive, Scope, Send
 
 from marway.errors import InvalidRequest, MarwayError, clip
 from marway.wire import problems
-from marway.wire.head import HeadAsGet, with_head
 from marway.wire.headers import Outcome
 from marway.wire.hosts import HostGuard
 from marway.wire.request import read_ids
-from marway_http.channel import Channel
+from marway_http.channel import CHANNEL, Channel
 from marway_http.eager import in_task
+from marway_http.head import HeadAsGet, with_head
 from marway_sidecar.api.answers import problem_response
 from marway_sidecar.api.call import Call
-from marway_sidecar.api.http import HttpChannel
 from marway_sidecar.api.openapi import describe
 from marway_sidecar.api.predict import Predictor
 from marway_sidecar.api.routes import ABOUT, add_routes
@@ -66,16 +65,20 @@ class _App(FastAPI):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Answering:
         if scope["type"] == "http" and scope["method"] == "POST":
             named = _prediction_at(scope["path"])
-            if named is not None:
+            if named is not None and self._hosts(scope["headers"]) is None:
                 client: tuple[str, int] | None = scope["client"]
-                channel = HttpChannel(scope, receive, send)
-                call = Call(_decoded(scope["headers"]), named, client[0] if client is not None else "", channel)
+                sent = _decoded(scope["headers"])
+                call = Call(sent, named, client[0] if client is not None else "", scope[CHANNEL])
                 return self._predictor.answer(call)
         return self._answer_routed(scope, receive, send)
 
     async def _answer_routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         await in_task()
-        await super().__call__(scope, receive, send)
+        refusal = self.guard(scope["headers"]) if scope["type"] == "http" else None
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 @lru_cache(maxsize=_PATHS_MAX)

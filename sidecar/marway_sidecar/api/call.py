@@ -24,7 +24,6 @@ from marway.errors import (
 from marway.wire.headers import CLIENT, Outcome
 from marway.wire.request import read_ids
 from marway_http.channel import Channel
-from marway_http.eager import EagerTask
 from marway_sidecar.backends.base import WorkerDied
 
 __all__ = ["Call", "log_failure", "outcome_of"]
@@ -47,11 +46,10 @@ class Call:
 
     Attributes:
         accepted: Whether the model server was given it.
-        task: What answers it, once it is begun; its `reason` says why it was interrupted.
+        body: The whole body, where it came before its request was begun.
     """
 
-    __slots__ = ("accepted", "channel", "client", "headers", "ids", "named", "task")
-    task: EagerTask
+    __slots__ = ("accepted", "body", "channel", "client", "headers", "ids", "named")
 
     def __init__(
         self, headers: Mapping[str, str], named: tuple[str, str | None], client: str, channel: Channel
@@ -62,6 +60,7 @@ class Call:
         self.channel = channel
         self.ids = read_ids(headers.get)
         self.accepted = False
+        self.body = channel.body
 
     @property
     def group(self) -> str:
@@ -72,8 +71,8 @@ class Call:
     @property
     def length(self) -> int | None:
         """Bytes of the body, where they are known."""
-        if self.channel.body is not None:
-            return len(self.channel.body)
+        if self.body is not None:
+            return len(self.body)
         text = self.headers.get("content-length")
         return int(text) if text is not None else None
 

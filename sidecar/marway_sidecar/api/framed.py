@@ -6,15 +6,20 @@ What a frame cannot carry is declined unbegun, for the gateway to ask over HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
+from marway.wire import frames
 from marway.wire.frames import PART_BYTES, WINDOW_PARTS, BadFrames, FrameReader, Kind, frame_header
 from marway_http.channel import Channel, HeaderBlock
 from marway_http.eager import EagerTask
 
-__all__ = ["FramedApp", "FramedConnection"]
+__all__ = ["FramedApp", "FramedConnection", "FramesUpgrade"]
 
+_NAME: Final = frames.UPGRADE.encode()
+_PATH: Final = frames.PATH.encode()
+_SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % _NAME
+_OF_A_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _HEADERS_MAX: Final = 100
 _IDLE_S: Final = 75.0
 """How long a connection is kept that nothing comes over; a gateway closes it sooner."""
@@ -34,6 +39,32 @@ class FramedApp(Protocol):
             client: The peer's address.
             channel: Has the whole body, and takes the answer.
         """
+
+
+class FramesUpgrade:
+    """Changes a gateway's connection to frames, where it asks for that.
+
+    Args:
+        app: What answers requests, and says who may ask.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def asked(self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Return whether this is a gateway that asks for frames."""
+        named = dict(headers)
+        asks = method == b"GET" and url.partition(b"?")[0] == _PATH and named.get(b"upgrade", b"").lower() == _NAME
+        return asks and not _OF_A_BODY & named.keys() and self._app.guard(headers) is None
+
+    def change(self, transport: asyncio.Transport, server_state: Any, came: bytes) -> None:
+        """Change to frames, of which ``came`` is the beginning."""
+        framed = FramedConnection(self._app, server_state.connections)
+        transport.set_protocol(framed)
+        framed.connection_made(transport)
+        transport.write(_SWITCHING)
+        if came:
+            framed.data_received(came)
 
 
 class FramedConnection(asyncio.Protocol):
@@ -120,11 +151,7 @@ class FramedConnection(asyncio.Protocol):
             self.write(frame_header(Kind.DECLINED, number))
             return
         channel = self._open[number] = _FramedChannel(self, number, body)
-        answering = self._app.answer_framed(path, headers, self._client, channel)
-        if answering is not None:
-            EagerTask(answering, channel.done)
-        else:
-            channel.done()
+        channel.start(self._app.answer_framed(path, headers, self._client, channel))
 
     def write(self, frame: bytes) -> None:
         """Send a frame."""
@@ -158,18 +185,38 @@ class FramedConnection(asyncio.Protocol):
 class _FramedChannel:
     """One request's way to its gateway and back."""
 
-    __slots__ = ("_connection", "_gone", "_left", "_number", "_rest", "_window", "body", "received", "started")
+    __slots__ = (
+        *("_connection", "_gone", "_left", "_number", "_rest", "_run", "_window"),
+        *("body", "reason", "received", "started"),
+    )
 
     def __init__(self, connection: FramedConnection, number: int, body: bytes) -> None:
         self.body: bytes | None = body
         self.received = True
         self.started = False
+        self.reason: Exception | None = None
+        self._run: EagerTask | None = None
         self._connection = connection
         self._number = number
         self._gone: Callable[[], None] | None = None
         self._left = False
         self._rest: memoryview | None = None
         self._window = WINDOW_PARTS
+
+    def start(self, answering: Coroutine[Any, Any, None] | None) -> None:
+        """Have the request answered; without an answer at the end of that, or without any of it, it is declined."""
+        if answering is None:
+            self._done()
+            return
+        self._run = EagerTask(answering, self._done)
+        if self.reason is not None:
+            self._run.interrupt(self.reason)
+
+    def interrupt(self, reason: Exception) -> None:
+        if self.reason is None:
+            self.reason = reason
+            if self._run is not None:
+                self._run.interrupt(reason)
 
     def when_gone(self, gone: Callable[[], None] | None) -> None:
         self._gone = gone
@@ -184,8 +231,7 @@ class _FramedChannel:
         if gone is not None:
             gone()
 
-    def done(self) -> None:
-        """Take in that no more is done for the request: without an answer it is declined."""
+    def _done(self) -> None:
         if not (self.started or self._left):
             self._connection.write(frame_header(Kind.DECLINED, self._number))
             self._connection.end(self._number)

@@ -27,14 +27,13 @@ from marway.resolve import Resolved, Resolver
 from marway.wire.envelope import Row
 from marway.wire.headers import JSON_NONFINITE, NOTHING, REQUEST_TIMEOUT_MS
 from marway.wire.request import timeout_of
-from marway_http.channel import ClientGone
-from marway_http.eager import EagerTask, current_eager_task
+from marway_http.channel import Channel, ClientGone, ServerStopping
+from marway_http.request import Request
 from marway_sidecar.api.answers import answer_of, problem_answer
-from marway_sidecar.api.bodies import check_body, read_body
+from marway_sidecar.api.bodies import answer_unread, check_body, read_body
 from marway_sidecar.api.body_budget import BodyBudget
 from marway_sidecar.api.call import Call, log_failure, outcome_of
 from marway_sidecar.api.envelopes import ask_rows, envelope_of
-from marway_sidecar.api.http import HttpChannel
 from marway_sidecar.api.rows import INLINE_BYTES, holds_rows, row_of, rows_of
 from marway_sidecar.api.streams import stream_answer
 from marway_sidecar.lifecycle import ModelPool, Work
@@ -80,12 +79,12 @@ class Predictor:
         self._drain = drain
         self._threads = threads
         self._refused = refused
-        self._running: set[EagerTask] = set()
+        self._running: set[Channel] = set()
 
     def give_up(self) -> None:
         """Refuse what is not answered yet: the time to drain is over."""
-        for task in list(self._running):
-            task.interrupt(_stopped())
+        for channel in list(self._running):
+            channel.interrupt(ServerStopping())
 
     async def answer(self, call: Call) -> None:
         """Answer one request; every failure becomes a problem document with its outcome.
@@ -93,9 +92,10 @@ class Predictor:
         What a frame cannot carry is left unanswered. Whoever leaves interrupts it: work that waits is dropped, what is
         in a worker goes on, and holds its slot.
         """
-        call.task = current_eager_task()
-        self._running.add(call.task)
-        call.channel.when_gone(partial(call.task.interrupt, _GONE))
+        channel = call.channel
+        self._running.add(channel)
+        if channel.received:
+            channel.when_gone(partial(channel.interrupt, _GONE))
         try:
             self._drain.admit()
             try:
@@ -111,8 +111,8 @@ class Predictor:
             await self._refuse(call, exc)
         except asyncio.CancelledError as exc:
             forget_frames(exc)
-            if call.task.reason is not _GONE:
-                why = call.task.reason
+            why = channel.reason
+            if not isinstance(why, ClientGone):
                 await self._refuse(call, why if isinstance(why, MarwayError) else _stopped())
         except Exception as exc:
             fields = {"request_id": call.ids.request_id}
@@ -122,8 +122,8 @@ class Predictor:
                 call, MarwayError(f"something went wrong in the sidecar; its log has it under {call.ids.request_id}")
             )
         finally:
-            call.channel.when_gone(None)
-            self._running.discard(call.task)
+            channel.when_gone(None)
+            self._running.discard(channel)
 
     async def _predict(self, call: Call) -> None:
         settings, channel = self._settings, call.channel
@@ -134,11 +134,12 @@ class Predictor:
         resolved = self._resolver.lookup(*call.named) or await self._resolver.resolve(*call.named)
         many = holds_rows(call.headers.get("content-type"))
         streams = resolved.serving.streaming and not many
-        if streams and not isinstance(channel, HttpChannel):
+        if streams and not isinstance(channel, Request):
             return
-        body, held = channel.body, None
+        body, held = call.body, None
         if body is None:
             body, held = await read_body(call, limit=settings.max_body_bytes, budget=self._bodies, deadline=deadline)
+            channel.when_gone(partial(channel.interrupt, _GONE))
         try:
             if not body and call.headers.get(NOTHING) != "1":
                 raise InvalidRequest("the request has no body: send the model's input, such as curl -d 'some text' URL")
@@ -154,7 +155,7 @@ class Predictor:
                 row = row_of(*given) if small else await self._threads.run(row_of, *given)
                 row = _as_served(row, resolved)
                 del given, body
-                if isinstance(channel, HttpChannel) and streams:
+                if isinstance(channel, Request) and streams:
                     await stream_answer(call, channel, self._pool, resolved, row, deadline, held, drain=self._drain)
                     return
                 work = Work([row], deadline, group=call.group, body=held)
@@ -181,7 +182,11 @@ class Predictor:
         late = isinstance(error, (DeadlineExceeded, Overloaded))
         unread = isinstance(error, BodyTooLarge) or (late and not call.channel.received)
         sent = problem_answer(error, request_id=call.ids.request_id, outcome=outcome)
-        await call.channel.answer(*sent, close=unread or self._drain.draining)
+        close = unread or self._drain.draining
+        if close and isinstance(call.channel, Request) and not call.channel.received:
+            await answer_unread(call.channel, *sent)
+        else:
+            await call.channel.answer(*sent, close=close)
 
 
 def _as_served(row: Row, resolved: Resolved) -> Row:

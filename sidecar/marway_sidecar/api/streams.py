@@ -11,10 +11,11 @@ from marway.errors import DeadlineExceeded, ModelError
 from marway.resolve import Resolved
 from marway.wire.envelope import Row
 from marway_http.eager import in_task
+from marway_http.request import Request
 from marway_sidecar.api.answers import BODILESS, headers_of, model_error
+from marway_sidecar.api.bodies import begin_answer
 from marway_sidecar.api.body_budget import HeldBytes
 from marway_sidecar.api.call import Call
-from marway_sidecar.api.http import HttpChannel
 from marway_sidecar.backends.base import NotLoaded, NotSent
 from marway_sidecar.lifecycle import Lease, ModelPool
 from marway_sidecar.lifecycle.draining import Drain
@@ -24,7 +25,7 @@ __all__ = ["stream_answer"]
 
 async def stream_answer(
     call: Call,
-    channel: HttpChannel,
+    channel: Request,
     pool: ModelPool,
     resolved: Resolved,
     row: Row,
@@ -68,7 +69,7 @@ async def stream_answer(
 
 
 async def _stream(
-    call: Call, channel: HttpChannel, resolved: Resolved, lease: Lease, row: Row, deadline: Deadline, drain: Drain
+    call: Call, channel: Request, resolved: Resolved, lease: Lease, row: Row, deadline: Deadline, drain: Drain
 ) -> None:
     """Pass on pieces as they come; the first one's status and headers stand for all."""
     started = time.monotonic()
@@ -81,7 +82,7 @@ async def _stream(
                     raise model_error(piece, resolved)
                 if not channel.started:
                     headers = headers_of(piece, resolved, call.ids, time.monotonic() - started)
-                    await channel.begin(piece.status, headers, close=drain.draining)
+                    await begin_answer(channel, piece.status, headers, close=drain.draining)
                 if piece.body and piece.status not in BODILESS:
                     await channel.send({"type": "http.response.body", "body": piece.body, "more_body": True})
     except TimeoutError as exc:

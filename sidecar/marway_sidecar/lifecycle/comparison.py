@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from marway.comparing import Comparing, fails
+from marway.answers.comparison import Comparing, fails
+from marway.answers.golden import DEFAULT_TOLERANCE, ExampleInput, GoldenAnswer, GoldenDocument, Kind
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, ModelError, Unavailable, clip
-from marway.golden import DEFAULT_TOLERANCE, ExampleInput, GoldenAnswer, GoldenDocument, Kind
 from marway.resolve import Resolved
 from marway.wire.comparison import Comparison
 from marway.wire.envelope import Answer

@@ -1,6 +1,6 @@
 """Golden examples on a pod: they warm a version up after each load, and prove it when that is asked for.
 
-The inputs are in the archive, the answers in the registry (`marway.golden`).
+The inputs are in the archive, the answers in the registry (`marway.answers.golden`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, cast
 
-from marway.answers import golden_difference
-from marway.comparing import golden_of
+from marway.answers.comparison import golden_of
+from marway.answers.difference import golden_difference
+from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, decode_examples
 from marway.deadline import Deadline
 from marway.errors import InvalidArchive, InvalidRecord, MarwayError, ModelError, RuntimeDown, clip
-from marway.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, decode_examples
 from marway.records import VersionRecord
 from marway.refs import new_ulid
 from marway.registry import Registry

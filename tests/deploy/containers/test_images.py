@@ -79,7 +79,7 @@ def test_code_is_compiled(images: Podman, image: str) -> None:
         "made = [m.__cached__ for m in loaded if getattr(m, '__cached__', None)]; "
         "print(len(made), len([f for f in made if not pathlib.Path(f).is_file()]))"
     )
-    found = run(images, image, "python", "-c", f"import marway.cli.main, pydantic, typer; {script}").split()
+    found = run(images, image, "python", "-c", f"import marway_ops.cli.main, pydantic, typer; {script}").split()
     assert int(found[0]) > 20
     assert found[1] == "0"
 

@@ -18,10 +18,10 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from marway.cli.main import build_app
 from marway.errors import MarwayError
 from marway.settings import REGISTRY_ENV, ComponentSettings, load_settings
 from marway_gateway.settings import GatewaySettings
+from marway_ops.cli.main import build_app
 from marway_runtime.settings import RuntimeSettings
 from marway_sidecar.settings import SidecarSettings
 from support.kubernetes.objects import (

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -11,18 +14,20 @@ import boto3
 from botocore.config import Config
 
 from marway.errors import InvalidSettings, clip
-from marway.objects.s3.failures import VENDOR_ERRORS, explain
+from marway.objects.s3.failures import VENDOR_ERRORS, explain, is_of_credentials
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
-__all__ = ["make_client", "parse_url"]
+__all__ = ["Clients", "parse_url"]
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CONNECT_TIMEOUT_S: Final = 5
 _READ_TIMEOUT_S: Final = 30
 """SeaweedFS lets the losers of a contended conditional write wait in steps of about a second."""
 _CONNECTIONS_MAX: Final = 40
+_RENEW_S: Final = 5.0
+"""How often credentials that the store refuses, or that there are none of, are looked for anew."""
 _REGION_OFF_AWS: Final = "us-east-1"
 """A signature needs some region; stores that are not AWS take any."""
 
@@ -45,13 +50,57 @@ def parse_url(url: str) -> tuple[str, str]:
     return bucket, f"{prefix}/" if prefix else ""
 
 
-def make_client(url: str) -> tuple[BaseClient, bool]:
-    """Return a client that makes each call once (the caller decides what may be sent again), and if it has credentials.
+@dataclass(slots=True)
+class _Made:
+    """A client with the credentials that there were when it was made: boto3 reads a file of them once.
 
-    Raises:
-        InvalidSettings: An AWS variable or profile cannot be used.
-        RegistryUnavailable: The profile is not there.
+    Attributes:
+        pid: Of the process that may use it: connections shared with a forked parent would mix up replies.
+        refused: Whether the store did not take its credentials, or it has none.
     """
+
+    client: Any
+    pid: int
+    at: float
+    refused: bool
+
+    def serves(self) -> bool:
+        return self.pid == os.getpid() and not (self.refused and time.monotonic() - self.at > _RENEW_S)
+
+    def heed(self, parsed: dict[str, Any], **_: object) -> None:
+        """Take in a reply, as botocore's events tell of it."""
+        if is_of_credentials(str(parsed.get("Error", {}).get("Code", ""))):
+            self.refused = True
+
+
+class Clients:
+    """Makes the client of the store at ``url``: a new one in a fork, and where its credentials are no longer taken."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._making = threading.Lock()
+        self._made: _Made | None = None
+
+    def current(self) -> Any:
+        """Return the client to use now.
+
+        Raises:
+            InvalidSettings: An AWS variable or profile cannot be used.
+            RegistryUnavailable: The profile is not there.
+        """
+        made = self._made
+        if made is None or not made.serves():
+            with self._making:
+                made = self._made
+                if made is None or not made.serves():
+                    client, has_credentials = _make_client(self._url)
+                    made = self._made = _Made(client, os.getpid(), time.monotonic(), refused=not has_credentials)
+                    client.meta.events.register("after-call.s3", made.heed)
+        return made.client
+
+
+def _make_client(url: str) -> tuple[BaseClient, bool]:
+    """Return a client that makes each call once (the caller decides what is sent again), and if it has credentials."""
     try:
         # A session of its own: boto3's default one is shared and not made for threads.
         session = boto3.session.Session()

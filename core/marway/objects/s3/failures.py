@@ -101,6 +101,8 @@ def explain(exc: Exception, url: str) -> Failure:
         return Failure(Kind.NOT_SENT, RegistryUnavailable(f"{url}: the store cannot be reached: {_said(exc)}"))
     if isinstance(exc, HTTPClientError):
         return Failure(Kind.IN_DOUBT, RegistryUnavailable(f"{url}: the store does not answer: {_said(exc)}"))
+    if isinstance(exc, boto.IncompleteReadError):
+        return Failure(Kind.IN_DOUBT, RegistryUnavailable(f"{url}: the store's answer was cut off: {_said(exc)}"))
     return _denied(f"{url}: {_said(exc)}")
 
 

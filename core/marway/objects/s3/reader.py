@@ -6,14 +6,13 @@ import io
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from botocore.exceptions import ClientError, IncompleteReadError
+from botocore.exceptions import ClientError
 
 from marway.errors import RegistryUnavailable
-from marway.objects.base import ObjectMissing
-from marway.objects.s3.backoff import Backoff
-from marway.objects.s3.failures import VENDOR_ERRORS, Kind, explain
+from marway.objects.base import ObjectChanged
+from marway.objects.s3.retries import Backoff, patiently
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjectReader"]
 
+T = TypeVar("T")
 _RANGE_NOT_SATISFIABLE = 416
 
 
@@ -119,21 +119,12 @@ class ObjectReader(io.RawIOBase):
         elif self._at:
             raise RegistryUnavailable(f"{self._url}: the store sends whole objects where a part was asked for")
 
-    def _patiently(self, call: Callable[[], Any], backoff: Backoff) -> Any:
-        while True:
-            try:
-                return call()
-            except IncompleteReadError as exc:  # noqa: PERF203 - each attempt is what may fail
-                self._hang_up()
-                if not backoff.wait():
-                    raise RegistryUnavailable(f"{self._url}: {self._where['Key']} is cut off: {exc}") from exc
-            except VENDOR_ERRORS as exc:
-                self._hang_up()
-                failure = explain(exc, self._url)
-                if failure.kind is Kind.MISSING:
-                    raise ObjectMissing(self._where["Key"]) from exc
-                if not failure.may_pass or not backoff.wait():
-                    raise failure.error from exc
+    def _patiently(self, call: Callable[[], T], backoff: Backoff) -> T:
+        key = self._where["Key"]
+        try:
+            return patiently(call, key=key, url=self._url, backoff=backoff, failed=self._hang_up)
+        except ObjectChanged as exc:  # bytes of two objects are never joined
+            raise RegistryUnavailable(f"{self._url}: {key} was changed at the same moment") from exc
 
     def _hang_up(self) -> None:
         body, self._body = self._body, None

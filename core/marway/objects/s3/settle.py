@@ -11,8 +11,8 @@ from collections.abc import Callable
 from enum import Enum
 
 from marway.errors import OutcomeUnknown, RegistryUnavailable
-from marway.objects.s3.backoff import Backoff
 from marway.objects.s3.failures import VENDOR_ERRORS, Kind, explain
+from marway.objects.s3.retries import Backoff
 
 __all__ = ["Found", "settle"]
 

@@ -7,55 +7,28 @@ import contextlib
 import hashlib
 import heapq
 import io
-import os
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from marway.errors import RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
 from marway.objects.probing import probe
-from marway.objects.s3.calls import patiently
-from marway.objects.s3.client import make_client, parse_url
-from marway.objects.s3.failures import is_of_credentials
+from marway.objects.s3.client import Clients, parse_url
 from marway.objects.s3.reader import ObjectReader
+from marway.objects.s3.retries import patiently
 from marway.objects.s3.settle import Found, settle
 from marway.objects.s3.upload import upload
 
 __all__ = ["S3Store"]
 
+T = TypeVar("T")
+
 _READ_AHEAD_BYTES: Final = 1024 * 1024
 _TURN_S: Final = 5.0
-_RENEW_S: Final = 5.0
-"""How often credentials that the store refuses, or that there are none of, are looked for anew."""
-
-
-@dataclass(slots=True)
-class _Made:
-    """A client with the credentials that there were when it was made: boto3 reads a file of them once.
-
-    Attributes:
-        pid: Of the process that may use it.
-        refused: Whether the store did not take its credentials, or it has none.
-    """
-
-    client: Any
-    pid: int
-    at: float
-    refused: bool
-
-    def serves(self) -> bool:
-        return self.pid == os.getpid() and not (self.refused and time.monotonic() - self.at > _RENEW_S)
-
-    def heed(self, parsed: dict[str, Any], **_: object) -> None:
-        """Take in a reply, as botocore's events tell of it."""
-        if is_of_credentials(str(parsed.get("Error", {}).get("Code", ""))):
-            self.refused = True
 
 
 class S3Store:
@@ -71,8 +44,7 @@ class S3Store:
     def __init__(self, url: str) -> None:
         self._bucket, self._prefix = parse_url(url)
         self._url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
-        self._making = threading.Lock()
-        self._made: _Made | None = None
+        self._clients = Clients(self._url)
         self._turns: dict[str, threading.Lock] = {}
 
     @property
@@ -92,7 +64,7 @@ class S3Store:
             with reply["Body"] as body:
                 return StoredObject(body.read(), reply["ETag"])
 
-        return patiently(read, key=key, url=self._url)
+        return self._patiently(key, read)
 
     def size(self, key: str) -> int | None:
         head = self._head(key)
@@ -103,7 +75,7 @@ class S3Store:
         return None if head is None else str(head["ETag"])
 
     def now(self) -> datetime:
-        page = self._list(self._client.list_objects_v2, {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": 1})
+        page = self._list(self._client.list_objects_v2, Prefix=self._prefix, MaxKeys=1)
         said = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
         return datetime.now(timezone.utc) if said is None else parsedate_to_datetime(said)
 
@@ -151,7 +123,7 @@ class S3Store:
     def delete(self, key: str, *, etag: str | None = None) -> None:
         if etag is None:
             with contextlib.suppress(ObjectMissing):
-                patiently(lambda: self._client.delete_object(**self._where(key)), key=key, url=self._url)
+                self._patiently(key, lambda: self._client.delete_object(**self._where(key)))
             return
 
         def look() -> Found:
@@ -194,16 +166,14 @@ class S3Store:
 
     def _head(self, key: str) -> dict[str, Any] | None:
         try:
-            head: dict[str, Any] = patiently(
-                lambda: self._client.head_object(**self._where(key)), key=key, url=self._url
-            )
+            head: dict[str, Any] = self._patiently(key, lambda: self._client.head_object(**self._where(key)))
         except ObjectMissing:
             return None
         return head
 
     def _abort(self, this: dict[str, str]) -> None:
         with contextlib.suppress(ObjectMissing):
-            patiently(lambda: self._client.abort_multipart_upload(**this), key=this["Key"], url=self._url)
+            self._patiently(this["Key"], lambda: self._client.abort_multipart_upload(**this))
 
     def _put(self, key: str, data: bytes, before: str | None, **condition: str) -> str | None:
         """Write on a condition; return the new tag, or None if the condition does not hold."""
@@ -234,45 +204,41 @@ class S3Store:
         return etag if settle(send, look, key=key, url=self._url) else None
 
     def _pages(self, prefix: str, start_after: str, **more: str) -> Iterator[dict[str, Any]]:
-        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **more}
         if start_after:
-            arguments["StartAfter"] = self._prefix + start_after
-        while True:
-            page = self._list(self._client.list_objects_v2, arguments)
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            arguments["ContinuationToken"] = page["NextContinuationToken"]
+            more["StartAfter"] = self._prefix + start_after
+        following = {"ContinuationToken": "NextContinuationToken"}
+        return self._each_page(self._client.list_objects_v2, following, Prefix=self._prefix + prefix, **more)
 
     def _unfinished(self, limit: datetime) -> Iterator[dict[str, str]]:
-        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix}
-        while True:
-            page = self._list(self._client.list_multipart_uploads, arguments)
+        following = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
+        for page in self._each_page(self._client.list_multipart_uploads, following, Prefix=self._prefix):
             for found in page.get("Uploads", ()):
                 if found["Initiated"] <= limit:
                     yield {"Bucket": self._bucket, "Key": found["Key"], "UploadId": found["UploadId"]}
+
+    def _each_page(
+        self, call: Callable[..., dict[str, Any]], following: Mapping[str, str], **arguments: str
+    ) -> Iterator[dict[str, Any]]:
+        """Yield a listing's pages; ``following`` has the arguments for the next, and how the last one calls them."""
+        while True:
+            page = self._list(call, **arguments)
+            yield page
             if not page.get("IsTruncated"):
                 return
-            arguments |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+            arguments |= {name: page[said] for name, said in following.items()}
 
-    def _list(self, call: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> dict[str, Any]:
+    def _list(self, call: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
         try:
-            return patiently(lambda: call(**arguments), key=arguments["Prefix"], url=self._url)
+            return self._patiently(arguments["Prefix"], lambda: call(Bucket=self._bucket, **arguments))
         except ObjectMissing as exc:
             raise RegistryUnavailable(f"{self._url}: cannot be listed: not found") from exc
 
+    def _patiently(self, key: str, call: Callable[[], T]) -> T:
+        return patiently(call, key=key, url=self._url)
+
     @property
     def _client(self) -> Any:
-        made = self._made
-        if made is None or not made.serves():
-            with self._making:
-                made = self._made
-                if made is None or not made.serves():
-                    # Connections shared with a forked parent would mix up replies.
-                    client, has_credentials = make_client(self._url)
-                    made = self._made = _Made(client, os.getpid(), time.monotonic(), refused=not has_credentials)
-                    client.meta.events.register("after-call.s3", made.heed)
-        return made.client
+        return self._clients.current()
 
     def _where(self, key: str) -> dict[str, str]:
         if any(part[:1] in ("", ".") for part in key.split("/")):

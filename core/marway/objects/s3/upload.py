@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from marway.errors import ArchiveCorrupt
 from marway.objects.base import ObjectExists, ObjectMissing, Progress
-from marway.objects.s3.calls import patiently
 from marway.objects.s3.failures import VENDOR_ERRORS
+from marway.objects.s3.retries import patiently
 from marway.objects.s3.settle import Found, settle
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from marway import model_log
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable, clip
-from marway.wire import envelope
+from marway.wire import envelope, model_log
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import LOGS, RuntimeInfo
 from marway_sidecar.backends.base import Description, ServedModel, ServerStatus, WorkerStatus

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import yaml
 
-from marway.archive_bounds import expansion_problem
+from marway.archives.bounds import expansion_problem
+from marway.archives.unsupported_settings import NOT_SERVED
 from marway.errors import LoadFailed, clip
-from marway.model_settings import NOT_SERVED
 from marway_sidecar.backends.base import ServedModel
 
 __all__ = ["check_archive", "unpacked_bytes"]

@@ -1,0 +1,1 @@
+"""What packing, publishing and loading an archive have to agree on."""

@@ -1,6 +1,0 @@
-"""What `marway doctor --cluster` looks at, through kubectl; nothing is changed in the cluster."""
-
-from marway.cli.cluster.examine import examine_cluster
-from marway.cli.cluster.kubectl import NAMESPACE, Kubectl
-
-__all__ = ["NAMESPACE", "Kubectl", "examine_cluster"]

@@ -1,0 +1,1 @@
+"""What every process of Marway has to do with its operating system."""

@@ -1,0 +1,137 @@
+"""What gateway and sidecar hold an HTTP/1.1 request against, beyond what llhttp does (RFC 9112, RFC 9110).
+
+llhttp refuses most framing that two parsers could read in two ways. Left to a server are the `Host` header, transfer
+codings beside `chunked`, versions, fields behind a chunked body, slashes in a path's segments, and what becomes of a
+request whose `Upgrade` is not taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
+
+import httptools
+
+__all__ = ["FIELDS_BYTES_MAX", "Fault", "Target", "fault_of", "target_of"]
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?")
+"""`uri-host [":" port]` of RFC 9110 §7.2; it may be empty where the target has no authority."""
+_VERSIONS: Final = ("1.1", "1.0")
+FIELDS_BYTES_MAX: Final = 64 * 1024
+"""The most that the fields of a head may have, and those behind a chunked body."""
+_KNOWN_TARGET_BYTES: Final = 256
+"""Request targets up to here are taken apart once."""
+
+
+class Fault(NamedTuple):
+    """What is wrong with a request, for which its connection is closed.
+
+    Attributes:
+        status, reason: Of the answer.
+        code: The problem's stable name.
+        detail: What is wrong, for people.
+        title: The problem's title; without one, the reason.
+    """
+
+    status: int
+    reason: str
+    code: str
+    detail: str
+    title: str = ""
+
+
+class Target(NamedTuple):
+    """A request's target.
+
+    Attributes:
+        path: Percent-decoded, save a slash within a segment, which stays `%2F`: it separates no segments.
+        raw_path: As it was written.
+        query: What is behind the question mark.
+        host: What an absolute target names, which counts in the place of the `Host` header; None for others.
+    """
+
+    path: str
+    raw_path: bytes
+    query: bytes
+    host: bytes | None
+
+
+def fault_of(method: bytes, version: str, headers: Headers) -> Fault | None:
+    """Return what is wrong with a request's head, or None.
+
+    Args:
+        method: HTTP method.
+        version: `1.1` or `1.0`.
+        headers: Names in lower case.
+    """
+    names = [name for name, _ in headers]  # as this is done for every request, the looking is left to lists
+    hosts = names.count(b"host")
+    if hosts == 1:
+        if not _is_host(headers[names.index(b"host")][1]):
+            return _bad("the Host header is not a host")
+    elif hosts > 1:
+        return _bad("there is more than one Host header")
+    elif version == "1.1":
+        return _bad("the Host header is missing")
+    if version not in _VERSIONS:
+        return Fault(505, "HTTP Version Not Supported", "version_not_supported", "HTTP/1.1 is spoken here")
+    if b"transfer-encoding" in names:
+        if version != "1.1":
+            return _bad("HTTP/1.0 has no Transfer-Encoding")
+        fault = _fault_of_codings([value for name, value in headers if name == b"transfer-encoding"])
+        if fault is not None:
+            return fault
+    if method == b"CONNECT":
+        return Fault(501, "Not Implemented", "not_implemented", "this server is no proxy: CONNECT is not served")
+    return None
+
+
+def target_of(url: bytes) -> Target:
+    """Return what a request's target says.
+
+    Raises:
+        httptools.HttpParserError: It is none.
+    """
+    return _known_target(url) if len(url) <= _KNOWN_TARGET_BYTES else _target(url)
+
+
+def _fault_of_codings(values: list[bytes]) -> Fault | None:
+    codings = [each.strip(b" \t").lower() for value in values for each in value.split(b",")]
+    if codings == [b"chunked"]:
+        return None
+    others = [each for each in codings if each != b"chunked"]
+    if not others or b"" in others:
+        return _bad("the Transfer-Encoding is not one that can be")
+    named = others[0][:40].decode("latin-1")
+    detail = f"the transfer coding {named!r} is not known here: send the body as it is, or chunked"
+    return Fault(501, "Not Implemented", "not_implemented", detail)
+
+
+def _bad(detail: str) -> Fault:
+    return Fault(400, "Bad Request", "invalid_request", detail)
+
+
+def _target(url: bytes) -> Target:
+    parsed: Any = httptools.parse_url(url)  # its stubs promise a host, which most targets have not
+    raw = parsed.path or b"/"
+    path = raw.decode("ascii")
+    if "%" in path:
+        path = "/".join(unquote(segment).replace("/", "%2F") for segment in path.split("/"))
+    host = parsed.host
+    if host is not None:
+        host = b"[%b]" % host if b":" in host else host
+        host = host if parsed.port is None else b"%b:%d" % (host, parsed.port)
+    return Target(path, raw, parsed.query or b"", host)
+
+
+_known_target = lru_cache(maxsize=1024)(_target)
+
+
+@lru_cache(maxsize=256)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None

@@ -1,0 +1,228 @@
+"""Reads the requests on one connection: llhttp's events, and what llhttp leaves to servers (`marway_http.http1`)."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import httptools
+
+from marway_http.body import LARGE_BODY_BYTES
+from marway_http.channel import Headers
+from marway_http.http1 import FIELDS_BYTES_MAX, Fault, fault_of, target_of
+
+__all__ = ["BadRequest", "RequestReader"]
+
+_HEADERS_MAX: Final = 100
+
+
+class BadRequest(Exception):
+    """What came is no request that can be served.
+
+    Attributes:
+        fault: What is wrong.
+    """
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.detail)
+        self.fault = fault
+
+
+class Events(Protocol):
+    """What is told of requests as they are read."""
+
+    def begun(self) -> None:
+        """The head of a request comes."""
+
+    def head(self, scope: dict[str, Any], *, keeps: bool, expects: bool) -> None:
+        """A head has come.
+
+        Args:
+            scope: What ASGI's scope has of it.
+            keeps: Whether the connection is kept for another request.
+            expects: Whether the client waits to be told to send the body.
+        """
+
+    def body(self, data: bytes) -> None:
+        """A piece of the body has come."""
+
+    def complete(self) -> None:
+        """The request has come whole."""
+
+    def takes_upgrade(self, method: bytes, url: bytes, headers: Headers) -> bool:
+        """Return whether a request that asks for another protocol gets it."""
+        raise NotImplementedError
+
+
+class RequestReader:
+    """Reads requests, one after the other.
+
+    Args:
+        events: Told of them.
+
+    Attributes:
+        headers: Of the request that is being read; names in lower case.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._parser: Any = self._new_parser()
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._url = b""
+        self._in_head = True
+        """Whether fields belong to the head of a request: those behind a chunked body do not."""
+        self._fields_bytes = 0
+        self._expects = False
+        self._came = 0
+        self._left = 0
+        """Bytes that are to come of a large body, which pass the parser by."""
+        self._fault: Fault | None = None
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Read what came.
+
+        A request whose `Upgrade` is not taken is read as if it had none (RFC 9110 §7.8). httptools believes that
+        nothing behind such a head is of this request: a body would be read as the next request. So its head is read
+        again, without `Upgrade`, by a parser of its own, which goes on with what came behind it.
+
+        Returns:
+            What came of another protocol, where an upgrade to it is taken; None as long as this is HTTP.
+
+        Raises:
+            BadRequest: This is no HTTP that can be served. Nothing can be read any more.
+        """
+        if self._left:
+            data = self._feed_large(data)
+        while data:
+            parser = self._parser
+            try:
+                parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = data[upgrade.args[0] :]
+                method, version = parser.get_method(), parser.get_http_version()
+                if version == "1.1" and self._events.takes_upgrade(method, self._url, self.headers):
+                    return rest
+                lines = [b"%b %b HTTP/%b\r\n" % (method, self._url, version.encode())]
+                lines += [b"%b: %b\r\n" % each for each in self.headers if each[0] != b"upgrade"]
+                data = b"%b\r\n%b" % (b"".join(lines), rest)
+                self._parser = self._new_parser()
+            except httptools.HttpParserError as exc:
+                fault = self._fault or Fault(400, "Bad Request", "invalid_request", "this is no HTTP/1.1 request")
+                raise BadRequest(fault) from exc
+            else:
+                break
+        return None
+
+    def pass_large_body(self) -> bool:
+        """Have what is to come of the body that is being read pass the parser by, if it is large and its length known.
+
+        A parser copies each piece. Of such a body nothing has to be parsed: only its bytes are to be counted.
+        """
+        length = 0
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                return False
+        if not self._left and length > max(LARGE_BODY_BYTES, self._came):
+            self._left = length - self._came
+            return True
+        return False
+
+    def has_small_body(self) -> bool:
+        """Return whether the request that is being read has a body of a length that is known and not large."""
+        length = next((value for name, value in self.headers if name == b"content-length"), b"")
+        return length.isdigit() and int(length) <= LARGE_BODY_BYTES
+
+    def close(self) -> None:
+        """Let go of the parser, which has references to this."""
+        self._parser = None
+
+    def _feed_large(self, data: bytes) -> bytes:
+        """Take in what came of a large body; return what came behind it."""
+        rest = data[self._left :]
+        data = data[: self._left] if rest else data
+        self._left -= len(data)
+        self._events.body(data)
+        if not self._left:
+            self._parser = self._new_parser()  # the old one waits for the body
+            self._events.complete()
+        return rest
+
+    def _new_parser(self) -> Any:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    # -- told by the parser --------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self.headers = []
+        self._in_head = True
+        self._fields_bytes = self._came = 0
+        self._expects = False
+        self._events.begun()
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        if not self._in_head:
+            return  # fields behind a body are not merged into its head (RFC 9110 §6.5.1)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._expects = True
+        self.headers.append((name, value))
+        if len(self.headers) > _HEADERS_MAX:
+            self._too_long()
+
+    def on_headers_complete(self) -> None:
+        parser, headers = self._parser, self.headers
+        method, version = parser.get_method(), parser.get_http_version()
+        self._fault = fault_of(method, version, headers)
+        if self._fault is not None:
+            raise httptools.HttpParserError(self._fault.detail)
+        self._in_head = False
+        self._fields_bytes = 0
+        if parser.should_upgrade():
+            return  # `feed` sees to that
+        target = target_of(self._url)
+        if target.host is not None:  # an absolute target; the header does not count (RFC 9112 §3.2.2)
+            headers[:] = [each for each in headers if each[0] != b"host"]
+            headers.append((b"host", target.host))
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "method": method.decode("ascii"),
+            "scheme": "http",
+            "root_path": "",
+            "path": target.path,
+            "raw_path": target.raw_path,
+            "query_string": target.query,
+            "headers": headers,
+        }
+        new = version == "1.1"
+        self._events.head(scope, keeps=new and parser.should_keep_alive(), expects=new and self._expects)
+
+    def on_body(self, body: bytes) -> None:
+        self._came += len(body)
+        self._events.body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._parser.should_upgrade():
+            self._events.complete()
+
+    def _count(self, size: int) -> None:
+        self._fields_bytes += size
+        if self._fields_bytes > FIELDS_BYTES_MAX:
+            self._too_long()
+
+    def _too_long(self) -> None:
+        detail = f"at most {_HEADERS_MAX} headers and {FIELDS_BYTES_MAX} bytes of them are accepted"
+        if not self._in_head:
+            detail = f"at most {FIELDS_BYTES_MAX} bytes of fields are accepted behind a body"
+        self._fault = Fault(431, "Request Header Fields Too Large", "headers_too_large", detail)
+        raise httptools.HttpParserError(detail)

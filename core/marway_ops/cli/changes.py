@@ -1,0 +1,186 @@
+"""Verbs that change a model, through a gateway or in the registry: `marway rollback`, `delete` and `serving`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from marway.admin_client import AdminClient
+from marway.errors import VersionNotFound
+from marway.process.identity import me
+from marway.records import ModelState, VersionRecord
+from marway.refs import DEFAULT_LABEL, Reference, check_label, check_model_name, check_version
+from marway.registry import open_registry
+from marway.registry.releasing import check_serving_fields
+from marway.text import did_you_mean
+from marway_ops.cli.options import (
+    AdminOption,
+    JsonOption,
+    NoteOption,
+    RegistryOption,
+    TokenFileOption,
+    TokenOption,
+    admin_if_any,
+    registry_url,
+)
+from marway_ops.cli.output import change_entry, history_entry, moved, print_json, print_result, print_table
+
+__all__ = ["delete", "rollback", "serving"]
+
+
+def rollback(
+    model: Annotated[str, typer.Argument(help="Model name.")],
+    label: Annotated[str, typer.Option(help="Label to move back.")] = DEFAULT_LABEL,
+    if_currently: Annotated[str | None, typer.Option(help="Only if the label is at this version.")] = None,
+    note: NoteOption = None,
+    registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Undo the newest release of a label that is not undone yet; every gateway follows within 2 seconds."""
+    check_model_name(model)
+    check_label(label)
+    if (client := admin_if_any(gateway, registry, token=token, token_file=token_file)) is not None:
+        body = {"if_currently": if_currently, "note": note}
+        entry = change_entry(client.call("POST", f"/models/{model}/labels/{label}/rollback", body=body))
+    else:
+        found = open_registry(registry_url(registry))
+        change = found.rollback(model, label=label, if_currently=if_currently, note=note, by=me())
+        entry = history_entry(change.entry)
+    print_result(entry, moved(model, entry), as_json=as_json)
+
+
+def delete(
+    model: Annotated[str, typer.Argument(help="Model name.")],
+    version: Annotated[str, typer.Argument(help="Version to delete.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a version that labels point at; they are taken away with it.")
+    ] = False,
+    note: NoteOption = None,
+    registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a version for good; it is refused everywhere within 2 seconds, and its bytes go with gc."""
+    check_model_name(model)
+    check_version(version)
+    if (client := admin_if_any(gateway, registry, token=token, token_file=token_file)) is not None:
+        params = {"force": "true" if force else None, "note": note}
+        entry = change_entry(client.call("DELETE", f"/models/{model}/versions/{version}", params=params))
+    else:
+        found = open_registry(registry_url(registry))
+        entry = history_entry(found.delete(model, version, note=note, forced=force, by=me()).entry)
+    print_result(entry, f"{model} {version} is deleted", as_json=as_json)
+
+
+def serving(
+    model: Annotated[str, typer.Argument(help="Model name.")],
+    version: Annotated[str | None, typer.Option(help="This version; * means all, which is what changes go to.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a setting; repeatable.")
+    ] = None,
+    unset: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD", help="Let the record's value count again; repeatable.")
+    ] = None,
+    note: NoteOption = None,
+    registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how versions are served, or change it; every gateway follows within 2 seconds."""
+    changes = _parsed(set_ or ())
+    check_serving_fields([*changes, *(unset or ())])
+    if (client := admin_if_any(gateway, registry, token=token, token_file=token_file)) is not None:
+        check_model_name(model)
+        _print_document(_through(client, model, version, changes, unset or (), note), as_json=as_json)
+        return
+    found = open_registry(registry_url(registry))
+    name = found.find(model)
+    if changes or unset:
+        target = version or "*"
+        change = found.set_serving(name, version=target, set_fields=changes, unset=unset or (), note=note, by=me())
+        state = change.state
+    else:
+        state = found.state(name)
+    if version in (None, "*"):
+        versions = [each for each in found.versions(name) if each not in state.tombstones]
+        records = [found.record(name, each) for each in versions]
+    else:
+        assert version is not None
+        records = [found.resolve(Reference(name, version))]
+    _print_document(_document(name, state, records), as_json=as_json)
+
+
+def _through(
+    client: AdminClient,
+    model: str,
+    version: str | None,
+    changes: dict[str, Any],
+    unset: Sequence[str],
+    note: str | None,
+) -> dict[str, Any]:
+    """Ask a gateway for what is shown, after the change if there is one."""
+    path = f"/models/{model}/serving"
+    if changes or unset:
+        body = {"version": version or "*", "set": changes, "unset": list(unset), "note": note}
+        found = client.call("PATCH", path, body=body)
+    else:
+        found = client.call("GET", path)
+    served = found["serving"]
+    if version not in (None, "*"):
+        if version not in served:
+            raise VersionNotFound(
+                f"model {model!r} has no version {version!r}: it has {', '.join(served) or 'none yet'}"
+                + did_you_mean(version or "", served, "version ", same_numbers=True)
+            )
+        served = {version: served[version]}
+    return {"name": found["name"], "overrides": found["overrides"], "serving": served}
+
+
+def _parsed(assignments: Sequence[str]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{assignment!r} is not FIELD=VALUE", param_hint="--set")
+        try:
+            changes[name] = json.loads(text)
+        except ValueError:
+            changes[name] = text
+    return changes
+
+
+def _document(name: str, state: ModelState, records: Sequence[VersionRecord]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "overrides": {
+            key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in sorted(state.serving.items())
+        },
+        "serving": {record.version: state.serving_for(record).model_dump(mode="json") for record in records},
+    }
+
+
+def _print_document(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    served, overrides = document["serving"], document["overrides"]
+    fields: dict[str, Any] = next(iter(served.values()), {})
+
+    def cell(version: str, field: str) -> str:
+        value = json.dumps(served[version][field])
+        for key in (version, "*"):
+            if field in overrides.get(key, {}):
+                return f"{value} (set for {'all' if key == '*' else key})"
+        return value
+
+    print_table(("setting", *served), ((field, *(cell(version, field) for version in served)) for field in fields))

@@ -1,0 +1,182 @@
+"""Verbs that show what the registry has: `marway models`, `show` and `history`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Annotated, Any
+
+import typer
+
+from marway.records import HistoryEntry, VersionRecord
+from marway.refs import check_label, parse_reference
+from marway.registry import ModelSummary, Registry, open_registry
+from marway_ops.cli.options import JsonOption, LimitOption, RegistryOption, registry_url
+from marway_ops.cli.output import history_entry, print_json, print_table, warn, when
+
+__all__ = ["history", "models", "show"]
+
+
+def models(
+    registry: RegistryOption = None,
+    limit: LimitOption = 1000,
+    start_after: Annotated[str, typer.Option(metavar="MODEL", help="Begin behind this model.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List models with their labels and versions."""
+    url = registry_url(registry)
+    found = open_registry(url).summaries(start_after=start_after)
+    rows = list(itertools.islice(found, limit))
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": row.name,
+                    "labels": dict(row.state.labels),
+                    "versions": list(row.versions),
+                    **({} if row.damage is None else {"damage": row.damage}),
+                }
+                for row in rows
+            ]
+        )
+        return
+    if not rows:
+        typer.echo(f"{url} has no models yet: publish one with `marway publish ARCHIVE --label PROD`")
+        return
+    print_table(
+        ("model", "labels", "versions"),
+        ((row.name, _labels(row), ", ".join(row.versions)) for row in rows),
+    )
+    for row in rows:
+        if row.damage is not None:
+            warn(f"{row.name}: {row.damage}")
+    if next(found, None) is not None:
+        typer.echo(f"… and more: --start-after {rows[-1].name} goes on, --limit shows more than {limit}", err=True)
+
+
+def _labels(row: ModelSummary) -> str:
+    if row.damage is not None:
+        return "damaged"
+    return ", ".join(f"{label} → {version}" for label, version in sorted(row.state.labels.items())) or "-"
+
+
+def show(
+    reference: Annotated[str, typer.Argument(metavar="MODEL[/REF]", help="A model, MODEL/VERSION, MODEL/LABEL or id.")],
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a model with its versions and labels, or all facts about one version."""
+    wanted = parse_reference(reference)
+    found = open_registry(registry_url(registry))
+    pointer = found.pointer(wanted.name)
+    if wanted.selector is None and pointer is not None and pointer.kind == "name":
+        document = _model(found, pointer.model)
+        if as_json:
+            print_json(document)
+        else:
+            _print_model(document)
+        return
+    record = found.resolve(wanted)
+    document = _version(found, record)
+    if as_json:
+        print_json(document)
+    else:
+        print_table(("field", "value"), _flat(document))
+
+
+def _model(found: Registry, name: str) -> dict[str, Any]:
+    state = found.state(name)
+    return {
+        "name": name,
+        "labels": dict(sorted(state.labels.items())),
+        "versions": [version for version in found.versions(name) if version not in state.tombstones],
+        "serving": {
+            key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in sorted(state.serving.items())
+        },
+        "deleted": {version: grave.model_dump(mode="json") for version, grave in sorted(state.tombstones.items())},
+        "generation": state.generation,
+    }
+
+
+def _print_model(document: dict[str, Any]) -> None:
+    labels: dict[str, list[str]] = {}
+    for label, version in document["labels"].items():
+        labels.setdefault(version, []).append(label)
+    rows = [(version, ", ".join(labels.get(version, ())) or "-") for version in document["versions"]]
+    rows += [
+        (version, f"deleted {grave['at'][:19]} by {grave['by']}") for version, grave in document["deleted"].items()
+    ]
+    print_table((document["name"], "labels"), rows)
+    for key, settings in document["serving"].items():
+        typer.echo(f"serving overridden for {'all versions' if key == '*' else key}: {json.dumps(settings)}")
+
+
+def _version(found: Registry, record: VersionRecord) -> dict[str, Any]:
+    state = found.state(record.name)
+    return {
+        "record": record.model_dump(mode="json"),
+        "labels": sorted(label for label, at in state.labels.items() if at == record.version),
+        "serving": state.serving_for(record).model_dump(mode="json"),
+        "proofs": [proof.model_dump(mode="json") for proof in found.proofs(record.archive.sha256)],
+    }
+
+
+def _flat(document: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for field, value in document["record"].items():
+        if field == "serving":
+            continue  # shown as it is now, below
+        if isinstance(value, dict):
+            rows += [(f"{field}.{key}", _text(each)) for key, each in value.items()]
+        else:
+            rows.append((field, _text(value)))
+    rows.append(("labels", ", ".join(document["labels"]) or "-"))
+    rows += [(f"serving.{key}", _text(value)) for key, value in document["serving"].items()]
+    for proof in document["proofs"]:
+        answers = "reproduced its golden answers" if proof["golden_sha256"] else "loaded (it has no golden answers)"
+        rows.append((f"proof ({proof['kind']})", f"{proof['server']} {answers}, {proof['at'][:19]}, {proof['by']}"))
+    return rows
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def history(
+    model: Annotated[str, typer.Argument(help="Model name.")],
+    label: Annotated[str | None, typer.Option(help="Only changes of this label.")] = None,
+    limit: LimitOption = 100,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who changed what about a model, when and why; newest first."""
+    if label is not None:
+        check_label(label)
+    found = open_registry(registry_url(registry))
+    name = found.find(model)
+    wanted = (entry for entry in found.history(name) if label in (None, entry.label))
+    entries = list(itertools.islice(wanted, limit))
+    if as_json:
+        print_json([history_entry(entry) for entry in entries])
+    elif not entries:
+        typer.echo(f"{name} has not been changed yet: release a version with `marway release {name} VERSION`")
+    else:
+        print_table(
+            ("#", "at (UTC)", "by", "what", "note"),
+            ((str(each.generation), when(each.at), each.by, _what(each), each.note or "") for each in entries),
+        )
+        if next(wanted, None) is not None:
+            typer.echo(f"… and older ones: --limit shows more than {limit}", err=True)
+
+
+def _what(entry: HistoryEntry) -> str:
+    if entry.kind == "serving" and entry.serving is not None:
+        said = [f"{name}={json.dumps(value)}" for name, value in entry.serving.set.items()]
+        said += [f"{name} unset" for name in entry.serving.unset]
+        return f"serving of {'all' if entry.serving.version == '*' else entry.serving.version}: {', '.join(said)}"
+    if entry.kind == "tombstone":
+        return f"deleted {entry.from_version}"
+    how = {"rollback": " (rollback)", "label": " (forced)" if entry.forced else ""}.get(entry.kind, "")
+    return f"{entry.label} {entry.from_version or 'none'} → {entry.to_version}{how}"

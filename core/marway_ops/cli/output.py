@@ -1,0 +1,73 @@
+"""What the verbs print: one JSON document for programs, tables and lines for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from marway.records import HistoryEntry
+from marway.text import printable, printable_json
+
+__all__ = ["change_entry", "history_entry", "moved", "print_json", "print_result", "print_table", "warn", "when"]
+
+
+_ENTRY_FIELDS = tuple(field.alias or name for name, field in HistoryEntry.model_fields.items())
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(printable_json(json.dumps(document, indent=2, ensure_ascii=False)))
+
+
+def print_result(document: Any, line: str, *, as_json: bool) -> None:
+    """Print what a verb did: as one JSON document, or as one line."""
+    if as_json:
+        print_json(document)
+    else:
+        typer.echo(line)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows as a table, their text as it is but for control characters."""
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 10_000  # a pipe has no width: nothing is to be cut off
+    console.print(table)
+
+
+def warn(text: str) -> None:
+    """Print one line on stderr about something that was done or allowed, and may surprise."""
+    print(f"marway: warning: {printable(' '.join(text.split()))}", file=sys.stderr)
+
+
+def when(at: datetime) -> str:
+    """Return a time as people read it, in UTC."""
+    return f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def history_entry(entry: HistoryEntry) -> dict[str, Any]:
+    """Return a history entry as `--json` shows it."""
+    raw: dict[str, Any] = entry.model_dump(mode="json", by_alias=True)
+    return {key: value for key, value in raw.items() if key != "serving" or value is not None}
+
+
+def change_entry(change: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the history entry in an admin port's answer, as `--json` shows it."""
+    return history_entry(HistoryEntry.model_validate({name: change[name] for name in _ENTRY_FIELDS}))
+
+
+def moved(model: str, entry: Mapping[str, Any]) -> str:
+    """Return one line about a label that was moved, from its history entry as `--json` shows it."""
+    before = f" (was {entry['from']})" if entry["from"] else ""
+    return f"{model} {entry['label']} → {entry['to']}{before}"

@@ -1,0 +1,1 @@
+"""What `marway doctor` looks at on this machine, and how findings are shown."""

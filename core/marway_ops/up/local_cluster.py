@@ -1,0 +1,237 @@
+"""The processes of one `marway up`: pods (runtime and sidecar) and a gateway, started together, stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from marway.errors import MarwayError, Unavailable
+from marway_ops.up.home import Home
+from marway_ops.up.ports import LOOPBACK, ReservedPort, reserve
+from marway_ops.up.process import Child, Lifeline, RestartPauses
+
+__all__ = ["LocalCluster", "Pod"]
+
+_START_TIMEOUT_S = 150.0
+_PROBE_INTERVAL_S = 0.05
+# Gateway, sidecars and runtimes stop one after the other: together under the 20 s that `marway up` promises.
+_GATEWAY_DRAIN_S, _GATEWAY_STOP_S = 5.0, 6.5
+_SIDECAR_DRAIN_S, _SIDECAR_STOP_S = 3.0, 4.5
+_RUNTIME_STOP_S, _RUNTIME_KILL_S = 3.0, 5.0
+_CLASSES_ENV = "MARWAY_RUNTIME_CLASS_ARCHIVES"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod: its name and the URL of its sidecar."""
+
+    name: str
+    url: str
+
+
+class LocalCluster:
+    """Pods and a gateway on this machine's loopback.
+
+    Args:
+        home: Where everything is kept.
+        registry: Registry URL.
+        port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
+        pods: How many pods.
+        config: File of settings that each part is given; None for no file.
+        started: Told the name of each part and how many seconds it took, when it is up.
+        noticed: Told what a person should know of later, such as a part that died and is started again.
+
+    Raises:
+        InvalidSettings: A port is taken.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        registry: str,
+        port: int,
+        pods: int,
+        config: Path | None = None,
+        started: Callable[[str, float], None],
+        noticed: Callable[[str], None],
+    ) -> None:
+        self._home = home
+        self._registry = registry
+        self._config = config
+        self._started = started
+        self._noticed = noticed
+        self._ports: list[ReservedPort] = reserve(port, 3)
+        try:
+            sidecars = [ReservedPort() for _ in range(pods)]
+        except BaseException:
+            self._close_ports()
+            raise
+        self._ports.extend(sidecars)
+        self.pods = [Pod(f"pod-{index}", f"http://{LOOPBACK}:{port.number}") for index, port in enumerate(sidecars)]
+        self._lifeline = Lifeline()
+        self._runtimes = [self._runtime(pod) for pod in self.pods]
+        self._sidecars = [self._sidecar(pod, port.number) for pod, port in zip(self.pods, sidecars, strict=True)]
+        self._gateway = self._gateway_child()
+        self._keepers: list[asyncio.Task[None]] = []
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{LOOPBACK}:{self._ports[0].number}"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://{LOOPBACK}:{self._ports[1].number}"
+
+    @property
+    def grpc_address(self) -> str:
+        return f"{LOOPBACK}:{self._ports[2].number}"
+
+    def ready_line(self) -> dict[str, Any]:
+        """Return the document that says that the system can serve, and where."""
+        return {
+            "event": "ready",
+            "gateway": self.gateway_url,
+            "admin": self.admin_url,
+            "grpc": self.grpc_address,
+            "registry": self._registry,
+            "pods": [{"name": pod.name, "url": pod.url} for pod in self.pods],
+        }
+
+    async def start(self) -> None:
+        """Start everything and return when the gateway says that it can serve.
+
+        Raises:
+            MarwayError: A part ended while starting; its last words are in the message.
+            Unavailable: It took too long.
+        """
+        children = [*self._runtimes, *self._sidecars, self._gateway]
+        for child in children:
+            await child.start()
+        waits: list[Awaitable[None]] = [
+            self._until_ready(f"{pod.name}: TorchServe and sidecar", pod.url, runtime, sidecar)
+            for pod, runtime, sidecar in zip(self.pods, self._runtimes, self._sidecars, strict=True)
+        ]
+        async with httpx.AsyncClient(trust_env=False, timeout=2.0) as self._client:
+            await _all_or_first_error(waits)
+            await self._until_ready("gateway", self.gateway_url, self._gateway)
+        self._keepers = [asyncio.create_task(self._keep(child), name=f"keep {child.name}") for child in children]
+
+    async def aclose(self) -> None:
+        """Stop everything, what takes requests first; safe at any moment, and twice."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        try:
+            await self._gateway.stop()
+            await asyncio.gather(*(child.stop() for child in self._sidecars))
+            await asyncio.gather(*(child.stop() for child in self._runtimes))
+        finally:
+            self._lifeline.close()
+            self._close_ports()
+
+    def kill(self) -> None:
+        """End every process at once; their own children follow within a second."""
+        for child in (self._gateway, *self._sidecars, *self._runtimes):
+            child.kill()
+
+    async def _keep(self, child: Child) -> None:
+        """Start a child again whenever it ends: at once, or with growing pauses while it keeps ending."""
+        pauses = RestartPauses()
+        while True:
+            since = time.monotonic()
+            status = await child.wait()
+            pause = pauses.after(time.monotonic() - since)
+            when = f"in {pause:g} s" if pause else "at once"
+            self._noticed(f"{child.name} ended with status {status}; starting it again {when}")
+            await asyncio.sleep(pause)
+            await child.start()
+
+    async def _until_ready(self, what: str, url: str, *needed: Child) -> None:
+        started = time.monotonic()
+        reason = "it did not answer"
+        while time.monotonic() - started < _START_TIMEOUT_S:
+            for child in needed:
+                if not child.running:
+                    raise child.died()
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await self._client.get(f"{url}/readyz")
+                if answer.status_code == httpx.codes.OK:
+                    self._started(what, time.monotonic() - started)
+                    return
+                reason = answer.text[:300]
+            await asyncio.sleep(_PROBE_INTERVAL_S)
+        raise Unavailable(f"{what} was not ready within {_START_TIMEOUT_S:.0f} s: {reason}")
+
+    def _runtime(self, pod: Pod) -> Child:
+        return self._child(
+            f"runtime-{pod.name}",
+            ["runtime", "--runtime-dir", str(self._home.pod(pod.name)), "--model-store", str(self._home.store)],
+            stop_timeout_s=_RUNTIME_KILL_S,
+            environment={
+                "MARWAY_RUNTIME_STOP_TIMEOUT_S": str(_RUNTIME_STOP_S),
+                # One archive of Java's classes for all pods.
+                _CLASSES_ENV: os.environ.get(_CLASSES_ENV) or str(self._home.java),
+            },
+        )
+
+    def _sidecar(self, pod: Pod, port: int) -> Child:
+        return self._child(
+            f"sidecar-{pod.name}",
+            [
+                *("sidecar", "--name", pod.name, "--host", LOOPBACK, "--port", str(port)),
+                *("--registry", self._registry, "--runtime-dir", str(self._home.pod(pod.name))),
+                *("--archive-store", str(self._home.store)),
+            ],
+            stop_timeout_s=_SIDECAR_STOP_S,
+            # No lame duck: the gateway is gone when sidecars stop, so there is nobody to tell first.
+            environment={"MARWAY_SIDECAR_DRAIN_TIMEOUT_S": str(_SIDECAR_DRAIN_S), "MARWAY_SIDECAR_LAME_DUCK_S": "0"},
+        )
+
+    def _gateway_child(self) -> Child:
+        gateway, admin, grpc = (str(port.number) for port in self._ports[:3])
+        return self._child(
+            "gateway",
+            [
+                *("gateway", "--registry", self._registry, "--host", LOOPBACK),
+                *("--port", gateway, "--admin-port", admin, "--grpc-port", grpc),
+                *("--pods", ",".join(f"{pod.name}={pod.url}" for pod in self.pods)),
+            ],
+            stop_timeout_s=_GATEWAY_STOP_S,
+            # No lame duck: there is no other gateway that clients could hear of.
+            environment={"MARWAY_GATEWAY_DRAIN_TIMEOUT_S": str(_GATEWAY_DRAIN_S), "MARWAY_GATEWAY_LAME_DUCK_S": "0"},
+        )
+
+    def _child(self, name: str, arguments: list[str], *, stop_timeout_s: float, environment: dict[str, str]) -> Child:
+        return Child(
+            name,
+            [*arguments, *(("--config", str(self._config)) if self._config else ()), "--home", str(self._home.root)],
+            log=self._home.log(name),
+            lifeline=self._lifeline,
+            stop_timeout_s=stop_timeout_s,
+            environment=environment,
+        )
+
+    def _close_ports(self) -> None:
+        for port in self._ports:
+            port.close()
+
+
+async def _all_or_first_error(waits: list[Awaitable[None]]) -> None:
+    """Wait for all; the first error ends the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.gather(*tasks)
+    except MarwayError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

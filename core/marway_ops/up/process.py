@@ -1,0 +1,141 @@
+"""One child process of `marway up`: started with a lifeline, kept up, stopped within a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from marway.errors import MarwayError
+from marway.process.stop_request import LIFELINE_ENV
+from marway.telemetry import plain_text
+
+__all__ = ["Child", "Lifeline", "RestartPauses"]
+
+_LAST_LINES = 8
+_STEADY_S = 10.0
+_PAUSE_S = 0.5
+_PAUSE_MAX_S = 30.0
+
+
+class Lifeline:
+    """A pipe that ends when this process does; children stop when it ends (`marway.process.stop_request`)."""
+
+    def __init__(self) -> None:
+        self.read_end, self._write_end = os.pipe()  # neither is inherited unless passed on by name
+
+    def close(self) -> None:
+        """Close our ends; children that still run take it for our death."""
+        for descriptor in (self.read_end, self._write_end):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+class RestartPauses:
+    """How long to wait before a process that ended is started again.
+
+    One that had run for a while is started at once, as there may be no other of its kind: every second is an outage.
+    One that ends soon again and again waits 0.5 s, then 1, 2, … up to 30, so that it does not eat the processor.
+    """
+
+    def __init__(self) -> None:
+        self._next_s = 0.0
+
+    def after(self, ran_s: float) -> float:
+        """Return the pause, in seconds, for a process that ran for so many seconds."""
+        pause_s = 0.0 if ran_s >= _STEADY_S else self._next_s
+        self._next_s = min(_PAUSE_MAX_S, max(_PAUSE_S, pause_s * 2))
+        return pause_s
+
+
+class Child:
+    """A `marway` verb running as a process of its own, its output in a file.
+
+    Args:
+        name: What people call it.
+        arguments: The verb and its flags.
+        log: Where its output goes; appended to.
+        lifeline: What it watches.
+        stop_timeout_s: How long it may take to stop before it is killed, in seconds.
+        environment: Set on top of ours.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        lifeline: Lifeline,
+        stop_timeout_s: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._arguments = list(arguments)
+        self._lifeline = lifeline
+        self._stop_timeout_s = stop_timeout_s
+        self._environment = dict(environment or {})
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Start the process; it is not ready yet when this returns."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **os.environ,
+            **self._environment,
+            LIFELINE_ENV: str(self._lifeline.read_end),
+            "PYTHONUNBUFFERED": "1",
+        }
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "marway",
+                *self._arguments,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[self._lifeline.read_end],
+                start_new_session=True,  # a Ctrl-C in the terminal reaches us alone: we stop children in order
+            )
+
+    async def wait(self) -> int:
+        """Return the exit status once the process has ended."""
+        assert self._process is not None
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """End the process, gently first; safe when it has ended or never started."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), self._stop_timeout_s)
+        except asyncio.TimeoutError:
+            self.kill()
+            await process.wait()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def died(self) -> MarwayError:
+        """Return the error that says how the process ended, with its last words."""
+        status = self._process.returncode if self._process is not None else None
+        text = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        words = " / ".join(plain_text(line.strip()) for line in text[-_LAST_LINES:]) or "it said nothing"
+        return MarwayError(f"{self.name} ended with status {status} while starting: {words} (log: {self.log})")

@@ -1,0 +1,182 @@
+"""`marway up` from its first step to its last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from marway.admin_client import AdminClient, comparison_of, token_of
+from marway.answers.comparison_text import comparison_lines, remarks
+from marway.errors import MarwayError, ReleaseRefused
+from marway.process.stop_request import StopRequest, watch_for_stop
+from marway.refs import DEFAULT_LABEL
+from marway.registry import Registry, open_registry
+from marway_ops.cli.predict import predict_once
+from marway_ops.up.examples import EXAMPLE_VERSION, EXAMPLES, is_published, train_and_publish
+from marway_ops.up.home import Home
+from marway_ops.up.local_cluster import LocalCluster
+from marway_ops.up.settings import UpSettings
+from marway_ops.up.view import View
+
+__all__ = ["run"]
+
+_FIRST_SENTENCE = "wake me up at half past six tomorrow"
+_FIRST_PREDICTION_TIMEOUT_S = 120.0
+
+PublishArchive = Callable[[Path, str], tuple[str, str]]
+"""Publishes an archive into a registry URL; returns the model's name and version."""
+
+
+async def run(
+    settings: UpSettings, view: View, publish: PublishArchive, *, archive: Path | None, config: Path | None
+) -> None:
+    """Bring everything up, serve until told to stop, stop everything.
+
+    Args:
+        settings: What to bring up.
+        view: Told what happens.
+        publish: Publishes ``archive``.
+        archive: Publish and release this one, and serve it; None for none.
+        config: File of settings for the parts, an absolute path; they take their tables from it.
+
+    Raises:
+        MarwayError: Something cannot be brought up; whatever was started has been stopped.
+    """
+    stop = watch_for_stop()
+    home = Home(settings.home.absolute())
+    with home.held():
+        view.begin(home.root)
+        opened = await asyncio.to_thread(_registry, settings, home)  # better said now than in a child's log
+        registry = opened.url
+        home.store.mkdir(parents=True, exist_ok=True)
+        released: list[tuple[str, str]] = []
+        if archive is not None:
+            with view.step(f"published {archive}"):
+                released.append(await asyncio.to_thread(publish, archive, registry))
+        cluster = LocalCluster(
+            home,
+            registry=registry,
+            port=settings.port,
+            pods=settings.pods,
+            config=config,
+            started=lambda what, seconds: view.done(f"{what} up", seconds),
+            noticed=view.warned,
+        )
+        started: float | None = None
+        try:
+            # TorchServe starts while the examples train: neither waits for the other.
+            work: list[Awaitable[None]] = [cluster.start()]
+            if settings.demo:
+                work.append(_examples(home, registry, view))
+                released.extend((name, EXAMPLE_VERSION) for name in EXAMPLES)
+            if await _unless_stopped(stop, *work) and await _unless_stopped(
+                stop, _release(cluster.admin_url, opened, released, view)
+            ):
+                document = cluster.ready_line()
+                home.write_ready(document)
+                view.ready(document)
+                if settings.demo:
+                    await _unless_stopped(stop, _first_prediction(cluster.gateway_url, view))
+                await stop.wait()
+            view.stopping()
+            started = time.monotonic()
+        finally:
+            await _close(cluster)
+        view.stopped(time.monotonic() - started)
+
+
+def _registry(settings: UpSettings, home: Home) -> Registry:
+    """Return the registry, made if it is the home's own or that was asked for, and checked. Blocks."""
+    url = settings.registry
+    registry = open_registry(url or home.registry.as_uri(), create=url is None or settings.create_registry)
+    registry.check_there()
+    registry.probe()
+    return registry
+
+
+async def _examples(home: Home, url: str, view: View) -> None:
+    registry = open_registry(url)
+    for name in EXAMPLES:
+        if await asyncio.to_thread(is_published, registry, name):
+            view.done(f"example {name} {EXAMPLE_VERSION} is in the registry")
+            continue
+        with view.step(f"example {name} {EXAMPLE_VERSION} trained and published"):
+            await train_and_publish(home, url, name, said=view.said)
+
+
+async def _release(admin: str, registry: Registry, released: Sequence[tuple[str, str]], view: View) -> None:
+    """Have a pod prove each version, and point the default label at it, where that was not done by an earlier run."""
+    for name, version in released:
+        state = await asyncio.to_thread(registry.state, name)
+        if name in EXAMPLES and DEFAULT_LABEL in state.labels:
+            continue  # its user may have moved it since
+        if state.labels.get(DEFAULT_LABEL) == version:
+            continue
+        client = AdminClient(admin, token=token_of(None, None))
+        try:
+            with view.step(f"{name} {version} proved by a pod, {DEFAULT_LABEL} → {version}"):
+                done = await asyncio.to_thread(client.release, name, version, label=DEFAULT_LABEL)
+        except ReleaseRefused as exc:
+            # Not a reason to serve nothing: the version is published, and the one before it goes on being served.
+            lines = comparison_lines(exc.comparison) if exc.comparison is not None else []
+            for line in (*lines, f"{exc.message}: `marway release {name} {version} --force`"):
+                view.said(line)
+            continue
+        for line in remarks(comparison_of(done)) if name not in EXAMPLES else ():
+            view.said(line)
+
+
+async def _first_prediction(gateway: str, view: View) -> None:
+    reference = f"{EXAMPLES[0]}/{DEFAULT_LABEL}"
+    started = time.monotonic()
+    answer = await asyncio.to_thread(
+        predict_once,
+        gateway,
+        reference,
+        _FIRST_SENTENCE.encode(),
+        # What curl -d says, so that the line shown repeats exactly this.
+        content_type="application/x-www-form-urlencoded",
+        timeout_s=_FIRST_PREDICTION_TIMEOUT_S,
+        token=token_of(None, None),
+    )
+    text = " ".join(answer.text.split())
+    view.prediction(f"{gateway}/predict/{reference}", _FIRST_SENTENCE, text, time.monotonic() - started)
+
+
+async def _unless_stopped(stop: StopRequest, *work: Awaitable[None]) -> bool:
+    """Do all of ``work``; return False if told to stop first, with the rest of it cancelled."""
+    tasks = [asyncio.ensure_future(item) for item in work]
+    waiting = asyncio.create_task(stop.wait(), name="wait-for-stop")
+    pending: set[asyncio.Future[None]] = {*tasks}
+    try:
+        while pending and not waiting.done():
+            done, rest = await asyncio.wait({*pending, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            pending = {task for task in rest if task is not waiting}
+            for task in done:
+                if task is not waiting:
+                    task.result()  # an error ends everything
+        return not pending
+    finally:
+        for task in (*tasks, waiting):
+            task.cancel()
+        await asyncio.gather(*tasks, waiting, return_exceptions=True)
+
+
+async def _close(cluster: LocalCluster) -> None:
+    """Stop the cluster; a second Ctrl-C or SIGTERM ends it at once."""
+    again = StopRequest()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, again.set)
+    closing = asyncio.create_task(cluster.aclose(), name="stop-everything")
+    impatient = asyncio.create_task(again.wait(), name="wait-for-second-signal")
+    await asyncio.wait({closing, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    impatient.cancel()
+    if not closing.done():
+        cluster.kill()
+    with contextlib.suppress(MarwayError):
+        await closing
