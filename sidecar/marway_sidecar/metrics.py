@@ -108,7 +108,6 @@ class SidecarMetrics:
             "Time since the registry answered last, while it does not; 0 while it does.",
             registry=self.registry,
         )
-        self.models = Gauge("marway_sidecar_models", "Versions by state.", ["state"], registry=self.registry)
         self.workers = Gauge(
             "marway_sidecar_workers",
             "Workers up, by how they were started.",
@@ -119,17 +118,6 @@ class SidecarMetrics:
             "marway_runtime_workers",
             "All workers of the model server, by how they were started and why so.",
             ["mode", "reason"],
-            registry=self.registry,
-        )
-        self.memory = Gauge(
-            "marway_sidecar_memory_bytes",
-            "Memory in the budget: of versions with workers up, registered ones without, loads under way.",
-            ["tier"],
-            registry=self.registry,
-        )
-        self.memory_budget = Gauge(
-            "marway_sidecar_memory_budget_bytes",
-            "Memory that versions may take together; 0 means that no limit is known.",
             registry=self.registry,
         )
         self.evictions = Counter(
@@ -148,11 +136,6 @@ class SidecarMetrics:
             "marway_sidecar_queue_duration_seconds",
             "Time a request waited for a worker of its version, a load included.",
             buckets=_QUEUE_BUCKETS_S,
-            registry=self.registry,
-        )
-        self.in_flight = Gauge(
-            "marway_sidecar_requests_in_flight",
-            "Calls in the model server, those whose callers have left included.",
             registry=self.registry,
         )
         self.bodies = Gauge(
@@ -195,8 +178,8 @@ class SidecarMetrics:
                     self.deaths.labels(*title(name), reason).inc(count - before if count > before else count)
         self._deaths_before = now
 
-    def count_said(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
-        """Return what takes in what a version's handler says with its answers: its metrics, and what is not finite."""
+    def answer_counter(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
+        """Return what counts what a version's answers carry: the handler's metrics, and numbers that are not finite."""
 
         def count(answers: Sequence[Answer]) -> None:
             for answer in answers:

@@ -71,13 +71,7 @@ class Sidecar:
             stuck_after_s=settings.archive_stuck_s,
             streams=settings.archive_streams,
         )
-        checks = GoldenChecks(
-            registry,
-            self.threads,
-            self.metrics,
-            warm_examples=settings.golden_warm_examples,
-            warm_s=settings.golden_warm_s,
-        )
+        checks = GoldenChecks(registry, self.archives, self.threads, self.metrics, settings)
         self.pool = ModelPool(
             self.archives, self.threads, self.metrics, settings=settings, changes=self.changes, warm=checks.warm
         )
@@ -90,7 +84,7 @@ class Sidecar:
         self.predictor = Predictor(
             settings, self.resolver, self.pool, self.bodies, self.draining, self.parsing, refused=self.deleted.refused
         )
-        comparer = Comparer(self.pool, checks, self.archives, self.threads)
+        comparer = Comparer(self.pool, checks, self.threads)
         self.control = Control(self.resolver, self.pool, checks, comparer, self.draining, self.runtime)
         self.metrics.ready.set_function(lambda: float(self.trouble() is None))
         self.metrics.runtime_up.set_function(lambda: float(self.pool.server is not None))

@@ -93,7 +93,7 @@ def check_agreement(pod: Pod) -> None:
     wait_until(agrees, timeout_s=60, what="sidecar and TorchServe agree on what is loaded")
 
 
-@pytest.mark.extended  # tests/sidecar/test_pool*.py, with a model server of the tests' own
+@pytest.mark.extended  # tests/sidecar/lifecycle/test_pool*.py, with a model server of the tests' own
 def test_fifty_cold_requests_through_two_pods(tmp_path: Path, published: tuple[Path, list[VersionRecord]]) -> None:
     """Fifty cold requests through two sidecars on one store make one download, one registration in each TorchServe,
     and fifty right answers."""
@@ -119,7 +119,7 @@ def test_fifty_cold_requests_through_two_pods(tmp_path: Path, published: tuple[P
             check_agreement(pod)
 
 
-@pytest.mark.extended  # tests/sidecar/test_pool_memory.py
+@pytest.mark.extended  # tests/sidecar/memory/test_pool_memory.py
 def test_many_models_in_the_memory_of_a_few(pod: Pod, published: tuple[Path, list[VersionRecord]]) -> None:
     """Random requests from eight clients to many more models than fit all succeed, the budget is never exceeded, and
     at the end workers and temporary directories are those of what is loaded."""
@@ -186,7 +186,7 @@ async def _random_requests(pod: Pod, records: list[VersionRecord], seen: list[tu
     return asked
 
 
-@pytest.mark.extended  # tests/sidecar/test_pool*.py, with a model server of the tests' own
+@pytest.mark.extended  # tests/sidecar/lifecycle/test_pool*.py, with a model server of the tests' own
 async def test_changes_under_load_lose_nobody(pod: Pod, published: tuple[Path, list[VersionRecord]]) -> None:
     """Versions that are scaled up, unloaded and scaled down under load answer every request: nobody hangs, nobody
     fails. (Evictions under load are the test above.)"""

@@ -15,8 +15,8 @@ from marway.registry import Registry
 from marway.wire.envelope import Answer, Part, Row
 from marway.wire.workers import DeathReason, WorkerDeaths
 from marway_sidecar.backends.base import ServedModel, ServerStatus
-from marway_sidecar.lifecycle import Work
 from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.scheduler import Job
 from support.fake_server import FakeServer
 from support.pod import FakeServer as PodServer
 from support.pod import serving
@@ -52,7 +52,7 @@ async def test_answers_that_are_not_finite_are_counted_by_row(
     values = ["1", "nan", "2", "nan"]
     sent = [Row(value, [Part("data", value.encode())]) for value in values]
     for first in range(0, 4, rows):
-        answers = await pool.predict(record, settings, Work(sent[first : first + rows], Deadline.after(30)))
+        answers = await pool.predict(record, settings, Job(sent[first : first + rows], Deadline.after(30)))
         assert [answer.status for answer in answers] == [500 if v == "nan" else 200 for v in values[first:][:rows]]
     assert sample(metrics, "nonfinite_answers_total", model="some", version="1.0") == 2
     assert sample(metrics, "batch_rows_count") == 4 / rows

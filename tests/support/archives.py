@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from marway.records import VersionRecord
+from marway.records import ArchiveRef, VersionRecord
 from marway.registry import Registry
-from marway_sidecar.archives import FetchOutcome
+from marway_sidecar.archives import ArchiveStore, FetchOutcome
 from support.registry import publisher
 
-__all__ = ["MIB", "Observed", "names", "published"]
+__all__ = ["MIB", "Observed", "fetched", "names", "published"]
 
 MIB = 1024 * 1024
 
@@ -27,6 +27,12 @@ def published(registry: Registry, scratch: Path, name: str, size: int = 1000) ->
     """Publish a version whose archive has ``size`` bytes, different for each name."""
     data = random.Random(name).randbytes(size)
     return publisher(registry, scratch)(name, "1.0", data=data, id=f"run-{name}")
+
+
+def fetched(store: ArchiveStore, archive: ArchiveRef) -> Path:
+    """Have a store fetch an archive, and return where it is; nothing uses it."""
+    with store.use(archive) as use:
+        return use.path
 
 
 def names(root: Path) -> list[str]:

@@ -12,8 +12,9 @@ from marway.settings import load_settings
 from marway.wire.envelope import Part, Row
 from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.changes import Changes
-from marway_sidecar.lifecycle import ModelPool, Warm, Work
+from marway_sidecar.lifecycle import ModelPool, Warm
 from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.scheduler import Job
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 from support.fake_server import MIB
@@ -101,8 +102,8 @@ async def predict(
     row: Row = ROW,
 ) -> str:
     """Send one row as the predict route does, and return what answered: the version's name in the server."""
-    work = Work([row], Deadline.after(timeout_s))
-    (answer,) = await pool.predict(record, serving or ServingSettings(max_workers=1), work)
+    job = Job([row], Deadline.after(timeout_s))
+    (answer,) = await pool.predict(record, serving or ServingSettings(max_workers=1), job)
     return answer.body.decode()
 
 

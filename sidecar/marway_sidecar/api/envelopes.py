@@ -21,8 +21,9 @@ from marway_sidecar.api.answers import fault_of, model_error
 from marway_sidecar.api.body_budget import HeldBytes
 from marway_sidecar.api.call import Call, log_failure
 from marway_sidecar.api.rows import INLINE_BYTES
-from marway_sidecar.lifecycle import ModelPool, Work
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.tensors import decode_tensor
+from marway_sidecar.scheduler import Job
 from marway_sidecar.threads import Threads
 
 __all__ = ["ask_rows", "envelope_of"]
@@ -46,37 +47,37 @@ async def ask_rows(
         held: Memory that is held for the body.
 
     Raises:
-        MarwayError: As `ModelPool.predict`, for all rows: no row of it failed by itself.
+        MarwayError: As `ModelPool.submit`, for all rows: no row of it failed by itself.
     """
     record, serving = resolved.record, resolved.serving
     batches = _batches(rows, serving)
     answers: dict[int, list[Answer]] = {}
-    begun: dict[asyncio.Future[list[Answer]], tuple[int, Work, Callable[[], None]]] = {}
+    begun: dict[asyncio.Future[list[Answer]], tuple[int, Job, Callable[[], None]]] = {}
     try:
         while True:
             for first, batch in islice(batches, _CALLS - len(begun)):
-                work = Work(batch, deadline, group=call.group, body=held)
-                begun[work.future] = first, work, pool.begin(record, serving, work)
+                job = Job(batch, deadline, group=call.group, body=held)
+                begun[job.future] = first, job, pool.submit(record, serving, job)
             if not begun:
                 return [answer for first in sorted(answers) for answer in answers[first]]
             done = {each for each in begun if each.done()}
             if not done and len(begun) > 1:
                 done, _ = await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
             future = next(iter(done or begun))
-            first, work, end = begun[future]
+            first, job, end = begun[future]
             try:
                 answers[first] = await future
             except ModelError as exc:
-                answers[first] = [Answer(exc.status, exc.message.encode(), "error")] * len(work.rows)
+                answers[first] = [Answer(exc.status, exc.message.encode(), "error")] * len(job.rows)
             del begun[future]
             end()
-            call.accepted = call.accepted or work.started
+            call.accepted = call.accepted or job.started
     finally:
-        for future, (_, work, end) in begun.items():
+        for future, (_, job, end) in begun.items():
             if not (future.cancel() or future.cancelled()):
                 future.exception()  # asked for, so that asyncio does not complain
             end()
-            call.accepted = call.accepted or work.started
+            call.accepted = call.accepted or job.started
 
 
 async def envelope_of(answers: Sequence[Answer], call: Call, resolved: Resolved, threads: Threads) -> Answer:

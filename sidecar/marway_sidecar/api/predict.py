@@ -36,8 +36,9 @@ from marway_sidecar.api.call import Call, log_failure, outcome_of
 from marway_sidecar.api.envelopes import ask_rows, envelope_of
 from marway_sidecar.api.rows import INLINE_BYTES, holds_rows, row_of, rows_of
 from marway_sidecar.api.streams import stream_answer
-from marway_sidecar.lifecycle import ModelPool, Work
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.draining import Drain
+from marway_sidecar.scheduler import Job
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
@@ -158,15 +159,15 @@ class Predictor:
                 if isinstance(channel, Request) and streams:
                     await stream_answer(call, channel, self._pool, resolved, row, deadline, held, drain=self._drain)
                     return
-                work = Work([row], deadline, group=call.group, body=held)
-                end = self._pool.begin(resolved.record, resolved.serving, work)
+                job = Job([row], deadline, group=call.group, body=held)
+                end = self._pool.submit(resolved.record, resolved.serving, job)
                 try:
-                    (answer,) = await work.future
+                    (answer,) = await job.future
                 finally:
                     end()
-                    call.accepted = work.started
-                assert work.started_at is not None
-                started = work.started_at
+                    call.accepted = job.started
+                assert job.started_at is not None
+                started = job.started_at
             sent = answer_of(answer, resolved, call.ids, time.monotonic() - started)
             await channel.answer(*sent, close=self._drain.draining)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, ModelError
@@ -16,9 +16,9 @@ from marway_sidecar.api.answers import BODILESS, headers_of, model_error
 from marway_sidecar.api.bodies import begin_answer
 from marway_sidecar.api.body_budget import HeldBytes
 from marway_sidecar.api.call import Call
-from marway_sidecar.backends.base import NotLoaded, NotSent
-from marway_sidecar.lifecycle import Lease, ModelPool
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.draining import Drain
+from marway_sidecar.scheduler import StreamJob
 
 __all__ = ["stream_answer"]
 
@@ -47,46 +47,27 @@ async def stream_answer(
         drain: Says whether the answer closes its connection.
 
     Raises:
-        MarwayError: As `ModelPool.lease` and `ModelServer.predict_stream`; the answer may have begun.
+        MarwayError: As `ModelPool.stream`; the answer may have begun.
     """
     await in_task()
-    for attempt in (1, 2):
-        try:
-            async with AsyncExitStack() as stack:
-                leasing = pool.lease(resolved.record, resolved.serving, deadline, group=call.group, body=held)
-                lease = await stack.enter_async_context(leasing)
-                call.accepted = True
-                await _stream(call, channel, resolved, lease, row, deadline, drain)
-            return
-        except NotSent:
-            call.accepted = False
-            raise
-        except NotLoaded:
-            # The server lost it (it was restarted under us) and ran nothing: load it again, once.
-            call.accepted = False
-            if attempt == 2:
-                raise
-
-
-async def _stream(
-    call: Call, channel: Request, resolved: Resolved, lease: Lease, row: Row, deadline: Deadline, drain: Drain
-) -> None:
-    """Pass on pieces as they come; the first one's status and headers stand for all."""
-    started = time.monotonic()
-    pieces = lease.server.predict_stream(lease.model, row, deadline)
+    job = StreamJob(row, deadline, group=call.group, body=held)
+    pieces = pool.stream(resolved.record, resolved.serving, job)
     try:
         # A client that reads too slowly holds the stream up, and must not do so beyond the deadline.
-        async with aclosing(pieces), asyncio.timeout(deadline.remaining()):
+        async with aclosing(pieces), asyncio.timeout(None) as limit:
             async for piece in pieces:
                 if piece.kind == "error":
                     raise model_error(piece, resolved)
                 if not channel.started:
-                    headers = headers_of(piece, resolved, call.ids, time.monotonic() - started)
+                    limit.reschedule(asyncio.get_running_loop().time() + deadline.remaining())
+                    headers = headers_of(piece, resolved, call.ids, time.monotonic() - (job.started_at or job.since))
                     await begin_answer(channel, piece.status, headers, close=drain.draining)
                 if piece.body and piece.status not in BODILESS:
                     await channel.send({"type": "http.response.body", "body": piece.body, "more_body": True})
     except TimeoutError as exc:
         raise DeadlineExceeded("the deadline passed before the last piece of the answer was read") from exc
+    finally:
+        call.accepted = job.started
     if not channel.started:
         raise ModelError(
             "the handler ended without an answer", model=resolved.record.name, version=resolved.record.version

@@ -94,38 +94,32 @@ def _read(read: Callable[[int], bytes]) -> bytes:
         raise RegistryUnavailable(f"reading an archive from the registry: {exc.strerror or exc}") from exc
 
 
+@dataclass(eq=False)
 class _Streams:
-    def __init__(
-        self,
-        registry: Registry,
-        archive: ArchiveRef,
-        descriptor: int,
-        files: Files,
-        streams: int,
-        part_bytes: int,
-        progress: Callable[[int], None],
-    ) -> None:
-        self._registry = registry
-        self._archive = archive
-        self._descriptor = descriptor
-        self._files = files
-        self._count = min(streams, -(-archive.size_bytes // part_bytes))
-        self._part_bytes = part_bytes
-        self._progress = progress
+    registry: Registry
+    archive: ArchiveRef
+    descriptor: int
+    files: Files
+    streams: int
+    part_bytes: int
+    progress: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        size, part_bytes = self.archive.size_bytes, self.part_bytes
         self._changed = threading.Condition()
-        self._starts = iter(range(0, archive.size_bytes, part_bytes))
+        self._starts = iter(range(0, size, part_bytes))
         self._ends: dict[int, int] = {}  # where each part that was begun is complete up to, by its beginning
         self._first = 0  # beginning of the first part that is not complete
         self._arrived = 0
-        self._size = archive.size_bytes  # less when the object turns out to end early
+        self._size = size  # less when the object turns out to end early
         self._failure: Exception | None = None
         self._stopping = False
 
     def run(self) -> Downloaded:
         threads = [
             # Each with a descriptor of its own: one that is left behind must not write to another file.
-            threading.Thread(target=self._stream, args=(os.dup(self._descriptor),), name="fetch", daemon=True)
-            for _ in range(self._count)
+            threading.Thread(target=self._stream, args=(os.dup(self.descriptor),), name="fetch", daemon=True)
+            for _ in range(min(self.streams, -(-self.archive.size_bytes // self.part_bytes)))
         ]
         for thread in threads:
             thread.start()
@@ -147,21 +141,21 @@ class _Streams:
                     raise self._failure
                 complete, arrived, size = self._complete(), self._arrived, self._size
             while done < complete:
-                piece = os.pread(self._descriptor, min(_PIECE_BYTES, complete - done), done)
+                piece = os.pread(self.descriptor, min(_PIECE_BYTES, complete - done), done)
                 digest.update(piece)
                 done += len(piece)
-            self._progress(arrived)
+            self.progress(arrived)
             if done >= size:
                 return Downloaded(done, digest.hexdigest())
             if done - synced >= _SYNC_BYTES:
-                self._files.sync(self._descriptor)
+                self.files.sync(self.descriptor)
                 synced = done
 
     def _complete(self) -> int:
         """Return where the first byte is missing."""
-        while self._ends.get(self._first) == self._first + self._part_bytes:
+        while self._ends.get(self._first) == self._first + self.part_bytes:
             del self._ends[self._first]
-            self._first += self._part_bytes
+            self._first += self.part_bytes
         return min(self._ends.get(self._first, self._first), self._size)
 
     def _stream(self, descriptor: int) -> None:
@@ -185,12 +179,12 @@ class _Streams:
 
     def _fetch_part(self, descriptor: int, start: int) -> None:
         at = start
-        end = min(start + self._part_bytes, self._archive.size_bytes)
-        with self._registry.open_archive(self._archive.sha256, start=start, length=end - start) as source:
+        end = min(start + self.part_bytes, self.archive.size_bytes)
+        with self.registry.open_archive(self.archive.sha256, start=start, length=end - start) as source:
             while at < end and not self._stopping:
                 piece = _read(source.read)
                 if piece:
-                    self._files.write_at(descriptor, piece, at)
+                    self.files.write_at(descriptor, piece, at)
                 at += len(piece)
                 with self._changed:
                     self._ends[start] = at

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from marway.deadline import Deadline
 from marway.errors import ArchiveCorrupt, LoadFailed, Unavailable
 from marway.objects import ObjectMissing
 from marway.objects.files import Files
@@ -31,7 +30,6 @@ from marway_sidecar.archives.partial import Fenced, Partial, fence, remove_aband
 from marway_sidecar.archives.quarantine import quarantine
 from marway_sidecar.archives.references import ArchiveUse, mark_used, refer
 from marway_sidecar.archives.space import NoRoom, Space
-from marway_sidecar.archives.waiting import Waiting
 
 __all__ = ["ArchiveStore", "FetchOutcome"]
 
@@ -106,63 +104,57 @@ class ArchiveStore:
         """Call off every fetch that waits or goes on, and all later ones; uses stay until they are closed."""
         self._closing.set()
 
-    def ensure(
-        self, archive: ArchiveRef, *, deadline: Deadline | None = None, cancel: threading.Event | None = None
-    ) -> Path:
-        """Return the path of the archive, fetching it if it is not here. It may be evicted later: see `use`.
-
-        Args:
-            archive: Which.
-            deadline: When to give up.
-            cancel: Gives up when set.
+    def use(self, archive: ArchiveRef) -> ArchiveUse:
+        """Fetch an archive if it is not here, and keep it from being evicted by any process until the use is closed.
 
         Raises:
             ArchiveCorrupt: The registry's bytes do not have the digest; they are in quarantine.
             LoadFailed: The registry has no such archive.
-            Unavailable: The registry cannot be reached, this store has no room or cannot be written, or not in time.
+            Unavailable: The registry cannot be reached, this store has no room, cannot be written or was closed.
         """
-        return self._ensure(archive, self._waiting(archive, deadline, cancel))
-
-    def use(
-        self, archive: ArchiveRef, *, deadline: Deadline | None = None, cancel: threading.Event | None = None
-    ) -> ArchiveUse:
-        """Do what `ensure` does, and keep the archive from being evicted by any process until the use is closed."""
-        waiting = self._waiting(archive, deadline, cancel)
+        path = self._layout.archive(archive.sha256)
         try:
-            descriptor = refer(self._layout, archive.sha256, waiting.pause)
+            descriptor = refer(self._layout, archive.sha256, self._pause)
         except OSError as exc:
             self._observe("no_space", 0.0)
             raise self._cannot_store(exc) from exc
         # Before it is looked for: what is referred to is not evicted once it is there.
-        held = ArchiveUse(self._layout.archive(archive.sha256), descriptor)
+        held = ArchiveUse(path, descriptor)
         try:
-            self._ensure(archive, waiting)
+            self._ensure(archive)
             if descriptor is None:  # a full disk may have room for a lock by now, a read-only one has not
-                held = ArchiveUse(held.path, refer(self._layout, archive.sha256, waiting.pause))
-                self._ensure(archive, waiting)
+                held = ArchiveUse(path, refer(self._layout, archive.sha256, self._pause))
+                self._ensure(archive)
         except BaseException:
             held.close()
             raise
         return held
 
-    def doubt(self, archive: ArchiveRef) -> None:
-        """Check an archive from end to end when it is next wanted, such as after it could not be unpacked."""
-        self._whole.pop(archive.sha256, None)
+    def _check(self) -> None:
+        """Return while the store is open.
 
-    def _waiting(self, archive: ArchiveRef, deadline: Deadline | None, cancel: threading.Event | None) -> Waiting:
-        return Waiting(f"fetching the archive {archive.sha256[:12]}…", deadline, cancel, self._closing)
+        Raises:
+            Unavailable: It was closed.
+        """
+        if self._closing.is_set():
+            raise Unavailable("the fetch of an archive was called off")
 
-    def _ensure(self, archive: ArchiveRef, waiting: Waiting) -> Path:
-        path = self._layout.archive(archive.sha256)
+    def _pause(self, seconds: float) -> None:
+        """Wait so long, or less when the store is closed."""
+        self._check()
+        self._closing.wait(seconds)
+        self._check()
+
+    def _ensure(self, archive: ArchiveRef) -> None:
         started = time.monotonic()
         outcome: FetchOutcome | None = "unavailable"
         try:
-            damage = self._damage(archive, waiting)
+            damage = self._damage(archive)
             if damage is None:
                 outcome = None
                 mark_used(self._layout, archive.sha256)
             else:
-                outcome = self._fetch(archive, waiting)
+                outcome = self._fetch(archive)
         except ArchiveCorrupt:
             outcome = "corrupt"
             raise
@@ -180,17 +172,16 @@ class ArchiveStore:
         finally:
             if outcome is not None:
                 self._observe(outcome, time.monotonic() - started)
-        return path
 
-    def _fetch(self, archive: ArchiveRef, waiting: Waiting) -> FetchOutcome:
+    def _fetch(self, archive: ArchiveRef) -> FetchOutcome:
         self._layout.make()
         for _ in range(_FENCED_MAX):
             # Before the turn is waited for: see marway.objects.locks.
             partial = Partial(self._layout, archive.sha256, self._files)
             try:
-                return self._take_turn(archive, partial, waiting)
+                return self._take_turn(archive, partial)
             except _Arrived:
-                if self._damage(archive, waiting) is None:
+                if self._damage(archive) is None:
                     return "shared"
             except Fenced:
                 logger.warning("another process took over the download of %s: no progress was seen", archive.sha256)
@@ -198,12 +189,12 @@ class ArchiveStore:
                 partial.close()
         raise Unavailable(f"others took this process for stopped {_FENCED_MAX} times while it fetched an archive")
 
-    def _take_turn(self, archive: ArchiveRef, partial: Partial, waiting: Waiting) -> FetchOutcome:
+    def _take_turn(self, archive: ArchiveRef, partial: Partial) -> FetchOutcome:
         path = self._layout.archive(archive.sha256)
         before = _identity(path)
 
         def pause(seconds: float) -> None:
-            waiting.pause(seconds)
+            self._pause(seconds)
             if _identity(path) not in (None, before):
                 raise _Arrived
 
@@ -216,25 +207,23 @@ class ArchiveStore:
         ) as show_progress:
             if partial.is_removed:
                 raise Fenced
-            damage = self._damage(archive, waiting)
+            damage = self._damage(archive)
             if damage is None:
                 return "shared"
             if damage:
                 began = time.monotonic()
                 quarantine(self._layout, path, archive, reason=damage, limit_bytes=self._quarantine_bytes)
                 self._observe("corrupt", time.monotonic() - began)
-            self._space.reserve(partial, archive.size_bytes, waiting.pause)
-            self._download(archive, partial, waiting, show_progress)
+            self._space.reserve(partial, archive.size_bytes, self._pause)
+            self._download(archive, partial, show_progress)
         return "ok"
 
-    def _download(
-        self, archive: ArchiveRef, partial: Partial, waiting: Waiting, show_progress: Callable[[], None]
-    ) -> None:
+    def _download(self, archive: ArchiveRef, partial: Partial, show_progress: Callable[[], None]) -> None:
         shown, shown_at = 0, time.monotonic()
 
         def progress(done: int) -> None:
             nonlocal shown, shown_at
-            waiting.check()
+            self._check()
             now = time.monotonic()
             if done > shown and now - shown_at > self._stuck_after_s / _SHOWN_PER_STUCK:
                 shown, shown_at = done, now
@@ -263,7 +252,7 @@ class ArchiveStore:
         self._remember(archive, os.fstat(partial.descriptor))
         mark_used(self._layout, archive.sha256)
 
-    def _damage(self, archive: ArchiveRef, waiting: Waiting) -> str | None:
+    def _damage(self, archive: ArchiveRef) -> str | None:
         """Return None when the archive is here and whole, '' when it is not here, else what is wrong with it."""
         path = self._layout.archive(archive.sha256)
         try:
@@ -276,7 +265,7 @@ class ArchiveStore:
                 digest = hashlib.sha256()
                 while piece := file.read(_PIECE_BYTES):
                     digest.update(piece)
-                    waiting.check()
+                    self._check()
         except FileNotFoundError:
             return ""
         except OSError as exc:

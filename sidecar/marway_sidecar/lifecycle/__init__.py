@@ -1,8 +1,6 @@
 """The model pool: what the sidecar does so that any version is servable within the memory there is."""
 
 from marway_sidecar.lifecycle.pool import ModelPool
-from marway_sidecar.lifecycle.server_instance import Warm
-from marway_sidecar.scheduler.lease import Lease, LeasedServer
-from marway_sidecar.scheduler.work import CallerLeft, Work
+from marway_sidecar.lifecycle.transitions import Warm
 
-__all__ = ["CallerLeft", "Lease", "LeasedServer", "ModelPool", "Warm", "Work"]
+__all__ = ["ModelPool", "Warm"]

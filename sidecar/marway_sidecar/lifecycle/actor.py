@@ -12,11 +12,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-from marway.errors import Draining, MarwayError, Unavailable
+from marway.errors import MarwayError, Unavailable
+from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus
-from marway_sidecar.lifecycle.entry import Entry
-from marway_sidecar.lifecycle.failures import again
-from marway_sidecar.lifecycle.scaling import bounds
+from marway_sidecar.errors import without_traceback
+from marway_sidecar.lifecycle.entry import Entry, refused
 from marway_sidecar.lifecycle.transitions import Transitions
 
 __all__ = ["Actor", "UnloadReason"]
@@ -26,19 +26,50 @@ logger = logging.getLogger(__name__)
 UnloadReason = Literal["asked", "idle", "memory"]
 
 
+class _Futures(list[asyncio.Future[ModelStatus]]):
+    """Those who wait for a version to be loaded, or to be unloaded."""
+
+    def add(self) -> asyncio.Future[ModelStatus]:
+        """Return the future of one more."""
+        future: asyncio.Future[ModelStatus] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.append(future)
+        return future
+
+    def tell(self, outcome: ModelStatus | MarwayError) -> None:
+        """Tell all that wait, and forget them."""
+        for future in self:
+            if future.done():
+                continue
+            if isinstance(outcome, MarwayError):
+                future.set_exception(without_traceback(outcome))
+            else:
+                future.set_result(outcome)
+        self.clear()
+
+
 class Actor:
     """Drives one version from state to state.
 
     Args:
-        entry: The version.
+        record, serving: The version, and how it is served now.
         transitions: Does the steps.
-        refusing: Whether loads are refused, because the pod stops.
+        queue_grew: Told that somebody waits for it.
     """
 
-    def __init__(self, entry: Entry, transitions: Transitions, *, refusing: Callable[[], bool]) -> None:
-        self.entry = entry
-        self._do = transitions
-        self._refusing = refusing
+    def __init__(
+        self,
+        record: VersionRecord,
+        serving: ServingSettings,
+        transitions: Transitions,
+        *,
+        queue_grew: Callable[[], None],
+    ) -> None:
+        self._transitions = transitions
+        self._context = transitions.context
+        self.entry = Entry(
+            record, serving, self._context, want_load=self.want_load, lose=self.lose, queue_grew=queue_grew
+        )
         self._wake = asyncio.Event()
         self._wanted = False
         self._spare = False
@@ -46,11 +77,11 @@ class Actor:
         self._repair = False
         self._target: int | None = None
         self._leaving: UnloadReason | None = None
-        self._loads: list[asyncio.Future[ModelStatus]] = []
-        self._unloads: list[asyncio.Future[ModelStatus]] = []
+        self._loads = _Futures()
+        self._unloads = _Futures()
         self.busy = False
         """Whether it is in the middle of a step, or has one before it."""
-        self._task = asyncio.create_task(self._run(), name=f"pool {entry.title}")
+        self._task = asyncio.create_task(self._run(), name=f"pool {self.entry.title}")
 
     @property
     def ended(self) -> bool:
@@ -69,28 +100,22 @@ class Actor:
 
     def loaded(self) -> asyncio.Future[ModelStatus]:
         """Return what gives its status once it is loaded with a worker up, or why it is not."""
-        future: asyncio.Future[ModelStatus] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._loads.append(future)
         self.want_load()
-        return future
+        return self._loads.add()
 
     def want_unload(self, reason: UnloadReason) -> None:
         """Have it drained and unloaded. From this moment no call is let in."""
         if self._leaving is None:
             self._leaving = reason
-        self.entry.gate.close()
+        self.entry.scheduler.close()
         self.entry.restores = 0
         self._wanted = False
         self._poke()
 
     def unloaded(self) -> asyncio.Future[ModelStatus]:
         """Return what gives its status once it was drained and unloaded."""
-        future: asyncio.Future[ModelStatus] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._unloads.append(future)
         self.want_unload("asked")
-        return future
+        return self._unloads.add()
 
     def want_workers(self, workers: int) -> None:
         """Have another number of workers; one that is not to be had now is dropped."""
@@ -106,17 +131,14 @@ class Actor:
         """Say that the model server does not have it any more."""
         if self.entry.served is not None and not self._lost:
             self._lost = True
-            self.entry.gate.close()
+            self.entry.scheduler.close()
             self._poke()
 
     def stop(self, error: MarwayError) -> None:
         """End for good, in whatever step it is, and tell who waits."""
         self._task.cancel()
         self._tell_waiting(error)
-        futures, self._unloads = self._unloads, []
-        for future in futures:
-            if not future.done():
-                future.set_exception(again(error))
+        self._unloads.tell(error)
 
     async def stopped(self) -> None:
         """Return once its task has ended."""
@@ -125,7 +147,7 @@ class Actor:
 
     @property
     def _awaited(self) -> bool:
-        return bool(self._loads or self.entry.gate.queued)
+        return bool(self._loads or self.entry.scheduler.queued)
 
     def _poke(self) -> None:
         self.busy = True
@@ -138,7 +160,10 @@ class Actor:
             try:
                 while (step := self._next()) is not None:
                     self.busy = True
-                    await step()
+                    try:
+                        await step()
+                    finally:
+                        self._open()
             except MarwayError as exc:
                 if self.entry.state != "failed":  # which was logged when it failed
                     logger.warning("%s: %s", self.entry.title, exc.message)
@@ -150,7 +175,7 @@ class Actor:
             finally:
                 self.busy = self._wake.is_set()
             if not self.busy:
-                self._do.settled(self.entry)
+                self._context.memory.measure()
 
     def _next(self) -> Callable[[], Awaitable[None]] | None:
         """Return the step that comes next, or None when everything is as wanted."""
@@ -161,19 +186,16 @@ class Actor:
             return self._unload
         if self._repair:
             return self._restart_workers
-        if not (self._wanted or self._awaited):
+        if entry.answers or not (self._wanted or self._awaited):
             self._wanted = False
+            if entry.answers:
+                self._loads.tell(self.entry.status())
             return self._scale if self._target is not None else None
-        if entry.state == "ready" and entry.workers > 0:
-            self._wanted = False
-            self._tell_loaded()
-            return self._scale if self._target is not None else None
-        if self._refusing():
-            self._tell_waiting(Draining("this pod is stopping and loads nothing any more"))
+        if self._context.refusing:
+            self._tell_waiting(refused())
             return None
         if entry.state == "ready":
-            least, _ = bounds(entry.serving, cpus=1)
-            self._target = max(1, least)
+            self._target = entry.fewest
             return self._scale
         if entry.retrying_later:
             assert entry.failure is not None
@@ -185,77 +207,57 @@ class Actor:
         spare, self._spare = self._spare and not self._awaited, False
         self._target = None
         try:
-            await self._do.load(self.entry, spare=spare)
+            await self._transitions.load(self.entry, spare=spare)
         except Unavailable:
             if spare and self._awaited:
                 return  # somebody came meanwhile: the next load is theirs, and may take other versions' memory
             raise
         self._wanted = False
-        self._open()
 
     async def _scale(self) -> None:
         target, self._target = self._target, None
         entry = self.entry
         if target is None or entry.state != "ready" or target == entry.workers:
-            self._do.memory.shrunk(entry.key)
+            self._context.memory.shrunk(entry.key)
             return
         try:
-            await self._do.scale(entry, target)
+            await self._transitions.scale(entry, target)
         except MarwayError as exc:
             if entry.workers == 0:
                 raise  # those that wait for the first worker are told
             logger.info("%s stays at %d workers: %s", entry.title, entry.workers, exc.message)
-        self._open()
 
     async def _unload(self) -> None:
         reason, self._leaving = self._leaving, None
         assert reason is not None
         try:
-            await self._do.unload(self.entry, reason)
+            await self._transitions.unload(self.entry, reason)
         except MarwayError as exc:
-            futures, self._unloads = self._unloads, []
-            for future in futures:
-                if not future.done():
-                    future.set_exception(again(exc))
-            self._open()
+            self._unloads.tell(exc)
             raise
-        status = self._do.status(self.entry)
-        futures, self._unloads = self._unloads, []
-        for future in futures:
-            if not future.done():
-                future.set_result(status)
+        self._unloads.tell(self.entry.status())
 
     async def _restart_workers(self) -> None:
         self._repair = False
         workers = self.entry.workers
-        if self.entry.state == "ready" and workers:
-            await self._do.scale(self.entry, 0)
-            await self._do.scale(self.entry, workers)
-            self._open()
+        if self.entry.answers:
+            await self._transitions.scale(self.entry, 0)
+            await self._transitions.scale(self.entry, workers)
 
     async def _forget(self) -> None:
         self._lost = False
-        self._do.forget(self.entry)
+        self._transitions.forget(self.entry)
 
     def _open(self) -> None:
         """Let calls in, unless something was wanted meanwhile that needs them out."""
         entry = self.entry
         if entry.state == "ready" and self._leaving is None and not self._lost:
-            entry.gate.open(entry.workers)
+            entry.scheduler.open(entry.workers)
             if entry.workers:
-                self._tell_loaded()
-
-    def _tell_loaded(self) -> None:
-        futures, self._loads = self._loads, []
-        for future in futures:
-            if not future.done():
-                future.set_result(self._do.status(self.entry))
+                self._loads.tell(self.entry.status())
 
     def _tell_waiting(self, error: MarwayError) -> None:
         self._wanted = False
-        futures, self._loads = self._loads, []
-        for future in futures:
-            if not future.done():
-                future.set_exception(again(error))
-        if not (self.entry.state == "ready" and self.entry.workers):
-            self.entry.gate.fail(error)
+        self._loads.tell(error)
+        if not self.entry.answers:
+            self.entry.scheduler.fail(error)

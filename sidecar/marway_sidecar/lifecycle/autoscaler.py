@@ -8,71 +8,52 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from marway_sidecar.lifecycle.actor import Actor
+from marway_sidecar.lifecycle.context import Context
 from marway_sidecar.lifecycle.scaling import bounds, more
-from marway_sidecar.settings import SidecarSettings
 
-__all__ = ["Upkeep"]
+__all__ = ["Autoscaler"]
 
 _TICK_S: Final = 1.0
 _SCALE_RETRY_S: Final = 0.5  # how soon yet more workers are asked for, when those before did not help
 
 
-class Upkeep:
+class Autoscaler:
     """Tells actors what is wanted of them.
 
     Args:
+        context: Waits and idle times, and the most workers.
         actors: All of them, by key.
-        settings: Waits and idle times.
-        cpus: Most workers of a version that does not say.
         forget: Called for a version that nobody asked for in a long time.
     """
 
-    def __init__(
-        self,
-        actors: Mapping[str, Actor],
-        settings: SidecarSettings,
-        *,
-        cpus: int,
-        forget: Callable[[Actor], None],
-    ) -> None:
+    def __init__(self, context: Context, actors: Mapping[str, Actor], *, forget: Callable[[Actor], None]) -> None:
+        self._settings = context.settings
+        self._cpus = context.cpus
         self._actors = actors
-        self._settings = settings
-        self._cpus = cpus
         self._forget = forget
-        self._queue_checks: dict[str, asyncio.TimerHandle] = {}
+        self._watched: set[str] = set()  # whose queues are looked at
 
-    def forget(self, key: str) -> None:
-        """Look at a version's queue no more."""
-        if (handle := self._queue_checks.pop(key, None)) is not None:
-            handle.cancel()
-
-    def close(self) -> None:
-        """Look at no queue any more."""
-        for handle in self._queue_checks.values():
-            handle.cancel()
-
-    def queued(self, key: str) -> None:
+    def queue_grew(self, key: str) -> None:
         """Look at a version's queue in a moment: who still waits then is a reason for another worker."""
-        if key not in self._queue_checks:
-            loop = asyncio.get_running_loop()
-            self._queue_checks[key] = loop.call_later(self._settings.scale_up_wait_s, self._check_queue, key)
+        if key not in self._watched:
+            self._look_in(key, self._settings.scale_up_wait_s)
+
+    def _look_in(self, key: str, seconds: float) -> None:
+        self._watched.add(key)
+        asyncio.get_running_loop().call_later(seconds, self._check_queue, key)
 
     def _check_queue(self, key: str) -> None:
-        del self._queue_checks[key]
+        self._watched.discard(key)
         actor = self._actors.get(key)
-        if actor is None:
+        if actor is None or not actor.entry.scheduler.queued:
             return
-        entry, wait_s = actor.entry, self._settings.scale_up_wait_s
-        if entry.gate.oldest_wait_s() < wait_s:
-            if entry.gate.queued:
-                self.queued(key)
-            return
+        entry, scheduler, again_s = actor.entry, actor.entry.scheduler, self._settings.scale_up_wait_s
         _, most = bounds(entry.serving, cpus=self._cpus)
-        again_s = wait_s
-        if entry.state == "ready" and 0 < entry.workers < most and not actor.busy and not entry.breaker.is_open:
-            actor.want_workers(more(entry.workers, queued=entry.gate.calls_queued, most=most))
-            again_s = max(wait_s, _SCALE_RETRY_S)
-        self._queue_checks[key] = asyncio.get_running_loop().call_later(again_s, self._check_queue, key)
+        may_grow = entry.answers and entry.workers < most and not actor.busy and not scheduler.breaker.is_open
+        if may_grow and scheduler.oldest_wait_s() >= again_s:
+            actor.want_workers(more(entry.workers, queued=scheduler.calls_queued, most=most))
+            again_s = max(again_s, _SCALE_RETRY_S)
+        self._look_in(key, again_s)
 
     async def run(self) -> None:
         """Look at every version once a second, until cancelled."""
@@ -86,25 +67,25 @@ class Upkeep:
         """Do what passing time asks for: fewer workers, none, not loaded, forgotten; or loaded again after all."""
         entry, settings = actor.entry, self._settings
         now = time.monotonic()
-        entry.demand.note(entry.gate.take_peak())
+        entry.usage.note(entry.scheduler.take_peak())
         if entry.state == "absent" and entry.restores:
             actor.want_load(spare=True)  # the model server went away in the middle of it, and is back
             return
         if entry.state in ("absent", "failed"):
-            if now - entry.asked_at > settings.forget_s and entry.gate.idle and not entry.retrying_later:
+            if now - entry.asked_at > settings.forget_s and entry.idle and not entry.retrying_later:
                 self._forget(actor)
             return
         if entry.state != "ready":
             return
-        unused_s = now - entry.used_at if entry.gate.idle else 0.0
+        unused_s = now - entry.used_at if entry.idle else 0.0
         least, _ = bounds(entry.serving, cpus=self._cpus)
         leave_s = entry.serving.idle_unload_s
         if leave_s is not None and unused_s >= leave_s and not entry.serving.pinned:
             actor.want_unload("idle")
         elif entry.workers < least and entry.workers:
             actor.want_workers(least)
-        elif entry.workers > least and not entry.breaker.is_open:
-            fewer = max(entry.demand.fewer(entry.workers), least)
+        elif entry.workers > least and not entry.scheduler.breaker.is_open:
+            fewer = max(entry.usage.fewer(entry.workers), least)
             if fewer == 0:
                 fewer = 0 if unused_s >= settings.scale_to_zero_s else 1
             if fewer < entry.workers:

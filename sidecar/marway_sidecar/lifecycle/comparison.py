@@ -15,10 +15,9 @@ from marway.errors import DeadlineExceeded, MarwayError, ModelError, Unavailable
 from marway.resolve import Resolved
 from marway.wire.comparison import Comparison
 from marway.wire.envelope import Answer
-from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.backends.base import WorkerDied
 from marway_sidecar.lifecycle import ModelPool
-from marway_sidecar.lifecycle.golden_check import GoldenChecks, answer_of, ask_model, golden_inputs, row_of
+from marway_sidecar.lifecycle.golden_check import GoldenChecks, answer_of, ask_version, row_of
 from marway_sidecar.threads import Threads
 
 __all__ = ["Comparer"]
@@ -42,7 +41,7 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Timed:
     """An answer, and how long it took in seconds; `large` if it was not looked into."""
 
     answer: GoldenAnswer
@@ -58,7 +57,7 @@ class _Inputs:
     version: str
     document: GoldenDocument | None = None
 
-    def stored(self, number: int) -> GoldenAnswer | None:
+    def published(self, number: int) -> GoldenAnswer | None:
         """Return the published answer to input ``number``, or None."""
         if self.document is None or len(self.document.examples) != len(self.examples):
             return None
@@ -70,13 +69,12 @@ class Comparer:
 
     Args:
         pool: Has them.
-        checks: Knows golden answers.
-        archives: Has the golden inputs.
+        checks: Knows golden inputs and answers.
         threads: Where blocking calls run.
     """
 
-    def __init__(self, pool: ModelPool, checks: GoldenChecks, archives: ArchiveStore, threads: Threads) -> None:
-        self._pool, self._checks, self._archives, self._threads = pool, checks, archives, threads
+    def __init__(self, pool: ModelPool, checks: GoldenChecks, threads: Threads) -> None:
+        self._pool, self._checks, self._threads = pool, checks, threads
 
     async def compare(self, new: Resolved, base: Resolved | None, deadline: Deadline) -> Comparison:
         """Return how a version answers the base's golden inputs, or its own where the base has none.
@@ -100,161 +98,155 @@ class Comparer:
         if not inputs.examples:
             which = f"neither {named} nor {version} has" if named is not None else f"{version} has no"
             return Comparison(version=version, base=named, not_compared=f"{which} golden inputs")
-        tolerance = DEFAULT_TOLERANCE if inputs.document is None else inputs.document.tolerance
-        comparing = Comparing(version, named, tolerance=tolerance)
-        if base is None:
-            return await self._run(comparing, _Side(new), None, inputs, deadline, [])
         notes: list[str] = []
-        runs = await self._loaded(new, base, deadline, notes)
-        if not runs and inputs.stored(0) is None:
-            return Comparison(
-                version=version,
-                base=named,
-                not_compared=f"{notes[0]}, and has no published golden answers that could stand for its own",
-            )
-        return await self._run(comparing, _Side(new), _Side(base) if runs else None, inputs, deadline, notes)
+        if base is not None and (trouble := await self._load_both(new, base, deadline)) is not None:
+            if inputs.published(0) is None:
+                reason = f"{trouble}, and has no published golden answers that could stand for its own"
+                return Comparison(version=version, base=named, not_compared=reason)
+            notes.append(trouble)
+            base = None
+        run = _Run(
+            self._pool,
+            self._threads,
+            Comparing(version, named, tolerance=inputs.document.tolerance if inputs.document else DEFAULT_TOLERANCE),
+            _Side(new),
+            _Side(base) if base is not None else None,
+            inputs,
+            deadline,
+            notes,
+        )
+        return await run.compared()
 
     async def _inputs(self, new: Resolved, base: Resolved | None) -> _Inputs:
         """Return the inputs to use: the base's, else the version's own."""
         for each in (base, new):
-            if each is not None:
-                with await self._threads.run(self._archives.use, each.record.archive) as use:
-                    found = await self._threads.run(golden_inputs, use.path, None)
-                if found:
-                    document = await self._checks.document(each.record) if each is base else None
-                    return _Inputs(found, each.record.version, document)
+            if each is not None and (found := await self._checks.inputs(each.record)):
+                document = await self._checks.document(each.record) if each is base else None
+                return _Inputs(found, each.record.version, document)
         return _Inputs((), new.record.version)
 
-    async def _loaded(self, new: Resolved, base: Resolved, deadline: Deadline, notes: list[str]) -> bool:
-        """Load the base beside the version, and return whether that went well; if not, add a note that says why."""
+    async def _load_both(self, new: Resolved, base: Resolved, deadline: Deadline) -> str | None:
+        """Load the base beside the version; return why that cannot be, if it cannot."""
         half = Deadline.after(deadline.remaining() / 2)
         try:
-            # The lease keeps the version from being unloaded to make room for the base.
-            async with self._pool.lease(new.record, new.serving, deadline):
+            with self._pool.hold(new.record, new.serving):  # so that it is not unloaded to make room for the base
+                await self._pool.load(new.record, new.serving, deadline)
                 await self._pool.load(base.record, base.serving, half)
         except MarwayError as exc:
-            notes.append(f"{base.record.version} cannot be asked on this pod ({clip(exc.message, _LINE_MAX)})")
-            return False
-        return True
+            return f"{base.record.version} cannot be asked on this pod ({clip(exc.message, _LINE_MAX)})"
+        return None
 
-    async def _run(
-        self,
-        comparing: Comparing,
-        new: _Side,
-        base: _Side | None,
-        inputs: _Inputs,
-        deadline: Deadline,
-        notes: list[str],
-    ) -> Comparison:
-        """Ask for every input, compare, and take the time; without a base its published answers stand for it."""
-        large = stored = 0
+
+@dataclass(slots=True)
+class _Run:
+    """One comparison; without a base its published answers stand for it, where there are any."""
+
+    pool: ModelPool
+    threads: Threads
+    comparing: Comparing
+    new: _Side
+    base: _Side | None
+    inputs: _Inputs
+    deadline: Deadline
+    notes: list[str]
+
+    async def compared(self) -> Comparison:
+        """Ask for every input, compare, and take the time."""
+        inputs, large, published = self.inputs, 0, 0
         callables = inputs.document is not None and inputs.document.source == "callable"
         started = time.monotonic()
-        for number, example in enumerate(inputs.examples):
+        for number in range(len(inputs.examples)):
             try:
-                said, before = await self._both(new, base, example, number, deadline)
-                if before is None and base is not None and inputs.stored(number) is None:
-                    raise Unavailable(f"{base.resolved.record.version} cannot be asked now: it is too busy")
+                answer, before = await self._both(number)
+                if before is None and self.base is not None and inputs.published(number) is None:
+                    raise Unavailable(f"{self.base.resolved.record.version} cannot be asked now: it is too busy")
             except DeadlineExceeded:
-                if comparing.compared == 0:
+                if self.comparing.compared == 0:
                     raise
                 break
-            self._time(comparing, said, before)
-            expected = before.answer if before is not None else inputs.stored(number)
-            stored += before is None and expected is not None
-            large += said.large or (before is not None and before.large)
+            expected = before.answer if before is not None else inputs.published(number)
+            published += before is None and expected is not None
+            large += answer.large or (before is not None and before.large)
             values_only = callables and before is None
-            await self._threads.run(comparing.add, number + 1, expected, said.answer, values_only=values_only)
-        if stored:
-            notes.append(f"published golden answers stand for {stored} of the answers that were compared with")
+            await self.threads.run(self.comparing.add, number + 1, expected, answer.answer, values_only=values_only)
+        if published:
+            self.notes.append(f"published golden answers stand for {published} of the answers that were compared with")
         if large:
-            notes.append(f"{large} answers had more than {_ANSWER_BYTES_MAX} bytes: they were compared as bytes only")
-        await self._time_again(comparing, new, base, inputs.examples, started, deadline)
-        return await self._threads.run(
-            comparing.done, inputs=len(inputs.examples), inputs_of=inputs.version, notes=tuple(notes)
+            self.notes.append(
+                f"{large} answers had more than {_ANSWER_BYTES_MAX} bytes: they were compared as bytes only"
+            )
+        await self._time_again(started)
+        return await self.threads.run(
+            self.comparing.done, inputs=len(inputs.examples), inputs_of=inputs.version, notes=tuple(self.notes)
         )
 
-    async def _time_again(
-        self,
-        comparing: Comparing,
-        new: _Side,
-        base: _Side | None,
-        examples: Sequence[ExampleInput],
-        started: float,
-        deadline: Deadline,
-    ) -> None:
+    async def _time_again(self, started: float) -> None:
         """Ask fast versions again, for a steady median."""
-        number = comparing.compared
-        if number < len(examples) or new.breaks or (base is not None and base.breaks):
+        number, count = self.comparing.compared, len(self.inputs.examples)
+        if number < count or self.new.breaks or (self.base is not None and self.base.breaks):
             return
         try:
             while number < _TIMED and time.monotonic() < started + _TIMING_S:
-                said, before = await self._both(new, base, examples[number % len(examples)], number, deadline)
-                self._time(comparing, said, before)
+                await self._both(number)
                 number += 1
         except MarwayError as exc:  # everything is compared already
-            logger.info("the timing of %s ended: %s", new.resolved.record.version, exc.message)
+            logger.info("the timing of %s ended: %s", self.new.resolved.record.version, exc.message)
 
-    @staticmethod
-    def _time(comparing: Comparing, said: _Said, before: _Said | None) -> None:
-        if not fails(said.answer):
-            comparing.time(said.seconds)
-        if before is not None and not fails(before.answer):
-            comparing.base_time(before.seconds)
-
-    async def _both(
-        self, new: _Side, base: _Side | None, example: ExampleInput, number: int, deadline: Deadline
-    ) -> tuple[_Said, _Said | None]:
+    async def _both(self, number: int) -> tuple[_Timed, _Timed | None]:
         """Ask the version and the base, if it is not too busy; which comes first changes from input to input."""
-        if base is None:
-            return await self._ask(new, example, deadline), None
+        example = self.inputs.examples[number % len(self.inputs.examples)]
+        before = await self._ask_base(example) if number % 2 == 0 else None
+        answer = await self._ask(self.new, example)
         if number % 2:
-            said = await self._ask(new, example, deadline)
-            return said, await self._ask_base(base, example, deadline)
-        before = await self._ask_base(base, example, deadline)
-        return await self._ask(new, example, deadline), before
+            before = await self._ask_base(example)
+        if not fails(answer.answer):
+            self.comparing.time(answer.seconds)
+        if before is not None and not fails(before.answer):
+            self.comparing.base_time(before.seconds)
+        return answer, before
 
-    async def _ask_base(self, base: _Side, example: ExampleInput, deadline: Deadline) -> _Said | None:
+    async def _ask_base(self, example: ExampleInput) -> _Timed | None:
+        if self.base is None:
+            return None
         try:
-            return await self._ask(base, example, deadline)
+            return await self._ask(self.base, example)
         except Unavailable:
             return None
 
-    async def _ask(self, side: _Side, example: ExampleInput, deadline: Deadline) -> _Said:
+    async def _ask(self, side: _Side, example: ExampleInput) -> _Timed:
         """Ask a version as a caller on this pod would be answered; what it fails at is an answer of kind `error`.
 
         Raises:
             DeadlineExceeded: The comparison's own deadline passed.
             Unavailable: It cannot be asked now.
         """
-        record, serving = side.resolved.record, side.resolved.serving
-        own = Deadline.after(min(deadline.remaining(), serving.predict_timeout_s))
+        limit_s = side.resolved.serving.predict_timeout_s
+        own = Deadline.after(min(self.deadline.remaining(), limit_s))
         started = time.monotonic()
         try:
-            async with self._pool.lease(record, serving, own) as lease:
-                answer = await ask_model(lease.server, lease.model, row_of(example), deadline=own)
+            answer = await ask_version(self.pool, side.resolved, row_of(example), own)
         except ModelError as exc:
             return _failed(exc.status, exc.message, started)
         except WorkerDied:
             side.breaks = True
             return _failed(500, "it killed its worker", started)
         except DeadlineExceeded:
-            if deadline.remaining() <= 0:
+            if self.deadline.remaining() <= 0:
                 raise
             side.breaks = True
-            return _failed(504, f"no answer within {serving.predict_timeout_s:g} s", started)
+            return _failed(504, f"no answer within {limit_s:g} s", started)
         except Unavailable as exc:
             if not side.breaks:
                 raise
             return _failed(503, exc.message, started)
         seconds = time.monotonic() - started
         large = len(answer.body) > _ANSWER_BYTES_MAX
-        return _Said(await self._threads.run(_read, answer, large=large), seconds, large)
+        return _Timed(await self.threads.run(_read, answer, large=large), seconds, large)
 
 
-def _failed(status: int, message: str, started: float) -> _Said:
+def _failed(status: int, message: str, started: float) -> _Timed:
     answer = GoldenAnswer(status=status, kind="error", value=clip(message, _LINE_MAX))
-    return _Said(answer, time.monotonic() - started)
+    return _Timed(answer, time.monotonic() - started)
 
 
 def _read(answer: Answer, *, large: bool) -> GoldenAnswer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable
+from typing import Protocol
 
 from marway.deadline import Deadline
 from marway.errors import Draining, MarwayError, ModelLoading, Unavailable
@@ -11,12 +13,12 @@ from marway.resolve import Resolved, Resolver
 from marway.wire.comparison import Comparison
 from marway.wire.envelope import Answer, Row
 from marway.wire.pods import LoadReport, ModelStatus
-from marway_sidecar.backends.external_watch import ExternalWatch
-from marway_sidecar.backends.runtime_watch import RuntimeWatch
+from marway.wire.runtime import RuntimeInfo
+from marway_sidecar.errors import about
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.comparison import Comparer
 from marway_sidecar.lifecycle.draining import Drain
-from marway_sidecar.lifecycle.golden_check import GoldenChecks, Proved, ask_model
+from marway_sidecar.lifecycle.golden_check import GoldenChecks, Proved, ask_version
 
 __all__ = ["BACKEND", "Control"]
 
@@ -25,6 +27,14 @@ logger = logging.getLogger(__name__)
 BACKEND = "torchserve"
 _EXPECTED_LOAD_S = 5.0
 _NOTHING_PROVED = Proved(None, 0, ())
+
+
+class Runtime(Protocol):
+    """What knows the model server that is up."""
+
+    @property
+    def info(self) -> RuntimeInfo | None:
+        """What is known of it; None while there is none."""
 
 
 class Control:
@@ -46,7 +56,7 @@ class Control:
         checks: GoldenChecks,
         comparer: Comparer,
         drain: Drain,
-        runtime: RuntimeWatch | ExternalWatch,
+        runtime: Runtime,
     ) -> None:
         self._resolver = resolver
         self._pool = pool
@@ -71,24 +81,16 @@ class Control:
         """
         status = await self.status(model, selector)
         if self._drain.draining:
-            raise Draining("this pod drains and takes no requests", model=status.name, version=status.version)
+            raise about(status, Draining("this pod drains and takes no requests"))
         if status.state == "ready":
             return status
         what = f"{status.name} {status.version}"
         if status.state in ("fetching", "loading"):
-            raise ModelLoading(
-                f"{what} is being loaded",
-                model=status.name,
-                version=status.version,
-                retry_after_s=status.load_duration_s or _EXPECTED_LOAD_S,
-            )
-        said = {"failed": f"failed to load: {status.failure}", "draining": "is being unloaded"}
-        raise Unavailable(
-            f"{what} {said.get(status.state, 'is not loaded here')}",
-            model=status.name,
-            version=status.version,
-            retry_after_s=status.retry_after_s,
-        )
+            retry_after_s = status.load_duration_s or _EXPECTED_LOAD_S
+            raise about(status, ModelLoading(f"{what} is being loaded", retry_after_s=retry_after_s))
+        trouble = {"failed": f"failed to load: {status.failure}", "draining": "is being unloaded"}
+        message = f"{what} {trouble.get(status.state, 'is not loaded here')}"
+        raise about(status, Unavailable(message, retry_after_s=status.retry_after_s))
 
     async def load(self, model: str, selector: str, *, prove: bool, timeout_s: float | None) -> LoadReport:
         """Have a version loaded, and its golden answers compared if that is asked for.
@@ -105,18 +107,18 @@ class Control:
             DeadlineExceeded: It took too long; a load goes on.
         """
         started = time.monotonic()
-        if self._drain.draining:
-            raise Draining("this pod drains and loads nothing")
-        resolved = await self._resolver.resolve(model, selector)
-        record, serving = resolved.record, resolved.serving
-        deadline = Deadline(started + (timeout_s if timeout_s is not None else serving.load_timeout_s))
+        resolved, deadline = await self._wanted(model, selector, timeout_s)
+
+        def ask(row: Row) -> Awaitable[Answer]:
+            return ask_version(self._pool, resolved, row, deadline)
+
         try:
-            await self._pool.load(record, serving, deadline)
-            proved = await self._prove(resolved, deadline) if prove else _NOTHING_PROVED
+            await self._pool.load(resolved.record, resolved.serving, deadline)
+            proved = await self._checks.prove(ask, resolved.record) if prove else _NOTHING_PROVED
         except MarwayError as exc:
-            self._say("load failed", resolved, started, prove=prove, error=exc.code)
+            self._log("load failed", resolved, started, prove=prove, error=exc.code)
             raise
-        self._say("loaded", resolved, started, prove=prove, differences=len(proved.differences))
+        self._log("loaded", resolved, started, prove=prove, differences=len(proved.differences))
         info = self._runtime.info
         return LoadReport(
             model=self._status(resolved),
@@ -143,18 +145,15 @@ class Control:
             DeadlineExceeded: It took too long.
         """
         started = time.monotonic()
-        if self._drain.draining:
-            raise Draining("this pod drains and loads nothing")
-        resolved = await self._resolver.resolve(model, selector)
+        resolved, deadline = await self._wanted(model, selector, timeout_s)
         other = await self._resolver.resolve(model, base) if base is not None else None
-        deadline = Deadline(started + (timeout_s if timeout_s is not None else resolved.serving.load_timeout_s))
         try:
             found = await self._comparer.compare(resolved, other, deadline)
         except MarwayError as exc:
-            self._say("comparison failed", resolved, started, base=base, error=exc.code)
+            self._log("comparison failed", resolved, started, base=base, error=exc.code)
             raise
-        said = {"base": found.base, "inputs": found.inputs, "equal": found.equal, "refused": list(found.refused)}
-        self._say("compared", resolved, started, **said)
+        outcome = {"base": found.base, "inputs": found.inputs, "equal": found.equal, "refused": list(found.refused)}
+        self._log("compared", resolved, started, **outcome)
         return found
 
     async def unload(self, model: str, selector: str, *, timeout_s: float) -> ModelStatus:
@@ -166,20 +165,16 @@ class Control:
         started = time.monotonic()
         resolved = await self._resolver.resolve(model, selector)
         status = await self._pool.unload(resolved.record.id, Deadline.after(timeout_s))
-        self._say("unloaded", resolved, started)
+        self._log("unloaded", resolved, started)
         return status
 
-    async def _prove(self, resolved: Resolved, deadline: Deadline) -> Proved:
-        record = resolved.record
-
-        async def ask(row: Row) -> Answer:
-            # A lease each: other requests for the version take their turns in between.
-            async with self._pool.lease(record, resolved.serving, deadline) as lease:
-                return await ask_model(lease.server, lease.model, row, deadline=deadline)
-
-        async with self._pool.lease(record, resolved.serving, deadline) as lease:
-            archive = lease.model.archive
-        return await self._checks.prove(ask, archive, record)
+    async def _wanted(self, model: str, selector: str, timeout_s: float | None) -> tuple[Resolved, Deadline]:
+        """Return a version that is to be loaded, and until when."""
+        started = time.monotonic()
+        if self._drain.draining:
+            raise Draining("this pod drains and loads nothing")
+        resolved = await self._resolver.resolve(model, selector)
+        return resolved, Deadline(started + (resolved.serving.load_timeout_s if timeout_s is None else timeout_s))
 
     def _status(self, resolved: Resolved) -> ModelStatus:
         record = resolved.record
@@ -188,7 +183,7 @@ class Control:
             return found
         return ModelStatus(id=record.id, name=record.name, version=record.version, state="absent")
 
-    def _say(self, event: str, resolved: Resolved, started: float, **more: object) -> None:
+    def _log(self, event: str, resolved: Resolved, started: float, **more: object) -> None:
         record = resolved.record
         fields: dict[str, object] = {
             "model": record.name,

@@ -7,6 +7,7 @@ such a version holds here: at once when somebody asked for it, else when its tur
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import Final
@@ -52,39 +53,37 @@ class DeletedVersions:
         while True:
             until = time.monotonic() + self._interval_s / max(1, len(self._held()))
             while (left_s := until - time.monotonic()) > 0:
-                for status in await self._asked_for(left_s):
-                    await self._check(status)
+                await self._check_refused(left_s)
             held = self._held()
             due = next((each for each in held if (each.name, each.version) > last), held[0] if held else None)
             if due is not None:
                 last = (due.name, due.version)
                 await self._check(due)
 
-    async def _asked_for(self, timeout_s: float) -> list[ModelStatus]:
-        """Wait for refused requests, and return what is held of their models."""
-        try:
+    async def _check_refused(self, timeout_s: float) -> None:
+        """Wait for refused requests, and look at what is held of their models."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
-        except TimeoutError:
-            return []
         self._wake.clear()
         models, self._refused = self._refused, set()
-        return [status for status in self._held() if status.name in models]
+        for status in self._held():
+            if status.name in models:
+                await self._check(status)
 
     def _held(self) -> list[ModelStatus]:
         held = (status for status in self._pool.statuses() if status.state not in ("absent", "draining"))
         return sorted(held, key=lambda status: (status.name, status.version))
 
     async def _check(self, status: ModelStatus) -> None:
+        """Unload a version if it was deleted; while the registry is away, what is loaded goes on serving."""
         try:
             await self._resolver.resolve(status.name, status.version)
+            return
         except NotFound:
-            await self._unload(status)
+            started = time.monotonic()
         except MarwayError:
-            return  # the registry is away: what is loaded goes on serving
-
-    async def _unload(self, status: ModelStatus) -> None:
-        started = time.monotonic()
+            return
         try:
             await self._pool.unload(status.id, Deadline.after(_DRAIN_S))
         except MarwayError as exc:

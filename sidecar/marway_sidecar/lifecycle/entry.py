@@ -11,41 +11,66 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Protocol
+from typing import Final
 
-from marway.errors import Unavailable
+from marway.deadline import Deadline
+from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.pods import ModelStatus, State
+from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.lifecycle.failures import Failure
-from marway_sidecar.lifecycle.scaling import Demand
-from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.scheduler import Gate
+from marway_sidecar.errors import about, without_traceback
+from marway_sidecar.lifecycle.context import Context
+from marway_sidecar.lifecycle.scaling import Usage, bounds
+from marway_sidecar.scheduler.job import Job
+from marway_sidecar.scheduler.scheduler import Scheduler
 
-__all__ = ["Entry", "HeldArchive"]
+__all__ = ["Entry", "Failure", "refused"]
 
-
-class HeldArchive(Protocol):
-    """An archive that stays in the store until it is closed; closing it again does nothing."""
-
-    @property
-    def path(self) -> Path:
-        """Where it is."""
-
-    def close(self) -> None:
-        """Let it be evicted from disk."""
+_BACKOFF_MAX_S: Final = 300.0
 
 
-@dataclass(eq=False)
-class Entry:
-    """What is known of one version; only its actor changes `state`, `served` and `workers`.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed load, remembered so that it is not tried with every request.
 
     Attributes:
+        error: Why.
+        count: How many failed in a row.
+        retry_at: When it may be tried again, on the monotonic clock.
+    """
+
+    error: MarwayError
+    count: int
+    retry_at: float
+
+    @classmethod
+    def after(cls, before: Failure | None, error: MarwayError, *, backoff_s: float) -> Failure:
+        """Return the failure that follows ``before``: its pause is twice as long, up to 300 s."""
+        count = before.count + 1 if before is not None else 1
+        pause = min(_BACKOFF_MAX_S, backoff_s * 2 ** min(count - 1, 16))
+        return cls(without_traceback(error), count, time.monotonic() + pause)
+
+    def wait_s(self) -> float:
+        """Return in how many seconds it may be tried again."""
+        return max(0.0, self.retry_at - time.monotonic())
+
+
+class Entry:
+    """One version on this pod, as its scheduler sees it too; only its actor changes `state`, `served` and `workers`.
+
+    Args:
         record, serving: The version, and how it is served now.
-        gate, breaker, demand: Who may call it, whether calls end well, how many workers were of use.
+        context: What it shares with the other versions.
+        want_load: Has it loaded, with a worker up.
+        lose: Told that the model server does not have it.
+        queue_grew: Told that somebody waits for it.
+
+    Attributes:
+        scheduler, usage: Its queue and calls, and how many workers were of use.
         archive: Its archive, held in the store while it is registered.
         served: As the model server knows it, while it is registered.
         workers: Workers that it should have there.
@@ -53,28 +78,43 @@ class Entry:
         used_at: When it was last of use, on the monotonic clock.
         requested_at: When the last request came, in Unix time: it is only shown, and must read the same each time.
         asked_at: When anybody last wanted anything of it, on the monotonic clock.
-        restores: How many model servers in a row went before it was loaded again, after one that had it; 0 when it is
-            not to be loaded again by itself.
+        restores: How many model servers in a row went since it was loaded; 0 while it is, and when it is not to be
+            loaded again by itself.
         settled_at: When its last transition ended, on the monotonic clock: what was seen before is out of date.
+        failure: Why its last load failed; None when it did not.
+        holds: How many hold it loaded, whoever else wants its memory.
     """
 
-    record: VersionRecord
-    serving: ServingSettings
-    gate: Gate
-    breaker: Breaker
-    demand: Demand
-    state: State = "absent"
-    archive: HeldArchive | None = None
-    served: ServedModel | None = None
-    workers: int = 0
-    load_began: float | None = None
-    load_duration_s: float | None = None
-    used_at: float = field(default_factory=time.monotonic)
-    requested_at: float | None = None
-    asked_at: float = field(default_factory=time.monotonic)
-    restores: int = 0
-    settled_at: float = 0.0
-    failure: Failure | None = None
+    def __init__(
+        self,
+        record: VersionRecord,
+        serving: ServingSettings,
+        context: Context,
+        *,
+        want_load: Callable[[], None],
+        lose: Callable[[], None],
+        queue_grew: Callable[[], None],
+    ) -> None:
+        self.record = record
+        self.serving = serving
+        self.want_load = want_load
+        self.lose = lose
+        self.queue_grew = queue_grew
+        self._context = context
+        self.scheduler = Scheduler(self, context.server, context.settings, context.metrics)
+        self.usage = Usage(context.settings.scale_down_s)
+        self.state: State = "absent"
+        self.archive: ArchiveUse | None = None
+        self.served: ServedModel | None = None
+        self.workers = 0
+        self.load_began: float | None = None
+        self.load_duration_s: float | None = None
+        self.used_at = self.asked_at = time.monotonic()
+        self.requested_at: float | None = None
+        self.restores = 0
+        self.settled_at = 0.0
+        self.failure: Failure | None = None
+        self.holds = 0
 
     @property
     def last_used_at(self) -> datetime | None:
@@ -92,24 +132,29 @@ class Entry:
         return f"{self.record.name} {self.record.version}"
 
     @property
+    def answers(self) -> bool:
+        """Whether it is loaded with a worker."""
+        return self.state == "ready" and self.workers > 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody uses it, or is about to."""
+        return self.scheduler.idle and not self.holds
+
+    @property
+    def fewest(self) -> int:
+        """How many workers it keeps, while it is loaded, whatever others want."""
+        return max(1, bounds(self.serving, cpus=1)[0])
+
+    @property
     def retrying_later(self) -> bool:
         """Whether its last load failed and the pause is not over."""
         return self.failure is not None and self.failure.wait_s() > 0
 
-    def ask_breaker(self) -> None:
-        """Return when a call may go; whoever asked has to report how it went (`Breaker.wait_s`).
-
-        Raises:
-            Unavailable: Calls keep failing.
-        """
-        wait_s = self.breaker.wait_s()
-        if wait_s is not None:
-            raise Unavailable(
-                f"calls of {self.title} keep dying or hanging, so it is given a pause",
-                model=self.record.name,
-                version=self.record.version,
-                retry_after_s=wait_s,
-            )
+    def finish(self, job: Job) -> None:
+        """Let go of a job that was submitted: it is done, or its caller has left."""
+        self.scheduler.leave(job)
+        self.used_at = time.monotonic()
 
     def let_go(self) -> None:
         """Count it as not registered: its archive may go from disk."""
@@ -118,7 +163,7 @@ class Entry:
             self.archive.close()
             self.archive = None
 
-    def status(self, memory_bytes: int) -> ModelStatus:
+    def status(self) -> ModelStatus:
         """Return how it is shown."""
         failure = self.failure if self.state == "failed" else None
         return ModelStatus(
@@ -127,9 +172,9 @@ class Entry:
             version=self.record.version,
             state=self.state,
             workers=self.workers,
-            requests_in_flight=self.gate.in_flight,
-            requests_queued=self.gate.queued,
-            memory_bytes=memory_bytes,
+            requests_in_flight=self.scheduler.in_flight,
+            requests_queued=self.scheduler.queued,
+            memory_bytes=self._context.memory.of(self.key),
             pinned=self.serving.pinned,
             load_duration_s=self.load_duration_s,
             last_used_at=self.last_used_at,
@@ -137,3 +182,68 @@ class Entry:
             failure=failure.error.message if failure is not None else None,
             retry_after_s=failure.wait_s() if failure is not None else None,
         )
+
+    def expected_s(self) -> float:
+        """Return how long it should still take until it is loaded, by measured loads, in seconds."""
+        began = self.load_began
+        elapsed = time.monotonic() - began if began is not None else 0.0
+        return max(0.0, self._context.estimates.load_s(self.key) - elapsed)
+
+    def check_load(self, deadline: Deadline) -> None:
+        """Return when it makes sense to wait for its load; a load that takes too long for that is begun all the same.
+
+        Raises:
+            LoadFailed: It failed, and its pause is not over.
+            ModelLoading: The load will take longer than the deadline leaves.
+            Draining: The pod stops.
+        """
+        if self.state == "failed" and self.retrying_later:
+            assert self.failure is not None
+            raise without_traceback(self.failure.error)
+        if self._context.refusing and self.load_began is None:
+            raise about(self.record, refused())
+        expected_s = self.expected_s()
+        if expected_s > deadline.remaining():
+            self.want_load()
+            error = ModelLoading(
+                f"{self.title} is being loaded, which takes {expected_s:.1f} s more: longer than the deadline leaves",
+                retry_after_s=expected_s,
+            )
+            raise about(self.record, error)
+
+    def load_late(self) -> MarwayError:
+        """Return the error of who waited for its load until the deadline."""
+        message = f"{self.title} is being loaded and was not ready within the deadline"
+        return about(self.record, ModelLoading(message, retry_after_s=max(self.expected_s(), 1.0)))
+
+    def requested(self, job: Job) -> None:
+        self.used_at, self.requested_at = job.since, time.time()
+
+    def want_worker(self, deadline: Deadline) -> None:
+        if not self.answers:
+            self._context.metrics.cold_requests.inc()
+            self.check_load(deadline)
+            self.want_load()
+
+    def became_idle(self) -> None:
+        self._context.memory.pump_if_short()
+
+    def full(self) -> MarwayError:
+        message = f"{self._context.settings.queue_limit} requests wait for {self.title} already"
+        retry_after_s = self.scheduler.expected_wait_s() or self.expected_s()
+        return about(self.record, Overloaded(message, retry_after_s=retry_after_s))
+
+    def late(self, since: float) -> MarwayError:
+        if self.answers:
+            if self.scheduler.last_end < since:
+                self.scheduler.breaker.failed()  # nothing moved while it waited: its workers hang
+            return about(self.record, DeadlineExceeded(f"{self.title} was busy until the deadline had passed"))
+        if self._context.memory.waits(self.key):
+            message = f"{self.title} waits for memory that other versions are using"
+            return about(self.record, Unavailable(message, retry_after_s=self._context.estimates.load_s(self.key)))
+        return self.load_late()
+
+
+def refused() -> Draining:
+    """Return the error of who wants a load while the pod stops."""
+    return Draining("this pod is stopping and loads nothing any more")

@@ -3,74 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Final
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from marway.wire.pods import State
-from marway_sidecar.lifecycle.entry import Entry
-from marway_sidecar.metrics import SidecarMetrics
+from marway.wire.pods import ModelStatus, State
 
-__all__ = ["bind"]
+__all__ = ["PoolGauges"]
 
 _STATES: Final[tuple[State, ...]] = ("absent", "fetching", "loading", "ready", "draining", "failed")
-_TIERS: Final = ("reserved", "workers", "registered")
 
 
-def bind(
-    metrics: SidecarMetrics,
-    *,
-    entries: Callable[[], Sequence[tuple[Entry, int]]],
-    budget: Callable[[], int | None],
-    in_flight: Callable[[], int],
-) -> None:
-    """Have the gauges read the pool.
+class PoolGauges(Collector):
+    """Shows the pool as it is.
 
     Args:
-        metrics: Whose gauges.
-        entries: Returns every version with the bytes that it counts for.
-        budget: Returns the bytes that all may take; None when no limit is known.
-        in_flight: Returns how many calls are in the model server.
+        statuses: Returns every version.
+        memory: Returns the bytes that all take, and that they may take; None where no limit is known.
     """
 
-    def count(state: State) -> float:
-        return float(sum(entry.state == state for entry, _ in entries()))
-
-    def memory(tier: str) -> float:
-        return float(sum(size for entry, size in entries() if _tier(entry) == tier))
-
-    for state in _STATES:
-        metrics.models.labels(state).set_function(partial(count, state))
-    for tier in _TIERS:
-        metrics.memory.labels(tier).set_function(partial(memory, tier))
-    metrics.memory_budget.set_function(lambda: float(budget() or 0))
-    metrics.in_flight.set_function(lambda: float(in_flight()))
-    metrics.registry.register(_LastUsed(entries))
-
-
-class _LastUsed(Collector):
-    """When each version that is loaded was asked last; its labels come and go with the versions."""
-
-    def __init__(self, entries: Callable[[], Sequence[tuple[Entry, int]]]) -> None:
-        self._entries = entries
+    def __init__(
+        self, statuses: Callable[[], Sequence[ModelStatus]], memory: Callable[[], tuple[int, int | None]]
+    ) -> None:
+        self._statuses = statuses
+        self._memory = memory
 
     def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
+        statuses = self._statuses()
+        states, tiers = dict.fromkeys(_STATES, 0), {"reserved": 0, "workers": 0, "registered": 0}
+        used = GaugeMetricFamily(
             "marway_sidecar_model_last_used_timestamp_seconds",
             "When a version that is loaded here was asked last, in Unix time; 0 for never.",
             labels=("model", "version"),
         )
-        for entry, _ in self._entries():
-            if entry.state == "ready":
-                used = entry.last_used_at
-                family.add_metric([entry.record.name, entry.record.version], used.timestamp() if used else 0.0)
-        yield family
+        for each in statuses:
+            states[each.state] += 1
+            tiers[_tier(each)] += each.memory_bytes
+            if each.state == "ready":
+                at = each.last_used_at
+                used.add_metric([each.name, each.version], at.timestamp() if at is not None else 0.0)
+        yield used
+        models = GaugeMetricFamily("marway_sidecar_models", "Versions by state.", labels=("state",))
+        for state, count in states.items():
+            models.add_metric([state], count)
+        yield models
+        memory = GaugeMetricFamily(
+            "marway_sidecar_memory_bytes",
+            "Memory in the budget: of versions with workers up, registered ones without, loads under way.",
+            labels=("tier",),
+        )
+        for tier, size in tiers.items():
+            memory.add_metric([tier], size)
+        yield memory
+        yield GaugeMetricFamily(
+            "marway_sidecar_memory_budget_bytes",
+            "Memory that versions may take together; 0 means that no limit is known.",
+            value=self._memory()[1] or 0,
+        )
+        yield GaugeMetricFamily(
+            "marway_sidecar_requests_in_flight",
+            "Calls in the model server, those whose callers have left included.",
+            value=sum(each.requests_in_flight for each in statuses),
+        )
 
 
-def _tier(entry: Entry) -> str:
+def _tier(status: ModelStatus) -> str:
     """Return the tier that a version's memory counts for."""
-    if entry.state not in ("ready", "draining"):
+    if status.state not in ("ready", "draining"):
         return "reserved"
-    return "workers" if entry.workers else "registered"
+    return "workers" if status.workers else "registered"

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from marway.answers.comparison import golden_of
 from marway.answers.difference import golden_difference
@@ -23,14 +23,20 @@ from marway.errors import InvalidArchive, InvalidRecord, MarwayError, ModelError
 from marway.records import VersionRecord
 from marway.refs import new_ulid
 from marway.registry import Registry
+from marway.resolve import Resolved
 from marway.wire.envelope import Answer, Part, Row
 from marway.wire.headers import JSON_NONFINITE
+from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.backends.base import ModelServer, ServedModel, WorkerDied
+from marway_sidecar.errors import about, without_traceback
+from marway_sidecar.lifecycle.pool import ModelPool
 from marway_sidecar.lifecycle.tensors import decode_tensor
 from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.scheduler import Job, StreamJob
+from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
-__all__ = ["Answers", "Ask", "GoldenChecks", "Proved", "answer_of", "ask_model", "golden_inputs", "row_of"]
+__all__ = ["Ask", "GoldenChecks", "Proved", "answer_of", "ask_version", "row_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +45,6 @@ _LINE_MAX: Final = 300
 
 Ask = Callable[[Row], Awaitable[Answer]]
 """Sends one row to the version and returns its answer."""
-
-
-class Answers(Protocol):
-    """What of a model server gives answers; see `ModelServer`."""
-
-    async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]: ...
-
-    def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncIterator[Answer]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +67,26 @@ class GoldenChecks:
 
     Args:
         registry: Where golden answers are.
+        archives: Where golden inputs are.
         threads: Where blocking calls run.
         metrics: What is counted.
-        warm_examples: The most inputs that are sent after a load.
-        warm_s: The longest that they may take together, in seconds.
+        settings: How many inputs are sent after a load, and how long they may take together.
     """
 
     def __init__(
-        self, registry: Registry, threads: Threads, metrics: SidecarMetrics, *, warm_examples: int, warm_s: float
+        self,
+        registry: Registry,
+        archives: ArchiveStore,
+        threads: Threads,
+        metrics: SidecarMetrics,
+        settings: SidecarSettings,
     ) -> None:
         self._registry = registry
+        self._archives = archives
         self._threads = threads
         self._metrics = metrics
-        self._warm_examples = warm_examples
-        self._warm_s = warm_s
+        self._warm_examples = settings.golden_warm_examples
+        self._warm_s = settings.golden_warm_s
 
     async def warm(self, server: ModelServer, model: ServedModel, record: VersionRecord, deadline: Deadline) -> None:
         """Send a few golden inputs to a version that was just loaded, so that no caller meets a cold one.
@@ -97,9 +101,9 @@ class GoldenChecks:
             return
         until = time.monotonic() + self._warm_s
         try:
-            inputs = await self._threads.run(golden_inputs, model.archive, self._warm_examples)
+            inputs = await self._threads.run(_golden_inputs, model.archive, self._warm_examples)
             document = await self._document_soon(record) if inputs else None
-            ask = partial(ask_model, server, model, deadline=deadline)
+            ask = partial(_ask_server, server, model, deadline)
             for number, example in enumerate(inputs):
                 # Between examples and not within one: a call that is given up goes on running in its worker.
                 if number and time.monotonic() >= until:
@@ -110,7 +114,7 @@ class GoldenChecks:
         except MarwayError as exc:
             self._failed(record, exc)
 
-    async def prove(self, ask: Ask, archive: Path, record: VersionRecord) -> Proved:
+    async def prove(self, ask: Ask, record: VersionRecord) -> Proved:
         """Send every golden input through a loaded version and compare all answers.
 
         Raises:
@@ -120,14 +124,13 @@ class GoldenChecks:
         document = await self.document(record)
         if document is None:
             return Proved(None, 0, ())
-        inputs = await self._threads.run(golden_inputs, archive, None)
+        inputs = await self.inputs(record)
         if len(inputs) != len(document.examples):
-            raise InvalidRecord(
+            message = (
                 f"{record.name} {record.version} carries {len(inputs)} golden inputs and has "
-                f"{len(document.examples)} golden answers: publish it again",
-                model=record.name,
-                version=record.version,
+                f"{len(document.examples)} golden answers: publish it again"
             )
+            raise about(record, InvalidRecord(message))
         found = [await self._compared(ask, example, document, number, record) for number, example in enumerate(inputs)]
         return Proved(record.golden_sha256, len(inputs), tuple(line for line in found if line is not None))
 
@@ -138,17 +141,17 @@ class GoldenChecks:
         try:
             answer = await ask(row_of(example))
         except WorkerDied:
-            said: str | None = "it killed its worker"
+            difference: str | None = "it killed its worker"
         except ModelError as exc:
-            said = clip(exc.message, _LINE_MAX)
+            difference = clip(exc.message, _LINE_MAX)
         else:
-            said = await self._threads.run(_difference, document, number, example, answer)
-        if said is None:
+            difference = await self._threads.run(_difference, document, number, example, answer)
+        if difference is None:
             if document is not None:
                 self._count(record, "same")
             return None
         self._count(record, "different")
-        line = f"example {number + 1}: {said}"
+        line = f"example {number + 1}: {difference}"
         logger.warning("%s %s, golden %s", record.name, record.version, line)
         return line
 
@@ -162,6 +165,16 @@ class GoldenChecks:
         except MarwayError as exc:
             self._failed(record, exc)
             return None
+
+    async def inputs(self, record: VersionRecord) -> Sequence[ExampleInput]:
+        """Return a version's golden inputs, none where it has none.
+
+        Raises:
+            InvalidArchive: They cannot be read.
+            MarwayError: As `ArchiveStore.use`.
+        """
+        with await self._threads.run(self._archives.use, record.archive) as use:
+            return await self._threads.run(_golden_inputs, use.path, None)
 
     async def document(self, record: VersionRecord) -> GoldenDocument | None:
         """Return a version's golden answers, None where it has none; raises as `golden_of` does."""
@@ -200,15 +213,33 @@ def answer_of(answer: Answer) -> GoldenAnswer:
     )
 
 
-async def ask_model(server: Answers, model: ServedModel, row: Row, *, deadline: Deadline) -> Answer:
-    """Send a row to a model server; the last piece of a streamed answer is what its handler returned."""
-    if not model.streaming:
-        (answer,) = await server.predict(model, [row], deadline)
-        return answer
-    pieces = [piece async for piece in server.predict_stream(model, row, deadline)]
-    if not pieces:
-        raise ModelError("its handler gave no answer", model=model.name, version=model.version)
-    return pieces[-1]
+async def ask_version(pool: ModelPool, version: Resolved, row: Row, deadline: Deadline) -> Answer:
+    """Send a row to a version as a caller on this pod would; raises as `ModelPool.predict` does."""
+    record, serving = version.record, version.serving
+    try:
+        if serving.streaming:
+            return await _last(pool.stream(record, serving, StreamJob(row, deadline)))
+        (answer,) = await pool.predict(record, serving, Job([row], deadline))
+    except ModelError as exc:
+        if isinstance(exc.__cause__, MarwayError):  # whether it may be tried elsewhere does not matter here
+            raise without_traceback(exc.__cause__) from exc
+        raise
+    return answer
+
+
+async def _ask_server(server: ModelServer, model: ServedModel, deadline: Deadline, row: Row) -> Answer:
+    if model.streaming:
+        return await _last(server.predict_stream(model, row, deadline))
+    (answer,) = await server.predict(model, [row], deadline)
+    return answer
+
+
+async def _last(pieces: AsyncIterator[Answer]) -> Answer:
+    """Return the last piece of a streamed answer: it is what the handler returned."""
+    answers = [piece async for piece in pieces]
+    if not answers:
+        raise ModelError("its handler gave no answer")
+    return answers[-1]
 
 
 def _difference(document: GoldenDocument | None, number: int, example: ExampleInput, answer: Answer) -> str | None:
@@ -222,7 +253,7 @@ def _difference(document: GoldenDocument | None, number: int, example: ExampleIn
         return clip(f"the answer is a tensor that cannot be compared: {exc}", _LINE_MAX)
 
 
-def golden_inputs(archive: Path, most: int | None) -> Sequence[ExampleInput]:
+def _golden_inputs(archive: Path, most: int | None) -> Sequence[ExampleInput]:
     """Return the golden inputs of an archive, or its first ``most``."""
     try:
         with zipfile.ZipFile(archive) as opened:

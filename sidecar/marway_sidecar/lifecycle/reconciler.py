@@ -11,57 +11,38 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from marway.errors import MarwayError
-from marway_sidecar.backends.base import ModelServer, ServedModel, ServerStatus, WorkerStatus
-from marway_sidecar.changes import Changes
+from marway_sidecar.backends.base import ServedModel, ServerStatus, WorkerStatus
 from marway_sidecar.lifecycle.actor import Actor
-from marway_sidecar.memory.budget import Memory
-from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
-from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.lifecycle.context import Context
 
-__all__ = ["Survey"]
+__all__ = ["Reconciler"]
 
 logger = logging.getLogger(__name__)
 
 _SPACING_S: Final = 0.2  # loads that follow one another are measured together
 
 
-class Survey:
+class Reconciler:
     """Looks now and then, and soon after something changed.
 
     Args:
-        server: The model server.
+        context: The model server, and what is told of it.
         actors: The versions of the pool, by their name in the server.
-        memory, estimates: Told what was measured.
-        interval_s: How often to look when nothing changes, in seconds.
-        budget: Returns the memory budget, from the bytes that the server takes beside its workers.
     """
 
-    def __init__(
-        self,
-        server: ModelServer,
-        actors: Mapping[str, Actor],
-        *,
-        memory: Memory,
-        estimates: Estimates,
-        metrics: SidecarMetrics,
-        changes: Changes,
-        interval_s: float,
-        budget: Callable[[int], int | None],
-    ) -> None:
-        self._server = server
+    def __init__(self, context: Context, actors: Mapping[str, Actor]) -> None:
+        self._server = context.server
+        self._memory = context.memory
+        self._metrics = context.metrics
+        self._changes = context.changes
+        self._interval_s = context.settings.survey_interval_s
         self._actors = actors
-        self._memory = memory
-        self._estimates = estimates
-        self._metrics = metrics
-        self._changes = changes
-        self._interval_s = interval_s
-        self._budget = budget
-        self._base_bytes = 0
         self._soon = asyncio.Event()
         self._looked = asyncio.Event()
         self._purges: dict[str, asyncio.Event] = {}
@@ -71,12 +52,12 @@ class Survey:
         """Look again shortly."""
         self._soon.set()
 
-    async def looked(self) -> None:
-        """Return once the first look was made; until then nothing is known of the memory that is taken."""
-        await self._looked.wait()
+    async def reconciled(self, name: str) -> None:
+        """Return once the first look was made and nothing under this name is being unregistered.
 
-    async def vacated(self, name: str) -> None:
-        """Return once nothing under this name is being unregistered."""
+        Until the first look nothing is known of the memory that is taken.
+        """
+        await self._looked.wait()
         if (purge := self._purges.get(name)) is not None:
             await purge.wait()
 
@@ -92,8 +73,6 @@ class Survey:
                 logger.exception("looking at the model server failed")
             finally:
                 # Also without an answer: loads must not wait for a server that does not give one.
-                if self._memory.budget is None:
-                    self._memory.budget = self._budget(self._base_bytes)
                 self._looked.set()
                 self._memory.measured()
             await asyncio.sleep(_SPACING_S)
@@ -106,9 +85,7 @@ class Survey:
     async def _look(self) -> None:
         began = time.monotonic()
         status = await self._server.status()
-        # It grows with the heap and may shrink again, but what it once took it may take any time.
-        self._base_bytes = max(self._base_bytes, status.base_bytes)
-        self._memory.budget = self._budget(self._base_bytes)
+        self._memory.server_takes(status.base_bytes)
         self._count(status)
         self._metrics.count_deaths(status.deaths, self._title)
         workers: dict[str, list[WorkerStatus]] = defaultdict(list)
@@ -140,16 +117,9 @@ class Survey:
                 self._short(actor, len(workers))
             return False  # one is being restarted: what it takes is not known now
         self._short_since.pop(entry.key, None)
-        if not workers:
-            return False
-        if any(worker.private_bytes <= 0 for worker in workers):
+        if not workers or any(worker.private_bytes <= 0 for worker in workers):
             return False  # not measured, which is not nothing: the reservation stands
-        total = sum(worker.private_bytes for worker in workers)
-        self._estimates.measured_memory(entry.key, entry.record.archive, max(w.private_bytes for w in workers))
-        if self._memory.of(entry.key) == total + REGISTERED_BYTES:
-            return False
-        self._memory.charge(entry.key, total + REGISTERED_BYTES)
-        return True
+        return self._memory.measured_workers(entry.record, [worker.private_bytes for worker in workers])
 
     def _short(self, actor: Actor, seen: int) -> None:
         """Have workers started again that stay away: the server gives up on a worker that keeps dying, silently."""
@@ -173,9 +143,7 @@ class Survey:
                 found = await self._server.describe(stranger)
                 if found is not None:
                     logger.warning("unregistering %s, which another sidecar left", name)
-                    await self._server.unload(
-                        ServedModel(name, name, found.version, Path(), 1, self._interval_s, self._interval_s)
-                    )
+                    await self._server.unload(replace(stranger, version=found.version))
             finally:
                 self._purges.pop(name).set()
 

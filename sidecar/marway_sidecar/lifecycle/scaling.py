@@ -7,7 +7,7 @@ from collections import deque
 
 from marway.records import ServingSettings
 
-__all__ = ["Demand", "bounds", "more"]
+__all__ = ["Usage", "bounds", "more"]
 
 
 def bounds(serving: ServingSettings, *, cpus: int) -> tuple[int, int]:
@@ -22,7 +22,7 @@ def more(workers: int, *, queued: int, most: int) -> int:
     return min(most, workers + max(1, min(queued, workers)))
 
 
-class Demand:
+class Usage:
     """The most calls that were wanted at once within a window: the workers that were of use.
 
     Args:

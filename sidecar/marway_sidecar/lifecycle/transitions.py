@@ -15,17 +15,13 @@ from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
-from marway.wire.pods import ModelStatus
+from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel
-from marway_sidecar.changes import Changes
-from marway_sidecar.lifecycle.entry import Entry, HeldArchive
-from marway_sidecar.lifecycle.failures import Failure, is_the_versions
-from marway_sidecar.lifecycle.phases import Phases
+from marway_sidecar.errors import about
+from marway_sidecar.lifecycle.context import Context
+from marway_sidecar.lifecycle.entry import Entry, Failure
 from marway_sidecar.lifecycle.scaling import bounds
-from marway_sidecar.memory.budget import Evict, Memory
-from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
-from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.settings import SidecarSettings
+from marway_sidecar.memory.eviction import Evict
 
 __all__ = ["Transitions", "Warm"]
 
@@ -44,31 +40,16 @@ class Transitions:
     """Does the steps of all versions in one attached model server.
 
     Attributes:
-        server: The model server.
-        cpus: Most workers of a version that does not say.
+        context: What it and the versions share.
         fetch: Holds a version's archive in the store, fetching it if need be.
-        vacated: Returns once the name in the server is not being purged of what another sidecar left.
-        looked: Returns once it was seen what the server has.
+        reconciled: Returns once it was seen what the server has, and nothing under this name is being unregistered.
         warm: See `Warm`.
-        settled: Called when a version has nothing more to do for now.
     """
 
-    server: ModelServer
-    settings: SidecarSettings
-    cpus: int
-    memory: Memory
-    estimates: Estimates
-    metrics: SidecarMetrics
-    changes: Changes
-    fetch: Callable[[VersionRecord], Awaitable[HeldArchive]]
-    looked: Callable[[], Awaitable[None]]
-    vacated: Callable[[str], Awaitable[None]]
+    context: Context
+    fetch: Callable[[VersionRecord], Awaitable[ArchiveUse]]
+    reconciled: Callable[[str], Awaitable[None]]
     warm: Warm | None
-    settled: Callable[[Entry], None]
-
-    def status(self, entry: Entry) -> ModelStatus:
-        """Return how a version is shown."""
-        return entry.status(self.memory.of(entry.key))
 
     async def load(self, entry: Entry, *, spare: bool) -> None:
         """Fetch, register, start workers, warm up.
@@ -83,57 +64,54 @@ class Transitions:
         """
         entry.load_began = time.monotonic()
         outcome: Outcome = "failed"
-        phases = Phases()
+        ends = {"began": entry.load_began}  # when each phase ended
         try:
             self._show(entry, state="fetching")
-            await self.looked()
-            phases.end("look")
+            await self.reconciled(server_name(entry.key))
+            ends["look"] = time.monotonic()
             entry.archive = await self._fetched(entry)
-            phases.end("fetch")
+            ends["fetch"] = time.monotonic()
             self._show(entry, state="loading")
             outcome = "refused"
             served = self._served(entry, entry.archive.path)
-            guess = self.estimates.is_guess(entry.key)
-            await self._reserve(entry, served.workers, evict="none" if spare else "idle")
-            phases.end("reserve")
+            await self.context.memory.reserve(entry.record, served.workers, evict="none" if spare else "idle")
+            ends["reserve"] = time.monotonic()
             outcome = "failed"
-            await self._registered(entry, served, phases)
+            await self._registered(entry, served, ends)
             entry.served, entry.failure, entry.restores = served, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
-            entry.demand.restart()
-            self.memory.settle(entry.key, guess=guess)
-            self.estimates.measured_load(entry.key, entry.load_duration_s)
-            self.metrics.load_duration.observe(entry.load_duration_s)
+            entry.usage.restart()
+            self.context.memory.settle(entry.key)
+            self.context.estimates.measured_load(entry.key, entry.load_duration_s)
+            self.context.metrics.load_duration.observe(entry.load_duration_s)
             outcome = "ok"
             self._show(entry, state="ready")
-            for phase, seconds in phases.seconds.items():
-                self.metrics.load_phase_duration.labels(phase).observe(seconds)
-            fields = {"phases_ms": phases.milliseconds}
+            took = {phase: end - began for (phase, end), began in zip([*ends.items()][1:], ends.values(), strict=False)}
+            for phase, seconds in took.items():
+                self.context.metrics.load_phase_duration.labels(phase).observe(seconds)
+            fields = {"phases_ms": {phase: round(seconds * 1000, 1) for phase, seconds in took.items()}}
             logger.info("%s is ready after %.2f s", entry.title, entry.load_duration_s, extra={"fields": fields})
         except TimeoutError as exc:
             outcome = "timeout"
-            error = LoadFailed(
-                f"{entry.title} was not loaded within {entry.serving.load_timeout_s:g} s (`load_timeout_s`)",
-                model=entry.record.name,
-                version=entry.record.version,
-            )
+            limit_s = entry.serving.load_timeout_s
+            error = LoadFailed(f"{entry.title} was not loaded within {limit_s:g} s (`load_timeout_s`)")
             self._failed(entry, error)
             raise error from exc
         except MarwayError as exc:
             self._failed(entry, exc)
             raise
         except BaseException:
-            outcome = "cut off"  # by the end of the session: nothing is known of the version
+            outcome = "cut off"  # by the end of the instance: nothing is known of the version
             entry.let_go()
-            self.memory.release(entry.key)
+            self.context.memory.release(entry.key)
             self._show(entry, state="absent", workers=0)
             raise
         finally:
             entry.load_began = None
             entry.settled_at = time.monotonic()
             if outcome != "cut off":
-                self.metrics.loads.labels(entry.record.name, entry.record.version, outcome).inc()
+                self.context.metrics.loads.labels(entry.record.name, entry.record.version, outcome).inc()
 
     async def scale(self, entry: Entry, workers: int) -> None:
         """Set the number of workers of a version that is ready.
@@ -146,38 +124,37 @@ class Transitions:
         """
         assert entry.served is not None
         before = entry.workers
-        guess = self.estimates.is_guess(entry.key)
         if workers > before:
             # Refused, it is as it was: `settled_at` stays, so that what it takes is measured however often it asks.
-            least, _ = bounds(entry.serving, cpus=1)
-            await self._reserve(entry, workers, evict="idle" if before == 0 or workers <= least else "unused")
+            evict: Evict = "idle" if before == 0 or workers <= entry.fewest else "unused"
+            await self.context.memory.reserve(entry.record, workers, evict=evict)
         try:
             if workers < before:
-                entry.gate.close()
-                await entry.gate.drained()
+                entry.scheduler.close()
+                await entry.scheduler.drained()
             entry.load_began = time.monotonic() if before == 0 else None
             try:
-                await self.server.scale(entry.served, workers)
+                await self.context.server.scale(entry.served, workers)
             except RuntimeDown:
                 raise
             except MarwayError:
                 # Workers that cannot start are tried again and again, and count: back to the number that was.
                 with contextlib.suppress(MarwayError):
-                    await self.server.scale(entry.served, before)
-                self._charge(entry, before)
+                    await self.context.server.scale(entry.served, before)
+                self.context.memory.estimate(entry.record, before)
                 raise
             if workers < before:
-                self._charge(entry, workers)
+                self.context.memory.estimate(entry.record, workers)
             else:
-                self.memory.settle(entry.key, guess=guess)
+                self.context.memory.settle(entry.key)
             entry.served = replace(entry.served, workers=max(1, workers))
-            entry.demand.restart()
+            entry.usage.restart()
             logger.info("%s has %d workers, had %d", entry.title, workers, before)
             self._show(entry, workers=workers)
         finally:
             entry.load_began = None
             entry.settled_at = time.monotonic()
-            self.memory.shrunk(entry.key)
+            self.context.memory.shrunk(entry.key)
 
     async def unload(self, entry: Entry, reason: str) -> None:
         """Let nobody in, wait until no call is in flight, unload; what is not loaded is left as it is.
@@ -186,87 +163,57 @@ class Transitions:
             MarwayError: The server would not; the version goes on being served.
         """
         if entry.state != "ready" or entry.served is None:
-            self.memory.keep(entry.key)
+            self.context.memory.keep(entry.key)
             return
-        entry.gate.close()
+        entry.scheduler.close()
         self._show(entry, state="draining")
-        await entry.gate.drained()
+        await entry.scheduler.drained()
         try:
-            await self.server.unload(entry.served)
+            await self.context.server.unload(entry.served)
         except MarwayError:
             entry.used_at = time.monotonic()  # not the first choice again
-            self.memory.keep(entry.key)
+            self.context.memory.keep(entry.key)
             self._show(entry, state="ready")
             raise
         self.forget(entry)
         if reason != "asked":
-            self.metrics.evictions.labels(reason).inc()
+            self.context.metrics.evictions.labels(reason).inc()
         logger.info("%s is unloaded (%s)", entry.title, reason)
 
     def forget(self, entry: Entry) -> None:
         """Count a version as absent: it was unloaded, or the server lost it."""
-        entry.gate.close()
+        entry.scheduler.close()
         entry.let_go()
         entry.settled_at = time.monotonic()
         self._show(entry, state="absent", workers=0)
-        self.memory.release(entry.key)
+        self.context.memory.release(entry.key)
 
-    async def _fetched(self, entry: Entry) -> HeldArchive:
+    async def _fetched(self, entry: Entry) -> ArchiveUse:
+        limit_s = self.context.settings.fetch_timeout_s
         try:
-            async with asyncio.timeout(self.settings.fetch_timeout_s):
+            async with asyncio.timeout(limit_s):
                 return await self.fetch(entry.record)
         except TimeoutError as exc:
-            raise Unavailable(
-                f"the archive of {entry.title} was not fetched within {self.settings.fetch_timeout_s:g} s; the fetch "
-                "goes on",
-                retry_after_s=self.estimates.load_s(entry.key),
-            ) from exc
+            message = f"the archive of {entry.title} was not fetched within {limit_s:g} s; the fetch goes on"
+            raise Unavailable(message, retry_after_s=self.context.estimates.load_s(entry.key)) from exc
 
-    async def _reserve(self, entry: Entry, workers: int, *, evict: Evict) -> None:
-        """Reserve memory for so many workers.
-
-        A guess is cut to the budget, so that a version larger than the guess is worth still gets its chance, alone;
-        what was measured, and the model's own part of the guess, is not.
-        """
-        archive = entry.record.archive
-
-        def size() -> int:
-            guessed = self.estimates.memory_bytes(entry.key, archive, workers)
-            least = self.estimates.least_bytes(entry.key, archive) * workers + REGISTERED_BYTES
-            budget = self.memory.budget
-            return guessed if budget is None or least > budget else min(guessed, budget)
-
-        try:
-            await self.memory.reserve(
-                entry.key,
-                size,
-                evict=evict,
-                wait_s=self.settings.memory_wait_s,
-                wait_max_s=self.settings.memory_wait_max_s,
-                what=entry.title,
-            )
-        except MarwayError as exc:
-            exc.model, exc.version = entry.record.name, entry.record.version
-            raise
-
-    async def _registered(self, entry: Entry, served: ServedModel, phases: Phases) -> None:
+    async def _registered(self, entry: Entry, served: ServedModel, ends: dict[str, float]) -> None:
         """Have the server load it and warm it up; on failure nothing of it is left there."""
         deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S)
-        await self.vacated(served.server_name)
         try:
             async with asyncio.timeout(deadline.remaining()):
-                found = await self.server.load(served)
-                phases.end("register")
+                found = await self.context.server.load(served)
+                ends["register"] = time.monotonic()
                 if self.warm is not None:
-                    await self.warm(self.server, served, entry.record, deadline)
-                    phases.end("warm")
+                    await self.warm(self.context.server, served, entry.record, deadline)
+                    ends["warm"] = time.monotonic()
         except (TimeoutError, MarwayError):
             with contextlib.suppress(MarwayError):
-                await self.server.unload(served)
+                await self.context.server.unload(served)
             raise
         entry.workers = max(1, found.workers)
         if entry.workers != served.workers:
-            self._charge(entry, entry.workers)
+            self.context.memory.estimate(entry.record, entry.workers)
 
     def _served(self, entry: Entry, path: Path) -> ServedModel:
         record, serving = entry.record, entry.serving
@@ -276,7 +223,7 @@ class Transitions:
             version=record.version,
             archive=path,
             workers=max(1, serving.min_workers),
-            max_workers=bounds(serving, cpus=self.cpus)[1],
+            max_workers=bounds(serving, cpus=self.context.cpus)[1],
             load_timeout_s=serving.load_timeout_s,
             predict_timeout_s=serving.predict_timeout_s,
             protocol=serving.protocol,
@@ -284,18 +231,14 @@ class Transitions:
             batch_rows=serving.max_batch_rows,
         )
 
-    def _charge(self, entry: Entry, workers: int) -> None:
-        self.memory.charge(entry.key, self.estimates.memory_bytes(entry.key, entry.record.archive, workers))
-        self.memory.pump()
-
     def _failed(self, entry: Entry, error: MarwayError) -> None:
         entry.let_go()
-        self.memory.release(entry.key)
-        error.model, error.version = entry.record.name, entry.record.version
+        self.context.memory.release(entry.key)
+        about(entry.record, error)
         if not isinstance(error, RuntimeDown):
             entry.restores = 0
-        if is_the_versions(error):
-            entry.failure = Failure.after(entry.failure, error, backoff_s=self.settings.load_failure_backoff_s)
+        if not isinstance(error, Unavailable):  # a store that is away or a full pod says nothing about the version
+            entry.failure = Failure.after(entry.failure, error, backoff_s=self.context.settings.load_failure_backoff_s)
             self._show(entry, state="failed", workers=0)
             logger.error("%s", error.message, extra={"fields": {"model": error.model, "version": error.version}})
         else:
@@ -304,4 +247,4 @@ class Transitions:
     def _show(self, entry: Entry, **changed: object) -> None:
         for name, value in changed.items():
             setattr(entry, name, value)
-        self.changes.bump()
+        self.context.changes.bump()

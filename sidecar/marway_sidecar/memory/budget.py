@@ -12,22 +12,19 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
 
 from marway.errors import LoadFailed, MarwayError, Unavailable
-from marway_sidecar.memory.eviction import Candidate, choose
+from marway.records import VersionRecord
+from marway_sidecar.errors import about
+from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
+from marway_sidecar.memory.eviction import Evict, Eviction, Tenants
+from marway_sidecar.settings import SidecarSettings
 
-__all__ = ["Charge", "Evict", "Memory"]
+__all__ = ["Charge", "Memory"]
 
 logger = logging.getLogger(__name__)
-
-_MIB: Final = 1024 * 1024
-
-Evict = Literal["idle", "unused", "none"]
-"""Whom a reservation may evict: for a load any idle version, for more workers of a version that answers already only
-those without a request for some time, for a load that nobody waits for nobody."""
 
 
 @dataclass(slots=True)
@@ -43,162 +40,172 @@ class Charge:
 
 
 @dataclass(eq=False)
-class _Want:
-    key: str
-    size: Callable[[], int]
+class _Reservation:
+    """A reservation that waits."""
+
+    record: VersionRecord
+    workers: int
     evict: Evict
     future: asyncio.Future[None]
+
+    @property
+    def key(self) -> str:
+        return self.record.id
 
 
 class Memory:
     """Keeps what versions take under the budget.
 
     Args:
-        candidates: Returns the versions that may go now.
-        spare_workers: Returns the versions that may give up workers now, with the bytes that those take.
-        permanent: Returns the versions that never go for others, by key: pinned ones.
-        evict: Told to unload a version for its memory; `release` or `keep` is the answer.
-        shrink: Told to take a version's spare workers from it; `shrunk` is the answer.
-        measure: Asks for a measurement soon; `measured` is the answer.
-        unused_s: How long nobody asked for a version that counts as unused, in seconds.
-        retry_after_s: When a refused caller should come back, in seconds.
+        tenants: The versions that take memory, and give it up.
+        estimates: Say when a refused caller should come back.
+        settings: The budget, or what stays free of the limit, and how long to wait.
+        limit_bytes: Memory that the model server and its workers may take; None when that is not known.
     """
 
     def __init__(
-        self,
-        *,
-        candidates: Callable[[], Sequence[Candidate]],
-        spare_workers: Callable[[], Sequence[Candidate]],
-        permanent: Callable[[], set[str]],
-        evict: Callable[[str], None],
-        shrink: Callable[[str], None],
-        measure: Callable[[], None],
-        unused_s: float,
-        retry_after_s: Callable[[], float],
+        self, tenants: Tenants, estimates: Estimates, settings: SidecarSettings, *, limit_bytes: int | None
     ) -> None:
-        self._candidates = candidates
-        self._spare_workers = spare_workers
-        self._permanent = permanent
-        self._evict = evict
-        self._shrink = shrink
-        self._measure = measure
-        self._unused_s = unused_s
-        self._retry_after_s = retry_after_s
-        self._wants: deque[_Want] = deque()
-        self._leaving: set[str] = set()
-        self._shrinking: dict[str, int] = {}
+        self._tenants = tenants
+        self._estimates = estimates
+        self._settings = settings
+        self._limit_bytes = limit_bytes
+        self._eviction = Eviction(tenants, unused_s=settings.scale_down_s)
+        self._pending: deque[_Reservation] = deque()
         self._pumping = False
         self._moved_at = 0.0
-        self.charges: dict[str, Charge] = {}
+        self._charges: dict[str, Charge] = {}
+        self._base_bytes = 0
+        self.used = 0
+        """Bytes that are reserved or measured now."""
         self.budget: int | None = None
         """Bytes that all versions may take together; None means no limit."""
+        self.server_takes(0)
 
-    @property
-    def used(self) -> int:
-        """Bytes that are reserved or measured now."""
-        return sum(charge.size_bytes for charge in self.charges.values())
+    def server_takes(self, base_bytes: int) -> None:
+        """Set the budget by the bytes that the server takes beside its workers.
 
-    @property
-    def wanted(self) -> bool:
-        """Whether a reservation waits."""
-        return bool(self._wants)
+        They grow with the heap and may shrink again, but what it once took it may take any time.
+        """
+        self._base_bytes = max(self._base_bytes, base_bytes)
+        self.budget = self._settings.memory_budget_bytes
+        if self.budget is None and self._limit_bytes is not None:
+            self.budget = max(0, self._limit_bytes - self._base_bytes - self._settings.memory_reserve_bytes)
 
     def of(self, key: str) -> int:
         """Return what a version counts for, in bytes."""
-        charge = self.charges.get(key)
+        charge = self._charges.get(key)
         return charge.size_bytes if charge is not None else 0
 
     def waits(self, key: str) -> bool:
         """Whether a reservation for this version waits; until it is granted the version counts for what it has."""
-        return any(want.key == key for want in self._wants)
+        return any(reservation.key == key for reservation in self._pending)
 
-    async def reserve(
-        self, key: str, size: Callable[[], int], *, evict: Evict, wait_s: float, wait_max_s: float, what: str
-    ) -> None:
-        """Set a version's charge to ``size()``, making room first.
+    async def reserve(self, record: VersionRecord, workers: int, *, evict: Evict) -> None:
+        """Set a version's charge to what it takes with so many workers, making room first.
 
         Args:
-            key: The version.
-            size: Its whole charge from now on, in bytes; asked again while it waits, as measurements better a guess.
+            record: The version.
+            workers: How many; what they take is asked again while this waits, as measurements better a guess.
             evict: Who may have to go for it.
-            wait_s: How long to wait for room while nothing moves, in seconds.
-            wait_max_s: How long to wait at all, in seconds.
-            what: The version, for messages.
 
         Raises:
             LoadFailed: It is larger than the whole budget.
-            Unavailable: There is no room: now, or nothing moved for ``wait_s``, or its turn did not come within
-                ``wait_max_s``; nothing was changed.
+            Unavailable: There is no room: now, or nothing moved for `memory_wait_s`, or its turn did not come within
+                `memory_wait_max_s`; nothing was changed.
         """
-        size_bytes = size()
+        what, settings = f"{record.name} {record.version}", self._settings
+        reservation = _Reservation(record, workers, evict, asyncio.get_running_loop().create_future())
+        size_bytes = self._size(reservation)
         if self.budget is not None and size_bytes > self.budget:
-            raise LoadFailed(
+            message = (
                 f"{what} needs {_mib(size_bytes)} MiB of memory and the budget of this pod is {_mib(self.budget)} MiB:"
                 " give its model server more memory, or the version to a pool that has it"
             )
-        want = _Want(key, size, evict, asyncio.get_running_loop().create_future())
-        self._push(want)
+            raise about(record, LoadFailed(message))
+        self._push(reservation)
         self.pump()
         since = time.monotonic()
-        if not want.future.done():
+        if not reservation.future.done():
             logger.info("%s waits for %s MiB of memory: %s", what, _mib(size_bytes), self._taken())
         try:
-            while not want.future.done():
+            while not reservation.future.done():
                 now = time.monotonic()
-                quiet_s, left_s = max(since, self._moved_at) + wait_s - now, since + wait_max_s - now
+                quiet_s = max(since, self._moved_at) + settings.memory_wait_s - now
+                left_s = since + settings.memory_wait_max_s - now
                 if left_s <= 0:
-                    raise self._no_room(f"its turn for memory did not come within {wait_max_s:g} s ({self._taken()})")
+                    limit_s = settings.memory_wait_max_s
+                    raise self._no_room(f"its turn for memory did not come within {limit_s:g} s ({self._taken()})")
                 if quiet_s <= 0:
-                    raise self._no_room(f"nothing came free within {wait_s:g} s ({self._taken()})")
-                await asyncio.wait({want.future}, timeout=min(quiet_s, left_s))
-            want.future.result()
+                    raise self._no_room(f"nothing came free within {settings.memory_wait_s:g} s ({self._taken()})")
+                await asyncio.wait({reservation.future}, timeout=min(quiet_s, left_s))
+            reservation.future.result()
         except Unavailable as exc:
             exc.message = f"{what}: {exc.message}"
+            about(record, exc)
             raise
         finally:
-            if want in self._wants:
-                self._wants.remove(want)
+            if reservation in self._pending:
+                self._pending.remove(reservation)
                 self.pump()
 
-    def charge(self, key: str, size_bytes: int) -> None:
-        """Set the charge of a version that was measured, or that gave up workers."""
-        self.charges[key] = Charge(size_bytes, up=True)
+    def estimate(self, record: VersionRecord, workers: int) -> None:
+        """Set the charge of a version that has another number of workers than was reserved."""
+        size_bytes = self._estimates.memory_bytes(record.id, record.archive, workers)
+        self._set(record.id, Charge(size_bytes, guess=self._estimates.is_guess(record.id), up=True))
+        self.pump()
 
-    def settle(self, key: str, *, guess: bool) -> None:
+    def settle(self, key: str) -> None:
         """Say that the workers which a charge was reserved for are up."""
-        self.charges[key].up = True
-        self.charges[key].guess = guess
+        self._charges[key].up = True
+
+    def measured_workers(self, record: VersionRecord, sizes: Sequence[int]) -> bool:
+        """Set the charge of a version whose workers were measured, in bytes; return whether it changed."""
+        self._estimates.measured_memory(record.id, record.archive, max(sizes))
+        size_bytes = sum(sizes) + REGISTERED_BYTES
+        changed = self.of(record.id) != size_bytes
+        self._set(record.id, Charge(size_bytes, up=True))
+        return changed
 
     def release(self, key: str) -> None:
         """Give back what a version had."""
-        self._leaving.discard(key)
-        self._shrinking.pop(key, None)
+        self._eviction.leaving.pop(key, None)
+        self._eviction.shrinking.pop(key, None)
         self._moved_at = time.monotonic()
-        self.charges.pop(key, None)
+        self._set(key, None)
         self.pump()
 
     def shrunk(self, key: str) -> None:
         """Say that a version which was to give up workers has done so, or keeps them."""
-        if self._shrinking.pop(key, None) is not None:
+        if self._eviction.shrinking.pop(key, None) is not None:
             self._moved_at = time.monotonic()
             self.pump()
 
     def keep(self, key: str) -> None:
         """Say that a version which was to be evicted stays."""
-        self._leaving.discard(key)
+        self._eviction.leaving.pop(key, None)
         self.pump()
 
     def clear(self) -> None:
         """Forget everything: the server is gone."""
-        self.charges.clear()
-        self._leaving.clear()
-        self._shrinking.clear()
+        self._charges, self.used = {}, 0
+        self._eviction.clear()
+
+    def measure(self) -> None:
+        """Look again at what versions really take, soon, and now at who waits: something changed."""
+        self._tenants.measure()
+        self.pump_if_short()
 
     def measured(self) -> None:
         """Say that a measurement was made, or failed: no guess is worth waiting for any more."""
-        for charge in self.charges.values():
-            charge.guess = False
+        for charge in self._charges.values():
+            charge.guess = charge.guess and not charge.up
         self.pump()
+
+    def pump_if_short(self) -> None:
+        """Look again, where somebody waits or there is less than the budget allows."""
+        if self._pending or (self.budget is not None and self.used > self.budget):
+            self.pump()
 
     def pump(self) -> None:
         """Grant what fits, in order, and make room for the first that does not; called whenever something changed."""
@@ -206,104 +213,86 @@ class Memory:
             return  # an eviction told us of itself
         self._pumping = True
         try:
-            while self._wants and self._advance(self._wants[0]):
+            while self._pending and self._advance(self._pending[0]):
                 pass
-            if not self._wants and self.budget is not None:
-                self._make_room(self.used - self.budget, evict="idle", but=None)  # a worker has grown
+            if not self._pending and self.budget is not None:
+                self._eviction.make_room(self.used - self.budget, evict="idle", exclude=None)  # a worker has grown
         finally:
             self._pumping = False
 
-    def _push(self, want: _Want) -> None:
+    def _push(self, reservation: _Reservation) -> None:
         """Put a reservation in its place: more workers only as long as nobody waits for a first answer."""
-        if want.evict == "unused":
-            if any(other.evict == "idle" for other in self._wants):
-                want.future.set_exception(self._no_room("other versions wait for memory for their first worker"))
-                return
-        elif want.evict == "idle":
-            for other in self._wants:
+        if reservation.evict == "unused" and any(other.evict == "idle" for other in self._pending):
+            self._refuse(reservation, "other versions wait for memory for their first worker")
+            return
+        if reservation.evict == "idle":
+            for other in self._pending:
                 if other.evict == "unused" and not other.future.done():
-                    other.future.set_exception(self._no_room("another version needs the memory for its first worker"))
-        self._wants.append(want)
+                    self._refuse(other, "another version needs the memory for its first worker")
+        self._pending.append(reservation)
 
-    def _advance(self, want: _Want) -> bool:
+    def _advance(self, reservation: _Reservation) -> bool:
         """Grant, refuse or drop the first reservation; False when it has to wait."""
-        if not want.future.done():
-            short = self._short(want)
+        key = reservation.key
+        if not reservation.future.done():
+            short = self._short(reservation)
             if short <= 0:
                 self._moved_at = time.monotonic()
-                self.charges[want.key] = Charge(want.size())
-                want.future.set_result(None)
-            elif want.evict == "none":
-                want.future.set_exception(self._no_room("no memory is free"))
-            elif any(charge.guess and charge.up for charge in self.charges.values()):
-                self._measure()
+                self._set(key, Charge(self._size(reservation), guess=self._estimates.is_guess(key)))
+                reservation.future.set_result(None)
+            elif reservation.evict == "none":
+                self._refuse(reservation, "no memory is free")
+            elif any(charge.guess and charge.up for charge in self._charges.values()):
+                self._tenants.measure()
                 return False
-            elif self._make_room(short, evict=want.evict, but=want.key):
+            elif self._eviction.make_room(short, evict=reservation.evict, exclude=key):
                 return False
-            elif self._may_come(want):
-                self._take_workers(short, but=want.key, enough=False)
+            elif self._may_come(reservation):
+                self._eviction.take_workers(short, exclude=key, enough=False)
                 return False
             else:
-                want.future.set_exception(
-                    self._no_room(
-                        f"the {_mib(self.budget or 0)} MiB of this pod's memory budget are taken by versions that stay"
-                    )
-                )
-        if self._wants and self._wants[0] is want:
-            self._wants.popleft()
+                budget = f"the {_mib(self.budget or 0)} MiB of this pod's memory budget"
+                self._refuse(reservation, f"{budget} are taken by versions that stay")
+        if self._pending and self._pending[0] is reservation:
+            self._pending.popleft()
         return True
 
-    def _short(self, want: _Want) -> int:
+    def _refuse(self, reservation: _Reservation, message: str) -> None:
+        reservation.future.set_exception(self._no_room(message))
+
+    def _size(self, reservation: _Reservation) -> int:
+        record = reservation.record
+        return self._estimates.reservation_bytes(record.id, record.archive, reservation.workers, self.budget)
+
+    def _short(self, reservation: _Reservation) -> int:
         if self.budget is None:
             return 0
-        return self.used - self.of(want.key) + want.size() - self.budget
+        return self.used - self.of(reservation.key) + self._size(reservation) - self.budget
 
-    def _make_room(self, short: int, *, evict: Evict, but: str | None) -> bool:
-        """Have versions evicted that free ``short`` bytes; True when so much is on its way."""
-        short -= sum(self.of(key) for key in self._leaving) + sum(self._shrinking.values())
-        if short <= 0:
-            return True
-        latest = time.monotonic() - (self._unused_s if evict == "unused" else 0.0)
-        there = [
-            candidate
-            for candidate in self._candidates()
-            if candidate.key != but and candidate.key not in self._leaving and candidate.used_at <= latest
-        ]
-        chosen = choose(there, short)
-        for candidate in chosen:
-            self._leaving.add(candidate.key)
-            self._evict(candidate.key)
-        return bool(chosen) or (evict == "idle" and self._take_workers(short, but=but, enough=True))
-
-    def _take_workers(self, short: int, *, but: str | None, enough: bool) -> bool:
-        """Take spare workers from versions to free ``short`` bytes, or with ``enough`` none when all would not do."""
-        there = [
-            candidate
-            for candidate in self._spare_workers()
-            if candidate.key != but and candidate.key not in self._leaving and candidate.key not in self._shrinking
-        ]
-        chosen = choose(there, short) or ([] if enough else there)
-        for candidate in chosen:
-            self._shrinking[candidate.key] = candidate.size_bytes
-            self._shrink(candidate.key)
-        return bool(chosen)
-
-    def _may_come(self, want: _Want) -> bool:
+    def _may_come(self, reservation: _Reservation) -> bool:
         """Whether there will be room once versions that are busy or loading now have become idle."""
-        if want.evict != "idle" or self.budget is None:
+        if reservation.evict != "idle" or self.budget is None:
             return False
-        stay = sum(self.of(key) for key in self._permanent() if key != want.key)
-        return stay + want.size() <= self.budget
+        stay = sum(self.of(key) for key in self._tenants.permanent() if key != reservation.key)
+        return stay + self._size(reservation) <= self.budget
+
+    def _set(self, key: str, charge: Charge | None) -> None:
+        self.used -= self.of(key)
+        if charge is None:
+            self._charges.pop(key, None)
+        else:
+            self._charges[key] = charge
+            self.used += charge.size_bytes
 
     def _taken(self) -> str:
-        loading = sum(not charge.up for charge in self.charges.values())
-        up = len(self.charges) - loading
+        loading = sum(not charge.up for charge in self._charges.values())
+        up = len(self._charges) - loading
         budget = "no limit" if self.budget is None else f"{_mib(self.budget)} MiB"
         return f"{up} versions that are in use and {loading} that are loading take {_mib(self.used)} of {budget}"
 
     def _no_room(self, message: str) -> MarwayError:
-        return Unavailable(f"{message}: try again, or another pod", retry_after_s=self._retry_after_s())
+        return Unavailable(f"{message}: try again, or another pod", retry_after_s=self._estimates.load_s(""))
 
 
 def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / _MIB:.1f}".removesuffix(".0")
+    return f"{size_bytes / 2**20:.1f}".removesuffix(".0")

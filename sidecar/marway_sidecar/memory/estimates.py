@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import statistics
-import tempfile
 from collections import deque
-from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marway.records import ArchiveRef
+from marway.refs import new_ulid
+from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["ESTIMATES_FILE", "REGISTERED_BYTES", "Estimates"]
 
@@ -48,46 +47,53 @@ class Estimates:
     """Says what a load will take before it is done.
 
     Args:
-        worker_base_bytes: Memory of a worker beside its model, until one was measured.
-        archive_factor: Memory of a model in a worker, as a multiple of its archive.
-        load_s: Time of a load, in seconds, until one was measured.
+        settings: What it takes until it was measured, and the directory of the file.
     """
 
-    def __init__(self, *, worker_base_bytes: int, archive_factor: float, load_s: float) -> None:
-        self._base_bytes = worker_base_bytes
-        self._factor = archive_factor
-        self._default_load_s = load_s
+    def __init__(self, settings: SidecarSettings) -> None:
+        self._settings = settings
+        self._path = settings.runtime_dir / ESTIMATES_FILE
         self._versions: dict[str, _Known] = {}  # in the order of their last measurement
         self._overheads: deque[int] = deque(maxlen=_OVERHEADS)
         self._load_s: float | None = None
-        self.changed = False
-        """Whether there is something that the file does not have."""
+        self._changed = False
+        self._read()
 
     def is_guess(self, key: str) -> bool:
         """Whether nothing was measured that an estimate for this version could rest on."""
-        return not self._overheads and not self._is_measured(key)
-
-    def least_bytes(self, key: str, archive: ArchiveRef) -> int:
-        """Return what one worker takes at the least: measured, else its model's part of the guess."""
-        known = self._versions.get(key)
-        if known is not None and known.worker_bytes is not None:
-            return known.worker_bytes
-        return int(archive.size_bytes * self._factor)
+        return not self._overheads and self._worker_bytes(key) is None
 
     def memory_bytes(self, key: str, archive: ArchiveRef, workers: int) -> int:
         """Return the memory to reserve for a version with so many workers."""
-        known = self._versions.get(key)
-        if known is not None and known.worker_bytes is not None:
-            one = known.worker_bytes * _HEADROOM
+        one: float
+        if (measured := self._worker_bytes(key)) is not None:
+            one = measured * _HEADROOM
         else:
-            base = statistics.median(self._overheads) * _HEADROOM if self._overheads else self._base_bytes
-            one = archive.size_bytes * self._factor + base
+            base = (
+                statistics.median(self._overheads) * _HEADROOM if self._overheads else self._settings.worker_base_bytes
+            )
+            one = archive.size_bytes * self._settings.archive_memory_factor + base
         return REGISTERED_BYTES + int(one) * workers
+
+    def reservation_bytes(self, key: str, archive: ArchiveRef, workers: int, budget: int | None) -> int:
+        """Return the memory to reserve for so many workers where there is so much.
+
+        A guess is cut to the budget, so that a version larger than the guess is worth still gets its chance, alone;
+        what was measured, and the model's own part of the guess, is not.
+        """
+        guessed = self.memory_bytes(key, archive, workers)
+        one = self._worker_bytes(key)
+        least = (
+            int(archive.size_bytes * self._settings.archive_memory_factor) if one is None else one
+        ) * workers + REGISTERED_BYTES
+        return guessed if budget is None or least > budget else min(guessed, budget)
 
     def measured_memory(self, key: str, archive: ArchiveRef, worker_bytes: int) -> None:
         """Remember what a worker of a version takes."""
-        if not self._is_measured(key):
-            self._overheads.append(max(0, worker_bytes - int(archive.size_bytes * self._factor)))
+        if self._worker_bytes(key) is None:
+            self._overheads.append(
+                max(0, worker_bytes - int(archive.size_bytes * self._settings.archive_memory_factor))
+            )
         self._know(key, worker_bytes=worker_bytes)
 
     def load_s(self, key: str) -> float:
@@ -95,51 +101,53 @@ class Estimates:
         known = self._versions.get(key)
         if known is not None and known.load_s is not None:
             return known.load_s
-        return self._load_s if self._load_s is not None else self._default_load_s
+        return self._load_s if self._load_s is not None else self._settings.expected_load_s
 
     def measured_load(self, key: str, duration_s: float) -> None:
         """Remember how long a load took."""
         self._load_s = duration_s if self._load_s is None else self._load_s + _SMOOTHING * (duration_s - self._load_s)
         self._know(key, load_s=duration_s)
 
-    def read(self, path: Path) -> None:
-        """Take over what a file holds; one that is missing or damaged is as good as empty. Blocks."""
-        try:
-            document = _Document.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return
-        except (OSError, ValidationError) as exc:
-            logger.warning("%s cannot be read, so memory is estimated anew: %s", path, exc)
-            return
-        self._versions = {**document.versions, **self._versions}
-        self._overheads.extend(document.overheads)
-        self._load_s = self._load_s if self._load_s is not None else document.load_s
-
-    def dump(self) -> bytes:
-        """Return what the file should hold, and count it as written."""
-        self.changed = False
+    def changes(self) -> bytes | None:
+        """Return what the file should hold, and count it as written; None when it holds that."""
+        if not self._changed:
+            return None
+        self._changed = False
         document = _Document(versions=self._versions, overheads=list(self._overheads), load_s=self._load_s)
         return json.dumps(document.model_dump(exclude_none=True), indent=1).encode()
 
-    @staticmethod
-    def write(path: Path, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Put ``data`` into the file at once; without it only the next start knows less. Blocks."""
-        temporary: Path | None = None
+        temporary = self._path.with_name(f".{self._path.name}-{new_ulid()}")
         try:
-            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-            temporary = Path(name)
-            with os.fdopen(descriptor, "wb") as handle:
-                handle.write(data)
-            temporary.replace(path)
+            temporary.write_bytes(data)
+            temporary.replace(self._path)
         except OSError as exc:
-            logger.debug("%s cannot be written: %s", path, exc)
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
+            logger.debug("%s cannot be written: %s", self._path, exc)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
-    def _is_measured(self, key: str) -> bool:
+    def _read(self) -> None:
+        """Take over what the file holds; one that is missing or damaged is as good as empty."""
+        try:
+            document = _Document.model_validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, ValidationError) as exc:
+            logger.warning("%s cannot be read, so memory is estimated anew: %s", self._path, exc)
+            return
+        self._versions = document.versions
+        self._overheads.extend(document.overheads)
+        self._load_s = document.load_s
+
+    def _model_bytes(self, archive: ArchiveRef) -> int:
+        """Return the guess of what a model takes in a worker."""
+        return int(archive.size_bytes * self._settings.archive_memory_factor)
+
+    def _worker_bytes(self, key: str) -> int | None:
+        """Return what a worker of a version was measured to take."""
         known = self._versions.get(key)
-        return known is not None and known.worker_bytes is not None
+        return known.worker_bytes if known is not None else None
 
     def _know(self, key: str, *, worker_bytes: int | None = None, load_s: float | None = None) -> None:
         known = self._versions.pop(key, None) or _Known()
@@ -149,4 +157,4 @@ class Estimates:
         )
         if len(self._versions) > _KEPT:
             self._versions.pop(next(iter(self._versions)))
-        self.changed = True
+        self._changed = True

@@ -1,4 +1,4 @@
-"""Which versions go when memory is wanted.
+"""Which versions go, or give up workers, when memory is wanted.
 
 A version that goes for memory is unregistered, not just left without workers. Both free the same memory: a registered
 version without workers takes 40 KiB. Staying registered would save 5 ms of a come-back that takes 50 ms at the least
@@ -7,10 +7,16 @@ version without workers takes 40 KiB. Staying registered would save 5 ms of a co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
-__all__ = ["Candidate", "choose"]
+__all__ = ["Candidate", "Evict", "Eviction", "Tenants", "choose"]
+
+Evict = Literal["idle", "unused", "none"]
+"""Whom a reservation may evict: for a load any idle version, for more workers of a version that answers already only
+those without a request for some time, for a load that nobody waits for nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,82 @@ class Candidate:
     key: str
     size_bytes: int
     used_at: float
+
+
+class Tenants(Protocol):
+    """The versions that take memory."""
+
+    def evictable(self) -> Sequence[Candidate]:
+        """Return the versions that may go now."""
+
+    def spare_workers(self) -> Sequence[Candidate]:
+        """Return the versions that may give up workers now, with the bytes that those take."""
+
+    def permanent(self) -> set[str]:
+        """Return the versions that never go for others, by key: pinned ones."""
+
+    def evict(self, key: str) -> None:
+        """Unload a version for its memory; `Memory.release` or `Memory.keep` is the answer."""
+
+    def shrink(self, key: str) -> None:
+        """Take a version's spare workers from it; `Memory.shrunk` is the answer."""
+
+    def measure(self) -> None:
+        """Measure soon; `Memory.measured` is the answer."""
+
+
+class Eviction:
+    """Frees memory, and knows what is on its way.
+
+    Args:
+        tenants: The versions that take memory.
+        unused_s: How long nobody asked for a version that counts as unused, in seconds.
+    """
+
+    def __init__(self, tenants: Tenants, *, unused_s: float) -> None:
+        self._tenants = tenants
+        self._unused_s = unused_s
+        self.leaving: dict[str, int] = {}
+        """Versions that were told to go, with the bytes that they free."""
+        self.shrinking: dict[str, int] = {}
+        """Versions that were told to give up workers, with the bytes that those free."""
+
+    def clear(self) -> None:
+        """Forget what is on its way."""
+        self.leaving.clear()
+        self.shrinking.clear()
+
+    def make_room(self, short: int, *, evict: Evict, exclude: str | None) -> bool:
+        """Have versions evicted that free ``short`` bytes; True when so much is on its way.
+
+        Args:
+            short: How much is wanted, in bytes.
+            evict: Who may have to go.
+            exclude: The version that it is wanted for.
+        """
+        short -= sum(self.leaving.values()) + sum(self.shrinking.values())
+        if short <= 0:
+            return True
+        latest = time.monotonic() - (self._unused_s if evict == "unused" else 0.0)
+        there = [each for each in self._tenants.evictable() if each.key != exclude and each.used_at <= latest]
+        chosen = choose([each for each in there if each.key not in self.leaving], short)
+        for each in chosen:
+            self.leaving[each.key] = each.size_bytes
+            self._tenants.evict(each.key)
+        return bool(chosen) or (evict == "idle" and self.take_workers(short, exclude=exclude, enough=True))
+
+    def take_workers(self, short: int, *, exclude: str | None, enough: bool) -> bool:
+        """Take spare workers from versions to free ``short`` bytes, or with ``enough`` none when all would not do."""
+        there = [
+            each
+            for each in self._tenants.spare_workers()
+            if each.key != exclude and each.key not in self.leaving and each.key not in self.shrinking
+        ]
+        chosen = choose(there, short) or ([] if enough else there)
+        for each in chosen:
+            self.shrinking[each.key] = each.size_bytes
+            self._tenants.shrink(each.key)
+        return bool(chosen)
 
 
 def choose(candidates: Iterable[Candidate], needed_bytes: int) -> list[Candidate]:

@@ -1,27 +1,28 @@
-"""Calls of the model server with the rows of one request or of many.
+"""Calls of the model server with the rows of one request or of many, and what becomes of rows whose call failed.
 
-Nothing waits for a batch to fill: the gate hands over what waits when a worker becomes free, as one call. When such a
-call goes wrong as a whole, each of its rows is sent again by itself, so that what one of them did harms no other. So
-good rows run twice, unless the version's serving settings say that none may (`retry_rows`): then all of them fail.
+When a call goes wrong as a whole, each of its rows is sent again by itself, so that what one of them did harms no
+other. So good rows run twice, unless the version's serving settings say that none may (`retry_rows`): then all of them
+fail. Rows that the server says it did not run, because it lost the version, go again with the next load.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown
+from marway.errors import DeadlineExceeded, ModelError, Overloaded, RuntimeDown
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import ModelServer, NotLoaded, NotSent, ServedModel, WorkerDied
-from marway_sidecar.lifecycle.failures import again
+from marway_sidecar.errors import about
+from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.scheduler import Gate, Slot
-from marway_sidecar.scheduler.work import Work
+from marway_sidecar.scheduler.job import Job, StreamJob
+from marway_sidecar.scheduler.version import ScheduledVersion
 
-__all__ = ["Batcher", "own_deadline", "was_slow"]
+__all__ = ["BatchCaller", "was_slow"]
 
 _GRACE_S: Final = 10.0  # the server restarts a worker that takes longer than the version's time-out, and says so then
 _SLOW_FACTOR: Final = 10.0
@@ -29,142 +30,113 @@ _SLOW_S: Final = 1.0
 _LOST_MAX: Final = 2
 
 
-class Batcher:
+class BatchCaller:
     """Makes the calls of one version.
 
     Args:
+        version: The version.
         server: The model server.
-        served: Returns the version as the server knows it; None when it has just been lost.
-        gate: Where work goes back to that has to be sent again.
         breaker: Told how calls end.
-        lost: Called when the server says that it does not have the version.
-        retry_rows: Returns whether rows may run a second time.
-        observe: Told how many rows each call has.
-        answered: Told the answers of each call.
+        metrics: What is counted.
     """
 
     def __init__(
-        self,
-        server: ModelServer,
-        *,
-        served: Callable[[], ServedModel | None],
-        gate: Gate,
-        breaker: Breaker,
-        lost: Callable[[], None],
-        retry_rows: Callable[[], bool],
-        observe: Callable[[float], None],
-        answered: Callable[[Sequence[Answer]], None],
+        self, version: ScheduledVersion, server: ModelServer, breaker: Breaker, metrics: SidecarMetrics
     ) -> None:
+        self._version = version
         self._server = server
-        self._served = served
-        self._gate = gate
         self._breaker = breaker
-        self._lost = lost
-        self._retry_rows = retry_rows
-        self._observe = observe
-        self._on_answered = answered
-        self._calls: set[asyncio.Task[None]] = set()
+        self._rows = metrics.batch_rows
+        self._count = metrics.answer_counter(version.record.name, version.record.version)
 
-    def run(self, slot: Slot, works: Sequence[Work]) -> None:
-        """Start a call with these rows; the slot is free when its work has ended, whoever still waits for it."""
-        model = self._served()
-        if model is None:  # the server lost it in the moment that the slot was given
-            self._gate.put_back(works)
-            slot.release()
-            return
-        now = time.monotonic()
-        for work in works:
-            work.started_at = now
-            if work.body is not None:
-                slot.keep(work.body)
-        call = asyncio.create_task(self._call(slot, model, works), name="predict")
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-
-    async def _call(self, slot: Slot, model: ServedModel, works: Sequence[Work]) -> None:
+    async def call(self, model: ServedModel, jobs: Sequence[Job]) -> list[Job]:
+        """Make a call with these jobs, tell them what came of it, and return those that have to be sent again."""
+        first = jobs[0]
         try:
-            if works[0].alone:
-                (work,) = works
-                _tell(works, [await self._alone(model, work, row) for row in work.rows])
+            if isinstance(first, StreamJob):
+                await self._stream(model, first)
+                answers: list[Answer] = []
+            elif first.alone:
+                answers = [await self._ask_alone(model, first, row) for row in first.rows]
             else:
-                rows = [row for work in works for row in work.rows]
-                self._answered(works, await self._ask(model, works, rows))
-            self._breaker.ended(None)
-        except NotLoaded as exc:
-            self._breaker.ended(exc)
-            self._lost()
-            self._again(works, exc)
+                answers = await self._ask(model, jobs, [row for job in jobs for row in job.rows])
         except asyncio.CancelledError as exc:
             self._breaker.ended(exc)
-            _fail(works, RuntimeDown("the model server was let go of during the call", model=model.name))
+            for job in jobs:
+                job.fail(RuntimeDown("the model server was let go of during the call", model=model.name))
             raise
-        except (RuntimeDown, Overloaded, DeadlineExceeded) as exc:
-            self._breaker.ended(exc)
-            if isinstance(exc, NotSent) and not (works[0].alone and len(works[0].rows) > 1):
-                for work in works:
-                    work.started_at = None  # nobody started on it, so it may go elsewhere at no cost
-                _fail(works, exc)
-            else:
-                _fail(works, self._final(model, exc))
         except Exception as exc:
             self._breaker.ended(exc)
-            if works[0].alone or sum(len(work.rows) for work in works) == 1 or not self._retry_rows():
-                _fail(works, self._final(model, exc))
-            else:
-                self._one_by_one(works)  # which row made it go wrong, nobody knows
-        finally:
-            slot.release()
+            return self._after(exc, model, jobs)
+        self._breaker.ended(None)
+        if not first.alone and len(answers) > 1 and self._may_run_twice and all(a.kind == "error" for a in answers):
+            return _one_by_one(jobs)  # the handler raised: which row made it, it does not say
+        start = 0
+        for job in jobs:
+            job.answer(answers[start : start + len(job.rows)])
+            start += len(job.rows)
+        return []
 
-    async def _alone(self, model: ServedModel, work: Work, row: Row) -> Answer:
+    @property
+    def _may_run_twice(self) -> bool:
+        return self._version.serving.retry_rows
+
+    def _after(self, error: Exception, model: ServedModel, jobs: Sequence[Job]) -> list[Job]:
+        """Decide what becomes of jobs whose call failed as a whole; return those that are sent again."""
+        if isinstance(error, NotLoaded):
+            self._version.lose()
+            for job in jobs:
+                job.lost += 1
+                job.started_at = None
+                if job.lost >= _LOST_MAX:
+                    job.fail(error)
+            return [job for job in jobs if job.lost < _LOST_MAX]
+        alone, rows = jobs[0].alone, sum(len(job.rows) for job in jobs)
+        if isinstance(error, NotSent) and not (alone and rows > 1):
+            for job in jobs:
+                job.started_at = None  # nobody started on it, so it may go elsewhere at no cost
+        elif not (isinstance(error, (RuntimeDown, Overloaded, DeadlineExceeded)) or alone or rows == 1):
+            if self._may_run_twice:
+                return _one_by_one(jobs)  # which row made it go wrong, nobody knows
+            error = self._final(error, model)
+        else:
+            error = self._final(error, model)
+        for job in jobs:
+            job.fail(error)
+        return []
+
+    def _final(self, error: Exception, model: ServedModel) -> Exception:
+        """Return what callers are told: an error that nobody tries again where rows may have run, and may not twice."""
+        if self._may_run_twice or not isinstance(error, (RuntimeDown, WorkerDied)):
+            return error
+        message = f"{error.message}; the call may have run, and may not run twice (`retry_rows`)"
+        final = about(model, ModelError(message))
+        final.__cause__ = error
+        return final
+
+    async def _ask(self, model: ServedModel, jobs: Sequence[Job], rows: Sequence[Row]) -> list[Answer]:
+        self._rows.observe(len(rows))
+        answers = await self._server.predict(model, rows, _own_deadline(model, jobs))
+        self._count(answers)
+        return answers
+
+    async def _ask_alone(self, model: ServedModel, job: Job, row: Row) -> Answer:
         """Send one row by itself; among others of its request, one that fails is an answer like theirs."""
         try:
-            (answer,) = await self._ask(model, [work], [row])
+            (answer,) = await self._ask(model, [job], [row])
         except ModelError as exc:
-            if len(work.rows) == 1:
+            if len(job.rows) == 1:
                 raise
             return Answer(exc.status, exc.message.encode(), "error")
         return answer
 
-    async def _ask(self, model: ServedModel, works: Sequence[Work], rows: Sequence[Row]) -> list[Answer]:
-        self._observe(len(rows))
-        last = Deadline(max(work.deadline.at for work in works))
-        answers = await self._server.predict(model, rows, own_deadline(last, model))
-        self._on_answered(answers)
-        return answers
-
-    def _answered(self, works: Sequence[Work], answers: list[Answer]) -> None:
-        if len(answers) > 1 and self._retry_rows() and all(answer.kind == "error" for answer in answers):
-            self._one_by_one(works)  # the handler raised: which row made it, it does not say
-        else:
-            _tell(works, answers)
-
-    def _final(self, model: ServedModel, error: Exception) -> Exception:
-        """Return what callers are told: an error that nobody tries again where rows may have run, and may not twice."""
-        if self._retry_rows() or not isinstance(error, (RuntimeDown, WorkerDied)):
-            return error
-        return ModelError(
-            f"{error.message}; the call may have run, and may not run twice (`retry_rows`)",
-            model=model.name,
-            version=model.version,
-        )
-
-    def _one_by_one(self, works: Sequence[Work]) -> None:
-        for work in works:
-            work.alone = True
-        self._gate.put_back(works)
-
-    def _again(self, works: Sequence[Work], error: MarwayError) -> None:
-        """Have work wait for another load: the server ran nothing of it."""
-        for work in works:
-            work.lost += 1
-            work.started_at = None
-        _fail([work for work in works if work.lost >= _LOST_MAX], error)
-        self._gate.put_back([work for work in works if work.lost < _LOST_MAX])
-
-
-def own_deadline(deadline: Deadline, model: ServedModel) -> Deadline:
-    """Return the deadline of a call itself, which its work cannot outlive: later than its caller's."""
-    return Deadline.after(max(deadline.remaining(), model.predict_timeout_s) + _GRACE_S)
+    async def _stream(self, model: ServedModel, job: StreamJob) -> None:
+        """Pass on the pieces of an answer, all of which are read: so long its handler is at work."""
+        piece: Answer | None = None
+        async for piece in self._server.predict_stream(model, job.rows[0], _own_deadline(model, [job])):
+            await job.put(piece)
+        if piece is not None:  # the last has every header that the handler set on the way
+            self._count([piece])
 
 
 def was_slow(since: float, usual_s: float | None) -> bool:
@@ -172,16 +144,13 @@ def was_slow(since: float, usual_s: float | None) -> bool:
     return time.monotonic() - since > (usual_s * _SLOW_FACTOR if usual_s is not None else _SLOW_S)
 
 
-def _tell(works: Sequence[Work], answers: Sequence[Answer]) -> None:
-    start = 0
-    for work in works:
-        end = start + len(work.rows)
-        if not work.future.done():
-            work.future.set_result(list(answers[start:end]))
-        start = end
+def _own_deadline(model: ServedModel, jobs: Sequence[Job]) -> Deadline:
+    """Return the deadline of a call itself, which its work cannot outlive: later than its callers'."""
+    last_s = max(job.deadline.at for job in jobs) - time.monotonic()
+    return Deadline.after(max(last_s, model.predict_timeout_s) + _GRACE_S)
 
 
-def _fail(works: Sequence[Work], error: Exception) -> None:
-    for work in works:
-        if not work.future.done():
-            work.future.set_exception(again(error) if isinstance(error, MarwayError) else error)
+def _one_by_one(jobs: Sequence[Job]) -> list[Job]:
+    for job in jobs:
+        job.alone = True
+    return list(jobs)

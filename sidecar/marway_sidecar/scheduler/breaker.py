@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from marway.errors import DeadlineExceeded, Overloaded, RuntimeDown
+from marway.errors import DeadlineExceeded, Overloaded, RuntimeDown, Unavailable
+from marway.records import VersionRecord
 from marway_sidecar.backends.base import NotLoaded, WorkerDied
+from marway_sidecar.errors import about
 
 __all__ = ["Breaker"]
 
@@ -39,24 +41,24 @@ class Breaker:
         """Whether calls are being refused, or one is trying how things are."""
         return self._until is not None
 
-    def wait_s(self) -> float | None:
-        """Return None when a call may go, else in how many seconds to come back.
+    def check(self, record: VersionRecord) -> None:
+        """Return when a call may go.
 
-        The first to ask after the time is over is the one that tries: it must report `succeeded`, `failed` or `left`.
+        The first to ask after the time is over is the one that tries: it must report `ended`, `failed` or `left`.
+
+        Raises:
+            Unavailable: Calls keep failing.
         """
         if self._until is None:
-            return None
-        left = self._until - time.monotonic()
-        if left > 0:
-            return left
-        if self._trying:
-            return self._open_s
-        self._trying = True
-        return None
-
-    def succeeded(self) -> None:
-        """A call ended as calls should, be it with the handler's own error."""
-        self._failures, self._until, self._trying = 0, None, False
+            return
+        wait_s = self._until - time.monotonic()
+        if wait_s <= 0:
+            if not self._trying:
+                self._trying = True
+                return
+            wait_s = self._open_s
+        message = f"calls of {record.name} {record.version} keep dying or hanging, so it is given a pause"
+        raise about(record, Unavailable(message, retry_after_s=wait_s))
 
     def failed(self) -> None:
         """A call killed its worker, found none, or took far longer than calls of this version do."""
@@ -81,4 +83,4 @@ class Breaker:
         elif isinstance(error, (WorkerDied, Overloaded, DeadlineExceeded)):
             self.failed()
         else:
-            self.succeeded()
+            self._failures, self._until, self._trying = 0, None, False  # also with the handler's own error

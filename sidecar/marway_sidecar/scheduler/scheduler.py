@@ -1,11 +1,12 @@
-"""The gate of one version: who may have a call in its workers now, and who waits in which order.
+"""Who may have a call in a version's workers now, and who waits in which order.
 
 TorchServe runs at batch size 1, so more calls than workers would only queue there, where they cannot leave. They wait
-here, one group of callers after the other (`FairQueue`), also while the version is being loaded: then the gate has no
-slots yet. When one becomes free, all work that waits next goes into one call, as far as the version's rows and bytes
-of a batch allow; when several are, they share it.
+here, one group of callers after the other (`FairQueue`), also while the version is being loaded: then there are no
+slots yet. When one becomes free, all jobs that wait next go into one call, as far as the version's rows and bytes of a
+batch allow; when several are, they share it. A slot is free again when its call has ended, whoever still waits for it:
+TorchServe finishes what it has begun even when the caller is gone.
 
-Nobody waits for a batch to fill. But requests that have already come are read before a call is made: work that finds a
+Nobody waits for a batch to fill. But requests that have already come are read before a call is made: a job that finds a
 slot free starts when the event loop has nothing more to read, at most some turns later. Otherwise the first of many
 that come together would go alone, and the others wait for its call to end.
 """
@@ -13,98 +14,55 @@ that come together would go alone, and the others wait for its call to end.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Final
 
-from marway.deadline import Deadline
-from marway.errors import MarwayError
-from marway_sidecar.api.body_budget import HeldBytes
-from marway_sidecar.lifecycle.failures import again
+from marway.errors import DeadlineExceeded, MarwayError
+from marway_sidecar.backends.base import ModelServer, ServedModel
+from marway_sidecar.errors import about, without_traceback
+from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.scheduler.batching import BatchCaller, was_slow
+from marway_sidecar.scheduler.breaker import Breaker
+from marway_sidecar.scheduler.job import Job
 from marway_sidecar.scheduler.queue import FairQueue, QueueFull
-from marway_sidecar.scheduler.work import Work
+from marway_sidecar.scheduler.version import ScheduledVersion
+from marway_sidecar.settings import SidecarSettings
 
-__all__ = ["Gate", "Slot"]
+__all__ = ["Scheduler"]
 
 _SMOOTHING: Final = 0.2
 _TURNS_MAX: Final = 16
 """So often a call that could be made lets the event loop read more: 1 to 2 ms when each turn brings a request."""
 
 
-@dataclass(eq=False)
-class _Waiter:
-    """Who waits for a slot of his own, for a stream or a series of calls."""
-
-    future: asyncio.Future[Slot]
-    since: float
-    group: str
-
-
-@dataclass(eq=False)
-class Slot:
-    """The right to one call at a time. It is free again when its holder left *and* its calls ended."""
-
-    gate: Gate
-    taken_at: float = field(default_factory=time.monotonic)
-    _holds: int = 1
-    _bodies: list[HeldBytes] = field(default_factory=list)
-
-    def keep(self, body: HeldBytes) -> None:
-        """Hold a body's memory for as long as the slot is held."""
-        body.hold()
-        self._bodies.append(body)
-
-    def hold(self) -> None:
-        """Keep the slot until `release` was called once more: a call that goes on without its caller."""
-        self._holds += 1
-
-    def release(self) -> None:
-        """Give up one hold."""
-        self._holds -= 1
-        if self._holds == 0:
-            for body in self._bodies:
-                body.release()
-            self.gate._free(self)
-
-
-class Gate:
-    """Lets at most `slots` calls in, the others in their turn.
+class Scheduler:
+    """Lets at most `slots` calls run, and has the other jobs wait their turn.
 
     Args:
-        limit: How many may wait.
-        batch: Returns the most rows and bytes of one call.
-        run: Makes a call with work in a slot, and releases the slot when it has ended.
-        waited: Told how long each call waited, in seconds, when it is let in.
-        became_idle: Called when the last call ended and nobody waits.
-        queued: Called when somebody starts to wait.
-        full: Makes the error of who finds no place, or has to go for others.
+        version: The version.
+        server: The model server.
+        settings: How many may wait, and when the breaker opens.
+        metrics: What is counted.
     """
 
     def __init__(
-        self,
-        *,
-        limit: int,
-        batch: Callable[[], tuple[int, int]],
-        run: Callable[[Slot, Sequence[Work]], None],
-        waited: Callable[[float], None],
-        became_idle: Callable[[], None],
-        queued: Callable[[], None],
-        full: Callable[[], MarwayError],
+        self, version: ScheduledVersion, server: ModelServer, settings: SidecarSettings, metrics: SidecarMetrics
     ) -> None:
-        self._batch = batch
-        self._run = run
-        self._waited = waited
-        self._became_idle = became_idle
-        self._on_queued = queued
-        self._full = full
-        self._waiting: FairQueue[_Waiter | Work] = FairQueue(limit)
+        self._version = version
+        self._server = server
+        self._waited = metrics.queue_duration.observe
+        self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
+        self._caller = BatchCaller(version, server, self.breaker, metrics)
+        self._calls: set[asyncio.Task[None]] = set()
+        self._jobs: set[Job] = set()
+        self._waiting: FairQueue[Job] = FairQueue(settings.queue_limit)
         self._empty = asyncio.Event()
         self._empty.set()
         self.slots = 0
         self.in_flight = 0
-        self.peak = 0
-        """Most calls wanted at once since `take_peak`."""
+        self._peak = 0
         self.service_s: float | None = None
         """How long a call takes, in seconds, smoothed; None before the first ended."""
         self.last_end = 0.0
@@ -112,99 +70,55 @@ class Gate:
         self._ended: MarwayError | None = None
         self._due = False
         """Whether calls are about to be made; true whenever somebody waits while a slot is free."""
+        self._expire_at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def queued(self) -> int:
-        """How many requests wait."""
+        """How many jobs wait."""
         return len(self._waiting)
 
     @property
     def calls_queued(self) -> int:
         """How many calls it would take to serve all who wait, as far as batches are full."""
-        return -(-len(self._waiting) // self._batch()[0]) if self._waiting else 0
+        return -(-len(self._waiting) // self._batch_rows) if self._waiting else 0
 
     @property
     def idle(self) -> bool:
         """Whether no call is in flight and none waits."""
         return self.in_flight == 0 and not self._waiting
 
-    def enter(self) -> Slot | None:
-        """Return a slot if one is free now and nobody waits for it."""
-        if self.in_flight < self.slots and not self._waiting:
-            self._waited(0.0)
-            return self._take()
-        return None
-
-    def submit(self, work: Work) -> bool:
-        """Have ``work`` start at once if a slot is free and nobody waited for it before; return whether it will."""
-        if self._due and self._waiting.full:
-            self._dispatch()  # who may start needs no place
-        if self.in_flight >= self.slots or (self._waiting and not self._due):
-            return False
-        self._push(work)
-        self._dispatch_soon()
-        return True
-
-    def queue(self, work: Work) -> None:
-        """Have ``work`` wait for its turn.
+    def submit(self, job: Job) -> None:
+        """Have ``job`` done, after those that wait; whoever submitted it has to `leave` in the end.
 
         Raises:
-            MarwayError: What ``full`` gave: too many wait.
+            MarwayError: Calls keep failing, too many wait, or waiting is in vain; nothing was begun.
         """
-        self._push(work)
-        self._on_queued()
-
-    def leave(self, work: Work) -> None:
-        """Take ``work`` out of the queue if it is still there: its caller has left."""
-        if not work.started:
-            self._waiting.remove(work)
-            self._tell_if_idle()
-
-    def put_back(self, works: Sequence[Work]) -> None:
-        """Have work wait first of all, which has to be sent again; who has left does not.
-
-        When no call will ever be made here again, it is told so.
-        """
-        if self._ended is not None:
-            for work in works:
-                if not work.future.done():
-                    work.future.set_exception(again(self._ended))
-            return
-        self._waiting.push_first([work for work in works if not work.future.done()])
-
-    async def wait(self, deadline: Deadline, *, group: str, late: Callable[[float], MarwayError]) -> Slot:
-        """Return a slot once it is this caller's turn.
-
-        Args:
-            deadline: When the caller leaves.
-            group: Whose turn it is to be.
-            late: Makes the error of that, from the moment the wait began.
-
-        Raises:
-            MarwayError: What ``full``, ``late`` or `fail` gave.
-        """
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.create_future(), time.monotonic(), group)
-        self._push(waiter)
-
-        def leave() -> None:
-            if not waiter.future.done():
-                self._waiting.remove(waiter)
-                waiter.future.set_exception(late(waiter.since))
-
-        timer = loop.call_later(max(0.0, deadline.remaining()), leave)
+        self.breaker.check(self._version.record)
         try:
-            self._on_queued()
-            return await waiter.future
-        except asyncio.CancelledError:
-            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
-                waiter.future.result().release()  # its turn came in the moment that it left
+            self._version.requested(job)
+            if self._due and self._waiting.full:
+                self._dispatch()  # who may start needs no place
+            if self.in_flight < self.slots and (self._due or not self._waiting):
+                self._push(job)
+                self._dispatch_soon()
             else:
-                self._waiting.remove(waiter)
+                self._version.want_worker(job.deadline)
+                self._push(job)
+                self._version.queue_grew()
+        except BaseException:
+            self.breaker.left()
             raise
-        finally:
-            timer.cancel()
-            self._tell_if_idle()
+        self._jobs.add(job)
+        if job.deadline.at < self._expire_at:
+            self._expire_in(job.deadline.remaining())
+
+    def leave(self, job: Job) -> None:
+        """Let go of a job that was submitted: it is done, or its caller has left."""
+        self._jobs.discard(job)
+        if job.started_at is None:
+            self._remove(job)
+            self.breaker.left()
 
     def oldest_wait_s(self) -> float:
         """Return how long who has waited longest has waited, in seconds."""
@@ -217,65 +131,55 @@ class Gate:
         return self.service_s * (self.in_flight + self.calls_queued) / max(1, self.slots)
 
     def open(self, slots: int) -> None:
-        """Let so many calls in from now on."""
-        if self._ended is not None:
-            return
-        self.slots = slots
-        self._dispatch_soon()
+        """Let so many calls run from now on."""
+        if self._ended is None:
+            self.slots = slots
+            self._dispatch_soon()
 
     def close(self) -> None:
-        """Let nobody in any more; who waits goes on waiting."""
+        """Begin no call any more; who waits goes on waiting."""
         self.slots = 0
 
     def end(self, error: MarwayError) -> None:
-        """Let nobody in any more, and tell everybody who waits, or comes back to wait; calls in flight go on."""
+        """Begin no call any more, and tell everybody who waits, or comes back to wait; calls in flight go on."""
         self._ended = error
         self.slots = 0
         self.fail(error)
+
+    def fail(self, error: MarwayError) -> None:
+        """Tell everybody who waits that it is in vain."""
+        for job in self._waiting.clear():
+            job.fail(error)
 
     async def drained(self) -> None:
         """Return once no call is in flight."""
         await self._empty.wait()
 
-    def fail(self, error: MarwayError) -> None:
-        """Tell everybody who waits that it is in vain."""
-        for waiter in self._waiting.clear():
-            if not waiter.future.done():
-                waiter.future.set_exception(again(error))
-
     def take_peak(self) -> int:
         """Return the most calls that were wanted at once since the last time, and start over."""
         self._note_peak()
-        peak, self.peak = self.peak, self.in_flight + self.calls_queued
+        peak, self._peak = self._peak, self.in_flight + self.calls_queued
         return peak
 
-    def _push(self, waiter: _Waiter | Work) -> None:
+    @property
+    def _batch_rows(self) -> int:
+        return self._version.serving.max_batch_rows if self._server.batches else 1
+
+    def _push(self, job: Job) -> None:
         if self._ended is not None:
-            raise again(self._ended)
+            raise without_traceback(self._ended)
         try:
-            out = self._waiting.push(waiter)
+            out = self._waiting.push(job)
         except QueueFull:
-            raise self._full() from None
-        if out is not None and not out.future.done():
-            out.future.set_exception(self._full())
+            raise self._version.full() from None
+        if out is not None:
+            out.fail(self._version.full())
 
-    def _take(self) -> Slot:
-        self.in_flight += 1
-        if self.in_flight > self.peak:
-            self.peak = self.in_flight
-        self._empty.clear()
-        return Slot(self)
-
-    def _free(self, slot: Slot) -> None:
-        now = time.monotonic()
-        took = now - slot.taken_at
-        self.service_s = took if self.service_s is None else self.service_s + _SMOOTHING * (took - self.service_s)
-        self.last_end = now
-        self.in_flight -= 1
-        self._dispatch_soon()
-        if self.in_flight == 0:
-            self._empty.set()
-        self._tell_if_idle()
+    def _remove(self, job: Job) -> None:
+        """Take a job out of the queue, if it is there."""
+        self._waiting.remove(job)
+        if self.idle:
+            self._version.became_idle()
 
     def _dispatch_soon(self) -> None:
         """Make calls with what waits, once what has come is read."""
@@ -286,50 +190,102 @@ class Gate:
 
     def _dispatch_if_read(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
         count = len(self._waiting)
-        if seen < count < self._batch()[0] and turns < _TURNS_MAX:
+        if seen < count < self._batch_rows and turns < _TURNS_MAX:
             loop.call_soon(self._dispatch_if_read, loop, count, turns + 1)
             return
         self._due = False
         self._dispatch()
         if self._waiting:
-            self._on_queued()
+            self._version.queue_grew()
 
     def _dispatch(self) -> None:
         self._note_peak()  # between two calls the queue only grows
-        while self._waiting and self.in_flight < self.slots:
+        while self._waiting and self.in_flight < self.slots and (model := self._version.served) is not None:
             share = -(-len(self._waiting) // (self.slots - self.in_flight))
-            waiter = self._waiting.pop()
-            if waiter.future.done():
-                continue  # its caller was cancelled and has not run yet
-            now = time.monotonic()
-            self._waited(now - waiter.since)
-            if isinstance(waiter, Work):
-                self._run(self._take(), [waiter, *self._company(waiter, now, share - 1)])
-            else:
-                waiter.future.set_result(self._take())
+            if jobs := self._next_batch(share):
+                self._start(model, jobs)
 
-    def _company(self, first: Work, now: float, most: int) -> Iterator[Work]:
-        """Take from the queue what goes into the same call as ``first``, at most so much work."""
-        if first.alone:
-            return
-        rows, size = self._batch()
-        rows, size = rows - len(first.rows), size - first.size_bytes
-        waiting = self._waiting
-        while rows > 0 and most > 0 and waiting:
-            work = waiting.peek()
-            if work.future.done():
-                waiting.pop()
-                continue
-            if not isinstance(work, Work) or work.alone or len(work.rows) > rows or work.size_bytes > size:
-                return
-            waiting.pop()
-            self._waited(now - work.since)
-            rows, size, most = rows - len(work.rows), size - work.size_bytes, most - 1
-            yield work
+    def _next_batch(self, most: int) -> list[Job]:
+        """Take from the queue what goes into one call, at most so many jobs."""
+        jobs: list[Job] = []
+        now = time.monotonic()
+        rows, size = self._batch_rows, self._version.serving.max_batch_bytes
+        while self._waiting and most > 0:
+            job = self._waiting.peek()
+            if not job.future.done():  # else its caller was cancelled and has not run yet
+                if jobs and (job.alone or len(job.rows) > rows or job.size_bytes > size):
+                    break
+                self._waited(now - job.since)
+                job.started_at = now
+                jobs.append(job)
+                rows, size, most = rows - len(job.rows), size - job.size_bytes, most - 1
+                if job.alone or rows <= 0:
+                    most = 0
+            self._waiting.pop()
+        return jobs
+
+    def _start(self, model: ServedModel, jobs: Sequence[Job]) -> None:
+        """Take a slot and begin a call in it."""
+        self.in_flight += 1
+        self._peak = max(self._peak, self.in_flight)
+        self._empty.clear()
+        for job in jobs:
+            if job.body is not None:
+                job.body.hold()
+        call = asyncio.create_task(self._call(model, jobs), name="predict")
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _call(self, model: ServedModel, jobs: Sequence[Job]) -> None:
+        """Make a call and free its slot: the one place where slots end."""
+        began = time.monotonic()
+        try:
+            back = await self._caller.call(model, jobs)
+            if self._ended is None:
+                self._waiting.push_first([job for job in back if not job.future.done()])
+            else:
+                for job in back:
+                    job.fail(self._ended)  # no call will ever be made here again
+        finally:
+            for job in jobs:
+                if job.body is not None:
+                    job.body.release()
+            self.last_end = time.monotonic()
+            took = self.last_end - began
+            self.service_s = took if self.service_s is None else self.service_s + _SMOOTHING * (took - self.service_s)
+            self.in_flight -= 1
+            self._dispatch_soon()
+            if self.in_flight == 0:
+                self._empty.set()
+                if not self._waiting:
+                    self._version.became_idle()
 
     def _note_peak(self) -> None:
-        self.peak = max(self.peak, self.in_flight + self.calls_queued)
+        self._peak = max(self._peak, self.in_flight + self.calls_queued)
 
-    def _tell_if_idle(self) -> None:
-        if self.idle:
-            self._became_idle()
+    def _expire_in(self, within_s: float) -> None:
+        """Look for passed deadlines in so many seconds: one timer for all, as most jobs end long before theirs."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._expire_at = time.monotonic() + within_s
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, within_s), self._expire)
+
+    def _expire(self) -> None:
+        """Tell the callers of jobs whose deadline has passed."""
+        self._timer, self._expire_at = None, math.inf
+        now = time.monotonic()
+        for job in self._jobs:
+            if job.deadline.at > now or job.future.done():
+                continue
+            if job.started_at is None:
+                job.fail(self._version.late(job.since))
+                self._remove(job)
+                continue
+            if was_slow(job.started_at, self.service_s):
+                self.breaker.failed()  # far slower than usual: not just a caller in a hurry
+            record = self._version.record
+            message = f"{record.name} {record.version} did not answer within the deadline"
+            job.fail(about(record, DeadlineExceeded(message)))
+        first = min((job.deadline.at for job in self._jobs if not job.future.done()), default=None)
+        if first is not None:
+            self._expire_in(first - now)

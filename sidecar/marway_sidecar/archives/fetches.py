@@ -6,8 +6,8 @@ import asyncio
 from functools import partial
 
 from marway.records import VersionRecord
-from marway_sidecar.archives import ArchiveStore, ArchiveUse
-from marway_sidecar.lifecycle.entry import HeldArchive
+from marway_sidecar.archives.references import ArchiveUse
+from marway_sidecar.archives.store import ArchiveStore
 from marway_sidecar.threads import Threads
 
 __all__ = ["Fetches"]
@@ -26,7 +26,7 @@ class Fetches:
         self._threads = threads
         self._tasks: dict[str, asyncio.Task[ArchiveUse]] = {}
 
-    async def hold(self, record: VersionRecord) -> HeldArchive:
+    async def hold(self, record: VersionRecord) -> ArchiveUse:
         """Hold a version's archive in the store. Who stops waiting does not stop the fetch: the next one joins it."""
         task = self._tasks.get(record.id)
         if task is None:

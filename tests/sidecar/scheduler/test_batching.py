@@ -12,8 +12,9 @@ from marway.errors import DeadlineExceeded, ModelError, Overloaded
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer, Part, Row
 from marway_sidecar.backends.base import NotSent, WorkerDied
-from marway_sidecar.lifecycle import ModelPool, Work
+from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.scheduler import Job
 from support.fake_server import FakeServer
 from support.pools import ROW, PoolRoom, predict
 from support.registry import until
@@ -34,8 +35,8 @@ async def ask(
     timeout_s: float = 30.0,
     group: str = "",
 ) -> list[Answer]:
-    work = Work([row(value) for value in values], Deadline.after(timeout_s), group=group)
-    return await pool.predict(record, serving, work)
+    job = Job([row(value) for value in values], Deadline.after(timeout_s), group=group)
+    return await pool.predict(record, serving, job)
 
 
 class Crowd:
@@ -139,19 +140,19 @@ async def test_a_stream_of_requests_does_not_keep_a_worker_idle(room: PoolRoom, 
     pool.attach(server)
     await pool.load(record, serving, Deadline.after(30))
     loop = asyncio.get_running_loop()
-    came: list[tuple[Work, Callable[[], None]]] = []
+    came: list[tuple[Job, Callable[[], None]]] = []
 
     def come() -> None:
         if not server.calls and len(came) < 100:
             loop.call_soon(come)
-            work = Work([row(str(len(came)))], Deadline.after(30))
-            came.append((work, pool.begin(record, serving, work)))
+            job = Job([row(str(len(came)))], Deadline.after(30))
+            came.append((job, pool.submit(record, serving, job)))
 
     come()
     await until(lambda: server.calls)
     assert 2 < len(server.calls[0]) < 30
-    for work, end in came:
-        await work.future
+    for job, end in came:
+        await job.future
         end()
 
 
@@ -323,10 +324,10 @@ async def test_what_found_no_connection_was_not_begun(room: PoolRoom, record: Ve
         raise NotSent("connection refused")
 
     server.predict = no_connection
-    work = Work([ROW], Deadline.after(30))
+    job = Job([ROW], Deadline.after(30))
     with pytest.raises(NotSent):
-        await pool.predict(record, ServingSettings(), work)
-    assert not work.started
+        await pool.predict(record, ServingSettings(), job)
+    assert not job.started
 
 
 @pytest.mark.parametrize("what", ["poison", "deadly"])

@@ -21,7 +21,6 @@ from typing import BinaryIO, get_args
 
 import pytest
 
-from marway.deadline import Deadline
 from marway.errors import ArchiveCorrupt, RegistryUnavailable, Unavailable
 from marway.objects import open_store
 from marway.objects.s3 import backoff
@@ -29,7 +28,7 @@ from marway.records import VersionRecord
 from marway.registry import Registry
 from marway_sidecar.archives import ArchiveStore, download
 from support import killed_fetch
-from support.archives import MIB, Observed, names, published
+from support.archives import MIB, Observed, fetched, names, published
 from support.fetching import FILLER, IN_TMPFS, Wish, fetching
 from support.lossy_proxy import LossyProxy, lossy_proxy
 from support.power import Cut, ForgetsFiles, RecordingFiles, after_cut
@@ -120,7 +119,7 @@ def test_large_archives_come_in_parts(
     root: Path, remote_store: ArchiveStore, large: VersionRecord, proxy: LossyProxy, seen: Observed
 ) -> None:
     """A large archive is fetched by one request for each part and no other, and is whole."""
-    assert whole(remote_store.ensure(large.archive), large)
+    assert whole(fetched(remote_store, large.archive), large)
     assert proxy.requests == [request for request in proxy.requests if request.startswith("GET")]
     assert gets(proxy) == 9
     assert seen == ["ok"]
@@ -130,7 +129,7 @@ def test_small_archives_come_in_one_request(
     root: Path, remote_store: ArchiveStore, large: VersionRecord, proxy: LossyProxy
 ) -> None:
     """An archive below 64 MiB is one request."""
-    assert whole(remote_store.ensure(large.archive), large)
+    assert whole(fetched(remote_store, large.archive), large)
     assert len(proxy.requests) == 1
 
 
@@ -171,7 +170,7 @@ def test_fault_sidecar_dies_mid_download(kind: str, tmp_path: Path, request: pyt
 def visible_after_cuts(tmp_path: Path, root: Path, registry: Registry, files: RecordingFiles) -> list[bool]:
     """Fetch an archive, cut the power after each change of the disk, and return for what is visible if it is whole."""
     record = published(registry, tmp_path, "some", 200_000)
-    ArchiveStore(root, registry, observe=lambda *_: None, files=files).ensure(record.archive)
+    fetched(ArchiveStore(root, registry, observe=lambda *_: None, files=files), record.archive)
     found = []
     for count in range(len(files.changes) + 1):
         for cut in get_args(Cut):
@@ -203,7 +202,7 @@ def test_fault_lock_holder_dies(
     with fetching(stopping(root, s3_url, large, "SIGKILL", where, streams)) as process:
         assert process.line() == {"at": "signal"}
         assert process.process.wait(30) == -signal.SIGKILL
-        assert whole(remote_store.ensure(large.archive), large)
+        assert whole(fetched(remote_store, large.archive), large)
     assert seen == ["ok"]
     remote_store.clean()
     assert names(root) == [stored(large)]
@@ -244,7 +243,7 @@ def test_fault_lock_holder_dies_while_waited_for(
         process.line()
         store = ArchiveStore(root, registry, observe=seen, stuck_after_s=3600)
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(store.ensure, record.archive)
+            waiting = pool.submit(fetched, store, record.archive)
             wait_until(lambda: len(names(root)) == 2)
             process.process.kill()
             assert whole(waiting.result(60), record)
@@ -259,9 +258,9 @@ def test_a_slow_download_keeps_its_turn(tmp_path: Path, root: Path, registry: Re
     first = ArchiveStore(root, slowly, observe=outcomes[0], stuck_after_s=1.0)  # type: ignore[arg-type]
     second = ArchiveStore(root, registry, observe=outcomes[1], stuck_after_s=1.0)
     with ThreadPoolExecutor(2) as pool:
-        one = pool.submit(first.ensure, record.archive)
+        one = pool.submit(fetched, first, record.archive)
         wait_until(slowly.begun.is_set)
-        two = pool.submit(second.ensure, record.archive)
+        two = pool.submit(fetched, second, record.archive)
         assert one.result(60) == two.result(60)
     assert outcomes == (["ok"], ["shared"])
 
@@ -343,7 +342,7 @@ def test_fault_read_only_store(tmp_path: Path, root: Path, registry: Registry, s
         assert process.line() == {"at": "hold"}
         tight = ArchiveStore(root, registry, observe=seen, limit_bytes=1500)
         with pytest.raises(Unavailable, match="in use"):
-            tight.ensure(absent.archive)  # even a pod that cannot write counts as a user
+            fetched(tight, absent.archive)  # even a pod that cannot write counts as a user
         assert process.end()["error"] is None
     with fetching(wish(root, url, absent), prefix=prefix, env=env) as process:
         said = process.end()
@@ -390,7 +389,7 @@ def test_fault_corrupt_archive(
         object_of(tmp_path, record).write_bytes(bad)
     store = ArchiveStore(root, registry, observe=seen)
     with pytest.raises(ArchiveCorrupt, match="publish the version again"):
-        store.ensure(record.archive)
+        fetched(store, record.archive)
     assert seen == ["corrupt"]
     assert names(root) == ["quarantine"]
     assert (root / "quarantine" / stored(record)).stat().st_size == len(bad)
@@ -404,20 +403,19 @@ def test_fault_corrupt_archive_on_disk(
 ) -> None:
     """An archive that was damaged in the store is quarantined and fetched again, before it is given to anybody."""
     record = published(registry, tmp_path, "large", LARGE)
-    path = ArchiveStore(root, registry, observe=seen).ensure(record.archive)
+    path = fetched(ArchiveStore(root, registry, observe=seen), record.archive)
     if damage == "flipped":
         flip(path)
     else:
         os.truncate(path, LARGE // 2)
     store = ArchiveStore(root, registry, observe=seen)
-    assert whole(store.ensure(record.archive), record)
+    assert whole(fetched(store, record.archive), record)
     assert seen == ["ok", "corrupt", "ok"]
     assert (root / "quarantine" / stored(record)).exists()
     about = path.stat()
     flip(path)
     os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))  # as a disk that forgets leaves it
-    store.doubt(record.archive)
-    assert whole(store.ensure(record.archive), record)
+    assert whole(fetched(ArchiveStore(root, registry, observe=seen), record.archive), record)  # after a restart
     assert seen == ["ok", "corrupt", "ok", "corrupt", "ok"]
 
 
@@ -438,7 +436,7 @@ def test_fault_truncated_archive(
 
     proxy.lose = cut
     store = ArchiveStore(root, remote, observe=seen, streams=streams)
-    assert whole(store.ensure(large.archive), large)
+    assert whole(fetched(store, large.archive), large)
     assert cuts == 4
     assert gets(proxy) == (1 if streams == 1 else 9) + cuts
     assert seen == ["ok"]
@@ -459,7 +457,7 @@ def test_fault_s3_unavailable(
 
     proxy.refuse = refuse
     with pytest.raises(RegistryUnavailable, match="SlowDown"):
-        store.ensure(large.archive)
+        fetched(store, large.archive)
     assert 6 <= attempts["503"] <= 6 * streams
 
     def lose(method: str, path: str) -> bool:
@@ -469,7 +467,7 @@ def test_fault_s3_unavailable(
     proxy.refuse = lambda method, path: False
     proxy.lose = lose
     with pytest.raises(RegistryUnavailable, match="does not answer"):
-        store.ensure(large.archive)
+        fetched(store, large.archive)
     assert names(root) == []
     proxy.lose = lambda method, path: False
     left = 4
@@ -480,7 +478,7 @@ def test_fault_s3_unavailable(
         return left >= 0
 
     proxy.refuse = refuse_some
-    assert whole(store.ensure(large.archive), large)
+    assert whole(fetched(store, large.archive), large)
     assert seen == ["unavailable", "unavailable", "ok"]
 
 
@@ -491,14 +489,12 @@ def test_fault_s3_unavailable_partition(
     """A registry that refuses connections is an outage at once, and one that swallows them holds nobody beyond time."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as hole:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{hole.getsockname()[1]}")
-        store = ArchiveStore(root, Registry(open_store(s3_url)), observe=seen)
-        with pytest.raises(Unavailable, match="within the deadline"):
-            store.ensure(large.archive, deadline=Deadline.after(0.3))
-        cancel = threading.Event()
-        threading.Timer(0.2, cancel.set).start()
+        closed = ArchiveStore(root, Registry(open_store(s3_url)), observe=seen)
+        threading.Timer(0.2, closed.close).start()
         with pytest.raises(Unavailable, match="called off"):
-            store.ensure(large.archive, cancel=cancel)
+            closed.use(large.archive)
+        store = ArchiveStore(root, Registry(open_store(s3_url)), observe=seen)
     with pytest.raises(RegistryUnavailable, match="cannot be reached"):
-        store.ensure(large.archive)
-    assert seen == ["unavailable"] * 3
+        fetched(store, large.archive)
+    assert seen == ["unavailable"] * 2
     assert names(root) == []

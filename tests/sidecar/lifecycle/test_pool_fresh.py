@@ -85,7 +85,7 @@ async def test_a_wait_for_memory_ends_though_others_move(room: PoolRoom) -> None
     async def come_and_go() -> None:
         while True:
             await asyncio.gather(predict(pool, third, timeout_s=0.1), return_exceptions=True)
-            pool._session.memory.release("of another version")
+            pool._instance.memory.release("of another version")
 
     moves = asyncio.create_task(come_and_go())
     with pytest.raises(Unavailable, match=r"turn for memory did not come within 1 s \(1 versions that are in use"):

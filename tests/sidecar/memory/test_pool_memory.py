@@ -12,6 +12,7 @@ from marway.records import ServingSettings
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.memory.eviction import Candidate, choose
 from marway_sidecar.metrics import SidecarMetrics
+from marway_sidecar.scheduler import StreamJob
 from support.fake_server import MIB, FakeServer
 from support.pools import ROW, PoolRoom, predict, state
 from support.registry import until
@@ -272,17 +273,30 @@ async def test_a_caller_that_left_still_counts(room: PoolRoom) -> None:
     assert server.violations == []
 
 
+async def test_a_version_that_is_held_is_not_evicted(room: PoolRoom) -> None:
+    """While somebody holds a version, no other takes its memory; afterwards one may."""
+    pool, server = room.pool(memory_budget_bytes=12 * MIB, memory_wait_s=0.2), FakeServer()
+    pool.attach(server)
+    first, second = room.versions(2)
+    await predict(pool, first)
+    with pool.hold(first, ServingSettings(max_workers=1)):
+        with pytest.raises(Unavailable):
+            await predict(pool, second)
+        assert state(pool, first) == "ready"
+    assert await predict(pool, second) == second.id
+    assert state(pool, first) == "absent"
+
+
 async def test_a_stream_that_nobody_reads_any_more_holds_its_slot(room: PoolRoom) -> None:
     """A stream is read to its end even when its reader left after the first piece."""
     pool, server = room.pool(), FakeServer()
     pool.attach(server)
     (version,) = room.versions(1)
     serving = ServingSettings(streaming=True, max_workers=1)
-    async with pool.lease(version, serving, Deadline.after(30)) as lease:
-        pieces = lease.server.predict_stream(lease.model, ROW, Deadline.after(30))
-        assert (await anext(pieces)).body == version.id.encode()
-        server.call_s = None
-        await pieces.aclose()
+    pieces = pool.stream(version, serving, StreamJob(ROW, Deadline.after(30)))
+    assert (await anext(pieces)).body == version.id.encode()
+    server.call_s = None
+    await pieces.aclose()
     assert pool.in_flight == 1
     server.answer.set()
     await until(lambda: pool.in_flight == 0)

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, LoadFailed, Overloaded, Unavailable
 from marway.records import ServingSettings
 from marway_sidecar.backends.base import ServedModel, WorkerDied
@@ -14,7 +13,7 @@ from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.scaling import bounds, more
 from marway_sidecar.metrics import SidecarMetrics
 from support.fake_server import MIB, FakeServer
-from support.pools import ROW, PoolRoom, predict, state
+from support.pools import PoolRoom, predict, state
 from support.registry import until
 
 FOUR = ServingSettings(max_workers=4, max_batch_rows=1)
@@ -148,9 +147,8 @@ async def test_the_queue_is_in_order_and_left_in_time(room: PoolRoom) -> None:
     answered: list[int] = []
 
     async def request(number: int) -> None:
-        async with pool.lease(version, ONE, Deadline.after(30)) as lease:
-            answered.append(number)
-            await lease.server.predict(lease.model, [ROW], Deadline.after(30))
+        await predict(pool, version, ONE)
+        answered.append(number)
 
     requests = [asyncio.create_task(request(0))]
     await server.calling.wait()

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from marway.deadline import Deadline
 from marway.errors import ArchiveCorrupt, LoadFailed, Unavailable
 from marway.objects import locks
 from marway.records import ArchiveRef, VersionRecord
 from marway.registry import Registry
 from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.archives.layout import Layout
-from support.archives import Observed, names, published
+from support.archives import Observed, fetched, names, published
 from support.fetching import Wish, fetching
 
 MakeStore = Callable[..., ArchiveStore]
@@ -58,7 +57,7 @@ def test_an_archive_is_fetched_and_readable_by_others(
 ) -> None:
     """The archive is there under its digest, read-only for all, and fetched no second time."""
     for _ in range(2):
-        path = store.ensure(record.archive)
+        path = fetched(store, record.archive)
     assert path.read_bytes() == b"some 1.0"
     assert path.stat().st_mode & 0o777 == 0o444
     assert names(root) == [stored(record)]
@@ -68,7 +67,7 @@ def test_an_archive_is_fetched_and_readable_by_others(
 def test_many_at_once_fetch_once(root: Path, store: ArchiveStore, record: VersionRecord, seen: Observed) -> None:
     """Twenty callers at once make one download; the others share it."""
     with ThreadPoolExecutor(20) as pool:
-        assert len(set(pool.map(store.ensure, [record.archive] * 20))) == 1
+        assert len(set(pool.map(fetched, [store] * 20, [record.archive] * 20))) == 1
     assert seen.count("ok") == 1
     assert set(seen) <= {"ok", "shared"}
     assert names(root) == [stored(record)]
@@ -77,7 +76,7 @@ def test_many_at_once_fetch_once(root: Path, store: ArchiveStore, record: Versio
 def test_a_missing_archive_is_named(root: Path, store: ArchiveStore, seen: Observed) -> None:
     """An archive that the registry does not have gives an error that says what to do."""
     with pytest.raises(LoadFailed, match="publish the version again"):
-        store.ensure(ArchiveRef(sha256="0" * 64, size_bytes=1))
+        fetched(store, ArchiveRef(sha256="0" * 64, size_bytes=1))
     assert seen == ["missing"]
     assert names(root) == []
 
@@ -87,10 +86,9 @@ def test_a_store_that_is_no_directory_is_an_outage(
 ) -> None:
     """A file in the store's place gives an error that says so, and that may be tried elsewhere."""
     root.write_text("not a directory")
-    for want in (store.ensure, store.use):
-        with pytest.raises(Unavailable, match="cannot store"):
-            want(record.archive)
-    assert seen == ["no_space", "no_space"]
+    with pytest.raises(Unavailable, match="cannot store"):
+        store.use(record.archive)
+    assert seen == ["no_space"]
 
 
 def test_the_least_recently_used_goes_first(
@@ -100,10 +98,10 @@ def test_the_least_recently_used_goes_first(
     store = make(limit_bytes=3500)
     first, second, third, fourth = (published(registry, tmp_path, name) for name in ("a", "b", "c", "d"))
     for number, record in enumerate((third, second, first)):
-        store.ensure(record.archive)
+        fetched(store, record.archive)
         os.utime(Layout(root).use_lock(record.archive.sha256), (number, number))
-    store.ensure(third.archive)
-    store.ensure(fourth.archive)
+    fetched(store, third.archive)
+    fetched(store, fourth.archive)
     assert names(root) == sorted(stored(record) for record in (first, third, fourth))
     assert seen == ["ok"] * 4
 
@@ -137,10 +135,10 @@ def test_a_use_of_another_process_counts_until_it_dies(
     with fetching(wish(root, tmp_path / "registry", first, hold=True)) as process:
         assert process.line() == {"at": "hold"}
         with pytest.raises(Unavailable, match="in use"):
-            store.ensure(second.archive)
+            fetched(store, second.archive)
         process.process.kill()
         process.process.wait(30)
-        store.ensure(second.archive)
+        fetched(store, second.archive)
     assert names(root) == [stored(second)]
 
 
@@ -152,9 +150,9 @@ def test_a_use_counts_once_for_each_version(tmp_path: Path, registry: Registry, 
     one.close()
     one.close()
     with pytest.raises(Unavailable, match="in use"):
-        store.ensure(second.archive)
+        fetched(store, second.archive)
     two.close()
-    store.ensure(second.archive)
+    fetched(store, second.archive)
 
 
 def test_nothing_is_evicted_for_what_can_never_fit(
@@ -165,11 +163,11 @@ def test_nothing_is_evicted_for_what_can_never_fit(
     small, used, large, huge = (
         published(registry, tmp_path, name, size) for name, size in (("a", 500), ("b", 1500), ("c", 2000), ("d", 3000))
     )
-    store.ensure(small.archive)
+    fetched(store, small.archive)
     with store.use(used.archive):
         for record, said in ((large, "in use"), (huge, "archive_store_bytes")):
             with pytest.raises(Unavailable, match=said):
-                store.ensure(record.archive)
+                fetched(store, record.archive)
     assert names(root) == sorted((stored(small), stored(used)))
     assert seen == ["ok", "ok", "no_space", "no_space"]
 
@@ -178,7 +176,7 @@ def test_some_of_the_volume_stays_free(root: Path, make: MakeStore, record: Vers
     """What is to stay free on the volume is not taken; the error names the setting."""
     volume = os.statvfs(root.parent)
     with pytest.raises(Unavailable, match="archive_store_free_bytes"):
-        make(free_bytes=volume.f_blocks * volume.f_frsize).ensure(record.archive)
+        fetched(make(free_bytes=volume.f_blocks * volume.f_frsize), record.archive)
     assert names(root) == []
 
 
@@ -204,28 +202,23 @@ def test_downloads_at_once_do_not_overfill(
     assert sorted(seen) == ["no_space"] * 5 + ["ok"] * 3
 
 
-def test_who_waits_gives_up_in_time(
+def test_who_waits_leaves_a_store_that_is_closed(
     tmp_path: Path, root: Path, registry: Registry, store: ArchiveStore, record: VersionRecord, seen: Observed
 ) -> None:
-    """Who waits for another process's download leaves at its deadline, when cancelled, and at the store's end."""
+    """Who waits for another process's download leaves at the store's end."""
     at = wish(root, tmp_path / "registry", record, signal="SIGSTOP", before="rename")
     with fetching(at) as process:
         assert process.line() == {"at": "signal"}
-        with pytest.raises(Unavailable, match="within the deadline"):
-            store.ensure(record.archive, deadline=Deadline.after(0.1))
-        cancel = threading.Event()
-        for stop in (cancel.set, store.close):
-            cancel.clear()
-            with ThreadPoolExecutor(1) as pool:
-                waiting = pool.submit(store.ensure, record.archive, cancel=cancel)
-                deadline = time.monotonic() + 30
-                while len(list(Layout(root).partials())) < 2:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.01)
-                stop()
-                with pytest.raises(Unavailable, match="called off"):
-                    waiting.result(30)
-        assert seen == ["unavailable"] * 3
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(store.use, record.archive)
+            deadline = time.monotonic() + 30
+            while len(list(Layout(root).partials())) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            store.close()
+            with pytest.raises(Unavailable, match="called off"):
+                waiting.result(30)
+        assert seen == ["unavailable"]
         assert len(names(root)) == 1
 
 
@@ -255,13 +248,13 @@ def test_room_is_made_of_what_nobody_needs_first(
     """Dead downloads and quarantined bytes go before any archive does."""
     store = make(limit_bytes=2500)
     first, damaged = published(registry, tmp_path, "a"), published(registry, tmp_path, "b")
-    store.ensure(first.archive)
+    fetched(store, first.archive)
     object_of(tmp_path, damaged).write_bytes(bytes(1000))
     with pytest.raises(ArchiveCorrupt):
-        store.ensure(damaged.archive)
+        fetched(store, damaged.archive)
     assert names(root / "quarantine") == sorted((stored(damaged), f"{damaged.archive.sha256}.json"))
-    store.ensure(published(registry, tmp_path, "c").archive)
-    assert store.ensure(first.archive).exists()
+    fetched(store, published(registry, tmp_path, "c").archive)
+    assert fetched(store, first.archive).exists()
     assert names(root / "quarantine") == []
 
 
@@ -279,7 +272,7 @@ def test_the_quarantine_is_bounded(tmp_path: Path, root: Path, registry: Registr
     for record in records:
         object_of(tmp_path, record).write_bytes(b"x" * record.archive.size_bytes)
         with pytest.raises(ArchiveCorrupt, match="publish the version again"):
-            store.ensure(record.archive)
+            fetched(store, record.archive)
     kept = names(root / "quarantine")
     assert len([name for name in kept if name.endswith(".json")]) == 8
     assert len([name for name in kept if name.endswith(".mar")]) == 7
@@ -294,11 +287,11 @@ def test_a_stopped_evictor_holds_nobody_up(
 ) -> None:
     """An archive whose lock is held alone by a process that makes no headway can be used all the same."""
     monkeypatch.setattr(locks, "STUCK_AFTER_S", 0.2)
-    store.ensure(record.archive)
+    fetched(store, record.archive)
     held = locks.try_exclusive(Layout(root).use_lock(record.archive.sha256))
     assert held is not None
     try:
-        with store.use(record.archive, deadline=Deadline.after(30)):
+        with store.use(record.archive):
             assert locks.try_exclusive(Layout(root).use_lock(record.archive.sha256)) is None
     finally:
         os.close(held)
