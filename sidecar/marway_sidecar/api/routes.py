@@ -92,21 +92,13 @@ def add_routes(app: FastAPI, sidecar: Sidecar) -> None:
 
 def _add_predict(app: FastAPI) -> None:
     # The functions below are documentation: the application has these requests answered before its router sees them.
-    async def predict(
-        model: Model,
-        x_request_timeout_ms: Timeout = None,
-        x_request_id: Id = None,
-        x_request_group_id: GroupId = None,
-    ) -> None:
+    def sent(x_request_timeout_ms: Timeout = None, x_request_id: Id = None, x_request_group_id: GroupId = None) -> None:
         raise NotImplementedError
 
-    async def predict_version(
-        model: Model,
-        selector: VersionOrLabel,
-        x_request_timeout_ms: Timeout = None,
-        x_request_id: Id = None,
-        x_request_group_id: GroupId = None,
-    ) -> None:
+    async def predict(model: Model, headers: None = Depends(sent)) -> None:
+        raise NotImplementedError
+
+    async def predict_version(model: Model, selector: VersionOrLabel, headers: None = Depends(sent)) -> None:
         raise NotImplementedError
 
     refused = problems(
