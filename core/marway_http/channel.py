@@ -28,10 +28,12 @@ class HeaderBlock(NamedTuple):
     Attributes:
         text: A line each, with its end.
         number: How many lines they are meant to be: with more, a header has a line break in it.
+        shared: Bytes of ``text``, from its beginning, that many answers have alike.
     """
 
     text: bytes
     number: int
+    shared: int = 0
 
 
 def header_block(headers: Headers) -> HeaderBlock:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path as FilePath
-from typing import Literal
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
@@ -24,25 +22,17 @@ from marway_gateway.gateway import CurrentGateway, Gateway, open_gateway
 from marway_gateway.http.error_bodies import error_body, surface_of
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.http.requests import RequestLayer, request_info
-from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import describe, problems
-from marway_gateway.pages import ABOUT_PUBLIC, TAGS, add_pages
+from marway_gateway.pages import ABOUT_PUBLIC, TAGS
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.registered import SURFACES
 from marway_http.head import HeadAsGet, with_head
 from marway_http.hosts import HostGuard
 from marway_http.pages.about import About
+from marway_http.pages.routes import Health, add_process_routes
 
-__all__ = ["Health", "create_app", "new_app"]
-
-
-class Health(JsonModel):
-    """All is well; anything else is answered with a problem."""
-
-    model_config = examples({"status": "ok"})
-
-    status: Literal["ok"] = "ok"
+__all__ = ["create_app", "new_app"]
 
 
 def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> FastAPI:
@@ -137,23 +127,7 @@ def new_app(
         app.add_middleware(Preflight, cors=cors)
     app.fast_layer(RequestLayer, telemetry=lambda: current().telemetry)
 
-    add_pages(app, about)
-
-    @app.get("/healthz", tags=["health"], summary="Does the process run?")
-    async def healthz() -> Health:
-        return Health()
-
-    @app.get(
-        "/metrics",
-        tags=["health"],
-        summary="Metrics for Prometheus",
-        response_class=Response,
-        responses={
-            200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-        },
-    )
-    async def metrics() -> Response:
-        return Response(generate_latest(current().telemetry.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    add_process_routes(app, about, lambda: current().telemetry.metrics.registry)
 
     return app, current
 

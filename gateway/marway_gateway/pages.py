@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
 from marway import __version__
-from marway_http.pages.about import ABOUT_CONTENT, About, Link, about_answer
-from marway_http.pages.api_page import PATHS, ApiPage
+from marway_http.pages.about import About, Link
 
-__all__ = ["ABOUT_ADMIN", "ABOUT_PUBLIC", "TAGS", "add_pages"]
+__all__ = ["ABOUT_ADMIN", "ABOUT_PUBLIC", "TAGS"]
 
 _OF_BOTH: Final = (
     Link(href="docs", title="Every route, to read and to try; openapi.json says the same to programs"),
@@ -48,22 +42,3 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "health", "description": "How the process does. No token is needed."},
 ]
 """What the document says of each group of routes that is no surface's, in their order."""
-
-
-def add_pages(app: FastAPI, about: About) -> None:
-    """Add the routes; the document has the first of them."""
-
-    @app.get(
-        "/",
-        tags=["health"],
-        summary="What this is, and where to look",
-        response_class=Response,
-        responses={200: {"model": About, "content": ABOUT_CONTENT}},
-    )
-    async def root(request: Request) -> Response:
-        """JSON, or a page where `Accept` prefers that."""
-        body, headers = about_answer(about, request.headers.get("accept"))
-        return Response(body, headers=headers)
-
-    page = ApiPage(app.title)
-    app.router.routes += [Route(path, page, methods=["GET"]) for path in PATHS]

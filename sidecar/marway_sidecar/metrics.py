@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import get_args
 
 import prometheus_client
@@ -36,130 +37,98 @@ class SidecarMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.fetches = Counter(
-            "marway_sidecar_archive_fetches", "Archives wanted that were not here.", ["outcome"], registry=self.registry
-        )
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.fetches = counter("marway_sidecar_archive_fetches", "Archives wanted that were not here.", ["outcome"])
         for outcome in get_args(FetchOutcome):
             self.fetches.labels(outcome)  # from 0 on: the first that is counted is an increase
-        self.fetch_duration = Histogram(
-            "marway_sidecar_archive_fetch_duration_seconds",
-            "Time until an archive was here.",
-            buckets=_LOAD_BUCKETS_S,
-            registry=self.registry,
+        self.fetch_duration = histogram(
+            "marway_sidecar_archive_fetch_duration_seconds", "Time until an archive was here.", buckets=_LOAD_BUCKETS_S
         )
-        self.loads = Counter(
-            "marway_sidecar_model_loads",
-            "Loads of versions into the model server.",
-            ["model", "version", "outcome"],
-            registry=self.registry,
+        self.loads = counter(
+            "marway_sidecar_model_loads", "Loads of versions into the model server.", ["model", "version", "outcome"]
         )
-        self.load_duration = Histogram(
+        self.load_duration = histogram(
             "marway_sidecar_model_load_duration_seconds",
             "Time of a load, from wanted to ready.",
             buckets=_LOAD_BUCKETS_S,
-            registry=self.registry,
         )
-        self.cold_requests = Counter(
+        self.cold_requests = counter(
             "marway_sidecar_cold_requests",
             "Requests that found their version without a worker, and so waited for a load or were refused.",
-            registry=self.registry,
         )
-        self.load_phase_duration = Histogram(
+        self.load_phase_duration = histogram(
             "marway_sidecar_model_load_phase_duration_seconds",
             "Time of a load's phases: look, fetch, reserve, register with the first workers' start, warm.",
             ["phase"],
             buckets=_PHASE_BUCKETS_S,
-            registry=self.registry,
         )
-        self.golden_checks = Counter(
+        self.golden_checks = counter(
             "marway_sidecar_golden_checks",
             "Golden examples sent after loads and for proofs: same, different, or failed when none could be sent.",
             ["model", "version", "outcome"],
-            registry=self.registry,
         )
-        self.nonfinite = Counter(
+        self.nonfinite = counter(
             "marway_sidecar_nonfinite_answers",
             "Answers of which the handler said that they held a number that is not finite.",
             ["model", "version"],
-            registry=self.registry,
         )
-        self.dropped = Counter(
+        self.dropped = counter(
             "marway_sidecar_handler_metrics_dropped",
             "Values that handlers measured and that are not shown: too many names or labels, or another kind's name.",
             ["model", "version"],
-            registry=self.registry,
         )
         self.measured = HandlerMetrics(self.dropped)
         self.registry.register(self.measured)
-        self.ready = Gauge("marway_sidecar_ready", "Whether this pod takes requests.", registry=self.registry)
-        self.draining = Gauge(
-            "marway_sidecar_draining", "Whether this pod was told to take no more requests.", registry=self.registry
-        )
-        self.runtime_up = Gauge(
-            "marway_sidecar_runtime_up", "Whether there is a model server that answers.", registry=self.registry
-        )
-        self.runtime_starts = Counter(
+        self.ready = gauge("marway_sidecar_ready", "Whether this pod takes requests.")
+        self.draining = gauge("marway_sidecar_draining", "Whether this pod was told to take no more requests.")
+        self.runtime_up = gauge("marway_sidecar_runtime_up", "Whether there is a model server that answers.")
+        self.runtime_starts = counter(
             "marway_sidecar_runtime_starts",
             "Model servers that were found, one after the other: each after the first is a restart.",
-            registry=self.registry,
         )
-        self.registry_stale = Gauge(
+        self.registry_stale = gauge(
             "marway_sidecar_registry_stale_seconds",
             "Time since the registry answered last, while it does not; 0 while it does.",
-            registry=self.registry,
         )
-        self.workers = Gauge(
-            "marway_sidecar_workers",
-            "Workers up, by how they were started.",
-            ["model", "version", "mode"],
-            registry=self.registry,
+        self.workers = gauge(
+            "marway_sidecar_workers", "Workers up, by how they were started.", ["model", "version", "mode"]
         )
-        self.runtime_workers = Gauge(
+        self.runtime_workers = gauge(
             "marway_runtime_workers",
             "All workers of the model server, by how they were started and why so.",
             ["mode", "reason"],
-            registry=self.registry,
         )
-        self.evictions = Counter(
+        self.evictions = counter(
             "marway_sidecar_model_evictions",
             "Versions unloaded though nobody asked: for the memory of others, or because they were idle.",
             ["reason"],
-            registry=self.registry,
         )
-        self.batch_rows = Histogram(
-            "marway_sidecar_batch_rows",
-            "Rows in one call of the model server.",
-            buckets=_ROWS_BUCKETS,
-            registry=self.registry,
+        self.batch_rows = histogram(
+            "marway_sidecar_batch_rows", "Rows in one call of the model server.", buckets=_ROWS_BUCKETS
         )
-        self.queue_duration = Histogram(
+        self.queue_duration = histogram(
             "marway_sidecar_queue_duration_seconds",
             "Time a request waited for a worker of its version, a load included.",
             buckets=_QUEUE_BUCKETS_S,
-            registry=self.registry,
         )
-        self.bodies = Gauge(
-            "marway_sidecar_body_bytes",
-            "Bytes of large request bodies that are held, as far as they have come.",
-            registry=self.registry,
+        self.bodies = gauge(
+            "marway_sidecar_body_bytes", "Bytes of large request bodies that are held, as far as they have come."
         )
 
-        self.loop_blocked = Histogram(
+        self.loop_blocked = histogram(
             "marway_sidecar_loop_blocked_seconds",
             "Time in which the event loop had no turn, looked at 50 times a second.",
             buckets=BUCKETS_S,
-            registry=self.registry,
         )
-        self.deaths = Counter(
+        self.deaths = counter(
             "marway_sidecar_worker_deaths",
             "Workers that ended though nobody ended them: memory, killed, signal or exit.",
             ["model", "version", "reason"],
-            registry=self.registry,
         )
         self._deaths_before: dict[tuple[str, str], int] | None = None
-        self.build = Gauge(
-            "marway_sidecar_build_info", "What runs here; always 1.", ["version", "python"], registry=self.registry
-        )
+        self.build = gauge("marway_sidecar_build_info", "What runs here; always 1.", ["version", "python"])
         self.build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
 

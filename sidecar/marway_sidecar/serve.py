@@ -14,9 +14,10 @@ from marway.wire.headers import OUTCOME, Outcome
 from marway_http.body import LARGE_BODY_BYTES
 from marway_http.http1.limits import ConnectionLimits
 from marway_http.http1.server import HttpServer, address_of, listening, spare_the_collector
-from marway_sidecar.api.app import Sidecar, create_app
+from marway_sidecar.api.app import create_app
 from marway_sidecar.api.framed import FramesUpgrade
 from marway_sidecar.settings import SidecarSettings
+from marway_sidecar.sidecar import Sidecar
 
 __all__ = ["run", "serve"]
 

@@ -15,7 +15,7 @@ SUITE = [
     "tests/http/test_reader.py",
     "tests/ports/test_framing.py",
     "tests/gateway/surfaces/test_v2.py",
-    "tests/sidecar/test_app.py",
+    "tests/sidecar/api/test_app.py",
 ]
 PARTS = {
     "the bare install": ["marway_ops.cli.main", "marway.objects.s3", "marway_archiver"],

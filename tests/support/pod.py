@@ -22,10 +22,10 @@ from marway.refs import new_ulid
 from marway.registry import Registry
 from marway.settings import load_settings
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.api.app import Sidecar
 from marway_sidecar.backends.base import Description, NotLoaded, ServedModel, ServerInfo, ServerStatus, WorkerStatus
 from marway_sidecar.serve import serve
 from marway_sidecar.settings import SidecarSettings
+from marway_sidecar.sidecar import Sidecar
 from support.registry import publisher
 
 __all__ = ["FakeServer", "Pod", "publish_examples", "serving"]

@@ -52,7 +52,7 @@ def head_of_block(status: int, own: tuple[Headers, Headers | None], headers: Hea
     """
     if own[1] is not None:
         headers = _without_cors(headers)
-    text, number = _block(own)
+    text, number, _ = _block(own)
     end = b"connection: close\r\n\r\n" if closes else b"\r\n"
     line = _STATUS_LINE.get(status) or b"HTTP/1.1 %d " % status
     head = b"%b\r\n%b%b%b" % (line, text, headers.text, end)

@@ -46,6 +46,7 @@ class HttpServer(uvicorn.Server):
                 http=connection,
                 ws="none",
                 loop="none",
+                interface="asgi3",
                 lifespan=lifespan,
                 log_config=None,
                 access_log=False,

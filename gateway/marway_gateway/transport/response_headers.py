@@ -52,7 +52,7 @@ def parse_response_headers(text: bytes) -> ResponseHeaders:
 
 def _parse(text: bytes, before: ResponseHeaders) -> ResponseHeaders:
     """Return what headers say behind others."""
-    outcome, retry_after_s, length, (block, number) = before
+    outcome, retry_after_s, length, (block, number, _) = before
     *lines, end = text.split(b"\r\n")
     if end:
         raise ValueError("the last line has no end")

@@ -1,188 +1,99 @@
-"""The sidecar: its parts put together, and the HTTP application over them."""
+"""The sidecar's HTTP application."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Final
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from marway.errors import Draining, InvalidRequest, MarwayError, RuntimeDown, clip
-from marway.process.allocator import give_back_freed_memory
-from marway.refs import new_ulid
-from marway.registry import open_registry
-from marway.resolve import RegistryReader, Resolver
+from marway.errors import InvalidRequest, MarwayError, clip
 from marway.wire import problems
-from marway.wire.pods import PodEvent, PodStatus
+from marway.wire.headers import Outcome
 from marway.wire.request import read_ids
+from marway_http.channel import CHANNEL, Channel
+from marway_http.eager import in_task
 from marway_http.head import HeadAsGet, with_head
 from marway_http.hosts import HostGuard
-from marway_http.loop_watch import watch_loop
-from marway_sidecar.api.body_budget import BodyBudget
-from marway_sidecar.api.fast_path import FastPathApp
-from marway_sidecar.api.http import problem_response
+from marway_sidecar.api.answers import problem_response
+from marway_sidecar.api.call import Call
 from marway_sidecar.api.openapi import describe
 from marway_sidecar.api.predict import Predictor
 from marway_sidecar.api.routes import ABOUT, add_routes
-from marway_sidecar.api.watch import events
-from marway_sidecar.archives import ArchiveStore, FetchOutcome
-from marway_sidecar.backends.base import open_backend
-from marway_sidecar.backends.watch import ServerBuild, ServerWatch
-from marway_sidecar.changes import Changes
-from marway_sidecar.lifecycle import ModelPool
-from marway_sidecar.lifecycle.comparison import Comparer
-from marway_sidecar.lifecycle.control import Control
-from marway_sidecar.lifecycle.deleted import DeletedVersions
-from marway_sidecar.lifecycle.draining import Drain
-from marway_sidecar.lifecycle.golden_check import GoldenChecks
-from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.settings import SidecarSettings
-from marway_sidecar.threads import Threads
+from marway_sidecar.sidecar import Sidecar
 
-__all__ = ["Sidecar", "create_app"]
+__all__ = ["create_app"]
 
-_PARSING_THREADS: Final = 2
-"""What a body costs to read is Python's own work, of which only one thread does some at a time: more would only make
-the event loop wait longer for its turn."""
+Answering = Coroutine[Any, Any, None]
+
+_PATHS_MAX: Final = 1024  # most of them of few models
 
 
-class Sidecar:
-    """The parts of one sidecar, put together; opened and closed by the application's lifespan.
+class _App(FastAPI):
+    """FastAPI, past whose router and middleware predictions go: those cost a small one more than all else here.
 
     Args:
-        settings: The sidecar's settings.
+        predictor: Answers predictions, at routes that FastAPI only documents.
+        hosts: Says who may ask.
+        options: FastAPI's.
     """
 
-    def __init__(self, settings: SidecarSettings) -> None:
-        self.settings = settings
-        self.metrics = SidecarMetrics()
-        self.threads = Threads(settings.archive_threads)
-        self.parsing = Threads(_PARSING_THREADS)
-        registry = open_registry(settings.registry)
-        self.reader = RegistryReader(registry, threads=settings.registry_threads)
-        self.resolver = Resolver(
-            self.reader,
-            state_ttl_s=settings.state_ttl_s,
-            state_max_stale_s=None,
-            negative_ttl_s=settings.negative_ttl_s,
-            wait_s=settings.registry_timeout_s,
-        )
-        self.changes = Changes()
-        self.draining = Drain(lame_duck_s=settings.lame_duck_s, changed=self.changes.bump)
-        self.archives = ArchiveStore(
-            settings.archive_store,
-            registry,
-            observe=self._observe_fetch,
-            limit_bytes=settings.archive_store_bytes,
-            free_bytes=settings.archive_store_free_bytes,
-            quarantine_bytes=settings.archive_quarantine_bytes,
-            stuck_after_s=settings.archive_stuck_s,
-            streams=settings.archive_streams,
-        )
-        checks = GoldenChecks(registry, self.archives, self.threads, self.metrics, settings)
-        self.pool = ModelPool(
-            self.archives, self.threads, self.metrics, settings=settings, changes=self.changes, warm=checks.warm
-        )
-        self.runtime = ServerWatch(open_backend(settings), self.pool.attach, poll_s=settings.runtime_poll_s)
-        self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)
-        self.bodies = BodyBudget(
-            settings.body_memory_bytes, largest_bytes=settings.max_body_bytes, emptied=give_back_freed_memory
-        )
-        self.metrics.bodies.set_function(lambda: float(self.bodies.held_bytes))
-        self.predictor = Predictor(
-            settings, self.resolver, self.pool, self.bodies, self.draining, self.parsing, refused=self.deleted.refused
-        )
-        comparer = Comparer(self.pool, checks, self.threads)
-        self.control = Control(self.resolver, self.pool, checks, comparer, self.draining, self.runtime)
-        self.metrics.ready.set_function(lambda: float(self.trouble() is None))
-        self.metrics.runtime_up.set_function(lambda: float(self.pool.server is not None))
-        self.metrics.draining.set_function(lambda: float(self.draining.draining))
-        self.metrics.registry_stale.set_function(self.reader.stale_s)
-        self.metrics.registry.register(ServerBuild(self.runtime))
-        self._boot_id = new_ulid()
-        self._stopped = False
+    def __init__(self, predictor: Predictor, hosts: HostGuard, **options: Any) -> None:
+        super().__init__(**options)
+        self._predictor = predictor
+        self._hosts = hosts
 
-    def stop(self, *, at_once: bool = False) -> None:
-        """Drain for good: load nothing more, and soon take no more requests.
+    def guard(self, headers: Iterable[tuple[bytes, bytes]]) -> Response | None:
+        """Return the refusal of an HTTP request with these headers, or None where it may ask."""
+        error = self._hosts(headers)
+        if error is None:
+            return None
+        request_id = read_ids(_decoded(headers).get).request_id
+        return problem_response(error, request_id=request_id, outcome=Outcome.REFUSED)
 
-        Args:
-            at_once: Take none from now on.
-        """
-        self.draining.stop(at_once=at_once)
-        self.pool.refuse_loads()
+    def answer_framed(self, path: str, headers: Mapping[str, str], client: str, channel: Channel) -> Answering | None:
+        """Return what answers a prediction that came over frames; None for what is none."""
+        named = _prediction_at(path)
+        return None if named is None else self._predictor.answer(Call(headers, named, client, channel))
 
-    async def drained(self, *, limit_s: float) -> bool:
-        """Wait until no request is left, end every watch, and return whether all requests ended within ``limit_s``."""
-        done = await self.draining.emptied(limit_s=limit_s)
-        if not done:
-            self.predictor.give_up()
-        self._stopped = True
-        self.changes.bump()
-        return done
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Answering:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            named = _prediction_at(scope["path"])
+            if named is not None and self._hosts(scope["headers"]) is None:
+                client: tuple[str, int] | None = scope["client"]
+                sent = _decoded(scope["headers"])
+                call = Call(sent, named, client[0] if client is not None else "", scope[CHANNEL])
+                return self._predictor.answer(call)
+        return self._answer_routed(scope, receive, send)
 
-    def events(self) -> AsyncIterator[PodEvent]:
-        """Yield this pod's status and then what changes, until the process stops."""
-        return events(self.status, self.changes, stopped=lambda: self._stopped)
+    async def _answer_routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await in_task()
+        refusal = self.guard(scope["headers"]) if scope["type"] == "http" else None
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
-    def trouble(self) -> MarwayError | None:
-        """Return why this pod cannot serve, or None when it can."""
-        if self.draining.draining:
-            return Draining("this pod drains and takes no requests")
-        if self.pool.server is None:
-            return RuntimeDown(self.runtime.trouble)
-        return None
 
-    def status(self) -> PodStatus:
-        """Return who this pod is and what it has."""
-        backend, info = self.runtime.backend, self.runtime.info
-        versions = info.versions if info is not None else {}
-        used, budget = self.pool.memory()
-        return PodStatus(
-            name=self.settings.name,
-            boot_id=f"{self._boot_id}-{info.boot_id if info is not None else 'down'}",
-            backend=backend.name,
-            serves=tuple(sorted(backend.serves)),
-            pool=self.settings.pool,
-            device=self.settings.device,
-            python_version=versions.get("python"),
-            torch_version=versions.get("torch"),
-            server_version=versions.get(backend.name) or None,
-            ready=self.trouble() is None,
-            draining=self.draining.draining,
-            requests_in_flight=self.draining.requests_in_flight,
-            memory_used_bytes=used,
-            memory_budget_bytes=budget,
-            models=self.pool.statuses(),
-        )
+@lru_cache(maxsize=_PATHS_MAX)
+def _prediction_at(path: str) -> tuple[str, str | None] | None:
+    """Return the model, and the version or label, that a prediction's path names; None for any other path."""
+    match path.split("/", 4):
+        case ["", "predict", model] if model:
+            return model, None
+        case ["", "predict", model, selector] if model and selector:
+            return model, selector
+    return None
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Follow the runtime and the registry while the context is open, and let go of everything at its end."""
-        async with AsyncExitStack() as stack:
-            stack.callback(self.threads.close)
-            stack.callback(self.parsing.close)
-            stack.callback(self.archives.close)
-            stack.push_async_callback(self.reader.aclose)
-            stack.push_async_callback(self.resolver.aclose)
-            stack.push_async_callback(self.pool.aclose)
-            tasks = (
-                asyncio.create_task(self.runtime.run(), name="watch-runtime"),
-                asyncio.create_task(self.deleted.run(), name="unload-deleted"),
-                asyncio.create_task(self.threads.run(self.archives.clean), name="clean-archive-store"),
-                asyncio.create_task(watch_loop(self.metrics.loop_blocked.observe), name="watch-loop"),
-            )
-            for task in tasks:
-                stack.push_async_callback(_cancelled, task)
-            yield
 
-    def _observe_fetch(self, outcome: FetchOutcome, duration_s: float) -> None:
-        self.metrics.fetches.labels(outcome).inc()
-        self.metrics.fetch_duration.observe(duration_s)
+def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 
 def create_app(sidecar: Sidecar) -> FastAPI:
@@ -193,7 +104,13 @@ def create_app(sidecar: Sidecar) -> FastAPI:
         async with sidecar.running():
             yield
 
-    app = FastPathApp(
+    settings = sidecar.settings
+    hosts = HostGuard(
+        settings.allowed_hosts, bound=settings.host, setting="allowed_hosts (MARWAY_SIDECAR_ALLOWED_HOSTS)"
+    )
+    app = _App(
+        sidecar.predictor,
+        hosts,
         title=ABOUT.name,
         version=ABOUT.version,
         description=ABOUT.description,
@@ -208,10 +125,6 @@ def create_app(sidecar: Sidecar) -> FastAPI:
             MarwayError: _refused,
             Exception: _unexpected,
         },
-    )
-    settings = sidecar.settings
-    app.admit_by(
-        HostGuard(settings.allowed_hosts, bound=settings.host, setting="allowed_hosts (MARWAY_SIDECAR_ALLOWED_HOSTS)")
     )
     app.add_middleware(HeadAsGet)
     app.openapi = describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
@@ -252,9 +165,3 @@ async def _refused(request: Request, exc: Exception) -> Response:
 async def _unexpected(_: Request, exc: Exception) -> Response:
     # The traceback goes to the log by the server; the caller learns no internals.
     return problem_response(MarwayError("something unexpected went wrong in the sidecar: its log has the details"))
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

@@ -8,98 +8,89 @@ let go of in the moment in which that ends, however it does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from functools import partial
+from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, Overloaded, UnsupportedMedia, clip
+from marway.errors import BodyTooLarge, DeadlineExceeded, Overloaded, UnsupportedMedia, clip
 from marway_http.body import LARGE_BODY_BYTES
+from marway_http.channel import ClientGone, HeaderBlock
+from marway_http.eager import in_task
+from marway_http.http1.request import Request
 from marway_sidecar.api.body_budget import BodyBudget, HeldBytes
-from marway_sidecar.api.http import HttpChannel, cancelling
+from marway_sidecar.api.call import Call
 
-__all__ = ["check_coding", "check_length", "read_body"]
+__all__ = ["answer_unread", "begin_answer", "check_body", "read_body"]
+
+_LINGER_S: Final = 1.0
 
 
-def check_length(length: int | None, limit: int) -> None:
-    """Refuse a body that is too large before anything is done for it.
+def check_body(call: Call, *, limit: int) -> None:
+    """Refuse a body that cannot be served before anything is done for it.
 
     Raises:
-        BodyTooLarge: The client says that it has more than ``limit`` bytes.
+        BodyTooLarge: It has more than ``limit`` bytes, or its client says so.
+        UnsupportedMedia: It has a `Content-Encoding`, and would reach the handler compressed: gateways decode what
+            clients send.
     """
+    length, encoding = call.length, call.headers.get("content-encoding")
     if length is not None and length > limit:
         raise BodyTooLarge(f"the body has {length} bytes; the limit is {limit}: send less at once")
-
-
-def check_coding(encoding: str | None) -> None:
-    """Refuse a body that would reach the handler compressed: gateways decode what clients send.
-
-    Raises:
-        UnsupportedMedia: It has a `Content-Encoding`.
-    """
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMedia(f"the Content-Encoding {clip(encoding, 40)!r} is not taken: send the body as it is")
 
 
 async def read_body(
-    channel: HttpChannel,
-    length: int | None,
-    *,
-    limit: int,
-    budget: BodyBudget,
-    deadline: Deadline,
-    may_be_empty: bool = False,
+    call: Call, *, limit: int, budget: BodyBudget, deadline: Deadline
 ) -> tuple[bytes, HeldBytes | None]:
-    """Return the whole body, and what has to be released for it, or None.
+    """Return the whole body of a call that has to be received yet, and what has to be released for it, or None.
 
     Args:
-        channel: Where it comes from.
-        length: Its size in bytes where the client said it.
+        call: Whose it is. It is interrupted with `Overloaded` where the body comes too slowly for the memory that it
+            holds while others wait for some.
         limit: The most bytes that it may have.
         budget: Where a large one has its memory from.
         deadline: Until when it has to be here.
-        may_be_empty: Whether one without a byte is accepted.
 
     Raises:
         BodyTooLarge: It has more than ``limit`` bytes; the rest was not read.
         ClientGone: The client left.
         DeadlineExceeded: The deadline passed first.
-        InvalidRequest: It is empty.
-        Overloaded: It came too slowly for the memory that it held while others waited for some.
     """
-    if channel.has_come and (length is None or length <= LARGE_BODY_BYTES):
-        body, held = await channel.receive(), None  # waits for nothing
-        if len(body) > limit:
-            raise _too_large(limit)
-    else:
-        try:
-            async with asyncio.timeout(deadline.remaining()):
-                body, held = await _read(channel, length, limit, budget)
-        except TimeoutError as exc:
-            raise DeadlineExceeded("the deadline passed before the whole body had come") from exc
-    if not body and not may_be_empty:
-        raise InvalidRequest("the request has no body: send the model's input, such as curl -d 'some text' URL")
-    return body, held
+    assert isinstance(call.channel, Request)
+    await in_task()
+    try:
+        async with asyncio.timeout(deadline.remaining()):
+            return await _read(call, call.channel, limit, budget)
+    except TimeoutError as exc:
+        raise DeadlineExceeded("the deadline passed before the whole body had come") from exc
 
 
-async def _read(
-    channel: HttpChannel, length: int | None, limit: int, budget: BodyBudget
-) -> tuple[bytes, HeldBytes | None]:
+async def _read(call: Call, request: Request, limit: int, budget: BodyBudget) -> tuple[bytes, HeldBytes | None]:
     held = None
     pieces: list[bytes] = []
-    size = 0
+    size, length = 0, call.length
     counts = length is not None and length > LARGE_BODY_BYTES
     try:
-        with cancelling(_too_slow) as give_up:
-            while not channel.received:
-                pieces.append(await channel.receive())
-                size += len(pieces[-1])
-                if size > limit:
-                    raise _too_large(limit)
-                if held is not None:
-                    await _hold(channel, held, len(pieces[-1]))
-                elif counts or size > LARGE_BODY_BYTES:
-                    held = budget.open(length if length is not None else limit, give_up)
-                    await _hold(channel, held, size)
+        more = True
+        while more:
+            message = await request.receive()
+            if message["type"] != "http.request":
+                raise ClientGone
+            more = message["more_body"]
+            pieces.append(message["body"])
+            del message
+            size += len(pieces[-1])
+            if size > limit:
+                raise BodyTooLarge(f"the body has more than {limit} bytes, which is the limit: send less at once")
             if held is not None:
-                held.came_whole()
+                await _hold(request, held, len(pieces[-1]))
+            elif counts or size > LARGE_BODY_BYTES:
+                held = budget.open(length if length is not None else limit, partial(request.interrupt, _too_slow()))
+                await _hold(request, held, size)
+        if held is not None:
+            held.came_whole()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), held
     except BaseException:
         if held is not None:
@@ -109,9 +100,9 @@ async def _read(
         pieces.clear()  # an error's traceback, which lasts longer than its request, has this frame
 
 
-async def _hold(channel: HttpChannel, held: HeldBytes, count: int) -> None:
+async def _hold(request: Request, held: HeldBytes, count: int) -> None:
     if not held.take(count):
-        with channel.unread():
+        with request.unread(partial(request.interrupt, ClientGone())):
             await held.wait(count)
 
 
@@ -119,5 +110,28 @@ def _too_slow() -> Overloaded:
     return Overloaded("the body came too slowly for the memory that it held, which others waited for: send it again")
 
 
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body has more than {limit} bytes, which is the limit: send less at once")
+async def begin_answer(request: Request, status: int, headers: HeaderBlock, *, close: bool) -> None:
+    """Send the beginning of an answer whose body follows."""
+    raw = [tuple(line.split(b": ", 1)) for line in headers.text.split(b"\r\n")[:-1]]
+    if close:
+        raw.append((b"connection", b"close"))
+    await request.send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+async def answer_unread(request: Request, status: int, headers: HeaderBlock, body: bytes) -> None:
+    """Send an answer to a request whose body did not come whole, and close the connection.
+
+    Some of the body is read and dropped first: closing while the client sends makes its kernel throw the answer away
+    (RFC 9112 §9.6).
+    """
+    if request.expects_continue:  # it sends none
+        await request.answer(status, headers, body, close=True)
+        return
+    await begin_answer(request, status, headers, close=True)
+    await request.send({"type": "http.response.body", "body": body, "more_body": True})
+    await in_task()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while (await request.receive()).get("more_body", False):
+                pass
+    await request.send({"type": "http.response.body", "body": b"", "more_body": False})

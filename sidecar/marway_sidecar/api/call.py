@@ -6,8 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from starlette.types import Receive, Scope, Send
-
 from marway.errors import (
     ArchiveCorrupt,
     DeadlineExceeded,
@@ -25,11 +23,10 @@ from marway.errors import (
 )
 from marway.wire.headers import CLIENT, Outcome
 from marway.wire.request import read_ids
-from marway_sidecar.api.channel import Channel
-from marway_sidecar.api.http import HttpChannel
+from marway_http.channel import Channel
 from marway_sidecar.backends.base import WorkerDied
 
-__all__ = ["Call", "HttpCall", "log_failure", "outcome_of"]
+__all__ = ["Call", "log_failure", "outcome_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,20 +40,27 @@ class Call:
 
     Args:
         headers: Names in lower case.
-        named: What the path names: `model`, and perhaps `selector`.
+        named: What the path names: the model, and a version or a label where it has one.
         client: The peer's address, or "".
         channel: Where the answer goes.
+
+    Attributes:
+        accepted: Whether the model server was given it.
+        body: The whole body, where it came before its request was begun.
     """
 
-    __slots__ = ("accepted", "channel", "client", "headers", "ids", "named")
+    __slots__ = ("accepted", "body", "channel", "client", "headers", "ids", "named")
 
-    def __init__(self, headers: Mapping[str, str], named: Mapping[str, str], client: str, channel: Channel) -> None:
+    def __init__(
+        self, headers: Mapping[str, str], named: tuple[str, str | None], client: str, channel: Channel
+    ) -> None:
         self.headers = headers
         self.named = named
         self.client = client
         self.channel = channel
         self.ids = read_ids(headers.get)
         self.accepted = False
+        self.body = channel.body
 
     @property
     def group(self) -> str:
@@ -64,22 +68,13 @@ class Call:
         group = self.ids.group_id or self.headers.get(CLIENT)
         return group if group is not None else self.client
 
-
-class HttpCall(Call):
-    """A request over HTTP, at any of whose ends there is still something to do.
-
-    Args:
-        scope, receive, send: As ASGI gives them.
-    """
-
-    __slots__ = ()
-    channel: HttpChannel
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        client: tuple[str, int] | None = scope["client"]
-        channel = HttpChannel(scope, receive, send)
-        super().__init__(headers, scope["path_params"], client[0] if client is not None else "", channel)
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, where they are known."""
+        if self.body is not None:
+            return len(self.body)
+        text = self.headers.get("content-length")
+        return int(text) if text is not None else None
 
 
 def outcome_of(error: MarwayError, *, accepted: bool) -> str:

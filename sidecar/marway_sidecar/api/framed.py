@@ -1,19 +1,18 @@
 """Predictions of a gateway over frames (`marway_http.frames`): many on one connection, answered as they are ready.
 
-What can be begun without a task is; anything else is sent back unbegun, for the gateway to ask over HTTP.
+What a frame cannot carry is declined unbegun, for the gateway to ask over HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
-from starlette.responses import Response
-
 from marway_http import frames
+from marway_http.channel import Channel, HeaderBlock
+from marway_http.eager import EagerTask
 from marway_http.frames import PART_BYTES, WINDOW_PARTS, BadFrames, FrameReader, Kind, frame_header
-from marway_sidecar.api.channel import Channel, Reply
 
 __all__ = ["FramedApp", "FramedConnection", "FramesUpgrade"]
 
@@ -27,17 +26,18 @@ _IDLE_S: Final = 75.0
 
 
 class FramedApp(Protocol):
-    """What begins predictions."""
+    """What answers requests that come over frames."""
 
-    def begin(self, path: str, headers: Mapping[str, str], client: str, channel: Channel, body: bytes) -> bool:
-        """Begin a prediction without a task, and return True; False leaves it as if it were unseen.
+    def answer_framed(
+        self, path: str, headers: Mapping[str, str], client: str, channel: Channel
+    ) -> Coroutine[Any, Any, None] | None:
+        """Return what answers a request; the request is declined if there is none, or if it ends without an answer.
 
         Args:
-            path: `/predict/...`, percent-decoded.
+            path: Percent-decoded.
             headers: The request's, names in lower case.
             client: The peer's address.
-            channel: Where the answer goes.
-            body: All of it.
+            channel: Has the whole body, and takes the answer.
         """
 
 
@@ -45,7 +45,7 @@ class FramesUpgrade:
     """Changes a gateway's connection to frames, where it asks for that.
 
     Args:
-        app: What begins predictions, and says who may ask.
+        app: What answers requests, and says who may ask.
     """
 
     def __init__(self, app: Any) -> None:
@@ -71,7 +71,7 @@ class FramedConnection(asyncio.Protocol):
     """One connection that changed to frames.
 
     Args:
-        app: What begins predictions.
+        app: What answers requests.
         connections: All connections of the server, to be told to shut down: this one is among them as long as it is
             open.
     """
@@ -83,7 +83,7 @@ class FramedConnection(asyncio.Protocol):
         self._reader = FrameReader()
         self._transport: asyncio.Transport
         self._client = ""
-        self._at_work: dict[int, _FramedChannel] = {}
+        self._open: dict[int, _FramedChannel] = {}
         self._closing = False
         self._heard_at = self._loop.time()
         self._idle: asyncio.TimerHandle | None = None
@@ -100,8 +100,8 @@ class FramedConnection(asyncio.Protocol):
         self._connections.discard(self)
         if self._idle is not None:
             self._idle.cancel()
-        at_work, self._at_work = self._at_work, {}
-        for channel in at_work.values():
+        channels, self._open = self._open, {}
+        for channel in channels.values():
             channel.leave()
 
     def pause_writing(self) -> None:
@@ -117,14 +117,14 @@ class FramedConnection(asyncio.Protocol):
                 if kind == Kind.REQUEST:
                     self._begin(number, head, body)
                 elif kind == Kind.CANCEL:
-                    channel = self._at_work.pop(number, None)
+                    channel = self._open.get(number)
                     if channel is not None:
+                        self.end(number)
                         channel.leave()
-                        self.ended(number)
                 elif kind == Kind.WINDOW_UPDATE:
-                    channel = self._at_work.get(number)
+                    channel = self._open.get(number)
                     if channel is not None:
-                        channel.send_parts(status)
+                        channel.widen(status)
                 else:
                     raise BadFrames
         except BadFrames:
@@ -140,7 +140,7 @@ class FramedConnection(asyncio.Protocol):
     # -- requests ------------------------------------------------------------------------------------------
 
     def _begin(self, number: int, head: bytes, body: bytes) -> None:
-        if number in self._at_work:
+        if number in self._open:
             raise BadFrames
         try:
             path, *lines, end = head.decode("latin-1").split("\r\n")
@@ -148,29 +148,23 @@ class FramedConnection(asyncio.Protocol):
                 raise ValueError
             headers = dict([line.split(": ", 1) for line in lines])
         except ValueError:  # this request's fault, which must not cost others their connection: HTTP says what it is
-            self._transport.write(frame_header(Kind.DECLINED, number))
+            self.write(frame_header(Kind.DECLINED, number))
             return
-        channel = self._at_work[number] = _FramedChannel(self, number)
-        try:
-            begun = self._app.begin(path, headers, self._client, channel, body)
-        except Exception:
-            begun = False  # over HTTP it fails as well, and is reported
-        if not begun:
-            del self._at_work[number]
-            self._transport.write(frame_header(Kind.DECLINED, number))
+        channel = self._open[number] = _FramedChannel(self, number, body)
+        channel.start(self._app.answer_framed(path, headers, self._client, channel))
 
-    def send(self, frame: bytes) -> None:
-        """Send what a request's channel has to say."""
+    def write(self, frame: bytes) -> None:
+        """Send a frame."""
         self._transport.write(frame)
 
-    def ended(self, number: int) -> None:
-        """Take in that a request was answered, or that nobody waits for it."""
-        self._at_work.pop(number, None)
+    def end(self, number: int) -> None:
+        """Take in that a request was answered or declined, or that nobody waits for it."""
+        self._open.pop(number, None)
         if self._closing:
             self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if not self._at_work and not self._transport.is_closing():
+        if not self._open and not self._transport.is_closing():
             self._transport.close()
 
     # -- time ----------------------------------------------------------------------------------------------
@@ -180,7 +174,7 @@ class FramedConnection(asyncio.Protocol):
 
     def _close_if_idle(self) -> None:
         left = self._heard_at + _IDLE_S - self._loop.time()
-        if self._at_work:
+        if self._open:
             left = _IDLE_S
         if left > 0:
             self._look_if_idle(left)
@@ -189,19 +183,40 @@ class FramedConnection(asyncio.Protocol):
 
 
 class _FramedChannel:
-    """One request's way back to its gateway."""
+    """One request's way to its gateway and back."""
 
-    __slots__ = ("_connection", "_gone", "_left", "_number", "_rest", "_window", "received", "started")
+    __slots__ = (
+        *("_connection", "_gone", "_left", "_number", "_rest", "_run", "_window"),
+        *("body", "reason", "received", "started"),
+    )
 
-    def __init__(self, connection: FramedConnection, number: int) -> None:
+    def __init__(self, connection: FramedConnection, number: int, body: bytes) -> None:
+        self.body: bytes | None = body
         self.received = True
         self.started = False
+        self.reason: Exception | None = None
+        self._run: EagerTask | None = None
         self._connection = connection
         self._number = number
         self._gone: Callable[[], None] | None = None
         self._left = False
         self._rest: memoryview | None = None
         self._window = WINDOW_PARTS
+
+    def start(self, answering: Coroutine[Any, Any, None] | None) -> None:
+        """Have the request answered; without an answer at the end of that, or without any of it, it is declined."""
+        if answering is None:
+            self._done()
+            return
+        self._run = EagerTask(answering, self._done)
+        if self.reason is not None:
+            self._run.interrupt(self.reason)
+
+    def interrupt(self, reason: Exception) -> None:
+        if self.reason is None:
+            self.reason = reason
+            if self._run is not None:
+                self._run.interrupt(reason)
 
     def when_gone(self, gone: Callable[[], None] | None) -> None:
         self._gone = gone
@@ -216,44 +231,41 @@ class _FramedChannel:
         if gone is not None:
             gone()
 
-    def answer_now(self, reply: Reply, *, close: bool) -> bool:
+    def _done(self) -> None:
+        if not (self.started or self._left):
+            self._connection.write(frame_header(Kind.DECLINED, self._number))
+            self._connection.end(self._number)
+
+    async def answer(self, status: int, headers: HeaderBlock, body: bytes, *, close: bool = False) -> None:
         self.started = True
         if self._left:
-            return True
-        status, head, body, known = reply
-        if known:
-            head = b"%b\r\n%b" % (head[:known], head[known:])
+            return
+        head, _, shared = headers
+        if shared:
+            head = b"%b\r\n%b" % (head[:shared], head[shared:])
         number, connection = self._number, self._connection
         if len(body) <= PART_BYTES:
             header = frame_header(Kind.ANSWER, number, head=len(head), body=len(body), status=status)
-            connection.send(header + head + body)
-            connection.ended(number)
-            return True
+            connection.write(header + head + body)
+            connection.end(number)
+            return
         header = frame_header(Kind.ANSWER, number, head=len(head), body=PART_BYTES, status=status)
         self._rest = memoryview(body)[PART_BYTES:]
-        connection.send(b"".join((header, head, body[:PART_BYTES])))
-        self.send_parts(-1)
-        return True
+        connection.write(b"".join((header, head, body[:PART_BYTES])))
+        self.widen(-1)
 
-    def send_parts(self, more: int) -> None:
+    def widen(self, parts: int) -> None:
         """Send what there is of a large answer, as far as the gateway wants it.
 
         Args:
-            more: How many parts it wants beyond those that it did.
+            parts: How many parts it wants beyond those that it did.
         """
-        self._window += more
+        self._window += parts
         while self._rest is not None and self._window > 0:
             part, self._rest = self._rest[:PART_BYTES], self._rest[PART_BYTES:]
             self._window -= 1
             header = frame_header(Kind.PART, self._number, body=len(part))
-            self._connection.send(b"".join((header, part)))
+            self._connection.write(b"".join((header, part)))
             if not self._rest:
                 self._rest = None
-                self._connection.ended(self._number)
-
-    async def answer(self, reply: Reply, *, close: bool) -> None:
-        self.answer_now(reply, close=close)
-
-    async def respond(self, response: Response, *, close: bool) -> None:
-        head = b"".join(b"%b: %b\r\n" % each for each in response.raw_headers)
-        self.answer_now(Reply(response.status_code, head, bytes(response.body)), close=close)
+                self._connection.end(self._number)

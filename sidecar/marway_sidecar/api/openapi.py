@@ -6,15 +6,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
-from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
 from marway.wire.pods import WATCH_CONTENT_TYPE
 from marway_http.pages.openapi import ANSWERS, BODIES, problem_responses, with_edge, with_problems, with_values
 
-__all__ = ["ANSWER", "ANY_BODY", "WATCH", "describe", "problems", "served_by"]
+__all__ = ["ANSWER", "ANY_BODY", "WATCH", "describe", "problems"]
 
 Json = dict[str, Any]
 
@@ -102,17 +100,6 @@ WATCH: Final[Json] = {
 def problems(*kinds: type[MarwayError]) -> dict[int | str, Json]:
     """Return `responses` for the errors that a route can answer with, each with an example."""
     return problem_responses((each for each in _EXAMPLES if type(each) in kinds), titles=_TITLES)
-
-
-def served_by(handler: ASGIApp) -> type[APIRoute]:
-    """Return a kind of route that FastAPI documents by its function and that ``handler`` serves."""
-
-    class AsgiRoute(APIRoute):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.app = handler
-
-    return AsgiRoute
 
 
 def describe(app: FastAPI) -> Callable[[], Json]:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Final
 
-from fastapi import FastAPI, Header, Path, Query, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict
+from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
-from starlette.routing import Route
 
 from marway import __version__, errors
 from marway.wire.comparison import Comparison
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway.wire.pods import WATCH_CONTENT_TYPE, LoadReport, ModelStatus, PodEvent, PodStatus
 from marway.wire.request import timeout_of
-from marway_http.pages.about import ABOUT_CONTENT, About, Link, about_answer
-from marway_http.pages.api_page import PATHS, ApiPage
-from marway_sidecar.api.fast_path import FastPathApp
-from marway_sidecar.api.openapi import ANSWER, ANY_BODY, WATCH, problems, served_by
+from marway_http.pages.about import About, Link
+from marway_http.pages.routes import Health, add_process_routes
+from marway_sidecar.api.openapi import ANSWER, ANY_BODY, WATCH, problems
+from marway_sidecar.sidecar import Sidecar
 
-if TYPE_CHECKING:
-    from marway_sidecar.api.app import Sidecar
-
-__all__ = ["ABOUT", "Health", "add_routes"]
+__all__ = ["ABOUT", "add_routes"]
 
 Model = Annotated[
     str, Path(description="A model's name, which means its version at PROD, or a model id.", examples=["intent"])
@@ -53,6 +47,7 @@ _REFERENCE: Final = (
     errors.LabelNotFound,
     errors.RegistryUnavailable,
 )
+_VERSION: Final = "/models/{model}/{selector}"
 _LOAD: Final = (errors.LoadFailed, errors.ArchiveCorrupt, errors.RuntimeDown, errors.Draining, errors.ModelLoading)
 
 
@@ -75,67 +70,42 @@ class _NdJson(StreamingResponse):
     media_type = WATCH_CONTENT_TYPE
 
 
-class Health(BaseModel):
-    """All is well; anything else is answered with a problem."""
-
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok"}]})
-
-    status: Literal["ok"] = "ok"
-
-
-def add_routes(app: FastPathApp, sidecar: Sidecar) -> None:
+def add_routes(app: FastAPI, sidecar: Sidecar) -> None:
     """Add every route of the pod contract."""
-    _add_predict(app, sidecar)
+    _add_predict(app)
     _add_pod(app, sidecar)
     _add_models(app, sidecar)
     _add_health(app, sidecar)
-    _add_pages(app)
+    add_process_routes(app, ABOUT, lambda: sidecar.metrics.registry)
 
 
-def _add_predict(app: FastPathApp, sidecar: Sidecar) -> None:
-    route = served_by(sidecar.predictor)
-
-    # The functions below are documentation; `Predictor` serves the routes.
-    async def predict(
-        model: Model,
-        x_request_timeout_ms: Timeout = None,
-        x_request_id: Id = None,
-        x_request_group_id: GroupId = None,
-    ) -> None:
+def _add_predict(app: FastAPI) -> None:
+    # The functions below are documentation: the application has these requests answered before its router sees them.
+    def sent(x_request_timeout_ms: Timeout = None, x_request_id: Id = None, x_request_group_id: GroupId = None) -> None:
         raise NotImplementedError
 
-    async def predict_version(
-        model: Model,
-        selector: VersionOrLabel,
-        x_request_timeout_ms: Timeout = None,
-        x_request_id: Id = None,
-        x_request_group_id: GroupId = None,
-    ) -> None:
+    async def predict(model: Model, headers: None = Depends(sent)) -> None:
+        raise NotImplementedError
+
+    async def predict_version(model: Model, selector: VersionOrLabel, headers: None = Depends(sent)) -> None:
         raise NotImplementedError
 
     refused = problems(
-        *_REFERENCE,
-        *_LOAD,
-        *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
-        *(errors.Overloaded, errors.ModelError, errors.MarwayError),
-        errors.DeadlineExceeded,
+        *(*_REFERENCE, *_LOAD, errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia),
+        *(errors.Overloaded, errors.ModelError, errors.MarwayError, errors.DeadlineExceeded),
     )
     for path, function, summary in (
         ("/predict/{model}", predict, "Predict with a model"),
         ("/predict/{model}/{selector}", predict_version, "Predict with a version or a label"),
     ):
-        app.add_fast("POST", path, sidecar.predictor)
-        app.router.add_api_route(
+        app.post(
             path,
-            function,
-            methods=["POST"],
             tags=["predict"],
             summary=summary,
             response_class=Response,
             responses={**ANSWER, **refused},
             openapi_extra=ANY_BODY,
-            route_class_override=route,
-        )
+        )(function)
 
 
 def _add_pod(app: FastAPI, sidecar: Sidecar) -> None:
@@ -166,78 +136,66 @@ def _add_pod(app: FastAPI, sidecar: Sidecar) -> None:
 
 
 def _add_models(app: FastAPI, sidecar: Sidecar) -> None:
+    settings, control = sidecar.settings, sidecar.control
+
+    def timeout(request: Request, x_request_timeout_ms: Timeout = None) -> float | None:
+        given = request.headers.get(REQUEST_TIMEOUT_MS)
+        limits = {"default_s": settings.default_timeout_s, "max_s": settings.max_timeout_s}
+        return None if given is None else timeout_of(given, **limits)
+
+    given_s = Depends(timeout)
+    loading = problems(*_REFERENCE, *_LOAD, errors.InvalidRequest, errors.Overloaded, errors.DeadlineExceeded)
+
     @app.get("/models", tags=["models"], summary="Every version that was wanted here, with its state")
     async def models() -> tuple[ModelStatus, ...]:
         return sidecar.pool.statuses()
 
-    @app.get(
-        "/models/{model}/{selector}", tags=["models"], summary="One version's state", responses=problems(*_REFERENCE)
-    )
+    @app.get(_VERSION, tags=["models"], summary="One version's state", responses=problems(*_REFERENCE))
     async def model_status(model: Model, selector: VersionOrLabel) -> ModelStatus:
-        return await sidecar.control.status(model, selector)
+        return await control.status(model, selector)
 
     @app.get(
-        "/models/{model}/{selector}/ready",
+        f"{_VERSION}/ready",
         tags=["models"],
         summary="Is it loaded here?",
         responses=problems(*_REFERENCE, errors.ModelLoading, errors.Unavailable, errors.Draining),
     )
     async def model_ready(model: Model, selector: VersionOrLabel) -> ModelStatus:
-        return await sidecar.control.ready(model, selector)
+        return await control.ready(model, selector)
 
-    @app.post(
-        "/models/{model}/{selector}/load",
-        tags=["models"],
-        summary="Load a version, and prove it",
-        responses=problems(*_REFERENCE, *_LOAD, errors.InvalidRequest, errors.Overloaded, errors.DeadlineExceeded),
-    )
+    @app.post(f"{_VERSION}/load", tags=["models"], summary="Load a version, and prove it", responses=loading)
     async def load(
-        request: Request,
-        model: Model,
-        selector: VersionOrLabel,
-        prove: Prove = False,
-        x_request_timeout_ms: Timeout = None,
+        model: Model, selector: VersionOrLabel, prove: Prove = False, timeout_s: float | None = given_s
     ) -> LoadReport:
         """Without a deadline it may take as long as the version's own `load_timeout_s` says."""
-        timeout_s = _given_timeout_of(request, sidecar)
-        return await sidecar.control.load(model, selector, prove=prove, timeout_s=timeout_s)
+        return await control.load(model, selector, prove=prove, timeout_s=timeout_s)
 
     @app.post(
-        "/models/{model}/{selector}/compare",
+        f"{_VERSION}/compare",
         tags=["models"],
         summary="Load a version, and compare its answers with another one's",
-        responses=problems(*_REFERENCE, *_LOAD, errors.InvalidRequest, errors.Overloaded, errors.DeadlineExceeded),
+        responses=loading,
     )
     async def compare(
-        request: Request,
-        model: Model,
-        selector: VersionOrLabel,
-        base: Base = None,
-        x_request_timeout_ms: Timeout = None,
+        model: Model, selector: VersionOrLabel, base: Base = None, timeout_s: float | None = given_s
     ) -> Comparison:
         """Both answer the other one's golden inputs, in turns; its own where that has none."""
-        timeout_s = _given_timeout_of(request, sidecar)
-        return await sidecar.control.compare(model, selector, base=base, timeout_s=timeout_s)
+        return await control.compare(model, selector, base=base, timeout_s=timeout_s)
 
     @app.post(
-        "/models/{model}/{selector}/unload",
+        f"{_VERSION}/unload",
         tags=["models"],
         summary="Unload a version once its requests have ended",
         responses=problems(*_REFERENCE, errors.InvalidRequest, errors.RuntimeDown, errors.Unavailable),
     )
-    async def unload(
-        request: Request, model: Model, selector: VersionOrLabel, x_request_timeout_ms: Timeout = None
-    ) -> ModelStatus:
+    async def unload(model: Model, selector: VersionOrLabel, timeout_s: float | None = given_s) -> ModelStatus:
         """A version that is not loaded stays so: no error."""
-        timeout_s = _timeout_of(request.headers.get(REQUEST_TIMEOUT_MS), sidecar)
-        return await sidecar.control.unload(model, selector, timeout_s=timeout_s)
+        if timeout_s is None:
+            timeout_s = min(settings.default_timeout_s, settings.max_timeout_s)
+        return await control.unload(model, selector, timeout_s=timeout_s)
 
 
 def _add_health(app: FastAPI, sidecar: Sidecar) -> None:
-    @app.get("/healthz", tags=["health"], summary="Does the process run?")
-    async def healthz() -> Health:
-        return Health()
-
     @app.get(
         "/readyz", tags=["health"], summary="Can it serve?", responses=problems(errors.RuntimeDown, errors.Draining)
     )
@@ -248,48 +206,8 @@ def _add_health(app: FastAPI, sidecar: Sidecar) -> None:
             raise trouble
         return Health()
 
-    @app.get(
-        "/metrics",
-        tags=["health"],
-        summary="Metrics for Prometheus",
-        response_class=Response,
-        responses={
-            200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-        },
-    )
-    async def metrics() -> Response:
-        return Response(generate_latest(sidecar.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-def _add_pages(app: FastAPI) -> None:
-    @app.get(
-        "/",
-        tags=["health"],
-        summary="What this is, and where to look",
-        response_class=Response,
-        responses={200: {"model": About, "content": ABOUT_CONTENT}},
-    )
-    async def root(request: Request) -> Response:
-        """JSON, or a page where `Accept` prefers that."""
-        body, headers = about_answer(ABOUT, request.headers.get("accept"))
-        return Response(body, headers=headers)
-
-    page = ApiPage(ABOUT.name)
-    app.router.routes += [Route(path, page, methods=["GET"]) for path in PATHS]
-
 
 async def _lines(events: AsyncIterator[PodEvent]) -> AsyncIterator[bytes]:
     async for event in events:
         # What is as it always is says nothing: a heartbeat is `{}`.
         yield event.model_dump_json(exclude_defaults=True).encode() + b"\n"
-
-
-def _given_timeout_of(request: Request, sidecar: Sidecar) -> float | None:
-    """Return the seconds that a request gives itself; None where it says nothing."""
-    given = request.headers.get(REQUEST_TIMEOUT_MS)
-    return None if given is None else _timeout_of(given, sidecar)
-
-
-def _timeout_of(text: str | None, sidecar: Sidecar) -> float:
-    settings = sidecar.settings
-    return timeout_of(text, default_s=settings.default_timeout_s, max_s=settings.max_timeout_s)

@@ -1,4 +1,7 @@
-"""From an HTTP request to the row that a handler sees, as TorchServe's REST front end would have built it."""
+"""From a request to the rows that a handler sees: one, as TorchServe's REST front end would have built it, or many.
+
+Many come in an envelope, in which a gateway sends what one request of a tensor protocol holds.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from marway.errors import InvalidRequest
-from marway.wire.envelope import FORMS, KEY, RAW_BODY, Part, Row, mime_type
+from marway.wire.envelope import FORMS, KEY, RAW_BODY, ROWS_CONTENT_TYPE, ROWS_MAX, Part, Row, decode_rows, mime_type
 from marway.wire.headers import (
     CREDENTIALS,
     EXPLAIN,
     FRONT_ENDS_OWN,
     HOP_BY_HOP,
+    JSON_NONFINITE,
     OWN_PREFIX,
     REQUEST_ID,
     REQUEST_TIMEOUT_MS,
@@ -25,9 +29,9 @@ from marway.wire.headers import (
     TRACESTATE,
     URL_PATH,
 )
-from marway.wire.request import trace_context, trace_state
+from marway.wire.request import RequestIds
 
-__all__ = ["INLINE_BYTES", "passed_headers", "raw_row", "row_of"]
+__all__ = ["INLINE_BYTES", "holds_rows", "row_of", "rows_of"]
 
 INLINE_BYTES: Final = 64 * 1024
 """A form up to this size is read where it is, within a millisecond or few; a larger one belongs in a thread."""
@@ -36,14 +40,15 @@ _MAX_FIELDS: Final = 1000
 _DECODED_BYTES: Final = 64 * 1024
 _MULTIPART_BYTES: Final = 256 * 1024
 _T = TypeVar("_T")
-_NOT_PASSED: Final = HOP_BY_HOP | CREDENTIALS | FRONT_ENDS_OWN | {REQUEST_TIMEOUT_MS}
+_NOT_PASSED: Final = HOP_BY_HOP | CREDENTIALS | FRONT_ENDS_OWN | {REQUEST_TIMEOUT_MS, TRACEPARENT, TRACESTATE}
+_CONTENT_TYPE_MAX: Final = 200
 _DEFAULT_FILE_TYPE: Final = "application/octet-stream"
 
 _FIELD_NAME: Final = re.compile(rb"[\w.\-\[\]%+*:@$~/\x80-\xff]+", re.ASCII)
 """What names of fields are made of, as they are sent: anything else in one is text that `curl -d` calls a form."""
 
 
-def row_of(headers: Mapping[str, str], body: bytes, *, request_id: str) -> Row:
+def row_of(headers: Mapping[str, str], body: bytes, ids: RequestIds) -> Row:
     """Return the row for a request: the raw body under `data`, or each field of a form under its name.
 
     A large form takes a while: not on the event loop.
@@ -51,48 +56,94 @@ def row_of(headers: Mapping[str, str], body: bytes, *, request_id: str) -> Row:
     Args:
         headers: The request's, names in lower case.
         body: Its body.
-        request_id: What the handler sees as the request's id.
+        ids: Its ids, as `read_ids` found them in ``headers``.
 
     Raises:
         InvalidRequest: A form that cannot be read or has too many fields, or an input name that is kept for Marway.
     """
-    row = raw_row(headers, body, request_id=request_id)
-    if row is not None:
-        return row
-    content_type = headers.get("content-type") or ""
-    if mime_type(content_type).lower() == "multipart/form-data":
+    content_type = headers.get("content-type")
+    kind = _kind_of(content_type)
+    if kind not in FORMS:
+        return Row(ids.request_id, [Part(RAW_BODY, body, content_type)], _passed_headers(headers, ids))
+    assert content_type is not None
+    if kind == "multipart/form-data":
         fields = _multipart_fields(content_type, body)
     else:
         fields = _urlencoded_fields(body) or [Part(RAW_BODY, body, content_type)]
-    if any(part.name == KEY for part in fields):
-        raise InvalidRequest(f"the input name {KEY!r} is kept for Marway: choose another")
-    return Row(request_id, fields, passed_headers(headers, request_id))
+    for part in fields:
+        _check_name(part)
+    return Row(ids.request_id, fields, _passed_headers(headers, ids))
 
 
-def raw_row(headers: Mapping[str, str], body: bytes, *, request_id: str) -> Row | None:
-    """Return the row for a request, as `row_of`; None when its content type is that of a form."""
-    content_type = headers.get("content-type")
-    if _is_form(content_type):
-        return None
-    return Row(request_id, [Part(RAW_BODY, body, content_type)], passed_headers(headers, request_id))
+def holds_rows(content_type: str | None) -> bool:
+    """Return whether a body of this content type is an envelope of rows."""
+    return _kind_of(content_type) == ROWS_CONTENT_TYPE
+
+
+def rows_of(headers: Mapping[str, str], body: bytes, ids: RequestIds) -> list[Row]:
+    """Return the rows of an envelope, with the request's ``headers`` beside their own.
+
+    Whoever sent it: a row gets here what a request of its own would have got, and nothing else.
+
+    Args:
+        headers: The request's, names in lower case.
+        body: The envelope.
+        ids: The request's ids.
+
+    Raises:
+        InvalidRequest: It is no envelope, holds no rows or too many, or one that no request could have made.
+    """
+    try:
+        sent = decode_rows(body)
+    except ValueError as exc:
+        raise InvalidRequest(f"the body is no envelope of rows: {exc}") from exc
+    if not 1 <= len(sent) <= ROWS_MAX:
+        raise InvalidRequest(f"the envelope holds {len(sent)} rows: send 1 to {ROWS_MAX}")
+    shared = _passed_headers(headers, ids)
+    for of_the_envelope in ("content-type", "content-length"):
+        shared.pop(of_the_envelope, None)
+    shared[JSON_NONFINITE] = "allow"  # whether the protocol has such numbers, whoever sent the envelope knows
+    rows = []
+    for index, row in enumerate(sent):
+        if row.stream:
+            raise InvalidRequest(f"row {index} asks for a stream: rows that stream come alone, each as its own request")
+        if not row.parts:
+            raise InvalidRequest(f"row {index} has no parts")
+        for part in row.parts:
+            _check_name(part)
+            _check_content_type(part.content_type, index)
+        content_type = row.headers.get("content-type")
+        _check_content_type(content_type, index)
+        own = dict(shared) if content_type is None else {**shared, "content-type": content_type}
+        rows.append(Row(ids.request_id if len(sent) == 1 else f"{ids.request_id}/{index}", row.parts, own))
+    return rows
 
 
 @lru_cache(maxsize=256)
-def _is_form(content_type: str | None) -> bool:
-    return mime_type(content_type).lower() in FORMS
+def _kind_of(content_type: str | None) -> str:
+    return mime_type(content_type).lower()
 
 
-def passed_headers(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
+def _check_name(part: Part) -> None:
+    if part.name == KEY:
+        raise InvalidRequest(f"the input name {KEY!r} is kept for Marway: choose another")
+
+
+def _check_content_type(text: str | None, index: int) -> None:
+    if text is not None and not (text.isascii() and text.isprintable() and len(text) <= _CONTENT_TYPE_MAX):
+        raise InvalidRequest(f"row {index} has a content type that no header could carry")
+
+
+def _passed_headers(headers: Mapping[str, str], ids: RequestIds) -> dict[str, str]:
     """Return the request's headers that a handler may see, names in lower case."""
     passed = {
         name: value for name, value in headers.items() if name not in _NOT_PASSED and not name.startswith(OWN_PREFIX)
     }
-    passed[REQUEST_ID] = request_id
-    if TRACEPARENT not in passed or trace_context(passed[TRACEPARENT]) is None:
-        passed.pop(TRACEPARENT, None)
-        passed.pop(TRACESTATE, None)
-    elif trace_state(passed.get(TRACESTATE)) is None:
-        passed.pop(TRACESTATE, None)
+    passed[REQUEST_ID] = ids.request_id
+    if ids.traceparent is not None:
+        passed[TRACEPARENT] = ids.traceparent
+    if ids.tracestate is not None:
+        passed[TRACESTATE] = ids.tracestate
     if headers.get(EXPLAIN) == "1":
         passed["explain"] = "True"
     if URL_PATH in headers:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from marway.deadline import Deadline
 from marway.errors import MarwayError
 from marway.wire.envelope import Answer, Row
+from marway_http.eager import InlineFuture
 from marway_sidecar.errors import without_traceback
 
 __all__ = ["CallerLeft", "HeldBody", "Job", "StreamJob"]
@@ -59,7 +60,7 @@ class Job:
         self.deadline = deadline
         self.group = group
         self.body = body
-        self.future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        self.future: InlineFuture[list[Answer]] = InlineFuture()
         self.since = time.monotonic()
         self.started_at: float | None = None
         self.lost = 0

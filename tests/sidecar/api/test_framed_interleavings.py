@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marway_http.channel import Channel, ClientGone, HeaderBlock
+from marway_http.eager import InlineFuture
 from marway_http.frames import PART_BYTES, FrameReader, Kind, frame_header
-from marway_sidecar.api.channel import Channel, Reply
 from marway_sidecar.api.framed import FramedConnection
 
 SIZES = (0, 1, PART_BYTES, PART_BYTES + 1, 7 * PART_BYTES)
@@ -24,7 +26,7 @@ class Wire(asyncio.Transport):
         self.closing = False
         self.reader = FrameReader()
         self.answers: dict[int, list[bytes]] = {}
-        self.elsewhere: list[int] = []
+        self.declined: list[int] = []
         self.protocol: asyncio.Protocol | None = None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -44,7 +46,7 @@ class Wire(asyncio.Transport):
                 self.answers[number].append(body)
             else:
                 assert kind == Kind.DECLINED
-                self.elsewhere.append(number)
+                self.declined.append(number)
 
     def pause_reading(self) -> None:
         """There is nothing to read that was not given."""
@@ -65,37 +67,40 @@ class Wire(asyncio.Transport):
 class Asked:
     """One request as the application has it."""
 
-    def __init__(self, number: int, channel: Channel) -> None:
-        self.number = number
-        self.channel = channel
+    def __init__(self) -> None:
         self.gone = 0
+        self.size: InlineFuture[int] = InlineFuture()
         self.answered: bytes | None = None
-        channel.when_gone(self._leave)
-
-    def _leave(self) -> None:
-        self.gone += 1
 
     def answer(self, size: int) -> None:
-        """Answer as `Predictor` does: it wants to hear of nobody's leaving any more, and gives the answer."""
-        if self.answered is None and not self.gone:
-            self.channel.when_gone(None)
-            self.answered = bytes(size)
-            self.channel.answer_now(Reply(200, b"content-length: %d\r\n" % size, self.answered), close=False)
+        """Have it answered with so many bytes."""
+        if not self.size.done():
+            self.size.set_result(size)
 
 
 class App:
-    """Begins every request but those whose path says otherwise."""
+    """Answers every request, when it may, but those whose path says otherwise."""
 
     def __init__(self) -> None:
         self.asked: dict[int, Asked] = {}
 
-    def begin(self, path: str, headers: Mapping[str, str], client: str, channel: Channel, body: bytes) -> bool:
+    async def answer_framed(self, path: str, headers: Mapping[str, str], client: str, channel: Channel) -> None:
         if path == "/not":
-            return False
+            return
         if path == "/fails":
             raise ZeroDivisionError
-        self.asked[int(body)] = Asked(int(body), channel)
-        return True
+        assert channel.body is not None
+        asked = self.asked[int(channel.body)] = Asked()
+        channel.when_gone(partial(channel.interrupt, ClientGone()))
+        try:
+            size = await asked.size
+        except asyncio.CancelledError:
+            asked.gone += 1
+            raise
+        finally:
+            channel.when_gone(None)
+        asked.answered = bytes(size)
+        await channel.answer(200, HeaderBlock(b"content-length: %d\r\n" % size, 1), asked.answered)
 
 
 STEP = st.one_of(
@@ -163,10 +168,10 @@ def test_each_request_is_answered_or_given_up_once(turns: list[list[tuple[str, A
                 assert number not in wire.answers
                 assert asked.gone == (number in cancelled or closed)
         if not closed:
-            assert wire.elsewhere == [number for number, path in sent.items() if path != "/predict/x"]
+            assert wire.declined == [number for number, path in sent.items() if path != "/predict/x"]
         connection.connection_lost(None)
         assert not connections
         assert all(asked.gone <= 1 for asked in app.asked.values())
-        assert not broken
+        assert len(broken) == list(sent.values()).count("/fails")
 
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""Predictions over frames at the sidecar's end: many at once, answered as they are ready, or sent back unbegun."""
+"""Predictions over frames at the sidecar's end: many at once, answered as they are ready, or declined unbegun."""
 
 from __future__ import annotations
 
@@ -303,56 +303,79 @@ async def test_a_request_in_pieces(registry: Registry, tmp_path: Path) -> None:
         assert [(await gateway.answer())[0] for _ in range(2)] == [1, 2]
 
 
-async def test_what_is_sent_back(registry: Registry, tmp_path: Path) -> None:
-    """What is not known, loaded or small, has to be taken apart or streams is sent back; nothing of it was begun."""
+async def test_what_is_declined(registry: Registry, tmp_path: Path) -> None:
+    """What is no prediction, and an answer in pieces, which no frame carries, is declined; nothing of it was begun."""
     publish(registry, tmp_path, "streams", "1.0", serving={"streaming": True})
-    publish(registry, tmp_path, "idle", "1.0")
-    rows = encode_rows([Row("1", [Part("data", b"x", None)])])
-    back = [
-        request(1, path="/predict/none"),
-        request(1, path="/predict/idle"),
-        request(1, path="/predict/streams"),
-        request(1, path="/predict/some/7.0"),
-        request(1, path="/predict/some/1.0/more"),
-        request(1, path="/predict"),
-        request(1, path="/predict/in valid"),
-        request(1, path="/models/some/1.0/load"),
-        request(1, path=""),
-        request(1, b""),
-        request(1, b"x" * 2001),
-        request(1, b"--b\r\n\r\n--b--", headers={"content-type": "multipart/form-data; boundary=b"}),
-        request(1, b"a=b", headers={"content-type": "application/x-www-form-urlencoded"}),
-        request(1, rows, headers={"content-type": ROWS_CONTENT_TYPE}),
-        request(1, headers={"x-request-timeout-ms": "0"}),
-        request(1, headers={"x-request-timeout-ms": "soon"}),
-    ]
-    async with loaded(registry, tmp_path, max_body_bytes=2000) as (pod, gateway):
+    paths = ["/predict/streams", "/predict/some/1.0/more", "/predict", "/predict/", "/models/some/1.0/load", "", "x"]
+    async with loaded(registry, tmp_path) as (pod, gateway):
         assert (await pod.predict("streams", b"a b")).status_code == 200
         pod.server.rows.clear()
-        for frame in back:
-            gateway.send(frame)
+        for path in paths:
+            gateway.send(request(1, path=path))
             assert await gateway.frame() == (Kind.DECLINED, 1, 0, b"", b"")
         assert pod.server.rows == []
         assert pod.sidecar.draining.requests_in_flight == 0
-        assert len(pod.server.loaded) == 2
         gateway.send(request(1))
         assert (await gateway.answer())[1][2] == b"hello"
 
 
-async def test_a_full_queue_sends_back(registry: Registry, tmp_path: Path) -> None:
-    """A request for which there is no room is sent back, and over HTTP it is told why."""
+ROWS = encode_rows([Row(str(number), [Part("data", b"x", "text/plain")]) for number in range(20)])
+FORM = b"--b\r\ncontent-disposition: form-data; name=a\r\n\r\n1\r\n--b--\r\n"
+EVERYTHING: dict[str, tuple[int, str, bytes, dict[str, str]]] = {
+    "loaded first": (200, "/predict/idle", b"hello", {}),
+    "form": (200, "/predict/some", b"a=b", {"content-type": "application/x-www-form-urlencoded"}),
+    "parts": (200, "/predict/some", FORM, {"content-type": "multipart/form-data; boundary=b"}),
+    "rows": (200, "/predict/some", ROWS, {"content-type": ROWS_CONTENT_TYPE}),
+    "rows for one that streams": (200, "/predict/streams", ROWS, {"content-type": ROWS_CONTENT_TYPE}),
+    "nothing on purpose": (200, "/predict/some", b"", {"x-marway-nothing": "1"}),
+    "no rows": (400, "/predict/some", b"hello", {"content-type": ROWS_CONTENT_TYPE}),
+    "no parts": (400, "/predict/some", b"--b\r\n\r\n--b--", {"content-type": "multipart/form-data; boundary=b"}),
+    "no model": (404, "/predict/none", b"hello", {}),
+    "no version": (404, "/predict/some/7.0", b"hello", {}),
+    "no name": (400, "/predict/in valid", b"hello", {}),
+    "no body": (400, "/predict/some", b"", {}),
+    "too large": (413, "/predict/some", b"x" * 8001, {}),
+    "compressed": (415, "/predict/some", b"x", {"content-encoding": "gzip"}),
+    "no time": (400, "/predict/some", b"x", {"x-request-timeout-ms": "0"}),
+    "no number": (400, "/predict/some", b"x", {"x-request-timeout-ms": "soon"}),
+}
+
+
+async def test_all_small_predictions_are_served(registry: Registry, tmp_path: Path) -> None:
+    """Whatever is asked, and wherever it fails, the answer is the one that HTTP has; only one in pieces is declined."""
+    publish(registry, tmp_path, "streams", "1.0", serving={"streaming": True})
+    publish(registry, tmp_path, "idle", "1.0")
+    server = FakeServer()
+    async with loaded(registry, tmp_path, server, max_body_bytes=8000) as (pod, gateway):
+        for name, (expected, path, body, more_headers) in EVERYTHING.items():
+            headers = {"x-request-id": "mine", **more_headers}
+            gateway.send(request(1, body, path, headers=headers))
+            _, (status, said, data) = await gateway.answer()
+            plain = await pod.client.post(path, content=body, headers=headers)
+            assert (status, data, status) == (plain.status_code, plain.content, expected), name
+            unlike = {*VARYING, "connection"}
+            assert {key: value for key, value in said.items() if key not in unlike} == {
+                key: value for key, value in plain.headers.items() if key not in unlike
+            }, name
+        assert len(server.loaded) == 3
+        await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
+
+
+async def test_a_full_queue_refuses(registry: Registry, tmp_path: Path) -> None:
+    """A request for which there is no room is told so, and when to come again; another pod may take it."""
     held = Held()
     serve = {"max_batch_rows": 1, "max_workers": 1}
     async with loaded(registry, tmp_path, held.server, serve=serve, queue_limit=2) as (pod, gateway):
         gateway.send(*(request(number, b"hold") for number in range(8)))
-        kind, number, *_ = await gateway.frame()
-        assert kind == Kind.DECLINED
+        number, first = await gateway.answer()
         refused = await pod.predict("some")
         assert (refused.status_code, refused.headers["x-marway-outcome"]) == (429, "not_accepted")
         held.go.set()
-        ends = [kind] + [(await gateway.frame())[0] for _ in range(7)]
-        assert ends.count(Kind.ANSWER) == number
-        assert ends.count(Kind.DECLINED) == 8 - number
+        answers = [first] + [(await gateway.answer())[1] for _ in range(7)]
+        assert [status for status, *_ in answers].count(200) == number
+        others = [headers for status, headers, _ in answers if status == 429]
+        assert len(others) == 8 - number
+        assert all(headers["x-marway-outcome"] == "not_accepted" and headers["retry-after"] for headers in others)
 
 
 # -- large answers -----------------------------------------------------------------------------------------------
@@ -455,6 +478,27 @@ async def test_a_gateway_that_leaves(registry: Registry, tmp_path: Path, how: st
         assert held.values == [b"hold", b"stays"]
 
 
+async def test_what_waits_elsewhere_is_given_up(registry: Registry, tmp_path: Path) -> None:
+    """Who is given up while the version is being loaded, or with many rows, waits no more, wherever that was."""
+    held = Held()
+    publish(registry, tmp_path, "idle", "1.0")
+    serve = {"max_workers": 1, "max_batch_rows": 1}
+    async with loaded(registry, tmp_path, held.server, serve=serve) as (pod, gateway):
+        pod.server.may_load.clear()
+        rows = encode_rows([Row(str(number), [Part("data", b"hold")]) for number in range(9)])
+        gateway.send(request(1, path="/predict/idle"))
+        gateway.send(request(2, rows, headers={"content-type": ROWS_CONTENT_TYPE}))
+        await until(lambda: [each.requests_queued for each in pod.sidecar.pool.statuses()] == [1, 3])
+        assert pod.sidecar.draining.requests_in_flight == 2
+        gateway.send(cancel(1), cancel(2))
+        await until(lambda: pod.sidecar.draining.requests_in_flight == 0)
+        assert [each.requests_queued for each in pod.sidecar.pool.statuses()] == [0, 0]
+        held.go.set()
+        pod.server.may_load.set()
+        await until(lambda: pod.sidecar.pool.in_flight == 0)
+        assert held.values == [b"hold"]
+
+
 # -- gateways that misbehave -------------------------------------------------------------------------------------
 
 
@@ -468,7 +512,7 @@ BAD = {
     "kind": frame_header(9, 1),
     "answer": frame_header(Kind.ANSWER, 1),
     "part": frame_header(Kind.PART, 1),
-    "elsewhere": frame_header(Kind.DECLINED, 1),
+    "declined": frame_header(Kind.DECLINED, 1),
     "large-body": frame_header(Kind.REQUEST, 1, body=PART_BYTES + 1),
     "large-head": frame_header(Kind.REQUEST, 1, head=65537),
     "id-in-use": request(77, b"waits"),
@@ -595,7 +639,7 @@ async def test_idle_connections_are_closed(registry: Registry, tmp_path: Path, m
 
 
 async def test_a_drain(registry: Registry, tmp_path: Path) -> None:
-    """On a stop what was begun is answered, new requests are sent back, connections are closed and the process ends."""
+    """On a stop what was begun is answered, new requests are refused, connections are closed and the process ends."""
     held = Held()
     async with loaded(registry, tmp_path, held.server, serve={"max_workers": 1, "max_batch_rows": 1}) as (pod, gateway):
         gateway.send(request(1, b"hold"), request(2, b"waits"))
@@ -604,9 +648,10 @@ async def test_a_drain(registry: Registry, tmp_path: Path) -> None:
             pod.stop.set()
             await until(lambda: pod.sidecar.draining.refusing)
             gateway.send(request(3))
-            assert await gateway.frame() == (Kind.DECLINED, 3, 0, b"", b"")
+            number, (status, headers, _) = await gateway.answer()
+            assert (number, status, headers["x-marway-outcome"]) == (3, 503, "not_accepted")
             idle.send(request(1))
-            assert (await idle.frame())[0] == Kind.DECLINED
+            assert (await idle.answer())[1][1]["x-marway-outcome"] == "not_accepted"
             held.go.set()
             answers = [await gateway.answer() for _ in range(2)]
             assert [(number, said[2]) for number, said in answers] == [(1, b"hold"), (2, b"waits")]
@@ -624,7 +669,7 @@ async def test_a_lame_duck_takes_requests(registry: Registry, tmp_path: Path) ->
         assert (await gateway.answer())[1][2] == b"hello"
         await until(lambda: pod.sidecar.draining.refusing)
         gateway.send(request(2))
-        assert (await gateway.frame())[0] == Kind.DECLINED
+        assert (await gateway.answer())[1][1]["x-marway-outcome"] == "not_accepted"
         assert await gateway.ended()
 
 
@@ -644,4 +689,27 @@ async def test_what_never_ends_is_cut_off(registry: Registry, tmp_path: Path, gi
             assert (number, status, headers["x-marway-outcome"]) == (1, 503, "runtime_down")
             assert b'"draining"' in body
         assert await gateway.ended()
+        await asyncio.wait_for(pod.task, 20)
+
+
+@pytest.mark.parametrize("where", ["a load", "many rows"])
+async def test_who_waits_when_time_is_over_is_told(registry: Registry, tmp_path: Path, where: str) -> None:
+    """At the end of a drain every request is refused, wherever it waits; one that no worker has may go elsewhere."""
+    held = Held()
+    publish(registry, tmp_path, "idle", "1.0")
+    async with loaded(registry, tmp_path, held.server, drain_timeout_s=0.3, lame_duck_s=0.3) as (pod, gateway):
+        pod.server.may_load.clear()
+        if where == "a load":
+            gateway.send(request(1, path="/predict/idle"))
+        else:
+            rows = encode_rows([Row("", [Part("data", b"hold")])])
+            gateway.send(request(1, rows, headers={"content-type": ROWS_CONTENT_TYPE}))
+        await until(lambda: pod.sidecar.draining.requests_in_flight == 1)
+        pod.stop.set()
+        number, (status, headers, body) = await gateway.answer()
+        outcome = "not_accepted" if where == "a load" else "runtime_down"
+        assert (number, status, headers["x-marway-outcome"]) == (1, 503, outcome)
+        assert b'"draining"' in body
+        assert await gateway.ended()
+        pod.server.may_load.set()
         await asyncio.wait_for(pod.task, 20)

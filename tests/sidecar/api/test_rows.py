@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from marway.errors import InvalidRequest
 from marway.wire.envelope import KEY, Part, Row
+from marway.wire.request import read_ids
 from marway_sidecar.api.rows import row_of
 
 TRACE = "00-44444444444444444444444444444444-00f067aa0ba902b7-01"
@@ -15,7 +18,7 @@ async def row(body: bytes, content_type: str | None = None, **headers: str) -> R
     given = {name if name == "url_path" else name.replace("_", "-"): value for name, value in headers.items()}
     if content_type is not None:
         given["content-type"] = content_type
-    return row_of(given, body, request_id="asked")
+    return row_of(given, body, replace(read_ids(given.get), request_id="asked"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""What every port answers for itself: what it is, how it does, and its API's pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from marway_http.pages.about import ABOUT_CONTENT, About, about_answer
+from marway_http.pages.api_page import PATHS, ApiPage
+
+__all__ = ["Health", "add_process_routes"]
+
+
+class Health(BaseModel):
+    """All is well; anything else is answered with a problem."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [{"status": "ok"}]})
+
+    status: Literal["ok"] = "ok"
+
+
+def add_process_routes(app: FastAPI, about: About, metrics_of: Callable[[], CollectorRegistry]) -> None:
+    """Add `/`, `/healthz`, `/metrics`, and the API's pages, which the document does not have.
+
+    Args:
+        app: Gets them.
+        about: What `/` says.
+        metrics_of: Gives the metrics; asked at each request, because they may exist only while the app runs.
+    """
+
+    @app.get(
+        "/",
+        tags=["health"],
+        summary="What this is, and where to look",
+        response_class=Response,
+        responses={200: {"model": About, "content": ABOUT_CONTENT}},
+    )
+    async def root(request: Request) -> Response:
+        """JSON, or a page where `Accept` prefers that."""
+        body, headers = about_answer(about, request.headers.get("accept"))
+        return Response(body, headers=headers)
+
+    @app.get("/healthz", tags=["health"], summary="Does the process run?")
+    async def healthz() -> Health:
+        return Health()
+
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses={
+            200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        },
+    )
+    async def metrics() -> Response:
+        return Response(generate_latest(metrics_of()), media_type=CONTENT_TYPE_LATEST)
+
+    page = ApiPage(about.name)
+    app.router.routes += [Route(path, page, methods=["GET"]) for path in PATHS]

@@ -1,0 +1,139 @@
+"""What goes back to a client: the headers of a model's answer, and the problem document of an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+from starlette.responses import Response
+
+from marway.errors import MarwayError, ModelError
+from marway.resolve import Resolved
+from marway.wire import headers, problems
+from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
+from marway.wire.envelope import Answer
+from marway.wire.headers import Outcome
+from marway.wire.request import RequestIds
+from marway_http.channel import HeaderBlock
+
+__all__ = ["BODILESS", "answer_of", "fault_of", "headers_of", "model_error", "problem_answer", "problem_response"]
+
+BODILESS: Final = frozenset({204, 304})
+"""Statuses of answers that have no body, whatever the handler gave."""
+_DEFAULT_CONTENT_TYPES: Final = {
+    "json": "application/json",
+    "text": "text/plain; charset=utf-8",
+    "bytes": "application/octet-stream",
+    "tensor": "application/octet-stream",
+}
+_NOT_THE_HANDLERS: Final = frozenset(
+    {
+        *headers.HOP_BY_HOP,
+        *("content-length", "content-type", "date", "server", headers.OUTCOME),
+        *(headers.MODEL_NAME, headers.MODEL_VERSION, headers.MODEL_ID, headers.REQUEST_ID, headers.SERVER_TIMING),
+    }
+)
+"""Headers of an answer that are Marway's to set."""
+
+
+def fault_of(answer: Answer) -> str | None:
+    """Return why an answer's status or headers cannot be sent, None when they can."""
+    fault = status_fault(answer.status) or content_type_fault(answer.content_type)
+    return header_fault(answer.headers) if fault is None and answer.headers else fault
+
+
+def headers_of(
+    answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: float, *, length: int | None = None
+) -> HeaderBlock:
+    """Return the headers of an answer as they go out; what they hold can be trusted to be headers.
+
+    Args:
+        answer: The model's.
+        resolved: The version that gave it.
+        ids: The request's.
+        duration_s: How long the model took, in seconds.
+        length: Bytes of the body that follows; None for none, and for one in pieces.
+
+    Raises:
+        ModelError: The answer is a failure, or the handler set a status or headers that no answer can have.
+    """
+    record = resolved.record
+    if answer.kind == "error":
+        raise model_error(answer, resolved)
+    fault = fault_of(answer)
+    if fault is not None:
+        raise ModelError(fault, model=record.name, version=record.version)
+    shared, number = _shared_lines(answer.kind, answer.content_type, record.name, record.version, record.id)
+    own = f"x-request-id: {ids.request_id}\r\nserver-timing: model;dur={duration_s * 1000:.2f}\r\n"
+    number += 2
+    if ids.group_id is not None:
+        own += f"{headers.REQUEST_GROUP_ID}: {ids.group_id}\r\n"
+        number += 1
+    if answer.headers:
+        # By their names in lower case, of which the last one counts.
+        handlers = {name.lower(): value.strip(" \t") for name, value in answer.headers.items()}
+        for name, value in handlers.items():
+            if name not in _NOT_THE_HANDLERS and not (name == headers.REQUEST_GROUP_ID and ids.group_id is not None):
+                own += f"{name}: {value}\r\n"
+                number += 1
+    if length is not None:
+        own += f"content-length: {length}\r\n"
+        number += 1
+    return HeaderBlock(shared + own.encode("latin-1"), number, len(shared))
+
+
+def answer_of(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: float) -> tuple[int, HeaderBlock, bytes]:
+    """Return the status, the headers and the body of a whole answer; arguments and errors as `headers_of` has them."""
+    body = b"" if answer.status in BODILESS else answer.body
+    length = None if answer.status in BODILESS else len(body)
+    return answer.status, headers_of(answer, resolved, ids, duration_s, length=length), body
+
+
+def model_error(answer: Answer, resolved: Resolved) -> ModelError:
+    """Return the error that an answer of kind "error" stands for."""
+    return ModelError(
+        answer.body.decode(errors="replace"),
+        status=answer.status if 400 <= answer.status <= 599 else 500,
+        model=resolved.record.name,
+        version=resolved.record.version,
+    )
+
+
+def problem_answer(error: MarwayError, *, request_id: str, outcome: str) -> tuple[int, HeaderBlock, bytes]:
+    """Return the status, the headers and the body of the problem document for an error."""
+    status, sent, body = _problem(error, request_id, outcome)
+    own = {"content-type": problems.CONTENT_TYPE, "content-length": str(len(body)), **sent}
+    return status, HeaderBlock(_lines(own), len(own)), body
+
+
+def problem_response(error: MarwayError, *, request_id: str | None = None, outcome: str | None = None) -> Response:
+    """Return the problem document for ``error``, as Starlette sends it."""
+    status, sent, body = _problem(error, request_id, outcome)
+    return Response(body, status, sent, media_type=problems.CONTENT_TYPE)
+
+
+def _problem(error: MarwayError, request_id: str | None, outcome: str | None) -> tuple[int, dict[str, str], bytes]:
+    problem, sent = problems.problem_of(error, request_id=request_id)
+    if request_id is not None:
+        sent[headers.REQUEST_ID] = request_id
+    if outcome is not None:
+        sent[headers.OUTCOME] = outcome
+    return problem.status, sent, problem.body()
+
+
+@lru_cache(maxsize=1024)
+def _shared_lines(kind: str, content_type: str | None, name: str, version: str, record_id: str) -> tuple[bytes, int]:
+    """Return the lines that nearly all answers of a version have alike, and how many they are."""
+    sent = {
+        "content-type": content_type or _DEFAULT_CONTENT_TYPES.get(kind, "application/octet-stream"),
+        headers.OUTCOME: Outcome.ANSWERED,
+        headers.MODEL_NAME: name,
+        headers.MODEL_VERSION: version,
+        headers.MODEL_ID: record_id,
+    }
+    return _lines(sent), len(sent)
+
+
+def _lines(sent: Mapping[str, str]) -> bytes:
+    return "".join([f"{name}: {value}\r\n" for name, value in sent.items()]).encode("latin-1")
