@@ -6,6 +6,7 @@ Counts what really runs, in gateway, sidecar and worker, and prints each file wi
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -68,7 +69,9 @@ def traced_up(directory: Path, *arguments: str) -> Iterator[TracedUp]:
     into = directory / "traced"
     into.mkdir()
     path = os.pathsep.join(filter(None, (str(Path(__file__).parent / "traced"), os.environ.get("PYTHONPATH"))))
-    with Up(directory / "home", *arguments, env={"PYTHONPATH": path, "MARWAY_TEST_TRACE": str(into)}) as up:
+    env = {"PYTHONPATH": path, "MARWAY_TEST_TRACE": str(into)}
+    env["MARWAY_RUNTIME_HANDLER_ENVIRONMENT"] = json.dumps([*env])  # workers are traced as well
+    with Up(directory / "home", *arguments, env=env) as up:
         yield TracedUp(up, into)
 
 
@@ -86,7 +89,7 @@ def _is_traced(process: psutil.Process) -> bool:
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
         caught = int(status["SigCgt"], 16)
         wanted = 1 << signal.SIGUSR1 - 1 | 1 << signal.SIGUSR2 - 1
-        return "python" in process.name() and caught & wanted == wanted
+        return process.name().startswith(("python", "marway-worker")) and caught & wanted == wanted
     return False
 
 
