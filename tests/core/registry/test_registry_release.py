@@ -333,7 +333,7 @@ def test_spilled_history(registry: Registry, versions: None) -> None:
 
 def test_lost_reply_of_a_spilled_entry(registry: Registry, versions: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer whose reply was lost finds its op_id also after so many others wrote that it is in a chunk."""
-    monkeypatch.setattr("marway.objects.directory._TURN_S", 0.0)  # the others write during this writer's turn
+    monkeypatch.setattr("marway.objects.directory._LOCK_WAIT_S", 0.0)  # the others write during this writer's turn
     real = registry._store.replace
     release(registry, "1")
 
