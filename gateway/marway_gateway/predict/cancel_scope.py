@@ -39,17 +39,17 @@ class DeadlineTimer:
     """Has scopes expire at their deadlines."""
 
     def __init__(self) -> None:
-        self._waiting: dict[CancelScope, float] = {}
+        self._waiting: dict[CancelScope, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, scope: CancelScope) -> None:
         """Have a scope expire, unless it is taken out before."""
-        loop = asyncio.get_running_loop()
         if scope.call.deadline.timeout_s < 2 * _SOON_S:
-            scope.set_timer(loop)
+            scope.set_timer(asyncio.get_running_loop())
             return
-        self._waiting[scope] = loop.time()
+        self._waiting[scope] = None
         if self._timer is None:
+            loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_SOON_S, self._look, loop)
 
     def remove(self, scope: CancelScope) -> None:
@@ -58,10 +58,10 @@ class DeadlineTimer:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        until = loop.time() - _SOON_S / 2
-        for scope, since in list(self._waiting.items()):
-            if since > until:
-                break
+        for scope in list(self._waiting):
+            deadline = scope.call.deadline
+            if deadline.timeout_s - deadline.left_s() < _SOON_S / 2:
+                break  # it began only now, as did all behind it
             del self._waiting[scope]
             scope.set_timer(loop)
         if self._waiting:
@@ -118,7 +118,7 @@ class CancelScope:
     def move_deadline(self) -> None:
         """Take in that the call has another deadline."""
         self.end_deadline()
-        self._timer.add(self)
+        self.set_timer(asyncio.get_running_loop())
 
     def end_deadline(self) -> None:
         """Say that the deadline was met; the client is watched on."""

@@ -108,13 +108,16 @@ class Attempts:
 
     Args:
         max_retries: How many further attempts may follow ones that a pod had accepted.
+
+    Attributes:
+        tried: Pods that were asked.
+        failed: What came of that, in order.
     """
 
-    __slots__ = ("_retries_left", "failed", "tried")
+    tried: frozenset[Pod] = frozenset()
+    failed: tuple[FailedAttempt, ...] = ()
 
     def __init__(self, *, max_retries: int) -> None:
-        self.tried: set[Pod] = set()
-        self.failed: list[FailedAttempt] = []
         self._retries_left = max_retries
 
     @property
@@ -145,8 +148,8 @@ class Attempts:
                 model=attempt.error.model,
                 version=attempt.error.version,
             )
-        self.failed.append(attempt)
-        self.tried.add(attempt.pod)
+        self.failed = (*self.failed, attempt)
+        self.tried |= {attempt.pod}
         if attempt.accepted:
             self._retries_left -= 1
         if not repeatable or self._retries_left < 0:

@@ -51,7 +51,9 @@ def http_call(
     timeout_s = timeout_of(
         _text(headers.get(b"x-request-timeout-ms")), default_s=settings.default_timeout_s, max_s=settings.max_timeout_s
     )
-    to_pod = headers_to_pod(headers, info) | more_headers
+    to_pod = headers_to_pod(headers, info)
+    if more_headers:
+        to_pod |= more_headers
     behind = params.get("url_path")
     if behind:
         to_pod |= url_path_header(behind)
