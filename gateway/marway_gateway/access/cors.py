@@ -14,9 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.errors import ForeignOrigin, clip
 from marway.wire import headers as wire
-from marway_gateway.transport.response_headers import Headers
 
 __all__ = ["Cors", "Preflight"]
+
+HeaderTuple = tuple[tuple[bytes, bytes], ...]
+"""Headers that can be looked up by: what goes out of them is made once."""
 
 _ANY: Final = "*"
 _EXPOSED: Final = (
@@ -41,15 +43,15 @@ class Cors:
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = frozenset(each.encode() for each in origins)
         self._any = _ANY.encode() in self._origins
-        self._vary: Headers = [] if self._any else [(b"vary", b"Origin")]
+        self._vary: HeaderTuple = () if self._any else ((b"vary", b"Origin"),)
         self._exposed = (b"access-control-expose-headers", ", ".join(_EXPOSED).encode())
-        self._known: dict[bytes, Headers] = {}
+        self._known: dict[bytes, HeaderTuple] = {}
 
     def allows(self, origin: bytes) -> bool:
         """Return whether pages of an origin may read answers."""
         return self._any or origin in self._origins
 
-    def answer_headers(self, headers: Iterable[tuple[bytes, bytes]] | None) -> Headers:
+    def answer_headers(self, headers: Iterable[tuple[bytes, bytes]] | None) -> HeaderTuple:
         """Return what the answer to a request with these headers has beside its own."""
         origin = next((value for name, value in headers or () if name == b"origin"), None)
         if origin is None:
@@ -59,7 +61,7 @@ class Cors:
             known = self._vary
             if self.allows(origin):
                 allowed = _ANY.encode() if self._any else origin
-                known = [(b"access-control-allow-origin", allowed), self._exposed, *self._vary]
+                known = ((b"access-control-allow-origin", allowed), self._exposed, *self._vary)
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
             self._known[origin] = known
