@@ -17,9 +17,7 @@ from marway.wire import headers as wire
 
 __all__ = ["Cors", "Preflight"]
 
-HeaderTuple = tuple[tuple[bytes, bytes], ...]
-"""Headers that can be looked up by: what goes out of them is made once."""
-
+_Headers = tuple[tuple[bytes, bytes], ...]
 _ANY: Final = "*"
 _EXPOSED: Final = (
     *(wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID, wire.CACHE),
@@ -43,15 +41,15 @@ class Cors:
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = frozenset(each.encode() for each in origins)
         self._any = _ANY.encode() in self._origins
-        self._vary: HeaderTuple = () if self._any else ((b"vary", b"Origin"),)
+        self._vary: _Headers = () if self._any else ((b"vary", b"Origin"),)
         self._exposed = (b"access-control-expose-headers", ", ".join(_EXPOSED).encode())
-        self._known: dict[bytes, HeaderTuple] = {}
+        self._known: dict[bytes, _Headers] = {}
 
     def allows(self, origin: bytes) -> bool:
         """Return whether pages of an origin may read answers."""
         return self._any or origin in self._origins
 
-    def answer_headers(self, headers: Iterable[tuple[bytes, bytes]] | None) -> HeaderTuple:
+    def answer_headers(self, headers: Iterable[tuple[bytes, bytes]] | None) -> _Headers:
         """Return what the answer to a request with these headers has beside its own."""
         origin = next((value for name, value in headers or () if name == b"origin"), None)
         if origin is None:
@@ -61,7 +59,7 @@ class Cors:
             known = self._vary
             if self.allows(origin):
                 allowed = _ANY.encode() if self._any else origin
-                known = ((b"access-control-allow-origin", allowed), self._exposed, *self._vary)
+                known = (b"access-control-allow-origin", allowed), self._exposed, *self._vary
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
             self._known[origin] = known
