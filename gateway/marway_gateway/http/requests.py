@@ -152,8 +152,8 @@ async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: 
     if status not in _NO_BODY:
         text += b"content-length: %d\r\n" % len(body)
         number += 1
-    info.status = status
     await channel.answer(status, HeaderBlock(text, number), body)
+    info.status = status
     info.response_bytes = len(body)
 
 

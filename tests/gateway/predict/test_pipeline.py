@@ -31,8 +31,8 @@ from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.surfaces import native
 from marway_http.channel import header_block
 from marway_http.eager import in_task
+from marway_http.http1 import connection as http_connection
 from marway_http.http1.connection import HttpConnection
-from marway_http.http1.faults import connection as http_connection
 from marway_http.http1.request import Request
 from support.registry import publish, until
 
