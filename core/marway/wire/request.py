@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from marway.errors import InvalidRequest, clip
 from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID, TRACEPARENT, TRACESTATE
@@ -23,7 +22,6 @@ __all__ = [
     "read_ids",
     "timeout_of",
     "trace_context",
-    "trace_headers",
     "trace_state",
 ]
 
@@ -45,8 +43,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_fresh_ids.clear)  # two processes must not give the same ids
 
 
-@dataclass(frozen=True, slots=True)
-class RequestIds:
+class RequestIds(NamedTuple):
     """Which request this is.
 
     Attributes:
@@ -62,13 +59,14 @@ class RequestIds:
 
     def headers(self) -> dict[str, str]:
         """Return the headers that pass the request's ids and trace on."""
-        named = {
-            REQUEST_ID: self.request_id,
-            REQUEST_GROUP_ID: self.group_id,
-            TRACEPARENT: self.traceparent,
-            TRACESTATE: self.tracestate,
-        }
-        return {name: value for name, value in named.items() if value is not None}
+        headers = {REQUEST_ID: self.request_id}
+        if self.group_id is not None:
+            headers[REQUEST_GROUP_ID] = self.group_id
+        if self.traceparent is not None:
+            headers[TRACEPARENT] = self.traceparent
+        if self.tracestate is not None:
+            headers[TRACESTATE] = self.tracestate
+        return headers
 
 
 def read_ids(header: Callable[[str], str | None]) -> RequestIds:
@@ -82,29 +80,20 @@ def read_ids(header: Callable[[str], str | None]) -> RequestIds:
 
 def ids_of(headers: Mapping[bytes, bytes]) -> RequestIds:
     """Return a request's ids, from headers as ASGI has them, names in lower case."""
-    return _checked(*[None if value is None else value.decode("latin-1") for value in map(headers.get, _NAMES)])
-
-
-def trace_headers(traceparent: str | None, tracestate: str | None) -> dict[str, str]:
-    """Return the headers that pass a caller's trace on: none, where its `traceparent` is not valid."""
-    if traceparent is None or trace_context(traceparent) is None:
-        return {}
-    if tracestate is None or trace_state(tracestate) is None:
-        return {TRACEPARENT: traceparent}
-    return {TRACEPARENT: traceparent, TRACESTATE: tracestate}
+    return _checked(*map(_text, map(headers.get, _NAMES)))
 
 
 def _checked(
     request_id: str | None, group_id: str | None, traceparent: str | None, tracestate: str | None
 ) -> RequestIds:
+    traceparent = trace_context(traceparent)
     # A state without the trace that it belongs to means nothing, and must not be passed on (W3C Trace Context §3.3).
-    trace = trace_headers(traceparent, tracestate) if traceparent is not None else {}
-    return RequestIds(
-        correlation_id(request_id) or new_request_id(),
-        correlation_id(group_id),
-        trace.get(TRACEPARENT),
-        trace.get(TRACESTATE),
-    )
+    tracestate = None if traceparent is None else trace_state(tracestate)
+    return RequestIds(correlation_id(request_id) or new_request_id(), correlation_id(group_id), traceparent, tracestate)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
 
 
 def correlation_id(text: str | None) -> str | None:
