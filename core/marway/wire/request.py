@@ -25,15 +25,16 @@ __all__ = [
     "trace_state",
 ]
 
-_NAMES: Final = tuple(name.encode() for name in (REQUEST_ID, REQUEST_GROUP_ID, TRACEPARENT, TRACESTATE))
+_REQUEST_ID, _GROUP_ID = REQUEST_ID.encode(), REQUEST_GROUP_ID.encode()
+_TRACEPARENT, _TRACESTATE = TRACEPARENT.encode(), TRACESTATE.encode()
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # W3C Trace Context §3.2: version 00 has four fields, later ones may have more; version ff and ids of zeros are none.
-_TRACEPARENT: Final = re.compile(
+_IS_TRACEPARENT: Final = re.compile(
     r"(?:00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     r"|(?!00|ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[ -~]{0,200})?)"
 )
 _TRACE_MEMBER: Final = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[!-+\--<>-~ ]{0,255}[!-+\--<>-~]"
-_TRACESTATE: Final = re.compile(rf"{_TRACE_MEMBER}(?:[ \t]*,[ \t]*{_TRACE_MEMBER}){{0,31}}")
+_IS_TRACESTATE: Final = re.compile(rf"{_TRACE_MEMBER}(?:[ \t]*,[ \t]*{_TRACE_MEMBER}){{0,31}}")
 _TRACESTATE_MAX: Final = 2048
 _TIMEOUT_DIGITS_MAX: Final = 12
 _IDS_AT_ONCE: Final = 256
@@ -80,7 +81,11 @@ def read_ids(header: Callable[[str], str | None]) -> RequestIds:
 
 def ids_of(headers: Mapping[bytes, bytes]) -> RequestIds:
     """Return a request's ids, from headers as ASGI has them, names in lower case."""
-    return _checked(*map(_text, map(headers.get, _NAMES)))
+    get = headers.get
+    request_id, group_id, traceparent = get(_REQUEST_ID), get(_GROUP_ID), get(_TRACEPARENT)
+    if request_id is group_id is traceparent is None:
+        return RequestIds(new_request_id())  # as most requests are; all this is done for every one
+    return _checked(_text(request_id), _text(group_id), _text(traceparent), _text(get(_TRACESTATE)))
 
 
 def _checked(
@@ -114,14 +119,14 @@ def new_request_id() -> str:
 
 def trace_context(text: str | None) -> str | None:
     """Return a `traceparent` if it is one (W3C Trace Context), else None."""
-    return text if text is not None and _TRACEPARENT.fullmatch(text) else None
+    return text if text is not None and _IS_TRACEPARENT.fullmatch(text) else None
 
 
 def trace_state(text: str | None) -> str | None:
     """Return a `tracestate` if it is one (W3C Trace Context §3.3) of at most 2048 characters, else None."""
     if text is None or len(text) > _TRACESTATE_MAX:
         return None
-    return text if _TRACESTATE.fullmatch(text) else None
+    return text if _IS_TRACESTATE.fullmatch(text) else None
 
 
 def timeout_of(text: str | None, *, default_s: float, max_s: float) -> float:
