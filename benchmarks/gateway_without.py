@@ -28,8 +28,8 @@ def replace(where: str, name: str, value: Any) -> None:
 
 def without_ids() -> None:
     """No reading, checking or making of request ids; all requests have the same one."""
-    replace("marway_gateway.http.requests", "correlation_id", lambda _: None)
-    replace("marway_gateway.http.requests", "new_request_id", lambda: "off")
+    replace("marway.wire.request", "correlation_id", lambda _: None)
+    replace("marway.wire.request", "new_request_id", lambda: "off")
 
 
 def without_metrics() -> None:
@@ -47,7 +47,7 @@ def without_access_log() -> None:
 
 def without_trace() -> None:
     """No reading, checking or passing on of a trace context."""
-    replace("marway_gateway.transport.request_headers", "trace_headers", lambda *_: {})
+    replace("marway.wire.request", "trace_context", lambda _: None)
 
 
 def without_auth() -> None:

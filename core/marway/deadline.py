@@ -40,5 +40,3 @@ class Deadline:
     def left_s(self) -> float:
         """Return the seconds left; negative when it has passed."""
         return self.at - time.monotonic()
-
-    remaining = left_s

@@ -152,7 +152,7 @@ class FakeServer:
             self.violations.append(f"{held.in_flight} calls for {held.workers} workers of {model.name}")
         self.calling.set()
         try:
-            async with asyncio.timeout(max(0.0, deadline.remaining())):
+            async with asyncio.timeout(max(0.0, deadline.left_s())):
                 await self._pause(self.call_s, self.answer)
         except TimeoutError as exc:
             raise DeadlineExceeded("too slow") from exc

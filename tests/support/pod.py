@@ -110,7 +110,7 @@ class FakeServer:
         self._check_loaded(model)
         self.rows += rows
         try:
-            async with asyncio.timeout(deadline.remaining()):
+            async with asyncio.timeout(deadline.left_s()):
                 return [await self._answer(model, row) for row in rows]
         except TimeoutError as exc:
             raise DeadlineExceeded("the fake server was too slow") from exc

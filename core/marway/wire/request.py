@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from marway.errors import InvalidRequest, clip
 from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID, TRACEPARENT, TRACESTATE
@@ -23,19 +22,19 @@ __all__ = [
     "read_ids",
     "timeout_of",
     "trace_context",
-    "trace_headers",
     "trace_state",
 ]
 
-_NAMES: Final = tuple(name.encode() for name in (REQUEST_ID, REQUEST_GROUP_ID, TRACEPARENT, TRACESTATE))
+_REQUEST_ID, _GROUP_ID = REQUEST_ID.encode(), REQUEST_GROUP_ID.encode()
+_TRACEPARENT, _TRACESTATE = TRACEPARENT.encode(), TRACESTATE.encode()
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # W3C Trace Context §3.2: version 00 has four fields, later ones may have more; version ff and ids of zeros are none.
-_TRACEPARENT: Final = re.compile(
+_IS_TRACEPARENT: Final = re.compile(
     r"(?:00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     r"|(?!00|ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[ -~]{0,200})?)"
 )
 _TRACE_MEMBER: Final = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[!-+\--<>-~ ]{0,255}[!-+\--<>-~]"
-_TRACESTATE: Final = re.compile(rf"{_TRACE_MEMBER}(?:[ \t]*,[ \t]*{_TRACE_MEMBER}){{0,31}}")
+_IS_TRACESTATE: Final = re.compile(rf"{_TRACE_MEMBER}(?:[ \t]*,[ \t]*{_TRACE_MEMBER}){{0,31}}")
 _TRACESTATE_MAX: Final = 2048
 _TIMEOUT_DIGITS_MAX: Final = 12
 _IDS_AT_ONCE: Final = 256
@@ -45,8 +44,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_fresh_ids.clear)  # two processes must not give the same ids
 
 
-@dataclass(frozen=True, slots=True)
-class RequestIds:
+class RequestIds(NamedTuple):
     """Which request this is.
 
     Attributes:
@@ -62,13 +60,14 @@ class RequestIds:
 
     def headers(self) -> dict[str, str]:
         """Return the headers that pass the request's ids and trace on."""
-        named = {
-            REQUEST_ID: self.request_id,
-            REQUEST_GROUP_ID: self.group_id,
-            TRACEPARENT: self.traceparent,
-            TRACESTATE: self.tracestate,
-        }
-        return {name: value for name, value in named.items() if value is not None}
+        headers = {REQUEST_ID: self.request_id}
+        if self.group_id is not None:
+            headers[REQUEST_GROUP_ID] = self.group_id
+        if self.traceparent is not None:
+            headers[TRACEPARENT] = self.traceparent
+        if self.tracestate is not None:
+            headers[TRACESTATE] = self.tracestate
+        return headers
 
 
 def read_ids(header: Callable[[str], str | None]) -> RequestIds:
@@ -82,29 +81,24 @@ def read_ids(header: Callable[[str], str | None]) -> RequestIds:
 
 def ids_of(headers: Mapping[bytes, bytes]) -> RequestIds:
     """Return a request's ids, from headers as ASGI has them, names in lower case."""
-    return _checked(*[None if value is None else value.decode("latin-1") for value in map(headers.get, _NAMES)])
-
-
-def trace_headers(traceparent: str | None, tracestate: str | None) -> dict[str, str]:
-    """Return the headers that pass a caller's trace on: none, where its `traceparent` is not valid."""
-    if traceparent is None or trace_context(traceparent) is None:
-        return {}
-    if tracestate is None or trace_state(tracestate) is None:
-        return {TRACEPARENT: traceparent}
-    return {TRACEPARENT: traceparent, TRACESTATE: tracestate}
+    get = headers.get
+    request_id, group_id, traceparent = get(_REQUEST_ID), get(_GROUP_ID), get(_TRACEPARENT)
+    if request_id is group_id is traceparent is None:
+        return RequestIds(new_request_id())  # as most requests are; all this is done for every one
+    return _checked(_text(request_id), _text(group_id), _text(traceparent), _text(get(_TRACESTATE)))
 
 
 def _checked(
     request_id: str | None, group_id: str | None, traceparent: str | None, tracestate: str | None
 ) -> RequestIds:
+    traceparent = trace_context(traceparent)
     # A state without the trace that it belongs to means nothing, and must not be passed on (W3C Trace Context §3.3).
-    trace = trace_headers(traceparent, tracestate) if traceparent is not None else {}
-    return RequestIds(
-        correlation_id(request_id) or new_request_id(),
-        correlation_id(group_id),
-        trace.get(TRACEPARENT),
-        trace.get(TRACESTATE),
-    )
+    tracestate = None if traceparent is None else trace_state(tracestate)
+    return RequestIds(correlation_id(request_id) or new_request_id(), correlation_id(group_id), traceparent, tracestate)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
 
 
 def correlation_id(text: str | None) -> str | None:
@@ -125,14 +119,14 @@ def new_request_id() -> str:
 
 def trace_context(text: str | None) -> str | None:
     """Return a `traceparent` if it is one (W3C Trace Context), else None."""
-    return text if text is not None and _TRACEPARENT.fullmatch(text) else None
+    return text if text is not None and _IS_TRACEPARENT.fullmatch(text) else None
 
 
 def trace_state(text: str | None) -> str | None:
     """Return a `tracestate` if it is one (W3C Trace Context §3.3) of at most 2048 characters, else None."""
     if text is None or len(text) > _TRACESTATE_MAX:
         return None
-    return text if _TRACESTATE.fullmatch(text) else None
+    return text if _IS_TRACESTATE.fullmatch(text) else None
 
 
 def timeout_of(text: str | None, *, default_s: float, max_s: float) -> float:

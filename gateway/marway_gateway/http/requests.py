@@ -13,7 +13,7 @@ from marway.errors import BodyTooLarge, Draining, MarwayError, clip, forget_fram
 from marway.resolve.caches import LruCache
 from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
-from marway.wire.request import correlation_id, new_request_id
+from marway.wire.request import ids_of
 from marway_gateway.http.error_bodies import error_body, surface_of
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_http.channel import Channel, ClientGone, HeaderBlock, header_block
@@ -187,13 +187,7 @@ def _named(info: RequestInfo) -> HeaderBlock:
 def _new_info(scope: Scope) -> RequestInfo:
     """Return what is known of a request at its beginning."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    request_id, group_id = headers.get(_REQUEST_ID), headers.get(_GROUP_ID)
-    info = RequestInfo(
-        method=scope["method"],
-        path=scope["path"],
-        request_id=(request_id and correlation_id(request_id.decode("latin-1"))) or new_request_id(),
-        group_id=(group_id and correlation_id(group_id.decode("latin-1"))) or None,
-    )
+    info = RequestInfo(method=scope["method"], path=scope["path"], ids=ids_of(headers))
     info.headers = headers
     client = scope.get("client")
     info.client = client[0] if client is not None else None

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from marway import __version__, errors
 from marway.errors import MarwayError
+from marway.wire.request import RequestIds
 from marway_gateway.observe.logs import LogSink
 from marway_http.loop_watch import BUCKETS_S
 
@@ -92,8 +93,8 @@ class RequestInfo:
     """What is known of one request so far. Whoever works on it fills it in; surfaces report it at its end.
 
     Attributes:
-        request_id: The caller's, or made here.
-        group_id: The caller's, or None.
+        ids: Which request this is, and of which trace.
+        request_id, group_id: Those of ``ids``.
         surface: Which predict protocol, or None when it is no predict request.
         model, version, model_id: What it resolved to, or None before that.
         label: The label that led there, or None.
@@ -126,12 +127,13 @@ class RequestInfo:
     client: str | None = None
     headers: Mapping[bytes, bytes] = MappingProxyType({})
 
-    def __init__(self, *, method: str, path: str, request_id: str, group_id: str | None) -> None:
+    def __init__(self, *, method: str, path: str, ids: RequestIds) -> None:
         self.started = time.perf_counter()
         self.method = method
         self.path = path
-        self.request_id = request_id
-        self.group_id = group_id
+        self.ids = ids
+        self.request_id = ids.request_id
+        self.group_id = ids.group_id
 
     def failed(self, error: MarwayError) -> None:
         """Take in how the request ended."""

@@ -155,7 +155,7 @@ class PodApi:
         return await self._ask(PodStatus, pod, "DELETE", "/drain", Deadline.after(_DRAIN_S))
 
     async def _ask(self, kind: type[T], pod: Pod, method: str, path: str, deadline: Deadline | None) -> T:
-        left_s = None if deadline is None else deadline.remaining()
+        left_s = None if deadline is None else deadline.left_s()
         if left_s is not None and left_s <= 0:
             raise DeadlineExceeded(f"the deadline passed before pod {pod.name} was asked")
         late = f"did not answer within {left_s or 0:.3g} s"
@@ -176,7 +176,7 @@ class PodApi:
         self, method: str, url: str, deadline: Deadline | None, *, late: str
     ) -> tuple[aiohttp.ClientResponse, bytes]:
         """Return a response and its body; the pod is told the deadline, and ``late`` says that it passed."""
-        left_s = None if deadline is None else deadline.remaining()
+        left_s = None if deadline is None else deadline.left_s()
         headers = {} if left_s is None else {REQUEST_TIMEOUT_MS: str(max(1, int(left_s * 1000)))}
         try:
             async with (

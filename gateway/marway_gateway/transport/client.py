@@ -109,7 +109,7 @@ def _head(
     lines = [
         f"{pool.path}/predict/{name}/{version}\r\nhost: {pool.authority}",
         *[f"{key}: {value}" for key, value in headers.items()],
-        f"{REQUEST_TIMEOUT_MS}: {max(1, int(deadline.remaining() * 1000))}",
+        f"{REQUEST_TIMEOUT_MS}: {max(1, int(deadline.left_s() * 1000))}",
         "transfer-encoding: chunked\r\n" if length is None else f"content-length: {length}\r\n",
     ]
     head = "\r\n".join(lines).encode("latin-1")

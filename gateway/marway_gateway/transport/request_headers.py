@@ -18,7 +18,7 @@ from marway.wire.headers import (
     REQUEST_TIMEOUT_MS,
     URL_PATH,
 )
-from marway.wire.request import correlation_id, trace_headers
+from marway.wire.request import correlation_id
 from marway_gateway.observe.telemetry import RequestInfo
 
 __all__ = ["PASSED_BYTES_MAX", "PASSED_MAX", "URL_PATH_MAX", "headers_to_pod", "url_path_header"]
@@ -59,12 +59,9 @@ def headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[st
     if content_type is not None and mime_type(content_type.decode("latin-1")).lower() == ROWS_CONTENT_TYPE:
         # Harmless, for a pod checks such rows as it checks any request; but no protocol that callers may rely on.
         raise InvalidRequest(f"the content type {ROWS_CONTENT_TYPE} is kept for Marway: choose another")
-    passed = {"x-request-id": info.request_id}
-    if info.group_id is not None:
-        passed["x-request-group-id"] = info.group_id
-    elif info.client is not None and correlation_id(info.client):
+    passed = info.ids.headers()
+    if info.group_id is None and info.client is not None and correlation_id(info.client):
         passed[CLIENT] = info.client
-    passed |= trace_headers(_text(headers.get(b"traceparent")), _text(headers.get(b"tracestate")))
     connection = headers.get(b"connection")
     named = _named(connection) if connection is not None and connection not in _CONNECTION else ()
     before, size = len(passed), 0
@@ -103,7 +100,3 @@ def _name_passed(name: bytes) -> str | None:
 def _named(connection: bytes) -> frozenset[bytes]:
     """Return the headers that a `Connection` header says belong to the connection alone (RFC 9110 §7.6.1)."""
     return frozenset(each.strip().lower() for each in connection.split(b","))
-
-
-def _text(raw: bytes | None) -> str | None:
-    return None if raw is None else raw.decode("latin-1")

@@ -61,7 +61,7 @@ async def read_body(
     assert isinstance(call.channel, Request)
     await in_task()
     try:
-        async with asyncio.timeout(deadline.remaining()):
+        async with asyncio.timeout(deadline.left_s()):
             return await _read(call, call.channel, limit, budget)
     except TimeoutError as exc:
         raise DeadlineExceeded("the deadline passed before the whole body had come") from exc

@@ -59,7 +59,7 @@ async def stream_answer(
                 if piece.kind == "error":
                     raise model_error(piece, resolved)
                 if not channel.started:
-                    limit.reschedule(asyncio.get_running_loop().time() + deadline.remaining())
+                    limit.reschedule(asyncio.get_running_loop().time() + deadline.left_s())
                     headers = headers_of(piece, resolved, call.ids, time.monotonic() - (job.started_at or job.since))
                     await begin_answer(channel, piece.status, headers, close=drain.draining)
                 if piece.body and piece.status not in BODILESS:

@@ -127,7 +127,7 @@ class Comparer:
 
     async def _load_both(self, new: Resolved, base: Resolved, deadline: Deadline) -> str | None:
         """Load the base beside the version; return why that cannot be, if it cannot."""
-        half = Deadline.after(deadline.remaining() / 2)
+        half = Deadline.after(deadline.left_s() / 2)
         try:
             with self._pool.hold(new.record, new.serving):  # so that it is not unloaded to make room for the base
                 await self._pool.load(new.record, new.serving, deadline)
@@ -221,7 +221,7 @@ class _Run:
             Unavailable: It cannot be asked now.
         """
         limit_s = side.resolved.serving.predict_timeout_s
-        own = Deadline.after(min(self.deadline.remaining(), limit_s))
+        own = Deadline.after(min(self.deadline.left_s(), limit_s))
         started = time.monotonic()
         try:
             answer = await ask_version(self.pool, side.resolved, row_of(example), own)
@@ -231,7 +231,7 @@ class _Run:
             side.breaks = True
             return _failed(500, "it killed its worker", started)
         except DeadlineExceeded:
-            if self.deadline.remaining() <= 0:
+            if self.deadline.left_s() <= 0:
                 raise
             side.breaks = True
             return _failed(504, f"no answer within {limit_s:g} s", started)

@@ -226,7 +226,7 @@ class Entry:
         if self._context.refusing and self.load_began is None:
             raise about(self.record, refused())
         expected_s = self.expected_s()
-        if expected_s > deadline.remaining():
+        if expected_s > deadline.left_s():
             self.want_load()
             message = (
                 f"{self.title} is being loaded, which takes {expected_s:.1f} s more: longer than the deadline leaves"

@@ -193,7 +193,7 @@ class ModelPool:
             return actor.entry.status()
         actor.entry.check_load(deadline)
         try:
-            async with asyncio.timeout(max(0.0, deadline.remaining())):
+            async with asyncio.timeout(max(0.0, deadline.left_s())):
                 return await actor.loaded()
         except TimeoutError as exc:
             raise actor.entry.load_late() from exc
@@ -213,7 +213,7 @@ class ModelPool:
         if self._instance.over or (entry.state in ("absent", "failed") and not actor.busy):
             return actor.entry.status()
         try:
-            async with asyncio.timeout(max(0.0, deadline.remaining())):
+            async with asyncio.timeout(max(0.0, deadline.left_s())):
                 return await actor.unloaded()
         except TimeoutError as exc:
             still = f"{entry.title} still has {entry.scheduler.in_flight} requests in flight"

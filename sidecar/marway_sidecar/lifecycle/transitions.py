@@ -201,7 +201,7 @@ class Transitions:
         """Have the server load it and warm it up; on failure nothing of it is left there."""
         deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S)
         try:
-            async with asyncio.timeout(deadline.remaining()):
+            async with asyncio.timeout(deadline.left_s()):
                 found = await self.context.server.load(served)
                 ends["register"] = time.monotonic()
                 if self.warm is not None:

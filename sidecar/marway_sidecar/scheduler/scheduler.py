@@ -111,7 +111,7 @@ class Scheduler:
             raise
         self._jobs.add(job)
         if job.deadline.at < self._expire_at:
-            self._expire_in(job.deadline.remaining())
+            self._expire_in(job.deadline.left_s())
 
     def leave(self, job: Job) -> None:
         """Let go of a job that was submitted: it is done, or its caller has left."""

@@ -189,7 +189,7 @@ async def test_a_version_that_fails_its_warm_up_is_refused_and_unloaded(room: Po
     seen = []
 
     async def warm(server: ModelServer, model: ServedModel, record: VersionRecord, deadline: Deadline) -> None:
-        seen.append((model.name, deadline.remaining() > 0))
+        seen.append((model.name, deadline.left_s() > 0))
         raise LoadFailed("answers otherwise than when it was packed")
 
     pool, server = room.pool(warm=warm), FakeServer()

@@ -119,7 +119,7 @@ async def predict_rpc(
     """
     metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     ids = read_ids(metadata.get)
-    info = RequestInfo(method="POST", path=method, request_id=ids.request_id, group_id=ids.group_id)
+    info = RequestInfo(method="POST", path=method, ids=ids)
     gateway.telemetry.predicting(info, surface)
     failure: MarwayError | None = None
     try:

@@ -211,7 +211,7 @@ class TorchServeAdapter:
             if found is None:
                 raise await self._load_failed(model, "TorchServe forgot the version while scaling it", began)
             # TorchServe's synchronous answer comes with the first worker: the others are still starting.
-            if found.ready_workers >= workers or deadline.remaining() <= 0:
+            if found.ready_workers >= workers or deadline.left_s() <= 0:
                 return found
             await asyncio.sleep(_READY_POLL_S)
 

@@ -83,7 +83,7 @@ def time_left(model: ServedModel, deadline: Deadline) -> float:
     Raises:
         DeadlineExceeded: None are.
     """
-    remaining = deadline.remaining()
+    remaining = deadline.left_s()
     if remaining <= 0:
         raise DeadlineExceeded("the deadline passed before the model was asked", model=model.name)
     return remaining

@@ -70,7 +70,7 @@ class ToyServer:
         if model.server_name not in self._workers:
             raise NotLoaded("it is not here")
         try:
-            async with asyncio.timeout(deadline.remaining()):
+            async with asyncio.timeout(deadline.left_s()):
                 return [Answer(200, "".join([piece async for piece in _pieces(row)]).encode(), "text") for row in rows]
         except TimeoutError as exc:
             raise DeadlineExceeded("too slow") from exc
