@@ -12,7 +12,8 @@ from support.kubernetes.objects import container
 from support.kubernetes.render import overlay
 from support.up import Up
 
-# Extended: test_manifests.py has these probes, tests/gateway/test_health.py and tests/sidecar/api/test_app.py their routes.
+# Extended: test_manifests.py has these probes; tests/gateway/test_health.py and tests/sidecar/api/test_app.py have
+# their routes.
 pytestmark = [pytest.mark.e2e, pytest.mark.extended]
 _PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 

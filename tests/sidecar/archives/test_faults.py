@@ -23,7 +23,7 @@ import pytest
 
 from marway.errors import ArchiveCorrupt, RegistryUnavailable, Unavailable
 from marway.objects import open_store
-from marway.objects.s3 import backoff
+from marway.objects.s3 import retries as backoff
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway_sidecar.archives import ArchiveStore, download
