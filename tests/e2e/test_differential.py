@@ -489,7 +489,7 @@ def enveloped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         yield Both(theirs, ours, ours, theirs), UNDER_ENVELOPES[envelope]
 
 
-@pytest.mark.extended  # tests/runtime/test_worker_inputs.py has the envelopes
+@pytest.mark.extended  # tests/core/worker has the envelopes
 def test_request_envelopes_are_the_same(enveloped: tuple[Both, Any]) -> None:
     """A pod that is told of one of TorchServe's envelopes has every handler in it, to predict and to explain."""
     both, document = enveloped

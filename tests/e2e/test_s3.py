@@ -61,7 +61,7 @@ def test_a_registry_in_s3_serves_releases_and_rolls_back(tmp_path: Path, s3_serv
                 assert asked - moved <= STALE_S, "an answer by the old version, asked for after the promised bound"
 
 
-@pytest.mark.extended  # tests/runtime/test_forked_workers.py looks at a worker's environment
+@pytest.mark.extended  # tests/runtime/forkserver/test_forked_workers.py looks at a worker's environment
 def test_handlers_see_no_credentials(tmp_path: Path, s3_server: S3Server) -> None:
     """The credentials that sidecar and gateway use are not in the environment of TorchServe and its workers."""
     url = f"s3://{s3_server.bucket}/{new_ulid().lower()}"

@@ -42,7 +42,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.allow_hosts(["127.0.0.1", *HOSTS]),
     pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here to make certificates with"),
-    pytest.mark.extended,  # test_gateway_faults.py stops pods under load, gateway/test_slices.py has the slices
+    pytest.mark.extended,  # test_gateway_faults.py stops pods under load, tests/gateway/discovery/ has the slices
 ]
 
 

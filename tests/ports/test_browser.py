@@ -127,7 +127,7 @@ async def either(pod: FakePod, request: web.Request) -> web.StreamResponse:
     return await (rows if request.headers.get("content-type") == ROWS_CONTENT_TYPE else answer)(pod, request)
 
 
-@pytest.mark.extended  # test_pages.py and gateway/test_cors.py, without a browser
+@pytest.mark.extended  # test_pages.py and gateway/access/test_cors.py, without a browser
 async def test_trying_a_model(page: Page, pod: FakePod, registry: Registry) -> None:
     """What the API page proposes for a prediction can be sent as it stands, over each protocol."""
     pod.behave = either
@@ -144,7 +144,7 @@ async def test_trying_a_model(page: Page, pod: FakePod, registry: Registry) -> N
     assert page.complaints == []
 
 
-@pytest.mark.extended  # test_pages.py and gateway/test_cors.py, without a browser
+@pytest.mark.extended  # test_pages.py and gateway/access/test_cors.py, without a browser
 async def test_with_tokens(page: Page, pod: FakePod, registry: Registry, tokens: Path) -> None:
     """The API page loads without a token, asks for one, and sends it, on the public port and on the admin port."""
     async with running(pod, registry=registry, admin_tokens_file=tokens, predict_tokens_file=tokens) as gateway:
@@ -164,7 +164,7 @@ async def test_with_tokens(page: Page, pod: FakePod, registry: Registry, tokens:
     assert "authorization" not in pod.requests[-1].headers
 
 
-@pytest.mark.extended  # test_pages.py and gateway/test_cors.py, without a browser
+@pytest.mark.extended  # test_pages.py and gateway/access/test_cors.py, without a browser
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 async def test_behind_a_prefix(page: Page, gateway_port: Port, tmp_path: Path) -> None:
     """Behind a proxy that puts a prefix before the paths, the pages work as they are, with nothing to set."""
@@ -196,7 +196,7 @@ async def other_origin() -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-@pytest.mark.extended  # test_pages.py and gateway/test_cors.py, without a browser
+@pytest.mark.extended  # test_pages.py and gateway/access/test_cors.py, without a browser
 async def test_pages_of_another_origin(page: Page, pod: FakePod, registry: Registry, tokens: Path) -> None:
     """A page of an origin that is named reads answers, their headers and errors, and may send a token; others none."""
     as_json = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}", "x-own": "seen"}
