@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from marway_archiver.publishing import publish
+from marway_archiver import publish
 from support.torchserve import StockTorchServe, sidecar
 from support.up import wait_until
 

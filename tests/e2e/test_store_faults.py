@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from marway_archiver.publishing import publish
+from marway_archiver import publish
 from support.fetching import IN_TMPFS
 from support.up import Up
 

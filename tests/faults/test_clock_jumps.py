@@ -12,7 +12,7 @@ import pytest
 
 from marway.objects import open_store
 from marway.registry import Registry
-from marway_archiver.publishing import publish
+from marway_archiver import publish
 from support.gateways import metric
 from support.jumping_clock import JumpingClock
 from support.open_loop import OpenLoop

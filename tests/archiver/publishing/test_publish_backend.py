@@ -13,7 +13,7 @@ from marway.errors import InvalidRecord, InvalidReference
 from marway.objects import DirectoryStore
 from marway.records import VersionRecord
 from marway.registry import Registry
-from marway_archiver.publishing import publish
+from marway_archiver import publish
 
 
 @pytest.fixture
