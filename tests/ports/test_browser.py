@@ -83,20 +83,18 @@ async def tried(page: Page, operation: str) -> tuple[int, str]:
     await page.until(f"document.querySelector('{block} .btn.execute')")
     proposed = f"{block} tr[data-param-in=path] input, {block} textarea"
     await page.until(f"[...document.querySelectorAll('{proposed}')].every((each) => each.value)")
-    live = f"{block} .live-responses-table"
-    # A click that comes before the page has taken in what it proposes does nothing; a person clicks again.
-    status = await page.until(
+    # A click that comes before Swagger UI has resolved the operation leaves it executing for ever; no person is so quick.
+    await page.until(
         f"""(() => {{
-          const status = document.querySelector('{live} .response .response-col_status')?.innerText;
-          if (!status && !(performance.now() - window.clicked < 1000)) {{
-            window.clicked = performance.now();
-            document.querySelector('{block} .btn.execute').click();
-          }}
-          return status;
+          const path = document.querySelector('{block} .opblock-summary-path').dataset.path;
+          const method = document.querySelector('{block} .opblock-summary-method').innerText.toLowerCase();
+          return ui.specSelectors.specResolvedSubtree(["paths", path, method]);
         }})()"""
     )
+    await page.click(f"{block} .btn.execute")
+    live = f"{block} .live-responses-table"
+    status = await page.until(f"document.querySelector('{live} .response .response-col_status')?.innerText")
     body = await page.until(f"document.querySelector('{live} .response .response-col_description pre')?.innerText")
-    await page.run("delete window.clicked")
     await page.click(f"{block} .btn-clear")
     await page.until(f"!document.querySelector('{live}')")
     return int(status.split()[0]), body

@@ -47,7 +47,7 @@ _PAGE: Final = """<!doctype html>
 """
 _SCRIPT: Final = """"use strict";
 // No validator, which would send the document's address to another host. A token is kept until the page is left.
-SwaggerUIBundle({
+window.ui = SwaggerUIBundle({
   url: new URL("../openapi.json", document.currentScript.src).href,
   dom_id: "#api",
   deepLinking: true,
