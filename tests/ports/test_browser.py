@@ -83,7 +83,7 @@ async def tried(page: Page, operation: str) -> tuple[int, str]:
     await page.until(f"document.querySelector('{block} .btn.execute')")
     proposed = f"{block} tr[data-param-in=path] input, {block} textarea"
     await page.until(f"[...document.querySelectorAll('{proposed}')].every((each) => each.value)")
-    # A click that comes before Swagger UI has resolved the operation leaves it executing for ever; no person is so quick.
+    # A click before Swagger UI has resolved the operation leaves it executing for ever; no person is so quick.
     await page.until(
         f"""(() => {{
           const path = document.querySelector('{block} .opblock-summary-path').dataset.path;
