@@ -123,6 +123,8 @@ def main() -> None:
         done["gc killed" if os.WIFSIGNALED(status) else "gc whole"] += 1
         points = max(40, done["gc whole"] and int((options.scratch / "points").read_text()))
     stop.touch()
+    # What a killed one was deleting: a publish waits for that, and refuses after half a minute.
+    _collect(options, Countdown(None))
     problems += ["a writer failed" for pid in writers if os.waitpid(pid, 0)[1] != 0]
     for file in sorted(options.scratch.glob("*.json")):
         said = json.loads(file.read_text())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from marway.errors import InvalidRequest
@@ -18,7 +16,7 @@ async def row(body: bytes, content_type: str | None = None, **headers: str) -> R
     given = {name if name == "url_path" else name.replace("_", "-"): value for name, value in headers.items()}
     if content_type is not None:
         given["content-type"] = content_type
-    return row_of(given, body, replace(read_ids(given.get), request_id="asked"))
+    return row_of(given, body, read_ids(given.get)._replace(request_id="asked"))
 
 
 @pytest.mark.parametrize(
