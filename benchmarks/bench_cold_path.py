@@ -107,7 +107,7 @@ def start(up: MarwayUp, began: float, gateway: float, ready: float) -> dict[str,
     runtime = events(up.home / "logs" / "runtime-pod-0.log")
     sidecar = events(up.home / "logs" / "sidecar-pod-0.log")
     processes = {process.create_time() for process in of_home(up.home) if "runtime" in process.cmdline()}
-    attached = at(sidecar, "TorchServe ")
+    attached = at(sidecar, "torchserve ")
     answers = at(runtime, "TorchServe answers")
     moments = {
         "marway up starts runtime": min(processes),
