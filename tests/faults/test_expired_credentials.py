@@ -70,8 +70,9 @@ async def test_fault_expired_credentials(
             serving(registry, tmp_path) as pod,
             running(PodAddress(name="pod-0", url=pod.url), registry=registry) as gateway,
         ):
-            loaded = await gateway.predict("/predict/intent")
-            assert loaded.status_code == 200, loaded.text
+            async with asyncio.timeout(WAIT_S):
+                while (loaded := await gateway.predict("/predict/intent")).status_code != 200:
+                    assert "the registry has not answered" in loaded.text  # on a machine that is busy
 
             proxy.expired.add("first")
             async with asyncio.timeout(WAIT_S):
