@@ -1,12 +1,12 @@
-"""Which files of ours a running `marway up` goes through for one thing that it is asked: `python tests/support/way.py`.
+"""Which files of ours a running `marway up` goes through for what it is asked: `python tests/support/way.py`.
 
-Counts what really runs, in gateway, sidecar and worker, and prints each file with its lines.
+Counts what really runs in gateway and sidecar and prints each file with its lines and the lines of its functions that
+run (`--functions`: their names as well), for a small prediction and for what loading its model adds to that.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import psutil
@@ -24,7 +25,51 @@ if __name__ == "__main__":
 from support.up import Up, processes_of
 
 ROOT = Path(__file__).parents[2]
+IDLE_S = 3.0  # what is done at intervals is done within
 ROOMS = ("core", "gateway", "sidecar", "archiver", "handlers")
+
+
+class Function(NamedTuple):
+    """A function that ran."""
+
+    file: Path
+    name: str
+    lines: int
+
+    @classmethod
+    def of(cls, line: str) -> Function:
+        file, name, lines = line.split("\t")
+        return cls(Path(file).relative_to(ROOT), name, int(lines))
+
+
+class Way:
+    """What ran."""
+
+    def __init__(self, functions: set[Function]) -> None:
+        self.functions = functions
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted({function.file for function in self.functions})
+
+    @property
+    def lines(self) -> int:
+        """Of these files, whole."""
+        return sum(map(lines_of, self.files))
+
+    def without(self, other: Way) -> Way:
+        """Return what is in files that ``other`` does not go through."""
+        files = set(other.files)
+        return Way({function for function in self.functions if function.file not in files})
+
+    def text(self, *, functions: bool = False) -> str:
+        rows = []
+        for file in self.files:
+            run = sorted(function for function in self.functions if function.file == file)
+            names = " " + ", ".join(f"{function.name} {function.lines}" for function in run) if functions else ""
+            rows.append(f"{lines_of(file):5d} {sum(function.lines for function in run):4d} {file}{names}")
+        run_lines = sum(function.lines for function in self.functions)
+        return "\n".join([*rows, f"{self.lines:5d} {run_lines:4d} lines in {len(self.files)} files"])
 
 
 class TracedUp:
@@ -39,27 +84,34 @@ class TracedUp:
         self.up = up
         self._into = into
 
-    def way_of(self, ask: Callable[[], object], *, times: int = 5) -> list[Path]:
-        """Return the files that run whenever ``ask`` is called: what runs only now and then is not on its way."""
-        ways = [self._way_of(ask) for _ in range(times)]
-        return sorted(set.intersection(*ways))
+    def way_of(self, ask: Callable[[], object], *, before: Callable[[], object] = lambda: None, times: int) -> Way:
+        """Return what runs whenever ``ask`` is called: what runs only now and then is not on its way.
 
-    def _way_of(self, ask: Callable[[], object]) -> set[Path]:
+        Args:
+            ask: Called between the two signals.
+            before: Called ahead of them.
+            times: How often it is asked. What a process does at intervals has to be missed once.
+        """
+        functions = set.intersection(*(self._run_by(ask, before) for _ in range(times)))
+        return Way(functions)
+
+    def _run_by(self, ask: Callable[[], object], before: Callable[[], object]) -> set[Function]:
         processes = [process for process in processes_of(self.up.home) if _is_traced(process)]
+        before()
         for process in processes:
             (self._into / str(process.pid)).unlink(missing_ok=True)
             process.send_signal(signal.SIGUSR1)
         ask()
         for process in processes:
             process.send_signal(signal.SIGUSR2)
-        found: set[Path] = set()
+        found: set[Function] = set()
         for process in processes:
             written = self._into / str(process.pid)
             deadline = time.monotonic() + 60
             while not written.exists():
                 assert time.monotonic() < deadline, process.cmdline()
                 time.sleep(0.01)  # for another process, which says nothing
-            found |= {Path(line).relative_to(ROOT) for line in written.read_text().splitlines() if _is_ours(line)}
+            found |= {Function.of(line) for line in written.read_text().splitlines() if _is_ours(line)}
         return found
 
 
@@ -70,7 +122,6 @@ def traced_up(directory: Path, *arguments: str) -> Iterator[TracedUp]:
     into.mkdir()
     path = os.pathsep.join(filter(None, (str(Path(__file__).parent / "traced"), os.environ.get("PYTHONPATH"))))
     env = {"PYTHONPATH": path, "MARWAY_TEST_TRACE": str(into)}
-    env["MARWAY_RUNTIME_HANDLER_ENVIRONMENT"] = json.dumps([*env])  # workers are traced as well
     with Up(directory / "home", *arguments, env=env) as up:
         yield TracedUp(up, into)
 
@@ -93,19 +144,34 @@ def _is_traced(process: psutil.Process) -> bool:
     return False
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as scratch, traced_up(Path(scratch), "--demo") as traced:
-        gateway = traced.up.gateway
+def ways(traced: TracedUp) -> tuple[Way, Way]:
+    """Return the way of a small prediction over a kept connection, and what loading its model adds to it.
+
+    What processes do at intervals, asked or not, is no part of the load.
+    """
+    admin = traced.up.ready["admin"]
+    with httpx.Client(base_url=traced.up.gateway, timeout=120) as client:
 
         def ask() -> None:
-            httpx.post(f"{gateway}/predict/intent", content="wake me at seven", timeout=60).raise_for_status()
+            client.post("/predict/intent", content="wake me at seven").raise_for_status()
+
+        def unload() -> None:
+            client.post(f"{admin}/models/intent/versions/1.0/unload", json={}).raise_for_status()
 
         ask()
         ask()
-        way = traced.way_of(ask)
-        for file in way:
-            print(f"{lines_of(file):5d} {file}")
-        print(f"{sum(map(lines_of, way)):5d} lines in {len(way)} files")
+        warm = traced.way_of(ask, times=20)
+        cold = traced.way_of(ask, before=unload, times=4)
+    always = traced.way_of(lambda: time.sleep(IDLE_S), times=1)
+    return warm, cold.without(warm).without(always)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch, traced_up(Path(scratch), "--demo") as traced:
+        warm, cold = ways(traced)
+    functions = "--functions" in sys.argv
+    print("A small prediction:", warm.text(functions=functions), sep="\n")
+    print("Loading its model, besides:", cold.text(functions=functions), sep="\n")
 
 
 if __name__ == "__main__":
