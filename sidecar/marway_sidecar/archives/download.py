@@ -14,7 +14,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from marway.errors import RegistryUnavailable
@@ -22,7 +21,7 @@ from marway.objects.files import Files
 from marway.records import ArchiveRef
 from marway.registry import Registry
 
-__all__ = ["PARALLEL_FROM_BYTES", "Downloaded", "download"]
+__all__ = ["PARALLEL_FROM_BYTES", "download"]
 
 PARALLEL_FROM_BYTES: Final = 64 * 1024 * 1024
 """Smaller archives come in one stream: one request, and done before more connections would help."""
@@ -37,14 +36,6 @@ _LEAVE_S: Final = 0.1
 """How long a stream that is called off is waited for; one stuck in a read ends by itself, with its time-out (30 s)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Downloaded:
-    """What came: how many bytes, and their sha256 in hex."""
-
-    size_bytes: int
-    sha256: str
-
-
 def download(
     registry: Registry,
     archive: ArchiveRef,
@@ -53,7 +44,7 @@ def download(
     *,
     streams: int,
     progress: Callable[[int], None],
-) -> Downloaded:
+) -> tuple[int, str]:
     """Write an archive's bytes to ``descriptor``, which has its size and stands at its beginning.
 
     Args:
@@ -64,6 +55,9 @@ def download(
         streams: How many connections for a large archive.
         progress: Told how many bytes there are, also when no more came; raises to call the download off.
 
+    Returns:
+        How many bytes came, and their sha256 in hex.
+
     Raises:
         ObjectMissing: The registry has no such archive.
         RegistryUnavailable: It cannot be read.
@@ -71,8 +65,8 @@ def download(
     """
     if registry.parallel_reads:
         parallel = streams > 1 and archive.size_bytes >= PARALLEL_FROM_BYTES
-        part_bytes = _PART_BYTES if parallel else archive.size_bytes
-        return _Streams(registry, archive, descriptor, files, streams, part_bytes, progress).run()
+        streams, part_bytes = (streams, _PART_BYTES) if parallel else (1, archive.size_bytes)
+        return _Streams(registry, archive, descriptor, files, part_bytes).run(streams, progress)
     digest = hashlib.sha256()
     done = synced = 0
     with registry.open_archive(archive.sha256, length=archive.size_bytes) as source:
@@ -84,7 +78,7 @@ def download(
                 files.sync(descriptor)
                 synced = done
             progress(done)
-    return Downloaded(done, digest.hexdigest())
+    return done, digest.hexdigest()
 
 
 def _read(read: Callable[[int], bytes]) -> bytes:
@@ -94,44 +88,38 @@ def _read(read: Callable[[int], bytes]) -> bytes:
         raise RegistryUnavailable(f"reading an archive from the registry: {exc.strerror or exc}") from exc
 
 
-@dataclass(eq=False)
 class _Streams:
-    registry: Registry
-    archive: ArchiveRef
-    descriptor: int
-    files: Files
-    streams: int
-    part_bytes: int
-    progress: Callable[[int], None]
+    """The parts of one archive, each fetched by the next stream that is free."""
 
-    def __post_init__(self) -> None:
-        size, part_bytes = self.archive.size_bytes, self.part_bytes
+    def __init__(self, registry: Registry, archive: ArchiveRef, descriptor: int, files: Files, part_bytes: int) -> None:
+        self._registry, self._archive, self._descriptor, self._files = registry, archive, descriptor, files
+        self._part_bytes = part_bytes
+        self._size = archive.size_bytes  # less when the object turns out to end early
         self._changed = threading.Condition()
-        self._starts = iter(range(0, size, part_bytes))
+        self._starts = iter(range(0, self._size, part_bytes))
         self._ends: dict[int, int] = {}  # where each part that was begun is complete up to, by its beginning
         self._first = 0  # beginning of the first part that is not complete
         self._arrived = 0
-        self._size = size  # less when the object turns out to end early
         self._failure: Exception | None = None
         self._stopping = False
 
-    def run(self) -> Downloaded:
+    def run(self, streams: int, progress: Callable[[int], None]) -> tuple[int, str]:
         threads = [
             # Each with a descriptor of its own: one that is left behind must not write to another file.
-            threading.Thread(target=self._stream, args=(os.dup(self.descriptor),), name="fetch", daemon=True)
-            for _ in range(min(self.streams, -(-self.archive.size_bytes // self.part_bytes)))
+            threading.Thread(target=self._stream, args=(os.dup(self._descriptor),), name="fetch", daemon=True)
+            for _ in range(min(streams, -(-self._size // self._part_bytes)))
         ]
         for thread in threads:
             thread.start()
         try:
-            return self._follow()
+            return self._follow(progress)
         finally:
             with self._changed:
                 self._stopping = True
             for thread in threads:
                 thread.join(_LEAVE_S)
 
-    def _follow(self) -> Downloaded:
+    def _follow(self, progress: Callable[[int], None]) -> tuple[int, str]:
         digest = hashlib.sha256()
         done = synced = 0
         while True:
@@ -141,21 +129,21 @@ class _Streams:
                     raise self._failure
                 complete, arrived, size = self._complete(), self._arrived, self._size
             while done < complete:
-                piece = os.pread(self.descriptor, min(_PIECE_BYTES, complete - done), done)
+                piece = os.pread(self._descriptor, min(_PIECE_BYTES, complete - done), done)
                 digest.update(piece)
                 done += len(piece)
-            self.progress(arrived)
+            progress(arrived)
             if done >= size:
-                return Downloaded(done, digest.hexdigest())
+                return done, digest.hexdigest()
             if done - synced >= _SYNC_BYTES:
-                self.files.sync(self.descriptor)
+                self._files.sync(self._descriptor)
                 synced = done
 
     def _complete(self) -> int:
         """Return where the first byte is missing."""
-        while self._ends.get(self._first) == self._first + self.part_bytes:
+        while self._ends.get(self._first) == self._first + self._part_bytes:
             del self._ends[self._first]
-            self._first += self.part_bytes
+            self._first += self._part_bytes
         return min(self._ends.get(self._first, self._first), self._size)
 
     def _stream(self, descriptor: int) -> None:
@@ -179,12 +167,12 @@ class _Streams:
 
     def _fetch_part(self, descriptor: int, start: int) -> None:
         at = start
-        end = min(start + self.part_bytes, self.archive.size_bytes)
-        with self.registry.open_archive(self.archive.sha256, start=start, length=end - start) as source:
+        end = min(start + self._part_bytes, self._archive.size_bytes)
+        with self._registry.open_archive(self._archive.sha256, start=start, length=end - start) as source:
             while at < end and not self._stopping:
                 piece = _read(source.read)
                 if piece:
-                    self.files.write_at(descriptor, piece, at)
+                    self._files.write_at(descriptor, piece, at)
                 at += len(piece)
                 with self._changed:
                     self._ends[start] = at

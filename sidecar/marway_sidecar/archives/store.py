@@ -25,10 +25,7 @@ from marway.objects.locks import fenced_lock
 from marway.records import ArchiveRef
 from marway.registry import Registry
 from marway_sidecar.archives.download import download
-from marway_sidecar.archives.layout import Layout
-from marway_sidecar.archives.partial import Fenced, Partial, fence, remove_abandoned
-from marway_sidecar.archives.quarantine import quarantine
-from marway_sidecar.archives.references import ArchiveUse, mark_used, refer
+from marway_sidecar.archives.layout import ArchiveUse, Fenced, Layout, Partial
 from marway_sidecar.archives.space import NoRoom, Space
 
 __all__ = ["ArchiveStore", "FetchOutcome"]
@@ -86,8 +83,7 @@ class ArchiveStore:
         self._registry = registry
         self._observe = observe
         self._files = files or Files()
-        self._space = Space(self._layout, limit_bytes, free_bytes, self._files)
-        self._quarantine_bytes = quarantine_bytes
+        self._space = Space(self._layout, limit_bytes, free_bytes, quarantine_bytes, self._files)
         self._stuck_after_s = stuck_after_s
         self._streams = streams
         self._closing = threading.Event()
@@ -96,8 +92,7 @@ class ArchiveStore:
     def clean(self) -> None:
         """Remove what dead downloaders left; a store that cannot be read or written is left as it is."""
         with contextlib.suppress(OSError):
-            count = remove_abandoned(self._layout)
-            if count:
+            if count := self._layout.remove_abandoned():
                 logger.info("removed %d abandoned downloads from %s", count, self._layout.root)
 
     def close(self) -> None:
@@ -112,23 +107,24 @@ class ArchiveStore:
             LoadFailed: The registry has no such archive.
             Unavailable: The registry cannot be reached, this store has no room, cannot be written or was closed.
         """
-        path = self._layout.archive(archive.sha256)
-        try:
-            descriptor = refer(self._layout, archive.sha256, self._pause)
-        except OSError as exc:
-            self._observe("no_space", 0.0)
-            raise self._cannot_store(exc) from exc
-        # Before it is looked for: what is referred to is not evicted once it is there.
-        held = ArchiveUse(path, descriptor)
+        # Before it is looked for: what is used is not evicted once it is there.
+        held = self._held(archive)
         try:
             self._ensure(archive)
-            if descriptor is None:  # a full disk may have room for a lock by now, a read-only one has not
-                held = ArchiveUse(path, refer(self._layout, archive.sha256, self._pause))
+            if not held.locked:  # a full disk may have room for a lock by now, a read-only one has not
+                held = self._held(archive)
                 self._ensure(archive)
         except BaseException:
             held.close()
             raise
         return held
+
+    def _held(self, archive: ArchiveRef) -> ArchiveUse:
+        try:
+            return self._layout.use(archive.sha256, self._pause)
+        except OSError as exc:
+            self._observe("no_space", 0.0)
+            raise self._cannot_store(exc) from exc
 
     def _check(self) -> None:
         """Return while the store is open.
@@ -152,7 +148,7 @@ class ArchiveStore:
             damage = self._damage(archive)
             if damage is None:
                 outcome = None
-                mark_used(self._layout, archive.sha256)
+                self._layout.mark_used(archive.sha256)
             else:
                 outcome = self._fetch(archive)
         except ArchiveCorrupt:
@@ -200,7 +196,7 @@ class ArchiveStore:
 
         with fenced_lock(
             self._layout.fetch_lock(archive.sha256),
-            lambda: fence(self._layout, archive.sha256),
+            lambda: self._layout.fence(archive.sha256),
             stuck_after_s=self._stuck_after_s,
             pause=pause,
             pause_max_s=_PAUSE_MAX_S,
@@ -212,7 +208,7 @@ class ArchiveStore:
                 return "shared"
             if damage:
                 began = time.monotonic()
-                quarantine(self._layout, path, archive, reason=damage, limit_bytes=self._quarantine_bytes)
+                self._space.quarantine(path, archive, damage)
                 self._observe("corrupt", time.monotonic() - began)
             self._space.reserve(partial, archive.size_bytes, self._pause)
             self._download(archive, partial, show_progress)
@@ -231,26 +227,26 @@ class ArchiveStore:
                 if partial.is_removed:
                     raise Fenced
 
-        found = download(
+        size_bytes, sha256 = download(
             self._registry, archive, partial.descriptor, self._files, streams=self._streams, progress=progress
         )
-        if found.sha256 != archive.sha256:
-            self._files.resize(partial.descriptor, found.size_bytes)
+        if sha256 != archive.sha256:
+            self._files.resize(partial.descriptor, size_bytes)
             what = (
-                f"has other bytes (sha256 {found.sha256[:12]}…)"
-                if found.size_bytes == archive.size_bytes
-                else f"has {found.size_bytes} bytes of {archive.size_bytes}"
+                f"has other bytes (sha256 {sha256[:12]}…)"
+                if size_bytes == archive.size_bytes
+                else f"has {size_bytes} bytes of {archive.size_bytes}"
             )
             reason = (
                 f"the registry's archive {archive.sha256[:12]}… {what}: it was damaged; "
                 "publish the version again from its source"
             )
-            quarantine(self._layout, partial.path, archive, reason=reason, limit_bytes=self._quarantine_bytes)
+            self._space.quarantine(partial.path, archive, reason)
             raise ArchiveCorrupt(reason)
         path = self._layout.archive(archive.sha256)
         partial.publish(path)
         self._remember(archive, os.fstat(partial.descriptor))
-        mark_used(self._layout, archive.sha256)
+        self._layout.mark_used(archive.sha256)
 
     def _damage(self, archive: ArchiveRef) -> str | None:
         """Return None when the archive is here and whole, '' when it is not here, else what is wrong with it."""

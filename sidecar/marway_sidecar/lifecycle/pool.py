@@ -13,14 +13,14 @@ from marway.errors import DeadlineExceeded, Draining, RuntimeDown
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
-from marway_sidecar.archives import ArchiveStore, Fetches
+from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.gauges import PoolGauges
 from marway_sidecar.lifecycle.server_instance import ServerInstance
-from marway_sidecar.lifecycle.transitions import Warm
+from marway_sidecar.lifecycle.transitions import Fetches, Warm
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob

@@ -17,9 +17,9 @@ from marway_sidecar.backends.base import ModelServer, check_served
 from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.lifecycle.actor import Actor
-from marway_sidecar.lifecycle.autoscaler import Autoscaler
 from marway_sidecar.lifecycle.entry import Context
 from marway_sidecar.lifecycle.reconciler import Reconciler
+from marway_sidecar.lifecycle.scaling import Autoscaler
 from marway_sidecar.lifecycle.transitions import Transitions, Warm
 from marway_sidecar.memory.budget import Memory
 from marway_sidecar.memory.estimates import Estimates

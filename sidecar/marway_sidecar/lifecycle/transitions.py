@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,14 +17,15 @@ from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
 from marway.wire.pods import State
-from marway_sidecar.archives import ArchiveUse
+from marway_sidecar.archives import ArchiveStore, ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.errors import about
 from marway_sidecar.lifecycle.entry import Context, Entry, Failure
 from marway_sidecar.lifecycle.scaling import bounds
 from marway_sidecar.memory.eviction import Evict
+from marway_sidecar.threads import Threads
 
-__all__ = ["Transitions", "Warm"]
+__all__ = ["Fetches", "Transitions", "Warm"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,37 @@ Warm = Callable[[ModelServer, ServedModel, VersionRecord, Deadline], Awaitable[N
 """Called after a load and before anybody else is let in; raises `LoadFailed` to refuse the version."""
 
 Outcome = Literal["ok", "failed", "refused", "timeout", "cut off"]
+
+
+class Fetches:
+    """Fetches of archives that are under way, in threads: one for each version, whoever waits for it."""
+
+    def __init__(self, archives: ArchiveStore, threads: Threads) -> None:
+        self._archives = archives
+        self._threads = threads
+        self._tasks: dict[str, asyncio.Task[ArchiveUse]] = {}
+
+    async def hold(self, record: VersionRecord) -> ArchiveUse:
+        """Hold a version's archive in the store. Who stops waiting does not stop the fetch: the next one joins it."""
+        task = self._tasks.get(record.id)
+        if task is None:
+            fetch = self._threads.run(self._archives.use, record.archive)
+            task = asyncio.create_task(fetch, name=f"fetch {record.name} {record.version}")
+            self._tasks[record.id] = task
+            task.add_done_callback(partial(self._ended, record.id))
+        return await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """Wait for none any more; their threads end with the store."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, record_id: str, task: asyncio.Task[ArchiveUse]) -> None:
+        del self._tasks[record_id]
+        if not task.cancelled():
+            task.exception()  # who still waits is told; when nobody does, it is no mistake
 
 
 @dataclass(frozen=True, slots=True)

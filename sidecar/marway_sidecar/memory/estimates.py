@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import statistics
-from collections import deque
+from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,7 +37,7 @@ class _Known(BaseModel):
 class _Document(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    versions: dict[str, _Known] = {}
+    versions: dict[str, _Known] = {}  # in the order of their last measurement
     overheads: list[int] = []
     load_s: float | None = None
 
@@ -53,26 +52,21 @@ class Estimates:
     def __init__(self, settings: SidecarSettings) -> None:
         self._settings = settings
         self._path = settings.runtime_dir / ESTIMATES_FILE
-        self._versions: dict[str, _Known] = {}  # in the order of their last measurement
-        self._overheads: deque[int] = deque(maxlen=_OVERHEADS)
-        self._load_s: float | None = None
+        self._known = _read(self._path)
         self._changed = False
-        self._read()
 
     def is_guess(self, key: str) -> bool:
         """Whether nothing was measured that an estimate for this version could rest on."""
-        return not self._overheads and self._worker_bytes(key) is None
+        return not self._known.overheads and self._worker_bytes(key) is None
 
     def memory_bytes(self, key: str, archive: ArchiveRef, workers: int) -> int:
         """Return the memory to reserve for a version with so many workers."""
-        one: float
         if (measured := self._worker_bytes(key)) is not None:
             one = measured * _HEADROOM
+        elif self._known.overheads:
+            one = self._model_bytes(archive) + statistics.median(self._known.overheads) * _HEADROOM
         else:
-            base = (
-                statistics.median(self._overheads) * _HEADROOM if self._overheads else self._settings.worker_base_bytes
-            )
-            one = archive.size_bytes * self._settings.archive_memory_factor + base
+            one = self._model_bytes(archive) + self._settings.worker_base_bytes
         return REGISTERED_BYTES + int(one) * workers
 
     def reservation_bytes(self, key: str, archive: ArchiveRef, workers: int, budget: int | None) -> int:
@@ -82,30 +76,30 @@ class Estimates:
         what was measured, and the model's own part of the guess, is not.
         """
         guessed = self.memory_bytes(key, archive, workers)
-        one = self._worker_bytes(key)
-        least = (
-            int(archive.size_bytes * self._settings.archive_memory_factor) if one is None else one
-        ) * workers + REGISTERED_BYTES
+        measured = self._worker_bytes(key)
+        one = int(self._model_bytes(archive)) if measured is None else measured
+        least = one * workers + REGISTERED_BYTES
         return guessed if budget is None or least > budget else min(guessed, budget)
 
     def measured_memory(self, key: str, archive: ArchiveRef, worker_bytes: int) -> None:
         """Remember what a worker of a version takes."""
         if self._worker_bytes(key) is None:
-            self._overheads.append(
-                max(0, worker_bytes - int(archive.size_bytes * self._settings.archive_memory_factor))
-            )
+            overhead = max(0, worker_bytes - int(self._model_bytes(archive)))
+            self._known.overheads = [*self._known.overheads, overhead][-_OVERHEADS:]
         self._know(key, worker_bytes=worker_bytes)
 
     def load_s(self, key: str) -> float:
         """Return how long a load should take: this version's last, else the others', else the default, in seconds."""
-        known = self._versions.get(key)
-        if known is not None and known.load_s is not None:
-            return known.load_s
-        return self._load_s if self._load_s is not None else self._settings.expected_load_s
+        known = self._known.versions.get(key)
+        for seconds in (known.load_s if known is not None else None, self._known.load_s):
+            if seconds is not None:
+                return seconds
+        return self._settings.expected_load_s
 
     def measured_load(self, key: str, duration_s: float) -> None:
         """Remember how long a load took."""
-        self._load_s = duration_s if self._load_s is None else self._load_s + _SMOOTHING * (duration_s - self._load_s)
+        before = duration_s if self._known.load_s is None else self._known.load_s
+        self._known.load_s = before + _SMOOTHING * (duration_s - before)
         self._know(key, load_s=duration_s)
 
     def changes(self) -> bytes | None:
@@ -113,8 +107,7 @@ class Estimates:
         if not self._changed:
             return None
         self._changed = False
-        document = _Document(versions=self._versions, overheads=list(self._overheads), load_s=self._load_s)
-        return json.dumps(document.model_dump(exclude_none=True), indent=1).encode()
+        return self._known.model_dump_json(exclude_none=True, indent=1).encode()
 
     def write(self, data: bytes) -> None:
         """Put ``data`` into the file at once; without it only the next start knows less. Blocks."""
@@ -127,34 +120,29 @@ class Estimates:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def _read(self) -> None:
-        """Take over what the file holds; one that is missing or damaged is as good as empty."""
-        try:
-            document = _Document.model_validate_json(self._path.read_bytes())
-        except FileNotFoundError:
-            return
-        except (OSError, ValidationError) as exc:
-            logger.warning("%s cannot be read, so memory is estimated anew: %s", self._path, exc)
-            return
-        self._versions = document.versions
-        self._overheads.extend(document.overheads)
-        self._load_s = document.load_s
-
-    def _model_bytes(self, archive: ArchiveRef) -> int:
+    def _model_bytes(self, archive: ArchiveRef) -> float:
         """Return the guess of what a model takes in a worker."""
-        return int(archive.size_bytes * self._settings.archive_memory_factor)
+        return archive.size_bytes * self._settings.archive_memory_factor
 
     def _worker_bytes(self, key: str) -> int | None:
         """Return what a worker of a version was measured to take."""
-        known = self._versions.get(key)
+        known = self._known.versions.get(key)
         return known.worker_bytes if known is not None else None
 
-    def _know(self, key: str, *, worker_bytes: int | None = None, load_s: float | None = None) -> None:
-        known = self._versions.pop(key, None) or _Known()
-        self._versions[key] = _Known(
-            worker_bytes=known.worker_bytes if worker_bytes is None else worker_bytes,
-            load_s=known.load_s if load_s is None else load_s,
-        )
-        if len(self._versions) > _KEPT:
-            self._versions.pop(next(iter(self._versions)))
+    def _know(self, key: str, **measured: float) -> None:
+        versions = self._known.versions
+        versions[key] = versions.pop(key, _Known()).model_copy(update=measured)
+        if len(versions) > _KEPT:
+            versions.pop(next(iter(versions)))
         self._changed = True
+
+
+def _read(path: Path) -> _Document:
+    """Return what the file holds; one that is missing or damaged is as good as empty."""
+    try:
+        return _Document.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        pass
+    except (OSError, ValidationError) as exc:
+        logger.warning("%s cannot be read, so memory is estimated anew: %s", path, exc)
+    return _Document()
