@@ -119,7 +119,7 @@ def own_bytes(pid: int) -> int:
     """Return the resident memory of a process that no file stands behind, in bytes; 0 when it is gone.
 
     Of `/proc/PID/statm`: what a fork still shares with its parent counts too, so a forked worker begins at about
-    100 MiB. `private_bytes` is exact, and takes a thousand times as long.
+    100 MiB. What `measured` reads is exact, and takes a thousand times as long.
     """
     try:
         _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()

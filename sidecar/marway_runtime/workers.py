@@ -14,7 +14,7 @@ import psutil
 
 from marway.wire.workers import Mode, RuntimeWorker
 
-__all__ = ["OWN_RUNTIME", "WORKER_BIN", "Worker", "find_workers", "measured", "private_bytes", "resident_bytes"]
+__all__ = ["OWN_RUNTIME", "WORKER_BIN", "Worker", "find_workers", "measured", "resident_bytes"]
 
 OWN_RUNTIME = "the archive's own Python"
 """Why a worker is plain that TorchServe did not start through our launcher."""
@@ -55,7 +55,7 @@ def find_workers(torchserve: int) -> list[Worker]:
 
 
 def measured(workers: Iterable[Worker], names: Path) -> list[RuntimeWorker]:
-    """Return the workers that still live, with their memory and what they serve.
+    """Return the workers that still live, with the memory that is theirs alone and what they serve.
 
     Args:
         workers: What was found.
@@ -64,14 +64,19 @@ def measured(workers: Iterable[Worker], names: Path) -> list[RuntimeWorker]:
     found = []
     for worker in workers:
         try:
-            taken = private_bytes(worker.pid) + (private_bytes(worker.shim) if worker.shim is not None else 0)
-        except OSError:
+            own = psutil.Process(worker.pid).memory_full_info().uss
+            shim = psutil.Process(worker.shim).memory_full_info().uss if worker.shim is not None else 0
+        except psutil.Error:
             continue  # ended meanwhile
+        if own == 0:
+            continue  # ended, and not reaped
         name = None
         with contextlib.suppress(OSError):
             name = (names / str(worker.pid)).read_text() or None
         found.append(
-            RuntimeWorker(pid=worker.pid, server_name=name, mode=worker.mode, reason=worker.reason, private_bytes=taken)
+            RuntimeWorker(
+                pid=worker.pid, server_name=name, mode=worker.mode, reason=worker.reason, private_bytes=own + shim
+            )
         )
     with contextlib.suppress(OSError):
         living = {str(worker.pid) for worker in workers}
@@ -81,34 +86,12 @@ def measured(workers: Iterable[Worker], names: Path) -> list[RuntimeWorker]:
     return found
 
 
-def private_bytes(pid: int) -> int:
-    """Return the memory that is this process's alone, in bytes.
-
-    Raises:
-        OSError: There is no such process, or the kernel does not say (Linux says from 4.14 on).
-    """
-    return _rollup(pid, "Private_Clean", "Private_Dirty")
-
-
 def resident_bytes(pid: int) -> int:
     """Return the memory of this process that is resident, shared or not, in bytes; 0 when it is gone."""
     try:
-        return _rollup(pid, "Rss")
-    except OSError:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
         return 0
-
-
-def _rollup(pid: int, *names: str) -> int:
-    total = 0
-    found = False
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name in names:
-            total += int(value.split()[0]) * 1024
-            found = True
-    if not found:
-        raise ProcessLookupError(f"process {pid} has ended")  # a zombie's file is empty
-    return total
 
 
 def _recognised(processes: Iterable[psutil.Process]) -> Iterator[Worker]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 
 from marway.wire.workers import WorkerDeaths
-from marway_runtime.metrics import RuntimeMetrics
-from marway_runtime.worker_deaths import Deaths
+from marway_runtime.metrics import Deaths, RuntimeMetrics
 
 
 def test_a_worker_killed_for_its_memory_is_counted_once() -> None:

@@ -16,9 +16,8 @@ import numpy
 import torch
 
 from marway_runtime.forkserver.server import Forked
-from marway_runtime.process_tree import adopt_orphans
+from marway_runtime.process_tree import adopt_orphans, die_with
 from marway_runtime.worker.bootstrap import install, script_path
-from marway_runtime.worker.parent_death import die_with
 
 __all__ = ["become_worker", "compiled_script"]
 

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from marway.worker.environment import handler_environment
 from marway_runtime.directories import Directories
-from marway_runtime.metrics import RuntimeMetrics
+from marway_runtime.metrics import Deaths, RuntimeMetrics
 from marway_runtime.settings import RuntimeSettings
-from marway_runtime.worker_deaths import Deaths
 
 __all__ = ["ForkServer"]
 

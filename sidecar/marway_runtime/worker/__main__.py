@@ -13,8 +13,7 @@ import os
 import runpy
 import sys
 
-from marway_runtime.process_tree import adopt_orphans
-from marway_runtime.worker.parent_death import die_with_parent
+from marway_runtime.process_tree import adopt_orphans, die_with_parent
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from ts import model_loader
 from ts.context import RequestProcessor
@@ -21,21 +21,23 @@ from ts.protocol.otf_message_handler import create_predict_response
 from ts.service import Service
 from ts.utils.util import PredictionException
 
-from marway.wire.envelope import KEY, Answer, Row
+from marway.wire.envelope import KEY, Answer, Row, answer_size, encode_answers
 from marway.wire.headers import REQUEST_ID
 from marway.wire.request import correlation_id
 from marway.worker.answers import answer_of
 from marway.worker.calls import OUT_OF_RESOURCES, call_handler, declare_metrics
 from marway.worker.requests import request_of
 from marway_runtime.worker import custom_metrics, field_reader, log_records
-from marway_runtime.worker.messages import AnswerMessage, within
 from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV
 
-__all__ = ["MarwayService", "install"]
+__all__ = ["MarwayService", "install", "within"]
 
 logger = logging.getLogger(__name__)
 
 _send_plain_piece = handler_utils.send_intermediate_predict_response
+_OVERHEAD_BYTES: Final = 4096
+"""Room for what TorchServe's message holds beside the answers."""
+
 Send = Callable[[Answer], None]
 
 
@@ -80,7 +82,7 @@ class MarwayService(Service):
         rows = _packed(batch)
         if rows is None:
             return self._plain(batch)
-        message = AnswerMessage(batch[0]["requestId"].decode(), stream=rows[0].stream)
+        message = _AnswerMessage(batch[0]["requestId"].decode(), stream=rows[0].stream)
         limit = self._max_response_bytes
 
         def send(piece: Answer) -> None:
@@ -116,6 +118,66 @@ class MarwayService(Service):
             ids = {index: row["requestId"].decode() for index, row in enumerate(batch)}
             return bytearray(create_predict_response(None, ids, "The answer is too large", OUT_OF_RESOURCES))
         return message
+
+
+class _AnswerMessage:
+    """TorchServe's message around one envelope of answers; stands in for a context when the message is built.
+
+    Args:
+        request_id: TorchServe's own, by which its front end finds the call.
+        stream: Whether the call is a `StreamPredictions`, which is over only when a piece says that none follows.
+    """
+
+    stopping_criteria = None
+
+    def __init__(self, request_id: str, *, stream: bool = False) -> None:
+        self._request_ids = {0: request_id}
+        self._stream = stream
+        self._processor = RequestProcessor({})
+
+    def encoded(self, answers: Sequence[Answer], *, more: bool = False) -> bytearray:
+        """Return the message; ``more`` says that other pieces follow."""
+        context = self if self._stream else None
+        self.set_response_header(0, "ts_stream_next", "false")
+        packed = [encode_answers(answers)]
+        message: bytearray = create_predict_response(
+            packed, self._request_ids, "Prediction success", 200, context, more
+        )
+        return message
+
+    def set_response_header(self, _: int, name: str, value: str) -> None:
+        self._processor.add_response_property(name, value)
+
+    def get_response_headers(self, _: int) -> dict[str, str]:
+        headers: dict[str, str] = self._processor.get_response_headers()
+        return headers
+
+    def get_response_content_type(self, _: int) -> str | None:
+        return None
+
+    def get_response_status(self, _: int) -> tuple[int, str]:
+        return 200, ""
+
+
+def within(answers: Sequence[Answer], limit: int | None) -> list[Answer]:
+    """Return ``answers`` with those replaced by errors that would make the message larger than ``limit`` bytes.
+
+    One byte too many, and the front end drops the connection, kills the worker and tells the caller nothing.
+    """
+    if limit is None:
+        return list(answers)
+    sent: list[Answer] = []
+    size = _OVERHEAD_BYTES
+    for answer in answers:
+        taken = answer
+        own = answer_size(answer)
+        if size + own > limit:
+            message = f"the answer of {len(answer.body)} bytes is too large: the model server sends {limit} at most"
+            taken = Answer(OUT_OF_RESOURCES, message.encode(), "error")
+            own = answer_size(taken)
+        size += own
+        sent.append(taken)
+    return sent
 
 
 def _send_piece(outputs: Sequence[object], ids: dict[int, str], message: str, code: int, context: Any = None) -> None:

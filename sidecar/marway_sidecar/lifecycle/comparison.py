@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from marway.answers.comparison import Comparing, fails
@@ -32,14 +32,6 @@ _TIMING_S: Final = 2.0
 _LINE_MAX: Final = 300
 
 
-@dataclass(slots=True)
-class _Side:
-    """One of the two versions; `breaks` once a call of it killed its worker or hung."""
-
-    resolved: Resolved
-    breaks: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class _Timed:
     """An answer, and how long it took in seconds; `large` if it was not looked into."""
@@ -49,7 +41,7 @@ class _Timed:
     large: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Inputs:
     """Golden inputs, whose they are, and the base's published answers to them where they are its own."""
 
@@ -65,13 +57,7 @@ class _Inputs:
 
 
 class Comparer:
-    """Compares versions.
-
-    Args:
-        pool: Has them.
-        checks: Knows golden inputs and answers.
-        threads: Where blocking calls run.
-    """
+    """Compares versions that the pool has, by golden inputs and answers that the checks know."""
 
     def __init__(self, pool: ModelPool, checks: GoldenChecks, threads: Threads) -> None:
         self._pool, self._checks, self._threads = pool, checks, threads
@@ -105,16 +91,9 @@ class Comparer:
                 return Comparison(version=version, base=named, not_compared=reason)
             notes.append(trouble)
             base = None
-        run = _Run(
-            self._pool,
-            self._threads,
-            Comparing(version, named, tolerance=inputs.document.tolerance if inputs.document else DEFAULT_TOLERANCE),
-            _Side(new),
-            _Side(base) if base is not None else None,
-            inputs,
-            deadline,
-            notes,
-        )
+        tolerance = inputs.document.tolerance if inputs.document else DEFAULT_TOLERANCE
+        comparing = Comparing(version, named, tolerance=tolerance)
+        run = _Run(self._pool, self._threads, comparing, new, base, inputs, deadline, notes)
         return await run.compared()
 
     async def _inputs(self, new: Resolved, base: Resolved | None) -> _Inputs:
@@ -144,11 +123,13 @@ class _Run:
     pool: ModelPool
     threads: Threads
     comparing: Comparing
-    new: _Side
-    base: _Side | None
+    new: Resolved
+    base: Resolved | None
     inputs: _Inputs
     deadline: Deadline
     notes: list[str]
+    breaking: set[str] = field(default_factory=set)
+    """The versions, by id, that killed their worker with a call, or hung."""
 
     async def compared(self) -> Comparison:
         """Ask for every input, compare, and take the time."""
@@ -159,7 +140,7 @@ class _Run:
             try:
                 answer, before = await self._both(number)
                 if before is None and self.base is not None and inputs.published(number) is None:
-                    raise Unavailable(f"{self.base.resolved.record.version} cannot be asked now: it is too busy")
+                    raise Unavailable(f"{self.base.record.version} cannot be asked now: it is too busy")
             except DeadlineExceeded:
                 if self.comparing.compared == 0:
                     raise
@@ -183,14 +164,14 @@ class _Run:
     async def _time_again(self, started: float) -> None:
         """Ask fast versions again, for a steady median."""
         number, count = self.comparing.compared, len(self.inputs.examples)
-        if number < count or self.new.breaks or (self.base is not None and self.base.breaks):
+        if number < count or self.breaking:
             return
         try:
             while number < _TIMED and time.monotonic() < started + _TIMING_S:
                 await self._both(number)
                 number += 1
         except MarwayError as exc:  # everything is compared already
-            logger.info("the timing of %s ended: %s", self.new.resolved.record.version, exc.message)
+            logger.info("the timing of %s ended: %s", self.new.record.version, exc.message)
 
     async def _both(self, number: int) -> tuple[_Timed, _Timed | None]:
         """Ask the version and the base, if it is not too busy; which comes first changes from input to input."""
@@ -213,30 +194,30 @@ class _Run:
         except Unavailable:
             return None
 
-    async def _ask(self, side: _Side, example: ExampleInput) -> _Timed:
+    async def _ask(self, version: Resolved, example: ExampleInput) -> _Timed:
         """Ask a version as a caller on this pod would be answered; what it fails at is an answer of kind `error`.
 
         Raises:
             DeadlineExceeded: The comparison's own deadline passed.
             Unavailable: It cannot be asked now.
         """
-        limit_s = side.resolved.serving.predict_timeout_s
+        limit_s = version.serving.predict_timeout_s
         own = Deadline.after(min(self.deadline.left_s(), limit_s))
         started = time.monotonic()
         try:
-            answer = await ask_version(self.pool, side.resolved, row_of(example), own)
+            answer = await ask_version(self.pool, version, row_of(example), own)
         except ModelError as exc:
             return _failed(exc.status, exc.message, started)
         except WorkerDied:
-            side.breaks = True
+            self.breaking.add(version.record.id)
             return _failed(500, "it killed its worker", started)
         except DeadlineExceeded:
             if self.deadline.left_s() <= 0:
                 raise
-            side.breaks = True
+            self.breaking.add(version.record.id)
             return _failed(504, f"no answer within {limit_s:g} s", started)
         except Unavailable as exc:
-            if not side.breaks:
+            if version.record.id not in self.breaking:
                 raise
             return _failed(503, exc.message, started)
         seconds = time.monotonic() - started

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import get_args
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -11,8 +12,6 @@ from prometheus_client.registry import Collector
 from marway.wire.pods import ModelStatus, State
 
 __all__ = ["PoolGauges"]
-
-_STATES: Final[tuple[State, ...]] = ("absent", "fetching", "loading", "ready", "draining", "failed")
 
 
 class PoolGauges(Collector):
@@ -31,7 +30,7 @@ class PoolGauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         statuses = self._statuses()
-        states, tiers = dict.fromkeys(_STATES, 0), {"reserved": 0, "workers": 0, "registered": 0}
+        states, tiers = Counter(dict.fromkeys(get_args(State), 0)), Counter(reserved=0, workers=0, registered=0)
         used = GaugeMetricFamily(
             "marway_sidecar_model_last_used_timestamp_seconds",
             "When a version that is loaded here was asked last, in Unix time; 0 for never.",
@@ -44,18 +43,13 @@ class PoolGauges(Collector):
                 at = each.last_used_at
                 used.add_metric([each.name, each.version], at.timestamp() if at is not None else 0.0)
         yield used
-        models = GaugeMetricFamily("marway_sidecar_models", "Versions by state.", labels=("state",))
-        for state, count in states.items():
-            models.add_metric([state], count)
-        yield models
-        memory = GaugeMetricFamily(
+        yield _by("marway_sidecar_models", "Versions by state.", "state", states)
+        yield _by(
             "marway_sidecar_memory_bytes",
             "Memory in the budget: of versions with workers up, registered ones without, loads under way.",
-            labels=("tier",),
+            "tier",
+            tiers,
         )
-        for tier, size in tiers.items():
-            memory.add_metric([tier], size)
-        yield memory
         yield GaugeMetricFamily(
             "marway_sidecar_memory_budget_bytes",
             "Memory that versions may take together; 0 means that no limit is known.",
@@ -66,6 +60,13 @@ class PoolGauges(Collector):
             "Calls in the model server, those whose callers have left included.",
             value=sum(each.requests_in_flight for each in statuses),
         )
+
+
+def _by(name: str, text: str, label: str, counts: Mapping[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=(label,))
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family
 
 
 def _tier(status: ModelStatus) -> str:

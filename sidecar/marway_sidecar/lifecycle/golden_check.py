@@ -63,15 +63,7 @@ class Proved:
 
 
 class GoldenChecks:
-    """Sends golden inputs through versions and compares what comes.
-
-    Args:
-        registry: Where golden answers are.
-        archives: Where golden inputs are.
-        threads: Where blocking calls run.
-        metrics: What is counted.
-        settings: How many inputs are sent after a load, and how long they may take together.
-    """
+    """Sends the golden inputs of archives through versions and compares what comes with the registry's answers."""
 
     def __init__(
         self,

@@ -8,9 +8,10 @@ registers. A version that we count as loaded and the server does not have counts
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,10 +38,7 @@ class Reconciler:
     """
 
     def __init__(self, context: Context, actors: Mapping[str, Actor]) -> None:
-        self._server = context.server
-        self._memory = context.memory
-        self._metrics = context.metrics
-        self._changes = context.changes
+        self._context = context
         self._interval_s = context.settings.survey_interval_s
         self._actors = actors
         self._soon = asyncio.Event()
@@ -74,20 +72,18 @@ class Reconciler:
             finally:
                 # Also without an answer: loads must not wait for a server that does not give one.
                 self._looked.set()
-                self._memory.measured()
+                self._context.memory.measured()
             await asyncio.sleep(_SPACING_S)
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_s):
                     await self._soon.wait()
-            except TimeoutError:
-                pass
 
     async def _look(self) -> None:
         began = time.monotonic()
-        status = await self._server.status()
-        self._memory.server_takes(status.base_bytes)
+        status = await self._context.server.status()
+        self._context.memory.server_takes(status.base_bytes)
         self._count(status)
-        self._metrics.count_deaths(status.deaths, self._title)
+        self._context.metrics.count_deaths(status.deaths, self._title)
         workers: dict[str, list[WorkerStatus]] = defaultdict(list)
         for worker in status.workers:
             if worker.server_name is not None:
@@ -95,19 +91,17 @@ class Reconciler:
         changed = False
         for name, actor in list(self._actors.items()):
             entry = actor.entry
-            if (
-                (actor.busy and not self._memory.waits(entry.key))
-                or entry.state != "ready"
-                or entry.settled_at >= began
-            ):
-                continue  # what was seen may be older than what it does; who waits for memory does nothing yet
+            # What was seen may be older than what it does; who waits for memory does nothing yet.
+            busy = actor.busy and not self._context.memory.waits(entry.key)
+            if busy or entry.state != "ready" or entry.settled_at >= began:
+                continue
             if name not in status.server_names:
                 logger.warning("the model server lost %s", entry.title)
                 actor.lose()
                 continue
             changed |= self._measure(actor, workers[name])
         if changed:
-            self._changes.bump()
+            self._context.changes.bump()
         await self._purge(status.server_names)
 
     def _measure(self, actor: Actor, workers: list[WorkerStatus]) -> bool:
@@ -119,7 +113,7 @@ class Reconciler:
         self._short_since.pop(entry.key, None)
         if not workers or any(worker.private_bytes <= 0 for worker in workers):
             return False  # not measured, which is not nothing: the reservation stands
-        return self._memory.measured_workers(entry.record, [worker.private_bytes for worker in workers])
+        return self._context.memory.measured_workers(entry.record, [worker.private_bytes for worker in workers])
 
     def _short(self, actor: Actor, seen: int) -> None:
         """Have workers started again that stay away: the server gives up on a worker that keeps dying, silently."""
@@ -140,10 +134,10 @@ class Reconciler:
             self._purges[name] = asyncio.Event()
             try:
                 stranger = ServedModel(name, name, "", Path(), 1, self._interval_s, self._interval_s)
-                found = await self._server.describe(stranger)
+                found = await self._context.server.describe(stranger)
                 if found is not None:
                     logger.warning("unregistering %s, which another sidecar left", name)
-                    await self._server.unload(replace(stranger, version=found.version))
+                    await self._context.server.unload(replace(stranger, version=found.version))
             finally:
                 self._purges.pop(name).set()
 
@@ -153,17 +147,14 @@ class Reconciler:
 
     def _count(self, status: ServerStatus) -> None:
         """Show workers as they are, by version and by how they were started."""
-        by_version: dict[tuple[str, str, str], int] = defaultdict(int)
-        by_mode: dict[tuple[str, str], int] = defaultdict(int)
+        by_mode = Counter((worker.mode, worker.reason) for worker in status.workers)
+        by_version: Counter[tuple[str, ...]] = Counter()
         for worker in status.workers:
-            by_mode[worker.mode, worker.reason] += 1
-            actor = self._actors.get(worker.server_name or "")
-            if actor is not None:
+            if (actor := self._actors.get(worker.server_name or "")) is not None:
                 record = actor.entry.record
                 by_version[record.name, record.version, worker.mode] += 1
-        self._metrics.runtime_workers.clear()
-        for (mode, reason), count in by_mode.items():
-            self._metrics.runtime_workers.labels(mode, reason).set(count)
-        self._metrics.workers.clear()
-        for (name, version, mode), count in by_version.items():
-            self._metrics.workers.labels(name, version, mode).set(count)
+        metrics = self._context.metrics
+        for gauge, counts in ((metrics.runtime_workers, by_mode), (metrics.workers, by_version)):
+            gauge.clear()
+            for labels, count in counts.items():
+                gauge.labels(*labels).set(count)

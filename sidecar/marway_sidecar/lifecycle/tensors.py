@@ -14,8 +14,7 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 __all__ = ["decode_tensor"]
 
@@ -38,15 +37,13 @@ _STORAGES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Name:
+class _Name(str):
     """A storage class, by its name."""
 
-    name: str
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
+class _Storage(NamedTuple):
     """Memory that a tensor lies in: which numbers, and under which name in the archive."""
 
     dtype: str
@@ -54,8 +51,7 @@ class _Storage:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     """A tensor as its pickle describes it; offset and strides count elements."""
 
     storage: _Storage
@@ -136,7 +132,7 @@ class _Unpickler(pickle.Unpickler):
         kind, storage, key = pid[:3]
         if kind != "storage" or not isinstance(storage, _Name) or not isinstance(key, str):
             raise pickle.UnpicklingError("memory of an unknown kind")
-        return _Storage(*_STORAGES[storage.name], key)
+        return _Storage(*_STORAGES[storage], key)
 
 
 def _rebuild(storage: object, offset: int, shape: Sequence[int], strides: Sequence[int], *rest: Any) -> _Tensor:

@@ -89,7 +89,7 @@ def test_java_has_its_classes_ready(images: Podman, image: str) -> None:
     script = (
         "import subprocess as s; "
         "from marway_runtime.engines.torchserve.class_archive import class_archive as c; "
-        "from marway_runtime.engines.torchserve.java import class_path, java; "
+        "from marway_runtime.engines.torchserve.configuration import class_path, java; "
         "from marway_runtime.settings import RuntimeSettings as R; "
         "o = c(R()).options(); "
         "print(len(o), s.run([str(java()), *o, '-Xshare:on', '-cp', class_path(), '-version']).returncode)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import pytest
 
 from marway_archiver import pack
-from marway_runtime.worker.requirements import RequirementsNotMet, check_requirements
 from support.runtime import Runtime
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open when it is imported
+    from marway_runtime.worker.bootstrap import RequirementsNotMet, check_requirements
 
 MANIFEST = {"model": {"requirementsFile": "requirements.txt"}}
 HANDLER = """\

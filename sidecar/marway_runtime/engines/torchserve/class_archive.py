@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from marway.process.die_with_parent import dies_with_me
-from marway_runtime.engines.torchserve.java import class_path, java
+from marway_runtime.engines.torchserve.configuration import class_path, java
 from marway_runtime.settings import RuntimeSettings
 
 __all__ = ["ClassArchive", "class_archive"]

