@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
@@ -44,10 +45,10 @@ class LogOutput:
     def __init__(self, logs: Path, *, write: Callable[[Record], None] | None = None) -> None:
         self._write = write or _log
         self._sources: list[tuple[_Growing, Callable[[Iterable[str]], Iterator[Record]]]] = [
-            (_Growing(logs / model_log.FILE), _Models()),
+            (_Growing(logs / model_log.FILE), partial(_model_records, {})),
             (_Growing(logs / "torchserve.log"), _server_records),
-            (_Growing(logs / "stdout.log"), lambda lines: _plain_records("java", lines)),
-            (_Growing(logs / "forkserver.log"), lambda lines: _plain_records("marway_runtime.forkserver", lines)),
+            (_Growing(logs / "stdout.log"), partial(_plain_records, "java")),
+            (_Growing(logs / "forkserver.log"), partial(_plain_records, "marway_runtime.forkserver")),
         ]
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="write-logs", daemon=True)
@@ -128,25 +129,20 @@ class _Growing:
         return False
 
 
-class _Models:
-    """What workers wrote, with the model's name also where a line does not have it."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, tuple[str, str]] = {}
-
-    def __call__(self, lines: Iterable[str]) -> Iterator[Record]:
-        for line in lines:
-            found = model_log.parse_line(line)
-            if found is None:
-                continue
-            record = found.record()
-            if found.model is not None and found.version is not None:
-                self._names[found.worker] = found.model, found.version
-            elif found.worker in self._names:
-                record["model"], record["version"] = self._names[found.worker]
-            else:
-                record["server_name"] = found.worker
-            yield record
+def _model_records(names: dict[str, tuple[str, str]], lines: Iterable[str]) -> Iterator[Record]:
+    """Yield what workers wrote, with the model's name also where a line does not have it: ``names`` remembers it."""
+    for line in lines:
+        found = model_log.parse_line(line)
+        if found is None:
+            continue
+        record = found.record()
+        if found.model is not None and found.version is not None:
+            names[found.worker] = found.model, found.version
+        elif found.worker in names:
+            record["model"], record["version"] = names[found.worker]
+        else:
+            record["server_name"] = found.worker
+        yield record
 
 
 def _server_records(lines: Iterable[str]) -> Iterator[Record]:

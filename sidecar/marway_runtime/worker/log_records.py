@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -39,10 +40,8 @@ def install() -> None:
     os.register_at_fork(after_in_child=_forget_writers)
     sys.stdout = _stream(1, "info")
     sys.stderr = _stream(2, "warning")
-    handler = _Handler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_Handler()]
     root.setLevel(logging.INFO)
 
 
@@ -97,20 +96,12 @@ class _Handler(logging.Handler):
             if (reason := getattr(record, REASON, None)) is not None:
                 more["reason"] = reason
             exc = record.exc_info[1] if record.exc_info else None
-            if exc is not None and not _written(exc):
-                more["traceback"] = _cut(self._traceback(record), end=True)
+            if exc is not None and not getattr(exc, LOGGED, False):
+                trace = "".join(traceback.format_exception(exc)).removesuffix("\n")
+                more["traceback"] = _cut(trace, end=True)
             _write(1, record.levelname.lower(), message, **more)
         except Exception:
             self.handleError(record)
-
-    def _traceback(self, record: logging.LogRecord) -> str:
-        assert self.formatter is not None
-        assert record.exc_info
-        return self.formatter.formatException(record.exc_info)
-
-
-def _written(exc: BaseException) -> bool:
-    return bool(getattr(exc, LOGGED, False))
 
 
 class _Lines(io.RawIOBase):

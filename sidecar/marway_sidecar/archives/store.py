@@ -47,6 +47,10 @@ _FENCED_MAX = 5
 _RETRY_NO_ROOM_S = 10.0
 
 
+Identity = tuple[int, int, int]
+"""Inode, size and time of a file."""
+
+
 class _Arrived(Exception):
     """What is waited for has come."""
 
@@ -87,7 +91,7 @@ class ArchiveStore:
         self._stuck_after_s = stuck_after_s
         self._streams = streams
         self._closing = threading.Event()
-        self._whole: dict[str, tuple[int, int, int]] = {}  # inode, size and time of what was checked, by digest
+        self._whole: dict[str, Identity] = {}  # of what was checked, by digest
 
     def clean(self) -> None:
         """Remove what dead downloaders left; a store that cannot be read or written is left as it is."""
@@ -127,11 +131,6 @@ class ArchiveStore:
             raise self._cannot_store(exc) from exc
 
     def _check(self) -> None:
-        """Return while the store is open.
-
-        Raises:
-            Unavailable: It was closed.
-        """
         if self._closing.is_set():
             raise Unavailable("the fetch of an archive was called off")
 
@@ -187,11 +186,11 @@ class ArchiveStore:
 
     def _take_turn(self, archive: ArchiveRef, partial: Partial) -> FetchOutcome:
         path = self._layout.archive(archive.sha256)
-        before = _identity(path)
+        before = _identity_at(path)
 
         def pause(seconds: float) -> None:
             self._pause(seconds)
-            if _identity(path) not in (None, before):
+            if _identity_at(path) not in (None, before):
                 raise _Arrived
 
         with fenced_lock(
@@ -245,7 +244,7 @@ class ArchiveStore:
             raise ArchiveCorrupt(reason)
         path = self._layout.archive(archive.sha256)
         partial.publish(path)
-        self._remember(archive, os.fstat(partial.descriptor))
+        self._whole[archive.sha256] = _identity(os.fstat(partial.descriptor))
         self._layout.mark_used(archive.sha256)
 
     def _damage(self, archive: ArchiveRef) -> str | None:
@@ -256,7 +255,7 @@ class ArchiveStore:
                 about = os.fstat(file.fileno())
                 if about.st_size != archive.size_bytes:
                     return f"{path} has {about.st_size} bytes, not {archive.size_bytes}: it was damaged on this disk"
-                if self._whole.get(archive.sha256) == (about.st_ino, about.st_size, about.st_mtime_ns):
+                if self._whole.get(archive.sha256) == _identity(about):
                     return None
                 digest = hashlib.sha256()
                 while piece := file.read(_PIECE_BYTES):
@@ -270,19 +269,19 @@ class ArchiveStore:
             return f"{path} cannot be read: {exc.strerror}: this disk fails"
         if digest.hexdigest() != archive.sha256:
             return f"{path} has other bytes (sha256 {digest.hexdigest()[:12]}…): it was damaged on this disk"
-        self._remember(archive, about)
+        self._whole[archive.sha256] = _identity(about)
         return None
-
-    def _remember(self, archive: ArchiveRef, about: os.stat_result) -> None:
-        self._whole[archive.sha256] = (about.st_ino, about.st_size, about.st_mtime_ns)
 
     def _cannot_store(self, exc: OSError) -> Unavailable:
         return Unavailable(f"cannot store an archive in {self._layout.root}: {exc.strerror or exc}")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(about: os.stat_result) -> Identity:
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _identity_at(path: Path) -> Identity | None:
     try:
-        about = path.stat()
+        return _identity(path.stat())
     except OSError:
         return None
-    return about.st_ino, about.st_mtime_ns

@@ -49,13 +49,7 @@ class _Futures(list[asyncio.Future[ModelStatus]]):
 
 
 class Actor:
-    """Drives one version from state to state.
-
-    Args:
-        record, serving: The version, and how it is served now.
-        transitions: Does the steps.
-        queue_grew: Told that somebody waits for it.
-    """
+    """Drives one version from state to state; ``queue_grew`` is told that somebody waits for it."""
 
     def __init__(
         self,

@@ -30,12 +30,7 @@ _SPACING_S: Final = 0.2  # loads that follow one another are measured together
 
 
 class Reconciler:
-    """Looks now and then, and soon after something changed.
-
-    Args:
-        context: The model server, and what is told of it.
-        actors: The versions of the pool, by their name in the server.
-    """
+    """Looks now and then, and soon after something changed; ``actors`` go by their versions' names in the server."""
 
     def __init__(self, context: Context, actors: Mapping[str, Actor]) -> None:
         self._context = context

@@ -66,13 +66,7 @@ class Usage:
 
 
 class Autoscaler:
-    """Tells actors what is wanted of them.
-
-    Args:
-        context: Waits and idle times, and the most workers.
-        actors: All of them, by key.
-        forget: Called for a version that nobody asked for in a long time.
-    """
+    """Tells all actors, by key, what is wanted of them; ``forget`` gets those that nobody asked for in a long time."""
 
     def __init__(self, context: Context, actors: Mapping[str, Actor], *, forget: Callable[[Actor], None]) -> None:
         self._settings = context.settings

@@ -57,8 +57,7 @@ class Memory:
     """Keeps what versions take under the budget.
 
     Args:
-        tenants: The versions that take memory, and give it up.
-        estimates: Say when a refused caller should come back.
+        tenants, estimates: The versions that take memory, and how much they should take.
         settings: The budget, or what stays free of the limit, and how long to wait.
         limit_bytes: Memory that the model server and its workers may take; None when that is not known.
     """

@@ -43,11 +43,7 @@ class _Document(BaseModel):
 
 
 class Estimates:
-    """Says what a load will take before it is done.
-
-    Args:
-        settings: What it takes until it was measured, and the directory of the file.
-    """
+    """Says what a load will take before it is done; the settings say it until something was measured."""
 
     def __init__(self, settings: SidecarSettings) -> None:
         self._settings = settings
