@@ -21,15 +21,11 @@ _PATH_MAX = 107 - len("/t/.ts.sock.65535")  # a Unix socket's path has 107 bytes
 
 @dataclass(frozen=True, slots=True)
 class Directories:
-    """The directories of one runtime.
-
-    Attributes:
-        runtime: Shared with the sidecar.
-        short: For sockets, whose paths must be short; this runtime's own. `<runtime>/tmp` links to it.
-    """
+    """The directories of one runtime; ``runtime`` it shares with the sidecar."""
 
     runtime: Path
     short: Path
+    """For sockets, whose paths must be short; this runtime's own. `<runtime>/tmp` links to it."""
 
     @property
     def temporary(self) -> Path:

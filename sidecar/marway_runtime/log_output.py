@@ -37,9 +37,7 @@ Record = dict[str, Any]
 class LogOutput:
     """Follows the files of one runtime's logs while its context lasts; what they held before is not repeated.
 
-    Args:
-        logs: Their directory.
-        write: Told each record; by default it becomes a line of this process's log.
+    ``write`` is told each record; by default it becomes a line of this process's log.
     """
 
     def __init__(self, logs: Path, *, write: Callable[[Record], None] | None = None) -> None:

@@ -84,25 +84,16 @@ class Deaths:
         self._killed: deque[int] = deque(maxlen=_KILLED_MAX)
 
     def killed(self, pid: int, server_name: str, *, forked: bool) -> None:
-        """Count a worker that is killed for its memory.
+        """Count a worker that is killed for its memory; of a forked one's end the fork server will tell as well.
 
-        Args:
-            pid: The worker's.
-            server_name: What it served, by its name in TorchServe; empty when it was not told yet.
-            forked: Whether the fork server will tell of its end as well.
+        ``server_name`` is what it served, by its name in TorchServe; empty when it was not told yet.
         """
         if forked:
             self._killed.append(pid)
         self._count(server_name, "memory")
 
     def ended(self, pid: int, status: int, server_name: str) -> None:
-        """Count a forked worker that ended by itself, as the fork server says.
-
-        Args:
-            pid: The worker's.
-            status: Its exit status, or minus the number of the signal that ended it.
-            server_name: What it served; empty when it was not told yet.
-        """
+        """Count a forked worker that ended by itself, with this exit status, or minus the number of a signal."""
         if pid in self._killed:
             self._killed.remove(pid)
         elif status == -signal.SIGKILL:

@@ -76,8 +76,7 @@ def _below(pid: int) -> set[int]:
 def reap_strangers(ours: Collection[int]) -> None:
     """Reap ended processes that were left to this one: in a container it is the first, and so everybody's parent.
 
-    Args:
-        ours: Children that somebody here waits for; they are left alone.
+    Children that somebody here waits for (``ours``) are left alone.
     """
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:

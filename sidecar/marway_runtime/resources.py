@@ -71,13 +71,7 @@ def cgroup_memory(*, proc: Path = PROC, mounted: Path = MOUNTED) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The cgroup whose memory limit is the smallest.
-
-    Attributes:
-        folder: Where its files are.
-        v2: Whether it is of version 2.
-        limit_bytes: Its limit.
-    """
+    """The cgroup whose memory limit is the smallest; ``v2``, of version 2 of the interface."""
 
     folder: Path
     v2: bool
@@ -86,8 +80,7 @@ class Room:
     def left_bytes(self, *, enough: int) -> int:
         """Return how much memory is left before the limit, what the page cache could give back counted as left.
 
-        Args:
-            enough: From so much on the page cache is not asked for, which costs more than the rest.
+        From ``enough`` bytes on the page cache is not asked for, which costs more than the rest.
         """
         used = _read(self.folder / ("memory.current" if self.v2 else "memory.usage_in_bytes"))
         left = self.limit_bytes - int(used) if used.isdigit() else self.limit_bytes

@@ -22,12 +22,11 @@ from marway_runtime.engines.torchserve.class_archive import ClassArchive, class_
 from marway_runtime.engines.torchserve.server import TorchServe
 from marway_runtime.forkserver.process import ForkServer
 from marway_runtime.log_output import LogOutput
-from marway_runtime.memory_guard import MemoryGuard
 from marway_runtime.metrics import Deaths, RuntimeMetrics
 from marway_runtime.process_tree import reap_strangers
 from marway_runtime.resources import cgroup_room, worker_memory
 from marway_runtime.settings import RuntimeSettings
-from marway_runtime.workers import Worker, find_workers, measured, resident_bytes
+from marway_runtime.workers import MemoryGuard, Worker, find_workers, measured, resident_bytes
 
 __all__ = ["Runtime", "run"]
 

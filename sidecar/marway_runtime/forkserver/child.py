@@ -29,12 +29,9 @@ def compiled_script() -> dict[str, CodeType]:
 
 
 def become_worker(forked: Forked, *, base_path: Sequence[str], scripts: dict[str, CodeType]) -> None:
-    """Make this forked process the worker that was asked for, and run its script to the end.
+    """Make this forked process the worker that was asked for, and run its script, compiled or not, to the end.
 
-    Args:
-        forked: What was asked for.
-        base_path: `sys.path` of a Python with nothing in `PYTHONPATH`.
-        scripts: Scripts that are compiled already.
+    ``base_path`` is the `sys.path` of a Python with nothing in `PYTHONPATH`.
     """
     request = forked.request
     os.setsid()  # what the handler starts is killed with it,

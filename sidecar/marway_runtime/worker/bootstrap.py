@@ -83,11 +83,8 @@ def check_requirements(model_dir: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a model whose requirements are neither installed in this Python nor in its own directory.
 
     TorchServe installs them or passes over the file, as it is set, and loads the model either way. Lines that name no
-    package (options, URLs without a name, paths) cannot be checked, and are named in the log.
-
-    Args:
-        model_dir: Where the archive is unpacked; it is on this process's path.
-        manifest: The archive's manifest.
+    package (options, URLs without a name, paths) cannot be checked, and are named in the log. ``model_dir``, where the
+    archive is unpacked, is on this process's path.
 
     Raises:
         RequirementsNotMet: With each that is missing.

@@ -31,11 +31,7 @@ _RETAINED_BYTES: Final = 64 * 1024 * 1024
 
 
 class FieldReader:
-    """Reads fields of known length from a connection, and ahead of them what has come already.
-
-    Args:
-        connection: Where the front end sends; nothing else may read from it.
-    """
+    """Reads fields of known length from a connection that nobody else reads, and ahead what has come already."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection

@@ -105,11 +105,9 @@ class _Handler(logging.Handler):
 
 
 class _Lines(io.RawIOBase):
-    """A stream's bytes, each whole line of which becomes a record.
+    """A stream's bytes, each whole line of which becomes a record of this level.
 
-    Args:
-        descriptor: Where the records go, and what `fileno` says: a process of the handler's writes there itself.
-        level: Of the records.
+    The records go to ``descriptor``, which `fileno` says too: a process of the handler's writes there itself.
     """
 
     def __init__(self, descriptor: int, level: str) -> None:

@@ -45,18 +45,10 @@ def download(
     streams: int,
     progress: Callable[[int], None],
 ) -> tuple[int, str]:
-    """Write an archive's bytes to ``descriptor``, which has its size and stands at its beginning.
+    """Write an archive's bytes, no more than its size, to a file; return how many came, and their sha256 in hex.
 
-    Args:
-        registry: Where from.
-        archive: Which; no more than its size is read.
-        descriptor: The file.
-        files: How the disk is changed.
-        streams: How many connections for a large archive.
-        progress: Told how many bytes there are, also when no more came; raises to call the download off.
-
-    Returns:
-        How many bytes came, and their sha256 in hex.
+    ``descriptor`` has the archive's size and stands at its beginning. A large one comes over so many connections
+    (``streams``). ``progress`` is told how many bytes there are, also when no more came, and raises to call it off.
 
     Raises:
         ObjectMissing: The registry has no such archive.

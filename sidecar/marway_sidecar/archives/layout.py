@@ -141,16 +141,11 @@ class Layout:
 
 
 class ArchiveUse:
-    """An archive that stays where it is until this is closed, or its process ends. Close it from any thread.
-
-    Args:
-        path: The archive.
-        descriptor: Holds its lock; None in a store that cannot be written, where this process evicts nothing either.
-    """
+    """An archive that stays where it is until this is closed, or its process ends. Close it from any thread."""
 
     def __init__(self, path: Path, descriptor: int | None) -> None:
         self.path = path
-        self._descriptor = descriptor
+        self._descriptor = descriptor  # None in a store that cannot be written, where nothing is evicted either
 
     @property
     def locked(self) -> bool:

@@ -40,11 +40,9 @@ class Space:
     every process sees what is promised, and the promise ends with the file.
 
     Attributes:
-        layout: Of the store.
         limit_bytes: What archives, downloads and quarantine may take in all; None means all that the volume has.
         free_bytes: What stays free on the volume.
         quarantine_bytes: What the quarantine may take; of a larger file only the reason is kept.
-        files: How the disk is changed.
     """
 
     layout: Layout

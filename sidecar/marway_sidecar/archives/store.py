@@ -60,7 +60,6 @@ class ArchiveStore:
 
     Args:
         root: The directory; TorchServe's model store.
-        registry: Where archives come from.
         observe: Told each fetch's outcome and its duration in seconds.
         limit_bytes: What the store may hold; None means what the volume has.
         free_bytes: What stays free on the volume.

@@ -83,11 +83,7 @@ class Actor:
         return self._task.done()
 
     def want_load(self, *, spare: bool = False) -> None:
-        """Have it loaded, with a worker up.
-
-        Args:
-            spare: Only into memory that is free: nobody waits for it yet.
-        """
+        """Have it loaded, with a worker up; ``spare``, only into memory that is free: nobody waits for it yet."""
         self._wanted = True
         self._spare = spare
         self._poke()

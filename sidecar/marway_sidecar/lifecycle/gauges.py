@@ -15,12 +15,7 @@ __all__ = ["PoolGauges"]
 
 
 class PoolGauges(Collector):
-    """Shows the pool as it is.
-
-    Args:
-        statuses: Returns every version.
-        memory: Returns the bytes that all take, and that they may take; None where no limit is known.
-    """
+    """Shows the pool as it is: all versions, the bytes that they take, and may take (None: no limit is known)."""
 
     def __init__(
         self, statuses: Callable[[], Sequence[ModelStatus]], memory: Callable[[], tuple[int, int | None]]

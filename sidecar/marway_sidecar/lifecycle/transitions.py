@@ -73,10 +73,8 @@ class Transitions:
     """Does the steps of all versions in one attached model server.
 
     Attributes:
-        context: What it and the versions share.
         fetch: Holds a version's archive in the store, fetching it if need be.
         reconciled: Returns once it was seen what the server has, and nothing under this name is being unregistered.
-        warm: See `Warm`.
     """
 
     context: Context
@@ -85,11 +83,7 @@ class Transitions:
     warm: Warm | None
 
     async def load(self, entry: Entry, *, spare: bool) -> None:
-        """Fetch, register, start workers, warm up.
-
-        Args:
-            entry: The version; absent or failed.
-            spare: Evict nobody for it.
+        """Fetch, register, start workers, warm up a version that is absent or failed; ``spare``, evict nobody for it.
 
         Raises:
             LoadFailed: It cannot be loaded; remembered, and nothing of it is left.

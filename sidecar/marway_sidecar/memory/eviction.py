@@ -51,12 +51,7 @@ class Tenants(Protocol):
 
 
 class Eviction:
-    """Frees memory, and knows what is on its way.
-
-    Args:
-        tenants: The versions that take memory.
-        unused_s: How long nobody asked for a version that counts as unused, in seconds.
-    """
+    """Frees memory, and knows what is on its way; who was not asked for in ``unused_s`` seconds counts as unused."""
 
     def __init__(self, tenants: Tenants, *, unused_s: float) -> None:
         self._tenants = tenants
@@ -72,13 +67,7 @@ class Eviction:
         self.shrinking.clear()
 
     def make_room(self, short: int, *, evict: Evict, exclude: str | None) -> bool:
-        """Have versions evicted that free ``short`` bytes; True when so much is on its way.
-
-        Args:
-            short: How much is wanted, in bytes.
-            evict: Who may have to go.
-            exclude: The version that it is wanted for.
-        """
+        """Have versions evicted, other than ``exclude``, that free ``short`` bytes; True when so much is on its way."""
         short -= sum(self.leaving.values()) + sum(self.shrinking.values())
         if short <= 0:
             return True
