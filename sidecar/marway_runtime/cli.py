@@ -39,7 +39,6 @@ def runtime(
     settings = settings.model_copy(
         update={"runtime_dir": settings.runtime_dir.absolute(), "model_store": settings.model_store.absolute()}
     )
-
     if write_class_archive:
         archive = class_archive(settings)
         if not asyncio.run(archive.write(home=(home or settings.runtime_dir).absolute(), wait=True)):

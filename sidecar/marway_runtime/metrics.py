@@ -51,10 +51,10 @@ class RuntimeMetrics:
         )
         for death in get_args(DeathReason):
             self.deaths.labels(death)
-        self.build = Gauge(
+        build = Gauge(
             "marway_runtime_build_info", "What runs here; always 1.", ["version", "python"], registry=self.registry
         )
-        self.build.labels(__version__, platform.python_version()).set(1)
+        build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
         self.up = Gauge(
             "marway_runtime_up", "Whether a part answers: torchserve, forkserver.", ["part"], registry=self.registry

@@ -26,15 +26,7 @@ _STOP_TIMEOUT_S = 5.0
 
 
 class ForkServer:
-    """Keeps a fork server up while `run` runs.
-
-    Args:
-        settings: The runtime's settings.
-        directories: Where its socket and its log go.
-        home: Named on its command line, and so on those of the workers that it forks.
-        metrics: Where its restarts are counted.
-        deaths: Told of the workers that died.
-    """
+    """Keeps a fork server up while `run` runs; ``home`` is on its command line, and so on those of its workers."""
 
     def __init__(
         self,

@@ -68,10 +68,7 @@ class Comparer:
         A base that cannot run here is stood for by its published golden answers. Without a base only the version's own
         answers are looked at.
 
-        Args:
-            new: The version; it is loaded first.
-            base: The one whose place it is to take, or None.
-            deadline: When to end. What was compared until then counts.
+        The version is loaded first. What was compared until the deadline counts.
 
         Raises:
             LoadFailed, ArchiveCorrupt: The version cannot be loaded.

@@ -33,10 +33,9 @@ def more(workers: int, *, queued: int, most: int) -> int:
 
 
 class Usage:
-    """The most calls that were wanted at once within a window: the workers that were of use.
+    """The most calls that were wanted at once within a window, in seconds: the workers that were of use.
 
-    Args:
-        window_s: Its length in seconds. Only what stayed unused for the whole of it is given up.
+    Only what stayed unused for the whole of it is given up.
     """
 
     def __init__(self, window_s: float) -> None:
@@ -47,11 +46,10 @@ class Usage:
     def note(self, peak: int) -> None:
         """Add the peak since the last note."""
         now = time.monotonic()
-        while self._peaks and (self._peaks[-1][1] <= peak or self._peaks[0][0] < now - self._window_s):
-            if self._peaks[0][0] < now - self._window_s:
-                self._peaks.popleft()
-            else:
-                self._peaks.pop()
+        while self._peaks and self._peaks[0][0] < now - self._window_s:
+            self._peaks.popleft()
+        while self._peaks and self._peaks[-1][1] <= peak:
+            self._peaks.pop()
         self._peaks.append((now, peak))
 
     def fewer(self, workers: int) -> int:

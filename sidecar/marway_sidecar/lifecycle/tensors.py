@@ -118,15 +118,11 @@ def _values(tensor: _Tensor, memory: bytes, order: str) -> Any:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return _rebuild_parameter
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
         if module == "torch" and name in _STORAGES:
             return _Name(name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not compared")
+        if (module, name) not in _FUNCTIONS:
+            raise pickle.UnpicklingError(f"{module}.{name} is not compared")
+        return _FUNCTIONS[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, storage, key = pid[:3]
@@ -145,6 +141,8 @@ def _rebuild(storage: object, offset: int, shape: Sequence[int], strides: Sequen
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _rebuild_parameter(tensor: _Tensor, *_: Any) -> _Tensor:
-    """Stand in for `torch._utils._rebuild_parameter`: a parameter is compared as the tensor that it is."""
-    return tensor
+_FUNCTIONS: Final[dict[tuple[str, str], Any]] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,  # compared as the tensor that it is
+    ("collections", "OrderedDict"): OrderedDict,
+}

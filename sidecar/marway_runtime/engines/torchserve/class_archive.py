@@ -36,11 +36,7 @@ _HEAP = "-Xmx128m"  # the process takes 220 MiB for three seconds
 
 
 class ClassArchive:
-    """The archive for this Java and these jars in a directory that runtimes may share.
-
-    Args:
-        directory: Made when something is written to it; it may be read-only.
-    """
+    """The archive for this Java and these jars in a directory that runtimes may share, and that may be read-only."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -79,11 +75,8 @@ class ClassArchive:
     async def write(self, *, home: Path, wait: bool = False) -> bool:
         """Write the archive where there is none; return whether it exists now.
 
-        What goes wrong is logged and costs nothing but the time that it would have saved.
-
-        Args:
-            home: Named on the command line, so that a process list shows whose it is.
-            wait: When another process is writing, whether to wait for it (and block) or to leave it at that.
+        What goes wrong is logged and costs nothing but the time that it would have saved. While another process is
+        writing, ``wait`` waits for it (and blocks). ``home``, on the command line, says whose process it is.
         """
         try:
             with self._alone(wait=wait) as alone:

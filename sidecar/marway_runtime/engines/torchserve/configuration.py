@@ -90,14 +90,9 @@ def command_line(
 ) -> list[str]:
     """Return the command that starts TorchServe's front end.
 
-    Args:
-        settings: The runtime's settings.
-        home: Named on the command line, so that a process list shows whose it is.
-        worker: The executable that starts Python workers.
-        temporary: A directory of this TorchServe's own with a short path: its workers' sockets are made there, and
-            a socket's path ends at 108 bytes.
-        config: The written `config.properties`.
-        more_options: Options of Java that this start has; those of the settings come after them, and win.
+    ``home`` is named on it so that a process list shows whose it is. ``temporary`` is a directory of this TorchServe's
+    own with a short path: its workers' sockets are made there, and a socket's path ends at 108 bytes. Java's options
+    of the settings come after ``more_options``, and win.
     """
     return [
         str(java()),
@@ -169,12 +164,8 @@ def path_for_workers(launcher: Path) -> str:
 def write_worker_launcher(path: Path, *, home: Path, fork_socket: Path | None) -> None:
     """Write the executable that TorchServe starts in place of `python`, and of `python3`, for each worker.
 
-    TorchServe also calls it for what is no worker, such as `-m pip install`: then it is Python.
-
-    Args:
-        path: Where to write it.
-        home: Named on the command line of every worker.
-        fork_socket: Where the fork server listens; None has every worker start as a Python of its own.
+    TorchServe also calls it for what is no worker, such as `-m pip install`: then it is Python. ``home`` is named on
+    the command line of every worker; without the fork server's socket each starts as a Python of its own.
     """
     if fork_socket is None:
         # Isolated, as the shim's plain worker is: the archive is in `PYTHONPATH` and in the working directory.
