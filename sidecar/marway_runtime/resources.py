@@ -16,8 +16,6 @@ import psutil
 from marway_runtime.settings import RuntimeSettings
 
 __all__ = [
-    "MOUNTED",
-    "PROC",
     "Room",
     "cgroup_cpus",
     "cgroup_memory",
@@ -29,8 +27,8 @@ __all__ = [
 ]
 
 _MIB = 1024 * 1024
-PROC = Path("/proc")
-MOUNTED = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
+_MOUNTED = Path("/sys/fs/cgroup")
 
 
 def memory_limit(settings: RuntimeSettings) -> int:
@@ -63,7 +61,7 @@ def cpu_count() -> int:
     return count if share is None else max(1, min(count, math.ceil(share)))
 
 
-def cgroup_memory(*, proc: Path = PROC, mounted: Path = MOUNTED) -> int | None:
+def cgroup_memory(*, proc: Path = _PROC, mounted: Path = _MOUNTED) -> int | None:
     """Return the smallest memory limit, in bytes; None when none is set."""
     room = cgroup_room(proc=proc, mounted=mounted)
     return None if room is None else room.limit_bytes
@@ -92,7 +90,7 @@ class Room:
         return left + sum(int(words[1]) for words in lines if words[0] in cached)
 
 
-def cgroup_room(*, proc: Path = PROC, mounted: Path = MOUNTED) -> Room | None:
+def cgroup_room(*, proc: Path = _PROC, mounted: Path = _MOUNTED) -> Room | None:
     """Return the cgroup whose memory limit is the smallest; None when none is set."""
     found = [
         Room(folder, v2, int(text))
@@ -102,7 +100,7 @@ def cgroup_room(*, proc: Path = PROC, mounted: Path = MOUNTED) -> Room | None:
     return min(found, key=lambda room: room.limit_bytes, default=None)
 
 
-def cgroup_cpus(*, proc: Path = PROC, mounted: Path = MOUNTED) -> float | None:
+def cgroup_cpus(*, proc: Path = _PROC, mounted: Path = _MOUNTED) -> float | None:
     """Return the smallest share of processors, 1.5 for one and a half; None when none is set."""
     found = []
     for v2, folder in _folders("cpu", proc, mounted):

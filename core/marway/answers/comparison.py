@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from marway.answers.comparison_text import field_change
-from marway.answers.difference import difference, shown_value, value_difference
+from marway.answers.difference import difference, golden_of, shown_value, value_difference
 from marway.answers.fields import Fields, field_changes, nonfinite_at
-from marway.answers.golden import DEFAULT_TOLERANCE, GoldenAnswer, GoldenDocument, Tolerance, decode_golden
-from marway.errors import InvalidRecord, NotFound, clip
-from marway.objects import ObjectMissing
+from marway.answers.golden import DEFAULT_TOLERANCE, GoldenAnswer, Tolerance
+from marway.errors import clip
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway.wire.comparison import Comparison, FieldChange, Method
 
-__all__ = ["Comparing", "compare_stored", "fails", "golden_of"]
+__all__ = ["Comparing", "compare_stored", "fails"]
 
 _LINES_MAX = 10
 _LINE_MAX = 300
@@ -170,26 +169,6 @@ class Comparing:
 def fails(answer: GoldenAnswer) -> bool:
     """Return whether an answer tells of a failure: the handler raised, or set a status of 400 or more."""
     return answer.kind == "error" or answer.status >= 400
-
-
-def golden_of(registry: Registry, record: VersionRecord) -> GoldenDocument | None:
-    """Return a version's published golden answers, None where it has none. Blocks.
-
-    Raises:
-        InvalidRecord: They are gone from the registry, are damaged, or belong to another archive.
-        RegistryUnavailable: They cannot be read.
-    """
-    if record.golden_sha256 is None:
-        return None
-    where = f"golden/{record.golden_sha256}.json of {record.name} {record.version}"
-    try:
-        data = registry.golden(record.golden_sha256)
-    except (ObjectMissing, NotFound) as exc:
-        raise InvalidRecord(f"{where} is not in the registry: publish the version again") from exc
-    document = decode_golden(data, source=where)
-    if document.archive_sha256 != record.archive.sha256:
-        raise InvalidRecord(f"{where} belongs to another archive: publish the version again")
-    return document
 
 
 def compare_stored(registry: Registry, record: VersionRecord, base: VersionRecord | None) -> Comparison:

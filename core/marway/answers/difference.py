@@ -1,4 +1,4 @@
-"""Whether two answers of a model are the same, and where they differ."""
+"""Whether two answers of a model are the same, and where they differ; and the golden ones of a version."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import json
 import math
 from typing import Any
 
-from marway.answers.golden import DEFAULT_TOLERANCE, GoldenAnswer, GoldenDocument, Tolerance, mime_type
-from marway.errors import clip
+from marway.answers.golden import (
+    DEFAULT_TOLERANCE,
+    GoldenAnswer,
+    GoldenDocument,
+    Tolerance,
+    decode_golden,
+    mime_type,
+)
+from marway.errors import InvalidRecord, NotFound, clip
+from marway.objects import ObjectMissing
+from marway.records import VersionRecord
+from marway.registry import Registry
 
-__all__ = ["difference", "golden_difference", "shown_value", "value_difference"]
+__all__ = ["difference", "golden_difference", "golden_of", "shown_value", "value_difference"]
 
 _SHOWN = 80
 _INCLUSIVE = 1 + 1e-6
@@ -32,6 +42,26 @@ def difference(expected: GoldenAnswer, got: GoldenAnswer, tolerance: Tolerance =
     if expected.kind == "error":
         return None
     return value_difference(expected.value, got.value, tolerance)
+
+
+def golden_of(registry: Registry, record: VersionRecord) -> GoldenDocument | None:
+    """Return a version's published golden answers, None where it has none. Blocks.
+
+    Raises:
+        InvalidRecord: They are gone from the registry, are damaged, or belong to another archive.
+        RegistryUnavailable: They cannot be read.
+    """
+    if record.golden_sha256 is None:
+        return None
+    where = f"golden/{record.golden_sha256}.json of {record.name} {record.version}"
+    try:
+        data = registry.golden(record.golden_sha256)
+    except (ObjectMissing, NotFound) as exc:
+        raise InvalidRecord(f"{where} is not in the registry: publish the version again") from exc
+    document = decode_golden(data, source=where)
+    if document.archive_sha256 != record.archive.sha256:
+        raise InvalidRecord(f"{where} belongs to another archive: publish the version again")
+    return document
 
 
 def golden_difference(

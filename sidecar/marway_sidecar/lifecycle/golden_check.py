@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
-from marway.answers.comparison import golden_of
-from marway.answers.difference import golden_difference
+from marway.answers.difference import golden_difference, golden_of
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, decode_examples
 from marway.deadline import Deadline
 from marway.errors import InvalidArchive, InvalidRecord, MarwayError, ModelError, RuntimeDown, clip
