@@ -41,7 +41,8 @@ def install() -> None:
 
     def load(self: Any, model_name: str, model_dir: str, handler: str, *args: Any, **kwargs: Any) -> Any:
         write_name(model_name)
-        manifest = _manifest(Path(model_dir))
+        described = Path(model_dir) / _MANIFEST
+        manifest = json.loads(described.read_bytes()) if described.is_file() else {}
         model = manifest.get("model") or {}
         log_records.about(str(model.get("modelName") or model_name), str(model.get("modelVersion", "")))
         try:
@@ -59,12 +60,6 @@ def install() -> None:
             raise cause from None
 
     TsModelLoader.load = load
-
-
-def _manifest(model_dir: Path) -> dict[str, Any]:
-    path = model_dir / _MANIFEST
-    manifest: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
-    return manifest
 
 
 def script_path() -> Path:

@@ -62,8 +62,7 @@ class Layout:
 
     def make(self) -> None:
         """Make the directories."""
-        for path in (self.root, self._locks):
-            path.mkdir(parents=True, exist_ok=True)
+        self._locks.mkdir(parents=True, exist_ok=True)
 
     def archives(self) -> Found:
         """Return the archives, in no order."""

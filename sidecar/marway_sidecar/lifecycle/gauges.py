@@ -65,7 +65,6 @@ def _by(name: str, text: str, label: str, counts: Mapping[str, int]) -> GaugeMet
 
 
 def _tier(status: ModelStatus) -> str:
-    """Return the tier that a version's memory counts for."""
     if status.state not in ("ready", "draining"):
         return "reserved"
     return "workers" if status.workers else "registered"

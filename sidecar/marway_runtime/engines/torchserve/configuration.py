@@ -138,7 +138,6 @@ def java() -> Path:
 
 
 def _torchserve_home() -> Path:
-    """Return the directory that TorchServe's Python package lies in."""
     spec = find_spec("ts")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("No module named 'ts'", name="ts")
