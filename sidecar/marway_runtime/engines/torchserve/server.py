@@ -46,8 +46,12 @@ _PROBE_INTERVAL_S = 0.05
 class TorchServe:
     """A TorchServe front end and its workers. `start` it once; a new start takes a new object.
 
-    Its own parts of the directories are emptied before and after, and ``home`` is named on the command lines of all its
-    processes. Without the fork server's socket each worker starts as a Python of its own.
+    Args:
+        settings: The runtime's settings.
+        directories: Where it works; its own parts of them are emptied before and after.
+        home: Named on the command lines of all its processes.
+        fork_socket: Where its workers' fork server listens; None starts each as a Python of its own.
+        classes: The archive of classes that Java starts from, where it exists; None starts without.
     """
 
     def __init__(
@@ -150,9 +154,12 @@ class TorchServe:
         return await self._process.wait()
 
     async def until_frozen(self, url: str, *, silent: Callable[[], None], back: Callable[[], None]) -> None:
-        """Return when it has not answered ``url`` for `frozen_timeout_s`: a frozen one still accepts connections.
+        """Return when it has not answered for `frozen_timeout_s`: a frozen one still accepts connections.
 
-        Any answer will do. ``silent`` is called once when it does not answer, and ``back`` when it does again.
+        Args:
+            url: What to ask; any answer will do.
+            silent: Called when it does not answer, once.
+            back: Called when it answers again after that.
         """
         settings = self._settings
         since: float | None = None
@@ -173,9 +180,10 @@ class TorchServe:
                 await asyncio.sleep(settings.probe_interval_s)
 
     async def aclose(self, *, gently: bool = True) -> None:
-        """Stop TorchServe and its workers, ``gently`` where it may stop by itself first: a frozen one cannot.
+        """Stop TorchServe and its workers; safe to call twice, and when it is dead already.
 
-        Safe to call twice, and when it is dead already.
+        Args:
+            gently: Whether it may stop by itself first; a frozen one cannot.
         """
         process = self._process
         if process is not None:
