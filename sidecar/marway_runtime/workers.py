@@ -58,17 +58,14 @@ _FREED_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker process.
-
-    Attributes:
-        reason: Why it is plain; empty for a forked one.
-        shim: The process that TorchServe takes for a forked worker.
-    """
+    """One worker process."""
 
     pid: int
     mode: Mode
     reason: str = ""
+    """Why it is plain; empty for a forked one."""
     shim: int | None = None
+    """The process that TorchServe takes for a forked worker."""
 
 
 def find_workers(torchserve: int) -> list[Worker]:

@@ -38,17 +38,15 @@ class Space:
 
     A download counts from its beginning with all that it will be: its file has the archive's size at once, so that
     every process sees what is promised, and the promise ends with the file.
-
-    Attributes:
-        limit_bytes: What archives, downloads and quarantine may take in all; None means all that the volume has.
-        free_bytes: What stays free on the volume.
-        quarantine_bytes: What the quarantine may take; of a larger file only the reason is kept.
     """
 
     layout: Layout
     limit_bytes: int | None
+    """What archives, downloads and quarantine may take in all; None means all that the volume has."""
     free_bytes: int
+    """What stays free on the volume."""
     quarantine_bytes: int
+    """What the quarantine may take; of a larger file only the reason is kept."""
     files: Files
 
     def reserve(self, partial: Partial, size: int, pause: Pause) -> None:

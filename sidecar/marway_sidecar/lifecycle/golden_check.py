@@ -48,15 +48,10 @@ Ask = Callable[[Row], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """What came of comparing every golden answer.
-
-    Attributes:
-        golden_sha256: Which answers; None when the version has none.
-        examples: How many.
-        differences: A line for each that was answered otherwise.
-    """
+    """What came of comparing every golden answer: a line for each that was answered otherwise."""
 
     golden_sha256: str | None
+    """Which answers; None when the version has none."""
     examples: int
     differences: tuple[str, ...]
 

@@ -70,16 +70,13 @@ class Fetches:
 
 @dataclass(frozen=True, slots=True)
 class Transitions:
-    """Does the steps of all versions in one attached model server.
-
-    Attributes:
-        fetch: Holds a version's archive in the store, fetching it if need be.
-        reconciled: Returns once it was seen what the server has, and nothing under this name is being unregistered.
-    """
+    """Does the steps of all versions in one attached model server."""
 
     context: Context
     fetch: Callable[[VersionRecord], Awaitable[ArchiveUse]]
+    """Holds a version's archive in the store, fetching it if need be."""
     reconciled: Callable[[str], Awaitable[None]]
+    """Returns once it was seen what the server has, and nothing under this name is being unregistered."""
     warm: Warm | None
 
     async def load(self, entry: Entry, *, spare: bool) -> None:

@@ -103,10 +103,7 @@ class Memory:
     async def reserve(self, record: VersionRecord, workers: int, *, evict: Evict) -> None:
         """Set a version's charge to what it takes with so many workers, making room first.
 
-        Args:
-            record: The version.
-            workers: How many; what they take is asked again while this waits, as measurements better a guess.
-            evict: Who may have to go for it.
+        What they take is asked again while this waits, as measurements better a guess.
 
         Raises:
             LoadFailed: It is larger than the whole budget.
