@@ -12,13 +12,12 @@ from marway.answers.golden import GoldenDocument, encode_examples
 from marway.errors import InvalidArchive
 from marway.refs import check_model_name, check_version
 from marway_archiver.atomic_output import atomic_directory, atomic_file, check_target
-from marway_archiver.contents.handlers import parse_handler
+from marway_archiver.contents.manifest import parse_handler
 from marway_archiver.contents.manifest import BUILTIN_HANDLERS, RUNTIMES, Manifest, build_manifest, encode_manifest
 from marway_archiver.contents.model_config import ModelConfig
 from marway_archiver.contents.rules import check_contents, imports_of
 from marway_archiver.contents.sources import Sources
-from marway_archiver.format.entries import Entry, from_bytes
-from marway_archiver.format.names import MANIFEST_NAME, check_name, shown
+from marway_archiver.format.entries import MANIFEST_NAME, Entry, check_name, from_bytes, shown
 from marway_archiver.format.other_formats import write_directory, write_tgz
 from marway_archiver.format.zipformat import file_digest, write_archive
 from marway_archiver.progress import Meter, Progress

@@ -13,7 +13,7 @@ from rich.text import Text
 from marway.text import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 from marway_archiver.cli.output import human_bytes, progress_bar
-from marway_archiver.format.names import shown
+from marway_archiver.format.entries import shown
 from marway_ops.shell.output import print_json, warn
 
 __all__ = ["register"]

@@ -17,7 +17,7 @@ from marway.settings import REGISTRY_ENV
 from marway.text import printable
 from marway_archiver.archives import check_archive
 from marway_archiver.cli.output import progress_bar
-from marway_archiver.format.names import shown
+from marway_archiver.format.entries import shown
 from marway_archiver.golden_check import golden_beside, golden_of_registry, known_golden, read_golden
 from marway_archiver.proving.examples import input_line
 from marway_archiver.proving.runs import ProofPlan

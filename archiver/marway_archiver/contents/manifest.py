@@ -1,7 +1,7 @@
-"""`MAR-INF/MANIFEST.json`: read strictly, written in one way.
+"""`MAR-INF/MANIFEST.json`: read strictly, written in one way; and what its handler names.
 
 A new manifest is built by torch-model-archiver's own classes, so that it says what theirs says. Only the
-time of day is replaced: `createdOn` is `FIXED_CREATED_ON` in every canonical archive, for a clock in the
+time of day is replaced: `createdOn` is `_FIXED_CREATED_ON` in every canonical archive, for a clock in the
 bytes would give the same model another digest each time it is packed. When a version was made stands in
 its record.
 """
@@ -9,7 +9,9 @@ its record.
 from __future__ import annotations
 
 import json
+import sys
 import warnings
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,7 +19,7 @@ from pydantic.alias_generators import to_camel
 
 from marway.errors import InvalidArchive, InvalidReference, clip
 from marway.refs import check_model_name, check_version
-from marway_archiver.format.names import MANIFEST_NAME
+from marway_archiver.format.entries import MANIFEST_NAME, shown
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # it leaves its version file open when imported
@@ -28,21 +30,21 @@ with warnings.catch_warnings():
 
 __all__ = [
     "BUILTIN_HANDLERS",
-    "FIXED_CREATED_ON",
     "MAX_MANIFEST_BYTES",
     "RUNTIMES",
     "Manifest",
-    "ManifestModel",
     "build_manifest",
     "encode_manifest",
+    "parse_handler",
     "parse_manifest",
 ]
 
 BUILTIN_HANDLERS = frozenset(model_handlers)
 """Handlers that come with TorchServe, by the name that `--handler` takes."""
-FIXED_CREATED_ON = "01/01/1980 00:00:00"
+_FIXED_CREATED_ON = "01/01/1980 00:00:00"
 """`createdOn` of every canonical archive, in torch-model-archiver's form (day first)."""
 MAX_MANIFEST_BYTES = 1024 * 1024
+_LSP_BUILTIN_HANDLERS = frozenset({"BaseHandler", "TorchScriptHandler"})  # the same, for the C++ backend
 RUNTIMES = tuple(runtime.value for runtime in RuntimeType)
 """What `--runtime` takes."""
 
@@ -100,13 +102,13 @@ def build_manifest(
             config_file=config_file,
         ),
     )
-    return Manifest.model_validate({**theirs.manifest_dict, "createdOn": FIXED_CREATED_ON})
+    return Manifest.model_validate({**theirs.manifest_dict, "createdOn": _FIXED_CREATED_ON})
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Return the canonical bytes: `FIXED_CREATED_ON`, known fields in their order, then others sorted."""
+    """Return the canonical bytes: `_FIXED_CREATED_ON`, known fields in their order, then others sorted."""
     document = _ordered(manifest)
-    document["createdOn"] = FIXED_CREATED_ON
+    document["createdOn"] = _FIXED_CREATED_ON
     return json.dumps(document, indent=2).encode()
 
 
@@ -156,3 +158,41 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> Any:
     raise InvalidArchive(f"{MANIFEST_NAME} holds {text}, which is not JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A parsed handler.
+
+    Attributes:
+        files: Names that its file may have, the usual one first; none for one of TorchServe's own.
+        function: The function named after `:`, or None.
+    """
+
+    files: tuple[str, ...]
+    function: str | None = None
+
+
+def parse_handler(text: str, runtime: str) -> Handler:
+    """Parse ``BUILTIN``, ``FILE``, ``FILE.py``, ``FILE:FUNCTION`` or ``FILE.py:FUNCTION``.
+
+    Args:
+        text: The argument, or what a manifest says.
+        runtime: The manifest's runtime; `LSP` handlers are shared libraries, named without their ending.
+
+    Raises:
+        InvalidArchive: What stands after `:` cannot be a function's name.
+    """
+    directory, slash, base = text.rpartition("/")
+    stem, colon, function = base.partition(":")
+    if runtime == "LSP":
+        if text in _LSP_BUILTIN_HANDLERS:
+            return Handler(())
+        endings = (".dylib", ".so") if sys.platform == "darwin" else (".so", ".dylib")
+        return Handler(tuple(f"{directory}{slash}{stem.removesuffix(end)}{end}" for end in endings))
+    if text in BUILTIN_HANDLERS:
+        return Handler(())
+    if colon and not function.isidentifier():
+        raise InvalidArchive(f"handler {shown(text)}: {shown(function)} cannot be a function's name")
+    file = stem if stem.endswith(".py") else f"{stem}.py"
+    return Handler((f"{directory}{slash}{file}",), function or None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marway.errors import InvalidArchive
-from marway_archiver.contents.handlers import parse_handler
+from marway_archiver.contents.manifest import parse_handler
 from marway_archiver.contents.manifest import BUILTIN_HANDLERS, Manifest
 from marway_archiver.contents.model_config import MAX_CONFIG_BYTES, ModelConfig, parse_model_config
 from marway_archiver.contents.python_source import (
@@ -19,8 +19,7 @@ from marway_archiver.contents.python_source import (
     check_one_class,
     parse_module,
 )
-from marway_archiver.format.entries import Entry, read_all
-from marway_archiver.format.names import shown
+from marway_archiver.format.entries import Entry, read_all, shown
 
 __all__ = ["Findings", "check_contents", "imports_of"]
 

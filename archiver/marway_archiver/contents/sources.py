@@ -15,8 +15,16 @@ from pathlib import Path
 
 from marway.errors import InvalidArchive
 from marway_archiver.atomic_output import is_temporary
-from marway_archiver.format.entries import Entry, from_file, reason
-from marway_archiver.format.names import MAX_ENTRIES, MAX_NAME_BYTES, check_name, check_no_collisions, shown
+from marway_archiver.format.entries import (
+    MAX_ENTRIES,
+    MAX_NAME_BYTES,
+    Entry,
+    check_name,
+    check_no_collisions,
+    from_file,
+    reason,
+    shown,
+)
 
 __all__ = ["Sources"]
 

@@ -12,8 +12,7 @@ from marway.answers.golden import MAX_EXAMPLES, MAX_EXAMPLES_BYTES, ExampleInput
 from marway.errors import InvalidArchive, clip
 from marway.wire.envelope import RAW_BODY, Part
 from marway.worker.requests import UnusableInput, value_of
-from marway_archiver.format.entries import Entry, from_file, read_all
-from marway_archiver.format.names import shown
+from marway_archiver.format.entries import Entry, from_file, read_all, shown
 
 __all__ = [
     "UNSET",

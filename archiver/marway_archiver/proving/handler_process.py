@@ -32,8 +32,7 @@ from marway.wire.headers import JSON_NONFINITE
 from marway.worker.environment import handler_environment
 from marway_archiver.atomic_output import signals_raise
 from marway_archiver.contents.manifest import Manifest, encode_manifest
-from marway_archiver.format.entries import Entry
-from marway_archiver.format.names import MANIFEST_NAME
+from marway_archiver.format.entries import MANIFEST_NAME, Entry
 
 __all__ = ["Called", "HandlerProcess", "has_torchserve", "start_handler", "unpack"]
 

@@ -24,7 +24,7 @@ from marway.worker.answers import described_tensor
 from marway.worker.calls import call_handler
 from marway_archiver.archives import opened_archive
 from marway_archiver.contents.manifest import parse_manifest
-from marway_archiver.format.names import MANIFEST_NAME
+from marway_archiver.format.entries import MANIFEST_NAME
 from marway_archiver.packing import StrPath
 from marway_archiver.proving.handler_process import unpack
 from marway_archiver.testing.context import HandlerContext, RequestProcessor
