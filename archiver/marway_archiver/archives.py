@@ -21,15 +21,13 @@ from marway_archiver.contents.rules import Findings, check_contents
 from marway_archiver.format.entries import (
     MANIFEST_NAME,
     Entry,
-    check_name,
     check_no_collisions,
-    from_bytes,
     open_regular,
     read_all,
 )
 from marway_archiver.format.other_formats import as_mar, is_directory_archive, is_tgz
 from marway_archiver.format.zipscan import ArchiveFile, Scan, read_file, scan
-from marway_archiver.packing import PackedArchive, StrPath, place_archive
+from marway_archiver.packing import PackedArchive, StrPath, added, place_archive
 from marway_archiver.progress import Meter, Phases, Progress
 from marway_archiver.proving.examples import read_examples
 
@@ -136,9 +134,7 @@ def repack(
         manifest = info.manifest
         assert manifest is not None
         for name, data in (add_files or {}).items():
-            if check_name(name).casefold() == MANIFEST_NAME.casefold():
-                raise InvalidArchive(f"{name!r} is the manifest's place")
-            entries[name] = from_bytes(name, data)
+            entries[name] = added(name, data)
         check_no_collisions([MANIFEST_NAME, *entries])
         final = Path(destination)
         if final.is_dir():

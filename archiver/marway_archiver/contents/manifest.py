@@ -33,6 +33,7 @@ __all__ = [
     "MAX_MANIFEST_BYTES",
     "RUNTIMES",
     "Manifest",
+    "ManifestModel",
     "build_manifest",
     "encode_manifest",
     "parse_handler",
@@ -78,38 +79,23 @@ class Manifest(_Part):
     archiver_version: str | None = None
 
 
-def build_manifest(
-    *,
-    model_name: str,
-    version: str,
-    handler: str,
-    runtime: str = "python",
-    model_file: str | None = None,
-    serialized_file: str | None = None,
-    requirements_file: str | None = None,
-    config_file: str | None = None,
-) -> Manifest:
-    """Return the manifest that torch-model-archiver writes for these arguments, but for `createdOn`."""
+def build_manifest(*, version: str, runtime: str = "python", **model: str | None) -> Manifest:
+    """Return the manifest that torch-model-archiver writes for its arguments, but for `createdOn`.
+
+    Args:
+        version: The model's version.
+        runtime: One of `RUNTIMES`.
+        model: `model_name`, `handler`, and what else `ManifestModel` has: names of files without their directory.
+    """
     theirs = TheirManifest(
-        runtime=runtime,
-        model=TheirModel(
-            model_name=model_name,
-            serialized_file=serialized_file,
-            handler=handler,
-            model_file=model_file,
-            model_version=version,
-            requirements_file=requirements_file,
-            config_file=config_file,
-        ),
+        runtime=runtime, model=TheirModel(**{"serialized_file": None, **model}, model_version=version)
     )
     return Manifest.model_validate({**theirs.manifest_dict, "createdOn": _FIXED_CREATED_ON})
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Return the canonical bytes: `_FIXED_CREATED_ON`, known fields in their order, then others sorted."""
-    document = _ordered(manifest)
-    document["createdOn"] = _FIXED_CREATED_ON
-    return json.dumps(document, indent=2).encode()
+    """Return the canonical bytes: `createdOn` fixed, known fields in their order, then others sorted."""
+    return json.dumps(_ordered(manifest.model_copy(update={"created_on": _FIXED_CREATED_ON})), indent=2).encode()
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -124,6 +110,7 @@ def parse_manifest(data: bytes) -> Manifest:
         manifest = Manifest.model_validate(raw)
         check_model_name(manifest.model.model_name)
         check_version(manifest.model.model_version)
+        return manifest
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "document"
@@ -134,19 +121,16 @@ def parse_manifest(data: bytes) -> Manifest:
         raise
     except (ValueError, RecursionError) as exc:
         raise InvalidArchive(f"{MANIFEST_NAME} is not JSON: {clip(str(exc), 200)}") from exc
-    return manifest
 
 
 def _ordered(part: _Part) -> dict[str, Any]:
-    fields = type(part).model_fields
-    document: dict[str, Any] = {"createdOn": None} if isinstance(part, Manifest) else {}
-    for name, field in fields.items():
+    document: dict[str, Any] = {}
+    for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         if value is not None:
             document[field.alias or name] = _ordered(value) if isinstance(value, _Part) else value
-    others = part.model_extra or {}
-    document.update(json.loads(json.dumps(others, sort_keys=True)))
-    return document
+    others: dict[str, Any] = json.loads(json.dumps(part.model_extra or {}, sort_keys=True))
+    return document | others
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample
 from marway_archiver.contents.manifest import Manifest
@@ -20,8 +20,9 @@ from marway_archiver.proving.runs import (
     run_examples,
 )
 
-__all__ = ["Answered", "PackProof", "answer_examples"]
+__all__ = ["PackProof", "Proved", "answer_examples"]
 
+_UNKNOWN = "0" * 64  # the digest of what is not written yet
 _NOT_RUN = "the handler was not run: TorchServe is not installed here"
 
 
@@ -44,45 +45,23 @@ class PackProof:
     streaming: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Golden examples with their answers, before the archive has its digest.
+class Proved(NamedTuple):
+    """What golden examples gave: their answers, if there are any, the proof where the handler was run, and warnings."""
 
-    Attributes:
-        inputs: The golden inputs.
-        answers: One for each; None where nothing could answer.
-        run: How the handler answered, where it was run.
-        plan: How it was.
-        warnings: Why batches will not be used, or why there are no answers.
-    """
+    golden: GoldenDocument | None = None
+    proof: PackProof | None = None
+    warnings: tuple[str, ...] = ()
 
-    inputs: tuple[ExampleInput, ...]
-    answers: tuple[GoldenAnswer, ...] | None
-    run: Run | None
-    plan: ProofPlan
-    warnings: tuple[str, ...]
-
-    def of_archive(self, sha256: str) -> tuple[GoldenDocument | None, PackProof | None]:
-        """Return what is stored, now that the archive has a digest."""
-        if self.answers is None:
-            return None, None
-        run = self.run
-        reason = run.batch_reason if run is not None else _NOT_RUN
-        golden = GoldenDocument(
-            archive_sha256=sha256,
-            source="callable" if run is None else "handler",
-            tolerance=self.plan.tolerance,
-            examples=tuple(
-                GoldenExample(input_sha256=sent.sha256, content_type=sent.content_type, answer=answer)
-                for sent, answer in zip(self.inputs, self.answers, strict=True)
-            ),
-            batch=reason is None,
-            batch_sizes=run.batch_sizes if run is not None and reason is None else (),
-            batch_reason=reason,
+    def of_archive(self, sha256: str) -> Proved:
+        """Return the same for the archive of these files that has this digest."""
+        if self.golden is None:
+            return self
+        golden = self.golden.model_copy(update={"archive_sha256": sha256})
+        if self.proof is None:
+            return self._replace(golden=golden)
+        return self._replace(
+            golden=golden, proof=replace(self.proof, archive_sha256=sha256, golden_sha256=golden.sha256)
         )
-        if run is None:
-            return golden, None
-        return golden, PackProof(sha256, golden.sha256, run.versions, run.duration_s, run.streaming)
 
 
 def answer_examples(
@@ -92,7 +71,7 @@ def answer_examples(
     inputs: Sequence[ExampleInput],
     plan: ProofPlan,
     predict: Predict | None = None,
-) -> Answered:
+) -> Proved:
     """Answer golden inputs: by the handler, else by ``predict``, else not at all; refuse them if the handler fails.
 
     Args:
@@ -103,24 +82,52 @@ def answer_examples(
         plan: Bounds of running the handler.
         predict: Answers in place of the handler where TorchServe is not installed.
 
+    Returns:
+        What becomes of an archive's when it has its digest: see `Proved.of_archive`.
+
     Raises:
         InvalidArchive: An example failed, or gave something else than was expected.
         LoadFailed: The handler does not load, or takes too long.
     """
     if not inputs:
-        return Answered((), None, None, plan, ())
+        return Proved()
     if has_torchserve():
         run = run_examples(manifest, entries, inputs, plan)
         check_run(given, inputs, run, plan.tolerance)
-        return Answered(tuple(inputs), run.answers, run, plan, tuple(_surprises(inputs, run)))
+        golden = _document(inputs, run.answers, plan, "handler", run.batch_reason, run.batch_sizes)
+        proof = PackProof(_UNKNOWN, _UNKNOWN, run.versions, run.duration_s, run.streaming)
+        return Proved(golden, proof, tuple(_surprises(inputs, run)))
     if predict is not None:
         answers = answers_of_callable(given, inputs, predict, plan.tolerance)
-        return Answered(tuple(inputs), answers, None, plan, (_not_batched(_NOT_RUN),))
+        golden = _document(inputs, answers, plan, "callable", _NOT_RUN)
+        return Proved(golden, None, (_not_batched(_NOT_RUN),))
     warning = (
         "the golden examples are not answered: TorchServe is not installed here, and no predict callable was "
         "given; requests will be served one at a time"
     )
-    return Answered(tuple(inputs), None, None, plan, (warning,))
+    return Proved(warnings=(warning,))
+
+
+def _document(
+    inputs: Sequence[ExampleInput],
+    answers: Sequence[GoldenAnswer],
+    plan: ProofPlan,
+    source: Literal["handler", "callable"],
+    reason: str | None,
+    sizes: tuple[int, ...] = (),
+) -> GoldenDocument:
+    return GoldenDocument(
+        archive_sha256=_UNKNOWN,
+        source=source,
+        tolerance=plan.tolerance,
+        examples=tuple(
+            GoldenExample(input_sha256=sent.sha256, content_type=sent.content_type, answer=answer)
+            for sent, answer in zip(inputs, answers, strict=True)
+        ),
+        batch=reason is None,
+        batch_sizes=sizes if reason is None else (),
+        batch_reason=reason,
+    )
 
 
 def _surprises(inputs: Sequence[ExampleInput], run: Run) -> Iterator[str]:
