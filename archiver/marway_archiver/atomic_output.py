@@ -51,12 +51,8 @@ def is_temporary(name: str) -> bool:
 def atomic_file(final: Path, *, force: bool) -> Iterator[BinaryIO]:
     """Give a file to write, read and seek; place it as ``final`` if the block ends well.
 
-    Args:
-        final: Where it goes; its directory exists.
-        force: Whether it may replace a file.
-
     Raises:
-        InvalidArchive: ``final`` exists and not ``force``, or the directory cannot be written.
+        InvalidArchive: ``final`` exists and not ``force``, or its directory cannot be written.
     """
     with _temporary(final, force=force, folder=False) as (temporary, fd), os.fdopen(fd, "w+b", closefd=False) as file:
         yield file

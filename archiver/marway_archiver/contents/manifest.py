@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -82,10 +81,7 @@ class Manifest(_Part):
 def build_manifest(*, version: str, runtime: str = "python", **model: str | None) -> Manifest:
     """Return the manifest that torch-model-archiver writes for its arguments, but for `createdOn`.
 
-    Args:
-        version: The model's version.
-        runtime: One of `RUNTIMES`.
-        model: `model_name`, `handler`, and what else `ManifestModel` has: names of files without their directory.
+    ``model`` are `model_name`, `handler`, and what else `ManifestModel` has: names of files without their directory.
     """
     theirs = TheirManifest(
         runtime=runtime, model=TheirModel(**{"serialized_file": None, **model}, model_version=version)
@@ -144,14 +140,8 @@ def _no_constant(text: str) -> Any:
     raise InvalidArchive(f"{MANIFEST_NAME} holds {text}, which is not JSON")
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """A parsed handler.
-
-    Attributes:
-        files: Names that its file may have, the usual one first; none for one of TorchServe's own.
-        function: The function named after `:`, or None.
-    """
+class Handler(NamedTuple):
+    """Names that a handler's file may have, the usual one first (none for TorchServe's own), and its function's."""
 
     files: tuple[str, ...]
     function: str | None = None
@@ -160,9 +150,7 @@ class Handler:
 def parse_handler(text: str, runtime: str) -> Handler:
     """Parse ``BUILTIN``, ``FILE``, ``FILE.py``, ``FILE:FUNCTION`` or ``FILE.py:FUNCTION``.
 
-    Args:
-        text: The argument, or what a manifest says.
-        runtime: The manifest's runtime; `LSP` handlers are shared libraries, named without their ending.
+    Handlers of the runtime `LSP` are shared libraries, named without their ending.
 
     Raises:
         InvalidArchive: What stands after `:` cannot be a function's name.

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import yaml
 
-from marway.archives.unsupported_settings import NOT_SERVED
+from marway.archives.limits import NOT_SERVED
 from marway.errors import InvalidArchive, clip
 
 __all__ = ["MAX_CONFIG_BYTES", "ModelConfig", "parse_model_config"]

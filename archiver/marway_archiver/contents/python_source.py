@@ -65,11 +65,7 @@ class ModuleFacts:
 
 
 def parse_module(data: bytes, label: str) -> ModuleFacts:
-    """Parse Python source.
-
-    Raises:
-        InvalidArchive: It does not parse; the message has the line.
-    """
+    """Parse Python source; an `InvalidArchive` says in which line it does not parse."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an odd escape is its author's matter
@@ -180,12 +176,7 @@ def _catches_import_errors(handler: ast.ExceptHandler) -> bool:
 def check_entry_point(facts: ModuleFacts, function: str | None) -> None:
     """Refuse a handler in which TorchServe would find no entry point, or another than was meant.
 
-    Args:
-        facts: The handler file.
-        function: What stood after `:`, or None for `handle` or the only class.
-
-    Raises:
-        InvalidArchive: There is none, or more than one.
+    That is the ``function`` named after `:`, else `handle`, else the only class.
     """
     if facts.relative:
         raise InvalidArchive(
@@ -251,11 +242,7 @@ def _check_handler_class(label: str, name: str, node: ast.AST | None) -> None:
 
 
 def check_one_class(facts: ModuleFacts) -> None:
-    """Refuse a model file in which TorchServe would not find exactly one class.
-
-    Raises:
-        InvalidArchive: It defines none or several.
-    """
+    """Refuse a model file in which TorchServe would not find exactly one class."""
     if len(facts.classes) != 1:
         raise InvalidArchive(
             f"{facts.label} defines {facts.listed()}: a model file must define exactly one class, the model; other "

@@ -37,11 +37,8 @@ class Findings:
 def check_contents(manifest: Manifest, entries: Mapping[str, Entry], *, packing: bool) -> Findings:
     """Refuse contents that TorchServe could not load, or would load as something else than was meant.
 
-    Args:
-        manifest: What the archive says of itself.
-        entries: Its files by name, without the manifest.
-        packing: Whether the archive is being made: then a model file is held to torch-model-archiver's
-            rule (one class) under any handler, and sources are looked at for imports left behind.
+    An archive that is being made (``packing``) has its model file held to torch-model-archiver's rule (one class) under
+    any handler, and its sources are looked at for imports left behind.
 
     Raises:
         InvalidArchive: One sentence on the first thing that is wrong.

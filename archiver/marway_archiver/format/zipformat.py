@@ -120,15 +120,11 @@ def end_records(entries: int, size: int, offset: int) -> bytes:
 
 
 def write_archive(out: BinaryIO, entries: Iterable[Entry], tick: Callable[[int], None]) -> None:
-    """Write ``entries`` as a canonical archive to the empty, seekable ``out``.
+    """Write ``entries``, given in any order, as a canonical archive to the empty, seekable ``out``.
 
     The CRC of a file stands before its data and is known after it, so each local header is written
-    twice; no data descriptor is needed, and one parser reads what the other reads.
-
-    Args:
-        out: The file.
-        entries: In any order.
-        tick: Called with the bytes of each chunk written.
+    twice; no data descriptor is needed, and one parser reads what the other reads. ``tick`` is told the bytes of each
+    chunk written.
 
     Raises:
         InvalidArchive: A source cannot be read or changed meanwhile.

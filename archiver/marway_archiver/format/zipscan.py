@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-from marway.archives.bounds import expansion_problem
+from marway.archives.limits import expansion_problem
 from marway.errors import InvalidArchive
 from marway_archiver.format import zipformat as z
 from marway_archiver.format.entries import (
@@ -67,12 +67,7 @@ class _Header(NamedTuple):
 
 
 def scan(file: BinaryIO, into: Scan, tick: Callable[[int], None] = lambda _: None) -> None:
-    """Read the whole of ``file`` and note in ``into`` what it holds.
-
-    Args:
-        file: Open for reading, seekable.
-        into: Filled as the scan goes on.
-        tick: Called with the bytes of each part read.
+    """Read the whole of ``file`` and note in ``into`` what it holds; ``tick`` is told the bytes of each part read.
 
     Raises:
         InvalidArchive: It is no archive, or one that its two readers could read differently, that unpacks

@@ -133,12 +133,7 @@ def start_handler(
 ) -> Iterator[HandlerProcess]:
     """Unpack an archive's files into a directory of their own and load the handler there, in a process of its own.
 
-    Args:
-        manifest: The archive's.
-        entries: Its other files.
-        inputs: What `HandlerProcess.call` names by index.
-        load_timeout_s: How long loading may take.
-        call_timeout_s: How long each call may take.
+    `HandlerProcess.call` names ``inputs`` by their index. Loading, and each call, must end in time.
 
     Raises:
         InvalidArchive: It holds no Python handler.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample
+from marway.answers.golden import ExampleInput, GoldenDocument, GoldenExample
 from marway_archiver.contents.manifest import Manifest
 from marway_archiver.format.entries import Entry
 from marway_archiver.proving.examples import Example, body_value
@@ -72,18 +72,10 @@ def answer_examples(
     plan: ProofPlan,
     predict: Predict | None = None,
 ) -> Proved:
-    """Answer golden inputs: by the handler, else by ``predict``, else not at all; refuse them if the handler fails.
+    """Answer golden examples, ``inputs`` as clients send them; refuse them if the handler fails.
 
-    Args:
-        manifest: The archive's.
-        entries: Its other files.
-        given: The examples.
-        inputs: Each as a client sends it.
-        plan: Bounds of running the handler.
-        predict: Answers in place of the handler where TorchServe is not installed.
-
-    Returns:
-        What becomes of an archive's when it has its digest: see `Proved.of_archive`.
+    The handler of ``manifest`` and ``entries`` answers where TorchServe is installed, else ``predict``, else nothing
+    does. The archive has no digest yet: see `Proved.of_archive`.
 
     Raises:
         InvalidArchive: An example failed, or gave something else than was expected.
@@ -91,43 +83,35 @@ def answer_examples(
     """
     if not inputs:
         return Proved()
+    run: Run | None = None
     if has_torchserve():
         run = run_examples(manifest, entries, inputs, plan)
         check_run(given, inputs, run, plan.tolerance)
-        golden = _document(inputs, run.answers, plan, "handler", run.batch_reason, run.batch_sizes)
-        proof = PackProof(_UNKNOWN, _UNKNOWN, run.versions, run.duration_s, run.streaming)
-        return Proved(golden, proof, tuple(_surprises(inputs, run)))
-    if predict is not None:
+        answers, reason, warnings = run.answers, run.batch_reason, tuple(_surprises(inputs, run))
+    elif predict is not None:
         answers = answers_of_callable(given, inputs, predict, plan.tolerance)
-        golden = _document(inputs, answers, plan, "callable", _NOT_RUN)
-        return Proved(golden, None, (_not_batched(_NOT_RUN),))
-    warning = (
-        "the golden examples are not answered: TorchServe is not installed here, and no predict callable was "
-        "given; requests will be served one at a time"
-    )
-    return Proved(warnings=(warning,))
-
-
-def _document(
-    inputs: Sequence[ExampleInput],
-    answers: Sequence[GoldenAnswer],
-    plan: ProofPlan,
-    source: Literal["handler", "callable"],
-    reason: str | None,
-    sizes: tuple[int, ...] = (),
-) -> GoldenDocument:
-    return GoldenDocument(
+        reason, warnings = _NOT_RUN, (_not_batched(_NOT_RUN),)
+    else:
+        warning = (
+            "the golden examples are not answered: TorchServe is not installed here, and no predict callable was "
+            "given; requests will be served one at a time"
+        )
+        return Proved(warnings=(warning,))
+    golden = GoldenDocument(
         archive_sha256=_UNKNOWN,
-        source=source,
+        source="callable" if run is None else "handler",
         tolerance=plan.tolerance,
         examples=tuple(
             GoldenExample(input_sha256=sent.sha256, content_type=sent.content_type, answer=answer)
             for sent, answer in zip(inputs, answers, strict=True)
         ),
         batch=reason is None,
-        batch_sizes=sizes if reason is None else (),
+        batch_sizes=run.batch_sizes if run is not None and reason is None else (),
         batch_reason=reason,
     )
+    if run is None:
+        return Proved(golden, None, warnings)
+    return Proved(golden, PackProof(_UNKNOWN, _UNKNOWN, run.versions, run.duration_s, run.streaming), warnings)
 
 
 def _surprises(inputs: Sequence[ExampleInput], run: Run) -> Iterator[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,7 @@ class RecordFacts(BaseModel):
 
 
 def read_facts(source: Mapping[str, Any] | Path | None, *, backend: str | None = None) -> RecordFacts:
-    """Return the facts in ``source``, a mapping or a JSON file.
-
-    Args:
-        source: The facts; None means that there are none.
-        backend: The backend, where it is said beside them.
+    """Return the facts in ``source``, a mapping or a JSON file, and the backend that is said beside them.
 
     Raises:
         InvalidRecord: It cannot be read, or holds a field that a publisher cannot set; the message says which.
@@ -110,21 +106,8 @@ _TAKEN_OVER = RecordFacts.model_fields.keys() - {"id", "serving", "publisher"}
 """Fields that a record has as they are said."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelMove:
-    """The label that a publish moves at its end.
-
-    Attributes:
-        label: Which.
-        note: Why, for the history.
-        gateway: The admin port through which it moves, once a pod has proved the version; None for the registry itself.
-        force: Move it without a proof; said in the history.
-    """
-
-    label: str
-    note: str | None
-    gateway: AdminClient | None
-    force: bool
+LabelMove = Callable[[Registry, VersionRecord], None]
+"""Moves a label to a version that was just stored."""
 
 
 def store(
@@ -174,7 +157,7 @@ def store(
     if packed.proof is not None:
         _prove(registry, packed.proof, stored)
     if release is not None:
-        _move(registry, stored, release)
+        release(registry, stored)
     return stored
 
 
@@ -199,10 +182,19 @@ def label_move(label: str | None, *, note: str | None, gateway: str | None, forc
     """
     if label is None:
         return None
-    return LabelMove(check_label(label), note, None if force else admin_from_environment(gateway), force)
+    client = None if force else admin_from_environment(gateway)
+    return partial(_move, label=check_label(label), note=note, gateway=client, force=force)
 
 
-def _move(registry: Registry, stored: VersionRecord, release: LabelMove) -> None:
+def _move(
+    registry: Registry,
+    stored: VersionRecord,
+    *,
+    label: str,
+    note: str | None,
+    gateway: AdminClient | None,
+    force: bool,
+) -> None:
     """Move a label to a version that was just stored, and warn of what it does otherwise than the one before.
 
     Raises:
@@ -210,26 +202,18 @@ def _move(registry: Registry, stored: VersionRecord, release: LabelMove) -> None
         ReleaseRefused: It fails, is not finite or answers in another form where the version before does not.
         MarwayError: What the gateway says; the label stays where it was.
     """
-    if release.gateway is not None:
-        done = release.gateway.release(
-            stored.name, stored.version, label=release.label, note=release.note, by=stored.publisher
-        )
-        warn(remarks(comparison_of(done)))
+    name, version, by = stored.name, stored.version, stored.publisher
+    if gateway is not None:
+        warn(remarks(comparison_of(gateway.release(name, version, label=label, note=note, by=by))))
         return
     change, comparison = release_directly(
-        registry,
-        stored.name,
-        stored.version,
-        label=release.label,
-        note=release.note,
-        force=release.force,
-        unproved_first=True,
-        by=stored.publisher,
+        registry, name, version, label=label, note=note, force=force, unproved_first=True, by=by
     )
-    if not release.force:
-        warn(remarks(comparison))
-    if change.entry.forced and not release.force:
-        warn([f"{release.label} was set for the first time, to a version that no pod has proved: there is no gateway"])
+    if force:
+        return
+    warn(remarks(comparison))
+    if change.entry.forced:
+        warn([f"{label} was set for the first time, to a version that no pod has proved: there is no gateway"])
 
 
 def _prove(registry: Registry, proof: PackProof, stored: VersionRecord) -> None:

@@ -22,8 +22,7 @@ from marway.answers.encoding import as_tensor
 from marway.answers.golden import GoldenAnswer, Kind, Tolerance
 from marway.errors import InvalidArchive
 from marway.wire.envelope import Answer
-from marway.worker.answers import described_tensor
-from marway.worker.calls import call_handler
+from marway.worker.calls import call_handler, described_tensor
 from marway_archiver.archives import opened_archive
 from marway_archiver.contents.manifest import parse_manifest
 from marway_archiver.format.entries import MANIFEST_NAME
