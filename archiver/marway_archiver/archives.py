@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,18 @@ from marway.answers.golden import ExampleInput
 from marway.errors import InvalidArchive
 from marway_archiver.contents.manifest import MAX_MANIFEST_BYTES, Manifest, encode_manifest, parse_manifest
 from marway_archiver.contents.model_config import ModelConfig
-from marway_archiver.contents.rules import check_contents
-from marway_archiver.format.entries import Entry, from_bytes, open_regular, read_all
-from marway_archiver.format.names import MANIFEST_NAME, check_name, check_no_collisions
+from marway_archiver.contents.rules import Findings, check_contents
+from marway_archiver.format.entries import (
+    MANIFEST_NAME,
+    Entry,
+    check_no_collisions,
+    open_regular,
+    read_all,
+)
 from marway_archiver.format.other_formats import as_mar, is_directory_archive, is_tgz
 from marway_archiver.format.zipscan import ArchiveFile, Scan, read_file, scan
-from marway_archiver.packing import PackedArchive, StrPath, place_archive
-from marway_archiver.progress import Phases, Progress
+from marway_archiver.packing import PackedArchive, StrPath, added, place_archive
+from marway_archiver.progress import Meter, Phases, Progress
 from marway_archiver.proving.examples import read_examples
 
 __all__ = ["ArchiveInfo", "check_archive", "inspect_archive", "opened_archive", "repack"]
@@ -68,8 +73,8 @@ def inspect_archive(path: StrPath, *, progress: Progress | None = None) -> Archi
     Raises:
         InvalidArchive: There is no file that could be read.
     """
-    with _opened(Path(path)) as file:
-        return _examine(file, Path(path), progress)
+    with _examined(Path(path), progress) as (info, _):
+        return info
 
 
 def check_archive(path: StrPath, *, progress: Progress | None = None) -> ArchiveInfo:
@@ -82,8 +87,8 @@ def check_archive(path: StrPath, *, progress: Progress | None = None) -> Archive
     Raises:
         InvalidArchive: It is hostile, damaged, or something TorchServe would misread.
     """
-    with _opened(Path(path)) as file:
-        return _accepted(_examine(file, Path(path), progress))
+    with opened_archive(path, progress=progress) as (info, _):
+        return info
 
 
 @contextmanager
@@ -95,9 +100,10 @@ def opened_archive(
     Raises:
         InvalidArchive: As `check_archive`.
     """
-    with _opened(Path(path)) as file:
-        info = _accepted(_examine(file, Path(path), progress))
-        yield info, _entries(file, info.files)
+    with _examined(Path(path), progress) as (info, entries):
+        if info.problems:
+            raise InvalidArchive(f"{info.path}: {info.problems[0]}")
+        yield info, entries
 
 
 def repack(
@@ -128,9 +134,7 @@ def repack(
         manifest = info.manifest
         assert manifest is not None
         for name, data in (add_files or {}).items():
-            if check_name(name).casefold() == MANIFEST_NAME.casefold():
-                raise InvalidArchive(f"{name!r} is the manifest's place")
-            entries[name] = from_bytes(name, data)
+            entries[name] = added(name, data)
         check_no_collisions([MANIFEST_NAME, *entries])
         final = Path(destination)
         if final.is_dir():
@@ -139,68 +143,35 @@ def repack(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    if _converted(path):
-        with as_mar(path) as file:
-            yield file
-        return
-    with os.fdopen(open_regular(path), "rb") as file:
-        yield file
-
-
-def _converted(path: Path) -> bool:
-    return is_directory_archive(path) or is_tgz(path)
-
-
-def _accepted(info: ArchiveInfo) -> ArchiveInfo:
-    if info.problems:
-        raise InvalidArchive(f"{info.path}: {info.problems[0]}")
-    return info
-
-
-def _examine(file: BinaryIO, path: Path, progress: Progress | None) -> ArchiveInfo:
-    found = Scan(canonical=not _converted(path))
-    manifest: Manifest | None = None
-    config: ModelConfig | None = None
-    problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    examples: tuple[ExampleInput, ...] = ()
-    read = 0
-
-    def tick(count: int) -> None:
-        nonlocal read
-        read += count
-        if progress is not None:
-            progress(read, found.size)
-
-    try:
-        scan(file, found, tick)
-        raw, manifest = _manifest(file, found)
-        found.canonical &= raw == encode_manifest(manifest)
-        entries = _entries(file, found.files)
-        findings = check_contents(manifest, entries, packing=False)
-        config, warnings = findings.config, findings.warnings
-        examples = read_examples(entries)
-    except InvalidArchive as exc:
-        problems = (exc.message,)
-        found.canonical = False
-    return ArchiveInfo(
-        path, found.sha256, found.size, manifest, config, tuple(found.files), found.canonical, problems, warnings,
-        examples,
-    )  # fmt: skip
-
-
-def _manifest(file: BinaryIO, found: Scan) -> tuple[bytes, Manifest]:
-    for each in found.files:
-        if each.name == MANIFEST_NAME:
-            raw = read_all(_entry(file, each), MAX_MANIFEST_BYTES)
-            return raw, parse_manifest(raw)
-    raise InvalidArchive(f"has no {MANIFEST_NAME}: it is no model archive")
+def _examined(path: Path, progress: Progress | None) -> Iterator[tuple[ArchiveInfo, dict[str, Entry]]]:
+    converted = is_directory_archive(path) or is_tgz(path)
+    opened: AbstractContextManager[BinaryIO] = as_mar(path) if converted else os.fdopen(open_regular(path), "rb")
+    with opened as file:
+        found = Scan(canonical=not converted)
+        meter = Meter(os.fstat(file.fileno()).st_size, 1, progress)
+        entries: dict[str, Entry] = {}
+        manifest: Manifest | None = None
+        findings = Findings(None, ())
+        problems: tuple[str, ...] = ()
+        examples: tuple[ExampleInput, ...] = ()
+        try:
+            scan(file, found, meter.tick)
+            entries |= {each.name: _entry(file, each) for each in found.files}
+            if MANIFEST_NAME not in entries:
+                raise InvalidArchive(f"has no {MANIFEST_NAME}: it is no model archive")
+            raw = read_all(entries.pop(MANIFEST_NAME), MAX_MANIFEST_BYTES)
+            manifest = parse_manifest(raw)
+            found.canonical &= raw == encode_manifest(manifest)
+            findings = check_contents(manifest, entries, packing=False)
+            examples = read_examples(entries)
+        except InvalidArchive as exc:
+            problems = (exc.message,)
+            found.canonical = False
+        yield ArchiveInfo(
+            path, found.sha256, found.size, manifest, findings.config, tuple(found.files), found.canonical, problems,
+            findings.warnings, examples,
+        ), entries  # fmt: skip
 
 
 def _entry(file: BinaryIO, found: ArchiveFile) -> Entry:
     return Entry(found.name, found.size, found.name, partial(read_file, file, found))
-
-
-def _entries(file: BinaryIO, files: tuple[ArchiveFile, ...] | list[ArchiveFile]) -> dict[str, Entry]:
-    return {found.name: _entry(file, found) for found in files if found.name != MANIFEST_NAME}

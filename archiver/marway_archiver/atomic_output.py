@@ -51,26 +51,14 @@ def is_temporary(name: str) -> bool:
 def atomic_file(final: Path, *, force: bool) -> Iterator[BinaryIO]:
     """Give a file to write, read and seek; place it as ``final`` if the block ends well.
 
-    Args:
-        final: Where it goes; its directory exists.
-        force: Whether it may replace a file.
-
     Raises:
-        InvalidArchive: ``final`` exists and not ``force``, or the directory cannot be written.
+        InvalidArchive: ``final`` exists and not ``force``, or its directory cannot be written.
     """
-    check_target(final, force=force, directory=False)
-    with signals_raise(), _translated(final):
-        _remove_stale(final.parent)
-        temporary, fd = _create(final.parent, folder=False)
-        try:
-            with os.fdopen(fd, "w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(fd)
-                _place(temporary, final, force=force)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_directory(final.parent)
+    with _temporary(final, force=force, folder=False) as (temporary, fd), os.fdopen(fd, "w+b", closefd=False) as file:
+        yield file
+        file.flush()
+        os.fsync(fd)
+        _place(temporary, final, force=force)
 
 
 @contextlib.contextmanager
@@ -82,28 +70,42 @@ def atomic_directory(final: Path, *, force: bool) -> Iterator[Path]:
     Raises:
         InvalidArchive: As `atomic_file`.
     """
-    check_target(final, force=force, directory=True)
-    with signals_raise(), _translated(final):
-        _remove_stale(final.parent)
-        temporary, fd = _create(final.parent, folder=True)
+    with _temporary(final, force=force, folder=True) as (temporary, _):
+        yield temporary
+        aside = final.with_name(f".{final.name}.{secrets.token_hex(4)}{_ASIDE}")
+        replaces = force and final.exists()
+        if replaces:
+            final.rename(aside)
         try:
-            yield temporary
-            aside = final.with_name(f".{final.name}.{secrets.token_hex(4)}{_ASIDE}")
-            replaces = force and final.exists()
+            temporary.rename(final)
+        except BaseException:
             if replaces:
-                final.rename(aside)
-            try:
-                temporary.rename(final)
-            except BaseException:
-                if replaces:
-                    aside.rename(final)
-                raise
+                aside.rename(final)
+            raise
+        if replaces:
             _sync_directory(final.parent)
-            if replaces:
-                shutil.rmtree(aside)
-        finally:
-            os.close(fd)
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(aside)
+
+
+@contextlib.contextmanager
+def _temporary(final: Path, *, force: bool, folder: bool) -> Iterator[tuple[Path, int]]:
+    """Give a locked temporary file or folder beside ``final``, which the block moves there; it never stays."""
+    check_target(final, force=force, directory=folder)
+    try:
+        with signals_raise():
+            _remove_stale(final.parent)
+            temporary, fd = _create(final.parent, folder=folder)
+            try:
+                yield temporary, fd
+            finally:
+                os.close(fd)
+                if folder:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                else:
+                    temporary.unlink(missing_ok=True)
+            _sync_directory(final.parent)
+    except OSError as exc:
+        raise InvalidArchive(f"{final} cannot be written: {reason(exc)}") from exc
 
 
 def check_target(final: Path, *, force: bool, directory: bool) -> None:
@@ -124,14 +126,6 @@ def check_target(final: Path, *, force: bool, directory: bool) -> None:
 
 def _exists(final: Path) -> InvalidArchive:
     return InvalidArchive(f"{final} exists: give --force (-f) to replace it")
-
-
-@contextlib.contextmanager
-def _translated(final: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise InvalidArchive(f"{final} cannot be written: {reason(exc)}") from exc
 
 
 @contextlib.contextmanager
@@ -182,15 +176,11 @@ def _create(directory: Path, *, folder: bool) -> tuple[Path, int]:
             path.mkdir()
         with contextlib.suppress(FileNotFoundError):
             fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
-            _lock(fd)
+            with contextlib.suppress(OSError):  # a file system without locks: then nobody cleans up there either
+                fcntl.flock(fd, fcntl.LOCK_EX)
             if path.exists():
                 return path, fd
             os.close(fd)
-
-
-def _lock(fd: int) -> None:
-    with contextlib.suppress(OSError):  # a file system without locks: then nobody cleans up there either
-        fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def _place(temporary: Path, final: Path, *, force: bool) -> None:

@@ -12,13 +12,18 @@ from marway.answers.golden import GoldenDocument, encode_examples
 from marway.errors import InvalidArchive
 from marway.refs import check_model_name, check_version
 from marway_archiver.atomic_output import atomic_directory, atomic_file, check_target
-from marway_archiver.contents.handlers import parse_handler
-from marway_archiver.contents.manifest import BUILTIN_HANDLERS, RUNTIMES, Manifest, build_manifest, encode_manifest
+from marway_archiver.contents.manifest import (
+    BUILTIN_HANDLERS,
+    RUNTIMES,
+    Manifest,
+    build_manifest,
+    encode_manifest,
+    parse_handler,
+)
 from marway_archiver.contents.model_config import ModelConfig
 from marway_archiver.contents.rules import check_contents, imports_of
 from marway_archiver.contents.sources import Sources
-from marway_archiver.format.entries import Entry, from_bytes
-from marway_archiver.format.names import MANIFEST_NAME, check_name, shown
+from marway_archiver.format.entries import MANIFEST_NAME, Entry, check_name, from_bytes, shown
 from marway_archiver.format.other_formats import write_directory, write_tgz
 from marway_archiver.format.zipformat import file_digest, write_archive
 from marway_archiver.progress import Meter, Progress
@@ -26,7 +31,7 @@ from marway_archiver.proving.examples import encode_all
 from marway_archiver.proving.proof import PackProof, answer_examples
 from marway_archiver.proving.runs import Predict, ProofPlan
 
-__all__ = ["ARCHIVE_FORMATS", "PackedArchive", "Progress", "StrPath", "pack", "place_archive"]
+__all__ = ["ARCHIVE_FORMATS", "PackedArchive", "Progress", "StrPath", "added", "pack", "place_archive"]
 
 ARCHIVE_FORMATS: Mapping[str, str] = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
 """What `--archive-format` takes, and how the output's name ends. `default` and `zip-store` are the same here."""
@@ -121,39 +126,32 @@ def pack(
     final = Path(export_path) / f"{model_name}{ARCHIVE_FORMATS[archive_format]}"
     sources = Sources(final)
     _add_handler(sources, handler, runtime)
-    for flag, path in (
-        ("--model-file", model_file),
-        ("--serialized-file", serialized_file),
-        ("--requirements-file", requirements_file),
-        ("--config-file", config_file),
+    names: dict[str, str] = {}
+    for argument, path in (
+        ("model_file", model_file),
+        ("serialized_file", serialized_file),
+        ("requirements_file", requirements_file),
+        ("config_file", config_file),
     ):
         if path is not None:
-            sources.add_file(flag, path)
+            names[argument] = sources.add_file(f"--{argument.replace('_', '-')}", path)
     sources.add_extra(extra_files or ())
     given, inputs = encode_all(examples)
-    _add_bytes(sources, {**(add_files or {}), **encode_examples(inputs)})
+    for name, data in {**(add_files or {}), **encode_examples(inputs)}.items():
+        sources.add(added(name, data), reserved=True)
     sources.check_collisions()
-    manifest = build_manifest(
-        model_name=model_name,
-        version=version,
-        handler=handler,
-        runtime=runtime,
-        model_file=_text(model_file),
-        serialized_file=_text(serialized_file),
-        requirements_file=_text(requirements_file),
-        config_file=_text(config_file),
-    )
+    manifest = build_manifest(model_name=model_name, version=version, handler=handler, runtime=runtime, **names)
     found = check_contents(manifest, sources.entries, packing=True)
     check_target(final, force=force, directory=archive_format == "no-archive")
     if golden_file is not None and inputs:
         check_target(Path(golden_file), force=force, directory=False)
-    answered = answer_examples(manifest, sources.entries, given, inputs, plan or ProofPlan(), predict)
-    warnings = (*sources.warnings, *found.warnings, *answered.warnings)
+    proved = answer_examples(manifest, sources.entries, given, inputs, plan or ProofPlan(), predict)
+    warnings = (*sources.warnings, *found.warnings, *proved.warnings)
     files = sources.entries.values()
     packed = place_archive(
         final, manifest, files, warnings, archive_format=archive_format, force=force, progress=progress
     )
-    golden, proof = answered.of_archive(packed.sha256)
+    golden, proof, _ = proved.of_archive(packed.sha256)
     if golden_file is not None and golden is not None:
         with atomic_file(Path(golden_file), force=force) as file:
             file.write(golden.encode())
@@ -209,12 +207,12 @@ def _add_handler(sources: Sources, handler: str, runtime: str) -> None:
         sources.add_file("--handler", base)
 
 
-def _add_bytes(sources: Sources, files: Mapping[str, bytes]) -> None:
-    for name, data in files.items():
-        if check_name(name).casefold() == MANIFEST_NAME.casefold():
-            raise InvalidArchive(f"{shown(name)} is the manifest's place")
-        sources.add(from_bytes(name, data), reserved=True)
+def added(name: str, data: bytes) -> Entry:
+    """Return a file that is added by its name in the archive.
 
-
-def _text(path: StrPath | None) -> str | None:
-    return None if path is None else Path(path).name
+    Raises:
+        InvalidArchive: It cannot be a name, or is the manifest's.
+    """
+    if check_name(name).casefold() == MANIFEST_NAME.casefold():
+        raise InvalidArchive(f"{shown(name)} is the manifest's place")
+    return from_bytes(name, data)

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 
 if TYPE_CHECKING or __package__:
-    from marway_handlers.marway_handler_base import MAX_NESTING, Failure, ModelHandler, decoded, member, one_text
+    from marway_handlers.marway_handler_base import Failure, ModelHandler, decoded, one_text, unwrapped
 else:  # in an archive, beside this file
-    from marway_handler_base import MAX_NESTING, Failure, ModelHandler, decoded, member, one_text
+    from marway_handler_base import Failure, ModelHandler, decoded, one_text, unwrapped
 
 DIGITS = 7
 
@@ -30,7 +30,7 @@ class EmbeddingHandler(ModelHandler):
       ``forward`` takes float32 numbers of shape (N, *input_shape). ``forward`` gives vectors of shape (N, width);
     - a serialized file with its ``state_dict``.
 
-    A row holds a text or lists of numbers, the same as JSON, bare or under one of ``keys``. It is answered with
+    A row holds a text or lists of the same as JSON, bare or under one of ``keys``. It is answered with
     ``{"embedding": [float, ...]}``, a vector of Euclidean length 1; a row that is no such input with status 400 and
     ``{"error": "…"}`` as its own answer, one whose vector has no direction (all zeros or a number that is not finite)
     with status 500. Its neighbours are not touched.
@@ -77,14 +77,7 @@ class EmbeddingHandler(ModelHandler):
                 value = json.loads(value)
             except (ValueError, RecursionError):
                 raise ValueError("the body is not valid JSON") from None
-        for _ in range(MAX_NESTING):
-            if isinstance(value, dict):
-                value = member(value, self.keys)
-            elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict | str):
-                value = value[0]
-            else:
-                return self._array(value)
-        raise ValueError("the JSON is nested too deeply")
+        return self._array(unwrapped(value, self.keys, (dict, str)))
 
     def accepted(self) -> str:
         what = "one text" if self.takes_text else f"{'x'.join(map(str, self.shape))} numbers as lists"

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 if TYPE_CHECKING or __package__:
-    from marway_handlers.marway_handler_base import MAX_NESTING, Classifier, decoded, member
+    from marway_handlers.marway_handler_base import Classifier, decoded, unwrapped
 else:  # in an archive, beside this file
-    from marway_handler_base import MAX_NESTING, Classifier, decoded, member
+    from marway_handler_base import Classifier, decoded, unwrapped
 
 PNG = b"\x89PNG"
 MAGIC = (PNG + b"\r\n\x1a\n", b"\xff\xd8\xff")
@@ -58,19 +58,10 @@ class ImageClassifier(Classifier):
 
     def parse(self, value: Any) -> npt.NDArray[np.float32]:
         """Return the pixels: float32 of shape (height, width), 0 to ``max_value``."""
-        value = _parse(value)
-        for _ in range(MAX_NESTING):
-            if isinstance(value, bytes):
-                return self._picture(value)
-            if isinstance(value, dict):
-                value = member(value, self.keys)
-            elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict | str):
-                value = value[0]
-            elif isinstance(value, str):
-                value = _base64(value)
-            else:
-                return self._array(value)
-        raise ValueError("the JSON is nested too deeply")
+        value = unwrapped(_parse(value), self.keys, (dict, str))
+        if isinstance(value, str):
+            value = _base64(value)
+        return self._picture(value) if isinstance(value, bytes) else self._array(value)
 
     def accepted(self) -> str:
         return (

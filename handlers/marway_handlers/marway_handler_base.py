@@ -201,6 +201,18 @@ def member(value: dict[str, Any], keys: tuple[str, ...]) -> Any:
     raise ValueError("the JSON object has none of the keys " + ", ".join(keys))
 
 
+def unwrapped(value: Any, keys: tuple[str, ...], inside: tuple[type, ...] = (dict,)) -> Any:
+    """Return what JSON holds under ``keys``, one below another, also in lists of one item of the types ``inside``."""
+    for _ in range(MAX_NESTING):
+        if isinstance(value, dict):
+            value = member(value, keys)
+        elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], inside):
+            value = value[0]
+        else:
+            return value
+    raise ValueError("the JSON is nested too deeply")
+
+
 def decoded(value: Any, otherwise: str) -> Any:
     """Return a body of bytes as text, anything else as it is; a ValueError says ``otherwise``."""
     if not isinstance(value, bytes | bytearray):

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 
 if TYPE_CHECKING or __package__:
-    from marway_handlers.marway_handler_base import MAX_NESTING, Failure, ModelHandler, member
+    from marway_handlers.marway_handler_base import Failure, ModelHandler, unwrapped
 else:  # in an archive, beside this file
-    from marway_handler_base import MAX_NESTING, Failure, ModelHandler, member
+    from marway_handler_base import Failure, ModelHandler, unwrapped
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 NPY = b"\x93NUMPY"
@@ -32,7 +32,7 @@ class TensorHandler(ModelHandler):
       takes a tensor of shape (N, *input_shape) and gives one of shape (N, ...);
     - a serialized file with its ``state_dict``.
 
-    A row holds nested lists or one flat list of numbers, the same as JSON, bare or under one of ``keys``; or raw
+    A row holds nested lists or one flat list of the same as JSON, bare or under one of ``keys``; or raw
     little-endian values in C order; or the bytes of a `.npy` file. It is answered with nested lists of numbers; a row
     that is no such tensor with status 400 and ``{"error": "…"}`` as its own answer, one whose answer holds a number
     that JSON has not (NaN or an infinity) with status 500. Its neighbours are not touched.
@@ -89,15 +89,7 @@ class TensorHandler(ModelHandler):
         raise ValueError(f"the body is neither JSON lists nor a tensor: it has {len(content)} bytes")
 
     def _array(self, value: Any) -> npt.NDArray[Any]:
-        for _ in range(MAX_NESTING):
-            if isinstance(value, dict):
-                value = member(value, self.keys)
-            elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-                value = value[0]
-            else:
-                break
-        else:
-            raise ValueError("the JSON is nested too deeply")
+        value = unwrapped(value, self.keys)
         try:
             raw = np.asarray(value)
         except ValueError:

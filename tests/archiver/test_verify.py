@@ -152,6 +152,6 @@ def test_a_verification_is_a_value(echo: PackedArchive) -> None:
     found = verify_archive(echo.path, golden=echo.golden)
     assert found.ok
     assert [each.seconds >= 0 for each in found.examples] == [True, True]
-    assert found.batch_sizes == (2, 3, 4, 8, 16, 32)
+    assert found.run.batch_sizes == (2, 3, 4, 8, 16, 32)
     broken = replace(found, examples=(replace(found.examples[0], problem="no"),))
     assert not broken.ok

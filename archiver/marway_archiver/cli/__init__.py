@@ -1,18 +1,20 @@
-"""The archiver's verbs; each module here adds its own."""
+"""The archiver's verbs."""
 
 from __future__ import annotations
 
 import typer
 
-from marway_archiver.cli import diff, inspect, pack, publish, verify
+from marway_archiver.cli.diff import diff
+from marway_archiver.cli.inspect import inspect
+from marway_archiver.cli.pack import pack_model
+from marway_archiver.cli.publish import publish, release
+from marway_archiver.cli.verify import verify
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Add the archiver's verbs to the `marway` command."""
-    pack.register(app)
-    inspect.register(app)
-    publish.register(app)
-    diff.register(app)
-    verify.register(app)
+    app.command("pack")(pack_model)
+    for verb in (inspect, publish, release, diff, verify):
+        app.command(verb.__name__)(verb)

@@ -34,18 +34,13 @@ from marway_ops.shell.options import (
 )
 from marway_ops.shell.output import print_json, print_table
 
-__all__ = ["register"]
+__all__ = ["diff"]
 
 _EXPECTED = {"created_at", "format"}
 """Record fields that always differ, or never."""
 
 _Files = dict[str, tuple[int, int]]
 """Files by their name, with size and CRC-32."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("diff")(diff)
 
 
 @dataclass(frozen=True)

@@ -6,27 +6,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from marway.text import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 from marway_archiver.cli.output import human_bytes, progress_bar
-from marway_archiver.format.names import shown
-from marway_ops.shell.output import print_json, warn
+from marway_archiver.format.entries import shown
+from marway_ops.shell.options import JsonOption
+from marway_ops.shell.output import print_json, print_table, warn
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("inspect")(inspect)
+__all__ = ["inspect"]
 
 
 def inspect(
     archive: Annotated[Path, typer.Argument(help="A .mar file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what an archive holds; exit code 1 if it would be refused, with the reason."""
     with progress_bar("reading") as progress:
@@ -64,22 +57,21 @@ def _document(info: ArchiveInfo) -> dict[str, Any]:
 
 
 def _print(info: ArchiveInfo) -> None:
-    console = Console()
     if info.manifest is not None:
         model = info.manifest.model
-        console.print(Text(f"{model.model_name} {model.model_version}, handler {shown(model.handler)}"))
+        typer.echo(f"{model.model_name} {model.model_version}, handler {shown(model.handler)}")
     form = "canonical" if info.canonical else "not canonical: publishing re-packs it"
     if not info.problems:
-        console.print(Text(f"{human_bytes(info.size_bytes)}, sha256:{info.sha256}, {form}"), soft_wrap=True)
-    table = Table("file", "size", "in archive", "crc32", box=None)
-    for file in info.files:
-        sizes = human_bytes(file.size), human_bytes(file.compressed_size)
-        table.add_row(Text(printable(file.name)), *sizes, f"{file.crc32:08x}")
+        typer.echo(f"{human_bytes(info.size_bytes)}, sha256:{info.sha256}, {form}")
     if info.files:
-        console.print(table)
+        rows = [
+            (each.name, human_bytes(each.size), human_bytes(each.compressed_size), f"{each.crc32:08x}")
+            for each in info.files
+        ]
+        print_table(("file", "size", "in archive", "crc32"), rows)
     if info.examples:
         count = len(info.examples)
-        console.print(f"{count} golden {'example' if count == 1 else 'examples'}: run them with marway verify")
+        typer.echo(f"{count} golden {'example' if count == 1 else 'examples'}: run them with marway verify")
     for warning in info.warnings:
         warn(warning)
     for problem in info.problems:

@@ -8,19 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from marway_archiver.cli.output import human_bytes, progress_bar
-from marway_archiver.golden_check import golden_beside
 from marway_archiver.packing import PackedArchive, pack
 from marway_archiver.proving.examples import example_of_flag, read_jsonl
 from marway_archiver.proving.runs import ProofPlan
 from marway_archiver.publishing.publish import tolerance_of
+from marway_archiver.verify import golden_beside
+from marway_ops.shell.options import JsonOption
 from marway_ops.shell.output import print_json, warn
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("pack")(pack_model)
+__all__ = ["pack_model"]
 
 
 def pack_model(
@@ -55,7 +51,7 @@ def pack_model(
     tolerance: Annotated[float, typer.Option(help="How far numbers of equal answers may lie apart.")] = 1e-4,
     max_batch: Annotated[int, typer.Option(min=1, help="Rows of the largest batch to prove.")] = 32,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that loading, and each call, may take.")] = 120.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Pack a model as an archive: the same inputs give the same bytes on any machine and day."""
     golden = [*map(example_of_flag, example or ()), *([] if examples is None else read_jsonl(examples))]
@@ -93,22 +89,21 @@ def pack_model(
 
 
 def _document(packed: PackedArchive) -> dict[str, Any]:
-    golden = packed.golden
-    return {
+    model, golden = packed.manifest.model, packed.golden
+    document: dict[str, Any] = {
         "path": str(packed.path),
         "sha256": packed.sha256,
         "size_bytes": packed.size_bytes,
-        "model": packed.manifest.model.model_name,
-        "version": packed.manifest.model.model_version,
+        "model": model.model_name,
+        "version": model.model_version,
         "warnings": list(packed.warnings),
-        "golden": None
-        if golden is None
-        else {
-            "path": str(golden_beside(packed.path.with_name(f"{packed.manifest.model.model_name}.mar"))),
+        "golden": None,
+    }
+    if golden is not None:
+        document["golden"] = {
+            "path": str(golden_beside(packed.path.with_name(f"{model.model_name}.mar"))),
             "sha256": golden.sha256,
             "examples": len(golden.examples),
-            "batch": golden.batch,
-            "batch_sizes": list(golden.batch_sizes),
-            "batch_reason": golden.batch_reason,
-        },
-    }
+            **golden.model_dump(include={"batch", "batch_sizes", "batch_reason"}),
+        }
+    return document

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from marway.answers.golden import GoldenDocument
 from marway.registry import open_registry
@@ -17,21 +14,22 @@ from marway.settings import REGISTRY_ENV
 from marway.text import printable
 from marway_archiver.archives import check_archive
 from marway_archiver.cli.output import progress_bar
-from marway_archiver.format.names import shown
-from marway_archiver.golden_check import golden_beside, golden_of_registry, known_golden, read_golden
+from marway_archiver.format.entries import shown
 from marway_archiver.proving.examples import input_line
 from marway_archiver.proving.runs import ProofPlan
 from marway_archiver.publishing.publish import tolerance_of
-from marway_archiver.verify import Verification, verify_archive
+from marway_archiver.verify import (
+    Verification,
+    golden_beside,
+    golden_of_registry,
+    known_golden,
+    read_golden,
+    verify_archive,
+)
 from marway_ops.shell.options import JsonOption
-from marway_ops.shell.output import print_json, warn
+from marway_ops.shell.output import print_json, print_table, warn
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("verify")(verify)
+__all__ = ["verify"]
 
 
 def verify(
@@ -68,8 +66,8 @@ def verify(
         print_json(_document(found, warnings))
     else:
         _print(found)
-    for warning in () if as_json else warnings:
-        warn(warning)
+        for warning in warnings:
+            warn(warning)
     if not found.ok:
         raise typer.Exit(1)
 
@@ -95,7 +93,7 @@ def _golden(archive: Path, given: Path | None, registry: str | None) -> tuple[Go
 
 
 def _document(found: Verification, warnings: list[str]) -> dict[str, Any]:
-    info = found.archive
+    info, run = found.archive, found.run
     assert info.manifest is not None
     return {
         "path": str(info.path),
@@ -104,9 +102,9 @@ def _document(found: Verification, warnings: list[str]) -> dict[str, Any]:
         "version": info.manifest.model.model_version,
         "ok": found.ok,
         "golden_sha256": None if found.golden is None else found.golden.sha256,
-        "versions": dict(found.versions),
-        "load_ms": round(found.load_s * 1000, 1),
-        "duration_ms": round(found.duration_s * 1000, 1),
+        "versions": dict(run.versions),
+        "load_ms": round(run.load_s * 1000, 1),
+        "duration_ms": round(run.duration_s * 1000, 1),
         "examples": [
             {
                 "number": number,
@@ -120,9 +118,9 @@ def _document(found: Verification, warnings: list[str]) -> dict[str, Any]:
             for number, each in enumerate(found.examples, 1)
         ],
         "batch": {
-            "ok": found.batch_reason is None,
-            "sizes": list(found.batch_sizes),
-            "reason": found.batch_reason,
+            "ok": run.batch_reason is None,
+            "sizes": list(run.batch_sizes),
+            "reason": run.batch_reason,
             "problem": found.batch_problem,
         },
         "warnings": warnings,
@@ -130,25 +128,21 @@ def _document(found: Verification, warnings: list[str]) -> dict[str, Any]:
 
 
 def _print(found: Verification) -> None:
-    console = Console()
-    info = found.archive
+    info, run = found.archive, found.run
     assert info.manifest is not None
     model = info.manifest.model
-    console.print(Text(f"{model.model_name} {model.model_version}, sha256:{info.sha256}"), soft_wrap=True)
-    loaded = f"loaded in {found.load_s:.1f} s by TorchServe {found.versions['torchserve']}"
-    console.print(Text(f"{loaded}, torch {found.versions['torch']}"), soft_wrap=True)
-    table = Table("example", "input", "single ms", "result", box=None)
-    table.columns[2].justify = "right"
-    good = "as golden" if found.golden is not None else "ok"
-    for number, each in enumerate(found.examples, 1):
-        what = Text(shown(input_line(each.sent))[1:-1])
-        table.add_row(str(number), what, f"{each.seconds * 1000:.2f}", Text(printable(each.problem or good)))
+    typer.echo(f"{model.model_name} {model.model_version}, sha256:{info.sha256}")
+    versions = run.versions
+    typer.echo(f"loaded in {run.load_s:.1f} s by TorchServe {versions['torchserve']}, torch {versions['torch']}")
     if found.examples:
-        console.print(table)
-        sizes = ", ".join(map(str, found.batch_sizes))
-        if found.batch_reason is None:
-            console.print(Text(f"batches of {sizes} rows are answered as single calls are"), soft_wrap=True)
-        else:
-            console.print(Text(printable(f"not to be batched: {found.batch_reason}")), soft_wrap=True)
+        good = "as golden" if found.golden is not None else "ok"
+        rows = [
+            (str(number), shown(input_line(each.sent))[1:-1], f"{each.seconds * 1000:9.2f}", each.problem or good)
+            for number, each in enumerate(found.examples, 1)
+        ]
+        print_table(("example", "input", "single ms", "result"), rows)
+        sizes = ", ".join(map(str, run.batch_sizes))
+        batched = f"batches of {sizes} rows are answered as single calls are"
+        typer.echo(batched if run.batch_reason is None else printable(f"not to be batched: {run.batch_reason}"))
     compared = "compared with the golden answers" if found.golden is not None else "no golden answers to compare with"
-    console.print(Text(f"{'verified' if found.ok else 'DIFFERENT'} in {found.duration_s:.1f} s, {compared}"))
+    typer.echo(f"{'verified' if found.ok else 'DIFFERENT'} in {run.duration_s:.1f} s, {compared}")

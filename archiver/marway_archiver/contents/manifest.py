@@ -1,7 +1,7 @@
-"""`MAR-INF/MANIFEST.json`: read strictly, written in one way.
+"""`MAR-INF/MANIFEST.json`: read strictly, written in one way; and what its handler names.
 
 A new manifest is built by torch-model-archiver's own classes, so that it says what theirs says. Only the
-time of day is replaced: `createdOn` is `FIXED_CREATED_ON` in every canonical archive, for a clock in the
+time of day is replaced: `createdOn` is `_FIXED_CREATED_ON` in every canonical archive, for a clock in the
 bytes would give the same model another digest each time it is packed. When a version was made stands in
 its record.
 """
@@ -9,15 +9,16 @@ its record.
 from __future__ import annotations
 
 import json
+import sys
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from marway.errors import InvalidArchive, InvalidReference, clip
 from marway.refs import check_model_name, check_version
-from marway_archiver.format.names import MANIFEST_NAME
+from marway_archiver.format.entries import MANIFEST_NAME, shown
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # it leaves its version file open when imported
@@ -28,21 +29,22 @@ with warnings.catch_warnings():
 
 __all__ = [
     "BUILTIN_HANDLERS",
-    "FIXED_CREATED_ON",
     "MAX_MANIFEST_BYTES",
     "RUNTIMES",
     "Manifest",
     "ManifestModel",
     "build_manifest",
     "encode_manifest",
+    "parse_handler",
     "parse_manifest",
 ]
 
 BUILTIN_HANDLERS = frozenset(model_handlers)
 """Handlers that come with TorchServe, by the name that `--handler` takes."""
-FIXED_CREATED_ON = "01/01/1980 00:00:00"
+_FIXED_CREATED_ON = "01/01/1980 00:00:00"
 """`createdOn` of every canonical archive, in torch-model-archiver's form (day first)."""
 MAX_MANIFEST_BYTES = 1024 * 1024
+_LSP_BUILTIN_HANDLERS = frozenset({"BaseHandler", "TorchScriptHandler"})  # the same, for the C++ backend
 RUNTIMES = tuple(runtime.value for runtime in RuntimeType)
 """What `--runtime` takes."""
 
@@ -76,38 +78,20 @@ class Manifest(_Part):
     archiver_version: str | None = None
 
 
-def build_manifest(
-    *,
-    model_name: str,
-    version: str,
-    handler: str,
-    runtime: str = "python",
-    model_file: str | None = None,
-    serialized_file: str | None = None,
-    requirements_file: str | None = None,
-    config_file: str | None = None,
-) -> Manifest:
-    """Return the manifest that torch-model-archiver writes for these arguments, but for `createdOn`."""
+def build_manifest(*, version: str, runtime: str = "python", **model: str | None) -> Manifest:
+    """Return the manifest that torch-model-archiver writes for its arguments, but for `createdOn`.
+
+    ``model`` are `model_name`, `handler`, and what else `ManifestModel` has: names of files without their directory.
+    """
     theirs = TheirManifest(
-        runtime=runtime,
-        model=TheirModel(
-            model_name=model_name,
-            serialized_file=serialized_file,
-            handler=handler,
-            model_file=model_file,
-            model_version=version,
-            requirements_file=requirements_file,
-            config_file=config_file,
-        ),
+        runtime=runtime, model=TheirModel(**{"serialized_file": None, **model}, model_version=version)
     )
-    return Manifest.model_validate({**theirs.manifest_dict, "createdOn": FIXED_CREATED_ON})
+    return Manifest.model_validate({**theirs.manifest_dict, "createdOn": _FIXED_CREATED_ON})
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Return the canonical bytes: `FIXED_CREATED_ON`, known fields in their order, then others sorted."""
-    document = _ordered(manifest)
-    document["createdOn"] = FIXED_CREATED_ON
-    return json.dumps(document, indent=2).encode()
+    """Return the canonical bytes: `createdOn` fixed, known fields in their order, then others sorted."""
+    return json.dumps(_ordered(manifest.model_copy(update={"created_on": _FIXED_CREATED_ON})), indent=2).encode()
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -122,6 +106,7 @@ def parse_manifest(data: bytes) -> Manifest:
         manifest = Manifest.model_validate(raw)
         check_model_name(manifest.model.model_name)
         check_version(manifest.model.model_version)
+        return manifest
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "document"
@@ -132,19 +117,16 @@ def parse_manifest(data: bytes) -> Manifest:
         raise
     except (ValueError, RecursionError) as exc:
         raise InvalidArchive(f"{MANIFEST_NAME} is not JSON: {clip(str(exc), 200)}") from exc
-    return manifest
 
 
 def _ordered(part: _Part) -> dict[str, Any]:
-    fields = type(part).model_fields
-    document: dict[str, Any] = {"createdOn": None} if isinstance(part, Manifest) else {}
-    for name, field in fields.items():
+    document: dict[str, Any] = {}
+    for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         if value is not None:
             document[field.alias or name] = _ordered(value) if isinstance(value, _Part) else value
-    others = part.model_extra or {}
-    document.update(json.loads(json.dumps(others, sort_keys=True)))
-    return document
+    others: dict[str, Any] = json.loads(json.dumps(part.model_extra or {}, sort_keys=True))
+    return document | others
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -156,3 +138,33 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> Any:
     raise InvalidArchive(f"{MANIFEST_NAME} holds {text}, which is not JSON")
+
+
+class Handler(NamedTuple):
+    """Names that a handler's file may have, the usual one first (none for TorchServe's own), and its function's."""
+
+    files: tuple[str, ...]
+    function: str | None = None
+
+
+def parse_handler(text: str, runtime: str) -> Handler:
+    """Parse ``BUILTIN``, ``FILE``, ``FILE.py``, ``FILE:FUNCTION`` or ``FILE.py:FUNCTION``.
+
+    Handlers of the runtime `LSP` are shared libraries, named without their ending.
+
+    Raises:
+        InvalidArchive: What stands after `:` cannot be a function's name.
+    """
+    directory, slash, base = text.rpartition("/")
+    stem, colon, function = base.partition(":")
+    if runtime == "LSP":
+        if text in _LSP_BUILTIN_HANDLERS:
+            return Handler(())
+        endings = (".dylib", ".so") if sys.platform == "darwin" else (".so", ".dylib")
+        return Handler(tuple(f"{directory}{slash}{stem.removesuffix(end)}{end}" for end in endings))
+    if text in BUILTIN_HANDLERS:
+        return Handler(())
+    if colon and not function.isidentifier():
+        raise InvalidArchive(f"handler {shown(text)}: {shown(function)} cannot be a function's name")
+    file = stem if stem.endswith(".py") else f"{stem}.py"
+    return Handler((f"{directory}{slash}{file}",), function or None)

@@ -9,8 +9,10 @@ what its register call asks for. So here a key that TorchServe 0.12 knows has a 
 - all other keys are the handler's own, as TorchServe's documentation has it; one that looks like a slip of the pen
   for a known key is accepted with a warning.
 
-Anchors and aliases are accepted within bounds. Tags and merge keys are refused, as is a file that two YAML parsers
-might read differently; what is left, PyYAML (the worker) and SnakeYAML (the frontend) read alike.
+The file is YAML that every parser reads alike, PyYAML (the worker) and SnakeYAML (the frontend) too: one document, no
+tags, no merge keys, no key twice. Anchors and aliases are accepted while what they expand to stays small: a few lines
+of them can stand for more values than there is memory ("billion laughs"), which whoever copies or prints them would
+find out.
 """
 
 from __future__ import annotations
@@ -19,17 +21,22 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import yaml
 
-from marway.archives.unsupported_settings import NOT_SERVED
-from marway.errors import clip
-from marway_archiver.contents.strict_yaml import YamlFile
+from marway.archives.limits import NOT_SERVED
+from marway.errors import InvalidArchive, clip
 
 __all__ = ["MAX_CONFIG_BYTES", "ModelConfig", "parse_model_config"]
 
 MAX_CONFIG_BYTES = 64 * 1024
-_INT32 = 2**31 - 1
+_MAX_ALIASES = 50
+"""Most aliases (`*name`); SnakeYAML takes no more that stand for lists or mappings."""
+_MAX_NODES = 50_000
+"""Most values that the document may expand to; without an alias a file of 64 KiB has fewer."""
+_MAX_DEPTH = 32
+"""Deepest nesting of lists and mappings."""
 _DAY_S = 86_400
 _TIMEOUT_S = 120  # of an archive that has a file which does not say
 _SLIP = 0.85  # how alike a key and a known one are that are probably the same
@@ -61,8 +68,31 @@ class ModelConfig:
     warnings: tuple[str, ...] = ()
 
 
-Value = int | bool | str | None
-Rule = Callable[[YamlFile, str, yaml.Node], Value]
+class _Wrong(Exception):
+    """What is wrong, and the line of it, counted from 0."""
+
+    def __init__(self, where: yaml.Node | int, message: str) -> None:
+        super().__init__(message)
+        self.line = where if isinstance(where, int) else where.start_mark.line
+
+
+class _Rule(NamedTuple):
+    """Whether a key's value is one that it may have, and what that is."""
+
+    holds: Callable[[yaml.Node], bool]
+    wanted: str
+
+    def check(self, key: str, node: yaml.Node) -> None:
+        if not self.holds(node):
+            raise _Wrong(node, f"{key} must be {self.wanted}, not {_text(node)}")
+
+
+def _number(low: int, high: int) -> _Rule:
+    def holds(node: yaml.Node) -> bool:
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None and node.tag.endswith(":int")
+        return plain and bool(_PLAIN_INT.fullmatch(node.value)) and low <= int(node.value) <= high
+
+    return _Rule(holds, f"a whole number from {low} to {high}")
 
 
 def _text(node: yaml.Node) -> str:
@@ -71,56 +101,20 @@ def _text(node: yaml.Node) -> str:
     return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
 
-def _number(low: int, high: int) -> Rule:
-    def rule(file: YamlFile, key: str, node: yaml.Node) -> int:
-        plain = isinstance(node, yaml.ScalarNode) and node.style is None and node.tag.endswith(":int")
-        if not plain or not _PLAIN_INT.fullmatch(node.value) or not low <= int(node.value) <= high:
-            raise file.fail(node, f"{key} must be a whole number from {low} to {high}, not {_text(node)}")
-        return int(node.value)
-
-    return rule
-
-
-def _boolean(file: YamlFile, key: str, node: yaml.Node) -> bool:
-    if not isinstance(node, yaml.ScalarNode) or node.style or node.value.lower() not in {"true", "false"}:
-        raise file.fail(node, f"{key} must be true or false, not {_text(node)}")
-    return bool(node.value.lower() == "true")
-
-
-def _choice(*choices: str) -> Rule:
-    def rule(file: YamlFile, key: str, node: yaml.Node) -> str:
-        if not isinstance(node, yaml.ScalarNode) or node.value not in choices:
-            raise file.fail(node, f"{key} must be one of {', '.join(choices)}, not {_text(node)}")
-        return str(node.value)
-
-    return rule
-
-
-def _device_ids(file: YamlFile, key: str, node: yaml.Node) -> None:
-    if not isinstance(node, yaml.SequenceNode) or not node.value:
-        raise file.fail(node, f"{key} must be a list of GPU numbers, such as [0, 1], not {_text(node)}")
-    for item in node.value:
-        _number(0, 1023)(file, key, item)
-
-
-def _mapping(file: YamlFile, key: str, node: yaml.Node) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        raise file.fail(node, f"{key} must be a mapping, not {_text(node)}")
-
-
-def _text_or_mapping(file: YamlFile, key: str, node: yaml.Node) -> None:
-    if not isinstance(node, yaml.MappingNode) and not node.tag.endswith(":str"):
-        raise file.fail(node, f"{key} must be a compile backend's name or a mapping, not {_text(node)}")
-
-
-def _not_served(file: YamlFile, key: str, node: yaml.Node) -> Value:
-    boolean = isinstance(node, yaml.ScalarNode) and node.tag.endswith(":bool")
-    if NOT_SERVED[key].off and boolean and not _boolean(file, key, node):
-        return False
-    raise file.fail(node, f"{key} is not served by Marway: {NOT_SERVED[key].why}")
-
-
-_RULES: dict[str, Rule] = {
+_BOOLEAN = _Rule(
+    lambda node: isinstance(node, yaml.ScalarNode) and not node.style and node.value.lower() in {"true", "false"},
+    "true or false",
+)
+_DEVICE = _Rule(lambda node: isinstance(node, yaml.ScalarNode) and node.value in {"cpu", "gpu"}, "one of cpu, gpu")
+_GPUS = _Rule(
+    lambda node: isinstance(node, yaml.SequenceNode) and bool(node.value), "a list of GPU numbers, such as [0, 1]"
+)
+_MAPPING = _Rule(lambda node: isinstance(node, yaml.MappingNode), "a mapping")
+_TEXT_OR_MAPPING = _Rule(
+    lambda node: isinstance(node, yaml.MappingNode) or node.tag.endswith(":str"),
+    "a compile backend's name or a mapping",
+)
+_RULES: dict[str, _Rule | None] = {
     "minWorkers": _number(1, 1024),
     "maxWorkers": _number(1, 1024),
     "batchSize": _number(1, 65_536),
@@ -128,18 +122,18 @@ _RULES: dict[str, Rule] = {
     "responseTimeout": _number(1, _DAY_S),
     "startupTimeout": _number(1, _DAY_S),
     "maxRetryTimeoutInSec": _number(1, _DAY_S),
-    "clientTimeoutInMills": _number(0, _INT32),
+    "clientTimeoutInMills": _number(0, 2**31 - 1),
     "jobQueueSize": _number(1, 1_000_000),
-    "useJobTicket": _boolean,
-    "deviceType": _choice("cpu", "gpu"),
-    "deviceIds": _device_ids,
-    "handler": _mapping,
-    "pt2": _text_or_mapping,
-    "pippy": _mapping,
-    "deepspeed": _mapping,
-    "dali": _mapping,
-    "micro_batching": _mapping,
-    **dict.fromkeys(NOT_SERVED, _not_served),
+    "useJobTicket": _BOOLEAN,
+    "deviceType": _DEVICE,
+    "deviceIds": _GPUS,
+    "handler": _MAPPING,
+    "pt2": _TEXT_OR_MAPPING,
+    "pippy": _MAPPING,
+    "deepspeed": _MAPPING,
+    "dali": _MAPPING,
+    "micro_batching": _MAPPING,
+    **dict.fromkeys(NOT_SERVED),
 }
 
 
@@ -153,56 +147,154 @@ def parse_model_config(data: bytes, label: str) -> ModelConfig:
     Raises:
         InvalidArchive: `LABEL:LINE: what is wrong`.
     """
-    file = YamlFile(label, MAX_CONFIG_BYTES)
-    root = file.compose(data)
+    try:
+        return _parsed(data, label)
+    except _Wrong as exc:
+        raise InvalidArchive(f"{label}:{exc.line + 1}: {exc}") from exc
+
+
+def _parsed(data: bytes, label: str) -> ModelConfig:
+    root = _compose(data)
     if not isinstance(root, yaml.MappingNode):
-        raise file.fail_at(0, "holds no settings: it must be a mapping such as 'responseTimeout: 60'")
-    lines: dict[str, yaml.Node] = {}
-    values: dict[str, Value] = {}
+        raise _Wrong(0, "holds no settings: it must be a mapping such as 'responseTimeout: 60'")
+    keys: dict[str, yaml.Node] = {}
+    values: dict[str, str] = {}
     warnings: list[str] = []
     for name, node in root.value:
         key = name.value
-        lines[key] = name
+        keys[key] = name
         if key in _RULES:
-            values[key] = _RULES[key](file, key, node)
+            _check(key, node)
+            values[key] = node.value
         elif near := difflib.get_close_matches(key, _RULES, n=1, cutoff=_SLIP):
-            line = name.start_mark.line + 1
             warnings.append(
-                f"{file.label}:{line}: TorchServe knows no setting {_text(name)}: did you mean {near[0]}? It is left "
-                "to the handler"
+                f"{label}:{name.start_mark.line + 1}: TorchServe knows no setting {_text(name)}: did you mean "
+                f"{near[0]}? It is left to the handler"
             )
-    return _settings(file, lines, values, warnings)
 
-
-def _settings(file: YamlFile, keys: dict[str, yaml.Node], values: dict[str, Value], noticed: list[str]) -> ModelConfig:
     def number(key: str) -> int | None:
-        value = values.get(key)
-        return value if isinstance(value, int) else None
+        return int(values[key]) if key in values else None
 
     for one, other in (("minWorkers", "maxWorkers"), ("maxWorkers", "minWorkers")):
         if one in keys and other not in keys:
-            raise file.fail(keys[one], f"{one} without {other} is ignored by TorchServe: give both or neither")
-    low, high = number("minWorkers"), number("maxWorkers")
+            raise _Wrong(keys[one], f"{one} without {other} is ignored by TorchServe: give both or neither")
+    low, high, batch, delay = map(number, ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay"))
     if low is not None and high is not None and low > high:
         message = f"minWorkers {low} is more than maxWorkers {high}: TorchServe would ignore both"
-        raise file.fail(keys["minWorkers"], message)
-    warnings: list[str] = []
+        raise _Wrong(keys["minWorkers"], message)
     if low is not None and (low, high) != (1, 1):
-        warnings.append(f"minWorkers {low}: TorchServe starts them at load, whatever the serving settings say")
-    batch = number("batchSize")
+        warnings.append(f"{label}: minWorkers {low}: TorchServe starts them at load, whatever the serving settings say")
     if batch is not None and batch > 1:
-        delay = number("maxBatchDelay")
         warnings.append(
-            f"batchSize {batch}: TorchServe lets a request wait up to {100 if delay is None else delay} ms for "
-            "others; without it, Marway batches what waits anyway, with no delay"
+            f"{label}: batchSize {batch}: TorchServe lets a request wait up to {100 if delay is None else delay} ms "
+            "for others; without it, Marway batches what waits anyway, with no delay"
         )
     return ModelConfig(
         min_workers=low,
         max_workers=high,
         batch_size=batch,
-        max_batch_delay_ms=number("maxBatchDelay"),
+        max_batch_delay_ms=delay,
         response_timeout_s=number("responseTimeout") or _TIMEOUT_S,
         startup_timeout_s=number("startupTimeout") or _TIMEOUT_S,
-        device_type=str(values["deviceType"]) if "deviceType" in values else None,
-        warnings=(*noticed, *(f"{file.label}: {warning}" for warning in warnings)),
+        device_type=values.get("deviceType"),
+        warnings=tuple(warnings),
     )
+
+
+def _check(key: str, node: yaml.Node) -> None:
+    rule = _RULES[key]
+    if rule is not None:
+        rule.check(key, node)
+        for item in node.value if rule is _GPUS else ():
+            _number(0, 1023).check(key, item)
+        return
+    if NOT_SERVED[key].off and isinstance(node, yaml.ScalarNode) and node.tag.endswith(":bool"):
+        _BOOLEAN.check(key, node)
+        if node.value.lower() == "false":
+            return
+    raise _Wrong(node, f"{key} is not served by Marway: {NOT_SERVED[key].why}")
+
+
+def _compose(data: bytes) -> yaml.Node | None:
+    """Return the root of the document ``data``, none of whose parts is tagged, named twice or holds itself."""
+    if len(data) > MAX_CONFIG_BYTES:
+        raise _Wrong(0, f"has {len(data)} bytes: at most {MAX_CONFIG_BYTES} are accepted")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as exc:
+        raise _Wrong(data.count(b"\n", 0, exc.start), "is not UTF-8") from exc
+    if text.startswith("\ufeff"):
+        raise _Wrong(0, "begins with a byte order mark: save it without")
+    try:
+        _check_events(text)
+        root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            _check_node(root, {}, set())
+    except yaml.reader.ReaderError as exc:
+        line = text.count("\n", 0, exc.position)
+        raise _Wrong(line, "holds a character that YAML does not allow") from exc
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark or exc.context_mark
+        raise _Wrong(mark.line if mark else 0, clip(exc.problem or "is not YAML", 200)) from exc
+    return root
+
+
+def _check_events(text: str) -> None:
+    """Refuse what composing would take in, or be overcome by: tags, directives, many aliases and deep nesting."""
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line if event.start_mark else 0
+        aliases += isinstance(event, yaml.AliasEvent)
+        if aliases > _MAX_ALIASES:
+            raise _Wrong(line, f"has more than {_MAX_ALIASES} aliases (*): write the values out")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise _Wrong(line, f"the tag {clip(repr(tag), 80)} is not accepted")
+        if isinstance(event, yaml.DocumentStartEvent) and (event.tags or event.version):
+            raise _Wrong(line, "directives (%) are not accepted")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise _Wrong(line, f"is nested deeper than {_MAX_DEPTH} levels")
+
+
+def _check_node(node: yaml.Node, seen: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
+    """Return how many values ``node`` expands to and how deep they lie; ``above`` are the nodes that hold it."""
+    key = id(node)
+    if key in above:
+        raise _Wrong(node, "holds itself by an alias (*)")
+    if key in seen:
+        return seen[key]
+    size, depth = 1, 0
+    if isinstance(node, yaml.CollectionNode):
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
+        above.add(key)
+        for item in node.value:
+            for each in item if isinstance(item, tuple) else (item,):
+                its_size, its_depth = _check_node(each, seen, above)
+                size, depth = size + its_size, max(depth, its_depth)
+        above.discard(key)
+        depth += 1
+    else:
+        try:
+            yaml.constructor.SafeConstructor().construct_object(node)
+        except (ValueError, OverflowError) as exc:  # such as the date 2024-99-99
+            raise _Wrong(node, f"{clip(repr(node.value), 80)} is no value: {clip(str(exc), 120)}") from exc
+    if depth > _MAX_DEPTH:
+        raise _Wrong(node, f"is nested deeper than {_MAX_DEPTH} levels")
+    if size > _MAX_NODES:
+        raise _Wrong(node, f"its aliases (*) expand to more than {_MAX_NODES} values")
+    seen[key] = size, depth
+    return size, depth
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    keys: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _Wrong(key, "a list or a mapping cannot be a key here")
+        if key.tag.endswith(":merge"):
+            raise _Wrong(key, "merge keys (<<) are not accepted: write the values out")
+        if key.value in keys:
+            raise _Wrong(key, f"{clip(repr(key.value), 80)} is given twice")
+        keys.add(key.value)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from marway.errors import InvalidArchive, clip
 
@@ -24,16 +25,20 @@ _IMPORT_GUARDS = frozenset({"BaseException", "Exception", "ImportError"})
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+class Bound(NamedTuple):
+    """What a name stands for: the line that bound it, and its class (or call that makes one) or function, if any."""
+
+    line: int
+    node: ast.AST | None = None
+
+
 @dataclass(slots=True)
 class ModuleFacts:
     """What a module binds at its top level.
 
     Attributes:
         label: Its name, for messages.
-        names: Everything bound, imports included.
-        classes: Names that TorchServe would count as classes of this module, in order of definition.
-        bodies: The definitions of those that are written as `class`.
-        functions: Those written as `def`.
+        bound: Everything bound, imports included, in order of definition.
         imports: Top-level packages imported, with the line; only what always runs and is not guarded.
         relative: Lines of relative imports that fail when the module is imported by its basename.
         relative_later: Lines of those inside functions, which fail when these are called.
@@ -41,22 +46,26 @@ class ModuleFacts:
     """
 
     label: str
-    names: set[str] = field(default_factory=set)
-    classes: dict[str, int] = field(default_factory=dict)
-    bodies: dict[str, ast.ClassDef] = field(default_factory=dict)
-    functions: dict[str, Function] = field(default_factory=dict)
+    bound: dict[str, Bound] = field(default_factory=dict)
     imports: dict[str, int] = field(default_factory=dict)
     relative: list[int] = field(default_factory=list)
     relative_later: list[int] = field(default_factory=list)
     star: bool = False
 
+    @property
+    def classes(self) -> dict[str, Bound]:
+        """What TorchServe would count as classes of this module."""
+        return {name: each for name, each in self.bound.items() if isinstance(each.node, ast.ClassDef | ast.Call)}
+
+    def listed(self) -> str:
+        """Return the classes as one text."""
+        names = [f"{name} (line {each.line})" for name, each in self.classes.items()]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        return f"{len(names)} classes, {', '.join(names[:4])}{more}" if names else "no class"
+
 
 def parse_module(data: bytes, label: str) -> ModuleFacts:
-    """Parse Python source.
-
-    Raises:
-        InvalidArchive: It does not parse; the message has the line.
-    """
+    """Parse Python source; an `InvalidArchive` says in which line it does not parse."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an odd escape is its author's matter
@@ -67,93 +76,66 @@ def parse_module(data: bytes, label: str) -> ModuleFacts:
         raise InvalidArchive(f"{label}: does not parse: {clip(str(exc), 120) or 'nested too deep'}") from exc
     facts = ModuleFacts(label)
     _statements(facts, tree.body, guarded=False)
-    top = {*facts.relative}
     for node in ast.walk(tree):
         if isinstance(node, Function):
             lines = (each.lineno for each in ast.walk(node) if isinstance(each, ast.ImportFrom) and each.level)
-            facts.relative_later += [line for line in lines if line not in top]
+            facts.relative_later += [line for line in lines if line not in facts.relative]
     return facts
 
 
 def _statements(facts: ModuleFacts, body: Iterable[ast.stmt], *, guarded: bool) -> None:
     for node in body:
-        _statement(facts, node, guarded=guarded)
-
-
-def _statement(facts: ModuleFacts, node: ast.stmt, *, guarded: bool) -> None:
-    if isinstance(node, Function):
-        _bind(facts, node.name)
-        facts.functions[node.name] = node
-    elif isinstance(node, ast.ClassDef):
-        _bind(facts, node.name)
-        facts.classes[node.name] = node.lineno
-        facts.bodies[node.name] = node
-    elif isinstance(node, ast.Import | ast.ImportFrom):
-        _import(facts, node, guarded=guarded)
-    elif isinstance(node, ast.Assign | ast.AnnAssign):
-        if node.value is not None:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            _assign(facts, targets, node.value)
-    elif isinstance(node, ast.Delete):
-        for target in node.targets:
-            if isinstance(target, ast.Name):
-                _bind(facts, target.id)
-                facts.names.discard(target.id)
-    elif isinstance(node, ast.If):
-        if not _never_at_import(node.test):
-            _statements(facts, node.body, guarded=guarded)
-        _statements(facts, node.orelse, guarded=guarded)
-    else:
-        _compound(facts, node, guarded=guarded)
+        if isinstance(node, Function | ast.ClassDef):
+            _bind(facts, node.name, node.lineno, node)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            _import(facts, node, guarded=guarded)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            if node.value is not None:
+                _assign(facts, node.targets if isinstance(node, ast.Assign) else [node.target], node.value)
+        elif isinstance(node, ast.Delete):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    facts.bound.pop(target.id, None)
+        elif isinstance(node, ast.If):
+            if not _never_at_import(node.test):
+                _statements(facts, node.body, guarded=guarded)
+            _statements(facts, node.orelse, guarded=guarded)
+        else:
+            _compound(facts, node, guarded=guarded)
 
 
 def _compound(facts: ModuleFacts, node: ast.stmt, *, guarded: bool) -> None:
     """Follow every block of a `try`, `with`, `for`, `while` or `match`."""
-    inside = guarded
-    if isinstance(node, ast.Try) and any(map(_catches_import_errors, node.handlers)):
-        inside = True
-    for target in _targets(node):
-        _bind(facts, target)
+    inside = guarded or (isinstance(node, ast.Try) and any(map(_catches_import_errors, node.handlers)))
+    targets = [node.target] if isinstance(node, ast.For) else []
+    if isinstance(node, ast.With):
+        targets = [item.optional_vars for item in node.items if item.optional_vars is not None]
+    for target in targets:
+        for each in ast.walk(target):
+            if isinstance(each, ast.Name):
+                _bind(facts, each.id, each.lineno)
     for name in ("body", "orelse", "finalbody"):
-        block = getattr(node, name, [])
-        _statements(facts, block, guarded=inside if name == "body" else guarded)
+        _statements(facts, getattr(node, name, []), guarded=inside if name == "body" else guarded)
     for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
         _statements(facts, part.body, guarded=guarded)
 
 
-def _targets(node: ast.stmt) -> Iterator[str]:
-    parts: list[ast.expr] = []
-    if isinstance(node, ast.For):
-        parts.append(node.target)
-    elif isinstance(node, ast.With):
-        parts += [item.optional_vars for item in node.items if item.optional_vars is not None]
-    for part in parts:
-        yield from (each.id for each in ast.walk(part) if isinstance(each, ast.Name))
-
-
-def _bind(facts: ModuleFacts, name: str) -> None:
-    """Note that ``name`` is bound anew: what it stood for before is forgotten."""
-    facts.names.add(name)
-    facts.classes.pop(name, None)
-    facts.bodies.pop(name, None)
-    facts.functions.pop(name, None)
+def _bind(facts: ModuleFacts, name: str, line: int, node: ast.AST | None = None) -> None:
+    """Note that ``name`` is bound anew: what it stood for before, and its place, is forgotten."""
+    facts.bound.pop(name, None)
+    facts.bound[name] = Bound(line, node)
 
 
 def _assign(facts: ModuleFacts, targets: Iterable[ast.expr], value: ast.expr) -> None:
-    makes = isinstance(value, ast.Call) and _last_name(value.func) in _CLASS_MAKERS
-    alias = isinstance(value, ast.Name) and value.id in facts.classes
-    body = facts.bodies.get(value.id) if isinstance(value, ast.Name) else None
-    function = facts.functions.get(value.id) if isinstance(value, ast.Name) else None
+    node: ast.AST | None = None
+    if isinstance(value, ast.Name) and value.id in facts.bound:
+        node = facts.bound[value.id].node
+    elif isinstance(value, ast.Call) and _last_name(value.func) in _CLASS_MAKERS:
+        node = value
     for target in targets:
         for each in ast.walk(target):
             if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store):
-                _bind(facts, each.id)
-                if each is target and (makes or alias):
-                    facts.classes[each.id] = value.lineno
-                if each is target and body is not None:
-                    facts.bodies[each.id] = body
-                if each is target and function is not None:
-                    facts.functions[each.id] = function
+                _bind(facts, each.id, value.lineno, node if each is target else None)
 
 
 def _import(facts: ModuleFacts, node: ast.Import | ast.ImportFrom, *, guarded: bool) -> None:
@@ -168,7 +150,7 @@ def _import(facts: ModuleFacts, node: ast.Import | ast.ImportFrom, *, guarded: b
         if alias.name == "*":
             facts.star = True
         else:
-            _bind(facts, alias.asname or alias.name.partition(".")[0])
+            _bind(facts, alias.asname or alias.name.partition(".")[0], node.lineno)
 
 
 def _last_name(node: ast.expr) -> str:
@@ -194,12 +176,7 @@ def _catches_import_errors(handler: ast.ExceptHandler) -> bool:
 def check_entry_point(facts: ModuleFacts, function: str | None) -> None:
     """Refuse a handler in which TorchServe would find no entry point, or another than was meant.
 
-    Args:
-        facts: The handler file.
-        function: What stood after `:`, or None for `handle` or the only class.
-
-    Raises:
-        InvalidArchive: There is none, or more than one.
+    That is the ``function`` named after `:`, else `handle`, else the only class.
     """
     if facts.relative:
         raise InvalidArchive(
@@ -207,26 +184,26 @@ def check_entry_point(facts: ModuleFacts, function: str | None) -> None:
             "by its file name, outside any package; import the module by its own name"
         )
     wanted = function or "handle"
-    if wanted in facts.names or (wanted in facts.functions):
+    classes = facts.classes
+    if wanted in facts.bound:
         _check_function(facts, wanted)
+    elif facts.star:
         return
-    if facts.star:
-        return
-    if function is not None:
+    elif function is not None:
         raise InvalidArchive(f"{facts.label} defines no function {function!r}, which the handler names")
-    if len(facts.classes) != 1:
-        found = _listed(facts) if facts.classes else "no class"
+    elif len(classes) != 1:
         raise InvalidArchive(
-            f"{facts.label} defines {found} and no function 'handle': TorchServe wants exactly one class in "
+            f"{facts.label} defines {facts.listed()} and no function 'handle': TorchServe wants exactly one class in "
             "the handler's file, or name the function as FILE:FUNCTION"
         )
-    (name,) = facts.classes
-    _check_handler_class(facts, name)
+    else:
+        ((name, only),) = classes.items()
+        _check_handler_class(facts.label, name, only.node)
 
 
 def _check_function(facts: ModuleFacts, name: str) -> None:
-    node = facts.functions.get(name)
-    if node is None or node.decorator_list:
+    node = facts.bound[name].node
+    if not isinstance(node, Function) or node.decorator_list:
         return
     least, most = _arity(node.args)
     if least > 2 or most < 2:
@@ -245,46 +222,29 @@ def _arity(args: ast.arguments) -> tuple[int, float]:
     return least, float("inf") if args.vararg else positional
 
 
-def _check_handler_class(facts: ModuleFacts, name: str) -> None:
-    node = facts.bodies.get(name)
-    if node is None:
-        raise InvalidArchive(f"{facts.label}: its only class, {name}, is no handler: it has no method 'handle'")
+def _check_handler_class(label: str, name: str, node: ast.AST | None) -> None:
+    if not isinstance(node, ast.ClassDef):
+        raise InvalidArchive(f"{label}: its only class, {name}, is no handler: it has no method 'handle'")
     if node.decorator_list or node.keywords:
         return
     methods = {each.name: each for each in node.body if isinstance(each, Function)}
     start = methods.get("__init__")
     if start is not None and not start.decorator_list and _arity(start.args)[0] > 1:
         message = f"{name}.__init__ needs arguments, and TorchServe passes none"
-        raise InvalidArchive(f"{facts.label}:{start.lineno}: {message}")
+        raise InvalidArchive(f"{label}:{start.lineno}: {message}")
     if all(_last_name(base) == "object" for base in node.bases):
-        bound = set(methods) | {
-            target.id
-            for each in node.body
-            if isinstance(each, ast.Assign)
-            for target in each.targets
-            if isinstance(target, ast.Name)
-        }
+        targets = [target for each in node.body if isinstance(each, ast.Assign) for target in each.targets]
+        bound = methods.keys() | {target.id for target in targets if isinstance(target, ast.Name)}
         for method in ("handle", "initialize"):
             if method not in bound:
                 message = f"class {name} has no method {method!r}, which TorchServe calls"
-                raise InvalidArchive(f"{facts.label}:{node.lineno}: {message}")
+                raise InvalidArchive(f"{label}:{node.lineno}: {message}")
 
 
 def check_one_class(facts: ModuleFacts) -> None:
-    """Refuse a model file in which TorchServe would not find exactly one class.
-
-    Raises:
-        InvalidArchive: It defines none or several.
-    """
+    """Refuse a model file in which TorchServe would not find exactly one class."""
     if len(facts.classes) != 1:
-        found = _listed(facts) if facts.classes else "no class"
         raise InvalidArchive(
-            f"{facts.label} defines {found}: a model file must define exactly one class, the model; other "
+            f"{facts.label} defines {facts.listed()}: a model file must define exactly one class, the model; other "
             "classes go into files of their own (--extra-files)"
         )
-
-
-def _listed(facts: ModuleFacts) -> str:
-    names = [f"{name} (line {line})" for name, line in facts.classes.items()]
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"{len(names)} classes, {', '.join(names[:4])}{more}"

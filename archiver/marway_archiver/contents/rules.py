@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import keyword
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from marway.errors import InvalidArchive
-from marway_archiver.contents.handlers import parse_handler
-from marway_archiver.contents.manifest import BUILTIN_HANDLERS, Manifest
+from marway_archiver.contents.manifest import BUILTIN_HANDLERS, Manifest, ManifestModel, parse_handler
 from marway_archiver.contents.model_config import MAX_CONFIG_BYTES, ModelConfig, parse_model_config
 from marway_archiver.contents.python_source import (
     MAX_SOURCE_BYTES,
@@ -19,8 +17,7 @@ from marway_archiver.contents.python_source import (
     check_one_class,
     parse_module,
 )
-from marway_archiver.format.entries import Entry, read_all
-from marway_archiver.format.names import shown
+from marway_archiver.format.entries import Entry, read_all, shown
 
 __all__ = ["Findings", "check_contents", "imports_of"]
 
@@ -40,11 +37,8 @@ class Findings:
 def check_contents(manifest: Manifest, entries: Mapping[str, Entry], *, packing: bool) -> Findings:
     """Refuse contents that TorchServe could not load, or would load as something else than was meant.
 
-    Args:
-        manifest: What the archive says of itself.
-        entries: Its files by name, without the manifest.
-        packing: Whether the archive is being made: then a model file is held to torch-model-archiver's
-            rule (one class) under any handler, and sources are looked at for imports left behind.
+    An archive that is being made (``packing``) has its model file held to torch-model-archiver's rule (one class) under
+    any handler, and its sources are looked at for imports left behind.
 
     Raises:
         InvalidArchive: One sentence on the first thing that is wrong.
@@ -61,13 +55,15 @@ def check_contents(manifest: Manifest, entries: Mapping[str, Entry], *, packing:
             raise InvalidArchive(f"the manifest's {field} {shown(name)} is not at the archive's root")
     if model.serialized_file is not None and not entries[model.serialized_file].size:
         warnings.append(f"{entries[model.serialized_file].origin} is empty: a handler that reads weights finds none")
+    handler = parse_handler(model.handler, manifest.runtime)
+    files = tuple(file.rpartition("/")[2] for file in handler.files)  # TorchServe imports it by its basename
     if manifest.runtime != "LSP":
-        own = _check_handler(manifest, entries, warnings)
+        own = _check_handler(model, handler.function, files, entries, warnings)
         if model.model_file is not None and (packing or not own):
             check_one_class(_module(entries[model.model_file], "--model-file" if packing else "modelFile"))
         _check_shadows(entries, warnings)
-    elif not any(file in entries for file in _handler_files(manifest) or entries):
-        raise InvalidArchive(f"the handler's library {_handler_files(manifest)[0]} is not in the archive")
+    elif files and entries.keys().isdisjoint(files):
+        raise InvalidArchive(f"the handler's library {files[0]} is not in the archive")
     config = None
     if model.config_file is not None:
         entry = entries[model.config_file]
@@ -78,27 +74,24 @@ def check_contents(manifest: Manifest, entries: Mapping[str, Entry], *, packing:
     return Findings(config, tuple(warnings))
 
 
-def _handler_files(manifest: Manifest) -> tuple[str, ...]:
-    files = parse_handler(manifest.model.handler, manifest.runtime).files
-    return tuple(file.rpartition("/")[2] for file in files)  # TorchServe imports it by its basename
-
-
-def _check_handler(manifest: Manifest, entries: Mapping[str, Entry], warnings: list[str]) -> bool:
+def _check_handler(
+    model: ManifestModel,
+    function: str | None,
+    files: Sequence[str],
+    entries: Mapping[str, Entry],
+    warnings: list[str],
+) -> bool:
     """Check a Python handler; return whether it is the archive's own."""
-    text = manifest.model.handler
-    handler = parse_handler(text, manifest.runtime)
-    files = _handler_files(manifest) or (f"{text}.py",)
-    entry = entries.get(files[0])
+    entry = entries.get(files[0] if files else f"{model.handler}.py")
     if entry is None:
-        if handler.files:
+        if files:
             known = ", ".join(sorted(BUILTIN_HANDLERS))
             raise InvalidArchive(f"handler file {shown(files[0])} is missing (TorchServe's own are {known})")
-        model = manifest.model
-        if text in _NEEDS_WEIGHTS and model.serialized_file is None and model.model_file is None:
-            raise InvalidArchive(f"handler {text} has nothing to load: give --serialized-file or --model-file")
+        if model.handler in _NEEDS_WEIGHTS and model.serialized_file is None and model.model_file is None:
+            raise InvalidArchive(f"handler {model.handler} has nothing to load: give --serialized-file or --model-file")
         return False
     facts = _module(entry, "handler")
-    check_entry_point(facts, handler.function)
+    check_entry_point(facts, function)
     if facts.star:
         warnings.append(f"{entry.origin}: 'import *' hides which entry point TorchServe will find")
     warnings += [f"{entry.origin}:{line}: a relative import fails when this is called" for line in facts.relative_later]
@@ -156,7 +149,7 @@ def _left_behind(entries: Mapping[str, Entry]) -> Iterator[str]:
             continue
         for module, line in facts.imports.items():
             here = entry.path.parent / module
-            beside = here.with_name(f"{module}.py").is_file() or _is_package(here)
+            beside = here.with_name(f"{module}.py").is_file() or (here.is_dir() and any(here.glob("*.py")))
             if beside and packed.isdisjoint({module, f"{module}.py"}):
                 yield (
                     f"{entry.origin}:{line}: imports {module!r}, which lies beside it and is not in the archive: "
@@ -172,7 +165,3 @@ def imports_of(entry: Entry) -> frozenset[str]:
         return frozenset(parse_module(read_all(entry, MAX_SOURCE_BYTES), entry.origin).imports)
     except InvalidArchive:
         return frozenset()
-
-
-def _is_package(directory: Path) -> bool:
-    return directory.is_dir() and any(directory.glob("*.py"))

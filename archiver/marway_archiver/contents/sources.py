@@ -15,8 +15,16 @@ from pathlib import Path
 
 from marway.errors import InvalidArchive
 from marway_archiver.atomic_output import is_temporary
-from marway_archiver.format.entries import Entry, from_file, reason
-from marway_archiver.format.names import MAX_ENTRIES, MAX_NAME_BYTES, check_name, check_no_collisions, shown
+from marway_archiver.format.entries import (
+    MAX_ENTRIES,
+    MAX_NAME_BYTES,
+    Entry,
+    check_name,
+    check_no_collisions,
+    from_file,
+    reason,
+    shown,
+)
 
 __all__ = ["Sources"]
 
@@ -41,11 +49,7 @@ class Sources:
         self._output = output
 
     def add(self, entry: Entry, *, reserved: bool = False) -> None:
-        """Add one file.
-
-        Args:
-            entry: The file.
-            reserved: Whether it may lie in MAR-INF, which is kept for the archive itself.
+        """Add one file; a ``reserved`` one may lie in MAR-INF, which is kept for the archive itself.
 
         Raises:
             InvalidArchive: Its name is not portable, or taken by a file with other content.
@@ -65,12 +69,7 @@ class Sources:
             raise InvalidArchive(f"more than {MAX_ENTRIES} files: an archive holds no more")
 
     def add_file(self, what: str, path: str | os.PathLike[str]) -> str:
-        """Add a file at the root and return its name there.
-
-        Args:
-            what: The flag it was given with, for messages.
-            path: The file.
-        """
+        """Add a file, which the flag ``what`` gave, at the root and return its name there."""
         found = Path(path)
         try:
             self.add(from_file(found.name, found))
@@ -80,17 +79,12 @@ class Sources:
 
     def add_extra(self, extra: str | Sequence[str | os.PathLike[str]]) -> None:
         """Add what `--extra-files` names: a comma-separated list, or one path or wildcard an item."""
-        if isinstance(extra, str):
-            items = [item.strip() for item in extra.split(",")]
-        else:
-            items = [os.fspath(item) for item in extra]
-        for item in items:
-            if not item:
-                continue
-            try:
+        items = map(str.strip, extra.split(",")) if isinstance(extra, str) else (os.fspath(each) for each in extra)
+        try:
+            for item in filter(None, items):
                 self._add_pattern(item)
-            except InvalidArchive as exc:
-                raise InvalidArchive(f"--extra-files: {exc.message}") from exc
+        except InvalidArchive as exc:
+            raise InvalidArchive(f"--extra-files: {exc.message}") from exc
 
     def check_collisions(self) -> None:
         """Refuse names that are one on a file system that ignores case."""

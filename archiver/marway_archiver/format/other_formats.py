@@ -6,26 +6,32 @@ names that leave the archive, what is no regular file, and bombs are refused whi
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
+import shutil
 import struct
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from marway.archives.bounds import expansion_problem
+from marway.archives.limits import expansion_problem
 from marway.errors import InvalidArchive
-from marway_archiver.format.entries import CHUNK_BYTES, Entry, from_file, open_regular, reason
-from marway_archiver.format.names import (
+from marway_archiver.format.entries import (
+    CHUNK_BYTES,
     MANIFEST_NAME,
     MAX_ENTRIES,
+    Entry,
     canonical_order,
     check_name,
     check_no_collisions,
+    from_file,
+    open_regular,
+    reason,
     shown,
 )
 from marway_archiver.format.zipformat import write_archive
@@ -95,7 +101,7 @@ def _of_tgz(path: Path, target: Path) -> dict[str, Entry]:
     unpacked: dict[str, Path] = {}
     with os.fdopen(open_regular(path), "rb") as raw:
         try:
-            with tarfile.open(fileobj=cast("BinaryIO", _Inflated(raw)), mode="r|") as tar:
+            with tarfile.open(fileobj=cast("BinaryIO", _Bounded(raw)), mode="r|") as tar:
                 for member in tar:
                     name = member.name.removeprefix("./")
                     if member.isdir():
@@ -111,57 +117,38 @@ def _of_tgz(path: Path, target: Path) -> dict[str, Entry]:
                     assert source is not None
                     unpacked[name] = target / str(len(unpacked))
                     with unpacked[name].open("xb") as file:
-                        while chunk := source.read(CHUNK_BYTES):
-                            file.write(chunk)
+                        shutil.copyfileobj(source, file, CHUNK_BYTES)
         except InvalidArchive as exc:
             raise exc if exc.message.startswith(str(path)) else InvalidArchive(f"{path}: {exc.message}") from exc
-        except (tarfile.TarError, zlib.error, EOFError, ValueError) as exc:
+        except EOFError as exc:
+            raise InvalidArchive(f"{path}: is cut short") from exc
+        except (tarfile.TarError, zlib.error, gzip.BadGzipFile, ValueError) as exc:
             raise InvalidArchive(f"{path}: is not a .mar, nor a .tar.gz that can be read: {exc}") from exc
-    top = _top(unpacked)
+    # What stands before every name: the model's directory, as torch-model-archiver has it, or nothing.
+    tops = (name.removesuffix(MANIFEST_NAME) for name in unpacked if name.endswith(MANIFEST_NAME))
+    top = next((top for top in tops if top.count("/") <= 1), None)
     if top is None:
         raise InvalidArchive(f"{path}: has no {MANIFEST_NAME}: it is no model archive")
-    return {
-        name.removeprefix(top): from_file(name.removeprefix(top), file)
-        for name, file in unpacked.items()
-        if name.startswith(top)
-    }
+    if not all(name.startswith(top) for name in unpacked):
+        raise InvalidArchive(f"has files beside {top}")
+    return {name.removeprefix(top): from_file(name.removeprefix(top), file) for name, file in unpacked.items()}
 
 
-def _top(names: Mapping[str, Path]) -> str | None:
-    """Return what stands before every name: the model's directory, as torch-model-archiver has it, or nothing."""
-    for name in names:
-        head, found, tail = name.rpartition(MANIFEST_NAME)
-        if found and not tail and head.count("/") <= 1:
-            if not all(each.startswith(head) for each in names):
-                raise InvalidArchive(f"has files beside {head}")
-            return head
-    return None
-
-
-class _Inflated:
+class _Bounded:
     """What a gzip file holds, read forward; no more than an archive may unpack to."""
 
     def __init__(self, raw: BinaryIO) -> None:
-        self._raw = raw
+        self._file = gzip.GzipFile(fileobj=raw)
         self._size = os.fstat(raw.fileno()).st_size
-        self._inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self._read = 0
 
     def read(self, length: int) -> bytes:
-        parts: list[bytes] = []
-        wanted = length
-        while wanted > 0 and not self._inflater.eof:
-            raw = self._inflater.unconsumed_tail or self._raw.read(CHUNK_BYTES)
-            if not raw:
-                raise InvalidArchive("is cut short")
-            part = self._inflater.decompress(raw, min(wanted, CHUNK_BYTES))
-            self._read += len(part)
-            problem = expansion_problem(self._size, self._read)
-            if problem is not None:
-                raise InvalidArchive(problem)
-            wanted -= len(part)
-            parts.append(part)
-        return b"".join(parts)
+        data = self._file.read(length)
+        self._read += len(data)
+        problem = expansion_problem(self._size, self._read)
+        if problem is not None:
+            raise InvalidArchive(problem)
+        return data
 
 
 def write_tgz(out: BinaryIO, entries: Iterable[Entry], top: str, tick: Callable[[int], None]) -> None:
@@ -170,18 +157,18 @@ def write_tgz(out: BinaryIO, entries: Iterable[Entry], top: str, tick: Callable[
     Times, owners and modes are fixed; the gzip stream holds stored blocks, for what zlib makes of data
     differs between its builds.
     """
-    gzip = _StoredGzip(out)
+    packed = _StoredGzip(out)
     for entry in sorted(entries, key=lambda entry: canonical_order(entry.name)):
         info = tarfile.TarInfo(f"{top}/{entry.name}")
         info.size, info.mode, info.mtime = entry.size, 0o644, _EPOCH
-        gzip.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
+        packed.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
         for chunk in entry.chunks():
-            gzip.write(chunk)
+            packed.write(chunk)
             tick(len(chunk))
-        gzip.write(bytes(-entry.size % tarfile.BLOCKSIZE))
-    gzip.write(bytes(2 * tarfile.BLOCKSIZE))
-    gzip.write(bytes(-gzip.size % tarfile.RECORDSIZE))
-    gzip.close()
+        packed.write(bytes(-entry.size % tarfile.BLOCKSIZE))
+    packed.write(bytes(2 * tarfile.BLOCKSIZE))
+    packed.write(bytes(-packed.size % tarfile.RECORDSIZE))
+    packed.close()
 
 
 def write_directory(directory: Path, entries: Iterable[Entry], tick: Callable[[int], None]) -> tuple[str, int]:

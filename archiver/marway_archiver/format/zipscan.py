@@ -13,20 +13,18 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from marway.archives.bounds import expansion_problem
+from marway.archives.limits import expansion_problem
 from marway.errors import InvalidArchive
 from marway_archiver.format import zipformat as z
-from marway_archiver.format.entries import CHUNK_BYTES
-from marway_archiver.format.names import MAX_ENTRIES, canonical_order, check_name, check_no_collisions, shown
-from marway_archiver.format.zipfields import (
-    check_attributes,
-    check_end,
-    check_features,
-    decode,
-    inflate,
-    zip64_field,
+from marway_archiver.format.entries import (
+    CHUNK_BYTES,
+    MAX_ENTRIES,
+    canonical_order,
+    check_name,
+    check_no_collisions,
+    shown,
 )
 
 __all__ = ["ArchiveFile", "Scan", "read_file", "scan"]
@@ -56,8 +54,9 @@ class Scan:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Local:
+class _Header(NamedTuple):
+    """What a local header or the directory says of an entry."""
+
     offset: int
     name: bytes
     flags: int
@@ -67,15 +66,40 @@ class _Local:
     size: int
 
 
-class _Reader:
+def scan(file: BinaryIO, into: Scan, tick: Callable[[int], None] = lambda _: None) -> None:
+    """Read the whole of ``file`` and note in ``into`` what it holds; ``tick`` is told the bytes of each part read.
+
+    Raises:
+        InvalidArchive: It is no archive, or one that its two readers could read differently, that unpacks
+            outside its directory, that is encrypted, damaged or a bomb.
+    """
+    into.size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    scanner = _Scanner(file, into, tick)
+    signature = scanner.take(4) if into.size >= z.END.size else b""
+    if signature != z.LOCAL_SIGNATURE:
+        raise InvalidArchive("is not a .mar: it does not begin as a zip archive with an entry does")
+    while signature == z.LOCAL_SIGNATURE:
+        scanner.entry()
+        signature = scanner.take(4)
+    check_no_collisions(header.name.decode() for header in scanner.headers)
+    scanner.directory(signature)
+    if scanner.position != into.size:
+        raise InvalidArchive(f"has {into.size - scanner.position} bytes after its end")
+    names = [each.name for each in into.files]
+    into.canonical &= names == sorted(names, key=canonical_order)
+    into.sha256 = scanner.digest.hexdigest()
+
+
+class _Scanner:
     """Reads forward only; knows its position and digests all it reads."""
 
-    def __init__(self, file: BinaryIO, tick: Callable[[int], None]) -> None:
-        file.seek(0)
-        self._file = file
-        self._tick = tick
+    def __init__(self, file: BinaryIO, into: Scan, tick: Callable[[int], None]) -> None:
+        self._file, self._into, self._tick = file, into, tick
+        self._expanded = 0
         self.digest = hashlib.sha256()
         self.position = 0
+        self.headers: list[_Header] = []
 
     def take(self, length: int) -> bytes:
         data = self._file.read(length)
@@ -86,161 +110,114 @@ class _Reader:
         self._tick(length)
         return data
 
-    def chunks(self, length: int) -> Iterator[bytes]:
+    def _chunks(self, length: int) -> Iterator[bytes]:
         while length:
             data = self.take(min(length, CHUNK_BYTES))
             length -= len(data)
             yield data
 
-
-def scan(file: BinaryIO, into: Scan, tick: Callable[[int], None] = lambda _: None) -> None:
-    """Read the whole of ``file`` and note in ``into`` what it holds.
-
-    Args:
-        file: Open for reading, seekable.
-        into: Filled as the scan goes on.
-        tick: Called with the bytes of each part read.
-
-    Raises:
-        InvalidArchive: It is no archive, or one that its two readers could read differently, that unpacks
-            outside its directory, that is encrypted, damaged or a bomb.
-    """
-    into.size = os.fstat(file.fileno()).st_size
-    reader = _Reader(file, tick)
-    if into.size < z.END.size or file.read(4) != z.LOCAL_SIGNATURE:
-        raise InvalidArchive("is not a .mar: it does not begin as a zip archive with an entry does")
-    file.seek(0)
-    walk = _Walk(reader, into)
-    signature = reader.take(4)
-    while signature == z.LOCAL_SIGNATURE:
-        walk.entry()
-        signature = reader.take(4)
-    check_no_collisions(local.name.decode() for local in walk.locals)
-    walk.directory(signature)
-    if reader.position != into.size:
-        raise InvalidArchive(f"has {into.size - reader.position} bytes after its end")
-    names = [each.name for each in into.files]
-    into.canonical &= names == sorted(names, key=canonical_order)
-    into.sha256 = reader.digest.hexdigest()
-
-
-class _Walk:
-    def __init__(self, reader: _Reader, into: Scan) -> None:
-        self.reader = reader
-        self.into = into
-        self.locals: list[_Local] = []
-        self.expanded = 0
-
     def entry(self) -> None:
         """Read one local entry whose signature was read."""
-        if len(self.locals) == MAX_ENTRIES:
+        if len(self.headers) == MAX_ENTRIES:
             raise InvalidArchive(f"has more than {MAX_ENTRIES} entries")
-        offset = self.reader.position - 4
-        head = self.reader.take(z.LOCAL.size - 4)
-        _, needed, flags, method, _, _, crc32, compressed, size, name_len, extra_len = z.LOCAL.unpack(
-            z.LOCAL_SIGNATURE + head
-        )
-        name = self.reader.take(name_len)
-        extra = self.reader.take(extra_len)
-        text = decode(name, flags)
-        check_name(text.removesuffix("/"))
-        check_features(text, needed, flags, method)
+        offset = self.position - 4
+        head = z.LOCAL_SIGNATURE + self.take(z.LOCAL.size - 4)
+        _, needed, flags, method, _, _, crc32, compressed, size, name_len, extra_len = z.LOCAL.unpack(head)
+        raw = self.take(name_len)
+        extra = self.take(extra_len)
+        name = z.decode(raw, flags)
+        check_name(name.removesuffix("/"))
+        z.check_features(name, needed, flags, method)
         if z.LIMIT32 in (compressed, size):
-            wide = zip64_field(text, extra)
+            wide = z.zip64_field(name, extra)
             if len(wide) < 16:
-                raise InvalidArchive(f"entry {shown(text)} has no zip64 sizes where they are needed")
+                raise InvalidArchive(f"entry {shown(name)} has no zip64 sizes where they are needed")
             size, compressed = int.from_bytes(wide[:8], "little"), int.from_bytes(wide[8:16], "little")
-        local = _Local(offset, name, flags, method, crc32, compressed, size)
-        self.locals.append(local)
-        if z.LOCAL_SIGNATURE + head + name + extra != z.local_header(text, size, crc32):
-            self.into.canonical = False
-        self._data(text, local)
+        self.headers.append(_Header(offset, raw, flags, method, crc32, compressed, size))
+        if name.endswith("/") or head + raw + extra != z.local_header(name, size, crc32):
+            self._into.canonical = False
+        self._data(ArchiveFile(name, size, compressed, crc32, method == z.STORED, self.position))
 
-    def _data(self, name: str, local: _Local) -> None:
-        start = self.reader.position
-        if start + local.compressed > self.into.size:
-            raise InvalidArchive(f"is cut short: entry {shown(name)} is longer than the file")
-        if local.method == z.STORED and local.compressed != local.size:
-            raise InvalidArchive(f"entry {shown(name)} is stored, and says that it has two sizes")
-        self._expand(local.size)
-        if name.endswith("/"):
-            if local.size:
-                raise InvalidArchive(f"directory {shown(name)} has content")
-            self.into.canonical = False
-        stored = local.method == z.STORED
-        raw = self.reader.chunks(local.compressed)
-        crc32 = size = 0
-        for chunk in raw if stored else inflate(raw, name):
-            crc32 = zlib.crc32(chunk, crc32)
-            size += len(chunk)
-            if size > local.size:
-                break
-        if size != local.size:
-            raise InvalidArchive(f"entry {shown(name)} unpacks to another size than it says")
-        if crc32 != local.crc32:
-            raise InvalidArchive(f"entry {shown(name)} is damaged: its CRC does not match")
-        if not name.endswith("/"):
-            file = ArchiveFile(name, size, local.compressed, crc32, stored, start)
-            self.into.files.append(file)
-
-    def _expand(self, size: int) -> None:
-        self.expanded += size
-        problem = expansion_problem(self.into.size, self.expanded)
+    def _data(self, file: ArchiveFile) -> None:
+        if file.data_offset + file.compressed_size > self._into.size:
+            raise InvalidArchive(f"is cut short: entry {shown(file.name)} is longer than the file")
+        if file.stored and file.compressed_size != file.size:
+            raise InvalidArchive(f"entry {shown(file.name)} is stored, and says that it has two sizes")
+        self._expanded += file.size
+        problem = expansion_problem(self._into.size, self._expanded)
         if problem is not None:
             raise InvalidArchive(problem)
+        if file.name.endswith("/") and file.size:
+            raise InvalidArchive(f"directory {shown(file.name)} has content")
+        for _ in _unpacked(self._chunks(file.compressed_size), file):
+            pass
+        if not file.name.endswith("/"):
+            self._into.files.append(file)
 
     def directory(self, signature: bytes) -> None:
         """Read the directory, whose first signature was read, and the end records; compare all."""
-        start = self.reader.position - 4
-        if self.into.size - start > _MAX_DIRECTORY_BYTES:
+        start = self.position - 4
+        if self._into.size - start > _MAX_DIRECTORY_BYTES:
             raise InvalidArchive("has bytes between its entries and its directory, or no directory")
-        for local in self.locals:
+        for header in self.headers:
             if signature != z.CENTRAL_SIGNATURE:
                 raise InvalidArchive(
-                    f"entry {shown(decode(local.name, local.flags))} is hidden: it is there, but not in the "
+                    f"entry {shown(header.name.decode())} is hidden: it is there, but not in the "
                     "directory, or other bytes stand between"
                 )
-            self._central(local)
-            signature = self.reader.take(4)
+            self._listed(header)
+            signature = self.take(4)
         if signature == z.CENTRAL_SIGNATURE:
             raise InvalidArchive("has an entry in its directory that is hidden from whoever reads it forward")
-        size = self.reader.position - 4 - start
-        tail = signature + self.reader.take(min(self.into.size - self.reader.position, 4096))
-        count = len(self.locals)
-        expected = z.end_records(count, size, start)
-        if tail != expected:
-            self.into.canonical = False
-            check_end(tail, count, size, start)
+        size = self.position - 4 - start
+        tail = signature + self.take(min(self._into.size - self.position, 4096))
+        count = len(self.headers)
+        if tail != z.end_records(count, size, start):
+            self._into.canonical = False
+            z.check_end(tail, count, size, start)
 
-    def _central(self, local: _Local) -> None:
-        head = self.reader.take(z.CENTRAL.size - 4)
+    def _listed(self, local: _Header) -> None:
+        """Read the next entry of the directory, which must say what the local header says."""
+        head = z.CENTRAL_SIGNATURE + self.take(z.CENTRAL.size - 4)
         (
             _, made_by, _, flags, method, _, _, crc32, compressed, size, name_len, extra_len, comment_len, disk,
             _, attributes, offset,
-        ) = z.CENTRAL.unpack(z.CENTRAL_SIGNATURE + head)  # fmt: skip
-        name = self.reader.take(name_len)
-        extra = self.reader.take(extra_len)
-        comment = self.reader.take(comment_len)
-        text = decode(local.name, local.flags)
-        wide = zip64_field(text, extra)
+        ) = z.CENTRAL.unpack(head)  # fmt: skip
+        raw = self.take(name_len)
+        extra = self.take(extra_len)
+        comment = self.take(comment_len)
+        name = local.name.decode()
+        wide = z.zip64_field(name, extra)
         numbers: list[int] = []
         for value in (size, compressed, offset):
             if value == z.LIMIT32:
                 if len(wide) < 8:
-                    raise InvalidArchive(f"entry {shown(text)} has no zip64 sizes where they are needed")
+                    raise InvalidArchive(f"entry {shown(name)} has no zip64 sizes where they are needed")
                 value, wide = int.from_bytes(wide[:8], "little"), wide[8:]
             numbers.append(value)
-        found = (name, flags, method, crc32, numbers[1], numbers[0], numbers[2], disk)
-        there = (local.name, local.flags, local.method, local.crc32, local.compressed, local.size, local.offset, 0)
-        if found != there:
+        if disk or _Header(numbers[2], raw, flags, method, crc32, numbers[1], numbers[0]) != local:
             raise InvalidArchive(
-                f"entry {shown(text)} is hidden or forged: the directory says something else about it, or "
+                f"entry {shown(name)} is hidden or forged: the directory says something else about it, or "
                 "lists it elsewhere"
             )
-        check_attributes(text, made_by >> 8, attributes)
-        placed = z.Placed(text, local.size, local.crc32, local.offset)
-        if z.CENTRAL_SIGNATURE + head + name + extra + comment != z.central_header(placed):
-            self.into.canonical = False
+        z.check_attributes(name, made_by >> 8, attributes)
+        if head + raw + extra + comment != z.central_header(name, local.size, local.crc32, local.offset):
+            self._into.canonical = False
+
+
+def _unpacked(raw: Iterator[bytes], file: ArchiveFile) -> Iterator[bytes]:
+    """Yield what an entry's bytes unpack to, no more than it says by more than a chunk; then check size and CRC."""
+    crc32 = size = 0
+    for chunk in raw if file.stored else z.inflate(raw, file.name):
+        crc32 = zlib.crc32(chunk, crc32)
+        size += len(chunk)
+        if size > file.size:
+            break
+        yield chunk
+    if size != file.size:
+        raise InvalidArchive(f"entry {shown(file.name)} unpacks to another size than it says")
+    if crc32 != file.crc32:
+        raise InvalidArchive(f"entry {shown(file.name)} is damaged: its CRC does not match")
 
 
 def read_file(file: BinaryIO, found: ArchiveFile) -> Iterator[bytes]:
@@ -259,10 +236,7 @@ def read_file(file: BinaryIO, found: ArchiveFile) -> Iterator[bytes]:
             position, left = position + len(data), left - len(data)
             yield data
 
-    crc32 = size = 0
-    for chunk in raw() if found.stored else inflate(raw(), found.name):
-        crc32 = zlib.crc32(chunk, crc32)
-        size += len(chunk)
-        yield chunk
-    if size != found.size or crc32 != found.crc32:
-        raise InvalidArchive(f"entry {shown(found.name)} changed while it was being read")
+    try:
+        yield from _unpacked(raw(), found)
+    except InvalidArchive as exc:
+        raise InvalidArchive(f"entry {shown(found.name)} changed while it was being read") from exc

@@ -35,13 +35,12 @@ def plan_batches(
         batch: list[int] = []
         total = 0
         while len(batch) < size:
-            if not left:
-                left = rng.sample(range(len(groups)), len(groups))
-            place = _next(left, batch, groups)
-            if place is None:  # all that is left is of the neighbour's group: begin the next round early
+            others = (place for place, each in enumerate(left) if not batch or groups[each] != groups[batch[-1]])
+            place = next(others, None)
+            if place is None:  # nothing is left but of the neighbour's group: begin the next round
                 left += rng.sample(range(len(groups)), len(groups))
-                place = _next(left, batch, groups)
-            example = left.pop(place or 0)
+                continue
+            example = left.pop(place)
             total += sizes_bytes[example]
             if len(batch) >= 2 and total > max_bytes:
                 left.insert(0, example)
@@ -52,23 +51,12 @@ def plan_batches(
     return plan
 
 
-def _next(left: Sequence[int], batch: Sequence[int], groups: Sequence[int]) -> int | None:
-    """Return the place in ``left`` of the first example that is of another group than the batch's last row."""
-    for place, example in enumerate(left):
-        if not batch or groups[example] != groups[batch[-1]]:
-            return place
-    return None
-
-
 def equal_answers(answers: Sequence[GoldenAnswer], tolerance: Tolerance) -> list[int]:
     """Return for each answer the place of the first that is the same."""
-    firsts: list[int] = []
     groups: list[int] = []
     for index, answer in enumerate(answers):
-        group = next((first for first in firsts if difference(answers[first], answer, tolerance) is None), index)
-        if group == index:
-            firsts.append(index)
-        groups.append(group)
+        firsts = dict.fromkeys(groups)
+        groups.append(next((one for one in firsts if difference(answers[one], answer, tolerance) is None), index))
     return groups
 
 
@@ -82,12 +70,8 @@ def try_batches(
 ) -> tuple[tuple[int, ...], str | None]:
     """Return the sizes of the batches that are answered as their rows are alone, and where the first other one differs.
 
-    Args:
-        batches: Examples by index.
-        alone: The answer to each example alone.
-        call: Returns the answers to a batch.
-        tolerance: How far numbers may lie apart.
-        name: Returns what is said of an example beside its row.
+    ``batches`` hold examples by index, ``alone`` their single answers; ``call`` answers a batch. ``name`` returns what
+    is said of an example beside its row.
     """
     sizes: list[int] = []
     for batch in batches:

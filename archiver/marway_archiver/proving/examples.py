@@ -12,8 +12,7 @@ from marway.answers.golden import MAX_EXAMPLES, MAX_EXAMPLES_BYTES, ExampleInput
 from marway.errors import InvalidArchive, clip
 from marway.wire.envelope import RAW_BODY, Part
 from marway.worker.requests import UnusableInput, value_of
-from marway_archiver.format.entries import Entry, from_file, read_all
-from marway_archiver.format.names import shown
+from marway_archiver.format.entries import Entry, from_file, read_all, shown
 
 __all__ = [
     "UNSET",
@@ -117,10 +116,7 @@ def read_jsonl(path: Path) -> list[Example]:
         text = _file(path).decode()
     except UnicodeDecodeError as exc:
         raise InvalidArchive(f"{path} is not UTF-8") from exc
-    found: list[Example] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            found.append(_of_line(path, number, line))
+    found = [_of_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not found:
         raise InvalidArchive(
             f"{path} holds no example: give one JSON object a line, such as " + '{"input": "some text"}'
@@ -139,14 +135,14 @@ def _of_line(path: Path, number: int, line: str) -> Example:
     unknown = sorted(set(raw) - set(_FIELDS))
     if unknown:
         raise InvalidArchive(f"{where}: {shown(unknown[0])} is no field of an example: there are {', '.join(_FIELDS)}")
-    kind, status = raw.get("content_type"), raw.get("status")
-    if kind is not None and not isinstance(kind, str):
+    kind, status, file = raw.get("content_type"), raw.get("status"), raw.get("file")
+    if not isinstance(kind, str | None):
         raise InvalidArchive(f"{where}: content_type is a text, such as text/plain")
-    if status is not None and not isinstance(status, int):
+    if not isinstance(status, int | None):
         raise InvalidArchive(f"{where}: status is a number, such as 400")
-    if "file" in raw and not isinstance(raw["file"], str):
+    if "file" in raw and not isinstance(file, str):
         raise InvalidArchive(f"{where}: file is the name of a file")
-    value = path.parent / raw["file"] if "file" in raw else raw["input"]
+    value = raw["input"] if file is None else path.parent / file
     return Example(value, raw.get("output", UNSET), kind, status)
 
 
@@ -159,17 +155,8 @@ def encode_all(examples: Iterable[Any]) -> tuple[list[Example], list[ExampleInpu
 
 
 def read_examples(entries: Mapping[str, Entry]) -> tuple[ExampleInput, ...]:
-    """Return the golden inputs among an archive's entries.
-
-    Raises:
-        InvalidArchive: Their index is damaged.
-    """
-
-    def read(name: str, limit: int) -> bytes | None:
-        entry = entries.get(name)
-        return None if entry is None else read_all(entry, limit)
-
-    return decode_examples(read)
+    """Return the golden inputs among an archive's entries; an `InvalidArchive` says that their index is damaged."""
+    return decode_examples(lambda name, limit: read_all(entries[name], limit) if name in entries else None)
 
 
 def body_value(example: ExampleInput) -> Any:

@@ -62,8 +62,7 @@ def answer(service: Any, rows: list[Any]) -> dict[str, Any]:
     from ts.context import RequestProcessor
 
     from marway.wire.envelope import encode_answers
-    from marway.worker.answers import described_tensor
-    from marway.worker.calls import call_handler
+    from marway.worker.calls import call_handler, described_tensor
     from marway.worker.requests import request_of
 
     context, sink, seconds = service.context, service.cl_socket, 0.0

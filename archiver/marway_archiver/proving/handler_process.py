@@ -19,10 +19,9 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from marway.answers.golden import ExampleInput, GoldenAnswer, Kind
 from marway.errors import InvalidArchive, LoadFailed, clip
@@ -32,8 +31,7 @@ from marway.wire.headers import JSON_NONFINITE
 from marway.worker.environment import handler_environment
 from marway_archiver.atomic_output import signals_raise
 from marway_archiver.contents.manifest import Manifest, encode_manifest
-from marway_archiver.format.entries import Entry
-from marway_archiver.format.names import MANIFEST_NAME
+from marway_archiver.format.entries import MANIFEST_NAME, Entry
 
 __all__ = ["Called", "HandlerProcess", "has_torchserve", "start_handler", "unpack"]
 
@@ -41,13 +39,12 @@ _MAX_REPLY_BYTES = 1024 * 1024 * 1024
 _LAST_LINES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(NamedTuple):
     """What one call gave: an answer a row, the time inside the handler in seconds, and how many pieces came before."""
 
     answers: tuple[GoldenAnswer, ...]
     seconds: float
-    pieces: int = 0
+    pieces: int
 
 
 def has_torchserve() -> bool:
@@ -56,7 +53,7 @@ def has_torchserve() -> bool:
 
 
 class HandlerProcess:
-    """A loaded handler; `start_handler` makes one.
+    """A handler that was started; `start_handler` makes one, and gives it when it is loaded.
 
     Attributes:
         versions: Of `torchserve`, `torch` and `python`.
@@ -64,18 +61,15 @@ class HandlerProcess:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], connection: socket.socket, log: Path, *, call_timeout_s: float
+        self, process: subprocess.Popen[bytes], connection: socket.socket, replies: BinaryIO, log: Path
     ) -> None:
-        self._process = process
-        self._connection = connection
-        self._wire = connection.makefile("rwb")
-        self._log = log
-        self._call_timeout_s = call_timeout_s
+        self._process, self._connection, self._replies, self._log = process, connection, replies, log
+        self._call_timeout_s = 0.0
         self.load_s = 0.0
         self.versions: Mapping[str, str] = {}
 
-    def wait_until_loaded(self, timeout_s: float) -> None:
-        """Return when the handler is loaded.
+    def wait_until_loaded(self, timeout_s: float, *, call_timeout_s: float) -> None:
+        """Return when the handler is loaded; each call may take ``call_timeout_s`` then.
 
         Raises:
             LoadFailed: It cannot be, its process died, or it took longer than ``timeout_s``.
@@ -86,6 +80,7 @@ class HandlerProcess:
         if "failed" in reply:
             raise LoadFailed(f"the handler does not load: {clip(str(reply['failed']), 1000)}")
         self.versions = {**reply["loaded"], "python": platform.python_version()}
+        self._call_timeout_s = call_timeout_s
 
     def call(self, rows: Sequence[int]) -> Called:
         """Call the handler once with the inputs of these indices, which may repeat.
@@ -93,33 +88,21 @@ class HandlerProcess:
         Raises:
             LoadFailed: The process died, or did not answer in time.
         """
-        try:
-            self._wire.write(json.dumps({"rows": list(rows)}).encode() + b"\n")
-            self._wire.flush()
-        except OSError:
-            pass  # it is gone: what it said last is read below
+        with contextlib.suppress(OSError):  # it is gone: what it said last is read below
+            self._connection.sendall(json.dumps({"rows": list(rows)}).encode() + b"\n")
         reply = self._receive(f"a call with {len(rows)} {'row' if len(rows) == 1 else 'rows'}", self._call_timeout_s)
         answers = tuple(
             GoldenAnswer.of(
-                status=each.status,
-                kind=cast("Kind", each.kind),
-                content_type=each.content_type,
-                body=each.body,
+                status=each.status, kind=cast("Kind", each.kind), content_type=each.content_type, body=each.body
             )
             for each in decode_answers(base64.b64decode(reply["answers"]))
         )
         return Called(answers, float(reply["seconds"]), int(reply["pieces"]))
 
-    def close(self) -> None:
-        """Close our end; the process group is ended by whoever started it."""
-        with contextlib.suppress(OSError):
-            self._wire.close()
-        self._connection.close()
-
     def _receive(self, what: str, timeout_s: float) -> Any:
         self._connection.settimeout(timeout_s)
         try:
-            line = self._wire.readline(_MAX_REPLY_BYTES)
+            line = self._replies.readline(_MAX_REPLY_BYTES)
         except TimeoutError as exc:
             raise LoadFailed(
                 f"{what} took longer than {timeout_s:g} s: give more time, or see what it waits for{self._last_words()}"
@@ -150,12 +133,7 @@ def start_handler(
 ) -> Iterator[HandlerProcess]:
     """Unpack an archive's files into a directory of their own and load the handler there, in a process of its own.
 
-    Args:
-        manifest: The archive's.
-        entries: Its other files.
-        inputs: What `HandlerProcess.call` names by index.
-        load_timeout_s: How long loading may take.
-        call_timeout_s: How long each call may take.
+    `HandlerProcess.call` names ``inputs`` by their index. Loading, and each call, must end in time.
 
     Raises:
         InvalidArchive: It holds no Python handler.
@@ -168,35 +146,29 @@ def start_handler(
         raise InvalidArchive("golden examples need a Python handler: runtime LSP is TorchServe's C++ backend")
     with signals_raise(), tempfile.TemporaryDirectory(prefix="marway-golden-", ignore_cleanup_errors=True) as name:
         home = Path(name).resolve()
-        model, scratch = home / "model", home / "tmp"
+        model, scratch, log = home / "model", home / "tmp", home / "output.log"
         scratch.mkdir()
         unpack(model, manifest, entries)
         job = _write_job(home, model, manifest, inputs)
         ours, theirs = socket.socketpair()
-        log = home / "output.log"
-        process: subprocess.Popen[bytes] | None = None
-        try:
-            with theirs, log.open("wb") as output:
-                script = Path(__file__).with_name("handler_child.py")
-                process = subprocess.Popen(
-                    dies_with_me([sys.executable, "-u", "-B", str(script), str(theirs.fileno()), str(job)]),
-                    cwd=model,
-                    env=_environment(model, scratch),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                )
-            handler = HandlerProcess(process, ours, log, call_timeout_s=call_timeout_s)
+        with ours, ours.makefile("rb") as replies, theirs, log.open("wb") as output:
+            script = Path(__file__).with_name("handler_child.py")
+            process = subprocess.Popen(
+                dies_with_me([sys.executable, "-u", "-B", str(script), str(theirs.fileno()), str(job)]),
+                cwd=model,
+                env=_environment(model, scratch),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
             try:
-                handler.wait_until_loaded(load_timeout_s)
+                theirs.close()  # so that its end is seen
+                handler = HandlerProcess(process, ours, replies, log)
+                handler.wait_until_loaded(load_timeout_s, call_timeout_s=call_timeout_s)
                 yield handler
             finally:
-                handler.close()
-        finally:
-            ours.close()
-            if process is not None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)  # the handler's own children as well
                 process.wait()
@@ -210,14 +182,12 @@ def unpack(directory: Path, manifest: Manifest, entries: Iterable[Entry]) -> Non
         path = directory / entry.name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
-            for chunk in entry.chunks():
-                file.write(chunk)
+            file.writelines(entry.chunks())
 
 
 def _write_job(home: Path, model: Path, manifest: Manifest, inputs: Sequence[ExampleInput]) -> Path:
-    rows = home / "rows"
+    rows, job = home / "rows", home / "job.json"
     rows.write_bytes(encode_rows([_row(each) for each in inputs]))
-    job = home / "job.json"
     facts = {
         "model_name": manifest.model.model_name,
         "model_dir": str(model),

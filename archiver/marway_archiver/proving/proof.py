@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample
+from marway.answers.golden import ExampleInput, GoldenDocument, GoldenExample
 from marway_archiver.contents.manifest import Manifest
 from marway_archiver.format.entries import Entry
 from marway_archiver.proving.examples import Example, body_value
@@ -20,8 +20,9 @@ from marway_archiver.proving.runs import (
     run_examples,
 )
 
-__all__ = ["Answered", "PackProof", "answer_examples"]
+__all__ = ["PackProof", "Proved", "answer_examples"]
 
+_UNKNOWN = "0" * 64  # the digest of what is not written yet
 _NOT_RUN = "the handler was not run: TorchServe is not installed here"
 
 
@@ -44,45 +45,23 @@ class PackProof:
     streaming: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Golden examples with their answers, before the archive has its digest.
+class Proved(NamedTuple):
+    """What golden examples gave: their answers, if there are any, the proof where the handler was run, and warnings."""
 
-    Attributes:
-        inputs: The golden inputs.
-        answers: One for each; None where nothing could answer.
-        run: How the handler answered, where it was run.
-        plan: How it was.
-        warnings: Why batches will not be used, or why there are no answers.
-    """
+    golden: GoldenDocument | None = None
+    proof: PackProof | None = None
+    warnings: tuple[str, ...] = ()
 
-    inputs: tuple[ExampleInput, ...]
-    answers: tuple[GoldenAnswer, ...] | None
-    run: Run | None
-    plan: ProofPlan
-    warnings: tuple[str, ...]
-
-    def of_archive(self, sha256: str) -> tuple[GoldenDocument | None, PackProof | None]:
-        """Return what is stored, now that the archive has a digest."""
-        if self.answers is None:
-            return None, None
-        run = self.run
-        reason = run.batch_reason if run is not None else _NOT_RUN
-        golden = GoldenDocument(
-            archive_sha256=sha256,
-            source="callable" if run is None else "handler",
-            tolerance=self.plan.tolerance,
-            examples=tuple(
-                GoldenExample(input_sha256=sent.sha256, content_type=sent.content_type, answer=answer)
-                for sent, answer in zip(self.inputs, self.answers, strict=True)
-            ),
-            batch=reason is None,
-            batch_sizes=run.batch_sizes if run is not None and reason is None else (),
-            batch_reason=reason,
+    def of_archive(self, sha256: str) -> Proved:
+        """Return the same for the archive of these files that has this digest."""
+        if self.golden is None:
+            return self
+        golden = self.golden.model_copy(update={"archive_sha256": sha256})
+        if self.proof is None:
+            return self._replace(golden=golden)
+        return self._replace(
+            golden=golden, proof=replace(self.proof, archive_sha256=sha256, golden_sha256=golden.sha256)
         )
-        if run is None:
-            return golden, None
-        return golden, PackProof(sha256, golden.sha256, run.versions, run.duration_s, run.streaming)
 
 
 def answer_examples(
@@ -92,35 +71,47 @@ def answer_examples(
     inputs: Sequence[ExampleInput],
     plan: ProofPlan,
     predict: Predict | None = None,
-) -> Answered:
-    """Answer golden inputs: by the handler, else by ``predict``, else not at all; refuse them if the handler fails.
+) -> Proved:
+    """Answer golden examples, ``inputs`` as clients send them; refuse them if the handler fails.
 
-    Args:
-        manifest: The archive's.
-        entries: Its other files.
-        given: The examples.
-        inputs: Each as a client sends it.
-        plan: Bounds of running the handler.
-        predict: Answers in place of the handler where TorchServe is not installed.
+    The handler of ``manifest`` and ``entries`` answers where TorchServe is installed, else ``predict``, else nothing
+    does. The archive has no digest yet: see `Proved.of_archive`.
 
     Raises:
         InvalidArchive: An example failed, or gave something else than was expected.
         LoadFailed: The handler does not load, or takes too long.
     """
     if not inputs:
-        return Answered((), None, None, plan, ())
+        return Proved()
+    run: Run | None = None
     if has_torchserve():
         run = run_examples(manifest, entries, inputs, plan)
         check_run(given, inputs, run, plan.tolerance)
-        return Answered(tuple(inputs), run.answers, run, plan, tuple(_surprises(inputs, run)))
-    if predict is not None:
+        answers, reason, warnings = run.answers, run.batch_reason, tuple(_surprises(inputs, run))
+    elif predict is not None:
         answers = answers_of_callable(given, inputs, predict, plan.tolerance)
-        return Answered(tuple(inputs), answers, None, plan, (_not_batched(_NOT_RUN),))
-    warning = (
-        "the golden examples are not answered: TorchServe is not installed here, and no predict callable was "
-        "given; requests will be served one at a time"
+        reason, warnings = _NOT_RUN, (_not_batched(_NOT_RUN),)
+    else:
+        warning = (
+            "the golden examples are not answered: TorchServe is not installed here, and no predict callable was "
+            "given; requests will be served one at a time"
+        )
+        return Proved(warnings=(warning,))
+    golden = GoldenDocument(
+        archive_sha256=_UNKNOWN,
+        source="callable" if run is None else "handler",
+        tolerance=plan.tolerance,
+        examples=tuple(
+            GoldenExample(input_sha256=sent.sha256, content_type=sent.content_type, answer=answer)
+            for sent, answer in zip(inputs, answers, strict=True)
+        ),
+        batch=reason is None,
+        batch_sizes=run.batch_sizes if run is not None and reason is None else (),
+        batch_reason=reason,
     )
-    return Answered(tuple(inputs), None, None, plan, (warning,))
+    if run is None:
+        return Proved(golden, None, warnings)
+    return Proved(golden, PackProof(_UNKNOWN, _UNKNOWN, run.versions, run.duration_s, run.streaming), warnings)
 
 
 def _surprises(inputs: Sequence[ExampleInput], run: Run) -> Iterator[str]:

@@ -11,12 +11,7 @@ from typing import Any
 
 from marway.answers.difference import difference, shown_value, value_difference
 from marway.answers.encoding import answer_json
-from marway.answers.golden import (
-    DEFAULT_TOLERANCE,
-    ExampleInput,
-    GoldenAnswer,
-    Tolerance,
-)
+from marway.answers.golden import DEFAULT_TOLERANCE, ExampleInput, GoldenAnswer, Kind, Tolerance
 from marway.errors import InvalidArchive, clip
 from marway_archiver.contents.manifest import Manifest
 from marway_archiver.format.entries import Entry
@@ -83,13 +78,7 @@ class Run:
 def run_examples(
     manifest: Manifest, entries: Mapping[str, Entry], inputs: Sequence[ExampleInput], plan: ProofPlan
 ) -> Run:
-    """Load an archive's handler in a process of its own and run its golden inputs.
-
-    Args:
-        manifest: The archive's.
-        entries: Its other files.
-        inputs: Its golden inputs; without any, the handler is loaded and that is all.
-        plan: Bounds.
+    """Load an archive's handler in a process of its own and run its golden inputs, if there are any.
 
     Raises:
         LoadFailed: The handler does not load, dies, or takes too long.
@@ -208,30 +197,24 @@ def output_difference(output: Any, answer: GoldenAnswer, tolerance: Tolerance) -
 def answers_of_callable(
     given: Sequence[Example], inputs: Sequence[ExampleInput], predict: Predict, tolerance: Tolerance
 ) -> tuple[GoldenAnswer, ...]:
-    """Return what ``predict`` answers to the golden inputs, for where the handler itself cannot be run.
-
-    Raises:
-        InvalidArchive: It gives too few answers, something that is no answer, or another one than an example's.
-    """
+    """Return what ``predict`` answers to the golden inputs, for where the handler itself cannot be run."""
     outputs = list(predict([body_value(each) for each in inputs]))
     if len(outputs) != len(inputs):
         raise InvalidArchive(f"predict gave {len(outputs)} answers for {len(inputs)} examples")
     answers: list[GoldenAnswer] = []
     for index, (example, output) in enumerate(zip(given, outputs, strict=True), 1):
         status = example.status or 200
-        if isinstance(output, bytes | bytearray):
-            answer = GoldenAnswer.of(status=status, kind="bytes", body=bytes(output), content_type=None)
-        elif isinstance(output, str):
-            answer = GoldenAnswer(status=status, kind="text", value=output)
-        else:
-            try:
-                answer = GoldenAnswer(
-                    status=status, kind="json", value=json.loads(answer_json(output, nonfinite="allow"))
-                )
-            except (TypeError, ValueError, RecursionError) as exc:
-                raise InvalidArchive(
-                    f"predict's answer to example {index} is neither text, bytes nor JSON: {exc}"
-                ) from exc
+        kind: Kind
+        try:
+            if isinstance(output, bytes | bytearray):
+                kind, body = "bytes", bytes(output)
+            elif isinstance(output, str):
+                kind, body = "text", output.encode()
+            else:
+                kind, body = "json", answer_json(output, nonfinite="allow")
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise InvalidArchive(f"predict's answer to example {index} is neither text, bytes nor JSON: {exc}") from exc
+        answer = GoldenAnswer.of(status=status, kind=kind, body=body, content_type=None)
         if example.output is not UNSET:
             found = output_difference(example.output, answer, tolerance)
             if found is not None:

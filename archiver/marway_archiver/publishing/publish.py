@@ -14,15 +14,22 @@ from marway.records import VersionRecord
 from marway.registry import Registry
 from marway_archiver.archives import opened_archive, repack
 from marway_archiver.atomic_output import signals_raise
-from marway_archiver.golden_check import known_golden, of_archive, prove
 from marway_archiver.packing import PackedArchive, StrPath, pack
 from marway_archiver.progress import Phases, Progress
 from marway_archiver.proving.examples import check_examples_type
 from marway_archiver.proving.runs import Predict, ProofPlan
-from marway_archiver.publishing.facts import RecordFacts, read_facts
-from marway_archiver.publishing.register import UNPROVED, label_move, opened_registry, store, warn
+from marway_archiver.publishing.register import (
+    UNPROVED,
+    RecordFacts,
+    label_move,
+    opened_registry,
+    read_facts,
+    store,
+    warn,
+)
+from marway_archiver.verify import known_golden, prove
 
-__all__ = ["RecordFacts", "publish", "publish_archive", "read_facts", "tolerance_of"]
+__all__ = ["publish", "publish_archive", "tolerance_of"]
 
 
 def publish(
@@ -136,32 +143,16 @@ def publish_archive(
 ) -> tuple[VersionRecord, bool]:
     """Publish a `.mar`, also one that torch-model-archiver made.
 
-    Golden examples that it carries are answered again, by its handler in a process of its own. Where TorchServe is
-    not installed, the golden document that `marway pack` wrote stands for that.
-
-    Args:
-        archive: The file; it is checked from end to end, and written canonically if it is not.
-        registry: A registry or its URL.
-        create_registry: Make the registry if there is none yet, as `publish`.
-        label: Point this label at the version afterwards; when it may move, `publish` says.
-        record: Facts about the version, as `RecordFacts`.
-        backend: The kind of model server that serves it; ``torchserve`` where neither this nor the record says.
-        note: Why, for the label's history.
-        gateway: URL of a gateway's admin port, which has a pod prove the version and then moves the label; else
-            ``MARWAY_GATEWAY_ADMIN_URL``. A token for it comes from ``MARWAY_TOKEN`` or ``MARWAY_TOKEN_FILE``.
-        force: Move the label without a proof, in the registry itself; the history says so.
-        golden: Its golden document; ``ARCHIVE.golden.json`` beside it otherwise, if that is there.
-        tolerance: How far numbers of equal answers may lie apart, relative and absolute.
-        progress: Told about bytes checked, re-packed and stored, as one.
+    ``archive`` is checked from end to end, and written canonically if it is not. Golden examples that it carries are
+    answered again, by its handler in a process of its own, and must be what its ``golden`` document says; by default
+    that is ``ARCHIVE.golden.json`` beside it, if it is there. Where TorchServe is not installed, that document stands
+    for the run. The other arguments are those of `publish`; ``tolerance`` is the golden document's otherwise.
 
     Returns:
         The stored record, and whether the archive had to be re-packed.
 
     Raises:
-        InvalidArchive, InvalidRecord, InvalidReference, LoadFailed: Nothing was stored.
-        VersionConflict: The version exists with other bytes.
-        RegistryUnavailable: There is no registry, or it cannot be written.
-        ProofMissing, AnswersDiffer, ReleaseRefused: The version is stored, and the label stays where it was.
+        MarwayError: As `publish`.
     """
     facts = read_facts(record, backend=backend)
     release = label_move(label, note=note, gateway=gateway, force=force)
@@ -177,12 +168,13 @@ def publish_archive(
             plan = _plan(facts, tolerance)
             if known is not None and tolerance is None:
                 plan = replace(plan, tolerance=known.tolerance)
-            document, proof, warnings = prove(info, entries, known, plan)
+            proved = prove(info, entries, known, plan)
             packed = PackedArchive(info.path, info.sha256, info.size_bytes, info.manifest)
         repacking = phases.next()
         if not info.canonical:
             packed = repack(path, directory, progress=repacking)
-            document, proof = of_archive(packed.sha256, document, proof)
+            proved = proved.of_archive(packed.sha256)
+        document, proof, warnings = proved
         packed = replace(packed, warnings=(*info.warnings, *warnings), config=info.config, golden=document, proof=proof)
         stored = store(packed, facts, opened, create_registry=create_registry, release=release, progress=phases.next())
         phases.end()

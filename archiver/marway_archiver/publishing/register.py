@@ -1,27 +1,39 @@
-"""Stores a packed archive as a version: record, golden document, proof, label."""
+"""Stores a packed archive as a version: what its publisher says of it, golden document, proof, label."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marway.admin_client import AdminClient, admin_from_environment, comparison_of
 from marway.answers.comparison_text import remarks
 from marway.direct_release import release_directly
-from marway.errors import InvalidArchive, InvalidInput, clip
+from marway.errors import InvalidArchive, InvalidInput, InvalidRecord, clip
 from marway.process.identity import this_user
-from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
-from marway.refs import check_label, new_model_id
+from marway.records import (
+    MAX_RECORD_BYTES,
+    ArchiveRef,
+    BackendName,
+    Proof,
+    ServingSettings,
+    Signature,
+    TrainingFacts,
+    VersionRecord,
+    utc_now,
+)
+from marway.refs import check_backend, check_label, check_model_id, new_model_id
 from marway.registry import Registry, open_registry
 from marway_archiver.packing import PackedArchive
 from marway_archiver.progress import Progress
 from marway_archiver.proving.proof import PackProof
-from marway_archiver.publishing.facts import RecordFacts
 
-__all__ = ["UNPROVED", "LabelMove", "label_move", "opened_registry", "store", "warn"]
+__all__ = ["UNPROVED", "LabelMove", "RecordFacts", "label_move", "opened_registry", "read_facts", "store", "warn"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,21 +43,71 @@ UNPROVED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LabelMove:
-    """The label that a publish moves at its end.
+class RecordFacts(BaseModel):
+    """What a publisher may say of a version: `--record FILE.json` and `publish(record=...)`.
 
-    Attributes:
-        label: Which.
-        note: Why, for the history.
-        gateway: The admin port through which it moves, once a pod has proved the version; None for the registry itself.
-        force: Move it without a proof; said in the history.
+    The rest of the record (name, version, digest, size, handler, time) comes from the archive itself.
     """
 
-    label: str
-    note: str | None
-    gateway: AdminClient | None
-    force: bool
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | None = None
+    backend: BackendName = "torchserve"
+    framework: str | None = None
+    framework_version: str | None = None
+    algorithm: str | None = None
+    pool: str | None = None
+    serving: ServingSettings = ServingSettings()
+    signature: Signature = Signature()
+    training: TrainingFacts = TrainingFacts()
+    publisher: str | None = None
+
+
+def read_facts(source: Mapping[str, Any] | Path | None, *, backend: str | None = None) -> RecordFacts:
+    """Return the facts in ``source``, a mapping or a JSON file, and the backend that is said beside them.
+
+    Raises:
+        InvalidRecord: It cannot be read, or holds a field that a publisher cannot set; the message says which.
+        InvalidReference: The id or the backend is malformed.
+    """
+    facts = RecordFacts() if source is None else _read(source)
+    if facts.id is not None:
+        check_model_id(facts.id)
+    if backend is None:
+        return facts
+    if "backend" in facts.model_fields_set and facts.backend != backend:
+        raise InvalidRecord(f"the record says backend {facts.backend!r}, and {backend!r} is asked for: say it once")
+    return facts.model_copy(update={"backend": check_backend(backend)})
+
+
+def _read(source: Mapping[str, Any] | Path) -> RecordFacts:
+    where = "record"
+    if isinstance(source, Path):
+        where = str(source)
+        try:
+            if source.stat().st_size > MAX_RECORD_BYTES:
+                raise InvalidRecord(f"{where} has more than {MAX_RECORD_BYTES} bytes: keep large facts elsewhere")
+            source = json.loads(source.read_bytes())
+        except OSError as exc:
+            raise InvalidRecord(f"cannot read {where}: {exc.strerror}") from exc
+        except ValueError as exc:
+            raise InvalidRecord(f"{where} is not JSON: {exc}") from exc
+    try:
+        return RecordFacts.model_validate(source)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "document"
+        known = ", ".join(RecordFacts.model_fields)
+        hint = f"; fields are {known}" if first["type"] == "extra_forbidden" else ""
+        raise InvalidRecord(f"{where}: {field}: {clip(first['msg'], 200)}{hint}") from exc
+
+
+_TAKEN_OVER = RecordFacts.model_fields.keys() - {"id", "serving", "publisher"}
+"""Fields that a record has as they are said."""
+
+
+LabelMove = Callable[[Registry, VersionRecord], None]
+"""Moves a label to a version that was just stored."""
 
 
 def store(
@@ -79,18 +141,12 @@ def store(
             name=model.model_name,
             version=model.model_version,
             archive=ArchiveRef(sha256=packed.sha256, size_bytes=packed.size_bytes),
-            backend=facts.backend,
-            framework=facts.framework,
-            framework_version=facts.framework_version,
-            algorithm=facts.algorithm,
-            pool=facts.pool,
             handler=model.handler,
             serving=serving,
-            signature=facts.signature,
             golden_sha256=None if golden is None else golden.sha256,
-            training=facts.training,
             created_at=utc_now(),
             publisher=facts.publisher or this_user(),
+            **{name: getattr(facts, name) for name in _TAKEN_OVER},
         )
     except ValidationError as exc:
         raise InvalidInput(f"{packed.path}: {clip(exc.errors(include_url=False)[0]['msg'], 300)}") from exc
@@ -101,7 +157,7 @@ def store(
     if packed.proof is not None:
         _prove(registry, packed.proof, stored)
     if release is not None:
-        _move(registry, stored, release)
+        release(registry, stored)
     return stored
 
 
@@ -126,10 +182,19 @@ def label_move(label: str | None, *, note: str | None, gateway: str | None, forc
     """
     if label is None:
         return None
-    return LabelMove(check_label(label), note, None if force else admin_from_environment(gateway), force)
+    client = None if force else admin_from_environment(gateway)
+    return partial(_move, label=check_label(label), note=note, gateway=client, force=force)
 
 
-def _move(registry: Registry, stored: VersionRecord, release: LabelMove) -> None:
+def _move(
+    registry: Registry,
+    stored: VersionRecord,
+    *,
+    label: str,
+    note: str | None,
+    gateway: AdminClient | None,
+    force: bool,
+) -> None:
     """Move a label to a version that was just stored, and warn of what it does otherwise than the one before.
 
     Raises:
@@ -137,26 +202,18 @@ def _move(registry: Registry, stored: VersionRecord, release: LabelMove) -> None
         ReleaseRefused: It fails, is not finite or answers in another form where the version before does not.
         MarwayError: What the gateway says; the label stays where it was.
     """
-    if release.gateway is not None:
-        done = release.gateway.release(
-            stored.name, stored.version, label=release.label, note=release.note, by=stored.publisher
-        )
-        warn(remarks(comparison_of(done)))
+    name, version, by = stored.name, stored.version, stored.publisher
+    if gateway is not None:
+        warn(remarks(comparison_of(gateway.release(name, version, label=label, note=note, by=by))))
         return
     change, comparison = release_directly(
-        registry,
-        stored.name,
-        stored.version,
-        label=release.label,
-        note=release.note,
-        force=release.force,
-        unproved_first=True,
-        by=stored.publisher,
+        registry, name, version, label=label, note=note, force=force, unproved_first=True, by=by
     )
-    if not release.force:
-        warn(remarks(comparison))
-    if change.entry.forced and not release.force:
-        warn([f"{release.label} was set for the first time, to a version that no pod has proved: there is no gateway"])
+    if force:
+        return
+    warn(remarks(comparison))
+    if change.entry.forced:
+        warn([f"{label} was set for the first time, to a version that no pod has proved: there is no gateway"])
 
 
 def _prove(registry: Registry, proof: PackProof, stored: VersionRecord) -> None:

@@ -12,10 +12,9 @@ in a process of its own. Where TorchServe is installed the handler imports it; w
 what handlers usually import of it (`ts.context.Context`, `ts.utils.util.PredictionException`).
 """
 
-from marway_archiver.testing.checks import assert_batch_correct
-from marway_archiver.testing.context import HandlerContext
-from marway_archiver.testing.handlers import KitAnswer, LoadedHandler, load_handler
+from marway_archiver.testing.handlers import KitAnswer, LoadedHandler, assert_batch_correct, load_handler
 from marway_archiver.testing.rows import Row, bytes_row, form_row, json_row, text_row
+from marway_archiver.testing.torchserve_stubs import HandlerContext
 
 __all__ = [
     "HandlerContext",

@@ -1,4 +1,4 @@
-"""Loads a handler from a file, an unpacked archive or a `.mar`, and calls it as TorchServe's worker does."""
+"""Loads a handler from a file, an unpacked archive or a `.mar`, calls it as a worker does, and tries its batches."""
 
 from __future__ import annotations
 
@@ -8,54 +8,50 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
+from marway.answers.difference import difference
 from marway.answers.encoding import as_tensor
-from marway.answers.golden import GoldenAnswer, Kind
+from marway.answers.golden import GoldenAnswer, Kind, Tolerance
 from marway.errors import InvalidArchive
-from marway.worker.answers import described_tensor
-from marway.worker.calls import call_handler
+from marway.wire.envelope import Answer
+from marway.worker.calls import call_handler, described_tensor
 from marway_archiver.archives import opened_archive
 from marway_archiver.contents.manifest import parse_manifest
-from marway_archiver.format.names import MANIFEST_NAME
+from marway_archiver.format.entries import MANIFEST_NAME
 from marway_archiver.packing import StrPath
+from marway_archiver.proving.batch_plan import equal_answers, plan_batches, try_batches
 from marway_archiver.proving.handler_process import unpack
-from marway_archiver.testing.context import HandlerContext, RequestProcessor
 from marway_archiver.testing.rows import AnyRow, request
-from marway_archiver.testing.torchserve_stubs import list_classes, torchserve_importable
+from marway_archiver.testing.torchserve_stubs import (
+    HandlerContext,
+    RequestProcessor,
+    list_classes,
+    torchserve_importable,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["KitAnswer", "LoadedHandler", "load_handler"]
+__all__ = ["KitAnswer", "LoadedHandler", "assert_batch_correct", "load_handler"]
 
 
 @dataclass(frozen=True, slots=True)
-class KitAnswer:
-    """What became of one row.
+class KitAnswer(Answer):
+    """What became of one row: `status`, `body` (the answer as a client gets it, or a failure's message) and so on.
 
     Attributes:
-        status: The HTTP status.
-        body: The answer as a client gets it; for a row that the handler raised for, the message.
-        kind: What the handler returned, or `error`.
-        content_type: What the handler set, or None.
-        headers: Other response headers that it set.
-        output: What it returned, as it is.
+        output: What the handler returned, as it is.
         exception: What it raised, if it did.
     """
 
-    status: int
-    body: bytes
-    kind: Kind
-    content_type: str | None
-    headers: Mapping[str, str]
     output: Any = None
     exception: BaseException | None = None
 
@@ -70,7 +66,8 @@ class KitAnswer:
     def golden(self) -> GoldenAnswer:
         """Return the answer in the form in which answers are compared."""
         body = described_tensor(as_tensor(self.output)) if self.kind == "tensor" else self.body
-        return GoldenAnswer.of(status=self.status, kind=self.kind, body=body, content_type=self.content_type)
+        kind = cast("Kind", self.kind)
+        return GoldenAnswer.of(status=self.status, kind=kind, body=body, content_type=self.content_type)
 
 
 class LoadedHandler:
@@ -101,15 +98,7 @@ class LoadedHandler:
         outcome = call_handler(self._entry_point, self.context, requests, RequestProcessor)
         outputs = outcome.outputs or [None] * len(rows)
         return [
-            KitAnswer(
-                each.status,
-                each.body,
-                cast("Kind", each.kind),
-                each.content_type,
-                each.headers,
-                output,
-                outcome.exception,
-            )
+            KitAnswer(each.status, each.body, each.kind, each.content_type, each.headers, (), output, outcome.exception)
             for each, output in zip(outcome.answers, outputs, strict=True)
         ]
 
@@ -124,10 +113,47 @@ class LoadedHandler:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def assert_batch_correct(
+    handler: LoadedHandler,
+    rows: Sequence[AnyRow],
+    *,
+    max_rows: int = 32,
+    tolerance: float = 1e-4,
+) -> None:
+    """Assert that rows are answered in batches as they are alone: what packing asks before a version is batched.
+
+    Args:
+        handler: The handler.
+        rows: At least 2 different ones whose answers differ: otherwise an answer in the wrong row would not show.
+            Rows that the handler sets an error status for are welcome; one that it raises for fails its whole batch.
+        max_rows: Rows of the largest batch.
+        tolerance: How far numbers of equal answers may lie apart, relative and absolute.
+
+    Raises:
+        AssertionError: With the first row that is answered differently; or the rows could not show it.
+    """
+    bounds = Tolerance(relative=tolerance, absolute=tolerance)
+    alone = [answer.golden() for answer in handler.ask_each(rows)]
+    for number, single in enumerate(alone, 1):
+        assert single.kind != "error", f"row {number} fails alone, so no batch with it can succeed: {single.value}"
+    groups = equal_answers(alone, bounds)
+    assert len(set(groups)) > 1, "give at least 2 rows whose answers differ: else a wrong row's answer would not show"
+    batches = plan_batches(groups, [0] * len(rows), max_rows=max_rows, max_bytes=1)
+    _, found = try_batches(
+        batches,
+        alone,
+        lambda batch: [answer.golden() for answer in handler.ask(*[rows[index] for index in batch])],
+        bounds,
+    )
+    assert found is None, found
+    again = [answer.golden() for answer in handler.ask_each(rows)]
+    for number, (first, second) in enumerate(zip(alone, again, strict=True), 1):
+        found = difference(first, second, bounds)
+        assert found is None, f"row {number} is answered differently after other calls: {found}"
 
 
 def load_handler(
@@ -157,11 +183,8 @@ def load_handler(
         Exception: Whatever the handler raises while it is imported or initialised.
     """
     path = Path(source)
-    stack = ExitStack()
-    try:
-        if path.is_dir():
-            directory, manifest = path, json.loads((path / MANIFEST_NAME).read_bytes())
-        elif path.suffix == ".py":
+    with ExitStack() as stack:
+        if path.suffix == ".py" and not path.is_dir():
             files = (model_file, serialized_file, *extra_files)
             directory = _gathered(stack, path, [Path(each) for each in files if each is not None])
             model = {"modelName": model_name, "modelVersion": "1.0", "handler": handler or path.name}
@@ -170,12 +193,11 @@ def load_handler(
                     model[key] = Path(file).name
             manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
         else:
-            directory = _unpacked(stack, path)
-            manifest = json.loads((directory / MANIFEST_NAME).read_bytes())
+            directory = path if path.is_dir() else _unpacked(stack, path)
+            raw = (directory / MANIFEST_NAME).read_bytes()
+            parse_manifest(raw)
+            manifest = json.loads(raw)
         return _load(stack, directory.resolve(), manifest, handler, gpu_id)
-    except BaseException:
-        stack.close()
-        raise
 
 
 def _gathered(stack: ExitStack, handler: Path, files: list[Path]) -> Path:
@@ -200,9 +222,8 @@ def _unpacked(stack: ExitStack, archive: Path) -> Path:
 def _load(
     stack: ExitStack, directory: Path, manifest: dict[str, Any], handler: str | None, gpu_id: int | None
 ) -> LoadedHandler:
+    """Load a handler from a directory; what is on ``stack`` is the loaded handler's to close."""
     model = manifest["model"]
-    if (directory / MANIFEST_NAME).is_file():
-        parse_manifest((directory / MANIFEST_NAME).read_bytes())
     config: dict[str, Any] = {}
     if model.get("configFile"):
         config = yaml.safe_load((directory / model["configFile"]).read_text(encoding="utf-8")) or {}
@@ -218,25 +239,21 @@ def _load(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open while it is imported
         module = importlib.import_module(stem)
-    found = getattr(module, function or "handle", None)
+    found: Any = getattr(module, function or "handle", None)
     if found is not None:
         found(None, context)  # a function initialises itself when it is called without data
-        return LoadedHandler(found, getattr(found, "__self__", None), context, stack)
-    if function:
+        instance = getattr(found, "__self__", None)
+    elif function:
         raise InvalidArchive(f"{file} defines no function {function!r}")
-    instance = _only_class(module)()
-    instance.initialize(context)
-    return LoadedHandler(instance.handle, instance, context, stack)
-
-
-def _only_class(module: ModuleType) -> Any:
-    classes = list_classes(module)
-    if len(classes) != 1:
-        names = ", ".join(each.__name__ for each in classes) or "none"
-        raise InvalidArchive(
-            f"{module.__name__}.py must define exactly one class or a function 'handle': it has {names}"
-        )
-    return classes[0]
+    else:
+        classes = list_classes(module)
+        if len(classes) != 1:
+            names = ", ".join(each.__name__ for each in classes) or "none"
+            raise InvalidArchive(f"{stem}.py must define exactly one class or a function 'handle': it has {names}")
+        instance = cast("Any", classes[0]())
+        instance.initialize(context)
+        found = instance.handle
+    return LoadedHandler(found, instance, context, stack.pop_all())
 
 
 def _set_aside(directory: Path) -> dict[str, ModuleType]:

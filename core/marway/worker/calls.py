@@ -1,7 +1,12 @@
-"""One call of a handler: requests in, an answer for each out, whatever the handler does."""
+"""One call of a handler: requests in, an answer for each out, whatever the handler does.
+
+What it returned for a row travels back encoded as TorchServe encodes it.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -9,12 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from marway.answers.encoding import Nonfinite, answer_json, as_tensor
+from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import Answer
 from marway.wire.headers import UNEXPLAINED
-from marway.worker.answers import answer_of, failed, saved_tensor
 from marway.worker.requests import Request, UnusableInput, unexplained
 
-__all__ = ["METRICS_FILE", "OUT_OF_RESOURCES", "Outcome", "call_handler", "declare_metrics"]
+__all__ = [
+    "METRICS_FILE",
+    "OUT_OF_RESOURCES",
+    "Outcome",
+    "answer_of",
+    "call_handler",
+    "declare_metrics",
+    "described_tensor",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +50,21 @@ class Outcome(NamedTuple):
     answers: list[Answer]
     outputs: Sequence[object] = ()
     exception: BaseException | None = None
+
+
+def saved_tensor(tensor: Any) -> bytes:
+    """Return a tensor as `torch.save` writes it, which is what a client of TorchServe gets."""
+    buffer = io.BytesIO()
+    sys.modules["torch"].save(tensor, buffer)
+    return buffer.getvalue()
+
+
+def described_tensor(tensor: Any) -> bytes:
+    """Return a tensor as the JSON of its `{dtype, shape, values}`, as golden answers are stored."""
+    tensor = tensor.detach().cpu()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    values = tensor.float().tolist() if dtype == "bfloat16" else tensor.tolist()
+    return json.dumps({"dtype": dtype, "shape": list(tensor.shape), "values": values}).encode()
 
 
 def call_handler(
@@ -63,12 +92,12 @@ def call_handler(
         outputs = entry_point([request.inputs() for request in requests], context)
     except (Exception, SystemExit) as exc:
         status, message = _failure(exc, explains=any(request.headers.explains for request in requests))
-        return Outcome(failed(count, status, message), exception=exc)
+        return Outcome(_failed(count, status, message), exception=exc)
     if not isinstance(outputs, list):
         message = f"the handler returned {type(outputs).__name__}, not a list with one answer a row"
-        return Outcome(failed(count, 500, message))
+        return Outcome(_failed(count, 500, message))
     if len(outputs) != count:
-        return Outcome(failed(count, 500, f"the handler returned {len(outputs)} answers for {count} rows"))
+        return Outcome(_failed(count, 500, f"the handler returned {len(outputs)} answers for {count} rows"))
     answers = [
         answer_of(context, index, output, nonfinite=request.nonfinite, tensor=tensor)
         for index, (request, output) in enumerate(zip(requests, outputs, strict=True))
@@ -76,6 +105,75 @@ def call_handler(
     if count and requests[0].headers.explains and unexplained([request.headers for request in requests]):
         answers = [replace(answer, headers={**answer.headers, UNEXPLAINED: "1"}) for answer in answers]
     return Outcome(answers, outputs)
+
+
+def answer_of(
+    context: Any,
+    index: int,
+    output: object,
+    *,
+    nonfinite: Nonfinite = "error",
+    tensor: Callable[[Any], bytes] = saved_tensor,
+) -> Answer:
+    """Return the answer to row ``index``: the output, with the status and headers that the handler set.
+
+    What the handler set that cannot be sent makes it an error, of this row alone.
+
+    Args:
+        context: The handler's.
+        index: Which row.
+        output: What the handler returned for it.
+        nonfinite: What becomes of numbers that JSON has not.
+        tensor: Encodes a tensor; `saved_tensor` by default.
+    """
+    try:
+        status, content_type, headers = _set_by_handler(context, index)
+    except Exception as exc:  # whatever the handler's own values do when they are read
+        logger.error("The handler's status or headers cannot be sent.", exc_info=True)
+        return Answer(500, f"what the handler set cannot be sent: {exc}".encode(errors="replace"), "error")
+    try:
+        body, kind = _encoded(output, nonfinite, tensor)
+    except (RuntimeError, TypeError, ValueError) as exc:
+        logger.error("The handler's answer cannot be encoded.", exc_info=True)
+        return Answer(500, f"the handler's answer cannot be encoded: {exc}".encode(), "error")
+    return Answer(status, body, kind, content_type, headers)
+
+
+def _set_by_handler(context: Any, index: int) -> tuple[int, str | None, dict[str, str]]:
+    """Return the status, content type and other headers that the handler set.
+
+    Raises:
+        ValueError: They cannot be sent. The phrase beside the status never is.
+        Exception: They are no numbers or texts.
+    """
+    code, _ = context.get_response_status(index)
+    status = int(code or 200)
+    set_headers = context.get_response_headers(index)
+    headers = {str(name): str(value) for name, value in set_headers.items()} if set_headers else {}
+    content_type = None
+    for name in [name for name in headers if name.lower() == "content-type"]:
+        content_type = headers.pop(name)
+    fault = status_fault(status) or content_type_fault(content_type) or header_fault(headers)
+    if fault is not None:
+        raise ValueError(fault)
+    return status, content_type, headers
+
+
+def _encoded(output: object, nonfinite: Nonfinite, encode_tensor: Callable[[Any], bytes]) -> tuple[bytes, str]:
+    """Return the handler's answer encoded as TorchServe encodes it, and what it was."""
+    if isinstance(output, (bytes, bytearray)):
+        return bytes(output), "bytes"
+    if isinstance(output, str):
+        return output.encode(), "text"
+    tensor = as_tensor(output)
+    if tensor is not None:
+        return encode_tensor(tensor), "tensor"
+    return answer_json(output, nonfinite=nonfinite), "json"
+
+
+def _failed(rows: int, status: int, message: str) -> list[Answer]:
+    """Return the same failure for each of ``rows``."""
+    return [Answer(status, message.encode(errors="replace"), "error")] * rows
 
 
 def declare_metrics(cache: Any, model_dir: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -75,29 +75,21 @@ class _HeadersOfExplanation(Headers):
         self._look(key)
         return super().get(key, default)
 
-    def __iter__(self) -> Iterator[str]:
-        self.looked = True
-        return super().__iter__()
-
-    def keys(self) -> KeysView[str]:  # type: ignore[override]  # the stubs name dict's own kinds of views
-        self.looked = True
-        return super().keys()
-
-    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # as above
-        self.looked = True
-        return super().values()
-
-    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # as above
-        self.looked = True
-        return super().items()
-
-    def copy(self) -> dict[str, Any]:
-        self.looked = True
-        return super().copy()
-
     def _look(self, key: object) -> None:
         if isinstance(key, str) and key.lower() == "explain":
             self.looked = True
+
+
+def _noted(method: Callable[..., Any]) -> Callable[..., Any]:
+    def look(self: _HeadersOfExplanation) -> Any:
+        self.looked = True
+        return method(self)
+
+    return look
+
+
+for _name in ("__iter__", "copy", "items", "keys", "values"):  # by which whoever looks sees all
+    setattr(_HeadersOfExplanation, _name, _noted(getattr(Headers, _name)))
 
 
 class Request(NamedTuple):  # made for every row: a frozen dataclass takes twice as long

@@ -24,8 +24,7 @@ from ts.utils.util import PredictionException
 from marway.wire.envelope import KEY, Answer, Row, answer_size, encode_answers
 from marway.wire.headers import REQUEST_ID
 from marway.wire.request import correlation_id
-from marway.worker.answers import answer_of
-from marway.worker.calls import OUT_OF_RESOURCES, call_handler, declare_metrics
+from marway.worker.calls import OUT_OF_RESOURCES, answer_of, call_handler, declare_metrics
 from marway.worker.requests import request_of
 from marway_runtime.worker import custom_metrics, field_reader, log_records
 from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from marway.archives.unsupported_settings import NOT_SERVED
+from marway.archives.limits import NOT_SERVED
 from marway.errors import InvalidArchive
 from marway_archiver.contents.model_config import ModelConfig, parse_model_config
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from marway.archives.unsupported_settings import NOT_SERVED
+from marway.archives.limits import NOT_SERVED
 from marway.errors import LoadFailed
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.backends.torchserve.archive_config import check_archive

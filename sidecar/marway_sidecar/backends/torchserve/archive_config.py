@@ -13,8 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from marway.archives.bounds import expansion_problem
-from marway.archives.unsupported_settings import NOT_SERVED
+from marway.archives.limits import NOT_SERVED, expansion_problem
 from marway.errors import LoadFailed, clip
 from marway_sidecar.backends.base import ServedModel
 

@@ -9,7 +9,7 @@ import pytest
 
 from marway.wire.answer_headers import HEADER_BYTES_MAX, HEADERS_MAX
 from marway.wire.envelope import Answer, decode_answers, encode_answers
-from marway.worker.answers import answer_of
+from marway.worker.calls import answer_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open when it is imported

@@ -1,4 +1,6 @@
-"""Settings of an archive's own configuration file that Marway does not serve, for whoever packs and whoever loads."""
+"""What an archive may not do, for whoever packs, publishes and loads: unpack far beyond its size, or set what Marway
+does not serve.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,23 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-__all__ = ["NOT_SERVED", "NotServed"]
+__all__ = ["NOT_SERVED", "NotServed", "expansion_problem"]
+
+_MAX_EXPANDED_BYTES: Final = 64 * 1024**3
+"""Most bytes that an archive may unpack to."""
+_MAX_RATIO: Final = 200
+"""Weights shrink to a half at best and text to a tenth; deflate ends at 1,032."""
+_BOMB_FROM_BYTES: Final = 64 * 1024**2
+"""An archive that unpacks to more than this and to more than `_MAX_RATIO` times its size is a bomb."""
+
+
+def expansion_problem(size: int, expanded: int) -> str | None:
+    """Return what is wrong with an archive of ``size`` bytes that unpacks to ``expanded`` bytes, or None."""
+    if expanded > _MAX_EXPANDED_BYTES:
+        return f"unpacks to more than {_MAX_EXPANDED_BYTES >> 30} GiB"
+    if expanded > _BOMB_FROM_BYTES and expanded > _MAX_RATIO * size:
+        return f"is a bomb: it unpacks to more than {_MAX_RATIO} times its {size} bytes"
+    return None
 
 
 class NotServed(NamedTuple):
