@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from marway.admin_client import AdminClient
 from marway.errors import MarwayError
-from marway_ops.cluster.containers import check_containers
 from marway_ops.cluster.kubectl import Cluster, Kubectl
-from marway_ops.cluster.lockdown import check_lockdown
 from marway_ops.cluster.objects import POD
+from marway_ops.cluster.pods import check_containers, check_lockdown
 from marway_ops.cluster.wiring import check_wiring
-from marway_ops.doctor.findings import Case, Finding, findings_of
+from marway_ops.shell.findings import Case, Finding, findings_of
 
 __all__ = ["examine_cluster"]
+
+_GATEWAY: Final = "pods of the gateway"
 
 
 def examine_cluster(kubectl: Kubectl, *, admin: AdminClient | None = None) -> list[Finding]:
@@ -30,63 +31,47 @@ def examine_cluster(kubectl: Kubectl, *, admin: AdminClient | None = None) -> li
         Unavailable: The cluster cannot be read.
     """
     cluster = kubectl.read()
-    findings = [*_unread(cluster), *check_wiring(cluster), *check_containers(cluster), *check_lockdown(cluster)]
+    cases = [*_unread(cluster), *check_wiring(cluster), *check_containers(cluster), *check_lockdown(cluster)]
     if admin is not None:
-        findings += _of_gateway(admin, cluster)
-    return findings
+        cases += _of_gateway(admin, cluster)
+    return findings_of(cases)
 
 
-def _unread(cluster: Cluster) -> Iterator[Finding]:
-    unread = sorted([*cluster.unread, *(["secrets"] if cluster.secrets is None else [])])
+def _unread(cluster: Cluster) -> Iterator[Case]:
+    unread = [kind for kind in cluster.found if cluster.unread(kind)]
+    if cluster.secrets is None:
+        unread.append("secrets")
     if unread:
-        yield Finding(
+        yield Case(
             "rights",
             "warning",
-            f"you may not list {', '.join(unread)} in namespace {cluster.namespace}",
+            f"you may not list {', '.join(sorted(unread))} in namespace {cluster.namespace}",
             "what depends on them was not checked: ask for the rights to list them, or let somebody else look",
         )
 
 
-def _of_gateway(admin: AdminClient, cluster: Cluster) -> list[Finding]:
-    """Return what the gateway knows, and what it does not know, of the pods that there are."""
+def _of_gateway(admin: AdminClient, cluster: Cluster) -> Iterator[Case]:
+    """Yield what the gateway knows, and what it does not know, of the pods that there are."""
     try:
         shown: list[dict[str, Any]] = admin.call("GET", "/pods")
     except MarwayError as exc:
-        return [
-            Finding("pods of the gateway", "problem", exc.message, "kubectl port-forward service/… 8001 reaches it")
-        ]
+        yield Case(_GATEWAY, "problem", exc.message, "kubectl port-forward service/… 8001 reaches it")
+        return
     if not shown:
-        return [
-            Finding(
-                "pods of the gateway",
-                "problem",
-                "it knows none",
-                "see MARWAY_GATEWAY_PODS, and the gateway's log for what its discovery says",
-            )
-        ]
-    findings = findings_of(
-        "pods of the gateway",
-        "problem",
-        (
-            Case(
-                str(pod["name"]),
-                str(pod["trouble"]),
-                "kubectl logs of that pod, and NetworkPolicies if it cannot be reached",
-            )
-            for pod in shown
-            if not pod["eligible"] and not pod["trouble"].startswith(("is draining", "is being terminated"))
-        ),
-    )
+        advice = "see MARWAY_GATEWAY_PODS, and the gateway's log for what its discovery says"
+        yield Case(_GATEWAY, "problem", "it knows none", advice)
+        return
+    well = True
+    for pod in shown:
+        if not pod["eligible"] and not pod["trouble"].startswith(("is draining", "is being terminated")):
+            well = False
+            advice = "kubectl logs of that pod, and NetworkPolicies if it cannot be reached"
+            yield Case(_GATEWAY, "problem", str(pod["trouble"]), advice, str(pod["name"]))
     known = {str(pod["name"]) for pod in shown} | {urlsplit(str(pod["url"])).hostname for pod in shown}
-    findings += findings_of(
-        "pods of the gateway",
-        "warning",
-        (
-            Case(pod.name, "ready, and unknown to the gateway", "new ones are found within seconds; else see its log")
-            for pod in cluster.pods_of(POD)
-            if pod.ready and not known & {pod.name, pod.ip}
-        ),
-    )
-    if not findings:
-        findings.append(Finding("pods of the gateway", "ok", f"{len(shown)}, all of them take requests"))
-    return findings
+    for there in cluster.pods_of(POD):
+        if there.ready and not known & {there.name, there.text("status.podIP")}:
+            well = False
+            advice = "new ones are found within seconds; else see its log"
+            yield Case(_GATEWAY, "warning", "ready, and unknown to the gateway", advice, there.name)
+    if well:
+        yield Case(_GATEWAY, "ok", f"{len(shown)}, all of them take requests")

@@ -19,6 +19,7 @@ __all__ = ["Case", "Finding", "findings_of", "show_findings"]
 
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
 _NAMED: Final = 3
+Level = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Finding:
     """One check: what was looked at, what was found, and what to do about it."""
 
     check: str
-    level: Literal["ok", "warning", "problem"]
+    level: Level
     found: str
     advice: str = ""
 
@@ -57,21 +58,28 @@ def show_findings(findings: Sequence[Finding], *, as_json: bool, well: str) -> N
 
 
 class Case(NamedTuple):
-    """One object with a symptom."""
+    """What a check found of one object, which is named, or of no object in particular."""
 
-    name: str
+    check: str
+    level: Level
     found: str
-    advice: str
+    advice: str = ""
+    name: str = ""
 
 
-def findings_of(check: str, level: Literal["warning", "problem"], cases: Iterable[Case]) -> list[Finding]:
+def findings_of(cases: Iterable[Case]) -> list[Finding]:
     """Return a finding for each thing that was found, with the names of the objects it was found of."""
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for name, found, advice in cases:
-        grouped.setdefault((found, advice), []).append(name)
+    grouped: dict[Case, list[str]] = {}
+    for case in cases:
+        grouped.setdefault(case._replace(name=""), []).append(case.name)
     return [
-        Finding(check, level, f"{_listed(names)}: {clip(found, 300)}", advice)
-        for (found, advice), names in grouped.items()
+        Finding(
+            each.check,
+            each.level,
+            f"{_listed(names)}: {clip(each.found, 300)}" if any(names) else each.found,
+            each.advice,
+        )
+        for each, names in grouped.items()
     ]
 
 
