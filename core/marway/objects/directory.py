@@ -22,8 +22,7 @@ from urllib.parse import quote
 
 from marway.errors import RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
-from marway.objects.durable import DurableFiles
-from marway.objects.files import Files
+from marway.objects.files import DurableFiles, Files
 from marway.objects.locks import fenced_lock, patient_lock
 from marway.objects.probing import probe
 from marway.objects.streams import CheckedFile, Window

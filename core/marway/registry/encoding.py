@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from marway.errors import InvalidRecord, clip
-from marway.records import HistoryChunk, ModelState
 
-__all__ = ["decode", "encode", "encode_state", "sealed", "unsealed"]
+__all__ = ["decode", "encode", "sealed", "unsealed"]
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -35,26 +34,6 @@ def encode(value: BaseModel, *, key: str | None = None) -> bytes:
         key: Where it will be, which its `integrity` says; None leaves that away.
     """
     raw = value.model_dump(mode="json", by_alias=True)
-    if isinstance(value, HistoryChunk):
-        raw["entries"] = [_entry(entry) for entry in raw["entries"]]
-    return _dump(raw, key)
-
-
-def encode_state(state: ModelState, *, key: str | None = None) -> bytes:
-    """Return ``state`` as `encode` would, its overrides holding only the fields that were given."""
-    raw = state.model_dump(mode="json", by_alias=True)
-    raw["serving"] = {
-        key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in state.serving.items()
-    }
-    raw["history"] = [_entry(entry) for entry in raw["history"]]
-    return _dump(raw, key)
-
-
-def _entry(raw: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in raw.items() if name != "serving" or value is not None}
-
-
-def _dump(raw: dict[str, Any], key: str | None) -> bytes:
     document = json.dumps(raw, indent=1, ensure_ascii=False).encode()
     return document if key is None else sealed(document, key=key)
 

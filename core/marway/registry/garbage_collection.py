@@ -74,12 +74,8 @@ class GarbageCollection(Reading):
         condemned: dict[str, str] = {}
         used, abandoned = self._scan()
         marks = set(self._store.keys(keys.GC))
-        for prefix in (keys.ARCHIVES, keys.GOLDEN):
-            for key in self._store.keys(prefix):
-                if key not in used:
-                    self._judge(key, now, report, condemned, dry_run=dry_run)
-                    marks.discard(keys.mark_key(key))
-        for key in sorted(abandoned):
+        stored = (key for prefix in (keys.ARCHIVES, keys.GOLDEN) for key in self._store.keys(prefix))
+        for key in (*(key for key in stored if key not in used), *sorted(abandoned)):
             self._judge(key, now, report, condemned, dry_run=dry_run)
             marks.discard(keys.mark_key(key))
         for mark in sorted(marks):

@@ -8,23 +8,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from marway.errors import InvalidSettings, Unavailable, clip
 from marway_ops.cluster.objects import MARWAY, Object, Pod
 
-__all__ = [
-    "AUTOSCALERS",
-    "BUDGETS",
-    "DEPLOYMENTS",
-    "ENDPOINTS",
-    "EVENTS",
-    "NAMESPACE",
-    "POLICIES",
-    "SERVICES",
-    "Cluster",
-    "Kubectl",
-]
+__all__ = ["NAMESPACE", "Cluster", "Kind", "Kubectl"]
 
 NAMESPACE: Final = "marway"
 """The namespace of the shipped manifests."""
@@ -33,17 +23,22 @@ _FORBIDDEN: Final = "(Forbidden)"
 _UNKNOWN_KIND: Final = "the server doesn't have a resource type"
 _NONE: Final = '{"items": []}'
 
-DEPLOYMENTS: Final = "deployments.apps"
-SERVICES: Final = "services"
-ENDPOINTS: Final = "endpointslices.discovery.k8s.io"
-POLICIES: Final = "networkpolicies.networking.k8s.io"
-BUDGETS: Final = "poddisruptionbudgets.policy"
-AUTOSCALERS: Final = ("horizontalpodautoscalers.autoscaling", "scaledobjects.keda.sh")
-EVENTS: Final = "events"
-_PODS: Final = "pods"
-_KINDS: Final = (DEPLOYMENTS, _PODS, SERVICES, ENDPOINTS, POLICIES, BUDGETS, *AUTOSCALERS, EVENTS)
-"""What is read, by the name that kubectl has for it."""
-_OURS: Final = (DEPLOYMENTS, _PODS, SERVICES)
+
+class Kind(Enum):
+    """What is read, by the name that kubectl has for it."""
+
+    DEPLOYMENTS = "deployments.apps"
+    PODS = "pods"
+    SERVICES = "services"
+    ENDPOINTS = "endpointslices.discovery.k8s.io"
+    POLICIES = "networkpolicies.networking.k8s.io"
+    BUDGETS = "poddisruptionbudgets.policy"
+    AUTOSCALERS = "horizontalpodautoscalers.autoscaling"
+    SCALED_OBJECTS = "scaledobjects.keda.sh"
+    EVENTS = "events"
+
+
+_OURS: Final = (Kind.DEPLOYMENTS, Kind.PODS, Kind.SERVICES)
 """Of these only what has Marway's label."""
 
 
@@ -57,21 +52,21 @@ class Cluster:
     """
 
     namespace: str
-    found: Mapping[str, tuple[Object, ...] | None]
+    found: Mapping[Kind, tuple[Object, ...] | None]
     secrets: frozenset[str] | None
 
-    def of(self, *kinds: str) -> tuple[Object, ...]:
+    def of(self, *kinds: Kind) -> tuple[Object, ...]:
         """Return all objects of these kinds."""
         return tuple(each for kind in kinds for each in self.found[kind] or ())
 
-    def unread(self, kind: str) -> bool:
+    def unread(self, kind: Kind) -> bool:
         """Return whether a kind may not be listed."""
         return self.found[kind] is None
 
     @property
     def pods(self) -> tuple[Pod, ...]:
         """All pods, those that are being terminated too."""
-        return tuple(each for each in self.of(_PODS) if isinstance(each, Pod))
+        return tuple(each for each in self.of(Kind.PODS) if isinstance(each, Pod))
 
     def pods_of(self, *components: str) -> tuple[Pod, ...]:
         """Return the pods of components, without those that are being terminated."""
@@ -106,20 +101,20 @@ class Kubectl:
         # Called at the same time: each takes a round trip or several.
         with ThreadPoolExecutor(max_workers=5, thread_name_prefix="kubectl") as threads:
             secrets = threads.submit(self._secrets, program)
-            found = dict(zip(_KINDS, threads.map(lambda kind: self._get(program, kind), _KINDS), strict=True))
+            found = dict(zip(Kind, threads.map(lambda kind: self._get(program, kind), Kind), strict=True))
         return Cluster(self.namespace, found, secrets.result())
 
-    def _get(self, program: str, kind: str) -> tuple[Object, ...] | None:
+    def _get(self, program: str, kind: Kind) -> tuple[Object, ...] | None:
         """Return all objects of a kind; None if they may not be listed."""
         ours = ("--selector", MARWAY) if kind in _OURS else ()
-        text = self._call(program, "get", kind, *ours, "--output", "json")
+        text = self._call(program, "get", kind.value, *ours, "--output", "json")
         if text is None:
             return None
         try:
-            return tuple((Pod if kind == _PODS else Object)(item) for item in json.loads(text)["items"])
+            return tuple((Pod if kind == Kind.PODS else Object)(item) for item in json.loads(text)["items"])
         except (ValueError, KeyError, TypeError) as exc:
             raise Unavailable(
-                f"kubectl get {kind} printed something else than a list of them: {clip(text, 80)!r}"
+                f"kubectl get {kind.value} printed something else than a list of them: {clip(text, 80)!r}"
             ) from exc
 
     def _secrets(self, program: str) -> frozenset[str] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
-from marway_ops.cluster.kubectl import EVENTS, Cluster
+from marway_ops.cluster.kubectl import Cluster, Kind
 from marway_ops.cluster.objects import GATEWAY, POD, SIDECAR, Container, Part, Pod
 from marway_ops.shell.findings import Case
 
@@ -41,7 +41,7 @@ _CREDENTIAL: Final = re.compile(
 def check_containers(cluster: Cluster) -> Iterator[Case]:
     """Yield what keeps pods from running and from being ready."""
     pods = [pod for pod in cluster.pods if not pod.leaving]
-    events = cluster.of(EVENTS)
+    events = cluster.of(Kind.EVENTS)
     for pod in pods:
         for condition in pod.conditions:
             if condition.text("type") == "PodScheduled" and condition.text("status") == "False":

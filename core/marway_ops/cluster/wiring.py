@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from marway_ops.cluster.kubectl import (
-    AUTOSCALERS,
-    BUDGETS,
-    DEPLOYMENTS,
-    ENDPOINTS,
-    POLICIES,
-    SERVICES,
-    Cluster,
-)
+from marway_ops.cluster.kubectl import Cluster, Kind
 from marway_ops.cluster.objects import GATEWAY, MARWAY, POD, Container, Object, Part, PodSpec, Volume, selects
 from marway_ops.shell.findings import Case
 
@@ -34,7 +26,7 @@ def check_wiring(cluster: Cluster) -> Iterator[Case]:
     yield from _protected(cluster, GATEWAY, "gateways", "the admin port is for few")
     yield from _protected(cluster, POD, "pods", "sidecars take requests from whoever reaches them")
     yield from _secrets(cluster)
-    for each in cluster.of(*AUTOSCALERS):
+    for each in cluster.of(Kind.AUTOSCALERS, Kind.SCALED_OBJECTS):
         for condition in each.conditions:
             bad = _BAD_CONDITIONS.get(condition.text("type")) == condition.text("status")
             if bad and condition.text("reason") != "ScalingDisabled":
@@ -48,7 +40,7 @@ def check_wiring(cluster: Cluster) -> Iterator[Case]:
 def _deployments(cluster: Cluster) -> Iterator[Case]:
     for component, what in ((GATEWAY, "gateway"), (POD, "pods")):
         check = f"{what} Deployment"
-        found = [each for each in cluster.of(DEPLOYMENTS) if each.component == component]
+        found = [each for each in cluster.of(Kind.DEPLOYMENTS) if each.component == component]
         if not found:
             yield Case(
                 check,
@@ -80,8 +72,8 @@ def _trouble(deployment: Object) -> str:
 
 
 def _services(cluster: Cluster) -> Iterator[Case]:
-    ours = [service for service in cluster.of(SERVICES) if service.component == POD]
-    if not ours and not cluster.unread(SERVICES):
+    ours = [service for service in cluster.of(Kind.SERVICES) if service.component == POD]
+    if not ours and not cluster.unread(Kind.SERVICES):
         found = f"none in namespace {cluster.namespace} with component {POD}"
         yield Case(_SERVICE, "problem", found, "apply the base again: gateways find pods through a headless Service")
     for service in ours:
@@ -94,14 +86,14 @@ def _services(cluster: Cluster) -> Iterator[Case]:
 
 def _endpoints(cluster: Cluster, service: Object) -> Iterator[Case]:
     addresses: set[str] = set()
-    for each in cluster.of(ENDPOINTS):
+    for each in cluster.of(Kind.ENDPOINTS):
         if each.labels.get(_SERVICE_OF) == service.name:
             addresses.update(*(endpoint.at("addresses", []) for endpoint in each.parts("endpoints", Part)))
     selector: dict[str, str] = service.at("spec.selector", {})
     matching = [pod for pod in cluster.pods if selector.items() <= pod.labels.items()]
     if addresses:
         yield Case(_SERVICE, "ok", f"{service.name}: {len(addresses)} addresses")
-    elif not cluster.unread(ENDPOINTS):
+    elif not cluster.unread(Kind.ENDPOINTS):
         wanted = ", ".join(f"{name}={value}" for name, value in selector.items()) or "(none)"
         why = f"none of {len(matching)} pods has an address yet" if matching else f"no pod is {wanted}"
         advice = "the findings about pods say why" if matching else "let its selector name the pods' labels"
@@ -133,22 +125,22 @@ def _tag(image: str) -> str:
 
 def _protected(cluster: Cluster, component: str, what: str, why: str) -> Iterator[Case]:
     """Yield that budgets or policies leave out some of a component's pods."""
-    budgets = [each.part("spec.selector") for each in cluster.of(BUDGETS)]  # one without a selector means no pod
+    budgets = [each.part("spec.selector") for each in cluster.of(Kind.BUDGETS)]  # one without a selector means no pod
     policies = [
         each.part("spec.podSelector")
-        for each in cluster.of(POLICIES)
+        for each in cluster.of(Kind.POLICIES)
         if "Ingress" in each.at("spec.policyTypes", ["Ingress"])
     ]
     for kind, selectors, check, found, advice in (
         (
-            BUDGETS,
+            Kind.BUDGETS,
             [each for each in budgets if each],
             "disruption budget",
             f"none for {what}",
             "apply the base's PodDisruptionBudget: draining nodes may else take all of them at once",
         ),
         (
-            POLICIES,
+            Kind.POLICIES,
             policies,
             "network policy",
             f"none restricts who reaches {what}",
@@ -169,7 +161,7 @@ def _secrets(cluster: Cluster) -> Iterator[Case]:
     if cluster.secrets is None:
         return
     missing = set()
-    for deployment in cluster.of(DEPLOYMENTS):
+    for deployment in cluster.of(Kind.DEPLOYMENTS):
         spec = PodSpec(deployment.at("spec.template.spec", {}))
         parts: tuple[Container | Volume, ...] = (*spec.containers, *spec.volumes)
         for secret in (secret for part in parts for secret in part.secrets()):

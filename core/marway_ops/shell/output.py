@@ -16,7 +16,17 @@ from rich.text import Text
 from marway.records import HistoryEntry
 from marway.text import printable, printable_json
 
-__all__ = ["change_entry", "history_entry", "moved", "print_json", "print_result", "print_table", "warn", "when"]
+__all__ = [
+    "change_entry",
+    "history_entry",
+    "moved",
+    "print_found",
+    "print_json",
+    "print_result",
+    "print_table",
+    "warn",
+    "when",
+]
 
 
 _ENTRY_FIELDS = tuple(field.alias or name for name, field in HistoryEntry.model_fields.items())
@@ -33,6 +43,19 @@ def print_result(document: Any, line: str, *, as_json: bool) -> None:
         print_json(document)
     else:
         typer.echo(line)
+
+
+def print_found(
+    document: Any, columns: Sequence[str], rows: Iterable[Sequence[str]], *, as_json: bool, none: str = ""
+) -> None:
+    """Print what a verb found: as one JSON document, or as a table; where there are no rows, what ``none`` says."""
+    shown = list(rows)
+    if as_json:
+        print_json(document)
+    elif none and not shown:
+        typer.echo(none)
+    else:
+        print_table(columns, shown)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -58,8 +81,7 @@ def when(at: datetime) -> str:
 
 def history_entry(entry: HistoryEntry) -> dict[str, Any]:
     """Return a history entry as `--json` shows it."""
-    raw: dict[str, Any] = entry.model_dump(mode="json", by_alias=True)
-    return {key: value for key, value in raw.items() if key != "serving" or value is not None}
+    return entry.model_dump(mode="json", by_alias=True)
 
 
 def change_entry(change: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,9 +18,8 @@ from marway.errors import RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
 from marway.objects.probing import probe
 from marway.objects.s3.client import Clients, parse_url
-from marway.objects.s3.conditional_write import Found, conditional_write
 from marway.objects.s3.reader import ObjectReader
-from marway.objects.s3.retries import patiently
+from marway.objects.s3.retries import Found, conditional_write, patiently
 from marway.objects.s3.upload import upload
 
 __all__ = ["S3Store"]
