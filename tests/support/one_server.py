@@ -1,4 +1,4 @@
-"""A program: our HTTP server answers, keeps a connection, ends what is in flight and stops; it prints uvicorn's version."""
+"""A program: our HTTP server answers, keeps a connection, ends what is in flight, stops; prints uvicorn's version."""
 
 from __future__ import annotations
 
