@@ -48,9 +48,11 @@ class ComponentSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the sources in their order; the file comes in through the initial values (`load_settings`)."""
         given: dict[str, dict[str, Any]] = init_settings()
+        registry = os.environ.get(REGISTRY_ENV)
+        shared_values = {"registry": registry} if registry and "registry" in settings_cls.model_fields else {}
         file, flags, shared = (
             InitSettingsSource(settings_cls, values)
-            for values in (given.get("file", {}), given.get("flags", {}), _shared_environment(settings_cls))
+            for values in (given.get("file", {}), given.get("flags", {}), shared_values)
         )
         return flags, env_settings, shared, file
 
@@ -134,8 +136,3 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InvalidSettings(f"cannot read the configuration file {path}: {exc.strerror}") from exc
     except tomllib.TOMLDecodeError as exc:
         raise InvalidSettings(f"{path} is not valid TOML: {exc}") from exc
-
-
-def _shared_environment(kind: type[BaseSettings]) -> dict[str, Any]:
-    registry = os.environ.get(REGISTRY_ENV)
-    return {"registry": registry} if registry and "registry" in kind.model_fields else {}

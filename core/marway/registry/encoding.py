@@ -27,24 +27,14 @@ _END: Final = b"\n}"
 
 
 def encode(value: BaseModel, *, key: str | None = None) -> bytes:
-    """Return ``value`` as the JSON document that is stored: UTF-8, one field a line.
-
-    Args:
-        value: What to store.
-        key: Where it will be, which its `integrity` says; None leaves that away.
-    """
+    """Return the JSON document that is stored, UTF-8, one field a line; without a ``key`` it has no `integrity`."""
     raw = value.model_dump(mode="json", by_alias=True)
     document = json.dumps(raw, indent=1, ensure_ascii=False).encode()
     return document if key is None else sealed(document, key=key)
 
 
 def decode(kind: type[T], data: bytes, *, source: str) -> T:
-    """Parse ``data`` as ``kind``.
-
-    Args:
-        kind: The stored type.
-        data: Its JSON.
-        source: The key that it was read from.
+    """Return the value of a kind in a JSON document, which was read from the key ``source``.
 
     Raises:
         InvalidRecord: It is not one, is damaged, or belongs under another key; the message says which.

@@ -11,6 +11,7 @@ from typing import Final
 
 from marway.errors import InvalidRecord, LabelNotFound, MarwayError, ModelNotFound, VersionNotFound
 from marway.objects import ObjectMissing, ObjectStore
+from marway.objects.probing import probe
 from marway.records import HistoryEntry, ModelState, Pointer, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label
 from marway.registry import history, keys
@@ -60,15 +61,11 @@ class Reading(RegistryBase):
         self._seen = history.SeenStates()
 
     def probe(self) -> None:
-        """Check that the store keeps concurrent writers apart; see `ObjectStore.probe`."""
-        self._store.probe()
+        """Check that the store keeps concurrent writers apart; see `marway.objects.probing`."""
+        probe(self._store)
 
     def models(self, *, start_after: str = "") -> Iterator[str]:
-        """Yield the names of all models, in order, lazily.
-
-        Args:
-            start_after: Begin behind this name.
-        """
+        """Yield the names of all models, or of those behind ``start_after``, in order, lazily."""
         return self._store.children(keys.MODELS, start_after=start_after)
 
     def summaries(self, *, start_after: str = "") -> Iterator[ModelSummary]:
@@ -231,12 +228,7 @@ class Reading(RegistryBase):
         return tuple(each for each in self.versions(name) if each not in state.tombstones)
 
     def _no_model(self, name: str, what: str = "") -> ModelNotFound:
-        """Return the error about a name that no model has, after a look whether the registry itself is there.
-
-        Args:
-            name: What was asked for.
-            what: What it is instead, in brackets, or nothing.
-        """
+        """Return the error about a name that no model has, and what it is instead; the registry itself has to be there."""
         self.check_not_lost()
         first = list(itertools.islice(self.models(), _LISTED_MAX + 1))
         # Whoever errs mostly gets the beginning right: enough of a large registry is looked at for that.

@@ -22,8 +22,8 @@ from marway.errors import MarwayError
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
 from marway_ops.cluster import NAMESPACE, Kubectl, examine_cluster
-from marway_ops.shell.findings import Finding, show_findings
 from marway_ops.shell.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption, served_here
+from marway_ops.shell.output import Finding, show_findings
 
 __all__ = ["doctor", "examine"]
 

@@ -12,7 +12,7 @@ from marway_ops.cluster.kubectl import NAMESPACE, Cluster, Kubectl
 from marway_ops.cluster.objects import POD
 from marway_ops.cluster.pods import check_containers, check_lockdown
 from marway_ops.cluster.wiring import check_wiring
-from marway_ops.shell.findings import Case, Finding, findings_of
+from marway_ops.shell.output import Case, Finding, findings_of
 
 __all__ = ["NAMESPACE", "Kubectl", "examine_cluster"]
 
@@ -20,11 +20,7 @@ _GATEWAY: Final = "pods of the gateway"
 
 
 def examine_cluster(kubectl: Kubectl, *, admin: AdminClient | None = None) -> list[Finding]:
-    """Run every check and return what they found.
-
-    Args:
-        kubectl: How to read the cluster.
-        admin: A gateway to ask for its pods, or None.
+    """Run every check and return what they found; with ``admin`` a gateway is asked for its pods, too.
 
     Raises:
         InvalidSettings: There is no kubectl.

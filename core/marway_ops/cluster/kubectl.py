@@ -74,12 +74,7 @@ class Cluster:
 
 
 class Kubectl:
-    """Calls kubectl.
-
-    Args:
-        namespace: Where to look.
-        context: Which cluster; None for the current one.
-    """
+    """Calls kubectl for a namespace of a cluster: the current one if no ``context`` names another."""
 
     def __init__(self, *, namespace: str, context: str | None = None) -> None:
         self.namespace = namespace

@@ -86,15 +86,8 @@ def selects(selector: Part, labels: Mapping[str, str]) -> bool:
 
 
 def _fits(value: str | None, operator: str, values: list[str]) -> bool:
-    match operator:
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case _:
-            return value is None
+    fits = {"In": value in values, "NotIn": value not in values, "Exists": value is not None}
+    return fits.get(operator, value is None)
 
 
 class Container(Part):

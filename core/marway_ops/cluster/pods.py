@@ -9,7 +9,7 @@ from typing import Final
 
 from marway_ops.cluster.kubectl import Cluster, Kind
 from marway_ops.cluster.objects import GATEWAY, POD, SIDECAR, Container, Part, Pod
-from marway_ops.shell.findings import Case
+from marway_ops.shell.output import Case
 
 __all__ = ["check_containers", "check_lockdown"]
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from marway_ops.cluster.kubectl import Cluster, Kind
 from marway_ops.cluster.objects import GATEWAY, MARWAY, POD, Container, Object, Part, PodSpec, Volume, selects
-from marway_ops.shell.findings import Case
+from marway_ops.shell.output import Case
 
 __all__ = ["check_wiring"]
 

@@ -94,9 +94,7 @@ class ReservedPort:
     A child that binds it with `SO_REUSEADDR`, as servers do, gets it all the same: the kernel shares an address among
     such sockets until one of them listens. So a child that is started again finds its port free, too.
 
-    Args:
-        port: Which one; 0 takes a free one.
-        unshared: Refuse a port that somebody holds as we do.
+    Port 0 takes a free one. With ``unshared`` a port that somebody holds as we do is refused.
 
     Raises:
         InvalidSettings: Somebody listens on it.

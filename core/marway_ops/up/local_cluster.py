@@ -32,11 +32,11 @@ class LocalCluster:
 
     Args:
         home: Where everything is kept.
-        registry: Registry URL.
+        registry: Its URL.
         port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
-        pods: How many pods.
-        config: File of settings that each part is given; None for no file.
-        started: Told the name of each part and how many seconds it took, when it is up.
+        pods: How many.
+        config: File of settings that each part is given, or None.
+        started: Told of each part, when it is up, and how many seconds it took.
         noticed: Told what a person should know of later, such as a part that died and is started again.
 
     Raises:

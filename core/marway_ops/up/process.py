@@ -55,15 +55,9 @@ class RestartPauses:
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """A `marway` verb running as a process of its own, its output in a file.
+    """A `marway` verb running as a process of its own, with our environment and some more.
 
-    Args:
-        name: What people call it.
-        arguments: The verb and its flags.
-        log: Where its output goes; appended to.
-        lifeline: What it watches.
-        stop_timeout_s: How long it may take to stop before it is killed, in seconds.
-        environment: Set on top of ours.
+    Its output is appended to the file ``log``. What takes longer than ``stop_timeout_s`` to stop is killed.
     """
 
     name: str

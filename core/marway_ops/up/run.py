@@ -42,12 +42,7 @@ async def run(
 ) -> None:
     """Bring everything up, serve until told to stop, stop everything.
 
-    Args:
-        settings: What to bring up.
-        view: Told what happens.
-        publish: Publishes ``archive``.
-        archive: Publish and release this one, and serve it; None for none.
-        config: File of settings for the parts, an absolute path; they take their tables from it.
+    An ``archive`` is published, released and served; the parts take their tables from ``config``, an absolute path.
 
     Raises:
         MarwayError: Something cannot be brought up; whatever was started has been stopped.

@@ -61,14 +61,9 @@ def patiently(
     backoff: Backoff | None = None,
     failed: Callable[[], object] = lambda: None,
 ) -> T:
-    """Return what ``call`` returns, making it again while it fails in ways that may pass.
+    """Return what ``call``, one request, returns; it is made again while it fails in ways that may pass.
 
-    Args:
-        call: One request.
-        key: The object's, for messages.
-        url: The store's, for messages.
-        backoff: The waits that are left, where several calls share them.
-        failed: Called after each failure.
+    Several calls may share the waits that are left in a ``backoff``; ``failed`` is called after each failure.
 
     Raises:
         ObjectMissing: There is no such object.
@@ -102,16 +97,7 @@ class Found(Enum):
 
 
 def conditional_write(send: Callable[[], object], look: Callable[[], Found], *, key: str, url: str) -> bool:
-    """Make a conditional write and find out whether it was done.
-
-    Args:
-        send: One request.
-        look: Reads what is stored.
-        key: What is written, for messages.
-        url: The store's, for messages.
-
-    Returns:
-        Whether it was done; if not, the condition does not hold.
+    """Make a conditional write, each ``send`` one request, and return whether it was done; else its condition fails.
 
     Raises:
         RegistryUnavailable: It was surely not done.

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from marway.objects.base import ObjectExists, ObjectMissing, Progress
+from marway.objects.files import CheckedFile
 from marway.objects.s3.failures import VENDOR_ERRORS
 from marway.objects.s3.retries import Found, conditional_write, patiently
-from marway.objects.streams import CheckedFile
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
