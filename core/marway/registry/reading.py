@@ -228,7 +228,7 @@ class Reading(RegistryBase):
         return tuple(each for each in self.versions(name) if each not in state.tombstones)
 
     def _no_model(self, name: str, what: str = "") -> ModelNotFound:
-        """Return the error about a name that no model has, and what it is instead; the registry itself has to be there."""
+        """Return the error about a name that no model has, and what it is instead; the registry has to be there."""
         self.check_not_lost()
         first = list(itertools.islice(self.models(), _LISTED_MAX + 1))
         # Whoever errs mostly gets the beginning right: enough of a large registry is looked at for that.
