@@ -29,7 +29,7 @@ def fill(root: Path, models: int) -> None:
     """Write a registry as publishing would leave it, without its fsyncs, which 10,000 times take minutes."""
     from marway.records import ModelState, Pointer
     from marway.registry import keys
-    from marway.registry.encoding import encode, encode_state
+    from marway.registry.encoding import encode
     from support.registry import record_of
 
     for number in range(models):
@@ -38,7 +38,7 @@ def fill(root: Path, models: int) -> None:
         objects = {
             keys.record_key(name, VERSION): encode(record),
             keys.pointer_key(name): encode(Pointer(kind="name", model=name)),
-            keys.state_key(name): encode_state(ModelState(generation=1, labels={"PROD": VERSION})),
+            keys.state_key(name): encode(ModelState(generation=1, labels={"PROD": VERSION})),
         }
         for key, data in objects.items():
             path = root / key

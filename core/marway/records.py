@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_serializer,
+)
 
 from marway.errors import clip
 from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
@@ -187,6 +195,11 @@ class HistoryEntry(Extensible):
     forced: bool = False
     serving: ServingChange | None = None
 
+    @model_serializer(mode="wrap")
+    def _without_empty_serving(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        raw: dict[str, Any] = as_usual(self)
+        return {name: value for name, value in raw.items() if name != "serving" or value is not None}
+
 
 class HistoryChunk(Extensible):
     """Older history entries that no longer fit the state: `models/<name>/history/<first generation>.json`."""
@@ -220,6 +233,16 @@ class ModelState(Extensible):
     serving: Mapping[str, ServingSettings] = Field(default_factory=dict)
     tombstones: Mapping[Version, Tombstone] = Field(default_factory=dict)
     history: tuple[HistoryEntry, ...] = ()
+
+    @field_serializer("serving")
+    def _overrides(self, _serving: object) -> dict[str, dict[str, Any]]:
+        return self.overrides()
+
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """Return the serving settings that were given, as JSON, by version or `*`."""
+        return {
+            key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in sorted(self.serving.items())
+        }
 
     def serving_for(self, record: VersionRecord) -> ServingSettings:
         """Return how ``record`` is served now: its own settings under those of `*` and of its version."""

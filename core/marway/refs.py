@@ -35,7 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,62}")
 _BACKEND = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
-_MADE_ID = re.compile(r"mv_[0-9A-HJKMNP-TV-Z]{26}")
+_NAME_RULE = "1 to 63 letters, digits, '.', '_' or '-', starting and ending with a letter or digit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +54,27 @@ class Reference:
         return self.name if self.selector is None else f"{self.name}/{self.selector}"
 
 
+def _check(text: str, pattern: re.Pattern[str], what: str, rule: str) -> str:
+    if pattern.fullmatch(text):
+        return text
+    raise InvalidReference(f"{clip(text, 80)!r} cannot be {what}: use {rule}")
+
+
 def check_model_name(text: str) -> str:
     """Return ``text`` if it can be a model name, else raise `InvalidReference`."""
     if text.lower().startswith("mv_"):
         raise InvalidReference(
             f"model name {clip(text, 80)!r} starts with 'mv_', which is kept for model ids: choose another"
         )
-    if not _NAME.fullmatch(text):
-        raise InvalidReference(
-            f"{clip(text, 80)!r} cannot be a model name: use 1 to 63 letters, digits, '.', '_' or '-', "
-            "starting and ending with a letter or digit"
-        )
-    return text
+    return _check(text, _NAME, "a model name", _NAME_RULE)
 
 
 def check_version(text: str) -> str:
     """Return ``text`` if it can be a version, else raise `InvalidReference`."""
     if _LABEL.fullmatch(text):
         raise InvalidReference(f"version {text!r} looks like a label (all upper case): use a version such as '1.0'")
-    if not _VERSION.fullmatch(text):
-        raise InvalidReference(
-            f"{clip(text, 80)!r} cannot be a version: use 1 to 63 letters, digits, '.', '+', '_' or '-', "
-            "starting with a letter or digit"
-        )
-    return text
+    rule = "1 to 63 letters, digits, '.', '+', '_' or '-', starting with a letter or digit"
+    return _check(text, _VERSION, "a version", rule)
 
 
 def is_label(text: str) -> bool:
@@ -87,33 +84,22 @@ def is_label(text: str) -> bool:
 
 def check_label(text: str) -> str:
     """Return ``text`` if it can be a label, else raise `InvalidReference`."""
-    if not is_label(text):
-        meant = f"; did you mean {text.upper()!r}?" if is_label(text.upper()) else ""
-        raise InvalidReference(
-            f"{clip(text, 80)!r} cannot be a label: use 1 to 32 upper-case letters, digits, '_' or '-', "
-            f"starting with a letter, such as PROD or STG{meant}"
-        )
-    return text
+    if is_label(text):
+        return text
+    meant = f"; did you mean {text.upper()!r}?" if is_label(text.upper()) else ""
+    rule = "1 to 32 upper-case letters, digits, '_' or '-', starting with a letter, such as PROD or STG"
+    return _check(text, _LABEL, "a label", rule + meant)
 
 
 def check_model_id(text: str) -> str:
-    """Return ``text`` if it can be a model id (made by Marway or the caller's own), else raise."""
-    if _MADE_ID.fullmatch(text) or _NAME.fullmatch(text):
-        return text
-    raise InvalidReference(
-        f"{clip(text, 80)!r} cannot be a model id: use 1 to 63 letters, digits, '.', '_' or '-', "
-        "starting and ending with a letter or digit"
-    )
+    """Return ``text`` if it can be a model id (made by Marway or the caller's own), else raise `InvalidReference`."""
+    return _check(text, _NAME, "a model id", _NAME_RULE)
 
 
 def check_backend(text: str) -> str:
     """Return ``text`` if it can be the name of a backend, a kind of model server, else raise `InvalidReference`."""
-    if _BACKEND.fullmatch(text):
-        return text
-    raise InvalidReference(
-        f"{clip(text, 80)!r} cannot be a backend: use 1 to 32 lower-case letters, digits or '-', starting and ending "
-        "with a letter or digit, such as torchserve"
-    )
+    rule = "1 to 32 lower-case letters, digits or '-', starting and ending with a letter or digit, such as torchserve"
+    return _check(text, _BACKEND, "a backend", rule)
 
 
 def new_ulid() -> str:

@@ -6,11 +6,10 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from marway.errors import InvalidSettings, clip
 from marway.text import did_you_mean
@@ -48,24 +47,14 @@ class ComponentSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the sources in their order; the file comes in through the initial values (`load_settings`)."""
-        file = _Values(settings_cls, cast("dict[str, Any]", init_settings.init_kwargs.get("file", {})))  # type: ignore[attr-defined]
-        flags = _Values(settings_cls, cast("dict[str, Any]", init_settings.init_kwargs.get("flags", {})))  # type: ignore[attr-defined]
-        shared = _Values(settings_cls, _shared_environment(settings_cls))
+        given: dict[str, dict[str, Any]] = init_settings()
+        registry = os.environ.get(REGISTRY_ENV)
+        shared_values = {"registry": registry} if registry and "registry" in settings_cls.model_fields else {}
+        file, flags, shared = (
+            InitSettingsSource(settings_cls, values)
+            for values in (given.get("file", {}), given.get("flags", {}), shared_values)
+        )
         return flags, env_settings, shared, file
-
-
-class _Values(PydanticBaseSettingsSource):
-    """A source that is a plain mapping."""
-
-    def __init__(self, settings_cls: type[BaseSettings], values: dict[str, Any]) -> None:
-        super().__init__(settings_cls)
-        self._values = values
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return self._values.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return dict(self._values)
 
 
 def load_settings(kind: type[T], *, config: Path | None = None, **flags: object) -> T:
@@ -147,8 +136,3 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InvalidSettings(f"cannot read the configuration file {path}: {exc.strerror}") from exc
     except tomllib.TOMLDecodeError as exc:
         raise InvalidSettings(f"{path} is not valid TOML: {exc}") from exc
-
-
-def _shared_environment(kind: type[BaseSettings]) -> dict[str, Any]:
-    registry = os.environ.get(REGISTRY_ENV)
-    return {"registry": registry} if registry and "registry" in kind.model_fields else {}

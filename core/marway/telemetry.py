@@ -46,11 +46,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Send all logging to stdout; call it once, from a process's entry point.
-
-    Args:
-        level: The least that is written.
-    """
+    """Send all logging from ``level`` on to stdout; call it once, from a process's entry point."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=level, force=True)

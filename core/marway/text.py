@@ -57,11 +57,7 @@ def close_name(name: str, known: Iterable[str], *, same_numbers: bool = False) -
 def did_you_mean(name: str, known: Iterable[str], what: str = "", *, same_numbers: bool = False) -> str:
     """Return the end of a message that names what was meant, ``; did you mean label 'PROD'?``, or nothing.
 
-    Args:
-        name: What was given.
-        known: Names that there are, as `close_name` takes them.
-        what: What they are, with a space behind it.
-        same_numbers: As `close_name` takes it.
+    The arguments are those of `close_name`, and what the names are, with a space behind it.
     """
     close = close_name(name, known, same_numbers=same_numbers)
     return "" if close is None else f"; did you mean {what}{close!r}?"

@@ -46,11 +46,7 @@ class Tokens:
 
 
 def parse_tokens(text: str, *, source: str) -> Tokens:
-    """Return the tokens of a file.
-
-    Args:
-        text: The file's content.
-        source: Its name, for messages.
+    """Return the tokens of a file, from its content and its name.
 
     Raises:
         InvalidSettings: A line holds something else; the message says which, and not what.

@@ -11,7 +11,7 @@ import pytest
 
 from marway.objects import open_store
 from marway.registry import Registry
-from marway_ops.doctor.machine import examine
+from marway_ops.cli.doctor import examine
 from support.cli import marway
 from support.registry import publish
 from support.seaweed import S3Server, seaweed
@@ -65,7 +65,7 @@ def test_a_version_that_marway_is_not_made_for_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str
 ) -> None:
     """A package at another version than the pinned one is a problem with the command that mends it."""
-    monkeypatch.setattr("marway_ops.doctor.machine.version", lambda name: "0.1.0")
+    monkeypatch.setattr("marway_ops.cli.doctor.version", lambda name: "0.1.0")
     findings = {finding.check: finding for finding in examine(home=tmp_path, port=0, registry=None)}
     assert findings[check].level == "problem"
     assert f"pip install {check}==0.12.0" in findings[check].advice

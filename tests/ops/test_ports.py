@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from marway.errors import InvalidSettings
-from marway_ops.up.ports import LOOPBACK, ReservedPort, reserve
+from marway_ops.up.home import LOOPBACK, ReservedPort, reserve
 
 
 def listener(port: int, *, reuse: bool) -> socket.socket:

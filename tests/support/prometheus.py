@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 import yaml
 
-from marway_ops.up.ports import LOOPBACK, ReservedPort
+from marway_ops.up.home import LOOPBACK, ReservedPort
 from support.monitoring import OVERLAY, needs, rule_groups
 from support.up import wait_until
 

@@ -63,13 +63,6 @@ class ObjectStore(Protocol):
     def parallel_reads(self) -> bool:
         """Whether a large object is read faster by several `open` calls at once, each for a part of it."""
 
-    def probe(self) -> None:
-        """Check that conditional writes really exclude one another.
-
-        Raises:
-            InvalidSettings: They do not: two of many synchronised creators of one key both won, or the like.
-        """
-
     def get(self, key: str) -> StoredObject:
         """Return a small object.
 

@@ -22,11 +22,8 @@ from urllib.parse import quote
 
 from marway.errors import RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
-from marway.objects.durable import DurableFiles
-from marway.objects.files import Files
+from marway.objects.files import CheckedFile, DurableFiles, Files, Window
 from marway.objects.locks import fenced_lock, patient_lock
-from marway.objects.probing import probe
-from marway.objects.streams import CheckedFile, Window
 
 __all__ = ["DirectoryStore"]
 
@@ -45,6 +42,8 @@ class DirectoryStore:
         files: How the disk is changed; tests put a recorder in its place.
     """
 
+    parallel_reads = False  # one reader gets all that a disk gives
+
     def __init__(self, root: Path, *, files: Files | None = None) -> None:
         self._root = root.absolute()
         self._files = files or Files()
@@ -53,13 +52,6 @@ class DirectoryStore:
     @property
     def url(self) -> str:
         return "file://" + quote(str(self._root))
-
-    @property
-    def parallel_reads(self) -> bool:
-        return False  # one reader gets all that a disk gives
-
-    def probe(self) -> None:
-        probe(self)
 
     def get(self, key: str) -> StoredObject:
         with self._translated(key):

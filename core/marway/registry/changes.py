@@ -14,7 +14,7 @@ from marway.objects import ObjectChanged, ObjectExists
 from marway.records import HistoryEntry, ModelState, utc_now
 from marway.refs import new_ulid
 from marway.registry import history, keys
-from marway.registry.encoding import encode_state
+from marway.registry.encoding import encode
 from marway.registry.reading import Reading
 
 __all__ = ["Change", "Changing"]
@@ -83,9 +83,9 @@ class Changing(Reading):
                 after = history.spilled(self._store, name, after)
                 try:
                     if etag is None:
-                        self._store.create(key, encode_state(after, key=key))
+                        self._store.create(key, encode(after, key=key))
                     else:
-                        self._store.replace(key, encode_state(after, key=key), etag=etag)
+                        self._store.replace(key, encode(after, key=key), etag=etag)
                 except (ObjectChanged, ObjectExists):
                     pass
                 else:
@@ -117,15 +117,14 @@ def _oldest(state: ModelState) -> int:
 
 def _check_same(model: str, done: HistoryEntry, wanted: HistoryEntry) -> None:
     """Refuse an op_id that stands for another change."""
-    same = (done.kind, done.label) == (wanted.kind, wanted.label)
-    if wanted.kind == "label":
-        same = same and done.to_version == wanted.to_version
-    elif wanted.kind == "tombstone":
-        same = same and done.from_version == wanted.from_version
-    elif wanted.kind == "serving":
-        same = same and done.serving == wanted.serving
-    if not same:
+    if _asked(done) != _asked(wanted):
         raise InvalidInput(
             f"the op_id {wanted.op_id!r} was used for another change of {model!r}: use a new one for each change",
             model=model,
         )
+
+
+def _asked(entry: HistoryEntry) -> tuple[object, ...]:
+    """Return what a change asked for; where a label was, and what a rollback found, only its answer says."""
+    what = {"label": entry.to_version, "tombstone": entry.from_version, "serving": entry.serving}.get(entry.kind)
+    return entry.kind, entry.label, what

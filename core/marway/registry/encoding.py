@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from marway.errors import InvalidRecord, clip
-from marway.records import HistoryChunk, ModelState
 
-__all__ = ["decode", "encode", "encode_state", "sealed", "unsealed"]
+__all__ = ["decode", "encode", "sealed", "unsealed"]
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -28,44 +27,14 @@ _END: Final = b"\n}"
 
 
 def encode(value: BaseModel, *, key: str | None = None) -> bytes:
-    """Return ``value`` as the JSON document that is stored: UTF-8, one field a line.
-
-    Args:
-        value: What to store.
-        key: Where it will be, which its `integrity` says; None leaves that away.
-    """
+    """Return the JSON document that is stored, UTF-8, one field a line; without a ``key`` it has no `integrity`."""
     raw = value.model_dump(mode="json", by_alias=True)
-    if isinstance(value, HistoryChunk):
-        raw["entries"] = [_entry(entry) for entry in raw["entries"]]
-    return _dump(raw, key)
-
-
-def encode_state(state: ModelState, *, key: str | None = None) -> bytes:
-    """Return ``state`` as `encode` would, its overrides holding only the fields that were given."""
-    raw = state.model_dump(mode="json", by_alias=True)
-    raw["serving"] = {
-        key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in state.serving.items()
-    }
-    raw["history"] = [_entry(entry) for entry in raw["history"]]
-    return _dump(raw, key)
-
-
-def _entry(raw: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in raw.items() if name != "serving" or value is not None}
-
-
-def _dump(raw: dict[str, Any], key: str | None) -> bytes:
     document = json.dumps(raw, indent=1, ensure_ascii=False).encode()
     return document if key is None else sealed(document, key=key)
 
 
 def decode(kind: type[T], data: bytes, *, source: str) -> T:
-    """Parse ``data`` as ``kind``.
-
-    Args:
-        kind: The stored type.
-        data: Its JSON.
-        source: The key that it was read from.
+    """Return the value of a kind in a JSON document, which was read from the key ``source``.
 
     Raises:
         InvalidRecord: It is not one, is damaged, or belongs under another key; the message says which.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from marway.objects import ObjectChanged, ObjectExists, ObjectMissing
+from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, StoredObject
 from marway.records import GcMark, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
@@ -74,12 +74,8 @@ class GarbageCollection(Reading):
         condemned: dict[str, str] = {}
         used, abandoned = self._scan()
         marks = set(self._store.keys(keys.GC))
-        for prefix in (keys.ARCHIVES, keys.GOLDEN):
-            for key in self._store.keys(prefix):
-                if key not in used:
-                    self._judge(key, now, report, condemned, dry_run=dry_run)
-                    marks.discard(keys.mark_key(key))
-        for key in sorted(abandoned):
+        stored = (key for prefix in (keys.ARCHIVES, keys.GOLDEN) for key in self._store.keys(prefix))
+        for key in (*(key for key in stored if key not in used), *sorted(abandoned)):
             self._judge(key, now, report, condemned, dry_run=dry_run)
             marks.discard(keys.mark_key(key))
         for mark in sorted(marks):
@@ -123,32 +119,29 @@ class GarbageCollection(Reading):
     def _judge(self, key: str, now: datetime, report: GcReport, condemned: dict[str, str], *, dry_run: bool) -> None:
         """Take one unused object a step nearer to its end; the last puts its mark's tag into ``condemned``."""
         mark = keys.mark_key(key)
-        fresh = GcMark(status="marked", at=now, op_id=new_ulid())
-        try:
+        stored: StoredObject | None = None
+        with contextlib.suppress(ObjectMissing):
             stored = self._store.get(mark)
-        except ObjectMissing:
-            report.marked.append(key)
-            if not dry_run:
-                with contextlib.suppress(ObjectExists):  # another gc's, of this moment
-                    self._create(mark, fresh)
+        status = "cleared" if stored is None else decode(GcMark, stored.data, source=mark).status
+        if status != "cleared" and self._age(mark, now) < (GRACE if status == "marked" else _DEAD_GC):
+            report.waiting.append(key)
             return
-        found = decode(GcMark, stored.data, source=mark)
-        age = self._age(mark, now)
+        if status == "cleared":
+            report.marked.append(key)
+        elif dry_run:
+            report.deleted.append(key)
+        if dry_run:
+            return
+        made = GcMark(status="marked" if status == "cleared" else "condemned", at=now, op_id=new_ulid())
         try:
-            if found.status == "cleared":
-                report.marked.append(key)
-                if not dry_run:
-                    self._replace(mark, fresh, stored.etag)
-            elif age < (GRACE if found.status == "marked" else _DEAD_GC):
-                report.waiting.append(key)
-            else:
-                if dry_run:
-                    report.deleted.append(key)
-                else:
-                    sentence = GcMark(status="condemned", at=now, op_id=new_ulid())
-                    condemned[key] = self._replace(mark, sentence, stored.etag)
+            tag = self._create(mark, made) if stored is None else self._replace(mark, made, stored.etag)
+        except ObjectExists:
+            return  # another gc's, of this moment
         except ObjectChanged:
             report.kept.append(key)  # a publish cleared the mark, or another gc is at it
+            return
+        if made.status == "condemned":
+            condemned[key] = tag
 
     def _execute(self, condemned: dict[str, str], report: GcReport) -> None:
         """Delete what is still unused now that whoever publishes can see that it is condemned; let go of the rest."""

@@ -1,4 +1,6 @@
-"""A model's history: the newest entries in its state, older ones in create-only chunks.
+"""A model's history, and what one reader has seen of it: generations only grow, and each is one change for ever.
+
+The newest entries are in the model's state, older ones in create-only chunks.
 
 A chunk holds the entries of `CHUNK` consecutive generations and is named by the first of them, so that whoever writes
 it writes the same. It is written before the state that no longer holds its entries: no reader ever misses one.
@@ -6,19 +8,24 @@ it writes the same. It is written before the state that no longer holds its entr
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
-from marway.errors import InvalidRecord
+from marway.errors import InvalidRecord, RegistryUnavailable
 from marway.objects import ObjectExists, ObjectMissing, ObjectStore
 from marway.records import HistoryChunk, HistoryEntry, ModelState
 from marway.registry import keys
 from marway.registry.encoding import decode, encode
 
-__all__ = ["CHUNK", "applied", "newest_first", "spilled"]
+__all__ = ["CHUNK", "SeenStates", "applied", "newest_first", "spilled"]
 
 CHUNK: Final = 100
 """Generations a chunk; a state holds fewer than twice as many entries."""
+_SEEN_MAX: Final = 20_000
+"""Models remembered, those read last; some hundred bytes each."""
 
 
 def newest_first(store: ObjectStore, name: str, state: ModelState) -> Iterator[HistoryEntry]:
@@ -72,3 +79,72 @@ def _chunk(store: ObjectStore, name: str, first: int) -> tuple[HistoryEntry, ...
         return decode(HistoryChunk, store.get(key).data, source=key).entries
     except ObjectMissing:
         return ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    generation: int
+    op_id: str | None
+
+
+class SeenStates:
+    """Remembers the newest generation of each model that was read. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest: OrderedDict[str, _Seen] = OrderedDict()
+
+    def before(self, name: str) -> _Seen | None:
+        """Return what is known of a model before its state is read again: others may overtake a slow read."""
+        with self._lock:
+            return self._newest.get(name)
+
+    def check(self, name: str, state: ModelState, before: _Seen | None) -> None:
+        """Remember a state that was read, unless it cannot be what came of the one that was known ``before``.
+
+        Raises:
+            RegistryUnavailable: There is no state any more.
+            InvalidRecord: It is older than one that was read, or has another history.
+        """
+        if before is not None:
+            _compare(name, state, before)
+        if state.generation == 0:
+            return
+        with self._lock:
+            known = self._newest.get(name)
+            if known is None or known.generation < state.generation:
+                self._newest[name] = _Seen(state.generation, _op_id(state, state.generation))
+                self._newest.move_to_end(name)
+                if len(self._newest) > _SEEN_MAX:
+                    self._newest.popitem(last=False)
+
+
+def _compare(name: str, state: ModelState, before: _Seen) -> None:
+    if state.generation == 0:
+        # A state never goes away again: the directory is not mounted, or was emptied under us.
+        raise RegistryUnavailable(f"the state of model {name!r} vanished from the registry", model=name)
+    if state.generation < before.generation:
+        raise InvalidRecord(
+            f"models/{name}/state.json is of generation {state.generation}, and {before.generation} was read before: "
+            "an old state was put back, and acknowledged changes are missing from it; put the newest back, or "
+            "restart what refuses it if the old one is meant",
+            model=name,
+        )
+    op_id = _op_id(state, before.generation)
+    if op_id is not None and before.op_id is not None and op_id != before.op_id:
+        raise InvalidRecord(
+            f"models/{name}/state.json has another change {before.generation} than was read before: an old state was "
+            "put back and changed, and acknowledged changes are missing from it; `marway history` shows what is left; "
+            "restart what refuses it if that is meant",
+            model=name,
+        )
+
+
+def _op_id(state: ModelState, generation: int) -> str | None:
+    """Return the op_id of one generation, if the state itself tells of it."""
+    if not state.history:
+        return None
+    index = generation - state.history[0].generation
+    if not 0 <= index < len(state.history) or state.history[index].generation != generation:
+        return None
+    return state.history[index].op_id

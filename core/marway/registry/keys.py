@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from marway.objects.base import PROBES
-
 __all__ = [
     "ARCHIVES",
     "GC",
     "GOLDEN",
     "IDENTITY",
     "MODELS",
-    "PROBES",
     "archive_key",
     "chunk_key",
     "chunks_prefix",

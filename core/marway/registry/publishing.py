@@ -20,7 +20,7 @@ from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, Progress
 from marway.records import MAX_RECORD_BYTES, GcMark, Pointer, Proof, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
-from marway.registry.archives import digest_of
+from marway.registry.base import digest_of
 from marway.registry.encoding import decode, encode
 from marway.registry.reading import Reading
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from marway.errors import InvalidRecord, MarwayError, ModelNotFound, VersionNotFound
+from marway.errors import InvalidRecord, LabelNotFound, MarwayError, ModelNotFound, VersionNotFound
 from marway.objects import ObjectMissing, ObjectStore
+from marway.objects.probing import probe
 from marway.records import HistoryEntry, ModelState, Pointer, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label
 from marway.registry import history, keys
-from marway.registry.archives import ArchiveReading
+from marway.registry.base import RegistryBase
 from marway.registry.encoding import decode
-from marway.registry.not_found import label_not_found, listed, model_not_found, version_not_found
-from marway.registry.seen_states import SeenStates
+from marway.text import did_you_mean
 
 __all__ = ["ModelSummary", "Reading"]
 
 _READ_AHEAD: Final = 16
 _KNOWN_MAX: Final = 10_000
+_LISTED_MAX: Final = 10
+_COMPARED_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class ModelSummary:
     damage: str | None = None
 
 
-class Reading(ArchiveReading):
+class Reading(RegistryBase):
     """Reads models, versions and labels.
 
     What is read is checked: a document against its own digest and key, golden answers against theirs, a state against
@@ -49,24 +52,20 @@ class Reading(ArchiveReading):
 
     Args:
         store: Where the objects are.
-        must_exist: As `Identified` takes it.
+        must_exist: As `RegistryBase` takes it.
     """
 
     def __init__(self, store: ObjectStore, *, must_exist: bool = False) -> None:
         super().__init__(store, must_exist=must_exist)
         self._published: set[tuple[str, str]] = set()
-        self._seen = SeenStates()
+        self._seen = history.SeenStates()
 
     def probe(self) -> None:
-        """Check that the store keeps concurrent writers apart; see `ObjectStore.probe`."""
-        self._store.probe()
+        """Check that the store keeps concurrent writers apart; see `marway.objects.probing`."""
+        probe(self._store)
 
     def models(self, *, start_after: str = "") -> Iterator[str]:
-        """Yield the names of all models, in order, lazily.
-
-        Args:
-            start_after: Begin behind this name.
-        """
+        """Yield the names of all models, or of those behind ``start_after``, in order, lazily."""
         return self._store.children(keys.MODELS, start_after=start_after)
 
     def summaries(self, *, start_after: str = "") -> Iterator[ModelSummary]:
@@ -180,7 +179,7 @@ class Reading(ArchiveReading):
             return self._not_deleted(self._published_record(name, selector), state)
         version = state.labels.get(selector)
         if version is None:
-            raise label_not_found(name, selector, state.labels, self._left(name, state))
+            raise self._no_label(name, selector, state)
         return self._not_deleted(self.record(name, version), state)
 
     # -- for the parts of the registry that write ----------------------------------------------------------
@@ -216,7 +215,7 @@ class Reading(ArchiveReading):
     def _not_deleted(self, record: VersionRecord, state: ModelState) -> VersionRecord:
         grave = state.tombstones.get(record.version)
         if grave is not None:
-            left = listed(self._left(record.name, state))
+            left = _listed(self._left(record.name, state))
             raise VersionNotFound(
                 f"{record.name} {record.version} was deleted {grave.summary()}: versions left are {left}",
                 model=record.name,
@@ -229,14 +228,44 @@ class Reading(ArchiveReading):
         return tuple(each for each in self.versions(name) if each not in state.tombstones)
 
     def _no_model(self, name: str, what: str = "") -> ModelNotFound:
-        """Return the error about a name that no model has, after a look whether the registry itself is there."""
+        """Return the error about a name that no model has, and what it is instead; the registry has to be there."""
         self.check_not_lost()
+        first = list(itertools.islice(self.models(), _LISTED_MAX + 1))
         # Whoever errs mostly gets the beginning right: enough of a large registry is looked at for that.
-        return model_not_found(name, what, self.models(), self.models(start_after=name[:1]))
+        beside = itertools.islice(self.models(start_after=name[:1]), _COMPARED_MAX)
+        meant = did_you_mean(name, itertools.chain(first, beside), "model ")
+        return ModelNotFound(f"there is no model {name!r}{what}: the registry has {_listed(first)}{meant}", model=name)
 
     def _no_version(self, name: str, version: str) -> VersionNotFound:
+        labels: Mapping[str, str] = {}
         try:
             summary = self.summary(name)
+            labels, left = summary.state.labels, summary.versions
         except MarwayError:  # the answer is the same without it, and says less
-            return version_not_found(name, version, {}, self.versions(name))
-        return version_not_found(name, version, summary.state.labels, summary.versions)
+            left = self.versions(name)
+        meant = _version_meant(version, left) or did_you_mean(version, labels, "label ")
+        return VersionNotFound(
+            f"model {name!r} has no version {version!r}: it has {_listed(left)}{meant}", model=name, version=version
+        )
+
+    def _no_label(self, name: str, label: str, state: ModelState) -> LabelNotFound:
+        left = self._left(name, state)
+        known = ", ".join(f"{each} → {at}" for each, at in sorted(state.labels.items())) or "none"
+        meant = did_you_mean(label, state.labels, "label ") or _version_meant(label, left)
+        if left and not meant:
+            flag = "" if label == DEFAULT_LABEL else f" --label {label}"
+            meant = f"; `marway release {name} VERSION{flag}` sets it"
+        return LabelNotFound(
+            f"model {name!r} has no label {label}: its labels are {known}; its versions are {_listed(left)}{meant}",
+            model=name,
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names for a message: all when few, else the first and that there are more."""
+    more = " and more" if len(names) > _LISTED_MAX else ""
+    return f"{', '.join(names[:_LISTED_MAX])}{more}" if names else "none yet"
+
+
+def _version_meant(version: str, versions: Sequence[str]) -> str:
+    return did_you_mean(version, versions, "version ", same_numbers=True)

@@ -20,7 +20,12 @@ ALL_VERSIONS = "*"
 
 
 class Releasing(Changing):
-    """Moves labels, overrides serving settings, deletes versions."""
+    """Moves labels, overrides serving settings, deletes versions.
+
+    Every change takes `note`, why, and `by`, who, for the history, and `op_id`, the caller's own name for the change:
+    one that was made under it is not made again. Each raises `OutcomeUnknown` when the write's fate could not be found
+    out, and `ModelNotFound` or `VersionNotFound` when nothing was changed.
+    """
 
     def release(
         self,
@@ -36,27 +41,16 @@ class Releasing(Changing):
         by: str,
         op_id: str | None = None,
     ) -> Change:
-        """Move ``label`` to ``version``.
+        """Move ``label`` to ``version``, which must be published; with ``if_currently`` only if it is at that now.
 
-        Args:
-            name: The model.
-            version: Where to; it must be published.
-            label: Which label.
-            if_currently: Only if the label points at this version now.
-            note: Why, for the history.
-            forced: Move it without a proof; said in the history.
-            require_proof: Refuse a version that no pod has proved, unless ``forced``. The `marway` command,
-                the archiver and gateways ask for it; who writes the registry himself decides for himself.
-            unproved_first: Even so, let a label that points at nothing yet be set without a proof, which the history
-                calls forced: nobody is served by it, and before the first pod nothing could prove anything.
-            by: Who, for the history.
-            op_id: The caller's own name for this change: one that was made under it is not made again.
+        With ``require_proof`` a version that no pod has proved is refused, unless the release is ``forced``, as the
+        history then says. The `marway` command, the archiver and gateways ask for it; who writes the registry himself
+        decides for himself. Even so, ``unproved_first`` lets a label that points at nothing yet be set without a proof,
+        which the history calls forced: nobody is served by it, and before the first pod nothing could prove anything.
 
         Raises:
-            ModelNotFound, VersionNotFound: Nothing was changed.
             ProofMissing: No pod has proved the version.
             StateConflict: The label is not at ``if_currently``.
-            OutcomeUnknown: The write's fate could not be found out.
         """
         check_label(label)
         self.check_there()
@@ -91,10 +85,8 @@ class Releasing(Changing):
         A release that left the label where it was is passed over: undoing it would change nothing.
 
         Raises:
-            ModelNotFound: Nothing was changed.
             StateConflict: There is nothing to go back to, or the label is not at ``if_currently``.
             VersionNotFound: The version to go back to was deleted.
-            OutcomeUnknown: The write's fate could not be found out.
         """
         check_label(label)
         model = self.find(name)
@@ -127,21 +119,13 @@ class Releasing(Changing):
         by: str,
         op_id: str | None = None,
     ) -> Change:
-        """Override serving settings without publishing again.
+        """Override serving settings, ``set_fields``, without publishing again, for a version or for all (`*`).
 
-        Args:
-            name: The model.
-            version: For which version, or `*` for all; a version's own override wins.
-            set_fields: Fields of `ServingSettings` and their values.
-            unset: Fields whose override goes, so that the record's value (or that of `*`) counts again.
-            note: Why, for the history.
-            by: Who, for the history.
-            op_id: As `release` takes it.
+        A version's own override wins. Fields that are ``unset`` have no override from now on, so that the record's
+        value, or that of `*`, counts again.
 
         Raises:
-            ModelNotFound, VersionNotFound: Nothing was changed.
             InvalidInput: No such field, or a value that it cannot have.
-            OutcomeUnknown: The write's fate could not be found out.
         """
         changes = dict(set_fields or {})
         check_serving_fields([*changes, *unset])
@@ -180,20 +164,11 @@ class Releasing(Changing):
     ) -> Change:
         """Delete a version: it is refused everywhere from now on, and its bytes go when gc comes.
 
-        Its name and id stay taken: a version never comes back with other bytes.
-
-        Args:
-            name: The model.
-            version: The version.
-            note: Why, for the history.
-            forced: Also one that labels point at; they are taken away with it.
-            by: Who, for the history.
-            op_id: As `release` takes it.
+        Its name and id stay taken: a version never comes back with other bytes. One that labels point at is refused,
+        or, ``forced``, they are taken away with it.
 
         Raises:
-            ModelNotFound, VersionNotFound: There is none; nothing was changed.
             StateConflict: A label points at it, and it is not ``forced``.
-            OutcomeUnknown: The write's fate could not be found out.
         """
         model = self.find(name)
         record = self.record(model, check_version(version))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
 from marway.errors import InvalidRecord, RegistryUnavailable
 from marway.objects import ObjectMissing
 from marway.records import GcMark, HistoryChunk, ModelState, Pointer, Proof, VersionRecord
 from marway.registry import history, keys
-from marway.registry.archives import digest_of
+from marway.registry.base import digest_of
 from marway.registry.reading import Reading
 
 __all__ = ["Damage", "Scrubbing"]
@@ -50,48 +51,35 @@ class Scrubbing(Reading):
             RegistryUnavailable: There is no registry, or it cannot be read.
         """
         self.check_not_lost()
-        yield from self._documents((keys.IDENTITY,), lambda _key: self.identity(), _BACKUP)
-        yield from self._each(self._store.keys(keys.ARCHIVES), self._archive)
-        yield from self._each(self._store.keys(keys.GOLDEN), self._golden_answers)
+        yield from self._each((keys.IDENTITY,), lambda _key: self.identity(), _BACKUP)
+        yield from self._each(self._store.keys(keys.ARCHIVES), self._bytes, _AGAIN)
+        yield from self._each(self._store.keys(keys.GOLDEN), self._bytes, _GOLDEN)
         for name in self.models():
             yield from self._model(name)
-        yield from self._each(self._store.keys("ids/"), self._pointer_of)
-        yield from self._documents(self._store.keys("proofs/"), self._proof, _PROOF)
-        yield from self._documents(self._store.keys(keys.GC), lambda key: self._read(GcMark, key), _MARK)
+        yield from self._each(self._store.keys("ids/"), self._pointer_of, f"delete it, then {_AGAIN}")
+        yield from self._each(self._store.keys("proofs/"), self._proof, _PROOF)
+        yield from self._each(self._store.keys(keys.GC), lambda key: self._read(GcMark, key), _MARK)
 
-    def _each(self, found: Iterator[str], look: Callable[[str], Damage | None]) -> Iterator[Damage]:
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="scrub") as threads:
-            yield from (damage for damage in threads.map(look, found) if damage is not None)
+    def _each(self, found: Iterable[str], read: Callable[[str], object], mend: str) -> Iterator[Damage]:
+        """Read objects; ``read`` raises `InvalidRecord` for a damaged one, or returns its damage."""
 
-    def _documents(
-        self, found: Iterator[str] | tuple[str, ...], read: Callable[[str], object], mend: str
-    ) -> Iterator[Damage]:
         def look(key: str) -> Damage | None:
             try:
-                read(key)
+                read_as = read(key)
             except InvalidRecord as exc:
                 return Damage(key, exc.message, mend)
             except ObjectMissing:
-                pass  # deleted since it was listed
-            return None
+                return None  # deleted since it was listed
+            return read_as if isinstance(read_as, Damage) else None
 
-        return self._each(iter(found), look)
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="scrub") as threads:
+            yield from (damage for damage in threads.map(look, found) if damage is not None)
 
-    def _archive(self, key: str) -> Damage | None:
-        wanted = key.removeprefix(keys.ARCHIVES).removesuffix(".mar")
-        return self._bytes(key, wanted, _AGAIN)
-
-    def _golden_answers(self, key: str) -> Damage | None:
-        wanted = key.removeprefix(keys.GOLDEN).removesuffix(".json")
-        return self._bytes(key, wanted, _GOLDEN)
-
-    def _bytes(self, key: str, sha256: str, mend: str) -> Damage | None:
-        try:
-            with self._store.open(key) as handle:
-                found = digest_of(handle)
-        except ObjectMissing:
-            return None
-        return None if found == sha256 else Damage(key, f"its bytes have sha256 {found}", mend)
+    def _bytes(self, key: str) -> None:
+        with self._store.open(key) as handle:
+            found = digest_of(handle)
+        if PurePosixPath(key).stem != found:
+            raise InvalidRecord(f"its bytes have sha256 {found}")
 
     def _model(self, name: str) -> Iterator[Damage]:
         state: ModelState | None = None
@@ -108,7 +96,7 @@ class Scrubbing(Reading):
                 records[version] = None
                 yield Damage(key, exc.message, _RECORD)
         chunks = list(self._store.keys(keys.chunks_prefix(name)))
-        yield from self._documents(iter(chunks), lambda key: self._read(HistoryChunk, key), _BACKUP)
+        yield from self._each(chunks, lambda key: self._read(HistoryChunk, key), _BACKUP)
         if state is not None:
             yield from self._told(name, state, records, chunks)
         dead = set() if state is None else set(state.tombstones)
@@ -144,18 +132,11 @@ class Scrubbing(Reading):
             yield Damage(key, f"of its {state.generation} changes the history tells {len(found)}", _BACKUP)
 
     def _pointer_of(self, key: str) -> Damage | None:
-        try:
-            pointer = self._read(Pointer, key)
-        except InvalidRecord as exc:
-            return Damage(key, exc.message, f"delete it, then {_AGAIN}")
-        except ObjectMissing:
+        pointer = self._read(Pointer, key)
+        if _stands_for(pointer, PurePosixPath(key).stem):
             return None
-        name = key.removeprefix("ids/").removesuffix(".json")
-        if not _stands_for(pointer, name):
-            return Damage(
-                key, f"it is what {'another name' if pointer.kind == 'name' else 'another id'} stands for", _BACKUP
-            )
-        return None
+        what = "another name" if pointer.kind == "name" else "another id"
+        return Damage(key, f"it is what {what} stands for", _BACKUP)
 
     def _proof(self, key: str) -> None:
         proof = self._read(Proof, key)

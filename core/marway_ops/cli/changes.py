@@ -1,9 +1,10 @@
-"""Verbs that change a model, through a gateway or in the registry: `marway rollback`, `delete` and `serving`."""
+"""Verbs that change what the registry has: `marway rollback`, `delete`, `serving` and `gc`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -13,42 +14,59 @@ from marway.errors import VersionNotFound
 from marway.process.identity import this_user
 from marway.records import ModelState, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, check_label, check_model_name, check_version
-from marway.registry import Registry
+from marway.registry import open_registry
 from marway.registry.releasing import check_serving_fields
 from marway.text import did_you_mean
-from marway_ops.shell.options import JsonOption, Maker, NoteOption, admin_or_registry, with_options_of
-from marway_ops.shell.output import change_entry, history_entry, moved, print_json, print_result, print_table
+from marway_ops.shell.options import (
+    AdminOption,
+    JsonOption,
+    NoteOption,
+    RegistryOption,
+    TokenFileOption,
+    TokenOption,
+    admin_if_any,
+    opened_registry,
+    registry_url,
+)
+from marway_ops.shell.output import change_entry, history_entry, moved, print_found, print_result
 
-__all__ = ["delete", "rollback", "serving"]
+__all__ = ["delete", "gc", "rollback", "serving"]
 
-Target = AdminClient | Registry
-"""What a change goes through."""
+_MEANING = {
+    "marked": "unused: deleted if still so in a day",
+    "waiting": "unused, marked less than a day ago",
+    "deleted": "deleted",
+    "kept": "marked, in use again",
+    "swept": "left by an interrupted write, removed",
+}
 
 
-@with_options_of(target=admin_or_registry)
 def rollback(
     model: Annotated[str, typer.Argument(help="Model name.")],
     label: Annotated[str, typer.Option(help="Label to move back.")] = DEFAULT_LABEL,
     if_currently: Annotated[str | None, typer.Option(help="Only if the label is at this version.")] = None,
     note: NoteOption = None,
-    *,
-    target: Maker[Target],
+    registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Undo the newest release of a label that is not undone yet; every gateway follows within 2 seconds."""
     check_model_name(model)
     check_label(label)
-    place = target()
-    if isinstance(place, AdminClient):
+    client = admin_if_any(gateway, registry, token=token, token_file=token_file)
+    if client is not None:
         body = {"if_currently": if_currently, "note": note}
-        entry = change_entry(place.call("POST", f"/models/{model}/labels/{label}/rollback", body=body))
+        entry = change_entry(client.call("POST", f"/models/{model}/labels/{label}/rollback", body=body))
     else:
-        change = place.rollback(model, label=label, if_currently=if_currently, note=note, by=this_user())
+        change = opened_registry(registry).rollback(
+            model, label=label, if_currently=if_currently, note=note, by=this_user()
+        )
         entry = history_entry(change.entry)
     print_result(entry, moved(model, entry), as_json=as_json)
 
 
-@with_options_of(target=admin_or_registry)
 def delete(
     model: Annotated[str, typer.Argument(help="Model name.")],
     version: Annotated[str, typer.Argument(help="Version to delete.")],
@@ -56,23 +74,25 @@ def delete(
         bool, typer.Option("--force", help="Also a version that labels point at; they are taken away with it.")
     ] = False,
     note: NoteOption = None,
-    *,
-    target: Maker[Target],
+    registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Delete a version for good; it is refused everywhere within 2 seconds, and its bytes go with gc."""
     check_model_name(model)
     check_version(version)
-    place = target()
-    if isinstance(place, AdminClient):
+    client = admin_if_any(gateway, registry, token=token, token_file=token_file)
+    if client is not None:
         params = {"force": "true" if force else None, "note": note}
-        entry = change_entry(place.call("DELETE", f"/models/{model}/versions/{version}", params=params))
+        entry = change_entry(client.call("DELETE", f"/models/{model}/versions/{version}", params=params))
     else:
-        entry = history_entry(place.delete(model, version, note=note, forced=force, by=this_user()).entry)
+        change = opened_registry(registry).delete(model, version, note=note, forced=force, by=this_user())
+        entry = history_entry(change.entry)
     print_result(entry, f"{model} {version} is deleted", as_json=as_json)
 
 
-@with_options_of(target=admin_or_registry)
 def serving(
     model: Annotated[str, typer.Argument(help="Model name.")],
     version: Annotated[str | None, typer.Option(help="This version; * means all, which is what changes go to.")] = None,
@@ -83,18 +103,21 @@ def serving(
         list[str] | None, typer.Option(metavar="FIELD", help="Let the record's value count again; repeatable.")
     ] = None,
     note: NoteOption = None,
-    *,
-    target: Maker[Target],
+    registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how versions are served, or change it; every gateway follows within 2 seconds."""
     changes = _parsed(set_ or ())
     check_serving_fields([*changes, *(unset or ())])
-    place = target()
-    if isinstance(place, AdminClient):
+    client = admin_if_any(gateway, registry, token=token, token_file=token_file)
+    if client is not None:
         check_model_name(model)
-        _print_document(_through(place, model, version, changes, unset or (), note), as_json=as_json)
+        _print_document(_through(client, model, version, changes, unset or (), note), as_json=as_json)
         return
+    place = opened_registry(registry)
     name = place.find(model)
     if changes or unset:
         change = place.set_serving(
@@ -154,17 +177,12 @@ def _parsed(assignments: Sequence[str]) -> dict[str, Any]:
 def _document(name: str, state: ModelState, records: Sequence[VersionRecord]) -> dict[str, Any]:
     return {
         "name": name,
-        "overrides": {
-            key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in sorted(state.serving.items())
-        },
+        "overrides": state.overrides(),
         "serving": {record.version: state.serving_for(record).model_dump(mode="json") for record in records},
     }
 
 
 def _print_document(document: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(document)
-        return
     served, overrides = document["serving"], document["overrides"]
     fields: dict[str, Any] = next(iter(served.values()), {})
 
@@ -175,4 +193,39 @@ def _print_document(document: dict[str, Any], *, as_json: bool) -> None:
                 return f"{value} (set for {'all' if key == '*' else key})"
         return value
 
-    print_table(("setting", *served), ((field, *(cell(version, field) for version in served)) for field in fields))
+    rows = ((field, *(cell(version, field) for version in served)) for field in fields)
+    print_found(document, ("setting", *served), rows, as_json=as_json)
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")] = False,
+    scrub: Annotated[
+        bool,
+        typer.Option("--scrub", help="Delete nothing: read every object and say what is damaged, and how to mend it."),
+    ] = False,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Mark archives that no version uses, and delete those that were marked a day ago; run it daily."""
+    url = registry_url(registry)
+    opened = open_registry(url)
+    if scrub:
+        damaged = list(opened.scrub())
+        print_found(
+            [asdict(damage) for damage in damaged],
+            ("object", "damage", "what to do"),
+            [(each.key, each.what, each.mend) for each in damaged],
+            as_json=as_json,
+            none=f"{opened.url}: everything was read, and nothing is damaged",
+        )
+        if damaged:
+            raise typer.Exit(1)
+        return
+    report = asdict(opened.gc(dry_run=dry_run))
+    print_found(
+        {"dry_run": dry_run, **report},
+        ("object", "would be" if dry_run else "what"),
+        [(key, _MEANING[kind]) for kind, found in report.items() for key in found],
+        as_json=as_json,
+        none=f"{url}: nothing to collect",
+    )

@@ -14,13 +14,11 @@ from marway.registry import ModelSummary, Registry, open_registry
 from marway_ops.shell.options import (
     JsonOption,
     LimitOption,
-    Maker,
     RegistryOption,
     opened_registry,
     registry_url,
-    with_options_of,
 )
-from marway_ops.shell.output import history_entry, print_json, print_table, warn, when
+from marway_ops.shell.output import history_entry, print_found, print_json, print_table, warn, when
 
 __all__ = ["history", "models", "show"]
 
@@ -35,26 +33,23 @@ def models(
     url = registry_url(registry)
     found = open_registry(url).summaries(start_after=start_after)
     rows = list(itertools.islice(found, limit))
-    if as_json:
-        print_json(
-            [
-                {
-                    "name": row.name,
-                    "labels": dict(row.state.labels),
-                    "versions": list(row.versions),
-                    **({} if row.damage is None else {"damage": row.damage}),
-                }
-                for row in rows
-            ]
-        )
-        return
-    if not rows:
-        typer.echo(f"{url} has no models yet: publish one with `marway publish ARCHIVE --label PROD`")
-        return
-    print_table(
+    print_found(
+        [
+            {
+                "name": row.name,
+                "labels": dict(row.state.labels),
+                "versions": list(row.versions),
+                **({} if row.damage is None else {"damage": row.damage}),
+            }
+            for row in rows
+        ],
         ("model", "labels", "versions"),
         ((row.name, _labels(row), ", ".join(row.versions)) for row in rows),
+        as_json=as_json,
+        none=f"{url} has no models yet: publish one with `marway publish ARCHIVE --label PROD`",
     )
+    if as_json:
+        return
     for row in rows:
         if row.damage is not None:
             warn(f"{row.name}: {row.damage}")
@@ -68,16 +63,14 @@ def _labels(row: ModelSummary) -> str:
     return ", ".join(f"{label} → {version}" for label, version in sorted(row.state.labels.items())) or "-"
 
 
-@with_options_of(registry=opened_registry)
 def show(
     reference: Annotated[str, typer.Argument(metavar="MODEL[/REF]", help="A model, MODEL/VERSION, MODEL/LABEL or id.")],
-    *,
-    registry: Maker[Registry],
+    registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show a model with its versions and labels, or all facts about one version."""
     wanted = parse_reference(reference)
-    found = registry()
+    found = opened_registry(registry)
     pointer = found.pointer(wanted.name)
     if wanted.selector is None and pointer is not None and pointer.kind == "name":
         document = _model(found, pointer.model)
@@ -88,10 +81,7 @@ def show(
         return
     record = found.resolve(wanted)
     document = _version(found, record)
-    if as_json:
-        print_json(document)
-    else:
-        print_table(("field", "value"), _flat(document))
+    print_found(document, ("field", "value"), _flat(document), as_json=as_json)
 
 
 def _model(found: Registry, name: str) -> dict[str, Any]:
@@ -100,9 +90,7 @@ def _model(found: Registry, name: str) -> dict[str, Any]:
         "name": name,
         "labels": dict(sorted(state.labels.items())),
         "versions": [version for version in found.versions(name) if version not in state.tombstones],
-        "serving": {
-            key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in sorted(state.serving.items())
-        },
+        "serving": state.overrides(),
         "deleted": {version: grave.model_dump(mode="json") for version, grave in sorted(state.tombstones.items())},
         "generation": state.generation,
     }
@@ -154,33 +142,29 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-@with_options_of(registry=opened_registry)
 def history(
     model: Annotated[str, typer.Argument(help="Model name.")],
     label: Annotated[str | None, typer.Option(help="Only changes of this label.")] = None,
     limit: LimitOption = 100,
-    *,
-    registry: Maker[Registry],
+    registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show who changed what about a model, when and why; newest first."""
     if label is not None:
         check_label(label)
-    found = registry()
+    found = opened_registry(registry)
     name = found.find(model)
     wanted = (entry for entry in found.history(name) if label in (None, entry.label))
     entries = list(itertools.islice(wanted, limit))
-    if as_json:
-        print_json([history_entry(entry) for entry in entries])
-    elif not entries:
-        typer.echo(f"{name} has not been changed yet: release a version with `marway release {name} VERSION`")
-    else:
-        print_table(
-            ("#", "at (UTC)", "by", "what", "note"),
-            ((str(each.generation), when(each.at), each.by, _what(each), each.note or "") for each in entries),
-        )
-        if next(wanted, None) is not None:
-            typer.echo(f"… and older ones: --limit shows more than {limit}", err=True)
+    print_found(
+        [history_entry(entry) for entry in entries],
+        ("#", "at (UTC)", "by", "what", "note"),
+        ((str(each.generation), when(each.at), each.by, _what(each), each.note or "") for each in entries),
+        as_json=as_json,
+        none=f"{name} has not been changed yet: release a version with `marway release {name} VERSION`",
+    )
+    if not as_json and next(wanted, None) is not None:
+        typer.echo(f"… and older ones: --limit shows more than {limit}", err=True)
 
 
 def _what(entry: HistoryEntry) -> str:

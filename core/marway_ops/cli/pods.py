@@ -8,12 +8,11 @@ from urllib.parse import quote
 
 import typer
 
-from marway.admin_client import AdminClient
 from marway.errors import InvalidInput, clip
 from marway.refs import DEFAULT_LABEL, parse_reference
 from marway.text import printable
-from marway_ops.shell.options import JsonOption, Maker, NoteOption, admin_client, with_options_of
-from marway_ops.shell.output import print_json, print_result, print_table
+from marway_ops.shell.options import AdminOption, JsonOption, NoteOption, TokenFileOption, TokenOption, admin_client
+from marway_ops.shell.output import print_found, print_json, print_result
 
 __all__ = ["drain", "load", "pin", "pods", "unload"]
 
@@ -23,61 +22,56 @@ Version = Annotated[str, typer.Argument(metavar="MODEL[/REF]", help="MODEL (its 
 PodOption = Annotated[str | None, typer.Option(help="Only on this pod.")]
 
 
-@with_options_of(admin=admin_client)
 def pods(
     reference: Annotated[
         str | None, typer.Argument(metavar="[MODEL/REF]", help="Show where this version is instead.")
     ] = None,
-    *,
-    admin: Maker[AdminClient],
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the pods behind a gateway, or say on which of them a version is."""
-    client = admin()
+    client = admin_client(gateway, token, token_file)
     if reference is not None:
         found = client.call("GET", f"{_path(reference)}/pods")
-        if as_json:
-            print_json(found)
-        else:
-            print_table(("pod", "state", "workers", "memory", "pod's state"), map(_where, found["pods"]))
+        shown = ("pod", "state", "workers", "memory", "pod's state")
+        print_found(found, shown, map(_where, found["pods"]), as_json=as_json)
         return
     listed = client.call("GET", "/pods")
-    if as_json:
-        print_json(listed)
-    elif not listed:
-        typer.echo(f"the gateway at {client.url} knows no pods: set MARWAY_GATEWAY_PODS or give --pods")
-    else:
-        print_table(("pod", "url", "backend", "state", "models", "memory", "in flight"), map(_pod, listed))
+    none = f"the gateway at {client.url} knows no pods: set MARWAY_GATEWAY_PODS or give --pods"
+    columns = ("pod", "url", "backend", "state", "models", "memory", "in flight")
+    print_found(listed, columns, map(_pod, listed), as_json=as_json, none=none)
 
 
-@with_options_of(admin=admin_client)
 def drain(
     pod: Annotated[str, typer.Argument(help="A pod's name, as `marway pods` shows it.")],
     undo: Annotated[bool, typer.Option("--undo", help="Have it take requests again.")] = False,
-    *,
-    admin: Maker[AdminClient],
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Have a pod finish its requests and take no more; every gateway hears of it from the pod."""
     if "/" in pod:
         raise InvalidInput(f"{clip(pod, 80)!r} cannot be a pod's name")
-    client = admin()
+    client = admin_client(gateway, token, token_file)
     found = client.call("DELETE" if undo else "POST", f"/pods/{quote(pod, safe='')}/drain")
     line = f"{pod} takes requests again" if undo else f"{pod} drains: it takes no more requests"
     print_result(found, line, as_json=as_json)
 
 
-@with_options_of(admin=admin_client)
 def load(
     reference: Version,
     pod: PodOption = None,
     prove: Annotated[bool, typer.Option("--prove", help="Compare its golden answers too, and store a proof.")] = False,
-    *,
-    admin: Maker[AdminClient],
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Load a version ahead of its requests, on the pods where they will go."""
-    client = admin()
+    client = admin_client(gateway, token, token_file)
     params = {"pod": pod, "prove": "true" if prove else None}
     done = client.call("POST", f"{_path(reference)}/load", params=params)
     if as_json:
@@ -91,32 +85,32 @@ def load(
         typer.echo(printable(line))
 
 
-@with_options_of(admin=admin_client)
 def unload(
     reference: Version,
     pod: PodOption = None,
-    *,
-    admin: Maker[AdminClient],
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Unload a version once its requests have ended; the next one loads it again."""
-    client = admin()
+    client = admin_client(gateway, token, token_file)
     done = client.call("POST", f"{_path(reference)}/unload", params={"pod": pod})
     line = f"{done['model']} {done['version']} is not loaded on {', '.join(done['pods']) or 'any pod'}"
     print_result(done, line, as_json=as_json)
 
 
-@with_options_of(admin=admin_client)
 def pin(
     reference: Version,
     off: Annotated[bool, typer.Option("--off", help="Let it be unloaded again.")] = False,
     note: NoteOption = None,
-    *,
-    admin: Maker[AdminClient],
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Keep a version loaded, whatever else wants its memory."""
-    client = admin()
+    client = admin_client(gateway, token, token_file)
     found = client.call("GET", f"{_path(reference)}/pods")  # a label may move: the version is what is pinned
     name, version = found["model"], found["version"]
     body = {"version": version, "set": {"pinned": not off}, "note": note}

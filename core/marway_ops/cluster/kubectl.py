@@ -8,48 +8,38 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, TypeVar
-
-from pydantic import ValidationError
+from enum import Enum
+from typing import Final
 
 from marway.errors import InvalidSettings, Unavailable, clip
-from marway_ops.cluster.objects import (
-    MARWAY,
-    Autoscaler,
-    Deployment,
-    DisruptionBudget,
-    EndpointSlice,
-    Event,
-    NetworkPolicy,
-    Object,
-    Pod,
-    Service,
-)
+from marway_ops.cluster.objects import MARWAY, Object, Pod
 
-__all__ = ["NAMESPACE", "Cluster", "Kubectl"]
+__all__ = ["NAMESPACE", "Cluster", "Kind", "Kubectl"]
 
 NAMESPACE: Final = "marway"
 """The namespace of the shipped manifests."""
 _CALL_S: Final = 60.0
 _FORBIDDEN: Final = "(Forbidden)"
 _UNKNOWN_KIND: Final = "the server doesn't have a resource type"
+_NONE: Final = '{"items": []}'
 
-_KINDS: Final[Mapping[str, type[Object]]] = {
-    "deployments.apps": Deployment,
-    "pods": Pod,
-    "services": Service,
-    "endpointslices.discovery.k8s.io": EndpointSlice,
-    "networkpolicies.networking.k8s.io": NetworkPolicy,
-    "poddisruptionbudgets.policy": DisruptionBudget,
-    "horizontalpodautoscalers.autoscaling": Autoscaler,
-    "scaledobjects.keda.sh": Autoscaler,
-    "events": Event,
-}
-"""What is read, by the name that kubectl has for it."""
-_OURS: Final = (Deployment, Pod, Service)
+
+class Kind(Enum):
+    """What is read, by the name that kubectl has for it."""
+
+    DEPLOYMENTS = "deployments.apps"
+    PODS = "pods"
+    SERVICES = "services"
+    ENDPOINTS = "endpointslices.discovery.k8s.io"
+    POLICIES = "networkpolicies.networking.k8s.io"
+    BUDGETS = "poddisruptionbudgets.policy"
+    AUTOSCALERS = "horizontalpodautoscalers.autoscaling"
+    SCALED_OBJECTS = "scaledobjects.keda.sh"
+    EVENTS = "events"
+
+
+_OURS: Final = (Kind.DEPLOYMENTS, Kind.PODS, Kind.SERVICES)
 """Of these only what has Marway's label."""
-
-T = TypeVar("T", bound=Object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +47,34 @@ class Cluster:
     """What is in the namespace.
 
     Attributes:
+        found: Objects by their kind; None for those that may not be listed.
         secrets: Their names; None when they may not be listed.
-        unread: Kinds that may not be listed.
     """
 
     namespace: str
-    objects: tuple[Object, ...] = ()
-    secrets: frozenset[str] | None = None
-    unread: frozenset[str] = frozenset()
+    found: Mapping[Kind, tuple[Object, ...] | None]
+    secrets: frozenset[str] | None
 
-    def of(self, kind: type[T]) -> tuple[T, ...]:
-        """Return all objects of a kind."""
-        return tuple(each for each in self.objects if isinstance(each, kind))
+    def of(self, *kinds: Kind) -> tuple[Object, ...]:
+        """Return all objects of these kinds."""
+        return tuple(each for kind in kinds for each in self.found[kind] or ())
 
-    def pods_of(self, component: str) -> tuple[Pod, ...]:
-        """Return a component's pods, without those that are being terminated."""
-        return tuple(pod for pod in self.of(Pod) if pod.component == component and not pod.leaving)
+    def unread(self, kind: Kind) -> bool:
+        """Return whether a kind may not be listed."""
+        return self.found[kind] is None
 
+    @property
+    def pods(self) -> tuple[Pod, ...]:
+        """All pods, those that are being terminated too."""
+        return tuple(each for each in self.of(Kind.PODS) if isinstance(each, Pod))
 
-class _NotRead(Exception):
-    """A kind may not be listed."""
+    def pods_of(self, *components: str) -> tuple[Pod, ...]:
+        """Return the pods of components, without those that are being terminated."""
+        return tuple(pod for name in components for pod in self.pods if pod.component == name and not pod.leaving)
 
 
 class Kubectl:
-    """Calls kubectl.
-
-    Args:
-        namespace: Where to look.
-        context: Which cluster; None for the current one.
-    """
+    """Calls kubectl for a namespace of a cluster: the current one if no ``context`` names another."""
 
     def __init__(self, *, namespace: str, context: str | None = None) -> None:
         self.namespace = namespace
@@ -107,41 +96,29 @@ class Kubectl:
         # Called at the same time: each takes a round trip or several.
         with ThreadPoolExecutor(max_workers=5, thread_name_prefix="kubectl") as threads:
             secrets = threads.submit(self._secrets, program)
-            found = dict(zip(_KINDS, threads.map(lambda names: self._get(program, names), _KINDS), strict=True))
-        return Cluster(
-            self.namespace,
-            objects=tuple(each for items in found.values() for each in items or ()),
-            secrets=secrets.result(),
-            unread=frozenset(names for names, items in found.items() if items is None),
-        )
+            found = dict(zip(Kind, threads.map(lambda kind: self._get(program, kind), Kind), strict=True))
+        return Cluster(self.namespace, found, secrets.result())
 
-    def _get(self, program: str, names: str) -> tuple[Object, ...] | None:
+    def _get(self, program: str, kind: Kind) -> tuple[Object, ...] | None:
         """Return all objects of a kind; None if they may not be listed."""
-        kind = _KINDS[names]
-        try:
-            ours = ("--selector", MARWAY) if kind in _OURS else ()
-            text = self._call(program, "get", names, *ours, "--output", "json")
-        except _NotRead:
-            return None
+        ours = ("--selector", MARWAY) if kind in _OURS else ()
+        text = self._call(program, "get", kind.value, *ours, "--output", "json")
         if text is None:
-            return ()
+            return None
         try:
-            return tuple(kind.model_validate(item) for item in json.loads(text)["items"])
-        except (ValueError, KeyError, TypeError, ValidationError) as exc:
+            return tuple((Pod if kind == Kind.PODS else Object)(item) for item in json.loads(text)["items"])
+        except (ValueError, KeyError, TypeError) as exc:
             raise Unavailable(
-                f"kubectl get {names} printed something else than a list of them: {clip(text, 80)!r}"
+                f"kubectl get {kind.value} printed something else than a list of them: {clip(text, 80)!r}"
             ) from exc
 
     def _secrets(self, program: str) -> frozenset[str] | None:
         # As a table: for any other output kubectl would fetch the values as well.
-        try:
-            text = self._call(program, "get", "secrets", "--no-headers")
-        except _NotRead:
-            return None
-        return frozenset(line.split()[0] for line in (text or "").splitlines() if line.strip())
+        text = self._call(program, "get", "secrets", "--no-headers")
+        return None if text is None else frozenset(line.split()[0] for line in text.splitlines() if line.strip())
 
     def _call(self, program: str, *arguments: str) -> str | None:
-        """Return what kubectl prints; None if the cluster knows no such kind."""
+        """Return what kubectl prints; None if this may not be listed, an empty list if the cluster has no such kind."""
         where: Sequence[str] = ["--namespace", self.namespace, "--request-timeout", "20s"]
         if self._context is not None:
             where = [*where, "--context", self._context]
@@ -156,8 +133,8 @@ class Kubectl:
         if done.returncode == 0:
             return done.stdout
         if _FORBIDDEN in done.stderr:
-            raise _NotRead
-        if _UNKNOWN_KIND in done.stderr:
             return None
+        if _UNKNOWN_KIND in done.stderr:
+            return _NONE
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), f"status {done.returncode}")
         raise Unavailable(f"kubectl cannot read the cluster: {clip(last.strip(), 300)}")

@@ -1,36 +1,11 @@
-"""Kubernetes objects, as far as the checks need them, as `kubectl get -o json` prints them.
-
-Each attribute says where in the document it is; what is not there, or null, has its default.
-"""
+"""Kubernetes objects, as far as the checks need them, as `kubectl get -o json` prints them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
-
-__all__ = [
-    "GATEWAY",
-    "MARWAY",
-    "POD",
-    "SIDECAR",
-    "Autoscaler",
-    "Container",
-    "ContainerStatus",
-    "Deployment",
-    "DisruptionBudget",
-    "EndpointSlice",
-    "Event",
-    "Mount",
-    "NetworkPolicy",
-    "Object",
-    "Pod",
-    "Selector",
-    "Service",
-    "Volume",
-]
+__all__ = ["GATEWAY", "MARWAY", "POD", "SIDECAR", "Container", "Object", "Part", "Pod", "PodSpec", "Volume", "selects"]
 
 MARWAY: Final = "app.kubernetes.io/part-of=marway"
 GATEWAY, POD = "gateway", "pod"
@@ -39,255 +14,161 @@ SIDECAR: Final = "sidecar"
 _COMPONENT: Final = "app.kubernetes.io/component"
 
 T = TypeVar("T")
-Items = Annotated[tuple[T, ...], BeforeValidator(lambda value: () if value is None else value)]
-"""A list; Go writes an empty one as null."""
+P = TypeVar("P", bound="Part")
 
 
-def _at(default: Any, *path: str) -> Any:
-    return Field(default, validation_alias=AliasPath(*path))
+class Part:
+    """A part of a document. What is not there, null, or of another type than it should be reads as its default."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __bool__(self) -> bool:
+        """Whether it is there."""
+        return self._raw is not None
+
+    def at(self, path: str, default: T) -> T:
+        """Return what is at a path such as ``spec.replicas``, whose type is that of the default."""
+        found = self._raw
+        for name in path.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, type(default)) else default
+
+    def text(self, path: str) -> str:
+        return self.at(path, "")
+
+    def part(self, path: str) -> Part:
+        above, _, last = path.rpartition(".")
+        found: Mapping[str, Any] = self.at(above, {}) if above else self._raw or {}
+        return Part(found.get(last))
+
+    def parts(self, path: str, kind: type[P]) -> tuple[P, ...]:
+        found: list[Any] = self.at(path, [])
+        return tuple(kind(each) for each in found)
+
+    @property
+    def name(self) -> str:
+        return self.text("name") or self.text("secretName")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
-
-
-class Object(_Part):
+class Object(Part):
     """Any object."""
 
-    name: str = Field(validation_alias=AliasPath("metadata", "name"))
-    labels: Mapping[str, str] = _at({}, "metadata", "labels")
+    def __init__(self, raw: Any) -> None:
+        super().__init__(raw)
+        self._name: str = raw["metadata"]["name"]
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.at("metadata.labels", {})
 
     @property
     def component(self) -> str:
         """`gateway`, `pod`, or nothing that we know."""
         return self.labels.get(_COMPONENT, "")
 
-
-class Selector(_Part):
-    """Which labels are meant; an empty one means every pod."""
-
-    match_labels: Mapping[str, str] = {}
-    match_expressions: tuple[Mapping[str, Any], ...] = ()
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Return whether labels are among those that are meant."""
-        return self.match_labels.items() <= labels.items() and all(
-            _fits(labels, expression) for expression in self.match_expressions
-        )
+    @property
+    def conditions(self) -> tuple[Part, ...]:
+        return self.parts("status.conditions", Part)
 
 
-def _fits(labels: Mapping[str, str], expression: Mapping[str, Any]) -> bool:
-    value, values = labels.get(expression["key"]), expression.get("values") or ()
-    match expression["operator"]:
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case _:
-            return value is None
+def selects(selector: Part, labels: Mapping[str, str]) -> bool:
+    """Return whether labels are among those that a selector means; an empty one means all."""
+    wanted: Mapping[str, str] = selector.at("matchLabels", {})
+    return wanted.items() <= labels.items() and all(
+        _fits(labels.get(each.text("key")), each.text("operator"), each.at("values", []))
+        for each in selector.parts("matchExpressions", Part)
+    )
 
 
-class _Condition(_Part):
-    """Whether something is so, and why."""
-
-    type: str
-    status: str
-    reason: str = ""
-    message: str = ""
+def _fits(value: str | None, operator: str, values: list[str]) -> bool:
+    fits = {"In": value in values, "NotIn": value not in values, "Exists": value is not None}
+    return fits.get(operator, value is None)
 
 
-class Service(Object):
-    """A Service."""
-
-    cluster_ip: str = _at("", "spec", "clusterIP")
-    selector: Mapping[str, str] = _at({}, "spec", "selector")
-
-
-class _Endpoint(_Part):
-    addresses: Items[str] = ()
-
-
-class EndpointSlice(Object):
-    """Some addresses of a Service."""
-
-    endpoints: Items[_Endpoint] = ()
-
-
-class NetworkPolicy(Object):
-    """A NetworkPolicy."""
-
-    pod_selector: Selector = _at(Selector(), "spec", "podSelector")
-    policy_types: Items[str] = _at(("Ingress",), "spec", "policyTypes")
-
-
-class DisruptionBudget(Object):
-    """A PodDisruptionBudget; without a selector it means no pod."""
-
-    selector: Selector | None = _at(None, "spec", "selector")
-
-
-class Autoscaler(Object):
-    """A HorizontalPodAutoscaler or KEDA's ScaledObject."""
-
-    kind: str = ""
-    conditions: Items[_Condition] = _at((), "status", "conditions")
-
-
-class Event(Object):
-    """Something that was noted about an object, whose name is `involved`."""
-
-    involved: str = _at("", "involvedObject", "name")
-    reason: str = ""
-    message: str = ""
-
-
-class _Secret(_Part):
-    """A Secret that something needs."""
-
-    name: str = Field("", validation_alias=AliasChoices("name", "secretName"))
-    optional: bool = False
-
-
-class _EnvSource(_Part):
-    secret: _Secret | None = _at(None, "secretRef")
-
-
-class _EnvVariable(_Part):
-    name: str
-    value: str = ""
-    secret: _Secret | None = _at(None, "valueFrom", "secretKeyRef")
-
-
-class Mount(_Part):
-    """Where a volume is in a container."""
-
-    name: str
-    mount_path: str
-    read_only: bool = False
-
-
-class Container(_Part):
+class Container(Part):
     """A container of a pod."""
 
-    name: str
-    image: str = ""
-    command: Items[str] = ()
-    args: Items[str] = ()
-    env: Items[_EnvVariable] = ()
-    env_from: Items[_EnvSource] = ()
-    volume_mounts: Items[Mount] = ()
+    @property
+    def env(self) -> tuple[Part, ...]:
+        return self.parts("env", Part)
 
-    def secrets(self) -> Iterator[_Secret]:
-        """Yield the secrets that its environment comes from."""
-        sources: tuple[_EnvSource | _EnvVariable, ...] = (*self.env_from, *self.env)
-        return (each.secret for each in sources if each.secret is not None)
+    @property
+    def mounts(self) -> tuple[Part, ...]:
+        return self.parts("volumeMounts", Part)
 
-    def flag(self, name: str) -> str | None:
-        """Return what follows a flag on its command line."""
-        words = [*self.command, *self.args]
+    def secrets(self) -> Iterator[Part]:
+        """Yield the references to secrets that its environment comes from."""
+        yield from (each.part("secretRef") for each in self.parts("envFrom", Part) if each.part("secretRef"))
+        keys = (each.part("valueFrom.secretKeyRef") for each in self.env)
+        yield from (each for each in keys if each)
+
+    def flag(self, name: str) -> str:
+        """Return what follows a flag on its command line, or nothing."""
+        words: list[str] = [*self.at("command", []), *self.at("args", [])]
         for word, following in zip(words, [*words[1:], ""], strict=True):
             if word == name:
                 return following
             if word.startswith(f"{name}="):
                 return word.partition("=")[2]
-        return None
+        return ""
 
-    def variable(self, name: str) -> str | None:
-        """Return the value of a variable that its manifest sets."""
-        return next((each.value for each in self.env if each.name == name), None)
-
-
-class _ProjectedSource(_Part):
-    secret: _Secret | None = None
-    service_account_token: Mapping[str, Any] | None = None
+    def variable(self, name: str) -> str:
+        """Return the value of a variable that its manifest sets, or nothing."""
+        return next((each.text("value") for each in self.env if each.name == name), "")
 
 
-class Volume(_Part):
+class Volume(Part):
     """A volume of a pod, as far as it holds secrets."""
 
-    name: str
-    secret: _Secret | None = None
-    sources: Items[_ProjectedSource] = _at((), "projected", "sources")
-
-    def secrets(self) -> Iterator[_Secret]:
-        """Yield the secrets in it."""
-        return (each for each in (self.secret, *(source.secret for source in self.sources)) if each is not None)
+    def secrets(self) -> Iterator[Part]:
+        """Yield the references to secrets in it."""
+        sources = self.parts("projected.sources", Part)
+        return (each for each in (self.part("secret"), *(source.part("secret") for source in sources)) if each)
 
     @property
     def has_token(self) -> bool:
         """Whether a service account's token is in it, for the API or for somebody else."""
-        return any(source.service_account_token is not None for source in self.sources)
+        return any(source.part("serviceAccountToken") for source in self.parts("projected.sources", Part))
 
 
-class PodSpec(_Part):
-    """What a pod is made of."""
-
-    containers: tuple[Container, ...] = ()
-    init_containers: Items[Container] = ()
-    volumes: Items[Volume] = ()
+class PodSpec(Part):
+    """What a pod is made of; init containers count, of which the runtime is one."""
 
     @property
-    def every_container(self) -> tuple[Container, ...]:
-        """Init containers too, of which the runtime is one."""
-        return (*self.init_containers, *self.containers)
+    def containers(self) -> tuple[Container, ...]:
+        return (*self.parts("initContainers", Container), *self.parts("containers", Container))
 
-
-class _Waiting(_Part):
-    reason: str = ""
-    message: str = ""
-
-
-class _Terminated(_Part):
-    exit_code: int = 0
-    reason: str = ""
-
-
-class ContainerStatus(_Part):
-    """What became of a container."""
-
-    name: str
-    waiting: _Waiting | None = _at(None, "state", "waiting")
-    terminated: _Terminated | None = _at(None, "state", "terminated")
-    last_terminated: _Terminated | None = _at(None, "lastState", "terminated")
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        return self.parts("volumes", Volume)
 
 
 class Pod(Object):
     """A pod."""
 
-    deletion_timestamp: str | None = _at(None, "metadata", "deletionTimestamp")
-    spec: PodSpec = PodSpec()
-    phase: str = _at("", "status", "phase")
-    ip: str = _at("", "status", "podIP")
-    conditions: Items[_Condition] = _at((), "status", "conditions")
-    container_statuses: Items[ContainerStatus] = _at((), "status", "containerStatuses")
-    init_container_statuses: Items[ContainerStatus] = _at((), "status", "initContainerStatuses")
+    @property
+    def spec(self) -> PodSpec:
+        return PodSpec(self.at("spec", {}))
 
     @property
-    def statuses(self) -> tuple[ContainerStatus, ...]:
-        return (*self.init_container_statuses, *self.container_statuses)
+    def statuses(self) -> tuple[Part, ...]:
+        """What became of each container."""
+        return (*self.parts("status.initContainerStatuses", Part), *self.parts("status.containerStatuses", Part))
 
     @property
     def leaving(self) -> bool:
-        return self.deletion_timestamp is not None
+        return bool(self.text("metadata.deletionTimestamp"))
 
     @property
     def ready(self) -> bool:
-        return any(each.type == "Ready" and each.status == "True" for each in self.conditions)
+        return any(each.text("type") == "Ready" and each.text("status") == "True" for each in self.conditions)
 
     @property
     def runtimes(self) -> tuple[Container, ...]:
         """The containers in which models' code runs: all of a pod but the sidecar's."""
-        if self.component != POD:
-            return ()
-        return tuple(each for each in self.spec.every_container if each.name != SIDECAR)
-
-
-class Deployment(Object):
-    """A Deployment."""
-
-    replicas: int = _at(1, "spec", "replicas")
-    pod: PodSpec = _at(PodSpec(), "spec", "template", "spec")
-    ready_replicas: int = _at(0, "status", "readyReplicas")
-    conditions: Items[_Condition] = _at((), "status", "conditions")
+        return tuple(each for each in self.spec.containers if each.name != SIDECAR)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -26,25 +23,19 @@ __all__ = [
     "GatewayOption",
     "JsonOption",
     "LimitOption",
-    "Maker",
     "NoteOption",
     "RegistryOption",
     "TokenFileOption",
     "TokenOption",
     "admin_client",
     "admin_if_any",
-    "admin_or_registry",
     "admin_url",
     "gateway_url",
     "opened_registry",
     "registry_url",
     "served_here",
-    "with_options_of",
 ]
 
-T = TypeVar("T")
-Maker = Callable[[], T]
-"""Makes a verb's value of the options that it was given; see `with_options_of`."""
 DEFAULT_HOME = Path(".marway")
 """Home of `marway up`, below the current directory."""
 _DEFAULT_GATEWAY = "http://127.0.0.1:8000"
@@ -104,55 +95,15 @@ def gateway_url(given: str | None) -> str:
     return url.rstrip("/")
 
 
-def admin_client(
-    gateway: AdminOption = None, token: TokenOption = None, token_file: TokenFileOption = None
-) -> AdminClient:
+def admin_client(gateway: str | None, token: str | None, token_file: Path | None) -> AdminClient:
     """Return a client of the admin port: the flag's, the environment's, that of `marway up` here, or the default."""
     url = gateway or os.environ.get(ADMIN_ENV) or served_here("admin") or _DEFAULT_ADMIN
     return AdminClient(url, token=token_of(token, token_file))
 
 
-def opened_registry(registry: RegistryOption = None) -> Registry:
+def opened_registry(registry: str | None) -> Registry:
     """Return the registry, as `registry_url` finds it."""
     return open_registry(registry_url(registry))
-
-
-def admin_or_registry(
-    registry: RegistryOption = None,
-    gateway: AdminOption = None,
-    token: TokenOption = None,
-    token_file: TokenFileOption = None,
-) -> AdminClient | Registry:
-    """Return what a change goes through: the admin port, as `admin_if_any` finds it, else the registry itself."""
-    return admin_if_any(gateway, registry, token=token, token_file=token_file) or opened_registry(registry)
-
-
-def with_options_of(**makers: Callable[..., object]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb, in the place of a parameter, the options of the function that makes its value.
-
-    ``@with_options_of(admin=admin_client)`` on ``def unload(reference: str, *, admin: Maker[AdminClient])`` gives
-    ``marway unload REFERENCE --gateway URL --token TOKEN --token-file FILE``. The verb calls ``admin()`` when it has
-    checked what else it was given.
-    """
-
-    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
-        options = {name: inspect.signature(maker, eval_str=True).parameters for name, maker in makers.items()}
-        parameters: list[inspect.Parameter] = []
-        for each in inspect.signature(verb, eval_str=True).parameters.values():
-            parameters += options[each.name].values() if each.name in makers else [each]
-
-        @functools.wraps(verb)
-        def run(**given: object) -> None:
-            for name, maker in makers.items():
-                given[name] = functools.partial(maker, **{option: given.pop(option) for option in options[name]})
-            verb(**given)
-
-        by_name = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
-        run.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]  # which typer reads
-        run.__annotations__ = {each.name: each.annotation for each in parameters}
-        return run
-
-    return decorate
 
 
 def admin_if_any(

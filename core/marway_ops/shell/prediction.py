@@ -13,15 +13,7 @@ __all__ = ["predict_once"]
 def predict_once(
     gateway: str, reference: str, body: bytes, *, content_type: str, timeout_s: float, token: str | None = None
 ) -> httpx.Response:
-    """Send one input and return the model's answer.
-
-    Args:
-        gateway: Its URL.
-        reference: ``MODEL``, ``MODEL/VERSION``, ``MODEL/LABEL`` or an id.
-        body: The input.
-        content_type: Of ``body``.
-        timeout_s: Deadline of the whole request, in seconds.
-        token: A bearer token, or None.
+    """Send one input, through the gateway at a URL and within ``timeout_s`` in all, and return the model's answer.
 
     Raises:
         MarwayError: What the gateway answered, as the error it stands for.

@@ -1,4 +1,4 @@
-"""The home of one `marway up`: what lies where, and that only one process uses it."""
+"""What one `marway up` has for itself alone: its home, and ports that are its own before they are listened on."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from marway.errors import InvalidSettings
 
-__all__ = ["Home"]
+__all__ = ["LOOPBACK", "Home", "ReservedPort", "reserve"]
+
+LOOPBACK = "127.0.0.1"
 
 
-@dataclass(frozen=True, slots=True)
 class Home:
     """Paths below one directory.
 
@@ -32,23 +33,12 @@ class Home:
         ready.json          what the ready line said, while it runs
     """
 
-    root: Path
-
-    @property
-    def registry(self) -> Path:
-        return self.root / "registry"
-
-    @property
-    def store(self) -> Path:
-        return self.root / "store"
-
-    @property
-    def java(self) -> Path:
-        return self.root / "java"
-
-    @property
-    def ready_file(self) -> Path:
-        return self.root / "ready.json"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.registry = root / "registry"
+        self.store = root / "store"
+        self.java = root / "java"
+        self.ready_file = root / "ready.json"
 
     def pod(self, name: str) -> Path:
         return self.root / "pods" / name
@@ -96,3 +86,57 @@ class Home:
         with os.fdopen(descriptor, "w") as handle:
             json.dump(document, handle)
         Path(name).replace(self.ready_file)
+
+
+class ReservedPort:
+    """A port that is bound and not listened on, so that nobody is given it.
+
+    A child that binds it with `SO_REUSEADDR`, as servers do, gets it all the same: the kernel shares an address among
+    such sockets until one of them listens. So a child that is started again finds its port free, too.
+
+    Port 0 takes a free one. With ``unshared`` a port that somebody holds as we do is refused.
+
+    Raises:
+        InvalidSettings: Somebody listens on it.
+    """
+
+    def __init__(self, port: int = 0, *, unshared: bool = False) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            if unshared:
+                with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as strict:
+                    strict.bind((LOOPBACK, port))
+            self._socket.bind((LOOPBACK, port))
+        except (OSError, OverflowError) as exc:
+            self._socket.close()
+            reason = exc.strerror if isinstance(exc, OSError) else "there is no such port"
+            raise InvalidSettings(
+                f"port {port} cannot be used: {reason}; choose another with --port, or --port 0 for free ones"
+            ) from exc
+        self.number: int = self._socket.getsockname()[1]
+
+    def close(self) -> None:
+        """Let go of the port."""
+        self._socket.close()
+
+
+def reserve(first: int, count: int) -> list[ReservedPort]:
+    """Return ``count`` reserved ports from ``first`` on, or free ones in a row when ``first`` is 0.
+
+    Raises:
+        InvalidSettings: One of them is taken.
+    """
+    for attempt in range(100):
+        ports: list[ReservedPort] = []
+        try:
+            ports.append(ReservedPort(first))
+            while len(ports) < count:
+                ports.append(ReservedPort(ports[-1].number + 1, unshared=first == 0))
+            return ports
+        except InvalidSettings:
+            for port in ports:
+                port.close()
+            if first != 0 or attempt == 99:
+                raise
+    raise AssertionError("unreachable")

@@ -6,19 +6,17 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from marway.errors import MarwayError, Unavailable
-from marway_ops.up.home import Home
-from marway_ops.up.ports import LOOPBACK, ReservedPort, reserve
+from marway.errors import Unavailable
+from marway_ops.up.home import LOOPBACK, Home, ReservedPort, reserve
 from marway_ops.up.process import Child, Lifeline, RestartPauses
 
-__all__ = ["LocalCluster", "Pod"]
+__all__ = ["LocalCluster"]
 
 _START_TIMEOUT_S = 150.0
 _PROBE_INTERVAL_S = 0.05
@@ -29,24 +27,16 @@ _RUNTIME_STOP_S, _RUNTIME_KILL_S = 3.0, 5.0
 _CLASSES_ENV = "MARWAY_RUNTIME_CLASS_ARCHIVES"
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """One pod: its name and the URL of its sidecar."""
-
-    name: str
-    url: str
-
-
 class LocalCluster:
     """Pods and a gateway on this machine's loopback.
 
     Args:
         home: Where everything is kept.
-        registry: Registry URL.
+        registry: Its URL.
         port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
-        pods: How many pods.
-        config: File of settings that each part is given; None for no file.
-        started: Told the name of each part and how many seconds it took, when it is up.
+        pods: How many.
+        config: File of settings that each part is given, or None.
+        started: Told of each part, when it is up, and how many seconds it took.
         noticed: Told what a person should know of later, such as a part that died and is started again.
 
     Raises:
@@ -69,31 +59,18 @@ class LocalCluster:
         self._config = config
         self._started = started
         self._noticed = noticed
-        self._ports: list[ReservedPort] = reserve(port, 3)
-        try:
-            sidecars = [ReservedPort() for _ in range(pods)]
-        except BaseException:
-            self._close_ports()
-            raise
-        self._ports.extend(sidecars)
-        self.pods = [Pod(f"pod-{index}", f"http://{LOOPBACK}:{port.number}") for index, port in enumerate(sidecars)]
+        self._ports = [*reserve(port, 3), *(ReservedPort() for _ in range(pods))]
+        gateway, admin, grpc, *sidecars = (port.number for port in self._ports)
+        self.gateway_url, self.admin_url = f"http://{LOOPBACK}:{gateway}", f"http://{LOOPBACK}:{admin}"
+        self._grpc_address = f"{LOOPBACK}:{grpc}"
+        self._pods = {f"pod-{index}": f"http://{LOOPBACK}:{number}" for index, number in enumerate(sidecars)}
         self._lifeline = Lifeline()
-        self._runtimes = [self._runtime(pod) for pod in self.pods]
-        self._sidecars = [self._sidecar(pod, port.number) for pod, port in zip(self.pods, sidecars, strict=True)]
-        self._gateway = self._gateway_child()
+        self._runtimes = [self._runtime(pod) for pod in self._pods]
+        self._sidecars = [self._sidecar(pod, number) for pod, number in zip(self._pods, sidecars, strict=True)]
+        self._gateway = self._gateway_child(gateway, admin, grpc)
+        # In the order in which they stop: what takes requests first.
+        self._children = [self._gateway, *self._sidecars, *self._runtimes]
         self._keepers: list[asyncio.Task[None]] = []
-
-    @property
-    def gateway_url(self) -> str:
-        return f"http://{LOOPBACK}:{self._ports[0].number}"
-
-    @property
-    def admin_url(self) -> str:
-        return f"http://{LOOPBACK}:{self._ports[1].number}"
-
-    @property
-    def grpc_address(self) -> str:
-        return f"{LOOPBACK}:{self._ports[2].number}"
 
     def ready_line(self) -> dict[str, Any]:
         """Return the document that says that the system can serve, and where."""
@@ -101,9 +78,9 @@ class LocalCluster:
             "event": "ready",
             "gateway": self.gateway_url,
             "admin": self.admin_url,
-            "grpc": self.grpc_address,
+            "grpc": self._grpc_address,
             "registry": self._registry,
-            "pods": [{"name": pod.name, "url": pod.url} for pod in self.pods],
+            "pods": [{"name": name, "url": url} for name, url in self._pods.items()],
         }
 
     async def start(self) -> None:
@@ -113,17 +90,12 @@ class LocalCluster:
             MarwayError: A part ended while starting; its last words are in the message.
             Unavailable: It took too long.
         """
-        children = [*self._runtimes, *self._sidecars, self._gateway]
-        for child in children:
+        for child in reversed(self._children):
             await child.start()
-        waits: list[Awaitable[None]] = [
-            self._until_ready(f"{pod.name}: TorchServe and sidecar", pod.url, runtime, sidecar)
-            for pod, runtime, sidecar in zip(self.pods, self._runtimes, self._sidecars, strict=True)
-        ]
-        async with httpx.AsyncClient(trust_env=False, timeout=2.0) as self._client:
-            await _all_or_first_error(waits)
-            await self._until_ready("gateway", self.gateway_url, self._gateway)
-        self._keepers = [asyncio.create_task(self._keep(child), name=f"keep {child.name}") for child in children]
+        async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
+            await self._until_ready(client, {f"{pod}: TorchServe and sidecar": url for pod, url in self._pods.items()})
+            await self._until_ready(client, {"gateway": self.gateway_url})
+        self._keepers = [asyncio.create_task(self._keep(child), name=f"keep {child.name}") for child in self._children]
 
     async def aclose(self) -> None:
         """Stop everything, what takes requests first; safe at any moment, and twice."""
@@ -136,11 +108,12 @@ class LocalCluster:
             await asyncio.gather(*(child.stop() for child in self._runtimes))
         finally:
             self._lifeline.close()
-            self._close_ports()
+            for port in self._ports:
+                port.close()
 
     def kill(self) -> None:
         """End every process at once; their own children follow within a second."""
-        for child in (self._gateway, *self._sidecars, *self._runtimes):
+        for child in self._children:
             child.kill()
 
     async def _keep(self, child: Child) -> None:
@@ -155,26 +128,29 @@ class LocalCluster:
             await asyncio.sleep(pause)
             await child.start()
 
-    async def _until_ready(self, what: str, url: str, *needed: Child) -> None:
+    async def _until_ready(self, client: httpx.AsyncClient, parts: dict[str, str]) -> None:
+        """Wait until each of the parts, by their URLs, says that it is ready, and no child has ended."""
         started = time.monotonic()
-        reason = "it did not answer"
-        while time.monotonic() - started < _START_TIMEOUT_S:
-            for child in needed:
+        reasons = dict.fromkeys(parts, "it did not answer")
+        while reasons:
+            for child in self._children:
                 if not child.running:
                     raise child.died()
-            with contextlib.suppress(httpx.HTTPError):
-                answer = await self._client.get(f"{url}/readyz")
-                if answer.status_code == httpx.codes.OK:
-                    self._started(what, time.monotonic() - started)
-                    return
-                reason = answer.text[:300]
+            for what, reason in list(reasons.items()):
+                if time.monotonic() - started > _START_TIMEOUT_S:
+                    raise Unavailable(f"{what} was not ready within {_START_TIMEOUT_S:.0f} s: {reason}")
+                with contextlib.suppress(httpx.HTTPError):
+                    answer = await client.get(f"{parts[what]}/readyz")
+                    reasons[what] = answer.text[:300]
+                    if answer.status_code == httpx.codes.OK:
+                        self._started(what, time.monotonic() - started)
+                        del reasons[what]
             await asyncio.sleep(_PROBE_INTERVAL_S)
-        raise Unavailable(f"{what} was not ready within {_START_TIMEOUT_S:.0f} s: {reason}")
 
-    def _runtime(self, pod: Pod) -> Child:
+    def _runtime(self, pod: str) -> Child:
         return self._child(
-            f"runtime-{pod.name}",
-            ["runtime", "--runtime-dir", str(self._home.pod(pod.name)), "--model-store", str(self._home.store)],
+            f"runtime-{pod}",
+            ["runtime", "--runtime-dir", str(self._home.pod(pod)), "--model-store", str(self._home.store)],
             stop_timeout_s=_RUNTIME_KILL_S,
             environment={
                 "MARWAY_RUNTIME_STOP_TIMEOUT_S": str(_RUNTIME_STOP_S),
@@ -183,12 +159,12 @@ class LocalCluster:
             },
         )
 
-    def _sidecar(self, pod: Pod, port: int) -> Child:
+    def _sidecar(self, pod: str, port: int) -> Child:
         return self._child(
-            f"sidecar-{pod.name}",
+            f"sidecar-{pod}",
             [
-                *("sidecar", "--name", pod.name, "--host", LOOPBACK, "--port", str(port)),
-                *("--registry", self._registry, "--runtime-dir", str(self._home.pod(pod.name))),
+                *("sidecar", "--name", pod, "--host", LOOPBACK, "--port", str(port)),
+                *("--registry", self._registry, "--runtime-dir", str(self._home.pod(pod))),
                 *("--archive-store", str(self._home.store)),
             ],
             stop_timeout_s=_SIDECAR_STOP_S,
@@ -196,14 +172,13 @@ class LocalCluster:
             environment={"MARWAY_SIDECAR_DRAIN_TIMEOUT_S": str(_SIDECAR_DRAIN_S), "MARWAY_SIDECAR_LAME_DUCK_S": "0"},
         )
 
-    def _gateway_child(self) -> Child:
-        gateway, admin, grpc = (str(port.number) for port in self._ports[:3])
+    def _gateway_child(self, port: int, admin: int, grpc: int) -> Child:
         return self._child(
             "gateway",
             [
                 *("gateway", "--registry", self._registry, "--host", LOOPBACK),
-                *("--port", gateway, "--admin-port", admin, "--grpc-port", grpc),
-                *("--pods", ",".join(f"{pod.name}={pod.url}" for pod in self.pods)),
+                *("--port", str(port), "--admin-port", str(admin), "--grpc-port", str(grpc)),
+                *("--pods", ",".join(f"{pod}={url}" for pod, url in self._pods.items())),
             ],
             stop_timeout_s=_GATEWAY_STOP_S,
             # No lame duck: there is no other gateway that clients could hear of.
@@ -219,19 +194,3 @@ class LocalCluster:
             stop_timeout_s=stop_timeout_s,
             environment=environment,
         )
-
-    def _close_ports(self) -> None:
-        for port in self._ports:
-            port.close()
-
-
-async def _all_or_first_error(waits: list[Awaitable[None]]) -> None:
-    """Wait for all; the first error ends the others."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.gather(*tasks)
-    except MarwayError:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from marway.errors import MarwayError
@@ -52,35 +53,20 @@ class RestartPauses:
         return pause_s
 
 
+@dataclass(slots=True, eq=False)
 class Child:
-    """A `marway` verb running as a process of its own, its output in a file.
+    """A `marway` verb running as a process of its own, with our environment and some more.
 
-    Args:
-        name: What people call it.
-        arguments: The verb and its flags.
-        log: Where its output goes; appended to.
-        lifeline: What it watches.
-        stop_timeout_s: How long it may take to stop before it is killed, in seconds.
-        environment: Set on top of ours.
+    Its output is appended to the file ``log``. What takes longer than ``stop_timeout_s`` to stop is killed.
     """
 
-    def __init__(
-        self,
-        name: str,
-        arguments: Sequence[str],
-        *,
-        log: Path,
-        lifeline: Lifeline,
-        stop_timeout_s: float,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self.name = name
-        self.log = log
-        self._arguments = list(arguments)
-        self._lifeline = lifeline
-        self._stop_timeout_s = stop_timeout_s
-        self._environment = dict(environment or {})
-        self._process: asyncio.subprocess.Process | None = None
+    name: str
+    arguments: Sequence[str]
+    log: Path
+    lifeline: Lifeline
+    stop_timeout_s: float
+    environment: Mapping[str, str]
+    _process: asyncio.subprocess.Process | None = None
 
     @property
     def running(self) -> bool:
@@ -91,8 +77,8 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {
             **os.environ,
-            **self._environment,
-            LIFELINE_ENV: str(self._lifeline.read_end),
+            **self.environment,
+            LIFELINE_ENV: str(self.lifeline.read_end),
             "PYTHONUNBUFFERED": "1",
         }
         with self.log.open("ab") as log:
@@ -100,12 +86,12 @@ class Child:
                 sys.executable,
                 "-m",
                 "marway",
-                *self._arguments,
+                *self.arguments,
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[self._lifeline.read_end],
+                pass_fds=[self.lifeline.read_end],
                 start_new_session=True,  # a Ctrl-C in the terminal reaches us alone: we stop children in order
             )
 
@@ -122,7 +108,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), self._stop_timeout_s)
+            await asyncio.wait_for(process.wait(), self.stop_timeout_s)
         except asyncio.TimeoutError:
             self.kill()
             await process.wait()

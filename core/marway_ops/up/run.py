@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from marway.admin_client import AdminClient, comparison_of, token_of
 from marway.answers.comparison_text import comparison_lines, remarks
-from marway.errors import MarwayError, ReleaseRefused
+from marway.errors import MarwayError, ModelNotFound, ReleaseRefused, VersionNotFound
+from marway.process.die_with_parent import dies_with_me
 from marway.process.stop_request import StopRequest, watch_for_stop
-from marway.refs import DEFAULT_LABEL
+from marway.refs import DEFAULT_LABEL, Reference
 from marway.registry import Registry, open_registry
+from marway.resources import shipped
 from marway_ops.shell.prediction import predict_once
-from marway_ops.up.examples import EXAMPLE_VERSION, EXAMPLES, is_published, train_and_publish
 from marway_ops.up.home import Home
 from marway_ops.up.local_cluster import LocalCluster
 from marway_ops.up.settings import UpSettings
@@ -24,6 +28,8 @@ from marway_ops.up.view import View
 
 __all__ = ["run"]
 
+_EXAMPLES = ("intent", "digits")
+_EXAMPLE_VERSION = "1.0"
 _FIRST_SENTENCE = "wake me up at half past six tomorrow"
 _FIRST_PREDICTION_TIMEOUT_S = 120.0
 
@@ -36,12 +42,7 @@ async def run(
 ) -> None:
     """Bring everything up, serve until told to stop, stop everything.
 
-    Args:
-        settings: What to bring up.
-        view: Told what happens.
-        publish: Publishes ``archive``.
-        archive: Publish and release this one, and serve it; None for none.
-        config: File of settings for the parts, an absolute path; they take their tables from it.
+    An ``archive`` is published, released and served; the parts take their tables from ``config``, an absolute path.
 
     Raises:
         MarwayError: Something cannot be brought up; whatever was started has been stopped.
@@ -72,7 +73,7 @@ async def run(
             work: list[Awaitable[None]] = [cluster.start()]
             if settings.demo:
                 work.append(_examples(home, registry, view))
-                released.extend((name, EXAMPLE_VERSION) for name in EXAMPLES)
+                released.extend((name, _EXAMPLE_VERSION) for name in _EXAMPLES)
             if await _unless_stopped(stop, *work) and await _unless_stopped(
                 stop, _release(cluster.admin_url, opened, released, view)
             ):
@@ -100,19 +101,59 @@ def _registry(settings: UpSettings, home: Home) -> Registry:
 
 async def _examples(home: Home, url: str, view: View) -> None:
     registry = open_registry(url)
-    for name in EXAMPLES:
-        if await asyncio.to_thread(is_published, registry, name):
-            view.done(f"example {name} {EXAMPLE_VERSION} is in the registry")
+    for name in _EXAMPLES:
+        if await asyncio.to_thread(_is_published, registry, name):
+            view.done(f"example {name} {_EXAMPLE_VERSION} is in the registry")
             continue
-        with view.step(f"example {name} {EXAMPLE_VERSION} trained and published"):
-            await train_and_publish(home, url, name, output=view.output)
+        with view.step(f"example {name} {_EXAMPLE_VERSION} trained and published"):
+            await _train_and_publish(home, url, name, output=view.output)
+
+
+def _is_published(registry: Registry, name: str) -> bool:
+    with contextlib.suppress(ModelNotFound, VersionNotFound):
+        return registry.resolve(Reference(name, _EXAMPLE_VERSION)) is not None
+    return False
+
+
+async def _train_and_publish(home: Home, registry: str, name: str, *, output: Callable[[str], None]) -> None:
+    """Run an example's training script, which ends with its publication; the label comes when a pod has proved it."""
+    script = shipped(f"examples/{name}/train.py")
+    out = home.example(name)
+    out.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, "-u", str(script), "--out", str(out), "--registry", registry),
+        *("--name", name, "--version", _EXAMPLE_VERSION, "--label", ""),
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *dies_with_me(command),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    try:
+        async for raw in process.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            if line:
+                lines.append(line)
+                output(line)
+        status = await process.wait()
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if status != 0:
+        raise MarwayError(f"training the example {name!r} failed with status {status}: {' / '.join(lines[-5:])}")
 
 
 async def _release(admin: str, registry: Registry, released: Sequence[tuple[str, str]], view: View) -> None:
     """Have a pod prove each version, and point the default label at it, where that was not done by an earlier run."""
     for name, version in released:
         state = await asyncio.to_thread(registry.state, name)
-        if name in EXAMPLES and DEFAULT_LABEL in state.labels:
+        if name in _EXAMPLES and DEFAULT_LABEL in state.labels:
             continue  # its user may have moved it since
         if state.labels.get(DEFAULT_LABEL) == version:
             continue
@@ -126,12 +167,12 @@ async def _release(admin: str, registry: Registry, released: Sequence[tuple[str,
             for line in (*lines, f"{exc.message}: `marway release {name} {version} --force`"):
                 view.output(line)
             continue
-        for line in remarks(comparison_of(done)) if name not in EXAMPLES else ():
+        for line in remarks(comparison_of(done)) if name not in _EXAMPLES else ():
             view.output(line)
 
 
 async def _first_prediction(gateway: str, view: View) -> None:
-    reference = f"{EXAMPLES[0]}/{DEFAULT_LABEL}"
+    reference = f"{_EXAMPLES[0]}/{DEFAULT_LABEL}"
     started = time.monotonic()
     answer = await asyncio.to_thread(
         predict_once,
@@ -148,22 +189,19 @@ async def _first_prediction(gateway: str, view: View) -> None:
 
 
 async def _unless_stopped(stop: StopRequest, *work: Awaitable[None]) -> bool:
-    """Do all of ``work``; return False if told to stop first, with the rest of it cancelled."""
+    """Do all of ``work``; return False if told to stop first. That, or an error, ends the rest of it."""
     tasks = [asyncio.ensure_future(item) for item in work]
     waiting = asyncio.create_task(stop.wait(), name="wait-for-stop")
-    pending: set[asyncio.Future[None]] = {*tasks}
+    doing: asyncio.Future[Any] = asyncio.gather(*tasks)
     try:
-        while pending and not waiting.done():
-            done, rest = await asyncio.wait({*pending, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            pending = {task for task in rest if task is not waiting}
-            for task in done:
-                if task is not waiting:
-                    task.result()  # an error ends everything
-        return not pending
+        await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            await doing
+        return doing.done()
     finally:
         for task in (*tasks, waiting):
             task.cancel()
-        await asyncio.gather(*tasks, waiting, return_exceptions=True)
+        await asyncio.gather(doing, *tasks, waiting, return_exceptions=True)
 
 
 async def _close(cluster: LocalCluster) -> None:

@@ -34,10 +34,7 @@ class TerminalView:
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
         started = time.monotonic()
-        if self._console.is_terminal:
-            with self._console.status(Text(f"{name} …")):
-                yield
-        else:
+        with self._console.status(Text(f"{name} …")) if self._console.is_terminal else contextlib.nullcontext():
             yield
         self.done(name, time.monotonic() - started)
 

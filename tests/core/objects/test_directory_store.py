@@ -15,6 +15,7 @@ import pytest
 from marway.errors import InvalidSettings, RegistryUnavailable
 from marway.objects import DirectoryStore, ObjectExists, locks, open_store
 from marway.objects.files import Files
+from marway.objects.probing import probe
 from marway.refs import new_ulid
 
 STOPPING = """
@@ -146,7 +147,7 @@ class Unlinked(Files):
 def test_careless_file_system(tmp_path: Path) -> None:
     """A file system that lets two writers create one file fails the probe."""
     with pytest.raises(InvalidSettings, match="creators of one object"):
-        DirectoryStore(tmp_path / "registry", files=Unlinked()).probe()
+        probe(DirectoryStore(tmp_path / "registry", files=Unlinked()))
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "", "file://host/x"])

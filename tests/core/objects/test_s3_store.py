@@ -14,6 +14,7 @@ import pytest
 
 from marway.errors import InvalidSettings, OutcomeUnknown, RegistryUnavailable
 from marway.objects import ObjectExists, ObjectMissing, open_store
+from marway.objects.probing import probe
 from marway.objects.s3 import S3Store, retries
 from marway.objects.s3 import client as s3_client
 from support.careless_s3 import careless_s3
@@ -276,7 +277,7 @@ def test_careless_server(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with careless_s3() as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
         with pytest.raises(InvalidSettings, match=r"32 of 32 creators .* overwrite one another"):
-            open_store("s3://bucket/x").probe()
+            probe(open_store("s3://bucket/x"))
 
 
 def test_wrong_credentials(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from marway.objects import DirectoryStore
 from marway.records import ModelState, ServingSettings, Tombstone, VersionRecord, utc_now
 from marway.refs import Reference
 from marway.registry import Registry
-from marway.registry.encoding import encode_state
+from marway.registry.encoding import encode
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from support.registry import publish, until
@@ -77,7 +77,7 @@ class WatchedRegistry(Registry):
         old = self.store.get(key)
         state = Registry.state(self, name)
         changed = state.model_copy(update={"generation": state.generation + 1, **changes})
-        self.store.replace(key, encode_state(changed), etag=old.etag)
+        self.store.replace(key, encode(changed), etag=old.etag)
 
 
 MakeResolver = Callable[..., AbstractAsyncContextManager[Resolver]]

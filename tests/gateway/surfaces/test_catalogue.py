@@ -5,7 +5,7 @@ from gateway.fakes import FakePod, running
 from marway.objects import DirectoryStore
 from marway.records import ServingSettings, Tombstone, utc_now
 from marway.registry import Registry
-from marway.registry.encoding import encode_state
+from marway.registry.encoding import encode
 from support.registry import publish
 
 MakePod = Callable[..., Awaitable[FakePod]]
@@ -18,7 +18,7 @@ def delete(registry: Registry, directory: Path, name: str, version: str) -> None
     changed = state.model_copy(
         update={"generation": state.generation + 1, "tombstones": {version: Tombstone(at=utc_now(), by="test")}}
     )
-    store.replace(key, encode_state(changed), etag=store.get(key).etag)
+    store.replace(key, encode(changed), etag=store.get(key).etag)
 
 
 async def test_models(registry: Registry, tmp_path: Path) -> None:

@@ -42,11 +42,6 @@ class Failure:
     kind: Kind
     error: RegistryUnavailable
 
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same call may succeed a moment later."""
-        return self.kind in (Kind.NOT_SENT, Kind.IN_DOUBT)
-
 
 _MISSING = {"NoSuchKey", "NoSuchUpload", "404", "NotFound"}
 _CONFLICT = {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted", "409", "412"}

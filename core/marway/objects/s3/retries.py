@@ -1,18 +1,28 @@
-"""Calls that may be made again without harm (reads, parts of an upload, removals), and the waits between attempts."""
+"""Calls that are made again: those that do no harm then (reads, parts of an upload, removals), and conditional writes.
+
+The trap in these: a conditional write succeeds, its reply is lost, it is sent again, and is refused because of itself.
+So each attempt is one request, and whatever comes back but success, the writer looks at what is stored. Sending the
+same bytes again on the same condition is safe: at most one of the requests can be done, and all of them say the same.
+"""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import TypeVar
 
+from marway.errors import OutcomeUnknown, RegistryUnavailable
 from marway.objects.base import ObjectChanged, ObjectMissing
 from marway.objects.s3.failures import VENDOR_ERRORS, Kind, explain
 
-__all__ = ["Backoff", "patiently"]
+__all__ = ["Backoff", "Found", "conditional_write", "patiently"]
 
 T = TypeVar("T")
+_WAITS = 6
+_GIVE_UP_S = 60.0
+"""A conditional write that others contend for may be answered late."""
 
 
 class Backoff:
@@ -51,14 +61,9 @@ def patiently(
     backoff: Backoff | None = None,
     failed: Callable[[], object] = lambda: None,
 ) -> T:
-    """Return what ``call`` returns, making it again while it fails in ways that may pass.
+    """Return what ``call``, one request, returns; it is made again while it fails in ways that may pass.
 
-    Args:
-        call: One request.
-        key: The object's, for messages.
-        url: The store's, for messages.
-        backoff: The waits that are left, where several calls share them.
-        failed: Called after each failure.
+    Several calls may share the waits that are left in a ``backoff``; ``failed`` is called after each failure.
 
     Raises:
         ObjectMissing: There is no such object.
@@ -76,5 +81,56 @@ def patiently(
                 raise ObjectMissing(key) from exc
             if failure.kind is Kind.CONFLICT:
                 raise ObjectChanged(key) from exc
-            if not failure.may_pass or not backoff.wait():
+            if failure.kind is Kind.DENIED or not backoff.wait():
                 raise failure.error from exc
+
+
+class Found(Enum):
+    """What is stored, as a writer sees it who wants to know whether its write was done."""
+
+    MINE = "mine"
+    """What was to be written."""
+    BEFORE = "before"
+    """What the condition asks for: the write was not done, or not yet."""
+    OTHER = "other"
+    """Something else: another writer was first, or came after."""
+
+
+def conditional_write(send: Callable[[], object], look: Callable[[], Found], *, key: str, url: str) -> bool:
+    """Make a conditional write, each ``send`` one request, and return whether it was done; else its condition fails.
+
+    Raises:
+        RegistryUnavailable: It was surely not done.
+        OutcomeUnknown: It could not be found out.
+    """
+    backoff = Backoff(waits=_WAITS, give_up_s=_GIVE_UP_S)
+    in_doubt = False
+    while True:
+        try:
+            send()
+        except VENDOR_ERRORS as exc:
+            failure = explain(exc, url)
+            # A condition that fails says that this request did nothing, but not what a proxy sent before it.
+            in_doubt |= failure.kind is Kind.IN_DOUBT
+            if failure.kind is not Kind.DENIED:
+                try:
+                    found = look()
+                except RegistryUnavailable as unreadable:
+                    if not in_doubt:
+                        raise
+                    raise _unknown(key, url, unreadable) from exc
+                if found is not Found.BEFORE:
+                    return found is Found.MINE
+                if backoff.wait():
+                    continue
+            if in_doubt:
+                raise _unknown(key, url, failure.error) from exc
+            raise failure.error from exc
+        return True
+
+
+def _unknown(key: str, url: str, why: RegistryUnavailable) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"it is unknown whether {key} was written to {url}: no reply came, and it cannot be read back ({why.message}); "
+        "look before you try again"
+    )

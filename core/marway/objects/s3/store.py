@@ -16,11 +16,9 @@ from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from marway.errors import RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
-from marway.objects.probing import probe
 from marway.objects.s3.client import Clients, parse_url
-from marway.objects.s3.conditional_write import Found, conditional_write
 from marway.objects.s3.reader import ObjectReader
-from marway.objects.s3.retries import patiently
+from marway.objects.s3.retries import Found, conditional_write, patiently
 from marway.objects.s3.upload import upload
 
 __all__ = ["S3Store"]
@@ -41,6 +39,8 @@ class S3Store:
         InvalidSettings: The URL, or an AWS variable, cannot be used.
     """
 
+    parallel_reads = True
+
     def __init__(self, url: str) -> None:
         self._bucket, self._prefix = parse_url(url)
         self._url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
@@ -51,13 +51,6 @@ class S3Store:
     def url(self) -> str:
         return self._url
 
-    @property
-    def parallel_reads(self) -> bool:
-        return True
-
-    def probe(self) -> None:
-        probe(self)
-
     def get(self, key: str) -> StoredObject:
         def read() -> StoredObject:
             reply = self._client.get_object(**self._where(key))
@@ -67,12 +60,10 @@ class S3Store:
         return self._patiently(key, read)
 
     def size(self, key: str) -> int | None:
-        head = self._head(key)
-        return None if head is None else int(head["ContentLength"])
+        return self._head(key).get("ContentLength")
 
     def tag(self, key: str) -> str | None:
-        head = self._head(key)
-        return None if head is None else str(head["ETag"])
+        return self._head(key).get("ETag")
 
     def now(self) -> datetime:
         page = self._list(self._client.list_objects_v2, Prefix=self._prefix, MaxKeys=1)
@@ -80,8 +71,7 @@ class S3Store:
         return datetime.now(timezone.utc) if date is None else parsedate_to_datetime(date)
 
     def written_at(self, key: str) -> datetime | None:
-        head = self._head(key)
-        return None if head is None else cast("datetime", head["LastModified"])
+        return self._head(key).get("LastModified")
 
     def create(self, key: str, data: bytes) -> str:
         etag = self._put(key, data, None, IfNoneMatch="*")
@@ -126,16 +116,10 @@ class S3Store:
                 self._patiently(key, lambda: self._client.delete_object(**self._where(key)))
             return
 
-        def look() -> Found:
-            try:
-                return Found.BEFORE if self.get(key).etag == etag else Found.OTHER
-            except ObjectMissing:
-                return Found.MINE
-
         def send() -> None:
             self._client.delete_object(**self._where(key), IfMatch=etag)
 
-        if not conditional_write(send, look, key=key, url=self._url):
+        if not conditional_write(send, lambda: self._found(key, None, etag)[0], key=key, url=self._url):
             raise ObjectChanged(key)
 
     @contextlib.contextmanager
@@ -164,11 +148,11 @@ class S3Store:
             swept.append(f"{this['Key'].removeprefix(self._prefix)} (upload {this['UploadId']})")
         return tuple(sorted(swept))
 
-    def _head(self, key: str) -> dict[str, Any] | None:
-        try:
-            head: dict[str, Any] = self._patiently(key, lambda: self._client.head_object(**self._where(key)))
-        except ObjectMissing:
-            return None
+    def _head(self, key: str) -> dict[str, Any]:
+        """Return what the store says of an object: nothing where there is none."""
+        head: dict[str, Any] = {}
+        with contextlib.suppress(ObjectMissing):
+            head = self._patiently(key, lambda: self._client.head_object(**self._where(key)))
         return head
 
     def _abort(self, this: dict[str, str]) -> None:
@@ -192,16 +176,20 @@ class S3Store:
 
         def look() -> Found:
             nonlocal etag
-            try:
-                stored = self.get(key)
-            except ObjectMissing:
-                return Found.BEFORE if before is None else Found.OTHER
-            if stored.data == data:
-                etag = stored.etag
-                return Found.MINE
-            return Found.BEFORE if stored.etag == before else Found.OTHER
+            found, etag = self._found(key, data, before)
+            return found
 
         return etag if conditional_write(send, look, key=key, url=self._url) else None
+
+    def _found(self, key: str, data: bytes | None, before: str | None) -> tuple[Found, str]:
+        """Return what is stored, with its tag, to who writes data, or removes it, where ``before`` was, or nothing."""
+        try:
+            stored = self.get(key)
+        except ObjectMissing:
+            return Found.MINE if data is None else Found.BEFORE if before is None else Found.OTHER, ""
+        if stored.data == data:
+            return Found.MINE, stored.etag
+        return Found.BEFORE if stored.etag == before else Found.OTHER, stored.etag
 
     def _pages(self, prefix: str, start_after: str, **more: str) -> Iterator[dict[str, Any]]:
         if start_after:

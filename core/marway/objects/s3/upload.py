@@ -13,14 +13,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from marway.objects.base import ObjectExists, ObjectMissing, Progress
-from marway.objects.s3.conditional_write import Found, conditional_write
+from marway.objects.files import CheckedFile
 from marway.objects.s3.failures import VENDOR_ERRORS
-from marway.objects.s3.retries import patiently
-from marway.objects.streams import CheckedFile
+from marway.objects.s3.retries import Found, conditional_write, patiently
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -54,72 +54,64 @@ def upload(
             job.in_parts()
 
 
+@dataclass(slots=True)
 class _Upload:
-    def __init__(
-        self,
-        client: BaseClient,
-        where: dict[str, str],
-        url: str,
-        source: CheckedFile,
-        size: int,
-        progress: Progress | None,
-    ) -> None:
-        self._client: Any = client
-        self._where = where
-        self._url = url
-        self._source = source
-        self._size = size
-        self._progress = progress
-        self._done = 0
-        self._counting = threading.Lock()
+    client: Any
+    where: dict[str, str]
+    url: str
+    source: CheckedFile
+    size: int
+    progress: Progress | None
+    done: int = 0
+    counting: threading.Lock = field(default_factory=threading.Lock)
 
     def in_one(self) -> None:
-        data = self._source.read(self._size + 1)
-        self._source.check()
+        data = self.source.read(self.size + 1)
+        self.source.check()
         self._write(
-            lambda: self._client.put_object(
-                **self._where,
+            lambda: self.client.put_object(
+                **self.where,
                 Body=data,
                 IfNoneMatch="*",
-                ChecksumSHA256=_b64(bytes.fromhex(self._source.sha256)),
-                Metadata={SHA256_METADATA: self._source.sha256},
+                ChecksumSHA256=_b64(bytes.fromhex(self.source.sha256)),
+                Metadata={SHA256_METADATA: self.source.sha256},
             )
         )
         self._count(len(data))
 
     def in_parts(self) -> None:
         started = self._patiently(
-            lambda: self._client.create_multipart_upload(
-                **self._where, ChecksumAlgorithm="SHA256", Metadata={SHA256_METADATA: self._source.sha256}
+            lambda: self.client.create_multipart_upload(
+                **self.where, ChecksumAlgorithm="SHA256", Metadata={SHA256_METADATA: self.source.sha256}
             )
         )
-        this = {**self._where, "UploadId": started["UploadId"]}
+        this = {**self.where, "UploadId": started["UploadId"]}
         completed = False
 
         def complete() -> None:
             nonlocal completed
-            self._client.complete_multipart_upload(**this, IfNoneMatch="*", MultipartUpload={"Parts": parts})
+            self.client.complete_multipart_upload(**this, IfNoneMatch="*", MultipartUpload={"Parts": parts})
             completed = True
 
         try:
             parts = self._send_parts(this)
-            self._source.check()
+            self.source.check()
             self._write(complete)
         finally:
             if not completed:
                 # Also when another's upload of the same bytes came first. Failing to abort leaves parts that nobody
                 # sees; gc aborts them after a day.
                 with suppress(*VENDOR_ERRORS):
-                    self._client.abort_multipart_upload(**this)
+                    self.client.abort_multipart_upload(**this)
 
     def _send_parts(self, this: dict[str, str]) -> list[dict[str, Any]]:
-        part_bytes = max(PART_BYTES, -(-self._size // _PARTS_MAX))
+        part_bytes = max(PART_BYTES, -(-self.size // _PARTS_MAX))
         parts: list[dict[str, Any]] = []
         under_way: set[Future[dict[str, Any]]] = set()
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="upload") as threads:
             try:
                 number = 0
-                while data := self._source.read(part_bytes):
+                while data := self.source.read(part_bytes):
                     number += 1
                     under_way.add(threads.submit(self._send_part, this, number, data))
                     del data  # or this thread would hold one part more than the bound
@@ -136,32 +128,32 @@ class _Upload:
         checksum = _b64(hashlib.sha256(data).digest())
         # A part may be sent twice: the later one takes the place of the earlier, and they are equal.
         reply = self._patiently(
-            lambda: self._client.upload_part(**this, PartNumber=number, Body=data, ChecksumSHA256=checksum)
+            lambda: self.client.upload_part(**this, PartNumber=number, Body=data, ChecksumSHA256=checksum)
         )
         self._count(len(data))
         return {"PartNumber": number, "ETag": reply["ETag"], "ChecksumSHA256": checksum}
 
     def _write(self, send: Callable[[], object]) -> None:
         # The key names the bytes: whoever stored them, they are what was to be stored.
-        if not conditional_write(send, self._look, key=self._where["Key"], url=self._url):
-            raise ObjectExists(self._where["Key"])
+        if not conditional_write(send, self._look, key=self.where["Key"], url=self.url):
+            raise ObjectExists(self.where["Key"])
 
     def _look(self) -> Found:
         try:
-            found = self._patiently(lambda: self._client.head_object(**self._where))
+            found = self._patiently(lambda: self.client.head_object(**self.where))
         except ObjectMissing:
             return Found.BEFORE
-        same = found["ContentLength"] == self._size and found["Metadata"].get(SHA256_METADATA) == self._source.sha256
+        same = found["ContentLength"] == self.size and found["Metadata"].get(SHA256_METADATA) == self.source.sha256
         return Found.MINE if same else Found.OTHER
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
-        return patiently(call, url=self._url, key=self._where["Key"])
+        return patiently(call, url=self.url, key=self.where["Key"])
 
     def _count(self, done: int) -> None:
-        if self._progress is not None:
-            with self._counting:
-                self._done += done
-                self._progress(self._done, self._size)
+        if self.progress is not None:
+            with self.counting:
+                self.done += done
+                self.progress(self.done, self.size)
 
 
 def _b64(digest: bytes) -> str:

@@ -1,36 +1,41 @@
-"""That a registry is there: an object that says so, which no writer makes unasked.
+"""What every part of the registry has: that it is there, stored documents, and archives with what belongs to them.
 
-An empty directory may be the mount point of a volume that is gone, and an empty prefix a slip in a URL. Whoever wrote
-there would be told that all went well, and nobody would ever read it. So a registry is made once, on purpose, and each
-change looks first whether it is there, and still the same one.
+That a registry is there is said by an object that no writer makes unasked. An empty directory may be the mount point
+of a volume that is gone, and an empty prefix a slip in a URL: whoever wrote there would be told that all went well, and
+nobody would ever read it. So a registry is made once, on purpose, and each change looks first whether it is there, and
+still the same one.
 """
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Final, TypeVar
 
 from pydantic import BaseModel
 
-from marway.errors import RegistryUnavailable
+from marway.errors import InvalidRecord, RegistryUnavailable
 from marway.objects import ObjectExists, ObjectMissing, ObjectStore
 from marway.process.identity import this_user
-from marway.records import RegistryIdentity, utc_now
+from marway.records import Proof, RegistryIdentity, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
 from marway.registry.encoding import decode, encode
 
-__all__ = ["Identified"]
+__all__ = ["RegistryBase", "digest_of"]
 
 T = TypeVar("T", bound=BaseModel)
 
+_PIECE_BYTES: Final = 1024 * 1024
 _HOW: Final = (
     "if there should be one, see that its volume is mounted and the URL is right; to make a new one, publish with "
     "--create-registry"
 )
 
 
-class Identified:
-    """What every part of the registry has: its store, and whether it may only be used where a registry is.
+class RegistryBase:
+    """Knows the store, and whether it may only be used where a registry is; what is read of it is checked.
 
     Args:
         store: Where the objects are.
@@ -104,6 +109,71 @@ class Identified:
         if self._must_exist and not self.exists():
             raise self._not_there()
 
+    def golden(self, sha256: str) -> bytes:
+        """Return golden answers by the digest that a record or a proof names.
+
+        Raises:
+            ObjectMissing: There are none.
+            InvalidRecord: They are not those that were published.
+        """
+        key = keys.golden_key(sha256)
+        data = self._store.get(key).data
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise InvalidRecord(
+                f"{key} is damaged: its bytes have another digest; publish the version again, which mends it"
+            )
+        return data
+
+    def proofs(self, archive_sha256: str, *, skip_damaged: bool = False) -> Iterator[Proof]:
+        """Yield what is proved about these bytes, oldest first.
+
+        Args:
+            archive_sha256: The bytes.
+            skip_damaged: Pass over a proof that cannot be believed, which then proves nothing.
+
+        Raises:
+            InvalidRecord: A proof is damaged.
+        """
+        for key in self._store.keys(keys.proofs_prefix(archive_sha256)):
+            try:
+                proof = self._read(Proof, key)
+                if proof.archive_sha256 != archive_sha256:
+                    raise InvalidRecord(f"{key} is damaged: it proves another archive")
+            except ObjectMissing:
+                continue  # gc deletes them with their archive
+            except InvalidRecord:
+                if skip_damaged:
+                    continue
+                raise
+            yield proof
+
+    @property
+    def parallel_reads(self) -> bool:
+        """Whether a large archive is read faster by several `open_archive` calls at once, each for a part of it."""
+        return self._store.parallel_reads
+
+    def open_archive(
+        self, sha256: str, *, start: int = 0, length: int | None = None
+    ) -> AbstractContextManager[BinaryIO]:
+        """Open an archive's bytes for streaming, from byte ``start`` on; the handle can seek.
+
+        Args:
+            sha256: Its digest.
+            start: First byte that is read.
+            length: Where reading ends, in bytes from ``start``; None, or more than there is, means the archive's end.
+
+        Raises:
+            ObjectMissing: There is no archive with that digest.
+        """
+        return self._store.open(keys.archive_key(sha256), start=start, length=length)
+
+    def is_proved(self, record: VersionRecord) -> bool:
+        """Return whether a pod has loaded this version and reproduced its golden answers; once true it stays so."""
+        return any(
+            proof.kind == "pod" and proof.golden_sha256 == record.golden_sha256
+            for proof in self.proofs(record.archive.sha256, skip_damaged=True)
+        )
+
     def _read(self, kind: type[T], key: str) -> T:
         """Return a stored document.
 
@@ -126,3 +196,11 @@ class Identified:
 
     def _not_there(self) -> RegistryUnavailable:
         return RegistryUnavailable(f"there is no registry at {self.url}: {_HOW}")
+
+
+def digest_of(handle: BinaryIO) -> str:
+    """Return the sha256 of what is left to read, in hex."""
+    digest = hashlib.sha256()
+    while piece := handle.read(_PIECE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()

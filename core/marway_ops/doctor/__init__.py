@@ -1,1 +1,0 @@
-"""What `marway doctor` looks at on this machine, and how findings are shown."""
