@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-__all__ = ["CHANNEL", "Channel", "ClientGone", "HeaderBlock", "Headers", "ServerStopping", "header_block"]
+__all__ = [
+    "CHANNEL",
+    "LARGE_BODY_BYTES",
+    "NO_BODY",
+    "Channel",
+    "ClientGone",
+    "HeaderBlock",
+    "Headers",
+    "ServerStopping",
+    "header_block",
+]
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, and values."""
 
 CHANNEL: Final = "marway.channel"
 """Where an ASGI scope has the request's `Channel`."""
+LARGE_BODY_BYTES: Final = 64 * 1024
+"""Bodies from here on, in bytes: below it they come whole, or nearly, and the parser's copies are small."""
+NO_BODY: Final = frozenset({204, 304})
+"""Statuses whose answers have no body."""
 
 
 class ClientGone(Exception):

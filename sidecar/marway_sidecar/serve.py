@@ -11,7 +11,7 @@ import uvloop
 
 from marway.process.stop_request import StopRequest, watch_for_stop
 from marway.wire.headers import OUTCOME, Outcome
-from marway_http.body import LARGE_BODY_BYTES
+from marway_http.channel import LARGE_BODY_BYTES
 from marway_http.http1.limits import ConnectionLimits
 from marway_http.http1.server import HttpServer, address_of, listening, spare_the_collector
 from marway_sidecar.api.app import create_app

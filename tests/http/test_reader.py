@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marway_http.body import LARGE_BODY_BYTES, BodyPieces
-from marway_http.channel import Headers
+from marway_http.channel import LARGE_BODY_BYTES, Headers
 from marway_http.http1.reader import RequestReader
+from marway_http.http1.request import BodyPieces
 
 LARGE = LARGE_BODY_BYTES + 1
 

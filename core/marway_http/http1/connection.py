@@ -16,12 +16,9 @@ from collections import deque
 from typing import Any, Final, cast
 
 from marway.process.allocator import keep_freed_memory
-from marway_http.body import LARGE_BODY_BYTES
-from marway_http.channel import Headers, header_block
+from marway_http.channel import LARGE_BODY_BYTES, Headers, header_block
 from marway_http.http1.faults import Fault
-from marway_http.http1.flow import FlowControl
-from marway_http.http1.limits import ConnectionLimits
-from marway_http.http1.pace import Pace, Part
+from marway_http.http1.limits import ConnectionLimits, FlowControl, Pace, Part
 from marway_http.http1.reader import BadRequest, RequestReader
 from marway_http.http1.request import Request
 from marway_http.http1.response_head import refusal
@@ -61,22 +58,10 @@ class HttpConnection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()
         self._ended = False
         """Whether nothing more is read."""
-        self._pace = Pace(
-            self.loop,
-            timeouts_s={"headers": limits.header_timeout_s, "body": limits.body_timeout_s},
-            rate=limits.body_min_rate,
-            excused=self._excused,
-            late=self._late,
-            keep_alive_s=config.timeout_keep_alive,
-            idle=self._close,
-        )
+        self._pace = Pace(self, limits, config.timeout_keep_alive)
         self._patience: asyncio.TimerHandle | None = None
-
-    @property
-    def tasks(self) -> set[Any]:
+        self.tasks: set[Any] = server_state.tasks
         """What uvicorn waits for before it ends, and cancels when the time for that is over."""
-        tasks: set[Any] = self._server_state.tasks
-        return tasks
 
     @property
     def default_headers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -99,7 +84,6 @@ class HttpConnection(asyncio.Protocol):
             fault = Fault(503, "Service Unavailable", "overloaded", detail, "Overloaded")
             self._refuse(fault, b"retry-after: 1\r\n", linger_s=0)
             return
-        self._pace.expect("headers")
         self._pace.watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -131,7 +115,6 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
-        self._pace.came(len(data))
         reader = self.reader
         try:
             other_protocol = reader.feed(data)
@@ -144,14 +127,15 @@ class HttpConnection(asyncio.Protocol):
                 keep_freed_memory(self.limits.kept_bytes)
         if self._held is not None:
             self._start_or_wait(self._held)
-        if not self.transport.is_closing():
-            self._pace.watch()
+        if self._pace.part is not None and not self.transport.is_closing():
+            self._pace.watch(len(data))
 
     # -- told by the reader --------------------------------------------------------------------------------
 
     def begun(self) -> None:
         """Take in that the head of a request comes."""
-        self._pace.expect("headers")
+        pace = self._pace
+        pace.part, pace.due, pace.resting_since = "headers", None, None
 
     def head(self, scope: dict[str, Any], *, keeps: bool, expects: bool) -> None:
         """Take in the head of a request."""
@@ -160,7 +144,7 @@ class HttpConnection(asyncio.Protocol):
         cors = limits.cors(headers) if limits.cors is not None else None
         keep_alive = keeps and not limits.leaving
         request = self._latest = Request(self, scope, keep_alive=keep_alive, expects=expects, cors=cors)
-        self._pace.expect("body")
+        self._pace.part, self._pace.due = "body", None
         if earlier is None or earlier.complete:
             self._held = request  # what came may be all of it: that is known when it is parsed
         else:
@@ -219,7 +203,8 @@ class HttpConnection(asyncio.Protocol):
         self._server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self._waiting:
             # Not from within: each answer would begin the next request, however many there are.
             self.loop.call_soon(self._start, self._waiting.popleft())
@@ -227,7 +212,7 @@ class HttpConnection(asyncio.Protocol):
         if self._ended:
             self.transport.close()
             return
-        self._pace.rest()
+        self._pace.resting_since = self.loop.time()
 
     def _refuse(self, fault: Fault, headers: bytes = b"", *, linger_s: float = _LINGER_S) -> None:
         """Answer for the request that is being read, and close.
@@ -275,10 +260,7 @@ class HttpConnection(asyncio.Protocol):
 
     # -- asked and told by the pace ------------------------------------------------------------------------
 
-    def _close(self) -> None:
-        self.transport.close()
-
-    def _excused(self, part: Part) -> bool:
+    def excuses(self, part: Part) -> bool:
         """Return whether it is no fault of the client that nothing comes."""
         latest = self._latest
         if self.flow.read_paused or latest is None or latest.complete:
@@ -286,7 +268,8 @@ class HttpConnection(asyncio.Protocol):
         # It has the beginning of its next request out before it has its answer, or waits to be told to go on.
         return part == "headers" or latest.expects_continue
 
-    def _late(self, part: Part) -> None:
+    def late(self, part: Part) -> None:
+        """Refuse a request of which a part did not come in time."""
         if self.transport.is_closing():
             return
         if part == "body" and self._latest is not None and self._latest.started:

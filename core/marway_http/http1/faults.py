@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import httptools
 
-__all__ = ["FIELDS_BYTES_MAX", "Fault", "Target", "fault_of", "target_of"]
+__all__ = ["FIELDS_BYTES_MAX", "Fault", "Target", "fault_of", "is_host", "known_target", "target_of"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -24,8 +24,6 @@ _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]
 _VERSIONS: Final = ("1.1", "1.0")
 FIELDS_BYTES_MAX: Final = 64 * 1024
 """The most that the fields of a head may have, and those behind a chunked body."""
-_KNOWN_TARGET_BYTES: Final = 256
-"""Request targets up to here are taken apart once."""
 
 
 class Fault(NamedTuple):
@@ -61,6 +59,12 @@ class Target(NamedTuple):
     host: bytes | None
 
 
+@lru_cache(maxsize=256)
+def is_host(value: bytes) -> bool:
+    """Return whether this is what a `Host` header may say."""
+    return _HOST.fullmatch(value) is not None
+
+
 def fault_of(method: bytes, version: str, headers: Headers) -> Fault | None:
     """Return what is wrong with a request's head, or None.
 
@@ -69,35 +73,22 @@ def fault_of(method: bytes, version: str, headers: Headers) -> Fault | None:
         version: `1.1` or `1.0`.
         headers: Names in lower case.
     """
-    names = [name for name, _ in headers]  # as this is done for every request, the looking is left to lists
-    hosts = names.count(b"host")
-    if hosts == 1:
-        if not _is_host(headers[names.index(b"host")][1]):
-            return _bad("the Host header is not a host")
-    elif hosts > 1:
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1:
         return _bad("there is more than one Host header")
-    elif version == "1.1":
+    if hosts and not is_host(hosts[0]):
+        return _bad("the Host header is not a host")
+    if not hosts and version == "1.1":
         return _bad("the Host header is missing")
     if version not in _VERSIONS:
         return Fault(505, "HTTP Version Not Supported", "version_not_supported", "HTTP/1.1 is spoken here")
-    if b"transfer-encoding" in names:
-        if version != "1.1":
-            return _bad("HTTP/1.0 has no Transfer-Encoding")
-        fault = _fault_of_codings([value for name, value in headers if name == b"transfer-encoding"])
-        if fault is not None:
-            return fault
-    if method == b"CONNECT":
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if codings and version != "1.1":
+        return _bad("HTTP/1.0 has no Transfer-Encoding")
+    fault = _fault_of_codings(codings) if codings else None
+    if fault is None and method == b"CONNECT":
         return Fault(501, "Not Implemented", "not_implemented", "this server is no proxy: CONNECT is not served")
-    return None
-
-
-def target_of(url: bytes) -> Target:
-    """Return what a request's target says.
-
-    Raises:
-        httptools.HttpParserError: It is none.
-    """
-    return _known_target(url) if len(url) <= _KNOWN_TARGET_BYTES else _target(url)
+    return fault
 
 
 def _fault_of_codings(values: list[bytes]) -> Fault | None:
@@ -116,7 +107,12 @@ def _bad(detail: str) -> Fault:
     return Fault(400, "Bad Request", "invalid_request", detail)
 
 
-def _target(url: bytes) -> Target:
+def target_of(url: bytes) -> Target:
+    """Return what a request's target says.
+
+    Raises:
+        httptools.HttpParserError: It is none.
+    """
     parsed: Any = httptools.parse_url(url)  # its stubs promise a host, which most targets have not
     raw = parsed.path or b"/"
     path = raw.decode("ascii")
@@ -129,9 +125,4 @@ def _target(url: bytes) -> Target:
     return Target(path, raw, parsed.query or b"", host)
 
 
-_known_target = lru_cache(maxsize=1024)(_target)
-
-
-@lru_cache(maxsize=256)
-def _is_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value) is not None
+known_target = lru_cache(maxsize=1024)(target_of)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
-from marway_http.body import LARGE_BODY_BYTES
-from marway_http.channel import Headers
-from marway_http.http1.faults import FIELDS_BYTES_MAX, Fault, fault_of, target_of
+from marway_http.channel import LARGE_BODY_BYTES
+from marway_http.http1.faults import (
+    FIELDS_BYTES_MAX,
+    Fault,
+    fault_of,
+    is_host,
+    known_target,
+    target_of,
+)
+
+if TYPE_CHECKING:
+    from marway_http.http1.connection import HttpConnection
 
 __all__ = ["BadRequest", "RequestReader"]
 
 _HEADERS_MAX: Final = 100
+_KNOWN_TARGET_BYTES: Final = 256
+"""Targets up to here are taken apart once."""
 
 
 class BadRequest(Exception):
@@ -27,44 +38,18 @@ class BadRequest(Exception):
         self.fault = fault
 
 
-class Events(Protocol):
-    """What is told of requests as they are read."""
-
-    def begun(self) -> None:
-        """The head of a request comes."""
-
-    def head(self, scope: dict[str, Any], *, keeps: bool, expects: bool) -> None:
-        """A head has come.
-
-        Args:
-            scope: What ASGI's scope has of it.
-            keeps: Whether the connection is kept for another request.
-            expects: Whether the client waits to be told to send the body.
-        """
-
-    def body(self, data: bytes) -> None:
-        """A piece of the body has come."""
-
-    def complete(self) -> None:
-        """The request has come whole."""
-
-    def takes_upgrade(self, method: bytes, url: bytes, headers: Headers) -> bool:
-        """Return whether a request that asks for another protocol gets it."""
-        raise NotImplementedError
-
-
 class RequestReader:
     """Reads requests, one after the other.
 
     Args:
-        events: Told of them.
+        connection: Told of them.
 
     Attributes:
         headers: Of the request that is being read; names in lower case.
     """
 
-    def __init__(self, events: Events) -> None:
-        self._events = events
+    def __init__(self, connection: HttpConnection) -> None:
+        self._connection = connection
         self._parser: Any = self._new_parser()
         self.headers: list[tuple[bytes, bytes]] = []
         self._url = b""
@@ -99,7 +84,7 @@ class RequestReader:
             except httptools.HttpParserUpgrade as upgrade:
                 rest = data[upgrade.args[0] :]
                 method, version = parser.get_method(), parser.get_http_version()
-                if version == "1.1" and self._events.takes_upgrade(method, self._url, self.headers):
+                if version == "1.1" and self._connection.takes_upgrade(method, self._url, self.headers):
                     return rest
                 lines = [b"%b %b HTTP/%b\r\n" % (method, self._url, version.encode())]
                 lines += [b"%b: %b\r\n" % each for each in self.headers if each[0] != b"upgrade"]
@@ -142,10 +127,10 @@ class RequestReader:
         rest = data[self._left :]
         data = data[: self._left] if rest else data
         self._left -= len(data)
-        self._events.body(data)
+        self._connection.body(data)
         if not self._left:
             self._parser = self._new_parser()  # the old one waits for the body
-            self._events.complete()
+            self._connection.complete()
         return rest
 
     def _new_parser(self) -> Any:
@@ -161,34 +146,43 @@ class RequestReader:
         self._in_head = True
         self._fields_bytes = self._came = 0
         self._expects = False
-        self._events.begun()
+        self._connection.begun()
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        self._count(len(url))
+        self._fields_bytes += len(url)
+        if self._fields_bytes > FIELDS_BYTES_MAX:
+            self._too_long()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + 4)
+        headers = self.headers
+        self._fields_bytes += len(name) + len(value) + 4
+        if self._fields_bytes > FIELDS_BYTES_MAX:
+            self._too_long()
         if not self._in_head:
             return  # fields behind a body are not merged into its head (RFC 9110 §6.5.1)
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self._expects = True
-        self.headers.append((name, value))
-        if len(self.headers) > _HEADERS_MAX:
+        headers.append((name, value))
+        if len(headers) > _HEADERS_MAX:
             self._too_long()
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self.headers
         method, version = parser.get_method(), parser.get_http_version()
-        self._fault = fault_of(method, version, headers)
-        if self._fault is not None:
-            raise httptools.HttpParserError(self._fault.detail)
+        names = [name for name, _ in headers]  # as this is done for every request, the looking is left to lists
+        usual = version == "1.1" and names.count(b"host") == 1 and is_host(headers[names.index(b"host")][1])
+        if not usual or b"transfer-encoding" in names or method == b"CONNECT":
+            self._fault = fault_of(method, version, headers)
+            if self._fault is not None:
+                raise httptools.HttpParserError(self._fault.detail)
         self._in_head = False
         self._fields_bytes = 0
         if parser.should_upgrade():
             return  # `feed` sees to that
-        target = target_of(self._url)
+        url = self._url
+        target = known_target(url) if len(url) <= _KNOWN_TARGET_BYTES else target_of(url)
         if target.host is not None:  # an absolute target; the header does not count (RFC 9112 §3.2.2)
             headers[:] = [each for each in headers if each[0] != b"host"]
             headers.append((b"host", target.host))
@@ -205,20 +199,15 @@ class RequestReader:
             "headers": headers,
         }
         new = version == "1.1"
-        self._events.head(scope, keeps=new and parser.should_keep_alive(), expects=new and self._expects)
+        self._connection.head(scope, keeps=new and parser.should_keep_alive(), expects=new and self._expects)
 
     def on_body(self, body: bytes) -> None:
         self._came += len(body)
-        self._events.body(body)
+        self._connection.body(body)
 
     def on_message_complete(self) -> None:
         if not self._parser.should_upgrade():
-            self._events.complete()
-
-    def _count(self, size: int) -> None:
-        self._fields_bytes += size
-        if self._fields_bytes > FIELDS_BYTES_MAX:
-            self._too_long()
+            self._connection.complete()
 
     def _too_long(self) -> None:
         detail = f"at most {_HEADERS_MAX} headers and {FIELDS_BYTES_MAX} bytes of them are accepted"

@@ -4,29 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from marway_http.body import LARGE_BODY_BYTES, BodyPieces
-from marway_http.channel import CHANNEL, HeaderBlock, Headers, ServerStopping, header_block
+from marway_http.channel import CHANNEL, LARGE_BODY_BYTES, NO_BODY, HeaderBlock, Headers, ServerStopping, header_block
 from marway_http.eager import EagerTask
-from marway_http.http1.response_head import NO_BODY, head_of_block, head_of_headers
+from marway_http.http1.response_head import BAD_HEADER, STATUS_LINES, block_of, head_of, without_cors
 
 if TYPE_CHECKING:
     from marway_http.http1.connection import HttpConnection
 
-__all__ = ["Request"]
+__all__ = ["BodyPieces", "Request"]
 
-_JOINED_BYTES: Final = 64 * 1024
-"""Bodies up to here are copied behind the head, which costs less than a second write."""
 _log = logging.getLogger(__name__)
 
 
-class Request:
-    """One request: what came of it, and how far its answer is.
+class BodyPieces:
+    """What came of a body and was not taken yet, in the pieces that it came in: joining them copies it.
 
-    It is the `Channel` that its scope has under `CHANNEL`.
+    Attributes:
+        held: Its bytes.
+    """
+
+    __slots__ = ("_pieces", "held")
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self.held = 0
+
+    def add(self, data: bytes) -> None:
+        """Take in what came next."""
+        if data:
+            self._pieces.append(data)
+            self.held += len(data)
+
+    def take(self) -> bytes:
+        """Return what has come: a large piece by itself, small ones joined; b"" when there is nothing."""
+        if len(self._pieces) > 1 and len(self._pieces[0]) < LARGE_BODY_BYTES:
+            piece = self.whole()
+            self.drop()
+            return piece
+        piece = self._pieces.popleft() if self._pieces else b""
+        self.held -= len(piece)
+        return piece
+
+    def whole(self) -> bytes:
+        """Return all that has come, which stays here."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def drop(self) -> None:
+        """Let go of all that is held."""
+        self._pieces.clear()
+        self.held = 0
+
+
+class Request:
+    """One request: what came of it, and how far its answer is. It is the `Channel` of its scope.
 
     Args:
         connection: What it came over.
@@ -73,8 +108,7 @@ class Request:
 
     def start(self, app: Any) -> None:
         """Have ``app`` answer it."""
-        tasks: set[Any] = self._connection.tasks
-        tasks.add(self)
+        self._connection.tasks.add(self)
         run = self._run = EagerTask(self._answer(app), self._ended)
         if self.reason is not None:
             run.interrupt(self.reason)
@@ -89,14 +123,16 @@ class Request:
         """Take in what came of its body."""
         if not self.complete:
             self.pieces.add(data)
-            self.changed()
+            if self._changed is not None:
+                self._change()
 
     def end(self) -> None:
         """Take in that its body has come whole."""
         self.received = True
-        self.changed()
+        if self._changed is not None:
+            self._change()
 
-    def changed(self) -> None:
+    def _change(self) -> None:
         """Have `receive` look again."""
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
@@ -106,7 +142,7 @@ class Request:
         if not self.complete:
             self.disconnected = True
         self.pieces.drop()
-        self.changed()
+        self._change()
         gone, self._gone = self._gone, None
         if gone is not None:
             gone()
@@ -146,7 +182,8 @@ class Request:
         self._gone = gone
         if gone is None:
             return
-        self._flow.resume_reading()  # who does not read is not told
+        if self._flow.read_paused:
+            self._flow.resume_reading()  # who does not read is not told
         if self.disconnected or self._connection.transport.is_closing():
             self._gone = None
             gone()
@@ -169,7 +206,14 @@ class Request:
         if body and status in NO_BODY:
             raise RuntimeError(f"an answer of status {status} has no body")
         closes = close or not self.keep_alive
-        head = head_of_block(status, (self._connection.default_headers, self._cors), headers, closes=closes)
+        if self._cors is not None:
+            headers = without_cors(headers)
+        text, number, _ = block_of((self._connection.default_headers, self._cors))
+        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
+        end = b"connection: close\r\n\r\n" if closes else b"\r\n"
+        head = b"%b\r\n%b%b%b" % (line, text, headers.text, end)
+        if not head.count(b"\r") == head.count(b"\n") == 2 + number + headers.number + closes or b"\0" in head:
+            raise RuntimeError(BAD_HEADER)
         self.started = True
         self.keep_alive = not closes
         self._write(head, b"" if self.scope["method"] == "HEAD" else body)
@@ -211,7 +255,7 @@ class Request:
             self.expects_continue = False
             own = self._connection.default_headers, self._cors
             headers, closes = message.get("headers", ()), not self.keep_alive
-            head = head_of_headers(message["status"], own, headers, closes=closes, head=self.scope["method"] == "HEAD")
+            head = head_of(message["status"], own, headers, closes=closes, head=self.scope["method"] == "HEAD")
             self._head, self._left, self.keep_alive = head.text, head.length, not head.closes
         elif self.complete or kind != "http.response.body":
             raise RuntimeError(f"{kind} does not belong here: the answer is {'complete' if self.complete else 'begun'}")
@@ -238,7 +282,7 @@ class Request:
             self._end()
 
     def _write(self, head: bytes, body: bytes) -> None:
-        if head and len(body) > _JOINED_BYTES:
+        if head and len(body) > LARGE_BODY_BYTES:  # copying a smaller one costs less than a second write
             self._connection.transport.writelines((head, body))
         else:
             self._connection.transport.write(head + body if head else body)
@@ -246,8 +290,10 @@ class Request:
     def _end(self) -> None:
         self.complete = True
         self._gone = None
-        self.pieces.drop()
-        self.changed()
+        if self.pieces.held:
+            self.pieces.drop()
+        if self._changed is not None:
+            self._change()
         if not self.keep_alive:
             self._connection.transport.close()
         self._connection.answered()

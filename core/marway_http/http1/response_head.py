@@ -1,4 +1,4 @@
-"""The head of an answer as it goes out: from a block of lines, or from ASGI's list of headers."""
+"""The head of an answer as it goes out."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from marway.wire.problems import CONTENT_TYPE, Problem
-from marway_http.channel import HeaderBlock, Headers, header_block
+from marway_http.channel import NO_BODY, HeaderBlock, Headers, header_block
 from marway_http.http1.faults import Fault
 
-__all__ = ["NO_BODY", "Head", "head_of_block", "head_of_headers", "refusal"]
+__all__ = ["BAD_HEADER", "STATUS_LINES", "Head", "OwnHeaders", "block_of", "head_of", "refusal", "without_cors"]
 
-NO_BODY: Final = frozenset({204, 304})
-"""Statuses whose answers have no body."""
-_STATUS_LINE: Final = {
+OwnHeaders = tuple[Headers, Headers | None]
+"""A connection's headers, and those that say who may read the answer; None leaves that to the handler."""
+STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
 }
+BAD_HEADER: Final = "a header of the answer has a control character in it"
+"""A line break in a header would begin another one, or a second answer."""
 _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _CORS: Final = frozenset(
     {b"access-control-allow-credentials", b"access-control-allow-origin", b"access-control-expose-headers"}
@@ -38,31 +40,9 @@ class Head(NamedTuple):
     closes: bool
 
 
-def head_of_block(status: int, own: tuple[Headers, Headers | None], headers: HeaderBlock, *, closes: bool) -> bytes:
-    """Return the head of an answer whose headers were rendered before.
-
-    Args:
-        status: From 200 to 599.
-        own: The connection's headers, and those that say who may read the answer; None leaves that to the handler.
-        headers: All others.
-        closes: Whether the connection ends with it.
-
-    Raises:
-        RuntimeError: A header cannot be sent.
-    """
-    if own[1] is not None:
-        headers = _without_cors(headers)
-    text, number, _ = _block(own)
-    end = b"connection: close\r\n\r\n" if closes else b"\r\n"
-    line = _STATUS_LINE.get(status) or b"HTTP/1.1 %d " % status
-    head = b"%b\r\n%b%b%b" % (line, text, headers.text, end)
-    _check(head, 2 + number + headers.number + closes)
-    return head
-
-
-def head_of_headers(
+def head_of(
     status: int,
-    own: tuple[Headers, Headers | None],
+    own: OwnHeaders,
     headers: Iterable[tuple[bytes, bytes]],
     *,
     closes: bool,
@@ -72,7 +52,7 @@ def head_of_headers(
 
     Args:
         status: From 200 to 599.
-        own: As for `head_of_block`.
+        own: Those that answers have anyhow.
         headers: All others.
         closes: Whether the connection ends with it.
         head: Whether it answers HEAD.
@@ -85,7 +65,7 @@ def head_of_headers(
     default, cors = own
     if cors is not None:
         headers = (*cors, *(each for each in headers if each[0].lower() not in _CORS))
-    lines = [_STATUS_LINE.get(status) or b"HTTP/1.1 %d " % status]
+    lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
     for name, value in (*default, *headers):
         name = name.lower()
         if name in _FRAMING:
@@ -103,7 +83,8 @@ def head_of_headers(
         lines.append(b"transfer-encoding: chunked")
     lines.append(b"\r\n")
     text = b"\r\n".join(lines)
-    _check(text, len(lines))
+    if not text.count(b"\r") == text.count(b"\n") == len(lines) or b"\0" in text:
+        raise RuntimeError(BAD_HEADER)
     return Head(text, length, closes or says)
 
 
@@ -123,21 +104,16 @@ def refusal(fault: Fault, headers: bytes) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _block(own: tuple[Headers, Headers | None]) -> HeaderBlock:
-    """Return the headers of a second's date and of a page's origin: few servers run in one process, few pages ask."""
+def block_of(own: OwnHeaders) -> HeaderBlock:
+    """Return a connection's headers as they go out: few servers run in one process, few pages ask."""
     default, cors = own
     return header_block((*default, *(cors or ())))
 
 
-def _without_cors(headers: HeaderBlock) -> HeaderBlock:
+def without_cors(headers: HeaderBlock) -> HeaderBlock:
+    """Return headers without those that say who may read the answer."""
     if b"access-control-" not in headers.text.lower():
         return headers
     lines = headers.text.splitlines(keepends=True)
     left = [each for each in lines if each.partition(b":")[0].lower() not in _CORS]
     return HeaderBlock(b"".join(left), headers.number - (len(lines) - len(left)))
-
-
-def _check(head: bytes, lines: int) -> None:
-    """Raise unless a head has so many lines: a line break in a header would begin another one, or a second answer."""
-    if not head.count(b"\r") == head.count(b"\n") == lines or b"\0" in head:
-        raise RuntimeError("a header of the answer has a control character in it")

@@ -14,8 +14,7 @@ from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import BodyTooLarge, DeadlineExceeded, Overloaded, UnsupportedMedia, clip
-from marway_http.body import LARGE_BODY_BYTES
-from marway_http.channel import ClientGone, HeaderBlock
+from marway_http.channel import LARGE_BODY_BYTES, ClientGone, HeaderBlock
 from marway_http.eager import in_task
 from marway_http.http1.request import Request
 from marway_sidecar.api.body_budget import BodyBudget, HeldBytes

@@ -14,7 +14,7 @@ from aiohttp import web
 from gateway.fakes import FakePod, Running, busy, running
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
-from marway_http.body import LARGE_BODY_BYTES
+from marway_http.channel import LARGE_BODY_BYTES
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]

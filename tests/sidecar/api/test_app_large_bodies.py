@@ -11,7 +11,7 @@ import pytest
 
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
-from marway_http.body import LARGE_BODY_BYTES
+from marway_http.channel import LARGE_BODY_BYTES
 from marway_sidecar.backends.base import ServedModel
 from support.pod import FakeServer, Pod, serving
 from support.registry import publish, until
