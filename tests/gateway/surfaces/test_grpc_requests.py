@@ -20,7 +20,7 @@ from marway.registry import Registry
 from marway.wire.envelope import ROWS_CONTENT_TYPE
 from marway_gateway.proto import open_inference_pb2, prediction_pb2
 from marway_gateway.proto.torchserve import inference_pb2
-from marway_gateway.surfaces.grpc.bounds import FIELDS_MAX
+from marway_gateway.surfaces.grpc.interceptors import FIELDS_MAX
 from support.registry import publish
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

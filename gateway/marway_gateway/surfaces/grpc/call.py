@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
+import grpc
 import grpc.aio
 
 from marway.deadline import Deadline
@@ -27,7 +28,7 @@ from marway_gateway.surfaces.grpc.status import code_of
 from marway_gateway.surfaces.row_calls import predict_rows
 from marway_gateway.tensors.requests import ReadRequest, Rendered
 
-__all__ = ["DETAILS_MAX", "GrpcCall", "predict_rpc"]
+__all__ = ["DETAILS_MAX", "GrpcCall", "predict_rpc", "refused_rpcs"]
 
 DETAILS_MAX: Final = 1000
 """Characters of an error's message that travel: they go as a header, and clients bound those."""
@@ -50,7 +51,7 @@ class GrpcCall:
         self._cancel_scope = cancel_scope
 
     async def predict(self, name: str, selector: str | None, body: bytes, *, content_type: str) -> Answer:
-        """Make the predict call; the caller of this closes the answer.
+        """Make the predict call; the caller of this reads the answer to its end, or closes it.
 
         Raises:
             ModelError: The model answered with an error status.
@@ -68,11 +69,7 @@ class GrpcCall:
         raise ModelError(said, status=answer.reply.status, model=self.info.model, version=self.info.version)
 
     async def predict_rows(self, name: str, selector: str | None, body: bytes, read: ReadRequest) -> Rendered:
-        """Make the predict call for several rows.
-
-        Raises:
-            MarwayError: As `marway_gateway.surfaces.row_calls.predict_rows`.
-        """
+        """Make the predict call for several rows; as `marway_gateway.surfaces.row_calls.predict_rows`."""
         return await predict_rows(self._gateway, self._of(name, selector, body), self._cancel_scope, read, {})
 
     def _of(self, name: str, selector: str | None, body: bytes) -> PredictCall:
@@ -82,7 +79,7 @@ class GrpcCall:
         return call
 
     async def whole(self, answer: Answer) -> bytes:
-        """Return all of an answer.
+        """Return all of an answer, and let go of its pod.
 
         Raises:
             MarwayError: It is larger than a message may be, or broke off.
@@ -185,3 +182,28 @@ def _trailers(info: RequestInfo) -> tuple[tuple[str, str], ...]:
     if info.group_id is not None:
         ids.append((wire.REQUEST_GROUP_ID, info.group_id))
     return (*ids, *model_headers(info))
+
+
+def refused_rpcs(
+    service: str, methods: Mapping[str, str], *, streaming: Mapping[str, str] | None = None
+) -> grpc.GenericRpcHandler[Any, Any]:
+    """Return methods of other servers that are refused as not implemented, whatever a call of them carries.
+
+    Reflection leaves these methods out: it names what is served.
+
+    Args:
+        service: Its full name.
+        methods: What each caller is told, by the method's name.
+        streaming: The same of methods whose requests and answers stream.
+    """
+
+    def refusing(message: str) -> Callable[[Any, Context], Awaitable[NoReturn]]:
+        async def refuse(_: Any, context: Context) -> NoReturn:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
+
+        return refuse
+
+    handlers = {name: grpc.unary_unary_rpc_method_handler(refusing(message)) for name, message in methods.items()}
+    for name, message in (streaming or {}).items():
+        handlers[name] = grpc.stream_stream_rpc_method_handler(refusing(message))
+    return grpc.method_handlers_generic_handler(service, handlers)

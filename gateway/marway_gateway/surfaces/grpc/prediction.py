@@ -48,10 +48,7 @@ class PredictionService(prediction_pb2_grpc.PredictionServiceServicer):
             answer = await call.predict(
                 reference.name, None, request.document.encode(), content_type="text/plain; charset=utf-8"
             )
-            try:
-                text = (await call.whole(answer)).decode(errors="replace")
-            finally:
-                answer.close()
+            text = (await call.whole(answer)).decode(errors="replace")
             response = prediction_pb2.PredictResponse(response=text)
             call.info.response_bytes = len(text.encode())
         return response

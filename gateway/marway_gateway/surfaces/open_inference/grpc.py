@@ -11,11 +11,10 @@ from marway.errors import InvalidRequest, MarwayError, NoPodAvailable, clip
 from marway_gateway.gateway import Gateway
 from marway_gateway.proto import open_inference_pb2 as pb
 from marway_gateway.proto import open_inference_pb2_grpc
-from marway_gateway.surfaces.grpc.bounds import text_fields
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, predict_rpc
+from marway_gateway.surfaces.grpc.interceptors import text_fields
 from marway_gateway.surfaces.grpc.status import code_of
-from marway_gateway.surfaces.open_inference.routes import metadata_of
-from marway_gateway.surfaces.open_inference.schema import EXTENSIONS
+from marway_gateway.surfaces.open_inference.schema import EXTENSIONS, metadata_of
 from marway_gateway.surfaces.servable import check_servable, versions_of
 from marway_gateway.tensors.requests import read_message
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from marway.errors import MarwayError, NotFound, Unimplemented
 from marway_gateway.proto import open_inference_pb2 as pb
-from marway_gateway.surfaces.grpc.refusals import refused_rpcs
+from marway_gateway.surfaces.grpc.call import refused_rpcs
 
 __all__ = ["STATISTICS", "add_refused_extensions", "refused_extensions"]
 

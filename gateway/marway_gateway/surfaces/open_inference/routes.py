@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header
 
 from marway import errors
-from marway.records import TensorSpec, VersionRecord
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.fast_path import FastPathApp
@@ -15,12 +14,13 @@ from marway_gateway.openapi import (
     PREDICTION_ERRORS,
     REFERENCE_ERRORS,
     REQUEST_HEADERS,
-    Model,
-    Selector,
     add_served,
     error_responses,
 )
-from marway_gateway.surfaces.open_inference.refused import STATISTICS, add_refused_extensions
+from marway_gateway.proto import open_inference_pb2_grpc
+from marway_gateway.surfaces.open_inference.grpc import SERVICE, UNPARSED, OpenInferenceService
+from marway_gateway.surfaces.open_inference.refused import STATISTICS, add_refused_extensions, refused_extensions
+from marway_gateway.surfaces.open_inference.repository import add_repository
 from marway_gateway.surfaces.open_inference.schema import (
     InferRequestBody,
     InferResponseBody,
@@ -29,17 +29,20 @@ from marway_gateway.surfaces.open_inference.schema import (
     ServerLive,
     ServerMetadata,
     ServerReady,
-    TensorMetadata,
+    metadata_of,
 )
-from marway_gateway.surfaces.row_routes import RowRoute
+from marway_gateway.surfaces.reference_routes import add_reference_routes, add_trailing_slash
+from marway_gateway.surfaces.row_calls import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
-from marway_gateway.surfaces.trailing_slash import add_trailing_slash
+from marway_gateway.surfaces.surface import RpcService, Surface
 from marway_gateway.tensors.requests import read_infer
 
-__all__ = ["SURFACE", "TAG", "add_open_inference", "metadata_of"]
+__all__ = ["OPEN_INFERENCE"]
 
-SURFACE: Final = "open_inference"
-TAG: Final = "open inference"
+_NAME: Final = "open_inference"
+_TAG: Final = "open inference"
+_OF_MODEL: Final = "/v2/models/{model}"
+_OF_VERSION: Final = f"{_OF_MODEL}/versions/{{selector}}"
 _HEADERS: Final = {
     "header_length": Annotated[
         int | None,
@@ -62,24 +65,8 @@ _BINARY_TOO: Final[dict[str, Any]] = {
 }
 
 
-def metadata_of(record: VersionRecord, versions: tuple[str, ...]) -> ModelMetadata:
-    """Return what the protocol tells of a version."""
-
-    def told(specs: tuple[TensorSpec, ...]) -> tuple[TensorMetadata, ...]:
-        return tuple(TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape) for spec in specs)
-
-    return ModelMetadata(
-        name=record.name,
-        versions=versions,
-        platform="_".join(part for part in (record.framework, record.backend) if part),
-        inputs=told(record.signature.inputs),
-        outputs=told(record.signature.outputs),
-    )
-
-
-def add_open_inference(app: FastPathApp, gateway: CurrentGateway) -> None:
-    """Add the routes to the public app."""
-    router = APIRouter(tags=[TAG])
+def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
+    router = APIRouter(tags=[_TAG])
     _add_health(router, gateway)
     _add_metadata(router, gateway)
     app.include_router(router)
@@ -104,17 +91,20 @@ def _add_health(router: APIRouter, current: CurrentGateway) -> None:
             raise trouble
         return ServerReady()
 
-    not_ready = error_responses(ERROR_TEXT, *REFERENCE_ERRORS, errors.NoPodAvailable)
-
-    @router.get("/v2/models/{model}/ready", summary="Can the model be asked?", responses=not_ready)
-    async def model_ready(model: Model) -> ModelReady:
-        record = await check_servable(current(), model, None)
-        return ModelReady(name=record.name, version=record.version)
-
-    @router.get("/v2/models/{model}/versions/{selector}/ready", summary="Can a version be asked?", responses=not_ready)
-    async def model_version_ready(model: Model, selector: Selector) -> ModelReady:
+    async def ready(model: str, selector: str | None) -> ModelReady:
         record = await check_servable(current(), model, selector)
         return ModelReady(name=record.name, version=record.version)
+
+    add_reference_routes(
+        router,
+        ready,
+        (
+            (f"{_OF_MODEL}/ready", "model_ready", "Can the model be asked?"),
+            (f"{_OF_VERSION}/ready", "model_version_ready", "Can a version be asked?"),
+        ),
+        response_model=ModelReady,
+        responses=error_responses(ERROR_TEXT, *REFERENCE_ERRORS, errors.NoPodAvailable),
+    )
 
 
 def _add_metadata(router: APIRouter, current: CurrentGateway) -> None:
@@ -122,29 +112,29 @@ def _add_metadata(router: APIRouter, current: CurrentGateway) -> None:
     async def server_metadata() -> ServerMetadata:
         return ServerMetadata()
 
-    unknown = error_responses(ERROR_TEXT, *REFERENCE_ERRORS)
-
-    @router.get("/v2/models/{model}", summary="What a model takes and gives", responses=unknown)
-    async def model_metadata(model: Model) -> ModelMetadata:
-        try:
-            return await told(model, None)
-        except errors.ModelNotFound as exc:
-            if model == "stats":  # Triton's path for the statistics of all models
-                raise errors.Unimplemented(STATISTICS) from exc
-            raise
-
-    @router.get("/v2/models/{model}/versions/{selector}", summary="What a version takes and gives", responses=unknown)
-    async def model_version_metadata(model: Model, selector: Selector) -> ModelMetadata:
-        return await told(model, selector)
-
     async def told(model: str, selector: str | None) -> ModelMetadata:
         gateway = current()
-        resolved = await gateway.resolver.resolve(model, selector)
-        return metadata_of(resolved.record, await versions_of(gateway, resolved.record.name))
+        try:
+            record = (await gateway.resolver.resolve(model, selector)).record
+        except errors.ModelNotFound as exc:
+            if model == "stats" and selector is None:  # Triton's path for the statistics of all models
+                raise errors.Unimplemented(STATISTICS) from exc
+            raise
+        return metadata_of(record, await versions_of(gateway, record.name))
+
+    add_reference_routes(
+        router,
+        told,
+        (
+            (_OF_MODEL, "model_metadata", "What a model takes and gives"),
+            (_OF_VERSION, "model_version_metadata", "What a version takes and gives"),
+        ),
+        response_model=ModelMetadata,
+        responses=error_responses(ERROR_TEXT, *REFERENCE_ERRORS),
+    )
 
 
 def _add_infer(app: FastPathApp, gateway: CurrentGateway) -> None:
-    of_model, of_version = "/v2/models/{model}", "/v2/models/{model}/versions/{selector}"
     inferring, explaining = "Infer with a model", "Explain, as TorchServe does"
     for verb, summary, summary_of_version in (
         ("infer", inferring, "Infer with a version or a label"),
@@ -153,11 +143,11 @@ def _add_infer(app: FastPathApp, gateway: CurrentGateway) -> None:
         explain = verb == "explain"
         add_served(
             app,
-            RowRoute(gateway, surface=SURFACE, read=read_infer, explain=explain),
-            ((f"{of_model}/{verb}", verb, summary), (f"{of_version}/{verb}", f"{verb}_version", summary_of_version)),
+            RowRoute(gateway, surface=_NAME, read=read_infer, explain=explain),
+            ((f"{_OF_MODEL}/{verb}", verb, summary), (f"{_OF_VERSION}/{verb}", f"{verb}_version", summary_of_version)),
             body=InferRequestBody,
             headers=_HEADERS,
-            tags=[TAG],
+            tags=[_TAG],
             responses={
                 200: {
                     "model": InferResponseBody,
@@ -168,3 +158,19 @@ def _add_infer(app: FastPathApp, gateway: CurrentGateway) -> None:
             },
             openapi_extra=_BINARY_TOO,
         )
+
+
+OPEN_INFERENCE: Final = Surface(
+    name=_NAME,
+    tag=_TAG,
+    about="The Open Inference Protocol v2, as Triton and KServe speak it.",
+    segments=("v2",),
+    error_form=ERROR_TEXT,
+    add_routes=_add_routes,
+    add_admin_routes=add_repository,
+    services=(
+        RpcService(SERVICE, open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, OpenInferenceService),
+    ),
+    refused_rpcs=(refused_extensions,),
+    unparsed_rpcs=frozenset({UNPARSED}),
+)

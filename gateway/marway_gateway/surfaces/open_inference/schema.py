@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType
 
 from marway import __version__
+from marway.records import TensorSpec, VersionRecord
 from marway_gateway.json_models import JsonModel, examples
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ServerMetadata",
     "ServerReady",
     "TensorMetadata",
+    "metadata_of",
 ]
 
 EXTENSIONS: Final = ("binary_tensor_data",)
@@ -186,3 +188,18 @@ class InferResponseBody(JsonModel):
     model_version: str
     id: str | None = None
     outputs: list[OutputTensor]
+
+
+def metadata_of(record: VersionRecord, versions: tuple[str, ...]) -> ModelMetadata:
+    """Return what the protocol tells of a version."""
+
+    def told(specs: tuple[TensorSpec, ...]) -> tuple[TensorMetadata, ...]:
+        return tuple(TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape) for spec in specs)
+
+    return ModelMetadata(
+        name=record.name,
+        versions=versions,
+        platform="_".join(part for part in (record.framework, record.backend) if part),
+        inputs=told(record.signature.inputs),
+        outputs=told(record.signature.outputs),
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import grpc
@@ -60,15 +61,8 @@ class TorchServeService(inference_pb2_grpc.InferenceAPIsServiceServicer):
     async def Predictions(  # noqa: N802
         self, request: inference_pb2.PredictionsRequest, context: Context
     ) -> inference_pb2.PredictionResponse:
-        method = f"/{SERVICE}/Predictions"
-        async with predict_rpc(
-            self._gateway, context, method=method, surface="torchserve_grpc", details=_details
-        ) as call:
-            answer = await _predict(call, request)
-            try:
-                prediction = await call.whole(answer)
-            finally:
-                answer.close()
+        async with self._call("Predictions", context) as call:
+            prediction = await call.whole(await _predict(call, request))
             call.info.response_bytes = len(prediction)
         return inference_pb2.PredictionResponse(prediction=prediction)
 
@@ -76,19 +70,19 @@ class TorchServeService(inference_pb2_grpc.InferenceAPIsServiceServicer):
         self, request: inference_pb2.PredictionsRequest, context: Context
     ) -> None:
         """Send each piece of a streaming answer as it comes; any other answer is one piece."""
-        method = f"/{SERVICE}/StreamPredictions"
-        async with predict_rpc(
-            self._gateway, context, method=method, surface="torchserve_grpc", details=_details
-        ) as call:
+        async with self._call("StreamPredictions", context) as call:
             answer = await _predict(call, request)
             try:
                 if not answer.in_pieces:
-                    await _write(call, context, await call.whole(answer))
+                    prediction = await call.whole(answer)
+                    call.info.response_bytes = len(prediction)
+                    await context.write(inference_pb2.PredictionResponse(prediction=prediction))
                     return
                 # A client that reads too slowly holds the model up, and must not do so beyond the deadline.
                 async with asyncio.timeout(answer.call.deadline.left_s()):
                     async for piece in answer.pieces(max_bytes=self._gateway.settings.max_body_bytes):
-                        await _write(call, context, piece)
+                        call.info.response_bytes += len(piece)
+                        await context.write(inference_pb2.PredictionResponse(prediction=piece))
             except TimeoutError as exc:
                 raise DeadlineExceeded("the deadline passed before the last piece of the answer was read") from exc
             finally:
@@ -102,25 +96,28 @@ class TorchServeService(inference_pb2_grpc.InferenceAPIsServiceServicer):
         TorchServe gives a sequence to one worker, for handlers that keep something from one request to the next. No
         such archive is served here, so each request is a prediction of its own.
         """
-        method = f"/{SERVICE}/StreamPredictions2"
         async for request in requests:
             response = inference_pb2.PredictionResponse()
             if request.HasField("sequence_id"):
                 response.sequence_id = request.sequence_id
             try:
-                async with predict_rpc(
-                    self._gateway, context, method=method, surface="torchserve_grpc", details=_details, within=True
-                ) as call:
-                    answer = await _predict(call, request)
-                    try:
-                        response.prediction = await call.whole(answer)
-                    finally:
-                        answer.close()
+                async with self._call("StreamPredictions2", context, within=True) as call:
+                    response.prediction = await call.whole(await _predict(call, request))
                     call.info.response_bytes = len(response.prediction)
             except MarwayError as exc:
                 code: tuple[int, str] = code_of(exc).value
                 response.status.code, response.status.message = code[0], _details(exc)
             await context.write(response)
+
+    def _call(self, method: str, context: Context, *, within: bool = False) -> AbstractAsyncContextManager[GrpcCall]:
+        return predict_rpc(
+            self._gateway,
+            context,
+            method=f"/{SERVICE}/{method}",
+            surface="torchserve_grpc",
+            details=_details,
+            within=within,
+        )
 
 
 async def _predict(call: GrpcCall, request: inference_pb2.PredictionsRequest) -> Answer:
@@ -133,11 +130,6 @@ async def _predict(call: GrpcCall, request: inference_pb2.PredictionsRequest) ->
     else:
         body, content_type = encode_fields(inputs)
     return await call.predict(request.model_name, request.model_version or None, body, content_type=content_type)
-
-
-async def _write(call: GrpcCall, context: Context, piece: bytes) -> None:
-    call.info.response_bytes += len(piece)
-    await context.write(inference_pb2.PredictionResponse(prediction=piece))
 
 
 def _details(error: MarwayError) -> str:

@@ -8,22 +8,14 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from marway import errors
-from marway.refs import check_label
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.fast_path import FastPathApp
-from marway_gateway.openapi import (
-    PREDICTION_ERRORS,
-    REFERENCE_ERRORS,
-    Label,
-    Model,
-    Selector,
-    add_served,
-    error_responses,
-)
-from marway_gateway.surfaces.row_routes import RowRoute
+from marway_gateway.openapi import PREDICTION_ERRORS, REFERENCE_ERRORS, add_served, error_responses
+from marway_gateway.surfaces.reference_routes import add_reference_routes, add_trailing_slash
+from marway_gateway.surfaces.row_calls import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
-from marway_gateway.surfaces.trailing_slash import add_trailing_slash
+from marway_gateway.surfaces.surface import Surface
 from marway_gateway.surfaces.v1.schema import (
     V1Examples,
     V1Metadata,
@@ -36,9 +28,12 @@ from marway_gateway.surfaces.v1.schema import (
 )
 from marway_gateway.tensors.requests import ReadRequest, read_classify, read_explain, read_predict, read_regress
 
-__all__ = ["SURFACE", "add_v1"]
+__all__ = ["V1"]
 
-SURFACE: Final = "v1"
+_NAME: Final = "v1"
+_OF_MODEL: Final = "/v1/models/{model}"
+_OF_VERSION: Final = f"{_OF_MODEL}/versions/{{selector}}"
+_OF_LABEL: Final = f"{_OF_MODEL}/labels/{{label}}"
 _VERBS: Final[tuple[tuple[str, ReadRequest, type[BaseModel], type[BaseModel]], ...]] = (
     ("predict", read_predict, V1Request, V1Response),
     ("explain", read_explain, V1Request, V1Response),
@@ -47,86 +42,69 @@ _VERBS: Final[tuple[tuple[str, ReadRequest, type[BaseModel], type[BaseModel]], .
 )
 
 
-def add_v1(app: FastPathApp, gateway: CurrentGateway) -> None:
-    """Add the routes to the public app."""
+def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
     for verb, read, request, response in _VERBS:
         explain = verb == "explain"
-        said = verb.capitalize()
+        said, whose = verb.capitalize(), "KServe" if explain else "TensorFlow Serving"
         add_served(
             app,
-            RowRoute(gateway, surface=SURFACE, read=read, explain=explain),
+            RowRoute(gateway, surface=_NAME, read=read, explain=explain),
             (
-                (
-                    f"/v1/models/{{model}}:{verb}",
-                    f"v1_{verb}",
-                    f"{said} as {'KServe' if explain else 'TensorFlow Serving'} does",
-                ),
-                (f"/v1/models/{{model}}/versions/{{selector}}:{verb}", f"v1_{verb}_version", f"{said} with a version"),
-                (
-                    f"/v1/models/{{model}}/labels/{{label}}:{verb}",
-                    f"v1_{verb}_label",
-                    f"{said} with the version at a label",
-                ),
+                (f"{_OF_MODEL}:{verb}", f"v1_{verb}", f"{said} as {whose} does"),
+                (f"{_OF_VERSION}:{verb}", f"v1_{verb}_version", f"{said} with a version"),
+                (f"{_OF_LABEL}:{verb}", f"v1_{verb}_label", f"{said} with the version at a label"),
             ),
             body=request,
-            tags=[SURFACE],
+            tags=[_NAME],
             responses={
                 200: {"model": response, "description": "One value for each row."},
                 **error_responses(ERROR_TEXT, *PREDICTION_ERRORS, *((errors.Unimplemented,) if explain else ())),
             },
         )
-    router = APIRouter(tags=[SURFACE], responses=error_responses(ERROR_TEXT, *REFERENCE_ERRORS, errors.NoPodAvailable))
-    _add_status(router, gateway)
-    _add_metadata(router, gateway)
-    app.include_router(router)
-    add_trailing_slash(app, "/v1")
+    router = APIRouter(tags=[_NAME], responses=error_responses(ERROR_TEXT, *REFERENCE_ERRORS, errors.NoPodAvailable))
 
-
-def _add_status(router: APIRouter, current: CurrentGateway) -> None:
-    async def told(model: str, selector: str | None) -> V1Status:
-        gateway = current()
-        record = await check_servable(gateway, model, selector)
+    async def status(model: str, selector: str | None) -> V1Status:
+        current = gateway()
+        record = await check_servable(current, model, selector)
         # Without a version the protocol means all of them; an id is one version's own.
         every = selector is None and model != record.id
-        versions = await versions_of(gateway, record.name) if every else (record.version,)
+        versions = await versions_of(current, record.name) if every else (record.version,)
         return V1Status(
             name=record.name, model_version_status=[V1VersionStatus(version=version) for version in versions]
         )
 
-    @router.get("/v1/models/{model}", summary="Can a model be asked?")
-    async def v1_status(model: Model) -> V1Status:
-        return await told(model, None)
+    async def metadata(model: str, selector: str | None) -> V1Metadata:
+        return v1_metadata_of((await gateway().resolver.resolve(model, selector)).record)
 
-    @router.get("/v1/models/{model}/versions/{selector}", summary="Can a version be asked?")
-    async def v1_version_status(model: Model, selector: Selector) -> V1Status:
-        return await told(model, selector)
-
-    @router.get(
-        "/v1/models/{model}/labels/{label}",
-        summary="Can the version at a label be asked?",
+    add_reference_routes(
+        router,
+        status,
+        (
+            (_OF_MODEL, "v1_status", "Can a model be asked?"),
+            (_OF_VERSION, "v1_version_status", "Can a version be asked?"),
+            (_OF_LABEL, "v1_label_status", "Can the version at a label be asked?"),
+        ),
+        response_model=V1Status,
     )
-    async def v1_label_status(model: Model, label: Label) -> V1Status:
-        return await told(model, check_label(label))
-
-
-def _add_metadata(router: APIRouter, current: CurrentGateway) -> None:
-    async def told(model: str, selector: str | None) -> V1Metadata:
-        return v1_metadata_of((await current().resolver.resolve(model, selector)).record)
-
-    @router.get("/v1/models/{model}/metadata", summary="What a model takes and gives")
-    async def v1_model_metadata(model: Model) -> V1Metadata:
-        return await told(model, None)
-
-    @router.get(
-        "/v1/models/{model}/versions/{selector}/metadata",
-        summary="What a version takes and gives",
+    add_reference_routes(
+        router,
+        metadata,
+        (
+            (f"{_OF_MODEL}/metadata", "v1_model_metadata", "What a model takes and gives"),
+            (f"{_OF_VERSION}/metadata", "v1_version_metadata", "What a version takes and gives"),
+            (f"{_OF_LABEL}/metadata", "v1_label_metadata", "What the version at a label takes and gives"),
+        ),
+        response_model=V1Metadata,
     )
-    async def v1_version_metadata(model: Model, selector: Selector) -> V1Metadata:
-        return await told(model, selector)
+    app.include_router(router)
+    add_trailing_slash(app, "/v1")
 
-    @router.get(
-        "/v1/models/{model}/labels/{label}/metadata",
-        summary="What the version at a label takes and gives",
-    )
-    async def v1_label_metadata(model: Model, label: Label) -> V1Metadata:
-        return await told(model, check_label(label))
+
+V1: Final = Surface(
+    name=_NAME,
+    tag=_NAME,
+    about="The v1 protocol of TensorFlow Serving and KServe.",
+    segments=("v1",),
+    error_form=ERROR_TEXT,
+    add_routes=_add_routes,
+)
