@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from marway.errors import MarwayError, NotFound, RegistryUnavailable
-from marway.resolve.caches import ENTRIES_MAX, LruCache
 
-__all__ = ["Key", "LookUps"]
+__all__ = ["Key", "LookUps", "keep"]
 
+_ENTRIES_MAX: Final = 20_000
+"""Models, versions and names held: twice what a large registry has, some 2 KiB each."""
 Key = tuple[str, ...]
 """Which look-up."""
+K = TypeVar("K")
 T = TypeVar("T")
+
+
+def keep(cache: OrderedDict[K, T], key: K, value: T) -> None:
+    """Put an entry at the end of a cache, and forget the first one when it has too many."""
+    cache[key] = value
+    cache.move_to_end(key)
+    if len(cache) > _ENTRIES_MAX:
+        cache.popitem(last=False)
 
 
 class _Absent(NamedTuple):
@@ -34,7 +45,7 @@ class LookUps:
         self._wait_s = wait_s
         self._negative_ttl_s = negative_ttl_s
         self._clock = clock
-        self._absent: LruCache[Key, _Absent] = LruCache(ENTRIES_MAX)
+        self._absent: OrderedDict[Key, _Absent] = OrderedDict()
         self._running: dict[Key, asyncio.Task[Any]] = {}
 
     def running(self, key: Key) -> asyncio.Task[Any] | None:
@@ -47,7 +58,7 @@ class LookUps:
         if absent is not None:
             if self._clock() < absent.until:
                 raise _anew(absent.error)
-            self._absent.remove(key)
+            del self._absent[key]
 
     def forget_absent(self) -> None:
         """Forget all that was not found."""
@@ -77,7 +88,7 @@ class LookUps:
             self._running.pop(key, None)
             error = None if task.cancelled() else task.exception()  # asked for, so that asyncio does not complain
             if isinstance(error, NotFound):
-                self._absent.put(key, _Absent(error, self._clock() + self._negative_ttl_s))
+                keep(self._absent, key, _Absent(error, self._clock() + self._negative_ttl_s))
             elif error is not None and not isinstance(error, MarwayError):
                 task.get_loop().call_exception_handler({"message": f"{task.get_name()} failed", "exception": error})
 

@@ -130,6 +130,10 @@ class Pod:
             return "unknown"
         return "ready" if self.status.ready else "not_ready"
 
+    def succeeded(self) -> None:
+        """Take in an answer that shows it to be well."""
+        self.failures = self.timeouts = 0
+
     def remove(self) -> None:
         """Take it out of its set; requests that are in flight go on and no longer count there."""
         self.removed = True

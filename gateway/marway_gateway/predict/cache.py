@@ -24,7 +24,7 @@ from marway.wire import headers as wire
 from marway.wire.headers import is_incidental
 from marway_gateway.observe.telemetry import Metrics
 from marway_gateway.predict.call import PredictCall
-from marway_gateway.transport.base import Reply
+from marway_gateway.transport.reply import Reply
 
 __all__ = ["AnswerCache", "CacheUse", "CachedAnswers", "forbids_cache", "request_key"]
 

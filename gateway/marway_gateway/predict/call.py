@@ -11,7 +11,8 @@ from marway.errors import DeadlineExceeded, MarwayError, Unavailable
 from marway.resolve.resolver import Resolved
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.telemetry import RequestInfo
-from marway_gateway.transport.base import AttemptFailed, Reply
+from marway_gateway.transport.base import AttemptFailed
+from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 
 __all__ = ["Answer", "PredictCall", "too_late"]

@@ -13,8 +13,8 @@ from typing import Final, cast
 import httptools
 
 from marway_gateway.http.body import RequestBody
-from marway_gateway.transport.base import NO_BODY, AttemptFailed, BodyStream, PodLost, PodUnreachable, Reply
-from marway_gateway.transport.response_headers import parse_response_headers
+from marway_gateway.transport.base import AttemptFailed, BodyStream, PodLost, PodUnreachable
+from marway_gateway.transport.reply import NO_BODY, Reply, parse_response_headers
 
 __all__ = ["HttpClientConnection"]
 

@@ -19,8 +19,7 @@ from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.predict.cache import AnswerCache, CacheUse, forbids_cache, request_key
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
-from marway_gateway.transport.base import Reply
-from marway_gateway.transport.response_headers import parse_response_headers
+from marway_gateway.transport.reply import Reply, parse_response_headers
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
