@@ -32,8 +32,7 @@ from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache, CachedAnswers
 from marway_gateway.predict.pipeline import Predictor
-from marway_gateway.predict.retry import Retries
-from marway_gateway.predict.retry_budget import RetryBudget
+from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
 from marway_gateway.transport import Upstream

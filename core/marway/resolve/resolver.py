@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from marway.errors import InvalidRecord, MarwayError, RegistryUnavailable
 from marway.records import ModelState, Pointer, ServingSettings, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label, parse_reference
-from marway.resolve.lookups import LookUps, keep
-from marway.resolve.reader import RegistryReader
+from marway.resolve.reader import LookUps, RegistryReader, keep
 
 __all__ = ["Resolved", "Resolver"]
 

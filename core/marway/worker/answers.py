@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from marway.answers.encoding import Nonfinite, answer_json, as_tensor
-from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import Answer
+from marway.wire.headers import content_type_fault, header_fault, status_fault
 
 __all__ = ["answer_of", "described_tensor", "failed", "saved_tensor"]
 

@@ -4,17 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from marway_gateway.discovery.source import FoundPod, Source
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.pod_addresses import PodAddress
 from marway_gateway.tasks import TaskSet
 
-__all__ = ["Discovery"]
+__all__ = ["Changed", "Discovery", "FoundPod", "Source"]
 
 _log = logging.getLogger(__name__)
+
+
+Changed = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPod:
+    """A pod, and whether it is on its way out.
+
+    Attributes:
+        address: Its name and URL.
+        leaving: Whether it is being terminated: it gets no new work that another pod can do.
+    """
+
+    address: PodAddress
+    leaving: bool = False
+
+
+class Source(Protocol):
+    """A place where pods are found. While it cannot be asked, the pods found last stay."""
+
+    @property
+    def pods(self) -> Sequence[FoundPod]:
+        """Those that were found last."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot be asked, or None while it can."""
+
+    async def find(self) -> None:
+        """Look once, for a bounded time; what goes wrong becomes `trouble`."""
+
+    async def follow(self, changed: Changed) -> None:
+        """Keep looking until cancelled, and tell of each change."""
+
+    async def aclose(self) -> None:
+        """Let go of connections; nothing is asked afterwards."""
 
 
 class Discovery:

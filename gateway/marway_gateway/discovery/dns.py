@@ -12,7 +12,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable
 
-from marway_gateway.discovery.source import Changed, FoundPod
+from marway_gateway.discovery.discovery import Changed, FoundPod
 from marway_gateway.pod_addresses import PodAddress, PodService
 
 __all__ = ["DnsSource", "look_up"]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from marway_gateway.discovery.source import FoundPod
+from marway_gateway.discovery.discovery import FoundPod
 from marway_gateway.pod_addresses import PodAddress
 
 __all__ = ["EndpointSlice", "EndpointSliceList", "Status", "WatchEvent", "pods_of"]
@@ -38,18 +38,17 @@ class _ApiObject(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
 
-class Metadata(_ApiObject):
-    """What of an object's metadata is used."""
-
-    name: ObjectName
-    resource_version: Annotated[str, StringConstraints(min_length=1)]
-
-
 class ListMetadata(_ApiObject):
-    """Up to which change a list is, and what gets its next page."""
+    """Up to which change a list or a watch is, and what gets a list's next page."""
 
     resource_version: Annotated[str, StringConstraints(min_length=1)]
     continue_: str = Field("", alias="continue")
+
+
+class Metadata(ListMetadata):
+    """What of an object's metadata is used."""
+
+    name: ObjectName
 
 
 class Conditions(_ApiObject):
@@ -97,12 +96,6 @@ class Status(_ApiObject):
     message: str = ""
 
 
-class BookmarkMetadata(_ApiObject):
-    """A bookmark carries nothing but how far the watch is."""
-
-    resource_version: Annotated[str, StringConstraints(min_length=1)]
-
-
 class WatchEvent(_ApiObject):
     """One line of a watch, its object as it came."""
 
@@ -125,7 +118,7 @@ class WatchEvent(_ApiObject):
         Raises:
             ValueError: It does not say.
         """
-        return BookmarkMetadata.model_validate(self.object.get("metadata")).resource_version
+        return ListMetadata.model_validate(self.object.get("metadata")).resource_version
 
 
 def pods_of(slices: Iterable[EndpointSlice], *, port: int) -> tuple[FoundPod, ...]:

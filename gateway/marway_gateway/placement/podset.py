@@ -10,7 +10,8 @@ and the few that are left would drown.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from marway.wire.pods import PodStatus
@@ -24,10 +25,11 @@ _TIMEOUT_COUNTS_S: Final = 1.0
 """A request that gave its pod less time than this says nothing about it: impatience is not a pod's failure."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Ejection:
-    """Decides when a pod is taken out, and for how long.
+    """When a pod is taken out, and for how long.
 
-    Args:
+    Attributes:
         after_failures: Failures in a row that eject a pod: connections lost, or deadlines that passed.
         eject_s: How long a first ejection lasts.
         eject_max_s: The longest ejection.
@@ -35,53 +37,11 @@ class Ejection:
         on_ejection: Called once an ejection.
     """
 
-    def __init__(
-        self,
-        *,
-        after_failures: int,
-        eject_s: float,
-        eject_max_s: float,
-        max_percent: int = 50,
-        on_ejection: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._after_failures = after_failures
-        self._eject_s = eject_s
-        self._eject_max_s = eject_max_s
-        self._max_percent = max_percent
-        self._on_ejection = on_ejection
-
-    def lost(self, pods: Sequence[Pod], pod: Pod, why: str, now: float) -> bool:
-        """Count a lost connection; return whether the pod was ejected for it."""
-        pod.failures += 1
-        return pod.failures >= self._after_failures and self.eject(pods, pod, why, now)
-
-    def timed_out(self, pods: Sequence[Pod], pod: Pod, now: float, *, waited_s: float) -> bool:
-        """Count a request left without an answer; return whether the pod was ejected for it."""
-        if waited_s < _TIMEOUT_COUNTS_S:
-            return False
-        pod.timeouts += 1
-        if pod.timeouts < self._after_failures:
-            return False
-        ejected = self.eject(pods, pod, f"left {pod.timeouts} requests in a row without an answer", now)
-        pod.silent = pod.silent or ejected
-        return ejected
-
-    def eject(self, pods: Sequence[Pod], pod: Pod, why: str, now: float) -> bool:
-        """Take a pod out and return True, unless it is out already or too many are."""
-        if pod.ejected(now):
-            return False
-        out = sum(other.ejected(now) for other in pods)
-        if out + 1 > max(1, len(pods) * self._max_percent // 100):
-            return False
-        # A pod that was well for as long as the longest ejection starts over.
-        pod.ejections = 1 if now - pod.ejected_at > self._eject_max_s else pod.ejections + 1
-        pod.ejected_at = now
-        pod.ejected_until = now + min(self._eject_s * pod.ejections, self._eject_max_s)
-        pod.ejection_reason = why
-        pod.failures = pod.timeouts = 0
-        pod.silent = False
-        self._on_ejection()
-        return True
+    after_failures: int
+    eject_s: float
+    eject_max_s: float
+    max_percent: int = 50
+    on_ejection: Callable[[], None] = lambda: None
 
 
 class PodSet(PodChoice):
@@ -206,18 +166,35 @@ class PodSet(PodChoice):
 
     def lost(self, pod: Pod, why: str) -> None:
         """Count a connection that broke under a request; too many in a row eject the pod."""
-        if self._ejection.lost(self.pods, pod, why, self.now()):
-            self.on_change()
+        pod.failures += 1
+        if pod.failures >= self._ejection.after_failures:
+            self.eject(pod, why)
 
     def timed_out(self, pod: Pod, *, waited_s: float) -> None:
         """Count a request that the pod left without an answer until its deadline; too many in a row eject the pod."""
-        if self._ejection.timed_out(self.pods, pod, self.now(), waited_s=waited_s):
-            self.on_change()
+        if waited_s < _TIMEOUT_COUNTS_S:
+            return
+        pod.timeouts += 1
+        if pod.timeouts >= self._ejection.after_failures:
+            why = f"left {pod.timeouts} requests in a row without an answer"
+            pod.silent = self.eject(pod, why) or pod.silent
 
-    def eject(self, pod: Pod, why: str) -> None:
-        """Take a pod out for a while, at once; one that is out already stays as it is."""
-        if self._ejection.eject(self.pods, pod, why, self.now()):
-            self.on_change()
+    def eject(self, pod: Pod, why: str) -> bool:
+        """Take a pod out at once and return True, unless it is out already or too many are."""
+        now, rule = self.now(), self._ejection
+        out = sum(other.ejected(now) for other in self.pods)
+        if pod.ejected(now) or out + 1 > max(1, len(self.pods) * rule.max_percent // 100):
+            return False
+        # A pod that was well for as long as the longest ejection starts over.
+        pod.ejections = 1 if now - pod.ejected_at > rule.eject_max_s else pod.ejections + 1
+        pod.ejected_at = now
+        pod.ejected_until = now + min(rule.eject_s * pod.ejections, rule.eject_max_s)
+        pod.ejection_reason = why
+        pod.failures = pod.timeouts = 0
+        pod.silent = False
+        rule.on_ejection()
+        self.on_change()
+        return True
 
     def _note_ready(self, pod: Pod, ready: frozenset[VersionKey]) -> None:
         for key in pod.ready_versions - ready:

@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Final
 
 from marway import errors
@@ -51,15 +51,6 @@ class CacheUse(StrEnum):
     HIT = "hit"
     MISS = "miss"
     BYPASS = "bypass"
-
-
-class _Ended(Enum):
-    """How a request ended that others wait for, where it left nothing for them."""
-
-    LEFT = "left"
-    """Its client went, its deadline passed or no pod had it: one of the others asks in its place."""
-    NOT_KEPT = "not kept"
-    """It has an answer that is not to be kept: each of the others asks for its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +104,7 @@ class AnswerCache:
         self._ttl_s = ttl_s
         self._clock = clock
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
-        self._flights: dict[bytes, asyncio.Future[Reply | MarwayError | _Ended]] = {}
+        self._flights: dict[bytes, asyncio.Future[Reply | MarwayError | None]] = {}
 
     async def reply(self, key: bytes, ask: Callable[[], Awaitable[Reply]]) -> tuple[Reply, CacheUse]:
         """Return the answer to a request, and whether it was there or is another request's.
@@ -133,26 +124,26 @@ class AnswerCache:
             if flight is None:
                 return await self._lead(key, ask), CacheUse.MISS
             await asyncio.wait((flight,))  # unlike awaiting it, this leaves it alone when we are cancelled
+            if flight.cancelled():
+                continue  # its client went, its deadline passed or no pod had it: one of the others asks in its place
             ended = flight.result()
             if isinstance(ended, Reply):
                 return ended, CacheUse.HIT
             if isinstance(ended, MarwayError):
                 raise ended.with_traceback(None)
-            if ended is _Ended.NOT_KEPT:
-                return await ask(), CacheUse.MISS
+            return await ask(), CacheUse.MISS  # it has an answer that is not to be kept: so asks each of the others
 
     async def _lead(self, key: bytes, ask: Callable[[], Awaitable[Reply]]) -> Reply:
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
-        ended: Reply | MarwayError | _Ended = _Ended.LEFT
         try:
             reply = await ask()
-            ended = self._put(key, reply) or _Ended.NOT_KEPT
+            flight.set_result(self._put(key, reply))
         except _FINAL as exc:
-            ended = exc
+            flight.set_result(exc)
             raise
         finally:
             del self._flights[key]
-            flight.set_result(ended)
+            flight.cancel()  # does nothing where it has its result
         return reply
 
     def cached(self, key: bytes) -> Reply | None:

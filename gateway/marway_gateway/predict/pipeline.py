@@ -18,7 +18,7 @@ from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, n
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import AttemptFailed
 from marway_gateway.transport.reply import Reply
-from marway_gateway.transport.slow_upload import SlowUpload
+from marway_gateway.transport.slow_upload import slow_upload
 from marway_http.channel import Channel
 from marway_http.eager import in_task
 
@@ -123,7 +123,7 @@ class Predictor:
         try:
             if call.body.ended:
                 return await self._first_reply(call, spec)
-            with SlowUpload(call.body, aside=lambda: admission.leave(key), back=lambda: admission.enter_anyhow(key)):
+            with slow_upload(call.body, aside=lambda: admission.leave(key), back=lambda: admission.enter_anyhow(key)):
                 return await self._first_reply(call, spec)
         finally:
             admission.leave(key)

@@ -12,16 +12,8 @@ from starlette.types import Receive, Scope
 from marway.deadline import Deadline
 from marway.errors import InvalidRequest
 from marway.refs import check_label
+from marway.wire import headers as wire
 from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
-from marway.wire.headers import (
-    CLIENT,
-    CREDENTIALS,
-    FRONT_ENDS_OWN,
-    HOP_BY_HOP,
-    OWN_PREFIX,
-    REQUEST_TIMEOUT_MS,
-    URL_PATH,
-)
 from marway.wire.request import correlation_id, timeout_of
 from marway_gateway.http.body import RequestBody, body_reader
 from marway_gateway.http.content_coding import coding_of, decoded
@@ -43,11 +35,11 @@ _URL_PATH_MAX: Final = 8 * 1024
 _STAYS: Final = frozenset(
     name.encode()
     for name in (
-        *HOP_BY_HOP,
-        *CREDENTIALS,
-        *FRONT_ENDS_OWN,
+        *wire.HOP_BY_HOP,
+        *wire.CREDENTIALS,
+        *wire.FRONT_ENDS_OWN,
         # Said anew to the pod, about this gateway's own request to it.
-        *("host", "content-length", "content-encoding", "expect", REQUEST_TIMEOUT_MS),
+        *("host", "content-length", "content-encoding", "expect", wire.REQUEST_TIMEOUT_MS),
         # Of one connection too, though no standard says so, or only an older one.
         *("proxy-connection", "http2-settings"),
         # Checked, and set below.
@@ -56,7 +48,7 @@ _STAYS: Final = frozenset(
         *("origin", "access-control-request-method", "access-control-request-headers"),
     )
 )
-_OWN_PREFIX: Final = OWN_PREFIX.encode()
+_OWN_PREFIX: Final = wire.OWN_PREFIX.encode()
 _CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 
 
@@ -97,7 +89,7 @@ def http_call(
         to_pod |= more_headers
     behind = params.get("url_path")
     if behind:
-        to_pod[URL_PATH] = _url_path(behind)
+        to_pod[wire.URL_PATH] = _url_path(behind)
     return PredictCall(
         params["model"],
         check_label(params["label"]) if "label" in params else params.get("selector"),
@@ -149,7 +141,7 @@ def _headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[s
         raise InvalidRequest(f"the content type {ROWS_CONTENT_TYPE} is kept for Marway: choose another")
     passed = info.ids.headers()
     if info.group_id is None and info.client is not None and correlation_id(info.client):
-        passed[CLIENT] = info.client
+        passed[wire.CLIENT] = info.client
     connection = headers.get(b"connection")
     named = _named(connection) if connection is not None and connection not in _CONNECTION else ()
     before, size = len(passed), 0

@@ -12,7 +12,7 @@ from marway_gateway.http.body import RequestBody
 from marway_gateway.transport.base import Declined, read_within
 from marway_gateway.transport.pool import ConnectionPool
 from marway_gateway.transport.reply import Reply
-from marway_gateway.transport.slow_upload import SlowUpload
+from marway_gateway.transport.slow_upload import slow_upload
 from marway_http.frames import HEAD_BYTES_MAX, REQUEST_BYTES_MAX
 
 __all__ = ["Upstream"]
@@ -76,7 +76,7 @@ class Upstream:
             if body.ended:
                 reply = await _reply(pool, head, body)
             else:
-                with SlowUpload(body, aside=partial(pod.end, key), back=partial(pod.begin, key)):
+                with slow_upload(body, aside=partial(pod.end, key), back=partial(pod.begin, key)):
                     reply = await _reply(pool, head, body)
             if reply.data is None:
                 if reply.outcome == Outcome.ANSWERED:

@@ -145,11 +145,12 @@ class FramesClientConnection(asyncio.Protocol):
 
     def _answered(self, number: int, request: _Request, status: int, head: bytes, body: bytes) -> None:
         try:
-            headers = parse_response_headers(head)
-            length = headers.content_length if headers.content_length is not None else len(body)
+            outcome, retry_after_s, block, length = parse_response_headers(head)
+            if length is None:
+                length = len(body)
             if status in NO_BODY:
                 length = 0
-            if headers.block.number > _HEADERS_MAX or not 200 <= status <= 599 or length < len(body):
+            if block.number > _HEADERS_MAX or not 200 <= status <= 599 or length < len(body):
                 raise ValueError
         except ValueError:  # in frames that are frames: it costs this request alone
             del self._requests[number]
@@ -158,10 +159,10 @@ class FramesClientConnection(asyncio.Protocol):
             return
         if length == len(body):
             del self._requests[number]
-            request.succeed(Reply(status, headers, body, length))
+            request.succeed(Reply(status, outcome, retry_after_s, block, body, length))
             return
         stream = BodyStream(request) if length > self._buffered_bytes else None
-        request.reply = Reply(status, headers, None, length, stream)
+        request.reply = Reply(status, outcome, retry_after_s, block, None, length, stream)
         request.left = length
         self._feed(number, request, body)
         if stream is not None:

@@ -240,10 +240,11 @@ class HttpClientConnection(asyncio.Protocol):
                 self._continue.set_result(None)
             return
         self._interim = self._header_bytes = 0
-        headers = parse_response_headers(b"".join(self._headers))
-        length = 0 if status in NO_BODY else headers.content_length
+        outcome, retry_after_s, block, length = parse_response_headers(b"".join(self._headers))
+        if status in NO_BODY:
+            length = 0
         stream = BodyStream(self) if length is None or length > self._buffered_bytes else None
-        self._reply = Reply(status, headers, None, length, stream)
+        self._reply = Reply(status, outcome, retry_after_s, block, None, length, stream)
         if stream is not None and self._caller is not None and not self._caller.done():
             self._caller.set_result(self._reply)
 

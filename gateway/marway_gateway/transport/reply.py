@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -31,14 +32,14 @@ class ResponseHeaders(NamedTuple):
     Attributes:
         outcome: Who made the answer, one of `marway.wire.headers.Outcome`, or None.
         retry_after_s: Seconds, or None.
-        content_length: Bytes of the body, or None.
         block: What the client gets.
+        content_length: Bytes of the body, or None.
     """
 
     outcome: str | None
     retry_after_s: float | None
-    content_length: int | None
     block: HeaderBlock
+    content_length: int | None
 
 
 def parse_response_headers(text: bytes) -> ResponseHeaders:
@@ -56,7 +57,7 @@ def parse_response_headers(text: bytes) -> ResponseHeaders:
 
 def _parse(text: bytes, before: ResponseHeaders) -> ResponseHeaders:
     """Return what headers say behind others."""
-    outcome, retry_after_s, length, (block, number, _) = before
+    outcome, retry_after_s, (block, number, _), length = before
     *lines, end = text.split(b"\r\n")
     if end:
         raise ValueError("the last line has no end")
@@ -77,10 +78,10 @@ def _parse(text: bytes, before: ResponseHeaders) -> ResponseHeaders:
             number += 1
             if name == _RETRY_AFTER:
                 retry_after_s = seconds_of(value)
-    return ResponseHeaders(outcome, retry_after_s, length, HeaderBlock(block, number))
+    return ResponseHeaders(outcome, retry_after_s, HeaderBlock(block, number), length)
 
 
-_NOTHING: Final = ResponseHeaders(None, None, None, HeaderBlock(b"", 0))
+_NOTHING: Final = ResponseHeaders(None, None, HeaderBlock(b"", 0), None)
 
 
 @lru_cache(maxsize=1024)
@@ -97,45 +98,29 @@ def seconds_of(retry_after: str | bytes | None) -> float | None:
     return value if value is not None and 0 <= value < 86_400 else None
 
 
+@dataclass(slots=True)
 class Reply:
     """A sidecar's answer.
 
     Attributes:
         status: HTTP status.
         outcome: Who made it, one of `marway.wire.headers.Outcome`, or None when no sidecar did.
-        header_block: The headers that may be passed on, as they go out.
         retry_after_s: The pod's own Retry-After.
+        header_block: The headers that may be passed on, as they go out.
         data: The body, or None when it streams.
         content_length: Its size in bytes, where the pod said it.
         stream: Where a body that streams comes from.
         on_release: Called when the reply is closed, once.
     """
 
-    __slots__ = (
-        "content_length",
-        "data",
-        "header_block",
-        "on_release",
-        "outcome",
-        "retry_after_s",
-        "status",
-        "stream",
-    )
-
-    def __init__(
-        self,
-        status: int,
-        headers: ResponseHeaders,
-        data: bytes | None,
-        content_length: int | None,
-        stream: BodyStream | None = None,
-    ) -> None:
-        self.status = status
-        self.outcome, self.retry_after_s, _, self.header_block = headers
-        self.data = data
-        self.content_length = content_length
-        self.stream = stream
-        self.on_release: Callable[[], None] | None = None
+    status: int
+    outcome: str | None
+    retry_after_s: float | None
+    header_block: HeaderBlock
+    data: bytes | None
+    content_length: int | None
+    stream: BodyStream | None = None
+    on_release: Callable[[], None] | None = None
 
     @property
     def headers(self) -> Headers:
@@ -145,8 +130,8 @@ class Reply:
 
     def cached(self, headers: Headers) -> Reply:
         """Return a whole answer with these headers that holds no connection, to be given again."""
-        parsed = ResponseHeaders(self.outcome, self.retry_after_s, None, header_block(headers))
-        return Reply(self.status, parsed, self.data, self.content_length)
+        block = header_block(headers)
+        return Reply(self.status, self.outcome, self.retry_after_s, block, self.data, self.content_length)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield a streaming body as it comes.

@@ -236,8 +236,9 @@ async def test_a_follower_waits_within_its_own_deadline(registry: Registry, make
 
 
 def reply(data: bytes | None = b"x", status: int = 200) -> Reply:
-    headers = parse_response_headers(b"content-type: text/plain\r\nx-marway-outcome: answered\r\n")
-    return Reply(status, headers, data, None)
+    parsed = parse_response_headers(b"content-type: text/plain\r\nx-marway-outcome: answered\r\n")
+    outcome, retry_after_s, block, _ = parsed
+    return Reply(status, outcome, retry_after_s, block, data, None)
 
 
 async def given(cache: AnswerCache, key: bytes, data: bytes = b"x") -> CacheUse:
