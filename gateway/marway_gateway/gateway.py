@@ -30,7 +30,7 @@ from marway_gateway.placement.load_ahead import LoadAhead
 from marway_gateway.placement.pod_api import PodApi
 from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.predict.admission import Admission
-from marway_gateway.predict.cache import AnswerCache, CachedAnswers
+from marway_gateway.predict.cache import AnswerCache
 from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
@@ -151,7 +151,7 @@ async def open_gateway(
             queue_timeout_s=settings.queue_timeout_s,
             queued=telemetry.metrics.requests_queued.set,
         )
-        pods.on_end = admission.pod_freed
+        pods.load.on_end = admission.pod_freed
         budget = RetryBudget(
             percent=settings.retry_budget_percent,
             minimum=settings.retry_budget_min,
@@ -160,9 +160,6 @@ async def open_gateway(
             wait_s=settings.retry_wait_s,
             requests=lambda: admission.running,
         )
-        cache = None
-        if settings.cache_bytes:
-            cache = AnswerCache(max_bytes=settings.cache_bytes, ttl_s=settings.cache_ttl_s, clock=clock)
         writer = RegistryWriter(registry, resolver)
         stack.push_async_callback(writer.aclose)
         loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
@@ -173,7 +170,12 @@ async def open_gateway(
             pods=pods,
             predictor=Predictor(
                 resolver=resolver,
-                cached=CachedAnswers(cache, telemetry.metrics),
+                cache=AnswerCache(
+                    max_bytes=settings.cache_bytes,
+                    ttl_s=settings.cache_ttl_s,
+                    uses=telemetry.metrics.cache_requests,
+                    clock=clock,
+                ),
                 admission=admission,
                 pods=pods,
                 transport=upstream,

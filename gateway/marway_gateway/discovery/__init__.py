@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from marway_gateway.discovery.discovery import Discovery, FoundPod, Source
-from marway_gateway.discovery.dns import DnsSource
+from marway_gateway.discovery.discovery import Discovery, DnsSource, FoundPod, Source
 from marway_gateway.discovery.kubernetes import SlicesSource
 from marway_gateway.discovery.kubernetes_api import KubernetesApi
 from marway_gateway.pod_addresses import PodAddress, PodService, PodSlices

@@ -26,12 +26,9 @@ _FAMILIES: Final = ("IPv4", "IPv6")
 """In order of preference: a sidecar listens on 0.0.0.0 unless told otherwise."""
 
 
-def _empty_for_null(value: Any) -> Any:
-    return {} if value is None else value
-
-
-def _none_for_null(value: Any) -> Any:
-    return () if value is None else value  # Go writes an empty list as null
+_NULL_IS_NONE: Final = BeforeValidator(lambda value: () if value is None else value)
+"""Go writes an empty list as null."""
+_NULL_IS_EMPTY: Final = BeforeValidator(lambda value: {} if value is None else value)
 
 
 class _ApiObject(BaseModel):
@@ -69,7 +66,7 @@ class Endpoint(_ApiObject):
     """One pod in a slice. Only the first of its addresses counts: so says the API, and kube-proxy does the same."""
 
     addresses: Annotated[tuple[str, ...], Field(min_length=1)]
-    conditions: Annotated[Conditions, BeforeValidator(_empty_for_null)] = Conditions()
+    conditions: Annotated[Conditions, _NULL_IS_EMPTY] = Conditions()
     target_ref: TargetRef | None = None
 
 
@@ -78,14 +75,14 @@ class EndpointSlice(_ApiObject):
 
     metadata: Metadata
     address_type: str
-    endpoints: Annotated[tuple[Endpoint, ...], BeforeValidator(_none_for_null)] = ()
+    endpoints: Annotated[tuple[Endpoint, ...], _NULL_IS_NONE] = ()
 
 
 class EndpointSliceList(_ApiObject):
     """A list, or a page of one."""
 
     metadata: ListMetadata
-    items: Annotated[tuple[EndpointSlice, ...], BeforeValidator(_none_for_null)] = ()
+    items: Annotated[tuple[EndpointSlice, ...], _NULL_IS_NONE] = ()
 
 
 class Status(_ApiObject):

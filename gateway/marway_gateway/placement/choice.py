@@ -83,6 +83,7 @@ class PodChoice:
 
     Attributes:
         pods: All pods.
+        load: Their requests in flight.
         on_missing: Told a pod that should serve a version and does not have it ready, while it goes elsewhere.
     """
 
@@ -95,7 +96,7 @@ class PodChoice:
         self._spill_requests = spill_requests
         self._spill_factor = spill_factor
         self._max_requests = max_requests
-        self._load = Load()
+        self.load = Load()
         self._ready: dict[VersionKey, set[Pod]] = {}
         self._orders: OrderedDict[tuple[object, ...], tuple[Pod, ...]] = OrderedDict()
         self._used: OrderedDict[VersionKey, tuple[PlacementSpec, float]] = OrderedDict()
@@ -197,5 +198,5 @@ class PodChoice:
             return True
         # The sum over many pods takes longer than all else here, and nearly always they are all the pods there are.
         everybody = len(order) == len(self.pods)
-        requests = self._load.requests if everybody else sum(pod.requests_in_flight for pod in order)
+        requests = self.load.requests if everybody else sum(pod.requests_in_flight for pod in order)
         return pod.requests_in_flight > self._spill_factor * requests / len(order)

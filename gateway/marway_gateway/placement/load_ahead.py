@@ -35,9 +35,7 @@ class LoadAhead:
 
     Args:
         pods: Which pods should serve what; its `on_missing` and `on_change` are ours from here on.
-        api: How to ask.
         concurrency: Loads asked for at once.
-        metrics: Where to count.
     """
 
     def __init__(self, pods: PodSet, api: PodApi, *, concurrency: int, metrics: Metrics) -> None:

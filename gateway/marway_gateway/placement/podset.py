@@ -54,7 +54,6 @@ class PodSet(PodChoice):
 
     Attributes:
         on_change: Told that a pod came, went, or began or ceased to be healthy.
-        on_end: Told that a request on a pod has ended.
         none_because: Why there are no pods, when there are none.
     """
 
@@ -72,7 +71,6 @@ class PodSet(PodChoice):
             spill_requests=spill_requests, spill_factor=spill_factor, max_requests=max_requests, clock=clock
         )
         self.on_change: Callable[[], None] = lambda: None
-        self.on_end: Callable[[], None] = lambda: None
         self.none_because = "no pods are configured: set MARWAY_GATEWAY_PODS or give --pods"
         self._ejection = ejection
         self.replace(addresses)
@@ -88,7 +86,7 @@ class PodSet(PodChoice):
         pods = []
         for address in addresses:
             pod = known.pop((address.name, address.url), None)
-            pods.append(pod if pod is not None else Pod(address, self._load, lambda: self.on_end()))
+            pods.append(pod if pod is not None else Pod(address, self.load))
         for gone in known.values():
             gone.remove()
             self._note_ready(gone, frozenset())

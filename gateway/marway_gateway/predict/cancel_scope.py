@@ -68,8 +68,6 @@ class CancelScope:
     trio's.
 
     Args:
-        timer: Has it expire.
-        call: Whose deadline counts.
         target: What runs within it; a request's channel also tells that its client leaves.
 
     Attributes:

@@ -11,7 +11,7 @@ from marway.resolve.resolver import Resolved, Resolver
 from marway.wire.headers import Outcome
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
-from marway_gateway.predict.cache import CachedAnswers
+from marway_gateway.predict.cache import AnswerCache
 from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer, TaskTarget
 from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, nobody_left, refused_attempt
@@ -32,11 +32,7 @@ class Predictor:
     that has to wait for anything else goes on in a task of its own first (`in_task`).
 
     Args:
-        resolver: From reference to version.
-        cached: Answers that are given again.
-        admission: Limits how many requests are worked on.
         pods: Says whom to ask; told of failures and answers.
-        transport: From pod to reply.
         retries: Makes what says which failed attempts of a request are made again.
         algorithm_pools: Pools of versions that name none, by algorithm.
     """
@@ -45,7 +41,7 @@ class Predictor:
         self,
         *,
         resolver: Resolver,
-        cached: CachedAnswers,
+        cache: AnswerCache,
         admission: Admission,
         pods: PodSet,
         transport: Upstream,
@@ -53,7 +49,7 @@ class Predictor:
         algorithm_pools: Mapping[str, str],
     ) -> None:
         self._resolver = resolver
-        self._cached = cached
+        self._cache = cache
         self._admission = admission
         self._pods = pods
         self._transport = transport
@@ -64,9 +60,7 @@ class Predictor:
     def scope(self, call: PredictCall, channel: Channel | None = None) -> CancelScope:
         """Return what ends a call at its deadline, or when its client leaves.
 
-        Args:
-            call: The call.
-            channel: Its request's, or None for what has a task of its own and ends itself when its client leaves.
+        Without a channel it has a task of its own, and ends itself when its client leaves.
         """
         return CancelScope(self._timer, call, TaskTarget() if channel is None else channel)
 
@@ -108,7 +102,7 @@ class Predictor:
         if not call.body.ended:
             await call.body.open()
         if resolved.serving.cache:
-            reply = await self._cached.reply(call, resolved, self._from_pods)
+            reply = await self._cache.answer(call, resolved, self._from_pods)
         else:
             reply = await self._from_pods(call, resolved)
         if reply.status >= 400:

@@ -100,13 +100,7 @@ def refused_attempt(pods: PodSet, pod: Pod, reply: Reply, call: PredictCall, spe
 
 
 def nobody_left(spec: PlacementSpec, failed: Sequence[FailedAttempt], troubles: str) -> NoPodAvailable:
-    """Return what to tell the caller when no pod is left to ask.
-
-    Args:
-        spec: What was to be placed.
-        failed: The attempts that were made.
-        troubles: Why pods were not asked, when none was.
-    """
+    """Return what to tell the caller when no pod is left to ask; ``troubles`` say why none was asked, if none was."""
     said = "; ".join(attempt.error.message for attempt in failed) or troubles
     waits = [attempt.error.retry_after_s for attempt in failed if attempt.error.retry_after_s is not None]
     name, version = spec.key
@@ -193,8 +187,6 @@ class Retries:
     """The failed attempts of one request, and whether another may follow; `end` ends them.
 
     Args:
-        budget: Limits how many requests are retries.
-        metrics: Counts retries.
         max_retries: How many further attempts may follow ones that a pod had accepted.
 
     Attributes:
@@ -213,12 +205,8 @@ class Retries:
     async def add(self, attempt: FailedAttempt, *, repeatable: bool) -> None:
         """Take in a failure; return when another attempt may be made.
 
-        Args:
-            attempt: The failure.
-            repeatable: Whether the body can be sent again.
-
         Raises:
-            Unavailable: The failure's own error, because the request cannot be sent again.
+            Unavailable: The failure's own error, because the request may not be sent again, or its body cannot.
             ModelError: It has killed its worker twice.
         """
         self.end()

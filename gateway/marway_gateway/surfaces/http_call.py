@@ -63,13 +63,7 @@ def http_call(
 ) -> PredictCall:
     """Return the call that a request asks for; its path names `model` and perhaps `selector`, `label` or `url_path`.
 
-    Args:
-        scope: The request's.
-        receive: Where its body comes from, unless it is here.
-        settings: The gateway's.
-        more_headers: What goes to the pod beside the request's own.
-        buffered_bytes: The largest body that is held in memory.
-        may_be_empty: Whether a request without a body is one.
+    Its body is held in memory up to ``buffered_bytes``; ``more_headers`` go to the pod beside the request's own.
 
     Raises:
         InvalidReference: The label cannot be one.
@@ -110,7 +104,7 @@ def _body(
     *,
     may_be_empty: bool,
 ) -> RequestBody:
-    coding = coding_of(headers.get(b"content-encoding"))
+    coding = coding_of(headers[b"content-encoding"]) if b"content-encoding" in headers else None
     if coding is None:
         channel: Channel = scope[CHANNEL]
         data = channel.body

@@ -53,15 +53,8 @@ class Upstream:
         """Ask a pod for a prediction; who is cancelled wants none any more.
 
         What is small is sent before this first waits, where there is a connection. The reply counts as in flight on
-        its pod until its body is whole here, or else until it is closed.
-
-        Args:
-            pod: Whom.
-            name: The model's name.
-            version: Its version.
-            headers: To send along.
-            body: To send; it was opened.
-            deadline: The pod is told; the caller of this enforces it.
+        its pod until its body is whole here, or else until it is closed. The body was opened. The pod is told the
+        deadline; the caller of this enforces it.
 
         Raises:
             PodUnreachable: Nothing was sent.

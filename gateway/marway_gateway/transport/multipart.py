@@ -19,13 +19,7 @@ def encode_fields(fields: Mapping[str, bytes]) -> tuple[bytes, str]:
     Raises:
         InvalidRequest: A name has other than plain ASCII characters.
     """
-    # A digest of the fields, which no field can be made to hold, and which a cache sees again.
-    digest = hashlib.sha256()
-    for name, value in sorted(fields.items()):
-        for part in (name.encode(errors="replace"), value):
-            digest.update(len(part).to_bytes(8, "big"))
-            digest.update(part)
-    boundary = f"marway-{digest.hexdigest()[:48]}"
+    boundary = _boundary(fields)
     parts: list[bytes] = []
     for name, value in sorted(fields.items()):
         if not name or _UNSAFE.search(name):
@@ -34,3 +28,13 @@ def encode_fields(fields: Mapping[str, bytes]) -> tuple[bytes, str]:
         parts += (head.encode(), value, b"\r\n")
     parts.append(f"--{boundary}--\r\n".encode())
     return b"".join(parts), f"multipart/form-data; boundary={boundary}"
+
+
+def _boundary(fields: Mapping[str, bytes]) -> str:
+    """Return a digest of the fields, which no field can be made to hold, and which a cache sees again."""
+    digest = hashlib.sha256()
+    for name, value in sorted(fields.items()):
+        for part in (name.encode(errors="replace"), value):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+    return f"marway-{digest.hexdigest()[:48]}"

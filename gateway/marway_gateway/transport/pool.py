@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar, cast
@@ -203,7 +202,7 @@ class ConnectionPool:
             raise PodUnreachable("did not take a connection in time", reason="connect_timeout") from exc
         except ConnectionRefusedError as exc:
             raise PodUnreachable("refused the connection", reason="refused") from exc
-        except (OSError, ssl.SSLError, socket.gaierror) as exc:
+        except OSError as exc:
             raise PodUnreachable(f"cannot be reached ({clip(str(exc), 200)})", reason="unreachable") from exc
         return connection
 

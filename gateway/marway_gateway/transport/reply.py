@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from marway.wire import headers as wire
 from marway.wire.headers import HOP_BY_HOP, OUTCOME, RETRY_AFTER
 from marway_gateway.transport.base import BodyStream, PodLost
-from marway_http.channel import HeaderBlock, header_block
+from marway_http.channel import HeaderBlock
 
-__all__ = ["NO_BODY", "Headers", "Reply", "ResponseHeaders", "parse_response_headers", "seconds_of"]
+__all__ = ["NO_BODY", "Headers", "Reply", "parse_response_headers", "seconds_of"]
 
 NO_BODY: Final = frozenset({204, 304})
 """Statuses whose answers have no body, whatever length they say."""
@@ -24,38 +24,23 @@ _NOT_PASSED: Final = frozenset(name.encode() for name in (*HOP_BY_HOP, *_OURS, "
 """What a gateway says itself, or what is between it and the sidecar."""
 _OUTCOME: Final = OUTCOME.encode()
 _RETRY_AFTER: Final = RETRY_AFTER.encode()
+_Parsed = tuple[str | None, float | None, HeaderBlock, int | None]
+"""Outcome, seconds to wait, what the client gets, and bytes of the body: of several headers with one name the last."""
 
 
-class ResponseHeaders(NamedTuple):
-    """What headers say; of several with one name the last.
+def parse_response_headers(text: bytes) -> _Parsed:
+    """Return what headers say of a reply: its outcome, retry_after_s, header_block and content_length.
 
-    Attributes:
-        outcome: Who made the answer, one of `marway.wire.headers.Outcome`, or None.
-        retry_after_s: Seconds, or None.
-        block: What the client gets.
-        content_length: Bytes of the body, or None.
-    """
-
-    outcome: str | None
-    retry_after_s: float | None
-    block: HeaderBlock
-    content_length: int | None
-
-
-def parse_response_headers(text: bytes) -> ResponseHeaders:
-    """Return what headers say; those in front of an empty line are parsed once for the many answers that have them.
-
-    Args:
-        text: Lines, each with its end, names in lower case.
+    Those in front of an empty line are parsed once for the many answers that have them.
 
     Raises:
-        ValueError: They are no headers.
+        ValueError: They are no lines, each with its end and a name in lower case.
     """
     shared, _, own = text.rpartition(b"\r\n\r\n")
     return _parse(own, _parse_shared(shared + b"\r\n") if shared else _NOTHING)
 
 
-def _parse(text: bytes, before: ResponseHeaders) -> ResponseHeaders:
+def _parse(text: bytes, before: _Parsed) -> _Parsed:
     """Return what headers say behind others."""
     outcome, retry_after_s, (block, number, _), length = before
     *lines, end = text.split(b"\r\n")
@@ -78,14 +63,14 @@ def _parse(text: bytes, before: ResponseHeaders) -> ResponseHeaders:
             number += 1
             if name == _RETRY_AFTER:
                 retry_after_s = seconds_of(value)
-    return ResponseHeaders(outcome, retry_after_s, HeaderBlock(block, number), length)
+    return outcome, retry_after_s, HeaderBlock(block, number), length
 
 
-_NOTHING: Final = ResponseHeaders(None, None, HeaderBlock(b"", 0), None)
+_NOTHING: Final[_Parsed] = (None, None, HeaderBlock(b"", 0), None)
 
 
 @lru_cache(maxsize=1024)
-def _parse_shared(text: bytes) -> ResponseHeaders:
+def _parse_shared(text: bytes) -> _Parsed:
     return _parse(text, _NOTHING)
 
 
@@ -128,11 +113,6 @@ class Reply:
         lines = [line.partition(b": ") for line in self.header_block.text.split(b"\r\n")[:-1]]
         return [(name, value) for name, _, value in lines]
 
-    def cached(self, headers: Headers) -> Reply:
-        """Return a whole answer with these headers that holds no connection, to be given again."""
-        block = header_block(headers)
-        return Reply(self.status, self.outcome, self.retry_after_s, block, self.data, self.content_length)
-
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield a streaming body as it comes.
 
@@ -147,11 +127,8 @@ class Reply:
     async def pieces(self, *, max_bytes: int) -> AsyncIterator[bytes]:
         """Yield a streaming body in the pieces in which the handler sent it: one HTTP chunk of the sidecar's each.
 
-        Args:
-            max_bytes: The largest piece; it is held in memory.
-
         Raises:
-            PodLost: It ended early, or a piece was larger.
+            PodLost: It ended early, or a piece, which is held in memory, was larger.
         """
         assert self.stream is not None
         held = bytearray()
