@@ -90,8 +90,7 @@ async def resolve(root: Path, home: Path, models: int, requests: int) -> tuple[l
 def choose(models: int, requests: int, pods: int) -> list[float]:
     """Return the microseconds of each choice; each pod has a share of the models ready, and work in hand."""
     from marway.wire.pods import ModelStatus, PodStatus
-    from marway_gateway.placement import PlacementSpec, PodSet
-    from marway_gateway.placement.ejection import Ejection
+    from marway_gateway.placement import Ejection, PlacementSpec, PodSet
     from marway_gateway.settings import PodAddress
 
     addresses = [PodAddress(f"pod-{number}", f"http://10.0.0.{number}:9000") for number in range(pods)]

@@ -25,17 +25,14 @@ from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.telemetry import Metrics, Telemetry
-from marway_gateway.placement import PodSet
-from marway_gateway.placement.ejection import Ejection
+from marway_gateway.placement import Ejection, PodSet
 from marway_gateway.placement.load_ahead import LoadAhead
 from marway_gateway.placement.pod_api import PodApi
 from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.predict.admission import Admission
-from marway_gateway.predict.attempt import Attempt
-from marway_gateway.predict.cache import AnswerCache, CachedAnswers
+from marway_gateway.predict.cache import AnswerCache
 from marway_gateway.predict.pipeline import Predictor
-from marway_gateway.predict.retry import RetryLoop
-from marway_gateway.predict.retry_budget import RetryBudget
+from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
 from marway_gateway.transport import Upstream
@@ -139,9 +136,7 @@ async def open_gateway(
             clock=clock,
         )
         telemetry.metrics.registry.register(Gauges(pods, reader, resolver, clock=clock))
-        load_ahead = LoadAhead(
-            pods, api, concurrency=settings.load_ahead_concurrency, metrics=telemetry.metrics, clock=clock
-        )
+        load_ahead = LoadAhead(pods, api, concurrency=settings.load_ahead_concurrency, metrics=telemetry.metrics)
         stack.push_async_callback(load_ahead.aclose)
         load_ahead.start()
         watcher = PodWatcher(pods, api, interval_s=settings.health_interval_s, clock=clock)
@@ -156,7 +151,7 @@ async def open_gateway(
             queue_timeout_s=settings.queue_timeout_s,
             queued=telemetry.metrics.requests_queued.set,
         )
-        pods.on_end = admission.pod_freed
+        pods.load.on_end = admission.pod_freed
         budget = RetryBudget(
             percent=settings.retry_budget_percent,
             minimum=settings.retry_budget_min,
@@ -165,9 +160,6 @@ async def open_gateway(
             wait_s=settings.retry_wait_s,
             requests=lambda: admission.running,
         )
-        cache = None
-        if settings.cache_bytes:
-            cache = AnswerCache(max_bytes=settings.cache_bytes, ttl_s=settings.cache_ttl_s, clock=clock)
         writer = RegistryWriter(registry, resolver)
         stack.push_async_callback(writer.aclose)
         loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
@@ -178,18 +170,17 @@ async def open_gateway(
             pods=pods,
             predictor=Predictor(
                 resolver=resolver,
-                cached=CachedAnswers(cache, telemetry.metrics),
-                admission=admission,
-                retries=RetryLoop(
-                    Attempt(upstream, pods),
-                    pods,
-                    admission,
-                    budget,
-                    max_retries=settings.max_retries,
-                    metrics=telemetry.metrics,
+                cache=AnswerCache(
+                    max_bytes=settings.cache_bytes,
+                    ttl_s=settings.cache_ttl_s,
+                    uses=telemetry.metrics.cache_requests,
+                    clock=clock,
                 ),
+                admission=admission,
+                pods=pods,
+                transport=upstream,
+                retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
                 algorithm_pools=settings.algorithm_pools,
-                used=load_ahead.used,
             ),
             converters=converters,
             readiness=Readiness(

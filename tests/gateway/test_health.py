@@ -11,8 +11,7 @@ from marway.registry import Registry
 from marway.resolve.reader import RegistryReader
 from marway.wire.pods import PodStatus
 from marway_gateway.health import Readiness
-from marway_gateway.placement import PodSet
-from marway_gateway.placement.ejection import Ejection
+from marway_gateway.placement import Ejection, PodSet
 from marway_gateway.settings import PodAddress
 from support.registry import publish, until
 

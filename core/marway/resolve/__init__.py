@@ -3,8 +3,7 @@
 Everything here runs on one event loop; the registry's blocking calls go through one bounded thread pool.
 """
 
-from marway.resolve.caches import LruCache
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolved, Resolver
 
-__all__ = ["LruCache", "RegistryReader", "Resolved", "Resolver"]
+__all__ = ["RegistryReader", "Resolved", "Resolver"]

@@ -12,15 +12,14 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from marway.errors import InvalidRecord, MarwayError, RegistryUnavailable
 from marway.records import ModelState, Pointer, ServingSettings, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label, parse_reference
-from marway.resolve.caches import ENTRIES_MAX, LruCache
-from marway.resolve.lookups import LookUps
-from marway.resolve.reader import RegistryReader
+from marway.resolve.reader import LookUps, RegistryReader, keep
 
 __all__ = ["Resolved", "Resolver"]
 
@@ -81,9 +80,9 @@ class Resolver:
         self._ttl_s = state_ttl_s
         self._max_stale_s = state_max_stale_s
         self._clock = clock
-        self._pointers: LruCache[str, Pointer] = LruCache(ENTRIES_MAX)
-        self._records: LruCache[tuple[str, str], VersionRecord] = LruCache(ENTRIES_MAX)
-        self._states: LruCache[str, _State] = LruCache(ENTRIES_MAX)
+        self._pointers: OrderedDict[str, Pointer] = OrderedDict()
+        self._records: OrderedDict[tuple[str, str], VersionRecord] = OrderedDict()
+        self._states: OrderedDict[str, _State] = OrderedDict()
         self._lookups = LookUps(wait_s=wait_s, negative_ttl_s=negative_ttl_s, clock=clock)
 
     def lookup(self, name: str, selector: str | None) -> Resolved | None:
@@ -92,6 +91,8 @@ class Resolver:
         entry = self._states.get(pointer.model) if pointer is not None else None
         if pointer is None or entry is None:
             return None
+        self._pointers.move_to_end(name)
+        self._states.move_to_end(pointer.model)
         now = self._clock()
         if now >= entry.refresh_at:
             if now >= entry.serve_until:
@@ -124,7 +125,7 @@ class Resolver:
                 return resolved
             # Either it does not exist, and the registry words that best, or it came after our state was read.
             await self._find(reference)
-            self._states.remove(pointer.model)
+            self._states.pop(pointer.model, None)
         raise RegistryUnavailable(f"the state of model {pointer.model!r} changes while it is read: try again")
 
     def labels(self, *, within_s: float, limit: int) -> list[tuple[str, str, str]]:
@@ -177,7 +178,7 @@ class Resolver:
             return found
 
         pointer = await self._lookups.once(("model", name), lambda: self._reader.call(find))
-        self._pointers.put(name, pointer)
+        keep(self._pointers, name, pointer)
         return pointer
 
     async def _record(self, model: str, version: str) -> VersionRecord:
@@ -188,7 +189,7 @@ class Resolver:
             record = await self._lookups.once(
                 ("record", model, version), lambda: self._reader.call(read, model, version)
             )
-            self._records.put((model, version), record)
+            keep(self._records, (model, version), record)
         return record
 
     # -- state ---------------------------------------------------------------------------------------------
@@ -231,7 +232,7 @@ class Resolver:
         )
         if known is not None and known.state.generation == state.generation:
             entry.resolved = known.resolved
-        self._states.put(model, entry)
+        keep(self._states, model, entry)
         return entry
 
     def _serve_stale(self, entry: _State) -> bool:

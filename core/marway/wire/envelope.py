@@ -14,6 +14,7 @@ import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Final
 
 from marway.wire.measurements import Measurement, measurements_of
@@ -154,14 +155,7 @@ def decode_rows(data: bytes) -> list[Row]:
     length = _header_length(data[:_FIXED_BYTES])
     if length > HEADER_BYTES_MAX:
         raise ValueError(f"the envelope's header has {length} bytes; {HEADER_BYTES_MAX} are taken")
-    offset = 0
-
-    def read(size: int) -> bytes:
-        nonlocal offset
-        offset += size
-        return data[offset - size : offset]
-
-    return read_rows(read, len(data))
+    return read_rows(BytesIO(data).read, len(data))
 
 
 def read_rows(read: Callable[[int], Bytes], size: int) -> list[Row]:

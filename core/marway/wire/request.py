@@ -71,11 +71,7 @@ class RequestIds(NamedTuple):
 
 
 def read_ids(header: Callable[[str], str | None]) -> RequestIds:
-    """Return a request's ids.
-
-    Args:
-        header: Gives the value of a header by its lower-case name, None when it is absent.
-    """
+    """Return a request's ids; ``header`` gives the value of a header by its lower-case name, None without it."""
     return _checked(header(REQUEST_ID), header(REQUEST_GROUP_ID), header(TRACEPARENT), header(TRACESTATE))
 
 

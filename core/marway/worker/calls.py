@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from marway.answers.encoding import Nonfinite, answer_json, as_tensor
-from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import Answer
-from marway.wire.headers import UNEXPLAINED
+from marway.wire.headers import UNEXPLAINED, content_type_fault, header_fault, status_fault
 from marway.worker.requests import Request, UnusableInput, unexplained
 
 __all__ = [

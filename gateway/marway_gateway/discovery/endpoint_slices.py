@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from marway_gateway.discovery.source import FoundPod
+from marway_gateway.discovery.discovery import FoundPod
 from marway_gateway.pod_addresses import PodAddress
 
 __all__ = ["EndpointSlice", "EndpointSliceList", "Status", "WatchEvent", "pods_of"]
@@ -26,30 +26,26 @@ _FAMILIES: Final = ("IPv4", "IPv6")
 """In order of preference: a sidecar listens on 0.0.0.0 unless told otherwise."""
 
 
-def _empty_for_null(value: Any) -> Any:
-    return {} if value is None else value
-
-
-def _none_for_null(value: Any) -> Any:
-    return () if value is None else value  # Go writes an empty list as null
+_NULL_IS_NONE: Final = BeforeValidator(lambda value: () if value is None else value)
+"""Go writes an empty list as null."""
+_NULL_IS_EMPTY: Final = BeforeValidator(lambda value: {} if value is None else value)
 
 
 class _ApiObject(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
 
-class Metadata(_ApiObject):
-    """What of an object's metadata is used."""
-
-    name: ObjectName
-    resource_version: Annotated[str, StringConstraints(min_length=1)]
-
-
 class ListMetadata(_ApiObject):
-    """Up to which change a list is, and what gets its next page."""
+    """Up to which change a list or a watch is, and what gets a list's next page."""
 
     resource_version: Annotated[str, StringConstraints(min_length=1)]
     continue_: str = Field("", alias="continue")
+
+
+class Metadata(ListMetadata):
+    """What of an object's metadata is used."""
+
+    name: ObjectName
 
 
 class Conditions(_ApiObject):
@@ -70,7 +66,7 @@ class Endpoint(_ApiObject):
     """One pod in a slice. Only the first of its addresses counts: so says the API, and kube-proxy does the same."""
 
     addresses: Annotated[tuple[str, ...], Field(min_length=1)]
-    conditions: Annotated[Conditions, BeforeValidator(_empty_for_null)] = Conditions()
+    conditions: Annotated[Conditions, _NULL_IS_EMPTY] = Conditions()
     target_ref: TargetRef | None = None
 
 
@@ -79,14 +75,14 @@ class EndpointSlice(_ApiObject):
 
     metadata: Metadata
     address_type: str
-    endpoints: Annotated[tuple[Endpoint, ...], BeforeValidator(_none_for_null)] = ()
+    endpoints: Annotated[tuple[Endpoint, ...], _NULL_IS_NONE] = ()
 
 
 class EndpointSliceList(_ApiObject):
     """A list, or a page of one."""
 
     metadata: ListMetadata
-    items: Annotated[tuple[EndpointSlice, ...], BeforeValidator(_none_for_null)] = ()
+    items: Annotated[tuple[EndpointSlice, ...], _NULL_IS_NONE] = ()
 
 
 class Status(_ApiObject):
@@ -95,12 +91,6 @@ class Status(_ApiObject):
     code: int = 0
     reason: str = ""
     message: str = ""
-
-
-class BookmarkMetadata(_ApiObject):
-    """A bookmark carries nothing but how far the watch is."""
-
-    resource_version: Annotated[str, StringConstraints(min_length=1)]
 
 
 class WatchEvent(_ApiObject):
@@ -125,7 +115,7 @@ class WatchEvent(_ApiObject):
         Raises:
             ValueError: It does not say.
         """
-        return BookmarkMetadata.model_validate(self.object.get("metadata")).resource_version
+        return ListMetadata.model_validate(self.object.get("metadata")).resource_version
 
 
 def pods_of(slices: Iterable[EndpointSlice], *, port: int) -> tuple[FoundPod, ...]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marway.errors import BodyTooLarge, Draining, MarwayError, clip, forget_frames
-from marway.resolve.caches import LruCache
 from marway.wire import headers as wire
 from marway.wire.problems import Problem, problem_of
 from marway.wire.request import ids_of
@@ -31,7 +31,6 @@ _KEY: Final = "marway.request"
 _REQUEST_ID: Final = wire.REQUEST_ID.encode()
 _GROUP_ID: Final = wire.REQUEST_GROUP_ID.encode()
 _NO_BODY: Final = frozenset({204, 304})
-_NAMED: Final[LruCache[tuple[str | None, str | None, str | None], HeaderBlock]] = LruCache(1000)
 _LINGER_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: 
     Raises:
         RuntimeError: A header cannot be sent.
     """
-    named = _named(info)
+    named = _named(info.model, info.version, info.model_id)
     text = b"%b%bserver-timing: %b\r\nx-request-id: %b\r\n" % (
         headers.text,
         named.text,
@@ -161,27 +160,23 @@ def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
     """Return the headers that say what a predict request resolved to and where its time went."""
     if info.surface is None:
         return []
-    headers = [(wire.SERVER_TIMING, info.server_timing()), *_of_version(info)]
+    headers = [(wire.SERVER_TIMING, info.server_timing()), *_of_version(info.model, info.version, info.model_id)]
     if info.cache is not None:
         headers.append((wire.CACHE, info.cache))
     return headers
 
 
-def _of_version(info: RequestInfo) -> list[tuple[str, str]]:
+def _of_version(model: str | None, version: str | None, model_id: str | None) -> list[tuple[str, str]]:
     """Return the headers that name a version."""
-    if info.model is None or info.version is None or info.model_id is None:
+    if model is None or version is None or model_id is None:
         return []
-    return [(wire.MODEL_NAME, info.model), (wire.MODEL_VERSION, info.version), (wire.MODEL_ID, info.model_id)]
+    return [(wire.MODEL_NAME, model), (wire.MODEL_VERSION, version), (wire.MODEL_ID, model_id)]
 
 
-def _named(info: RequestInfo) -> HeaderBlock:
-    """Return `_of_version` as they go out; they are made once."""
-    key = info.model, info.version, info.model_id
-    named = _NAMED.get(key)
-    if named is None:
-        named = header_block([(name.encode(), value.encode()) for name, value in _of_version(info)])
-        _NAMED.put(key, named)
-    return named
+@lru_cache(maxsize=1000)
+def _named(model: str | None, version: str | None, model_id: str | None) -> HeaderBlock:
+    """Return `_of_version` as they go out."""
+    return header_block([(name.encode(), value.encode()) for name, value in _of_version(model, version, model_id)])
 
 
 def _new_info(scope: Scope) -> RequestInfo:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from marway_gateway.placement.pod import Pod
-from marway_gateway.placement.podset import PodSet
-from marway_gateway.placement.spec import PlacementSpec, placement_spec, score
+from marway_gateway.placement.choice import PlacementSpec, placement_spec, score
+from marway_gateway.placement.pod import Pod, VersionKey
+from marway_gateway.placement.podset import Ejection, PodSet
 
-__all__ = ["PlacementSpec", "Pod", "PodSet", "placement_spec", "score"]
+__all__ = ["Ejection", "PlacementSpec", "Pod", "PodSet", "VersionKey", "placement_spec", "score"]

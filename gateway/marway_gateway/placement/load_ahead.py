@@ -10,22 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
 
 from marway.errors import MarwayError
-from marway.resolve.caches import LruCache
 from marway_gateway.observe.telemetry import Metrics
+from marway_gateway.placement.choice import PlacementSpec
 from marway_gateway.placement.pod import Pod, VersionKey
 from marway_gateway.placement.pod_api import PodApi
 from marway_gateway.placement.podset import PodSet
-from marway_gateway.placement.spec import PlacementSpec
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["LoadAhead"]
 
-_RECENT_MAX = 1000
-"""Versions in use that are looked through after a change."""
+_ASKED_MAX = 4000
 _RECENT_S = 60.0
 """How long after its last request a version counts as in use."""
 _AGAIN_S = 15.0
@@ -39,27 +35,14 @@ class LoadAhead:
 
     Args:
         pods: Which pods should serve what; its `on_missing` and `on_change` are ours from here on.
-        api: How to ask.
         concurrency: Loads asked for at once.
-        metrics: Where to count.
-        clock: Monotonic seconds.
     """
 
-    def __init__(
-        self,
-        pods: PodSet,
-        api: PodApi,
-        *,
-        concurrency: int,
-        metrics: Metrics,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, pods: PodSet, api: PodApi, *, concurrency: int, metrics: Metrics) -> None:
         self._pods = pods
         self._api = api
         self._slots = asyncio.Semaphore(concurrency)
         self._loads = metrics.load_aheads
-        self._clock = clock
-        self._recent: LruCache[VersionKey, tuple[PlacementSpec, float]] = LruCache(_RECENT_MAX)
         self._asked: dict[tuple[Pod, VersionKey], float] = {}
         self._running: dict[tuple[Pod, VersionKey], asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -70,10 +53,6 @@ class LoadAhead:
     def start(self) -> None:
         """Begin to look through the versions in use after each change of the pods."""
         self._tasks.start("load-ahead", self._follow_changes)
-
-    def used(self, spec: PlacementSpec) -> None:
-        """Note that a version was requested."""
-        self._recent.put(spec.key, (spec, self._clock()))
 
     async def aclose(self) -> None:
         """Ask for nothing more; loads that pods have begun go on there."""
@@ -87,10 +66,10 @@ class LoadAhead:
         if pod.status is None:
             return  # it may still be starting: its first word is a change, after which all versions are looked through
         what = pod, spec.key
-        now = self._clock()
+        now = self._pods.now()
         if what in self._running or now - self._asked.get(what, -_AGAIN_S) < _AGAIN_S:
             return
-        if len(self._asked) > 4 * _RECENT_MAX:
+        if len(self._asked) > _ASKED_MAX:
             self._asked = {each: at for each, at in self._asked.items() if now - at < _AGAIN_S}
         self._asked[what] = now
         task = asyncio.create_task(self._load(pod, spec.key), name=f"load-ahead:{pod.name}:{'/'.join(spec.key)}")
@@ -115,14 +94,9 @@ class LoadAhead:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            since = self._clock() - _RECENT_S
-            for number, (spec, used_at) in enumerate(self._recent.values()):
-                if used_at >= since:
-                    self._look(spec)
-                if number % _SLICE == _SLICE - 1:
+            for number, spec in enumerate(self._pods.used_since(self._pods.now() - _RECENT_S), 1):
+                for pod in self._pods.wanted(spec):
+                    if spec.key not in pod.ready_versions:
+                        self._want(pod, spec)
+                if number % _SLICE == 0:
                     await asyncio.sleep(0)  # requests go on in between
-
-    def _look(self, spec: PlacementSpec) -> None:
-        for pod in self._pods.wanted(spec):
-            if spec.key not in pod.ready_versions:
-                self._want(pod, spec)

@@ -19,9 +19,10 @@ PodState = Literal["ready", "unknown", "not_ready", "draining", "ejected", "unre
 
 @dataclass(slots=True)
 class Load:
-    """Requests in flight on all pods of a set."""
+    """Requests in flight on all pods of a set, and who is told when one has ended."""
 
     requests: int = 0
+    on_end: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +32,6 @@ class Pod:
     Attributes:
         address: Where it is, and what placement hashes.
         load: Where its requests in flight count too.
-        on_end: Told that a request on it has ended.
         status: What it last said of itself, or None before its first answer.
         ready_versions: The versions that it said are ready.
         leaving: Whether its discovery says that it is being terminated.
@@ -51,7 +51,6 @@ class Pod:
 
     address: PodAddress
     load: Load = field(default_factory=Load)
-    on_end: Callable[[], None] = lambda: None
     name: str = field(init=False)
     url: str = field(init=False)
     status: PodStatus | None = None
@@ -130,11 +129,15 @@ class Pod:
             return "unknown"
         return "ready" if self.status.ready else "not_ready"
 
+    def succeeded(self) -> None:
+        """Take in an answer that shows it to be well."""
+        self.failures = self.timeouts = 0
+
     def remove(self) -> None:
         """Take it out of its set; requests that are in flight go on and no longer count there."""
         self.removed = True
         self.load.requests -= self.requests_in_flight
-        self.load = Load(self.requests_in_flight)
+        self.load = Load(self.requests_in_flight, self.load.on_end)
 
     def begin(self, key: VersionKey) -> None:
         """Count a request for a version as in flight here."""
@@ -151,4 +154,4 @@ class Pod:
             self.in_flight_of[key] = left
         else:
             del self.in_flight_of[key]
-        self.on_end()
+        self.load.on_end()

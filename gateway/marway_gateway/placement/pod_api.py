@@ -21,7 +21,7 @@ from marway.wire.pods import WATCH_HEARTBEAT_S, LoadReport, ModelStatus, PodEven
 from marway.wire.problems import parse_problem
 from marway_gateway.placement.pod import Pod
 from marway_gateway.transport.base import AttemptFailed, PodLost, PodUnreachable, read_within
-from marway_gateway.transport.response_headers import seconds_of
+from marway_gateway.transport.reply import seconds_of
 
 __all__ = ["PodApi"]
 

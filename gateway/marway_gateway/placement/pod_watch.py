@@ -41,8 +41,6 @@ class PodWatcher:
     """Keeps a `PodSet` informed. Two tasks a pod, so that one that hangs delays no other.
 
     Args:
-        pods: What to inform.
-        api: How to ask.
         interval_s: Time between two health checks, how long one may take, and the pause before a watch that ended is
             opened again.
         clock: Monotonic seconds, the same as the pods'.

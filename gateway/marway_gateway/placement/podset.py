@@ -1,53 +1,59 @@
-"""The pods, and who of them is asked next; `spec` says in which order they come.
+"""The pods as they are found and as they say they are, and which of them are taken out for a while.
 
-Load is bounded as in consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2016), which Envoy and
-HAProxy call `hash_balance_factor`: a pod is full for a version when it works on too many of its requests, or on more
-than its share of all; then the next pod of the list serves the version as well.
-
-A pod serves a version only once it has it ready, as long as another one does: who should serve and cannot yet is named
-to `on_missing`, which has it loaded ahead. So does a pod that drains: for versions that nobody else has ready yet it is
-asked as long as it takes requests, as kube-proxy goes on to use terminating endpoints while there are no others
-(Kubernetes KEP-1669).
+Outlier ejection: pods that fail requests are left alone for a while (Envoy's outlier detection). The n-th ejection in a
+row lasts n times `eject_s`, and ends at once when an active health check, begun after it, finds the pod ready; not so
+one for requests that were never answered, because health checks were answered all along. Never are more than
+`max_percent` of the pods out at a time, one at least may be: with most pods failing, the fault is likelier elsewhere,
+and the few that are left would drown.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable
-from operator import attrgetter
+from dataclasses import dataclass
 from typing import Final
 
-from marway.resolve.caches import LruCache
 from marway.wire.pods import PodStatus
-from marway_gateway.placement.ejection import Ejection
-from marway_gateway.placement.pod import Load, Pod, VersionKey
-from marway_gateway.placement.spec import PlacementSpec, ranked
+from marway_gateway.placement.choice import PlacementSpec, PodChoice
+from marway_gateway.placement.pod import Pod, VersionKey
 from marway_gateway.settings import PodAddress
 
-__all__ = ["PodSet"]
+__all__ = ["Ejection", "PodSet"]
 
-_ORDERS_MAX = 20_000
-_SPILL_REQUESTS, _SPILL_FACTOR = 16, 1.25
-_NOBODY: Final[frozenset[Pod]] = frozenset()
-_in_flight = attrgetter("requests_in_flight")
+_TIMEOUT_COUNTS_S: Final = 1.0
+"""A request that gave its pod less time than this says nothing about it: impatience is not a pod's failure."""
 
 
-class PodSet:
-    """The pods, their health and each version's order of them.
+@dataclass(frozen=True, kw_only=True)
+class Ejection:
+    """When a pod is taken out, and for how long.
+
+    Attributes:
+        after_failures: Failures in a row that eject a pod: connections lost, or deadlines that passed.
+        eject_s: How long a first ejection lasts.
+        eject_max_s: The longest ejection.
+        max_percent: How many of the pods may be out at a time, in percent.
+        on_ejection: Called once an ejection.
+    """
+
+    after_failures: int
+    eject_s: float
+    eject_max_s: float
+    max_percent: int = 50
+    on_ejection: Callable[[], None] = lambda: None
+
+
+class PodSet(PodChoice):
+    """All pods and their health.
 
     Args:
         addresses: All pods.
         ejection: Takes pods out that fail requests.
-        spill_requests: Requests of one version in flight on a pod from which on the next pod serves it as well.
-        spill_factor: A pod with more than so many times the mean of requests in flight has more than its share.
-        max_requests: Requests in flight on one pod beyond which it gets none; None means no bound.
-        clock: Monotonic seconds; `now` gives them.
+        spill_requests, spill_factor, max_requests, clock: As `PodChoice` has them.
 
     Attributes:
-        pods: All pods.
-        on_missing: Told a pod that should serve a version and does not have it ready, while it goes elsewhere.
         on_change: Told that a pod came, went, or began or ceased to be healthy.
-        on_end: Told that a request on a pod has ended.
         none_because: Why there are no pods, when there are none.
     """
 
@@ -56,24 +62,17 @@ class PodSet:
         addresses: Iterable[PodAddress],
         *,
         ejection: Ejection,
-        spill_requests: int = _SPILL_REQUESTS,
-        spill_factor: float = _SPILL_FACTOR,
+        spill_requests: int = 16,
+        spill_factor: float = 1.25,
         max_requests: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.pods: tuple[Pod, ...] = ()
-        self.on_missing: Callable[[Pod, PlacementSpec], None] = lambda pod, spec: None
+        super().__init__(
+            spill_requests=spill_requests, spill_factor=spill_factor, max_requests=max_requests, clock=clock
+        )
         self.on_change: Callable[[], None] = lambda: None
-        self.on_end: Callable[[], None] = lambda: None
         self.none_because = "no pods are configured: set MARWAY_GATEWAY_PODS or give --pods"
-        self.now = clock
         self._ejection = ejection
-        self._spill_requests = spill_requests
-        self._spill_factor = spill_factor
-        self._max_requests = max_requests
-        self._orders: LruCache[tuple[VersionKey, str | None, str | None], tuple[Pod, ...]] = LruCache(_ORDERS_MAX)
-        self._load = Load()
-        self._ready: dict[VersionKey, set[Pod]] = {}
         self.replace(addresses)
 
     def replace(self, addresses: Iterable[PodAddress], *, leaving: Collection[str] = ()) -> None:
@@ -87,7 +86,7 @@ class PodSet:
         pods = []
         for address in addresses:
             pod = known.pop((address.name, address.url), None)
-            pods.append(pod if pod is not None else Pod(address, self._load, lambda: self.on_end()))
+            pods.append(pod if pod is not None else Pod(address, self.load))
         for gone in known.values():
             gone.remove()
             self._note_ready(gone, frozenset())
@@ -101,108 +100,6 @@ class PodSet:
             self.on_change()
         elif going:
             self.on_change()
-
-    # -- placement -----------------------------------------------------------------------------------------
-
-    def order(self, name: str, version: str, *, backend: str | None = None, pool: str | None = None) -> tuple[Pod, ...]:
-        """Return the pods that may serve a version, its home first.
-
-        Args:
-            name: The model's name.
-            version: The version.
-            backend: What they must serve; one that has not said yet is taken to serve it.
-            pool: The pool that they must be of; None means any.
-        """
-        key = (name, version), backend, pool
-        order = self._orders.get(key)
-        if order is None:
-            order = ranked(self.pods, *key)
-            self._orders.put(key, order)
-        return order
-
-    def wanted(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> list[Pod]:
-        """Return the healthy pods that should serve a version now, its home first.
-
-        Those are its first ``spec.pods`` ones, and as many more as it takes for one of them not to be full.
-        """
-        return self._wanted(spec, tried, self.order_of(spec), self.now())
-
-    def _wanted(self, spec: PlacementSpec, tried: Collection[Pod], order: tuple[Pod, ...], now: float) -> list[Pod]:
-        wanted: list[Pod] = []
-        room = False
-        for pod in order:
-            if pod.healthy(now) and pod not in tried and not self._at_limit(pod):
-                wanted.append(pod)
-                room = room or not self._full(pod, spec.key, order)
-                if room and len(wanted) >= spec.pods:
-                    break
-        return wanted
-
-    def choose(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> Pod | None:
-        """Return the pod to ask next, or None when nobody is left.
-
-        Of the pods that should serve the version and have it ready, that is the one with the fewest requests in
-        flight; if none has, the first that is healthy and has it ready; if none has, the first that drains, has it
-        ready and still answers; if nobody has, its home, which loads it. When no pod is healthy, tried ones included,
-        and none hands the version over, it is the one with the fewest requests in flight that does not drain.
-        """
-        order, now = self.order_of(spec), self.now()
-        wanted = self._wanted(spec, tried, order, now)
-        key = spec.key
-        if not wanted:
-            if any(pod.healthy(now) for pod in order):
-                return None
-            return self._handing_over(key, order, tried, now) or self._in_panic(order, tried)
-        ready = self._ready.get(key, _NOBODY)
-        serving = [pod for pod in wanted if pod in ready]
-        if len(serving) > 1:
-            chosen = min([pod for pod in serving if not self._full(pod, key, order)] or serving, key=_in_flight)
-        elif serving:
-            chosen = serving[0]
-        else:
-            elsewhere = [pod for pod in ready if pod.healthy(now) and pod not in tried and not self._at_limit(pod)]
-            healthy = min((pod for pod in elsewhere if pod in order), key=order.index, default=None)
-            chosen = healthy or self._handing_over(key, order, tried, now) or wanted[0]
-        if len(serving) < len(wanted):
-            for pod in wanted:
-                if pod is not chosen and pod not in ready:
-                    self.on_missing(pod, spec)
-        return chosen
-
-    def saturated(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> bool:
-        """Return whether a healthy pod is left that only has too many requests in flight."""
-        now = self.now()
-        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in self.order_of(spec))
-
-    def order_of(self, spec: PlacementSpec) -> tuple[Pod, ...]:
-        """Return the pods that may serve a version as it asks for now, its home first."""
-        (name, version), backend, pool, _ = spec
-        return self.order(name, version, backend=backend, pool=pool)
-
-    def _handing_over(self, key: VersionKey, order: tuple[Pod, ...], tried: Collection[Pod], now: float) -> Pod | None:
-        """Return the first pod that drains, has a version ready and may still take a request for it."""
-        ready = self._ready.get(key, _NOBODY)
-        if not ready:
-            return None
-        left = (pod for pod in order if pod in ready and pod not in tried and not self._at_limit(pod))
-        return next((pod for pod in left if pod.hands_over(now)), None)
-
-    def _in_panic(self, order: tuple[Pod, ...], tried: Collection[Pod]) -> Pod | None:
-        left = [pod for pod in order if not pod.draining and pod not in tried and not self._at_limit(pod)]
-        return min(left, key=_in_flight, default=None)
-
-    def _at_limit(self, pod: Pod) -> bool:
-        return self._max_requests is not None and pod.requests_in_flight >= self._max_requests
-
-    def _full(self, pod: Pod, key: VersionKey, order: tuple[Pod, ...]) -> bool:
-        if pod.requests_in_flight < self._spill_requests:
-            return False
-        if pod.in_flight_of.get(key, 0) >= self._spill_requests:
-            return True
-        # The sum over many pods takes longer than all else here, and nearly always they are all the pods there are.
-        everybody = len(order) == len(self.pods)
-        requests = self._load.requests if everybody else sum(pod.requests_in_flight for pod in order)
-        return pod.requests_in_flight > self._spill_factor * requests / len(order)
 
     # -- state in words ------------------------------------------------------------------------------------
 
@@ -265,24 +162,37 @@ class PodSet:
         if pod.late_answers > 1:
             self.unreachable(pod, why)
 
-    def succeeded(self, pod: Pod) -> None:
-        """Count an answer that shows the pod to be well."""
-        pod.failures = pod.timeouts = 0
-
     def lost(self, pod: Pod, why: str) -> None:
         """Count a connection that broke under a request; too many in a row eject the pod."""
-        if self._ejection.lost(self.pods, pod, why, self.now()):
-            self.on_change()
+        pod.failures += 1
+        if pod.failures >= self._ejection.after_failures:
+            self.eject(pod, why)
 
     def timed_out(self, pod: Pod, *, waited_s: float) -> None:
         """Count a request that the pod left without an answer until its deadline; too many in a row eject the pod."""
-        if self._ejection.timed_out(self.pods, pod, self.now(), waited_s=waited_s):
-            self.on_change()
+        if waited_s < _TIMEOUT_COUNTS_S:
+            return
+        pod.timeouts += 1
+        if pod.timeouts >= self._ejection.after_failures:
+            why = f"left {pod.timeouts} requests in a row without an answer"
+            pod.silent = self.eject(pod, why) or pod.silent
 
-    def eject(self, pod: Pod, why: str) -> None:
-        """Take a pod out for a while, at once; one that is out already stays as it is."""
-        if self._ejection.eject(self.pods, pod, why, self.now()):
-            self.on_change()
+    def eject(self, pod: Pod, why: str) -> bool:
+        """Take a pod out at once and return True, unless it is out already or too many are."""
+        now, rule = self.now(), self._ejection
+        out = sum(other.ejected(now) for other in self.pods)
+        if pod.ejected(now) or out + 1 > max(1, len(self.pods) * rule.max_percent // 100):
+            return False
+        # A pod that was well for as long as the longest ejection starts over.
+        pod.ejections = 1 if now - pod.ejected_at > rule.eject_max_s else pod.ejections + 1
+        pod.ejected_at = now
+        pod.ejected_until = now + min(rule.eject_s * pod.ejections, rule.eject_max_s)
+        pod.ejection_reason = why
+        pod.failures = pod.timeouts = 0
+        pod.silent = False
+        rule.on_ejection()
+        self.on_change()
+        return True
 
     def _note_ready(self, pod: Pod, ready: frozenset[VersionKey]) -> None:
         for key in pod.ready_versions - ready:

@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 from marway.errors import Overloaded
 from marway_gateway.placement.pod import Pod, VersionKey
 from marway_http.eager import in_task
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "next_turn"]
 
 _RETRY_AFTER_S = 1.0
-
-
-class _Turn:
-    """One request's place in a queue."""
-
-    __slots__ = ("came",)
-
-    def __init__(self) -> None:
-        self.came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+T = TypeVar("T")
+Turns = deque[asyncio.Future[None]]
+"""Those that wait in a queue; the future of one whose turn it is is done."""
 
 
 class Admission:
@@ -53,8 +47,8 @@ class Admission:
         self._told = queued
         self._queued = 0
         self._running: dict[VersionKey, int] = {}
-        self._turns: dict[VersionKey, deque[_Turn]] = {}
-        self._for_pods: dict[VersionKey, deque[_Turn]] = {}
+        self._turns: dict[VersionKey, Turns] = {}
+        self._for_pods: dict[VersionKey, Turns] = {}
 
     @property
     def running(self) -> int:
@@ -75,23 +69,11 @@ class Admission:
         Raises:
             Overloaded: Too many wait already, or the turn did not come in time.
         """
-        what = f"{self._per_version} requests for {' '.join(key)} are being worked on"
         await in_task()
-        if self.try_enter(key):
-            return
-        turns = self._turns.setdefault(key, deque())
-        turn = self._join(turns, what, key)
-        try:
-            async with self._in_time(what, key):
-                await turn.came  # whoever leaves hands over its place, so the count stays
-        except BaseException:
-            if turn.came.done() and not turn.came.cancelled():
-                self.leave(key)  # the turn came, but too late
-            raise
-        finally:
-            self._quit(turns, turn)
-            if not turns:
-                self._turns.pop(key, None)
+        if not self.try_enter(key):
+            what = f"{self._per_version} requests for {' '.join(key)} are being worked on"
+            # Whoever leaves hands over its place, so the count stays.
+            await self._wait(self._turns, key, what, found=lambda: True, pass_on=lambda: self.leave(key))
 
     def enter_anyhow(self, key: VersionKey) -> None:
         """Take part in a version's requests though there may be no room; `leave` ends it."""
@@ -99,7 +81,7 @@ class Admission:
 
     def leave(self, key: VersionKey) -> None:
         """End a request that entered; the next one in the version's queue takes its place."""
-        if _next(self._turns.get(key)):
+        if next_turn(self._turns.get(key)):
             return
         left = self._running[key] - 1
         if left:
@@ -116,71 +98,71 @@ class Admission:
         """
         await in_task()
         pod = choose()
-        if pod is not None:
-            return pod
-        what = "every pod that could take the request has as many as it may have"
-        queue = self._for_pods.setdefault(key, deque())
-        turn = self._join(queue, what, key)
-        try:
-            async with self._in_time(what, key):
-                while True:
-                    await turn.came
-                    pod = choose()
-                    if pod is not None:
-                        return pod
-                    turn.came = asyncio.get_running_loop().create_future()
-                    queue.appendleft(turn)
-        finally:
-            self._quit(queue, turn)
-            if not queue:
-                self._for_pods.pop(key, None)
-            elif pod is None:
-                _next(queue)  # in case it was our turn
+        if pod is None:
+            what = "every pod that could take the request has as many as it may have"
+            queues = self._for_pods
+            pod = await self._wait(queues, key, what, found=choose, pass_on=lambda: next_turn(queues.get(key)))
+        return pod
 
     def pod_freed(self) -> None:
         """Say that a request on a pod has ended: whoever waits longest for a pod looks again, one of each version."""
         for queue in self._for_pods.values():
-            _next(queue)
+            next_turn(queue)
 
-    def _join(self, queue: deque[_Turn], what: str, key: VersionKey) -> _Turn:
+    async def _wait(
+        self,
+        queues: dict[VersionKey, Turns],
+        key: VersionKey,
+        what: str,
+        *,
+        found: Callable[[], T | None],
+        pass_on: Callable[[], object],
+    ) -> T:
+        """Wait in a version's queue, and when our turn comes stay the first until ``found`` gives something.
+
+        A turn that came and is not used is passed on.
+        """
         if self._queued >= self._queue_limit:
-            raise Overloaded(
-                f"{what}, and {self._queued} requests wait already",
-                model=key[0],
-                version=key[1],
-                retry_after_s=_RETRY_AFTER_S,
-            )
-        turn = _Turn()
+            raise _overloaded(f"{what}, and {self._queued} requests wait already", key)
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        queue = queues.setdefault(key, deque())
         queue.append(turn)
         self._queued += 1
         self._told(self._queued)
-        return turn
-
-    @asynccontextmanager
-    async def _in_time(self, what: str, key: VersionKey) -> AsyncIterator[None]:
+        result: T | None = None
         try:
             async with asyncio.timeout(self._queue_timeout_s):
-                yield
+                await turn
+                while (result := found()) is None:
+                    turn = loop.create_future()
+                    queue = queues.setdefault(key, queue)
+                    queue.appendleft(turn)
+                    await turn
+            return result
         except TimeoutError:
-            raise Overloaded(
-                f"{what}, and none of them ended within {self._queue_timeout_s:g} s",
-                model=key[0],
-                version=key[1],
-                retry_after_s=_RETRY_AFTER_S,
-            ) from None
+            message = f"{what}, and none of them ended within {self._queue_timeout_s:g} s"
+            raise _overloaded(message, key) from None
+        finally:
+            if turn in queue:
+                queue.remove(turn)
+            if not queue:
+                queues.pop(key, None)
+            if result is None and turn.done() and not turn.cancelled():
+                pass_on()
+            self._queued -= 1
+            self._told(self._queued)
 
-    def _quit(self, queue: deque[_Turn], turn: _Turn) -> None:
-        if turn in queue:
-            queue.remove(turn)
-        self._queued -= 1
-        self._told(self._queued)
 
-
-def _next(queue: deque[_Turn] | None) -> bool:
+def next_turn(queue: Turns | None) -> bool:
     """Give the turn to the first in a queue that still waits; return whether there was one."""
     while queue:
         turn = queue.popleft()
-        if not turn.came.done():
-            turn.came.set_result(None)
+        if not turn.done():
+            turn.set_result(None)
             return True
     return False
+
+
+def _overloaded(message: str, key: VersionKey) -> Overloaded:
+    return Overloaded(message, model=key[0], version=key[1], retry_after_s=_RETRY_AFTER_S)

@@ -34,12 +34,7 @@ def hinted(error: MarwayError, call: PredictCall) -> MarwayError:
 
 
 def body_hint(content_type: str | None, body: bytes) -> str | None:
-    """Return what may be wrong with a body and what to send instead; None where nothing shows.
-
-    Args:
-        content_type: What it was sent as, if that was said.
-        body: The body.
-    """
+    """Return what may be wrong with a body and what to send instead; None where nothing shows."""
     sent = mime_type(content_type).lower() if content_type is not None else None
     if sent is None:
         how = "without a content type"

@@ -13,20 +13,21 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum, StrEnum
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 
-from marway import errors
-from marway.errors import MarwayError
+from prometheus_client import Counter
+
+from marway.errors import ArchiveCorrupt, InvalidInput, LoadFailed, MarwayError, ModelError, NotFound
 from marway.resolve.resolver import Resolved
 from marway.wire import headers as wire
 from marway.wire.headers import is_incidental
-from marway_gateway.observe.telemetry import Metrics
 from marway_gateway.predict.call import PredictCall
-from marway_gateway.transport.base import Reply
+from marway_gateway.transport.reply import Reply
+from marway_http.channel import header_block
 
-__all__ = ["AnswerCache", "CacheUse", "CachedAnswers", "forbids_cache", "request_key"]
+__all__ = ["AnswerCache", "CacheUse", "forbids_cache", "request_key"]
 
 _UNLIKE: Final = frozenset(
     {wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.TRACEPARENT, wire.TRACESTATE, wire.CLIENT, wire.NOTHING}
@@ -41,7 +42,7 @@ _ONE_REQUESTS_OWN: Final = frozenset(
 )
 _ENTRY_BYTES: Final = 1024
 """What an entry takes beside its answer."""
-_FINAL: Final = (errors.ModelError, errors.InvalidInput, errors.NotFound, errors.LoadFailed, errors.ArchiveCorrupt)
+_FINAL: Final = (ModelError, InvalidInput, NotFound, LoadFailed, ArchiveCorrupt)
 """What would be said of every equal request."""
 
 
@@ -53,15 +54,6 @@ class CacheUse(StrEnum):
     BYPASS = "bypass"
 
 
-class _Ended(Enum):
-    """How a request ended that others wait for, where it left nothing for them."""
-
-    LEFT = "left"
-    """Its client went, its deadline passed or no pod had it: one of the others asks in its place."""
-    NOT_KEPT = "not kept"
-    """It has an answer that is not to be kept: each of the others asks for its own."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Entry:
     reply: Reply
@@ -70,13 +62,7 @@ class _Entry:
 
 
 def request_key(archive_sha256: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """Return the digest by which an answer is found.
-
-    Args:
-        archive_sha256: The version's archive.
-        headers: What goes to the pod.
-        body: What the model is given.
-    """
+    """Return the digest by which an answer is found, of what goes to the pod."""
     said = [archive_sha256.encode()]
     for name, value in sorted(headers.items()):
         if name not in _UNLIKE and not is_incidental(name):
@@ -99,28 +85,50 @@ class AnswerCache:
     """Holds the answers used last, up to a number of bytes, each for a time. Not for use from several event loops.
 
     Args:
-        max_bytes: Bytes of all answers together.
+        max_bytes: Bytes of all answers together; with 0 it holds none.
         ttl_s: How long an answer is given again.
+        uses: Counts what it did for requests, by `CacheUse`.
         clock: Monotonic seconds.
 
     Attributes:
         size: Bytes that it holds.
     """
 
-    def __init__(self, *, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, max_bytes: int, ttl_s: float, uses: Counter, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.size = 0
+        self._uses = {use: uses.labels(use.value) for use in CacheUse}
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
-        self._flights: dict[bytes, asyncio.Future[Reply | MarwayError | _Ended]] = {}
+        self._flights: dict[bytes, asyncio.Future[Reply | MarwayError | None]] = {}
+
+    async def answer(
+        self, call: PredictCall, resolved: Resolved, ask: Callable[[PredictCall, Resolved], Awaitable[Reply]]
+    ) -> Reply:
+        """Return a cached answer to a call where there is one that may be given, else what ``ask`` gets from a pod.
+
+        Raises:
+            MarwayError: As ``ask``.
+        """
+        body, use = call.body.whole, CacheUse.MISS
+        try:
+            if not self._max_bytes or body is None or resolved.serving.streaming or call.fresh:
+                use = CacheUse.BYPASS
+                return await ask(call, resolved)
+            key = request_key(resolved.record.archive.sha256, call.headers, body)
+            reply, use = await self.reply(key, lambda: ask(call, resolved))
+            return reply
+        finally:
+            call.info.cache = use.value
+            self._uses[use].inc()
 
     async def reply(self, key: bytes, ask: Callable[[], Awaitable[Reply]]) -> tuple[Reply, CacheUse]:
         """Return the answer to a request, and whether it was there or is another request's.
 
-        Args:
-            key: The request's digest.
-            ask: Gets the answer from a pod; called at most once.
+        ``ask`` gets it from a pod, and is called at most once.
 
         Raises:
             MarwayError: As ``ask``; also one that an equal request got, where it is final.
@@ -133,26 +141,26 @@ class AnswerCache:
             if flight is None:
                 return await self._lead(key, ask), CacheUse.MISS
             await asyncio.wait((flight,))  # unlike awaiting it, this leaves it alone when we are cancelled
+            if flight.cancelled():
+                continue  # its client went, its deadline passed or no pod had it: one of the others asks in its place
             ended = flight.result()
             if isinstance(ended, Reply):
                 return ended, CacheUse.HIT
             if isinstance(ended, MarwayError):
                 raise ended.with_traceback(None)
-            if ended is _Ended.NOT_KEPT:
-                return await ask(), CacheUse.MISS
+            return await ask(), CacheUse.MISS  # it has an answer that is not to be kept: so asks each of the others
 
     async def _lead(self, key: bytes, ask: Callable[[], Awaitable[Reply]]) -> Reply:
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
-        ended: Reply | MarwayError | _Ended = _Ended.LEFT
         try:
             reply = await ask()
-            ended = self._put(key, reply) or _Ended.NOT_KEPT
+            flight.set_result(self._put(key, reply))
         except _FINAL as exc:
-            ended = exc
+            flight.set_result(exc)
             raise
         finally:
             del self._flights[key]
-            flight.set_result(ended)
+            flight.cancel()  # does nothing where it has its result
         return reply
 
     def cached(self, key: bytes) -> Reply | None:
@@ -176,7 +184,7 @@ class AnswerCache:
         size = len(reply.data) + sum(len(name) + len(value) for name, value in headers) + _ENTRY_BYTES
         if size > self._max_bytes:
             return None
-        kept = reply.cached(headers)
+        kept = replace(reply, header_block=header_block(headers), on_release=None)
         while self.size + size > self._max_bytes:
             self._drop(next(iter(self._entries)))
         self._entries[key] = _Entry(kept, size, self._clock() + self._ttl_s)
@@ -185,36 +193,3 @@ class AnswerCache:
 
     def _drop(self, key: bytes) -> None:
         self.size -= self._entries.pop(key).size
-
-
-class CachedAnswers:
-    """Gives cached answers to calls of models that allow it.
-
-    Args:
-        cache: The answers; None keeps none.
-        metrics: Counts what the cache did.
-    """
-
-    def __init__(self, cache: AnswerCache | None, metrics: Metrics) -> None:
-        self._cache = cache
-        self._uses = {use: metrics.cache_requests.labels(use.value) for use in CacheUse}
-
-    async def reply(
-        self, call: PredictCall, resolved: Resolved, ask: Callable[[PredictCall, Resolved], Awaitable[Reply]]
-    ) -> Reply:
-        """Return a cached answer where there is one that may be given, else what ``ask`` gets from a pod.
-
-        Raises:
-            MarwayError: As ``ask``.
-        """
-        body, use = call.body.whole, CacheUse.MISS
-        try:
-            if self._cache is None or body is None or resolved.serving.streaming or call.fresh:
-                use = CacheUse.BYPASS
-                return await ask(call, resolved)
-            key = request_key(resolved.record.archive.sha256, call.headers, body)
-            reply, use = await self._cache.reply(key, lambda: ask(call, resolved))
-            return reply
-        finally:
-            call.info.cache = use.value
-            self._uses[use].inc()

@@ -11,7 +11,8 @@ from marway.errors import DeadlineExceeded, MarwayError, Unavailable
 from marway.resolve.resolver import Resolved
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.telemetry import RequestInfo
-from marway_gateway.transport.base import AttemptFailed, Reply
+from marway_gateway.transport.base import AttemptFailed
+from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 
 __all__ = ["Answer", "PredictCall", "too_late"]
@@ -80,12 +81,8 @@ class Answer:
     async def whole(self, *, max_bytes: int, too_large: str) -> bytes:
         """Return all of the body, and let go of the pod.
 
-        Args:
-            max_bytes: The largest that is held in memory.
-            too_large: The words for one that is larger.
-
         Raises:
-            MarwayError: It is larger.
+            MarwayError: It is larger than ``max_bytes``, in the words of ``too_large``.
             DeadlineExceeded: The deadline passed before its end.
             Unavailable: The pod was lost before its end.
         """
@@ -128,12 +125,7 @@ class Answer:
 
 
 def too_late(call: PredictCall, where: str | None = None) -> DeadlineExceeded:
-    """Return the error of a call whose deadline passed.
-
-    Args:
-        call: The call.
-        where: How far it was; None where its pod, or that it has none, says that.
-    """
+    """Return the error of a call whose deadline passed; without ``where`` its pod says how far it was."""
     if where is None:
         pod = call.info.pod
         where = f"pod {pod} had not answered" if pod is not None else "it had not reached a pod"

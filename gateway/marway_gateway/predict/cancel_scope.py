@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from marway.errors import DeadlineExceeded
 from marway_gateway.predict.call import PredictCall, too_late
@@ -14,13 +14,6 @@ __all__ = ["CancelScope", "DeadlineTimer", "TaskTarget"]
 
 _SOON_S: Final = 0.25
 """Most predictions are answered before that, give or take a half, and spared a timer of their own."""
-
-
-class Target(Protocol):
-    """What runs within a scope."""
-
-    def interrupt(self, reason: Exception) -> None:
-        """Have `asyncio.CancelledError` raised where it waits."""
 
 
 class TaskTarget:
@@ -75,8 +68,6 @@ class CancelScope:
     trio's.
 
     Args:
-        timer: Has it expire.
-        call: Whose deadline counts.
         target: What runs within it; a request's channel also tells that its client leaves.
 
     Attributes:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from marway.resolve.resolver import Resolved, Resolver
-from marway_gateway.placement import PlacementSpec, placement_spec
+from marway.wire.headers import Outcome
+from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
-from marway_gateway.predict.cache import CachedAnswers
+from marway_gateway.predict.cache import AnswerCache
 from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer, TaskTarget
-from marway_gateway.predict.retry import RetryLoop
-from marway_gateway.transport.base import Reply
-from marway_gateway.transport.slow_upload import SlowUpload
+from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, nobody_left, refused_attempt
+from marway_gateway.transport import Upstream
+from marway_gateway.transport.base import AttemptFailed
+from marway_gateway.transport.reply import Reply
+from marway_gateway.transport.slow_upload import slow_upload
 from marway_http.channel import Channel
 from marway_http.eager import in_task
 
@@ -27,38 +32,35 @@ class Predictor:
     that has to wait for anything else goes on in a task of its own first (`in_task`).
 
     Args:
-        resolver: From reference to version.
-        cached: Answers that are given again.
-        admission: Limits how many requests are worked on.
-        retries: From version to a pod's answer.
+        pods: Says whom to ask; told of failures and answers.
+        retries: Makes what says which failed attempts of a request are made again.
         algorithm_pools: Pools of versions that name none, by algorithm.
-        used: Told which versions are requested.
     """
 
     def __init__(
         self,
         *,
         resolver: Resolver,
-        cached: CachedAnswers,
+        cache: AnswerCache,
         admission: Admission,
-        retries: RetryLoop,
+        pods: PodSet,
+        transport: Upstream,
+        retries: Callable[[], Retries],
         algorithm_pools: Mapping[str, str],
-        used: Callable[[PlacementSpec], None],
     ) -> None:
         self._resolver = resolver
-        self._cached = cached
+        self._cache = cache
         self._admission = admission
+        self._pods = pods
+        self._transport = transport
         self._retries = retries
         self._algorithm_pools = algorithm_pools
-        self._used = used
         self._timer = DeadlineTimer()
 
     def scope(self, call: PredictCall, channel: Channel | None = None) -> CancelScope:
         """Return what ends a call at its deadline, or when its client leaves.
 
-        Args:
-            call: The call.
-            channel: Its request's, or None for what has a task of its own and ends itself when its client leaves.
+        Without a channel it has a task of its own, and ends itself when its client leaves.
         """
         return CancelScope(self._timer, call, TaskTarget() if channel is None else channel)
 
@@ -100,7 +102,7 @@ class Predictor:
         if not call.body.ended:
             await call.body.open()
         if resolved.serving.cache:
-            reply = await self._cached.reply(call, resolved, self._from_pods)
+            reply = await self._cache.answer(call, resolved, self._from_pods)
         else:
             reply = await self._from_pods(call, resolved)
         if reply.status >= 400:
@@ -110,13 +112,80 @@ class Predictor:
     async def _from_pods(self, call: PredictCall, resolved: Resolved) -> Reply:
         spec = placement_spec(resolved.record, resolved.serving, self._algorithm_pools)
         key, admission = spec.key, self._admission
-        self._used(spec)
         if not admission.try_enter(key):
             await admission.enter(key)
         try:
             if call.body.ended:
-                return await self._retries.reply(call, spec)
-            with SlowUpload(call.body, aside=lambda: admission.leave(key), back=lambda: admission.enter_anyhow(key)):
-                return await self._retries.reply(call, spec)
+                return await self._first_reply(call, spec)
+            with slow_upload(call.body, aside=lambda: admission.leave(key), back=lambda: admission.enter_anyhow(key)):
+                return await self._first_reply(call, spec)
         finally:
             admission.leave(key)
+
+    async def _first_reply(self, call: PredictCall, spec: PlacementSpec) -> Reply:
+        """Ask one pod after the other until one gives the model's answer.
+
+        Raises:
+            MarwayError: What a pod said of the request, or that no pod could answer.
+        """
+        retries: Retries | None = None  # from the first failure on
+        try:
+            while True:
+                pod = self._choose(spec, retries)
+                if pod is None:
+                    pod = await self._admission.pod_for(spec.key, partial(self._choose, spec, retries))
+                if retries is not None:
+                    retries.begin(pod, spec.key)
+                reply = await self._ask(pod, call, spec)
+                if isinstance(reply, Reply):
+                    return reply
+                if retries is None:
+                    retries = self._retries()
+                await retries.add(reply, repeatable=call.body.repeatable)
+        finally:
+            if retries is not None:
+                retries.end()
+
+    def _choose(self, spec: PlacementSpec, retries: Retries | None) -> Pod | None:
+        """Return the pod to ask next, or None while all that are left have as many requests as they may have.
+
+        Raises:
+            NoPodAvailable: Nobody is left.
+        """
+        pods, tried = self._pods, retries.tried if retries is not None else ()
+        pod = pods.choose(spec, tried=tried)
+        if pod is None and retries is not None:
+            pod = retries.pod_again(pods.now())
+        if pod is None and not pods.saturated(spec, tried=tried):
+            raise nobody_left(spec, retries.failed if retries is not None else (), pods.troubles(spec))
+        return pod
+
+    async def _ask(self, pod: Pod, call: PredictCall, spec: PlacementSpec) -> Reply | FailedAttempt:
+        """Return what a pod answers, or a failure that another attempt may follow.
+
+        Raises:
+            MarwayError: What the pod said of the request is final.
+        """
+        info = call.info
+        info.pod = pod.name
+        info.attempts += 1
+        name, version = spec.key
+        began = time.perf_counter()
+        try:
+            reply = await self._transport.predict(
+                pod, name, version, headers=call.headers, body=call.body, deadline=call.deadline
+            )
+        except AttemptFailed as exc:
+            return lost_attempt(self._pods, pod, exc, spec)
+        except asyncio.CancelledError:
+            # By the deadline, or by a client that went away, which says nothing of the pod; nor does a body that has
+            # not come whole by then, unless the pod takes none of it.
+            if call.deadline.passed:
+                self._pods.timed_out(pod, waited_s=call.body.others_waited_s(began))
+            raise
+        finally:
+            info.pod_s = time.perf_counter() - began
+        if reply.outcome == Outcome.ANSWERED:
+            pod.succeeded()
+            return reply
+        return refused_attempt(self._pods, pod, reply, call, spec)

@@ -31,13 +31,8 @@ async def stream_answer(answer: Answer, cancel_scope: CancelScope, send: Send) -
     """Pass an answer on piece by piece, and let go of its pod.
 
     The pieces go out as events where the caller accepts them and the handler made none itself, otherwise as the
-    chunks of one body.
-
-    Args:
-        answer: What the model said.
-        cancel_scope: What ends this when the client leaves; it is closed before the last message, from which on there
-            is nothing left to cancel.
-        send: The ASGI channel.
+    chunks of one body. The scope ends this when the client leaves; it is closed before the last message, from which on
+    there is nothing left to cancel.
 
     Raises:
         DeadlineExceeded, Unavailable: The answer broke off; what was sent of it is no whole body.

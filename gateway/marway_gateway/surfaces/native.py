@@ -1,4 +1,4 @@
-"""The native predict routes: any body in, the model's own answer out.
+"""Marway's own surface: any body in, the model's own answer out.
 
 They are documented by FastAPI and served as bare ASGI: validation and dependency machinery would cost more than all
 else that the gateway does for a small request.
@@ -6,18 +6,49 @@ else that the gateway does for a small request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
 from marway.wire.headers import EXPLAIN, NOTHING
-from marway_gateway.gateway import Gateway
+from marway_gateway.gateway import CurrentGateway
+from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.http.requests import request_info, send_whole
+from marway_gateway.openapi import PREDICTION_ERRORS, add_served, problems
 from marway_gateway.surfaces.answers import stream_answer
 from marway_gateway.surfaces.http_call import http_call
+from marway_gateway.surfaces.surface import Surface
 from marway_http.channel import CHANNEL, Channel
+from marway_http.pages.openapi import ANSWERS, BODIES
 
-__all__ = ["NativePredict"]
+__all__ = ["NATIVE", "NativePredict"]
+
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "The model's input, of any content type: these are the usual ones. The fields of forms reach "
+        "the handler under their names, anything else under `data`.",
+        "content": BODIES,
+    }
+}
+_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The model's own answer: its body, status and content type. A version that streams answers in "
+        "pieces as they come: with `Accept: text/event-stream` each is an event, and the last one is `end` or `error`.",
+        "content": ANSWERS,
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in (
+                ("X-Request-Id", "The caller's, or made here."),
+                ("X-Model-Name", "The model that answered."),
+                ("X-Model-Version", "The version that answered."),
+                ("X-Model-Id", "The same version's id."),
+                ("Server-Timing", "Milliseconds of resolving, of the pod and in all; what the cache did."),
+                ("X-Cache", "`hit`, `miss` or `bypass`, for models whose answers may be given again."),
+            )
+        },
+    }
+}
 
 
 class NativePredict:
@@ -32,7 +63,7 @@ class NativePredict:
 
     def __init__(
         self,
-        gateway: Callable[[], Gateway],
+        gateway: CurrentGateway,
         *,
         surface: str = "native",
         explain: bool = False,
@@ -67,3 +98,25 @@ class NativePredict:
         finally:
             info.request_bytes = call.body.size
         await send_whole(channel, info, answer.reply.status, answer.reply.header_block, data)
+
+
+def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
+    add_served(
+        app,
+        NativePredict(gateway),
+        (
+            ("/predict/{model}", "predict", "Predict with a model"),
+            ("/predict/{model}/{selector}", "predict_version", "Predict with a version or a label"),
+        ),
+        tags=["predict"],
+        responses={**_ANSWER, **problems(*PREDICTION_ERRORS)},
+        openapi_extra=_BODY,
+    )
+
+
+NATIVE: Final = Surface(
+    name="native",
+    tag="predict",
+    about="Ask a model: any body in, the model's own answer out.",
+    add_routes=_add_routes,
+)

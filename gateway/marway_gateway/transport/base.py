@@ -1,7 +1,4 @@
-"""What every connection to a sidecar has in common: how it is asked, what it answers, and how it fails.
-
-`Connection` has two implementations, frames and HTTP, and one contract suite (`tests/gateway/transport/contract.py`).
-"""
+"""How asking a sidecar fails, and bodies of its answers that are read as they come."""
 
 from __future__ import annotations
 
@@ -10,25 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
-from marway_gateway.http.body import RequestBody
-from marway_gateway.transport.response_headers import Headers, ResponseHeaders
-from marway_http.channel import header_block
+__all__ = ["AttemptFailed", "BodyStream", "Declined", "PodLost", "PodUnreachable", "Source", "read_within"]
 
-__all__ = [
-    "NO_BODY",
-    "AttemptFailed",
-    "BodyStream",
-    "Connection",
-    "Declined",
-    "PodLost",
-    "PodUnreachable",
-    "Reply",
-    "Source",
-    "read_within",
-]
-
-NO_BODY: Final = frozenset({204, 304})
-"""Statuses whose answers have no body, whatever length they say."""
 _HELD_BYTES_MAX: Final = 256 * 1024
 """From here on a connection is not read until the reader has caught up, so that a slow one costs no memory."""
 
@@ -60,35 +40,6 @@ class PodLost(AttemptFailed):
 
 class Declined(Exception):
     """The sidecar did not begin on the request, and takes it over HTTP."""
-
-
-class Connection(Protocol):
-    """One connection to a sidecar.
-
-    A request ends once: with its answer, with a failure, or when its caller is cancelled, whichever comes first; then
-    the connection forgets it. Cancelling tells the sidecar that nobody waits.
-    """
-
-    @property
-    def ready(self) -> bool:
-        """Whether `request` may be called now."""
-
-    async def request(self, head: bytes, body: RequestBody) -> Reply:
-        """Send a request; return the reply as soon as its body is whole, or streams. Sends before it first waits.
-
-        Args:
-            head: The path, and headers with those that say the body's length: lines, each with its end.
-            body: To send; it was opened.
-
-        Raises:
-            PodUnreachable: Nothing was sent: the connection had ended.
-            PodLost: There is no reply; the request may have been running.
-            Declined: The request has to be sent over HTTP.
-            Exception: Whatever reading ``body`` raises.
-        """
-
-    def close(self) -> None:
-        """Take no more requests, and end when those under way have ended."""
 
 
 class Source(Protocol):
@@ -172,96 +123,6 @@ class BodyStream:
         news, self._news = self._news, None
         if news is not None and not news.done():
             news.set_result(None)
-
-
-class Reply:
-    """A sidecar's answer.
-
-    Attributes:
-        status: HTTP status.
-        outcome: Who made it, one of `marway.wire.headers.Outcome`, or None when no sidecar did.
-        header_block: The headers that may be passed on, as they go out.
-        retry_after_s: The pod's own Retry-After.
-        data: The body, or None when it streams.
-        content_length: Its size in bytes, where the pod said it.
-        stream: Where a body that streams comes from.
-        on_release: Called when the reply is closed, once.
-    """
-
-    __slots__ = (
-        "content_length",
-        "data",
-        "header_block",
-        "on_release",
-        "outcome",
-        "retry_after_s",
-        "status",
-        "stream",
-    )
-
-    def __init__(
-        self,
-        status: int,
-        headers: ResponseHeaders,
-        data: bytes | None,
-        content_length: int | None,
-        stream: BodyStream | None = None,
-    ) -> None:
-        self.status = status
-        self.outcome, self.retry_after_s, _, self.header_block = headers
-        self.data = data
-        self.content_length = content_length
-        self.stream = stream
-        self.on_release: Callable[[], None] | None = None
-
-    @property
-    def headers(self) -> Headers:
-        """The headers that may be passed on, names in lower case."""
-        lines = [line.partition(b": ") for line in self.header_block.text.split(b"\r\n")[:-1]]
-        return [(name, value) for name, _, value in lines]
-
-    def cached(self, headers: Headers) -> Reply:
-        """Return a whole answer with these headers that holds no connection, to be given again."""
-        parsed = ResponseHeaders(self.outcome, self.retry_after_s, None, header_block(headers))
-        return Reply(self.status, parsed, self.data, self.content_length)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield a streaming body as it comes.
-
-        Raises:
-            PodLost: It ended early.
-        """
-        assert self.stream is not None
-        async for part, _ in self.stream.parts():
-            if part:
-                yield part
-
-    async def pieces(self, *, max_bytes: int) -> AsyncIterator[bytes]:
-        """Yield a streaming body in the pieces in which the handler sent it: one HTTP chunk of the sidecar's each.
-
-        Args:
-            max_bytes: The largest piece; it is held in memory.
-
-        Raises:
-            PodLost: It ended early, or a piece was larger.
-        """
-        assert self.stream is not None
-        held = bytearray()
-        async for part, whole in self.stream.parts():
-            held += part
-            if len(held) > max_bytes:
-                raise PodLost(f"sent a piece of more than {max_bytes} bytes", reason="bad_answer")
-            if whole and held:
-                yield bytes(held)
-                held.clear()
-
-    def close(self) -> None:
-        """Let go of the connection: free again when the answer was read to its end, else told that nobody waits."""
-        if self.stream is not None:
-            self.stream.close()
-        released, self.on_release = self.on_release, None
-        if released is not None:
-            released()
 
 
 async def read_within(pieces: AsyncIterator[bytes], limit: int, close: Callable[[], None]) -> bytes:

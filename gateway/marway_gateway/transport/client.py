@@ -9,9 +9,11 @@ from typing import Final, Protocol
 from marway.deadline import Deadline
 from marway.wire.headers import REQUEST_TIMEOUT_MS, Outcome
 from marway_gateway.http.body import RequestBody
-from marway_gateway.transport.base import Reply, read_within
+from marway_gateway.transport.base import Declined, read_within
 from marway_gateway.transport.pool import ConnectionPool
-from marway_gateway.transport.slow_upload import SlowUpload
+from marway_gateway.transport.reply import Reply
+from marway_gateway.transport.slow_upload import slow_upload
+from marway_http.frames import HEAD_BYTES_MAX, REQUEST_BYTES_MAX
 
 __all__ = ["Upstream"]
 
@@ -51,15 +53,8 @@ class Upstream:
         """Ask a pod for a prediction; who is cancelled wants none any more.
 
         What is small is sent before this first waits, where there is a connection. The reply counts as in flight on
-        its pod until its body is whole here, or else until it is closed.
-
-        Args:
-            pod: Whom.
-            name: The model's name.
-            version: Its version.
-            headers: To send along.
-            body: To send; it was opened.
-            deadline: The pod is told; the caller of this enforces it.
+        its pod until its body is whole here, or else until it is closed. The body was opened. The pod is told the
+        deadline; the caller of this enforces it.
 
         Raises:
             PodUnreachable: Nothing was sent.
@@ -72,10 +67,10 @@ class Upstream:
         pod.begin(key)
         try:
             if body.ended:
-                reply = await pool.request(head, body)
+                reply = await _reply(pool, head, body)
             else:
-                with SlowUpload(body, aside=partial(pod.end, key), back=partial(pod.begin, key)):
-                    reply = await pool.request(head, body)
+                with slow_upload(body, aside=partial(pod.end, key), back=partial(pod.begin, key)):
+                    reply = await _reply(pool, head, body)
             if reply.data is None:
                 if reply.outcome == Outcome.ANSWERED:
                     reply.on_release = partial(pod.end, key)
@@ -98,6 +93,23 @@ class Upstream:
             url, connect_timeout_s=self._connect_timeout_s, buffered_bytes=self._buffered_bytes
         )
         return pool
+
+
+async def _reply(pool: ConnectionPool, head: bytes, body: RequestBody) -> Reply:
+    """Send a request over frames if it is small, else over HTTP; raises as `Connection.request` does."""
+    whole = body.whole
+    # What is too large for a frame would end the connection for all the others on it.
+    if whole is not None and len(whole) <= REQUEST_BYTES_MAX and len(head) <= HEAD_BYTES_MAX:
+        frames = pool.frames
+        if frames is None or not frames.ready:
+            frames = await pool.frames_opened()
+        if frames is not None:
+            try:
+                return await frames.request(head, body)
+            except Declined:
+                pass
+    connection = await pool.http()
+    return await connection.request(head, body)
 
 
 def _head(

@@ -6,9 +6,8 @@ import asyncio
 from typing import Final, cast
 
 from marway_gateway.http.body import RequestBody
-from marway_gateway.transport.base import NO_BODY, BodyStream, Declined, PodLost, PodUnreachable, Reply
-from marway_gateway.transport.response_headers import parse_response_headers
-from marway_http import frames
+from marway_gateway.transport.base import BodyStream, Declined, PodLost, PodUnreachable
+from marway_gateway.transport.reply import NO_BODY, Reply, parse_response_headers
 from marway_http.eager import InlineFuture
 from marway_http.frames import BadFrames, FrameReader, Kind, frame_header
 
@@ -16,7 +15,6 @@ __all__ = ["FramesClientConnection"]
 
 _IDLE_S: Final = 15.0
 """How long a connection without requests is kept at least; at most twice as long, less than any sidecar keeps it."""
-_HANDSHAKE_BYTES_MAX: Final = 16 * 1024
 _HEADERS_MAX: Final = 200
 _WAITING_BYTES_MAX: Final = 1024 * 1024
 """Of requests that the kernel did not take yet; with more, the next ones take other connections."""
@@ -26,33 +24,24 @@ class FramesClientConnection(asyncio.Protocol):
     """Sends requests and gives their replies, as they come, to callers that go on at once (`InlineFuture`).
 
     Args:
-        authority: Host and port, as the `Host` header has them.
-        path: The base URL's path.
         buffered_bytes: The largest body that is read before the reply is given.
 
     Attributes:
         ready: Whether a request may be sent now.
         over: Whether none may be sent any more.
-        opened: Whether the sidecar changed to frames, once it is known.
     """
 
-    def __init__(self, authority: str, path: str, *, buffered_bytes: int) -> None:
+    def __init__(self, *, buffered_bytes: int) -> None:
         self.ready = False
         self.over = False
-        self._handshake = (
-            f"GET {path}{frames.PATH} HTTP/1.1\r\nhost: {authority}\r\n"
-            f"connection: upgrade\r\nupgrade: {frames.UPGRADE}\r\n\r\n"
-        ).encode("latin-1")
         self._buffered_bytes = buffered_bytes
         self._loop = asyncio.get_running_loop()
-        self.opened: asyncio.Future[bool] = self._loop.create_future()
         self._transport: asyncio.Transport
         self._reader = FrameReader()
-        self._response_head = b""
         self._requests: dict[int, _Request] = {}
         self._number = 0
         self._heard_at = 0.0
-        self._idle: asyncio.TimerHandle | None = None  # once it changed to frames
+        self._idle: asyncio.TimerHandle | None = None
 
     async def request(self, head: bytes, body: RequestBody) -> Reply:
         """Do as `Connection.request` says, with a body of `frames.REQUEST_BYTES_MAX` at most, in memory."""
@@ -104,7 +93,9 @@ class FramesClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_WAITING_BYTES_MAX)
-        self._transport.write(self._handshake)
+        self._heard_at = self._loop.time()
+        self.ready = True
+        self._close_if_idle()
 
     def eof_received(self) -> None:
         self.close()  # it is lost as soon as this turn of the loop ends, in which others may send
@@ -116,13 +107,11 @@ class FramesClientConnection(asyncio.Protocol):
         self.ready = False
 
     def resume_writing(self) -> None:
-        self.ready = self._idle is not None and not self.over
+        self.ready = not self.over
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
         try:
-            if self._idle is None:
-                data = self._switch(data)
             for kind, number, status, head, body in self._reader.feed(data):
                 request = self._requests.get(number)
                 if request is None:
@@ -142,33 +131,12 @@ class FramesClientConnection(asyncio.Protocol):
         if self.over and not self._requests:
             self._transport.close()
 
-    def _switch(self, data: bytes) -> bytes:
-        """Take in the answer to the handshake; return what came behind it."""
-        self._response_head += data
-        response_head, end, rest = self._response_head.partition(b"\r\n\r\n")
-        if not end:
-            if len(response_head) > _HANDSHAKE_BYTES_MAX:
-                raise BadFrames
-            return b""
-        status, *lines = response_head.lower().split(b"\r\n")
-        headers = dict(line.split(b": ", 1) for line in lines)
-        if not status.startswith(b"http/1.1 101 ") or headers.get(b"upgrade") != frames.UPGRADE.encode():
-            raise BadFrames
-        self.ready = not self.over
-        self._response_head = b""
-        self._close_if_idle()
-        if not self.opened.done():
-            self.opened.set_result(True)
-        return rest
-
     def _fail(self, why: str, *, reason: str) -> None:
         self.over = True
         self.ready = False
         if self._idle is not None:
             self._idle.cancel()
         self._transport.abort()
-        if not self.opened.done():
-            self.opened.set_result(False)
         requests, self._requests = self._requests, {}
         counted = True
         for request in requests.values():
@@ -177,11 +145,12 @@ class FramesClientConnection(asyncio.Protocol):
 
     def _answered(self, number: int, request: _Request, status: int, head: bytes, body: bytes) -> None:
         try:
-            headers = parse_response_headers(head)
-            length = headers.content_length if headers.content_length is not None else len(body)
+            outcome, retry_after_s, block, length = parse_response_headers(head)
+            if length is None:
+                length = len(body)
             if status in NO_BODY:
                 length = 0
-            if headers.block.number > _HEADERS_MAX or not 200 <= status <= 599 or length < len(body):
+            if block.number > _HEADERS_MAX or not 200 <= status <= 599 or length < len(body):
                 raise ValueError
         except ValueError:  # in frames that are frames: it costs this request alone
             del self._requests[number]
@@ -190,10 +159,10 @@ class FramesClientConnection(asyncio.Protocol):
             return
         if length == len(body):
             del self._requests[number]
-            request.succeed(Reply(status, headers, body, length))
+            request.succeed(Reply(status, outcome, retry_after_s, block, body, length))
             return
         stream = BodyStream(request) if length > self._buffered_bytes else None
-        request.reply = Reply(status, headers, None, length, stream)
+        request.reply = Reply(status, outcome, retry_after_s, block, None, length, stream)
         request.left = length
         self._feed(number, request, body)
         if stream is not None:

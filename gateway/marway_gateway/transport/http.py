@@ -13,8 +13,8 @@ from typing import Final, cast
 import httptools
 
 from marway_gateway.http.body import RequestBody
-from marway_gateway.transport.base import NO_BODY, AttemptFailed, BodyStream, PodLost, PodUnreachable, Reply
-from marway_gateway.transport.response_headers import parse_response_headers
+from marway_gateway.transport.base import AttemptFailed, BodyStream, PodLost, PodUnreachable
+from marway_gateway.transport.reply import NO_BODY, Reply, parse_response_headers
 
 __all__ = ["HttpClientConnection"]
 
@@ -240,10 +240,11 @@ class HttpClientConnection(asyncio.Protocol):
                 self._continue.set_result(None)
             return
         self._interim = self._header_bytes = 0
-        headers = parse_response_headers(b"".join(self._headers))
-        length = 0 if status in NO_BODY else headers.content_length
+        outcome, retry_after_s, block, length = parse_response_headers(b"".join(self._headers))
+        if status in NO_BODY:
+            length = 0
         stream = BodyStream(self) if length is None or length > self._buffered_bytes else None
-        self._reply = Reply(status, headers, None, length, stream)
+        self._reply = Reply(status, outcome, retry_after_s, block, None, length, stream)
         if stream is not None and self._caller is not None and not self._caller.done():
             self._caller.set_result(self._reply)
 

@@ -11,9 +11,8 @@ from starlette.responses import Response
 from marway.errors import MarwayError, ModelError
 from marway.resolve import Resolved
 from marway.wire import headers, problems
-from marway.wire.answer_headers import content_type_fault, header_fault, status_fault
 from marway.wire.envelope import Answer
-from marway.wire.headers import Outcome
+from marway.wire.headers import Outcome, content_type_fault, header_fault, status_fault
 from marway.wire.request import RequestIds
 from marway_http.channel import HeaderBlock
 

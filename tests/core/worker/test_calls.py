@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from marway.wire.answer_headers import HEADER_BYTES_MAX, HEADERS_MAX
 from marway.wire.envelope import Answer, decode_answers, encode_answers
+from marway.wire.headers import HEADER_BYTES_MAX, HEADERS_MAX
 from marway.worker.calls import answer_of
 
 with warnings.catch_warnings():

@@ -13,9 +13,8 @@ from marway.errors import InvalidSettings
 from marway.registry import Registry
 from marway.settings import load_settings
 from marway_gateway.discovery import Discovery, DnsSource
-from marway_gateway.discovery.dns import look_up
-from marway_gateway.placement import PodSet
-from marway_gateway.placement.ejection import Ejection
+from marway_gateway.discovery.discovery import look_up
+from marway_gateway.placement import Ejection, PodSet
 from marway_gateway.placement.pod_api import PodApi
 from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.settings import GatewaySettings, PodAddress, PodService

@@ -5,8 +5,7 @@ import pytest
 
 from marway.records import ServingSettings
 from marway.wire.pods import ModelStatus, PodStatus
-from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec, score
-from marway_gateway.placement.ejection import Ejection
+from marway_gateway.placement import Ejection, PlacementSpec, Pod, PodSet, placement_spec, score
 from marway_gateway.settings import PodAddress
 from support.registry import record_of
 
@@ -147,7 +146,7 @@ def test_lost_connections_eject(clock: Clock) -> None:
     pod = pods.pods[0]
     for _ in range(4):
         pods.lost(pod, "closed the connection")
-    pods.succeeded(pod)
+    pod.succeeded()
     for _ in range(4):
         pods.lost(pod, "closed the connection")
     assert pod.trouble(clock.now) is None
@@ -348,7 +347,7 @@ def test_silence_ejects(clock: Clock) -> None:
     assert pod.healthy(clock.now), "who gave it no time learns nothing about it"
     for _ in range(4):
         pods.timed_out(pod, waited_s=2)
-    pods.succeeded(pod)
+    pod.succeeded()
     for _ in range(5):
         assert pod.healthy(clock.now)
         pods.timed_out(pod, waited_s=2)

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marway.wire.pods import ModelStatus, PodStatus
-from marway_gateway.placement import PlacementSpec, Pod, PodSet
-from marway_gateway.placement.ejection import Ejection
+from marway_gateway.placement import Ejection, PlacementSpec, Pod, PodSet
 from marway_gateway.settings import PodAddress
 
 pod_names = st.lists(st.from_regex(r"[a-z]{1,8}-[0-9]{1,3}", fullmatch=True), min_size=1, max_size=12, unique=True)

@@ -17,10 +17,10 @@ from marway.errors import MarwayError, ModelError, Unavailable
 from marway.records import ServingSettings
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
+from marway_gateway.observe.telemetry import Metrics
 from marway_gateway.predict.cache import AnswerCache, CacheUse, forbids_cache, request_key
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
-from marway_gateway.transport.base import Reply
-from marway_gateway.transport.response_headers import parse_response_headers
+from marway_gateway.transport.reply import Reply, parse_response_headers
 from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
@@ -237,8 +237,9 @@ async def test_a_follower_waits_within_its_own_deadline(registry: Registry, make
 
 
 def reply(data: bytes | None = b"x", status: int = 200) -> Reply:
-    headers = parse_response_headers(b"content-type: text/plain\r\nx-marway-outcome: answered\r\n")
-    return Reply(status, headers, data, None)
+    parsed = parse_response_headers(b"content-type: text/plain\r\nx-marway-outcome: answered\r\n")
+    outcome, retry_after_s, block, _ = parsed
+    return Reply(status, outcome, retry_after_s, block, data, None)
 
 
 async def given(cache: AnswerCache, key: bytes, data: bytes = b"x") -> CacheUse:
@@ -250,7 +251,7 @@ async def given(cache: AnswerCache, key: bytes, data: bytes = b"x") -> CacheUse:
 
 async def test_the_oldest_go_when_room_is_wanted() -> None:
     """Bytes stay within the bound: what was used longest ago goes first, what is larger than all of it never comes."""
-    cache = AnswerCache(max_bytes=10_000, ttl_s=60)
+    cache = AnswerCache(max_bytes=10_000, ttl_s=60, uses=Metrics().cache_requests)
     for key in (b"a", b"b", b"c"):
         assert await given(cache, key, b"x" * 2000) is CacheUse.MISS
     assert await given(cache, b"a") is CacheUse.HIT
@@ -266,7 +267,7 @@ async def test_the_oldest_go_when_room_is_wanted() -> None:
 async def test_an_answer_has_its_time() -> None:
     """An answer is given again until its time is over, and its room is free then."""
     clock = SimpleNamespace(now=0.0)
-    cache = AnswerCache(max_bytes=10_000, ttl_s=60, clock=lambda: clock.now)
+    cache = AnswerCache(max_bytes=10_000, ttl_s=60, uses=Metrics().cache_requests, clock=lambda: clock.now)
     await given(cache, b"a", b"x" * 500)
     held = cache.size
     clock.now = 59.9
@@ -279,7 +280,7 @@ async def test_an_answer_has_its_time() -> None:
 @pytest.mark.parametrize(("error", "asked"), [(ModelError("KeyError"), 1), (Unavailable("pod a was lost"), 3)])
 async def test_a_final_error_is_everybodys_another_only_the_leaders(error: MarwayError, asked: int) -> None:
     """Who waits gets an error that every equal request would get; after any other one of them asks again."""
-    cache = AnswerCache(max_bytes=10_000, ttl_s=60)
+    cache = AnswerCache(max_bytes=10_000, ttl_s=60, uses=Metrics().cache_requests)
     go = asyncio.Event()
     calls: list[int] = []
 
@@ -298,7 +299,7 @@ async def test_a_final_error_is_everybodys_another_only_the_leaders(error: Marwa
 
 async def test_one_follower_at_a_time_takes_over() -> None:
     """However many wait, no more than one asks at any time."""
-    cache = AnswerCache(max_bytes=10_000, ttl_s=60)
+    cache = AnswerCache(max_bytes=10_000, ttl_s=60, uses=Metrics().cache_requests)
     asking: list[int] = []
     most: list[int] = []
 

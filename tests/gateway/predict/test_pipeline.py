@@ -24,11 +24,11 @@ from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.placement import score
-from marway_gateway.predict.attempt import Attempt
 from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.surfaces import native
+from marway_gateway.transport import Upstream
 from marway_http.channel import header_block
 from marway_http.eager import in_task
 from marway_http.http1 import connection as http_connection
@@ -729,7 +729,7 @@ async def test_a_client_that_reads_too_slowly(
 
 
 @pytest.mark.parametrize("task", [True, False])
-@pytest.mark.parametrize("where", [(native, "send_whole"), (Predictor, "predict"), (Attempt, "ask")])
+@pytest.mark.parametrize("where", [(native, "send_whole"), (Predictor, "predict"), (Upstream, "predict")])
 async def test_a_bug(
     registry: Registry,
     make_pod: MakePod,
@@ -741,7 +741,7 @@ async def test_a_bug(
     """A bug is a 500 that the log explains, and nothing of the request is left behind."""
     pod = await make_pod()
 
-    async def bug(*args: object) -> None:
+    async def bug(*args: object, **more: object) -> None:
         raise ZeroDivisionError("a bug")
 
     async with warm(pod, registry=registry) as (gateway, client):
@@ -766,7 +766,7 @@ async def test_a_header_that_cannot_be_sent(
     for _ in range(2):
         async with warm(pod, registry=registry) as (_, client):
             with monkeypatch.context() as patch:
-                patch.setattr("marway_gateway.http.requests._named", lambda info: broken)
+                patch.setattr("marway_gateway.http.requests._named", lambda *version: broken)
                 status, headers, _ = await client.ask()
                 assert (status, headers.keys() & {"x", "b"}) == (500, set())
         assert "a header of the answer has a control character in it" in caplog.text

@@ -12,7 +12,7 @@ from marway.registry import Registry
 from marway.wire.headers import Outcome
 from marway.wire.pods import ModelStatus
 from marway_gateway.placement import score
-from marway_gateway.predict.retry_budget import RetryBudget
+from marway_gateway.predict.retry import RetryBudget
 from marway_gateway.settings import PodAddress
 from support.registry import publish, until
 

@@ -25,9 +25,10 @@ from marway_gateway.predict.call import PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.settings import PodAddress
 from marway_gateway.transport import Upstream
-from marway_gateway.transport.base import PodLost, PodUnreachable, Reply
+from marway_gateway.transport.base import PodLost, PodUnreachable
 from marway_gateway.transport.frames import FramesClientConnection, _Request
 from marway_gateway.transport.pool import ConnectionPool
+from marway_gateway.transport.reply import Reply
 from marway_http.eager import EagerTask
 from marway_http.frames import PART_BYTES, UPGRADE, WINDOW_PARTS, Frame, FrameReader, Kind, frame_header
 from marway_http.http1.request import Request
@@ -174,7 +175,7 @@ def pool_of(upstream: Upstream, pod: Pod) -> ConnectionPool:
 async def changed(upstream: Upstream, pod: Pod) -> FramesClientConnection:
     """Return the gateway's connection that takes frames."""
     pool = pool_of(upstream, pod)
-    frames = pool._frames if pool._frames is not None and pool._frames.ready else await pool._frames_opened()
+    frames = pool.frames if pool.frames is not None and pool.frames.ready else await pool.frames_opened()
     assert frames is not None
     return frames
 
@@ -382,7 +383,7 @@ async def test_an_answer_to_the_handshake_in_pieces(upstream: Upstream) -> None:
     async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         pool = ConnectionPool(f"http://127.0.0.1:{port}", connect_timeout_s=5, buffered_bytes=10)
-        assert await pool._frames_opened() is not None
+        assert await pool.frames_opened() is not None
         pool.close()
 
 
@@ -929,7 +930,7 @@ async def framed_gateway(
     request = FramesClientConnection.request
 
     async def counted(self: FramesClientConnection, head: bytes, body: RequestBody) -> Reply:
-        asked.append(self._handshake.split(b"host: ")[1].split(b"\r\n")[0].decode())
+        asked.append(head.split(b"host: ")[1].split(b"\r\n")[0].decode())
         return await request(self, head, body)
 
     monkeypatch.setattr(FramesClientConnection, "request", counted)
@@ -1130,7 +1131,7 @@ async def test_a_real_sidecar_answers_alike(
             await until_framed(gateway, asked)
             framed = await outcomes(gateway)
             assert len(asked) == len([body for body, _ in REQUESTS.values() if 0 < len(body) <= 65536])
-            monkeypatch.setattr("marway_gateway.transport.pool.REQUEST_BYTES_MAX", -1)
+            monkeypatch.setattr("marway_gateway.transport.client.REQUEST_BYTES_MAX", -1)
             asked.clear()
             plain = await outcomes(gateway)
             assert asked == []

@@ -19,8 +19,9 @@ from marway_gateway.http.body import ClientGone, RequestBody
 from marway_gateway.placement import Pod
 from marway_gateway.settings import PodAddress
 from marway_gateway.transport import Upstream
-from marway_gateway.transport.base import PodLost, PodUnreachable, Reply
+from marway_gateway.transport.base import PodLost, PodUnreachable
 from marway_gateway.transport.http import HttpClientConnection
+from marway_gateway.transport.reply import Reply
 
 MIB = 1024 * 1024
 Serve = Callable[["Wire"], Awaitable[None]]

@@ -11,8 +11,8 @@ import pytest
 
 from marway.errors import InvalidRequest
 from marway.registry import Registry
-from marway.wire.answer_headers import HEADER_BYTES_MAX, HEADERS_MAX
 from marway.wire.envelope import Answer, Row
+from marway.wire.headers import HEADER_BYTES_MAX, HEADERS_MAX
 from marway.wire.pods import ModelStatus, PodStatus
 from marway.wire.request import new_request_id, read_ids, timeout_of
 from marway_sidecar.backends.base import ServedModel
