@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import get_args
 
@@ -147,18 +147,12 @@ class SidecarMetrics:
                     self.deaths.labels(*title(name), reason).inc(count - before if count > before else count)
         self._deaths_before = now
 
-    def answer_counter(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
-        """Return what counts what a version's answers carry: the handler's metrics, and numbers that are not finite."""
-
-        def count(answers: Sequence[Answer]) -> None:
-            for answer in answers:
-                # Most answers have no headers of the handler's own, and cost no more than the question.
-                if answer.headers and any(name.lower() == NONFINITE for name in answer.headers):
-                    self.nonfinite.labels(model, version).inc()
-                if answer.measured:
-                    self.measured.add(model, version, answer.measured)
-
-        return count
+    def count_answer(self, model: str, version: str, answer: Answer) -> None:
+        """Count what a version's answer carries: the handler's metrics, and numbers that are not finite."""
+        if any(name.lower() == NONFINITE for name in answer.headers):
+            self.nonfinite.labels(model, version).inc()
+        if answer.measured:
+            self.measured.add(model, version, answer.measured)
 
     def forget(self, model: str, version: str) -> None:
         """Drop what is counted for a version that nobody asks for any more: labels must not pile up."""

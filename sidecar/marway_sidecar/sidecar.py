@@ -14,7 +14,6 @@ from marway.registry import open_registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire.pods import PodEvent, PodStatus
 from marway_http.loop_watch import watch_loop
-from marway_sidecar.api.body_budget import BodyBudget
 from marway_sidecar.api.predict import Predictor
 from marway_sidecar.api.watch import events
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
@@ -27,6 +26,7 @@ from marway_sidecar.lifecycle.control import Control
 from marway_sidecar.lifecycle.deleted import DeletedVersions
 from marway_sidecar.lifecycle.draining import Drain
 from marway_sidecar.lifecycle.golden_check import GoldenChecks
+from marway_sidecar.memory.body_budget import BodyBudget
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads

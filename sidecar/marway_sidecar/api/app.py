@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,12 +16,12 @@ from marway.errors import InvalidRequest, MarwayError, clip
 from marway.wire import problems
 from marway.wire.headers import Outcome
 from marway.wire.request import read_ids
-from marway_http.channel import CHANNEL, Channel
+from marway_http.channel import CHANNEL
 from marway_http.eager import in_task
 from marway_http.head import HeadAsGet, with_head
 from marway_http.hosts import HostGuard
-from marway_sidecar.api.answers import problem_response
-from marway_sidecar.api.call import Call
+from marway_sidecar.api.call import Call, prediction_at
+from marway_sidecar.api.failures import problem_response
 from marway_sidecar.api.openapi import describe
 from marway_sidecar.api.predict import Predictor
 from marway_sidecar.api.routes import ABOUT, add_routes
@@ -31,8 +30,6 @@ from marway_sidecar.sidecar import Sidecar
 __all__ = ["create_app"]
 
 Answering = Coroutine[Any, Any, None]
-
-_PATHS_MAX: Final = 1024  # most of them of few models
 
 
 class _App(FastAPI):
@@ -47,6 +44,7 @@ class _App(FastAPI):
     def __init__(self, predictor: Predictor, hosts: HostGuard, **options: Any) -> None:
         super().__init__(**options)
         self._predictor = predictor
+        self.answer_framed = predictor.answer_framed
         self._hosts = hosts
 
     def guard(self, headers: Iterable[tuple[bytes, bytes]]) -> Response | None:
@@ -57,14 +55,9 @@ class _App(FastAPI):
         request_id = read_ids(_decoded(headers).get).request_id
         return problem_response(error, request_id=request_id, outcome=Outcome.REFUSED)
 
-    def answer_framed(self, path: str, headers: Mapping[str, str], client: str, channel: Channel) -> Answering | None:
-        """Return what answers a prediction that came over frames; None for what is none."""
-        named = _prediction_at(path)
-        return None if named is None else self._predictor.answer(Call(headers, named, client, channel))
-
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Answering:
         if scope["type"] == "http" and scope["method"] == "POST":
-            named = _prediction_at(scope["path"])
+            named = prediction_at(scope["path"])
             if named is not None and self._hosts(scope["headers"]) is None:
                 client: tuple[str, int] | None = scope["client"]
                 sent = _decoded(scope["headers"])
@@ -79,17 +72,6 @@ class _App(FastAPI):
             await refusal(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
-
-
-@lru_cache(maxsize=_PATHS_MAX)
-def _prediction_at(path: str) -> tuple[str, str | None] | None:
-    """Return the model, and the version or label, that a prediction's path names; None for any other path."""
-    match path.split("/", 4):
-        case ["", "predict", model] if model:
-            return model, None
-        case ["", "predict", model, selector] if model and selector:
-            return model, selector
-    return None
 
 
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -13,32 +13,17 @@ from functools import partial
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import BodyTooLarge, DeadlineExceeded, Overloaded, UnsupportedMedia, clip
+from marway.errors import BodyTooLarge, DeadlineExceeded, Overloaded
 from marway_http.body import LARGE_BODY_BYTES
 from marway_http.channel import ClientGone, HeaderBlock
 from marway_http.eager import in_task
 from marway_http.http1.request import Request
-from marway_sidecar.api.body_budget import BodyBudget, HeldBytes
 from marway_sidecar.api.call import Call
+from marway_sidecar.memory.body_budget import BodyBudget, HeldBytes
 
-__all__ = ["answer_unread", "begin_answer", "check_body", "read_body"]
+__all__ = ["answer_unread", "begin_answer", "read_body"]
 
 _LINGER_S: Final = 1.0
-
-
-def check_body(call: Call, *, limit: int) -> None:
-    """Refuse a body that cannot be served before anything is done for it.
-
-    Raises:
-        BodyTooLarge: It has more than ``limit`` bytes, or its client says so.
-        UnsupportedMedia: It has a `Content-Encoding`, and would reach the handler compressed: gateways decode what
-            clients send.
-    """
-    length, encoding = call.length, call.headers.get("content-encoding")
-    if length is not None and length > limit:
-        raise BodyTooLarge(f"the body has {length} bytes; the limit is {limit}: send less at once")
-    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-        raise UnsupportedMedia(f"the Content-Encoding {clip(encoding, 40)!r} is not taken: send the body as it is")
 
 
 async def read_body(

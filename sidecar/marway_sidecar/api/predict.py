@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from marway.deadline import Deadline
 from marway.errors import (
@@ -29,15 +29,15 @@ from marway.wire.headers import JSON_NONFINITE, NOTHING, REQUEST_TIMEOUT_MS
 from marway.wire.request import timeout_of
 from marway_http.channel import Channel, ClientGone, ServerStopping
 from marway_http.http1.request import Request
-from marway_sidecar.api.answers import answer_of, problem_answer
-from marway_sidecar.api.bodies import answer_unread, check_body, read_body
-from marway_sidecar.api.body_budget import BodyBudget
-from marway_sidecar.api.call import Call, log_failure, outcome_of
-from marway_sidecar.api.envelopes import ask_rows, envelope_of
-from marway_sidecar.api.rows import INLINE_BYTES, holds_rows, row_of, rows_of
+from marway_sidecar.api.answers import answer_of
+from marway_sidecar.api.bodies import answer_unread, read_body
+from marway_sidecar.api.call import Call, check_body, holds_rows, prediction_at, row_of
+from marway_sidecar.api.envelopes import INLINE_BYTES, ask_rows, envelope_of, rows_of
+from marway_sidecar.api.failures import log_failure, outcome_of, problem_answer
 from marway_sidecar.api.streams import stream_answer
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.draining import Drain
+from marway_sidecar.memory.body_budget import BodyBudget
 from marway_sidecar.scheduler import Job
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
@@ -87,22 +87,32 @@ class Predictor:
         for channel in list(self._running):
             channel.interrupt(ServerStopping())
 
+    def answer_framed(
+        self, path: str, headers: Mapping[str, str], client: str, channel: Channel
+    ) -> Coroutine[Any, Any, None] | None:
+        """Return what answers a prediction that came over frames; None for what is none."""
+        named = prediction_at(path)
+        return None if named is None else self.answer(Call(headers, named, client, channel))
+
     async def answer(self, call: Call) -> None:
         """Answer one request; every failure becomes a problem document with its outcome.
 
         What a frame cannot carry is left unanswered. Whoever leaves interrupts it: work that waits is dropped, what is
         in a worker goes on, and holds its slot.
         """
-        channel = call.channel
+        channel, drain = call.channel, self._drain
         self._running.add(channel)
         if channel.received:
             channel.when_gone(partial(channel.interrupt, _GONE))
         try:
-            self._drain.admit()
+            drain.asked_at = time.monotonic()
+            if drain.draining:
+                drain.check()
+            drain.requests_in_flight += 1
             try:
                 await self._predict(call)
             finally:
-                self._drain.leave()
+                drain.requests_in_flight -= 1
         except ClientGone as exc:
             forget_frames(exc)  # nobody reads an answer
         except MarwayError as exc:
@@ -160,11 +170,16 @@ class Predictor:
                     await stream_answer(call, channel, self._pool, resolved, row, deadline, held, drain=self._drain)
                     return
                 job = Job([row], deadline, group=call.group, body=held)
-                end = self._pool.submit(resolved.record, resolved.serving, job)
+                actor = self._pool.wanted.get(resolved.record.id)
+                if actor is not None and actor.entry.serving is resolved.serving:
+                    scheduler = actor.entry.scheduler
+                else:
+                    scheduler = self._pool.scheduler(resolved.record, resolved.serving)
+                scheduler.submit(job)
                 try:
                     (answer,) = await job.future
                 finally:
-                    end()
+                    scheduler.leave(job)
                     call.accepted = job.started
                 assert job.started_at is not None
                 started = job.started_at

@@ -14,10 +14,10 @@ from marway_http.eager import in_task
 from marway_http.http1.request import Request
 from marway_sidecar.api.answers import BODILESS, headers_of, model_error
 from marway_sidecar.api.bodies import begin_answer
-from marway_sidecar.api.body_budget import HeldBytes
 from marway_sidecar.api.call import Call
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.draining import Drain
+from marway_sidecar.memory.body_budget import HeldBytes
 from marway_sidecar.scheduler import StreamJob
 
 __all__ = ["stream_answer"]

@@ -28,7 +28,6 @@ from marway_sidecar.lifecycle.scaling import Usage, bounds
 from marway_sidecar.memory.budget import Memory
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.scheduler.job import Job
 from marway_sidecar.scheduler.scheduler import Scheduler
 from marway_sidecar.settings import SidecarSettings
 
@@ -124,6 +123,7 @@ class Entry:
         self.want_load = want_load
         self.lose = lose
         self.queue_grew = queue_grew
+        self.memory = context.memory
         self._context = context
         self.scheduler = Scheduler(self, context.server, context.settings, context.metrics)
         self.usage = Usage(context.settings.scale_down_s)
@@ -175,11 +175,6 @@ class Entry:
         """Why its last load failed, while the pause after that is not over."""
         return self.failure.error if self.failure is not None and self.failure.wait_s() > 0 else None
 
-    def finish(self, job: Job) -> None:
-        """Let go of a job that was submitted: it is done, or its caller has left."""
-        self.scheduler.leave(job)
-        self.used_at = time.monotonic()
-
     def let_go(self) -> None:
         """Count it as not registered: its archive may go from disk."""
         self.served = None
@@ -198,7 +193,7 @@ class Entry:
             workers=self.workers,
             requests_in_flight=self.scheduler.in_flight,
             requests_queued=self.scheduler.queued,
-            memory_bytes=self._context.memory.of(self.key),
+            memory_bytes=self.memory.of(self.key),
             pinned=self.serving.pinned,
             load_duration_s=self.load_duration_s,
             last_used_at=self.last_used_at,
@@ -238,17 +233,11 @@ class Entry:
         message = f"{self.title} is being loaded and was not ready within the deadline"
         return about(self.record, ModelLoading(message, retry_after_s=max(self.expected_s(), 1.0)))
 
-    def requested(self, job: Job) -> None:
-        self.used_at, self.requested_at = job.since, time.time()
-
     def want_worker(self, deadline: Deadline) -> None:
         if not self.answers:
             self._context.metrics.cold_requests.inc()
             self.check_load(deadline)
             self.want_load()
-
-    def became_idle(self) -> None:
-        self._context.memory.pump_if_short()
 
     def full(self) -> MarwayError:
         message = f"{self._context.settings.queue_limit} requests wait for {self.title} already"
@@ -260,7 +249,7 @@ class Entry:
             if self.scheduler.last_end < since:
                 self.scheduler.breaker.failed()  # nothing moved while it waited: its workers hang
             return about(self.record, DeadlineExceeded(f"{self.title} was busy until the deadline had passed"))
-        if self._context.memory.waits(self.key):
+        if self.memory.waits(self.key):
             message = f"{self.title} waits for memory that other versions are using"
             return about(self.record, Unavailable(message, retry_after_s=self._context.estimates.load_s(self.key)))
         return self.load_late()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Final
 
 from marway.deadline import Deadline
@@ -24,6 +23,7 @@ from marway_sidecar.lifecycle.transitions import Warm
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob
+from marway_sidecar.scheduler.scheduler import Scheduler
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
@@ -62,6 +62,8 @@ class ModelPool:
         self._changes = changes
         self._estimates = Estimates(settings)
         self._instance: ServerInstance | None = None  # the last one, also while no server is up
+        self.wanted: Mapping[str, Actor] = {}
+        """Versions that are wanted in the model server that is up, by id."""
         self._ended: list[ServerInstance] = []
         self._refusing = False
         self._saving: asyncio.Task[None] | None = None
@@ -91,6 +93,7 @@ class ModelPool:
         """
         old = self._instance
         if old is not None and not old.over:
+            self.wanted = {}
             old.close(RuntimeDown("the model server went down and is being started again"))
             self._ended = [instance for instance in self._ended if not instance.ended] + [old]
             self._metrics.workers.clear()
@@ -111,6 +114,7 @@ class ModelPool:
             )
             if old is not None:
                 self._instance.succeed(old)
+            self.wanted = self._instance.actors
             if self._saving is None:
                 self._saving = asyncio.create_task(self._save_for_ever(), name="pool estimates")
         self._changes.bump()
@@ -134,7 +138,8 @@ class ModelPool:
             yield
         finally:
             actor.entry.holds -= 1
-            actor.entry.became_idle()
+            if actor.entry.memory.short:
+                actor.entry.memory.pump()
 
     async def predict(self, record: VersionRecord, serving: ServingSettings, job: Job) -> list[Answer]:
         """Return the answers to ``job``, in the order of its rows, loading the version first if need be.
@@ -152,11 +157,12 @@ class ModelPool:
             RuntimeDown: There is no model server.
             MarwayError: As `ModelServer.predict`.
         """
-        end = self.submit(record, serving, job)
+        scheduler = self.scheduler(record, serving)
+        scheduler.submit(job)
         try:
             return await job.future
         finally:
-            end()
+            scheduler.leave(job)
 
     async def stream(
         self, record: VersionRecord, serving: ServingSettings, job: StreamJob
@@ -165,26 +171,23 @@ class ModelPool:
 
         Pieces that nobody takes any more are read and dropped, until the handler has ended: so long it holds its slot.
         """
-        end = self.submit(record, serving, job)
+        scheduler = self.scheduler(record, serving)
+        scheduler.submit(job)
         try:
             while (piece := await job.next()) is not None:
                 yield piece
         finally:
             job.close()
-            end()
+            scheduler.leave(job)
 
-    def submit(self, record: VersionRecord, serving: ServingSettings, job: Job) -> Callable[[], None]:
-        """Begin what `predict` does, for a caller who has no task to wait in.
-
-        Returns:
-            What has to be called when ``job.future`` is done, or nobody waits for it any more.
+    def scheduler(self, record: VersionRecord, serving: ServingSettings) -> Scheduler:
+        """Return what has requests for a version done, which is served so from now on.
 
         Raises:
-            MarwayError: As `predict`, when it is known at once; then nothing was begun.
+            RuntimeDown: There is no model server.
+            Unavailable: It is of another kind than the version is for.
         """
-        entry = self._up(record).actor(record, serving).entry
-        entry.scheduler.submit(job)
-        return partial(entry.finish, job)
+        return self._up(record).actor(record, serving).entry.scheduler
 
     async def load(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> ModelStatus:
         """Return a version's status once it is loaded with at least one worker; raises as `predict` does."""
@@ -242,6 +245,7 @@ class ModelPool:
             await asyncio.gather(self._saving, return_exceptions=True)
             self._saving = None
         if self._instance is not None and not self._instance.over:
+            self.wanted = {}
             self._instance.close(Draining("this pod is stopping"))
             self._ended.append(self._instance)
         ended, self._ended = self._ended, []

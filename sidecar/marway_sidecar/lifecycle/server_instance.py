@@ -83,8 +83,8 @@ class ServerInstance:
             self.actors[record.id] = self._names[server_name(record.id)] = actor
         entry = actor.entry
         entry.asked_at = time.monotonic()
-        if serving is not entry.serving and serving != entry.serving:
-            entry.serving = serving
+        before, entry.serving = entry.serving, serving
+        if serving is not before and serving != before:
             self.context.changes.bump()
         return actor
 

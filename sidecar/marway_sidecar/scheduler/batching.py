@@ -19,7 +19,8 @@ from marway_sidecar.backends.base import ModelServer, NotLoaded, NotSent, Served
 from marway_sidecar.errors import about
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.job import Job, StreamJob
+from marway_sidecar.scheduler.queue import Job
+from marway_sidecar.scheduler.streams import StreamJob
 from marway_sidecar.scheduler.version import ScheduledVersion
 
 __all__ = ["BatchCaller", "was_slow"]
@@ -46,8 +47,8 @@ class BatchCaller:
         self._version = version
         self._server = server
         self._breaker = breaker
+        self._metrics = metrics
         self._rows = metrics.batch_rows
-        self._count = metrics.answer_counter(version.record.name, version.record.version)
 
     async def call(self, model: ServedModel, jobs: Sequence[Job]) -> list[Job]:
         """Make a call with these jobs, tell them what came of it, and return those that have to be sent again."""
@@ -68,7 +69,8 @@ class BatchCaller:
         except Exception as exc:
             self._breaker.ended(exc)
             return self._after(exc, model, jobs)
-        self._breaker.ended(None)
+        if self._breaker.troubled:
+            self._breaker.ended(None)
         if not first.alone and len(answers) > 1 and self._may_run_twice and all(a.kind == "error" for a in answers):
             return _one_by_one(jobs)  # the handler raised: which row made it, it does not say
         start = 0
@@ -117,7 +119,9 @@ class BatchCaller:
     async def _ask(self, model: ServedModel, jobs: Sequence[Job], rows: Sequence[Row]) -> list[Answer]:
         self._rows.observe(len(rows))
         answers = await self._server.predict(model, rows, _own_deadline(model, jobs))
-        self._count(answers)
+        for answer in answers:
+            if answer.headers or answer.measured:  # most have none
+                self._metrics.count_answer(model.name, model.version, answer)
         return answers
 
     async def _ask_alone(self, model: ServedModel, job: Job, row: Row) -> Answer:
@@ -136,7 +140,7 @@ class BatchCaller:
         async for piece in self._server.predict_stream(model, job.rows[0], _own_deadline(model, [job])):
             await job.put(piece)
         if piece is not None:  # the last has every header that the handler set on the way
-            self._count([piece])
+            self._metrics.count_answer(model.name, model.version, piece)
 
 
 def was_slow(since: float, usual_s: float | None) -> bool:

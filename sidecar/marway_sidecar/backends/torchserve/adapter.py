@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,15 +11,15 @@ from typing import Final
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable, clip
 from marway.wire import envelope, model_log
-from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import LOGS, RuntimeInfo
 from marway_sidecar.backends.base import Description, ServedModel, ServerInfo, ServerStatus, WorkerStatus
 from marway_sidecar.backends.torchserve.archive_config import check_archive, unpacked_bytes
+from marway_sidecar.backends.torchserve.calls import Calls, EnvelopedCalls
 from marway_sidecar.backends.torchserve.connection import Connection
 from marway_sidecar.backends.torchserve.control import RuntimeControl
-from marway_sidecar.backends.torchserve.enveloped import EnvelopedCalls
 from marway_sidecar.backends.torchserve.management import Management, Refused, description_of, workers_of
 from marway_sidecar.backends.torchserve.plain import PlainCalls
+from marway_sidecar.errors import about
 
 __all__ = ["SERVES", "TorchServeAdapter"]
 
@@ -64,7 +62,8 @@ class TorchServeAdapter:
         self._control = RuntimeControl(runtime_dir) if info.control_socket and runtime_dir is not None else None
         self.batches = enveloped = info.envelope == envelope.VERSION
         self._management = Management(self._connection, batch_delay_ms=None if enveloped else batch_delay_ms)
-        self._calls = EnvelopedCalls(self._connection) if enveloped else PlainCalls(self._connection)
+        calls: Calls = EnvelopedCalls(self._connection) if enveloped else PlainCalls(self._connection)
+        self.predict, self.predict_stream = calls.predict, calls.predict_stream
         self._registration = asyncio.Lock()
         self._registered: set[str] = set()
 
@@ -83,11 +82,8 @@ class TorchServeAdapter:
             found = await self.describe(model)
             if found is None or found.version != model.version:
                 await self._remove(model)
-                raise LoadFailed(
-                    f"the archive of {model.name} {model.version} says another version in its manifest: pack it again",
-                    model=model.name,
-                    version=model.version,
-                )
+                archive = f"the archive of {model.name} {model.version}"
+                raise about(model, LoadFailed(f"{archive} says another version in its manifest: pack it again"))
             if found.workers != model.workers:  # the archive's own configuration file asked for another number
                 try:
                     found = await self._scale(model, model.workers)
@@ -126,13 +122,11 @@ class TorchServeAdapter:
         except MarwayError:
             return False
         if needed is not None and room.free_bytes < needed:
-            raise Unavailable(
+            message = (
                 f"{model.name} {model.version} cannot be loaded: the disk of {room.directory}, into which TorchServe "
-                f"unpacks archives, has {room.free_bytes // _MIB} MiB free and it needs {needed // _MIB + 1} MiB",
-                model=model.name,
-                version=model.version,
-                retry_after_s=_FULL_RETRY_S,
-            ) from refused
+                f"unpacks archives, has {room.free_bytes // _MIB} MiB free and it needs {needed // _MIB + 1} MiB"
+            )
+            raise about(model, Unavailable(message, retry_after_s=_FULL_RETRY_S)) from refused
         return room.removed > 0
 
     async def unload(self, model: ServedModel) -> None:
@@ -149,14 +143,6 @@ class TorchServeAdapter:
     async def describe(self, model: ServedModel) -> Description | None:
         entry = await self._management.describe(model.server_name, model.version)
         return description_of(entry) if entry is not None else None
-
-    async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
-        if model.streaming:
-            return [await self._whole(model, row, deadline) for row in rows]
-        return await self._calls.predict(model, rows, deadline)
-
-    def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
-        return self._calls.predict_stream(model, row, deadline)
 
     async def status(self) -> ServerStatus:
         names = await self._management.names()
@@ -187,18 +173,6 @@ class TorchServeAdapter:
         if self._control is not None:
             await self._control.aclose()
 
-    async def _whole(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
-        """Return an answer in pieces as one, as a caller sees it who reads REST's chunks to their end."""
-        pieces: list[Answer] = []
-        async with aclosing(self.predict_stream(model, row, deadline)) as stream:
-            async for piece in stream:
-                if piece.kind == "error":
-                    return piece
-                pieces.append(piece)
-        first = pieces[0]
-        body = b"".join(piece.body for piece in pieces)
-        return Answer(first.status, body, first.kind, first.content_type, first.headers)
-
     async def _scale(self, model: ServedModel, workers: int) -> Description:
         began = datetime.now(UTC)
         try:
@@ -227,11 +201,8 @@ class TorchServeAdapter:
         if self._logs is not None:
             reason = await _reason(self._logs, f"{model.server_name}_{model.version}", began)
             more = f"; `marway logs {model.name}`, or the log of the pod's runtime, has the traceback"
-        return LoadFailed(
-            f"{model.name} {model.version} cannot be loaded: {clip(reason or answer, _REASON_MAX)}{more}",
-            model=model.name,
-            version=model.version,
-        )
+        why = f"{clip(reason or answer, _REASON_MAX)}{more}"
+        return about(model, LoadFailed(f"{model.name} {model.version} cannot be loaded: {why}"))
 
 
 async def _reason(logs: Path, worker: str, began: datetime) -> str | None:

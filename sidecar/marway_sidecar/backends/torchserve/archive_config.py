@@ -17,6 +17,7 @@ from marway.archives.bounds import expansion_problem
 from marway.archives.unsupported_settings import NOT_SERVED
 from marway.errors import LoadFailed, clip
 from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.errors import about
 
 __all__ = ["check_archive", "unpacked_bytes"]
 
@@ -72,8 +73,7 @@ def _configuration(model: ServedModel) -> Mapping[str, Any]:
 
 
 def _failed(model: ServedModel, why: str) -> LoadFailed:
-    title = f"{model.name} {model.version}"
-    return LoadFailed(f"the archive of {title} cannot be loaded: {why}", model=model.name, version=model.version)
+    return about(model, LoadFailed(f"the archive of {model.name} {model.version} cannot be loaded: {why}"))
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -18,7 +18,7 @@ from marway_sidecar.backends.base import NotSent
 from marway_sidecar.backends.torchserve.proto import inference_pb2, management_pb2_grpc
 from marway_sidecar.backends.torchserve.tokens import Kind, Tokens
 
-__all__ = ["MANAGEMENT_TIMEOUT_S", "Connection", "NotHttp"]
+__all__ = ["MANAGEMENT_TIMEOUT_S", "Connection", "NotHttp", "closed"]
 
 MANAGEMENT_TIMEOUT_S = 30.0
 _INFERENCE = f"/{inference_pb2.DESCRIPTOR.package}.InferenceAPIsService"
@@ -66,11 +66,11 @@ class Connection:
             for address in (info.addresses["grpc_inference"], info.addresses["grpc_management"])
         ]
         self.management = management_pb2_grpc.ManagementAPIsServiceStub(self._channels[1])  # type: ignore[no-untyped-call]  # generated
-        # Of requests and answers as bytes: see `messages`.
+        # Of requests and answers as bytes: see `calls`.
         self.predictions = self._channels[0].unary_unary(f"{_INFERENCE}/Predictions", None, None)
         self.stream_predictions = self._channels[0].unary_stream(f"{_INFERENCE}/StreamPredictions", None, None)
         self._rest = {kind: _rest_client(info.addresses[kind]) for kind in ("inference", "management")}
-        self._tokens = Tokens(key_file, self._rest["management"]) if key_file is not None else None
+        self.tokens = Tokens(key_file, self._rest["management"]) if key_file is not None else None
 
     async def rpc(self, kind: Kind, method: Any, request: Any, *, timeout_s: float) -> Any:
         """Return the answer to a unary call.
@@ -79,16 +79,14 @@ class Connection:
             grpc.aio.AioRpcError: It failed.
             RuntimeDown: The connections were closed just before.
         """
+
+        async def call(token: str | None) -> Any:
+            return await method(request, timeout=timeout_s, metadata=_bearer(token))
+
         try:
-            if self._tokens is None:
-                return await method(request, timeout=timeout_s)
-
-            async def call(token: str | None) -> Any:
-                return await method(request, timeout=timeout_s, metadata=_bearer(token))
-
             return await self._with_token(kind, call)
         except grpc.aio.UsageError as exc:
-            raise _closed() from exc
+            raise closed() from exc
 
     async def stream(self, method: Any, request: Any, *, timeout_s: float) -> AsyncGenerator[Any, None]:
         """Yield the messages that answer an inference call; it is cancelled when the caller stops asking.
@@ -105,7 +103,7 @@ class Connection:
                 messages = aiter(call)
                 return call, messages, await anext(messages, None)
             except grpc.aio.UsageError as exc:
-                raise _closed() from exc
+                raise closed() from exc
             except BaseException:
                 if call is not None:
                     call.cancel()
@@ -142,7 +140,7 @@ class Connection:
                 raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
             except RuntimeError as exc:
                 if self._rest[kind].is_closed:  # it says so in no kind of its own
-                    raise _closed() from exc
+                    raise closed() from exc
                 raise
 
         return await self._with_token(kind, call)
@@ -155,9 +153,9 @@ class Connection:
             await client.aclose()
 
     async def _with_token(self, kind: Kind, call: Callable[[str | None], Awaitable[T]]) -> T:
-        if self._tokens is None:
+        if self.tokens is None:
             return await call(None)
-        token = await self._tokens.get(kind)
+        token = await self.tokens.get(kind)
         try:
             result = await call(token)
         except grpc.aio.AioRpcError as exc:
@@ -166,11 +164,11 @@ class Connection:
         else:
             if not isinstance(result, httpx.Response) or not _refused(result.status_code == 400, result.text):
                 return result
-        await self._tokens.renew(kind, token)
-        return await call(await self._tokens.get(kind))
+        await self.tokens.renew(kind, token)
+        return await call(await self.tokens.get(kind))
 
 
-def _closed() -> RuntimeDown:
+def closed() -> RuntimeDown:
     """Return what it means that a call was begun, or had not taken its first step, when its connection was closed."""
     return RuntimeDown("TorchServe went down as the call was made")
 
