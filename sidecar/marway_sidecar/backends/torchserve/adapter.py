@@ -16,8 +16,13 @@ from marway_sidecar.backends.base import Description, ServedModel, ServerInfo, S
 from marway_sidecar.backends.torchserve.archive_config import check_archive, unpacked_bytes
 from marway_sidecar.backends.torchserve.calls import Calls, EnvelopedCalls
 from marway_sidecar.backends.torchserve.connection import Connection
-from marway_sidecar.backends.torchserve.control import RuntimeControl
-from marway_sidecar.backends.torchserve.management import Management, Refused, description_of, workers_of
+from marway_sidecar.backends.torchserve.management import (
+    Management,
+    Refused,
+    RuntimeControl,
+    description_of,
+    workers_of,
+)
 from marway_sidecar.backends.torchserve.plain import PlainCalls
 from marway_sidecar.errors import about
 
