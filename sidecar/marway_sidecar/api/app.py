@@ -27,12 +27,12 @@ from marway_sidecar.api.predict import Predictor
 from marway_sidecar.api.routes import ABOUT, add_routes
 from marway_sidecar.sidecar import Sidecar
 
-__all__ = ["create_app"]
+__all__ = ["SidecarApp", "create_app"]
 
 Answering = Coroutine[Any, Any, None]
 
 
-class _App(FastAPI):
+class SidecarApp(FastAPI):
     """FastAPI, past whose router and middleware predictions go: those cost a small one more than all else here.
 
     Args:
@@ -44,7 +44,6 @@ class _App(FastAPI):
     def __init__(self, predictor: Predictor, hosts: HostGuard, **options: Any) -> None:
         super().__init__(**options)
         self._predictor = predictor
-        self.answer_framed = predictor.answer_framed
         self._hosts = hosts
 
     def guard(self, headers: Iterable[tuple[bytes, bytes]]) -> Response | None:
@@ -78,7 +77,7 @@ def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 
-def create_app(sidecar: Sidecar) -> FastAPI:
+def create_app(sidecar: Sidecar) -> SidecarApp:
     """Return the application that serves ``sidecar``."""
 
     @asynccontextmanager
@@ -90,7 +89,7 @@ def create_app(sidecar: Sidecar) -> FastAPI:
     hosts = HostGuard(
         settings.allowed_hosts, bound=settings.host, setting="allowed_hosts (MARWAY_SIDECAR_ALLOWED_HOSTS)"
     )
-    app = _App(
+    app = SidecarApp(
         sidecar.predictor,
         hosts,
         title=ABOUT.name,

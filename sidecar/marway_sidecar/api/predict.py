@@ -23,18 +23,16 @@ from marway.errors import (
     VersionNotFound,
     forget_frames,
 )
-from marway.resolve import Resolved, Resolver
-from marway.wire.envelope import Row
+from marway.resolve import Resolver
 from marway.wire.headers import JSON_NONFINITE, NOTHING, REQUEST_TIMEOUT_MS
 from marway.wire.request import timeout_of
 from marway_http.channel import Channel, ClientGone, ServerStopping
 from marway_http.http1.request import Request
 from marway_sidecar.api.answers import answer_of
-from marway_sidecar.api.bodies import answer_unread, read_body
+from marway_sidecar.api.bodies import answer_unread, read_body, stream_answer
 from marway_sidecar.api.call import Call, check_body, holds_rows, prediction_at, row_of
 from marway_sidecar.api.envelopes import INLINE_BYTES, ask_rows, envelope_of, rows_of
 from marway_sidecar.api.failures import log_failure, outcome_of, problem_answer
-from marway_sidecar.api.streams import stream_answer
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.draining import Drain
 from marway_sidecar.memory.body_budget import BodyBudget
@@ -122,16 +120,17 @@ class Predictor:
             await self._refuse(call, exc)
         except asyncio.CancelledError as exc:
             forget_frames(exc)
-            why = channel.reason
-            if not isinstance(why, ClientGone):
-                await self._refuse(call, why if isinstance(why, MarwayError) else _stopped())
+            if isinstance(channel.reason, MarwayError):
+                await self._refuse(call, channel.reason)
+            elif not isinstance(channel.reason, ClientGone):
+                message = "this pod stopped before it had the answer: send the request again"
+                await self._refuse(call, Draining(message))
         except Exception as exc:
-            fields = {"request_id": call.ids.request_id}
-            logger.exception("request %s failed unexpectedly", call.ids.request_id, extra={"fields": fields})
+            request_id = call.ids.request_id
+            logger.exception("request %s failed unexpectedly", request_id, extra={"fields": {"request_id": request_id}})
             forget_frames(exc)
-            await self._refuse(
-                call, MarwayError(f"something went wrong in the sidecar; its log has it under {call.ids.request_id}")
-            )
+            message = f"something went wrong in the sidecar; its log has it under {request_id}"
+            await self._refuse(call, MarwayError(message))
         finally:
             channel.when_gone(None)
             self._running.discard(channel)
@@ -164,7 +163,8 @@ class Predictor:
                 answer = await envelope_of(answers, call, resolved, self._threads)
             else:
                 row = row_of(*given) if small else await self._threads.run(row_of, *given)
-                row = _as_served(row, resolved)
+                if resolved.serving.nonfinite != "error":  # which is what a worker does unless told otherwise
+                    row = replace(row, headers={**row.headers, JSON_NONFINITE: resolved.serving.nonfinite})
                 del given, body
                 if isinstance(channel, Request) and streams:
                     await stream_answer(call, channel, self._pool, resolved, row, deadline, held, drain=self._drain)
@@ -195,22 +195,11 @@ class Predictor:
         log_failure(call, error, outcome=outcome)
         if call.channel.started:
             return
-        late = isinstance(error, (DeadlineExceeded, Overloaded))
-        unread = isinstance(error, BodyTooLarge) or (late and not call.channel.received)
+        channel, draining = call.channel, self._drain.draining
+        late = isinstance(error, (DeadlineExceeded, Overloaded)) and not channel.received
+        close = draining or late or isinstance(error, BodyTooLarge)
         sent = problem_answer(error, request_id=call.ids.request_id, outcome=outcome)
-        close = unread or self._drain.draining
-        if close and isinstance(call.channel, Request) and not call.channel.received:
-            await answer_unread(call.channel, *sent)
+        if close and isinstance(channel, Request) and not channel.received:
+            await answer_unread(channel, *sent)
         else:
-            await call.channel.answer(*sent, close=close)
-
-
-def _as_served(row: Row, resolved: Resolved) -> Row:
-    """Return the row with what its version's serving settings say of its answer."""
-    if resolved.serving.nonfinite == "error":  # what a worker does unless told otherwise
-        return row
-    return replace(row, headers={**row.headers, JSON_NONFINITE: resolved.serving.nonfinite})
-
-
-def _stopped() -> Draining:
-    return Draining("this pod stopped before it had the answer: send the request again")
+            await channel.answer(*sent, close=close)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Hashable, Iterator
-from typing import Final, Protocol
+from collections.abc import Callable, Hashable, Iterator
+from typing import Final
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -25,12 +25,8 @@ _PARTS: Final = {"version": "marway", "python": "python", "torchserve": "torchse
 """Labels of `marway_runtime_build_info`, and the keys of `ServerInfo.versions` that they show."""
 
 
-class Attach(Protocol):
-    """`ModelPool.attach`."""
-
-    def __call__(
-        self, server: ModelServer | None, *, memory_limit_bytes: int | None = None, cpus: int | None = None
-    ) -> None: ...
+Attach = Callable[[ModelServer | None], None]
+"""`ModelPool.attach`."""
 
 
 class ServerWatch:
@@ -131,7 +127,7 @@ class ServerWatch:
             info = server.info
             logger.info("%s %s is up", self.backend.name, info.versions.get(self.backend.name, ""))
             self._attached = True
-            self._attach(server, memory_limit_bytes=info.memory_limit_bytes, cpus=info.cpus)
+            self._attach(server)
         return True
 
     async def _is_same(self, server: ModelServer) -> bool:

@@ -85,11 +85,7 @@ class Control:
     async def load(self, model: str, selector: str, *, prove: bool, timeout_s: float | None) -> LoadReport:
         """Have a version loaded, and its golden answers compared if that is asked for.
 
-        Args:
-            model: A model's name.
-            selector: A version or a label.
-            prove: Whether to compare them.
-            timeout_s: How long it may take; None allows what the version says its load may take.
+        It may take ``timeout_s``, or without that what the version says its load may take.
 
         Raises:
             LoadFailed, ArchiveCorrupt: It cannot be loaded.
@@ -123,16 +119,8 @@ class Control:
     async def compare(self, model: str, selector: str, *, base: str | None, timeout_s: float | None) -> Comparison:
         """Have a version loaded, and its answers compared with those of another one, to the other's golden inputs.
 
-        Args:
-            model: A model's name.
-            selector: A version or a label.
-            base: The other one, a version or a label; None has only the version's own answers looked at.
-            timeout_s: How long it may take; None allows what the version says its load may take.
-
-        Raises:
-            LoadFailed, ArchiveCorrupt: It cannot be loaded.
-            Unavailable: Not here, or not now.
-            DeadlineExceeded: It took too long.
+        Without a ``base``, a version or a label, only its own answers are looked at. It may take as long as `load`, and
+        raises as that does.
         """
         started = time.monotonic()
         resolved, deadline = await self._wanted(model, selector, timeout_s)
@@ -175,10 +163,6 @@ class Control:
 
     def _log(self, event: str, resolved: Resolved, started: float, **more: object) -> None:
         record = resolved.record
-        fields: dict[str, object] = {
-            "model": record.name,
-            "version": record.version,
-            "duration_s": round(time.monotonic() - started, 3),
-            **more,
-        }
+        duration_s = round(time.monotonic() - started, 3)
+        fields = {"model": record.name, "version": record.version, "duration_s": duration_s, **more}
         logger.info(event, extra={"fields": fields})

@@ -141,11 +141,6 @@ class Entry:
         self.holds = 0
 
     @property
-    def last_used_at(self) -> datetime | None:
-        """When the last request came; None before the first."""
-        return None if self.requested_at is None else datetime.fromtimestamp(self.requested_at, UTC)
-
-    @property
     def key(self) -> str:
         """Its id: the key everywhere in the pool."""
         return self.record.id
@@ -196,7 +191,7 @@ class Entry:
             memory_bytes=self.memory.of(self.key),
             pinned=self.serving.pinned,
             load_duration_s=self.load_duration_s,
-            last_used_at=self.last_used_at,
+            last_used_at=datetime.fromtimestamp(self.requested_at, UTC) if self.requested_at is not None else None,
             failures=self.failure.count if self.failure is not None else 0,
             failure=failure.error.message if failure is not None else None,
             retry_after_s=failure.wait_s() if failure is not None else None,
@@ -223,9 +218,8 @@ class Entry:
         expected_s = self.expected_s()
         if expected_s > deadline.left_s():
             self.want_load()
-            message = (
-                f"{self.title} is being loaded, which takes {expected_s:.1f} s more: longer than the deadline leaves"
-            )
+            more = f"takes {expected_s:.1f} s more: longer than the deadline leaves"
+            message = f"{self.title} is being loaded, which {more}"
             raise about(self.record, ModelLoading(message, retry_after_s=expected_s))
 
     def load_late(self) -> MarwayError:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, Draining, RuntimeDown
+from marway.errors import DeadlineExceeded, Draining, MarwayError, RuntimeDown
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
@@ -79,31 +79,19 @@ class ModelPool:
         """Calls whose work has not ended."""
         return sum(actor.entry.scheduler.in_flight for actor in self._actors.values())
 
-    def attach(
-        self, server: ModelServer | None, *, memory_limit_bytes: int | None = None, cpus: int | None = None
-    ) -> None:
-        """Use this model server from now on; whatever was loaded in the one before is gone with it.
+    def attach(self, server: ModelServer | None) -> None:
+        """Use this model server from now on, none while it is None; what was loaded in the one before is gone with it.
 
         What was ready there is loaded again, as far as memory is free.
-
-        Args:
-            server: The model server, or None while there is none.
-            memory_limit_bytes: What it and its workers may take, as its runtime says.
-            cpus: Processors that its workers may use, as its runtime says.
         """
         old = self._instance
-        if old is not None and not old.over:
-            self.wanted = {}
-            old.close(RuntimeDown("the model server went down and is being started again"))
-            self._ended = [instance for instance in self._ended if not instance.ended] + [old]
+        if self._end(RuntimeDown("the model server went down and is being started again")):
             self._metrics.workers.clear()
             self._metrics.runtime_workers.clear()
         if server is not None:
             self._metrics.runtime_starts.inc()
             self._instance = ServerInstance(
                 server,
-                limit_bytes=memory_limit_bytes,
-                cpus=cpus,
                 settings=self._settings,
                 estimates=self._estimates,
                 metrics=self._metrics,
@@ -157,12 +145,8 @@ class ModelPool:
             RuntimeDown: There is no model server.
             MarwayError: As `ModelServer.predict`.
         """
-        scheduler = self.scheduler(record, serving)
-        scheduler.submit(job)
-        try:
+        with self._submitted(record, serving, job):
             return await job.future
-        finally:
-            scheduler.leave(job)
 
     async def stream(
         self, record: VersionRecord, serving: ServingSettings, job: StreamJob
@@ -171,13 +155,17 @@ class ModelPool:
 
         Pieces that nobody takes any more are read and dropped, until the handler has ended: so long it holds its slot.
         """
+        with self._submitted(record, serving, job), contextlib.closing(job):
+            while (piece := await job.next()) is not None:
+                yield piece
+
+    @contextlib.contextmanager
+    def _submitted(self, record: VersionRecord, serving: ServingSettings, job: Job) -> Iterator[None]:
         scheduler = self.scheduler(record, serving)
         scheduler.submit(job)
         try:
-            while (piece := await job.next()) is not None:
-                yield piece
+            yield
         finally:
-            job.close()
             scheduler.leave(job)
 
     def scheduler(self, record: VersionRecord, serving: ServingSettings) -> Scheduler:
@@ -244,10 +232,7 @@ class ModelPool:
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
             self._saving = None
-        if self._instance is not None and not self._instance.over:
-            self.wanted = {}
-            self._instance.close(Draining("this pod is stopping"))
-            self._ended.append(self._instance)
+        self._end(Draining("this pod is stopping"))
         ended, self._ended = self._ended, []
         for instance in ended:
             await instance.closed()
@@ -258,6 +243,15 @@ class ModelPool:
     @property
     def _actors(self) -> Mapping[str, Actor]:
         return self._instance.actors if self._instance is not None else {}
+
+    def _end(self, error: MarwayError) -> bool:
+        """End the instance that is up; return whether one was."""
+        instance, self.wanted = self._instance, {}
+        if instance is None or instance.over:
+            return False
+        instance.close(error)
+        self._ended = [*(each for each in self._ended if not each.ended), instance]
+        return True
 
     def _up(self, record: VersionRecord) -> ServerInstance:
         if self._instance is None or self._instance.over:

@@ -94,13 +94,12 @@ class BatchCaller:
                     job.fail(error)
             return [job for job in jobs if job.lost < _LOST_MAX]
         alone, rows = jobs[0].alone, sum(len(job.rows) for job in jobs)
+        no_rows_fault = isinstance(error, (RuntimeDown, Overloaded, DeadlineExceeded))
         if isinstance(error, NotSent) and not (alone and rows > 1):
             for job in jobs:
                 job.started_at = None  # nobody started on it, so it may go elsewhere at no cost
-        elif not (isinstance(error, (RuntimeDown, Overloaded, DeadlineExceeded)) or alone or rows == 1):
-            if self._may_run_twice:
-                return _one_by_one(jobs)  # which row made it go wrong, nobody knows
-            error = self._final(error, model)
+        elif self._may_run_twice and not (no_rows_fault or alone or rows == 1):
+            return _one_by_one(jobs)  # which row made it go wrong, nobody knows
         else:
             error = self._final(error, model)
         for job in jobs:

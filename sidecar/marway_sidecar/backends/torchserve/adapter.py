@@ -95,14 +95,14 @@ class TorchServeAdapter:
                 except LoadFailed:
                     await self.unload(model)
                     raise
-        return found
+            return found
 
     async def _register(self, model: ServedModel) -> None:
         again = False
         began = datetime.now(UTC)
         while True:
             try:
-                await self._management.register(model)
+                return await self._management.register(model)
             except Refused as exc:
                 # A failed start unregisters by itself; one that timed out here may still be there.
                 await self.unload(model)
@@ -110,8 +110,6 @@ class TorchServeAdapter:
                 if again or not made_room:
                     raise await self._load_failed(model, str(exc), began) from exc
                 again = True
-            else:
-                return
 
     async def _made_room(self, model: ServedModel, refused: Refused) -> bool:
         """Remove what a load that failed left unpacked; return whether another try is worth it, as there is room now.

@@ -10,15 +10,7 @@ from typing import Final
 
 import grpc
 
-from marway.errors import (
-    BodyTooLarge,
-    DeadlineExceeded,
-    MarwayError,
-    ModelError,
-    Overloaded,
-    RuntimeDown,
-    clip,
-)
+from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown, clip
 from marway_sidecar.backends.base import NotLoaded, NotSent, ServedModel, WorkerDied
 from marway_sidecar.errors import about
 

@@ -112,10 +112,9 @@ class Management:
         """
         try:
             await self._listed(1, 0, timeout_s)
-        except RuntimeDown:
-            raise
-        except MarwayError:
-            return
+        except MarwayError as exc:
+            if isinstance(exc, RuntimeDown):
+                raise
 
     async def names(self, *, timeout_s: float = MANAGEMENT_TIMEOUT_S, page: int = _PAGE) -> frozenset[str]:
         """Return the names of all models; a version has one of its own, so the default versions are all there are.
