@@ -122,8 +122,8 @@ async def _not_routed(request: Request, exc: Exception) -> Response:
         405: ("method_not_allowed", "Method not allowed", f"{path} does not take {request.method}: see /docs"),
     }
     code, title, detail = known.get(exc.status_code, ("invalid_request", "Invalid request", str(exc.detail)))
-    ids = read_ids(request.headers.get)
-    problem = problems.Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=ids.request_id)
+    request_id = read_ids(request.headers.get).request_id
+    problem = problems.Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=request_id)
     headers = dict(exc.headers or {})
     if "Allow" in headers:
         headers["Allow"] = with_head(headers["Allow"])
@@ -134,7 +134,7 @@ async def _invalid(request: Request, exc: Exception) -> Response:
     """Answer for a parameter that FastAPI refused."""
     assert isinstance(exc, RequestValidationError)
     first = exc.errors()[0]
-    where = " ".join(str(part) for part in first["loc"])
+    where = " ".join(map(str, first["loc"]))
     return await _refused(request, InvalidRequest(f"{clip(where, 80)}: {clip(first['msg'], 200)}"))
 
 

@@ -34,6 +34,7 @@ from marway_sidecar.scheduler import StreamJob
 __all__ = ["answer_unread", "read_body", "stream_answer"]
 
 _LINGER_S: Final = 1.0
+_TOO_SLOW: Final = "the body came too slowly for the memory that it held, which others waited for: send it again"
 
 
 async def read_body(
@@ -82,7 +83,8 @@ async def _read(call: Call, request: Request, limit: int, budget: BodyBudget) ->
             if held is not None:
                 await _hold(request, held, len(pieces[-1]))
             elif counts or size > LARGE_BODY_BYTES:
-                held = budget.open(length if length is not None else limit, partial(request.interrupt, _too_slow()))
+                slow = Overloaded(_TOO_SLOW)
+                held = budget.open(length if length is not None else limit, partial(request.interrupt, slow))
                 await _hold(request, held, size)
         if held is not None:
             held.came_whole()
@@ -99,10 +101,6 @@ async def _hold(request: Request, held: HeldBytes, count: int) -> None:
     if not held.take(count):
         with request.unread(partial(request.interrupt, ClientGone())):
             await held.wait(count)
-
-
-def _too_slow() -> Overloaded:
-    return Overloaded("the body came too slowly for the memory that it held, which others waited for: send it again")
 
 
 async def _begin_answer(request: Request, status: int, headers: HeaderBlock, *, close: bool) -> None:

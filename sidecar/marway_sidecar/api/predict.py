@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -47,10 +47,11 @@ logger = logging.getLogger(__name__)
 _GONE: Final = ClientGone()
 
 
+@dataclass(eq=False)
 class Predictor:
     """Answers predictions.
 
-    Args:
+    Attributes:
         settings: Limits and time-outs.
         resolver: Finds the version.
         pool: Has it loaded.
@@ -60,25 +61,14 @@ class Predictor:
         refused: Told the model of each request for a version that is not there.
     """
 
-    def __init__(
-        self,
-        settings: SidecarSettings,
-        resolver: Resolver,
-        pool: ModelPool,
-        bodies: BodyBudget,
-        drain: Drain,
-        threads: Threads,
-        *,
-        refused: Callable[[str], None],
-    ) -> None:
-        self._settings = settings
-        self._resolver = resolver
-        self._pool = pool
-        self._bodies = bodies
-        self._drain = drain
-        self._threads = threads
-        self._refused = refused
-        self._running: set[Channel] = set()
+    settings: SidecarSettings
+    resolver: Resolver
+    pool: ModelPool
+    bodies: BodyBudget
+    drain: Drain
+    threads: Threads
+    refused: Callable[[str], None]
+    _running: set[Channel] = field(default_factory=set)
 
     def give_up(self) -> None:
         """Refuse what is not answered yet: the time to drain is over."""
@@ -98,7 +88,7 @@ class Predictor:
         What a frame cannot carry is left unanswered. Whoever leaves interrupts it: work that waits is dropped, what is
         in a worker goes on, and holds its slot.
         """
-        channel, drain = call.channel, self._drain
+        channel, drain = call.channel, self.drain
         self._running.add(channel)
         if channel.received:
             channel.when_gone(partial(channel.interrupt, _GONE))
@@ -115,7 +105,7 @@ class Predictor:
             forget_frames(exc)  # nobody reads an answer
         except MarwayError as exc:
             if isinstance(exc, VersionNotFound) and exc.model is not None:
-                self._refused(exc.model)
+                self.refused(exc.model)
             forget_frames(exc)
             await self._refuse(call, exc)
         except asyncio.CancelledError as exc:
@@ -136,19 +126,19 @@ class Predictor:
             self._running.discard(channel)
 
     async def _predict(self, call: Call) -> None:
-        settings, channel = self._settings, call.channel
+        settings, channel = self.settings, call.channel
         asked = call.headers.get(REQUEST_TIMEOUT_MS)
         timeout_s = timeout_of(asked, default_s=settings.default_timeout_s, max_s=settings.max_timeout_s)
         deadline = Deadline.after(timeout_s)
         check_body(call, limit=settings.max_body_bytes)
-        resolved = self._resolver.lookup(*call.named) or await self._resolver.resolve(*call.named)
+        resolved = self.resolver.lookup(*call.named) or await self.resolver.resolve(*call.named)
         many = holds_rows(call.headers.get("content-type"))
         streams = resolved.serving.streaming and not many
         if streams and not isinstance(channel, Request):
             return
         body, held = call.body, None
         if body is None:
-            body, held = await read_body(call, limit=settings.max_body_bytes, budget=self._bodies, deadline=deadline)
+            body, held = await read_body(call, limit=settings.max_body_bytes, budget=self.bodies, deadline=deadline)
             channel.when_gone(partial(channel.interrupt, _GONE))
         try:
             if not body and call.headers.get(NOTHING) != "1":
@@ -157,24 +147,24 @@ class Predictor:
             small = len(body) <= INLINE_BYTES
             given = call.headers, body, call.ids
             if many:
-                rows = rows_of(*given) if small else await self._threads.run(rows_of, *given)
+                rows = rows_of(*given) if small else await self.threads.run(rows_of, *given)
                 del given, body  # its rows have it
-                answers = await ask_rows(call, self._pool, resolved, rows, deadline, held)
-                answer = await envelope_of(answers, call, resolved, self._threads)
+                answers = await ask_rows(call, self.pool, resolved, rows, deadline, held)
+                answer = await envelope_of(answers, call, resolved, self.threads)
             else:
-                row = row_of(*given) if small else await self._threads.run(row_of, *given)
+                row = row_of(*given) if small else await self.threads.run(row_of, *given)
                 if resolved.serving.nonfinite != "error":  # which is what a worker does unless told otherwise
                     row = replace(row, headers={**row.headers, JSON_NONFINITE: resolved.serving.nonfinite})
                 del given, body
                 if isinstance(channel, Request) and streams:
-                    await stream_answer(call, channel, self._pool, resolved, row, deadline, held, drain=self._drain)
+                    await stream_answer(call, channel, self.pool, resolved, row, deadline, held, drain=self.drain)
                     return
                 job = Job([row], deadline, group=call.group, body=held)
-                actor = self._pool.wanted.get(resolved.record.id)
+                actor = self.pool.wanted.get(resolved.record.id)
                 if actor is not None and actor.entry.serving is resolved.serving:
                     scheduler = actor.entry.scheduler
                 else:
-                    scheduler = self._pool.scheduler(resolved.record, resolved.serving)
+                    scheduler = self.pool.scheduler(resolved.record, resolved.serving)
                 scheduler.submit(job)
                 try:
                     (answer,) = await job.future
@@ -184,7 +174,7 @@ class Predictor:
                 assert job.started_at is not None
                 started = job.started_at
             sent = answer_of(answer, resolved, call.ids, time.monotonic() - started)
-            await channel.answer(*sent, close=self._drain.draining)
+            await channel.answer(*sent, close=self.drain.draining)
         finally:
             if held is not None:
                 held.release()
@@ -195,7 +185,7 @@ class Predictor:
         log_failure(call, error, outcome=outcome)
         if call.channel.started:
             return
-        channel, draining = call.channel, self._drain.draining
+        channel, draining = call.channel, self.drain.draining
         late = isinstance(error, (DeadlineExceeded, Overloaded)) and not channel.received
         close = draining or late or isinstance(error, BodyTooLarge)
         sent = problem_answer(error, request_id=call.ids.request_id, outcome=outcome)

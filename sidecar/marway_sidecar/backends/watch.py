@@ -5,25 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Final
-
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from marway.errors import MarwayError
 from marway_sidecar.backends.base import Backend, ModelServer, ServerInfo
 
-__all__ = ["ServerBuild", "ServerWatch"]
+__all__ = ["ServerWatch"]
 
 logger = logging.getLogger(__name__)
 
 _SECOND_LOOK_S: Final = 0.3
 """A connection that broke says little: it is asked once more before the server counts as down."""
-
-_PARTS: Final = {"version": "marway", "python": "python", "torchserve": "torchserve", "torch": "torch", "java": "java"}
-"""Labels of `marway_runtime_build_info`, and the keys of `ServerInfo.versions` that they show."""
-
 
 Attach = Callable[[ModelServer | None], None]
 """`ModelPool.attach`."""
@@ -139,25 +132,6 @@ class ServerWatch:
                 if not self._attached or time.monotonic() - began > _SECOND_LOOK_S:
                     raise
             await asyncio.sleep(_SECOND_LOOK_S)
-
-
-class ServerBuild(Collector):
-    """Says the versions of the model server's parts while it is up, as a metric; what is not known is empty.
-
-    Args:
-        watch: Knows the server.
-    """
-
-    def __init__(self, watch: ServerWatch) -> None:
-        self._watch = watch
-
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "marway_runtime_build_info", "What the model server runs on; always 1.", labels=list(_PARTS)
-        )
-        if (info := self._watch.info) is not None:
-            family.add_metric([info.versions.get(part, "") for part in _PARTS.values()], 1.0)
-        yield family
 
 
 async def _close(server: ModelServer | None) -> None:

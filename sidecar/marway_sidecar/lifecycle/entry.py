@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -82,25 +82,24 @@ class Context:
     refusing: bool
 
 
+@dataclass(eq=False)
 class Entry:
     """One version on this pod, as its scheduler sees it too; only its actor changes `state`, `served` and `workers`.
 
-    Args:
+    Attributes:
         record, serving: The version, and how it is served now.
         context: What it shares with the other versions.
         want_load: Has it loaded, with a worker up.
         lose: Told that the model server does not have it.
         queue_grew: Told that somebody waits for it.
-
-    Attributes:
         scheduler, usage: Its queue and calls, and how many workers were of use.
         archive: Its archive, held in the store while it is registered.
         served: As the model server knows it, while it is registered.
         workers: Workers that it should have there.
         load_began: When the load under way began, on the monotonic clock.
         used_at: When it was last of use, on the monotonic clock.
-        requested_at: When the last request came, in Unix time: it is only shown, and must read the same each time.
         asked_at: When anybody last wanted anything of it, on the monotonic clock.
+        requested_at: When the last request came, in Unix time: it is only shown, and must read the same each time.
         restores: How many model servers in a row went since it was loaded; 0 while it is, and when it is not to be
             loaded again by itself.
         settled_at: When its last transition ended, on the monotonic clock: what was seen before is out of date.
@@ -108,37 +107,31 @@ class Entry:
         holds: How many hold it loaded, whoever else wants its memory.
     """
 
-    def __init__(
-        self,
-        record: VersionRecord,
-        serving: ServingSettings,
-        context: Context,
-        *,
-        want_load: Callable[[], None],
-        lose: Callable[[], None],
-        queue_grew: Callable[[], None],
-    ) -> None:
-        self.record = record
-        self.serving = serving
-        self.want_load = want_load
-        self.lose = lose
-        self.queue_grew = queue_grew
+    record: VersionRecord
+    serving: ServingSettings
+    context: Context
+    want_load: Callable[[], None]
+    lose: Callable[[], None]
+    queue_grew: Callable[[], None]
+    state: State = "absent"
+    archive: ArchiveUse | None = None
+    served: ServedModel | None = None
+    workers: int = 0
+    load_began: float | None = None
+    load_duration_s: float | None = None
+    used_at: float = field(default_factory=time.monotonic)
+    asked_at: float = field(default_factory=time.monotonic)
+    requested_at: float | None = None
+    restores: int = 0
+    settled_at: float = 0.0
+    failure: Failure | None = None
+    holds: int = 0
+
+    def __post_init__(self) -> None:
+        context = self.context
         self.memory = context.memory
-        self._context = context
         self.scheduler = Scheduler(self, context.server, context.settings, context.metrics)
         self.usage = Usage(context.settings.scale_down_s)
-        self.state: State = "absent"
-        self.archive: ArchiveUse | None = None
-        self.served: ServedModel | None = None
-        self.workers = 0
-        self.load_began: float | None = None
-        self.load_duration_s: float | None = None
-        self.used_at = self.asked_at = time.monotonic()
-        self.requested_at: float | None = None
-        self.restores = 0
-        self.settled_at = 0.0
-        self.failure: Failure | None = None
-        self.holds = 0
 
     @property
     def key(self) -> str:
@@ -201,7 +194,7 @@ class Entry:
         """Return how long it should still take until it is loaded, by measured loads, in seconds."""
         began = self.load_began
         elapsed = time.monotonic() - began if began is not None else 0.0
-        return max(0.0, self._context.estimates.load_s(self.key) - elapsed)
+        return max(0.0, self.context.estimates.load_s(self.key) - elapsed)
 
     def check_load(self, deadline: Deadline) -> None:
         """Return when it makes sense to wait for its load; a load that takes too long for that is begun all the same.
@@ -213,7 +206,7 @@ class Entry:
         """
         if self.state == "failed" and (error := self.failed_lately) is not None:
             raise without_traceback(error)
-        if self._context.refusing and self.load_began is None:
+        if self.context.refusing and self.load_began is None:
             raise about(self.record, refused())
         expected_s = self.expected_s()
         if expected_s > deadline.left_s():
@@ -229,12 +222,12 @@ class Entry:
 
     def want_worker(self, deadline: Deadline) -> None:
         if not self.answers:
-            self._context.metrics.cold_requests.inc()
+            self.context.metrics.cold_requests.inc()
             self.check_load(deadline)
             self.want_load()
 
     def full(self) -> MarwayError:
-        message = f"{self._context.settings.queue_limit} requests wait for {self.title} already"
+        message = f"{self.context.settings.queue_limit} requests wait for {self.title} already"
         retry_after_s = self.scheduler.expected_wait_s() or self.expected_s()
         return about(self.record, Overloaded(message, retry_after_s=retry_after_s))
 
@@ -245,7 +238,7 @@ class Entry:
             return about(self.record, DeadlineExceeded(f"{self.title} was busy until the deadline had passed"))
         if self.memory.waits(self.key):
             message = f"{self.title} waits for memory that other versions are using"
-            return about(self.record, Unavailable(message, retry_after_s=self._context.estimates.load_s(self.key)))
+            return about(self.record, Unavailable(message, retry_after_s=self.context.estimates.load_s(self.key)))
         return self.load_late()
 
 

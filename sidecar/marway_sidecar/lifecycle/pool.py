@@ -86,10 +86,9 @@ class ModelPool:
         """
         old = self._instance
         if self._end(RuntimeDown("the model server went down and is being started again")):
-            self._metrics.workers.clear()
-            self._metrics.runtime_workers.clear()
+            self._metrics.server_down()
         if server is not None:
-            self._metrics.runtime_starts.inc()
+            self._metrics.server_up(server.info.versions)
             self._instance = ServerInstance(
                 server,
                 settings=self._settings,

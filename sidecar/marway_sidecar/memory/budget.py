@@ -217,7 +217,7 @@ class Memory:
                 self._eviction.make_room(self.used - self.budget, evict="idle", exclude=None)  # a worker has grown
         finally:
             self._pumping = False
-            self._look_if_short()
+            self.short = bool(self._pending) or (self.budget is not None and self.used > self.budget)
 
     def _push(self, reservation: _Reservation) -> None:
         """Put a reservation in its place: more workers only as long as nobody waits for a first answer."""
@@ -282,10 +282,6 @@ class Memory:
         else:
             self._charges[key] = charge
             self.used += charge.size_bytes
-        self._look_if_short()
-
-    def _look_if_short(self) -> None:
-        self.short = bool(self._pending) or (self.budget is not None and self.used > self.budget)
 
     def _taken(self) -> str:
         loading = sum(not charge.up for charge in self._charges.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from marway.deadline import Deadline
@@ -22,16 +21,18 @@ class ScheduledVersion(Protocol):
     memory: Memory
     served: ServedModel | None
     """It as the model server knows it; None while it does not."""
-    lose: Callable[[], None]
-    """Told that the model server does not have it."""
-    queue_grew: Callable[[], None]
-    """Told that somebody waits."""
     asked_at: float
     """When anybody last wanted anything of it, on the monotonic clock."""
     used_at: float
     """When it was last of use, on the monotonic clock."""
     requested_at: float | None
     """When the last request came that the breaker let through, in Unix time."""
+
+    def lose(self) -> None:
+        """Hear that the model server does not have it."""
+
+    def queue_grew(self) -> None:
+        """Hear that somebody waits."""
 
     def want_worker(self, deadline: Deadline) -> None:
         """Have it loaded with a worker, if it is not, for a job that has to wait.
