@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from prometheus_client import Counter
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from marway.wire.measurements import Kind, Measurement
@@ -84,7 +84,7 @@ class HandlerMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
         for name, family in self._families.items():
-            yield from _exposed(name, family)
+            yield _exposed(name, family)
 
     def _take_in(self, model: str, version: str, each: Measurement) -> bool:
         name = _plain(each.name)
@@ -138,13 +138,9 @@ def _labels(model: str, version: str, dimensions: _Labels) -> _Labels | None:
     return tuple(labels.items()) if len(labels) <= _LABELS_MAX else None
 
 
-def _exposed(name: str, family: _Family) -> Iterator[Metric]:
+def _exposed(name: str, family: _Family) -> Metric:
     help_text = f"Measured by handlers, in {family.unit}." if family.unit else "Measured by handlers."
-    metric: CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
-    if family.kind == "histogram":
-        metric = HistogramMetricFamily(name, help_text)
-    else:
-        metric = (CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily)(name, help_text)
+    metric = Metric(name, help_text, family.kind)
     for labels, series in list(family.series.items()):
         said = dict(labels)
         if family.kind == "counter":
@@ -158,4 +154,4 @@ def _exposed(name: str, family: _Family) -> Iterator[Metric]:
                 metric.add_sample(f"{name}_bucket", {**said, "le": edge}, reached)
             metric.add_sample(f"{name}_count", said, reached)
             metric.add_sample(f"{name}_sum", said, series.value)
-    yield metric
+    return metric

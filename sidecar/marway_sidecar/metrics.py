@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import get_args
 
@@ -27,6 +27,9 @@ _ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 _QUEUE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 3.5, 5, 7.5, 10, 30, 60)
 _PHASE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _LOAD_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+_RUNTIME_PARTS = {"version": "marway", "python": "python", "torchserve": "torchserve", "torch": "torch", "java": "java"}
+"""Labels of `marway_runtime_build_info`, and the keys of `ServerInfo.versions` that they show; "" where not known."""
 
 # Creation times of series double their number and say nothing that a restart does not.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
@@ -100,6 +103,9 @@ class SidecarMetrics:
             "All workers of the model server, by how they were started and why so.",
             ["mode", "reason"],
         )
+        self.runtime_build = gauge(
+            "marway_runtime_build_info", "What the model server runs on; always 1.", list(_RUNTIME_PARTS)
+        )
         self.evictions = counter(
             "marway_sidecar_model_evictions",
             "Versions unloaded though nobody asked: for the memory of others, or because they were idle.",
@@ -132,6 +138,16 @@ class SidecarMetrics:
         self.build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
 
+    def server_up(self, versions: Mapping[str, str]) -> None:
+        """Count a model server that was found, and show the versions of its parts."""
+        self.runtime_starts.inc()
+        self.runtime_build.labels(*(versions.get(part, "") for part in _RUNTIME_PARTS.values())).set(1)
+
+    def server_down(self) -> None:
+        """Show nothing any more of a model server that went."""
+        for gauge in (self.runtime_build, self.workers, self.runtime_workers):
+            gauge.clear()
+
     def count_deaths(self, told: Iterable[WorkerDeaths], title: Callable[[str], tuple[str, str]]) -> None:
         """Count the workers that died since the last time.
 
@@ -147,29 +163,22 @@ class SidecarMetrics:
                     self.deaths.labels(*title(name), reason).inc(count - before if count > before else count)
         self._deaths_before = now
 
-    def answer_counter(self, model: str, version: str) -> Callable[[Sequence[Answer]], None]:
-        """Return what counts what a version's answers carry: the handler's metrics, and numbers that are not finite."""
-
-        def count(answers: Sequence[Answer]) -> None:
-            for answer in answers:
-                # Most answers have no headers of the handler's own, and cost no more than the question.
-                if answer.headers and any(name.lower() == NONFINITE for name in answer.headers):
-                    self.nonfinite.labels(model, version).inc()
-                if answer.measured:
-                    self.measured.add(model, version, answer.measured)
-
-        return count
+    def count_answer(self, model: str, version: str, answer: Answer) -> None:
+        """Count what a version's answer carries: the handler's metrics, and numbers that are not finite."""
+        if any(name.lower() == NONFINITE for name in answer.headers):
+            self.nonfinite.labels(model, version).inc()
+        if answer.measured:
+            self.measured.add(model, version, answer.measured)
 
     def forget(self, model: str, version: str) -> None:
         """Drop what is counted for a version that nobody asks for any more: labels must not pile up."""
-        for counter, outcomes in ((self.loads, _LOAD_OUTCOMES), (self.golden_checks, _GOLDEN_OUTCOMES)):
-            for outcome in outcomes:
-                with contextlib.suppress(KeyError):
-                    counter.remove(model, version, outcome)
-        for reason in get_args(DeathReason):
+        series = (
+            *((self.loads, (outcome,)) for outcome in _LOAD_OUTCOMES),
+            *((self.golden_checks, (outcome,)) for outcome in _GOLDEN_OUTCOMES),
+            *((self.deaths, (reason,)) for reason in get_args(DeathReason)),
+            *((self.nonfinite, ()), (self.dropped, ())),
+        )
+        for counter, more in series:
             with contextlib.suppress(KeyError):
-                self.deaths.remove(model, version, reason)
-        for counter in (self.nonfinite, self.dropped):
-            with contextlib.suppress(KeyError):
-                counter.remove(model, version)
+                counter.remove(model, version, *more)
         self.measured.forget(model, version)

@@ -64,7 +64,7 @@ async def serve(sidecar: Sidecar, *, stop: StopRequest, on_ready: Callable[[str]
         piece_bytes=LARGE_BODY_BYTES,
         kept_bytes=_KEPT_BYTES,
         refusal_headers=_REFUSED,
-        upgrade=FramesUpgrade(app),
+        upgrade=FramesUpgrade(sidecar.predictor.answer_framed, app.guard),
     )
     with listening(settings.host, settings.port, flag="--port") as listener:
         server = HttpServer(app, limits, lifespan="on")

@@ -14,19 +14,17 @@ from marway.registry import open_registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire.pods import PodEvent, PodStatus
 from marway_http.loop_watch import watch_loop
-from marway_sidecar.api.body_budget import BodyBudget
 from marway_sidecar.api.predict import Predictor
-from marway_sidecar.api.watch import events
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
 from marway_sidecar.backends.base import open_backend
-from marway_sidecar.backends.watch import ServerBuild, ServerWatch
-from marway_sidecar.changes import Changes
+from marway_sidecar.backends.watch import ServerWatch
+from marway_sidecar.changes import Changes, events
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.comparison import Comparer
-from marway_sidecar.lifecycle.control import Control
-from marway_sidecar.lifecycle.deleted import DeletedVersions
+from marway_sidecar.lifecycle.control import Control, DeletedVersions
 from marway_sidecar.lifecycle.draining import Drain
 from marway_sidecar.lifecycle.golden_check import GoldenChecks
+from marway_sidecar.memory.body_budget import BodyBudget
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
@@ -90,7 +88,6 @@ class Sidecar:
         self.metrics.runtime_up.set_function(lambda: float(self.pool.server is not None))
         self.metrics.draining.set_function(lambda: float(self.draining.draining))
         self.metrics.registry_stale.set_function(self.reader.stale_s)
-        self.metrics.registry.register(ServerBuild(self.runtime))
         self._boot_id = new_ulid()
         self._stopped = False
 

@@ -196,7 +196,7 @@ async def test_changes_under_load_lose_nobody(pod: Pod, published: tuple[Path, l
     adapter = TorchServeAdapter(pod.info, runtime_dir=pod.runtime_dir)
     # `store` is what the room's pools fetch to, and TorchServe reads from.
     pool = room.pool(runtime_dir=pod.runtime_dir, worker_base_bytes=160 << 20, scale_down_s=1.0)
-    pool.attach(adapter, memory_limit_bytes=pod.info.memory_limit_bytes)
+    pool.attach(adapter)
     first, second = published[1][:2]
     two = ServingSettings(max_workers=2, max_batch_rows=1)
     answered: Counter[str] = Counter()

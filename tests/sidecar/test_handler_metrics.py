@@ -15,7 +15,7 @@ DIMENSIONS = (("ModelName", "mv_X"), ("Level", "Model"))
 
 
 def said(metrics: SidecarMetrics, version: str, *measured: Measurement) -> None:
-    metrics.answer_counter("intent", version)([Answer(200, b"", "json", measured=measured)])
+    metrics.count_answer("intent", version, Answer(200, b"", "json", measured=measured))
 
 
 def samples(metrics: SidecarMetrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

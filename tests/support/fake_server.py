@@ -36,6 +36,11 @@ class _Held:
     in_flight: int = 0
 
 
+def limited(memory_limit_bytes: int) -> ServerInfo:
+    """What is known of a model server that may take so much memory."""
+    return ServerInfo("fake", memory_limit_bytes=memory_limit_bytes)
+
+
 @dataclass
 class FakeServer:
     """A model server whose loads and calls end when the test says so.

@@ -1,4 +1,4 @@
-"""What goes back to a client: the headers of a model's answer, and the problem document of an error."""
+"""A model's answer as it goes back to the client."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from starlette.responses import Response
-
-from marway.errors import MarwayError, ModelError
+from marway.errors import ModelError
 from marway.resolve import Resolved
-from marway.wire import headers, problems
+from marway.wire import headers
 from marway.wire.envelope import Answer
 from marway.wire.headers import Outcome, content_type_fault, header_fault, status_fault
 from marway.wire.request import RequestIds
 from marway_http.channel import HeaderBlock
+from marway_sidecar.errors import about
 
-__all__ = ["BODILESS", "answer_of", "fault_of", "headers_of", "model_error", "problem_answer", "problem_response"]
+__all__ = ["BODILESS", "answer_of", "fault_of", "header_lines", "headers_of", "model_error"]
 
 BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, whatever the handler gave."""
@@ -62,7 +61,7 @@ def headers_of(
         raise model_error(answer, resolved)
     fault = fault_of(answer)
     if fault is not None:
-        raise ModelError(fault, model=record.name, version=record.version)
+        raise about(record, ModelError(fault))
     shared, number = _shared_lines(answer.kind, answer.content_type, record.name, record.version, record.id)
     own = f"x-request-id: {ids.request_id}\r\nserver-timing: model;dur={duration_s * 1000:.2f}\r\n"
     number += 2
@@ -91,34 +90,8 @@ def answer_of(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: f
 
 def model_error(answer: Answer, resolved: Resolved) -> ModelError:
     """Return the error that an answer of kind "error" stands for."""
-    return ModelError(
-        answer.body.decode(errors="replace"),
-        status=answer.status if 400 <= answer.status <= 599 else 500,
-        model=resolved.record.name,
-        version=resolved.record.version,
-    )
-
-
-def problem_answer(error: MarwayError, *, request_id: str, outcome: str) -> tuple[int, HeaderBlock, bytes]:
-    """Return the status, the headers and the body of the problem document for an error."""
-    status, sent, body = _problem(error, request_id, outcome)
-    own = {"content-type": problems.CONTENT_TYPE, "content-length": str(len(body)), **sent}
-    return status, HeaderBlock(_lines(own), len(own)), body
-
-
-def problem_response(error: MarwayError, *, request_id: str | None = None, outcome: str | None = None) -> Response:
-    """Return the problem document for ``error``, as Starlette sends it."""
-    status, sent, body = _problem(error, request_id, outcome)
-    return Response(body, status, sent, media_type=problems.CONTENT_TYPE)
-
-
-def _problem(error: MarwayError, request_id: str | None, outcome: str | None) -> tuple[int, dict[str, str], bytes]:
-    problem, sent = problems.problem_of(error, request_id=request_id)
-    if request_id is not None:
-        sent[headers.REQUEST_ID] = request_id
-    if outcome is not None:
-        sent[headers.OUTCOME] = outcome
-    return problem.status, sent, problem.body()
+    status = answer.status if 400 <= answer.status <= 599 else 500
+    return about(resolved.record, ModelError(answer.body.decode(errors="replace"), status=status))
 
 
 @lru_cache(maxsize=1024)
@@ -131,8 +104,9 @@ def _shared_lines(kind: str, content_type: str | None, name: str, version: str, 
         headers.MODEL_VERSION: version,
         headers.MODEL_ID: record_id,
     }
-    return _lines(sent), len(sent)
+    return header_lines(sent), len(sent)
 
 
-def _lines(sent: Mapping[str, str]) -> bytes:
+def header_lines(sent: Mapping[str, str]) -> bytes:
+    """Return headers as they go out, a line each."""
     return "".join([f"{name}: {value}\r\n" for name, value in sent.items()]).encode("latin-1")

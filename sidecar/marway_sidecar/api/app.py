@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,25 +16,23 @@ from marway.errors import InvalidRequest, MarwayError, clip
 from marway.wire import problems
 from marway.wire.headers import Outcome
 from marway.wire.request import read_ids
-from marway_http.channel import CHANNEL, Channel
+from marway_http.channel import CHANNEL
 from marway_http.eager import in_task
 from marway_http.head import HeadAsGet, with_head
 from marway_http.hosts import HostGuard
-from marway_sidecar.api.answers import problem_response
-from marway_sidecar.api.call import Call
+from marway_sidecar.api.call import Call, prediction_at
+from marway_sidecar.api.failures import problem_response
 from marway_sidecar.api.openapi import describe
 from marway_sidecar.api.predict import Predictor
 from marway_sidecar.api.routes import ABOUT, add_routes
 from marway_sidecar.sidecar import Sidecar
 
-__all__ = ["create_app"]
+__all__ = ["SidecarApp", "create_app"]
 
 Answering = Coroutine[Any, Any, None]
 
-_PATHS_MAX: Final = 1024  # most of them of few models
 
-
-class _App(FastAPI):
+class SidecarApp(FastAPI):
     """FastAPI, past whose router and middleware predictions go: those cost a small one more than all else here.
 
     Args:
@@ -57,14 +54,9 @@ class _App(FastAPI):
         request_id = read_ids(_decoded(headers).get).request_id
         return problem_response(error, request_id=request_id, outcome=Outcome.REFUSED)
 
-    def answer_framed(self, path: str, headers: Mapping[str, str], client: str, channel: Channel) -> Answering | None:
-        """Return what answers a prediction that came over frames; None for what is none."""
-        named = _prediction_at(path)
-        return None if named is None else self._predictor.answer(Call(headers, named, client, channel))
-
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Answering:
         if scope["type"] == "http" and scope["method"] == "POST":
-            named = _prediction_at(scope["path"])
+            named = prediction_at(scope["path"])
             if named is not None and self._hosts(scope["headers"]) is None:
                 client: tuple[str, int] | None = scope["client"]
                 sent = _decoded(scope["headers"])
@@ -81,22 +73,11 @@ class _App(FastAPI):
             await super().__call__(scope, receive, send)
 
 
-@lru_cache(maxsize=_PATHS_MAX)
-def _prediction_at(path: str) -> tuple[str, str | None] | None:
-    """Return the model, and the version or label, that a prediction's path names; None for any other path."""
-    match path.split("/", 4):
-        case ["", "predict", model] if model:
-            return model, None
-        case ["", "predict", model, selector] if model and selector:
-            return model, selector
-    return None
-
-
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 
-def create_app(sidecar: Sidecar) -> FastAPI:
+def create_app(sidecar: Sidecar) -> SidecarApp:
     """Return the application that serves ``sidecar``."""
 
     @asynccontextmanager
@@ -108,7 +89,7 @@ def create_app(sidecar: Sidecar) -> FastAPI:
     hosts = HostGuard(
         settings.allowed_hosts, bound=settings.host, setting="allowed_hosts (MARWAY_SIDECAR_ALLOWED_HOSTS)"
     )
-    app = _App(
+    app = SidecarApp(
         sidecar.predictor,
         hosts,
         title=ABOUT.name,
@@ -141,8 +122,8 @@ async def _not_routed(request: Request, exc: Exception) -> Response:
         405: ("method_not_allowed", "Method not allowed", f"{path} does not take {request.method}: see /docs"),
     }
     code, title, detail = known.get(exc.status_code, ("invalid_request", "Invalid request", str(exc.detail)))
-    ids = read_ids(request.headers.get)
-    problem = problems.Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=ids.request_id)
+    request_id = read_ids(request.headers.get).request_id
+    problem = problems.Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=request_id)
     headers = dict(exc.headers or {})
     if "Allow" in headers:
         headers["Allow"] = with_head(headers["Allow"])
@@ -153,7 +134,7 @@ async def _invalid(request: Request, exc: Exception) -> Response:
     """Answer for a parameter that FastAPI refused."""
     assert isinstance(exc, RequestValidationError)
     first = exc.errors()[0]
-    where = " ".join(str(part) for part in first["loc"])
+    where = " ".join(map(str, first["loc"]))
     return await _refused(request, InvalidRequest(f"{clip(where, 80)}: {clip(first['msg'], 200)}"))
 
 

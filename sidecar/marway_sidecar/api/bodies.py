@@ -1,4 +1,5 @@
-"""Bodies of requests: read as they come, and no more of them at once than there is memory for.
+"""Bodies over HTTP. Of requests: read as they come, and no more of them at once than there is memory for. Of answers in
+pieces: passed on as the handler sends them.
 
 A connection takes in up to 64 KiB by itself. Of what is larger each piece has its bytes taken from the `BodyBudget`;
 while there are none it is not read, and the client waits in its kernel. The pieces belong to who reads them, and are
@@ -9,35 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from contextlib import aclosing
 from functools import partial
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import BodyTooLarge, DeadlineExceeded, Overloaded, UnsupportedMedia, clip
+from marway.errors import BodyTooLarge, DeadlineExceeded, ModelError, Overloaded
+from marway.resolve import Resolved
+from marway.wire.envelope import Row
 from marway_http.channel import LARGE_BODY_BYTES, ClientGone, HeaderBlock
 from marway_http.eager import in_task
 from marway_http.http1.request import Request
-from marway_sidecar.api.body_budget import BodyBudget, HeldBytes
+from marway_sidecar.api.answers import BODILESS, headers_of, model_error
 from marway_sidecar.api.call import Call
+from marway_sidecar.errors import about
+from marway_sidecar.lifecycle import ModelPool
+from marway_sidecar.lifecycle.draining import Drain
+from marway_sidecar.memory.body_budget import BodyBudget, HeldBytes
+from marway_sidecar.scheduler import StreamJob
 
-__all__ = ["answer_unread", "begin_answer", "check_body", "read_body"]
+__all__ = ["answer_unread", "read_body", "stream_answer"]
 
 _LINGER_S: Final = 1.0
-
-
-def check_body(call: Call, *, limit: int) -> None:
-    """Refuse a body that cannot be served before anything is done for it.
-
-    Raises:
-        BodyTooLarge: It has more than ``limit`` bytes, or its client says so.
-        UnsupportedMedia: It has a `Content-Encoding`, and would reach the handler compressed: gateways decode what
-            clients send.
-    """
-    length, encoding = call.length, call.headers.get("content-encoding")
-    if length is not None and length > limit:
-        raise BodyTooLarge(f"the body has {length} bytes; the limit is {limit}: send less at once")
-    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-        raise UnsupportedMedia(f"the Content-Encoding {clip(encoding, 40)!r} is not taken: send the body as it is")
+_TOO_SLOW: Final = "the body came too slowly for the memory that it held, which others waited for: send it again"
 
 
 async def read_body(
@@ -86,7 +82,8 @@ async def _read(call: Call, request: Request, limit: int, budget: BodyBudget) ->
             if held is not None:
                 await _hold(request, held, len(pieces[-1]))
             elif counts or size > LARGE_BODY_BYTES:
-                held = budget.open(length if length is not None else limit, partial(request.interrupt, _too_slow()))
+                slow = Overloaded(_TOO_SLOW)
+                held = budget.open(length if length is not None else limit, partial(request.interrupt, slow))
                 await _hold(request, held, size)
         if held is not None:
             held.came_whole()
@@ -105,12 +102,7 @@ async def _hold(request: Request, held: HeldBytes, count: int) -> None:
             await held.wait(count)
 
 
-def _too_slow() -> Overloaded:
-    return Overloaded("the body came too slowly for the memory that it held, which others waited for: send it again")
-
-
-async def begin_answer(request: Request, status: int, headers: HeaderBlock, *, close: bool) -> None:
-    """Send the beginning of an answer whose body follows."""
+async def _begin_answer(request: Request, status: int, headers: HeaderBlock, *, close: bool) -> None:
     raw = [tuple(line.split(b": ", 1)) for line in headers.text.split(b"\r\n")[:-1]]
     if close:
         raw.append((b"connection", b"close"))
@@ -126,7 +118,7 @@ async def answer_unread(request: Request, status: int, headers: HeaderBlock, bod
     if request.expects_continue:  # it sends none
         await request.answer(status, headers, body, close=True)
         return
-    await begin_answer(request, status, headers, close=True)
+    await _begin_answer(request, status, headers, close=True)
     await request.send({"type": "http.response.body", "body": body, "more_body": True})
     await in_task()
     with contextlib.suppress(TimeoutError):
@@ -134,3 +126,53 @@ async def answer_unread(request: Request, status: int, headers: HeaderBlock, bod
             while (await request.receive()).get("more_body", False):
                 pass
     await request.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def stream_answer(
+    call: Call,
+    channel: Request,
+    pool: ModelPool,
+    resolved: Resolved,
+    row: Row,
+    deadline: Deadline,
+    held: HeldBytes | None,
+    *,
+    drain: Drain,
+) -> None:
+    """Send the pieces of the answer to ``row``, loading the version and waiting in its queue first if need be.
+
+    Args:
+        call: The request.
+        channel: Its own.
+        pool: Has the version loaded.
+        resolved: The version, which is declared streaming.
+        row: What its handler gets.
+        deadline: When the last piece has to be read.
+        held: Memory that is held for the body.
+        drain: Says whether the answer closes its connection.
+
+    Raises:
+        MarwayError: As `ModelPool.stream`; the answer may have begun.
+    """
+    await in_task()
+    job = StreamJob(row, deadline, group=call.group, body=held)
+    pieces = pool.stream(resolved.record, resolved.serving, job)
+    try:
+        # A client that reads too slowly holds the stream up, and must not do so beyond the deadline.
+        async with aclosing(pieces), asyncio.timeout(None) as limit:
+            async for piece in pieces:
+                if piece.kind == "error":
+                    raise model_error(piece, resolved)
+                if not channel.started:
+                    limit.reschedule(asyncio.get_running_loop().time() + deadline.left_s())
+                    headers = headers_of(piece, resolved, call.ids, time.monotonic() - (job.started_at or job.since))
+                    await _begin_answer(channel, piece.status, headers, close=drain.draining)
+                if piece.body and piece.status not in BODILESS:
+                    await channel.send({"type": "http.response.body", "body": piece.body, "more_body": True})
+    except TimeoutError as exc:
+        raise DeadlineExceeded("the deadline passed before the last piece of the answer was read") from exc
+    finally:
+        call.accepted = job.started
+    if not channel.started:
+        raise about(resolved.record, ModelError("the handler ended without an answer"))
+    await channel.send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,38 +1,37 @@
-"""One predict request: what is known of it, and what a gateway is told when it fails."""
+"""One predict request: what its path, headers and body say, and the row that a handler sees of it, as TorchServe's REST
+front end would have built it.
+"""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
-from marway.errors import (
-    ArchiveCorrupt,
-    DeadlineExceeded,
-    Draining,
-    InvalidInput,
-    LoadFailed,
-    MarwayError,
-    ModelError,
-    ModelLoading,
-    NotFound,
-    Overloaded,
-    RuntimeDown,
-    Unavailable,
-    clip,
+from marway.errors import BodyTooLarge, UnsupportedMedia, clip
+from marway.wire.envelope import FORMS, RAW_BODY, ROWS_CONTENT_TYPE, Part, Row, mime_type
+from marway.wire.headers import (
+    CLIENT,
+    CREDENTIALS,
+    EXPLAIN,
+    FRONT_ENDS_OWN,
+    HOP_BY_HOP,
+    OWN_PREFIX,
+    REQUEST_ID,
+    REQUEST_TIMEOUT_MS,
+    TRACEPARENT,
+    TRACESTATE,
+    URL_PATH,
 )
-from marway.wire.headers import CLIENT, Outcome
-from marway.wire.request import read_ids
+from marway.wire.request import RequestIds, read_ids
 from marway_http.channel import Channel
-from marway_sidecar.backends.base import WorkerDied
+from marway_sidecar.api.forms import fields_of
 
-__all__ = ["Call", "log_failure", "outcome_of"]
+__all__ = ["Call", "check_body", "holds_rows", "passed_headers", "prediction_at", "row_of"]
 
-logger = logging.getLogger(__name__)
-
-_DETAIL_MAX: Final = 1000
-_CALLERS_MATTER: Final = frozenset({Outcome.REFUSED, Outcome.NOT_ACCEPTED})
-"""Outcomes that say nothing of this pod or its models; the gateway's access log has them all."""
+_PATHS_MAX: Final = 1024  # most of them of few models
+_NOT_PASSED: Final = HOP_BY_HOP | CREDENTIALS | FRONT_ENDS_OWN | {REQUEST_TIMEOUT_MS, TRACEPARENT, TRACESTATE}
 
 
 class Call:
@@ -77,47 +76,75 @@ class Call:
         return int(text) if text is not None else None
 
 
-def outcome_of(error: MarwayError, *, accepted: bool) -> str:
-    """Return what a gateway is told about a failed request.
+@lru_cache(maxsize=_PATHS_MAX)
+def prediction_at(path: str) -> tuple[str, str | None] | None:
+    """Return the model, and the version or label, that a prediction's path names; None for any other path."""
+    match path.split("/", 4):
+        case ["", "predict", model] if model:
+            return model, None
+        case ["", "predict", model, selector] if model and selector:
+            return model, selector
+    return None
+
+
+def check_body(call: Call, *, limit: int) -> None:
+    """Refuse a body that cannot be served before anything is done for it.
+
+    Raises:
+        BodyTooLarge: It has more than ``limit`` bytes, or its client says so.
+        UnsupportedMedia: It has a `Content-Encoding`, and would reach the handler compressed: gateways decode what
+            clients send.
+    """
+    length, encoding = call.length, call.headers.get("content-encoding")
+    if length is not None and length > limit:
+        raise BodyTooLarge(f"the body has {length} bytes; the limit is {limit}: send less at once")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMedia(f"the Content-Encoding {clip(encoding, 40)!r} is not taken: send the body as it is")
+
+
+def holds_rows(content_type: str | None) -> bool:
+    """Return whether a body of this content type is an envelope of rows."""
+    return _kind_of(content_type) == ROWS_CONTENT_TYPE
+
+
+def row_of(headers: Mapping[str, str], body: bytes, ids: RequestIds) -> Row:
+    """Return the row for a request: the raw body under `data`, or each field of a form under its name.
+
+    A large form takes a while: not on the event loop.
 
     Args:
-        error: Why it failed.
-        accepted: Whether the request went to the model server.
+        headers: The request's, names in lower case.
+        body: Its body.
+        ids: Its ids, as `read_ids` found them in ``headers``.
+
+    Raises:
+        InvalidRequest: A form that cannot be read or has too many fields, or an input name that is kept for Marway.
     """
-    if isinstance(error, ModelError):
-        return Outcome.MODEL_ERROR
-    if isinstance(error, (InvalidInput, NotFound)):
-        return Outcome.REFUSED
-    if isinstance(error, (RuntimeDown, Draining)):
-        # A pod that stops with the request in hand is lost to it as one whose server went away.
-        return Outcome.RUNTIME_DOWN if accepted else Outcome.NOT_ACCEPTED
-    if isinstance(error, (LoadFailed, ArchiveCorrupt, DeadlineExceeded, ModelLoading)):
-        return Outcome.FAILED
-    if isinstance(error, WorkerDied):
-        return Outcome.WORKER_DIED
-    if isinstance(error, Overloaded) or (isinstance(error, Unavailable) and not accepted):
-        return Outcome.NOT_ACCEPTED  # a full queue in the model server: nothing was run
-    return Outcome.FAILED
+    content_type = headers.get("content-type")
+    kind = _kind_of(content_type)
+    parts = [Part(RAW_BODY, body, content_type)]
+    if kind in FORMS and content_type is not None:
+        parts = fields_of(kind, content_type, body) or parts
+    return Row(ids.request_id, parts, passed_headers(headers, ids))
 
 
-def log_failure(call: Call, error: MarwayError, *, outcome: str, rows: int | None = None) -> None:
-    """Log a prediction that failed here, with the id by which its caller and the handler's log know it.
+@lru_cache(maxsize=256)
+def _kind_of(content_type: str | None) -> str:
+    return mime_type(content_type).lower()
 
-    Args:
-        call: The request.
-        error: Why it failed.
-        outcome: As `outcome_of` says; what was refused, or may go to another pod, is not logged.
-        rows: How many of the request's rows failed so, where not all did.
-    """
-    if outcome in _CALLERS_MATTER:
-        return
-    fields = {
-        "request_id": call.ids.request_id,
-        "group_id": call.ids.group_id,
-        "model": error.model,
-        "version": error.version,
-        "error": error.code,
-        "outcome": outcome,
-        "rows": rows,
+
+def passed_headers(headers: Mapping[str, str], ids: RequestIds) -> dict[str, str]:
+    """Return the request's headers that a handler may see, names in lower case."""
+    passed = {
+        name: value for name, value in headers.items() if name not in _NOT_PASSED and not name.startswith(OWN_PREFIX)
     }
-    logger.error("prediction failed: %s", clip(error.message, _DETAIL_MAX), extra={"fields": fields})
+    passed[REQUEST_ID] = ids.request_id
+    if ids.traceparent is not None:
+        passed[TRACEPARENT] = ids.traceparent
+    if ids.tracestate is not None:
+        passed[TRACESTATE] = ids.tracestate
+    if headers.get(EXPLAIN) == "1":
+        passed["explain"] = "True"
+    if URL_PATH in headers:
+        passed["url_path"] = unquote(headers[URL_PATH])
+    return passed

@@ -1,4 +1,5 @@
-"""Requests of many rows: their rows into the version's queue, and the answers into one envelope.
+"""Requests of many rows, in an envelope in which a gateway sends what one request of a tensor protocol holds: its rows
+into the version's queue, and the answers into one envelope.
 
 The rows wait as many together as the version takes in one call, and go with the rows of others where there is room.
 """
@@ -7,30 +8,80 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import ModelError
+from marway.errors import InvalidRequest, ModelError
 from marway.records import ServingSettings
 from marway.resolve import Resolved
-from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Row, encode_answers
-from marway.wire.headers import Outcome
+from marway.wire.envelope import ROWS_CONTENT_TYPE, ROWS_MAX, Answer, Row, decode_rows, encode_answers
+from marway.wire.headers import JSON_NONFINITE, Outcome
+from marway.wire.request import RequestIds
 from marway_sidecar.api.answers import fault_of, model_error
-from marway_sidecar.api.body_budget import HeldBytes
-from marway_sidecar.api.call import Call, log_failure
-from marway_sidecar.api.rows import INLINE_BYTES
+from marway_sidecar.api.call import Call, passed_headers
+from marway_sidecar.api.failures import log_failure
+from marway_sidecar.api.forms import check_name
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.tensors import decode_tensor
+from marway_sidecar.memory.body_budget import HeldBytes
 from marway_sidecar.scheduler import Job
+from marway_sidecar.scheduler.scheduler import Scheduler
 from marway_sidecar.threads import Threads
 
-__all__ = ["ask_rows", "envelope_of"]
+__all__ = ["INLINE_BYTES", "ask_rows", "envelope_of", "rows_of"]
 
+INLINE_BYTES: Final = 64 * 1024
+"""A form or envelope up to this size is read where it is, within a millisecond or few; a larger one in a thread."""
+_CONTENT_TYPE_MAX: Final = 200
 _CALLS: Final = 4
 """Calls for one request at a time: more than one, so that workers share its rows; few, so that it cannot fill the
 queue that others wait in."""
+
+
+def rows_of(headers: Mapping[str, str], body: bytes, ids: RequestIds) -> list[Row]:
+    """Return the rows of an envelope, with the request's ``headers`` beside their own.
+
+    Whoever sent it: a row gets here what a request of its own would have got, and nothing else.
+
+    Args:
+        headers: The request's, names in lower case.
+        body: The envelope.
+        ids: The request's ids.
+
+    Raises:
+        InvalidRequest: It is no envelope, holds no rows or too many, or one that no request could have made.
+    """
+    try:
+        sent = decode_rows(body)
+    except ValueError as exc:
+        raise InvalidRequest(f"the body is no envelope of rows: {exc}") from exc
+    if not 1 <= len(sent) <= ROWS_MAX:
+        raise InvalidRequest(f"the envelope holds {len(sent)} rows: send 1 to {ROWS_MAX}")
+    shared = passed_headers(headers, ids)
+    for of_the_envelope in ("content-type", "content-length"):
+        shared.pop(of_the_envelope, None)
+    shared[JSON_NONFINITE] = "allow"  # whether the protocol has such numbers, whoever sent the envelope knows
+    rows = []
+    for index, row in enumerate(sent):
+        if row.stream:
+            raise InvalidRequest(f"row {index} asks for a stream: rows that stream come alone, each as its own request")
+        if not row.parts:
+            raise InvalidRequest(f"row {index} has no parts")
+        for part in row.parts:
+            check_name(part)
+            _check_content_type(part.content_type, index)
+        content_type = row.headers.get("content-type")
+        _check_content_type(content_type, index)
+        own = dict(shared) if content_type is None else {**shared, "content-type": content_type}
+        rows.append(Row(ids.request_id if len(sent) == 1 else f"{ids.request_id}/{index}", row.parts, own))
+    return rows
+
+
+def _check_content_type(text: str | None, index: int) -> None:
+    if text is not None and not (text.isascii() and text.isprintable() and len(text) <= _CONTENT_TYPE_MAX):
+        raise InvalidRequest(f"row {index} has a content type that no header could carry")
 
 
 async def ask_rows(
@@ -47,36 +98,38 @@ async def ask_rows(
         held: Memory that is held for the body.
 
     Raises:
-        MarwayError: As `ModelPool.submit`, for all rows: no row of it failed by itself.
+        MarwayError: As `ModelPool.predict`, for all rows: no row of it failed by itself.
     """
     record, serving = resolved.record, resolved.serving
     batches = _batches(rows, serving)
     answers: dict[int, list[Answer]] = {}
-    begun: dict[asyncio.Future[list[Answer]], tuple[int, Job, Callable[[], None]]] = {}
+    begun: dict[asyncio.Future[list[Answer]], tuple[int, Job, Scheduler]] = {}
     try:
         while True:
             for first, batch in islice(batches, _CALLS - len(begun)):
                 job = Job(batch, deadline, group=call.group, body=held)
-                begun[job.future] = first, job, pool.submit(record, serving, job)
+                scheduler = pool.scheduler(record, serving)
+                scheduler.submit(job)
+                begun[job.future] = first, job, scheduler
             if not begun:
                 return [answer for first in sorted(answers) for answer in answers[first]]
             done = {each for each in begun if each.done()}
             if not done and len(begun) > 1:
                 done, _ = await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
             future = next(iter(done or begun))
-            first, job, end = begun[future]
+            first, job, scheduler = begun[future]
             try:
                 answers[first] = await future
             except ModelError as exc:
                 answers[first] = [Answer(exc.status, exc.message.encode(), "error")] * len(job.rows)
             del begun[future]
-            end()
+            scheduler.leave(job)
             call.accepted = call.accepted or job.started
     finally:
-        for future, (_, job, end) in begun.items():
+        for future, (_, job, scheduler) in begun.items():
             if not (future.cancel() or future.cancelled()):
                 future.exception()  # asked for, so that asyncio does not complain
-            end()
+            scheduler.leave(job)
             call.accepted = call.accepted or job.started
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from marway_http import frames
 from marway_http.channel import Channel, HeaderBlock
 from marway_http.eager import EagerTask
 from marway_http.frames import PART_BYTES, WINDOW_PARTS, BadFrames, FrameReader, Kind, frame_header
 
-__all__ = ["FramedApp", "FramedConnection", "FramesUpgrade"]
+__all__ = ["AnswerFramed", "FramedConnection", "FramesUpgrade"]
 
 _NAME: Final = frames.UPGRADE.encode()
 _PATH: Final = frames.PATH.encode()
@@ -25,41 +25,33 @@ _IDLE_S: Final = 75.0
 """How long a connection is kept that nothing comes over; a gateway closes it sooner."""
 
 
-class FramedApp(Protocol):
-    """What answers requests that come over frames."""
-
-    def answer_framed(
-        self, path: str, headers: Mapping[str, str], client: str, channel: Channel
-    ) -> Coroutine[Any, Any, None] | None:
-        """Return what answers a request; the request is declined if there is none, or if it ends without an answer.
-
-        Args:
-            path: Percent-decoded.
-            headers: The request's, names in lower case.
-            client: The peer's address.
-            channel: Has the whole body, and takes the answer.
-        """
+AnswerFramed = Callable[[str, Mapping[str, str], str, Channel], Coroutine[Any, Any, None] | None]
+"""Returns what answers a request; the request is declined if there is none, or if it ends without an answer. It is
+given the request's path (percent-decoded), its headers (names in lower case), the peer's address, and the channel that
+has the whole body and takes the answer."""
 
 
 class FramesUpgrade:
     """Changes a gateway's connection to frames, where it asks for that.
 
     Args:
-        app: What answers requests, and says who may ask.
+        answer: Answers requests.
+        guard: Returns why a request with these headers may not ask, or None.
     """
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
+    def __init__(self, answer: AnswerFramed, guard: Callable[[Sequence[tuple[bytes, bytes]]], object]) -> None:
+        self._answer = answer
+        self._guard = guard
 
     def asked(self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
         """Return whether this is a gateway that asks for frames."""
         named = dict(headers)
         asks = method == b"GET" and url.partition(b"?")[0] == _PATH and named.get(b"upgrade", b"").lower() == _NAME
-        return asks and not _OF_A_BODY & named.keys() and self._app.guard(headers) is None
+        return asks and not _OF_A_BODY & named.keys() and self._guard(headers) is None
 
     def change(self, transport: asyncio.Transport, server_state: Any, came: bytes) -> None:
         """Change to frames, of which ``came`` is the beginning."""
-        framed = FramedConnection(self._app, server_state.connections)
+        framed = FramedConnection(self._answer, server_state.connections)
         transport.set_protocol(framed)
         framed.connection_made(transport)
         transport.write(_SWITCHING)
@@ -71,13 +63,13 @@ class FramedConnection(asyncio.Protocol):
     """One connection that changed to frames.
 
     Args:
-        app: What answers requests.
+        answer: Answers requests.
         connections: All connections of the server, to be told to shut down: this one is among them as long as it is
             open.
     """
 
-    def __init__(self, app: FramedApp, connections: set[Any]) -> None:
-        self._app = app
+    def __init__(self, answer: AnswerFramed, connections: set[Any]) -> None:
+        self._answer = answer
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader()
@@ -94,7 +86,7 @@ class FramedConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._client = str((transport.get_extra_info("peername") or ("",))[0])
         self._connections.add(self)
-        self._look_if_idle(_IDLE_S)
+        self._close_if_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
@@ -116,17 +108,15 @@ class FramedConnection(asyncio.Protocol):
             for kind, number, status, head, body in self._reader.feed(data):
                 if kind == Kind.REQUEST:
                     self._begin(number, head, body)
-                elif kind == Kind.CANCEL:
-                    channel = self._open.get(number)
-                    if channel is not None:
-                        self.end(number)
-                        channel.leave()
-                elif kind == Kind.WINDOW_UPDATE:
-                    channel = self._open.get(number)
-                    if channel is not None:
-                        channel.widen(status)
-                else:
+                elif kind not in (Kind.CANCEL, Kind.WINDOW_UPDATE):
                     raise BadFrames
+                elif (channel := self._open.get(number)) is None:
+                    continue
+                elif kind == Kind.CANCEL:
+                    self.end(number)
+                    channel.leave()
+                else:
+                    channel.widen(status)
         except BadFrames:
             self._transport.abort()
             return
@@ -151,7 +141,7 @@ class FramedConnection(asyncio.Protocol):
             self.write(frame_header(Kind.DECLINED, number))
             return
         channel = self._open[number] = _FramedChannel(self, number, body)
-        channel.start(self._app.answer_framed(path, headers, self._client, channel))
+        channel.start(self._answer(path, headers, self._client, channel))
 
     def write(self, frame: bytes) -> None:
         """Send a frame."""
@@ -167,17 +157,10 @@ class FramedConnection(asyncio.Protocol):
         if not self._open and not self._transport.is_closing():
             self._transport.close()
 
-    # -- time ----------------------------------------------------------------------------------------------
-
-    def _look_if_idle(self, within_s: float) -> None:
-        self._idle = self._loop.call_later(within_s, self._close_if_idle)
-
     def _close_if_idle(self) -> None:
-        left = self._heard_at + _IDLE_S - self._loop.time()
-        if self._open:
-            left = _IDLE_S
+        left = _IDLE_S if self._open else self._heard_at + _IDLE_S - self._loop.time()
         if left > 0:
-            self._look_if_idle(left)
+            self._idle = self._loop.call_later(left, self._close_if_idle)
         else:
             self._transport.close()
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from marway.deadline import Deadline
 from marway.errors import (
@@ -23,21 +23,19 @@ from marway.errors import (
     VersionNotFound,
     forget_frames,
 )
-from marway.resolve import Resolved, Resolver
-from marway.wire.envelope import Row
+from marway.resolve import Resolver
 from marway.wire.headers import JSON_NONFINITE, NOTHING, REQUEST_TIMEOUT_MS
 from marway.wire.request import timeout_of
 from marway_http.channel import Channel, ClientGone, ServerStopping
 from marway_http.http1.request import Request
-from marway_sidecar.api.answers import answer_of, problem_answer
-from marway_sidecar.api.bodies import answer_unread, check_body, read_body
-from marway_sidecar.api.body_budget import BodyBudget
-from marway_sidecar.api.call import Call, log_failure, outcome_of
-from marway_sidecar.api.envelopes import ask_rows, envelope_of
-from marway_sidecar.api.rows import INLINE_BYTES, holds_rows, row_of, rows_of
-from marway_sidecar.api.streams import stream_answer
+from marway_sidecar.api.answers import answer_of
+from marway_sidecar.api.bodies import answer_unread, read_body, stream_answer
+from marway_sidecar.api.call import Call, check_body, holds_rows, prediction_at, row_of
+from marway_sidecar.api.envelopes import INLINE_BYTES, ask_rows, envelope_of, rows_of
+from marway_sidecar.api.failures import log_failure, outcome_of, problem_answer
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.draining import Drain
+from marway_sidecar.memory.body_budget import BodyBudget
 from marway_sidecar.scheduler import Job
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
@@ -49,10 +47,11 @@ logger = logging.getLogger(__name__)
 _GONE: Final = ClientGone()
 
 
+@dataclass(eq=False)
 class Predictor:
     """Answers predictions.
 
-    Args:
+    Attributes:
         settings: Limits and time-outs.
         resolver: Finds the version.
         pool: Has it loaded.
@@ -62,30 +61,26 @@ class Predictor:
         refused: Told the model of each request for a version that is not there.
     """
 
-    def __init__(
-        self,
-        settings: SidecarSettings,
-        resolver: Resolver,
-        pool: ModelPool,
-        bodies: BodyBudget,
-        drain: Drain,
-        threads: Threads,
-        *,
-        refused: Callable[[str], None],
-    ) -> None:
-        self._settings = settings
-        self._resolver = resolver
-        self._pool = pool
-        self._bodies = bodies
-        self._drain = drain
-        self._threads = threads
-        self._refused = refused
-        self._running: set[Channel] = set()
+    settings: SidecarSettings
+    resolver: Resolver
+    pool: ModelPool
+    bodies: BodyBudget
+    drain: Drain
+    threads: Threads
+    refused: Callable[[str], None]
+    _running: set[Channel] = field(default_factory=set)
 
     def give_up(self) -> None:
         """Refuse what is not answered yet: the time to drain is over."""
         for channel in list(self._running):
             channel.interrupt(ServerStopping())
+
+    def answer_framed(
+        self, path: str, headers: Mapping[str, str], client: str, channel: Channel
+    ) -> Coroutine[Any, Any, None] | None:
+        """Return what answers a prediction that came over frames; None for what is none."""
+        named = prediction_at(path)
+        return None if named is None else self.answer(Call(headers, named, client, channel))
 
     async def answer(self, call: Call) -> None:
         """Answer one request; every failure becomes a problem document with its outcome.
@@ -93,53 +88,57 @@ class Predictor:
         What a frame cannot carry is left unanswered. Whoever leaves interrupts it: work that waits is dropped, what is
         in a worker goes on, and holds its slot.
         """
-        channel = call.channel
+        channel, drain = call.channel, self.drain
         self._running.add(channel)
         if channel.received:
             channel.when_gone(partial(channel.interrupt, _GONE))
         try:
-            self._drain.admit()
+            drain.asked_at = time.monotonic()
+            if drain.draining:
+                drain.check()
+            drain.requests_in_flight += 1
             try:
                 await self._predict(call)
             finally:
-                self._drain.leave()
+                drain.requests_in_flight -= 1
         except ClientGone as exc:
             forget_frames(exc)  # nobody reads an answer
         except MarwayError as exc:
             if isinstance(exc, VersionNotFound) and exc.model is not None:
-                self._refused(exc.model)
+                self.refused(exc.model)
             forget_frames(exc)
             await self._refuse(call, exc)
         except asyncio.CancelledError as exc:
             forget_frames(exc)
-            why = channel.reason
-            if not isinstance(why, ClientGone):
-                await self._refuse(call, why if isinstance(why, MarwayError) else _stopped())
+            if isinstance(channel.reason, MarwayError):
+                await self._refuse(call, channel.reason)
+            elif not isinstance(channel.reason, ClientGone):
+                message = "this pod stopped before it had the answer: send the request again"
+                await self._refuse(call, Draining(message))
         except Exception as exc:
-            fields = {"request_id": call.ids.request_id}
-            logger.exception("request %s failed unexpectedly", call.ids.request_id, extra={"fields": fields})
+            request_id = call.ids.request_id
+            logger.exception("request %s failed unexpectedly", request_id, extra={"fields": {"request_id": request_id}})
             forget_frames(exc)
-            await self._refuse(
-                call, MarwayError(f"something went wrong in the sidecar; its log has it under {call.ids.request_id}")
-            )
+            message = f"something went wrong in the sidecar; its log has it under {request_id}"
+            await self._refuse(call, MarwayError(message))
         finally:
             channel.when_gone(None)
             self._running.discard(channel)
 
     async def _predict(self, call: Call) -> None:
-        settings, channel = self._settings, call.channel
+        settings, channel = self.settings, call.channel
         asked = call.headers.get(REQUEST_TIMEOUT_MS)
         timeout_s = timeout_of(asked, default_s=settings.default_timeout_s, max_s=settings.max_timeout_s)
         deadline = Deadline.after(timeout_s)
         check_body(call, limit=settings.max_body_bytes)
-        resolved = self._resolver.lookup(*call.named) or await self._resolver.resolve(*call.named)
+        resolved = self.resolver.lookup(*call.named) or await self.resolver.resolve(*call.named)
         many = holds_rows(call.headers.get("content-type"))
         streams = resolved.serving.streaming and not many
         if streams and not isinstance(channel, Request):
             return
         body, held = call.body, None
         if body is None:
-            body, held = await read_body(call, limit=settings.max_body_bytes, budget=self._bodies, deadline=deadline)
+            body, held = await read_body(call, limit=settings.max_body_bytes, budget=self.bodies, deadline=deadline)
             channel.when_gone(partial(channel.interrupt, _GONE))
         try:
             if not body and call.headers.get(NOTHING) != "1":
@@ -148,28 +147,34 @@ class Predictor:
             small = len(body) <= INLINE_BYTES
             given = call.headers, body, call.ids
             if many:
-                rows = rows_of(*given) if small else await self._threads.run(rows_of, *given)
+                rows = rows_of(*given) if small else await self.threads.run(rows_of, *given)
                 del given, body  # its rows have it
-                answers = await ask_rows(call, self._pool, resolved, rows, deadline, held)
-                answer = await envelope_of(answers, call, resolved, self._threads)
+                answers = await ask_rows(call, self.pool, resolved, rows, deadline, held)
+                answer = await envelope_of(answers, call, resolved, self.threads)
             else:
-                row = row_of(*given) if small else await self._threads.run(row_of, *given)
-                row = _as_served(row, resolved)
+                row = row_of(*given) if small else await self.threads.run(row_of, *given)
+                if resolved.serving.nonfinite != "error":  # which is what a worker does unless told otherwise
+                    row = replace(row, headers={**row.headers, JSON_NONFINITE: resolved.serving.nonfinite})
                 del given, body
                 if isinstance(channel, Request) and streams:
-                    await stream_answer(call, channel, self._pool, resolved, row, deadline, held, drain=self._drain)
+                    await stream_answer(call, channel, self.pool, resolved, row, deadline, held, drain=self.drain)
                     return
                 job = Job([row], deadline, group=call.group, body=held)
-                end = self._pool.submit(resolved.record, resolved.serving, job)
+                actor = self.pool.wanted.get(resolved.record.id)
+                if actor is not None and actor.entry.serving is resolved.serving:
+                    scheduler = actor.entry.scheduler
+                else:
+                    scheduler = self.pool.scheduler(resolved.record, resolved.serving)
+                scheduler.submit(job)
                 try:
                     (answer,) = await job.future
                 finally:
-                    end()
+                    scheduler.leave(job)
                     call.accepted = job.started
                 assert job.started_at is not None
                 started = job.started_at
             sent = answer_of(answer, resolved, call.ids, time.monotonic() - started)
-            await channel.answer(*sent, close=self._drain.draining)
+            await channel.answer(*sent, close=self.drain.draining)
         finally:
             if held is not None:
                 held.release()
@@ -180,22 +185,11 @@ class Predictor:
         log_failure(call, error, outcome=outcome)
         if call.channel.started:
             return
-        late = isinstance(error, (DeadlineExceeded, Overloaded))
-        unread = isinstance(error, BodyTooLarge) or (late and not call.channel.received)
+        channel, draining = call.channel, self.drain.draining
+        late = isinstance(error, (DeadlineExceeded, Overloaded)) and not channel.received
+        close = draining or late or isinstance(error, BodyTooLarge)
         sent = problem_answer(error, request_id=call.ids.request_id, outcome=outcome)
-        close = unread or self._drain.draining
-        if close and isinstance(call.channel, Request) and not call.channel.received:
-            await answer_unread(call.channel, *sent)
+        if close and isinstance(channel, Request) and not channel.received:
+            await answer_unread(channel, *sent)
         else:
-            await call.channel.answer(*sent, close=close)
-
-
-def _as_served(row: Row, resolved: Resolved) -> Row:
-    """Return the row with what its version's serving settings say of its answer."""
-    if resolved.serving.nonfinite == "error":  # what a worker does unless told otherwise
-        return row
-    return replace(row, headers={**row.headers, JSON_NONFINITE: resolved.serving.nonfinite})
-
-
-def _stopped() -> Draining:
-    return Draining("this pod stopped before it had the answer: send the request again")
+            await channel.answer(*sent, close=close)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Annotated, Final
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from marway import __version__, errors
+from marway.errors import MarwayError
 from marway.wire.comparison import Comparison
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway.wire.pods import WATCH_CONTENT_TYPE, LoadReport, ModelStatus, PodEvent, PodStatus
@@ -40,6 +41,7 @@ Base = Annotated[
     ),
 ]
 
+_Route = TypeVar("_Route", bound=Callable[..., Any])
 _REFERENCE: Final = (
     errors.InvalidReference,
     errors.ModelNotFound,
@@ -75,7 +77,16 @@ def add_routes(app: FastAPI, sidecar: Sidecar) -> None:
     _add_predict(app)
     _add_pod(app, sidecar)
     _add_models(app, sidecar)
-    _add_health(app, sidecar)
+
+    @app.get(
+        "/readyz", tags=["health"], summary="Can it serve?", responses=problems(errors.RuntimeDown, errors.Draining)
+    )
+    async def readyz() -> Health:
+        """Ready means that a model server is up and that the pod does not drain."""
+        if (trouble := sidecar.trouble()) is not None:
+            raise trouble
+        return Health()
+
     add_process_routes(app, ABOUT, lambda: sidecar.metrics.registry)
 
 
@@ -144,7 +155,10 @@ def _add_models(app: FastAPI, sidecar: Sidecar) -> None:
         return None if given is None else timeout_of(given, **limits)
 
     given_s = Depends(timeout)
-    loading = problems(*_REFERENCE, *_LOAD, errors.InvalidRequest, errors.Overloaded, errors.DeadlineExceeded)
+    load_errors = (*_REFERENCE, *_LOAD, errors.InvalidRequest, errors.Overloaded, errors.DeadlineExceeded)
+
+    def post(verb: str, summary: str, *refused: type[MarwayError]) -> Callable[[_Route], _Route]:
+        return app.post(f"{_VERSION}/{verb}", tags=["models"], summary=summary, responses=problems(*refused))
 
     @app.get("/models", tags=["models"], summary="Every version that was wanted here, with its state")
     async def models() -> tuple[ModelStatus, ...]:
@@ -163,48 +177,28 @@ def _add_models(app: FastAPI, sidecar: Sidecar) -> None:
     async def model_ready(model: Model, selector: VersionOrLabel) -> ModelStatus:
         return await control.ready(model, selector)
 
-    @app.post(f"{_VERSION}/load", tags=["models"], summary="Load a version, and prove it", responses=loading)
+    @post("load", "Load a version, and prove it", *load_errors)
     async def load(
         model: Model, selector: VersionOrLabel, prove: Prove = False, timeout_s: float | None = given_s
     ) -> LoadReport:
         """Without a deadline it may take as long as the version's own `load_timeout_s` says."""
         return await control.load(model, selector, prove=prove, timeout_s=timeout_s)
 
-    @app.post(
-        f"{_VERSION}/compare",
-        tags=["models"],
-        summary="Load a version, and compare its answers with another one's",
-        responses=loading,
-    )
+    @post("compare", "Load a version, and compare its answers with another one's", *load_errors)
     async def compare(
         model: Model, selector: VersionOrLabel, base: Base = None, timeout_s: float | None = given_s
     ) -> Comparison:
         """Both answer the other one's golden inputs, in turns; its own where that has none."""
         return await control.compare(model, selector, base=base, timeout_s=timeout_s)
 
-    @app.post(
-        f"{_VERSION}/unload",
-        tags=["models"],
-        summary="Unload a version once its requests have ended",
-        responses=problems(*_REFERENCE, errors.InvalidRequest, errors.RuntimeDown, errors.Unavailable),
-    )
+    unload_errors = (*_REFERENCE, errors.InvalidRequest, errors.RuntimeDown, errors.Unavailable)
+
+    @post("unload", "Unload a version once its requests have ended", *unload_errors)
     async def unload(model: Model, selector: VersionOrLabel, timeout_s: float | None = given_s) -> ModelStatus:
         """A version that is not loaded stays so: no error."""
         if timeout_s is None:
             timeout_s = min(settings.default_timeout_s, settings.max_timeout_s)
         return await control.unload(model, selector, timeout_s=timeout_s)
-
-
-def _add_health(app: FastAPI, sidecar: Sidecar) -> None:
-    @app.get(
-        "/readyz", tags=["health"], summary="Can it serve?", responses=problems(errors.RuntimeDown, errors.Draining)
-    )
-    async def readyz() -> Health:
-        """Ready means that a model server is up and that the pod does not drain."""
-        trouble = sidecar.trouble()
-        if trouble is not None:
-            raise trouble
-        return Health()
 
 
 async def _lines(events: AsyncIterator[PodEvent]) -> AsyncIterator[bytes]:

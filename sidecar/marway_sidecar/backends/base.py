@@ -14,6 +14,7 @@ from marway.errors import InvalidSettings, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.wire.envelope import Answer, Row
 from marway.wire.workers import Mode, WorkerDeaths
+from marway_sidecar.errors import about
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = [
@@ -253,9 +254,6 @@ def check_served(server: ModelServer, record: VersionRecord) -> None:
         Unavailable: It is; another pod may serve it.
     """
     if record.backend not in server.serves:
-        raise Unavailable(
-            f"{record.name} {record.version} is for the backend {record.backend!r}; this pod serves "
-            f"{', '.join(sorted(server.serves))}",
-            model=record.name,
-            version=record.version,
-        )
+        serves = ", ".join(sorted(server.serves))
+        message = f"{record.name} {record.version} is for the backend {record.backend!r}; this pod serves {serves}"
+        raise about(record, Unavailable(message))

@@ -7,8 +7,8 @@ is that of trio's `check_two_way_stream` (https://trio.readthedocs.io/en/stable/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Protocol, cast
@@ -105,132 +105,112 @@ async def check_failed_load(subject: Subject, server: ModelServer, directory: Pa
 
 async def check_scale(subject: Subject, server: ModelServer, directory: Path) -> None:
     """A version has as many workers as it was given, also none, and answers with each number but that."""
-    model = subject.model("scale")
-    await server.load(model)
-    for workers in (2, 0, 1):
-        found = await server.scale(model, workers)
-        assert (found.workers, found.ready_workers) == (workers, workers)
-        assert await server.describe(model) == found
-        if workers:
-            assert await _say(server, model, "here") == "here"
-    await server.unload(model)
+    async with _loaded(server, subject.model("scale")) as model:
+        for workers in (2, 0, 1):
+            found = await server.scale(model, workers)
+            assert (found.workers, found.ready_workers) == (workers, workers)
+            assert await server.describe(model) == found
+            if workers:
+                assert await _say(server, model, "here") == "here"
 
 
 async def check_answers(subject: Subject, server: ModelServer, directory: Path) -> None:
     """Rows are answered in their order, in one call where the server batches, and in many at a time."""
-    model = subject.model("answers")
-    await server.load(model)
     words = [f"word-{number}" for number in range(8)]
-    if server.batches:
-        answers = await server.predict(model, [_row(f"say {word}") for word in words], Deadline.after(_PATIENCE_S))
-        assert [answer.body.decode() for answer in answers] == words
-        assert {answer.status for answer in answers} == {200}
-    assert await asyncio.gather(*(_say(server, model, word) for word in words)) == words
-    await server.unload(model)
+    async with _loaded(server, subject.model("answers")) as model:
+        if server.batches:
+            answers = await server.predict(model, [_row(f"say {word}") for word in words], Deadline.after(_PATIENCE_S))
+            assert [answer.body.decode() for answer in answers] == words
+            assert {answer.status for answer in answers} == {200}
+        assert await asyncio.gather(*(_say(server, model, word) for word in words)) == words
 
 
 async def check_failing_row(subject: Subject, server: ModelServer, directory: Path) -> None:
     """A row that fails is the model's error, and the worker answers the next."""
-    model = subject.model("failing")
-    await server.load(model)
-    try:
-        (answer,) = await server.predict(model, [_row("fail")], Deadline.after(_PATIENCE_S))
-        failed = answer.kind == "error"
-    except ModelError:
-        failed = True
-    assert failed
-    assert await _say(server, model, "after") == "after"
-    await server.unload(model)
+    async with _loaded(server, subject.model("failing")) as model:
+        try:
+            failed = (await _ask(server, model, "fail")).kind == "error"
+        except ModelError:
+            failed = True
+        assert failed
+        assert await _say(server, model, "after") == "after"
 
 
 async def check_not_loaded(subject: Subject, server: ModelServer, directory: Path) -> None:
     """A version that is not there is told as such, for an answer and for one in pieces."""
     model = subject.model("nobody", streaming=True)
-    assert isinstance(await _error(server.predict(model, [_row("say x")], Deadline.after(_PATIENCE_S))), NotLoaded)
+    assert isinstance(await _error(_ask(server, model, "say x")), NotLoaded)
     assert isinstance(await _error(_pieces(server, model, "say x")), NotLoaded)
 
 
 async def check_deadline(subject: Subject, server: ModelServer, directory: Path) -> None:
     """A deadline that passes, before the call or during it, is told as such, and the next call has its own answer."""
-    model, gate = subject.model("deadline"), directory / "gate"
-    await server.load(model)
-    for seconds in (0.0, _MOMENT_S):
-        error = await _error(server.predict(model, [_row(f"wait {gate}")], Deadline.after(seconds)))
-        assert isinstance(error, DeadlineExceeded), error
-    gate.touch()
-    assert await _say(server, model, "next") == "next"
-    await server.unload(model)
+    gate = directory / "gate"
+    async with _loaded(server, subject.model("deadline")) as model:
+        for seconds in (0.0, _MOMENT_S):
+            error = await _error(_ask(server, model, f"wait {gate}", seconds))
+            assert isinstance(error, DeadlineExceeded), error
+        gate.touch()
+        assert await _say(server, model, "next") == "next"
 
 
 async def check_cancel(subject: Subject, server: ModelServer, directory: Path) -> None:
     """A call that is given up ends at once, and the next call has its own answer."""
-    model, gate = subject.model("cancel"), directory / "gate"
-    await server.load(model)
-    call = asyncio.ensure_future(server.predict(model, [_row(f"wait {gate}")], Deadline.after(_PATIENCE_S)))
-    await asyncio.wait({call}, timeout=_MOMENT_S)
-    call.cancel()
-    await asyncio.wait({call}, timeout=_PATIENCE_S)
-    assert call.cancelled()
-    gate.touch()
-    assert await _say(server, model, "next") == "next"
-    await server.unload(model)
+    gate = directory / "gate"
+    async with _loaded(server, subject.model("cancel")) as model:
+        call = asyncio.ensure_future(_ask(server, model, f"wait {gate}"))
+        await asyncio.wait({call}, timeout=_MOMENT_S)
+        call.cancel()
+        await asyncio.wait({call}, timeout=_PATIENCE_S)
+        assert call.cancelled()
+        gate.touch()
+        assert await _say(server, model, "next") == "next"
 
 
 async def check_stream(subject: Subject, server: ModelServer, directory: Path) -> None:
     """Pieces come in order, the first before the last is made; asked for as one, they come as one."""
-    model, gate = subject.model("stream", streaming=True), directory / "gate"
-    await server.load(model)
-    async with asyncio.timeout(_PATIENCE_S):
+    gate = directory / "gate"
+    async with _loaded(server, subject.model("stream", streaming=True)) as model, asyncio.timeout(_PATIENCE_S):
         async with aclosing(_stream(server, model, f"pieces {gate}")) as pieces:
             assert (await anext(pieces)).body == b"one"
             gate.touch()
             assert [piece.body async for piece in pieces] == [b"two"]
-        (whole,) = await server.predict(model, [_row(f"pieces {gate}")], Deadline.after(_PATIENCE_S))
-    assert whole.body == b"onetwo"
-    await server.unload(model)
+        assert (await _ask(server, model, f"pieces {gate}")).body == b"onetwo"
 
 
 async def check_stream_that_is_left(subject: Subject, server: ModelServer, directory: Path) -> None:
     """Who leaves a stream in its middle harms nobody: the next call is answered."""
-    model, gate = subject.model("left", streaming=True), directory / "gate"
-    await server.load(model)
-    async with asyncio.timeout(_PATIENCE_S):
+    gate = directory / "gate"
+    async with _loaded(server, subject.model("left", streaming=True)) as model, asyncio.timeout(_PATIENCE_S):
         async with aclosing(_stream(server, model, f"pieces {gate}")) as pieces:
             assert (await anext(pieces)).body == b"one"
         gate.touch()
         assert await _pieces(server, model, f"pieces {gate}") == [b"one", b"two"]
-    await server.unload(model)
 
 
 async def check_death_of_a_worker(subject: Subject, server: ModelServer, directory: Path) -> None:
     """A worker that dies takes its call with it, which is told so, and another one answers in its place."""
-    model = subject.model("death")
-    await server.load(model)
-    error = await _error(server.predict(model, [_row("die")], Deadline.after(_PATIENCE_S)))
-    assert isinstance(error, WorkerDied), error
-    async with asyncio.timeout(_PATIENCE_S):
-        while True:
+    async with _loaded(server, subject.model("death")) as model:
+        error = await _error(_ask(server, model, "die"))
+        assert isinstance(error, WorkerDied), error
+        async with asyncio.timeout(_PATIENCE_S):
             error = await _error(_say(server, model, "alive"))
-            if not isinstance(error, Unavailable):
-                break
-            await asyncio.sleep(_POLL_S)
-    assert error is None
-    await server.unload(model)
+            while isinstance(error, Unavailable):
+                await asyncio.sleep(_POLL_S)
+                error = await _error(_say(server, model, "alive"))
+        assert error is None
 
 
 async def check_unload_while_busy(subject: Subject, server: ModelServer, directory: Path) -> None:
     """A call whose version is unloaded under it ends by its deadline, and the version can be loaded again."""
-    model = subject.model("busy")
-    await server.load(model)
-    rows = [_row(f"wait {directory / 'never'}")]
-    call = asyncio.ensure_future(server.predict(model, rows, Deadline.after(3.0)))
-    await asyncio.wait({call}, timeout=_MOMENT_S)
-    await server.unload(model)
-    assert isinstance(await _error(asyncio.wait_for(call, _PATIENCE_S)), MarwayError)
-    assert await server.describe(model) is None
-    await server.load(model)
-    assert await _say(server, model, "again") == "again"
-    await server.unload(model)
+    async with _loaded(server, subject.model("busy")) as model:
+        call = asyncio.ensure_future(_ask(server, model, f"wait {directory / 'never'}", 3.0))
+        await asyncio.wait({call}, timeout=_MOMENT_S)
+        await server.unload(model)
+        assert isinstance(await _error(asyncio.wait_for(call, _PATIENCE_S)), MarwayError)
+        assert await server.describe(model) is None
+        await server.load(model)
+        assert await _say(server, model, "again") == "again"
 
 
 async def check_restart(subject: Subject, server: ModelServer, directory: Path) -> None:
@@ -238,7 +218,7 @@ async def check_restart(subject: Subject, server: ModelServer, directory: Path) 
     model = subject.model("restart")
     await server.load(model)
     await subject.restart()
-    error = await _error(server.predict(model, [_row("say x")], Deadline.after(_PATIENCE_S)))
+    error = await _error(_ask(server, model, "say x"))
     assert isinstance(error, (NotLoaded, RuntimeDown)), error
     after = subject.backend.connect()
     assert after is not None
@@ -247,9 +227,8 @@ async def check_restart(subject: Subject, server: ModelServer, directory: Path) 
         assert after.info.boot_id != server.info.boot_id
         assert model.server_name not in (await after.status()).server_names
         assert await after.describe(model) is None
-        await after.load(model)
-        assert await _say(after, model, "again") == "again"
-        await after.unload(model)
+        async with _loaded(after, model):
+            assert await _say(after, model, "again") == "again"
     finally:
         await after.aclose()
 
@@ -272,6 +251,13 @@ CHECKS: Final[Sequence[Check]] = (
 )
 
 
+@asynccontextmanager
+async def _loaded(server: ModelServer, model: ServedModel) -> AsyncIterator[ServedModel]:
+    await server.load(model)
+    yield model
+    await server.unload(model)
+
+
 def _row(text: str) -> Row:
     return Row("contract", [Part("data", text.encode(), "text/plain")], {"content-type": "text/plain"})
 
@@ -283,9 +269,13 @@ async def _stream(server: ModelServer, model: ServedModel, text: str) -> AsyncGe
             yield piece
 
 
+async def _ask(server: ModelServer, model: ServedModel, text: str, within_s: float = _PATIENCE_S) -> Answer:
+    (answer,) = await server.predict(model, [_row(text)], Deadline.after(within_s))
+    return answer
+
+
 async def _say(server: ModelServer, model: ServedModel, word: str) -> str:
-    (answer,) = await server.predict(model, [_row(f"say {word}")], Deadline.after(_PATIENCE_S))
-    return answer.body.decode()
+    return (await _ask(server, model, f"say {word}")).body.decode()
 
 
 async def _pieces(server: ModelServer, model: ServedModel, text: str) -> list[bytes]:

@@ -5,32 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Hashable, Iterator
-from typing import Final, Protocol
-
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from collections.abc import Callable, Hashable
+from typing import Final
 
 from marway.errors import MarwayError
 from marway_sidecar.backends.base import Backend, ModelServer, ServerInfo
 
-__all__ = ["ServerBuild", "ServerWatch"]
+__all__ = ["ServerWatch"]
 
 logger = logging.getLogger(__name__)
 
 _SECOND_LOOK_S: Final = 0.3
 """A connection that broke says little: it is asked once more before the server counts as down."""
 
-_PARTS: Final = {"version": "marway", "python": "python", "torchserve": "torchserve", "torch": "torch", "java": "java"}
-"""Labels of `marway_runtime_build_info`, and the keys of `ServerInfo.versions` that they show."""
-
-
-class Attach(Protocol):
-    """`ModelPool.attach`."""
-
-    def __call__(
-        self, server: ModelServer | None, *, memory_limit_bytes: int | None = None, cpus: int | None = None
-    ) -> None: ...
+Attach = Callable[[ModelServer | None], None]
+"""`ModelPool.attach`."""
 
 
 class ServerWatch:
@@ -131,7 +120,7 @@ class ServerWatch:
             info = server.info
             logger.info("%s %s is up", self.backend.name, info.versions.get(self.backend.name, ""))
             self._attached = True
-            self._attach(server, memory_limit_bytes=info.memory_limit_bytes, cpus=info.cpus)
+            self._attach(server)
         return True
 
     async def _is_same(self, server: ModelServer) -> bool:
@@ -143,25 +132,6 @@ class ServerWatch:
                 if not self._attached or time.monotonic() - began > _SECOND_LOOK_S:
                     raise
             await asyncio.sleep(_SECOND_LOOK_S)
-
-
-class ServerBuild(Collector):
-    """Says the versions of the model server's parts while it is up, as a metric; what is not known is empty.
-
-    Args:
-        watch: Knows the server.
-    """
-
-    def __init__(self, watch: ServerWatch) -> None:
-        self._watch = watch
-
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "marway_runtime_build_info", "What the model server runs on; always 1.", labels=list(_PARTS)
-        )
-        if (info := self._watch.info) is not None:
-            family.add_metric([info.versions.get(part, "") for part in _PARTS.values()], 1.0)
-        yield family
 
 
 async def _close(server: ModelServer | None) -> None:

@@ -34,38 +34,32 @@ class Drain:
     Args:
         lame_duck_s: How long requests are still taken after a drain began, in seconds.
         changed: Told when `draining` changes.
-        clock: Monotonic seconds.
 
     Attributes:
+        draining: Whether a drain has begun.
         stopping: Whether the process ends after the drain; then it cannot be taken back.
-        requests_in_flight: Requests that were admitted and have not ended.
+        requests_in_flight: Requests that passed `check` and have not ended. Whoever takes one counts it.
+        asked_at: When the last request came, on the monotonic clock.
     """
 
-    def __init__(
-        self, *, lame_duck_s: float, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, lame_duck_s: float, changed: Callable[[], None]) -> None:
+        self.draining = False
         self.stopping = False
         self.requests_in_flight = 0
+        self.asked_at = time.monotonic()
         self._lame_duck_s = lame_duck_s
         self._changed = changed
-        self._clock = clock
-        self._began: float | None = None
-        self._asked_at = clock()
-
-    @property
-    def draining(self) -> bool:
-        """Whether a drain has begun."""
-        return self._began is not None
+        self._began = 0.0
 
     @property
     def refusing(self) -> bool:
         """Whether requests are turned away."""
-        return self._began is not None and self._clock() >= self._began + self._lame_duck_s
+        return self.draining and time.monotonic() >= self._began + self._lame_duck_s
 
     def begin(self) -> None:
         """Begin to drain; again changes nothing."""
-        if self._began is None:
-            self._began = self._clock()
+        if not self.draining:
+            self.draining, self._began = True, time.monotonic()
             logger.info("draining", extra={"fields": {"requests_in_flight": self.requests_in_flight}})
             self._changed()
 
@@ -77,8 +71,8 @@ class Drain:
         """
         if self.stopping:
             raise Conflict("this pod is stopping, which cannot be taken back: its successor takes requests")
-        if self._began is not None:
-            self._began = None
+        if self.draining:
+            self.draining = False
             logger.info("serving again")
             self._changed()
 
@@ -93,21 +87,15 @@ class Drain:
         if at_once:
             self._lame_duck_s = 0.0
 
-    def admit(self) -> None:
-        """Admit one request, which has to `leave`.
+    def check(self) -> None:
+        """Return where a request may be taken.
 
         Raises:
             Draining: The pod takes no more.
         """
-        self._asked_at = self._clock()
-        if self._began is not None and self.refusing:
+        if self.refusing:
             why = "is stopping" if self.stopping else "is drained"
             raise Draining(f"this pod {why} and takes no requests: send it to another")
-        self.requests_in_flight += 1
-
-    def leave(self) -> None:
-        """End a request that was admitted."""
-        self.requests_in_flight -= 1
 
     async def emptied(self, *, limit_s: float) -> bool:
         """Wait until requests are refused, all that were admitted have ended, and nobody asks any more.
@@ -118,10 +106,10 @@ class Drain:
         Returns:
             Whether that came about within the limit.
         """
-        assert self._began is not None
+        assert self.draining
         limit = self._began + self._lame_duck_s + limit_s
-        while not self.refusing or self.requests_in_flight or self._clock() - self._asked_at < _QUIET_S:
-            if self._clock() >= limit:
+        while not self.refusing or self.requests_in_flight or time.monotonic() - self.asked_at < _QUIET_S:
+            if time.monotonic() >= limit:
                 return self.requests_in_flight == 0
             await asyncio.sleep(_LOOK_S)
         return True

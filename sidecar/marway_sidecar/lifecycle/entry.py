@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -28,7 +28,6 @@ from marway_sidecar.lifecycle.scaling import Usage, bounds
 from marway_sidecar.memory.budget import Memory
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.metrics import SidecarMetrics
-from marway_sidecar.scheduler.job import Job
 from marway_sidecar.scheduler.scheduler import Scheduler
 from marway_sidecar.settings import SidecarSettings
 
@@ -83,25 +82,24 @@ class Context:
     refusing: bool
 
 
+@dataclass(eq=False)
 class Entry:
     """One version on this pod, as its scheduler sees it too; only its actor changes `state`, `served` and `workers`.
 
-    Args:
+    Attributes:
         record, serving: The version, and how it is served now.
         context: What it shares with the other versions.
         want_load: Has it loaded, with a worker up.
         lose: Told that the model server does not have it.
         queue_grew: Told that somebody waits for it.
-
-    Attributes:
         scheduler, usage: Its queue and calls, and how many workers were of use.
         archive: Its archive, held in the store while it is registered.
         served: As the model server knows it, while it is registered.
         workers: Workers that it should have there.
         load_began: When the load under way began, on the monotonic clock.
         used_at: When it was last of use, on the monotonic clock.
-        requested_at: When the last request came, in Unix time: it is only shown, and must read the same each time.
         asked_at: When anybody last wanted anything of it, on the monotonic clock.
+        requested_at: When the last request came, in Unix time: it is only shown, and must read the same each time.
         restores: How many model servers in a row went since it was loaded; 0 while it is, and when it is not to be
             loaded again by itself.
         settled_at: When its last transition ended, on the monotonic clock: what was seen before is out of date.
@@ -109,41 +107,31 @@ class Entry:
         holds: How many hold it loaded, whoever else wants its memory.
     """
 
-    def __init__(
-        self,
-        record: VersionRecord,
-        serving: ServingSettings,
-        context: Context,
-        *,
-        want_load: Callable[[], None],
-        lose: Callable[[], None],
-        queue_grew: Callable[[], None],
-    ) -> None:
-        self.record = record
-        self.serving = serving
-        self.want_load = want_load
-        self.lose = lose
-        self.queue_grew = queue_grew
-        self._context = context
+    record: VersionRecord
+    serving: ServingSettings
+    context: Context
+    want_load: Callable[[], None]
+    lose: Callable[[], None]
+    queue_grew: Callable[[], None]
+    state: State = "absent"
+    archive: ArchiveUse | None = None
+    served: ServedModel | None = None
+    workers: int = 0
+    load_began: float | None = None
+    load_duration_s: float | None = None
+    used_at: float = field(default_factory=time.monotonic)
+    asked_at: float = field(default_factory=time.monotonic)
+    requested_at: float | None = None
+    restores: int = 0
+    settled_at: float = 0.0
+    failure: Failure | None = None
+    holds: int = 0
+
+    def __post_init__(self) -> None:
+        context = self.context
+        self.memory = context.memory
         self.scheduler = Scheduler(self, context.server, context.settings, context.metrics)
         self.usage = Usage(context.settings.scale_down_s)
-        self.state: State = "absent"
-        self.archive: ArchiveUse | None = None
-        self.served: ServedModel | None = None
-        self.workers = 0
-        self.load_began: float | None = None
-        self.load_duration_s: float | None = None
-        self.used_at = self.asked_at = time.monotonic()
-        self.requested_at: float | None = None
-        self.restores = 0
-        self.settled_at = 0.0
-        self.failure: Failure | None = None
-        self.holds = 0
-
-    @property
-    def last_used_at(self) -> datetime | None:
-        """When the last request came; None before the first."""
-        return None if self.requested_at is None else datetime.fromtimestamp(self.requested_at, UTC)
 
     @property
     def key(self) -> str:
@@ -175,11 +163,6 @@ class Entry:
         """Why its last load failed, while the pause after that is not over."""
         return self.failure.error if self.failure is not None and self.failure.wait_s() > 0 else None
 
-    def finish(self, job: Job) -> None:
-        """Let go of a job that was submitted: it is done, or its caller has left."""
-        self.scheduler.leave(job)
-        self.used_at = time.monotonic()
-
     def let_go(self) -> None:
         """Count it as not registered: its archive may go from disk."""
         self.served = None
@@ -198,10 +181,10 @@ class Entry:
             workers=self.workers,
             requests_in_flight=self.scheduler.in_flight,
             requests_queued=self.scheduler.queued,
-            memory_bytes=self._context.memory.of(self.key),
+            memory_bytes=self.memory.of(self.key),
             pinned=self.serving.pinned,
             load_duration_s=self.load_duration_s,
-            last_used_at=self.last_used_at,
+            last_used_at=datetime.fromtimestamp(self.requested_at, UTC) if self.requested_at is not None else None,
             failures=self.failure.count if self.failure is not None else 0,
             failure=failure.error.message if failure is not None else None,
             retry_after_s=failure.wait_s() if failure is not None else None,
@@ -211,7 +194,7 @@ class Entry:
         """Return how long it should still take until it is loaded, by measured loads, in seconds."""
         began = self.load_began
         elapsed = time.monotonic() - began if began is not None else 0.0
-        return max(0.0, self._context.estimates.load_s(self.key) - elapsed)
+        return max(0.0, self.context.estimates.load_s(self.key) - elapsed)
 
     def check_load(self, deadline: Deadline) -> None:
         """Return when it makes sense to wait for its load; a load that takes too long for that is begun all the same.
@@ -223,14 +206,13 @@ class Entry:
         """
         if self.state == "failed" and (error := self.failed_lately) is not None:
             raise without_traceback(error)
-        if self._context.refusing and self.load_began is None:
+        if self.context.refusing and self.load_began is None:
             raise about(self.record, refused())
         expected_s = self.expected_s()
         if expected_s > deadline.left_s():
             self.want_load()
-            message = (
-                f"{self.title} is being loaded, which takes {expected_s:.1f} s more: longer than the deadline leaves"
-            )
+            more = f"takes {expected_s:.1f} s more: longer than the deadline leaves"
+            message = f"{self.title} is being loaded, which {more}"
             raise about(self.record, ModelLoading(message, retry_after_s=expected_s))
 
     def load_late(self) -> MarwayError:
@@ -238,20 +220,14 @@ class Entry:
         message = f"{self.title} is being loaded and was not ready within the deadline"
         return about(self.record, ModelLoading(message, retry_after_s=max(self.expected_s(), 1.0)))
 
-    def requested(self, job: Job) -> None:
-        self.used_at, self.requested_at = job.since, time.time()
-
     def want_worker(self, deadline: Deadline) -> None:
         if not self.answers:
-            self._context.metrics.cold_requests.inc()
+            self.context.metrics.cold_requests.inc()
             self.check_load(deadline)
             self.want_load()
 
-    def became_idle(self) -> None:
-        self._context.memory.pump_if_short()
-
     def full(self) -> MarwayError:
-        message = f"{self._context.settings.queue_limit} requests wait for {self.title} already"
+        message = f"{self.context.settings.queue_limit} requests wait for {self.title} already"
         retry_after_s = self.scheduler.expected_wait_s() or self.expected_s()
         return about(self.record, Overloaded(message, retry_after_s=retry_after_s))
 
@@ -260,9 +236,9 @@ class Entry:
             if self.scheduler.last_end < since:
                 self.scheduler.breaker.failed()  # nothing moved while it waited: its workers hang
             return about(self.record, DeadlineExceeded(f"{self.title} was busy until the deadline had passed"))
-        if self._context.memory.waits(self.key):
+        if self.memory.waits(self.key):
             message = f"{self.title} waits for memory that other versions are using"
-            return about(self.record, Unavailable(message, retry_after_s=self._context.estimates.load_s(self.key)))
+            return about(self.record, Unavailable(message, retry_after_s=self.context.estimates.load_s(self.key)))
         return self.load_late()
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, Draining, RuntimeDown
+from marway.errors import DeadlineExceeded, Draining, MarwayError, RuntimeDown
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
@@ -24,6 +23,7 @@ from marway_sidecar.lifecycle.transitions import Fetches, Warm
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob
+from marway_sidecar.scheduler.scheduler import Scheduler
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
 
@@ -62,6 +62,8 @@ class ModelPool:
         self._changes = changes
         self._estimates = Estimates(settings)
         self._instance: ServerInstance | None = None  # the last one, also while no server is up
+        self.wanted: Mapping[str, Actor] = {}
+        """Versions that are wanted in the model server that is up, by id."""
         self._ended: list[ServerInstance] = []
         self._refusing = False
         self._saving: asyncio.Task[None] | None = None
@@ -77,30 +79,18 @@ class ModelPool:
         """Calls whose work has not ended."""
         return sum(actor.entry.scheduler.in_flight for actor in self._actors.values())
 
-    def attach(
-        self, server: ModelServer | None, *, memory_limit_bytes: int | None = None, cpus: int | None = None
-    ) -> None:
-        """Use this model server from now on; whatever was loaded in the one before is gone with it.
+    def attach(self, server: ModelServer | None) -> None:
+        """Use this model server from now on, none while it is None; what was loaded in the one before is gone with it.
 
         What was ready there is loaded again, as far as memory is free.
-
-        Args:
-            server: The model server, or None while there is none.
-            memory_limit_bytes: What it and its workers may take, as its runtime says.
-            cpus: Processors that its workers may use, as its runtime says.
         """
         old = self._instance
-        if old is not None and not old.over:
-            old.close(RuntimeDown("the model server went down and is being started again"))
-            self._ended = [instance for instance in self._ended if not instance.ended] + [old]
-            self._metrics.workers.clear()
-            self._metrics.runtime_workers.clear()
+        if self._end(RuntimeDown("the model server went down and is being started again")):
+            self._metrics.server_down()
         if server is not None:
-            self._metrics.runtime_starts.inc()
+            self._metrics.server_up(server.info.versions)
             self._instance = ServerInstance(
                 server,
-                limit_bytes=memory_limit_bytes,
-                cpus=cpus,
                 settings=self._settings,
                 estimates=self._estimates,
                 metrics=self._metrics,
@@ -111,6 +101,7 @@ class ModelPool:
             )
             if old is not None:
                 self._instance.succeed(old)
+            self.wanted = self._instance.actors
             if self._saving is None:
                 self._saving = asyncio.create_task(self._save_for_ever(), name="pool estimates")
         self._changes.bump()
@@ -134,7 +125,8 @@ class ModelPool:
             yield
         finally:
             actor.entry.holds -= 1
-            actor.entry.became_idle()
+            if actor.entry.memory.short:
+                actor.entry.memory.pump()
 
     async def predict(self, record: VersionRecord, serving: ServingSettings, job: Job) -> list[Answer]:
         """Return the answers to ``job``, in the order of its rows, loading the version first if need be.
@@ -152,11 +144,8 @@ class ModelPool:
             RuntimeDown: There is no model server.
             MarwayError: As `ModelServer.predict`.
         """
-        end = self.submit(record, serving, job)
-        try:
+        with self._submitted(record, serving, job):
             return await job.future
-        finally:
-            end()
 
     async def stream(
         self, record: VersionRecord, serving: ServingSettings, job: StreamJob
@@ -165,26 +154,27 @@ class ModelPool:
 
         Pieces that nobody takes any more are read and dropped, until the handler has ended: so long it holds its slot.
         """
-        end = self.submit(record, serving, job)
-        try:
+        with self._submitted(record, serving, job), contextlib.closing(job):
             while (piece := await job.next()) is not None:
                 yield piece
+
+    @contextlib.contextmanager
+    def _submitted(self, record: VersionRecord, serving: ServingSettings, job: Job) -> Iterator[None]:
+        scheduler = self.scheduler(record, serving)
+        scheduler.submit(job)
+        try:
+            yield
         finally:
-            job.close()
-            end()
+            scheduler.leave(job)
 
-    def submit(self, record: VersionRecord, serving: ServingSettings, job: Job) -> Callable[[], None]:
-        """Begin what `predict` does, for a caller who has no task to wait in.
-
-        Returns:
-            What has to be called when ``job.future`` is done, or nobody waits for it any more.
+    def scheduler(self, record: VersionRecord, serving: ServingSettings) -> Scheduler:
+        """Return what has requests for a version done, which is served so from now on.
 
         Raises:
-            MarwayError: As `predict`, when it is known at once; then nothing was begun.
+            RuntimeDown: There is no model server.
+            Unavailable: It is of another kind than the version is for.
         """
-        entry = self._up(record).actor(record, serving).entry
-        entry.scheduler.submit(job)
-        return partial(entry.finish, job)
+        return self._up(record).actor(record, serving).entry.scheduler
 
     async def load(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> ModelStatus:
         """Return a version's status once it is loaded with at least one worker; raises as `predict` does."""
@@ -241,9 +231,7 @@ class ModelPool:
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
             self._saving = None
-        if self._instance is not None and not self._instance.over:
-            self._instance.close(Draining("this pod is stopping"))
-            self._ended.append(self._instance)
+        self._end(Draining("this pod is stopping"))
         ended, self._ended = self._ended, []
         for instance in ended:
             await instance.closed()
@@ -254,6 +242,15 @@ class ModelPool:
     @property
     def _actors(self) -> Mapping[str, Actor]:
         return self._instance.actors if self._instance is not None else {}
+
+    def _end(self, error: MarwayError) -> bool:
+        """End the instance that is up; return whether one was."""
+        instance, self.wanted = self._instance, {}
+        if instance is None or instance.over:
+            return False
+        instance.close(error)
+        self._ended = [*(each for each in self._ended if not each.ended), instance]
+        return True
 
     def _up(self, record: VersionRecord) -> ServerInstance:
         if self._instance is None or self._instance.over:

@@ -39,8 +39,6 @@ class ServerInstance:
 
     Args:
         server: The model server.
-        limit_bytes: Memory that it and its workers may take, as its runtime says; None when that is not known.
-        cpus: Processors that its workers may use; None when that is not known.
         fetch: Holds a version's archive in the store, fetching it if need be.
         refusing: Whether loads are refused.
     """
@@ -49,8 +47,6 @@ class ServerInstance:
         self,
         server: ModelServer,
         *,
-        limit_bytes: int | None,
-        cpus: int | None,
         settings: SidecarSettings,
         estimates: Estimates,
         metrics: SidecarMetrics,
@@ -62,8 +58,8 @@ class ServerInstance:
         self.over = False
         self.actors: dict[str, Actor] = {}
         self._names: dict[str, Actor] = {}
-        self.memory = Memory(self, estimates, settings, limit_bytes=limit_bytes)
-        cpus = settings.cpus or cpus or _cpu_count()
+        self.memory = Memory(self, estimates, settings, limit_bytes=server.info.memory_limit_bytes)
+        cpus = settings.cpus or server.info.cpus or _cpu_count()
         self.context = Context(server, settings, cpus, self.memory, estimates, metrics, changes, refusing)
         self._autoscaler = Autoscaler(self.context, self.actors, forget=self._forget)
         self._reconciler = Reconciler(self.context, self._names)
@@ -83,8 +79,8 @@ class ServerInstance:
             self.actors[record.id] = self._names[server_name(record.id)] = actor
         entry = actor.entry
         entry.asked_at = time.monotonic()
-        if serving is not entry.serving and serving != entry.serving:
-            entry.serving = serving
+        before, entry.serving = entry.serving, serving
+        if serving is not before and serving != before:
             self.context.changes.bump()
         return actor
 

@@ -75,6 +75,8 @@ class Memory:
         self._moved_at = 0.0
         self._charges: dict[str, Charge] = {}
         self._base_bytes = 0
+        self.short = False
+        """Whether a reservation waits or more is used than may be: then `pump` is called at any change."""
         self.used = 0
         """Bytes that are reserved or measured now."""
         self.budget: int | None = None
@@ -190,18 +192,14 @@ class Memory:
     def measure(self) -> None:
         """Look again at what versions really take, soon, and now at who waits: something changed."""
         self._tenants.measure()
-        self.pump_if_short()
+        if self.short:
+            self.pump()
 
     def measured(self) -> None:
         """Say that a measurement was made, or failed: no guess is worth waiting for any more."""
         for charge in self._charges.values():
             charge.guess = charge.guess and not charge.up
         self.pump()
-
-    def pump_if_short(self) -> None:
-        """Look again, where somebody waits or there is less than the budget allows."""
-        if self._pending or (self.budget is not None and self.used > self.budget):
-            self.pump()
 
     def pump(self) -> None:
         """Grant what fits, in order, and make room for the first that does not; called whenever something changed."""
@@ -215,6 +213,7 @@ class Memory:
                 self._eviction.make_room(self.used - self.budget, evict="idle", exclude=None)  # a worker has grown
         finally:
             self._pumping = False
+            self.short = bool(self._pending) or (self.budget is not None and self.used > self.budget)
 
     def _push(self, reservation: _Reservation) -> None:
         """Put a reservation in its place: more workers only as long as nobody waits for a first answer."""

@@ -1,5 +1,6 @@
 """Which request has which worker, when, and in one call with which others."""
 
-from marway_sidecar.scheduler.job import CallerLeft, Job, StreamJob
+from marway_sidecar.scheduler.queue import Job
+from marway_sidecar.scheduler.streams import StreamJob
 
-__all__ = ["CallerLeft", "Job", "StreamJob"]
+__all__ = ["Job", "StreamJob"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from marway.deadline import Deadline
@@ -19,7 +20,8 @@ from marway_sidecar.backends.base import ModelServer, NotLoaded, NotSent, Served
 from marway_sidecar.errors import about
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.job import Job, StreamJob
+from marway_sidecar.scheduler.queue import Job
+from marway_sidecar.scheduler.streams import StreamJob
 from marway_sidecar.scheduler.version import ScheduledVersion
 
 __all__ = ["BatchCaller", "was_slow"]
@@ -30,24 +32,21 @@ _SLOW_S: Final = 1.0
 _LOST_MAX: Final = 2
 
 
+@dataclass(frozen=True, slots=True)
 class BatchCaller:
     """Makes the calls of one version.
 
-    Args:
+    Attributes:
         version: The version.
         server: The model server.
         breaker: Told how calls end.
         metrics: What is counted.
     """
 
-    def __init__(
-        self, version: ScheduledVersion, server: ModelServer, breaker: Breaker, metrics: SidecarMetrics
-    ) -> None:
-        self._version = version
-        self._server = server
-        self._breaker = breaker
-        self._rows = metrics.batch_rows
-        self._count = metrics.answer_counter(version.record.name, version.record.version)
+    version: ScheduledVersion
+    server: ModelServer
+    breaker: Breaker
+    metrics: SidecarMetrics
 
     async def call(self, model: ServedModel, jobs: Sequence[Job]) -> list[Job]:
         """Make a call with these jobs, tell them what came of it, and return those that have to be sent again."""
@@ -61,14 +60,15 @@ class BatchCaller:
             else:
                 answers = await self._ask(model, jobs, [row for job in jobs for row in job.rows])
         except asyncio.CancelledError as exc:
-            self._breaker.ended(exc)
+            self.breaker.ended(exc)
             for job in jobs:
                 job.fail(RuntimeDown("the model server was let go of during the call", model=model.name))
             raise
         except Exception as exc:
-            self._breaker.ended(exc)
+            self.breaker.ended(exc)
             return self._after(exc, model, jobs)
-        self._breaker.ended(None)
+        if self.breaker.troubled:
+            self.breaker.ended(None)
         if not first.alone and len(answers) > 1 and self._may_run_twice and all(a.kind == "error" for a in answers):
             return _one_by_one(jobs)  # the handler raised: which row made it, it does not say
         start = 0
@@ -79,12 +79,12 @@ class BatchCaller:
 
     @property
     def _may_run_twice(self) -> bool:
-        return self._version.serving.retry_rows
+        return self.version.serving.retry_rows
 
     def _after(self, error: Exception, model: ServedModel, jobs: Sequence[Job]) -> list[Job]:
         """Decide what becomes of jobs whose call failed as a whole; return those that are sent again."""
         if isinstance(error, NotLoaded):
-            self._version.lose()
+            self.version.lose()
             for job in jobs:
                 job.lost += 1
                 job.started_at = None
@@ -92,13 +92,12 @@ class BatchCaller:
                     job.fail(error)
             return [job for job in jobs if job.lost < _LOST_MAX]
         alone, rows = jobs[0].alone, sum(len(job.rows) for job in jobs)
+        no_rows_fault = isinstance(error, (RuntimeDown, Overloaded, DeadlineExceeded))
         if isinstance(error, NotSent) and not (alone and rows > 1):
             for job in jobs:
                 job.started_at = None  # nobody started on it, so it may go elsewhere at no cost
-        elif not (isinstance(error, (RuntimeDown, Overloaded, DeadlineExceeded)) or alone or rows == 1):
-            if self._may_run_twice:
-                return _one_by_one(jobs)  # which row made it go wrong, nobody knows
-            error = self._final(error, model)
+        elif self._may_run_twice and not (no_rows_fault or alone or rows == 1):
+            return _one_by_one(jobs)  # which row made it go wrong, nobody knows
         else:
             error = self._final(error, model)
         for job in jobs:
@@ -115,9 +114,11 @@ class BatchCaller:
         return final
 
     async def _ask(self, model: ServedModel, jobs: Sequence[Job], rows: Sequence[Row]) -> list[Answer]:
-        self._rows.observe(len(rows))
-        answers = await self._server.predict(model, rows, _own_deadline(model, jobs))
-        self._count(answers)
+        self.metrics.batch_rows.observe(len(rows))
+        answers = await self.server.predict(model, rows, _own_deadline(model, jobs))
+        for answer in answers:
+            if answer.headers or answer.measured:  # most have none
+                self.metrics.count_answer(model.name, model.version, answer)
         return answers
 
     async def _ask_alone(self, model: ServedModel, job: Job, row: Row) -> Answer:
@@ -133,10 +134,10 @@ class BatchCaller:
     async def _stream(self, model: ServedModel, job: StreamJob) -> None:
         """Pass on the pieces of an answer, all of which are read: so long its handler is at work."""
         piece: Answer | None = None
-        async for piece in self._server.predict_stream(model, job.rows[0], _own_deadline(model, [job])):
+        async for piece in self.server.predict_stream(model, job.rows[0], _own_deadline(model, [job])):
             await job.put(piece)
         if piece is not None:  # the last has every header that the handler set on the way
-            self._count([piece])
+            self.metrics.count_answer(model.name, model.version, piece)
 
 
 def was_slow(since: float, usual_s: float | None) -> bool:

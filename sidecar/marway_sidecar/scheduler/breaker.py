@@ -35,6 +35,8 @@ class Breaker:
         self._failures = 0
         self._until: float | None = None
         self._trying = False
+        self.troubled = False
+        """Whether a call failed since one ended well: if not, `check`, `left` and a good end change nothing."""
 
     @property
     def is_open(self) -> bool:
@@ -63,7 +65,7 @@ class Breaker:
     def failed(self) -> None:
         """A call killed its worker, found none, or took far longer than calls of this version do."""
         self._failures += 1
-        self._trying = False
+        self.troubled, self._trying = True, False
         if self._failures >= self._limit or self._until is not None:
             self._until = time.monotonic() + self._open_s
 
@@ -83,4 +85,5 @@ class Breaker:
         elif isinstance(error, (WorkerDied, Overloaded, DeadlineExceeded)):
             self.failed()
         else:
-            self._failures, self._until, self._trying = 0, None, False  # also with the handler's own error
+            self._failures, self._until = 0, None
+            self.troubled = self._trying = False  # also with the handler's own error

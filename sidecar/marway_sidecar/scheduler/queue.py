@@ -1,4 +1,4 @@
-"""Who waits for a version, one group of callers after the other.
+"""The rows of a request, and who waits for a version: one group of callers after the other.
 
 The next is taken from each group in turn (round robin), within a group in the order of coming. So a group that sends a
 thousand requests at once delays another's single one by one turn, not by a thousand. When all places are taken, the
@@ -9,10 +9,72 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["FairQueue", "QueueFull"]
+from marway.deadline import Deadline
+from marway.errors import MarwayError
+from marway.wire.envelope import Answer, Row
+from marway_http.eager import InlineFuture
+from marway_sidecar.errors import without_traceback
+from marway_sidecar.memory.body_budget import HeldBytes
+
+__all__ = ["FairQueue", "Job", "QueueFull"]
+
+
+class Job:
+    """The rows of one request, which travel together.
+
+    Args:
+        rows: At least one, none that streams.
+        deadline: When its caller leaves.
+        group: Whose it is: groups take turns in a queue.
+        body: Memory that is held for it, and by every call with it.
+
+    Attributes:
+        size_bytes: Of all values.
+        future: The answers, in the order of the rows, or why there are none; done too when its caller has left.
+        since: When it came, on the monotonic clock.
+        started_at: When the model server was given it last; None while it waits.
+        alone: Whether each row has to go by itself: one asks for an explanation, or a call that held others went wrong.
+        lost: How often the model server did not have the version when it was asked.
+    """
+
+    __slots__ = ("alone", "body", "deadline", "future", "group", "lost", "rows", "since", "size_bytes", "started_at")
+
+    def __init__(
+        self, rows: Sequence[Row], deadline: Deadline, *, group: str = "", body: HeldBytes | None = None
+    ) -> None:
+        self.rows = rows
+        self.deadline = deadline
+        self.group = group
+        self.body = body
+        self.future: InlineFuture[list[Answer]] = InlineFuture()
+        self.since = time.monotonic()
+        self.started_at: float | None = None
+        self.lost = 0
+        self.size_bytes = 0
+        self.alone = False
+        for row in rows:
+            for part in row.parts:
+                self.size_bytes += len(part.value)
+            if row.explains:
+                self.alone = True  # handlers look at the first row of a call to know
+
+    @property
+    def started(self) -> bool:
+        """Whether the model server was given it."""
+        return self.started_at is not None
+
+    def answer(self, answers: list[Answer]) -> None:
+        """Give the caller its answers, if it is still there."""
+        if not self.future.done():
+            self.future.set_result(answers)
+
+    def fail(self, error: Exception) -> None:
+        """Tell the caller why it gets none, if it is still there."""
+        if not self.future.done():
+            self.future.set_exception(without_traceback(error) if isinstance(error, MarwayError) else error)
 
 
 class QueueFull(Exception):
@@ -35,22 +97,22 @@ class FairQueue(Generic[W]):
 
     Args:
         limit: How many may wait.
+
+    Attributes:
+        count: How many do.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._count = 0
+        self.count = 0
         self._first: deque[W] = deque()
         self._groups: dict[str, deque[W]] = {}
         self._turns: deque[str] = deque()
 
-    def __len__(self) -> int:
-        return self._count
-
     @property
     def full(self) -> bool:
         """Whether as many wait as may."""
-        return self._count >= self._limit
+        return self.count >= self._limit
 
     def push(self, item: W) -> W | None:
         """Add one who comes; return who has to go for it, if anybody has.
@@ -64,14 +126,14 @@ class FairQueue(Generic[W]):
             line = self._groups[item.group] = deque()
             self._turns.append(item.group)
         line.append(item)
-        self._count += 1
+        self.count += 1
         return out
 
     def push_first(self, items: Iterable[W]) -> None:
         """Put back who was taken, in this order, before all others; whether there is a place or not."""
         back = list(items)
         self._first.extendleft(reversed(back))
-        self._count += len(back)
+        self.count += len(back)
 
     def peek(self) -> W:
         """Return who is next."""
@@ -79,7 +141,7 @@ class FairQueue(Generic[W]):
 
     def pop(self) -> W:
         """Take who is next."""
-        self._count -= 1
+        self.count -= 1
         if self._first:
             return self._first.popleft()
         group = self._turns[0]
@@ -105,15 +167,15 @@ class FairQueue(Generic[W]):
             self._first.remove(item)
         else:
             return
-        self._count -= 1
+        self.count -= 1
 
     def clear(self) -> list[W]:
         """Take all."""
-        return [self.pop() for _ in range(self._count)]
+        return [self.pop() for _ in range(self.count)]
 
     def oldest_wait_s(self) -> float:
         """Return how long who has waited longest has waited, in seconds; 0 when nobody waits."""
-        if not self._count:
+        if not self.count:
             return 0.0
         fronts = [line[0].since for line in (self._first, *self._groups.values()) if line]
         return time.monotonic() - min(fronts)
@@ -122,5 +184,5 @@ class FairQueue(Generic[W]):
         longest = max(self._groups.values(), key=len, default=None)
         if longest is None or len(longest) < len(self._groups.get(item.group, ())) + 2:
             raise QueueFull
-        self._count -= 1
+        self.count -= 1
         return longest.pop()

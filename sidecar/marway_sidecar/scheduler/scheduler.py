@@ -25,8 +25,7 @@ from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.batching import BatchCaller, was_slow
 from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.job import Job
-from marway_sidecar.scheduler.queue import FairQueue, QueueFull
+from marway_sidecar.scheduler.queue import FairQueue, Job, QueueFull
 from marway_sidecar.scheduler.version import ScheduledVersion
 from marway_sidecar.settings import SidecarSettings
 
@@ -50,7 +49,7 @@ class Scheduler:
     def __init__(
         self, version: ScheduledVersion, server: ModelServer, settings: SidecarSettings, metrics: SidecarMetrics
     ) -> None:
-        self._version = version
+        self.version = version
         self._server = server
         self._waited = metrics.queue_duration.observe
         self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
@@ -76,17 +75,17 @@ class Scheduler:
     @property
     def queued(self) -> int:
         """How many jobs wait."""
-        return len(self._waiting)
+        return self._waiting.count
 
     @property
     def calls_queued(self) -> int:
         """How many calls it would take to serve all who wait, as far as batches are full."""
-        return -(-len(self._waiting) // self._batch_rows) if self._waiting else 0
+        return -(-self._waiting.count // self._batch_rows) if self._waiting.count else 0
 
     @property
     def idle(self) -> bool:
         """Whether no call is in flight and none waits."""
-        return self.in_flight == 0 and not self._waiting
+        return self.in_flight == 0 and not self._waiting.count
 
     def submit(self, job: Job) -> None:
         """Have ``job`` done, after those that wait; whoever submitted it has to `leave` in the end.
@@ -94,18 +93,21 @@ class Scheduler:
         Raises:
             MarwayError: Calls keep failing, too many wait, or waiting is in vain; nothing was begun.
         """
-        self.breaker.check(self._version.record)
+        version = self.version
+        version.asked_at = job.since
+        if self.breaker.troubled:
+            self.breaker.check(version.record)
         try:
-            self._version.requested(job)
+            version.used_at, version.requested_at = job.since, time.time()
             if self._due and self._waiting.full:
                 self._dispatch()  # who may start needs no place
-            if self.in_flight < self.slots and (self._due or not self._waiting):
+            if self.in_flight < self.slots and (self._due or not self._waiting.count):
                 self._push(job)
                 self._dispatch_soon()
             else:
-                self._version.want_worker(job.deadline)
+                version.want_worker(job.deadline)
                 self._push(job)
-                self._version.queue_grew()
+                version.queue_grew()
         except BaseException:
             self.breaker.left()
             raise
@@ -119,6 +121,7 @@ class Scheduler:
         if job.started_at is None:
             self._remove(job)
             self.breaker.left()
+        self.version.used_at = time.monotonic()
 
     def oldest_wait_s(self) -> float:
         """Return how long who has waited longest has waited, in seconds."""
@@ -163,7 +166,7 @@ class Scheduler:
 
     @property
     def _batch_rows(self) -> int:
-        return self._version.serving.max_batch_rows if self._server.batches else 1
+        return self.version.serving.max_batch_rows if self._server.batches else 1
 
     def _push(self, job: Job) -> None:
         if self._ended is not None:
@@ -171,37 +174,37 @@ class Scheduler:
         try:
             out = self._waiting.push(job)
         except QueueFull:
-            raise self._version.full() from None
+            raise self.version.full() from None
         if out is not None:
-            out.fail(self._version.full())
+            out.fail(self.version.full())
 
     def _remove(self, job: Job) -> None:
         """Take a job out of the queue, if it is there."""
         self._waiting.remove(job)
-        if self.idle:
-            self._version.became_idle()
+        if self.version.memory.short and self.idle:
+            self.version.memory.pump()
 
     def _dispatch_soon(self) -> None:
         """Make calls with what waits, once what has come is read."""
-        if self._waiting and not self._due and self.in_flight < self.slots:
+        if self._waiting.count and not self._due and self.in_flight < self.slots:
             self._due = True
             loop = asyncio.get_running_loop()
-            loop.call_soon(self._dispatch_if_read, loop, len(self._waiting), 1)
+            loop.call_soon(self._dispatch_if_read, loop, self._waiting.count, 1)
 
     def _dispatch_if_read(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
-        count = len(self._waiting)
+        count = self._waiting.count
         if seen < count < self._batch_rows and turns < _TURNS_MAX:
             loop.call_soon(self._dispatch_if_read, loop, count, turns + 1)
             return
         self._due = False
         self._dispatch()
-        if self._waiting:
-            self._version.queue_grew()
+        if self._waiting.count:
+            self.version.queue_grew()
 
     def _dispatch(self) -> None:
         self._note_peak()  # between two calls the queue only grows
-        while self._waiting and self.in_flight < self.slots and (model := self._version.served) is not None:
-            share = -(-len(self._waiting) // (self.slots - self.in_flight))
+        while self._waiting.count and self.in_flight < self.slots and (model := self.version.served) is not None:
+            share = -(-self._waiting.count // (self.slots - self.in_flight))
             if jobs := self._next_batch(share):
                 self._start(model, jobs)
 
@@ -209,8 +212,8 @@ class Scheduler:
         """Take from the queue what goes into one call, at most so many jobs."""
         jobs: list[Job] = []
         now = time.monotonic()
-        rows, size = self._batch_rows, self._version.serving.max_batch_bytes
-        while self._waiting and most > 0:
+        rows, size = self._batch_rows, self.version.serving.max_batch_bytes
+        while self._waiting.count and most > 0:
             job = self._waiting.peek()
             if not job.future.done():  # else its caller was cancelled and has not run yet
                 if jobs and (job.alone or len(job.rows) > rows or job.size_bytes > size):
@@ -257,8 +260,8 @@ class Scheduler:
             self._dispatch_soon()
             if self.in_flight == 0:
                 self._empty.set()
-                if not self._waiting:
-                    self._version.became_idle()
+                if self.version.memory.short and not self._waiting.count:
+                    self.version.memory.pump()
 
     def _note_peak(self) -> None:
         self._peak = max(self._peak, self.in_flight + self.calls_queued)
@@ -278,12 +281,12 @@ class Scheduler:
             if job.deadline.at > now or job.future.done():
                 continue
             if job.started_at is None:
-                job.fail(self._version.late(job.since))
+                job.fail(self.version.late(job.since))
                 self._remove(job)
                 continue
             if was_slow(job.started_at, self.service_s):
                 self.breaker.failed()  # far slower than usual: not just a caller in a hurry
-            record = self._version.record
+            record = self.version.record
             message = f"{record.name} {record.version} did not answer within the deadline"
             job.fail(about(record, DeadlineExceeded(message)))
         first = min((job.deadline.at for job in self._jobs if not job.future.done()), default=None)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError
 from marway.records import ServingSettings, VersionRecord
 from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.scheduler.job import Job
+from marway_sidecar.memory.budget import Memory
 
 __all__ = ["ScheduledVersion"]
 
@@ -19,15 +18,21 @@ class ScheduledVersion(Protocol):
 
     record: VersionRecord
     serving: ServingSettings
+    memory: Memory
     served: ServedModel | None
     """It as the model server knows it; None while it does not."""
-    lose: Callable[[], None]
-    """Told that the model server does not have it."""
-    queue_grew: Callable[[], None]
-    """Told that somebody waits."""
+    asked_at: float
+    """When anybody last wanted anything of it, on the monotonic clock."""
+    used_at: float
+    """When it was last of use, on the monotonic clock."""
+    requested_at: float | None
+    """When the last request came that the breaker let through, in Unix time."""
 
-    def requested(self, job: Job) -> None:
-        """Hear of a job that the breaker lets through."""
+    def lose(self) -> None:
+        """Hear that the model server does not have it."""
+
+    def queue_grew(self) -> None:
+        """Hear that somebody waits."""
 
     def want_worker(self, deadline: Deadline) -> None:
         """Have it loaded with a worker, if it is not, for a job that has to wait.
@@ -35,9 +40,6 @@ class ScheduledVersion(Protocol):
         Raises:
             MarwayError: Waiting until the deadline is in vain.
         """
-
-    def became_idle(self) -> None:
-        """Hear that the last call ended and nobody waits."""
 
     def full(self) -> MarwayError:
         """Return the error of who finds no place in the queue, or has to go for others."""

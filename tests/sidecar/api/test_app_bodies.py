@@ -223,7 +223,7 @@ async def test_fault_a_slow_client_makes_room_for_those_who_wait(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who sends nothing more is refused when its memory is wanted, to be sent again by who likes; others go on."""
-    monkeypatch.setattr("marway_sidecar.api.body_budget._LOOK_S", 0.05)
+    monkeypatch.setattr("marway_sidecar.memory.body_budget._LOOK_S", 0.05)
     async with worker_of(registry, tmp_path, budget_bytes=LARGE) as (worker, pod):
         worker.may_answer.set()
         reader, writer = await begun(pod, LARGE, LARGE - 1)

@@ -21,8 +21,8 @@ from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
 from marway_http.http1.request import BodyPieces
 from marway_sidecar.api.bodies import read_body
-from marway_sidecar.api.body_budget import HeldBytes
 from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.memory.body_budget import HeldBytes
 from support.pod import FakeServer, Pod, serving
 from support.registry import publish, until
 

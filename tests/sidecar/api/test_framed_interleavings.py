@@ -121,7 +121,7 @@ def test_each_request_is_answered_or_given_up_once(turns: list[list[tuple[str, A
         broken: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: broken.append(context))
         app, wire, connections = App(), Wire(), set[Any]()
-        wire.protocol = connection = FramedConnection(app, connections)
+        wire.protocol = connection = FramedConnection(app.answer_framed, connections)
         connection.connection_made(wire)
         sent: dict[int, str] = {}
         cancelled: set[int] = set()

@@ -7,7 +7,7 @@ import pytest
 from marway.errors import InvalidRequest
 from marway.wire.envelope import KEY, Part, Row
 from marway.wire.request import read_ids
-from marway_sidecar.api.rows import row_of
+from marway_sidecar.api.call import row_of
 
 TRACE = "00-44444444444444444444444444444444-00f067aa0ba902b7-01"
 

@@ -11,7 +11,7 @@ import pytest
 from marway.archives.limits import NOT_SERVED
 from marway.errors import LoadFailed
 from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.backends.torchserve.archive_config import check_archive
+from marway_sidecar.backends.torchserve.adapter import check_archive
 
 
 def check(path: Path, config: str | None = None, **files: bytes) -> None:

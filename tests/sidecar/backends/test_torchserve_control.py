@@ -13,7 +13,7 @@ import pytest
 
 from marway.errors import MarwayError, RuntimeDown
 from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorker, RuntimeWorkers
-from marway_sidecar.backends.torchserve.control import RuntimeControl
+from marway_sidecar.backends.torchserve.management import RuntimeControl
 
 SAID = RuntimeWorkers(
     workers=(

@@ -12,7 +12,7 @@ from grpc.aio import AioRpcError, Metadata
 from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown
 from marway.wire.headers import Outcome
 from marway.wire.problems import status_of
-from marway_sidecar.api.call import outcome_of
+from marway_sidecar.api.failures import outcome_of
 from marway_sidecar.backends.base import NotLoaded, NotSent, ServedModel, WorkerDied
 from marway_sidecar.backends.torchserve.classify import classify, classify_rest
 

@@ -12,7 +12,7 @@ from marway.deadline import Deadline
 from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError
 from marway.wire.envelope import Answer, Part, Row
 from marway_sidecar.backends.base import NotLoaded, ServedModel, WorkerDied
-from marway_sidecar.backends.torchserve import TorchServeAdapter, enveloped
+from marway_sidecar.backends.torchserve import TorchServeAdapter, calls
 from support.torchserve import OurTorchServe, archive, served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -82,7 +82,7 @@ async def either_way(
     """Return the answers over REST and those over gRPC."""
     answers = []
     for least in (1, 2**40):
-        monkeypatch.setattr(enveloped, "_REST_FROM_BYTES", least)
+        monkeypatch.setattr(calls, "_REST_FROM_BYTES", least)
         answers.append(await adapter.predict(model, rows, soon()))
     return answers
 

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marway_sidecar.backends.torchserve.messages import encode_request, prediction_of
+from marway_sidecar.backends.torchserve.calls import encode_request, prediction_of
 from marway_sidecar.backends.torchserve.proto.inference_pb2 import PredictionResponse, PredictionsRequest
 
 

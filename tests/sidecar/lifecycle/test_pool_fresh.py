@@ -10,7 +10,7 @@ import pytest
 from marway.errors import Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway_sidecar.lifecycle import ModelPool
-from support.fake_server import MIB, FakeServer
+from support.fake_server import MIB, FakeServer, limited
 from support.pools import PoolRoom, predict, state
 from support.registry import until
 
@@ -97,12 +97,12 @@ async def test_a_wait_for_memory_ends_though_others_move(room: PoolRoom) -> None
 
 async def test_callers_who_come_during_a_load_ahead_are_not_refused_with_it(room: PoolRoom) -> None:
     """A reload that finds no memory free is refused only while nobody waits: a caller's load takes others' place."""
-    pool, first = room.pool(memory_reserve_bytes=0), FakeServer()
-    pool.attach(first, memory_limit_bytes=24 * MIB)
+    pool, first = room.pool(memory_reserve_bytes=0), FakeServer(info=limited(24 * MIB))
+    pool.attach(first)
     one, two = room.versions(2)
     await predict(pool, one)
     await predict(pool, two)
     pool.attach(None)
-    pool.attach(FakeServer(), memory_limit_bytes=12 * MIB)  # both are to be loaded again, and one of them fits
+    pool.attach(FakeServer(info=limited(12 * MIB)))  # both are to be loaded again, and one of them fits
     await asyncio.sleep(0)  # the loads ahead have begun
     assert await predict(pool, one) == one.id

@@ -13,7 +13,7 @@ from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.memory.eviction import Candidate, choose
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import StreamJob
-from support.fake_server import MIB, FakeServer
+from support.fake_server import MIB, FakeServer, limited
 from support.pools import ROW, PoolRoom, predict, state
 from support.registry import until
 
@@ -124,9 +124,9 @@ async def test_what_is_pinned_stays_and_the_rest_is_refused_at_once(room: PoolRo
 
 async def test_a_version_larger_than_the_budget_is_refused_with_both_numbers(room: PoolRoom) -> None:
     """A version that was measured above the whole budget is not tried again, and the reason gives both sizes."""
-    pool, server = room.pool(), FakeServer(sizes={"m0": 50 * MIB})
+    pool, server = room.pool(), FakeServer(sizes={"m0": 50 * MIB}, info=limited((256 + 35) * MIB))
     (version,) = room.versions(1)
-    pool.attach(server, memory_limit_bytes=(256 + 35) * MIB)  # the reserve is 256 MiB
+    pool.attach(server)  # the reserve is 256 MiB
     await predict(pool, version)
     await measured(pool, server)
     await until(lambda: not there(pool))  # it does not fit, and is idle
@@ -176,7 +176,7 @@ async def test_the_budget_is_what_the_runtime_leaves(room: PoolRoom) -> None:
     """Without a setting the budget is the runtime's limit, less what it takes itself, less the reserve."""
     pool = room.pool(memory_reserve_bytes=100 * MIB)
     assert pool.memory() == (0, None)
-    pool.attach(FakeServer(base_bytes=300 * MIB), memory_limit_bytes=1000 * MIB)
+    pool.attach(FakeServer(base_bytes=300 * MIB, info=limited(1000 * MIB)))
     await until(lambda: pool.memory() == (0, 600 * MIB))
 
 

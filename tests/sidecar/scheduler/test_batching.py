@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -140,20 +140,22 @@ async def test_a_stream_of_requests_does_not_keep_a_worker_idle(room: PoolRoom, 
     pool.attach(server)
     await pool.load(record, serving, Deadline.after(30))
     loop = asyncio.get_running_loop()
-    came: list[tuple[Job, Callable[[], None]]] = []
+    came: list[Job] = []
+    scheduler = pool.scheduler(record, serving)
 
     def come() -> None:
         if not server.calls and len(came) < 100:
             loop.call_soon(come)
             job = Job([row(str(len(came)))], Deadline.after(30))
-            came.append((job, pool.submit(record, serving, job)))
+            scheduler.submit(job)
+            came.append(job)
 
     come()
     await until(lambda: server.calls)
     assert 2 < len(server.calls[0]) < 30
-    for job, end in came:
+    for job in came:
         await job.future
-        end()
+        scheduler.leave(job)
 
 
 async def test_groups_take_turns(room: PoolRoom, record: VersionRecord) -> None:

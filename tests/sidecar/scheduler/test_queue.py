@@ -55,7 +55,7 @@ def test_what_is_put_back_goes_first() -> None:
     """What was taken and comes back goes before all, in its old order, whether there is a place or not."""
     queue = filled("aabb", limit=4)
     queue.push_first([Item("c", 7), Item("d", 8)])
-    assert len(queue) == 6
+    assert queue.count == 6
     assert names(queue) == [7, 8, 0, 2, 1, 3]
 
 
@@ -114,6 +114,6 @@ def test_nobody_is_lost_or_taken_twice(steps: list[tuple[str, str]]) -> None:
                 queue.remove(mine[-1])
                 there.remove(mine[-1])
             queue.remove(Item(group, -1))  # who is not there
-        assert len(queue) == len(there)
+        assert queue.count == len(there)
     assert sorted(item.name for item in queue.clear()) == sorted(item.name for item in there)
-    assert len(queue) == 0
+    assert queue.count == 0

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import json
+import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import yaml
+
+from marway.archives.limits import NOT_SERVED, expansion_problem
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable, clip
 from marway.wire import envelope, model_log
-from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import LOGS, RuntimeInfo
 from marway_sidecar.backends.base import Description, ServedModel, ServerInfo, ServerStatus, WorkerStatus
-from marway_sidecar.backends.torchserve.archive_config import check_archive, unpacked_bytes
+from marway_sidecar.backends.torchserve.calls import Calls, EnvelopedCalls
 from marway_sidecar.backends.torchserve.connection import Connection
-from marway_sidecar.backends.torchserve.control import RuntimeControl
-from marway_sidecar.backends.torchserve.enveloped import EnvelopedCalls
-from marway_sidecar.backends.torchserve.management import Management, Refused, description_of, workers_of
+from marway_sidecar.backends.torchserve.management import (
+    Management,
+    Refused,
+    RuntimeControl,
+    description_of,
+    workers_of,
+)
 from marway_sidecar.backends.torchserve.plain import PlainCalls
+from marway_sidecar.errors import about
 
-__all__ = ["SERVES", "TorchServeAdapter"]
+__all__ = ["SERVES", "TorchServeAdapter", "check_archive"]
 
 SERVES: Final = frozenset({"torchserve"})
 
@@ -33,6 +41,8 @@ _LOG_BYTES = 1 << 20
 _REASON_MAX = 800
 _FULL_RETRY_S = 30.0
 _MIB = 1024 * 1024
+_MANIFEST: Final = "MAR-INF/MANIFEST.json"
+_FILE_BYTES_MAX: Final = 1024 * 1024
 
 
 class TorchServeAdapter:
@@ -64,7 +74,8 @@ class TorchServeAdapter:
         self._control = RuntimeControl(runtime_dir) if info.control_socket and runtime_dir is not None else None
         self.batches = enveloped = info.envelope == envelope.VERSION
         self._management = Management(self._connection, batch_delay_ms=None if enveloped else batch_delay_ms)
-        self._calls = EnvelopedCalls(self._connection) if enveloped else PlainCalls(self._connection)
+        calls: Calls = EnvelopedCalls(self._connection) if enveloped else PlainCalls(self._connection)
+        self.predict, self.predict_stream = calls.predict, calls.predict_stream
         self._registration = asyncio.Lock()
         self._registered: set[str] = set()
 
@@ -83,25 +94,22 @@ class TorchServeAdapter:
             found = await self.describe(model)
             if found is None or found.version != model.version:
                 await self._remove(model)
-                raise LoadFailed(
-                    f"the archive of {model.name} {model.version} says another version in its manifest: pack it again",
-                    model=model.name,
-                    version=model.version,
-                )
+                archive = f"the archive of {model.name} {model.version}"
+                raise about(model, LoadFailed(f"{archive} says another version in its manifest: pack it again"))
             if found.workers != model.workers:  # the archive's own configuration file asked for another number
                 try:
                     found = await self._scale(model, model.workers)
                 except LoadFailed:
                     await self.unload(model)
                     raise
-        return found
+            return found
 
     async def _register(self, model: ServedModel) -> None:
         again = False
         began = datetime.now(UTC)
         while True:
             try:
-                await self._management.register(model)
+                return await self._management.register(model)
             except Refused as exc:
                 # A failed start unregisters by itself; one that timed out here may still be there.
                 await self.unload(model)
@@ -109,8 +117,6 @@ class TorchServeAdapter:
                 if again or not made_room:
                     raise await self._load_failed(model, str(exc), began) from exc
                 again = True
-            else:
-                return
 
     async def _made_room(self, model: ServedModel, refused: Refused) -> bool:
         """Remove what a load that failed left unpacked; return whether another try is worth it, as there is room now.
@@ -122,17 +128,15 @@ class TorchServeAdapter:
             return False
         try:
             room = await self._control.remove_leftovers()
-            needed = await asyncio.to_thread(unpacked_bytes, model)
+            needed = await asyncio.to_thread(_unpacked_bytes, model)
         except MarwayError:
             return False
         if needed is not None and room.free_bytes < needed:
-            raise Unavailable(
+            message = (
                 f"{model.name} {model.version} cannot be loaded: the disk of {room.directory}, into which TorchServe "
-                f"unpacks archives, has {room.free_bytes // _MIB} MiB free and it needs {needed // _MIB + 1} MiB",
-                model=model.name,
-                version=model.version,
-                retry_after_s=_FULL_RETRY_S,
-            ) from refused
+                f"unpacks archives, has {room.free_bytes // _MIB} MiB free and it needs {needed // _MIB + 1} MiB"
+            )
+            raise about(model, Unavailable(message, retry_after_s=_FULL_RETRY_S)) from refused
         return room.removed > 0
 
     async def unload(self, model: ServedModel) -> None:
@@ -149,14 +153,6 @@ class TorchServeAdapter:
     async def describe(self, model: ServedModel) -> Description | None:
         entry = await self._management.describe(model.server_name, model.version)
         return description_of(entry) if entry is not None else None
-
-    async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
-        if model.streaming:
-            return [await self._whole(model, row, deadline) for row in rows]
-        return await self._calls.predict(model, rows, deadline)
-
-    def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
-        return self._calls.predict_stream(model, row, deadline)
 
     async def status(self) -> ServerStatus:
         names = await self._management.names()
@@ -187,18 +183,6 @@ class TorchServeAdapter:
         if self._control is not None:
             await self._control.aclose()
 
-    async def _whole(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
-        """Return an answer in pieces as one, as a caller sees it who reads REST's chunks to their end."""
-        pieces: list[Answer] = []
-        async with aclosing(self.predict_stream(model, row, deadline)) as stream:
-            async for piece in stream:
-                if piece.kind == "error":
-                    return piece
-                pieces.append(piece)
-        first = pieces[0]
-        body = b"".join(piece.body for piece in pieces)
-        return Answer(first.status, body, first.kind, first.content_type, first.headers)
-
     async def _scale(self, model: ServedModel, workers: int) -> Description:
         began = datetime.now(UTC)
         try:
@@ -227,11 +211,8 @@ class TorchServeAdapter:
         if self._logs is not None:
             reason = await _reason(self._logs, f"{model.server_name}_{model.version}", began)
             more = f"; `marway logs {model.name}`, or the log of the pod's runtime, has the traceback"
-        return LoadFailed(
-            f"{model.name} {model.version} cannot be loaded: {clip(reason or answer, _REASON_MAX)}{more}",
-            model=model.name,
-            version=model.version,
-        )
+        why = f"{clip(reason or answer, _REASON_MAX)}{more}"
+        return about(model, LoadFailed(f"{model.name} {model.version} cannot be loaded: {why}"))
 
 
 async def _reason(logs: Path, worker: str, began: datetime) -> str | None:
@@ -243,3 +224,61 @@ async def _reason(logs: Path, worker: str, began: datetime) -> str | None:
             return reason
         await asyncio.sleep(_READY_POLL_S)
     return None
+
+
+def check_archive(model: ServedModel) -> None:
+    """Refuse an archive that is a bomb, asks for more workers than the version may have, or cannot be served. Blocks.
+
+    TorchServe obeys an archive's own configuration over what the register call says, and takes settings that make every
+    prediction fail. `publish` refuses such archives, but the registry may hold one that something else wrote. One that
+    cannot be read is left to TorchServe, which says what is wrong with it.
+
+    Raises:
+        LoadFailed: One sentence on the first thing that is wrong.
+    """
+    config = _configuration(model)
+    for key in sorted(NOT_SERVED.keys() & config.keys()):
+        if config[key] is not False or not NOT_SERVED[key].off:
+            raise _failed(model, f"its configuration file says {key}, which is not served: {NOT_SERVED[key].why}")
+    wanted = config.get("minWorkers")
+    if model.max_workers is not None and isinstance(wanted, int) and wanted > model.max_workers:
+        # TorchServe would start them before anybody could take them away.
+        raise _failed(
+            model,
+            f"it makes TorchServe start {wanted} workers (minWorkers in its configuration file), and its serving "
+            f"settings allow {model.max_workers} (max_workers): pack it again without minWorkers, or allow as many",
+        )
+
+
+def _unpacked_bytes(model: ServedModel) -> int | None:
+    """Return what an archive takes unpacked, or None when it cannot be read. Blocks."""
+    try:
+        with zipfile.ZipFile(model.archive) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return None
+
+
+def _configuration(model: ServedModel) -> Mapping[str, Any]:
+    try:
+        with zipfile.ZipFile(model.archive) as archive:
+            expanded = sum(each.file_size for each in archive.infolist())
+            problem = expansion_problem(model.archive.stat().st_size, expanded)
+            if problem is not None:
+                raise _failed(model, f"it {problem}")
+            name = json.loads(_read(archive, _MANIFEST))["model"].get("configFile")
+            config = yaml.safe_load(_read(archive, name)) if name is not None else None
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    except yaml.YAMLError as exc:
+        raise _failed(model, f"its configuration file is no YAML: {clip(str(exc), 200)}") from exc
+    return config if isinstance(config, dict) else {}
+
+
+def _failed(model: ServedModel, why: str) -> LoadFailed:
+    return about(model, LoadFailed(f"the archive of {model.name} {model.version} cannot be loaded: {why}"))
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as file:
+        return file.read(_FILE_BYTES_MAX)

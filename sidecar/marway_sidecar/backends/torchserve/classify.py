@@ -10,16 +10,9 @@ from typing import Final
 
 import grpc
 
-from marway.errors import (
-    BodyTooLarge,
-    DeadlineExceeded,
-    MarwayError,
-    ModelError,
-    Overloaded,
-    RuntimeDown,
-    clip,
-)
+from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown, clip
 from marway_sidecar.backends.base import NotLoaded, NotSent, ServedModel, WorkerDied
+from marway_sidecar.errors import about
 
 __all__ = ["classify", "classify_rest"]
 
@@ -53,13 +46,13 @@ _REST_TYPES: Final = frozenset(
 
 def classify(error: grpc.aio.AioRpcError, model: ServedModel) -> MarwayError:
     """Return the error of ours that a failed inference call over gRPC stands for."""
-    return _about(_grpc_kind(error.code(), error.details() or "", model), model)
+    return about(model, _grpc_kind(error.code(), error.details() or "", model))
 
 
 def classify_rest(status: int, body: bytes, model: ServedModel) -> MarwayError | None:
     """Return the error of ours that an answer over REST stands for; None when it is the handler's own answer."""
     if status == 413 and not body:
-        return _about(_too_large(), model)
+        return about(model, _too_large())
     try:
         document = json.loads(body)
         if status < 400 or set(document) != {"code", "type", "message"} or document["type"] not in _REST_TYPES:
@@ -67,7 +60,7 @@ def classify_rest(status: int, body: bytes, model: ServedModel) -> MarwayError |
         known = _rest_kind(int(document["code"]), document["type"], str(document["message"]), model)
     except (ValueError, TypeError):
         return None
-    return _about(known, model)
+    return about(model, known)
 
 
 def _grpc_kind(code: grpc.StatusCode, text: str, model: ServedModel) -> MarwayError:
@@ -125,11 +118,6 @@ def _rest_kind(code: int, kind: str, message: str, model: ServedModel) -> Marway
             return _handler_failed(model, message, 500 if code == 503 else code)
         case _:
             return ModelError(f"{model.name} {model.version} failed: {clip(message, 300)}", status=code)
-
-
-def _about(error: MarwayError, model: ServedModel) -> MarwayError:
-    error.model, error.version = model.name, model.version
-    return error
 
 
 def _no_worker(model: ServedModel) -> MarwayError:

@@ -5,9 +5,11 @@ A call whose token is refused is made once more with a new one; nothing was done
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import grpc
 import httpx
@@ -16,17 +18,19 @@ from marway.errors import MarwayError, RuntimeDown, clip
 from marway.wire.runtime import RuntimeInfo
 from marway_sidecar.backends.base import NotSent
 from marway_sidecar.backends.torchserve.proto import inference_pb2, management_pb2_grpc
-from marway_sidecar.backends.torchserve.tokens import Kind, Tokens
 
-__all__ = ["MANAGEMENT_TIMEOUT_S", "Connection", "NotHttp"]
+__all__ = ["MANAGEMENT_TIMEOUT_S", "Connection", "NotHttp", "closed"]
 
 MANAGEMENT_TIMEOUT_S = 30.0
 _INFERENCE = f"/{inference_pb2.DESCRIPTOR.package}.InferenceAPIsService"
+_READ_TRIES = 50
+_READ_PAUSE_S = 0.02
 _TOKEN_REFUSED = ("Token Authorization failed", "Token Authentication failed")
 
 _BAD_HTTP = ("illegal header", "receive buffer too long")
 """In h11's errors for headers that are malformed or too long: the server itself is well."""
 
+Kind = Literal["inference", "management"]
 T = TypeVar("T")
 
 
@@ -41,6 +45,72 @@ class NotHttp(MarwayError):
     def __init__(self, reason: str, *, in_request: bool) -> None:
         super().__init__(f"TorchServe's REST API cannot carry the {'request' if in_request else 'answer'}: {reason}")
         self.in_request = in_request
+
+
+class Tokens:
+    """The tokens of one TorchServe: its `key_file.json`, read again and renewed when one is refused.
+
+    TorchServe writes the file in its working directory at each start, not atomically. It holds a key for inference, one
+    for management and the API key with which `GET /token?type=…` of the management API makes a new one in the place of
+    either. Keys expire after an hour by default, and nobody but us renews them.
+
+    Args:
+        file: The file.
+        management: A client of its management API.
+    """
+
+    def __init__(self, file: Path, management: httpx.AsyncClient) -> None:
+        self._file = file
+        self._management = management
+        self._keys: dict[str, str] = {}
+        self._renewing = asyncio.Lock()
+
+    async def get(self, kind: Kind) -> str:
+        """Return the token last known.
+
+        Raises:
+            MarwayError: The file is not there or cannot be read.
+        """
+        if kind not in self._keys:
+            self._keys = await self._read()
+        return self._keys[kind]
+
+    async def renew(self, kind: Kind, refused: str) -> None:
+        """Replace a token that was refused: by the file's when that is another, else by a new one.
+
+        Raises:
+            MarwayError: No new one could be had.
+            RuntimeDown: TorchServe does not answer.
+        """
+        async with self._renewing:
+            if self._keys.get(kind) != refused:
+                return  # another call has renewed it
+            self._keys = await self._read()
+            if self._keys[kind] != refused:
+                return
+            headers = {"authorization": f"Bearer {self._keys['API']}"}
+            try:
+                answer = await self._management.get("/token", params={"type": kind}, headers=headers)
+            except httpx.TransportError as exc:
+                raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
+            if answer.status_code != httpx.codes.OK:
+                raise MarwayError(f"TorchServe refused to renew its {kind} token: is {self._file} its own key file?")
+            self._keys = await self._read()
+
+    async def _read(self) -> dict[str, str]:
+        # A file that is being written is short or empty for a moment.
+        for _ in range(_READ_TRIES):
+            try:
+                return await asyncio.to_thread(_keys_of, self._file)
+            except (OSError, ValueError, KeyError, TypeError) as exc:
+                error = exc
+            await asyncio.sleep(_READ_PAUSE_S)
+        raise MarwayError(f"TorchServe's key file {self._file} cannot be read: {error!r}") from error
+
+
+def _keys_of(file: Path) -> dict[str, str]:
+    document = json.loads(file.read_bytes())
+    return {kind: str(document[kind]["key"]) for kind in ("inference", "management", "API")}
 
 
 class Connection:
@@ -66,11 +136,11 @@ class Connection:
             for address in (info.addresses["grpc_inference"], info.addresses["grpc_management"])
         ]
         self.management = management_pb2_grpc.ManagementAPIsServiceStub(self._channels[1])  # type: ignore[no-untyped-call]  # generated
-        # Of requests and answers as bytes: see `messages`.
+        # Of requests and answers as bytes: see `calls`.
         self.predictions = self._channels[0].unary_unary(f"{_INFERENCE}/Predictions", None, None)
         self.stream_predictions = self._channels[0].unary_stream(f"{_INFERENCE}/StreamPredictions", None, None)
         self._rest = {kind: _rest_client(info.addresses[kind]) for kind in ("inference", "management")}
-        self._tokens = Tokens(key_file, self._rest["management"]) if key_file is not None else None
+        self.tokens = Tokens(key_file, self._rest["management"]) if key_file is not None else None
 
     async def rpc(self, kind: Kind, method: Any, request: Any, *, timeout_s: float) -> Any:
         """Return the answer to a unary call.
@@ -79,16 +149,14 @@ class Connection:
             grpc.aio.AioRpcError: It failed.
             RuntimeDown: The connections were closed just before.
         """
+
+        async def call(token: str | None) -> Any:
+            return await method(request, timeout=timeout_s, metadata=_bearer(token))
+
         try:
-            if self._tokens is None:
-                return await method(request, timeout=timeout_s)
-
-            async def call(token: str | None) -> Any:
-                return await method(request, timeout=timeout_s, metadata=_bearer(token))
-
             return await self._with_token(kind, call)
         except grpc.aio.UsageError as exc:
-            raise _closed() from exc
+            raise closed() from exc
 
     async def stream(self, method: Any, request: Any, *, timeout_s: float) -> AsyncGenerator[Any, None]:
         """Yield the messages that answer an inference call; it is cancelled when the caller stops asking.
@@ -105,7 +173,7 @@ class Connection:
                 messages = aiter(call)
                 return call, messages, await anext(messages, None)
             except grpc.aio.UsageError as exc:
-                raise _closed() from exc
+                raise closed() from exc
             except BaseException:
                 if call is not None:
                     call.cancel()
@@ -142,7 +210,7 @@ class Connection:
                 raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
             except RuntimeError as exc:
                 if self._rest[kind].is_closed:  # it says so in no kind of its own
-                    raise _closed() from exc
+                    raise closed() from exc
                 raise
 
         return await self._with_token(kind, call)
@@ -155,9 +223,9 @@ class Connection:
             await client.aclose()
 
     async def _with_token(self, kind: Kind, call: Callable[[str | None], Awaitable[T]]) -> T:
-        if self._tokens is None:
+        if self.tokens is None:
             return await call(None)
-        token = await self._tokens.get(kind)
+        token = await self.tokens.get(kind)
         try:
             result = await call(token)
         except grpc.aio.AioRpcError as exc:
@@ -166,11 +234,11 @@ class Connection:
         else:
             if not isinstance(result, httpx.Response) or not _refused(result.status_code == 400, result.text):
                 return result
-        await self._tokens.renew(kind, token)
-        return await call(await self._tokens.get(kind))
+        await self.tokens.renew(kind, token)
+        return await call(await self.tokens.get(kind))
 
 
-def _closed() -> RuntimeDown:
+def closed() -> RuntimeDown:
     """Return what it means that a call was begun, or had not taken its first step, when its connection was closed."""
     return RuntimeDown("TorchServe went down as the call was made")
 

@@ -1,4 +1,4 @@
-"""TorchServe's management API: register, unregister, scale, describe and list.
+"""TorchServe's management API: register, unregister, scale, describe and list; and what its runtime says about workers.
 
 REST registration blocks a thread that inference shares, so registration goes over gRPC. gRPC reads zero as unset, so
 scaling goes over REST. Concurrent registrations can lose one, so the adapter makes one at a time.
@@ -7,19 +7,24 @@ scaling goes over REST. Concurrent registrations can lose one, so the adapter ma
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from marway.errors import MarwayError, RuntimeDown, clip
+from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom
 from marway_sidecar.backends.base import Description, ServedModel, WorkerStatus
 from marway_sidecar.backends.torchserve.connection import MANAGEMENT_TIMEOUT_S, Connection
 from marway_sidecar.backends.torchserve.proto import management_pb2
 
-__all__ = ["Management", "Refused", "description_of", "workers_of"]
+__all__ = ["Management", "Refused", "RuntimeControl", "description_of", "workers_of"]
 
 _PAGE = 100
+_CONTROL_TIMEOUT_S = 10.0
+_Document = TypeVar("_Document", bound=BaseModel)
 _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -107,10 +112,9 @@ class Management:
         """
         try:
             await self._listed(1, 0, timeout_s)
-        except RuntimeDown:
-            raise
-        except MarwayError:
-            return
+        except MarwayError as exc:
+            if isinstance(exc, RuntimeDown):
+                raise
 
     async def names(self, *, timeout_s: float = MANAGEMENT_TIMEOUT_S, page: int = _PAGE) -> frozenset[str]:
         """Return the names of all models; a version has one of its own, so the default versions are all there are.
@@ -155,6 +159,54 @@ class Management:
             return await self._connection.rest("management", method, path, **options)
         except httpx.TimeoutException as exc:
             raise RuntimeDown(f"TorchServe does not answer {method} {path}") from exc
+
+
+class RuntimeControl:
+    """Asks the runtime that started TorchServe, over its `runtime.sock` (`marway.wire.workers`).
+
+    Args:
+        runtime_dir: The directory shared with it.
+    """
+
+    def __init__(self, runtime_dir: Path) -> None:
+        # A Unix socket has no certificates; reading all that the machine trusts would hold the event loop for 20 ms.
+        transport = httpx.AsyncHTTPTransport(uds=str(runtime_dir / RUNTIME_SOCKET), verify=False)
+        self._client = httpx.AsyncClient(
+            transport=transport, base_url="http://runtime", timeout=_CONTROL_TIMEOUT_S, trust_env=False
+        )
+
+    async def workers(self) -> RuntimeWorkers:
+        """Return every worker process that lives, with its memory.
+
+        Raises:
+            RuntimeDown: The runtime does not answer.
+        """
+        return await self._request("GET", "/workers", RuntimeWorkers)
+
+    async def remove_leftovers(self) -> TemporaryRoom:
+        """Have what failed loads left unpacked removed; no registration may be under way.
+
+        Raises:
+            RuntimeDown: The runtime does not answer.
+        """
+        return await self._request("DELETE", "/leftovers", TemporaryRoom)
+
+    async def _request(self, method: str, path: str, kind: type[_Document]) -> _Document:
+        try:
+            answer = await self._client.request(method, path)
+        except httpx.TransportError as exc:
+            raise RuntimeDown(f"the runtime does not answer on {RUNTIME_SOCKET}: {exc}") from exc
+        if answer.status_code != httpx.codes.OK:
+            raise MarwayError(f"the runtime answered {answer.status_code} to {method} {path}")
+        try:
+            return kind.model_validate_json(answer.content)
+        except ValidationError as exc:
+            message = f"the runtime's answer to {method} {path} cannot be read: {exc.error_count()} errors"
+            raise MarwayError(message) from exc
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
 
 
 def description_of(entry: dict[str, Any]) -> Description:

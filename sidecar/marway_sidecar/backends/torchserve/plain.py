@@ -61,7 +61,8 @@ class PlainCalls(Calls):
     """Predictions without envelopes. TorchServe makes batches of concurrent requests itself."""
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
-        """Return the answers to ``rows``, in their order; raises as `ModelServer.predict` does."""
+        if model.streaming:
+            return await self.whole(model, rows, deadline)
         if len(rows) == 1:
             return [await self._one(model, rows[0], deadline)]
         try:
@@ -74,7 +75,6 @@ class PlainCalls(Calls):
         return [task.result() for task in tasks]
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
-        """Yield the pieces of the answer to ``row``; raises as `ModelServer.predict_stream` does."""
         timeout_s = time_left(model, deadline)
         async with aclosing(self.stream_over_grpc(model, _request(model, row), timeout_s)) as predictions:
             async for prediction in predictions:

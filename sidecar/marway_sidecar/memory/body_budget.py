@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
 __all__ = ["BodyBudget", "HeldBytes"]
@@ -23,6 +24,7 @@ _SLOW_BYTES: Final = 64 * 1024
 _LOOK_S: Final = 1.0
 """How often slow bodies are looked for while somebody waits."""
 _EMPTY_S: Final = 5.0
+_age: Final = attrgetter("age")
 
 
 class BodyBudget:
@@ -48,17 +50,16 @@ class BodyBudget:
         self._large_bytes = 0
         """The same of the large ones."""
         self._first: HeldBytes | None = None
-        self._small_waiting: dict[HeldBytes, _Waiter] = {}
-        self._large_waiting: dict[HeldBytes, _Waiter] = {}
+        self._lanes: tuple[dict[HeldBytes, _Waiter], dict[HeldBytes, _Waiter]] = ({}, {})
+        """Small bodies that wait, and large ones."""
         self._looking: asyncio.TimerHandle | None = None
         self._emptied = emptied
-        self._empty_since = 0.0
-        self._told: asyncio.TimerHandle | None = None
+        self._telling: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
         """How many bodies wait to be read on."""
-        return len(self._small_waiting) + len(self._large_waiting)
+        return sum(map(len, self._lanes))
 
     def open(self, most: int, give_up: Callable[[], None]) -> HeldBytes:
         """Return the memory of a body that begins to come, none yet; `release` ends it.
@@ -71,63 +72,17 @@ class BodyBudget:
         self._coming[body] = None
         return body
 
-    # -- for the bodies ------------------------------------------------------------------------------------
-
-    def _take(self, body: HeldBytes, count: int) -> bool:
-        """Give ``body`` so many bytes more if nobody of its kind waits and there is room, or if it is the first."""
-        return (body is self._first or not self._lane(body)) and self._give(body, count)
-
-    def _wait(self, body: HeldBytes, count: int) -> asyncio.Future[None]:
-        """Return what is done when ``body`` was given so many bytes more."""
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.create_future(), count)
-        self._lane(body)[body] = waiter
-        self._let_in()
-        if self.waiting and self._looking is None:
-            self._note_progress()
-            self._looking = loop.call_later(_LOOK_S, self._look)
-        return waiter.came
-
-    def _leave(self, body: HeldBytes) -> None:
-        """Have ``body`` wait no more."""
-        if self._lane(body).pop(body, None) is not None:
-            self._let_in()
-
-    def _came_whole(self, body: HeldBytes) -> None:
-        """Take in that ``body`` needs no more."""
-        if body in self._coming:
-            del self._coming[body]
-            if body is self._first:
-                self._first = None
-            else:
-                self._count(body, -body.size)
-            self._let_in()
-
-    def _end(self, body: HeldBytes) -> None:
-        """Take back all that ``body`` has."""
-        self._lane(body).pop(body, None)
-        self.held_bytes -= body.size
-        if body in self._coming:
-            self._came_whole(body)
-        else:
-            self._let_in()
-        if self.held_bytes == 0:
-            self._note_empty()
-
     # -- who gets what -------------------------------------------------------------------------------------
 
-    def _lane(self, body: HeldBytes) -> dict[HeldBytes, _Waiter]:
-        return self._small_waiting if body.most <= _SMALL_BYTES else self._large_waiting
-
     def _give(self, body: HeldBytes, count: int) -> bool:
+        """Give ``body`` so many bytes more if there is room, or if it is the first; return whether it has them."""
         first = self._first
         if body is not first:
             promised = first.most - first.size if first is not None else 0
-            large = body.most > _SMALL_BYTES
             if (
                 self.held_bytes + promised + count <= self._limit_bytes
                 and self._coming_bytes + count <= self._coming_limit_bytes
-                and (not large or self._large_bytes + count <= self._large_limit_bytes)
+                and (not body.large or self._large_bytes + count <= self._large_limit_bytes)
             ):
                 self._count(body, count)
             elif first is None and self.held_bytes + body.most - body.size <= self._limit_bytes:
@@ -141,78 +96,56 @@ class BodyBudget:
 
     def _count(self, body: HeldBytes, count: int) -> None:
         self._coming_bytes += count
-        if body.most > _SMALL_BYTES:
+        if body.large:
             self._large_bytes += count
 
     def _let_in(self) -> None:
         """Give memory to those who wait, of each kind the one that came first."""
-        blocked = False
-        while not blocked:
-            blocked = True
-            heads = [min(lane, key=_age) for lane in (self._small_waiting, self._large_waiting) if lane]
-            for body in sorted(heads, key=_age):
-                lane = self._lane(body)
-                came, count = lane[body].came, lane[body].count
-                if not came.done() and not self._give(body, count):
-                    continue
-                del lane[body]
-                if not came.done():
-                    body.seen = None
-                    came.set_result(None)
-                blocked = False
-                break
+        while True:
+            heads = sorted((min(lane, key=_age) for lane in self._lanes if lane), key=_age)
+            if not any(map(self._lets_in, heads)):
+                return
+
+    def _lets_in(self, body: HeldBytes) -> bool:
+        lane = self._lanes[body.large]
+        came, count = lane[body]
+        if not came.done():
+            if not self._give(body, count):
+                return False
+            body.seen = None
+            came.set_result(None)
+        del lane[body]
+        return True
 
     # -- time ----------------------------------------------------------------------------------------------
 
-    def _note_progress(self) -> None:
+    def _look_soon(self) -> None:
         for body in self._coming:
             body.seen = body.size
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     def _look(self) -> None:
         """End slow bodies, the largest first, as far as their memory is wanted."""
         self._looking = None
-        waiting = {**self._small_waiting, **self._large_waiting}
+        waiting = {**self._lanes[False], **self._lanes[True]}
         if not waiting:
             return
-        wanted = sum(waiter.count for waiter in waiting.values())
+        wanted = sum(count for _, count in waiting.values())
         slow = [
             body
             for body in self._coming
             if body.size and body.seen is not None and body.size - body.seen < _SLOW_BYTES and body not in waiting
         ]
-        for body in sorted(slow, key=_size, reverse=True):
+        for body in sorted(slow, key=attrgetter("size"), reverse=True):
             if wanted <= 0:
                 break
             wanted -= body.size
             body.give_up()
-        self._note_progress()
-        self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        self._look_soon()
 
-    def _note_empty(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._empty_since = loop.time()
-        if self._told is None:
-            self._told = loop.call_later(_EMPTY_S, self._tell_empty, loop)
-
-    def _tell_empty(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._told = None
-        if self.held_bytes:
-            return  # the next end tells
-        left = self._empty_since + _EMPTY_S - loop.time()
-        if left > 0:
-            self._told = loop.call_later(left, self._tell_empty, loop)
-        else:
+    def _tell_if_empty(self) -> None:
+        if not self.held_bytes:  # else the next end tells
             self._emptied()
-
-
-class _Waiter:
-    """A body that waits for memory."""
-
-    __slots__ = ("came", "count")
-
-    def __init__(self, came: asyncio.Future[None], count: int) -> None:
-        self.came = came
-        self.count = count
 
 
 class HeldBytes:
@@ -221,12 +154,13 @@ class HeldBytes:
     Attributes:
         age: The lower, the earlier it began to come.
         give_up: Ends it from outside.
+        large: Whether it is of those that small ones do not wait for.
         most: How many bytes it will have at most.
         seen: Its size when slow bodies were looked for last; None when it was not there, or waited.
         size: How many it has.
     """
 
-    __slots__ = ("_budget", "_holds", "age", "give_up", "most", "seen", "size")
+    __slots__ = ("_budget", "_holds", "age", "give_up", "large", "most", "seen", "size")
 
     _ages = 0
 
@@ -234,6 +168,7 @@ class HeldBytes:
         HeldBytes._ages += 1
         self.age = HeldBytes._ages
         self.give_up = give_up
+        self.large = most > _SMALL_BYTES
         self.most = most
         self.seen: int | None = None
         self.size = 0
@@ -241,35 +176,55 @@ class HeldBytes:
         self._holds = 1
 
     def take(self, count: int) -> bool:
-        """Have so many bytes more if they are free now; return whether they were."""
-        return self._budget._take(self, count)
+        """Have so many bytes more if they are free now and nobody of its kind waits; return whether it has them."""
+        budget = self._budget
+        return (self is budget._first or not budget._lanes[self.large]) and budget._give(self, count)
 
     async def wait(self, count: int) -> None:
         """Have so many bytes more when it is this body's turn."""
-        came = self._budget._wait(self, count)
+        budget = self._budget
+        lane = budget._lanes[self.large]
+        came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lane[self] = came, count
+        budget._let_in()
+        if budget.waiting and budget._looking is None:
+            budget._look_soon()
         try:
             await came
         finally:
-            self._budget._leave(self)
+            if lane.pop(self, None) is not None:
+                budget._let_in()
 
     def came_whole(self) -> None:
         """Say that it needs no more."""
-        self._budget._came_whole(self)
+        budget = self._budget
+        if self in budget._coming:
+            del budget._coming[self]
+            if self is budget._first:
+                budget._first = None
+            else:
+                budget._count(self, -self.size)
+            budget._let_in()
 
     def hold(self) -> None:
         """Keep them until `release` was called once more."""
         self._holds += 1
 
     def release(self) -> None:
-        """Give up one hold."""
+        """Give up one hold; with the last, all that it has."""
         self._holds -= 1
-        if self._holds == 0:
-            self._budget._end(self)
+        if self._holds:
+            return
+        budget = self._budget
+        budget._lanes[self.large].pop(self, None)
+        budget.held_bytes -= self.size
+        self.came_whole()
+        budget._let_in()
+        if budget.held_bytes == 0:
+            if budget._telling is not None:
+                budget._telling.cancel()
+            budget._telling = asyncio.get_running_loop().call_later(_EMPTY_S, budget._tell_if_empty)
 
 
-def _age(body: HeldBytes) -> int:
-    return body.age
-
-
-def _size(body: HeldBytes) -> int:
-    return body.size
+_Waiter = tuple[asyncio.Future[None], int]
+"""Done when a body that waits has so many bytes more."""

@@ -13,9 +13,8 @@ import pytest
 
 from marway.registry import Registry
 from marway.wire.pods import ModelStatus, PodEvent, PodStatus
-from marway_sidecar.api import watch
-from marway_sidecar.api.watch import difference, events
-from marway_sidecar.changes import Changes
+from marway_sidecar import changes as watch
+from marway_sidecar.changes import Changes, difference, events
 from support.pod import FakeServer, Pod, serving
 from support.registry import publish, until
 

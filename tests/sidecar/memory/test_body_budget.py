@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from marway_sidecar.api.body_budget import BodyBudget, HeldBytes
+from marway_sidecar.memory.body_budget import BodyBudget, HeldBytes
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -108,8 +108,8 @@ async def test_small_bodies_have_room_beside_large_ones() -> None:
 
 async def test_slow_bodies_go_when_their_memory_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     """While somebody waits, a body that does not come has to go; one that comes, and the one that waits, do not."""
-    monkeypatch.setattr("marway_sidecar.api.body_budget._LOOK_S", 0.01)
-    monkeypatch.setattr("marway_sidecar.api.body_budget._SLOW_BYTES", 1)
+    monkeypatch.setattr("marway_sidecar.memory.body_budget._LOOK_S", 0.01)
+    monkeypatch.setattr("marway_sidecar.memory.body_budget._SLOW_BYTES", 1)
     budget = BodyBudget(2 * LARGEST, largest_bytes=LARGEST)
     gone: list[str] = []
 
@@ -165,7 +165,7 @@ async def test_waiters_that_are_cancelled_at_once() -> None:
 
 async def test_when_no_body_came_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told once, after the last of them."""
-    monkeypatch.setattr("marway_sidecar.api.body_budget._EMPTY_S", 0.01)
+    monkeypatch.setattr("marway_sidecar.memory.body_budget._EMPTY_S", 0.01)
     told = asyncio.Event()
     budget = BodyBudget(200, largest_bytes=100, emptied=told.set)
     body = opened(budget, 10, 10)
