@@ -18,7 +18,6 @@ from marway_runtime.settings import RuntimeSettings
 __all__ = [
     "Room",
     "cgroup_cpus",
-    "cgroup_memory",
     "cgroup_room",
     "cpu_count",
     "heap_bytes",
@@ -36,8 +35,8 @@ def memory_limit(settings: RuntimeSettings) -> int:
     if settings.memory_limit_bytes is not None:
         return settings.memory_limit_bytes
     total = int(psutil.virtual_memory().total)
-    limit = cgroup_memory()
-    return total if limit is None else min(total, limit)
+    room = cgroup_room()
+    return total if room is None else min(total, room.limit_bytes)
 
 
 def heap_bytes(settings: RuntimeSettings) -> int:
@@ -59,12 +58,6 @@ def cpu_count() -> int:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS
     share = cgroup_cpus()
     return count if share is None else max(1, min(count, math.ceil(share)))
-
-
-def cgroup_memory(*, proc: Path = _PROC, mounted: Path = _MOUNTED) -> int | None:
-    """Return the smallest memory limit, in bytes; None when none is set."""
-    room = cgroup_room(proc=proc, mounted=mounted)
-    return None if room is None else room.limit_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from marway_runtime.resources import cgroup_cpus, cgroup_memory, cgroup_room, cpu_count, heap_bytes, memory_limit
+from marway_runtime.resources import cgroup_cpus, cgroup_room, cpu_count, heap_bytes, memory_limit
 from marway_runtime.settings import RuntimeSettings
 
 MIB = 2**20
@@ -41,7 +41,8 @@ def test_the_cgroups_limit_is_found(tmp_path: Path, membership: str, files: dict
     for name, text in files.items():
         (mounted / name).parent.mkdir(parents=True, exist_ok=True)
         (mounted / name).write_text(text + "\n")
-    assert cgroup_memory(proc=proc, mounted=mounted) == limit
+    room = cgroup_room(proc=proc, mounted=mounted)
+    assert (room.limit_bytes if room is not None else None) == limit
 
 
 @pytest.mark.parametrize(

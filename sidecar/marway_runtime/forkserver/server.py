@@ -14,17 +14,39 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from marway_runtime.forkserver.request import Request, receive
 from marway_runtime.process_tree import adopt_orphans, children_of
 from marway_runtime.worker.names import folder
 
-__all__ = ["Forked", "Server"]
+__all__ = ["Forked", "Request", "Server"]
 
 _REQUEST_TIMEOUT_S = 5.0
+_LENGTH_BYTES = 8
+_MAX_BYTES = 16 * 1024 * 1024  # Linux allows a process far less
+_MAX_DESCRIPTORS = 8
+_STREAMS = 3
 _GONE = select.POLLHUP | select.POLLERR | select.POLLIN | getattr(select, "POLLRDHUP", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a shim asks for: a worker with these arguments, whole environment, working directory and streams."""
+
+    arguments: Sequence[str]
+    """The script to run first."""
+    environment: Mapping[str, str]
+    cwd: str
+    descriptors: Sequence[int]
+    """Standard input, output and error, then a pidfd of TorchServe where the kernel has them."""
+
+    def close(self) -> None:
+        """Close the descriptors that came with it."""
+        for descriptor in self.descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +55,17 @@ class Forked:
 
     request: Request
     connection: socket.socket
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    pid: int
+    connection: socket.socket
+    """To its shim."""
+    name: Path
+    """The file that says what it serves."""
+    ended: bool = False
+    """Whether it is killed because TorchServe ended its shim: it has not died."""
 
 
 class Server:
@@ -50,11 +83,8 @@ class Server:
         self._deaths = deaths
         self._listener = _listen(path)
         self._poll = select.poll()
-        self._workers: dict[int, socket.socket] = {}  # pid → connection to its shim
-        self._ending: set[int] = set()
-        """Workers that are killed because TorchServe ended their shims: they have not died."""
-        self._names: dict[int, Path] = {}  # pid → the file that says what it serves
-        self._shims: dict[int, int] = {}  # descriptor of that connection → pid
+        self._workers: dict[int, _Worker] = {}  # by pid
+        self._shims: dict[int, _Worker] = {}  # by the descriptor of the connection
         self._stopping = False
         self._wake, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -90,7 +120,7 @@ class Server:
         connection, _ = self._listener.accept()
         connection.settimeout(_REQUEST_TIMEOUT_S)
         try:
-            request = receive(connection)
+            request = _receive(connection)
         except (ValueError, OSError) as exc:
             _say(f"a request was not understood: {exc}")
             connection.close()
@@ -112,9 +142,8 @@ class Server:
             self._leave_to_parent()
             return Forked(request, connection)
         request.close()
-        self._workers[pid] = connection
-        self._names[pid] = folder(Path(request.environment.get("TMPDIR", "/"))) / str(pid)
-        self._shims[connection.fileno()] = pid
+        name = folder(Path(request.environment.get("TMPDIR", "/"))) / str(pid)
+        self._workers[pid] = self._shims[connection.fileno()] = _Worker(pid, connection, name)
         self._poll.register(connection, _GONE)
         with contextlib.suppress(OSError):  # its end is seen by the poll
             connection.sendall(b"%d\n" % pid)
@@ -124,36 +153,30 @@ class Server:
         # TorchServe killed it, or died: the worker, unreaped and so still the owner of its pid, goes too. TorchServe
         # also ends the shim of a worker whose connection it has lost, and that worker may be dying by itself.
         self._poll.unregister(descriptor)
-        pid = self._shims.pop(descriptor)
-        if not _dying(pid):
-            self._ending.add(pid)
-        _kill(pid)
+        worker = self._shims.pop(descriptor)
+        worker.ended = not _dying(worker.pid)
+        _kill(worker.pid)
 
     def _reap(self) -> None:
-        for pid, connection in list(self._workers.items()):
+        for pid, worker in list(self._workers.items()):
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
                 continue
             _kill(pid)  # what it started, while its pid is still its own
-            name = self._name_of(pid)  # the file goes once the process is reaped
+            name = ""  # it was told nothing yet
+            with contextlib.suppress(OSError):
+                name = worker.name.read_text()  # the file goes once the process is reaped
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             del self._workers[pid]
-            if status != 0 and not (status == -signal.SIGKILL and pid in self._ending):
+            if status != 0 and not (status == -signal.SIGKILL and worker.ended):
                 with contextlib.suppress(OSError):
                     os.write(self._deaths, f"{pid} {status} {name}\n".encode())
-            self._ending.discard(pid)
-            if self._shims.pop(connection.fileno(), None) is not None:
-                self._poll.unregister(connection)
+            if self._shims.pop(worker.connection.fileno(), None) is not None:
+                self._poll.unregister(worker.connection)
                 with contextlib.suppress(OSError):
-                    connection.sendall(b"%d\n" % (status if status >= 0 else 128 - status))
-            connection.close()
+                    worker.connection.sendall(b"%d\n" % (status if status >= 0 else 128 - status))
+            worker.connection.close()
         self._end_orphans()
-
-    def _name_of(self, pid: int) -> str:
-        try:
-            return self._names.pop(pid).read_text()
-        except OSError:
-            return ""  # it was told nothing yet
 
     def _end_orphans(self) -> bool:
         """Kill what workers that have ended leave behind, and reap it; return whether some of it still lives.
@@ -176,8 +199,8 @@ class Server:
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         self._listener.close()
-        for connection in self._workers.values():
-            connection.close()
+        for worker in self._workers.values():
+            worker.connection.close()
         for descriptor in (self._wake, self._wakeup, self._deaths):
             os.close(descriptor)
 
@@ -188,6 +211,34 @@ class Server:
         with contextlib.suppress(BlockingIOError):
             while os.read(self._wake, 4096):
                 pass
+
+
+def _receive(connection: socket.socket) -> Request:
+    """Read one request.
+
+    Raises:
+        ValueError: It is none.
+        OSError: The connection broke or timed out.
+    """
+    first, descriptors, _, _ = socket.recv_fds(connection, 65536, _MAX_DESCRIPTORS)
+    try:
+        length = int.from_bytes(first[:_LENGTH_BYTES], "big")
+        if len(first) < _LENGTH_BYTES or length > _MAX_BYTES or len(descriptors) < _STREAMS:
+            raise ValueError("not a request for a worker")
+        body = bytearray(first[_LENGTH_BYTES:])
+        while len(body) < length:
+            part = connection.recv(length - len(body))
+            if not part:
+                raise ValueError("the request ends early")
+            body += part
+        cwd, count, *rest = os.fsdecode(bytes(body)).split("\0")
+        arguments, environment = rest[: int(count)], rest[int(count) :]
+        pairs = (pair.partition("=") for pair in environment)
+        return Request(arguments, {name: value for name, _, value in pairs}, cwd, descriptors)
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
 
 
 def _listen(path: Path) -> socket.socket:
