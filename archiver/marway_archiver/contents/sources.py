@@ -20,7 +20,6 @@ from marway_archiver.format.entries import (
     MAX_NAME_BYTES,
     Entry,
     check_name,
-    check_no_collisions,
     from_file,
     reason,
     shown,
@@ -85,10 +84,6 @@ class Sources:
                 self._add_pattern(item)
         except InvalidArchive as exc:
             raise InvalidArchive(f"--extra-files: {exc.message}") from exc
-
-    def check_collisions(self) -> None:
-        """Refuse names that are one on a file system that ignores case."""
-        check_no_collisions(self.entries)
 
     def _add_pattern(self, item: str) -> None:
         if Path(item).exists():
