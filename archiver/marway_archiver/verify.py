@@ -7,14 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from marway.answers.difference import golden_difference
-from marway.answers.golden import (
-    MAX_GOLDEN_BYTES,
-    ExampleInput,
-    GoldenAnswer,
-    GoldenDocument,
-    Tolerance,
-    decode_golden,
-)
+from marway.answers.golden import MAX_GOLDEN_BYTES, ExampleInput, GoldenAnswer, GoldenDocument, Tolerance, decode_golden
 from marway.errors import ArchiveCorrupt, InvalidArchive, VersionNotFound
 from marway.objects import ObjectMissing
 from marway.registry import Registry

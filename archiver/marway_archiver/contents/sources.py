@@ -15,15 +15,7 @@ from pathlib import Path
 
 from marway.errors import InvalidArchive
 from marway_archiver.atomic_output import is_temporary
-from marway_archiver.format.entries import (
-    MAX_ENTRIES,
-    MAX_NAME_BYTES,
-    Entry,
-    check_name,
-    from_file,
-    reason,
-    shown,
-)
+from marway_archiver.format.entries import MAX_ENTRIES, MAX_NAME_BYTES, Entry, check_name, from_file, reason, shown
 
 __all__ = ["Sources"]
 
