@@ -18,14 +18,8 @@ from marway.errors import InvalidArchive
 from marway_archiver.contents.manifest import MAX_MANIFEST_BYTES, Manifest, encode_manifest, parse_manifest
 from marway_archiver.contents.model_config import ModelConfig
 from marway_archiver.contents.rules import Findings, check_contents
-from marway_archiver.format.entries import (
-    MANIFEST_NAME,
-    Entry,
-    check_no_collisions,
-    open_regular,
-    read_all,
-)
-from marway_archiver.format.other_formats import as_mar, is_directory_archive, is_tgz
+from marway_archiver.format.entries import MANIFEST_NAME, Entry, check_no_collisions, open_regular, read_all
+from marway_archiver.format.other_formats import as_mar, is_other_format
 from marway_archiver.format.zipscan import ArchiveFile, Scan, read_file, scan
 from marway_archiver.packing import PackedArchive, StrPath, added, place_archive
 from marway_archiver.progress import Meter, Phases, Progress
@@ -66,10 +60,6 @@ class ArchiveInfo:
 def inspect_archive(path: StrPath, *, progress: Progress | None = None) -> ArchiveInfo:
     """Read a `.mar` from end to end and say what it holds and what is wrong with it.
 
-    Args:
-        path: The archive.
-        progress: Called as bytes are read.
-
     Raises:
         InvalidArchive: There is no file that could be read.
     """
@@ -79,10 +69,6 @@ def inspect_archive(path: StrPath, *, progress: Progress | None = None) -> Archi
 
 def check_archive(path: StrPath, *, progress: Progress | None = None) -> ArchiveInfo:
     """Read a `.mar` from end to end; nothing is written or run.
-
-    Args:
-        path: The archive.
-        progress: Called as bytes are read.
 
     Raises:
         InvalidArchive: It is hostile, damaged, or something TorchServe would misread.
@@ -144,7 +130,7 @@ def repack(
 
 @contextmanager
 def _examined(path: Path, progress: Progress | None) -> Iterator[tuple[ArchiveInfo, dict[str, Entry]]]:
-    converted = is_directory_archive(path) or is_tgz(path)
+    converted = is_other_format(path)
     opened: AbstractContextManager[BinaryIO] = as_mar(path) if converted else os.fdopen(open_regular(path), "rb")
     with opened as file:
         found = Scan(canonical=not converted)

@@ -23,7 +23,7 @@ from marway_archiver.contents.manifest import (
 from marway_archiver.contents.model_config import ModelConfig
 from marway_archiver.contents.rules import check_contents, imports_of
 from marway_archiver.contents.sources import Sources
-from marway_archiver.format.entries import MANIFEST_NAME, Entry, check_name, from_bytes, shown
+from marway_archiver.format.entries import MANIFEST_NAME, Entry, check_name, check_no_collisions, from_bytes, shown
 from marway_archiver.format.other_formats import write_directory, write_tgz
 from marway_archiver.format.zipformat import file_digest, write_archive
 from marway_archiver.progress import Meter, Progress
@@ -121,8 +121,12 @@ def pack(
     """
     check_model_name(model_name)
     check_version(version)
-    _check_choice("--runtime", runtime, RUNTIMES)
-    _check_choice("--archive-format", archive_format, ARCHIVE_FORMATS)
+    for flag, chosen, choices in (
+        ("--runtime", runtime, RUNTIMES),
+        ("--archive-format", archive_format, tuple(ARCHIVE_FORMATS)),
+    ):
+        if chosen not in choices:
+            raise InvalidArchive(f"{flag} {shown(chosen)}: it must be one of {', '.join(choices)}")
     final = Path(export_path) / f"{model_name}{ARCHIVE_FORMATS[archive_format]}"
     sources = Sources(final)
     _add_handler(sources, handler, runtime)
@@ -139,7 +143,7 @@ def pack(
     given, inputs = encode_all(examples)
     for name, data in {**(add_files or {}), **encode_examples(inputs)}.items():
         sources.add(added(name, data), reserved=True)
-    sources.check_collisions()
+    check_no_collisions(sources.entries)
     manifest = build_manifest(model_name=model_name, version=version, handler=handler, runtime=runtime, **names)
     found = check_contents(manifest, sources.entries, packing=True)
     check_target(final, force=force, directory=archive_format == "no-archive")
@@ -185,11 +189,6 @@ def place_archive(
             sha256, size = file_digest(file, meter.tick)
     meter.end()
     return PackedArchive(final, sha256, size, manifest, warnings)
-
-
-def _check_choice(flag: str, given: str, choices: Iterable[str]) -> None:
-    if given not in choices:
-        raise InvalidArchive(f"{flag} {shown(given)}: it must be one of {', '.join(choices)}")
 
 
 def _add_handler(sources: Sources, handler: str, runtime: str) -> None:

@@ -35,9 +35,7 @@ class Phases:
 
     def __init__(self, count: int, progress: Progress | None) -> None:
         self._count, self._progress = count, progress
-        self._begun = 0
-        self._total = 0
-        self._done = 0
+        self._begun = self._total = self._done = 0
 
     def next(self) -> Progress:
         """Begin the next piece; what was not told of the one before counts as done."""

@@ -7,14 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from marway.answers.difference import golden_difference
-from marway.answers.golden import (
-    MAX_GOLDEN_BYTES,
-    ExampleInput,
-    GoldenAnswer,
-    GoldenDocument,
-    Tolerance,
-    decode_golden,
-)
+from marway.answers.golden import MAX_GOLDEN_BYTES, ExampleInput, GoldenAnswer, GoldenDocument, Tolerance, decode_golden
 from marway.errors import ArchiveCorrupt, InvalidArchive, VersionNotFound
 from marway.objects import ObjectMissing
 from marway.registry import Registry
@@ -40,14 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one example.
-
-    Attributes:
-        sent: The input.
-        answer: What the handler answered.
-        seconds: Of the faster of its single calls, inside the handler.
-        problem: What is wrong with the answer, or None.
-    """
+    """An example's answer, the seconds of its faster single call inside the handler, and what is wrong, if anything."""
 
     sent: ExampleInput
     answer: GoldenAnswer
@@ -182,10 +168,7 @@ def verify_archive(
         ModuleNotFoundError: TorchServe is not installed.
     """
     plan = plan or ProofPlan()
-    if tolerance is None and golden is not None:
-        tolerance = golden.tolerance
-    if tolerance is not None:
-        plan = replace(plan, tolerance=tolerance)
+    plan = replace(plan, tolerance=tolerance or (plan if golden is None else golden).tolerance)
     with opened_archive(Path(archive), progress=progress) as (info, entries):
         assert info.manifest is not None
         if golden is not None:
@@ -194,12 +177,17 @@ def verify_archive(
                 raise InvalidArchive(f"{info.path} has sha256 {info.sha256[:12]}…, the golden document is of {theirs}…")
             _check_examples(info, golden)
         run = run_examples(info.manifest, entries, info.examples, plan)
-    verdicts = tuple(
-        Verdict(sent, answer, seconds, _problem(index, sent, answer, run, golden, plan.tolerance))
-        for index, (sent, answer, seconds) in enumerate(zip(info.examples, run.answers, run.seconds, strict=True))
-    )
+    verdicts = []
+    for index, (sent, answer, seconds) in enumerate(zip(info.examples, run.answers, run.seconds, strict=True)):
+        if golden is None:
+            problem = status_problem(sent, answer)
+        else:
+            problem = golden_difference(golden, index, answer, tolerance=plan.tolerance)
+        if problem is None and run.unsteady[index] is not None:
+            problem = f"answers differently each time: {run.unsteady[index]}"
+        verdicts.append(Verdict(sent, answer, seconds, problem))
     batch_problem = run.batch_reason if run.batch_difference and (golden is None or golden.batch) else None
-    return Verification(info, verdicts, run, batch_problem, golden)
+    return Verification(info, tuple(verdicts), run, batch_problem, golden)
 
 
 def _check_examples(info: ArchiveInfo, golden: GoldenDocument) -> None:
@@ -207,15 +195,3 @@ def _check_examples(info: ArchiveInfo, golden: GoldenDocument) -> None:
     theirs = [(each.input_sha256, each.content_type) for each in golden.examples]
     if theirs != [(each.sha256, each.content_type) for each in info.examples]:
         raise InvalidArchive(f"{info.path}: its golden document has other examples than the archive")
-
-
-def _problem(
-    index: int, sent: ExampleInput, answer: GoldenAnswer, run: Run, golden: GoldenDocument | None, tolerance: Tolerance
-) -> str | None:
-    if golden is not None:
-        found = golden_difference(golden, index, answer, tolerance=tolerance)
-    else:
-        found = status_problem(sent, answer)
-    if found is None and run.unsteady[index] is not None:
-        return f"answers differently each time: {run.unsteady[index]}"
-    return found

@@ -1,7 +1,4 @@
-"""Embeddings: one text or one tensor a row in, one vector of length 1 out.
-
-A packed archive holds this file with `marway_handler_base.py` beside it, and nothing else of its package.
-"""
+"""Embeddings: one text or one tensor a row in, one vector of length 1 out."""
 
 import json
 import math

@@ -1,7 +1,4 @@
-"""Image classification: one greyscale image a row in, one label with its score out.
-
-A packed archive holds this file with `marway_handler_base.py` beside it, and nothing else of its package.
-"""
+"""Image classification: one greyscale image a row in, one label with its score out."""
 
 import base64
 import io

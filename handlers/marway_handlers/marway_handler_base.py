@@ -1,7 +1,7 @@
 """What the handlers share: a model loaded from the archive, one answer a row, and a row that is bad failing alone.
 
-`marway pack` puts this file into the archive of a handler that imports it. It imports nothing of Marway's: a packed
-handler runs in any TorchServe.
+`marway pack` puts this file into the archive of a handler that imports it, and nothing else of its package. It imports
+nothing of Marway's: a packed handler runs in any TorchServe.
 """
 
 import importlib.util

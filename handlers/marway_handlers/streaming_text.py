@@ -1,7 +1,6 @@
 """Streaming text classification: one text a row in, a line for each of its sentences out, as soon as it is classified.
 
-A packed archive holds this file with `marway_handler_base.py` beside it, and nothing else of its package. Publish the
-version with ``{"serving": {"streaming": true}}`` in its record.
+Publish the version with ``{"serving": {"streaming": true}}`` in its record.
 """
 
 import json

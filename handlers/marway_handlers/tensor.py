@@ -1,7 +1,4 @@
-"""Numbers in, numbers out: one tensor a row, through any eager-mode model.
-
-A packed archive holds this file with `marway_handler_base.py` beside it, and nothing else of its package.
-"""
+"""Numbers in, numbers out: one tensor a row, through any eager-mode model."""
 
 import io
 import json

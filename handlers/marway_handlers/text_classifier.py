@@ -1,7 +1,4 @@
-"""Text classification: one text a row in, one label with its score out.
-
-A packed archive holds this file with `marway_handler_base.py` beside it, and nothing else of its package.
-"""
+"""Text classification: one text a row in, one label with its score out."""
 
 from typing import TYPE_CHECKING
 

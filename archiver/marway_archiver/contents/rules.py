@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import keyword
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pydantic.alias_generators import to_camel
+
 from marway.errors import InvalidArchive
-from marway_archiver.contents.manifest import BUILTIN_HANDLERS, Manifest, ManifestModel, parse_handler
+from marway_archiver.contents.manifest import BUILTIN_HANDLERS, Handler, Manifest, ManifestModel, parse_handler
 from marway_archiver.contents.model_config import MAX_CONFIG_BYTES, ModelConfig, parse_model_config
 from marway_archiver.contents.python_source import (
     MAX_SOURCE_BYTES,
@@ -45,20 +47,16 @@ def check_contents(manifest: Manifest, entries: Mapping[str, Entry], *, packing:
     """
     model = manifest.model
     warnings: list[str] = []
-    for field, name in (
-        ("serializedFile", model.serialized_file),
-        ("modelFile", model.model_file),
-        ("requirementsFile", model.requirements_file),
-        ("configFile", model.config_file),
-    ):
+    for field in ("serialized_file", "model_file", "requirements_file", "config_file"):
+        name = getattr(model, field)
         if name is not None and ("/" in name or name not in entries):
-            raise InvalidArchive(f"the manifest's {field} {shown(name)} is not at the archive's root")
+            raise InvalidArchive(f"the manifest's {to_camel(field)} {shown(name)} is not at the archive's root")
     if model.serialized_file is not None and not entries[model.serialized_file].size:
         warnings.append(f"{entries[model.serialized_file].origin} is empty: a handler that reads weights finds none")
-    handler = parse_handler(model.handler, manifest.runtime)
-    files = tuple(file.rpartition("/")[2] for file in handler.files)  # TorchServe imports it by its basename
+    files, function = parse_handler(model.handler, manifest.runtime)
+    files = tuple(file.rpartition("/")[2] for file in files)  # TorchServe imports it by its basename
     if manifest.runtime != "LSP":
-        own = _check_handler(model, handler.function, files, entries, warnings)
+        own = _check_handler(model, Handler(files, function), entries, warnings)
         if model.model_file is not None and (packing or not own):
             check_one_class(_module(entries[model.model_file], "--model-file" if packing else "modelFile"))
         _check_shadows(entries, warnings)
@@ -74,14 +72,9 @@ def check_contents(manifest: Manifest, entries: Mapping[str, Entry], *, packing:
     return Findings(config, tuple(warnings))
 
 
-def _check_handler(
-    model: ManifestModel,
-    function: str | None,
-    files: Sequence[str],
-    entries: Mapping[str, Entry],
-    warnings: list[str],
-) -> bool:
+def _check_handler(model: ManifestModel, handler: Handler, entries: Mapping[str, Entry], warnings: list[str]) -> bool:
     """Check a Python handler; return whether it is the archive's own."""
+    files = handler.files
     entry = entries.get(files[0] if files else f"{model.handler}.py")
     if entry is None:
         if files:
@@ -91,7 +84,7 @@ def _check_handler(
             raise InvalidArchive(f"handler {model.handler} has nothing to load: give --serialized-file or --model-file")
         return False
     facts = _module(entry, "handler")
-    check_entry_point(facts, function)
+    check_entry_point(facts, handler.function)
     if facts.star:
         warnings.append(f"{entry.origin}: 'import *' hides which entry point TorchServe will find")
     warnings += [f"{entry.origin}:{line}: a relative import fails when this is called" for line in facts.relative_later]

@@ -15,16 +15,7 @@ from pathlib import Path
 
 from marway.errors import InvalidArchive
 from marway_archiver.atomic_output import is_temporary
-from marway_archiver.format.entries import (
-    MAX_ENTRIES,
-    MAX_NAME_BYTES,
-    Entry,
-    check_name,
-    check_no_collisions,
-    from_file,
-    reason,
-    shown,
-)
+from marway_archiver.format.entries import MAX_ENTRIES, MAX_NAME_BYTES, Entry, check_name, from_file, reason, shown
 
 __all__ = ["Sources"]
 
@@ -85,10 +76,6 @@ class Sources:
                 self._add_pattern(item)
         except InvalidArchive as exc:
             raise InvalidArchive(f"--extra-files: {exc.message}") from exc
-
-    def check_collisions(self) -> None:
-        """Refuse names that are one on a file system that ignores case."""
-        check_no_collisions(self.entries)
 
     def _add_pattern(self, item: str) -> None:
         if Path(item).exists():

@@ -36,22 +36,17 @@ from marway_archiver.format.entries import (
 )
 from marway_archiver.format.zipformat import write_archive
 
-__all__ = ["as_mar", "is_directory_archive", "is_tgz", "write_directory", "write_tgz"]
+__all__ = ["as_mar", "is_other_format", "write_directory", "write_tgz"]
 
 _GZIP: Final = b"\x1f\x8b"
 _EPOCH: Final = 315_532_800  # 1980-01-01 UTC, as in the zip
 _BLOCK: Final = 65_535
 
 
-def is_directory_archive(path: Path) -> bool:
-    """Return whether ``path`` is a directory as `--archive-format no-archive` writes one."""
-    return (path / MANIFEST_NAME).is_file()
-
-
-def is_tgz(path: Path) -> bool:
-    """Return whether ``path`` is a regular file that begins as gzip does."""
+def is_other_format(path: Path) -> bool:
+    """Return whether ``path`` is a directory with a manifest (`no-archive`), or a file that begins as gzip does."""
     if not path.is_file():
-        return False
+        return (path / MANIFEST_NAME).is_file()
     with os.fdopen(open_regular(path), "rb") as file:
         return file.read(2) == _GZIP
 
@@ -107,19 +102,19 @@ def _of_tgz(path: Path, target: Path) -> dict[str, Entry]:
                     if member.isdir():
                         continue
                     if not member.isreg():
-                        raise InvalidArchive(f"{path}: entry {shown(name)} is not a regular file")
+                        raise InvalidArchive(f"entry {shown(name)} is not a regular file")
                     check_name(name)
                     if name in unpacked:
-                        raise InvalidArchive(f"{path}: {shown(name)} is there twice")
+                        raise InvalidArchive(f"{shown(name)} is there twice")
                     if len(unpacked) == MAX_ENTRIES:
-                        raise InvalidArchive(f"{path}: has more than {MAX_ENTRIES} entries")
+                        raise InvalidArchive(f"has more than {MAX_ENTRIES} entries")
                     source = tar.extractfile(member)
                     assert source is not None
                     unpacked[name] = target / str(len(unpacked))
                     with unpacked[name].open("xb") as file:
                         shutil.copyfileobj(source, file, CHUNK_BYTES)
         except InvalidArchive as exc:
-            raise exc if exc.message.startswith(str(path)) else InvalidArchive(f"{path}: {exc.message}") from exc
+            raise InvalidArchive(f"{path}: {exc.message}") from exc
         except EOFError as exc:
             raise InvalidArchive(f"{path}: is cut short") from exc
         except (tarfile.TarError, zlib.error, gzip.BadGzipFile, ValueError) as exc:
@@ -157,18 +152,38 @@ def write_tgz(out: BinaryIO, entries: Iterable[Entry], top: str, tick: Callable[
     Times, owners and modes are fixed; the gzip stream holds stored blocks, for what zlib makes of data
     differs between its builds.
     """
-    packed = _StoredGzip(out)
-    for entry in sorted(entries, key=lambda entry: canonical_order(entry.name)):
-        info = tarfile.TarInfo(f"{top}/{entry.name}")
-        info.size, info.mode, info.mtime = entry.size, 0o644, _EPOCH
-        packed.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
-        for chunk in entry.chunks():
-            packed.write(chunk)
-            tick(len(chunk))
-        packed.write(bytes(-entry.size % tarfile.BLOCKSIZE))
-    packed.write(bytes(2 * tarfile.BLOCKSIZE))
-    packed.write(bytes(-packed.size % tarfile.RECORDSIZE))
-    packed.close()
+    size = 0
+
+    def tar() -> Iterator[bytes]:
+        for entry in sorted(entries, key=lambda entry: canonical_order(entry.name)):
+            info = tarfile.TarInfo(f"{top}/{entry.name}")
+            info.size, info.mode, info.mtime = entry.size, 0o644, _EPOCH
+            yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+            for chunk in entry.chunks():
+                yield chunk
+                tick(len(chunk))
+            yield bytes(-entry.size % tarfile.BLOCKSIZE)
+        yield bytes(2 * tarfile.BLOCKSIZE)
+        yield bytes(-size % tarfile.RECORDSIZE)
+
+    # Gzip (RFC 1952) of stored deflate blocks (RFC 1951, 3.2.4), with no name and no time.
+    out.write(b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff")
+    pending = b""
+    crc32 = 0
+    for data in tar():
+        crc32 = zlib.crc32(data, crc32)
+        size += len(data)
+        pending += data
+        start = 0
+        while len(pending) - start > _BLOCK:
+            out.write(_block(pending[start : start + _BLOCK], last=False))
+            start += _BLOCK
+        pending = pending[start:]
+    out.write(_block(pending, last=True) + struct.pack("<2I", crc32, size & 0xFFFFFFFF))
+
+
+def _block(data: bytes, *, last: bool) -> bytes:
+    return struct.pack("<B2H", last, len(data), len(data) ^ 0xFFFF) + data
 
 
 def write_directory(directory: Path, entries: Iterable[Entry], tick: Callable[[int], None]) -> tuple[str, int]:
@@ -193,31 +208,3 @@ def write_directory(directory: Path, entries: Iterable[Entry], tick: Callable[[i
             os.fsync(file.fileno())
         lines.append(f"{digest.hexdigest()}  {entry.name}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest(), size
-
-
-class _StoredGzip:
-    """Writes gzip (RFC 1952) of stored deflate blocks (RFC 1951, 3.2.4), with no name and no time."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-        self._pending = bytearray()
-        self._crc = 0
-        self.size = 0
-        out.write(b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff")
-
-    def write(self, data: bytes) -> None:
-        self._crc = zlib.crc32(data, self._crc)
-        self.size += len(data)
-        self._pending += data
-        start = 0
-        while len(self._pending) - start > _BLOCK:
-            self._block(self._pending[start : start + _BLOCK], last=False)
-            start += _BLOCK
-        del self._pending[:start]
-
-    def close(self) -> None:
-        self._block(self._pending, last=True)
-        self._out.write(struct.pack("<2I", self._crc, self.size & 0xFFFFFFFF))
-
-    def _block(self, data: bytearray, *, last: bool) -> None:
-        self._out.write(struct.pack("<B2H", last, len(data), len(data) ^ 0xFFFF) + data)

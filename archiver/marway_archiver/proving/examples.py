@@ -17,7 +17,6 @@ from marway_archiver.format.entries import Entry, from_file, read_all, shown
 __all__ = [
     "UNSET",
     "Example",
-    "as_example",
     "body_value",
     "check_examples_type",
     "encode_all",
@@ -86,11 +85,6 @@ class Example:
         return ExampleInput(_utf8(text), kind or _JSON, self.status)
 
 
-def as_example(value: Any) -> Example:
-    """Return ``value`` as an example: one already, or its input."""
-    return value if isinstance(value, Example) else Example(value)
-
-
 def example_of_flag(text: str) -> Example:
     """Return the example that `--example` was given: `@FILE`, a JSON object, array or string, or a text."""
     if text.startswith("@"):
@@ -147,8 +141,8 @@ def _of_line(path: Path, number: int, line: str) -> Example:
 
 
 def encode_all(examples: Iterable[Any]) -> tuple[list[Example], list[ExampleInput]]:
-    """Return examples, and each as a client would send it."""
-    given = [as_example(each) for each in check_examples_type(examples)]
+    """Return examples, of which some are only their inputs, and each as a client would send it."""
+    given = [each if isinstance(each, Example) else Example(each) for each in check_examples_type(examples)]
     if len(given) > MAX_EXAMPLES:
         raise InvalidArchive(f"{len(given)} golden examples: an archive carries at most {MAX_EXAMPLES}")
     return given, [each.encoded() for each in given]

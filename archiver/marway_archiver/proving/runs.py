@@ -155,10 +155,9 @@ def check_run(given: Sequence[Example], inputs: Sequence[ExampleInput], run: Run
         problem = status_problem(sent, answer)
         if problem is not None:
             raise InvalidArchive(f"{where}: {problem}")
-        if example.output is not UNSET:
-            found = output_difference(example.output, answer, tolerance)
-            if found is not None:
-                raise InvalidArchive(f"{where}: the handler does not give the output that the example gives: {found}")
+        found = output_difference(example.output, answer, tolerance)
+        if found is not None:
+            raise InvalidArchive(f"{where}: the handler does not give the output that the example gives: {found}")
         if run.unsteady[index] is not None:
             raise InvalidArchive(
                 f"{where}: the handler answers differently each time ({run.unsteady[index]}): fix what it draws at "
@@ -180,7 +179,9 @@ def _message(answer: GoldenAnswer) -> str:
 
 
 def output_difference(output: Any, answer: GoldenAnswer, tolerance: Tolerance) -> str | None:
-    """Return how an answer differs from the output that a person wrote down, or None."""
+    """Return how an answer differs from the output that a person wrote down, if one did, or None."""
+    if output is UNSET:
+        return None
     try:
         expected = json.loads(answer_json(output, nonfinite="allow"))
     except (TypeError, ValueError, RecursionError) as exc:
@@ -215,9 +216,8 @@ def answers_of_callable(
         except (TypeError, ValueError, RecursionError) as exc:
             raise InvalidArchive(f"predict's answer to example {index} is neither text, bytes nor JSON: {exc}") from exc
         answer = GoldenAnswer.of(status=status, kind=kind, body=body, content_type=None)
-        if example.output is not UNSET:
-            found = output_difference(example.output, answer, tolerance)
-            if found is not None:
-                raise InvalidArchive(f"example {index}: predict does not give the example's output: {found}")
+        found = output_difference(example.output, answer, tolerance)
+        if found is not None:
+            raise InvalidArchive(f"example {index}: predict does not give the example's output: {found}")
         answers.append(answer)
     return tuple(answers)

@@ -227,9 +227,7 @@ def _load(
     config: dict[str, Any] = {}
     if model.get("configFile"):
         config = yaml.safe_load((directory / model["configFile"]).read_text(encoding="utf-8")) or {}
-    context = HandlerContext(
-        model["modelName"], str(directory), manifest, gpu_id=gpu_id, model_yaml_config=config
-    )  # fmt: skip
+    context = HandlerContext(model["modelName"], str(directory), manifest, gpu_id=gpu_id, model_yaml_config=config)
     stack.enter_context(torchserve_importable())
     sys.path.insert(0, str(directory))
     stack.callback(_forget, directory, frozenset(sys.modules), _set_aside(directory))

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from marway.errors import clip
+
 __all__ = ["first_cause", "handler_failure"]
 
 _TEXT_MAX: Final = 300
@@ -30,12 +32,9 @@ def first_cause(exc: BaseException) -> BaseException:
 
 
 def handler_failure(exc: BaseException, model_dir: str, handler: str) -> str:
-    """Return one line about an exception that loading a handler ended in.
+    """Return one line about what TorchServe's loader raised for a handler, named as the manifest names it.
 
-    Args:
-        exc: As TorchServe's loader raised it.
-        model_dir: Where the archive is unpacked.
-        handler: The handler as the manifest names it, such as `handler.py` or `handler:entry_point`.
+    The archive is unpacked in ``model_dir``.
     """
     last = first_cause(exc)
     causes = [each for each in _chain(last) if each is last or not _is_first_look(each, Path(model_dir), handler)]
@@ -79,12 +78,7 @@ def _text(exc: BaseException, model_dir: Path) -> str:
         message = message.replace(f"{directory}/", "")
     # Some errors of ours say all that there is to say.
     name = "" if type(exc).__module__.startswith("marway_runtime.") else f"{type(exc).__name__}: "
-    return _clipped(f"{name}{message}" if message else type(exc).__name__)
-
-
-def _clipped(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX - 1]}…"
+    return clip(" ".join(f"{name}{message}".split()) if message else type(exc).__name__, _TEXT_MAX)
 
 
 def _where(exc: BaseException, model_dir: Path) -> str:

@@ -76,12 +76,8 @@ def call_handler(
 ) -> Outcome:
     """Call a handler once with all requests, and return an answer for each.
 
-    Args:
-        entry_point: The handler.
-        context: What it is given beside the inputs: `ts.context.Context`, or what stands in for it.
-        requests: The rows.
-        processor: Makes what the context has for each row (`ts.context.RequestProcessor`) of its headers.
-        tensor: Encodes a tensor that the handler returns.
+    ``context``, `ts.context.Context` or what stands in for it, is given to it beside the inputs, and has for each row
+    what ``processor`` (`ts.context.RequestProcessor`) makes of its headers. ``tensor`` encodes a returned tensor.
     """
     count = len(requests)
     context.request_ids = {index: request.request_id for index, request in enumerate(requests)}
@@ -116,14 +112,8 @@ def answer_of(
 ) -> Answer:
     """Return the answer to row ``index``: the output, with the status and headers that the handler set.
 
-    What the handler set that cannot be sent makes it an error, of this row alone.
-
-    Args:
-        context: The handler's.
-        index: Which row.
-        output: What the handler returned for it.
-        nonfinite: What becomes of numbers that JSON has not.
-        tensor: Encodes a tensor; `saved_tensor` by default.
+    What the handler set that cannot be sent makes it an error, of this row alone. ``nonfinite`` says what becomes of
+    numbers that JSON has not, ``tensor`` encodes a tensor.
     """
     try:
         status, content_type, headers = _set_by_handler(context, index)

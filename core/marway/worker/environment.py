@@ -16,11 +16,9 @@ _PREFIXES: Final = ("CUDA_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "TORCH_")
 
 
 def handler_environment(temporary: Path, *, allowed: Collection[str] = ()) -> dict[str, str]:
-    """Return the environment of a process that runs a handler.
+    """Return the environment of a process that runs a handler, with its ``temporary`` directory.
 
-    Args:
-        temporary: Where temporary files go.
-        allowed: Further variables by name.
+    Variables that are ``allowed`` by name are passed on as well.
     """
     passed = {
         name: value

@@ -128,10 +128,7 @@ def unexplained(headers: Sequence[Headers]) -> bool:
 def request_headers(content_types: Mapping[str, str | None], sent: Mapping[str, str], *, raw: bool) -> Headers:
     """Return what a client sent, and each part's content type under the part's name, where TorchServe puts it.
 
-    Args:
-        content_types: Of each part, by its name.
-        sent: The request's own headers, names in lower case.
-        raw: Whether the one part is a raw body, which has two names.
+    Names of headers that were ``sent`` are in lower case. The one part of a ``raw`` body has two names.
     """
     headers = Headers({name: {"content-type": mime_type(kind)} for name, kind in content_types.items()})
     if raw:

@@ -13,9 +13,9 @@ from marway_archiver import Example
 from marway_archiver.proving.batch_plan import plan_batches
 from marway_archiver.proving.examples import (
     UNSET,
-    as_example,
     body_value,
     check_examples_type,
+    encode_all,
     example_of_flag,
     input_line,
     read_jsonl,
@@ -73,7 +73,7 @@ def test_a_flags_file_is_sent_as_its_name_says(name: str, content_type: str, tmp
 )
 def test_python_values_are_encoded_as_a_client_would(value: Any, sent: ExampleInput) -> None:
     """Texts, bytes and JSON values, or an `Example` of them, become a body and its content type."""
-    assert as_example(value).encoded() == sent
+    assert encode_all([value])[1] == [sent]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_python_values_are_encoded_as_a_client_would(value: Any, sent: ExampleIn
 def test_what_cannot_be_sent_is_refused(value: Any, message: str) -> None:
     """A value that is no body, and a status or content type that cannot be, give one line."""
     with pytest.raises(InvalidArchive, match=message):
-        as_example(value).encoded()
+        encode_all([value])
 
 
 @pytest.mark.parametrize("value", ["text", b"bytes", {"a": 1}])
