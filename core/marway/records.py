@@ -5,19 +5,11 @@ Readers ignore fields they do not know, so an older gateway can read what a newe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_serializer,
-    model_serializer,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_serializer
 
 from marway.errors import clip
 from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
@@ -40,6 +32,7 @@ __all__ = [
     "Tombstone",
     "TrainingFacts",
     "VersionRecord",
+    "overrides",
     "utc_now",
 ]
 
@@ -196,9 +189,8 @@ class HistoryEntry(Extensible):
     serving: ServingChange | None = None
 
     @model_serializer(mode="wrap")
-    def _without_empty_serving(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        raw: dict[str, Any] = as_usual(self)
-        return {name: value for name, value in raw.items() if name != "serving" or value is not None}
+    def _without_empty_serving(self, as_usual: Callable[[HistoryEntry], dict[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in as_usual(self).items() if name != "serving" or value is not None}
 
 
 class HistoryChunk(Extensible):
@@ -221,6 +213,11 @@ class Tombstone(Extensible):
         return f"on {self.at.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC by {clip(self.by, 100)}{why}"
 
 
+def overrides(serving: Mapping[str, ServingSettings]) -> dict[str, dict[str, Any]]:
+    """Return the settings that were given, as JSON, by version or `*`."""
+    return {key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in sorted(serving.items())}
+
+
 class ModelState(Extensible):
     """All that may change about a model: `models/<name>/state.json`, written by compare-and-swap.
 
@@ -230,19 +227,9 @@ class ModelState(Extensible):
     format: Literal[1] = 1
     generation: int = 0
     labels: Mapping[Label, Version] = Field(default_factory=dict)
-    serving: Mapping[str, ServingSettings] = Field(default_factory=dict)
+    serving: Annotated[Mapping[str, ServingSettings], PlainSerializer(overrides)] = Field(default_factory=dict)
     tombstones: Mapping[Version, Tombstone] = Field(default_factory=dict)
     history: tuple[HistoryEntry, ...] = ()
-
-    @field_serializer("serving")
-    def _overrides(self, _serving: object) -> dict[str, dict[str, Any]]:
-        return self.overrides()
-
-    def overrides(self) -> dict[str, dict[str, Any]]:
-        """Return the serving settings that were given, as JSON, by version or `*`."""
-        return {
-            key: settings.model_dump(mode="json", exclude_unset=True) for key, settings in sorted(self.serving.items())
-        }
 
     def serving_for(self, record: VersionRecord) -> ServingSettings:
         """Return how ``record`` is served now: its own settings under those of `*` and of its version."""

@@ -12,7 +12,7 @@ import typer
 from marway.admin_client import AdminClient
 from marway.errors import VersionNotFound
 from marway.process.identity import this_user
-from marway.records import ModelState, VersionRecord
+from marway.records import ModelState, VersionRecord, overrides
 from marway.refs import DEFAULT_LABEL, Reference, check_label, check_model_name, check_version
 from marway.registry import open_registry
 from marway.registry.releasing import check_serving_fields
@@ -177,19 +177,19 @@ def _parsed(assignments: Sequence[str]) -> dict[str, Any]:
 def _document(name: str, state: ModelState, records: Sequence[VersionRecord]) -> dict[str, Any]:
     return {
         "name": name,
-        "overrides": state.overrides(),
+        "overrides": overrides(state.serving),
         "serving": {record.version: state.serving_for(record).model_dump(mode="json") for record in records},
     }
 
 
 def _print_document(document: dict[str, Any], *, as_json: bool) -> None:
-    served, overrides = document["serving"], document["overrides"]
+    served, given = document["serving"], document["overrides"]
     fields: dict[str, Any] = next(iter(served.values()), {})
 
     def cell(version: str, field: str) -> str:
         value = json.dumps(served[version][field])
         for key in (version, "*"):
-            if field in overrides.get(key, {}):
+            if field in given.get(key, {}):
                 return f"{value} (set for {'all' if key == '*' else key})"
         return value
 

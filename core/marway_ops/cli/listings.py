@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from marway.records import HistoryEntry, VersionRecord
+from marway.records import HistoryEntry, VersionRecord, overrides
 from marway.refs import check_label, parse_reference
 from marway.registry import ModelSummary, Registry, open_registry
 from marway_ops.shell.options import (
@@ -90,7 +90,7 @@ def _model(found: Registry, name: str) -> dict[str, Any]:
         "name": name,
         "labels": dict(sorted(state.labels.items())),
         "versions": [version for version in found.versions(name) if version not in state.tombstones],
-        "serving": state.overrides(),
+        "serving": overrides(state.serving),
         "deleted": {version: grave.model_dump(mode="json") for version, grave in sorted(state.tombstones.items())},
         "generation": state.generation,
     }
