@@ -11,7 +11,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
 from marway import __version__
-from marway.wire.workers import DeathReason
+from marway.wire.runtime import DeathReason
 from marway_runtime.workers import Worker
 
 __all__ = ["RuntimeMetrics"]

@@ -6,7 +6,7 @@ import signal
 from collections import Counter, deque
 from typing import Final
 
-from marway.wire.workers import DeathReason, WorkerDeaths
+from marway.wire.runtime import DeathReason, WorkerDeaths
 from marway_runtime.metrics import RuntimeMetrics
 
 __all__ = ["Deaths"]

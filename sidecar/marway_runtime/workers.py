@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from marway.wire.workers import Mode, RuntimeWorker
+from marway.wire.runtime import Mode, RuntimeWorker
 
 __all__ = ["OWN_RUNTIME", "WORKER_BIN", "Worker", "find_workers", "measured", "private_bytes", "resident_bytes"]
 

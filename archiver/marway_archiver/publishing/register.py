@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from marway.admin_client import AdminClient, admin_from_environment, comparison_of
-from marway.answers.comparison_text import remarks
 from marway.direct_release import release_directly
 from marway.errors import InvalidArchive, InvalidInput, clip
 from marway.process.identity import this_user
 from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
 from marway.refs import check_label, new_model_id
 from marway.registry import Registry, open_registry
+from marway.wire.comparison import remarks
 from marway_archiver.packing import PackedArchive
 from marway_archiver.progress import Progress
 from marway_archiver.proving.proof import PackProof

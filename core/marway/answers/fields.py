@@ -26,12 +26,7 @@ Path = tuple[str | int | None, ...]
 
 @dataclass(slots=True)
 class _Place:
-    """What was found at one place of the answers.
-
-    Attributes:
-        types: How often it was of which type.
-        names: Where it is an object: how often it had which field.
-    """
+    """What was found at one place of the answers: how often which type, and in objects how often which field."""
 
     types: Counter[str] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
@@ -62,35 +57,26 @@ class Fields:
     def add(self, answer: GoldenAnswer) -> None:
         """Take in an answer, however deep it is nested."""
         if answer.kind != "json":
-            self._place(())[0].types[_kind_of(answer)] += 1
+            self._places.setdefault((), _Place()).types[_kind_of(answer)] += 1
             return
         stack: list[tuple[Path, Any]] = [((), answer.value)]
-        seen = 0
-        while stack:
+        for _ in range(_VALUES_MAX):
+            if not stack:
+                return
             path, value = stack.pop()
-            seen += 1
-            place, known = self._place(path)
-            if seen > _VALUES_MAX or not known:
-                self.cut = True
-                if seen > _VALUES_MAX:
-                    return
-                continue
+            place = self._places.get(path)
+            if place is None:
+                if len(self._places) >= _PLACES_MAX:
+                    self.cut = True
+                    continue
+                place = self._places[path] = _Place()
             place.types[_type_of(value)] += 1
             if isinstance(value, dict):
                 place.names.update(value.keys())
                 stack += [((*path, name), each) for name, each in value.items()]
             elif isinstance(value, list):
                 stack += [((*path, None), each) for each in value]
-
-    def _place(self, path: Path) -> tuple[_Place, bool]:
-        """Return a place, and whether it is one that is kept."""
-        found = self._places.get(path)
-        if found is not None:
-            return found, True
-        if len(self._places) >= _PLACES_MAX:
-            return _Place(), False
-        found = self._places[path] = _Place()
-        return found, True
+        self.cut = self.cut or bool(stack)
 
     def at(self, path: Path) -> _Place | None:
         """Return what was found at a place, or None."""

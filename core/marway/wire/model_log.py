@@ -88,10 +88,7 @@ class LogLine:
 
 def parse(lines: Iterable[str]) -> Iterator[LogLine]:
     """Yield what handlers wrote, without what TorchServe's worker code says about its own start."""
-    for line in lines:
-        found = parse_line(line)
-        if found is not None:
-            yield found
+    return (found for found in map(parse_line, lines) if found is not None)
 
 
 def parse_line(line: str) -> LogLine | None:
@@ -131,12 +128,9 @@ def parse_line(line: str) -> LogLine | None:
 
 
 def read(logs: Path, workers: Iterable[str] | None = None, *, last_bytes: int | None = None) -> list[LogLine]:
-    """Return the lines of these workers, oldest first.
+    """Return the lines of ``workers`` (`<server name>_<version>`; None is all) in a runtime's `logs`, oldest first.
 
-    Args:
-        logs: A runtime's `logs` directory.
-        workers: Which `<server name>_<version>`; None means all.
-        last_bytes: Read only so many bytes at the end of each file.
+    With ``last_bytes`` only so many at the end of each file are read.
     """
     wanted = None if workers is None else frozenset(workers)
     found: list[LogLine] = []

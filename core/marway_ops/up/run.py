@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from marway.admin_client import AdminClient, comparison_of, token_of
-from marway.answers.comparison_text import comparison_lines, remarks
 from marway.errors import MarwayError, ReleaseRefused
 from marway.process.stop_request import StopRequest, watch_for_stop
 from marway.refs import DEFAULT_LABEL
 from marway.registry import Registry, open_registry
+from marway.wire.comparison import comparison_lines, remarks
 from marway_ops.shell.prediction import predict_once
 from marway_ops.up.examples import EXAMPLE_VERSION, EXAMPLES, is_published, train_and_publish
 from marway_ops.up.home import Home

@@ -21,13 +21,9 @@ _THREADS: Final = 4
 
 
 class RegistryWriter:
-    """Changes the registry, and lets this gateway's requests see each change at once.
+    """Changes the registry, and tells the resolver, so that this gateway's requests see each change at once.
 
     A change that was begun is done to its end, whether or not its caller waits for it.
-
-    Args:
-        registry: What to change.
-        resolver: Told of each change.
     """
 
     def __init__(self, registry: Registry, resolver: Resolver) -> None:
@@ -36,21 +32,13 @@ class RegistryWriter:
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="registry-write")
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking call and return what it returns.
-
-        Raises:
-            MarwayError: Whatever the registry raises.
-        """
+        """Run a blocking call, and return what it returns or raise what it raises."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
     async def change(
         self, function: Callable[Concatenate[str, P], Change], model: str, *args: P.args, **kwargs: P.kwargs
     ) -> Change:
-        """Run a blocking change of ``model``, a name as it is written; requests here see it when this returns.
-
-        Raises:
-            MarwayError: Whatever the registry raises.
-        """
+        """Run a blocking change of ``model``, a name as it is written; requests here see it when this returns."""
         try:
             return await self.call(function, model, *args, **kwargs)
         finally:

@@ -70,7 +70,7 @@ class GrpcCall:
 
     async def predict_rows(self, name: str, selector: str | None, body: bytes, read: ReadRequest) -> Rendered:
         """Make the predict call for several rows; as `marway_gateway.surfaces.row_calls.predict_rows`."""
-        return await predict_rows(self._gateway, self._of(name, selector, body), self._cancel_scope, read, {})
+        return await predict_rows(self._gateway, self._of(name, selector, body), self._cancel_scope, read)
 
     def _of(self, name: str, selector: str | None, body: bytes) -> PredictCall:
         call = self._call
@@ -107,7 +107,7 @@ async def predict_rpc(
     out as trailing metadata. An error inside ends the call with its status code.
 
     Args:
-        gateway: The gateway's parts, open.
+        gateway: Its parts.
         context: gRPC's.
         method: Full name, for the access log.
         surface: The predict protocol, for metrics.

@@ -35,7 +35,7 @@ from marway_gateway.surfaces.reference_routes import add_reference_routes, add_t
 from marway_gateway.surfaces.row_calls import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
 from marway_gateway.surfaces.surface import RpcService, Surface
-from marway_gateway.tensors.requests import read_infer
+from marway_gateway.tensors.v2_json import read_infer
 
 __all__ = ["OPEN_INFERENCE"]
 

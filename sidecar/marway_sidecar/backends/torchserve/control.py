@@ -1,4 +1,4 @@
-"""The client of `runtime.sock`: what the runtime says about its workers (`marway.wire.workers`)."""
+"""The client of `runtime.sock`: what the runtime says about its workers (`marway.wire.runtime`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from marway.errors import MarwayError, RuntimeDown
-from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom
+from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom
 
 __all__ = ["RuntimeControl"]
 
