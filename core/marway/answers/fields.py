@@ -18,6 +18,7 @@ _VALUES_MAX: Final = 200_000
 _PLACES_MAX: Final = 2_000
 """Most different places, over all answers."""
 _NAME_MAX: Final = 60
+_TYPES: Final = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
 _PATH_MAX: Final = 200
 
 Path = tuple[str | int | None, ...]
@@ -70,7 +71,7 @@ class Fields:
                     self.cut = True
                     continue
                 place = self._places[path] = _Place()
-            place.types[_type_of(value)] += 1
+            place.types[_TYPES.get(type(value), "object")] += 1
             if isinstance(value, dict):
                 place.names.update(value.keys())
                 stack += [((*path, name), each) for name, each in value.items()]
@@ -155,18 +156,6 @@ def _shown_path(path: Path) -> str:
 
 def _types(place: _Place | None) -> str:
     return clip(" or ".join(sorted(place.types)), 200) if place is not None else "?"
-
-
-def _type_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    return "list" if isinstance(value, list) else "object"
 
 
 def _kind_of(answer: GoldenAnswer) -> str:

@@ -72,16 +72,17 @@ class LogLine:
 
     def record(self) -> dict[str, Any]:
         """Return it as a log record, with the names that all of Marway's logs have."""
-        known = {"model": self.model, "version": self.version, "worker": self.port}
-        more = {"reason": self.reason, "traceback": self.traceback}
         record = {
             "time": self.at.isoformat(timespec="milliseconds"),
             "level": self.level,
             "logger": self.logger,
             "message": self.text,
-            **known,
+            "model": self.model,
+            "version": self.version,
+            "worker": self.port,
             **about_requests(self.request_ids),
-            **more,
+            "reason": self.reason,
+            "traceback": self.traceback,
         }
         return {name: value for name, value in record.items() if value is not None}
 

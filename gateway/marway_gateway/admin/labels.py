@@ -11,14 +11,7 @@ from marway.records import ModelState, VersionRecord
 from marway.refs import check_model_id, check_version
 from marway.registry import Registry
 from marway_gateway.admin.parameters import CallerOf, Model, TimeoutOf, deadline_of
-from marway_gateway.admin.views import (
-    ChangeView,
-    LabelMove,
-    ReleaseView,
-    RollbackMove,
-    ServingPatch,
-    ServingView,
-)
+from marway_gateway.admin.views import ChangeView, LabelMove, ReleaseView, RollbackMove, ServingPatch, ServingView
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.openapi import Label, problems
 
@@ -67,12 +60,10 @@ def labels_router(current: CurrentGateway) -> APIRouter:
         responses=problems(*_CHANGE),
     )
     async def rollback(model: Model, label: Label, caller: CallerOf, move: RollbackMove | None = None) -> ChangeView:
-        writer = current().writer
-        name = await writer.call(_find, writer.registry, model)
-        move = move or RollbackMove()
-        change = await writer.change(
+        writer, move = current().writer, move or RollbackMove()
+        name, change = await writer.change(
             writer.registry.rollback,
-            name,
+            model,
             label=label,
             if_currently=move.if_currently,
             note=move.note,
@@ -103,10 +94,9 @@ def labels_router(current: CurrentGateway) -> APIRouter:
     async def change_serving(model: Model, patch: ServingPatch, caller: CallerOf) -> ServingView:
         """`pinned` keeps a version loaded whatever else wants memory; setting it to false unpins."""
         writer = current().writer
-        name = await writer.call(_find, writer.registry, model)
-        change = await writer.change(
+        name, change = await writer.change(
             writer.registry.set_serving,
-            name,
+            model,
             version=patch.version,
             set_fields=patch.set.model_dump(mode="json", exclude_unset=True),
             unset=patch.unset,
@@ -128,23 +118,17 @@ def labels_router(current: CurrentGateway) -> APIRouter:
     ) -> ChangeView:
         """Its name and id stay taken; its bytes go with the next `marway gc` but one, a day later."""
         writer = current().writer
-        name = await writer.call(_find, writer.registry, model)
-        change = await writer.change(
-            writer.registry.delete, name, version, note=note, forced=force, by=caller.by, op_id=caller.op_id
+        name, change = await writer.change(
+            writer.registry.delete, model, version, note=note, forced=force, by=caller.by, op_id=caller.op_id
         )
         return ChangeView.of(name, change.entry)
 
     return router
 
 
-def _find(registry: Registry, model: str) -> str:
-    """Return a model's name as it is written. Blocks."""
-    return registry.find(check_model_id(model))
-
-
 def _served(registry: Registry, model: str, version: str) -> tuple[str, ModelState, list[VersionRecord]]:
     """Read a model's state and the records of one version, or of all that are not deleted. Blocks."""
-    name = _find(registry, model)
+    name = registry.find(check_model_id(model))
     state = registry.state(name)
     versions = registry.versions(name) if version == "*" else (check_version(version),)
     return name, state, [registry.record(name, each) for each in versions if each not in state.tombstones]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
+from marway.refs import check_model_id
 from marway.registry import Change, Registry
 from marway.resolve.resolver import Resolver
 
@@ -37,12 +38,16 @@ class RegistryWriter:
 
     async def change(
         self, function: Callable[Concatenate[str, P], Change], model: str, *args: P.args, **kwargs: P.kwargs
-    ) -> Change:
-        """Run a blocking change of ``model``, a name as it is written; requests here see it when this returns."""
+    ) -> tuple[str, Change]:
+        """Run a blocking change of a model, and return its name as it is written, too.
+
+        Requests here see the change when this returns.
+        """
+        name = await self.call(self.registry.find, check_model_id(model))
         try:
-            return await self.call(function, model, *args, **kwargs)
+            return name, await self.call(function, name, *args, **kwargs)
         finally:
-            await self._resolver.refresh(model)  # also after a failure: its outcome may be unknown
+            await self._resolver.refresh(name)  # also after a failure: its outcome may be unknown
 
     async def aclose(self) -> None:
         """Drop what is queued and let running calls end on their own."""

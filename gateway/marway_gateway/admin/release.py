@@ -87,7 +87,7 @@ class Releaser:
             if comparison.refused:
                 raise refusal(comparison, model=record.name, label=label)
             if_currently = if_currently or known.current  # what it was compared with
-        change = await self._writer.change(
+        _, change = await self._writer.change(
             registry.release,
             record.name,
             version,

@@ -132,12 +132,7 @@ class _Process:
                 self._process.kill()
 
     def reap(self) -> None:
-        """Wait until it is gone. Blocks: what it had in memory is given back first."""
-        process = self._process
-        if process is None:
-            return
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(OSError):  # what was not written yet has nobody to go to
-                pipe.close()
+        """Close its pipes and wait until it is gone. Blocks: what it had in memory is given back first."""
+        if self._process is not None:
+            with contextlib.suppress(OSError), self._process:  # what was not written yet has nobody to go to
+                pass

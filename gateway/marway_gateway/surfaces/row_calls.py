@@ -92,18 +92,18 @@ async def predict_rows(
         info.request_bytes = call.body.size
     body = call.body.whole or b""
     cancel_scope.step = "its body was not read yet"
-    prepared = await convert(len(body), prepare, read, body, header_length, resolved)
-    deadline = call.deadline.within(prepared.timeout_s)
+    envelope, count, reading = await convert(len(body), prepare, read, body, header_length, resolved)
+    deadline = call.deadline.within(reading.timeout_s)
     if deadline is not call.deadline:
         call.deadline = deadline
         cancel_scope.move_deadline()
     limit = gateway.settings.max_body_bytes
-    if len(prepared.envelope) > limit:
+    if len(envelope) > limit:
         raise BodyTooLarge(
-            f"the request's rows take {len(prepared.envelope)} bytes on their way to the model, numbers being JSON "
+            f"the request's rows take {len(envelope)} bytes on their way to the model, numbers being JSON "
             f"there; this gateway accepts at most {limit} bytes: send fewer rows at once"
         )
-    call.body = RequestBody.opened(prepared.envelope, max_bytes=limit)
+    call.body = RequestBody.opened(envelope, max_bytes=limit)
     call.headers = {name: value for name, value in call.headers.items() if name not in _NOT_OF_ROWS}
     call.headers["content-type"] = ROWS_CONTENT_TYPE
     cancel_scope.step = None
@@ -115,7 +115,7 @@ async def predict_rows(
     if not _are_answers(answer):
         raise MarwayError(f"pod {info.pod} does not know requests of many rows: is it older than this gateway?")
     cancel_scope.step = "its answer was not written yet"
-    return await convert(len(data), rendered, prepared.render, data, prepared.count, resolved.record)
+    return await convert(len(data), rendered, reading.render, data, count, resolved.record)
 
 
 def _are_answers(answer: Answer) -> bool:

@@ -19,7 +19,6 @@ __all__ = ["BYTES", "DATATYPES", "Datatype", "Value", "datatype_of"]
 Value = bool | int | float | bytes
 
 _LENGTH: Final = struct.Struct("<I")
-_BF16_MAX: Final = 3.3895313892515355e38
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,28 +92,22 @@ class Datatype:
         return struct.pack(f"<{len(values)}{self.code}", *values)
 
 
-def _integer(name: str, bits: int, code: str, *, signed: bool) -> Datatype:
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    return Datatype(name, int, bits // 8, code, low, high)
-
-
-def _float(name: str, size: int, code: str, high: float) -> Datatype:
-    return Datatype(name, float, size, code, -high, high)
-
-
 _WIDTHS: Final = ((8, "b"), (16, "h"), (32, "i"), (64, "q"))
+_FLOATS: Final = (
+    ("BF16", 2, "", 3.3895313892515355e38),
+    ("FP16", 2, "e", 65504.0),
+    ("FP32", 4, "f", 3.4028234663852886e38),
+    ("FP64", 8, "d", 1.7976931348623157e308),
+)
 
 BYTES: Final = Datatype("BYTES", bytes, 0, "")
 DATATYPES: Final[Mapping[str, Datatype]] = {
     each.name: each
     for each in (
         Datatype("BOOL", bool, 1, "?"),
-        *(_integer(f"INT{bits}", bits, code, signed=True) for bits, code in _WIDTHS),
-        *(_integer(f"UINT{bits}", bits, code.upper(), signed=False) for bits, code in _WIDTHS),
-        _float("BF16", 2, "", _BF16_MAX),
-        _float("FP16", 2, "e", 65504.0),
-        _float("FP32", 4, "f", 3.4028234663852886e38),
-        _float("FP64", 8, "d", 1.7976931348623157e308),
+        *(Datatype(f"INT{n}", int, n // 8, code, -(2 ** (n - 1)), 2 ** (n - 1) - 1) for n, code in _WIDTHS),
+        *(Datatype(f"UINT{n}", int, n // 8, code.upper(), 0, 2**n - 1) for n, code in _WIDTHS),
+        *(Datatype(name, float, size, code, -high, high) for name, size, code, high in _FLOATS),
         BYTES,
     )
 }

@@ -7,8 +7,8 @@ Both directions are plain functions of what they are given, so that they can run
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 from marway.errors import InvalidRequest, MarwayError
 from marway.records import VersionRecord
@@ -16,7 +16,7 @@ from marway.resolve.resolver import Resolved
 from marway.wire.envelope import PARTS_MAX, Row, decode_answers, encode_rows
 from marway_gateway.tensors.outputs import values_of
 
-__all__ = ["Prepared", "ReadRequest", "Reading", "Rendered", "prepare", "rendered"]
+__all__ = ["ReadRequest", "Reading", "Rendered", "prepare", "rendered"]
 
 Rendered = tuple[bytes, list[tuple[str, str]]]
 """A body and its content headers."""
@@ -39,29 +39,15 @@ class Reading:
     timeout_s: float | None = None
 
 
-class ReadRequest(Protocol):
-    """Reads a protocol's request."""
+ReadRequest = Callable[[bytes, str | None, Resolved], Reading]
+"""Reads what a body asks of a version; the text is `Inference-Header-Content-Length`, of v2 over REST.
 
-    def __call__(self, body: bytes, header_length: str | None, version: Resolved, /) -> Reading:
-        """Return what ``body`` asks for; ``header_length`` is `Inference-Header-Content-Length`, of v2 over REST.
-
-        Raises:
-            InvalidRequest: It is no request of the protocol, or none that the version takes.
-        """
+It raises `InvalidRequest` for what is no request of its protocol, or none that the version takes.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request that can go to a pod: the envelope of so many rows, and the rest as in `Reading`."""
-
-    envelope: bytes
-    count: int
-    render: Render
-    timeout_s: float | None
-
-
-def prepare(read: ReadRequest, body: bytes, header_length: str | None, version: Resolved) -> Prepared:
-    """Return the request that ``body`` holds, as ``read`` reads it.
+def prepare(read: ReadRequest, body: bytes, header_length: str | None, version: Resolved) -> tuple[bytes, int, Reading]:
+    """Return the envelope of the rows that ``body`` holds, how many they are, and the request without them.
 
     Raises:
         InvalidRequest: As ``read``; or its rows have more parts than a pod takes.
@@ -71,7 +57,7 @@ def prepare(read: ReadRequest, body: bytes, header_length: str | None, version: 
     parts = sum(len(row.parts) for row in rows)
     if parts > PARTS_MAX:
         raise InvalidRequest(f"the request's rows have {parts} parts: send {PARTS_MAX} at most, in all rows together")
-    return Prepared(encode_rows(rows), len(rows), reading.render, reading.timeout_s)
+    return encode_rows(rows), len(rows), replace(reading, rows=())
 
 
 def rendered(render: Render, data: bytes, count: int, record: VersionRecord) -> Rendered:

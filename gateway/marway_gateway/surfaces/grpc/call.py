@@ -184,17 +184,10 @@ def _trailers(info: RequestInfo) -> tuple[tuple[str, str], ...]:
     return (*ids, *model_headers(info))
 
 
-def refused_rpcs(
-    service: str, methods: Mapping[str, str], *, streaming: Mapping[str, str] | None = None
-) -> grpc.GenericRpcHandler[Any, Any]:
-    """Return methods of other servers that are refused as not implemented, whatever a call of them carries.
+def refused_rpcs(service: str, methods: Mapping[str, str]) -> grpc.GenericRpcHandler[Any, Any]:
+    """Return methods of other servers that are refused as not implemented, each with what its callers are told.
 
     Reflection leaves these methods out: it names what is served.
-
-    Args:
-        service: Its full name.
-        methods: What each caller is told, by the method's name.
-        streaming: The same of methods whose requests and answers stream.
     """
 
     def refusing(message: str) -> Callable[[Any, Context], Awaitable[NoReturn]]:
@@ -203,7 +196,6 @@ def refused_rpcs(
 
         return refuse
 
-    handlers = {name: grpc.unary_unary_rpc_method_handler(refusing(message)) for name, message in methods.items()}
-    for name, message in (streaming or {}).items():
-        handlers[name] = grpc.stream_stream_rpc_method_handler(refusing(message))
+    # As of methods that stream, so that none is read, whatever a call carries.
+    handlers = {name: grpc.stream_stream_rpc_method_handler(refusing(message)) for name, message in methods.items()}
     return grpc.method_handlers_generic_handler(service, handlers)
