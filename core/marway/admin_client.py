@@ -45,7 +45,7 @@ class AdminClient:
     the change is asked for once more and is made once.
 
     Args:
-        url: The admin port's URL, such as ``http://127.0.0.1:8001``.
+        url: The admin port's, such as ``http://127.0.0.1:8001``.
         token: A bearer token, or None.
     """
 
@@ -66,26 +66,17 @@ class AdminClient:
         force: bool = False,
         by: str | None = None,
     ) -> Json:
-        """Have a pod load, prove and compare a version, then move a label to it.
-
-        Returns:
-            The change, with the loads and the comparison.
+        """Have a pod load, prove and compare a version, then move a label to it; return the change with all that.
 
         Raises:
-            MarwayError: What the gateway answered, as the error it stands for; the label stays where it was.
-            Unavailable: There is no gateway.
+            MarwayError: As `call`; the label stays where it was.
         """
         body = {"version": version, "if_currently": if_currently, "note": note, "force": force}
         answer: Json = self.call("PUT", f"/models/{model}/labels/{label}", body=body, by=by)
         return answer
 
     def compare(self, model: str, version: str, base: str) -> Comparison:
-        """Have a pod compare a version, or a label's, with another one of the model.
-
-        Raises:
-            MarwayError: What the gateway answered, as the error it stands for.
-            Unavailable: There is no gateway.
-        """
+        """Have a pod compare a version, or a label's, with another one of the model; raises as `call`."""
         answer = self.call("POST", f"/models/{model}/versions/{version}/compare", params={"base": base})
         return Comparison.model_validate(answer)
 
@@ -102,7 +93,7 @@ class AdminClient:
 
         Args:
             method: HTTP method.
-            path: Path; its parts need no quoting.
+            path: Its parts need no quoting.
             body: Sent as JSON.
             params: The query; None leaves one out.
             by: Who asks, for the history; this process's user by default.

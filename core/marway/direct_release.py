@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from marway.answers.comparison import compare_stored
-from marway.answers.comparison_text import refusal
 from marway.errors import VersionNotFound
 from marway.refs import Reference, check_label
 from marway.registry import Change, Registry
-from marway.wire.comparison import Comparison
+from marway.wire.comparison import Comparison, refusal
 
 __all__ = ["release_directly"]
 

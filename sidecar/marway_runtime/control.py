@@ -1,4 +1,4 @@
-"""`runtime.sock`: what the runtime tells its sidecar, over HTTP on a Unix socket (`marway.wire.workers`)."""
+"""`runtime.sock`: what the runtime tells its sidecar, over HTTP on a Unix socket (`marway.wire.runtime`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom, short_path
+from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom, short_path
 
 __all__ = ["Controlled", "create_app", "served"]
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marway.errors import InvalidSettings
-from marway.wire.runtime import LOGS, RUNTIME_FILE
-from marway.wire.workers import RUNTIME_SOCKET, TemporaryRoom
+from marway.wire.runtime import LOGS, RUNTIME_FILE, RUNTIME_SOCKET, TemporaryRoom
 
 __all__ = ["Directories", "make_fresh", "prepare", "remove", "remove_leftovers"]
 

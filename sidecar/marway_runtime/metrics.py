@@ -13,7 +13,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
 from marway import __version__
-from marway.wire.workers import DeathReason, WorkerDeaths
+from marway.wire.runtime import DeathReason, WorkerDeaths
 from marway_runtime.workers import Worker
 
 __all__ = ["Deaths", "RuntimeMetrics"]

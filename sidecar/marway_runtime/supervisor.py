@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 from marway.errors import InvalidSettings, RuntimeDown
 from marway.process.stop_request import StopRequest
-from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, write_runtime_info
-from marway.wire.workers import RuntimeWorkers, TemporaryRoom
+from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, RuntimeWorkers, TemporaryRoom, write_runtime_info
 from marway_runtime.control import served
 from marway_runtime.directories import Directories, prepare, remove, remove_leftovers
 from marway_runtime.engines.torchserve.class_archive import ClassArchive, class_archive

@@ -24,7 +24,7 @@ from typing import Final
 
 import psutil
 
-from marway.wire.workers import Mode, RuntimeWorker
+from marway.wire.runtime import Mode, RuntimeWorker
 from marway_runtime.resources import Room
 
 __all__ = ["OWN_RUNTIME", "WORKER_BIN", "MemoryGuard", "Worker", "find_workers", "measured", "resident_bytes"]

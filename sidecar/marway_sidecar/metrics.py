@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from marway import __version__
 from marway.wire.envelope import Answer
 from marway.wire.headers import NONFINITE
-from marway.wire.workers import DeathReason, WorkerDeaths
+from marway.wire.runtime import DeathReason, WorkerDeaths
 from marway_http.loop_watch import BUCKETS_S
 from marway_sidecar.archives import FetchOutcome
 from marway_sidecar.handler_metrics import HandlerMetrics

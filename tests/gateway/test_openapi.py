@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI
 
 from marway.settings import load_settings
-from marway_gateway.admin import create_admin_app
+from marway_gateway.admin.app import create_admin_app
 from marway_gateway.app import create_app
 from marway_gateway.settings import GatewaySettings
 

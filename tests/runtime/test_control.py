@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorker, RuntimeWorkers, TemporaryRoom, short_path
+from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorker, RuntimeWorkers, TemporaryRoom, short_path
 from marway_runtime.control import served
 from marway_runtime.directories import prepare, remove, remove_leftovers
 

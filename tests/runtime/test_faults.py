@@ -11,8 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from marway.wire.runtime import LOGS, RUNTIME_FILE
-from marway.wire.workers import RUNTIME_SOCKET
+from marway.wire.runtime import LOGS, RUNTIME_FILE, RUNTIME_SOCKET
 from support.cgroups import memory_cgroup
 from support.runtime import Runtime
 from support.up import wait_until

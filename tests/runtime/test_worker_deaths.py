@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from marway.wire.workers import WorkerDeaths
+from marway.wire.runtime import WorkerDeaths
 from marway_runtime.metrics import Deaths, RuntimeMetrics
 
 

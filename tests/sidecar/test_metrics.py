@@ -13,7 +13,7 @@ from marway.records import ServingSettings, VersionRecord
 from marway.refs import server_name
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Part, Row
-from marway.wire.workers import DeathReason, WorkerDeaths
+from marway.wire.runtime import DeathReason, WorkerDeaths
 from marway_sidecar.backends.base import ServedModel, ServerStatus
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job

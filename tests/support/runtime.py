@@ -13,8 +13,16 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from marway.wire.runtime import LOGS, RUNTIME_FILE, RuntimeInfo, read_runtime_info
-from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorker, RuntimeWorkers, short_path
+from marway.wire.runtime import (
+    LOGS,
+    RUNTIME_FILE,
+    RUNTIME_SOCKET,
+    RuntimeInfo,
+    RuntimeWorker,
+    RuntimeWorkers,
+    read_runtime_info,
+    short_path,
+)
 from support.up import processes_of, wait_until
 
 START_TIMEOUT_S = 120

@@ -13,14 +13,13 @@ import typer
 
 from marway.admin_client import AdminClient, token_of
 from marway.answers.comparison import compare_stored
-from marway.answers.comparison_text import comparison_lines
 from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord
 from marway.objects import ObjectMissing
 from marway.records import VersionRecord
 from marway.refs import parse_reference
 from marway.registry import Registry, open_registry
 from marway.text import printable
-from marway.wire.comparison import Comparison
+from marway.wire.comparison import Comparison, comparison_lines
 from marway_archiver.archives import inspect_archive
 from marway_archiver.cli.output import human_bytes
 from marway_ops.shell.options import (

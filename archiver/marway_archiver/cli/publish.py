@@ -9,14 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from marway.admin_client import AdminClient, comparison_of
-from marway.answers.comparison_text import comparison_lines
 from marway.direct_release import release_directly
 from marway.errors import ReleaseRefused
 from marway.process.identity import this_user
 from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
 from marway.registry import Registry
 from marway.text import printable
-from marway.wire.comparison import Comparison
+from marway.wire.comparison import Comparison, comparison_lines
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.publishing.publish import publish_archive
 from marway_ops.shell.options import (

@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marway.admin_client import AdminClient, admin_from_environment, comparison_of
-from marway.answers.comparison_text import remarks
 from marway.direct_release import release_directly
 from marway.errors import InvalidArchive, InvalidInput, InvalidRecord, clip
 from marway.process.identity import this_user
@@ -29,6 +28,7 @@ from marway.records import (
 )
 from marway.refs import check_backend, check_label, check_model_id, new_model_id
 from marway.registry import Registry, open_registry
+from marway.wire.comparison import remarks
 from marway_archiver.packing import PackedArchive
 from marway_archiver.progress import Progress
 from marway_archiver.proving.proof import PackProof

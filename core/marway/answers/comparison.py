@@ -6,14 +6,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from marway.answers.comparison_text import field_change
 from marway.answers.difference import difference, golden_of, shown_value, value_difference
 from marway.answers.fields import Fields, field_changes, nonfinite_at
 from marway.answers.golden import DEFAULT_TOLERANCE, GoldenAnswer, Tolerance
 from marway.errors import clip
 from marway.records import VersionRecord
 from marway.registry import Registry
-from marway.wire.comparison import Comparison, FieldChange, Method
+from marway.wire.comparison import Comparison, FieldChange, Method, field_change
 
 __all__ = ["Comparing", "compare_stored", "fails"]
 
@@ -45,15 +44,9 @@ class _Side:
 
 
 class Comparing:
-    """Takes in answers to the same inputs, and says in the end how they compare.
+    """Takes in a version's answers and its base's to the same inputs, and says in the end how they compare.
 
-    Args:
-        version: The version that is looked at.
-        base: The one it is compared with, None for none: then only its own answers are looked at.
-        tolerance: How far numbers of equal answers may lie apart.
-
-    Attributes:
-        compared: How many inputs were taken in.
+    Without a base only the version's own answers are looked at. `compared` is how many inputs were taken in.
     """
 
     def __init__(self, version: str, base: str | None, *, tolerance: Tolerance = DEFAULT_TOLERANCE) -> None:
@@ -65,13 +58,9 @@ class Comparing:
         self._nonfinite_at: list[str] = []
 
     def add(self, number: int, before: GoldenAnswer | None, after: GoldenAnswer, *, values_only: bool = False) -> None:
-        """Take in the answers to one input.
+        """Take in the base's answer to input ``number`` (from 1) and the version's own, of kind `error` if it failed.
 
-        Args:
-            number: The input's, from 1, for the lines about it.
-            before: The base's answer; None where there is no base.
-            after: The version's own; one of kind `error` for an input that it failed to answer.
-            values_only: One of them is a publisher's callable's, whose kind and content type say nothing.
+        With ``values_only`` one of them is a publisher's callable's, whose kind and content type say nothing.
         """
         self.compared += 1
         failed, place = self._after.look(after)
@@ -106,14 +95,7 @@ class Comparing:
         self._before.times.append(seconds)
 
     def done(self, *, inputs: int, inputs_of: str, method: Method = "pod", notes: Sequence[str] = ()) -> Comparison:
-        """Return how they compare.
-
-        Args:
-            inputs: How many golden inputs there are.
-            inputs_of: Whose they are.
-            method: As `Comparison` has it.
-            notes: What was not done, or otherwise.
-        """
+        """Return how they compare; the arguments are as `Comparison` has them."""
         before, after = self._before, self._after
         fields = field_changes(before.fields, after.fields)
         notes = list(notes)

@@ -118,10 +118,8 @@ def _join(path: str, name: str) -> str:
 
 
 def _same(left: Any, right: Any, tolerance: Tolerance) -> bool:
-    if isinstance(left, bool) or isinstance(right, bool) or not (_number(left) and _number(right)):
+    if type(left) is type(right) is int or not {type(left), type(right)} <= {int, float}:
         return type(left) is type(right) and bool(left == right)
-    if isinstance(left, int) and isinstance(right, int):
-        return left == right
     try:
         left, right = float(left), float(right)
     except OverflowError:  # an integer that no float can hold
@@ -129,7 +127,3 @@ def _same(left: Any, right: Any, tolerance: Tolerance) -> bool:
     if math.isnan(left) or math.isnan(right):
         return math.isnan(left) and math.isnan(right)
     return math.isclose(left, right, rel_tol=tolerance.relative, abs_tol=tolerance.absolute * _INCLUSIVE)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float)

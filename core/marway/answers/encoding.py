@@ -33,16 +33,17 @@ def answer_json(value: object, *, nonfinite: Nonfinite) -> bytes:
     Raises:
         ValueError: It cannot be written; the message says why, and where.
     """
+
+    def dumps(document: object) -> bytes:
+        return json.dumps(document, indent=2, default=_default, allow_nan=nonfinite == "allow").encode()
+
     try:
-        return json.dumps(value, indent=2, default=_default, allow_nan=nonfinite == "allow").encode()
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except (TypeError, ValueError) as exc:
-        failure = exc
-    # Rare, and so looked at only now: a number that is not finite, a key of numpy's, or what is no JSON at all.
-    try:
-        plain = _plain(value, "", nonfinite, set())
-        return json.dumps(plain, indent=2, default=_default, allow_nan=nonfinite == "allow").encode()
+        try:
+            return dumps(value)
+        except (TypeError, ValueError) as exc:
+            failure = exc
+        # Rare, and so looked at only now: a number that is not finite, a key of numpy's, or what is no JSON at all.
+        return dumps(_plain(value, "", nonfinite, set()))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except TypeError:
@@ -103,14 +104,7 @@ def _sorted(values: set[Any] | frozenset[Any]) -> list[Any]:
 
 
 def _plain(value: Any, path: str, nonfinite: Nonfinite, around: set[int]) -> Any:
-    """Return ``value`` of what JSON has.
-
-    Args:
-        value: Any part of an answer.
-        path: Where it is.
-        nonfinite: What becomes of numbers that JSON has not.
-        around: Ids of what it lies in.
-    """
+    """Return a part of an answer, at ``path``, of what JSON has; ``around`` holds the ids of what it lies in."""
     if isinstance(value, float):
         if math.isfinite(value) or nonfinite == "allow":
             return value

@@ -18,6 +18,7 @@ _VALUES_MAX: Final = 200_000
 _PLACES_MAX: Final = 2_000
 """Most different places, over all answers."""
 _NAME_MAX: Final = 60
+_TYPES: Final = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
 _PATH_MAX: Final = 200
 
 Path = tuple[str | int | None, ...]
@@ -26,12 +27,7 @@ Path = tuple[str | int | None, ...]
 
 @dataclass(slots=True)
 class _Place:
-    """What was found at one place of the answers.
-
-    Attributes:
-        types: How often it was of which type.
-        names: Where it is an object: how often it had which field.
-    """
+    """What was found at one place of the answers: how often which type, and in objects how often which field."""
 
     types: Counter[str] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
@@ -62,35 +58,26 @@ class Fields:
     def add(self, answer: GoldenAnswer) -> None:
         """Take in an answer, however deep it is nested."""
         if answer.kind != "json":
-            self._place(())[0].types[_kind_of(answer)] += 1
+            self._places.setdefault((), _Place()).types[_kind_of(answer)] += 1
             return
         stack: list[tuple[Path, Any]] = [((), answer.value)]
-        seen = 0
-        while stack:
+        for _ in range(_VALUES_MAX):
+            if not stack:
+                return
             path, value = stack.pop()
-            seen += 1
-            place, known = self._place(path)
-            if seen > _VALUES_MAX or not known:
-                self.cut = True
-                if seen > _VALUES_MAX:
-                    return
-                continue
-            place.types[_type_of(value)] += 1
+            place = self._places.get(path)
+            if place is None:
+                if len(self._places) >= _PLACES_MAX:
+                    self.cut = True
+                    continue
+                place = self._places[path] = _Place()
+            place.types[_TYPES.get(type(value), "object")] += 1
             if isinstance(value, dict):
                 place.names.update(value.keys())
                 stack += [((*path, name), each) for name, each in value.items()]
             elif isinstance(value, list):
                 stack += [((*path, None), each) for each in value]
-
-    def _place(self, path: Path) -> tuple[_Place, bool]:
-        """Return a place, and whether it is one that is kept."""
-        found = self._places.get(path)
-        if found is not None:
-            return found, True
-        if len(self._places) >= _PLACES_MAX:
-            return _Place(), False
-        found = self._places[path] = _Place()
-        return found, True
+        self.cut = self.cut or bool(stack)
 
     def at(self, path: Path) -> _Place | None:
         """Return what was found at a place, or None."""
@@ -169,18 +156,6 @@ def _shown_path(path: Path) -> str:
 
 def _types(place: _Place | None) -> str:
     return clip(" or ".join(sorted(place.types)), 200) if place is not None else "?"
-
-
-def _type_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    return "list" if isinstance(value, list) else "object"
 
 
 def _kind_of(answer: GoldenAnswer) -> str:

@@ -65,13 +65,7 @@ DEFAULT_TOLERANCE = Tolerance()
 
 @dataclass(frozen=True, slots=True)
 class ExampleInput:
-    """One golden input as a client would send it.
-
-    Attributes:
-        data: The body.
-        content_type: Its content type, or None for bytes that say nothing of themselves.
-        status: The status that the answer must have; None stands for any below 400.
-    """
+    """One golden input as a client would send it, and the status that its answer must have: None is any below 400."""
 
     data: bytes
     content_type: str | None = None
@@ -129,8 +123,7 @@ class GoldenExample(Frozen):
 class GoldenDocument(Frozen):
     """`golden/<digest>.json`: the answers of one archive to the inputs that it carries.
 
-    It holds nothing that differs from one run to the next, no times and no machine: the same archive with the same
-    answers gives the same bytes.
+    The same archive with the same answers gives the same bytes: it holds no times and no machine.
 
     Attributes:
         archive_sha256: The archive.
@@ -162,14 +155,10 @@ class GoldenDocument(Frozen):
 
 
 def decode_golden(data: bytes, *, source: str) -> GoldenDocument:
-    """Parse a golden document.
-
-    Args:
-        data: Its bytes.
-        source: Where they came from, for the message.
+    """Return the golden document that ``data``, which came from ``source``, is.
 
     Raises:
-        InvalidRecord: They are none; the message says what is wrong.
+        InvalidRecord: It is none; the message says what is wrong.
     """
     if len(data) > MAX_GOLDEN_BYTES:
         raise InvalidRecord(f"{source} has {len(data)} bytes: a golden document has at most {MAX_GOLDEN_BYTES}")
@@ -226,8 +215,7 @@ def decode_examples(read: Callable[[str, int], bytes | None]) -> tuple[ExampleIn
     """Return the golden inputs of an archive that may be anybody's; none when it has no index.
 
     Args:
-        read: Gives the bytes of an archive's file by its name, None when it has none; it may refuse one that has
-            more than the bytes given.
+        read: Gives the bytes of a file by its name, or None; it may refuse one of more than the bytes given.
 
     Raises:
         InvalidArchive: The index is none, or names a file that is not there.

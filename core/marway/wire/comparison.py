@@ -1,25 +1,24 @@
-"""What came of comparing a version with the one whose place it is to take."""
+"""What came of comparing a version with the one whose place it is to take, and that in words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from marway.errors import ReleaseRefused
+from marway.records import Frozen
 
-__all__ = ["Comparison", "FieldChange", "Method"]
+__all__ = ["Comparison", "FieldChange", "Method", "comparison_lines", "field_change", "refusal", "remarks"]
 
 Method = Literal["pod", "stored"]
 """A pod asked both versions, or their published golden answers were compared, and nothing was run."""
 
 _SLOWER: Final = 1.5
 _SLOWER_S: Final = 0.005
+_SHOWN: Final = 3
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class FieldChange(_Wire):
+class FieldChange(Frozen):
     """A field of the answers that is not what it was.
 
     Attributes:
@@ -36,7 +35,7 @@ class FieldChange(_Wire):
     to: str | None = None
 
 
-class Comparison(_Wire):
+class Comparison(Frozen):
     """A version's answers beside those of the version that a label points at (`base`), to the same golden inputs.
 
     Times are seconds. Lists of lines and of fields are cut; the counts are not.
@@ -91,3 +90,91 @@ class Comparison(_Wire):
         if self.p50_s is None or self.base_p50_s is None:
             return False
         return self.p50_s > _SLOWER * self.base_p50_s and self.p50_s - self.base_p50_s > _SLOWER_S
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """Return a comparison as people read it, a line for each thing."""
+    if comparison.not_compared is not None:
+        return [f"not compared: {comparison.not_compared}"]
+    return [_head(comparison), *(f"  {name:<9}{text}" for name, text in _facts(comparison))]
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """Return what somebody who releases a version should know of its comparison; nothing where it is as before."""
+    if comparison.not_compared is not None:
+        return comparison_lines(comparison)
+    as_before = comparison.equal == comparison.compared or comparison.base is None
+    if as_before and not (comparison.slower or comparison.notes or comparison.refused):
+        return []
+    facts = "; ".join(f"{name} {text}" for name, text in _facts(comparison))
+    return [f"{_head(comparison)} {facts}"]
+
+
+def refusal(comparison: Comparison, *, model: str, label: str) -> ReleaseRefused:
+    """Return the error of a release that this comparison forbids."""
+    if comparison.base is None:
+        what, stays = "is not released", f"{label} is not set"
+    else:
+        what, stays = f"may not take the place of {comparison.base}", f"{label} stays at {comparison.base}"
+    return ReleaseRefused(
+        f"{model} {comparison.version} {what}: {'; '.join(comparison.refused)}; {stays}; if that is meant, release it "
+        "with --force",
+        comparison=comparison,
+        model=model,
+        version=comparison.version,
+    )
+
+
+def field_change(change: FieldChange) -> str:
+    """Return in words what became of a field."""
+    name = change.field or "the answer"
+    if change.change == "renamed":
+        return f"{name} is now {change.to}"
+    if change.change == "added":
+        return f"{name} ({change.after}) is new"
+    if change.change == "removed":
+        return f"{name} ({change.before}) is gone" if change.after is None else f"{name} is not in every answer"
+    return f"{name} was {change.before} and is {change.after}"
+
+
+def _head(comparison: Comparison) -> str:
+    by = f"by pod {comparison.pod}" if comparison.pod is not None else "by published golden answers, nothing was run"
+    inputs = f"{comparison.compared} golden input{'s' * (comparison.compared != 1)} of {comparison.inputs_of}"
+    if comparison.base is None:
+        return f"looked at {comparison.version} {by}, {inputs}:"
+    return f"compared {comparison.version} with {comparison.base} {by}, {inputs}:"
+
+
+def _facts(comparison: Comparison) -> list[tuple[str, str]]:
+    alone = comparison.base is None
+    found: list[tuple[str, str]] = []
+    if not alone:
+        fields = "; ".join(field_change(each) for each in comparison.fields)
+        same = "the same, of the same types" if comparison.both_answered else "not compared: both answered no input"
+        found.append(("fields", fields or same))
+        equal = f"{comparison.equal} of {comparison.compared} equal"
+        found.append(("answers", _with(equal, comparison.differences)))
+    errors = f"{comparison.errors}" + ("" if alone else f", before {comparison.base_errors}")
+    found.append(("errors", _with(errors, comparison.failures)))
+    if comparison.nonfinite or comparison.base_nonfinite:
+        before = "" if alone else f", before {comparison.base_nonfinite}"
+        count = f"{comparison.nonfinite} hold NaN or an infinity{before}"
+        found.append(("finite", _with(count, comparison.nonfinite_at)))
+    else:
+        found.append(("finite", "all" if comparison.compared > comparison.errors else "no answers"))
+    if comparison.p50_s is not None or comparison.base_p50_s is not None:
+        p50 = _time(comparison.p50_s) + ("" if alone else f", before {_time(comparison.base_p50_s)}")
+        found.append(("p50", f"{p50}: SLOWER" if comparison.slower else p50))
+    found += [("note", note) for note in comparison.notes]
+    return found
+
+
+def _with(text: str, lines: Sequence[str]) -> str:
+    shown = "; ".join(lines[:_SHOWN])
+    return f"{text} ({shown}{'; …' if len(lines) > _SHOWN else ''})" if shown else text
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "not measured"
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"

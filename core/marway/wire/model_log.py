@@ -72,26 +72,24 @@ class LogLine:
 
     def record(self) -> dict[str, Any]:
         """Return it as a log record, with the names that all of Marway's logs have."""
-        known = {"model": self.model, "version": self.version, "worker": self.port}
-        more = {"reason": self.reason, "traceback": self.traceback}
         record = {
             "time": self.at.isoformat(timespec="milliseconds"),
             "level": self.level,
             "logger": self.logger,
             "message": self.text,
-            **known,
+            "model": self.model,
+            "version": self.version,
+            "worker": self.port,
             **about_requests(self.request_ids),
-            **more,
+            "reason": self.reason,
+            "traceback": self.traceback,
         }
         return {name: value for name, value in record.items() if value is not None}
 
 
 def parse(lines: Iterable[str]) -> Iterator[LogLine]:
     """Yield what handlers wrote, without what TorchServe's worker code says about its own start."""
-    for line in lines:
-        found = parse_line(line)
-        if found is not None:
-            yield found
+    return (found for found in map(parse_line, lines) if found is not None)
 
 
 def parse_line(line: str) -> LogLine | None:
@@ -131,12 +129,9 @@ def parse_line(line: str) -> LogLine | None:
 
 
 def read(logs: Path, workers: Iterable[str] | None = None, *, last_bytes: int | None = None) -> list[LogLine]:
-    """Return the lines of these workers, oldest first.
+    """Return the lines of ``workers`` (`<server name>_<version>`; None is all) in a runtime's `logs`, oldest first.
 
-    Args:
-        logs: A runtime's `logs` directory.
-        workers: Which `<server name>_<version>`; None means all.
-        last_bytes: Read only so many bytes at the end of each file.
+    With ``last_bytes`` only so many at the end of each file are read.
     """
     wanted = None if workers is None else frozenset(workers)
     found: list[LogLine] = []

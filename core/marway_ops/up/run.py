@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from marway.admin_client import AdminClient, comparison_of, token_of
-from marway.answers.comparison_text import comparison_lines, remarks
 from marway.errors import MarwayError, ModelNotFound, ReleaseRefused, VersionNotFound
 from marway.process.die_with_parent import dies_with_me
 from marway.process.stop_request import StopRequest, watch_for_stop
 from marway.refs import DEFAULT_LABEL, Reference
 from marway.registry import Registry, open_registry
 from marway.resources import shipped
+from marway.wire.comparison import comparison_lines, remarks
 from marway_ops.shell.prediction import predict_once
 from marway_ops.up.home import Home
 from marway_ops.up.local_cluster import LocalCluster

@@ -4,38 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Path, Query
 
 from marway import errors
-from marway.deadline import Deadline
 from marway.records import ModelState, VersionRecord
 from marway.refs import check_model_id, check_version
 from marway.registry import Registry
-from marway.wire.headers import REQUEST_TIMEOUT_MS
-from marway.wire.request import timeout_of
-from marway_gateway.admin.caller import CallerOf
-from marway_gateway.admin.views import (
-    ChangeView,
-    LabelMove,
-    ReleaseView,
-    RollbackMove,
-    ServingPatch,
-    ServingView,
-)
-from marway_gateway.gateway import CurrentGateway, Gateway
-from marway_gateway.openapi import problems
+from marway_gateway.admin.parameters import CallerOf, Model, TimeoutOf, deadline_of
+from marway_gateway.admin.views import ChangeView, LabelMove, ReleaseView, RollbackMove, ServingPatch, ServingView
+from marway_gateway.gateway import CurrentGateway
+from marway_gateway.openapi import Label, problems
 
-__all__ = ["Label", "Model", "Timeout", "Version", "deadline_of", "find", "labels_router"]
+__all__ = ["labels_router"]
 
-Model = Annotated[str, Path(description="A model's name.", examples=["intent"])]
-Label = Annotated[str, Path(description="A label.", examples=["PROD"])]
 Version = Annotated[str, Path(description="A version.", examples=["1.1"])]
-Timeout = Annotated[
-    int | None,
-    Header(
-        description="Deadline in milliseconds; by default what the version's load may take.", ge=1, examples=[60000]
-    ),
-]
 Note = Annotated[str | None, Query(max_length=1000, description="Why, for the history.")]
 Force = Annotated[bool, Query(description="Also a version that labels point at; they are taken away with it.")]
 
@@ -50,16 +32,6 @@ _LOAD: Final = (
 )
 
 
-def deadline_of(request: Request, gateway: Gateway) -> Deadline | None:
-    """Return the deadline that the request's header asks for, or None.
-
-    Raises:
-        InvalidRequest: It is no positive number of milliseconds.
-    """
-    given, longest_s = request.headers.get(REQUEST_TIMEOUT_MS), gateway.settings.max_timeout_s
-    return None if given is None else Deadline.after(timeout_of(given, default_s=longest_s, max_s=longest_s))
-
-
 def labels_router(current: CurrentGateway) -> APIRouter:
     """Return the routes."""
     router = APIRouter()
@@ -70,14 +42,7 @@ def labels_router(current: CurrentGateway) -> APIRouter:
         summary="Release: move a label to a version that a pod has proved",
         responses=problems(*_CHANGE, *_LOAD),
     )
-    async def release(
-        request: Request,
-        model: Model,
-        label: Label,
-        move: LabelMove,
-        caller: CallerOf,
-        x_request_timeout_ms: Timeout = None,
-    ) -> ReleaseView:
+    async def release(model: Model, label: Label, move: LabelMove, caller: CallerOf, timeout: TimeoutOf) -> ReleaseView:
         """A pod loads the version and its golden answers are compared; then the proof is stored. The pod also compares
         the version with the one that the label points at; then the label moves.
 
@@ -85,17 +50,8 @@ def labels_router(current: CurrentGateway) -> APIRouter:
         where the version before it does not, the label stays. A version that was proved before is not proved again.
         """
         gateway = current()
-        return await gateway.releaser.release(
-            model,
-            move.version,
-            label=label,
-            force=move.force,
-            deadline=deadline_of(request, gateway),
-            if_currently=move.if_currently,
-            note=move.note,
-            by=caller.by,
-            op_id=caller.op_id,
-        )
+        deadline = deadline_of(timeout, gateway.settings)
+        return await gateway.releaser.release(model, label, move, caller, deadline=deadline)
 
     @router.post(
         "/models/{model}/labels/{label}/rollback",
@@ -104,12 +60,10 @@ def labels_router(current: CurrentGateway) -> APIRouter:
         responses=problems(*_CHANGE),
     )
     async def rollback(model: Model, label: Label, caller: CallerOf, move: RollbackMove | None = None) -> ChangeView:
-        writer = current().writer
-        name = await writer.call(find, writer.registry, model)
-        move = move or RollbackMove()
-        change = await writer.change(
+        writer, move = current().writer, move or RollbackMove()
+        name, change = await writer.change(
             writer.registry.rollback,
-            name,
+            model,
             label=label,
             if_currently=move.if_currently,
             note=move.note,
@@ -140,10 +94,9 @@ def labels_router(current: CurrentGateway) -> APIRouter:
     async def change_serving(model: Model, patch: ServingPatch, caller: CallerOf) -> ServingView:
         """`pinned` keeps a version loaded whatever else wants memory; setting it to false unpins."""
         writer = current().writer
-        name = await writer.call(find, writer.registry, model)
-        change = await writer.change(
+        name, change = await writer.change(
             writer.registry.set_serving,
-            name,
+            model,
             version=patch.version,
             set_fields=patch.set.model_dump(mode="json", exclude_unset=True),
             unset=patch.unset,
@@ -165,27 +118,17 @@ def labels_router(current: CurrentGateway) -> APIRouter:
     ) -> ChangeView:
         """Its name and id stay taken; its bytes go with the next `marway gc` but one, a day later."""
         writer = current().writer
-        name = await writer.call(find, writer.registry, model)
-        change = await writer.change(
-            writer.registry.delete, name, version, note=note, forced=force, by=caller.by, op_id=caller.op_id
+        name, change = await writer.change(
+            writer.registry.delete, model, version, note=note, forced=force, by=caller.by, op_id=caller.op_id
         )
         return ChangeView.of(name, change.entry)
 
     return router
 
 
-def find(registry: Registry, model: str) -> str:
-    """Return a model's name as it is written. Blocks.
-
-    Raises:
-        InvalidReference, ModelNotFound: There is none.
-    """
-    return registry.find(check_model_id(model))
-
-
 def _served(registry: Registry, model: str, version: str) -> tuple[str, ModelState, list[VersionRecord]]:
     """Read a model's state and the records of one version, or of all that are not deleted. Blocks."""
-    name = find(registry, model)
+    name = registry.find(check_model_id(model))
     state = registry.state(name)
     versions = registry.versions(name) if version == "*" else (check_version(version),)
     return name, state, [registry.record(name, each) for each in versions if each not in state.tombstones]

@@ -24,17 +24,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PodLoad:
-    """What came of a load on one pod.
-
-    Attributes:
-        pod: Which.
-        report: What it said.
-        proof: What was written about it; None when no proof was asked for.
-    """
+    """What came of a load on one pod."""
 
     pod: Pod
     report: LoadReport
     proof: Proof | None
+    """What was written about it; None when no proof was asked for."""
 
 
 class Loader:
@@ -121,14 +116,12 @@ class Loader:
         """Load on the first pod that can; return also the pods behind it."""
         now = self._pods.now()
         pods = [pod for pod in self._pods.order_of(spec) if pod.trouble(now) is None]
-        last: Unavailable | None = None
-        for index, pod in enumerate(pods):
+        for index, pod in enumerate(pods, 1):
             try:
-                return await self._load(pod, record, prove=prove, deadline=deadline), pods[index + 1 :]
-            except Unavailable as exc:
-                last = exc
-        if last is not None:
-            raise last
+                return await self._load(pod, record, prove=prove, deadline=deadline), pods[index:]
+            except Unavailable:
+                if index == len(pods):
+                    raise
         raise NoPodAvailable(
             f"no pod can load {record.name} {record.version} now: {self._pods.troubles(spec)}",
             model=record.name,

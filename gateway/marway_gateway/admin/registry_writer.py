@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
+from marway.refs import check_model_id
 from marway.registry import Change, Registry
 from marway.resolve.resolver import Resolver
 
@@ -21,13 +22,9 @@ _THREADS: Final = 4
 
 
 class RegistryWriter:
-    """Changes the registry, and lets this gateway's requests see each change at once.
+    """Changes the registry, and tells the resolver, so that this gateway's requests see each change at once.
 
     A change that was begun is done to its end, whether or not its caller waits for it.
-
-    Args:
-        registry: What to change.
-        resolver: Told of each change.
     """
 
     def __init__(self, registry: Registry, resolver: Resolver) -> None:
@@ -36,25 +33,21 @@ class RegistryWriter:
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="registry-write")
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking call and return what it returns.
-
-        Raises:
-            MarwayError: Whatever the registry raises.
-        """
+        """Run a blocking call, and return what it returns or raise what it raises."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
     async def change(
         self, function: Callable[Concatenate[str, P], Change], model: str, *args: P.args, **kwargs: P.kwargs
-    ) -> Change:
-        """Run a blocking change of ``model``, a name as it is written; requests here see it when this returns.
+    ) -> tuple[str, Change]:
+        """Run a blocking change of a model, and return its name as it is written, too.
 
-        Raises:
-            MarwayError: Whatever the registry raises.
+        Requests here see the change when this returns.
         """
+        name = await self.call(self.registry.find, check_model_id(model))
         try:
-            return await self.call(function, model, *args, **kwargs)
+            return name, await self.call(function, name, *args, **kwargs)
         finally:
-            await self._resolver.refresh(model)  # also after a failure: its outcome may be unknown
+            await self._resolver.refresh(name)  # also after a failure: its outcome may be unknown
 
     async def aclose(self) -> None:
         """Drop what is queued and let running calls end on their own."""

@@ -5,26 +5,25 @@ does not fail or answer in another form where the version before it does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from marway.answers.comparison_text import refusal
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, LoadFailed, MarwayError
 from marway.records import ServingSettings, VersionRecord
 from marway.refs import Reference, check_label, check_model_id, check_version
 from marway.registry import Registry
-from marway.wire.comparison import Comparison
+from marway.wire.comparison import Comparison, refusal
 from marway_gateway.admin.loading import Loader, PodLoad
+from marway_gateway.admin.parameters import Caller
 from marway_gateway.admin.registry_writer import RegistryWriter
-from marway_gateway.admin.views import PodLoadView, ReleaseView
+from marway_gateway.admin.views import LabelMove, PodLoadView, ReleaseView
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod_api import PodApi
 
 __all__ = ["Releaser"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(NamedTuple):
     """What the registry says of a version and a label, read at once."""
 
     record: VersionRecord
@@ -36,13 +35,7 @@ class _Known:
 
 
 class Releaser:
-    """Moves labels.
-
-    Args:
-        loader: Loads and proves versions.
-        api: Has pods compare them.
-        writer: Changes the registry.
-    """
+    """Moves labels, once the loader has loaded and proved a version and a pod has compared it."""
 
     def __init__(self, loader: Loader, api: PodApi, writer: RegistryWriter) -> None:
         self._loader = loader
@@ -50,47 +43,34 @@ class Releaser:
         self._writer = writer
 
     async def release(
-        self,
-        model: str,
-        version: str,
-        *,
-        label: str,
-        if_currently: str | None,
-        note: str | None,
-        force: bool,
-        deadline: Deadline | None,
-        by: str,
-        op_id: str | None,
+        self, model: str, label: str, move: LabelMove, caller: Caller, *, deadline: Deadline | None
     ) -> ReleaseView:
         """Load a version, prove it unless that was done before, compare it, and move the label to it.
 
         Args:
             model: The model's name.
-            version: Where to.
             label: Which label.
-            if_currently: Only if the label points at this version now.
-            note: Why, for the history.
-            force: Move it with no load, no proof and no comparison; the history says so.
+            move: Where to, and whether without load, proof and comparison, which the history says then.
+            caller: Who asks, and under which name for the change.
             deadline: Of all of it; None allows loading and comparing what the version says its load may take, each.
-            by: Who asks, for the history.
-            op_id: The caller's own name for this change, or None.
 
         Raises:
             InvalidReference, NotFound: There is no such version, or it cannot be a label.
             AnswersDiffer, LoadFailed, ArchiveCorrupt: The version is not what it should be; the label stays.
             ReleaseRefused: It is not like the version that the label points at; the label stays.
-            StateConflict: The label is not at ``if_currently``, or was moved during the comparison.
+            StateConflict: The label is not at ``move.if_currently``, or was moved during the comparison.
             Unavailable, DeadlineExceeded: No pod could prove it; the label stays.
         """
+        version, if_currently = move.version, move.if_currently
         check_label(label)
         check_version(version)
         registry = self._writer.registry
-        known = await self._writer.call(_known, registry, model, version, label, op_id)
+        known = await self._writer.call(_known, registry, model, version, label, caller.op_id)
         record = known.record
         loads: Sequence[PodLoad] = ()
         why = "it was released before" if known.made else "the release was forced"
         comparison = Comparison(version=version, base=known.current, not_compared=why)
-        if not force and not known.made:
+        if not move.force and not known.made:
             load_s = known.serving.load_timeout_s
             try:
                 loads = await self._loader.load(
@@ -107,17 +87,17 @@ class Releaser:
             if comparison.refused:
                 raise refusal(comparison, model=record.name, label=label)
             if_currently = if_currently or known.current  # what it was compared with
-        change = await self._writer.change(
+        _, change = await self._writer.change(
             registry.release,
             record.name,
             version,
             label=label,
             if_currently=if_currently,
-            note=note,
-            forced=force,
+            note=move.note,
+            forced=move.force,
             require_proof=True,
-            by=by,
-            op_id=op_id,
+            by=caller.by,
+            op_id=caller.op_id,
         )
         views = tuple(PodLoadView.of(each) for each in loads)
         return ReleaseView.of(record.name, change.entry, loads=views, comparison=comparison)

@@ -12,7 +12,7 @@ import pickle
 import signal
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from marway.errors import MarwayError, Overloaded, clip
 
@@ -37,7 +37,7 @@ def main() -> None:
         except EOFError:
             return
         try:
-            answer = True, function(*arguments, **named)
+            answer: tuple[bool, Any] = True, function(*arguments, **named)
         except MarwayError as exc:
             answer = False, exc
         except MemoryError:
@@ -46,15 +46,11 @@ def main() -> None:
             print(f"a conversion failed: {exc!r}", file=sys.stderr, flush=True)
             answer = False, MarwayError(f"a body could not be converted: {clip(repr(exc), 200)}")
         try:
-            _give(answer, results)
+            pickle.dump(answer, results, protocol=pickle.HIGHEST_PROTOCOL)
+            results.flush()
         except BrokenPipeError:
             return  # the gateway is gone
         del function, arguments, named, answer  # it may be much, and the next call may be long in coming
-
-
-def _give(answer: tuple[bool, Any], results: BinaryIO) -> None:
-    pickle.dump(answer, results, protocol=pickle.HIGHEST_PROTOCOL)
-    results.flush()
 
 
 if __name__ == "__main__":

@@ -41,15 +41,9 @@ class Converters:
         self._busy: set[_Process] = set()
 
     async def run(self, size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what ``function`` returns.
+        """Return what a module's ``function``, which works on ``size`` bytes, returns; arguments and result travel.
 
         A call that is cancelled ends the process that works on it: nobody goes on paying for it.
-
-        Args:
-            size: Bytes that it works on.
-            function: What to run: one of a module, which another process can import.
-            args: Its arguments. They travel, as does what it returns.
-            kwargs: Those by name.
 
         Raises:
             MarwayError: What the function raised, or its process ended.
@@ -105,7 +99,7 @@ class _Process:
         """Return whether a function with its arguments returned, and what it returned or raised.
 
         Raises:
-            EOFError, OSError: The process has ended, or ended meanwhile.
+            EOFError, OSError, pickle.UnpicklingError: The process has ended, or ended meanwhile.
         """
         with self._lock:
             if self._ended:
@@ -138,12 +132,7 @@ class _Process:
                 self._process.kill()
 
     def reap(self) -> None:
-        """Wait until it is gone. Blocks: what it had in memory is given back first."""
-        process = self._process
-        if process is None:
-            return
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(OSError):  # what was not written yet has nobody to go to
-                pipe.close()
+        """Close its pipes and wait until it is gone. Blocks: what it had in memory is given back first."""
+        if self._process is not None:
+            with contextlib.suppress(OSError), self._process:  # what was not written yet has nobody to go to
+                pass

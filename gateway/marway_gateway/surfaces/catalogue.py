@@ -18,10 +18,9 @@ from marway_gateway.gateway import CurrentGateway
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import problems
 
-__all__ = ["ModelList", "ModelSummary", "VersionDetail", "catalogue_router"]
+__all__ = ["AnyModel", "ModelList", "ModelSummary", "VersionDetail", "catalogue_router"]
 
 AnyModel = Annotated[str, Path(description="A model's name, or the id of one of its versions.", examples=["intent"])]
-Model = Annotated[str, Path(description="A model's name.", examples=["intent"])]
 VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["1.0"])]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Models a page.")]
 After = Annotated[
@@ -117,7 +116,7 @@ def catalogue_router(gateway: CurrentGateway) -> APIRouter:
         ),
     )
     async def show_version(
-        model: Model,
+        model: AnyModel,
         version: VersionOrLabel,
     ) -> VersionDetail:
         resolved = await gateway().resolver.resolve(model, version)

@@ -6,7 +6,7 @@ sent into rows by its signature, ask, and turn the answers back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
@@ -25,6 +25,7 @@ from marway_http.channel import CHANNEL, Channel, header_block
 
 __all__ = ["RowRoute", "predict_rows"]
 
+_HEADER_LENGTH: Final = b"inference-header-content-length"
 _NOT_OF_ROWS: Final = frozenset({"content-type", "accept"})
 
 
@@ -32,7 +33,7 @@ class RowRoute:
     """ASGI app of one protocol's predict routes, whose path names `model` and perhaps `selector` or `label`.
 
     Args:
-        gateway: Gives the gateway; asked at each request, because it exists only while the app runs.
+        gateway: Gives the gateway, which exists only while the app runs.
         surface: The protocol's name, which decides the form of errors.
         read: Reads its requests.
         explain: Whether handlers are asked to explain their predictions.
@@ -52,24 +53,25 @@ class RowRoute:
         gateway.telemetry.predicting(info, self._surface)
         limit = gateway.settings.max_body_bytes
         call = http_call(scope, receive, gateway.settings, more_headers=self._more_headers, buffered_bytes=limit)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in info.headers.items()}
+        length = info.headers.get(_HEADER_LENGTH)
+        header_length = None if length is None else length.decode("latin-1")
         with gateway.predictor.scope(call, channel) as cancel_scope:
-            data, content = await predict_rows(gateway, call, cancel_scope, self._read, headers)
+            data, content = await predict_rows(gateway, call, cancel_scope, self._read, header_length)
         block = header_block([(name.encode(), value.encode()) for name, value in content])
         await send_whole(channel, info, 200, block, data)
 
 
 async def predict_rows(
-    gateway: Gateway, call: PredictCall, cancel_scope: CancelScope, read: ReadRequest, headers: Mapping[str, str]
+    gateway: Gateway, call: PredictCall, cancel_scope: CancelScope, read: ReadRequest, header_length: str | None = None
 ) -> Rendered:
     """Return the answer to a request of rows.
 
     Args:
-        gateway: The gateway's parts.
+        gateway: Its parts.
         call: The call, with the request's own body, in the place of which its rows go to the pod.
         cancel_scope: The call's; the request may ask for an earlier deadline.
         read: Reads its protocol.
-        headers: Those of the request's headers that the protocol gives a meaning to.
+        header_length: As `ReadRequest` has it.
 
     Raises:
         InvalidReference, NotFound: There is no such version.
@@ -90,18 +92,18 @@ async def predict_rows(
         info.request_bytes = call.body.size
     body = call.body.whole or b""
     cancel_scope.step = "its body was not read yet"
-    prepared = await convert(len(body), prepare, read, body, headers, resolved)
-    deadline = call.deadline.within(prepared.timeout_s)
+    envelope, count, reading = await convert(len(body), prepare, read, body, header_length, resolved)
+    deadline = call.deadline.within(reading.timeout_s)
     if deadline is not call.deadline:
         call.deadline = deadline
         cancel_scope.move_deadline()
     limit = gateway.settings.max_body_bytes
-    if len(prepared.envelope) > limit:
+    if len(envelope) > limit:
         raise BodyTooLarge(
-            f"the request's rows take {len(prepared.envelope)} bytes on their way to the model, numbers being JSON "
+            f"the request's rows take {len(envelope)} bytes on their way to the model, numbers being JSON "
             f"there; this gateway accepts at most {limit} bytes: send fewer rows at once"
         )
-    call.body = RequestBody.opened(prepared.envelope, max_bytes=limit)
+    call.body = RequestBody.opened(envelope, max_bytes=limit)
     call.headers = {name: value for name, value in call.headers.items() if name not in _NOT_OF_ROWS}
     call.headers["content-type"] = ROWS_CONTENT_TYPE
     cancel_scope.step = None
@@ -113,7 +115,7 @@ async def predict_rows(
     if not _are_answers(answer):
         raise MarwayError(f"pod {info.pod} does not know requests of many rows: is it older than this gateway?")
     cancel_scope.step = "its answer was not written yet"
-    return await convert(len(data), rendered, prepared.render, data, prepared.count, resolved.record)
+    return await convert(len(data), rendered, reading.render, data, count, resolved.record)
 
 
 def _are_answers(answer: Answer) -> bool:

@@ -10,17 +10,15 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from marway.errors import InvalidRequest
 
 __all__ = ["BYTES", "DATATYPES", "Datatype", "Value", "datatype_of"]
 
 Value = bool | int | float | bytes
-Kind = Literal["bool", "int", "float", "bytes"]
 
 _LENGTH: Final = struct.Struct("<I")
-_BF16_MAX: Final = 3.3895313892515355e38
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +27,14 @@ class Datatype:
 
     Attributes:
         name: In the protocol's words.
-        kind: What its values are.
+        kind: The type of its values in memory.
         size: Bytes of an element; 0 for BYTES, whose elements differ.
         code: How `struct` writes an element; "" where it cannot.
         low, high: The least and the largest finite value.
     """
 
     name: str
-    kind: Kind
+    kind: type[bool | int | float | bytes]
     size: int
     code: str
     low: float = 0
@@ -44,38 +42,32 @@ class Datatype:
 
     def accepts(self, value: object) -> bool:
         """Return whether ``value``, as JSON gives it, is one of its values: finite, of its kind and in its range."""
-        if self.kind == "bool":
+        if self.kind is bytes:
+            return isinstance(value, str | bytes)
+        if self.kind is bool:
             return isinstance(value, bool) or (type(value) is int and value in (0, 1))
-        if self.kind == "int":
-            if type(value) is float and value.is_integer():  # 3.0, as some clients write a whole number
-                return self.low <= value <= self.high
-            return type(value) is int and self.low <= value <= self.high
-        if self.kind == "float":
-            return type(value) in (int, float) and self.low <= value <= self.high  # type: ignore[operator]  # a number
-        return isinstance(value, str | bytes)
+        if self.kind is int and type(value) is float and not value.is_integer():
+            return False  # but 3.0 is taken, as some clients write a whole number
+        return type(value) in (int, float) and self.low <= value <= self.high  # type: ignore[operator]  # a number
+
+    def refused(self, values: Sequence[Any]) -> int | None:
+        """Return where the first value is that it does not accept, None where it accepts all; none of them is NaN."""
+        alike = self.low < self.high and set(map(type, values)) == {self.kind}
+        if alike and self.low <= min(values) and max(values) <= self.high:
+            return None  # as nearly always
+        return next((index for index, value in enumerate(values) if not self.accepts(value)), None)
 
     def converted(self, value: Any) -> Value:
         """Return a value that `accepts` accepted as what it is in memory."""
-        if self.kind == "bool":
-            return bool(value)
-        if self.kind == "int":
-            return int(value)
-        if self.kind == "float":
-            return float(value)
-        return value.encode() if isinstance(value, str) else bytes(value)
+        return value.encode() if isinstance(value, str) else self.kind(value)
 
     def unpack(self, data: bytes | memoryview, *, count: int, where: str) -> list[Value]:
-        """Return the ``count`` values that ``data`` holds.
-
-        Args:
-            data: Their bytes.
-            count: How many the tensor's shape speaks of.
-            where: Which tensor, for messages.
+        """Return the ``count`` values, as the tensor's shape has them, that ``data`` holds.
 
         Raises:
-            InvalidRequest: It holds another number of them.
+            InvalidRequest: It holds another number of them, or none of this datatype.
         """
-        if self.kind == "bytes":
+        if self.kind is bytes:
             return _elements(bytes(data), count=count, where=where)
         if len(data) != count * self.size:
             raise InvalidRequest(
@@ -84,7 +76,7 @@ class Datatype:
         if self.name == "BF16":
             halves = struct.unpack(f"<{count}H", data)
             return list(struct.unpack(f"<{count}f", struct.pack(f"<{count}I", *(half << 16 for half in halves))))
-        if self.kind == "bool":
+        if self.kind is bool:
             # Any byte but 0 is true to whoever wrote it; struct would take it so without saying.
             if not set(bytes(data)) <= {0, 1}:
                 raise InvalidRequest(f"{where} holds a byte that is neither 0 nor 1, which no BOOL is")
@@ -93,35 +85,29 @@ class Datatype:
 
     def pack(self, values: Sequence[Any]) -> bytes:
         """Return the bytes of values that are its own."""
-        if self.kind == "bytes":
+        if self.kind is bytes:
             return b"".join(piece for value in values for piece in (_LENGTH.pack(len(value)), value))
         if self.name == "BF16":
             return struct.pack(f"<{len(values)}H", *map(_bfloat16, values))
         return struct.pack(f"<{len(values)}{self.code}", *values)
 
 
-def _integer(name: str, bits: int, code: str, *, signed: bool) -> Datatype:
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    return Datatype(name, "int", bits // 8, code, low, high)
-
-
-def _float(name: str, size: int, code: str, high: float) -> Datatype:
-    return Datatype(name, "float", size, code, -high, high)
-
-
 _WIDTHS: Final = ((8, "b"), (16, "h"), (32, "i"), (64, "q"))
+_FLOATS: Final = (
+    ("BF16", 2, "", 3.3895313892515355e38),
+    ("FP16", 2, "e", 65504.0),
+    ("FP32", 4, "f", 3.4028234663852886e38),
+    ("FP64", 8, "d", 1.7976931348623157e308),
+)
 
-BYTES: Final = Datatype("BYTES", "bytes", 0, "")
+BYTES: Final = Datatype("BYTES", bytes, 0, "")
 DATATYPES: Final[Mapping[str, Datatype]] = {
     each.name: each
     for each in (
-        Datatype("BOOL", "bool", 1, "?"),
-        *(_integer(f"INT{bits}", bits, code, signed=True) for bits, code in _WIDTHS),
-        *(_integer(f"UINT{bits}", bits, code.upper(), signed=False) for bits, code in _WIDTHS),
-        _float("BF16", 2, "", _BF16_MAX),
-        _float("FP16", 2, "e", 65504.0),
-        _float("FP32", 4, "f", 3.4028234663852886e38),
-        _float("FP64", 8, "d", 1.7976931348623157e308),
+        Datatype("BOOL", bool, 1, "?"),
+        *(Datatype(f"INT{n}", int, n // 8, code, -(2 ** (n - 1)), 2 ** (n - 1) - 1) for n, code in _WIDTHS),
+        *(Datatype(f"UINT{n}", int, n // 8, code.upper(), 0, 2**n - 1) for n, code in _WIDTHS),
+        *(Datatype(name, float, size, code, -high, high) for name, size, code, high in _FLOATS),
         BYTES,
     )
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,13 +13,13 @@ from marway.records import Signature, TensorSpec
 from marway.wire.envelope import Answer, mime_type
 from marway.wire.headers import UNEXPLAINED
 from marway_gateway.tensors.datatypes import BYTES, DATATYPES, Datatype, Value
+from marway_gateway.tensors.rows import is_b64
 from marway_gateway.tensors.tensor import Tensor, common_shape, leaves_of
 
 __all__ = ["DEFAULT_OUTPUT", "outputs_of", "values_of"]
 
 DEFAULT_OUTPUT: Final = "output"
 """The name of the one output of a version whose signature names none."""
-_BY_CONTENT: Final = ("BOOL", "INT64", "UINT64", "FP32", "FP64")
 _MESSAGE_MAX: Final = 1000
 
 
@@ -76,41 +75,38 @@ def _tensor(name: str, values: Sequence[Any], spec: TensorSpec | None) -> Tensor
 
 def _numbers(flat: Sequence[Any], wanted: Datatype | None) -> Datatype | None:
     """Return the datatype that holds all numbers: the wanted one, else the first by content; None if they are none."""
-    if not all(isinstance(value, bool | int | float) for value in flat):
+    kinds = set(map(type, flat))
+    if not kinds <= {bool, int, float}:
         return None
     if wanted is not None and all(_holds(wanted, value) for value in flat):
         return wanted
     if not flat:
         return DATATYPES["FP32"]
-    if any(isinstance(value, bool) for value in flat) and not all(isinstance(value, bool) for value in flat):
-        return None
-    if any(type(value) is float for value in flat):
-        # Never one that makes other numbers of them: 0.1 is none of FP32's, 16777217 neither.
-        return next((DATATYPES[name] for name in ("FP32", "FP64") if all(_exact(name, value) for value in flat)), None)
-    for name in _BY_CONTENT[:3]:
-        if all(DATATYPES[name].accepts(value) and (name != "BOOL" or isinstance(value, bool)) for value in flat):
-            return DATATYPES[name]
-    return None
+    if bool in kinds:
+        return DATATYPES["BOOL"] if kinds == {bool} else None
+    # Never one that makes other numbers of them: 0.1 is none of FP32's, 16777217 neither.
+    names = ("FP32", "FP64") if float in kinds else ("INT64", "UINT64")
+    return next((DATATYPES[name] for name in names if _exact(DATATYPES[name], flat)), None)
 
 
 def _holds(datatype: Datatype, value: Value) -> bool:
     """Return whether a number fits, also one that is not finite: that is the model's answer, whatever JSON can say."""
     if type(value) is float and not math.isfinite(value):
-        return datatype.kind == "float"
+        return datatype.kind is float
     return datatype.accepts(value)
 
 
-def _exact(name: str, value: bool | float) -> bool:
-    """Return whether a number of JSON is one of the datatype's, to the last digit, or not finite."""
-    if type(value) is float and not math.isfinite(value):
-        return True
-    datatype = DATATYPES[name]
-    return datatype.accepts(value) and struct.unpack(f"<{datatype.code}", datatype.pack([value]))[0] == value
+def _exact(datatype: Datatype, flat: Sequence[Any]) -> bool:
+    """Return whether numbers of JSON are all the datatype's, to the last digit, or not finite."""
+    if not all(_holds(datatype, value) for value in flat):
+        return False
+    there = datatype.unpack(datatype.pack(flat), count=len(flat), where="it")
+    return all(value == back or value != value for value, back in zip(flat, there, strict=True))  # NaN
 
 
 def _element(value: Any) -> bytes | None:
     """Return an element of BYTES: a text, bytes, or what `{"b64": "…"}` stands for, as rows have it; else None."""
-    if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
+    if is_b64(value):
         try:
             return base64.b64decode(value["b64"], validate=True)
         except ValueError:

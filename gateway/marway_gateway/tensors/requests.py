@@ -1,46 +1,27 @@
 """A request of a tensor protocol as one envelope of rows, and the envelope of their answers as its answer.
 
 Both directions are plain functions of what they are given, so that they can run in another process
-(`marway_gateway.conversion`).
+(`marway_gateway.conversion`). Each protocol's module has the `ReadRequest` functions of its requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Protocol
-
-from google.protobuf.message import DecodeError
+from typing import Any
 
 from marway.errors import InvalidRequest, MarwayError
 from marway.records import VersionRecord
 from marway.resolve.resolver import Resolved
 from marway.wire.envelope import PARTS_MAX, Row, decode_answers, encode_rows
-from marway_gateway.proto import open_inference_pb2 as pb
-from marway_gateway.tensors.outputs import outputs_of, values_of
-from marway_gateway.tensors.rows import Rendered, rows_of
-from marway_gateway.tensors.v1_examples import parse_examples, render_results
-from marway_gateway.tensors.v1_instances import parse_instances, render_explanations, render_predictions
-from marway_gateway.tensors.v2_json import HEADER_LENGTH, InferRequest, parse_infer, render_infer
-from marway_gateway.tensors.v2_protobuf import parse_message, render_message
+from marway_gateway.tensors.outputs import values_of
 
-__all__ = [
-    "Prepared",
-    "ReadRequest",
-    "Reading",
-    "Rendered",
-    "prepare",
-    "read_classify",
-    "read_explain",
-    "read_infer",
-    "read_message",
-    "read_predict",
-    "read_regress",
-    "rendered",
-]
+__all__ = ["ReadRequest", "Reading", "Rendered", "prepare", "rendered"]
 
+Rendered = tuple[bytes, list[tuple[str, str]]]
+"""A body and its content headers."""
 Render = Callable[[list[Any]], Rendered]
+"""Makes an answer of what the handler answered to each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +30,7 @@ class Reading:
 
     Attributes:
         rows: Its rows.
-        render: Makes an answer of what the handler answers to each; it holds nothing of the request that is large.
+        render: Makes its answer; it holds nothing of the request that is large.
         timeout_s: How long the caller waits, from when the request came, where the body says so.
     """
 
@@ -58,51 +39,25 @@ class Reading:
     timeout_s: float | None = None
 
 
-class ReadRequest(Protocol):
-    """Reads a protocol's request."""
+ReadRequest = Callable[[bytes, str | None, Resolved], Reading]
+"""Reads what a body asks of a version; the text is `Inference-Header-Content-Length`, of v2 over REST.
 
-    def __call__(self, body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
-        """Return what ``body`` asks for.
-
-        Args:
-            body: All of it.
-            headers: The request's, names in lower case.
-            version: The one that is asked.
-
-        Raises:
-            InvalidRequest: It is no request of the protocol, or none that the version takes.
-        """
+It raises `InvalidRequest` for what is no request of its protocol, or none that the version takes.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request that can go to a pod.
-
-    Attributes:
-        envelope: Its rows.
-        count: How many.
-        render: Makes an answer of theirs.
-        timeout_s: As `Reading` has it.
-    """
-
-    envelope: bytes
-    count: int
-    render: Render
-    timeout_s: float | None
-
-
-def prepare(read: ReadRequest, body: bytes, headers: Mapping[str, str], version: Resolved) -> Prepared:
-    """Return the request that ``body`` holds, as ``read`` reads it.
+def prepare(read: ReadRequest, body: bytes, header_length: str | None, version: Resolved) -> tuple[bytes, int, Reading]:
+    """Return the envelope of the rows that ``body`` holds, how many they are, and the request without them.
 
     Raises:
         InvalidRequest: As ``read``; or its rows have more parts than a pod takes.
     """
-    reading = read(body, headers, version)
+    reading = read(body, header_length, version)
     rows = reading.rows
     parts = sum(len(row.parts) for row in rows)
     if parts > PARTS_MAX:
         raise InvalidRequest(f"the request's rows have {parts} parts: send {PARTS_MAX} at most, in all rows together")
-    return Prepared(encode_rows(rows), len(rows), reading.render, reading.timeout_s)
+    return encode_rows(rows), len(rows), replace(reading, rows=())
 
 
 def rendered(render: Render, data: bytes, count: int, record: VersionRecord) -> Rendered:
@@ -119,51 +74,3 @@ def rendered(render: Render, data: bytes, count: int, record: VersionRecord) -> 
     if len(answers) != count:
         raise MarwayError(f"the pod gave {len(answers)} answers to {count} rows")
     return render(values_of(answers, model=record.name, version=record.version))
-
-
-def read_predict(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
-    """Read a predict request of v1."""
-    request = parse_instances(body, version.record.signature)
-    return Reading(request.rows, partial(render_predictions, replace(request, rows=()), version.record))
-
-
-def read_classify(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
-    """Read a classify request of v1."""
-    return Reading(parse_examples(body, version.record.signature), partial(render_results, "classify", version.record))
-
-
-def read_regress(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
-    """Read a regress request of v1."""
-    return Reading(parse_examples(body, version.record.signature), partial(render_results, "regress", version.record))
-
-
-def read_explain(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
-    """Read a request of v1 for explanations: a predict request, answered otherwise."""
-    return Reading(parse_instances(body, version.record.signature).rows, render_explanations)
-
-
-def read_infer(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
-    """Read an inference request of Open Inference v2 over REST."""
-    request = parse_infer(body, header_length=headers.get(HEADER_LENGTH), signature=version.record.signature)
-    render = partial(_infer_answer, replace(request, inputs=()), version)
-    return Reading(rows_of(request.inputs), render, request.timeout_s)
-
-
-def read_message(body: bytes, headers: Mapping[str, str], version: Resolved) -> Reading:
-    """Read one over gRPC: the bytes of a `ModelInferRequest`."""
-    try:
-        message = pb.ModelInferRequest.FromString(body)
-    except DecodeError:
-        raise InvalidRequest("the message cannot be parsed") from None
-    request = parse_message(message, version.record.signature)
-    render = partial(_infer_message, replace(request, inputs=()), version.record)
-    return Reading(rows_of(request.inputs), render, request.timeout_s)
-
-
-def _infer_answer(request: InferRequest, version: Resolved, values: list[Any]) -> Rendered:
-    record = version.record
-    return render_infer(outputs_of(values, record.signature), request, record, nonfinite=version.serving.nonfinite)
-
-
-def _infer_message(request: InferRequest, record: VersionRecord, values: list[Any]) -> Rendered:
-    return render_message(outputs_of(values, record.signature), request, record).SerializeToString(), []

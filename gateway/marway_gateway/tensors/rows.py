@@ -2,7 +2,7 @@
 
 An input of shape [N, …] gives row i its `input[i]`. A single input is the row's raw body, several are its named parts,
 as fields of a form are. Numbers travel as JSON, which every handler that was written for TorchServe's REST takes; a
-BYTES element as itself.
+BYTES element as itself. What checks a request raises `InvalidRequest`, which says what is wrong and what is wanted.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = [
     "JSON",
     "OCTETS",
     "TEXT",
-    "Rendered",
     "check_inputs",
     "check_names",
     "check_row_count",
     "check_tensor",
+    "is_b64",
     "row_of_parts",
     "rows_of",
 ]
@@ -34,17 +34,11 @@ __all__ = [
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 OCTETS: Final = "application/octet-stream"
-Rendered = tuple[bytes, list[tuple[str, str]]]
-"""A body and its content headers."""
 _FORM: Final = "multipart/form-data"
 
 
 def check_inputs(inputs: Sequence[Tensor], signature: Signature) -> None:
-    """Return when ``inputs`` are what the version takes: as its signature says, when it has one, and N rows each.
-
-    Raises:
-        InvalidRequest: They are not; the message says which and what is wanted.
-    """
+    """Return when ``inputs`` are what the version takes: as its signature says, when it has one, and N rows each."""
     if not inputs:
         raise InvalidRequest("the request has no inputs: give at least one tensor")
     names = [tensor.name for tensor in inputs]
@@ -70,11 +64,7 @@ def check_inputs(inputs: Sequence[Tensor], signature: Signature) -> None:
 
 
 def check_row_count(count: int) -> None:
-    """Return when a request may have so many rows.
-
-    Raises:
-        InvalidRequest: It may not.
-    """
+    """Return when a request may have so many rows."""
     if not 1 <= count <= ROWS_MAX:
         raise InvalidRequest(f"the request has {count} rows: send 1 to {ROWS_MAX}")
 
@@ -91,21 +81,21 @@ def rows_of(inputs: Sequence[Tensor]) -> list[Row]:
 
 
 def row_of_parts(parts: Mapping[str, tuple[bytes, str]], *, named: bool = False) -> Row:
-    """Return a row.
-
-    Args:
-        parts: Bytes and content type by name.
-        named: Whether they are fields of a form; else there is one, the raw body.
-    """
+    """Return a row of bytes and content types by name: fields of a form (``named``), or the one raw body."""
     content_type = _FORM if named else parts[RAW_BODY][1]
     values = [Part(name, value, kind) for name, (value, kind) in parts.items()]
     return Row("", values, {"content-type": content_type})
 
 
+def is_b64(value: Any) -> bool:
+    """Return whether a JSON value stands for bytes: `{"b64": "…"}`."""
+    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
 def _part(tensor: Tensor, index: int) -> tuple[bytes, str]:
     """Return one row of a tensor as a handler gets it."""
     values = tensor.row(index)
-    if tensor.datatype.kind != "bytes":
+    if tensor.datatype.kind is not bytes:
         return json.dumps(nested(values, tensor.shape[1:]), separators=(",", ":")).encode(), JSON
     if len(values) == 1:
         (value,) = values
@@ -129,11 +119,7 @@ def _text(value: bytes) -> str | None:
 
 
 def check_names(names: Collection[str], signature: Signature) -> None:
-    """Return when a request's inputs are those of a signature.
-
-    Raises:
-        InvalidRequest: One is unknown, or lacking.
-    """
+    """Return when a request's inputs are those of a signature, none unknown and none lacking."""
     known = [spec.name for spec in signature.inputs]
     for name in names:
         if name not in known:
@@ -144,11 +130,7 @@ def check_names(names: Collection[str], signature: Signature) -> None:
 
 
 def check_tensor(tensor: Tensor, spec: TensorSpec) -> None:
-    """Return when a tensor has a spec's datatype and shape.
-
-    Raises:
-        InvalidRequest: It has another.
-    """
+    """Return when a tensor has a spec's datatype and shape."""
     if tensor.datatype.name != spec.datatype:
         raise InvalidRequest(f"input {tensor.name!r} is {tensor.datatype.name}: the model takes {spec.datatype}")
     shape, wanted = tensor.shape, spec.shape

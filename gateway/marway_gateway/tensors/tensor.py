@@ -1,9 +1,11 @@
-"""One tensor, whole in memory, and its form in JSON."""
+"""One tensor, whole in memory, and its form in JSON.
+
+What reads a request raises `InvalidRequest`, which says what is wrong and where.
+"""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,9 +64,6 @@ def json_object(text: bytes, *, nonfinite: bool = False) -> dict[str, Any]:
     Args:
         text: All of it.
         nonfinite: Whether `NaN` and `Infinity` are taken, which JSON has not.
-
-    Raises:
-        InvalidRequest: It is none.
     """
     try:
         document = json.loads(text, parse_constant=None if nonfinite else _no_constant)
@@ -76,11 +75,7 @@ def json_object(text: bytes, *, nonfinite: bool = False) -> dict[str, Any]:
 
 
 def shape_of(raw: object, *, where: str) -> tuple[int, ...]:
-    """Return a request's shape, which has at least the dimension of rows.
-
-    Raises:
-        InvalidRequest: It is none.
-    """
+    """Return a request's shape, which has at least the dimension of rows."""
     if not isinstance(raw, Sequence) or not all(type(side) is int and side >= 0 for side in raw):
         raise InvalidRequest(f"{where} has no shape: give a list of whole numbers, 0 or more")
     shape = tuple(raw)
@@ -106,11 +101,7 @@ def shape_of(raw: object, *, where: str) -> tuple[int, ...]:
 def flat_values(
     data: object, datatype: Datatype, shape: tuple[int, ...], parameters: Mapping[str, Any], *, where: str
 ) -> list[Value]:
-    """Return the values of a tensor that came as JSON, nested as its shape says or flat.
-
-    Raises:
-        InvalidRequest: There are too few or too many, or one of them is none of the datatype's.
-    """
+    """Return the values of a tensor that came as JSON, nested as its shape says or flat."""
     if not isinstance(data, list):
         raise InvalidRequest(f"{where} has no list under data")
     count = math.prod(shape)
@@ -119,10 +110,10 @@ def flat_values(
         raw = _unnested(data, shape, where=where)
     elif len(data) != count:
         raise InvalidRequest(f"{where} has {len(data)} elements; its shape {list(shape)} has {count}")
-    for index, value in enumerate(raw):
-        if not datatype.accepts(value):
-            raise InvalidRequest(f"{where} is {datatype.name}; its element {index}, {clip(repr(value), 60)}, is none")
-    if datatype.kind == "bytes" and parameters.get("content_type") == BASE64:
+    if (index := datatype.refused(raw)) is not None:
+        shown = clip(repr(raw[index]), 60)
+        raise InvalidRequest(f"{where} is {datatype.name}; its element {index}, {shown}, is none")
+    if datatype.kind is bytes and parameters.get("content_type") == BASE64:
         return [_decoded(value, index, where) for index, value in enumerate(raw)]
     try:
         return [datatype.converted(value) for value in raw]
@@ -181,7 +172,7 @@ def _unnested(data: list[Any], shape: tuple[int, ...], *, where: str) -> list[An
 def _decoded(value: Any, index: int, where: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise InvalidRequest(f"{where} says base64; its element {index} is none") from None
 
 

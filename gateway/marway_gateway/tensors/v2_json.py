@@ -1,7 +1,8 @@
 """Inference requests and responses of the Open Inference Protocol over REST: JSON, with its binary tensor extension.
 
 A request whose tensors are binary says in `Inference-Header-Content-Length` how many bytes of its body are JSON; the
-data of each tensor that has `binary_data_size` follow, in the order of the inputs. Responses have the same form.
+data of each tensor that has `binary_data_size` follow, in the order of the inputs. Responses have the same form. With 0
+there is no JSON, and the body is the data of the version's one input (Triton's protocol/extension_binary_data.md).
 """
 
 from __future__ import annotations
@@ -10,65 +11,35 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Literal
 
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
+from marway.resolve.resolver import Resolved
 from marway_gateway.tensors.datatypes import Value, datatype_of
-from marway_gateway.tensors.outputs import DEFAULT_OUTPUT
-from marway_gateway.tensors.parameters import (
-    OF_INPUT,
-    OF_OUTPUT,
-    OF_REQUEST,
-    check_parameters,
-    element_type,
-    flag_of,
-    timeout_of,
-)
-from marway_gateway.tensors.rows import JSON, OCTETS, Rendered, check_inputs
+from marway_gateway.tensors.outputs import outputs_of
+from marway_gateway.tensors.requests import Reading, Rendered
+from marway_gateway.tensors.rows import JSON, OCTETS, rows_of
 from marway_gateway.tensors.tensor import BASE64, Tensor, flat_values, json_object, shape_of
-from marway_gateway.tensors.v2_raw import raw_input
+from marway_gateway.tensors.v2 import InferRequest, WantedOutput, described, infer_request, picked, wanted_output
 
-__all__ = [
-    "HEADER_LENGTH",
-    "InferRequest",
-    "WantedOutput",
-    "parse_infer",
-    "picked",
-    "render_infer",
-    "wanted_outputs",
-]
+__all__ = ["parse_infer", "read_infer", "render_infer"]
 
-HEADER_LENGTH: Final = "inference-header-content-length"
+_HEADER_LENGTH: Final = "inference-header-content-length"
 """Header that says how many bytes of a body are its JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class WantedOutput:
-    """An output that the caller asked for, and whether as binary; None leaves that to the request."""
-
-    name: str
-    binary: bool | None = None
+def read_infer(body: bytes, header_length: str | None, version: Resolved) -> Reading:
+    """Read a request."""
+    request = parse_infer(body, header_length=header_length, signature=version.record.signature)
+    return Reading(rows_of(request.inputs), partial(_render, replace(request, inputs=()), version), request.timeout_s)
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
-    """One inference request.
-
-    Attributes:
-        inputs: Its tensors.
-        id: The caller's own, given back.
-        outputs: Those that the caller wants; none means all.
-        binary: Whether outputs go back as binary where they say nothing.
-        timeout_s: How long the caller waits, from when the request came; None leaves that to its headers.
-    """
-
-    inputs: Sequence[Tensor]
-    id: str | None = None
-    outputs: Sequence[WantedOutput] = field(default=())
-    binary: bool = False
-    timeout_s: float | None = None
+def _render(request: InferRequest, version: Resolved, values: list[Any]) -> Rendered:
+    record = version.record
+    return render_infer(outputs_of(values, record.signature), request, record, nonfinite=version.serving.nonfinite)
 
 
 def parse_infer(body: bytes, *, header_length: str | None, signature: Signature) -> InferRequest:
@@ -78,17 +49,13 @@ def parse_infer(body: bytes, *, header_length: str | None, signature: Signature)
         body: All of it.
         header_length: `Inference-Header-Content-Length` as it was sent; 0 says that the body is the data of one input.
         signature: What the version takes and gives.
-
-    Raises:
-        InvalidRequest: It is no such request, or none that this version takes.
     """
     text, data = body, memoryview(b"")
     if header_length is not None:
         length = int(header_length) if header_length.isascii() and header_length.isdigit() else -1
         if length == 0:
-            tensor = raw_input(body, signature)
-            check_inputs([tensor], signature)
-            return InferRequest([tensor], binary=True)
+            tensor = _raw_input(body, signature)
+            return infer_request([tensor], None, (), {}, signature, binary=True)
         if not 0 < length <= len(body):
             raise InvalidRequest(
                 f"Inference-Header-Content-Length is {clip(header_length, 40)!r}: give the number of bytes of the "
@@ -110,15 +77,12 @@ def parse_infer(body: bytes, *, header_length: str | None, signature: Signature)
         raise InvalidRequest(
             f"{len(data)} bytes are left after the last binary tensor: a binary_data_size is too small"
         )
-    check_inputs(inputs, signature)
-    parameters = _parameters(document, OF_REQUEST, where="the request")
-    return InferRequest(
-        inputs,
-        request_id,
-        _outputs(document.get("outputs"), signature),
-        binary=flag_of(parameters, "binary_data_output", where="the request") or False,
-        timeout_s=timeout_of(parameters),
-    )
+    wanted = document.get("outputs")
+    if not isinstance(wanted, list | None):
+        raise InvalidRequest("outputs is no list")
+    outputs = [_output(each, f"output {index}") for index, each in enumerate(wanted or ())]
+    parameters = _parameters(document, where="the request")
+    return infer_request(inputs, request_id, outputs, parameters, signature, binary=False)
 
 
 def render_infer(
@@ -159,43 +123,41 @@ def render_infer(
     text = json.dumps({**response, "outputs": described}, separators=(",", ":")).encode()
     if not sections:
         return text, [("content-type", JSON)]
-    return b"".join([text, *sections]), [("content-type", OCTETS), (HEADER_LENGTH, str(len(text)))]
+    return b"".join([text, *sections]), [("content-type", OCTETS), (_HEADER_LENGTH, str(len(text)))]
 
 
-def wanted_outputs(names: Sequence[WantedOutput], signature: Signature) -> list[WantedOutput]:
-    """Return the outputs that a caller asked for.
+def _raw_input(body: bytes, signature: Signature) -> Tensor:
+    """Return the one input that a raw binary body is; of a BYTES input it is the one element, without its length.
 
-    Raises:
-        InvalidRequest: The version has no such output, or one is asked for twice.
+    The input's name and datatype are the signature's, and its shape follows from the number of bytes. It is one row.
     """
-    known = [spec.name for spec in signature.outputs] or [DEFAULT_OUTPUT]
-    for index, wanted in enumerate(names):
-        if wanted.name not in known:
-            raise InvalidRequest(f"the model has no output {clip(wanted.name, 100)!r}: it gives {', '.join(known)}")
-        if any(wanted.name == earlier.name for earlier in names[:index]):
-            raise InvalidRequest(f"the output {wanted.name!r} is asked for twice")
-    return list(names)
-
-
-def picked(
-    outputs: Sequence[Tensor], wanted: Sequence[WantedOutput], record: VersionRecord
-) -> list[tuple[Tensor, WantedOutput]]:
-    """Return the outputs that were asked for, in that order; all when none was.
-
-    Raises:
-        ModelError: The handler did not give one of them.
-    """
-    if not wanted:
-        return [(tensor, WantedOutput(tensor.name)) for tensor in outputs]
-    named = {tensor.name: tensor for tensor in outputs}
-    for each in wanted:
-        if each.name not in named:
-            raise ModelError(
-                f"the handler's answer has no output {each.name!r}, which its signature promises",
-                model=record.name,
-                version=record.version,
-            )
-    return [(named[each.name], each) for each in wanted]
+    inputs = signature.inputs
+    if len(inputs) != 1 or not inputs[0].shape:
+        has = "no shape for its one input" if len(inputs) == 1 else f"{len(inputs) or 'no'} inputs"
+        raise InvalidRequest(
+            "Inference-Header-Content-Length is 0, which says that the body is the data of the version's one input; "
+            f"this signature has {has}: give the number of bytes of the body's JSON, which says what the "
+            "inputs are"
+        )
+    (spec,) = inputs
+    where = f"input {spec.name!r}"
+    datatype = datatype_of(spec.datatype, where=where)
+    shape = [1 if spec.shape[0] == -1 else spec.shape[0], *spec.shape[1:]]
+    undetermined = InvalidRequest(
+        f"{where} takes the shape {list(spec.shape)}, which the number of bytes in a raw binary request does not "
+        "settle: send its shape as JSON before the tensor"
+    )
+    if datatype.kind is bytes:
+        if math.prod(shape) != 1:
+            raise undetermined
+        return Tensor(spec.name, datatype, tuple(shape), [body])
+    if shape.count(-1) > 1:
+        raise undetermined
+    if -1 in shape:
+        each = math.prod(side for side in shape if side != -1) * datatype.size
+        shape[shape.index(-1)] = len(body) // each if each else 0
+    values = datatype.unpack(body, count=math.prod(shape_of(shape, where=where)), where=where)
+    return Tensor(spec.name, datatype, tuple(shape), values)
 
 
 def _input(raw: object, index: int, data: memoryview, *, binary_follows: bool) -> tuple[Tensor, memoryview]:
@@ -207,10 +169,8 @@ def _input(raw: object, index: int, data: memoryview, *, binary_follows: bool) -
     if not isinstance(name, str):
         raise InvalidRequest(f"{where} has no name")
     where = f"input {clip(name, 100)!r}"
-    datatype = datatype_of(raw.get("datatype"), where=where)
-    shape = shape_of(raw.get("shape"), where=where)
-    parameters = _parameters(raw, OF_INPUT, where=where)
-    content_type = element_type(parameters, where=where) if datatype.kind == "bytes" else None
+    parameters = _parameters(raw, where=where)
+    datatype, shape, content_type = described(raw.get("datatype"), raw.get("shape"), parameters, where=where)
     size = parameters.get("binary_data_size")
     if size is None:
         values = flat_values(raw.get("data"), datatype, shape, parameters, where=where)
@@ -227,34 +187,22 @@ def _input(raw: object, index: int, data: memoryview, *, binary_follows: bool) -
     return Tensor(name, datatype, shape, values, content_type), data[size:]
 
 
-def _outputs(raw: object, signature: Signature) -> list[WantedOutput]:
-    if raw is None:
-        return []
-    if not isinstance(raw, list):
-        raise InvalidRequest("outputs is no list")
-    wanted = []
-    for index, each in enumerate(raw):
-        where = f"output {index}"
-        if not isinstance(each, dict) or not isinstance(each.get("name"), str):
-            raise InvalidRequest(f"{where} has no name")
-        parameters = _parameters(each, OF_OUTPUT, where=where)
-        wanted.append(WantedOutput(each["name"], flag_of(parameters, "binary_data", where=where)))
-    return wanted_outputs(wanted, signature)
+def _output(raw: object, where: str) -> WantedOutput:
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise InvalidRequest(f"{where} has no name")
+    return wanted_output(raw["name"], _parameters(raw, where=where), where=where)
 
 
-def _parameters(raw: Mapping[str, Any], known: tuple[str, ...], *, where: str) -> dict[str, Any]:
+def _parameters(raw: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     parameters = raw.get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
+    if not isinstance(parameters, dict | None):
         raise InvalidRequest(f"{where} has parameters that are no object")
-    check_parameters(parameters, known, where=where)
-    return parameters
+    return parameters or {}
 
 
 def _data(tensor: Tensor, record: VersionRecord, nonfinite: Literal["error", "null"]) -> dict[str, Any]:
     """Return a tensor's data as members of its JSON."""
-    if tensor.datatype.kind == "bytes":
+    if tensor.datatype.kind is bytes:
         elements = [bytes(value) for value in tensor.values if isinstance(value, bytes)]
         try:
             return {"data": [value.decode() for value in elements]}

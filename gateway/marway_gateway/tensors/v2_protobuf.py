@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
+
+from google.protobuf.message import DecodeError
 
 from marway.errors import InvalidRequest, clip
 from marway.records import Signature, VersionRecord
+from marway.resolve.resolver import Resolved
 from marway_gateway.proto import open_inference_pb2 as pb
-from marway_gateway.tensors.datatypes import Datatype, Value, datatype_of
-from marway_gateway.tensors.parameters import (
-    OF_INPUT,
-    OF_OUTPUT,
-    OF_REQUEST,
-    check_parameters,
-    element_type,
-    flag_of,
-    timeout_of,
-)
-from marway_gateway.tensors.rows import check_inputs
-from marway_gateway.tensors.tensor import Tensor, shape_of
-from marway_gateway.tensors.v2_json import (
-    InferRequest,
-    WantedOutput,
-    picked,
-    wanted_outputs,
-)
+from marway_gateway.tensors.datatypes import Datatype, Value
+from marway_gateway.tensors.outputs import outputs_of
+from marway_gateway.tensors.requests import Reading, Rendered
+from marway_gateway.tensors.rows import rows_of
+from marway_gateway.tensors.tensor import Tensor
+from marway_gateway.tensors.v2 import InferRequest, described, infer_request, picked, wanted_output
 
-__all__ = ["parse_message", "render_message"]
+__all__ = ["parse_message", "read_message"]
 
 _CONTENTS: Final[Mapping[str, str]] = {
     "BOOL": "bool_contents",
@@ -46,39 +39,41 @@ _CONTENTS: Final[Mapping[str, str]] = {
 }
 
 
+def read_message(body: bytes, header_length: str | None, version: Resolved) -> Reading:
+    """Read the bytes of a `ModelInferRequest`."""
+    try:
+        message = pb.ModelInferRequest.FromString(body)
+    except DecodeError:
+        raise InvalidRequest("the message cannot be parsed") from None
+    request, record = parse_message(message, version.record.signature), version.record
+    return Reading(rows_of(request.inputs), partial(_render, replace(request, inputs=()), record), request.timeout_s)
+
+
 def parse_message(message: pb.ModelInferRequest, signature: Signature) -> InferRequest:
-    """Return the request that a message holds.
-
-    Args:
-        message: As it came.
-        signature: What the version takes and gives.
-
-    Raises:
-        InvalidRequest: It is no such request, or none that this version takes.
-    """
+    """Return the request that a message holds, to a version that takes and gives what ``signature`` says."""
     raw = message.raw_input_contents
     inputs = [_input(message, index) for index in range(len(message.inputs))]
     if len(raw) > len(inputs):
         raise _unequal(message)
-    check_inputs(inputs, signature)
-    parameters = _parameters(message.parameters, OF_REQUEST, where="the request")
-    binary = flag_of(parameters, "binary_data_output", where="the request")
-    outputs = wanted_outputs([_wanted(each) for each in message.outputs], signature)
-    return InferRequest(
-        inputs,
-        message.id or None,
-        outputs,
-        binary=_raw_wanted(outputs, bool(raw) if binary is None else binary),
-        timeout_s=timeout_of(parameters),
+    outputs = [
+        wanted_output(each.name, _plain(each.parameters), where=f"output {clip(each.name, 100)!r}")
+        for each in message.outputs
+    ]
+    request = infer_request(
+        inputs, message.id or None, outputs, _plain(message.parameters), signature, binary=bool(raw)
     )
+    # A response has `raw_output_contents` for all of its outputs, or for none.
+    wanted = {request.binary if each.binary is None else each.binary for each in outputs} or {request.binary}
+    if len(wanted) > 1:
+        raise InvalidRequest(
+            "some outputs are wanted as binary and some are not: over gRPC all are raw, or none is, so give all the "
+            "same binary_data, or the request binary_data_output"
+        )
+    return replace(request, binary=wanted.pop())
 
 
-def render_message(outputs: Sequence[Tensor], request: InferRequest, record: VersionRecord) -> pb.ModelInferResponse:
-    """Return the response.
-
-    Raises:
-        ModelError: An output was asked for that the handler did not give.
-    """
+def _render(request: InferRequest, record: VersionRecord, values: list[Any]) -> Rendered:
+    outputs = outputs_of(values, record.signature)
     tensors = [tensor for tensor, _ in picked(outputs, request.outputs, record)]
     response = pb.ModelInferResponse(model_name=record.name, model_version=record.version, id=request.id or "")
     raw = request.binary or any(tensor.datatype.name not in _CONTENTS for tensor in tensors)
@@ -88,19 +83,16 @@ def render_message(outputs: Sequence[Tensor], request: InferRequest, record: Ver
             response.raw_output_contents.append(tensor.datatype.pack(tensor.values))
         else:
             getattr(output.contents, _CONTENTS[tensor.datatype.name]).extend(tensor.values)
-    return response
+    return response.SerializeToString(), []
 
 
 def _input(request: pb.ModelInferRequest, index: int) -> Tensor:
-    """Return one input."""
     message, raw = request.inputs[index], request.raw_input_contents
     where = f"input {clip(message.name, 100)!r}"
-    parameters = _parameters(message.parameters, OF_INPUT, where=where)
+    parameters = _plain(message.parameters)
     if raw and message.contents.ListFields():  # a client may set the field and leave it empty
         raise InvalidRequest(f"{where} has contents beside raw_input_contents")
-    datatype = datatype_of(message.datatype, where=where)
-    shape = shape_of(list(message.shape), where=where)
-    content_type = element_type(parameters, where=where) if datatype.kind == "bytes" else None
+    datatype, shape, content_type = described(message.datatype, list(message.shape), parameters, where=where)
     count = math.prod(shape)
     data = raw[index] if index < len(raw) else None
     size = parameters.get("binary_data_size")
@@ -132,38 +124,12 @@ def _typed(contents: pb.InferTensorContents, datatype: Datatype, *, count: int, 
     values = list(getattr(contents, field))
     if len(values) != count:
         raise InvalidRequest(f"{where} has {len(values)} elements in {field}; its shape has {count}")
-    if datatype.kind == "int":
-        for index, value in enumerate(values):
-            if not datatype.accepts(value):
-                raise InvalidRequest(f"{where} is {datatype.name}; its element {index}, {value}, is none")
+    if datatype.kind is int and (index := datatype.refused(values)) is not None:
+        raise InvalidRequest(f"{where} is {datatype.name}; its element {index}, {values[index]}, is none")
     return values
 
 
-def _wanted(message: pb.ModelInferRequest.InferRequestedOutputTensor) -> WantedOutput:
-    where = f"output {clip(message.name, 100)!r}"
-    parameters = _parameters(message.parameters, OF_OUTPUT, where=where)
-    return WantedOutput(message.name, flag_of(parameters, "binary_data", where=where))
-
-
-def _raw_wanted(outputs: Sequence[WantedOutput], default: bool) -> bool:
-    """Return whether outputs go back raw: a response has `raw_output_contents` for all of them, or for none.
-
-    Raises:
-        InvalidRequest: Some are wanted so and some not.
-    """
-    wanted = {default if each.binary is None else each.binary for each in outputs} or {default}
-    if len(wanted) > 1:
-        raise InvalidRequest(
-            "some outputs are wanted as binary and some are not: over gRPC all are raw, or none is, so give all the "
-            "same binary_data, or the request binary_data_output"
-        )
-    return wanted.pop()
-
-
-def _parameters(parameters: Mapping[str, pb.InferParameter], known: tuple[str, ...], *, where: str) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for name, parameter in parameters.items():
-        choice = parameter.WhichOneof("parameter_choice")
-        plain[name] = None if choice is None else getattr(parameter, choice)
-    check_parameters(plain, known, where=where)
-    return plain
+def _plain(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    """Return parameters by name; None for one that has no value."""
+    choices = {name: (each, each.WhichOneof("parameter_choice")) for name, each in parameters.items()}
+    return {name: None if choice is None else getattr(each, choice) for name, (each, choice) in choices.items()}

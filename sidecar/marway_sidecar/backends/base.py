@@ -13,7 +13,7 @@ from marway.deadline import Deadline
 from marway.errors import InvalidSettings, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.wire.envelope import Answer, Row
-from marway.wire.workers import Mode, WorkerDeaths
+from marway.wire.runtime import Mode, WorkerDeaths
 from marway_sidecar.errors import about
 from marway_sidecar.settings import SidecarSettings
 
@@ -93,7 +93,7 @@ class WorkerStatus:
 
     Attributes:
         server_name: The version it serves, by its name there; None before it was told.
-        mode: How it was started (`marway.wire.workers.Mode`).
+        mode: How it was started (`marway.wire.runtime.Mode`).
         reason: Why it is plain.
         private_bytes: Memory that is its alone; of a server that Marway did not start, what the server says it takes.
     """

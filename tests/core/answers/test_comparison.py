@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from marway.answers.comparison import Comparing, compare_stored
-from marway.answers.comparison_text import comparison_lines, remarks
 from marway.answers.fields import Fields, field_changes, nonfinite_at
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample
 from marway.direct_release import release_directly
 from marway.errors import InvalidRecord, ProofMissing, ReleaseRefused, StateConflict
 from marway.records import Proof, VersionRecord, utc_now
 from marway.registry import Registry
-from marway.wire.comparison import Comparison, FieldChange
+from marway.wire.comparison import Comparison, FieldChange, comparison_lines, remarks
 from support.registry import Publish, record_of
 
 NAN = float("nan")

@@ -39,11 +39,11 @@ RECORD = record_of(b"x")
 
 def values_for(datatype: Datatype) -> st.SearchStrategy[Any]:
     """Values that are exactly the datatype's."""
-    if datatype.kind == "bool":
+    if datatype.kind is bool:
         return st.booleans()
-    if datatype.kind == "int":
+    if datatype.kind is int:
         return st.integers(int(datatype.low), int(datatype.high))
-    if datatype.kind == "bytes":
+    if datatype.kind is bytes:
         return st.binary(max_size=12) | st.text(max_size=8).map(lambda text: text.encode())
     if datatype.name == "BF16":
         return (

@@ -14,8 +14,7 @@ import psutil
 import pytest
 
 from marway.wire import model_log
-from marway.wire.runtime import LOGS
-from marway.wire.workers import RUNTIME_SOCKET
+from marway.wire.runtime import LOGS, RUNTIME_SOCKET
 from support.runtime import Runtime
 from support.up import wait_until
 

@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from marway.settings import load_settings
-from marway.wire.runtime import read_runtime_info
-from marway.wire.workers import RUNTIME_SOCKET, short_path
+from marway.wire.runtime import RUNTIME_SOCKET, read_runtime_info, short_path
 from marway_sidecar.backends.base import ServedModel, open_backend
 from marway_sidecar.backends.contract import CHECKS, Check, run_check
 from marway_sidecar.settings import SidecarSettings

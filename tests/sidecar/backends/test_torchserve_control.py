@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from marway.errors import MarwayError, RuntimeDown
-from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorker, RuntimeWorkers
+from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorker, RuntimeWorkers
 from marway_sidecar.backends.torchserve.management import RuntimeControl
 
 SAID = RuntimeWorkers(

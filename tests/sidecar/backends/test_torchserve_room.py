@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from marway.errors import LoadFailed, RuntimeDown, Unavailable
-from marway.wire.runtime import RuntimeInfo
-from marway.wire.workers import TemporaryRoom
+from marway.wire.runtime import RuntimeInfo, TemporaryRoom
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.backends.torchserve import TorchServeAdapter
 from marway_sidecar.backends.torchserve.management import Refused

@@ -70,7 +70,7 @@ class GrpcCall:
 
     async def predict_rows(self, name: str, selector: str | None, body: bytes, read: ReadRequest) -> Rendered:
         """Make the predict call for several rows; as `marway_gateway.surfaces.row_calls.predict_rows`."""
-        return await predict_rows(self._gateway, self._of(name, selector, body), self._cancel_scope, read, {})
+        return await predict_rows(self._gateway, self._of(name, selector, body), self._cancel_scope, read)
 
     def _of(self, name: str, selector: str | None, body: bytes) -> PredictCall:
         call = self._call
@@ -107,7 +107,7 @@ async def predict_rpc(
     out as trailing metadata. An error inside ends the call with its status code.
 
     Args:
-        gateway: The gateway's parts, open.
+        gateway: Its parts.
         context: gRPC's.
         method: Full name, for the access log.
         surface: The predict protocol, for metrics.
@@ -184,17 +184,10 @@ def _trailers(info: RequestInfo) -> tuple[tuple[str, str], ...]:
     return (*ids, *model_headers(info))
 
 
-def refused_rpcs(
-    service: str, methods: Mapping[str, str], *, streaming: Mapping[str, str] | None = None
-) -> grpc.GenericRpcHandler[Any, Any]:
-    """Return methods of other servers that are refused as not implemented, whatever a call of them carries.
+def refused_rpcs(service: str, methods: Mapping[str, str]) -> grpc.GenericRpcHandler[Any, Any]:
+    """Return methods of other servers that are refused as not implemented, each with what its callers are told.
 
     Reflection leaves these methods out: it names what is served.
-
-    Args:
-        service: Its full name.
-        methods: What each caller is told, by the method's name.
-        streaming: The same of methods whose requests and answers stream.
     """
 
     def refusing(message: str) -> Callable[[Any, Context], Awaitable[NoReturn]]:
@@ -203,7 +196,6 @@ def refused_rpcs(
 
         return refuse
 
-    handlers = {name: grpc.unary_unary_rpc_method_handler(refusing(message)) for name, message in methods.items()}
-    for name, message in (streaming or {}).items():
-        handlers[name] = grpc.stream_stream_rpc_method_handler(refusing(message))
+    # As of methods that stream, so that none is read, whatever a call carries.
+    handlers = {name: grpc.stream_stream_rpc_method_handler(refusing(message)) for name, message in methods.items()}
     return grpc.method_handlers_generic_handler(service, handlers)

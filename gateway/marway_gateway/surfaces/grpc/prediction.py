@@ -24,9 +24,6 @@ class PredictionService(prediction_pb2_grpc.PredictionServiceServicer):
     """Serves the book's service over the one predict call.
 
     `runId` is a model id, or a model name, which means its PROD version. Metadata is as `predict_rpc` says.
-
-    Args:
-        gateway: The gateway's parts, open.
     """
 
     def __init__(self, gateway: Gateway) -> None:

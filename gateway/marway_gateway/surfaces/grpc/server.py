@@ -22,16 +22,7 @@ _SERVICES = tuple(service.name for surface in SURFACES for service in surface.se
 
 
 class GrpcServer:
-    """A gRPC server over a gateway.
-
-    Args:
-        gateway: The gateway's parts, open.
-        host: Where to listen.
-        port: TCP port; 0 picks a free one.
-
-    Attributes:
-        port: The port it listens on, once started.
-    """
+    """A gRPC server over a gateway; of port 0 a free one is picked, and `port` says which once it is started."""
 
     def __init__(self, gateway: Gateway, *, host: str, port: int) -> None:
         self.port = port

@@ -16,7 +16,7 @@ from marway_gateway.surfaces.grpc.interceptors import text_fields
 from marway_gateway.surfaces.grpc.status import code_of
 from marway_gateway.surfaces.open_inference.schema import EXTENSIONS, metadata_of
 from marway_gateway.surfaces.servable import check_servable, versions_of
-from marway_gateway.tensors.requests import read_message
+from marway_gateway.tensors.v2_protobuf import read_message
 
 __all__ = ["SERVICE", "UNPARSED", "OpenInferenceService"]
 
@@ -36,9 +36,6 @@ class OpenInferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
     A model's version is a version or a label; none means PROD. Ids and deadline come, and go, as with the other
     services. The repository extension is no part of it: loads and unloads belong to the admin port. That, and what else
     Triton adds, is refused by name (`refused_extensions`).
-
-    Args:
-        gateway: The gateway's parts, open.
     """
 
     def __init__(self, gateway: Gateway) -> None:

@@ -65,6 +65,7 @@ _RPCS: Final = {
     "LogSettings": _LOGGING,
     "ModelConfig": _CONFIG,
     "ModelStatistics": STATISTICS,
+    "ModelStreamInfer": _STREAM,
     "RepositoryIndex": _REPOSITORY,
     "RepositoryModelLoad": _REPOSITORY,
     "RepositoryModelUnload": _REPOSITORY,
@@ -84,7 +85,7 @@ def add_refused_extensions(app: FastAPI) -> None:
 def refused_extensions() -> grpc.GenericRpcHandler[Any, Any]:
     """Return the gRPC methods."""
     service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-    return refused_rpcs(service, _RPCS, streaming={"ModelStreamInfer": _STREAM})
+    return refused_rpcs(service, _RPCS)
 
 
 def _refusing(kind: type[MarwayError], message: str) -> Callable[[Request], Awaitable[NoReturn]]:

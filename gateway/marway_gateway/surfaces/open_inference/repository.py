@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Literal
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import ConfigDict, Field
 
@@ -20,10 +20,10 @@ from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.fast_path import FastPathApp
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import REFERENCE_ERRORS, error_responses
+from marway_gateway.surfaces.catalogue import AnyModel
 
 __all__ = ["IndexEntry", "add_repository"]
 
-Model = Annotated[str, Path(description="A model's name, or the id of one of its versions.", examples=["intent"])]
 State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 
 _STATES: Final[dict[str, State]] = {
@@ -34,7 +34,8 @@ _STATES: Final[dict[str, State]] = {
     "failed": "UNAVAILABLE",
     "absent": "UNAVAILABLE",
 }
-_BEST: Final[tuple[State, ...]] = ("READY", "LOADING", "UNLOADING", "UNAVAILABLE")
+"""The protocol's states by those of a pod, the best first."""
+_BEST: Final = tuple(_STATES)
 
 
 class IndexRequest(JsonModel):
@@ -115,19 +116,16 @@ def add_repository(app: FastPathApp, current: CurrentGateway) -> None:
     )
     async def repository_index(request: IndexRequest | None = None) -> list[IndexEntry]:
         gateway = current()
-        loaded = {(entry.name, entry.version): entry for entry in _loaded(gateway)}
+        loaded = {each: _entry(model) for each, model in _loaded(gateway).items()}
         if request is not None and request.ready:
-            return sorted(
-                (entry for entry in loaded.values() if entry.state == "READY"),
-                key=lambda entry: (entry.name, entry.version),
-            )
+            return [entry for _, entry in sorted(loaded.items()) if entry.state == "READY"]
         known = await gateway.reader.call(_published, gateway.reader.registry)
         return [loaded.get(each) or IndexEntry(name=each[0], version=each[1], state="UNAVAILABLE") for each in known]
 
     @router.post(
         "/v2/repository/models/{model}/load", summary="Load a version", responses=error_responses(ERROR_TEXT, *_CHANGE)
     )
-    async def repository_load(model: Model, request: LoadRequest | None = None) -> LoadAnswer:
+    async def repository_load(model: AnyModel, request: LoadRequest | None = None) -> LoadAnswer:
         """On its first pods, as many as its serving settings say."""
         gateway = current()
         resolved = await _resolve(gateway, model, request)
@@ -141,7 +139,7 @@ def add_repository(app: FastPathApp, current: CurrentGateway) -> None:
         summary="Unload a version",
         responses=error_responses(ERROR_TEXT, *_CHANGE),
     )
-    async def repository_unload(model: Model, request: LoadRequest | None = None) -> LoadAnswer:
+    async def repository_unload(model: AnyModel, request: LoadRequest | None = None) -> LoadAnswer:
         """From every pod that has it; the next request for it loads it again."""
         gateway = current()
         resolved = await _resolve(gateway, model, request)
@@ -161,23 +159,8 @@ def add_repository(app: FastPathApp, current: CurrentGateway) -> None:
 
 
 async def _resolve(gateway: Gateway, model: str, request: LoadRequest | None) -> Resolved:
-    parameters = request.parameters if request is not None else None
-    selector = None
-    if parameters is not None:
-        selector = parameters.version
-        _check_others(parameters.model_extra or {})
-    if selector is not None:
-        selector = check_label(selector) if is_label(selector) else check_version(selector)
-    return await gateway.resolver.resolve(model, selector)
-
-
-def _check_others(parameters: Mapping[str, object]) -> None:
-    """Return when parameters beside the version ask for nothing.
-
-    Raises:
-        InvalidRequest: One does; the message names it.
-    """
-    for name, value in parameters.items():
+    parameters = (request.parameters if request is not None else None) or LoadParameters()
+    for name, value in (parameters.model_extra or {}).items():
         # Triton's client always says whether dependents are to be unloaded; no model here has any.
         if name == "unload_dependents" or (name == "config" and value in ("", "{}")):
             continue
@@ -185,19 +168,23 @@ def _check_others(parameters: Mapping[str, object]) -> None:
             f"the parameter {errors.clip(name, 100)!r} has no effect here: a version is served as it was published; "
             "publish another, or change how it is served with `marway serving MODEL --set NAME=VALUE`"
         )
+    selector = parameters.version
+    if selector is not None:
+        selector = check_label(selector) if is_label(selector) else check_version(selector)
+    return await gateway.resolver.resolve(model, selector)
 
 
-def _loaded(gateway: Gateway) -> Iterator[IndexEntry]:
-    """Yield one entry for each version that a pod told of: the best state that any has."""
-    told: dict[tuple[str, str], list[ModelStatus]] = {}
-    for pod in gateway.pods.pods:
-        for model in pod.status.models if pod.status is not None else ():
-            told.setdefault((model.name, model.version), []).append(model)
-    for (name, version), models in told.items():
-        best = min(models, key=lambda model: _BEST.index(_STATES[model.state]))
-        state = _STATES[best.state]
-        reason = best.failure or "" if state == "UNAVAILABLE" else ""
-        yield IndexEntry(name=name, version=version, state=state, reason=reason)
+def _loaded(gateway: Gateway) -> dict[tuple[str, str], ModelStatus]:
+    """Return each version that a pod told of, by name and version, in the best state that any has."""
+    told = [model for pod in gateway.pods.pods if pod.status is not None for model in pod.status.models]
+    told.sort(key=lambda model: _BEST.index(model.state), reverse=True)
+    return {(model.name, model.version): model for model in told}
+
+
+def _entry(model: ModelStatus) -> IndexEntry:
+    state = _STATES[model.state]
+    reason = model.failure or "" if state == "UNAVAILABLE" else ""
+    return IndexEntry(name=model.name, version=model.version, state=state, reason=reason)
 
 
 def _published(registry: Registry) -> list[tuple[str, str]]:

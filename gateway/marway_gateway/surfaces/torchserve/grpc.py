@@ -42,11 +42,7 @@ Context = grpc.aio.ServicerContext[inference_pb2.PredictionsRequest, inference_p
 
 
 class TorchServeService(inference_pb2_grpc.InferenceAPIsServiceServicer):
-    """Serves TorchServe's service over the one predict call; metadata is as `predict_rpc` says.
-
-    Args:
-        gateway: The gateway's parts, open.
-    """
+    """Serves TorchServe's service over the one predict call; metadata is as `predict_rpc` says."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway

@@ -15,7 +15,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from marway.errors import MarwayError, RuntimeDown, clip
-from marway.wire.workers import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom
+from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom
 from marway_sidecar.backends.base import Description, ServedModel, WorkerStatus
 from marway_sidecar.backends.torchserve.connection import MANAGEMENT_TIMEOUT_S, Connection
 from marway_sidecar.backends.torchserve.proto import management_pb2
@@ -162,7 +162,7 @@ class Management:
 
 
 class RuntimeControl:
-    """Asks the runtime that started TorchServe, over its `runtime.sock` (`marway.wire.workers`).
+    """Asks the runtime that started TorchServe, over its `runtime.sock` (`marway.wire.runtime`).
 
     Args:
         runtime_dir: The directory shared with it.

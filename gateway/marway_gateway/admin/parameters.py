@@ -1,4 +1,4 @@
-"""Who asks for a change, and under which op_id: read from a request's headers in one place."""
+"""What admin routes take beside their bodies: the model and its version, who asks, and until when."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import socket
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Path, Request
 
+from marway.deadline import Deadline
 from marway.errors import clip
+from marway.wire.headers import REQUEST_TIMEOUT_MS
+from marway.wire.request import timeout_of
 from marway_gateway.access.authentication import token_owner
+from marway_gateway.settings import GatewaySettings
 
-__all__ = ["Caller", "CallerOf"]
+__all__ = ["Caller", "CallerOf", "Model", "TimeoutOf", "deadline_of"]
 
+Model = Annotated[str, Path(description="A model's name.", examples=["intent"])]
 _NAME_MAX: Final = 200
 _UNKNOWN: Final = f"gateway@{socket.gethostname()}"
 
@@ -58,3 +63,29 @@ def _caller(
 
 CallerOf = Annotated[Caller, Depends(_caller)]
 """The parameter of a route that changes something."""
+
+
+def _timeout(
+    request: Request,
+    x_request_timeout_ms: Annotated[
+        int | None,
+        Header(
+            description="Deadline in milliseconds; by default what the version's load may take.", ge=1, examples=[60000]
+        ),
+    ] = None,
+) -> str | None:
+    return request.headers.get(REQUEST_TIMEOUT_MS)
+
+
+TimeoutOf = Annotated[str | None, Depends(_timeout)]
+"""The parameter of a route that may take long."""
+
+
+def deadline_of(timeout: str | None, settings: GatewaySettings) -> Deadline | None:
+    """Return the deadline that a request asks for, or None.
+
+    Raises:
+        InvalidRequest: It is no positive number of milliseconds.
+    """
+    longest_s = settings.max_timeout_s
+    return None if timeout is None else Deadline.after(timeout_of(timeout, default_s=longest_s, max_s=longest_s))
