@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from marway.admin_client import AdminClient, comparison_of
+from marway.admin_client import comparison_of
 from marway.direct_release import release_directly
 from marway.errors import ReleaseRefused
 from marway.process.identity import this_user
 from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
-from marway.registry import Registry
+from marway.registry import open_registry
 from marway.text import printable
 from marway.wire.comparison import Comparison, comparison_lines
 from marway_archiver.cli.output import human_bytes, progress_bar
@@ -22,13 +22,13 @@ from marway_ops.shell.options import (
     AdminOption,
     CreateRegistryOption,
     JsonOption,
-    Maker,
     NoteOption,
     RegistryOption,
-    admin_or_registry,
+    TokenFileOption,
+    TokenOption,
+    admin_if_any,
     admin_url,
     registry_url,
-    with_options_of,
 )
 from marway_ops.shell.output import change_entry, history_entry, moved, print_json, warn
 
@@ -76,7 +76,6 @@ def publish(
         typer.echo(f"{stored.name} {label} → {stored.version}")
 
 
-@with_options_of(target=admin_or_registry)
 def release(
     model: Annotated[str, typer.Argument(help="Model name.")],
     version: Annotated[str, typer.Argument(help="Version to point the label at.")],
@@ -86,8 +85,10 @@ def release(
     force: Annotated[
         bool, typer.Option("--force", help="Also one that is not proved, or that was refused; the history says so.")
     ] = False,
-    *,
-    target: Maker[AdminClient | Registry],
+    registry: RegistryOption = None,
+    gateway: AdminOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Have a pod prove a version and compare it with the label's, and move the label to it.
@@ -99,16 +100,18 @@ def release(
     check_model_name(model)
     check_version(version)
     check_label(label)
-    via = target()
+    client = admin_if_any(gateway, registry, token=token, token_file=token_file)
     moving: dict[str, Any] = {"label": label, "if_currently": if_currently, "note": note, "force": force}
     proved = ""
     try:
-        if isinstance(via, AdminClient):
-            done = via.release(model, version, **moving)
+        if client is not None:
+            done = client.release(model, version, **moving)
             entry, comparison = change_entry(done), comparison_of(done)
             proved = "".join(_proved(load) for load in done["loads"] if load["proved"])
         else:
-            change, comparison = release_directly(via, model, version, **moving, by=this_user())
+            change, comparison = release_directly(
+                open_registry(registry_url(registry)), model, version, **moving, by=this_user()
+            )
             entry = history_entry(change.entry)
     except ReleaseRefused as exc:
         if exc.comparison is not None:
