@@ -35,11 +35,13 @@ class Function(NamedTuple):
     file: Path
     name: str
     lines: int
+    background: bool
+    """It ran in a task that was there before anything was asked."""
 
     @classmethod
     def of(cls, line: str) -> Function:
-        file, name, lines = line.split("\t")
-        return cls(Path(file).relative_to(ROOT), name, int(lines))
+        file, name, lines, background = line.split("\t")
+        return cls(Path(file).relative_to(ROOT), name, int(lines), background == "1")
 
 
 class Way:
@@ -160,10 +162,12 @@ def ways(traced: TracedUp) -> tuple[Way, Way]:
 
         ask()
         ask()
-        warm = traced.way_of(ask, times=20)
+        warm = Way({function for function in traced.way_of(ask, times=20).functions if not function.background})
         cold = traced.way_of(ask, before=unload, times=4)
     always = traced.way_of(lambda: time.sleep(IDLE_S), times=1)
-    return warm, Way(cold.functions - always.functions).without(warm)
+    at_intervals = {(function.file, function.name) for function in always.functions}
+    loading = {function for function in cold.functions if (function.file, function.name) not in at_intervals}
+    return warm, Way(loading).without(warm)
 
 
 def main() -> None:
