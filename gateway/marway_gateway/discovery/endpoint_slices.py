@@ -101,20 +101,12 @@ class WatchEvent(_ApiObject):
 
     @property
     def slice(self) -> EndpointSlice:
-        """The slice that was added, modified or deleted.
-
-        Raises:
-            ValueError: It is none.
-        """
+        """The slice that was added, modified or deleted; raises ValueError where it is none."""
         return EndpointSlice.model_validate(self.object)
 
     @property
     def version(self) -> str:
-        """How far the watch is after a bookmark.
-
-        Raises:
-            ValueError: It does not say.
-        """
+        """How far the watch is after a bookmark; raises ValueError where it does not say."""
         return ListMetadata.model_validate(self.object.get("metadata")).resource_version
 
 

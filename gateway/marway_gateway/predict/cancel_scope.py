@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from marway.errors import DeadlineExceeded
 from marway_gateway.predict.call import PredictCall, too_late
 from marway_http.channel import Channel, ClientGone
 
-__all__ = ["CancelScope", "DeadlineTimer", "TaskTarget"]
+__all__ = ["CancelScope", "DeadlineTimer"]
 
 _SOON_S: Final = 0.25
 """Most predictions are answered before that, give or take a half, and spared a timer of their own."""
-
-
-class TaskTarget:
-    """The current task, for what was begun as one: calls over gRPC."""
-
-    def __init__(self) -> None:
-        self._task = asyncio.current_task()
-
-    def interrupt(self, reason: Exception) -> None:
-        """Cancel the task."""
-        if self._task is not None:
-            self._task.cancel()
 
 
 class DeadlineTimer:
@@ -68,26 +56,28 @@ class CancelScope:
     trio's.
 
     Args:
-        target: What runs within it; a request's channel also tells that its client leaves.
+        channel: Of the request that runs within it, which tells that its client leaves; None stands for the current
+            task, for what was begun as one and ends itself when its client leaves: calls over gRPC.
 
     Attributes:
         step: What is under way, for the message when it is too late; None says how far the pod is.
     """
 
-    __slots__ = ("_handle", "_reason", "_target", "_timer", "call", "step")
+    __slots__ = ("_channel", "_handle", "_reason", "_task", "_timer", "call", "step")
 
-    def __init__(self, timer: DeadlineTimer, call: PredictCall, target: Channel | TaskTarget) -> None:
+    def __init__(self, timer: DeadlineTimer, call: PredictCall, channel: Channel | None) -> None:
         self.call = call
         self.step: str | None = None
         self._timer = timer
-        self._target: Any = target
+        self._channel = channel
+        self._task = asyncio.current_task() if channel is None else None
         self._handle: asyncio.TimerHandle | None = None
         self._reason: DeadlineExceeded | ClientGone | None = None
 
     def __enter__(self) -> Self:
         self._timer.add(self)
-        if type(self._target) is not TaskTarget:
-            self._target.when_gone(self._client_left)
+        if self._channel is not None:
+            self._channel.when_gone(self._client_left)
         return self
 
     def __exit__(
@@ -121,8 +111,8 @@ class CancelScope:
     def close(self) -> None:
         """Cancel nothing any more; a second call does nothing."""
         self.end_deadline()
-        if type(self._target) is not TaskTarget:
-            self._target.when_gone(None)
+        if self._channel is not None:
+            self._channel.when_gone(None)
 
     def _expire(self) -> None:
         self._interrupt(too_late(self.call, self.step))
@@ -133,4 +123,7 @@ class CancelScope:
     def _interrupt(self, reason: DeadlineExceeded | ClientGone) -> None:
         if self._reason is None:
             self._reason = reason
-            self._target.interrupt(reason)
+            if self._channel is not None:
+                self._channel.interrupt(reason)
+            elif self._task is not None:
+                self._task.cancel()

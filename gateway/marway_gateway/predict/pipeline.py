@@ -13,7 +13,7 @@ from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
 from marway_gateway.predict.call import Answer, PredictCall
-from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer, TaskTarget
+from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
 from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, nobody_left, refused_attempt
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import AttemptFailed
@@ -58,11 +58,8 @@ class Predictor:
         self._timer = DeadlineTimer()
 
     def scope(self, call: PredictCall, channel: Channel | None = None) -> CancelScope:
-        """Return what ends a call at its deadline, or when its client leaves.
-
-        Without a channel it has a task of its own, and ends itself when its client leaves.
-        """
-        return CancelScope(self._timer, call, TaskTarget() if channel is None else channel)
+        """Return what ends a call at its deadline, or when the client of its channel leaves."""
+        return CancelScope(self._timer, call, channel)
 
     async def resolve(self, call: PredictCall) -> Resolved:
         """Return what a call's name and selector stand for.

@@ -152,22 +152,6 @@ class RetryBudget:
         Return whether there was a place, which `leave` gives back; without one there must be no retry.
         """
         await in_task()
-        if not await self._take():
-            return False
-        try:
-            # Full jitter: requests that failed together must not come back together.
-            await asyncio.sleep(random.uniform(0, min(self._backoff_s * 2 ** (number - 1), self._backoff_max_s)))
-        except BaseException:
-            self.leave()
-            raise
-        return True
-
-    def leave(self) -> None:
-        """Give a place back."""
-        self._retrying -= 1
-        next_turn(self._waiting)
-
-    async def _take(self) -> bool:
         try:
             async with asyncio.timeout(self._wait_s):
                 while self._retrying >= max(self._minimum, self._requests() * self._percent // 100):
@@ -180,7 +164,18 @@ class RetryBudget:
             # Whoever was woken and did not stay passes it on; with room for more than one, the next follows.
             next_turn(self._waiting)
         self._retrying += 1
+        try:
+            # Full jitter: requests that failed together must not come back together.
+            await asyncio.sleep(random.uniform(0, min(self._backoff_s * 2 ** (number - 1), self._backoff_max_s)))
+        except BaseException:
+            self.leave()
+            raise
         return True
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._retrying -= 1
+        next_turn(self._waiting)
 
 
 class Retries:

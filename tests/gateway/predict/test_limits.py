@@ -105,6 +105,24 @@ async def test_whoever_can_use_a_free_pod_gets_it() -> None:
     assert got == ["3", "1", "2"]
 
 
+async def test_whoever_finds_the_freed_pod_taken_goes_on_waiting() -> None:
+    """Of two that look again at once the one that finds nothing is still told of the next pod that is free."""
+    limits = admission()
+    free: list[Pod] = []
+
+    async def take() -> None:
+        await limits.pod_for(KEY, lambda: free.pop() if free else None)
+
+    tasks = [asyncio.create_task(take()) for _ in range(2)]
+    await asyncio.sleep(0)
+    for _ in tasks:
+        free.append(Pod(PodAddress("a", "http://a")))
+        limits.pod_freed()
+        limits.pod_freed()
+        await asyncio.sleep(0.01)
+    assert [task.done() for task in tasks] == [True, True]
+
+
 async def test_over_http(registry: Registry, tmp_path: Path, make_pod: MakePod) -> None:
     """A version's limit lets one request through at a time, queues one and refuses the third with 429 and a wait."""
     publish(registry, tmp_path)
