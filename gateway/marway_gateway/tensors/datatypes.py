@@ -52,8 +52,9 @@ class Datatype:
 
     def refused(self, values: Sequence[Any]) -> int | None:
         """Return where the first value is that it does not accept, None where it accepts all; none of them is NaN."""
-        alike = self.low < self.high and set(map(type, values)) == {self.kind}
-        if alike and self.low <= min(values) and max(values) <= self.high:
+        kinds = set(map(type, values))
+        numbers = self.low < self.high and kinds == {self.kind} and self.low <= min(values) and max(values) <= self.high
+        if numbers or (self.kind is bytes and kinds == {str}):
             return None  # as nearly always
         return next((index for index, value in enumerate(values) if not self.accepts(value)), None)
 
