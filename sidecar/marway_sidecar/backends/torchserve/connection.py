@@ -202,12 +202,11 @@ class Connection:
                 return await self._rest[kind].request(method, path, **{**options, "headers": headers})
             except httpx.TimeoutException:
                 raise
-            except httpx.ConnectError as exc:
-                raise NotSent(f"TorchServe does not answer: {exc}") from exc
             except httpx.TransportError as exc:
                 if isinstance(exc, httpx.ProtocolError) and any(text in str(exc).lower() for text in _BAD_HTTP):
                     raise NotHttp(clip(str(exc), 200), in_request=isinstance(exc, httpx.LocalProtocolError)) from exc
-                raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
+                kind_of_error = NotSent if isinstance(exc, httpx.ConnectError) else RuntimeDown
+                raise kind_of_error(f"TorchServe does not answer: {exc}") from exc
             except RuntimeError as exc:
                 if self._rest[kind].is_closed:  # it says so in no kind of its own
                     raise closed() from exc
