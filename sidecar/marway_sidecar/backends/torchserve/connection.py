@@ -53,10 +53,6 @@ class Tokens:
     TorchServe writes the file in its working directory at each start, not atomically. It holds a key for inference, one
     for management and the API key with which `GET /token?type=…` of the management API makes a new one in the place of
     either. Keys expire after an hour by default, and nobody but us renews them.
-
-    Args:
-        file: The file.
-        management: A client of its management API.
     """
 
     def __init__(self, file: Path, management: httpx.AsyncClient) -> None:
