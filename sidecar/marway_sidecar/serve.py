@@ -45,12 +45,9 @@ def run(settings: SidecarSettings) -> None:
 
 
 async def serve(sidecar: Sidecar, *, stop: StopRequest, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve until ``stop``, then finish what is in flight.
+    """Open the sidecar, serve until ``stop``, then finish what is in flight and close it.
 
-    Args:
-        sidecar: What to serve; it is opened here, and closed.
-        stop: When to stop.
-        on_ready: Told the URL once connections are accepted.
+    ``on_ready`` is told the URL once connections are accepted.
 
     Raises:
         InvalidSettings: The port is taken.

@@ -37,11 +37,7 @@ the event loop wait longer for its turn."""
 
 
 class Sidecar:
-    """The parts of one sidecar, put together; opened and closed by the application's lifespan.
-
-    Args:
-        settings: The sidecar's settings.
-    """
+    """The parts of one sidecar, put together; opened and closed by the application's lifespan."""
 
     def __init__(self, settings: SidecarSettings) -> None:
         self.settings = settings

@@ -46,12 +46,7 @@ def headers_of(
 ) -> HeaderBlock:
     """Return the headers of an answer as they go out; what they hold can be trusted to be headers.
 
-    Args:
-        answer: The model's.
-        resolved: The version that gave it.
-        ids: The request's.
-        duration_s: How long the model took, in seconds.
-        length: Bytes of the body that follows; None for none, and for one in pieces.
+    The model took ``duration_s``; ``length`` is of the body that follows, None for none and for one in pieces.
 
     Raises:
         ModelError: The answer is a failure, or the handler set a status or headers that no answer can have.

@@ -35,10 +35,7 @@ Answering = Coroutine[Any, Any, None]
 class SidecarApp(FastAPI):
     """FastAPI, past whose router and middleware predictions go: those cost a small one more than all else here.
 
-    Args:
-        predictor: Answers predictions, at routes that FastAPI only documents.
-        hosts: Says who may ask.
-        options: FastAPI's.
+    The routes at which ``predictor`` answers, FastAPI only documents. ``hosts`` says who may ask.
     """
 
     def __init__(self, predictor: Predictor, hosts: HostGuard, **options: Any) -> None:

@@ -41,12 +41,8 @@ async def read_body(
 ) -> tuple[bytes, HeldBytes | None]:
     """Return the whole body of a call that has to be received yet, and what has to be released for it, or None.
 
-    Args:
-        call: Whose it is. It is interrupted with `Overloaded` where the body comes too slowly for the memory that it
-            holds while others wait for some.
-        limit: The most bytes that it may have.
-        budget: Where a large one has its memory from.
-        deadline: Until when it has to be here.
+    The call is interrupted with `Overloaded` where the body comes too slowly for the memory that it holds while others
+    wait for some.
 
     Raises:
         BodyTooLarge: It has more than ``limit`` bytes; the rest was not read.
@@ -141,15 +137,7 @@ async def stream_answer(
 ) -> None:
     """Send the pieces of the answer to ``row``, loading the version and waiting in its queue first if need be.
 
-    Args:
-        call: The request.
-        channel: Its own.
-        pool: Has the version loaded.
-        resolved: The version, which is declared streaming.
-        row: What its handler gets.
-        deadline: When the last piece has to be read.
-        held: Memory that is held for the body.
-        drain: Says whether the answer closes its connection.
+    The version is declared streaming. The last piece has to be read by the ``deadline``.
 
     Raises:
         MarwayError: As `ModelPool.stream`; the answer may have begun.

@@ -110,12 +110,7 @@ def holds_rows(content_type: str | None) -> bool:
 def row_of(headers: Mapping[str, str], body: bytes, ids: RequestIds) -> Row:
     """Return the row for a request: the raw body under `data`, or each field of a form under its name.
 
-    A large form takes a while: not on the event loop.
-
-    Args:
-        headers: The request's, names in lower case.
-        body: Its body.
-        ids: Its ids, as `read_ids` found them in ``headers``.
+    A large form takes a while: not on the event loop. Names of ``headers`` are in lower case.
 
     Raises:
         InvalidRequest: A form that cannot be read or has too many fields, or an input name that is kept for Marway.

@@ -45,11 +45,6 @@ def rows_of(headers: Mapping[str, str], body: bytes, ids: RequestIds) -> list[Ro
 
     Whoever sent it: a row gets here what a request of its own would have got, and nothing else.
 
-    Args:
-        headers: The request's, names in lower case.
-        body: The envelope.
-        ids: The request's ids.
-
     Raises:
         InvalidRequest: It is no envelope, holds no rows or too many, or one that no request could have made.
     """
@@ -89,13 +84,7 @@ async def ask_rows(
 ) -> list[Answer]:
     """Return the answers in the order of ``rows``; what failed is an answer of kind "error".
 
-    Args:
-        call: The request, which is told whether any of its rows went to the model server.
-        pool: Has the version loaded.
-        resolved: The version.
-        rows: At least one.
-        deadline: When the caller gives up.
-        held: Memory that is held for the body.
+    There is at least one. The call is told whether any of them went to the model server.
 
     Raises:
         MarwayError: As `ModelPool.predict`, for all rows: no row of it failed by itself.
@@ -137,12 +126,7 @@ async def envelope_of(answers: Sequence[Answer], call: Call, resolved: Resolved,
     """Return the envelope of a request's answers, those that failed among them.
 
     Any reader of the envelope understands them: a saved tensor is JSON, no status or header is one that HTTP has not.
-
-    Args:
-        answers: In the order of the rows.
-        call: The request, for which failures are logged.
-        resolved: The version.
-        threads: Where tensors are decoded.
+    Failures are logged for the call.
     """
     plain = [await _plain(answer, threads) for answer in answers]
     errors = [answer for answer in plain if answer.kind == "error"]

@@ -39,12 +39,7 @@ _CALLERS_MATTER: Final = frozenset({Outcome.REFUSED, Outcome.NOT_ACCEPTED})
 
 
 def outcome_of(error: MarwayError, *, accepted: bool) -> str:
-    """Return what a gateway is told about a failed request.
-
-    Args:
-        error: Why it failed.
-        accepted: Whether the request went to the model server.
-    """
+    """Return what a gateway is told about a failed request, which was ``accepted`` if the model server was given it."""
     if isinstance(error, ModelError):
         return Outcome.MODEL_ERROR
     if isinstance(error, (InvalidInput, NotFound)):
@@ -64,11 +59,7 @@ def outcome_of(error: MarwayError, *, accepted: bool) -> str:
 def log_failure(call: Call, error: MarwayError, *, outcome: str, rows: int | None = None) -> None:
     """Log a prediction that failed here, with the id by which its caller and the handler's log know it.
 
-    Args:
-        call: The request.
-        error: Why it failed.
-        outcome: As `outcome_of` says; what was refused, or may go to another pod, is not logged.
-        rows: How many of the request's rows failed so, where not all did.
+    What was refused, or may go to another pod, is not logged. ``rows`` is how many failed so, where not all did.
     """
     if outcome in _CALLERS_MATTER:
         return

@@ -29,10 +29,7 @@ _FIELD_NAME: Final = re.compile(rb"[\w.\-\[\]%+*:@$~/\x80-\xff]+", re.ASCII)
 def fields_of(kind: str, content_type: str, body: bytes) -> list[Part] | None:
     """Return the fields of a form, or None when the body is text that `curl -d 'some text'` calls a form.
 
-    Args:
-        kind: One of `FORMS`.
-        content_type: With its parameters.
-        body: The form.
+    ``kind`` is one of `FORMS`: the content type without its parameters.
 
     Raises:
         InvalidRequest: It cannot be read or has too many fields, or one has a name that is kept for Marway.

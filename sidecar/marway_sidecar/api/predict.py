@@ -52,11 +52,6 @@ class Predictor:
     """Answers predictions.
 
     Attributes:
-        settings: Limits and time-outs.
-        resolver: Finds the version.
-        pool: Has it loaded.
-        bodies: Sets memory aside for large ones.
-        drain: Says whether requests are taken.
         threads: Where forms, envelopes and tensors are read that would hold the event loop up.
         refused: Told the model of each request for a version that is not there.
     """

@@ -18,9 +18,6 @@ logger = logging.getLogger(__name__)
 _SECOND_LOOK_S: Final = 0.3
 """A connection that broke says little: it is asked once more before the server counts as down."""
 
-Attach = Callable[[ModelServer | None], None]
-"""`ModelPool.attach`."""
-
 
 class ServerWatch:
     """Keeps the pool attached to the backend's server while it answers.
@@ -31,7 +28,7 @@ class ServerWatch:
         poll_s: How often to look whether there is another one, in seconds.
     """
 
-    def __init__(self, backend: Backend, attach: Attach, *, poll_s: float) -> None:
+    def __init__(self, backend: Backend, attach: Callable[[ModelServer | None], None], *, poll_s: float) -> None:
         self.backend = backend
         self._attach = attach
         self._poll_s = poll_s

@@ -35,16 +35,7 @@ _NOTHING_PROVED = Proved(None, 0, ())
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Does what is asked about one version.
-
-    Attributes:
-        resolver: Finds the version.
-        pool: Has it.
-        checks: Proves it.
-        comparer: Compares it with another.
-        drain: Says whether the pod still takes work.
-        runtime: Says which model server is up.
-    """
+    """Does what is asked about one version."""
 
     resolver: Resolver
     pool: ModelPool
@@ -173,8 +164,6 @@ class DeletedVersions:
     what such a version holds here: at once when somebody asked for it, else when its turn to be checked comes.
 
     Args:
-        pool: What is held.
-        resolver: Knows what is deleted.
         interval_s: How often each version is looked up, in seconds. The look-ups are spread over that time, so that a
             pod with hundreds of versions asks the registry steadily and little.
     """

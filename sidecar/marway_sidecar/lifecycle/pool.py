@@ -36,10 +36,6 @@ class ModelPool:
     """Loads versions on demand into the model server that is there, within its memory.
 
     Args:
-        archives: Where archives are fetched to.
-        threads: Where blocking calls run.
-        metrics: What is counted.
-        settings: Budget, queues, times.
         changes: Told of every change that a `PodEvent` reports.
         warm: Called after each load and before anybody is let in; raises `LoadFailed` to refuse the version.
     """

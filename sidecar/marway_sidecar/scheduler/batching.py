@@ -34,14 +34,7 @@ _LOST_MAX: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class BatchCaller:
-    """Makes the calls of one version.
-
-    Attributes:
-        version: The version.
-        server: The model server.
-        breaker: Told how calls end.
-        metrics: What is counted.
-    """
+    """Makes the calls of one version, and tells its breaker how they end."""
 
     version: ScheduledVersion
     server: ModelServer

@@ -37,14 +37,7 @@ _TURNS_MAX: Final = 16
 
 
 class Scheduler:
-    """Lets at most `slots` calls run, and has the other jobs wait their turn.
-
-    Args:
-        version: The version.
-        server: The model server.
-        settings: How many may wait, and when the breaker opens.
-        metrics: What is counted.
-    """
+    """Lets at most `slots` calls of a version run, and has the other jobs wait their turn."""
 
     def __init__(
         self, version: ScheduledVersion, server: ModelServer, settings: SidecarSettings, metrics: SidecarMetrics

@@ -49,9 +49,6 @@ _PREDICTION: Final = 1 << 3 | _BYTES
 class Calls(ABC):
     """Predictions, and what those with and without envelopes have in common. Each method raises as
     `ModelServer.predict` does.
-
-    Args:
-        connection: The way to TorchServe.
     """
 
     def __init__(self, connection: Connection) -> None:

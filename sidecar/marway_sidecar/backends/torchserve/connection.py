@@ -53,10 +53,6 @@ class Tokens:
     TorchServe writes the file in its working directory at each start, not atomically. It holds a key for inference, one
     for management and the API key with which `GET /token?type=…` of the management API makes a new one in the place of
     either. Keys expire after an hour by default, and nobody but us renews them.
-
-    Args:
-        file: The file.
-        management: A client of its management API.
     """
 
     def __init__(self, file: Path, management: httpx.AsyncClient) -> None:
@@ -202,12 +198,11 @@ class Connection:
                 return await self._rest[kind].request(method, path, **{**options, "headers": headers})
             except httpx.TimeoutException:
                 raise
-            except httpx.ConnectError as exc:
-                raise NotSent(f"TorchServe does not answer: {exc}") from exc
             except httpx.TransportError as exc:
                 if isinstance(exc, httpx.ProtocolError) and any(text in str(exc).lower() for text in _BAD_HTTP):
                     raise NotHttp(clip(str(exc), 200), in_request=isinstance(exc, httpx.LocalProtocolError)) from exc
-                raise RuntimeDown(f"TorchServe does not answer: {exc}") from exc
+                kind_of_error = NotSent if isinstance(exc, httpx.ConnectError) else RuntimeDown
+                raise kind_of_error(f"TorchServe does not answer: {exc}") from exc
             except RuntimeError as exc:
                 if self._rest[kind].is_closed:  # it says so in no kind of its own
                     raise closed() from exc

@@ -35,10 +35,7 @@ class Refused(Exception):
 class Management:
     """The management API of one TorchServe.
 
-    Args:
-        connection: The way to it.
-        batch_delay_ms: How long it waits for a batch to fill, in milliseconds, where it makes batches; None where it
-            gets one envelope at a time.
+    It waits ``batch_delay_ms`` for a batch to fill, where it makes batches; None where it gets one envelope at a time.
     """
 
     def __init__(self, connection: Connection, *, batch_delay_ms: int | None) -> None:
@@ -119,9 +116,7 @@ class Management:
     async def names(self, *, timeout_s: float = MANAGEMENT_TIMEOUT_S, page: int = _PAGE) -> frozenset[str]:
         """Return the names of all models; a version has one of its own, so the default versions are all there are.
 
-        Args:
-            timeout_s: For each page, in seconds.
-            page: How many are asked for at once.
+        They are asked for in pages, each of which may take ``timeout_s``.
         """
         names: set[str] = set()
         token = 0
@@ -162,11 +157,7 @@ class Management:
 
 
 class RuntimeControl:
-    """Asks the runtime that started TorchServe, over its `runtime.sock` (`marway.wire.runtime`).
-
-    Args:
-        runtime_dir: The directory shared with it.
-    """
+    """Asks the runtime that started TorchServe, over its `runtime.sock` (`marway.wire.runtime`)."""
 
     def __init__(self, runtime_dir: Path) -> None:
         # A Unix socket has no certificates; reading all that the machine trusts would hold the event loop for 20 ms.
