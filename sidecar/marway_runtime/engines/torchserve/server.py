@@ -69,17 +69,14 @@ class TorchServe:
         self._fork_socket = fork_socket
         self._classes = classes
         self._process: asyncio.subprocess.Process | None = None
+        self.worker_names = folder(directories.temporary)
+        """The folder where its workers write which model they were told to load, each in a file named by its pid."""
 
     @property
     def pid(self) -> int | None:
         """Its process, while there is one."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
-
-    @property
-    def worker_names(self) -> Path:
-        """The folder where its workers write which model they were told to load, each in a file named by its pid."""
-        return folder(self._directories.temporary)
 
     async def start(self) -> RuntimeInfo:
         """Start TorchServe and return where it answers, once it does.
