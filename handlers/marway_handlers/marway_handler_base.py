@@ -31,12 +31,7 @@ TOP = 3
 
 
 class Failure(NamedTuple):
-    """Stands for the answer to a row that the model has none for: status 500.
-
-    Attributes:
-        error: Why.
-        nonfinite: Whether for a number that JSON has not.
-    """
+    """Stands for the answer to a row that the model has none for (status 500): why, and whether for NaN or infinity."""
 
     error: str
     nonfinite: bool = True
