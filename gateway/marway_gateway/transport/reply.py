@@ -83,7 +83,7 @@ def seconds_of(retry_after: str | bytes | None) -> float | None:
     return value if value is not None and 0 <= value < 86_400 else None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Reply:
     """A sidecar's answer.
 
