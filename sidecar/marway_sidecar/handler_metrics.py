@@ -54,10 +54,7 @@ class HandlerMetrics(Collector):
     """Collects what handlers measured.
 
     A value whose name would be one too many, whose name another version uses for another kind of metric, or whose
-    labels would make too many series is dropped, and counted.
-
-    Args:
-        dropped: Counts what is dropped, by model and version.
+    labels would make too many series is ``dropped``, which counts by model and version.
     """
 
     def __init__(self, dropped: Counter) -> None:

@@ -149,11 +149,9 @@ class SidecarMetrics:
             gauge.clear()
 
     def count_deaths(self, told: Iterable[WorkerDeaths], title: Callable[[str], tuple[str, str]]) -> None:
-        """Count the workers that died since the last time.
+        """Count the workers that died since the last time: what a runtime says first is what was before.
 
-        Args:
-            told: What the runtime has counted since its start. What it says first is what was before.
-            title: Returns the name and version behind a name in the model server, empty ones when nobody knows it.
+        ``title`` returns the name and version behind a name in the model server, empty ones when nobody knows it.
         """
         now: dict[tuple[str, str], int] = {(each.server_name, each.reason): each.count for each in told}
         if self._deaths_before is not None:

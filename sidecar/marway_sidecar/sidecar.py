@@ -88,11 +88,7 @@ class Sidecar:
         self._stopped = False
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Drain for good: load nothing more, and soon take no more requests.
-
-        Args:
-            at_once: Take none from now on.
-        """
+        """Drain for good: load nothing more, and soon, or ``at_once``, take no more requests."""
         self.draining.stop(at_once=at_once)
         self.pool.refuse_loads()
 

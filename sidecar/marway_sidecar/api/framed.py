@@ -32,12 +32,7 @@ has the whole body and takes the answer."""
 
 
 class FramesUpgrade:
-    """Changes a gateway's connection to frames, where it asks for that.
-
-    Args:
-        answer: Answers requests.
-        guard: Returns why a request with these headers may not ask, or None.
-    """
+    """Changes a gateway's connection to frames, where it asks for that and ``guard`` lets its headers pass."""
 
     def __init__(self, answer: AnswerFramed, guard: Callable[[Sequence[tuple[bytes, bytes]]], object]) -> None:
         self._answer = answer
@@ -62,10 +57,7 @@ class FramesUpgrade:
 class FramedConnection(asyncio.Protocol):
     """One connection that changed to frames.
 
-    Args:
-        answer: Answers requests.
-        connections: All connections of the server, to be told to shut down: this one is among them as long as it is
-            open.
+    It is among the server's ``connections``, which are told to shut down, as long as it is open.
     """
 
     def __init__(self, answer: AnswerFramed, connections: set[Any]) -> None:
@@ -238,11 +230,7 @@ class _FramedChannel:
         self.widen(-1)
 
     def widen(self, parts: int) -> None:
-        """Send what there is of a large answer, as far as the gateway wants it.
-
-        Args:
-            parts: How many parts it wants beyond those that it did.
-        """
+        """Send what there is of a large answer, as far as the gateway wants it: so many parts more than it did."""
         self._window += parts
         while self._rest is not None and self._window > 0:
             part, self._rest = self._rest[:PART_BYTES], self._rest[PART_BYTES:]

@@ -77,11 +77,7 @@ class Drain:
             self._changed()
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Drain for good.
-
-        Args:
-            at_once: Turn requests away from now on: nobody is there who could hear of the drain first.
-        """
+        """Drain for good; ``at_once`` if nobody is there who could hear of it before requests are turned away."""
         self.stopping = True
         self.begin()
         if at_once:
@@ -100,11 +96,7 @@ class Drain:
     async def emptied(self, *, limit_s: float) -> bool:
         """Wait until requests are refused, all that were admitted have ended, and nobody asks any more.
 
-        Args:
-            limit_s: How long requests in flight may take once others are refused, in seconds.
-
-        Returns:
-            Whether that came about within the limit.
+        Return whether that came about within ``limit_s`` from when requests are refused.
         """
         assert self.draining
         limit = self._began + self._lame_duck_s + limit_s

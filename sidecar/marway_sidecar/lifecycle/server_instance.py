@@ -38,7 +38,6 @@ class ServerInstance:
     """Everything that is true only while one model server is up.
 
     Args:
-        server: The model server.
         fetch: Holds a version's archive in the store, fetching it if need be.
         refusing: Whether loads are refused.
     """
@@ -62,10 +61,11 @@ class ServerInstance:
         cpus = settings.cpus or server.info.cpus or _cpu_count()
         self.context = Context(server, settings, cpus, self.memory, estimates, metrics, changes, refusing)
         self._autoscaler = Autoscaler(self.context, self.actors, forget=self._forget)
-        self._reconciler = Reconciler(self.context, self._names)
-        self._transitions = Transitions(self.context, fetch, self._reconciler.reconciled, warm)
+        reconciler = Reconciler(self.context, self._names)
+        self.measure = reconciler.soon
+        self._transitions = Transitions(self.context, fetch, reconciler.reconciled, warm)
         self._tasks = [
-            asyncio.create_task(self._reconciler.run(), name="pool reconciler"),
+            asyncio.create_task(reconciler.run(), name="pool reconciler"),
             asyncio.create_task(self._autoscaler.run(), name="pool autoscaler"),
         ]
 
@@ -150,9 +150,6 @@ class ServerInstance:
     def shrink(self, key: str) -> None:
         actor = self.actors[key]
         actor.want_workers(actor.entry.fewest)
-
-    def measure(self) -> None:
-        self._reconciler.soon()
 
     def _forget(self, actor: Actor) -> None:
         record = actor.entry.record

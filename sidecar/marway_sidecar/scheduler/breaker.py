@@ -74,11 +74,9 @@ class Breaker:
         self._trying = False
 
     def ended(self, error: BaseException | None) -> None:
-        """Take in how a call ended.
+        """Take in how a call ended: with an error, or without.
 
-        Args:
-            error: Why it failed, None when it did not. The call's own deadline is longer than its work may take, so
-                one that passed means a worker that hangs.
+        The call's own deadline is longer than its work may take, so one that passed means a worker that hangs.
         """
         if isinstance(error, (asyncio.CancelledError, RuntimeDown, NotLoaded)):
             self.left()

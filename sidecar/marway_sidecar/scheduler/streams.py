@@ -17,12 +17,7 @@ _PIECES: Final = 16
 
 
 class StreamJob(Job):
-    """One row whose answer comes in pieces; `future` is done when they have ended, and has no answers.
-
-    Args:
-        row: The row.
-        deadline, group, body: As `Job` has them.
-    """
+    """One row whose answer comes in pieces; `future` is done when they have ended, and has no answers."""
 
     __slots__ = ("_changed", "_pieces", "_taken")
 
