@@ -24,7 +24,8 @@ from marway_gateway.discovery import Discovery, sources_of
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
-from marway_gateway.observe.telemetry import Metrics, Telemetry
+from marway_gateway.observe.metrics import Metrics
+from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.ejection import Ejection
 from marway_gateway.placement.load_ahead import LoadAhead
@@ -64,7 +65,7 @@ class Gateway:
 
 
 CurrentGateway = Callable[[], Gateway]
-"""Gives routes the gateway; asked at each request, because it exists only while the app runs."""
+"""Gives routes the gateway; asked at each request, because an app without one still has its document."""
 
 
 @asynccontextmanager

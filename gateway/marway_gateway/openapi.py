@@ -19,7 +19,7 @@ from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_gateway.access.admin_guard import WRITES
 from marway_gateway.access.authentication import OPEN_PATHS
 from marway_gateway.http.error_bodies import ErrorForm, error_form, surface_of
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_http.pages.openapi import problem_responses, with_edge, with_problems, with_values
 
 __all__ = [

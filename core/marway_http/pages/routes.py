@@ -1,4 +1,4 @@
-"""What every port answers for itself: what it is, how it does, and its API's pages."""
+"""What every port answers in the same way: what it is, how it does, its API's pages, and HEAD wherever GET is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marway_http.pages.about import ABOUT_CONTENT, About, about_answer
 from marway_http.pages.api_page import PATHS, ApiPage
 
-__all__ = ["Health", "add_process_routes"]
+__all__ = ["HeadAsGet", "Health", "add_process_routes", "with_head"]
 
 
 class Health(BaseModel):
@@ -65,3 +66,36 @@ def add_process_routes(app: FastAPI, about: About, metrics_of: Callable[[], Coll
 
     page = ApiPage(about.name)
     app.router.routes += [Route(path, page, methods=["GET"]) for path in PATHS]
+
+
+class HeadAsGet:
+    """ASGI layer that has HEAD answered as GET is (RFC 9110 §9.3.2); an answer that streams ends with its head.
+
+    Args:
+        app: What answers; the server leaves the body of an answer to HEAD out.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        ended = False
+
+        async def send_head(message: Message) -> None:
+            nonlocal ended
+            if message["type"] == "http.response.start":
+                await send(message)
+            elif not ended:
+                ended = True  # from here on `receive` says that the client has left, which ends a stream
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
+def with_head(allow: str) -> str:
+    """Return an `Allow` header with HEAD, where it has GET."""
+    methods = [method.strip() for method in allow.split(",")]
+    return ", ".join([*methods, "HEAD"]) if "GET" in methods and "HEAD" not in methods else allow

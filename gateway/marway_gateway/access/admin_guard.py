@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope, Send
 
 from marway.errors import UnsupportedMedia, clip
 from marway_http.hosts import HostGuard
 
-__all__ = ["WRITES", "AdminGuard"]
+__all__ = ["WRITES", "check_admin_request"]
 
 WRITES: Final = frozenset({"DELETE", "PATCH", "POST", "PUT"})
 _UNTYPED: Final = "/v2/"
@@ -22,34 +22,22 @@ _INDEX: Final = "/v2/repository/index"
 """A read, for all that it is a POST; Triton's users call it with curl, which calls what it sends a form."""
 
 
-class AdminGuard:
-    """ASGI layer that lets only those requests through. It stands inside `RequestLayer`.
+async def check_admin_request(guard: HostGuard, scope: Scope, _: Send) -> bool:
+    """Refuse what may not be asked of the admin port; it answers nothing itself.
 
-    Args:
-        app: What answers.
-        guard: Says which hosts and origins may ask.
+    Raises:
+        Misdirected, ForeignOrigin: It comes from where it may not.
+        UnsupportedMedia: It is a write whose body is not JSON.
     """
-
-    def __init__(self, app: ASGIApp, *, guard: HostGuard) -> None:
-        self._app = app
-        self._guard = guard
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            error = self._guard(scope["headers"])
-            if error is not None:
-                raise error
-            if scope["method"] in WRITES and scope["path"] != _INDEX:
-                _check_media(scope)
-        await self._app(scope, receive, send)
+    error = guard(scope["headers"])
+    if error is not None:
+        raise error
+    if scope["method"] in WRITES and scope["path"] != _INDEX:
+        _check_media(scope)
+    return False
 
 
 def _check_media(scope: Scope) -> None:
-    """Refuse a body that is not JSON.
-
-    Raises:
-        UnsupportedMedia: It is not.
-    """
     kind: str | None = None
     has_body = False
     for name, value in scope["headers"]:

@@ -6,20 +6,19 @@ the API page, which could not ask for one otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, cast
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope, Send
 
 from marway.errors import Unauthenticated
 from marway.tokens import Tokens, bearer
 from marway.wire.problems import problem_of
 from marway_gateway.access.token_file import TokenFile
-from marway_gateway.http.error_bodies import surface_of
-from marway_gateway.http.requests import request_info, send_problem
+from marway_gateway.http.error_bodies import send_problem, surface_of
+from marway_gateway.http.requests import request_info
 from marway_http.pages.api_page import PATHS
 
-__all__ = ["OPEN_PATHS", "TokenLayer", "challenge", "check_token", "token_owner"]
+__all__ = ["OPEN_PATHS", "challenge", "check_request", "check_token", "token_owner"]
 
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/api-description", *PATHS})
 """What says whether the process lives, and what Marway's routes are, the same everywhere: nothing of models."""
@@ -31,38 +30,22 @@ def token_owner(scope: Scope) -> str | None:
     return cast("str | None", scope.get(_KEY))
 
 
-class TokenLayer:
-    """ASGI layer that lets only requests with a token through. It stands inside `RequestLayer`.
-
-    Args:
-        app: What answers.
-        tokens: Gives the tokens; asked at each request, because they exist only while the app runs.
-    """
-
-    def __init__(self, app: ASGIApp, *, tokens: Callable[[], TokenFile]) -> None:
-        self._app = app
-        self._tokens = tokens
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
-            await self._app(scope, receive, send)
-            return
-        given = _given(scope)
-        try:
-            owner = scope[_KEY] = check_token(self._tokens().tokens, given)
-        except Unauthenticated as exc:
-            info = request_info(scope)
-            info.failed(exc)
-            problem, _ = problem_of(exc, request_id=info.request_id)
-            await send_problem(send, problem, [("www-authenticate", challenge(given))], surface=surface_of(info.path))
-            return
-        if owner is not None:
-            request_info(scope).client = owner
-        await self._app(scope, receive, send)
-
-
-def _given(scope: Scope) -> list[str]:
-    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+async def check_request(file: TokenFile, scope: Scope, send: Send) -> bool:
+    """Answer a request that wants a token and has none that is known; return whether that was so."""
+    if scope["path"] in OPEN_PATHS:
+        return False
+    info = request_info(scope)
+    given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+    try:
+        owner = scope[_KEY] = check_token(file.tokens, given)
+    except Unauthenticated as exc:
+        info.failed(exc)
+        problem, _ = problem_of(exc, request_id=info.request_id)
+        await send_problem(send, problem, [("www-authenticate", challenge(given))], surface=surface_of(info.path))
+        return True
+    if owner is not None:
+        info.client = owner
+    return False
 
 
 def check_token(tokens: Tokens, given: list[str]) -> str | None:

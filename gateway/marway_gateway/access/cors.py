@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope, Send
 
 from marway.errors import ForeignOrigin, clip
 from marway.wire import headers as wire
 
-__all__ = ["Cors", "Preflight"]
+__all__ = ["Cors", "answer_preflight"]
 
 _Headers = tuple[tuple[bytes, bytes], ...]
 _ANY: Final = "*"
@@ -66,41 +66,34 @@ class Cors:
         return known
 
 
-class Preflight:
-    """ASGI layer that answers browsers' questions whether a page may send a request. It stands inside `RequestLayer`.
+async def answer_preflight(cors: Cors, scope: Scope, send: Send) -> bool:
+    """Answer a browser's question whether a page may send a request; return whether this was one.
 
     A question carries no token, and so is answered before tokens are looked at.
 
-    Args:
-        app: Answers all else.
-        cors: Says whose pages may.
+    Raises:
+        ForeignOrigin: It may not.
     """
-
-    def __init__(self, app: ASGIApp, *, cors: Cors) -> None:
-        self._app = app
-        self._cors = cors
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked: dict[bytes, bytes] = {}
-        if scope["type"] == "http" and scope["method"] == "OPTIONS":
-            asked = dict(scope["headers"])
-        origin = asked.get(b"origin")
-        if origin is None or b"access-control-request-method" not in asked:
-            await self._app(scope, receive, send)
-            return
-        if not self._cors.allows(origin):
-            raise ForeignOrigin(
-                f"pages of {clip(origin.decode('latin-1'), 200)!r} may not read answers of this port: if they should, "
-                "add the origin to cors_origins (MARWAY_GATEWAY_CORS_ORIGINS)"
-            )
-        # The caller's own headers reach the handler, so that any may be asked for; `*` would leave Authorization out.
-        names = asked.get(b"access-control-request-headers", b"")
-        headers: list[Any] = [
-            (b"access-control-allow-methods", _METHODS),
-            (b"access-control-max-age", b"%d" % _MAX_AGE_S),
-            (b"vary", b"Access-Control-Request-Headers"),
-        ]
-        if names and _NAMES.fullmatch(names):
-            headers.append((b"access-control-allow-headers", names))
-        await send({"type": "http.response.start", "status": 204, "headers": headers})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    if scope["method"] != "OPTIONS":
+        return False
+    asked = dict(scope["headers"])
+    origin = asked.get(b"origin")
+    if origin is None or b"access-control-request-method" not in asked:
+        return False
+    if not cors.allows(origin):
+        raise ForeignOrigin(
+            f"pages of {clip(origin.decode('latin-1'), 200)!r} may not read answers of this port: if they should, "
+            "add the origin to cors_origins (MARWAY_GATEWAY_CORS_ORIGINS)"
+        )
+    # The caller's own headers reach the handler, so that any may be asked for; `*` would leave Authorization out.
+    names = asked.get(b"access-control-request-headers", b"")
+    headers: list[Any] = [
+        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-max-age", b"%d" % _MAX_AGE_S),
+        (b"vary", b"Access-Control-Request-Headers"),
+    ]
+    if names and _NAMES.fullmatch(names):
+        headers.append((b"access-control-allow-headers", names))
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    return True

@@ -23,10 +23,9 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
 
     Args:
         settings: All of them.
-        gateway: Parts that are open already and stay so; without them the app opens its own while it runs.
+        gateway: What serves; without it the app can be asked for nothing but its document.
     """
     app, current = new_app(
-        settings,
         about=ABOUT_ADMIN,
         gateway=gateway,
         token_file=settings.admin_tokens_file,

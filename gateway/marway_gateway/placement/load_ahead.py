@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from marway.errors import MarwayError
 from marway.resolve.caches import LruCache
-from marway_gateway.observe.telemetry import Metrics
+from marway_gateway.observe.metrics import Metrics
 from marway_gateway.placement.pod import Pod, VersionKey
 from marway_gateway.placement.pod_api import PodApi
 from marway_gateway.placement.podset import PodSet

@@ -22,7 +22,7 @@ from marway.errors import MarwayError
 from marway.resolve.resolver import Resolved
 from marway.wire import headers as wire
 from marway.wire.headers import is_incidental
-from marway_gateway.observe.telemetry import Metrics
+from marway_gateway.observe.metrics import Metrics
 from marway_gateway.predict.call import PredictCall
 from marway_gateway.transport.base import Reply
 

@@ -9,7 +9,7 @@ or the pod said about the request itself is final.
 from __future__ import annotations
 
 from marway.errors import MarwayError, ModelError, NoPodAvailable
-from marway_gateway.observe.telemetry import Metrics
+from marway_gateway.observe.metrics import Metrics
 from marway_gateway.placement import PlacementSpec, Pod, PodSet
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.attempt import WORKER_DIED, Attempt, FailedAttempt

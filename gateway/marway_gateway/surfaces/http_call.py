@@ -77,7 +77,8 @@ def _body(
     *,
     may_be_empty: bool,
 ) -> RequestBody:
-    coding = coding_of(headers.get(b"content-encoding"))
+    coded = headers.get(b"content-encoding")
+    coding = None if coded is None else coding_of(coded)
     if coding is None:
         channel: Channel = scope[CHANNEL]
         data = channel.body

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from marway_gateway.gateway import CurrentGateway
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.openapi import PREDICTION_ERRORS, add_served, problems
 from marway_gateway.surfaces.native import NativePredict
 from marway_gateway.surfaces.surface import Surface

@@ -21,7 +21,7 @@ from marway.errors import InvalidInput, Unavailable
 from marway.records import ServingSettings
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.placement import score
 from marway_gateway.predict.attempt import Attempt
@@ -766,7 +766,7 @@ async def test_a_header_that_cannot_be_sent(
     for _ in range(2):
         async with warm(pod, registry=registry) as (_, client):
             with monkeypatch.context() as patch:
-                patch.setattr("marway_gateway.http.requests._named", lambda info: broken)
+                patch.setattr("marway_gateway.http.requests._named", lambda *version: broken)
                 status, headers, _ = await client.ask()
                 assert (status, headers.keys() & {"x", "b"}) == (500, set())
         assert "a header of the answer has a control character in it" in caplog.text

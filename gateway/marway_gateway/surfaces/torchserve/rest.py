@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from fastapi import Response
 
 from marway_gateway.gateway import CurrentGateway
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import PREDICTION_ERRORS, add_served, error_responses
 from marway_gateway.surfaces.native import NativePredict

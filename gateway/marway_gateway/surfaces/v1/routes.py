@@ -11,7 +11,7 @@ from marway import errors
 from marway.refs import check_label
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.openapi import (
     PREDICTION_ERRORS,
     REFERENCE_ERRORS,
