@@ -12,6 +12,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -95,7 +96,7 @@ class HostGuard:
         self._setting = setting
         self._listed = _Names(allowed)
         self._ours = _Names((*_ALWAYS, *_kubernetes(resolv_conf), bound.lower(), socket.gethostname().lower()))
-        self._known: dict[bytes, bool] = {}
+        self._is_ours = lru_cache(maxsize=_KNOWN_MAX)(self._is_name_of_ours)
 
     def __call__(self, headers: Iterable[tuple[bytes, bytes]]) -> MarwayError | None:
         """Return why a request with these headers is refused, or None; names are in lower case."""
@@ -113,15 +114,8 @@ class HostGuard:
             )
         return None
 
-    def _is_ours(self, host: bytes) -> bool:
-        known = self._known.get(host)
-        if known is None:
-            if len(self._known) >= _KNOWN_MAX:
-                self._known.clear()
-            known = self._known[host] = self._is_name_of_ours(_name_of(host.decode("latin-1")))
-        return known
-
-    def _is_name_of_ours(self, name: str) -> bool:
+    def _is_name_of_ours(self, host: bytes) -> bool:
+        name = _name_of(host.decode("latin-1"))
         if name in self._listed or name in self._ours or (name and "." not in name and ":" not in name):
             return True
         try:

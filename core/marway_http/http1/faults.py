@@ -10,12 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import httptools
 
-__all__ = ["FIELDS_BYTES_MAX", "Fault", "Target", "fault_of", "is_host", "known_target", "target_of"]
+from marway.wire.problems import Problem
+
+__all__ = ["FIELDS_BYTES_MAX", "Target", "fault_of", "is_host", "known_target", "refused", "target_of"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -24,23 +27,6 @@ _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]
 _VERSIONS: Final = ("1.1", "1.0")
 FIELDS_BYTES_MAX: Final = 64 * 1024
 """The most that the fields of a head may have, and those behind a chunked body."""
-
-
-class Fault(NamedTuple):
-    """What is wrong with a request, for which its connection is closed.
-
-    Attributes:
-        status, reason: Of the answer.
-        code: The problem's stable name.
-        detail: What is wrong, for people.
-        title: The problem's title; without one, the reason.
-    """
-
-    status: int
-    reason: str
-    code: str
-    detail: str
-    title: str = ""
 
 
 class Target(NamedTuple):
@@ -59,13 +45,18 @@ class Target(NamedTuple):
     host: bytes | None
 
 
+def refused(status: int, code: str, detail: str, title: str = "") -> Problem:
+    """Return what a request is answered for which its connection is closed; without a title, the status has one."""
+    return Problem(title=title or HTTPStatus(status).phrase, status=status, detail=detail, code=code)
+
+
 @lru_cache(maxsize=256)
 def is_host(value: bytes) -> bool:
     """Return whether this is what a `Host` header may say."""
     return _HOST.fullmatch(value) is not None
 
 
-def fault_of(method: bytes, version: str, headers: Headers) -> Fault | None:
+def fault_of(method: bytes, version: str, headers: Headers) -> Problem | None:
     """Return what is wrong with a request's head, or None.
 
     Args:
@@ -75,36 +66,32 @@ def fault_of(method: bytes, version: str, headers: Headers) -> Fault | None:
     """
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) > 1:
-        return _bad("there is more than one Host header")
+        return refused(400, "invalid_request", "there is more than one Host header")
     if hosts and not is_host(hosts[0]):
-        return _bad("the Host header is not a host")
+        return refused(400, "invalid_request", "the Host header is not a host")
     if not hosts and version == "1.1":
-        return _bad("the Host header is missing")
+        return refused(400, "invalid_request", "the Host header is missing")
     if version not in _VERSIONS:
-        return Fault(505, "HTTP Version Not Supported", "version_not_supported", "HTTP/1.1 is spoken here")
+        return refused(505, "version_not_supported", "HTTP/1.1 is spoken here")
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     if codings and version != "1.1":
-        return _bad("HTTP/1.0 has no Transfer-Encoding")
+        return refused(400, "invalid_request", "HTTP/1.0 has no Transfer-Encoding")
     fault = _fault_of_codings(codings) if codings else None
     if fault is None and method == b"CONNECT":
-        return Fault(501, "Not Implemented", "not_implemented", "this server is no proxy: CONNECT is not served")
+        return refused(501, "not_implemented", "this server is no proxy: CONNECT is not served")
     return fault
 
 
-def _fault_of_codings(values: list[bytes]) -> Fault | None:
+def _fault_of_codings(values: list[bytes]) -> Problem | None:
     codings = [each.strip(b" \t").lower() for value in values for each in value.split(b",")]
     if codings == [b"chunked"]:
         return None
     others = [each for each in codings if each != b"chunked"]
     if not others or b"" in others:
-        return _bad("the Transfer-Encoding is not one that can be")
+        return refused(400, "invalid_request", "the Transfer-Encoding is not one that can be")
     named = others[0][:40].decode("latin-1")
     detail = f"the transfer coding {named!r} is not known here: send the body as it is, or chunked"
-    return Fault(501, "Not Implemented", "not_implemented", detail)
-
-
-def _bad(detail: str) -> Fault:
-    return Fault(400, "Bad Request", "invalid_request", detail)
+    return refused(501, "not_implemented", detail)
 
 
 def target_of(url: bytes) -> Target:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import html
-from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from marway import __version__
 
-__all__ = ["PATHS", "ApiPage"]
+__all__ = ["PATHS", "api_page"]
 
 PATHS: Final = ("/docs", "/docs/page.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
 """The page and what it is made of."""
@@ -59,45 +61,21 @@ window.ui = SwaggerUIBundle({
   validatorUrl: null,
 });
 """
-_TYPES: Final = {"css": b"text/css; charset=utf-8", "js": b"text/javascript; charset=utf-8"}
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+_TYPES: Final = {"css": "text/css", "js": "text/javascript"}
 
 
-class ApiPage:
-    """ASGI app for GET on each of `PATHS`.
-
-    Args:
-        title: What the page is called.
-    """
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"x-content-type-options", b"nosniff")]
-        name = scope["path"].removeprefix("/docs").removeprefix("/")
-        if name:
-            body = _SCRIPT.encode() if name == "page.js" else await asyncio.to_thread((_files() / name).read_bytes)
-            # The page asks for them by version: another version is another address.
-            headers += [
-                (b"content-type", _TYPES[name.rpartition(".")[2]]),
-                (b"cache-control", b"public, max-age=86400, immutable"),
-            ]
-        else:
-            body = _PAGE.format(title=html.escape(self._title), version=f"{__version__}-{version(_PACKAGE)}").encode()
-            headers += [
-                (b"content-type", b"text/html; charset=utf-8"),
-                (b"cache-control", b"no-cache"),
-                (b"content-security-policy", _POLICY.encode()),
-                (b"referrer-policy", b"no-referrer"),
-            ]
-        headers.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+async def api_page(request: Request) -> Response:
+    """Answer GET on each of `PATHS`."""
+    headers = {"x-content-type-options": "nosniff"}
+    name = request.url.path.rpartition("/docs")[2].removeprefix("/")
+    if name:
+        body = _SCRIPT.encode() if name == "page.js" else await asyncio.to_thread((_files() / name).read_bytes)
+        # The page asks for them by version: another version is another address.
+        headers["cache-control"] = "public, max-age=86400, immutable"
+        return Response(body, headers=headers, media_type=_TYPES[name.rpartition(".")[2]])
+    page = _PAGE.format(title=html.escape(request.app.title), version=f"{__version__}-{version(_PACKAGE)}")
+    headers |= {"cache-control": "no-cache", "content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
+    return Response(page, headers=headers, media_type="text/html")
 
 
 @cache

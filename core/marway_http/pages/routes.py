@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marway_http.pages.about import ABOUT_CONTENT, About, about_answer
-from marway_http.pages.api_page import PATHS, ApiPage
+from marway_http.pages.api_page import PATHS, api_page
 
 __all__ = ["HeadAsGet", "Health", "add_process_routes", "with_head"]
 
@@ -64,8 +64,7 @@ def add_process_routes(app: FastAPI, about: About, metrics_of: Callable[[], Coll
     async def metrics() -> Response:
         return Response(generate_latest(metrics_of()), media_type=CONTENT_TYPE_LATEST)
 
-    page = ApiPage(about.name)
-    app.router.routes += [Route(path, page, methods=["GET"]) for path in PATHS]
+    app.router.routes += [Route(path, api_page, methods=["GET"]) for path in PATHS]
 
 
 class HeadAsGet:

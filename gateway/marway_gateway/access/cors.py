@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from starlette.types import Scope, Send
@@ -43,7 +44,7 @@ class Cors:
         self._any = _ANY.encode() in self._origins
         self._vary: _Headers = () if self._any else ((b"vary", b"Origin"),)
         self._exposed = (b"access-control-expose-headers", ", ".join(_EXPOSED).encode())
-        self._known: dict[bytes, _Headers] = {}
+        self._of_origin = lru_cache(maxsize=_KNOWN_MAX)(self._made_for)
 
     def allows(self, origin: bytes) -> bool:
         """Return whether pages of an origin may read answers."""
@@ -52,18 +53,13 @@ class Cors:
     def answer_headers(self, headers: Iterable[tuple[bytes, bytes]] | None) -> _Headers:
         """Return what the answer to a request with these headers has beside its own."""
         origin = next((value for name, value in headers or () if name == b"origin"), None)
-        if origin is None:
+        return self._vary if origin is None else self._of_origin(origin)
+
+    def _made_for(self, origin: bytes) -> _Headers:
+        if not self.allows(origin):
             return self._vary
-        known = self._known.get(origin)
-        if known is None:
-            known = self._vary
-            if self.allows(origin):
-                allowed = _ANY.encode() if self._any else origin
-                known = (b"access-control-allow-origin", allowed), self._exposed, *self._vary
-            if len(self._known) >= _KNOWN_MAX:
-                self._known.clear()
-            self._known[origin] = known
-        return known
+        allowed = _ANY.encode() if self._any else origin
+        return (b"access-control-allow-origin", allowed), self._exposed, *self._vary
 
 
 async def answer_preflight(cors: Cors, scope: Scope, send: Send) -> bool:

@@ -63,7 +63,7 @@ class FastPathApp(FastAPI):
         self._telemetry_now = telemetry
         self._checks = checks
         self._routes: SegmentRoutes[ASGIApp] = SegmentRoutes()
-        self._found: dict[tuple[str, str], tuple[ASGIApp, dict[str, str]]] = {}
+        self._find = lru_cache(maxsize=_FOUND_MAX)(self._routes.find)
 
     def add_fast(self, method: str, path: str, handler: ASGIApp) -> None:
         """Have a route served on the short way where its path allows that; the router has it in any case."""
@@ -71,8 +71,7 @@ class FastPathApp(FastAPI):
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["type"] == "http" and not scope.get("root_path"):
-            asked = scope["method"], scope["path"]
-            found = self._found.get(asked) or self._find(asked)
+            found = self._find(scope["method"], scope["path"])
             if found is not None:
                 handler, scope["path_params"] = found
                 return self._serve(handler, scope, receive, send)
@@ -81,14 +80,6 @@ class FastPathApp(FastAPI):
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         await in_task()
         await super().__call__(scope, receive, send)
-
-    def _find(self, asked: tuple[str, str]) -> tuple[ASGIApp, dict[str, str]] | None:
-        found = self._routes.find(*asked)
-        if found is not None:
-            if len(self._found) >= _FOUND_MAX:
-                self._found.clear()
-            self._found[asked] = found
-        return found
 
     async def _serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have ``app`` answer a request."""
