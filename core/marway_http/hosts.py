@@ -34,10 +34,10 @@ def parse_hosts(value: object) -> object:
     Raises:
         ValueError: One cannot be a name.
     """
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list | tuple):
+    listed = _listed(value)
+    if listed is None:
         return value
-    names = tuple(str(name).strip().lower().rstrip(".") for name in names if str(name).strip())
+    names = tuple(name.lower().rstrip(".") for name in listed)
     for name in names:
         if not _PATTERN.fullmatch(name):
             raise ValueError(f"{clip(name, 80)!r} is no host name: write one such as pod.example.com, or *.example.com")
@@ -50,13 +50,18 @@ def parse_origins(value: object) -> object:
     Raises:
         ValueError: One is no origin.
     """
-    origins = value.split(",") if isinstance(value, str) else value
-    if not isinstance(origins, list | tuple):
+    listed = _listed(value)
+    if listed is None:
         return value
-    origins = tuple(_origin(str(each).strip()) for each in origins if str(each).strip())
+    origins = tuple(map(_origin, listed))
     if "*" in origins and len(origins) > 1:
         raise ValueError("'*' means every origin: give it alone, or name those that are meant")
     return origins
+
+
+def _listed(value: object) -> list[str] | None:
+    items = value.split(",") if isinstance(value, str) else value
+    return [str(each).strip() for each in items if str(each).strip()] if isinstance(items, list | tuple) else None
 
 
 def _origin(text: str) -> str:

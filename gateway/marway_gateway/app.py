@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 from pathlib import Path as FilePath
+from typing import Any, Final
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
 
-from marway import errors
+from marway import __version__, errors
 from marway.errors import InvalidRequest, clip
 from marway.wire.problems import Problem
 from marway_gateway.access.admin_guard import check_admin_request
@@ -21,15 +22,40 @@ from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.error_bodies import error_body, surface_of
 from marway_gateway.http.requests import Check, FastPathApp, request_info
 from marway_gateway.openapi import describe, problems
-from marway_gateway.pages import ABOUT_PUBLIC, TAGS
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.registered import SURFACES
 from marway_http.hosts import HostGuard
-from marway_http.pages.about import About
+from marway_http.pages.about import About, Link
 from marway_http.pages.routes import Health, add_process_routes, with_head
 
-__all__ = ["create_app", "new_app"]
+__all__ = ["HEALTH_LINKS", "LINKS", "create_app", "new_app"]
+
+LINKS: Final = (
+    Link(href="docs", title="Every route, to read and to try; openapi.json says the same to programs"),
+    Link(href="models", title="The models, their versions and labels"),
+)
+HEALTH_LINKS: Final = (
+    Link(href="healthz", title="Does the process run?"),
+    Link(href="metrics", title="Metrics for Prometheus"),
+)
+_ABOUT: Final = About(
+    name="Marway gateway",
+    version=__version__,
+    description="Serves models: each answers at /predict/MODEL, and as TorchServe, KServe, Triton and TensorFlow "
+    "Serving answer, over REST and gRPC. README.md and docs/http.md of Marway say more.",
+    links=(*LINKS, Link(href="readyz", title="Can it serve?"), *HEALTH_LINKS),
+    example="curl -d 'wake me at seven' http://THIS-HOST/predict/intent",
+)
+_TAGS: Final[list[dict[str, Any]]] = [
+    {"name": "models", "description": "Which models, versions and labels there are."},
+    {"name": "labels", "description": "Which version a label means."},
+    {"name": "versions", "description": "Load, unload and delete versions."},
+    {"name": "serving", "description": "How a model is served."},
+    {"name": "pods", "description": "Who serves."},
+    {"name": "health", "description": "How the process does. No token is needed."},
+]
+"""What the document says of each group of routes that is no surface's, in their order."""
 
 
 def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> FastAPI:
@@ -40,7 +66,7 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
         gateway: What serves; without it the app can be asked for nothing but its document.
     """
     app, current = new_app(
-        about=ABOUT_PUBLIC,
+        about=_ABOUT,
         gateway=gateway,
         token_file=settings.predict_tokens_file,
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
@@ -101,7 +127,7 @@ def new_app(
         title=about.name,
         version=about.version,
         description=about.description,
-        openapi_tags=[*({"name": each.tag, "description": each.about} for each in SURFACES if each.tag), *TAGS],
+        openapi_tags=[*({"name": each.tag, "description": each.about} for each in SURFACES if each.tag), *_TAGS],
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the body of a predict request

@@ -15,7 +15,7 @@ from marway.errors import InvalidSettings
 from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
-from marway_gateway.access.token_file import TokenFile
+from marway_gateway.access.authentication import TokenFile
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
@@ -94,8 +94,7 @@ async def open_gateway(
                 "no registry is named: give --registry URL or set MARWAY_REGISTRY, for example to file:///path"
             )
         registry = open_registry(settings.registry)
-    paths = {path for path in (settings.admin_tokens_file, settings.predict_tokens_file) if path is not None}
-    token_files = {path: TokenFile(path) for path in paths}
+    token_files = {path: TokenFile(path) for path in (settings.admin_tokens_file, settings.predict_tokens_file) if path}
     async with AsyncExitStack() as stack:
         tasks = TaskSet()
         stack.push_async_callback(tasks.aclose)

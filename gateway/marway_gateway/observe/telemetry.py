@@ -19,11 +19,10 @@ __all__ = ["RequestInfo", "Telemetry", "outcome_of"]
 
 _PATH_MAX: Final = 300
 _OUTCOMES: Final = (
-    (errors.InvalidInput, "client_error"),
-    (errors.NotFound, "client_error"),
-    (errors.Conflict, "client_error"),
-    (errors.Unauthenticated, "client_error"),
-    (errors.Unimplemented, "client_error"),
+    (
+        (errors.InvalidInput, errors.NotFound, errors.Conflict, errors.Unauthenticated, errors.Unimplemented),
+        "client_error",
+    ),
     (errors.ModelError, "model_error"),
     (errors.DeadlineExceeded, "timeout"),
 )

@@ -17,7 +17,7 @@ from gateway.fakes import FakePod, Running, running
 from marway.errors import InvalidSettings
 from marway.registry import Registry
 from marway.tokens import bearer, first_token, parse_tokens
-from marway_gateway.access.token_file import TokenFile
+from marway_gateway.access.authentication import TokenFile
 from marway_gateway.gateway import open_gateway
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_http.pages.api_page import PATHS
