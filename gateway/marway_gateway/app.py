@@ -15,9 +15,8 @@ from starlette.routing import Match
 from marway import __version__, errors
 from marway.errors import InvalidRequest, clip
 from marway.wire.problems import Problem
-from marway_gateway.access.admin_guard import check_admin_request
 from marway_gateway.access.authentication import check_request
-from marway_gateway.access.cors import Cors, answer_preflight
+from marway_gateway.access.origins import Cors, answer_preflight, check_admin_request
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.error_bodies import error_body, surface_of
 from marway_gateway.http.requests import Check, FastPathApp, request_info
@@ -145,19 +144,14 @@ async def _http_problem(request: Request, exc: Exception) -> Response:
     info = request_info(request.scope)
     info.outcome = "client_error"
     method, path = request.method, clip(request.url.path, 200)
-    headers = exc.headers
+    headers, code, title, detail = exc.headers, "invalid_request", "Invalid request", str(exc.detail)
     if exc.status_code == 405:
         allowed = with_head(", ".join(_methods_of(request)))
         headers = {"Allow": allowed}
         code, title, detail = "method_not_allowed", "Method not allowed", f"{path} takes {allowed}, not {method}"
     elif exc.status_code == 404:
-        code, title, detail = (
-            "not_found",
-            "Not found",
-            f"there is nothing at {method} {path}; /docs shows what there is",
-        )
-    else:
-        code, title, detail = "invalid_request", "Invalid request", str(exc.detail)
+        code, title = "not_found", "Not found"
+        detail = f"there is nothing at {method} {path}; /docs shows what there is"
     info.error = code
     problem = Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=info.request_id)
     body, content_type = error_body(surface_of(request.url.path), problem)

@@ -16,8 +16,8 @@ from marway import errors
 from marway.errors import MarwayError
 from marway.wire.comparison import Comparison, FieldChange
 from marway.wire.problems import CONTENT_TYPE, Problem
-from marway_gateway.access.admin_guard import WRITES
 from marway_gateway.access.authentication import OPEN_PATHS
+from marway_gateway.access.origins import WRITES
 from marway_gateway.http.error_bodies import ErrorForm, error_form, surface_of
 from marway_gateway.http.requests import FastPathApp
 from marway_http.pages.openapi import problem_responses, with_edge, with_problems, with_values

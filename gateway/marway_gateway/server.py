@@ -16,7 +16,7 @@ import uvloop
 
 from marway.errors import InvalidSettings
 from marway.process.stop_request import StopRequest, watch_for_stop
-from marway_gateway.access.cors import Cors
+from marway_gateway.access.origins import Cors
 from marway_gateway.admin import create_admin_app
 from marway_gateway.app import create_app
 from marway_gateway.gateway import open_gateway

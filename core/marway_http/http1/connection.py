@@ -1,12 +1,8 @@
 """HTTP/1.1 on one connection, for gateway and sidecar: llhttp (httptools) reads it, uvicorn's server runs it.
 
-- Headers are bounded in number and size (431), and in time, from the connection's first moment or the request's first
-  byte (408).
-- A body must keep coming, at a low rate at least, as Apache's mod_reqtimeout demands it (408). Time in which we do
-  not read is not counted.
-- A client that reads nothing of its answer for long is cut off, where that is asked for.
-- There are only so many connections (503).
-- While the process stops, each answer tells its client to connect anew, elsewhere.
+Headers are bounded in number and size (431), and in time, from the connection's first moment or the request's first
+byte (408). A body must keep coming, as Apache's mod_reqtimeout demands it (408); time in which we do not read is not
+counted. What else clients may do, `marway_http.http1.limits` says.
 """
 
 from __future__ import annotations
@@ -18,11 +14,10 @@ from typing import Any, Final, cast
 from marway.process.allocator import keep_freed_memory
 from marway.wire.problems import Problem
 from marway_http.channel import LARGE_BODY_BYTES, Headers, header_block
-from marway_http.http1.faults import refused
+from marway_http.http1.heads import refusal, refused
 from marway_http.http1.limits import ConnectionLimits, FlowControl, Pace, Part
 from marway_http.http1.reader import BadRequest, RequestReader
 from marway_http.http1.request import Request
-from marway_http.http1.response_head import refusal
 
 __all__ = ["HttpConnection"]
 

@@ -1,4 +1,4 @@
-"""Reads requests: the events of llhttp, and what llhttp leaves to servers (`marway_http.http1.faults`)."""
+"""Reads requests: the events of llhttp, and what llhttp leaves to servers (`marway_http.http1.heads`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httptools
 
 from marway.wire.problems import Problem
 from marway_http.channel import LARGE_BODY_BYTES
-from marway_http.http1.faults import FIELDS_BYTES_MAX, fault_of, is_host, known_target, refused, target_of
+from marway_http.http1.heads import FIELDS_BYTES_MAX, fault_of, is_host, known_target, refused, target_of
 
 if TYPE_CHECKING:
     from marway_http.http1.connection import HttpConnection

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from marway_http.channel import CHANNEL, LARGE_BODY_BYTES, NO_BODY, HeaderBlock, Headers, ServerStopping, header_block
 from marway_http.eager import EagerTask
+from marway_http.http1.heads import STATUS_LINES, block_of, framed, without_cors
 from marway_http.http1.reader import BodyPieces
-from marway_http.http1.response_head import STATUS_LINES, block_of, framed, without_cors
 
 if TYPE_CHECKING:
     from marway_http.http1.connection import HttpConnection

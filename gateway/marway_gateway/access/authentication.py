@@ -22,11 +22,13 @@ from marway.tokens import Tokens, bearer, parse_tokens
 from marway.wire.problems import problem_of
 from marway_gateway.http.error_bodies import send_problem, surface_of
 from marway_gateway.http.requests import request_info
-from marway_http.pages.api_page import PATHS
+from marway_http.pages.routes import API_PAGE_PATHS
 
 __all__ = ["OPEN_PATHS", "TokenFile", "challenge", "check_request", "check_token", "token_owner"]
 
-OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/api-description", *PATHS})
+OPEN_PATHS: Final = frozenset(
+    {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/api-description", *API_PAGE_PATHS}
+)
 """What says whether the process lives, and what Marway's routes are, the same everywhere: nothing of models."""
 _KEY: Final = "marway.token_owner"
 _LOOK_S: Final = 0.5

@@ -1,7 +1,12 @@
-"""Cross-origin requests (CORS, as the Fetch standard has it): which web pages may read the public port's answers.
+"""What web pages may do, by their origin: read the public port's answers, or nothing at all on the admin port.
 
-The headers belong to a connection's answers, whatever makes them: a model, an error, or the connection itself. Nobody
-is ever let in with a browser's own credentials: who wants a token gets it in `Authorization`, from the page.
+Of the public port, that is CORS as the Fetch standard has it. The headers belong to a connection's answers, whatever
+makes them: a model, an error, or the connection itself. Nobody is ever let in with a browser's own credentials: who
+wants a token gets it in `Authorization`, from the page.
+
+On the admin port strangers' pages are refused, and writes are JSON. A browser sends a page's request with a JSON body
+to another host only where that host was asked first and agreed, which the admin port never does; what HTML forms send
+it does not ask for.
 """
 
 from __future__ import annotations
@@ -13,12 +18,18 @@ from typing import Any, Final
 
 from starlette.types import Scope, Send
 
-from marway.errors import ForeignOrigin, clip
+from marway.errors import ForeignOrigin, UnsupportedMedia, clip
 from marway.wire import headers as wire
+from marway_http.hosts import HostGuard
 
-__all__ = ["Cors", "answer_preflight"]
+__all__ = ["WRITES", "Cors", "answer_preflight", "check_admin_request"]
 
 _Headers = tuple[tuple[bytes, bytes], ...]
+WRITES: Final = frozenset({"DELETE", "PATCH", "POST", "PUT"})
+_UNTYPED: Final = "/v2/"
+"""Clients of the Open Inference Protocol, such as tritonclient, send JSON without saying so."""
+_INDEX: Final = "/v2/repository/index"
+"""A read, for all that it is a POST; Triton's users call it with curl, which calls what it sends a form."""
 _ANY: Final = "*"
 _EXPOSED: Final = (
     *(wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID, wire.CACHE),
@@ -93,3 +104,36 @@ async def answer_preflight(cors: Cors, scope: Scope, send: Send) -> bool:
     await send({"type": "http.response.start", "status": 204, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
     return True
+
+
+async def check_admin_request(guard: HostGuard, scope: Scope, _: Send) -> bool:
+    """Refuse what may not be asked of the admin port; it answers nothing itself.
+
+    Raises:
+        Misdirected, ForeignOrigin: It comes from where it may not.
+        UnsupportedMedia: It is a write whose body is not JSON.
+    """
+    error = guard(scope["headers"])
+    if error is not None:
+        raise error
+    if scope["method"] in WRITES and scope["path"] != _INDEX:
+        _check_media(scope)
+    return False
+
+
+def _check_media(scope: Scope) -> None:
+    kind: str | None = None
+    has_body = False
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            kind = value.decode("latin-1")
+        elif name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")):
+            has_body = True
+    if kind is None:
+        wrong = has_body and not scope["path"].startswith(_UNTYPED)
+    else:
+        mime = kind.partition(";")[0].strip().lower()
+        wrong = mime != "application/json" and not (mime.startswith("application/") and mime.endswith("+json"))
+    if wrong:
+        said = "a body without a Content-Type" if kind is None else f"the Content-Type {clip(kind, 80)!r}"
+        raise UnsupportedMedia(f"{said} is not taken here: send JSON, with the header `Content-Type: application/json`")
