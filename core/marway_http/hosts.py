@@ -12,6 +12,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -99,8 +100,8 @@ class HostGuard:
         self, allowed: Iterable[str] = (), *, bound: str, setting: str, resolv_conf: Path = _RESOLV_CONF
     ) -> None:
         self._setting = setting
-        self._listed = _Names(allowed)
-        self._ours = _Names((*_ALWAYS, *_kubernetes(resolv_conf), bound.lower(), socket.gethostname().lower()))
+        self._listed = tuple(allowed)
+        self._ours = *_ALWAYS, *_kubernetes(resolv_conf), bound.lower(), socket.gethostname().lower()
         self._is_ours = lru_cache(maxsize=_KNOWN_MAX)(self._is_name_of_ours)
 
     def __call__(self, headers: Iterable[tuple[bytes, bytes]]) -> MarwayError | None:
@@ -121,7 +122,7 @@ class HostGuard:
 
     def _is_name_of_ours(self, host: bytes) -> bool:
         name = _name_of(host.decode("latin-1"))
-        if name in self._listed or name in self._ours or (name and "." not in name and ":" not in name):
+        if _is_among(name, (*self._listed, *self._ours)) or (name and "." not in name and ":" not in name):
             return True
         try:
             ipaddress.ip_address(name)
@@ -136,20 +137,11 @@ class HostGuard:
         except ValueError:
             return False
         own = host is not None and netloc == host.decode("latin-1").lower()
-        return bool(netloc) and (own or _name_of(netloc) in self._listed)
+        return bool(netloc) and (own or _is_among(_name_of(netloc), self._listed))
 
 
-class _Names:
-    """Names, and all below some."""
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        patterns = tuple(patterns)
-        self._any = "*" in patterns
-        self._below = tuple(pattern[1:] for pattern in patterns if pattern.startswith("*."))
-        self._names = frozenset(pattern for pattern in patterns if not pattern.startswith("*"))
-
-    def __contains__(self, name: str) -> bool:
-        return self._any or name in self._names or name.endswith(self._below)
+def _is_among(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _name_of(netloc: str) -> str:

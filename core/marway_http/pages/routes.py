@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import html
 from collections.abc import Callable
-from functools import cache
 from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.resources import files
 from typing import Final, Literal
 
 from fastapi import FastAPI
@@ -31,7 +29,7 @@ __all__ = ["API_PAGE_PATHS", "HeadAsGet", "Health", "add_process_routes", "with_
 
 API_PAGE_PATHS: Final = ("/docs", "/docs/page.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
 """The page and what it is made of."""
-_PACKAGE: Final = "fastapi-offline"
+_PACKAGE: Final = "fastapi_offline"
 """Carries Swagger UI; nothing else of it is used."""
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -158,7 +156,7 @@ async def _api_page(request: Request) -> Response:
     headers = {"x-content-type-options": "nosniff"}
     name = request.url.path.rpartition("/docs")[2].removeprefix("/")
     if name:
-        body = _SCRIPT.encode() if name == "page.js" else await asyncio.to_thread((_files() / name).read_bytes)
+        body = _SCRIPT.encode() if name == "page.js" else await asyncio.to_thread(_file, name)
         # The page asks for them by version: another version is another address.
         headers["cache-control"] = "public, max-age=86400, immutable"
         return Response(body, headers=headers, media_type=_TYPES[name.rpartition(".")[2]])
@@ -167,10 +165,5 @@ async def _api_page(request: Request) -> Response:
     return Response(page, headers=headers, media_type="text/html")
 
 
-@cache
-def _files() -> Path:
-    """Return where the files of Swagger UI are."""
-    spec = find_spec(_PACKAGE.replace("-", "_"))  # not imported: it would bring a web framework
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "static"
+def _file(name: str) -> bytes:
+    return (files(_PACKAGE) / "static" / name).read_bytes()

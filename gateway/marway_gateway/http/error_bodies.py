@@ -7,13 +7,14 @@ The status and `Retry-After` are the same everywhere. Each surface's form is add
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
-from starlette.types import Message, Receive, Send
+from starlette.types import Receive, Send
 
 from marway.wire import problems
 from marway.wire.problems import Problem
@@ -26,7 +27,6 @@ __all__ = [
     "add_error_form",
     "error_body",
     "error_form",
-    "lingering",
     "send_problem",
     "surface_of",
 ]
@@ -87,9 +87,23 @@ def surface_of(path: str) -> str | None:
 
 
 async def send_problem(
-    send: Send, problem: Problem, headers: Iterable[tuple[str, str]] = (), *, surface: str | None = None
+    send: Send,
+    problem: Problem,
+    headers: Iterable[tuple[str, str]] = (),
+    *,
+    surface: str | None = None,
+    unread: Receive | None = None,
 ) -> None:
-    """Answer with a problem, in the form of ``surface``."""
+    """Answer with a problem, in the form of ``surface``.
+
+    Args:
+        send: Takes the answer.
+        problem: What is wrong.
+        headers: Further ones.
+        surface: Whose form; None stands for a problem document.
+        unread: Gives what the client still sends of a body that nobody wants. Closing while it sends makes its kernel
+            throw our answer away (RFC 9112 §9.6), so that is read for a short while and dropped.
+    """
     body, content_type = error_body(surface, problem)
     raw = [
         (b"content-type", content_type.encode()),
@@ -97,27 +111,11 @@ async def send_problem(
         *((name.encode(), value.encode("latin-1", "replace")) for name, value in headers),
     ]
     await send({"type": "http.response.start", "status": problem.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def lingering(receive: Receive, send: Send) -> Send:
-    """Wrap ``send`` so that the connection closes only after the client had time to read the answer.
-
-    Closing while the client still sends makes its kernel throw our answer away (RFC 9112 §9.6), so what it sends is
-    read for a short while and dropped.
-    """
-
-    async def linger(message: Message) -> None:
-        if message["type"] != "http.response.body":
-            await send(message)
-            return
-        await send({**message, "more_body": True})
-        try:
-            async with asyncio.timeout(_LINGER_S):
-                while (await receive()).get("more_body", False):
-                    pass
-        except TimeoutError:
-            pass
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    return linger
+    await send({"type": "http.response.body", "body": body, "more_body": unread is not None})
+    if unread is None:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while (await unread()).get("more_body", False):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

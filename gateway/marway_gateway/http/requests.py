@@ -17,7 +17,7 @@ from marway.wire import headers as wire
 from marway.wire.paths import SegmentRoutes
 from marway.wire.problems import problem_of
 from marway.wire.request import ids_of
-from marway_gateway.http.error_bodies import lingering, send_problem, surface_of
+from marway_gateway.http.error_bodies import send_problem, surface_of
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_http.channel import NO_BODY, Channel, ClientGone, HeaderBlock, header_block
 from marway_http.eager import in_task
@@ -133,12 +133,12 @@ async def _refuse(error: MarwayError, info: RequestInfo, receive: Receive, send:
     if info.status is not None:
         return  # the answer has begun: returning without its end makes the server cut the connection
     problem, extra = problem_of(error, request_id=info.request_id)
-    headers = [*extra.items(), *model_headers(info)]
+    headers, unread = [*extra.items(), *model_headers(info)], None
     if isinstance(error, BodyTooLarge):
         headers.append(("connection", "close"))
         await in_task()
-        send = lingering(receive, send)
-    await send_problem(send, problem, headers, surface=info.surface or surface_of(info.path))
+        unread = receive
+    await send_problem(send, problem, headers, surface=info.surface or surface_of(info.path), unread=unread)
 
 
 async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: HeaderBlock, body: bytes) -> None:
