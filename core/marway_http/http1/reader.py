@@ -136,21 +136,19 @@ class RequestReader:
 
         A parser copies each piece. Of such a body nothing has to be parsed: only its bytes are to be counted.
         """
-        length = 0
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                return False
-        if not self._left and length > max(LARGE_BODY_BYTES, self._came):
-            self._left = length - self._came
-            return True
-        return False
+        length = self._content_length()
+        chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+        if chunked or self._left or length <= max(LARGE_BODY_BYTES, self._came):
+            return False
+        self._left = length - self._came
+        return True
 
     def has_small_body(self) -> bool:
         """Return whether the request that is being read has a body of a length that is known and not large."""
-        length = next((value for name, value in self.headers if name == b"content-length"), b"")
-        return length.isdigit() and int(length) <= LARGE_BODY_BYTES
+        return 0 < self._content_length() <= LARGE_BODY_BYTES
+
+    def _content_length(self) -> int:
+        return next((int(value) for name, value in self.headers if name == b"content-length"), 0)
 
     def close(self) -> None:
         """Let go of the parser, which has references to this."""
