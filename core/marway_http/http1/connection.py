@@ -122,7 +122,7 @@ class HttpConnection(asyncio.Protocol):
                 keep_freed_memory(self.limits.kept_bytes)
         if self._held is not None:
             self._start_or_wait(self._held)
-        if self._pace.part is not None and not self.transport.is_closing():
+        if self._pace.part is not None and self._patience is None and not self.transport.is_closing():
             self._pace.watch(len(data))
 
     # -- told by the reader --------------------------------------------------------------------------------
@@ -179,7 +179,12 @@ class HttpConnection(asyncio.Protocol):
         if request.received or request.expects_continue or self._ended or not self.reader.has_small_body():
             self._start_held()
         elif self._patience is None:
-            self._patience = self.loop.call_later(_PATIENCE_S, self._start_held)
+            self._patience = self.loop.call_later(_PATIENCE_S, self._start_without_body)
+
+    def _start_without_body(self) -> None:
+        self._start_held()
+        if self._pace.part is not None and not self.transport.is_closing():
+            self._pace.watch()
 
     def _start_held(self) -> None:
         if self._patience is not None:
