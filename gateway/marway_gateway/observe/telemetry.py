@@ -130,7 +130,7 @@ class Telemetry:
                 durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
             durations.observe(duration_s)
         if self._access_log is not None and info.path not in _UNLOGGED:
-            self._access_log.write_request(_fields(info, duration_s))
+            self._access_log.put((time.time(), _fields(info, duration_s)))
 
 
 def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
