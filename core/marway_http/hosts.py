@@ -12,6 +12,8 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -33,10 +35,10 @@ def parse_hosts(value: object) -> object:
     Raises:
         ValueError: One cannot be a name.
     """
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list | tuple):
+    listed = _listed(value)
+    if listed is None:
         return value
-    names = tuple(str(name).strip().lower().rstrip(".") for name in names if str(name).strip())
+    names = tuple(name.lower().rstrip(".") for name in listed)
     for name in names:
         if not _PATTERN.fullmatch(name):
             raise ValueError(f"{clip(name, 80)!r} is no host name: write one such as pod.example.com, or *.example.com")
@@ -49,13 +51,18 @@ def parse_origins(value: object) -> object:
     Raises:
         ValueError: One is no origin.
     """
-    origins = value.split(",") if isinstance(value, str) else value
-    if not isinstance(origins, list | tuple):
+    listed = _listed(value)
+    if listed is None:
         return value
-    origins = tuple(_origin(str(each).strip()) for each in origins if str(each).strip())
+    origins = tuple(map(_origin, listed))
     if "*" in origins and len(origins) > 1:
         raise ValueError("'*' means every origin: give it alone, or name those that are meant")
     return origins
+
+
+def _listed(value: object) -> list[str] | None:
+    items = value.split(",") if isinstance(value, str) else value
+    return [str(each).strip() for each in items if str(each).strip()] if isinstance(items, list | tuple) else None
 
 
 def _origin(text: str) -> str:
@@ -93,9 +100,9 @@ class HostGuard:
         self, allowed: Iterable[str] = (), *, bound: str, setting: str, resolv_conf: Path = _RESOLV_CONF
     ) -> None:
         self._setting = setting
-        self._listed = _Names(allowed)
-        self._ours = _Names((*_ALWAYS, *_kubernetes(resolv_conf), bound.lower(), socket.gethostname().lower()))
-        self._known: dict[bytes, bool] = {}
+        self._listed = tuple(allowed)
+        self._ours = *_ALWAYS, *_kubernetes(resolv_conf), bound.lower(), socket.gethostname().lower()
+        self._is_ours = lru_cache(maxsize=_KNOWN_MAX)(self._is_name_of_ours)
 
     def __call__(self, headers: Iterable[tuple[bytes, bytes]]) -> MarwayError | None:
         """Return why a request with these headers is refused, or None; names are in lower case."""
@@ -113,16 +120,9 @@ class HostGuard:
             )
         return None
 
-    def _is_ours(self, host: bytes) -> bool:
-        known = self._known.get(host)
-        if known is None:
-            if len(self._known) >= _KNOWN_MAX:
-                self._known.clear()
-            known = self._known[host] = self._is_name_of_ours(_name_of(host.decode("latin-1")))
-        return known
-
-    def _is_name_of_ours(self, name: str) -> bool:
-        if name in self._listed or name in self._ours or (name and "." not in name and ":" not in name):
+    def _is_name_of_ours(self, host: bytes) -> bool:
+        name = _name_of(host.decode("latin-1"))
+        if _is_among(name, (*self._listed, *self._ours)) or (name and "." not in name and ":" not in name):
             return True
         try:
             ipaddress.ip_address(name)
@@ -137,20 +137,11 @@ class HostGuard:
         except ValueError:
             return False
         own = host is not None and netloc == host.decode("latin-1").lower()
-        return bool(netloc) and (own or _name_of(netloc) in self._listed)
+        return bool(netloc) and (own or _is_among(_name_of(netloc), self._listed))
 
 
-class _Names:
-    """Names, and all below some."""
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        patterns = tuple(patterns)
-        self._any = "*" in patterns
-        self._below = tuple(pattern[1:] for pattern in patterns if pattern.startswith("*."))
-        self._names = frozenset(pattern for pattern in patterns if not pattern.startswith("*"))
-
-    def __contains__(self, name: str) -> bool:
-        return self._any or name in self._names or name.endswith(self._below)
+def _is_among(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _name_of(netloc: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import cache, partial
 from pathlib import Path as FilePath
+from typing import Any, Final
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
@@ -12,27 +12,49 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
 
-from marway import errors
+from marway import __version__, errors
 from marway.errors import InvalidRequest, clip
 from marway.wire.problems import Problem
-from marway_gateway.access.admin_guard import AdminGuard
-from marway_gateway.access.authentication import TokenLayer
-from marway_gateway.access.cors import Cors, Preflight
-from marway_gateway.gateway import CurrentGateway, Gateway, open_gateway
+from marway_gateway.access.authentication import check_request
+from marway_gateway.access.origins import Cors, answer_preflight, check_admin_request
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.error_bodies import error_body, surface_of
-from marway_gateway.http.fast_path import FastPathApp
-from marway_gateway.http.requests import RequestLayer, request_info
+from marway_gateway.http.requests import Check, FastPathApp, request_info
 from marway_gateway.openapi import describe, problems
-from marway_gateway.pages import ABOUT_PUBLIC, TAGS
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.registered import SURFACES
-from marway_http.head import HeadAsGet, with_head
 from marway_http.hosts import HostGuard
-from marway_http.pages.about import About
-from marway_http.pages.routes import Health, add_process_routes
+from marway_http.pages.about import About, Link
+from marway_http.pages.routes import Health, add_process_routes, with_head
 
-__all__ = ["create_app", "new_app"]
+__all__ = ["HEALTH_LINKS", "LINKS", "create_app", "new_app"]
+
+LINKS: Final = (
+    Link(href="docs", title="Every route, to read and to try; openapi.json says the same to programs"),
+    Link(href="models", title="The models, their versions and labels"),
+)
+HEALTH_LINKS: Final = (
+    Link(href="healthz", title="Does the process run?"),
+    Link(href="metrics", title="Metrics for Prometheus"),
+)
+_ABOUT: Final = About(
+    name="Marway gateway",
+    version=__version__,
+    description="Serves models: each answers at /predict/MODEL, and as TorchServe, KServe, Triton and TensorFlow "
+    "Serving answer, over REST and gRPC. README.md and docs/http.md of Marway say more.",
+    links=(*LINKS, Link(href="readyz", title="Can it serve?"), *HEALTH_LINKS),
+    example="curl -d 'wake me at seven' http://THIS-HOST/predict/intent",
+)
+_TAGS: Final[list[dict[str, Any]]] = [
+    {"name": "models", "description": "Which models, versions and labels there are."},
+    {"name": "labels", "description": "Which version a label means."},
+    {"name": "versions", "description": "Load, unload and delete versions."},
+    {"name": "serving", "description": "How a model is served."},
+    {"name": "pods", "description": "Who serves."},
+    {"name": "health", "description": "How the process does. No token is needed."},
+]
+"""What the document says of each group of routes that is no surface's, in their order."""
 
 
 def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> FastAPI:
@@ -40,11 +62,10 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
 
     Args:
         settings: All of them.
-        gateway: Parts that are open already and stay so; without them the app opens its own while it runs.
+        gateway: What serves; without it the app can be asked for nothing but its document.
     """
     app, current = new_app(
-        settings,
-        about=ABOUT_PUBLIC,
+        about=_ABOUT,
         gateway=gateway,
         token_file=settings.predict_tokens_file,
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
@@ -70,7 +91,6 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
 
 
 def new_app(
-    settings: GatewaySettings,
     *,
     about: About,
     gateway: Gateway | None,
@@ -81,36 +101,32 @@ def new_app(
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
 
     Args:
-        settings: All of them.
         about: What the app says of itself.
-        gateway: Parts that are open already; None opens its own while the app runs.
+        gateway: What serves; without it the app can be asked for nothing but its document.
         token_file: The file with the tokens that it wants, or None.
         guard: Says which hosts and origins may ask for what, on a port that takes only JSON; None lets everybody.
         cors: Says which web pages may send what browsers ask for first; None leaves such questions to the routes.
     """
-    opened: list[Gateway] = [gateway] if gateway is not None else []
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if gateway is not None:
-            yield
-            return
-        async with open_gateway(settings) as own:
-            opened.append(own)
-            try:
-                yield
-            finally:
-                opened.clear()
-
+    @cache  # it is asked at each request
     def current() -> Gateway:
-        return opened[0]
+        assert gateway is not None
+        return gateway
 
+    checks: list[Check] = []
+    if cors is not None:
+        checks.append(partial(answer_preflight, cors))
+    if guard is not None:
+        checks.append(partial(check_admin_request, guard))
+    if token_file is not None and gateway is not None:
+        checks.append(partial(check_request, gateway.token_files[token_file]))
     app = FastPathApp(
+        telemetry=cache(lambda: current().telemetry),
+        checks=checks,
         title=about.name,
         version=about.version,
         description=about.description,
-        openapi_tags=[*({"name": each.tag, "description": each.about} for each in SURFACES if each.tag), *TAGS],
-        lifespan=lifespan,
+        openapi_tags=[*({"name": each.tag, "description": each.about} for each in SURFACES if each.tag), *_TAGS],
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the body of a predict request
@@ -118,17 +134,7 @@ def new_app(
         exception_handlers={HTTPException: _http_problem, RequestValidationError: _invalid},
     )
     app.openapi = describe(app, tokens=token_file is not None, guarded=guard is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
-    app.add_middleware(HeadAsGet)
-    if token_file is not None:
-        app.fast_layer(TokenLayer, tokens=lambda: current().token_files[token_file])
-    if guard is not None:
-        app.fast_layer(AdminGuard, guard=guard)
-    if cors is not None:
-        app.add_middleware(Preflight, cors=cors)
-    app.fast_layer(RequestLayer, telemetry=lambda: current().telemetry)
-
     add_process_routes(app, about, lambda: current().telemetry.metrics.registry)
-
     return app, current
 
 
@@ -138,19 +144,14 @@ async def _http_problem(request: Request, exc: Exception) -> Response:
     info = request_info(request.scope)
     info.outcome = "client_error"
     method, path = request.method, clip(request.url.path, 200)
-    headers = exc.headers
+    headers, code, title, detail = exc.headers, "invalid_request", "Invalid request", str(exc.detail)
     if exc.status_code == 405:
         allowed = with_head(", ".join(_methods_of(request)))
         headers = {"Allow": allowed}
         code, title, detail = "method_not_allowed", "Method not allowed", f"{path} takes {allowed}, not {method}"
     elif exc.status_code == 404:
-        code, title, detail = (
-            "not_found",
-            "Not found",
-            f"there is nothing at {method} {path}; /docs shows what there is",
-        )
-    else:
-        code, title, detail = "invalid_request", "Invalid request", str(exc.detail)
+        code, title = "not_found", "Not found"
+        detail = f"there is nothing at {method} {path}; /docs shows what there is"
     info.error = code
     problem = Problem(title=title, status=exc.status_code, detail=detail, code=code, request_id=info.request_id)
     body, content_type = error_body(surface_of(request.url.path), problem)
@@ -167,7 +168,7 @@ def _methods_of(request: Request) -> list[str]:
 
 
 async def _invalid(_: Request, exc: Exception) -> Response:
-    """Turn a parameter that FastAPI refused into our own error, which `RequestLayer` answers."""
+    """Turn a parameter that FastAPI refused into our own error, which the app answers."""
     assert isinstance(exc, RequestValidationError)
     first = exc.errors()[0]
     where = " ".join(str(part) for part in first["loc"])

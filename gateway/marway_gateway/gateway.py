@@ -15,7 +15,7 @@ from marway.errors import InvalidSettings
 from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
-from marway_gateway.access.token_file import TokenFile
+from marway_gateway.access.authentication import TokenFile
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
@@ -24,7 +24,8 @@ from marway_gateway.discovery import Discovery, sources_of
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
-from marway_gateway.observe.telemetry import Metrics, Telemetry
+from marway_gateway.observe.metrics import Metrics
+from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.placement import Ejection, PodSet
 from marway_gateway.placement.load_ahead import LoadAhead
 from marway_gateway.placement.pod_api import PodApi
@@ -61,7 +62,7 @@ class Gateway:
 
 
 CurrentGateway = Callable[[], Gateway]
-"""Gives routes the gateway; asked at each request, because it exists only while the app runs."""
+"""Gives routes the gateway; asked at each request, because an app without one still has its document."""
 
 
 @asynccontextmanager
@@ -90,8 +91,7 @@ async def open_gateway(
                 "no registry is named: give --registry URL or set MARWAY_REGISTRY, for example to file:///path"
             )
         registry = open_registry(settings.registry)
-    paths = {path for path in (settings.admin_tokens_file, settings.predict_tokens_file) if path is not None}
-    token_files = {path: TokenFile(path) for path in paths}
+    token_files = {path: TokenFile(path) for path in (settings.admin_tokens_file, settings.predict_tokens_file) if path}
     async with AsyncExitStack() as stack:
         tasks = TaskSet()
         stack.push_async_callback(tasks.aclose)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import Annotated, Any, Final
 
@@ -16,10 +16,10 @@ from marway import errors
 from marway.errors import MarwayError
 from marway.wire.comparison import Comparison, FieldChange
 from marway.wire.problems import CONTENT_TYPE, Problem
-from marway_gateway.access.admin_guard import WRITES
 from marway_gateway.access.authentication import OPEN_PATHS
+from marway_gateway.access.origins import WRITES
 from marway_gateway.http.error_bodies import ErrorForm, error_form, surface_of
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_http.pages.openapi import problem_responses, with_edge, with_problems, with_values
 
 __all__ = [
@@ -246,42 +246,25 @@ def describe(app: FastAPI, *, tokens: bool, guarded: bool) -> Callable[[], Json]
         document["tags"] = [each for each in document["tags"] if each["name"] in used]
         # Relative to the document: behind a proxy that puts a prefix before the paths, it is still right.
         document["servers"] = [{"url": "./", "description": "This port."}]
-        if guarded:
-            _refuse(document, (errors.ForeignOrigin, errors.Misdirected))
-            _refuse(document, (errors.UnsupportedMedia,), methods=WRITES)
         if tokens:
-            _want_tokens(document)
+            described = {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "One of the tokens of the gateway's token file.",
+            }
+            document["components"]["securitySchemes"] = {"bearer": described}
+        for path, operations in document["paths"].items():
+            form, secured = error_form(surface_of(path)), tokens and path not in OPEN_PATHS
+            for method, operation in operations.items():
+                kinds: list[type[MarwayError]] = [errors.ForeignOrigin, errors.Misdirected] if guarded else []
+                if guarded and method.upper() in WRITES:
+                    kinds.append(errors.UnsupportedMedia)
+                if secured:
+                    kinds.append(errors.Unauthenticated)
+                    operation["security"] = [{"bearer": []}]
+                for status, response in error_responses(form, *kinds).items():
+                    refused = {"description": response["description"], "content": response["content"]}
+                    operation["responses"][str(status)] = refused
         return with_edge(document, (_CROWDED,))
 
     return openapi
-
-
-def _want_tokens(document: Json) -> None:
-    """Say in a document that every operation but the open ones wants a token."""
-    document["components"]["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "description": "One of the tokens of the gateway's token file."}
-    }
-    _refuse(document, (errors.Unauthenticated,), but=OPEN_PATHS)
-    for path, methods in document["paths"].items():
-        if path not in OPEN_PATHS:
-            for operation in methods.values():
-                operation["security"] = [{"bearer": []}]
-
-
-def _refuse(
-    document: Json,
-    kinds: tuple[type[MarwayError], ...],
-    *,
-    methods: Container[str] | None = None,
-    but: Container[str] = (),
-) -> None:
-    """Say that operations can be refused so, each in the form of its path's surface; of all methods without any."""
-    for path, operations in document["paths"].items():
-        responses = error_responses(error_form(surface_of(path)), *kinds) if path not in but else {}
-        for method, operation in operations.items():
-            if methods is None or method.upper() in methods:
-                for status, response in responses.items():
-                    operation["responses"][str(status)] = {
-                        "description": response["description"],
-                        "content": response["content"],
-                    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 __all__ = ["PodAddress", "PodService", "PodSlices", "parse_pods"]
 
@@ -51,7 +51,7 @@ class PodAddress:
 
 @dataclass(frozen=True, slots=True)
 class PodService:
-    """A DNS name behind which sidecars answer, such as a headless Service's.
+    """A DNS name behind which sidecars answer, such as a headless Service's: `dns://NAME:PORT`.
 
     Attributes:
         host: The name, looked up over and over; each address that it has is a pod.
@@ -61,25 +61,13 @@ class PodService:
     host: str
     port: int
 
-    @classmethod
-    def parse(cls, text: str) -> PodService:
-        """Parse ``dns://NAME:PORT``.
-
-        Raises:
-            ValueError: It is something else.
-        """
-        parts = _split(text)
-        if parts is None or not parts.hostname or parts.port is None:
-            raise ValueError(f"{text[:200]!r} names no pods: write dns://NAME:PORT, as in dns://pods.marway.svc:9000")
-        return cls(parts.hostname, parts.port)
-
     def __str__(self) -> str:
         return f"dns://{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class PodSlices:
-    """A Kubernetes Service whose EndpointSlices name the pods.
+    """A Kubernetes Service whose EndpointSlices name the pods: `kubernetes://SERVICE.NAMESPACE:PORT`, or without one.
 
     Attributes:
         service: The Service's name.
@@ -91,44 +79,34 @@ class PodSlices:
     namespace: str | None
     port: int
 
-    @classmethod
-    def parse(cls, text: str) -> PodSlices:
-        """Parse ``kubernetes://SERVICE.NAMESPACE:PORT`` or ``kubernetes://SERVICE:PORT``.
-
-        Raises:
-            ValueError: It is something else.
-        """
-        parts = _split(text)
-        names = (parts.hostname or "").split(".") if parts is not None else []
-        if parts is None or parts.port is None or not 1 <= len(names) <= 2 or not all(map(_DNS_LABEL.fullmatch, names)):
-            raise ValueError(
-                f"{text[:200]!r} names no Service: write kubernetes://SERVICE.NAMESPACE:PORT, "
-                "as in kubernetes://marway-pods.marway:9000"
-            )
-        return cls(names[0], names[1] if len(names) == 2 else None, parts.port)
-
     def __str__(self) -> str:
         where = f"{self.service}.{self.namespace}" if self.namespace else self.service
         return f"kubernetes://{where}:{self.port}"
-
-
-def _split(text: str) -> SplitResult | None:
-    """Return the parts of a URL that is nothing but a host and a port; None of any other."""
-    parts = urlsplit(text.strip())
-    try:
-        valid = parts.port is None or parts.port > 0
-    except ValueError:
-        return None
-    return parts if valid and not (parts.path or parts.query or parts.fragment or parts.username) else None
 
 
 def _parse_pod(item: object) -> PodAddress | PodService | PodSlices:
     if isinstance(item, PodAddress | PodService | PodSlices):
         return item
     text = str(item).strip()
-    if text.startswith("dns:"):
-        return PodService.parse(text)
-    return PodSlices.parse(text) if text.startswith("kubernetes:") else PodAddress.parse(text)
+    if not text.startswith(("dns:", "kubernetes:")):
+        return PodAddress.parse(text)
+    parts = urlsplit(text)
+    try:
+        port = parts.port or 0
+    except ValueError:
+        port = 0
+    host = "" if parts.path or parts.query or parts.fragment or parts.username else parts.hostname or ""
+    if parts.scheme == "dns":
+        if not (host and port):
+            raise ValueError(f"{text[:200]!r} names no pods: write dns://NAME:PORT, as in dns://pods.marway.svc:9000")
+        return PodService(host, port)
+    service, *namespace = host.split(".")
+    if not port or len(namespace) > 1 or not all(map(_DNS_LABEL.fullmatch, (service, *namespace))):
+        raise ValueError(
+            f"{text[:200]!r} names no Service: write kubernetes://SERVICE.NAMESPACE:PORT, "
+            "as in kubernetes://marway-pods.marway:9000"
+        )
+    return PodSlices(service, namespace[0] if namespace else None, port)
 
 
 def parse_pods(value: object) -> object:

@@ -9,14 +9,14 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import uvloop
 
 from marway.errors import InvalidSettings
 from marway.process.stop_request import StopRequest, watch_for_stop
-from marway_gateway.access.cors import Cors
+from marway_gateway.access.origins import Cors
 from marway_gateway.admin.app import create_admin_app
 from marway_gateway.app import create_app
 from marway_gateway.gateway import open_gateway
@@ -80,11 +80,17 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
         grpc_server = GrpcServer(gateway, host=settings.grpc_host, port=settings.grpc_port)
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, 0.0)
-        cors = Cors(settings.cors_origins) if settings.cors_origins else None
-        limits = _limits(settings, cors=cors)
+        limits = ConnectionLimits(
+            header_timeout_s=settings.header_timeout_s,
+            body_timeout_s=settings.body_timeout_s,
+            body_min_rate=settings.body_min_rate,
+            max_connections=settings.max_connections,
+            write_timeout_s=settings.write_timeout_s,
+            cors=Cors(settings.cors_origins).answer_headers if settings.cors_origins else None,
+        )
         # The parts of an app are opened here, once for all ports.
         public = HttpServer(create_app(settings, gateway=gateway), limits, lifespan="off")
-        admin = HttpServer(create_admin_app(settings, gateway=gateway), _limits(settings), lifespan="off")
+        admin = HttpServer(create_admin_app(settings, gateway=gateway), replace(limits, cors=None), lifespan="off")
         serving = [
             asyncio.create_task(public.serve(sockets=[public_socket]), name="public-http"),
             asyncio.create_task(admin.serve(sockets=[admin_socket]), name="admin-http"),
@@ -113,17 +119,6 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
             public.stop(math.ceil(drain_s))
             admin.stop(math.ceil(drain_s))
             await asyncio.gather(*serving, grpc_server.stop(drain_s))
-
-
-def _limits(settings: GatewaySettings, *, cors: Cors | None = None) -> ConnectionLimits:
-    return ConnectionLimits(
-        header_timeout_s=settings.header_timeout_s,
-        body_timeout_s=settings.body_timeout_s,
-        body_min_rate=settings.body_min_rate,
-        max_connections=settings.max_connections,
-        write_timeout_s=settings.write_timeout_s,
-        cors=cors.answer_headers if cors is not None else None,
-    )
 
 
 async def _until_up(*servers: HttpServer) -> None:

@@ -134,15 +134,3 @@ def test_paths(tmp_path: Path) -> None:
     admin |= {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
     assert set(create_app(settings).openapi()["paths"]) == shared | public | {"/ping"}
     assert set(create_admin_app(settings).openapi()["paths"]) == shared | admin
-
-
-async def test_app_on_its_own(tmp_path: Path) -> None:
-    """Without a gateway given, an app opens its own while it runs."""
-    import httpx
-
-    app = create_app(load_settings(GatewaySettings, registry=str(tmp_path), access_log=False))
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
-    ):
-        assert (await client.get("/models")).json() == {"models": [], "next": None}

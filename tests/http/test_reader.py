@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marway_http.channel import LARGE_BODY_BYTES, Headers
-from marway_http.http1.reader import RequestReader
-from marway_http.http1.request import BodyPieces
+from marway_http.http1.reader import BodyPieces, RequestReader
 
 LARGE = LARGE_BODY_BYTES + 1
 

@@ -7,7 +7,7 @@ import re
 import httpx
 import pytest
 
-from marway_http.pages.api_page import PATHS
+from marway_http.pages.routes import API_PAGE_PATHS
 from support.ports import Port
 
 PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"  # as browsers ask
@@ -58,8 +58,8 @@ async def test_page_or_json(port: Port, accept: str, kind: str) -> None:
 async def test_the_api_page_has_all_it_needs(port: Port) -> None:
     """The page and its parts come from the port itself, and nothing in the page leads to another host."""
     async with httpx.AsyncClient(base_url=port.url) as client:
-        answers = {path: await client.get(path) for path in PATHS}
-        heads = {path: await client.head(path) for path in PATHS}
+        answers = {path: await client.get(path) for path in API_PAGE_PATHS}
+        heads = {path: await client.head(path) for path in API_PAGE_PATHS}
         gone = [(await client.get(path)).status_code for path in ("/redoc", "/docs/", "/docs/redoc.standalone.js")]
         document = (await client.get("/openapi.json")).json()
     assert {answer.status_code for answer in answers.values()} == {200}

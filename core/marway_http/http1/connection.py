@@ -1,12 +1,8 @@
 """HTTP/1.1 on one connection, for gateway and sidecar: llhttp (httptools) reads it, uvicorn's server runs it.
 
-- Headers are bounded in number and size (431), and in time, from the connection's first moment or the request's first
-  byte (408).
-- A body must keep coming, at a low rate at least, as Apache's mod_reqtimeout demands it (408). Time in which we do
-  not read is not counted.
-- A client that reads nothing of its answer for long is cut off, where that is asked for.
-- There are only so many connections (503).
-- While the process stops, each answer tells its client to connect anew, elsewhere.
+Headers are bounded in number and size (431), and in time, from the connection's first moment or the request's first
+byte (408). A body must keep coming, as Apache's mod_reqtimeout demands it (408); time in which we do not read is not
+counted. What else clients may do, `marway_http.http1.limits` says.
 """
 
 from __future__ import annotations
@@ -16,12 +12,12 @@ from collections import deque
 from typing import Any, Final, cast
 
 from marway.process.allocator import keep_freed_memory
+from marway.wire.problems import Problem
 from marway_http.channel import LARGE_BODY_BYTES, Headers, header_block
-from marway_http.http1.faults import Fault
+from marway_http.http1.heads import refusal, refused
 from marway_http.http1.limits import ConnectionLimits, FlowControl, Pace, Part
 from marway_http.http1.reader import BadRequest, RequestReader
 from marway_http.http1.request import Request
-from marway_http.http1.response_head import refusal
 
 __all__ = ["HttpConnection"]
 
@@ -81,8 +77,7 @@ class HttpConnection(asyncio.Protocol):
         if most is not None and len(connections) > most:
             detail = f"this gateway serves {most} connections already: try again"
             # It does not linger: it would keep the very connection that is one too many.
-            fault = Fault(503, "Service Unavailable", "overloaded", detail, "Overloaded")
-            self._refuse(fault, b"retry-after: 1\r\n", linger_s=0)
+            self._refuse(refused(503, "overloaded", detail, "Overloaded"), b"retry-after: 1\r\n", linger_s=0)
             return
         self._pace.watch()
 
@@ -119,7 +114,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             other_protocol = reader.feed(data)
         except BadRequest as exc:
-            self._refuse(exc.fault)
+            self._refuse(exc.problem)
         else:
             if other_protocol is not None:
                 self._change_protocol(other_protocol)
@@ -127,7 +122,7 @@ class HttpConnection(asyncio.Protocol):
                 keep_freed_memory(self.limits.kept_bytes)
         if self._held is not None:
             self._start_or_wait(self._held)
-        if self._pace.part is not None and not self.transport.is_closing():
+        if self._pace.part is not None and self._patience is None and not self.transport.is_closing():
             self._pace.watch(len(data))
 
     # -- told by the reader --------------------------------------------------------------------------------
@@ -184,7 +179,12 @@ class HttpConnection(asyncio.Protocol):
         if request.received or request.expects_continue or self._ended or not self.reader.has_small_body():
             self._start_held()
         elif self._patience is None:
-            self._patience = self.loop.call_later(_PATIENCE_S, self._start_held)
+            self._patience = self.loop.call_later(_PATIENCE_S, self._start_without_body)
+
+    def _start_without_body(self) -> None:
+        self._start_held()
+        if self._pace.part is not None and not self.transport.is_closing():
+            self._pace.watch()
 
     def _start_held(self) -> None:
         if self._patience is not None:
@@ -214,7 +214,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._pace.resting_since = self.loop.time()
 
-    def _refuse(self, fault: Fault, headers: bytes = b"", *, linger_s: float = _LINGER_S) -> None:
+    def _refuse(self, problem: Problem, headers: bytes = b"", *, linger_s: float = _LINGER_S) -> None:
         """Answer for the request that is being read, and close.
 
         What comes is read for a while: it would make the kernel drop the answer (RFC 9112 §9.6).
@@ -228,7 +228,7 @@ class HttpConnection(asyncio.Protocol):
             latest.lose()
         if self.limits.cors is not None:
             headers += header_block(self.limits.cors(self.reader.headers)).text
-        self.transport.write(refusal(fault, headers + self.limits.refusal_headers))
+        self.transport.write(refusal(problem, headers + self.limits.refusal_headers))
         if linger_s and self.transport.can_write_eof():
             self.flow.resume_reading()
             self.transport.write_eof()
@@ -276,7 +276,7 @@ class HttpConnection(asyncio.Protocol):
             self.transport.abort()  # it has its answer already: nothing can be said any more
             return
         detail = f"the request's {part} did not arrive in time"
-        self._refuse(Fault(408, "Request Timeout", "request_too_slow", detail, "Request too slow"))
+        self._refuse(refused(408, "request_too_slow", detail, "Request too slow"))
 
 
 def _address(name: Any) -> tuple[str, int] | None:

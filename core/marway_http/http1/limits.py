@@ -166,7 +166,7 @@ class FlowControl:
         self._loop = loop
         self._write_timeout_s = write_timeout_s
         self._stalled: asyncio.TimerHandle | None = None
-        self._writable: list[asyncio.Future[None]] = []
+        self._writable = asyncio.Event()
 
     def pause_reading(self) -> None:
         """Read nothing, until `resume_reading`."""
@@ -183,26 +183,22 @@ class FlowControl:
     def pause_writing(self) -> None:
         """Take in that an answer fills the connection."""
         self.write_paused = True
+        self._writable.clear()
         if self._stalled is None and self._write_timeout_s is not None:
             self._stalled = self._loop.call_later(self._write_timeout_s, self._transport.abort)
 
     def resume_writing(self) -> None:
         """Take in that the client has read most of it, or the connection is lost."""
         self.write_paused = False
+        self._writable.set()
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
-        writable, self._writable = self._writable, []
-        for waiter in writable:
-            if not waiter.done():
-                waiter.set_result(None)
 
     async def drain(self) -> None:
         """Return when more can be written, or the connection is lost."""
         while self.write_paused:
-            waiter = self._loop.create_future()
-            self._writable.append(waiter)
-            await waiter
+            await self._writable.wait()
 
     @contextlib.contextmanager
     def unread(self, gone: Callable[[], None]) -> Iterator[None]:

@@ -1,25 +1,20 @@
-"""Reads requests: the events of llhttp, and what llhttp leaves to servers (`marway_http.http1.faults`)."""
+"""Reads requests: the events of llhttp, and what llhttp leaves to servers (`marway_http.http1.heads`)."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
+from marway.wire.problems import Problem
 from marway_http.channel import LARGE_BODY_BYTES
-from marway_http.http1.faults import (
-    FIELDS_BYTES_MAX,
-    Fault,
-    fault_of,
-    is_host,
-    known_target,
-    target_of,
-)
+from marway_http.http1.heads import FIELDS_BYTES_MAX, fault_of, is_host, known_target, refused, target_of
 
 if TYPE_CHECKING:
     from marway_http.http1.connection import HttpConnection
 
-__all__ = ["BadRequest", "RequestReader"]
+__all__ = ["BadRequest", "BodyPieces", "RequestReader"]
 
 _HEADERS_MAX: Final = 100
 _KNOWN_TARGET_BYTES: Final = 256
@@ -30,12 +25,51 @@ class BadRequest(Exception):
     """What came is no request that can be served.
 
     Attributes:
-        fault: What is wrong.
+        problem: What is wrong.
     """
 
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.detail)
-        self.fault = fault
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+class BodyPieces:
+    """What came of a body and was not taken yet, in the pieces that it came in: joining them copies it.
+
+    Attributes:
+        held: Its bytes.
+    """
+
+    __slots__ = ("_pieces", "held")
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self.held = 0
+
+    def add(self, data: bytes) -> None:
+        """Take in what came next."""
+        if data:
+            self._pieces.append(data)
+            self.held += len(data)
+
+    def take(self) -> bytes:
+        """Return what has come: a large piece by itself, small ones joined; b"" when there is nothing."""
+        if len(self._pieces) > 1 and len(self._pieces[0]) < LARGE_BODY_BYTES:
+            piece = self.whole()
+            self.drop()
+            return piece
+        piece = self._pieces.popleft() if self._pieces else b""
+        self.held -= len(piece)
+        return piece
+
+    def whole(self) -> bytes:
+        """Return all that has come, which stays here."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def drop(self) -> None:
+        """Let go of all that is held."""
+        self._pieces.clear()
+        self.held = 0
 
 
 class RequestReader:
@@ -60,7 +94,7 @@ class RequestReader:
         self._came = 0
         self._left = 0
         """Bytes that are to come of a large body, which pass the parser by."""
-        self._fault: Fault | None = None
+        self._fault: Problem | None = None
 
     def feed(self, data: bytes) -> bytes | None:
         """Read what came.
@@ -91,7 +125,7 @@ class RequestReader:
                 data = b"%b\r\n%b" % (b"".join(lines), rest)
                 self._parser = self._new_parser()
             except httptools.HttpParserError as exc:
-                fault = self._fault or Fault(400, "Bad Request", "invalid_request", "this is no HTTP/1.1 request")
+                fault = self._fault or refused(400, "invalid_request", "this is no HTTP/1.1 request")
                 raise BadRequest(fault) from exc
             else:
                 break
@@ -102,21 +136,19 @@ class RequestReader:
 
         A parser copies each piece. Of such a body nothing has to be parsed: only its bytes are to be counted.
         """
-        length = 0
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                return False
-        if not self._left and length > max(LARGE_BODY_BYTES, self._came):
-            self._left = length - self._came
-            return True
-        return False
+        length = self._content_length()
+        chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+        if chunked or self._left or length <= max(LARGE_BODY_BYTES, self._came):
+            return False
+        self._left = length - self._came
+        return True
 
     def has_small_body(self) -> bool:
         """Return whether the request that is being read has a body of a length that is known and not large."""
-        length = next((value for name, value in self.headers if name == b"content-length"), b"")
-        return length.isdigit() and int(length) <= LARGE_BODY_BYTES
+        return 0 < self._content_length() <= LARGE_BODY_BYTES
+
+    def _content_length(self) -> int:
+        return next((int(value) for name, value in self.headers if name == b"content-length"), 0)
 
     def close(self) -> None:
         """Let go of the parser, which has references to this."""
@@ -213,5 +245,5 @@ class RequestReader:
         detail = f"at most {_HEADERS_MAX} headers and {FIELDS_BYTES_MAX} bytes of them are accepted"
         if not self._in_head:
             detail = f"at most {FIELDS_BYTES_MAX} bytes of fields are accepted behind a body"
-        self._fault = Fault(431, "Request Header Fields Too Large", "headers_too_large", detail)
+        self._fault = refused(431, "headers_too_large", detail)
         raise httptools.HttpParserError(detail)

@@ -4,60 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from marway_http.channel import CHANNEL, LARGE_BODY_BYTES, NO_BODY, HeaderBlock, Headers, ServerStopping, header_block
 from marway_http.eager import EagerTask
-from marway_http.http1.response_head import BAD_HEADER, STATUS_LINES, block_of, head_of, without_cors
+from marway_http.http1.heads import STATUS_LINES, block_of, framed, without_cors
+from marway_http.http1.reader import BodyPieces
 
 if TYPE_CHECKING:
     from marway_http.http1.connection import HttpConnection
 
-__all__ = ["BodyPieces", "Request"]
+__all__ = ["Request"]
 
 _log = logging.getLogger(__name__)
-
-
-class BodyPieces:
-    """What came of a body and was not taken yet, in the pieces that it came in: joining them copies it.
-
-    Attributes:
-        held: Its bytes.
-    """
-
-    __slots__ = ("_pieces", "held")
-
-    def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque()
-        self.held = 0
-
-    def add(self, data: bytes) -> None:
-        """Take in what came next."""
-        if data:
-            self._pieces.append(data)
-            self.held += len(data)
-
-    def take(self) -> bytes:
-        """Return what has come: a large piece by itself, small ones joined; b"" when there is nothing."""
-        if len(self._pieces) > 1 and len(self._pieces[0]) < LARGE_BODY_BYTES:
-            piece = self.whole()
-            self.drop()
-            return piece
-        piece = self._pieces.popleft() if self._pieces else b""
-        self.held -= len(piece)
-        return piece
-
-    def whole(self) -> bytes:
-        """Return all that has come, which stays here."""
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-
-    def drop(self) -> None:
-        """Let go of all that is held."""
-        self._pieces.clear()
-        self.held = 0
 
 
 class Request:
@@ -206,14 +167,7 @@ class Request:
         if body and status in NO_BODY:
             raise RuntimeError(f"an answer of status {status} has no body")
         closes = close or not self.keep_alive
-        if self._cors is not None:
-            headers = without_cors(headers)
-        text, number, _ = block_of((self._connection.default_headers, self._cors))
-        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
-        end = b"connection: close\r\n\r\n" if closes else b"\r\n"
-        head = b"%b\r\n%b%b%b" % (line, text, headers.text, end)
-        if not head.count(b"\r") == head.count(b"\n") == 2 + number + headers.number + closes or b"\0" in head:
-            raise RuntimeError(BAD_HEADER)
+        head = self._head_of(status, headers, says_close=closes)
         self.started = True
         self.keep_alive = not closes
         self._write(head, b"" if self.scope["method"] == "HEAD" else body)
@@ -253,10 +207,10 @@ class Request:
                 raise RuntimeError(f"an answer begins with http.response.start, not with {kind}")
             self.started = True
             self.expects_continue = False
-            own = self._connection.default_headers, self._cors
-            headers, closes = message.get("headers", ()), not self.keep_alive
-            head = head_of(message["status"], own, headers, closes=closes, head=self.scope["method"] == "HEAD")
-            self._head, self._left, self.keep_alive = head.text, head.length, not head.closes
+            status, bodiless = message["status"], self.scope["method"] == "HEAD"
+            headers, self._left, closes = framed(status, message.get("headers", ()), bodiless=bodiless)
+            self._head = self._head_of(status, headers, says_close=not self.keep_alive and not closes)
+            self.keep_alive = self.keep_alive and not closes
         elif self.complete or kind != "http.response.body":
             raise RuntimeError(f"{kind} does not belong here: the answer is {'complete' if self.complete else 'begun'}")
         else:
@@ -280,6 +234,22 @@ class Request:
             if self._left:
                 raise RuntimeError("the answer's body is shorter than its Content-Length")
             self._end()
+
+    def _head_of(self, status: int, headers: HeaderBlock, *, says_close: bool) -> bytes:
+        """Return the head of an answer.
+
+        Raises:
+            RuntimeError: There is a line break in a header, which would begin another one, or a second answer.
+        """
+        if self._cors is not None:
+            headers = without_cors(headers)
+        text, number, _ = block_of(self._connection.default_headers, self._cors or ())
+        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
+        end = b"connection: close\r\n\r\n" if says_close else b"\r\n"
+        head = b"%b\r\n%b%b%b" % (line, text, headers.text, end)
+        if not head.count(b"\r") == head.count(b"\n") == 2 + number + headers.number + says_close or b"\0" in head:
+            raise RuntimeError("a header of the answer has a control character in it")
+        return head
 
     def _write(self, head: bytes, body: bytes) -> None:
         if head and len(body) > LARGE_BODY_BYTES:  # copying a smaller one costs less than a second write

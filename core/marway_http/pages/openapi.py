@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from marway.errors import MarwayError, RequestTooSlow
@@ -103,14 +103,16 @@ def problem_responses(examples: Iterable[MarwayError], *, titles: Mapping[int, s
     return responses
 
 
+def _operations(document: Json) -> Iterator[Json]:
+    return (operation for path in document["paths"].values() for operation in path.values())
+
+
 def with_problems(document: Json) -> Json:
     """Add the schema of problems to a document of FastAPI's, in place of the 422 answers that nothing here gives."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = Problem.model_json_schema()
-    for path in document.get("paths", {}).values():
-        for operation in path.values():
-            if isinstance(operation, dict):
-                operation.get("responses", {}).pop("422", None)
+    for operation in _operations(document):
+        operation["responses"].pop("422", None)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     return document
@@ -118,7 +120,7 @@ def with_problems(document: Json) -> Json:
 
 def with_values(document: Json) -> Json:
     """Give every parameter of a path its example, which the API page then begins with."""
-    for operation in (each for path in document["paths"].values() for each in path.values()):
+    for operation in _operations(document):
         for parameter in operation.get("parameters", ()):
             if parameter["in"] == "path" and parameter["schema"].get("examples"):
                 parameter["example"] = parameter["schema"]["examples"][0]
@@ -132,7 +134,7 @@ def with_edge(document: Json, more: Iterable[Problem] = ()) -> Json:
         document: The document; its schemas have `Problem`.
         more: What this server's connections answer beside a malformed, a slow and a too long request.
     """
-    for operation in (each for path in document["paths"].values() for each in path.values()):
+    for operation in _operations(document):
         for problem in (*_EDGE, *more):
             responses = operation["responses"]
             response = responses.setdefault(str(problem.status), {"description": _EDGE_TITLES[problem.status]})

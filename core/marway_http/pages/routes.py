@@ -1,9 +1,18 @@
-"""What every port answers for itself: what it is, how it does, and its API's pages."""
+"""What every port answers in the same way: what it is, how it does, its API's page, and HEAD wherever GET is.
+
+The API page at `/docs` is Swagger UI over the port's own OpenAPI document, with nothing from another host. Everything
+is found relative to the page, so that it works behind a proxy that puts a prefix before the port's paths. Script and
+style are files, so that the page's Content-Security-Policy (W3C CSP Level 3) lets in nothing but those.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import html
 from collections.abc import Callable
-from typing import Literal
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Final, Literal
 
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -11,11 +20,54 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from marway import __version__
 from marway_http.pages.about import ABOUT_CONTENT, About, about_answer
-from marway_http.pages.api_page import PATHS, ApiPage
 
-__all__ = ["Health", "add_process_routes"]
+__all__ = ["API_PAGE_PATHS", "HeadAsGet", "Health", "add_process_routes", "with_head"]
+
+API_PAGE_PATHS: Final = ("/docs", "/docs/page.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
+"""The page and what it is made of."""
+_PACKAGE: Final = "fastapi_offline"
+"""Carries Swagger UI; nothing else of it is used."""
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Swagger UI sets style attributes from its script; scripts are from files alone."""
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}: API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="docs/swagger-ui.css?{version}">
+</head>
+<body>
+<noscript>This page needs JavaScript; <a href="openapi.json">openapi.json</a> says the same.</noscript>
+<div id="api"></div>
+<script src="docs/swagger-ui-bundle.js?{version}"></script>
+<script src="docs/page.js?{version}"></script>
+</body>
+</html>
+"""
+_SCRIPT: Final = """"use strict";
+// No validator, which would send the document's address to another host. A token is kept until the page is left.
+window.ui = SwaggerUIBundle({
+  url: new URL("../openapi.json", document.currentScript.src).href,
+  dom_id: "#api",
+  deepLinking: true,
+  defaultModelsExpandDepth: 0,
+  displayRequestDuration: true,
+  docExpansion: "list",
+  persistAuthorization: false,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+});
+"""
+_TYPES: Final = {"css": "text/css", "js": "text/javascript"}
 
 
 class Health(BaseModel):
@@ -63,5 +115,55 @@ def add_process_routes(app: FastAPI, about: About, metrics_of: Callable[[], Coll
     async def metrics() -> Response:
         return Response(generate_latest(metrics_of()), media_type=CONTENT_TYPE_LATEST)
 
-    page = ApiPage(about.name)
-    app.router.routes += [Route(path, page, methods=["GET"]) for path in PATHS]
+    app.router.routes += [Route(path, _api_page, methods=["GET"]) for path in API_PAGE_PATHS]
+
+
+class HeadAsGet:
+    """ASGI layer that has HEAD answered as GET is (RFC 9110 §9.3.2); an answer that streams ends with its head.
+
+    Args:
+        app: What answers; the server leaves the body of an answer to HEAD out.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        ended = False
+
+        async def send_head(message: Message) -> None:
+            nonlocal ended
+            if message["type"] == "http.response.start":
+                await send(message)
+            elif not ended:
+                ended = True  # from here on `receive` says that the client has left, which ends a stream
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
+def with_head(allow: str) -> str:
+    """Return an `Allow` header with HEAD, where it has GET."""
+    methods = [method.strip() for method in allow.split(",")]
+    return ", ".join([*methods, "HEAD"]) if "GET" in methods and "HEAD" not in methods else allow
+
+
+async def _api_page(request: Request) -> Response:
+    """Answer GET on each of `API_PAGE_PATHS`."""
+    headers = {"x-content-type-options": "nosniff"}
+    name = request.url.path.rpartition("/docs")[2].removeprefix("/")
+    if name:
+        body = _SCRIPT.encode() if name == "page.js" else await asyncio.to_thread(_file, name)
+        # The page asks for them by version: another version is another address.
+        headers["cache-control"] = "public, max-age=86400, immutable"
+        return Response(body, headers=headers, media_type=_TYPES[name.rpartition(".")[2]])
+    page = _PAGE.format(title=html.escape(request.app.title), version=f"{__version__}-{version(_PACKAGE)}")
+    headers |= {"cache-control": "no-cache", "content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
+    return Response(page, headers=headers, media_type="text/html")
+
+
+def _file(name: str) -> bytes:
+    return (files(_PACKAGE) / "static" / name).read_bytes()

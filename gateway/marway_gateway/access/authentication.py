@@ -1,29 +1,100 @@
 """Bearer tokens (RFC 6750) in front of an HTTP app; the gRPC server asks for them in the same way.
 
+The file that they are in is read again when it changes, so that tokens are replaced without a restart.
+
 What says whether a process lives and how it does stays open: orchestrators and Prometheus ask without a token. So does
 the API page, which could not ask for one otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+import os
+import stat
+from pathlib import Path
 from typing import Final, cast
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope, Send
 
-from marway.errors import Unauthenticated
-from marway.tokens import Tokens, bearer
+from marway.errors import InvalidSettings, Unauthenticated
+from marway.tokens import Tokens, bearer, parse_tokens
 from marway.wire.problems import problem_of
-from marway_gateway.access.token_file import TokenFile
-from marway_gateway.http.error_bodies import surface_of
-from marway_gateway.http.requests import request_info, send_problem
-from marway_http.pages.api_page import PATHS
+from marway_gateway.http.error_bodies import send_problem, surface_of
+from marway_gateway.http.requests import request_info
+from marway_http.pages.routes import API_PAGE_PATHS
 
-__all__ = ["OPEN_PATHS", "TokenLayer", "challenge", "check_token", "token_owner"]
+__all__ = ["OPEN_PATHS", "TokenFile", "challenge", "check_request", "check_token", "token_owner"]
 
-OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/api-description", *PATHS})
+OPEN_PATHS: Final = frozenset(
+    {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/api-description", *API_PAGE_PATHS}
+)
 """What says whether the process lives, and what Marway's routes are, the same everywhere: nothing of models."""
 _KEY: Final = "marway.token_owner"
+_LOOK_S: Final = 0.5
+"""How often the file's time and inode are looked at. A Kubernetes secret changes by a new inode behind a link."""
+_log = logging.getLogger(__name__)
+
+Signature = tuple[int, int, int, int]
+
+
+class TokenFile:
+    """The tokens in a file, as they are now.
+
+    Args:
+        path: The file; see `marway.tokens` for what stands in it.
+
+    Attributes:
+        tokens: Those that are accepted. While the file cannot be read the last ones stay.
+
+    Raises:
+        InvalidSettings: It cannot be read, holds no token or something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._trouble = ""
+        self._signature, self.tokens = self._read()
+        if not self.tokens:
+            raise InvalidSettings(f"the token file {path} holds no token: write one on a line of its own")
+
+    async def follow(self) -> None:
+        """Read the file again whenever it changes, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Read the file if it has changed. Blocks."""
+        try:
+            if _signature(self.path.stat()) == self._signature:
+                return
+            self._signature, self.tokens = self._read()
+        except (OSError, InvalidSettings) as exc:
+            said = exc.message if isinstance(exc, InvalidSettings) else f"{self.path}: {exc.strerror}"
+            if said != self._trouble:
+                _log.warning("the tokens stay as they were: %s", said)
+            self._trouble = said
+            return
+        self._trouble = ""
+        _log.info("token file %s read again: %d tokens", self.path, len(self.tokens))
+
+    def _read(self) -> tuple[Signature, Tokens]:
+        try:
+            with self.path.open("rb") as handle:
+                found = os.fstat(handle.fileno())
+                text = handle.read().decode()
+        except OSError as exc:
+            raise InvalidSettings(f"cannot read the token file {self.path}: {exc.strerror}") from exc
+        except UnicodeDecodeError as exc:
+            raise InvalidSettings(f"the token file {self.path} is no text") from exc
+        if stat.S_IMODE(found.st_mode) & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
+            _log.warning("the token file %s can be read by others than its owner: chmod 600 it", self.path)
+        return _signature(found), parse_tokens(text, source=f"the token file {self.path}")
+
+
+def _signature(found: os.stat_result) -> Signature:
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def token_owner(scope: Scope) -> str | None:
@@ -31,38 +102,22 @@ def token_owner(scope: Scope) -> str | None:
     return cast("str | None", scope.get(_KEY))
 
 
-class TokenLayer:
-    """ASGI layer that lets only requests with a token through. It stands inside `RequestLayer`.
-
-    Args:
-        app: What answers.
-        tokens: Gives the tokens; asked at each request, because they exist only while the app runs.
-    """
-
-    def __init__(self, app: ASGIApp, *, tokens: Callable[[], TokenFile]) -> None:
-        self._app = app
-        self._tokens = tokens
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
-            await self._app(scope, receive, send)
-            return
-        given = _given(scope)
-        try:
-            owner = scope[_KEY] = check_token(self._tokens().tokens, given)
-        except Unauthenticated as exc:
-            info = request_info(scope)
-            info.failed(exc)
-            problem, _ = problem_of(exc, request_id=info.request_id)
-            await send_problem(send, problem, [("www-authenticate", challenge(given))], surface=surface_of(info.path))
-            return
-        if owner is not None:
-            request_info(scope).client = owner
-        await self._app(scope, receive, send)
-
-
-def _given(scope: Scope) -> list[str]:
-    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+async def check_request(file: TokenFile, scope: Scope, send: Send) -> bool:
+    """Answer a request that wants a token and has none that is known; return whether that was so."""
+    if scope["path"] in OPEN_PATHS:
+        return False
+    info = request_info(scope)
+    given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+    try:
+        owner = scope[_KEY] = check_token(file.tokens, given)
+    except Unauthenticated as exc:
+        info.failed(exc)
+        problem, _ = problem_of(exc, request_id=info.request_id)
+        await send_problem(send, problem, [("www-authenticate", challenge(given))], surface=surface_of(info.path))
+        return True
+    if owner is not None:
+        info.client = owner
+    return False
 
 
 def check_token(tokens: Tokens, given: list[str]) -> str | None:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import FastAPI
 
+from marway import __version__
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
-from marway_gateway.app import new_app
+from marway_gateway.app import HEALTH_LINKS, LINKS, new_app
 from marway_gateway.gateway import Gateway
-from marway_gateway.pages import ABOUT_ADMIN
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.registered import SURFACES
 from marway_http.hosts import HostGuard
+from marway_http.pages.about import About, Link
 
 __all__ = ["create_admin_app"]
+
+_ABOUT: Final = About(
+    name="Marway gateway, admin port",
+    version=__version__,
+    description="Moves labels, loads and unloads versions, and steers pods. The `marway` command speaks to it; "
+    "docs/admin.md of Marway says more.",
+    links=(*LINKS, Link(href="pods", title="The pods, and what each has"), *HEALTH_LINKS),
+    example="marway pods --gateway http://THIS-HOST",
+)
 
 
 def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> FastAPI:
@@ -22,11 +34,10 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
 
     Args:
         settings: All of them.
-        gateway: Parts that are open already and stay so; without them the app opens its own while it runs.
+        gateway: What serves; without it the app can be asked for nothing but its document.
     """
     app, current = new_app(
-        settings,
-        about=ABOUT_ADMIN,
+        about=_ABOUT,
         gateway=gateway,
         token_file=settings.admin_tokens_file,
         guard=HostGuard(

@@ -63,22 +63,19 @@ class RequestBody:
         self._head: list[bytes] = []
 
     @classmethod
-    def of(cls, data: bytes, *, max_bytes: int) -> RequestBody:
-        """Return a body that is in memory already, whatever its size."""
-        pieces = iter((data, b""))
-
-        async def read() -> bytes:
-            return next(pieces)
-
-        return cls(read, content_length=len(data), buffered_bytes=max_bytes, max_bytes=max_bytes)
-
-    @classmethod
     def opened(cls, data: bytes, *, max_bytes: int) -> RequestBody:
         """Return a body as `open` leaves it that is in memory and may be used: it is within the limits."""
         body = cls(_nothing, content_length=None, buffered_bytes=max_bytes, max_bytes=max_bytes)
         body._whole = data
         body.size = len(data)
         body.ended = True
+        return body
+
+    @classmethod
+    def of(cls, data: bytes, *, max_bytes: int) -> RequestBody:
+        """Return a body that is in memory already, whatever its size: `open` looks at that."""
+        body = cls.opened(data, max_bytes=max_bytes)
+        body.ended = False
         return body
 
     @property
@@ -104,24 +101,24 @@ class RequestBody:
             InvalidRequest: It is empty.
             ClientGone: The client went away while sending it.
         """
-        announced = self._content_length
-        if announced is not None:
-            if announced > self._max_bytes:
-                raise self._too_large()
-            if announced > self._buffered_bytes:
+        announced = self.content_length
+        if announced is not None and announced > self._max_bytes:
+            raise self._too_large()
+        if self._whole is None:
+            if announced is not None and announced > self._buffered_bytes:
                 return
-        while self.size <= self._buffered_bytes:
-            piece = await self._next()
-            if not piece:
-                self._whole = self._head[0] if len(self._head) == 1 else b"".join(self._head)
-                self._head = []
-                if not self._whole and not self._may_be_empty:
-                    raise InvalidRequest(
-                        "the request has no body: send the model's input as the request body, for example with "
-                        "curl --data-binary @FILE"
-                    )
-                return
-            self._head.append(piece)
+            while piece := await self._next():
+                self._head.append(piece)
+                if self.size > self._buffered_bytes:
+                    return
+            self._whole = self._head[0] if len(self._head) == 1 else b"".join(self._head)
+            self._head = []
+        self.ended = True
+        if not self._whole and not self._may_be_empty:
+            raise InvalidRequest(
+                "the request has no body: send the model's input as the request body, for example with "
+                "curl --data-binary @FILE"
+            )
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the body in pieces; a body in memory can be had again."""
@@ -163,7 +160,7 @@ class RequestBody:
         return piece
 
     def _too_large(self) -> BodyTooLarge:
-        size = f"{self._content_length} bytes" if self._content_length is not None else "more"
+        size = f"{self.content_length} bytes" if self.content_length is not None else "more"
         return BodyTooLarge(f"the body has {size}; this gateway accepts at most {self._max_bytes} bytes")
 
 

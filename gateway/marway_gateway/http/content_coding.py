@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import Any, Final
+from collections.abc import AsyncIterator
+from typing import Final
 
 from marway.errors import InvalidRequest, UnsupportedMedia, clip
 from marway_gateway.http.body import Read
@@ -49,49 +50,39 @@ def decoded(read: Read, coding: str) -> Read:
         read: Gives the coded one's.
         coding: As `coding_of` has it. What calls itself deflate may have zlib's wrapper, as RFC 9110 wants it, or none.
     """
-    decoder: Any = None
-    left = b""
-    begun = False
-
-    async def following() -> bytes:
-        nonlocal left
-        data, left = left, b""
-        return data or await read()
-
-    async def new_decoder() -> Any:
-        nonlocal left
-        if coding == "gzip":
-            return zlib.decompressobj(_GZIP_BITS)
-        first = b""
-        while len(first) < 2 and (piece := await following()):
-            first += piece
-        left = first
-        wrapped = len(first) >= 2 and first[0] & 15 == 8 and (first[0] * 256 + first[1]) % 31 == 0
-        return zlib.decompressobj(_ZLIB_BITS if wrapped else _RAW_BITS)
+    pieces = _decoded(read, coding)
 
     async def read_decoded() -> bytes:
-        nonlocal decoder, left, begun
-        while True:
-            if decoder is None:
-                decoder = await new_decoder()
-            data = await following()
-            if not data and (decoder.eof or not begun):
-                return b""
-            if decoder.eof:
-                if coding != "gzip":
-                    raise InvalidRequest(f"there is something behind the body's {coding} data")
-                decoder = zlib.decompressobj(_GZIP_BITS)  # gzip data may have several members (RFC 1952 §2.2)
-            begun = True
-            try:
-                piece: bytes = decoder.decompress(data, _PIECE_BYTES)
-            except zlib.error as exc:
-                raise InvalidRequest(f"the body is not {coding} data, which its Content-Encoding says it is") from exc
-            if not (data or piece or decoder.eof):
-                raise InvalidRequest(f"the body ends before its {coding} data does")
-            left = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
-            if left:
-                await asyncio.sleep(0)  # much may come of little: others have their turn
-            if piece:
-                return piece
+        return await anext(pieces, b"")
 
     return read_decoded
+
+
+async def _decoded(read: Read, coding: str) -> AsyncIterator[bytes]:
+    data, bits = await read(), _GZIP_BITS
+    if coding != "gzip":
+        while len(data) < 2 and (more := await read()):
+            data += more
+        wrapped = len(data) >= 2 and data[0] & 15 == 8 and (data[0] * 256 + data[1]) % 31 == 0
+        bits = _ZLIB_BITS if wrapped else _RAW_BITS
+    if not data:
+        return  # a body without a byte is none, whatever it is called
+    decoder = zlib.decompressobj(bits)
+    while data or not decoder.eof:
+        if decoder.eof:
+            if coding != "gzip":
+                raise InvalidRequest(f"there is something behind the body's {coding} data")
+            decoder = zlib.decompressobj(bits)  # gzip data may have several members (RFC 1952 §2.2)
+        try:
+            piece = decoder.decompress(data, _PIECE_BYTES)
+        except zlib.error as exc:
+            raise InvalidRequest(f"the body is not {coding} data, which its Content-Encoding says it is") from exc
+        if not (data or piece or decoder.eof):
+            raise InvalidRequest(f"the body ends before its {coding} data does")
+        if piece:
+            yield piece
+        data = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
+        if data:
+            await asyncio.sleep(0)  # much may come of little: others have their turn
+        else:
+            data = await read()

@@ -1,37 +1,39 @@
-"""What all HTTP requests to the gateway share: ids in and out, errors as problem documents, one report each."""
+"""The gateway's HTTP apps: what all their requests share, and the short way to the routes that carry predictions."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from functools import lru_cache
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import lru_cache, partial
+from typing import Any, Final
 
+from fastapi import FastAPI
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marway.errors import BodyTooLarge, Draining, MarwayError, clip, forget_frames
 from marway.wire import headers as wire
-from marway.wire.problems import Problem, problem_of
+from marway.wire.paths import SegmentRoutes
+from marway.wire.problems import problem_of
 from marway.wire.request import ids_of
-from marway_gateway.http.error_bodies import error_body, surface_of
+from marway_gateway.http.error_bodies import send_problem, surface_of
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
-from marway_http.channel import Channel, ClientGone, HeaderBlock, header_block
+from marway_http.channel import NO_BODY, Channel, ClientGone, HeaderBlock, header_block
 from marway_http.eager import in_task
+from marway_http.pages.routes import HeadAsGet
 
-__all__ = [
-    "RequestLayer",
-    "model_headers",
-    "request_info",
-    "send_problem",
-    "send_whole",
-]
+__all__ = ["Check", "FastPathApp", "model_headers", "request_info", "send_whole"]
+
+Check = Callable[[Scope, Send], Awaitable[bool]]
+"""Looks at a request before it is answered: returns whether it answered it, or raises."""
 
 _KEY: Final = "marway.request"
 _REQUEST_ID: Final = wire.REQUEST_ID.encode()
 _GROUP_ID: Final = wire.REQUEST_GROUP_ID.encode()
 _NO_BODY: Final = frozenset({204, 304})
 _LINGER_S: Final = 2.0
+_FOUND_MAX: Final = 1024  # paths, most of them of few models
 _log = logging.getLogger(__name__)
 
 
@@ -41,39 +43,50 @@ def request_info(scope: Scope) -> RequestInfo:
     return info
 
 
-async def send_problem(
-    send: Send, problem: Problem, headers: Iterable[tuple[str, str]] = (), *, surface: str | None = None
-) -> None:
-    """Answer with a problem, in the form of ``surface``."""
-    body, content_type = error_body(surface, problem)
-    raw = [
-        (b"content-type", content_type.encode()),
-        (b"content-length", str(len(body)).encode()),
-        *((name.encode(), value.encode("latin-1", "replace")) for name, value in headers),
-    ]
-    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+class FastPathApp(FastAPI):
+    """FastAPI, each of whose requests has a `RequestInfo`, its ids in the answer, and one report at its end.
 
+    Errors are answered in the form of the path's surface. One that nobody expected becomes a 500 that names the request
+    id; its traceback goes to the log.
 
-class RequestLayer:
-    """The outermost ASGI layer of an app.
-
-    Makes the request's `RequestInfo`, adds the ids to the answer, turns errors into problem documents and reports the
-    request at its end. An exception that nobody expected becomes a 500 that names the request id; its traceback
-    goes to the log.
+    Routes of `add_fast` are documented by FastAPI like all others, which would serve them as well. But their requests
+    reach the same handlers past its router and middleware, which cost a small prediction more than all else in the
+    gateway, and without a task (`marway_http.eager`).
 
     Args:
-        app: What answers.
-        telemetry: Gives where to report; asked at each request, because it exists only while the app runs.
+        telemetry: Gives where to report; first asked when a request has ended.
+        checks: Each looks at every request, in turn.
+        options: FastAPI's.
     """
 
-    def __init__(self, app: ASGIApp, *, telemetry: Callable[[], Telemetry]) -> None:
-        self._app = app
-        self._telemetry = telemetry
+    def __init__(self, *, telemetry: Callable[[], Telemetry], checks: Sequence[Check], **options: Any) -> None:
+        routed = [Middleware(lambda app: partial(self._serve, app)), Middleware(HeadAsGet)]
+        super().__init__(middleware=routed, **options)
+        self._telemetry_now = telemetry
+        self._checks = checks
+        self._routes: SegmentRoutes[ASGIApp] = SegmentRoutes()
+        self._find = lru_cache(maxsize=_FOUND_MAX)(self._routes.find)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def add_fast(self, method: str, path: str, handler: ASGIApp) -> None:
+        """Have a route served on the short way where its path allows that; the router has it in any case."""
+        self._routes.add(method, path, handler)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        if scope["type"] == "http" and not scope.get("root_path"):
+            found = self._find(scope["method"], scope["path"])
+            if found is not None:
+                handler, scope["path_params"] = found
+                return self._serve(handler, scope, receive, send)
+        return self._route(scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await in_task()
+        await super().__call__(scope, receive, send)
+
+    async def _serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have ``app`` answer a request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
             return
         info = scope[_KEY] = _new_info(scope)
 
@@ -86,14 +99,17 @@ class RequestLayer:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_ids)
+            for check in self._checks:
+                if await check(scope, send_with_ids):
+                    return
+            await app(scope, receive, send_with_ids)
         except ClientGone as exc:
             info.outcome = "cancelled"
             forget_frames(exc)
         except MarwayError as exc:
             info.failed(exc)
             forget_frames(exc)
-            await self._refuse(exc, info, receive, send_with_ids)
+            await _refuse(exc, info, receive, send_with_ids)
         except asyncio.CancelledError:
             # Only the server cancels requests here, when its time to drain is over.
             info.outcome = "cancelled"
@@ -102,9 +118,7 @@ class RequestLayer:
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
-            await self._refuse(
-                Draining("this gateway is stopping: send the request again"), info, receive, send_with_ids
-            )
+            await _refuse(Draining("this gateway is stopping: send the request again"), info, receive, send_with_ids)
         except Exception:
             fields = {"request_id": info.request_id, "method": info.method, "path": clip(info.path, 300)}
             _log.exception("request %s failed unexpectedly", info.request_id, extra={"fields": fields})
@@ -112,20 +126,21 @@ class RequestLayer:
             info.failed(error)
             if info.status is not None:
                 raise  # the server cuts the connection, so that the client sees an incomplete answer
-            await self._refuse(error, info, receive, send_with_ids)
+            await _refuse(error, info, receive, send_with_ids)
         finally:
-            self._telemetry().finish(info)
+            self._telemetry_now().finish(info)
 
-    async def _refuse(self, error: MarwayError, info: RequestInfo, receive: Receive, send: Send) -> None:
-        if info.status is not None:
-            return  # the answer has begun: returning without its end makes the server cut the connection
-        problem, extra = problem_of(error, request_id=info.request_id)
-        headers = [*extra.items(), *model_headers(info)]
-        if isinstance(error, BodyTooLarge):
-            headers.append(("connection", "close"))
-            await in_task()
-            send = _lingering(receive, send)
-        await send_problem(send, problem, headers, surface=info.surface or surface_of(info.path))
+
+async def _refuse(error: MarwayError, info: RequestInfo, receive: Receive, send: Send) -> None:
+    if info.status is not None:
+        return  # the answer has begun: returning without its end makes the server cut the connection
+    problem, extra = problem_of(error, request_id=info.request_id)
+    headers, unread = [*extra.items(), *model_headers(info)], None
+    if isinstance(error, BodyTooLarge):
+        headers.append(("connection", "close"))
+        await in_task()
+        unread = receive
+    await send_problem(send, problem, headers, surface=info.surface or surface_of(info.path), unread=unread)
 
 
 async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: HeaderBlock, body: bytes) -> None:
@@ -148,7 +163,7 @@ async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: 
     if info.cache is not None:
         text += b"x-cache: %b\r\n" % info.cache.encode()
         number += 1
-    if status not in _NO_BODY:
+    if status not in NO_BODY:
         text += b"content-length: %d\r\n" % len(body)
         number += 1
     await channel.answer(status, HeaderBlock(text, number), body)
@@ -195,26 +210,3 @@ def _ids(info: RequestInfo) -> list[tuple[bytes, bytes]]:
     if info.group_id is not None:
         ids.append((_GROUP_ID, info.group_id.encode()))
     return ids
-
-
-def _lingering(receive: Receive, send: Send) -> Send:
-    """Wrap ``send`` so that the connection closes only after the client had time to read the answer.
-
-    Closing while the client still sends makes its kernel throw our answer away (RFC 9112 §9.6), so what it sends is
-    read for a short while and dropped.
-    """
-
-    async def linger(message: Message) -> None:
-        if message["type"] != "http.response.body":
-            await send(message)
-            return
-        await send({**message, "more_body": True})
-        try:
-            async with asyncio.timeout(_LINGER_S):
-                while (await receive()).get("more_body", False):
-                    pass
-        except TimeoutError:
-            pass
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    return linger

@@ -39,7 +39,12 @@ class Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges as they are now."""
-        yield self._pod_states()
+        now = self._clock()
+        counted: Counter[PodState] = Counter(pod.state(now) for pod in self._pods.pods)
+        pods = GaugeMetricFamily("marway_gateway_pods", "Pods, by whether they get requests.", labels=("state",))
+        for state in get_args(PodState):
+            pods.add_metric([state], float(counted[state]))
+        yield pods
         yield GaugeMetricFamily(
             "marway_gateway_registry_stale_seconds",
             "Time since the registry answered last, while it does not; 0 while it does.",
@@ -53,11 +58,3 @@ class Gauges(Collector):
         for label in self._resolver.labels(within_s=LABELS_WITHIN_S, limit=LABELS_MAX):
             labels.add_metric(label, 1.0)
         yield labels
-
-    def _pod_states(self) -> Metric:
-        now = self._clock()
-        counted: Counter[PodState] = Counter(pod.state(now) for pod in self._pods.pods)
-        family = GaugeMetricFamily("marway_gateway_pods", "Pods, by whether they get requests.", labels=("state",))
-        for state in get_args(PodState):
-            family.add_metric([state], float(counted[state]))
-        return family

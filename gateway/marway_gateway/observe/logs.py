@@ -19,7 +19,7 @@ from marway.telemetry import JsonFormatter
 __all__ = ["LogSink"]
 
 _Line: TypeAlias = "logging.LogRecord | tuple[float, dict[str, object]]"
-"""A record, or the time and the fields of an access log line."""
+"""A record, or the time and the fields of an access log line: a record of each would cost more than the line."""
 _QUEUE_MAX: Final = 10_000
 """Lines that wait to be written; further ones are dropped and counted, because requests matter more than their log."""
 _CLOSE_S: Final = 2.0
@@ -51,15 +51,8 @@ class LogSink:
         """Lines that wait to be written."""
         return self._waiting.qsize()
 
-    def write_request(self, fields: dict[str, object]) -> None:
-        """Queue a line of the access log; the fields, one at least, are the log's from now on.
-
-        Past the logging module, whose record of each line costs more than the line.
-        """
-        self.put((time.time(), fields))
-
     def put(self, line: _Line) -> None:
-        """Queue a line, or count it as dropped."""
+        """Queue a line, or count it as dropped; the fields of one, one at least, are the log's from now on."""
         # Bounded here and not by the queue, so that the word to stop always finds room in it.
         if self._waiting.qsize() >= _QUEUE_MAX:
             self.dropped += 1

@@ -1,92 +1,37 @@
-"""What the gateway tells about its requests: the metrics of the design and one access log line each."""
+"""What is known of a request, and what is told of it at its end: metrics, and one line in the access log."""
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Final
 
-import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import Histogram
 
-from marway import __version__, errors
+from marway import errors
 from marway.errors import MarwayError
 from marway.wire.request import RequestIds
 from marway_gateway.observe.logs import LogSink
-from marway_http.loop_watch import BUCKETS_S
+from marway_gateway.observe.metrics import Metrics
 
-__all__ = ["Metrics", "RequestInfo", "Telemetry", "outcome_of"]
+__all__ = ["RequestInfo", "Telemetry", "outcome_of"]
 
 _PATH_MAX: Final = 300
 _OUTCOMES: Final = (
-    (errors.InvalidInput, "client_error"),
-    (errors.NotFound, "client_error"),
-    (errors.Conflict, "client_error"),
-    (errors.Unauthenticated, "client_error"),
-    (errors.Unimplemented, "client_error"),
+    (
+        (errors.InvalidInput, errors.NotFound, errors.Conflict, errors.Unauthenticated, errors.Unimplemented),
+        "client_error",
+    ),
     (errors.ModelError, "model_error"),
     (errors.DeadlineExceeded, "timeout"),
 )
-_BUCKETS_S: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 3.5, 5.0, 7.5, 10.0, 30.0, 60.0),
-)
 _UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-
-# Creation times of series double their number and say nothing that a restart does not.
-prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
 
 
 def outcome_of(error: MarwayError) -> str:
     """Return the metric outcome that stands for an error."""
     return next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), "unavailable")
-
-
-class Metrics:
-    """The gateway's metrics, in a registry of their own. Durations in seconds."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
-        histogram = partial(Histogram, registry=self.registry)
-        self.request_duration = histogram(
-            "marway_gateway_request_duration_seconds",
-            "Time from a predict request's headers to the last byte of its answer.",
-            ("model", "version", "surface", "outcome"),
-            buckets=_BUCKETS_S,
-        )
-        self.requests_in_flight = gauge("marway_gateway_requests_in_flight", "Predict requests being worked on.")
-        self.retries = counter(
-            "marway_gateway_retries_total",
-            "Further attempts of predict requests, by what the attempt before ended in.",
-            ("reason",),
-        )
-        self.retries_refused = counter(
-            "marway_gateway_retries_refused_total", "Retries that were not made because the retry budget was spent."
-        )
-        self.requests_queued = gauge(
-            "marway_gateway_requests_queued", "Predict requests that wait for a version's turn or for room on a pod."
-        )
-        self.load_aheads = counter(
-            "marway_gateway_load_aheads_total", "Loads asked of pods before requests went there.", ("outcome",)
-        )
-        self.ejections = counter("marway_gateway_ejections_total", "Pods taken out of rotation for a while.")
-        self.cache_requests = counter(
-            "marway_gateway_cache_requests_total",
-            "Predict requests for models whose answers may be given again, by what the cache did.",
-            ("outcome",),
-        )
-        self.loop_blocked = histogram(
-            "marway_gateway_loop_blocked_seconds",
-            "Time in which the event loop had no turn, looked at 50 times a second.",
-            buckets=BUCKETS_S,
-        )
-        build = gauge("marway_gateway_build_info", "What runs here; always 1.", ("version", "python"))
-        build.labels(__version__, platform.python_version()).set(1)
-        ProcessCollector(registry=self.registry)
 
 
 class RequestInfo:
@@ -185,7 +130,7 @@ class Telemetry:
                 durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
             durations.observe(duration_s)
         if self._access_log is not None and info.path not in _UNLOGGED:
-            self._access_log.write_request(_fields(info, duration_s))
+            self._access_log.put((time.time(), _fields(info, duration_s)))
 
 
 def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:

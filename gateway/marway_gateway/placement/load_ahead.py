@@ -12,7 +12,7 @@ import asyncio
 import logging
 
 from marway.errors import MarwayError
-from marway_gateway.observe.telemetry import Metrics
+from marway_gateway.observe.metrics import Metrics
 from marway_gateway.placement.choice import PlacementSpec
 from marway_gateway.placement.pod import Pod, VersionKey
 from marway_gateway.placement.pod_api import PodApi

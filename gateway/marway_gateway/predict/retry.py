@@ -18,7 +18,7 @@ from typing import Final
 from marway.errors import ModelError, NoPodAvailable, Unavailable
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
-from marway_gateway.observe.telemetry import Metrics
+from marway_gateway.observe.metrics import Metrics
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, VersionKey
 from marway_gateway.predict.admission import next_turn
 from marway_gateway.predict.body_hints import hinted

@@ -12,8 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from marway.wire.headers import EXPLAIN, NOTHING
 from marway_gateway.gateway import CurrentGateway
-from marway_gateway.http.fast_path import FastPathApp
-from marway_gateway.http.requests import request_info, send_whole
+from marway_gateway.http.requests import FastPathApp, request_info, send_whole
 from marway_gateway.openapi import PREDICTION_ERRORS, add_served, problems
 from marway_gateway.surfaces.answers import stream_answer
 from marway_gateway.surfaces.http_call import http_call

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.refs import check_label
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.openapi import Label, Model, Selector
 
 __all__ = ["add_reference_routes", "add_trailing_slash"]

@@ -10,7 +10,7 @@ import grpc.aio
 
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.error_bodies import ErrorForm
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 
 __all__ = ["AddRoutes", "RpcService", "Surface"]
 

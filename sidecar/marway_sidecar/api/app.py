@@ -18,8 +18,8 @@ from marway.wire.headers import Outcome
 from marway.wire.request import read_ids
 from marway_http.channel import CHANNEL
 from marway_http.eager import in_task
-from marway_http.head import HeadAsGet, with_head
 from marway_http.hosts import HostGuard
+from marway_http.pages.routes import HeadAsGet, with_head
 from marway_sidecar.api.call import Call, prediction_at
 from marway_sidecar.api.failures import problem_response
 from marway_sidecar.api.openapi import describe

@@ -17,10 +17,10 @@ from gateway.fakes import FakePod, Running, running
 from marway.errors import InvalidSettings
 from marway.registry import Registry
 from marway.tokens import bearer, first_token, parse_tokens
-from marway_gateway.access.token_file import TokenFile
+from marway_gateway.access.authentication import TokenFile
 from marway_gateway.gateway import open_gateway
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
-from marway_http.pages.api_page import PATHS
+from marway_http.pages.routes import API_PAGE_PATHS
 from support.registry import publish
 
 MakePod = Callable[..., Awaitable[FakePod]]
@@ -70,7 +70,7 @@ async def test_without_a_token(registry: Registry, file: Path, sent: dict[str, s
         opened.append(await gateway.admin.get("/healthz"))
         # What routes Marway has is no secret, and the API page could not ask for a token otherwise.
         for client in (gateway.client, gateway.admin):
-            about = [await client.get(path, headers=sent) for path in ("/", "/openapi.json", *PATHS)]
+            about = [await client.get(path, headers=sent) for path in ("/", "/openapi.json", *API_PAGE_PATHS)]
             assert [answer.status_code for answer in about] == [200] * len(about)
     for answer in answers:
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")

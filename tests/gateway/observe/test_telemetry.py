@@ -2,6 +2,7 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from marway.errors import MarwayError
 from marway.records import ServingSettings
 from marway.registry import Registry
 from marway_gateway.observe.logs import LogSink
-from marway_gateway.observe.telemetry import Metrics, outcome_of
+from marway_gateway.observe.metrics import Metrics
+from marway_gateway.observe.telemetry import outcome_of
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_gateway.proto.torchserve import inference_pb2, inference_pb2_grpc
 from support.registry import publish, until
@@ -251,7 +253,7 @@ def test_log_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = StuckStream()
     sink = LogSink(stream)
     for number in range(10):
-        sink.write_request({"number": number})
+        sink.put((time.time(), {"number": number}))
     stream.free.set()
     sink.close()
     written = [json.loads(line)["number"] for line in stream.getvalue().splitlines()]
@@ -265,12 +267,12 @@ def test_dropped_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = StuckStream()
     sink = LogSink(stream)
     for _ in range(10):
-        sink.write_request({})
+        sink.put((time.time(), {}))
     dropped = sink.dropped
     stream.free.set()
     while sink.waiting:
         pass
-    sink.write_request({"last": True})
+    sink.put((time.time(), {"last": True}))
     sink.close()
     assert dropped in (8, 9)
     assert json.loads(stream.getvalue().splitlines()[-1])["lines_dropped_before"] == dropped

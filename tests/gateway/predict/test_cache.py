@@ -17,7 +17,7 @@ from marway.errors import MarwayError, ModelError, Unavailable
 from marway.records import ServingSettings
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
-from marway_gateway.observe.telemetry import Metrics
+from marway_gateway.observe.metrics import Metrics
 from marway_gateway.predict.cache import AnswerCache, CacheUse, forbids_cache, request_key
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_gateway.transport.reply import Reply, parse_response_headers

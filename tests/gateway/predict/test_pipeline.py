@@ -21,7 +21,7 @@ from marway.errors import InvalidInput, Unavailable
 from marway.records import ServingSettings
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.placement import score
 from marway_gateway.predict.call import Answer, PredictCall

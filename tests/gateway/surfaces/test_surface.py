@@ -12,7 +12,7 @@ from marway.registry import Registry
 from marway_gateway.gateway import Gateway
 from marway_gateway.http import error_bodies
 from marway_gateway.http.error_bodies import ERROR_TEXT, add_error_form
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.openapi import PREDICTION_ERRORS, add_served, error_responses
 from marway_gateway.surfaces.native import NativePredict
 from marway_gateway.surfaces.registered import SURFACES

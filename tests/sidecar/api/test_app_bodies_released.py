@@ -19,7 +19,7 @@ from marway.deadline import Deadline
 from marway.errors import MarwayError, ModelError, RuntimeDown
 from marway.registry import Registry
 from marway.wire.envelope import Answer, Row
-from marway_http.http1.request import BodyPieces
+from marway_http.http1.reader import BodyPieces
 from marway_sidecar.api.bodies import read_body
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.memory.body_budget import HeldBytes

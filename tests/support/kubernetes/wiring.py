@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from marway_gateway.observe.telemetry import Metrics as GatewayMetrics
+from marway_gateway.observe.metrics import Metrics as GatewayMetrics
 from marway_sidecar.metrics import SidecarMetrics
 from support.kubernetes.objects import (
     containers,

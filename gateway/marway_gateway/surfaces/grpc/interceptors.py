@@ -18,8 +18,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
 from marway.errors import InvalidRequest, Unauthenticated
-from marway_gateway.access.authentication import challenge, check_token
-from marway_gateway.access.token_file import TokenFile
+from marway_gateway.access.authentication import TokenFile, challenge, check_token
 
 __all__ = ["FIELDS_MAX", "FieldBound", "TokenInterceptor", "text_fields"]
 

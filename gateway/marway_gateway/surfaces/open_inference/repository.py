@@ -17,7 +17,7 @@ from marway.resolve.resolver import Resolved
 from marway.wire.pods import ModelStatus
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import REFERENCE_ERRORS, error_responses
 from marway_gateway.surfaces.catalogue import AnyModel

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header
 from marway import errors
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.openapi import PREDICTION_ERRORS, REFERENCE_ERRORS, REQUEST_HEADERS, add_served, error_responses
 from marway_gateway.proto import open_inference_pb2_grpc
 from marway_gateway.surfaces.open_inference.grpc import SERVICE, UNPARSED, OpenInferenceService

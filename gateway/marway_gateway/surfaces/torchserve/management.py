@@ -17,8 +17,7 @@ from starlette.routing import Route
 from marway.wire.problems import Problem
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import error_body
-from marway_gateway.http.fast_path import FastPathApp
-from marway_gateway.http.requests import request_info
+from marway_gateway.http.requests import FastPathApp, request_info
 from marway_gateway.surfaces.grpc.call import refused_rpcs
 
 __all__ = ["SERVICE", "add_management", "management_rpcs"]

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.errors import InvalidRequest
 from marway_gateway.gateway import CurrentGateway
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import PREDICTION_ERRORS, add_served, error_responses
 from marway_gateway.proto.torchserve import inference_pb2_grpc

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from marway import errors
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
-from marway_gateway.http.fast_path import FastPathApp
+from marway_gateway.http.requests import FastPathApp
 from marway_gateway.openapi import PREDICTION_ERRORS, REFERENCE_ERRORS, add_served, error_responses
 from marway_gateway.surfaces.reference_routes import add_reference_routes, add_trailing_slash
 from marway_gateway.surfaces.row_calls import RowRoute
