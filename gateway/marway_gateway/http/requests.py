@@ -31,8 +31,6 @@ Check = Callable[[Scope, Send], Awaitable[bool]]
 _KEY: Final = "marway.request"
 _REQUEST_ID: Final = wire.REQUEST_ID.encode()
 _GROUP_ID: Final = wire.REQUEST_GROUP_ID.encode()
-_NO_BODY: Final = frozenset({204, 304})
-_LINGER_S: Final = 2.0
 _FOUND_MAX: Final = 1024  # paths, most of them of few models
 _log = logging.getLogger(__name__)
 
