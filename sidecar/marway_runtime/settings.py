@@ -20,6 +20,10 @@ class RuntimeSettings(ComponentSettings):
 
     model_config = SettingsConfigDict(env_prefix="MARWAY_RUNTIME_")
 
+    engine: Literal["torchserve", "native"] = "torchserve"
+    """What serves models: TorchServe, or workers of Marway's own without Java, which load the same archives. The
+    sidecar's `backend` has to be the same. TorchServe, because handlers were written for it."""
+
     runtime_dir: Path = Path("/run/marway")
     """Directory shared with the sidecar: `runtime.json`, `runtime.sock` and `logs/`. In a pod it is an emptyDir."""
 

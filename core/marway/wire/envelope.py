@@ -14,6 +14,7 @@ import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Final
 
 from marway.wire.measurements import Measurement, measurements_of
@@ -31,6 +32,7 @@ __all__ = [
     "Bytes",
     "Part",
     "Row",
+    "answer_pieces",
     "answer_size",
     "decode_answers",
     "decode_rows",
@@ -154,14 +156,7 @@ def decode_rows(data: bytes) -> list[Row]:
     length = _header_length(data[:_FIXED_BYTES])
     if length > HEADER_BYTES_MAX:
         raise ValueError(f"the envelope's header has {length} bytes; {HEADER_BYTES_MAX} are taken")
-    offset = 0
-
-    def read(size: int) -> bytes:
-        nonlocal offset
-        offset += size
-        return data[offset - size : offset]
-
-    return read_rows(read, len(data))
+    return read_rows(BytesIO(data).read, len(data))
 
 
 def read_rows(read: Callable[[int], Bytes], size: int) -> list[Row]:
@@ -193,12 +188,17 @@ def read_rows(read: Callable[[int], Bytes], size: int) -> list[Row]:
 
 def encode_answers(answers: Sequence[Answer]) -> bytes:
     """Return ``answers``, in the order of their rows, as one envelope."""
-    return b"".join([*_head([_described(answer) for answer in answers]), *(answer.body for answer in answers)])
+    return b"".join(answer_pieces(answers))
+
+
+def answer_pieces(answers: Sequence[Answer]) -> list[Bytes]:
+    """Return ``answers`` as the pieces of one envelope, the bodies among them as they lie."""
+    return [*_head([_described(answer) for answer in answers]), *(answer.body for answer in answers)]
 
 
 def answer_size(answer: Answer) -> int:
     """Return how many bytes the envelope of this one answer has."""
-    return sum(map(len, _head([_described(answer)]))) + len(answer.body)
+    return sum(map(len, answer_pieces([answer])))
 
 
 def decode_answers(data: bytes) -> list[Answer]:
@@ -212,9 +212,8 @@ def decode_answers(data: bytes) -> list[Answer]:
     for row in _header(data[_FIXED_BYTES:offset]):
         get = _fields(row).get
         status, kind, content_type = get("status"), get("kind"), get("content_type")
-        # `isinstance(content_type, str | None)` takes thrice as long.
-        content_type_fits = content_type is None or isinstance(content_type, str)
-        if not (isinstance(status, int) and isinstance(kind, str) and content_type_fits):
+        typed = content_type is None or isinstance(content_type, str)  # `str | None` takes thrice as long
+        if not (isinstance(status, int) and isinstance(kind, str) and typed):
             raise ValueError("an answer's status is no number, or its kind or content type no text")
         end = offset + _size(get("size"))
         measured = measurements_of(row["measured"]) if "measured" in row else ()
