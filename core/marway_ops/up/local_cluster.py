@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,17 @@ _PROBE_INTERVAL_S = 0.05
 _GATEWAY_DRAIN_S, _GATEWAY_STOP_S = 5.0, 6.5
 _SIDECAR_DRAIN_S, _SIDECAR_STOP_S = 3.0, 4.5
 _RUNTIME_STOP_S, _RUNTIME_KILL_S = 3.0, 5.0
+_WORDS = {"torchserve": "TorchServe", "native": "native engine"}
 _CLASSES_ENV = "MARWAY_RUNTIME_CLASS_ARCHIVES"
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod: its name and the URL of its sidecar."""
+    """One pod: its name, the URL of its sidecar, and what serves models in it."""
 
     name: str
     url: str
+    engine: str
 
 
 class LocalCluster:
@@ -44,7 +46,7 @@ class LocalCluster:
         home: Where everything is kept.
         registry: Registry URL.
         port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
-        pods: How many pods.
+        engines: The engine of each pod.
         config: File of settings that each part is given; None for no file.
         started: Told the name of each part and how many seconds it took, when it is up.
         noticed: Told what a person should know of later, such as a part that died and is started again.
@@ -59,7 +61,7 @@ class LocalCluster:
         *,
         registry: str,
         port: int,
-        pods: int,
+        engines: Sequence[str],
         config: Path | None = None,
         started: Callable[[str, float], None],
         noticed: Callable[[str], None],
@@ -71,12 +73,15 @@ class LocalCluster:
         self._noticed = noticed
         self._ports: list[ReservedPort] = reserve(port, 3)
         try:
-            sidecars = [ReservedPort() for _ in range(pods)]
+            sidecars = [ReservedPort() for _ in engines]
         except BaseException:
             self._close_ports()
             raise
         self._ports.extend(sidecars)
-        self.pods = [Pod(f"pod-{index}", f"http://{LOOPBACK}:{port.number}") for index, port in enumerate(sidecars)]
+        self.pods = [
+            Pod(f"pod-{index}", f"http://{LOOPBACK}:{port.number}", engine)
+            for index, (port, engine) in enumerate(zip(sidecars, engines, strict=True))
+        ]
         self._lifeline = Lifeline()
         self._runtimes = [self._runtime(pod) for pod in self.pods]
         self._sidecars = [self._sidecar(pod, port.number) for pod, port in zip(self.pods, sidecars, strict=True)]
@@ -117,7 +122,7 @@ class LocalCluster:
         for child in children:
             await child.start()
         waits: list[Awaitable[None]] = [
-            self._until_ready(f"{pod.name}: TorchServe and sidecar", pod.url, runtime, sidecar)
+            self._until_ready(f"{pod.name}: {_WORDS[pod.engine]} and sidecar", pod.url, runtime, sidecar)
             for pod, runtime, sidecar in zip(self.pods, self._runtimes, self._sidecars, strict=True)
         ]
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as self._client:
@@ -174,20 +179,25 @@ class LocalCluster:
     def _runtime(self, pod: Pod) -> Child:
         return self._child(
             f"runtime-{pod.name}",
-            ["runtime", "--runtime-dir", str(self._home.pod(pod.name)), "--model-store", str(self._home.store)],
+            [
+                *("runtime", "--engine", pod.engine, "--runtime-dir", str(self._home.pod(pod.name))),
+                *("--model-store", str(self._home.store)),
+            ],
             stop_timeout_s=_RUNTIME_KILL_S,
             environment={
                 "MARWAY_RUNTIME_STOP_TIMEOUT_S": str(_RUNTIME_STOP_S),
                 # One archive of Java's classes for all pods.
                 _CLASSES_ENV: os.environ.get(_CLASSES_ENV) or str(self._home.java),
-            },
+            }
+            if pod.engine == "torchserve"
+            else {},
         )
 
     def _sidecar(self, pod: Pod, port: int) -> Child:
         return self._child(
             f"sidecar-{pod.name}",
             [
-                *("sidecar", "--name", pod.name, "--host", LOOPBACK, "--port", str(port)),
+                *("sidecar", "--backend", pod.engine, "--name", pod.name, "--host", LOOPBACK, "--port", str(port)),
                 *("--registry", self._registry, "--runtime-dir", str(self._home.pod(pod.name))),
                 *("--archive-store", str(self._home.store)),
             ],
