@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from marway import __version__
-from marway.errors import InvalidInput, LoadFailed
+from marway.errors import InvalidInput, InvalidSettings, LoadFailed
 from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.native import ENGINE, FRAME_BYTES_MAX, LoadRequest, ModelState, worker_socket
@@ -40,6 +40,8 @@ _SERVER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _OF_JAVA: Final = (
     "class_archives", "frozen_timeout_s", "grpc_inference_port", "grpc_management_port", "heap_bytes", "host",
     "inference_port", "java_options", "job_queue_size", "management_port", "max_request_bytes", "metrics_port",
+    "probe_interval_s",
+    "probe_timeout_s",
     "share_classes", "stop_timeout_s",
 )  # fmt: skip
 """Settings that are about TorchServe's front end, which is not there."""
@@ -86,11 +88,11 @@ class NativeEngine:
         """Make ready to load versions, and return what the sidecar is told.
 
         Raises:
-            InvalidInput: A setting asks for what this engine does not do.
+            InvalidSettings: One asks for what this engine does not do.
         """
         settings, directories = self._settings, self._directories
         if settings.install_requirements:
-            raise InvalidInput(
+            raise InvalidSettings(
                 "install_requirements is not there with the engine native: put requirements into the pod's image, or "
                 "run the engine torchserve"
             )
