@@ -40,9 +40,7 @@ _SERVER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _OF_JAVA: Final = (
     "class_archives", "frozen_timeout_s", "grpc_inference_port", "grpc_management_port", "heap_bytes", "host",
     "inference_port", "java_options", "job_queue_size", "management_port", "max_request_bytes", "metrics_port",
-    "probe_interval_s",
-    "probe_timeout_s",
-    "share_classes", "stop_timeout_s",
+    "probe_interval_s", "probe_timeout_s", "share_classes", "stop_timeout_s",
 )  # fmt: skip
 """Settings that are about TorchServe's front end, which is not there."""
 
