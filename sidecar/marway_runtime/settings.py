@@ -98,6 +98,11 @@ class RuntimeSettings(ComponentSettings):
     """Whether workers are forked from a process that has torch imported: they start several times sooner and share its
     memory. Off, or where there is no Linux, each starts as a Python of its own."""
 
+    share_weights_from_bytes: int | None = Field(32 * _MIB, ge=0)
+    """From which size of an unpacked archive on the engine `native` loads it once and forks its workers from that,
+    bytes. Only versions that have golden answers and may have more than one worker. Below it the process that is
+    forked from costs more than it saves. None: every worker loads by itself; TorchServe's always do."""
+
     preload: tuple[str, ...] = ("PIL.Image",)
     """Modules that the fork server imports besides torch and numpy, for handlers that need them; one that is not
     installed is passed over. A module that starts threads or touches CUDA when it is imported must not be here."""

@@ -37,12 +37,14 @@ class Worker:
         mode: How it was started.
         reason: Why it is plain; empty for a forked one.
         shim: The process that TorchServe takes for a forked worker.
+        shared_bytes: Memory that workers of its version share and that counts as this one's, in bytes.
     """
 
     pid: int
     mode: Mode
     reason: str = ""
     shim: int | None = None
+    shared_bytes: int = 0
 
 
 def find_workers(torchserve: int) -> list[Worker]:
@@ -65,6 +67,7 @@ def measured(workers: Iterable[Worker], names: Path) -> list[RuntimeWorker]:
     for worker in workers:
         try:
             taken = private_bytes(worker.pid) + (private_bytes(worker.shim) if worker.shim is not None else 0)
+            taken += worker.shared_bytes
         except OSError:
             continue  # ended meanwhile
         name = None

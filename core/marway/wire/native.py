@@ -49,6 +49,8 @@ class LoadRequest(Frozen):
         load_timeout_s: How long a worker may take to come up, where the archive says nothing (`startupTimeout`).
         predict_timeout_s: How long one call may take before its worker is started again, where the archive says
             nothing (`responseTimeout`).
+        share_weights: Whether its workers may be forked from one process that has loaded it: it has golden answers that
+            would show what that breaks, and may have several workers.
     """
 
     name: str
@@ -57,6 +59,7 @@ class LoadRequest(Frozen):
     workers: int
     load_timeout_s: float
     predict_timeout_s: float
+    share_weights: bool = False
 
 
 class ScaleRequest(Frozen):

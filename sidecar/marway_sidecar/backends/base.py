@@ -60,6 +60,7 @@ class ServedModel:
         predict_timeout_s: How long a worker may take for one call before the server restarts it.
         protocol: How to speak to a server that Marway's runtime did not start (`ServingSettings.protocol`).
         streaming: Whether its handler sends answers in pieces.
+        golden: Whether it has golden answers, which show what a way of starting its workers would break.
         batch_rows: Most rows in one call, where the server makes the batches itself because Marway's runtime did not
             start it.
     """
@@ -75,6 +76,7 @@ class ServedModel:
     streaming: bool = False
     batch_rows: int = 1
     max_workers: int | None = None
+    golden: bool = False
 
 
 @dataclass(frozen=True, slots=True)

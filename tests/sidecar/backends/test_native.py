@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
+import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -16,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, InvalidSettings, LoadFailed, MarwayError
@@ -334,3 +339,146 @@ async def test_a_fork_server_that_dies_takes_no_worker_along(tmp_path: Path) -> 
         await pod.server.aclose()
         os.kill(running.info.pid, signal.SIGKILL)
         wait_until(gone(tmp_path), timeout_s=20, what="nothing is left")
+
+
+WEIGHTS = """
+import os, random
+import numpy, torch
+{top}
+
+class Handler:
+    def initialize(self, context):
+        self.weights = torch.load(os.path.join(context.system_properties["model_dir"], "w.pt"), weights_only=True)
+        self.pid = os.getpid()
+        {more}
+
+    def handle(self, data, context):
+        drawn = [random.random(), float(numpy.random.rand()), float(torch.rand(1))]
+        weight = float(self.weights[:4].sum())
+        return [{{"pid": os.getpid(), "by": self.pid, "sum": weight, "drawn": drawn}} for _ in data]
+"""
+
+
+async def load_weights(pod: Pod, *, more: str = "pass", top: str = "", workers: int = 1, **facts: Any) -> ServedModel:
+    """Load a version with weights of 64 MiB, whose workers may share them."""
+    name = f"model-{next(NUMBERS)}"
+    path = archive(pod.runtime.store, name, WEIGHTS.format(more=more, top=top))
+    weights = io.BytesIO()
+    torch.save(torch.ones(16 << 20), weights)
+    with zipfile.ZipFile(path, "a") as opened:
+        opened.writestr("w.pt", weights.getvalue())
+    model = served(path, name, workers=workers, **{"golden": True, "max_workers": 4, **facts})
+    await pod.server.load(model)
+    return model
+
+
+async def told(pod: Pod, model: ServedModel) -> list[Any]:
+    answers = await asyncio.gather(*(pod.say(model, "about") for _ in range(8)))
+    found = {each["pid"]: each for each in map(json.loads, (answer.body for answer in answers))}
+    return list(found.values())
+
+
+async def workers_of(pod: Pod, model: ServedModel) -> list[Any]:
+    return [each for each in (await pod.server.status()).workers if each.server_name == model.server_name]
+
+
+async def test_weights_are_in_memory_once(pod: Pod) -> None:
+    """Workers are forked from the process that loaded the version; each has seeds of its own and next to no memory."""
+    model = await load_weights(pod)
+    began = time.monotonic()
+    assert (await pod.server.scale(model, 3)).ready_workers == 3
+    took = time.monotonic() - began
+    answers = await told(pod, model)
+    assert len({each["by"] for each in answers}) == 1
+    assert len({each["pid"] for each in answers} | {answers[0]["by"]}) == len(answers) + 1
+    assert {each["sum"] for each in answers} == {4.0}
+    for drawn in zip(*(each["drawn"] for each in answers), strict=True):
+        assert len(set(drawn)) == len(answers)
+    found = await workers_of(pod, model)
+    assert {each.reason for each in found} == {"shares the weights of the version's other workers"}
+    first, *others = sorted(found, key=lambda each: -each.private_bytes)
+    assert first.private_bytes > 64 << 20
+    assert all(each.private_bytes < 40 << 20 for each in others), found
+    assert took < 5.0
+    parent = psutil.Process(answers[0]["by"])
+    await pod.server.scale(model, 0)
+    await until(lambda: not parent.is_running())
+    await pod.server.scale(model, 1)
+    assert len(await told(pod, model)) == 1
+    await pod.server.unload(model)
+    await until(lambda: not any(psutil.pid_exists(each.pid) for each in found))
+
+
+async def test_workers_that_share_weights_die_alone(pod: Pod) -> None:
+    """One that dies is counted and forked anew; when the process with the weights dies, all come back from another."""
+    model = await load_weights(pod, workers=2)
+    found = await workers_of(pod, model)
+    await kill(found[0].pid)
+    assert (await pod.say(model, "about")).status == 200
+
+    async def both() -> bool:
+        state = await pod.server.describe(model)
+        return state is not None and state.ready_workers == 2
+
+    async with asyncio.timeout(30):
+        while not await both():
+            await asyncio.sleep(0.02)
+    assert found[1].pid in {each.pid for each in await workers_of(pod, model)}
+    deaths = [each for each in (await pod.server.status()).deaths if each.server_name == model.server_name]
+    assert [each.reason for each in deaths] == ["killed"]
+    parent = (await told(pod, model))[0]["by"]
+    os.kill(parent, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        while not await both() or found[1].pid in {each.pid for each in await workers_of(pod, model)}:
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.1)
+    assert parent not in {each["by"] for each in await told(pod, model)}
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()", "threads"),
+        ("self.file = open(__file__)", "keeps .*handler.py open"),
+        ("import socket; self.socket = socket.socketpair()", "keeps socket:.* open"),
+        ("import subprocess; self.process = subprocess.Popen(['sleep', '600'])", "started processes"),
+    ],
+)
+async def test_what_a_fork_would_break_is_not_forked(pod: Pod, more: str, why: str) -> None:
+    """A handler with threads, open files, connections or processes is loaded by each worker, which says why."""
+    model = await load_weights(pod, more=more, workers=2)
+    answers = await told(pod, model)
+    assert all(each["by"] == each["pid"] for each in answers)
+    for worker in await workers_of(pod, model):
+        assert worker.mode == "forked"
+        assert re.search(why, worker.reason), worker.reason
+
+
+@pytest.mark.parametrize(
+    ("which", "seed"), [(0, "random.seed(7)"), (1, "numpy.random.seed(7)"), (2, "torch.manual_seed(7)")]
+)
+async def test_a_handlers_seed_holds_in_all_workers(pod: Pod, which: int, seed: str) -> None:
+    """A handler that seeds a generator gets the same numbers in each worker, as when each loads by itself."""
+    model = await load_weights(pod, more=seed, workers=1)
+    first = (await told(pod, model))[0]["drawn"]
+    await pod.server.scale(model, 0)
+    await pod.server.scale(model, 1)
+    assert [one == other for one, other in zip(first, (await told(pod, model))[0]["drawn"], strict=True)][which]
+
+
+@pytest.mark.parametrize("facts", [{"golden": False}, {"max_workers": 1}])
+async def test_weights_are_shared_only_where_that_is_proved_and_pays(pod: Pod, facts: dict[str, Any]) -> None:
+    """Without golden answers, or with one worker at most, each worker loads by itself."""
+    model = await load_weights(pod, **facts)
+    (answer,) = await told(pod, model)
+    assert answer["by"] == answer["pid"]
+    assert (await workers_of(pod, model))[0].reason == ""
+
+
+async def test_a_handler_that_fails_says_so_where_weights_are_shared(pod: Pod) -> None:
+    """Why a version cannot be loaded is told as ever, and its end while loading as well."""
+    with pytest.raises(LoadFailed, match="on purpose"):
+        await load_weights(pod, more="raise ValueError('on purpose')")
+    with pytest.raises(LoadFailed, match="status 4"):
+        await load_weights(pod, more="os._exit(4)")
+    assert not (await pod.server.status()).workers

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -25,7 +26,7 @@ from marway_runtime.engines.native.model import LoadedModel
 from marway_runtime.engines.native.models_log import ModelsLog
 from marway_runtime.engines.native.routes import create_router
 from marway_runtime.engines.native.unpacking import Unpacked, unpack
-from marway_runtime.engines.native.worker_process import Launch
+from marway_runtime.engines.native.worker_process import Launch, WorkerProcess
 from marway_runtime.resources import cpu_count, memory_limit
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.worker.names import folder
@@ -169,7 +170,13 @@ class NativeEngine:
             archive = self._settings.model_store / request.archive
             unpacked = await asyncio.to_thread(unpack, archive, self._directories.temporary, title)
             model = LoadedModel(
-                server_name, request, unpacked, self._launch, self._died, pause_s=self._settings.restart_backoff_s
+                server_name,
+                request,
+                unpacked,
+                self._launch,
+                self._died,
+                pause_s=self._settings.restart_backoff_s,
+                share_weights=await asyncio.to_thread(self._may_share, request, unpacked),
             )
             self._models[server_name] = model  # from now on its workers are seen, and watched for their memory
             try:
@@ -206,14 +213,25 @@ class NativeEngine:
         if model is not None:
             await model.aclose()
 
-    def _died(self, worker: Worker, status: int | None, server_name: str) -> None:
-        if worker.mode == "plain" and status:  # the fork server tells of its own
-            self._deaths.ended(worker.pid, status, server_name)
+    def _may_share(self, request: LoadRequest, unpacked: Unpacked) -> bool:
+        least = self._settings.share_weights_from_bytes
+        may = request.share_weights and self._fork_socket is not None and self._launch_gpu(unpacked) is None
+        return may and least is not None and unpacked.size_bytes >= least
+
+    def _launch_gpu(self, unpacked: Unpacked) -> int | None:
+        """Return the device of the next worker, in turn; None where there is none, or the archive wants none."""
+        gpus = self._gpus if unpacked.config.get("deviceType") != "cpu" else 0
+        return self._started % gpus if gpus else None
+
+    def _died(self, process: WorkerProcess, server_name: str) -> None:
+        status = process.ended.result()
+        told = status not in (None, 0, -signal.SIGKILL) if process.process.mode == "plain" else process.shares
+        if told and status:  # the fork server tells of its own, the memory guard of those that it kills
+            self._deaths.ended(process.process.pid, status, server_name)
 
     def _launch(self, server_name: str, request: LoadRequest, unpacked: Unpacked, number: int) -> Launch:
         settings, directories = self._settings, self._directories
         self._started += 1
-        gpus = self._gpus if unpacked.config.get("deviceType") != "cpu" else 0
         environment = handler_environment(directories.temporary, allowed=settings.handler_environment)
         searched = [str(unpacked.model_dir), *filter(None, [environment.get("PYTHONPATH")])]
         return Launch(
@@ -226,7 +244,7 @@ class NativeEngine:
                 "handler": unpacked.handler,
                 "socket": str(worker_socket(directories.runtime, server_name, number)),
                 "pulse": str(unpacked.directory / f"pulse-{number}"),
-                "gpu": self._started % gpus if gpus else None,
+                "gpu": self._launch_gpu(unpacked),
                 "metrics_config": str(settings.metrics_config.absolute()) if settings.metrics_config else None,
                 "service_envelope": settings.service_envelope,
             },

@@ -7,10 +7,12 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from marway.errors import LoadFailed, clip
 from marway.wire.native import LoadRequest, ModelState
+from marway_runtime.engines.native.shared_weights import SharedWeights
 from marway_runtime.engines.native.unpacking import Unpacked
 from marway_runtime.engines.native.worker_process import Launch, WorkerProcess
 from marway_runtime.workers import Worker
@@ -26,8 +28,8 @@ _LOOK_MIN_S, _LOOK_MAX_S = 0.1, 1.0
 
 MakeLaunch = Callable[[str, LoadRequest, Unpacked, int], Launch]
 """Returns how a worker of a version is started, of the number given."""
-Died = Callable[[Worker, int | None, str], None]
-"""Told of a worker that ended though nobody ended it, its status if known, and what it served."""
+Died = Callable[[WorkerProcess, str], None]
+"""Told of a worker that ended though nobody ended it, and what it served."""
 
 
 class LoadedModel:
@@ -40,6 +42,7 @@ class LoadedModel:
         launch: Says how its workers are started.
         died: Told of workers that died.
         pause_s: Wait before a worker is started again that ended soon after its start, seconds; doubles each time.
+        share_weights: Whether its workers are forked from one process that has loaded it, where that may be.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class LoadedModel:
         died: Died,
         *,
         pause_s: float,
+        share_weights: bool,
     ) -> None:
         self.request = request
         self._server_name = server_name
@@ -62,6 +66,7 @@ class LoadedModel:
         self._answer_within_s = unpacked.seconds("responseTimeout", request.predict_timeout_s)
         self._places: list[_Place] = []
         self._scaling = asyncio.Lock()
+        self._weights = SharedWeights() if share_weights else None
 
     @property
     def state(self) -> ModelState:
@@ -75,8 +80,11 @@ class LoadedModel:
         )
 
     def workers(self) -> list[Worker]:
-        """Return the workers that live."""
-        return [place.worker.process for place in self._places if place.worker is not None]
+        """Return the workers that live; the memory of what they share counts as the first one's."""
+        found = [place.worker.process for place in self._places if place.worker is not None]
+        if found and self._weights is not None:
+            found[0] = replace(found[0], shared_bytes=self._weights.parent_bytes)
+        return found
 
     async def scale(self, workers: int) -> None:
         """Have so many workers, and return once all are ready.
@@ -87,6 +95,8 @@ class LoadedModel:
         async with self._scaling:
             before = len(self._places)
             await self._shrink(workers)
+            if not workers and self._weights is not None:
+                await self._weights.aclose()
             added = [_Place(number) for number in range(len(self._places), workers)]
             self._places += added
             for place in added:
@@ -109,6 +119,8 @@ class LoadedModel:
     async def aclose(self) -> None:
         """End all workers and remove the unpacked archive."""
         await self._shrink(0)
+        if self._weights is not None:
+            await self._weights.aclose()
         await asyncio.to_thread(shutil.rmtree, self._unpacked.directory, ignore_errors=True)
 
     async def _shrink(self, workers: int) -> None:
@@ -141,11 +153,12 @@ class LoadedModel:
     async def _run_once(self, place: _Place) -> str | None:
         """Have one worker from its start to its end; return why it did not come up, if so."""
         launch = self._launch(self._server_name, self.request, self._unpacked, place.number)
-        worker = await WorkerProcess.start(launch)
-        place.worker = worker
+        worker = None
         try:
             try:
                 async with asyncio.timeout(self._start_within_s):
+                    starts = self._weights.start if self._weights is not None else WorkerProcess.start
+                    worker = place.worker = await starts(launch)
                     failure = await worker.until_ready()
             except TimeoutError:
                 return f"its handler was not loaded within {self._start_within_s:g} s (startupTimeout)"
@@ -155,12 +168,13 @@ class LoadedModel:
             place.settled.set()
             if await self._over_time(worker):
                 return f"a call took longer than {self._answer_within_s:g} s (responseTimeout): its worker is ended"
-            self._died(worker.process, worker.ended.result(), self._server_name)
+            self._died(worker, self._server_name)
             return f"worker {worker.process.pid} ended with status {worker.ended.result()}"
         finally:
             place.ready, place.worker = False, None
             launch.remove_socket()
-            await worker.aclose()
+            if worker is not None:
+                await worker.aclose()
 
     async def _over_time(self, worker: WorkerProcess) -> bool:
         """Wait until a worker ends, or takes too long for a call; return which."""

@@ -41,6 +41,11 @@ class Unpacked:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def size_bytes(self) -> int:
+        """What the archive's files take."""
+        return sum(file.stat().st_size for file in self.model_dir.rglob("*") if file.is_file())
+
+    @property
     def model_dir(self) -> Path:
         """Where the archive's files are."""
         return self.directory / "model"

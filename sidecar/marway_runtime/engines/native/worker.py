@@ -30,6 +30,7 @@ from marway.archives.handler_failure import handler_failure
 from marway.process.allocator import keep_freed_memory
 from marway.wire.envelope import Answer, Row, answer_pieces, read_rows
 from marway_http.frames import HEADER, Kind, frame_header
+from marway_runtime.engines.native.parent import Before, Parent
 from marway_runtime.worker.field_reader import FieldReader
 from marway_runtime.worker.messages import within
 from marway_runtime.worker.service import MarwayService
@@ -55,14 +56,25 @@ def main() -> None:
     """Be a worker: `sys.argv` has one more word, a JSON object (`worker_process.start`)."""
     options: dict[str, Any] = json.loads(sys.argv.pop())
     channel = _channel_to_parent()
+    before = Before()
     try:
-        service = _loaded(options)
+        with before.watching_seeds():
+            service = _loaded(options)
     except BaseException as exc:  # a handler may end its process, too
         reason = handler_failure(exc, options["model_dir"], options["handler"])
         channel.sendall(json.dumps({"failed": reason}).encode() + b"\n")
         sys.exit(1)
+    ready: dict[str, Any] = {"ready": True}
+    if options.get("parent"):
+        why_not = before.why_not_forked()
+        if why_not is None:
+            channel.sendall(json.dumps({"parent_bytes": before.grown_bytes()}).encode() + b"\n")
+            told, channel = Parent(channel, options["server_name"], seeded=before.seeded).serve()
+            options.update(told)
+        else:
+            ready["alone"] = f"its weights are its own: {why_not}"
     with _listening(Path(options["socket"])) as listener:
-        channel.sendall(b'{"ready": true}\n')
+        channel.sendall(json.dumps(ready).encode() + b"\n")
         Calls(service, listener, Path(options["pulse"])).serve()
 
 

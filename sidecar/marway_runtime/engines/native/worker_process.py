@@ -75,6 +75,7 @@ class WorkerProcess:
         channel: The other end of what it has as standard input.
         ended: Waits for its end and returns its exit status, or minus a signal's number; None when nobody knows.
         end: Ends it at once; safe when it has ended.
+        shares: Whether it was forked from a parent of its version, and not by the fork server.
     """
 
     def __init__(
@@ -82,20 +83,29 @@ class WorkerProcess:
         launch: Launch,
         process: Worker,
         channel: socket.socket,
-        ended: asyncio.Task[int | None],
+        ended: asyncio.Future[int | None],
         end: Callable[[], None],
+        *,
+        shares: bool = False,
     ) -> None:
         self.process = process
+        self.shares = shares
         self.ended = ended
         self._launch = launch
         self._channel = channel
         self._end = end
+        self._come = b""
+        self._said: dict[str, Any] | None = None
         with Path(launch.options["pulse"]).open("rb") as file:
             self._pulse = mmap.mmap(file.fileno(), _PULSE_BYTES, access=mmap.ACCESS_READ)
 
     @classmethod
-    async def start(cls, launch: Launch) -> WorkerProcess:
+    async def start(cls, launch: Launch, *, remark: str = "") -> WorkerProcess:
         """Start a worker; it is not ready yet.
+
+        Args:
+            launch: How.
+            remark: What is to be known of it beside how it was started.
 
         Raises:
             OSError: No process could be started.
@@ -108,7 +118,7 @@ class WorkerProcess:
                 failed.callback(ours.close)
                 streams = (theirs.fileno(), *(await launch.log.pipes(launch.title, launch.number)))
                 try:
-                    worker = await cls._started(launch, ours, streams)
+                    worker = await cls._started(launch, ours, streams, remark)
                 finally:
                     for descriptor in streams[1:]:
                         os.close(descriptor)
@@ -116,7 +126,9 @@ class WorkerProcess:
         return worker
 
     @classmethod
-    async def _started(cls, launch: Launch, channel: socket.socket, streams: tuple[int, ...]) -> WorkerProcess:
+    async def _started(
+        cls, launch: Launch, channel: socket.socket, streams: tuple[int, ...], remark: str
+    ) -> WorkerProcess:
         reason = _FORKING_OFF
         if launch.fork_socket is not None:
             try:
@@ -128,7 +140,9 @@ class WorkerProcess:
             else:
                 if line.isdigit():
                     ended = asyncio.create_task(_status(connection), name="worker-ended")
-                    return cls(launch, Worker(int(line), "forked"), channel, ended, lambda: _hang_up(connection))
+                    return cls(
+                        launch, Worker(int(line), "forked", remark), channel, ended, lambda: _hang_up(connection)
+                    )
                 connection.close()
                 reason = line or "the fork server ended"
         command = [sys.executable, "-I", "-u", "-B", "-m", "marway_runtime.worker", "--home", str(launch.home)]
@@ -146,16 +160,41 @@ class WorkerProcess:
 
     async def until_ready(self) -> str | None:
         """Return once it can answer, or, in a sentence, why it never will."""
+        said = await self.said()
+        return None if said.get("ready") is True else str(said["failed"])
+
+    async def said(self) -> dict[str, Any]:
+        """Return what it said first: that it is ready, has failed, or is a parent (`worker.main`)."""
+        if self._said is None:
+            said = await self.next_said()
+            if said is None:
+                status = await asyncio.shield(self.ended)
+                said = {"failed": f"its worker ended with status {status} while it was loaded"}
+            self._said = said
+        return self._said
+
+    async def next_said(self) -> dict[str, Any] | None:
+        """Return what it says next; None when it has ended."""
         loop = asyncio.get_running_loop()
-        said = b""
-        while not said.endswith(b"\n") and len(said) < _CHANNEL_BYTES_MAX:
-            part = await loop.sock_recv(self._channel, 4096)
-            if not part:
-                status = await self.ended
-                return f"its worker ended with status {status} while it was loaded"
-            said += part
-        document = json.loads(said)
-        return None if document.get("ready") is True else str(document["failed"])
+        while b"\n" not in self._come:
+            try:
+                part = await loop.sock_recv(self._channel, 4096)
+            except OSError:
+                return None
+            if not part or len(self._come) > _CHANNEL_BYTES_MAX:
+                return None
+            self._come += part
+        line, _, self._come = self._come.partition(b"\n")
+        document: dict[str, Any] = json.loads(line)
+        return document
+
+    def send(self, message: bytes, beside: socket.socket) -> None:
+        """Send it a short message with a descriptor.
+
+        Raises:
+            OSError: It has ended, or does not read.
+        """
+        socket.send_fds(self._channel, [message], [beside.fileno()])
 
     def busy_s(self) -> float:
         """Return for how long it has been in its present call, in seconds; 0 when it is in none."""

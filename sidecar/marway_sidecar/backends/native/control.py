@@ -48,6 +48,7 @@ class Control:
             workers=model.workers,
             load_timeout_s=model.load_timeout_s,
             predict_timeout_s=model.predict_timeout_s,
+            share_weights=model.golden and model.max_workers != 1,
         )
         answer = await self._request("PUT", _path(model), request, timeout_s=model.load_timeout_s + _TIMEOUT_S)
         return _read(_loaded(answer, model), ModelState)
