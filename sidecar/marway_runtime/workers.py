@@ -35,7 +35,7 @@ class Worker:
     Attributes:
         pid: The worker's own.
         mode: How it was started.
-        reason: Why it is plain; empty for a forked one.
+        reason: Why it is plain; of a forked one, what there is to know about it, if anything.
         shim: The process that TorchServe takes for a forked worker.
         shared_bytes: Memory that workers of its version share and that counts as this one's, in bytes.
     """

@@ -95,7 +95,7 @@ class WorkerStatus:
     Attributes:
         server_name: The version it serves, by its name there; None before it was told.
         mode: How it was started (`marway.wire.workers.Mode`).
-        reason: Why it is plain.
+        reason: Why it is plain; of a forked one, what there is to know about it, if anything.
         private_bytes: Memory that is its alone; of a server that Marway did not start, what the server says it takes.
     """
 
