@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import itertools
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -23,7 +25,7 @@ import pytest
 import torch
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, InvalidSettings, LoadFailed, MarwayError
+from marway.errors import DeadlineExceeded, InvalidSettings, LoadFailed, MarwayError, Unavailable
 from marway.settings import load_settings
 from marway.wire import model_log
 from marway.wire.envelope import Answer, Part, Row
@@ -482,3 +484,65 @@ async def test_a_handler_that_fails_says_so_where_weights_are_shared(pod: Pod) -
     with pytest.raises(LoadFailed, match="status 4"):
         await load_weights(pod, more="os._exit(4)")
     assert not (await pod.server.status()).workers
+
+
+async def test_no_answer_is_anothers_under_kills_and_cancels(pod: Pod) -> None:
+    """While workers are killed and callers leave, every answer that comes is that of its own request."""
+    model = await pod.load(workers=2)
+    until_then = time.monotonic() + 4.0
+    chance, right = random.Random(7), 0
+
+    async def ask(caller: int) -> None:
+        nonlocal right
+        number = 0
+        while time.monotonic() < until_then:
+            number += 1
+            said = b"%d of %d " % (number, caller) * chance.choice((1, 3000, 20_000))
+            call = asyncio.ensure_future(pod.say(model, said, within_s=20))
+            if chance.random() < 0.1:
+                await asyncio.sleep(chance.random() / 500)
+                call.cancel()
+            await asyncio.wait({call})
+            if call.cancelled():
+                continue
+            if (error := call.exception()) is not None:
+                assert isinstance(error, Unavailable), error
+            else:
+                assert call.result().body == said
+                right += 1
+
+    async def kill_some() -> None:
+        while time.monotonic() < until_then:
+            await asyncio.sleep(0.4)
+            for worker in (await workers_of(pod, model))[:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
+
+    await asyncio.gather(kill_some(), *(ask(caller) for caller in range(12)))
+    assert right > 20
+
+
+async def test_nothing_is_left_of_versions_that_come_and_go(pod: Pod) -> None:
+    """After many loads and unloads, also failed ones, the runtime has no more descriptors, files and processes."""
+    runtime = psutil.Process(pod.runtime.info.pid)
+    directory = pod.runtime.runtime_dir
+
+    async def come_and_go() -> None:
+        model = await load_weights(pod, workers=2)
+        await pod.say(model, "about")
+        await pod.server.unload(model)
+        model = await pod.load()
+        await pod.server.unload(model)
+        with pytest.raises(LoadFailed):
+            await pod.load("raise ValueError('no')")
+
+    def left() -> tuple[int, int, int]:
+        files = [*(directory / "tmp" / "t").glob("native-*"), *(directory / "sockets").iterdir()]
+        return runtime.num_fds(), len(files), len(runtime.children(recursive=True))
+
+    await come_and_go()
+    await until(lambda: left()[1] == 0)
+    before = left()
+    for _ in range(4):
+        await come_and_go()
+    await until(lambda: left()[1:] == before[1:] and left()[0] <= before[0] + 2)
