@@ -20,6 +20,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import torch
@@ -289,6 +290,25 @@ async def test_another_start_of_the_runtime_answers_nothing(pod: Pod) -> None:
     error = await error_of(pod.server.load(served(pod.runtime.store / "x.mar", "x")))
     assert "started again" in error.message
     pod.server._control._client.headers["x-marway-boot-id"] = pod.runtime.info.boot_id
+
+
+async def test_a_restart_ends_a_load_that_is_under_way(tmp_path: Path) -> None:
+    """Who waits for a load when the runtime starts again is told, and nothing of that start is left."""
+    with OurTorchServe(tmp_path, engine="native") as running:
+        pod = Pod(running)
+        loading = asyncio.ensure_future(pod.load("import time\ndef handle(data, context):\n    time.sleep(600)"))
+        async with asyncio.timeout(30):
+            while not (await pod.server.status()).workers:
+                await asyncio.sleep(0.02)
+        before = running.info.boot_id
+        transport = httpx.AsyncHTTPTransport(uds=str(running.runtime_dir / "runtime.sock"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://runtime", timeout=30) as client:
+            assert (await client.post("/restart")).status_code == 202
+            with pytest.raises(MarwayError):
+                await asyncio.wait_for(loading, 30)
+            await until(lambda: (running.runtime_dir / "runtime.json").exists() and running.info.boot_id != before)
+            assert (await client.get("/workers")).json()["workers"] == []
+        await pod.server.aclose()
 
 
 def test_settings_of_a_torchserve_are_refused(runtime: OurTorchServe) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from marway import __version__
-from marway.errors import InvalidInput, InvalidSettings, LoadFailed
+from marway.errors import InvalidInput, InvalidSettings, LoadFailed, Unavailable
 from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.native import ENGINE, FRAME_BYTES_MAX, LoadRequest, ModelState, worker_socket
@@ -78,6 +79,7 @@ class NativeEngine:
         self._models: dict[str, LoadedModel] = {}
         self._changing: dict[str, asyncio.Lock] = {}
         self._started = 0
+        self._closed = False
         self._gpus = _gpus()
         self.boot_id = new_ulid()
         self.app = create_router(self)
@@ -131,6 +133,7 @@ class NativeEngine:
 
     async def aclose(self, *, gently: bool = True) -> None:
         """End all workers and remove what they had; safe to call twice."""
+        self._closed = True
         models, self._models = list(self._models.values()), {}
         await asyncio.gather(*(model.aclose() for model in models))
         self._log.close()
@@ -169,6 +172,9 @@ class NativeEngine:
             title = f"{request.name} {request.version}"
             archive = self._settings.model_store / request.archive
             unpacked = await asyncio.to_thread(unpack, archive, self._directories.temporary, title)
+            if self._closed:
+                await asyncio.to_thread(shutil.rmtree, unpacked.directory, ignore_errors=True)
+                raise Unavailable("the runtime is being stopped")
             model = LoadedModel(
                 server_name,
                 request,

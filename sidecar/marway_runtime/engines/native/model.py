@@ -126,6 +126,9 @@ class LoadedModel:
     async def _shrink(self, workers: int) -> None:
         gone, self._places = self._places[workers:], self._places[:workers]
         tasks = [place.task for place in gone if place.task is not None]
+        for place in gone:
+            place.failure = "it was unloaded meanwhile"
+            place.settled.set()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -16,6 +16,7 @@ from marway_runtime.workers import Worker
 
 __all__ = ["SharedWeights"]
 
+_FORK_S = 5.0
 _SHARES = "shares the weights of the version's other workers"
 
 
@@ -84,7 +85,7 @@ class SharedWeights:
             ours.setblocking(False)
             told = {"socket": launch.options["socket"], "pulse": launch.options["pulse"]}
             self._parent.send(json.dumps(told).encode(), theirs)
-            pid = await self._answers.get()
+            pid = await self._forked_pid()
             if not pid:
                 raise OSError("the process with the version's weights ended")
             ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
@@ -97,6 +98,22 @@ class SharedWeights:
             failed.pop_all()
         worker = Worker(pid, "forked", _SHARES)
         return WorkerProcess(launch, worker, ours, ended, lambda: _kill(ended, descriptor), shares=True)
+
+    async def _forked_pid(self) -> int:
+        """Return the process that the parent says it has forked, or 0 when it has ended."""
+        asking = asyncio.ensure_future(self._answers.get())
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # It answers in milliseconds, and the next who asks must not take this answer for theirs.
+            await asyncio.wait({asking}, timeout=_FORK_S)
+            if not asking.done():
+                asking.cancel()
+                await self._let_go()
+            elif pid := asking.result():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise
 
     async def _listen(self, parent: WorkerProcess) -> None:
         """Take what the parent says, until it has ended."""

@@ -56,16 +56,16 @@ def main() -> None:
     """Be a worker: `sys.argv` has one more word, a JSON object (`worker_process.start`)."""
     options: dict[str, Any] = json.loads(sys.argv.pop())
     channel = _channel_to_parent()
-    before = Before()
+    before = Before() if options.get("parent") else None
     try:
-        with before.watching_seeds():
+        with before.watching_seeds() if before is not None else contextlib.nullcontext():
             service = _loaded(options)
     except BaseException as exc:  # a handler may end its process, too
         reason = handler_failure(exc, options["model_dir"], options["handler"])
         channel.sendall(json.dumps({"failed": reason}).encode() + b"\n")
         sys.exit(1)
     ready: dict[str, Any] = {"ready": True}
-    if options.get("parent"):
+    if before is not None:
         why_not = before.why_not_forked()
         if why_not is None:
             channel.sendall(json.dumps({"parent_bytes": before.grown_bytes()}).encode() + b"\n")
