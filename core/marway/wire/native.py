@@ -10,7 +10,9 @@ loaded, 507 when its archive finds no room on the disk.
 Each worker serves a Unix socket (`worker_socket`), which is there while it is ready. What travels over it are frames
 (`marway_http.frames`) without heads, whose bodies are envelopes (`marway.wire.envelope`) of any size below 4 GiB:
 `REQUEST` with rows, `ANSWER` with their answers, `PART` with a piece of an answer that comes in pieces, `CANCEL` when
-nobody waits for the answer. Any number of calls may be under way; a worker begins them in the order in which they come.
+nobody waits for the answer. The worker begins with a `WINDOW_UPDATE` of the number 0, when it takes calls of that
+connection: until then nobody may have accepted it but the kernel. Any number of calls may be under way; a worker begins
+them in the order in which they come.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from marway_sidecar.backends.base import ServedModel, WorkerDied
 from marway_sidecar.backends.native.connection import WorkerConnection
 
 MODEL = ServedModel("mv_X", "x", "1.0", Path("x.mar"), 1, 10.0, 10.0)
-SOON = Deadline.after(20)
 
 
 class Worker:
@@ -44,8 +43,12 @@ class Pair:
     def __init__(self, connection: WorkerConnection, worker: Worker) -> None:
         self.connection, self.worker = connection, worker
 
-    def call(self, *values: bytes, deadline: Deadline = SOON) -> asyncio.Task[list[Answer]]:
-        return asyncio.ensure_future(self.connection.call(rows(*values), deadline))
+    def call(self, *values: bytes, deadline: Deadline | None = None) -> asyncio.Task[list[Answer]]:
+        return asyncio.ensure_future(self.connection.call(rows(*values), deadline or soon()))
+
+
+def soon() -> Deadline:
+    return Deadline.after(20)
 
 
 def rows(*values: bytes) -> list[Row]:
@@ -69,6 +72,15 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     connection.close(RuntimeDown("the test is over"))
     worker.writer.close()
     server.close()
+
+
+async def test_a_worker_greets_who_may_call(pair: Pair) -> None:
+    """A connection that only the kernel has accepted is open, and ready when the worker has said so."""
+    assert pair.connection.open
+    assert not pair.connection.ready
+    pair.worker.send(frame_header(Kind.WINDOW_UPDATE, 0))
+    await asyncio.wait_for(pair.connection.greeted.wait(), 20)
+    assert pair.connection.ready
 
 
 async def test_answers_come_in_any_order(pair: Pair) -> None:
@@ -138,9 +150,9 @@ async def test_an_end_fails_all_calls(pair: Pair) -> None:
     for call in calls:
         with pytest.raises(WorkerDied):
             await call
-    assert not pair.connection.connected
+    assert not pair.connection.open
     with pytest.raises(RuntimeDown):
-        await pair.connection.call(rows(b"c"), SOON)
+        await pair.connection.call(rows(b"c"), soon())
 
 
 async def test_an_end_after_its_time_is_a_time_out(tmp_path: Path) -> None:
@@ -149,7 +161,7 @@ async def test_an_end_after_its_time_is_a_time_out(tmp_path: Path) -> None:
     server = await asyncio.start_unix_server(lambda _, writer: writer.close(), str(tmp_path / "s"))
     await asyncio.get_running_loop().create_unix_connection(lambda: connection, str(tmp_path / "s"))
     with pytest.raises(DeadlineExceeded, match="in its time"):
-        await connection.call(rows(b"a"), SOON)
+        await connection.call(rows(b"a"), soon())
     server.close()
 
 
@@ -165,7 +177,7 @@ async def test_what_is_no_answer_is_an_error(pair: Pair, body: bytes) -> None:
 
 async def test_pieces_come_one_after_the_other(pair: Pair) -> None:
     """A stream's pieces are yielded as they come, the last one too; those that wait stop the reading."""
-    async with aclosing(pair.connection.stream(rows(b"a")[0], SOON)) as stream:
+    async with aclosing(pair.connection.stream(rows(b"a")[0], soon())) as stream:
         first = asyncio.ensure_future(anext(stream))
         _, number, _ = await pair.worker.frame()
         pair.worker.send(*(pair.worker.answer(number, b"%d" % n, kind=Kind.PART) for n in range(100)))
@@ -177,7 +189,7 @@ async def test_pieces_come_one_after_the_other(pair: Pair) -> None:
 
 async def test_a_stream_that_is_left_is_cancelled(pair: Pair) -> None:
     """Who leaves a stream says so to the worker, and the connection goes on."""
-    async with aclosing(pair.connection.stream(rows(b"a")[0], SOON)) as stream:
+    async with aclosing(pair.connection.stream(rows(b"a")[0], soon())) as stream:
         first = asyncio.ensure_future(anext(stream))
         _, number, _ = await pair.worker.frame()
         pair.worker.send(*(pair.worker.answer(number, b"p", kind=Kind.PART) for _ in range(40)))
@@ -198,7 +210,7 @@ async def test_a_stream_ends_by_its_deadline(pair: Pair) -> None:
 
 async def test_a_stream_ends_with_its_worker(pair: Pair) -> None:
     """A stream whose worker ends in its middle fails after the pieces that came."""
-    async with aclosing(pair.connection.stream(rows(b"a")[0], SOON)) as stream:
+    async with aclosing(pair.connection.stream(rows(b"a")[0], soon())) as stream:
         first = asyncio.ensure_future(anext(stream))
         _, number, _ = await pair.worker.frame()
         pair.worker.send(pair.worker.answer(number, b"p", kind=Kind.PART))

@@ -189,13 +189,18 @@ class Calls:
         while True:
             for descriptor, _ in self._poll.poll(0 if self._waiting else None):
                 if descriptor == listener:
-                    accepted, _ = self._listener.accept()
-                    self._connections[accepted.fileno()] = _Connection(accepted)
-                    self._poll.register(accepted, select.POLLIN)
+                    self._accept()
                 else:
                     self._read(descriptor)
             if self._waiting:
                 self._answer(*self._waiting.popleft())
+
+    def _accept(self) -> None:
+        accepted, _ = self._listener.accept()
+        with contextlib.suppress(OSError):  # who has gone already is seen when it is read from
+            accepted.sendall(frame_header(Kind.WINDOW_UPDATE, 0))
+        self._connections[accepted.fileno()] = _Connection(accepted)
+        self._poll.register(accepted, select.POLLIN)
 
     def _read(self, descriptor: int) -> None:
         """Take what has come over a connection."""

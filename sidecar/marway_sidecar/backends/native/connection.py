@@ -99,13 +99,20 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._filled = 0
         self._paused = False
         self._given_up: MarwayError | None = None
+        self.greeted = asyncio.Event()
+        """Set once the worker has said that it takes calls."""
         self._unanswered = asyncio.Event()
         self._unanswered.set()
 
     @property
-    def connected(self) -> bool:
-        """Whether calls can be made."""
+    def open(self) -> bool:
+        """Whether it is connected; nobody may have accepted it yet but the kernel, also of a worker that is ending."""
         return self._transport is not None and self._given_up is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls can be made."""
+        return self.open and self.greeted.is_set()
 
     @property
     def calls(self) -> int:
@@ -199,7 +206,9 @@ class WorkerConnection(asyncio.BufferedProtocol):
         _, number, _, _, kind = HEADER.unpack_from(frame)
         call = self._calls.get(number)
         if call is None:
-            return  # nobody waits for it any more
+            if kind == Kind.WINDOW_UPDATE:
+                self.greeted.set()
+            return  # else nobody waits for it any more
         body = frame[HEADER.size :]
         try:
             answers = decode_answers(bytes(body) if len(body) < _BUFFER_BYTES else cast("bytes", _Slices(body)))

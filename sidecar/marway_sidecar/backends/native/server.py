@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -33,6 +34,7 @@ __all__ = ["SERVES", "NativeServer"]
 SERVES: Final = frozenset({"native", "torchserve"})
 """Archives for TorchServe are served by both."""
 
+_GREETING_S: Final = 0.2
 _LOOK_S: Final = 0.02
 _LOOK_MAX_S: Final = 0.25
 """How often it is looked whether a worker is back: more and more seldom, up to this."""
@@ -45,13 +47,19 @@ class _Version:
     Attributes:
         model: As it was loaded.
         state: What the runtime said last.
-        connections: By the number of the worker; one that was lost is not in it.
+        connections: By the number of the worker.
+        mending: Connects to those that were lost.
     """
 
     model: ServedModel
     state: ModelState
     connections: dict[int, WorkerConnection] = field(default_factory=dict)
     mending: asyncio.Task[None] | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is a worker without a connection."""
+        return sum(each.open for each in self.connections.values()) < self.state.workers
 
 
 class NativeServer:
@@ -137,9 +145,9 @@ class NativeServer:
             return None
         found = None
         for connection in version.connections.values():
-            if connection.connected and (found is None or connection.calls < found.calls):
+            if connection.ready and (found is None or connection.calls < found.calls):
                 found = connection
-        if version.mending is None and len(version.connections) < version.state.workers:
+        if version.mending is None and version.lost:
             version.mending = asyncio.create_task(self._mend(version), name=f"reconnect {model.server_name}")
         return found
 
@@ -178,7 +186,7 @@ class NativeServer:
         loop = asyncio.get_running_loop()
         for number in range(version.state.workers):
             before = version.connections.get(number)
-            if before is not None and before.connected:
+            if before is not None and before.open:
                 continue
             version.connections.pop(number, None)
             path = worker_socket(self._runtime_dir, version.model.server_name, number)
@@ -193,12 +201,14 @@ class NativeServer:
                 made.close(_ended(version.model))  # unloaded meanwhile, or somebody else was sooner
             else:
                 version.connections[number] = made
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(made.greeted.wait(), _GREETING_S)  # one that is in a call greets later
 
     async def _mend(self, version: _Version) -> None:
         """Connect to workers that were lost, once they are there again."""
         pause_s = _LOOK_S
         began = time.monotonic()
-        while len(version.connections) < version.state.workers and time.monotonic() - began < 60.0:
+        while version.lost and time.monotonic() - began < 60.0:
             await self._connect(version)
             await asyncio.sleep(pause_s)
             pause_s = min(_LOOK_MAX_S, pause_s * 2)

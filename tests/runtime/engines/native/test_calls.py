@@ -45,6 +45,7 @@ class Client:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(20)
         self.socket.connect(str(path))
+        assert HEADER.unpack(self.read(HEADER.size)) == (0, 0, 0, 0, Kind.WINDOW_UPDATE)
 
     def send(self, number: int, *values: bytes) -> None:
         pieces = row_pieces([Row("r", [Part("data", value)]) for value in values])
