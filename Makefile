@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-extended test-long test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-features bench-fetch bench-gateway bench-http bench-logging bench-path bench-peers bench-publish bench-speed images clean
+.PHONY: help setup up demo test test-extended test-long test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-path bench-peers bench-publish bench-speed images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,9 @@ bench-cold: setup ## Measure a cold start and an idle worker's memory, forked ag
 
 bench-cold-path: setup ## Measure publish to first answer and pod start to ready, phase by phase
 	$(BIN)/python benchmarks/bench_cold_path.py
+
+bench-engines: setup ## Measure the native engine against TorchServe behind the same sidecar and gateway
+	$(BIN)/python benchmarks/bench_engines.py
 
 bench-features: setup ## Measure what ids, metrics, access log, trace context and auth cost the gateway
 	$(BIN)/python benchmarks/bench_features.py

@@ -27,6 +27,7 @@ from struct import Struct
 from typing import Final
 
 __all__ = [
+    "HEADER",
     "HEAD_BYTES_MAX",
     "PART_BYTES",
     "PATH",
@@ -51,8 +52,8 @@ PART_BYTES: Final = 64 * 1024
 WINDOW_PARTS: Final = 4
 """So many parts of an answer are sent unasked, the first with its head."""
 
-_HEADER: Final = Struct("!IIIHBx")
-_HEADER_BYTES: Final = _HEADER.size
+HEADER: Final = Struct("!IIIHBx")
+_HEADER_BYTES: Final = HEADER.size
 
 
 class Kind:
@@ -91,7 +92,7 @@ def frame_header(kind: int, number: int, *, head: int = 0, body: int = 0, status
         body: Bytes of the body.
         status: HTTP status of an answer, or how many parts more.
     """
-    return _HEADER.pack(head + body, number, head, status, kind)
+    return HEADER.pack(head + body, number, head, status, kind)
 
 
 class FrameReader:
@@ -113,7 +114,7 @@ class FrameReader:
         frames: list[Frame] = []
         start, come = _HEADER_BYTES, len(data)
         while start <= come:
-            size, number, head_size, status, kind = _HEADER.unpack_from(data, start - _HEADER_BYTES)
+            size, number, head_size, status, kind = HEADER.unpack_from(data, start - _HEADER_BYTES)
             if head_size > HEAD_BYTES_MAX or not 0 <= size - head_size <= PART_BYTES or not 1 <= kind <= 6:
                 raise BadFrames
             end = start + size

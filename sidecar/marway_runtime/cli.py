@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def runtime(
+    engine: str | None = typer.Option(None, help="What serves models: torchserve, or native, which needs no Java."),
     runtime_dir: Path | None = typer.Option(None, help="Directory shared with the sidecar."),
     model_store: Path | None = typer.Option(None, help="Directory of archives; the sidecar fills it."),
     config: Path | None = typer.Option(None, help="TOML file of settings; see config/runtime.toml."),
@@ -23,7 +24,7 @@ def runtime(
     ),
     home: Path | None = typer.Option(None, hidden=True, help="Named on the command line of every process."),
 ) -> None:
-    """Start TorchServe with a safe, quiet configuration and keep it up."""
+    """Start a model server, TorchServe unless told another, with a safe, quiet configuration and keep it up."""
     import asyncio
 
     from marway.process.stop_request import watch_for_stop
@@ -35,7 +36,9 @@ def runtime(
 
     if not write_class_archive:  # which prints its path, and no log
         configure_logging()
-    settings = load_settings(RuntimeSettings, config=config, runtime_dir=runtime_dir, model_store=model_store)
+    settings = load_settings(
+        RuntimeSettings, config=config, engine=engine, runtime_dir=runtime_dir, model_store=model_store
+    )
     settings = settings.model_copy(
         update={"runtime_dir": settings.runtime_dir.absolute(), "model_store": settings.model_store.absolute()}
     )

@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom, short_path
 
@@ -30,6 +31,9 @@ class Controlled(Protocol):
     def metrics(self) -> bytes: ...
 
     def remove_leftovers(self) -> TemporaryRoom: ...
+
+    @property
+    def app(self) -> ASGIApp | None: ...
 
     def restart(self) -> None: ...
 
@@ -64,7 +68,7 @@ def create_app(controlled: Controlled) -> Starlette:
         controlled.restart()
         return Response(status_code=202)  # `runtime.json` goes, and comes back with another boot_id
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/workers", workers, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
@@ -72,6 +76,13 @@ def create_app(controlled: Controlled) -> Starlette:
             Route("/restart", restart, methods=["POST"]),
         ]
     )
+    not_there = app.router.default
+
+    async def of_the_engine(scope: Scope, receive: Receive, send: Send) -> None:
+        await (controlled.app or not_there)(scope, receive, send)
+
+    app.router.default = of_the_engine
+    return app
 
 
 @contextlib.asynccontextmanager

@@ -39,7 +39,7 @@ class RuntimeMetrics:
         )
         self.restarts = Counter(
             "marway_runtime_restarts",
-            "Starts after the first, of torchserve and forkserver, by why: ended, frozen or asked.",
+            "Starts after the first, of the engine and the fork server, by why: ended, frozen or asked.",
             ["part", "reason"],
             registry=self.registry,
         )
@@ -57,16 +57,20 @@ class RuntimeMetrics:
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
         self.up = Gauge(
-            "marway_runtime_up", "Whether a part answers: torchserve, forkserver.", ["part"], registry=self.registry
+            "marway_runtime_up",
+            "Whether a part answers: the engine by its name, forkserver.",
+            ["part"],
+            registry=self.registry,
         )
 
-    def exposed(self, workers: Iterable[Worker], *, torchserve: bool, forkserver: bool) -> bytes:
+    def exposed(self, workers: Iterable[Worker], *, engine: tuple[str, bool], forkserver: bool) -> bytes:
         """Return all metrics in Prometheus' text format, with these workers counted."""
         self._workers.clear()
         self._workers.labels("forked", "").set(0)
         for (mode, reason), count in Tally((worker.mode, worker.reason) for worker in workers).items():
             self._workers.labels(mode, reason).set(count)
-        self.up.labels("torchserve").set(torchserve)
+        name, answers = engine
+        self.up.labels(name).set(answers)
         self.up.labels("forkserver").set(forkserver)
         return generate_latest(self.registry)
 

@@ -20,6 +20,10 @@ class RuntimeSettings(ComponentSettings):
 
     model_config = SettingsConfigDict(env_prefix="MARWAY_RUNTIME_")
 
+    engine: Literal["torchserve", "native"] = "torchserve"
+    """What serves models: TorchServe, or workers of Marway's own without Java, which load the same archives. The
+    sidecar's `backend` has to be the same. TorchServe, because handlers were written for it."""
+
     runtime_dir: Path = Path("/run/marway")
     """Directory shared with the sidecar: `runtime.json`, `runtime.sock` and `logs/`. In a pod it is an emptyDir."""
 
@@ -93,6 +97,11 @@ class RuntimeSettings(ComponentSettings):
     fork_workers: bool = True
     """Whether workers are forked from a process that has torch imported: they start several times sooner and share its
     memory. Off, or where there is no Linux, each starts as a Python of its own."""
+
+    share_weights_from_bytes: int | None = Field(32 * _MIB, ge=0)
+    """From which size of an unpacked archive on the engine `native` loads it once and forks its workers from that,
+    bytes. Only versions that have golden answers and may have more than one worker. Below it the process that is
+    forked from costs more than it saves. None: every worker loads by itself; TorchServe's always do."""
 
     preload: tuple[str, ...] = ("PIL.Image",)
     """Modules that the fork server imports besides torch and numpy, for handlers that need them; one that is not

@@ -1,4 +1,4 @@
-"""Keeps one TorchServe and its fork server up, says where they are, and ends them together."""
+"""Keeps one engine (TorchServe, or `native`) and its fork server up, says where they are, and ends them together."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from starlette.types import ASGIApp
+
 from marway.errors import InvalidSettings, RuntimeDown
 from marway.process.stop_request import StopRequest
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, RuntimeWorkers, TemporaryRoom, write_runtime_info
 from marway_runtime.control import served
 from marway_runtime.directories import Directories, prepare, remove, remove_leftovers
+from marway_runtime.engines import Engine
+from marway_runtime.engines.native.engine import NativeEngine
 from marway_runtime.engines.torchserve.class_archive import ClassArchive, class_archive
 from marway_runtime.engines.torchserve.server import TorchServe
 from marway_runtime.forkserver.process import ForkServer
@@ -25,7 +29,7 @@ from marway_runtime.metrics import Deaths, RuntimeMetrics
 from marway_runtime.process_tree import reap_strangers
 from marway_runtime.resources import cgroup_room, worker_memory
 from marway_runtime.settings import RuntimeSettings
-from marway_runtime.workers import MemoryGuard, Worker, find_workers, measured, resident_bytes
+from marway_runtime.workers import MemoryGuard, Worker, measured, resident_bytes
 
 __all__ = ["Runtime", "run"]
 
@@ -74,7 +78,7 @@ class Runtime:
         self._asked = asyncio.Event()
         self._metrics = RuntimeMetrics()
         self._deaths = Deaths(self._metrics)
-        self._server: TorchServe | None = None
+        self._server: Engine | None = None
         self._answers = False
         forking = settings.fork_workers and sys.platform == "linux"
         self._forks = (
@@ -82,16 +86,17 @@ class Runtime:
             if forking
             else None
         )
-        self._classes = class_archive(settings) if settings.share_classes else None
+        java = settings.engine == "torchserve"
+        self._classes = class_archive(settings) if java and settings.share_classes else None
         self._answered = asyncio.Event()
 
     def workers(self) -> RuntimeWorkers:
         """Return all workers with their memory; reads a file for each, so call it in a thread."""
         server = self._server
-        if server is None or server.pid is None:
+        if server is None:
             return RuntimeWorkers(deaths=self._deaths.counts())
-        found = measured(find_workers(server.pid), server.worker_names)
-        base = resident_bytes(server.pid)
+        found = measured(server.workers(), server.worker_names)
+        base = resident_bytes(server.pid) if server.pid is not None else 0
         if self._forks is not None and self._forks.pid is not None:
             base += resident_bytes(self._forks.pid)
         return RuntimeWorkers(workers=tuple(found), base_bytes=base, deaths=self._deaths.counts())
@@ -100,13 +105,13 @@ class Runtime:
         """Return the metrics in Prometheus' text format; reads the process table, so call it in a thread."""
         return self._metrics.exposed(
             self._find_workers(),
-            torchserve=self._answers,
+            engine=(self._settings.engine, self._answers),
             forkserver=self._forks is not None and self._forks.ready,
         )
 
     def _find_workers(self) -> list[Worker]:
-        pid = self._server.pid if self._server is not None else None
-        return find_workers(pid) if pid is not None else []
+        server = self._server
+        return server.workers() if server is not None else []
 
     def _died_of_memory(self, worker: Worker) -> None:
         server = self._server
@@ -123,8 +128,13 @@ class Runtime:
             logger.warning("removed %d archives that were not unpacked whole from %s", room.removed, room.directory)
         return room
 
+    @property
+    def app(self) -> ASGIApp | None:
+        """What the socket answers for the engine that there is now."""
+        return self._server.app if self._server is not None else None
+
     def restart(self) -> None:
-        """Have TorchServe stopped and started again, without a pause."""
+        """Have the engine stopped and started again, without a pause."""
         self._asked.set()
 
     async def run(self) -> None:
@@ -166,13 +176,14 @@ class Runtime:
             first = False
             if why == "stopped":
                 return
-            self._metrics.restarts.labels("torchserve", why).inc()
+            engine = self._settings.engine
+            self._metrics.restarts.labels(engine, why).inc()
             if why == "asked":
-                logger.info("TorchServe is started again, as asked")
+                logger.info("%s is started again, as asked", engine)
                 continue
             if time.monotonic() - started > _STABLE_S:
                 backoff = self._settings.restart_backoff_s
-            logger.warning("TorchServe %s; starting it again in %.1f s", why, backoff)
+            logger.warning("%s %s; starting it again in %.1f s", engine, why, backoff)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), backoff)
                 return
@@ -180,11 +191,7 @@ class Runtime:
 
     async def _run_once(self) -> Ended:
         self._asked.clear()
-        fork_socket = self._directories.fork_socket if self._forks is not None else None
-        server = TorchServe(
-            self._settings, self._directories, home=self._home, fork_socket=fork_socket, classes=self._classes
-        )
-        self._server = server
+        self._server = server = self._engine()
         why: Ended = "ended"
         try:
             why = await self._attend(server)
@@ -194,7 +201,14 @@ class Runtime:
             await server.aclose(gently=why != "frozen")
             self._server = None
 
-    async def _attend(self, server: TorchServe) -> Ended:
+    def _engine(self) -> Engine:
+        fork_socket = self._directories.fork_socket if self._forks is not None else None
+        settings, directories, home = self._settings, self._directories, self._home
+        if settings.engine == "native":
+            return NativeEngine(settings, directories, home=home, fork_socket=fork_socket, deaths=self._deaths)
+        return TorchServe(settings, directories, home=home, fork_socket=fork_socket, classes=self._classes)
+
+    async def _attend(self, server: Engine) -> Ended:
         """Start it, say where it is while it answers, and return why that is over."""
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         asked = asyncio.create_task(self._asked.wait(), name="restart-asked")
@@ -209,11 +223,7 @@ class Runtime:
             self._announce(info)
             ended = asyncio.create_task(_ended(server), name="torchserve-ended")
             frozen = asyncio.create_task(
-                server.until_frozen(
-                    f"{info.addresses['management']}/models?limit=1",
-                    silent=self._withdraw,
-                    back=lambda: self._announce(info),
-                ),
+                server.until_frozen(info, silent=self._withdraw, back=lambda: self._announce(info)),
                 name="probe-torchserve",
             )
             tasks += [ended, frozen]
@@ -232,7 +242,7 @@ class Runtime:
         finally:
             await _cancelled(tasks)
 
-    async def _start(self, server: TorchServe) -> RuntimeInfo:
+    async def _start(self, server: Engine) -> RuntimeInfo:
         info = await server.start()
         if self._forks is not None:
             await self._forks.settled()  # so that the first worker is forked too
@@ -260,7 +270,7 @@ class Runtime:
             reap_strangers([part.pid for part in parts if part is not None and part.pid is not None])
 
 
-async def _ended(server: TorchServe) -> None:
+async def _ended(server: Engine) -> None:
     await server.wait()
 
 

@@ -63,9 +63,11 @@ class Worker:
     pid: int
     mode: Mode
     reason: str = ""
-    """Why it is plain; empty for a forked one."""
+    """Why it is plain; of a forked one, what there is to know about it, if anything."""
     shim: int | None = None
     """The process that TorchServe takes for a forked worker."""
+    shared_bytes: int = 0
+    """Memory that workers of its version share and that counts as this one's, in bytes."""
 
 
 def find_workers(torchserve: int) -> list[Worker]:
@@ -96,7 +98,11 @@ def measured(workers: Iterable[Worker], names: Path) -> list[RuntimeWorker]:
             name = (names / str(worker.pid)).read_text() or None
         found.append(
             RuntimeWorker(
-                pid=worker.pid, server_name=name, mode=worker.mode, reason=worker.reason, private_bytes=own + shim
+                pid=worker.pid,
+                server_name=name,
+                mode=worker.mode,
+                reason=worker.reason,
+                private_bytes=own + shim + worker.shared_bytes,
             )
         )
     with contextlib.suppress(OSError):

@@ -38,6 +38,7 @@ _PLANNED = {
     "bench-cache",
     "bench-cold",
     "bench-cold-path",
+    "bench-engines",
     "bench-features",
     "bench-fetch",
     "bench-gateway",

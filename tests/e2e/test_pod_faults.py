@@ -26,14 +26,19 @@ QUEUE_LIMIT = 8
 """Requests that wait for one version on one pod: few, so that a flood of a few dozen is one."""
 
 
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+ENGINES = ("torchserve", pytest.param("native", marks=pytest.mark.extended))
+OF_TORCHSERVE = pytest.mark.parametrize("up", ["torchserve"], indirect=True)
+"""What is done to TorchServe itself, which the other engine has not."""
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def up(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """Two pods of this module's own, which its tests kill, freeze and flood."""
     root = tmp_path_factory.mktemp("faults")
     handlers_home = root / "user"
     handlers_home.mkdir()
     env = {"HOME": str(handlers_home), "MARWAY_SIDECAR_QUEUE_LIMIT": str(QUEUE_LIMIT)}
-    with Up(root / "home", "--pods", "2", env=env) as running:
+    with Up(root / "home", "--pods", "2", "--engine", request.param, env=env) as running:
         for name in ("probe", "hold", "slow_start"):
             publish(
                 model_name=name.replace("_", "-"),
@@ -79,6 +84,12 @@ class Pod:
             return self.get("/readyz").status_code == 200
         except httpx.TransportError:
             return False
+
+    @property
+    def management(self) -> str | None:
+        """Where its TorchServe is managed; None when it has none."""
+        addresses = json.loads((self.directory / "runtime.json").read_text())["addresses"]
+        return str(addresses["management"]) if addresses else None
 
     @property
     def java(self) -> psutil.Process:
@@ -150,6 +161,7 @@ class Load:
             future.result(LONG_S)
 
 
+@OF_TORCHSERVE
 def test_fault_torchserve_dies(up: Up, threads: ThreadPoolExecutor) -> None:
     """kill -9 of a TorchServe under load: nobody notices, the pod steps back, starts it again and serves again."""
     pod = home_of(up, "probe", b"hello")
@@ -169,6 +181,7 @@ def test_fault_torchserve_dies(up: Up, threads: ThreadPoolExecutor) -> None:
     assert pod.post("/predict/probe", b"hello").json()["value"] == "hello"
 
 
+@OF_TORCHSERVE
 def test_fault_debris_after_a_crash(up: Up) -> None:
     """What a killed TorchServe left (unpacked archives, sockets, key file, workers) is gone when the next answers."""
     pod = home_of(up, "probe", b"hello")
@@ -191,6 +204,7 @@ def test_fault_debris_after_a_crash(up: Up) -> None:
 
 
 @pytest.mark.extended  # tests/runtime/test_faults.py freezes one
+@OF_TORCHSERVE
 def test_fault_torchserve_frozen(up: Up) -> None:
     """A TorchServe that is stopped (SIGSTOP) is found out, taken out of rotation and replaced."""
     pod = home_of(up, "probe", b"hello")
@@ -208,6 +222,7 @@ def test_fault_torchserve_frozen(up: Up) -> None:
     assert pod.post("/predict/probe", b"hello").status_code == 200
 
 
+@OF_TORCHSERVE
 def test_fault_runtime_hangs_and_torchserve_dies(up: Up) -> None:
     """A pod whose runtime is stopped (SIGSTOP) and cannot tell that TorchServe died finds out and is not ready."""
     pod = home_of(up, "probe", b"hello")
@@ -283,9 +298,9 @@ def test_fault_queue_full(up: Up, threads: ThreadPoolExecutor, tmp_path: Path) -
     assert all(int(each.headers["retry-after"]) >= 1 for each in refused)
     assert len(found) - len(refused) >= QUEUE_LIMIT
     assert inside.result(LONG_S).status_code == 200
-    management = json.loads((pod.directory / "runtime.json").read_text())["addresses"]["management"]
-    described = httpx.get(f"{management}/models/{state['id']}", trust_env=False).json()[0]
-    assert described["jobQueueStatus"]["pendingRequests"] == 0
+    if (management := pod.management) is not None:
+        described = httpx.get(f"{management}/models/{state['id']}", trust_env=False).json()[0]
+        assert described["jobQueueStatus"]["pendingRequests"] == 0
 
 
 def state_of(pod: Pod, model: str) -> dict[str, object]:
@@ -362,8 +377,8 @@ def test_fault_sidecar_dies_before_register(up: Up, threads: ThreadPoolExecutor)
     may_go_on.touch()
     wait_until(pod.ready, timeout_s=LONG_S, what="the next sidecar")
     assert pod.post("/predict/slow-start/1.0", b"hello").text == "up"
-    management = json.loads((pod.directory / "runtime.json").read_text())["addresses"]["management"]
     state = pod.state("slow-start")
     assert state is not None
-    registered = httpx.get(f"{management}/models", params={"limit": 1000}, trust_env=False).json()["models"]
-    assert [each["modelName"] for each in registered].count(str(state["id"])) == 1
+    if (management := pod.management) is not None:
+        registered = httpx.get(f"{management}/models", params={"limit": 1000}, trust_env=False).json()["models"]
+        assert [each["modelName"] for each in registered].count(str(state["id"])) == 1

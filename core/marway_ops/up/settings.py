@@ -18,6 +18,8 @@ from marway_ops.shell.environment import settings_class
 
 __all__ = ["UpSettings", "check_parts"]
 
+_ENGINES: Final = ("torchserve", "native")
+
 _DECIDED: Final[Mapping[str, Mapping[str, str]]] = {
     "gateway": {
         **dict.fromkeys(("port", "admin_port", "grpc_port"), "say port for `marway up` itself"),
@@ -31,8 +33,10 @@ _DECIDED: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(("runtime_dir", "archive_store"), "say home for `marway up` itself"),
         **dict.fromkeys(("drain_timeout_s", "lame_duck_s"), "everything ends within 20 s"),
         "registry": "say registry for `marway up` itself",
+        "backend": "say engine for `marway up` itself",
     },
     "runtime": {
+        "engine": "say engine for `marway up` itself",
         **dict.fromkeys(("runtime_dir", "model_store"), "say home for `marway up` itself"),
         "stop_timeout_s": "everything ends within 20 s",
     },
@@ -56,12 +60,30 @@ class UpSettings(ComponentSettings):
     """The gateway's port; the admin port is the next, gRPC the one after. 0 takes free ones. 8000 as the gateway's."""
     pods: int = Field(1, ge=1, le=64)
     """How many pods. One: each takes a Java process and, for each version that it has loaded, workers."""
+    engine: str = "torchserve"
+    """What serves models in the pods: `torchserve`, or `native`, which needs no Java. Several with commas between them
+    are given to the pods in turn. TorchServe, because handlers were written for it."""
     registry: str | None = None
     """URL of the registry; `MARWAY_REGISTRY` serves as well. Unset, the one in the home."""
     create_registry: bool = False
     """Whether `registry` is made where there is none. No: an empty place may be a volume that is not mounted."""
     demo: bool = False
     """Whether the examples are trained and published, once, and a first prediction is made. No: it takes a minute."""
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engine of each pod.
+
+        Raises:
+            InvalidSettings: There is none of such a name, or there are more than pods.
+        """
+        named = [each.strip() for each in self.engine.split(",")]
+        for each in named:
+            if each not in _ENGINES:
+                raise InvalidSettings(f"engine says {each!r}: there are {' and '.join(_ENGINES)}")
+        if len(named) > self.pods:
+            raise InvalidSettings(f"engine names {len(named)} engines for {self.pods} pods: say --pods {len(named)}")
+        return tuple(named[number % len(named)] for number in range(self.pods))
 
 
 def check_parts(config: Path | None, environment: Mapping[str, str]) -> Iterator[str]:

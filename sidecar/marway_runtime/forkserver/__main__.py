@@ -27,6 +27,7 @@ _NEEDED = (
     "ts.model_loader",
     "ts.protocol.otf_message_handler",
     "ts.service",
+    "marway_runtime.engines.native.worker",
     "marway_runtime.worker.bootstrap",
     "marway_runtime.forkserver.child",
 )

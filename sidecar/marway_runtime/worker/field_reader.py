@@ -63,6 +63,11 @@ class FieldReader:
             self._start = length - have
         return value
 
+    @property
+    def ahead(self) -> bool:
+        """Whether something has come that was not taken yet."""
+        return self._start < self._end
+
     def take_int(self) -> int:
         """Return the next four bytes as a number."""
         (number,) = _INT.unpack(self.take(_INT.size))

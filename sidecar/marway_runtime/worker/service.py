@@ -87,12 +87,16 @@ class MarwayService(Service):
         def send(piece: Answer) -> None:
             self.cl_socket.sendall(message.encoded(within([piece], limit), more=True))
 
+        return message.encoded(within(self.answered(rows, send), limit))
+
+    def answered(self, rows: Sequence[Row], send: Send) -> list[Answer]:
+        """Return the answers to the rows of one call, and with the first what was measured; ``send`` takes pieces."""
         answers = self._answer(rows, send if rows[0].stream else _not_streaming)
         log_records.answering(None)
         measured = custom_metrics.take()
         if measured:
             answers[0] = replace(answers[0], measured=measured)
-        return message.encoded(within(answers, limit))
+        return answers
 
     def _answer(self, rows: Sequence[Row], send: Send) -> list[Answer]:
         context = self.context

@@ -61,6 +61,7 @@ class ServedModel:
         predict_timeout_s: How long a worker may take for one call before the server restarts it.
         protocol: How to speak to a server that Marway's runtime did not start (`ServingSettings.protocol`).
         streaming: Whether its handler sends answers in pieces.
+        golden: Whether it has golden answers, which show what a way of starting its workers would break.
         batch_rows: Most rows in one call, where the server makes the batches itself because Marway's runtime did not
             start it.
     """
@@ -76,6 +77,7 @@ class ServedModel:
     streaming: bool = False
     batch_rows: int = 1
     max_workers: int | None = None
+    golden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class WorkerStatus:
     Attributes:
         server_name: The version it serves, by its name there; None before it was told.
         mode: How it was started (`marway.wire.runtime.Mode`).
-        reason: Why it is plain.
+        reason: Why it is plain; of a forked one, what there is to know about it, if anything.
         private_bytes: Memory that is its alone; of a server that Marway did not start, what the server says it takes.
     """
 

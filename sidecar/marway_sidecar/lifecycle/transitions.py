@@ -253,6 +253,7 @@ class Transitions:
             protocol=serving.protocol,
             streaming=serving.streaming,
             batch_rows=serving.max_batch_rows,
+            golden=record.golden_sha256 is not None,
         )
 
     def _failed(self, entry: Entry, error: MarwayError) -> None:

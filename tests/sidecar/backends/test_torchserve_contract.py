@@ -1,4 +1,4 @@
-"""The real TorchServe keeps the contract of backends: one server, that our runtime started, for the whole suite."""
+"""Both engines of our runtime keep the contract of backends: one server of each for the whole suite."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def handle(data, context):
 
 
 class Subject:
-    """TorchServe as the contract suite sees it."""
+    """A runtime as the contract suite sees it."""
 
-    def __init__(self, torchserve: OurTorchServe) -> None:
+    def __init__(self, torchserve: OurTorchServe, engine: str) -> None:
         self._torchserve = torchserve
         self._directory = torchserve.runtime_dir
         self._numbers = itertools.count()
         self.backend = open_backend(
-            load_settings(SidecarSettings, runtime_dir=self._directory, archive_store=torchserve.store)
+            load_settings(SidecarSettings, backend=engine, runtime_dir=self._directory, archive_store=torchserve.store)
         )
 
     def model(self, name: str, *, streaming: bool = False, broken: bool = False) -> ServedModel:
@@ -75,13 +75,13 @@ class Subject:
         return info.boot_id if info is not None else None
 
 
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-    with OurTorchServe(tmp_path_factory.mktemp("contract")) as running:
-        yield Subject(running)
+@pytest.fixture(scope="module", params=["torchserve", "native"])
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    with OurTorchServe(tmp_path_factory.mktemp("contract"), engine=request.param) as running:
+        yield Subject(running, request.param)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_it_keeps_the_contract(check: Check, subject: Subject) -> None:
-    """Each check of the contract suite holds for TorchServe."""
+    """Each check of the contract suite holds for TorchServe, and for the engine without it."""
     await asyncio.wait_for(run_check(check, subject), 240)

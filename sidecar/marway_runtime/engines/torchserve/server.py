@@ -35,6 +35,7 @@ from marway_runtime.engines.torchserve.configuration import (
 from marway_runtime.resources import cpu_count, memory_limit
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV, folder
+from marway_runtime.workers import Worker, find_workers
 
 __all__ = ["TorchServe"]
 
@@ -53,6 +54,9 @@ class TorchServe:
         fork_socket: Where its workers' fork server listens; None starts each as a Python of its own.
         classes: The archive of classes that Java starts from, where it exists; None starts without.
     """
+
+    app = None
+    """The sidecar asks TorchServe itself."""
 
     def __init__(
         self,
@@ -150,15 +154,14 @@ class TorchServe:
         assert self._process is not None
         return await self._process.wait()
 
-    async def until_frozen(self, url: str, *, silent: Callable[[], None], back: Callable[[], None]) -> None:
-        """Return when it has not answered for `frozen_timeout_s`: a frozen one still accepts connections.
+    def workers(self) -> list[Worker]:
+        """Return its workers, as the process table has them."""
+        return find_workers(self.pid) if self.pid is not None else []
 
-        Args:
-            url: What to ask; any answer will do.
-            silent: Called when it does not answer, once.
-            back: Called when it answers again after that.
-        """
+    async def until_frozen(self, info: RuntimeInfo, *, silent: Callable[[], None], back: Callable[[], None]) -> None:
+        """Return when it has not answered for `frozen_timeout_s`: a frozen one still accepts connections."""
         settings = self._settings
+        url = f"{info.addresses['management']}/models?limit=1"  # any answer will do
         since: float | None = None
         async with httpx.AsyncClient(trust_env=False, timeout=settings.probe_timeout_s) as client:
             while True:

@@ -1,0 +1,274 @@
+"""The engine `native`: keeps the versions that the sidecar asked for; its workers answer the sidecar themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from marway import __version__
+from marway.errors import InvalidInput, InvalidSettings, LoadFailed, Unavailable
+from marway.refs import new_ulid
+from marway.wire import envelope
+from marway.wire.native import ENGINE, FRAME_BYTES_MAX, LoadRequest, ModelState, worker_socket
+from marway.wire.runtime import RuntimeInfo
+from marway.worker.environment import handler_environment
+from marway_runtime.directories import Directories, make_fresh
+from marway_runtime.engines.native.model import LoadedModel
+from marway_runtime.engines.native.models_log import ModelsLog
+from marway_runtime.engines.native.routes import create_router
+from marway_runtime.engines.native.unpacking import Unpacked, unpack
+from marway_runtime.engines.native.worker_process import Launch, WorkerProcess
+from marway_runtime.metrics import Deaths
+from marway_runtime.resources import cpu_count, memory_limit
+from marway_runtime.settings import RuntimeSettings
+from marway_runtime.worker.names import folder
+from marway_runtime.workers import Worker
+
+__all__ = ["NativeEngine"]
+
+logger = logging.getLogger(__name__)
+
+_SERVER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_OF_JAVA: Final = (
+    "class_archives", "frozen_timeout_s", "grpc_inference_port", "grpc_management_port", "heap_bytes", "host",
+    "inference_port", "java_options", "job_queue_size", "management_port", "max_request_bytes", "metrics_port",
+    "probe_interval_s", "probe_timeout_s", "share_classes", "stop_timeout_s",
+)  # fmt: skip
+"""Settings that are about TorchServe's front end, which is not there."""
+
+
+class NativeEngine:
+    """Versions and their workers. `start` it once; a new start takes a new object.
+
+    Args:
+        settings: The runtime's settings.
+        directories: Where it works; its own parts of them are emptied before and after.
+        home: Named on the command lines of workers that are started plain.
+        fork_socket: Where the fork server listens; None starts each worker as a Python of its own.
+        deaths: Told of the workers that died and that the fork server does not know.
+    """
+
+    pid = None
+    """It is a part of the runtime's own process."""
+
+    def __init__(
+        self,
+        settings: RuntimeSettings,
+        directories: Directories,
+        *,
+        home: Path,
+        fork_socket: Path | None,
+        deaths: Deaths,
+    ) -> None:
+        self._settings = settings
+        self._directories = directories
+        self._home = home
+        self._fork_socket = fork_socket
+        self._deaths = deaths
+        self._log = ModelsLog(directories.logs)
+        self._models: dict[str, LoadedModel] = {}
+        self._changing: dict[str, asyncio.Lock] = {}
+        self._started = 0
+        self._closed = False
+        self._gpus = _gpus()
+        self.boot_id = new_ulid()
+        self.app = create_router(self)
+        self.worker_names = folder(directories.temporary)
+
+    async def start(self) -> RuntimeInfo:
+        """Make ready to load versions, and return what the sidecar is told.
+
+        Raises:
+            InvalidSettings: One asks for what this engine does not do.
+        """
+        settings, directories = self._settings, self._directories
+        if settings.install_requirements:
+            raise InvalidSettings(
+                "install_requirements is not there with the engine native: put requirements into the pod's image, or "
+                "run the engine torchserve"
+            )
+        unused = sorted(settings.model_fields_set.intersection(_OF_JAVA))
+        if unused:
+            logger.warning("the engine native has no use for these settings: %s", ", ".join(unused))
+        settings.model_store.mkdir(parents=True, exist_ok=True)
+        for emptied in (self._sockets, directories.work, directories.temporary, self.worker_names):
+            await asyncio.to_thread(make_fresh, emptied)
+        return RuntimeInfo(
+            engine=ENGINE,
+            boot_id=self.boot_id,
+            pid=os.getpid(),
+            model_store=settings.model_store,
+            envelope=envelope.VERSION,
+            max_request_bytes=FRAME_BYTES_MAX,
+            memory_limit_bytes=memory_limit(settings),
+            cpus=cpu_count(),
+            control_socket=True,
+            versions={
+                "marway": __version__,
+                ENGINE: __version__,
+                "torchserve": version("torchserve"),
+                "torch": version("torch"),
+                "python": ".".join(map(str, sys.version_info[:3])),
+            },
+        )
+
+    async def wait(self) -> int:
+        """Return never: it ends when the runtime does."""
+        never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        return await never
+
+    async def until_frozen(self, info: RuntimeInfo, *, silent: Callable[[], None], back: Callable[[], None]) -> None:
+        """Return never: whoever would ask is who would have to answer."""
+        await self.wait()
+
+    async def aclose(self, *, gently: bool = True) -> None:
+        """End all workers and remove what they had; safe to call twice."""
+        self._closed = True
+        models, self._models = list(self._models.values()), {}
+        await asyncio.gather(*(model.aclose() for model in models))
+        self._log.close()
+        for emptied in (self._sockets, self._directories.work, self._directories.temporary):
+            await asyncio.to_thread(make_fresh, emptied)
+
+    def workers(self) -> list[Worker]:
+        """Return all workers that live, in the order of their pids."""
+        found = [worker for model in list(self._models.values()) for worker in model.workers()]
+        return sorted(found, key=lambda worker: worker.pid)
+
+    def server_names(self) -> tuple[str, ...]:
+        """Return the names of all versions that are loaded."""
+        return tuple(self._models)
+
+    def describe(self, server_name: str) -> ModelState | None:
+        """Return what a version has, or None when it is not loaded."""
+        model = self._models.get(server_name)
+        return model.state if model is not None else None
+
+    async def load(self, server_name: str, request: LoadRequest) -> ModelState:
+        """Load a version, and return once its workers are ready; one that is loaded and ready stays.
+
+        Raises:
+            LoadFailed: It cannot be loaded; nothing of it stays.
+            Unavailable: The disk has no room for its archive.
+            InvalidInput: The name, or that of the archive, is none.
+        """
+        if not _SERVER_NAME.fullmatch(server_name) or Path(request.archive).name != request.archive:
+            raise InvalidInput(f"no version can have the name {server_name!r}, or no archive {request.archive!r}")
+        async with self._changing.setdefault(server_name, asyncio.Lock()):
+            there = self._models.get(server_name)
+            if there is not None and there.request.version == request.version and there.state.ready_workers:
+                return there.state
+            await self._remove(server_name)
+            title = f"{request.name} {request.version}"
+            archive = self._settings.model_store / request.archive
+            unpacked = await asyncio.to_thread(unpack, archive, self._directories.temporary, title)
+            if self._closed:
+                await asyncio.to_thread(shutil.rmtree, unpacked.directory, ignore_errors=True)
+                raise Unavailable("the runtime is being stopped")
+            model = LoadedModel(
+                server_name,
+                request,
+                unpacked,
+                self._launch,
+                self._died,
+                pause_s=self._settings.restart_backoff_s,
+                share_weights=await asyncio.to_thread(self._may_share, request, unpacked),
+            )
+            self._models[server_name] = model  # from now on its workers are seen, and watched for their memory
+            try:
+                if unpacked.version != request.version:
+                    raise LoadFailed(f"the archive of {title} says another version in its manifest: pack it again")
+                await model.scale(request.workers)
+            except BaseException:
+                self._models.pop(server_name, None)
+                await model.aclose()
+                raise
+            return model.state
+
+    async def scale(self, server_name: str, workers: int) -> ModelState | None:
+        """Set the number of a version's workers, and return what it then has once they are ready; None: not loaded.
+
+        Raises:
+            LoadFailed: One does not come up; there are as many as before.
+        """
+        async with self._changing.setdefault(server_name, asyncio.Lock()):
+            model = self._models.get(server_name)
+            if model is None:
+                return None
+            await model.scale(workers)
+            return model.state
+
+    async def unload(self, server_name: str) -> None:
+        """Remove a version, whatever its workers do; one that is not loaded is no error."""
+        async with self._changing.setdefault(server_name, asyncio.Lock()):
+            await self._remove(server_name)
+        self._changing.pop(server_name, None)
+
+    async def _remove(self, server_name: str) -> None:
+        model = self._models.pop(server_name, None)
+        if model is not None:
+            await model.aclose()
+
+    def _may_share(self, request: LoadRequest, unpacked: Unpacked) -> bool:
+        least = self._settings.share_weights_from_bytes
+        may = request.share_weights and self._fork_socket is not None and self._launch_gpu(unpacked) is None
+        return may and least is not None and unpacked.size_bytes >= least
+
+    def _launch_gpu(self, unpacked: Unpacked) -> int | None:
+        """Return the device of the next worker, in turn; None where there is none, or the archive wants none."""
+        gpus = self._gpus if unpacked.config.get("deviceType") != "cpu" else 0
+        return self._started % gpus if gpus else None
+
+    def _died(self, process: WorkerProcess, server_name: str) -> None:
+        status = process.ended.result()
+        told = status not in (None, 0, -signal.SIGKILL) if process.process.mode == "plain" else process.shares
+        if told and status:  # the fork server tells of its own, the memory guard of those that it kills
+            self._deaths.ended(process.process.pid, status, server_name)
+
+    def _launch(self, server_name: str, request: LoadRequest, unpacked: Unpacked, number: int) -> Launch:
+        settings, directories = self._settings, self._directories
+        self._started += 1
+        environment = handler_environment(directories.temporary, allowed=settings.handler_environment)
+        searched = [str(unpacked.model_dir), *filter(None, [environment.get("PYTHONPATH")])]
+        return Launch(
+            fork_socket=self._fork_socket,
+            home=self._home,
+            environment={**environment, "PYTHONPATH": os.pathsep.join(searched)},
+            options={
+                "server_name": server_name,
+                "model_dir": str(unpacked.model_dir),
+                "handler": unpacked.handler,
+                "socket": str(worker_socket(directories.runtime, server_name, number)),
+                "pulse": str(unpacked.directory / f"pulse-{number}"),
+                "gpu": self._launch_gpu(unpacked),
+                "metrics_config": str(settings.metrics_config.absolute()) if settings.metrics_config else None,
+                "service_envelope": settings.service_envelope,
+            },
+            log=self._log,
+            title=f"{server_name}_{request.version}",
+            number=self._started,
+        )
+
+    @property
+    def _sockets(self) -> Path:
+        return worker_socket(self._directories.runtime, "", 0).parent
+
+
+def _gpus() -> int:
+    """Return how many of NVIDIA's devices workers may use, without waking any of them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return len([each for each in named.split(",") if each.strip() not in ("", "-1")])
+    with contextlib.suppress(OSError):
+        return sum(re.fullmatch(r"nvidia\d+", each.name) is not None for each in Path("/dev").iterdir())
+    return 0
