@@ -106,8 +106,8 @@ class HostGuard:
 
     def __call__(self, headers: Iterable[tuple[bytes, bytes]]) -> MarwayError | None:
         """Return why a request with these headers is refused, or None; names are in lower case."""
-        said = dict(headers)
-        host, origin = said.get(b"host"), said.get(b"origin")
+        given = dict(headers)
+        host, origin = given.get(b"host"), given.get(b"origin")
         if host is not None and not self._is_ours(host):  # HTTP/1.0 may have none; browsers do not speak it
             return Misdirected(
                 f"this port is not called {clip(host.decode('latin-1'), 200)!r}: if that is a name of it, add the name "

@@ -139,16 +139,16 @@ def _exposed(name: str, family: _Family) -> Metric:
     help_text = f"Measured by handlers, in {family.unit}." if family.unit else "Measured by handlers."
     metric = Metric(name, help_text, family.kind)
     for labels, series in list(family.series.items()):
-        said = dict(labels)
+        sample_labels = dict(labels)
         if family.kind == "counter":
-            metric.add_sample(f"{name}_total", said, series.value)
+            metric.add_sample(f"{name}_total", sample_labels, series.value)
         elif family.kind == "gauge":
-            metric.add_sample(name, said, series.value)
+            metric.add_sample(name, sample_labels, series.value)
         else:
             reached = 0
             for edge, count in zip((*map(str, _BUCKETS), "+Inf"), series.buckets, strict=True):
                 reached += count
-                metric.add_sample(f"{name}_bucket", {**said, "le": edge}, reached)
-            metric.add_sample(f"{name}_count", said, reached)
-            metric.add_sample(f"{name}_sum", said, series.value)
+                metric.add_sample(f"{name}_bucket", {**sample_labels, "le": edge}, reached)
+            metric.add_sample(f"{name}_count", sample_labels, reached)
+            metric.add_sample(f"{name}_sum", sample_labels, series.value)
     return metric

@@ -162,16 +162,16 @@ def framed(
         The headers; bytes of the body that they promise, None when it is chunked; whether they end the connection.
     """
     length: int | None = 0
-    said = closes = False
+    framed = closes = False
     lowered = [(name.lower(), value) for name, value in headers]
     for name, value in lowered:
-        if name == b"content-length" and not said:
-            length, said = int(value), True
+        if name == b"content-length" and not framed:
+            length, framed = int(value), True
         elif name == b"transfer-encoding" and value.lower() == b"chunked":
-            length, said = None, True
+            length, framed = None, True
         elif name == b"connection" and b"close" in [each.strip() for each in value.lower().split(b",")]:
             closes = True
-    if not said and status not in NO_BODY and not bodiless:
+    if not framed and status not in NO_BODY and not bodiless:
         length = None
         lowered.append((b"transfer-encoding", b"chunked"))
     return header_block(lowered), length, closes

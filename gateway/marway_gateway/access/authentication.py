@@ -71,10 +71,10 @@ class TokenFile:
                 return
             self._signature, self.tokens = self._read()
         except (OSError, InvalidSettings) as exc:
-            said = exc.message if isinstance(exc, InvalidSettings) else f"{self.path}: {exc.strerror}"
-            if said != self._trouble:
-                _log.warning("the tokens stay as they were: %s", said)
-            self._trouble = said
+            trouble = exc.message if isinstance(exc, InvalidSettings) else f"{self.path}: {exc.strerror}"
+            if trouble != self._trouble:
+                _log.warning("the tokens stay as they were: %s", trouble)
+            self._trouble = trouble
             return
         self._trouble = ""
         _log.info("token file %s read again: %d tokens", self.path, len(self.tokens))

@@ -135,5 +135,5 @@ def _check_media(scope: Scope) -> None:
         mime = kind.partition(";")[0].strip().lower()
         wrong = mime != "application/json" and not (mime.startswith("application/") and mime.endswith("+json"))
     if wrong:
-        said = "a body without a Content-Type" if kind is None else f"the Content-Type {clip(kind, 80)!r}"
-        raise UnsupportedMedia(f"{said} is not taken here: send JSON, with the header `Content-Type: application/json`")
+        sent = "a body without a Content-Type" if kind is None else f"the Content-Type {clip(kind, 80)!r}"
+        raise UnsupportedMedia(f"{sent} is not taken here: send JSON, with the header `Content-Type: application/json`")

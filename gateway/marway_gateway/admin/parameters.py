@@ -56,8 +56,8 @@ def _caller(
         ),
     ] = None,
 ) -> Caller:
-    said = (from_ or "").strip()
-    by = token_owner(request.scope) or clip(said if said.isprintable() else "", _NAME_MAX) or _UNKNOWN
+    given = (from_ or "").strip()
+    by = token_owner(request.scope) or clip(given if given.isprintable() else "", _NAME_MAX) or _UNKNOWN
     return Caller(by, idempotency_key)
 
 

@@ -171,8 +171,8 @@ class Discovery:
         for name in namesakes - self._namesakes:
             _log.warning("two pods are called %s: the one at %s is used", name, found[name].address.url)
         self._namesakes = namesakes
-        said = [source.trouble for source in self._sources if source.trouble is not None]
-        self._pods.none_because = "; ".join(said) or "no pod is found: " + ", ".join(map(str, self._sources))
+        troubles = [source.trouble for source in self._sources if source.trouble is not None]
+        self._pods.none_because = "; ".join(troubles) or "no pod is found: " + ", ".join(map(str, self._sources))
         self._pods.replace(
             (pod.address for pod in found.values()),
             leaving={name for name, pod in found.items() if pod.leaving},

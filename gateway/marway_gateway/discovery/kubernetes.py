@@ -122,8 +122,8 @@ class SlicesSource:
     def _merge(self) -> None:
         found = pods_of(self._slices.values(), port=self._configured.port)
         if found != self.pods:
-            said = (f"{pod.address.name}{' (terminating)' if pod.leaving else ''}" for pod in found)
-            _log.info("%s has the pods %s", self, ", ".join(said) or "none")
+            names = (f"{pod.address.name}{' (terminating)' if pod.leaving else ''}" for pod in found)
+            _log.info("%s has the pods %s", self, ", ".join(names) or "none")
         self.pods = found
 
     def _answers(self) -> None:
@@ -138,10 +138,10 @@ class SlicesSource:
         if trouble.expected:
             _log.info("%s: the watch is too far behind (%s), listing again", self, trouble)
         else:
-            said = f"{self}: cannot ask the Kubernetes API: {trouble}"
-            if said != self.trouble:
-                _log.warning("%s; keeping the %d pods known", said, len(self.pods))
-            self.trouble = said
+            message = f"{self}: cannot ask the Kubernetes API: {trouble}"
+            if message != self.trouble:
+                _log.warning("%s; keeping the %d pods known", message, len(self.pods))
+            self.trouble = message
         await self._api.aclose()
 
     def _pause(self, trouble: ApiTrouble) -> float:

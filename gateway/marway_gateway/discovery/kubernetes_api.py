@@ -149,11 +149,11 @@ class KubernetesApi:
         async for line in _lines(response):
             try:
                 event = WatchEvent.model_validate_json(line)
-                said = Status.model_validate(event.object) if event.type == "ERROR" else None
+                status = Status.model_validate(event.object) if event.type == "ERROR" else None
             except ValueError as exc:
                 raise ApiTrouble("it sent something else than a watch event", list_again=True) from exc
-            if said is not None:
-                raise _trouble(said.code, said.message or said.reason, self.namespace)
+            if status is not None:
+                raise _trouble(status.code, status.message or status.reason, self.namespace)
             yield event
 
     @asynccontextmanager
@@ -226,18 +226,18 @@ async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
 
 def _refusal(response: httpx.Response, body: bytes, namespace: str) -> ApiTrouble:
     try:
-        said = Status.model_validate_json(body).message
+        message = Status.model_validate_json(body).message
     except ValueError:
-        said = ""
-    trouble = _trouble(response.status_code, said, namespace)
+        message = ""
+    trouble = _trouble(response.status_code, message, namespace)
     after = response.headers.get("retry-after", "")
     trouble.retry_after_s = min(float(after), 60.0) if after.isascii() and after.isdigit() else None
     return trouble
 
 
-def _trouble(code: int, said: str, namespace: str) -> ApiTrouble:
+def _trouble(code: int, message: str, namespace: str) -> ApiTrouble:
     """Return the error that stands for a status of the API."""
-    detail = f"{code} {clip(said, 200)}".strip()
+    detail = f"{code} {clip(message, 200)}".strip()
     if code == httpx.codes.GONE:
         return ApiTrouble(detail, list_again=True, expected=True)
     if code == httpx.codes.UNAUTHORIZED:

@@ -92,8 +92,8 @@ class LogSink:
         at, fields = line
         if dropped:
             fields["lines_dropped_before"] = dropped
-        said = orjson.dumps(fields, default=str).decode()
-        return f'{{"time":"{_second(int(at))}.{int(at % 1 * 1000):03d}+00:00",{_KIND},{said[1:]}'
+        line_text = orjson.dumps(fields, default=str).decode()
+        return f'{{"time":"{_second(int(at))}.{int(at % 1 * 1000):03d}+00:00",{_KIND},{line_text[1:]}'
 
 
 @lru_cache(maxsize=4)

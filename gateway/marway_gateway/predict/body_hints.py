@@ -54,8 +54,8 @@ def body_hint(content_type: str | None, body: bytes) -> str | None:
             return f"the body is JSON and came {how}: if the model wants JSON, send -H 'content-type: {_JSON}'"
         if sent == _FORM and not _is_text(body):
             kind = next((kind for start, kind in _BINARY.items() if body.startswith(start)), None)
-            said = f"-H 'content-type: {kind}'" if kind is not None else "its content type"
-            return f"the body is no text and came {how}: send it with --data-binary @FILE and {said}"
+            typed = f"-H 'content-type: {kind}'" if kind is not None else "its content type"
+            return f"the body is no text and came {how}: send it with --data-binary @FILE and {typed}"
     return None
 
 

@@ -63,12 +63,12 @@ class _Entry:
 
 def request_key(archive_sha256: str, headers: Mapping[str, str], body: bytes) -> bytes:
     """Return the digest by which an answer is found, of what goes to the pod."""
-    said = [archive_sha256.encode()]
+    parts = [archive_sha256.encode()]
     for name, value in sorted(headers.items()):
         if name not in _UNLIKE and not is_incidental(name):
-            said.append(b"\1%d:%b%d:%b" % (len(name), name.encode(), len(value), value.encode("latin-1")))
-    said.append(b"\0")
-    digest = hashlib.sha256(b"".join(said))
+            parts.append(b"\1%d:%b%d:%b" % (len(name), name.encode(), len(value), value.encode("latin-1")))
+    parts.append(b"\0")
+    digest = hashlib.sha256(b"".join(parts))
     digest.update(body)
     return digest.digest()
 

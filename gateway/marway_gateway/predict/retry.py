@@ -101,11 +101,11 @@ def refused_attempt(pods: PodSet, pod: Pod, reply: Reply, call: PredictCall, spe
 
 def nobody_left(spec: PlacementSpec, failed: Sequence[FailedAttempt], troubles: str) -> NoPodAvailable:
     """Return what to tell the caller when no pod is left to ask; ``troubles`` say why none was asked, if none was."""
-    said = "; ".join(attempt.error.message for attempt in failed) or troubles
+    reasons = "; ".join(attempt.error.message for attempt in failed) or troubles
     waits = [attempt.error.retry_after_s for attempt in failed if attempt.error.retry_after_s is not None]
     name, version = spec.key
     return NoPodAvailable(
-        f"no pod can take {name} {version} now: {said}",
+        f"no pod can take {name} {version} now: {reasons}",
         model=name,
         version=version,
         retry_after_s=min(waits, default=None),

@@ -65,8 +65,8 @@ class GrpcCall:
             self.info.request_bytes = call.body.size
         if answer.reply.status < 400:
             return answer
-        said = clip((await self.whole(answer)).decode(errors="replace"), DETAILS_MAX)
-        raise ModelError(said, status=answer.reply.status, model=self.info.model, version=self.info.version)
+        message = clip((await self.whole(answer)).decode(errors="replace"), DETAILS_MAX)
+        raise ModelError(message, status=answer.reply.status, model=self.info.model, version=self.info.version)
 
     async def predict_rows(self, name: str, selector: str | None, body: bytes, read: ReadRequest) -> Rendered:
         """Make the predict call for several rows; as `marway_gateway.surfaces.row_calls.predict_rows`."""

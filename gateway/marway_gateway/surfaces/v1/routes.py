@@ -46,14 +46,14 @@ _VERBS: Final[tuple[tuple[str, ReadRequest, type[BaseModel], type[BaseModel]], .
 def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
     for verb, read, request, response in _VERBS:
         explain = verb == "explain"
-        said, whose = verb.capitalize(), "KServe" if explain else "TensorFlow Serving"
+        title, whose = verb.capitalize(), "KServe" if explain else "TensorFlow Serving"
         add_served(
             app,
             RowRoute(gateway, surface=_NAME, read=read, explain=explain),
             (
-                (f"{_OF_MODEL}:{verb}", f"v1_{verb}", f"{said} as {whose} does"),
-                (f"{_OF_VERSION}:{verb}", f"v1_{verb}_version", f"{said} with a version"),
-                (f"{_OF_LABEL}:{verb}", f"v1_{verb}_label", f"{said} with the version at a label"),
+                (f"{_OF_MODEL}:{verb}", f"v1_{verb}", f"{title} as {whose} does"),
+                (f"{_OF_VERSION}:{verb}", f"v1_{verb}_version", f"{title} with a version"),
+                (f"{_OF_LABEL}:{verb}", f"v1_{verb}_label", f"{title} with the version at a label"),
             ),
             body=request,
             tags=[_NAME],

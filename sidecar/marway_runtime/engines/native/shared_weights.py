@@ -64,15 +64,15 @@ class SharedWeights:
     async def _is_parent(self, process: WorkerProcess) -> bool:
         """Wait for what the first process has to say, and return whether it became the parent."""
         try:
-            said = await process.said()
+            message = await process.first_message()
         except BaseException:
             await process.aclose()
             raise
-        if "parent_bytes" not in said:
-            self._alone = said.get("alone")
+        if "parent_bytes" not in message:
+            self._alone = message.get("alone")
             process.process = replace(process.process, reason=self._alone or process.process.reason)
             return False
-        self._parent, self._bytes = process, int(said["parent_bytes"])
+        self._parent, self._bytes = process, int(message["parent_bytes"])
         self._listening = asyncio.create_task(self._listen(process), name="shared-weights")
         return True
 
@@ -101,16 +101,16 @@ class SharedWeights:
 
     async def _forked_pid(self) -> int:
         """Return the process that the parent says it has forked, or 0 when it has ended."""
-        asking = asyncio.ensure_future(self._answers.get())
+        pending = asyncio.ensure_future(self._answers.get())
         try:
-            return await asyncio.shield(asking)
+            return await asyncio.shield(pending)
         except asyncio.CancelledError:
             # It answers in milliseconds, and the next who asks must not take this answer for theirs.
-            await asyncio.wait({asking}, timeout=_FORK_S)
-            if not asking.done():
-                asking.cancel()
+            await asyncio.wait({pending}, timeout=_FORK_S)
+            if not pending.done():
+                pending.cancel()
                 await self._let_go()
-            elif pid := asking.result():
+            elif pid := pending.result():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             raise
@@ -118,11 +118,11 @@ class SharedWeights:
     async def _listen(self, parent: WorkerProcess) -> None:
         """Take what the parent says, until it has ended."""
         try:
-            while (said := await parent.next_said()) is not None:
-                if "forked" in said:
-                    self._answers.put_nowait(int(said["forked"]))
+            while (message := await parent.next_message()) is not None:
+                if "forked" in message:
+                    self._answers.put_nowait(int(message["forked"]))
                 else:
-                    self._over(self._workers.pop(int(said["ended"]), None), int(said["status"]))
+                    self._over(self._workers.pop(int(message["ended"]), None), int(message["status"]))
         finally:
             self._answers.put_nowait(0)
             for pid in list(self._workers):

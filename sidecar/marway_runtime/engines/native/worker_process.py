@@ -95,7 +95,7 @@ class WorkerProcess:
         self._channel = channel
         self._end = end
         self._come = b""
-        self._said: dict[str, Any] | None = None
+        self._first: dict[str, Any] | None = None
         with Path(launch.options["pulse"]).open("rb") as file:
             self._pulse = mmap.mmap(file.fileno(), _PULSE_BYTES, access=mmap.ACCESS_READ)
 
@@ -160,20 +160,20 @@ class WorkerProcess:
 
     async def until_ready(self) -> str | None:
         """Return once it can answer, or, in a sentence, why it never will."""
-        said = await self.said()
-        return None if said.get("ready") is True else str(said["failed"])
+        message = await self.first_message()
+        return None if message.get("ready") is True else str(message["failed"])
 
-    async def said(self) -> dict[str, Any]:
+    async def first_message(self) -> dict[str, Any]:
         """Return what it said first: that it is ready, has failed, or is a parent (`worker.main`)."""
-        if self._said is None:
-            said = await self.next_said()
-            if said is None:
+        if self._first is None:
+            message = await self.next_message()
+            if message is None:
                 status = await asyncio.shield(self.ended)
-                said = {"failed": f"its worker ended with status {status} while it was loaded"}
-            self._said = said
-        return self._said
+                message = {"failed": f"its worker ended with status {status} while it was loaded"}
+            self._first = message
+        return self._first
 
-    async def next_said(self) -> dict[str, Any] | None:
+    async def next_message(self) -> dict[str, Any] | None:
         """Return what it says next; None when it has ended."""
         loop = asyncio.get_running_loop()
         while b"\n" not in self._come:
@@ -248,11 +248,11 @@ def _fork(fork_socket: Path, launch: Launch, streams: tuple[int, ...]) -> tuple[
 async def _status(connection: socket.socket) -> int | None:
     """Return a forked worker's exit status, which the fork server says unless it was told to end it, or has died."""
     loop = asyncio.get_running_loop()
-    said = b""
+    text = b""
     with connection, contextlib.suppress(OSError):
         while part := await loop.sock_recv(connection, 256):
-            said += part
-    return int(said) if said.strip().isdigit() else None
+            text += part
+    return int(text) if text.strip().isdigit() else None
 
 
 async def _waited(process: asyncio.subprocess.Process) -> int | None:
