@@ -17,7 +17,8 @@ from support.cli import marway, refused
 from support.trained import load_module
 from support.up import Up
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+# The contract suite and the differential tests have the native engine in `make test`.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.extended]
 
 VERSIONS = ("intent", "digits", "numbers", "vectors", "streams", "shout")
 NUMBERS = """

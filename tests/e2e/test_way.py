@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from support.way import ROOT, lines_of, traced_up, ways
 
+# It counts; tests/e2e/test_frames.py and others make predictions.
+pytestmark = [pytest.mark.e2e, pytest.mark.extended]
 PAGE = ROOT / "docs" / "architecture.md"
 MOST_FILES = 40
 MOST_LINES = 6_500
