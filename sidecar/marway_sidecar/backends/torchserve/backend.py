@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Mapping
 from typing import Final
 
 from marway.errors import InvalidSettings
 from marway.refs import new_ulid
-from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, read_runtime_info
+from marway.wire.runtime import RuntimeInfo
 from marway_sidecar.backends.base import Backend
+from marway_sidecar.backends.runtime import Announcement
 from marway_sidecar.backends.torchserve.adapter import SERVES, TorchServeAdapter
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["TorchServeBackend"]
-
-logger = logging.getLogger(__name__)
 
 _ADDRESSES: Final = ("inference", "management", "grpc_inference", "grpc_management")
 
@@ -35,16 +33,12 @@ class TorchServeBackend(Backend):
         if self._external is not None:
             self.probe_interval_s = settings.torchserve_probe_interval_s
             self.probe_timeout_s = settings.torchserve_probe_timeout_s
-        self._file = settings.runtime_dir / RUNTIME_FILE
+        self._announcement = Announcement(settings.runtime_dir)
 
     def stamp(self) -> Hashable:
         if self._external is not None:
             return None  # nothing says when it starts or stops: it is asked
-        try:
-            status = self._file.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_ino, status.st_mtime_ns
+        return self._announcement.stamp()
 
     def connect(self) -> TorchServeAdapter | None:
         settings = self.settings
@@ -62,22 +56,15 @@ class TorchServeBackend(Backend):
             return TorchServeAdapter(
                 info, key_file=settings.torchserve_key_file, batch_delay_ms=settings.torchserve_batch_delay_ms
             )
-        try:
-            announced = read_runtime_info(settings.runtime_dir)
-        except (ValueError, OSError) as exc:
-            logger.error("%s cannot be read: %s", self._file, exc)
-            return None
-        if announced is not None and announced.engine != self.name:
-            logger.error("%s announces the engine %s, not %s", self._file, announced.engine, self.name)
-            return None
+        announced = self._announcement.read(self.name)
         return TorchServeAdapter(announced, runtime_dir=settings.runtime_dir) if announced is not None else None
 
     def trouble(self, *, found: bool) -> str:
         if self._external is not None:
             return f"TorchServe does not answer at {self._external['grpc_management']}"
         if found:
-            return f"TorchServe does not answer, though {self._file} says that it is up"
-        return f"no TorchServe is up: {self._file} is not there"
+            return f"TorchServe does not answer, though {self._announcement.file} says that it is up"
+        return f"no TorchServe is up: {self._announcement.file} is not there"
 
 
 def _external_addresses(settings: SidecarSettings) -> Mapping[str, str] | None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import httpx
-from pydantic import BaseModel, ValidationError
 
 from marway.errors import MarwayError, RuntimeDown, clip
-from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom
+from marway.wire.runtime import TemporaryRoom
 from marway_sidecar.backends.base import Description, ServedModel, WorkerStatus
+from marway_sidecar.backends.runtime import RuntimeClient
 from marway_sidecar.backends.torchserve.connection import MANAGEMENT_TIMEOUT_S, Connection
 from marway_sidecar.backends.torchserve.proto import management_pb2
 
@@ -24,7 +24,6 @@ __all__ = ["Management", "Refused", "RuntimeControl", "description_of", "workers
 
 _PAGE = 100
 _CONTROL_TIMEOUT_S = 10.0
-_Document = TypeVar("_Document", bound=BaseModel)
 _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -156,23 +155,11 @@ class Management:
             raise RuntimeDown(f"TorchServe does not answer {method} {path}") from exc
 
 
-class RuntimeControl:
-    """Asks the runtime that started TorchServe, over its `runtime.sock` (`marway.wire.runtime`)."""
+class RuntimeControl(RuntimeClient):
+    """Asks the runtime that started TorchServe."""
 
     def __init__(self, runtime_dir: Path) -> None:
-        # A Unix socket has no certificates; reading all that the machine trusts would hold the event loop for 20 ms.
-        transport = httpx.AsyncHTTPTransport(uds=str(runtime_dir / RUNTIME_SOCKET), verify=False)
-        self._client = httpx.AsyncClient(
-            transport=transport, base_url="http://runtime", timeout=_CONTROL_TIMEOUT_S, trust_env=False
-        )
-
-    async def workers(self) -> RuntimeWorkers:
-        """Return every worker process that lives, with its memory.
-
-        Raises:
-            RuntimeDown: The runtime does not answer.
-        """
-        return await self._request("GET", "/workers", RuntimeWorkers)
+        super().__init__(runtime_dir, timeout_s=_CONTROL_TIMEOUT_S)
 
     async def remove_leftovers(self) -> TemporaryRoom:
         """Have what failed loads left unpacked removed; no registration may be under way.
@@ -180,24 +167,7 @@ class RuntimeControl:
         Raises:
             RuntimeDown: The runtime does not answer.
         """
-        return await self._request("DELETE", "/leftovers", TemporaryRoom)
-
-    async def _request(self, method: str, path: str, kind: type[_Document]) -> _Document:
-        try:
-            answer = await self._client.request(method, path)
-        except httpx.TransportError as exc:
-            raise RuntimeDown(f"the runtime does not answer on {RUNTIME_SOCKET}: {exc}") from exc
-        if answer.status_code != httpx.codes.OK:
-            raise MarwayError(f"the runtime answered {answer.status_code} to {method} {path}")
-        try:
-            return kind.model_validate_json(answer.content)
-        except ValidationError as exc:
-            message = f"the runtime's answer to {method} {path} cannot be read: {exc.error_count()} errors"
-            raise MarwayError(message) from exc
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        await self._client.aclose()
+        return self.document(await self.request("DELETE", "/leftovers"), TemporaryRoom)
 
 
 def description_of(entry: dict[str, Any]) -> Description:

@@ -1,0 +1,124 @@
+"""Marway's runtime, whatever its engine: what it announces, and the client of its `runtime.sock`
+(`marway.wire.runtime`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from marway.errors import MarwayError, RuntimeDown
+from marway.wire.runtime import RUNTIME_FILE, RUNTIME_SOCKET, RuntimeInfo, RuntimeWorkers, read_runtime_info
+
+__all__ = ["Announcement", "RuntimeClient"]
+
+logger = logging.getLogger(__name__)
+
+_TEXT_MAX = 300
+_Document = TypeVar("_Document", bound=BaseModel)
+
+
+class Announcement:
+    """`runtime.json`, which is there while a runtime's engine answers.
+
+    Args:
+        runtime_dir: The directory shared with the runtime.
+
+    Attributes:
+        file: Its path.
+    """
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self._directory = runtime_dir
+        self.file = runtime_dir / RUNTIME_FILE
+
+    def stamp(self) -> Hashable:
+        """Return what changes when another start is announced; None while none is."""
+        try:
+            status = self.file.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def read(self, engine: str) -> RuntimeInfo | None:
+        """Return what is announced of this engine; None while nothing is, or something else is, which is logged."""
+        try:
+            info = read_runtime_info(self._directory)
+        except (ValueError, OSError) as exc:
+            logger.error("%s cannot be read: %s", self.file, exc)
+            return None
+        if info is not None and info.engine != engine:
+            logger.error("%s announces the engine %s, not %s", self.file, info.engine, engine)
+            return None
+        return info
+
+
+class RuntimeClient:
+    """Asks a runtime over its `runtime.sock`.
+
+    Args:
+        runtime_dir: The directory shared with it.
+        timeout_s: How long an answer may take, in seconds.
+        headers: What goes with each request.
+    """
+
+    def __init__(self, runtime_dir: Path, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
+        self._timeout_s = timeout_s
+        # A Unix socket has no certificates; reading all that the machine trusts would hold the event loop for 20 ms.
+        transport = httpx.AsyncHTTPTransport(uds=str(runtime_dir / RUNTIME_SOCKET), verify=False)
+        self._client = httpx.AsyncClient(
+            transport=transport, base_url="http://runtime", trust_env=False, headers=headers
+        )
+
+    async def workers(self) -> RuntimeWorkers:
+        """Return every worker process that lives, with its memory.
+
+        Raises:
+            RuntimeDown: The runtime does not answer.
+        """
+        return self.document(await self.request("GET", "/workers"), RuntimeWorkers)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+    async def request(
+        self, method: str, path: str, document: BaseModel | None = None, *, timeout_s: float | None = None
+    ) -> httpx.Response:
+        """Return the runtime's answer, whatever its status.
+
+        Raises:
+            RuntimeDown: It does not answer.
+        """
+        content = document.model_dump_json().encode() if document is not None else None
+        timeout_s = timeout_s if timeout_s is not None else self._timeout_s
+        try:
+            return await self._client.request(method, path, content=content, timeout=timeout_s)
+        except httpx.TransportError as exc:
+            why = str(exc) or type(exc).__name__
+            raise RuntimeDown(f"the runtime does not answer on {RUNTIME_SOCKET}: {why}") from exc
+        except RuntimeError as exc:
+            if self._client.is_closed:  # it says so in no kind of its own
+                raise RuntimeDown("the runtime was let go of as it was asked") from exc
+            raise
+
+    def document(self, answer: httpx.Response, kind: type[_Document]) -> _Document:
+        """Return the document that an answer is.
+
+        Raises:
+            MarwayError: It is none, or says that something failed.
+        """
+        asked = f"{answer.request.method} {answer.request.url.path}"
+        if not answer.is_success:
+            text = f": {answer.text[:_TEXT_MAX]}" if answer.text else ""
+            raise MarwayError(f"the runtime answered {answer.status_code} to {asked}{text}")
+        try:
+            return kind.model_validate_json(answer.content)
+        except ValidationError as exc:
+            message = f"the runtime's answer to {asked} cannot be read: {exc.error_count()} errors"
+            raise MarwayError(message) from exc
