@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast
@@ -30,6 +31,7 @@ __all__ = [
     "WorkerStatus",
     "check_served",
     "open_backend",
+    "whole_answer",
 ]
 
 _GROUP: Final = "marway.backends"
@@ -228,6 +230,17 @@ class Backend(ABC):
     @abstractmethod
     def trouble(self, *, found: bool) -> str:
         """Return in a sentence why no server is up: one was ``found`` that does not answer, or there is none."""
+
+
+async def whole_answer(stream: AsyncGenerator[Answer, None]) -> Answer:
+    """Return an answer in pieces as one, as a caller sees it who reads them to their end; an error is all of it."""
+    pieces: list[Answer] = []
+    async with aclosing(stream):
+        async for piece in stream:
+            if piece.kind == "error":
+                return piece
+            pieces.append(piece)
+    return replace(pieces[0], body=b"".join(piece.body for piece in pieces), measured=())
 
 
 def open_backend(settings: SidecarSettings) -> Backend:

@@ -24,6 +24,7 @@ from marway_sidecar.backends.base import (
     ServerStatus,
     WorkerDied,
     WorkerStatus,
+    whole_answer,
 )
 from marway_sidecar.backends.native.connection import WorkerConnection
 from marway_sidecar.backends.native.control import Control
@@ -100,7 +101,7 @@ class NativeServer:
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
         if model.streaming:
-            return [await self._whole(model, row, deadline) for row in rows]
+            return [await whole_answer(self.predict_stream(model, row, deadline)) for row in rows]
         connection = self._free(model) or await self._wait_for_worker(model, deadline)
         return await connection.call(rows, deadline)
 
@@ -124,18 +125,6 @@ class NativeServer:
         for server_name in list(self._versions):
             self._let_go(server_name, RuntimeDown("the runtime was let go of during the call"))
         await self._control.aclose()
-
-    async def _whole(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
-        """Return an answer in pieces as one, as a caller sees it who reads REST's chunks to their end."""
-        pieces: list[Answer] = []
-        async with aclosing(self.predict_stream(model, row, deadline)) as stream:
-            async for piece in stream:
-                if piece.kind == "error":
-                    return piece
-                pieces.append(piece)
-        first = pieces[0]
-        body = b"".join(piece.body for piece in pieces)
-        return Answer(first.status, body, first.kind, first.content_type, first.headers)
 
     def _free(self, model: ServedModel) -> WorkerConnection | None:
         """Return the connection to the worker that has the fewest calls, if one is connected."""

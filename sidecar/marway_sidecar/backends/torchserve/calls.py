@@ -28,7 +28,7 @@ from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelError, RuntimeDown
 from marway.wire import envelope
 from marway.wire.envelope import Answer, Bytes, Row
-from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.backends.base import ServedModel, whole_answer
 from marway_sidecar.backends.torchserve.classify import classify, classify_rest
 from marway_sidecar.backends.torchserve.connection import Connection, NotHttp, closed
 from marway_sidecar.backends.torchserve.proto import inference_pb2
@@ -102,26 +102,13 @@ class Calls(ABC):
             message = f"{model.name} {model.version} did not answer within the deadline"
             raise about(model, DeadlineExceeded(message)) from exc
 
-    async def whole(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
-        """Return answers in pieces as one each, as a caller sees them who reads REST's chunks to their end."""
-        return [await self._whole(model, row, deadline) for row in rows]
-
-    async def _whole(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
-        pieces: list[Answer] = []
-        async with aclosing(self.predict_stream(model, row, deadline)) as stream:
-            async for piece in stream:
-                if piece.kind == "error":
-                    return piece
-                pieces.append(piece)
-        return replace(pieces[0], body=b"".join(piece.body for piece in pieces), measured=())
-
 
 class EnvelopedCalls(Calls):
     """Predictions with envelopes."""
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
         if model.streaming:
-            return await self.whole(model, rows, deadline)
+            return [await whole_answer(self.predict_stream(model, row, deadline)) for row in rows]
         timeout_s = time_left(model, deadline)
         pieces = envelope.row_pieces(rows)
         size = sum(map(len, pieces))

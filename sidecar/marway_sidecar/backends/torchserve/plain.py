@@ -15,7 +15,7 @@ from typing import Any, Final
 from marway.deadline import Deadline
 from marway.wire.envelope import Answer, Part, Row, mime_type
 from marway.wire.headers import HOP_BY_HOP, JSON_NONFINITE, is_incidental
-from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.backends.base import ServedModel, whole_answer
 from marway_sidecar.backends.torchserve.calls import Calls, time_left
 from marway_sidecar.backends.torchserve.classify import classify_rest
 from marway_sidecar.backends.torchserve.proto import inference_pb2
@@ -62,7 +62,7 @@ class PlainCalls(Calls):
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
         if model.streaming:
-            return await self.whole(model, rows, deadline)
+            return [await whole_answer(self.predict_stream(model, row, deadline)) for row in rows]
         if len(rows) == 1:
             return [await self._one(model, rows[0], deadline)]
         try:
