@@ -221,10 +221,10 @@ class Runtime:
                 return "stopped"
             info = starting.result()
             self._announce(info)
-            ended = asyncio.create_task(_ended(server), name="torchserve-ended")
+            ended = asyncio.create_task(_ended(server), name="engine-ended")
             frozen = asyncio.create_task(
                 server.until_frozen(info, silent=self._withdraw, back=lambda: self._announce(info)),
-                name="probe-torchserve",
+                name="probe-engine",
             )
             tasks += [ended, frozen]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

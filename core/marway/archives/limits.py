@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-__all__ = ["NOT_SERVED", "NotServed", "expansion_problem"]
+__all__ = ["NOT_SERVED", "NotServed", "expansion_problem", "setting_problem"]
 
 _MAX_EXPANDED_BYTES: Final = 64 * 1024**3
 """Most bytes that an archive may unpack to."""
@@ -57,3 +57,11 @@ NOT_SERVED: Final[Mapping[str, NotServed]] = MappingProxyType(
     }
 )
 """By name. TorchServe takes them, and then every prediction fails, or only the first piece of an answer comes."""
+
+
+def setting_problem(config: Mapping[str, Any]) -> str | None:
+    """Return what an archive's configuration file says that is not served, and why that is, or None."""
+    for key in sorted(NOT_SERVED.keys() & config.keys()):
+        if config[key] is not False or not NOT_SERVED[key].off:
+            return f"its configuration file says {key}, which is not served: {NOT_SERVED[key].why}"
+    return None

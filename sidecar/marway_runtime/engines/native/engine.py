@@ -182,7 +182,7 @@ class NativeEngine:
                 self._launch,
                 self._died,
                 pause_s=self._settings.restart_backoff_s,
-                share_weights=await asyncio.to_thread(self._may_share, request, unpacked),
+                share_weights=self._may_share(request, unpacked),
             )
             self._models[server_name] = model  # from now on its workers are seen, and watched for their memory
             try:

@@ -173,10 +173,8 @@ class Parent:
 
 
 def _descriptors() -> set[str]:
-    found = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all that is wanted
-    return {
-        each for each in found if Path(f"/proc/self/fd/{each}").exists() or Path(f"/proc/self/fd/{each}").is_symlink()
-    }
+    found = os.listdir("/proc/self/fd")  # noqa: PTH208 - names are all that is wanted
+    return {each for each in found if Path(f"/proc/self/fd/{each}").is_symlink()}  # but for the one that listed them
 
 
 def _own_bytes() -> int:

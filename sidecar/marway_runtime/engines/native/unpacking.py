@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from marway.archives.limits import NOT_SERVED, expansion_problem
+from marway.archives.limits import expansion_problem, setting_problem
 from marway.errors import LoadFailed, Unavailable, clip
 
 __all__ = ["Unpacked", "unpack"]
@@ -31,18 +31,15 @@ class Unpacked:
         directory: Of this load alone; whoever unloads it removes it.
         version: As the manifest says it.
         handler: The handler, such as `handler.py` or `handler:entry_point`.
+        size_bytes: What the archive's files take.
         config: The archive's own configuration file, empty where it has none.
     """
 
     directory: Path
     version: str
     handler: str
+    size_bytes: int
     config: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def size_bytes(self) -> int:
-        """What the archive's files take."""
-        return sum(file.stat().st_size for file in self.model_dir.rglob("*") if file.is_file())
 
     @property
     def model_dir(self) -> Path:
@@ -71,8 +68,8 @@ def unpack(archive: Path, into: Path, title: str) -> Unpacked:
         with zipfile.ZipFile(archive) as opened:
             manifest = json.loads(_read(opened, _MANIFEST))["model"]
             config = _config(opened, manifest.get("configFile"), title)
-            _check(opened, archive, manifest, config, title)
             expanded = sum(entry.file_size for entry in opened.infolist())
+            _check(expanded, archive, manifest, config, title)
             free = shutil.disk_usage(into).free
             if free < expanded:
                 raise Unavailable(
@@ -90,19 +87,15 @@ def unpack(archive: Path, into: Path, title: str) -> Unpacked:
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, RecursionError) as exc:
         what = clip(f"{type(exc).__name__}: {exc}", 200)
         raise LoadFailed(f"the archive of {title} cannot be loaded: it cannot be read ({what})") from exc
-    return Unpacked(directory, str(manifest.get("modelVersion", "")), str(manifest["handler"]), config)
+    return Unpacked(directory, str(manifest.get("modelVersion", "")), str(manifest["handler"]), expanded, config)
 
 
-def _check(
-    opened: zipfile.ZipFile, archive: Path, manifest: Mapping[str, Any], config: Mapping[str, Any], title: str
-) -> None:
+def _check(expanded: int, archive: Path, manifest: Mapping[str, Any], config: Mapping[str, Any], title: str) -> None:
     """Refuse what would fill the disk, or what this engine would have to pass over."""
-    problem = expansion_problem(archive.stat().st_size, sum(entry.file_size for entry in opened.infolist()))
+    problem = expansion_problem(archive.stat().st_size, expanded)
+    problem = f"it {problem}" if problem is not None else setting_problem(config)
     if problem is not None:
-        raise _failed(title, f"it {problem}")
-    for key in sorted(NOT_SERVED.keys() & config.keys()):
-        if config[key] is not False or not NOT_SERVED[key].off:
-            raise _failed(title, f"its configuration file says {key}, which is not served: {NOT_SERVED[key].why}")
+        raise _failed(title, problem)
     handler = manifest.get("handler")
     if not isinstance(handler, str) or not handler:
         raise _failed(title, "its manifest names no handler")

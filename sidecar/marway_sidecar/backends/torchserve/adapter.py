@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from marway.archives.limits import NOT_SERVED, expansion_problem
+from marway.archives.limits import expansion_problem, setting_problem
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable, clip
 from marway.wire import envelope, model_log
@@ -237,9 +237,9 @@ def check_archive(model: ServedModel) -> None:
         LoadFailed: One sentence on the first thing that is wrong.
     """
     config = _configuration(model)
-    for key in sorted(NOT_SERVED.keys() & config.keys()):
-        if config[key] is not False or not NOT_SERVED[key].off:
-            raise _failed(model, f"its configuration file says {key}, which is not served: {NOT_SERVED[key].why}")
+    problem = setting_problem(config)
+    if problem is not None:
+        raise _failed(model, problem)
     wanted = config.get("minWorkers")
     if model.max_workers is not None and isinstance(wanted, int) and wanted > model.max_workers:
         # TorchServe would start them before anybody could take them away.
