@@ -14,6 +14,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 from marway import __version__
 from marway.errors import InvalidInput, InvalidSettings, LoadFailed, Unavailable
@@ -77,7 +78,8 @@ class NativeEngine:
         self._deaths = deaths
         self._log = ModelsLog(directories.logs)
         self._models: dict[str, LoadedModel] = {}
-        self._changing: dict[str, asyncio.Lock] = {}
+        # A version has one lock while anybody has it or waits for it: taken out sooner, it would let two in at once.
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._started = 0
         self._closed = False
         self._gpus = _gpus()
@@ -212,7 +214,6 @@ class NativeEngine:
         """Remove a version, whatever its workers do; one that is not loaded is no error."""
         async with self._changing.setdefault(server_name, asyncio.Lock()):
             await self._remove(server_name)
-        self._changing.pop(server_name, None)
 
     async def _remove(self, server_name: str) -> None:
         model = self._models.pop(server_name, None)
