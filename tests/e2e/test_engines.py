@@ -10,30 +10,16 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 
 from marway_archiver import publish
 from support.cli import marway, refused
-from support.trained import load_module
+from support.trained import TENSOR_MODEL, untrained
 from support.up import Up
 
 # The contract suite and the differential tests have the native engine in `make test`.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.extended]
 
 VERSIONS = ("intent", "digits", "numbers", "vectors", "streams", "shout")
-NUMBERS = """
-import torch
-
-class Net(torch.nn.Module):
-    input_shape = (2, 3)
-
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(6, 4)
-
-    def forward(self, numbers):
-        return self.layer(numbers.flatten(1)).reshape(-1, 2, 2)
-"""
 TEXTS = """
 import torch
 
@@ -49,7 +35,7 @@ class Net(torch.nn.Module):
         return self.layer(lengths)
 """
 SHIPPED: dict[str, tuple[str, str, list[Any], dict[str, Any]]] = {
-    "numbers": ("tensor", NUMBERS, [[1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 1]], {}),
+    "numbers": ("tensor", TENSOR_MODEL, [[1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 1]], {}),
     "vectors": ("embedding", TEXTS, ["wake me up", "play jazz"], {}),
     "streams": ("streaming_text", TEXTS, ["one. And then two."], {"streaming": True}),
 }
@@ -62,9 +48,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     with Up(home, "--demo", "--pods", "2", "--engine", "torchserve, native") as running:
         for name, (handler, model, examples, serving) in SHIPPED.items():
             files = tmp_path_factory.mktemp(name)
-            (files / "model.py").write_text(model)
-            torch.manual_seed(7)
-            torch.save(load_module(files / "model.py", name).Net().state_dict(), files / "weights.pt")
+            model_file, weights = untrained(files, model)
             (files / "labels.json").write_text('["short", "long"]')
             found = importlib.util.find_spec(f"marway_handlers.{handler}")
             assert found is not None
@@ -73,8 +57,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
                 model_name=name,
                 version="1.0",
                 handler=found.origin,
-                model_file=str(files / "model.py"),
-                serialized_file=str(files / "weights.pt"),
+                model_file=str(model_file),
+                serialized_file=str(weights),
                 extra_files=str(files / "labels.json"),
                 registry=running.registry,
                 examples=examples,

@@ -4,24 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from support.trained import InTorchServe, Served, in_torchserve, lay_out, load_module, served, trained
+from support.trained import TENSOR_MODEL, InTorchServe, Served, in_torchserve, lay_out, served, trained, untrained
 
-TENSOR_MODEL = """\
-import torch
-
-
-class Net(torch.nn.Module):
-    input_shape = (2, 3)
-
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(6, 4)
-
-    def forward(self, numbers):
-        return self.layer(numbers.flatten(1)).reshape(-1, 2, 2)
-"""
 TEXT_MODEL = """\
 import torch
 
@@ -50,12 +35,8 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Makes an unpacked archive of a shipped handler and the source of a model, with random weights."""
 
     def make(handler: str, source: str) -> Path:
-        files = tmp_path_factory.mktemp("files")
-        (files / "model.py").write_text(source)
-        torch.manual_seed(7)
-        torch.save(load_module(files / "model.py", "net").Net().state_dict(), files / "weights.pt")
         directory = tmp_path_factory.mktemp(handler)
-        lay_out(directory, handler, (files / "model.py", files / "weights.pt"))
+        lay_out(directory, handler, untrained(tmp_path_factory.mktemp("files"), source))
         return directory
 
     return make

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from marway_archiver.testing import LoadedHandler, load_handler
 
@@ -22,6 +23,21 @@ with warnings.catch_warnings():
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 HANDLERS = {"intent": "text_classifier", "digits": "image_classifier"}
+
+TENSOR_MODEL = """\
+import torch
+
+
+class Net(torch.nn.Module):
+    input_shape = (2, 3)
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 4)
+
+    def forward(self, numbers):
+        return self.layer(numbers.flatten(1)).reshape(-1, 2, 2)
+"""
 
 _trained: dict[str, "Trained"] = {}
 
@@ -102,6 +118,15 @@ class InTorchServe:
 def load_example(name: str) -> ModuleType:
     """Import an example's train.py under a name of its own."""
     return load_module(EXAMPLES / name / "train.py", f"{name}_train")
+
+
+def untrained(directory: Path, source: str) -> tuple[Path, Path]:
+    """Write a model's source and weights, random but the same each time, into a directory, and return the files."""
+    model, weights = directory / "model.py", directory / "weights.pt"
+    model.write_text(source)
+    torch.manual_seed(7)
+    torch.save(load_module(model, "net").Net().state_dict(), weights)
+    return model, weights
 
 
 def load_module(path: Path, name: str) -> ModuleType:

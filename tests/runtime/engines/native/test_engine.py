@@ -37,6 +37,7 @@ async def test_changes_of_a_version_never_overlap(tmp_path: Path, monkeypatch: p
     third = asyncio.create_task(engine.unload("m"))
     await asyncio.sleep(0)
     assert turns.empty()  # it waits for the second
+    assert not third.done()
     second_turn.set()
     (await turns.get()).set()
     await asyncio.gather(second, third)
