@@ -162,16 +162,16 @@ def framed(
         The headers; bytes of the body that they promise, None when it is chunked; whether they end the connection.
     """
     length: int | None = 0
-    framed = closes = False
+    sized = closes = False
     lowered = [(name.lower(), value) for name, value in headers]
     for name, value in lowered:
-        if name == b"content-length" and not framed:
-            length, framed = int(value), True
+        if name == b"content-length" and not sized:
+            length, sized = int(value), True
         elif name == b"transfer-encoding" and value.lower() == b"chunked":
-            length, framed = None, True
+            length, sized = None, True
         elif name == b"connection" and b"close" in [each.strip() for each in value.lower().split(b",")]:
             closes = True
-    if not framed and status not in NO_BODY and not bodiless:
+    if not sized and status not in NO_BODY and not bodiless:
         length = None
         lowered.append((b"transfer-encoding", b"chunked"))
     return header_block(lowered), length, closes
