@@ -142,12 +142,14 @@ bench-publish: setup ## Measure publishing 1 GiB to S3 against a plain upload of
 bench-speed: setup ## Measure Marway against TorchServe alone, smallest model, under load from wrk
 	$(BIN)/python benchmarks/bench_speed.py
 
-images: ## Build the three container images with docker or podman
+images: ## Build the four container images with docker or podman
 	@test -n "$(ENGINE)" || (echo "marway: needs docker or podman" >&2; exit 1)
 	$(ENGINE) build $(REVISION) --build-arg PIP_ARGS="$(PIP_ARGS)" -f deploy/gateway.Containerfile -t marway-gateway:$(TAG) .
 	$(ENGINE) build $(REVISION) --build-arg PIP_ARGS="$(PIP_ARGS)" -f deploy/pod.Containerfile --target sidecar -t marway-sidecar:$(TAG) .
 	$(ENGINE) build $(REVISION) --build-arg PIP_ARGS="$(PIP_ARGS)" --build-arg DEVICE=$(DEVICE) -f deploy/pod.Containerfile --target runtime \
 	  -t marway-runtime:$(TAG) .
+	$(ENGINE) build $(REVISION) --build-arg PIP_ARGS="$(PIP_ARGS)" --build-arg DEVICE=$(DEVICE) -f deploy/pod.Containerfile --target runtime-native \
+	  -t marway-runtime-native:$(TAG) .
 
 clean: ## Remove the environment, caches and the default home
 	rm -rf $(VENV) .venv-peers .bench-cache .marway .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build

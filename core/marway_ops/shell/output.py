@@ -22,6 +22,7 @@ __all__ = [
     "Case",
     "Finding",
     "change_entry",
+    "console",
     "findings_of",
     "history_entry",
     "moved",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 
+_NO_WIDTH: Final = 10_000
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "problem": "[red]✗[/]"}
 _NAMED: Final = 3
 Level = Literal["ok", "warning", "problem"]
@@ -72,10 +74,29 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=None)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 10_000  # a pipe has no width: nothing is to be cut off
-    console.print(table)
+    _show(table)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return what draws on a terminal; every verb has it from here.
+
+    A pipe and a file have no width: nothing is wrapped or cut off there, so that a line is a row for grep and awk.
+    """
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made.width = _NO_WIDTH
+    return made
+
+
+def _show(table: Table) -> None:
+    where = console()
+    if where.is_terminal:
+        where.print(table)
+        return
+    with where.capture() as drawn:
+        where.print(table)
+    for line in drawn.get().splitlines():
+        typer.echo(line.rstrip())  # cells are as wide as the widest of their column, the last one's too
 
 
 def warn(text: str) -> None:
@@ -124,7 +145,7 @@ def show_findings(findings: Sequence[Finding], *, as_json: bool, well: str) -> N
         for finding in findings:
             found = finding.found + (f" → {finding.advice}" if finding.advice else "")
             table.add_row(_MARKS[finding.level], Text(printable(finding.check)), Text(printable(found)))
-        Console().print(table)
+        _show(table)
         typer.echo(f"{problems} problem{'s' if problems != 1 else ''}" if problems else well)
     if problems:
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from marway.errors import InvalidSettings
 from marway.settings import ComponentSettings, load_settings, read_settings, variable_of
 from marway_ops.shell.environment import settings_class
 
-__all__ = ["UpSettings", "check_parts"]
+__all__ = ["UpSettings", "check_parts", "named_engines"]
 
 _ENGINES: Final = ("torchserve", "native")
 
@@ -77,13 +77,23 @@ class UpSettings(ComponentSettings):
         Raises:
             InvalidSettings: There is none of such a name, or there are more than pods.
         """
-        named = [each.strip() for each in self.engine.split(",")]
-        for each in named:
-            if each not in _ENGINES:
-                raise InvalidSettings(f"engine says {each!r}: there are {' and '.join(_ENGINES)}")
+        named = named_engines(self.engine)
         if len(named) > self.pods:
             raise InvalidSettings(f"engine names {len(named)} engines for {self.pods} pods: say --pods {len(named)}")
         return tuple(named[number % len(named)] for number in range(self.pods))
+
+
+def named_engines(text: str) -> list[str]:
+    """Return the engines that a text names, with commas between them.
+
+    Raises:
+        InvalidSettings: There is none of such a name.
+    """
+    named = [each.strip() for each in text.split(",")]
+    for each in named:
+        if each not in _ENGINES:
+            raise InvalidSettings(f"engine says {each!r}: there are {' and '.join(_ENGINES)}")
+    return named
 
 
 def check_parts(config: Path | None, environment: Mapping[str, str]) -> Iterator[str]:

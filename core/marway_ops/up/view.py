@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from marway.text import printable
-from marway_ops.shell.output import warn
+from marway_ops.shell.output import console, warn
 
 __all__ = ["JsonView", "TerminalView", "View"]
 
@@ -26,7 +25,8 @@ class TerminalView:
     """One line a step, with its time; a spinner while it runs, on a terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = console()
+        self._console.soft_wrap = True  # a terminal breaks these lines itself, so that a URL can be copied whole
 
     def begin(self, home: Path) -> None:
         self._console.print(Text.assemble(("marway up", "bold"), f"  home {home}"))

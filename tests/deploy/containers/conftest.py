@@ -16,7 +16,7 @@ TAG = "test"
 
 @pytest.fixture(scope="session")
 def images() -> Iterator[support.Podman]:
-    """A Podman that has the three images; skips where containers cannot be had."""
+    """A Podman that has all images; skips where containers cannot be had."""
     if why := support.missing():
         pytest.skip(f"no container engine: {why}")
     # Podman refuses a path of more than 50 characters, which pytest's own directories have.

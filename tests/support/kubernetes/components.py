@@ -182,6 +182,17 @@ def has_time_to_drain(documents: list[Document]) -> Iterator[str]:
             yield f"{each}: one that hangs gets longer than one that drains"
 
 
+def agrees_on_its_engine(documents: list[Document]) -> Iterator[str]:
+    """The sidecar speaks to the engine that the runtime starts, and the image without Java runs the one without."""
+    for each in (each for each in containers(documents) if each.name == "runtime"):
+        engine, backend = settings_of(documents, "runtime").engine, settings_of(documents, "sidecar").backend
+        if engine != backend:
+            yield f"{each}: starts {engine}, and its sidecar looks for {backend}"
+        image = each.spec["image"].rpartition("/")[2].partition(":")[0]
+        if image != ("marway-runtime-native" if engine == "native" else "marway-runtime"):
+            yield f"{each}: the engine {engine} runs from {image}"
+
+
 def shares_directories(documents: list[Document]) -> Iterator[str]:
     """Sidecar and model server share the store, which the latter reads, and have temporary directories of their own."""
     sidecar, settings = container(documents, "sidecar"), settings_of(documents, "sidecar")

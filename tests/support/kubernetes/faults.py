@@ -205,6 +205,13 @@ FAULTS: list[Fault] = [
         "s3",
         lambda d: _spec(d, "sidecar").update(lifecycle={"preStop": {"sleep": {"seconds": 5}}}),
     ),
+    (components.agrees_on_its_engine, "s3", lambda d: _env(_spec(d, "sidecar"), "MARWAY_SIDECAR_BACKEND", "native")),
+    (components.agrees_on_its_engine, "native", lambda d: _env(_spec(d, "runtime"), "MARWAY_RUNTIME_ENGINE", "")),
+    (
+        components.agrees_on_its_engine,
+        "native",
+        lambda d: _spec(d, "runtime").update(image="registry.example.com:5000/marway-runtime:0.1.0"),
+    ),
     (components.shares_directories, "s3", lambda d: _mount(d, "runtime", "store").pop("readOnly")),
     (components.shares_directories, "s3", lambda d: _mount(d, "sidecar", "store").update(readOnly=True)),
     (components.shares_directories, "s3", lambda d: _mount(d, "runtime", "store").update(mountPath="/models")),

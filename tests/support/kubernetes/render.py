@@ -140,6 +140,8 @@ def installation(*resources: str, components: tuple[str, ...] = (), namespace: s
 COMBINATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gc, keys": ("overlays/s3", ("gc", "s3-keys")),
     "gc, roles": ("overlays/s3-workload-identity", ("gc", "s3-workload-identity")),
+    "native, GPU": ("overlays/native", ("gpu",)),
+    "GPU, native": ("overlays/s3", ("gpu", "native")),
     "OpenShift": ("overlays/autoscale", ("gc", "s3-keys", "endpointslices", "httproute", "openshift")),
 }
 """What docs/kubernetes.md says goes together: an overlay and the components on it, in their order."""
