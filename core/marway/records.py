@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_serializer
 
 from marway.errors import clip
-from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
+from marway.refs import check_backend, check_engine, check_label, check_model_id, check_model_name, check_version
 
 __all__ = [
     "MAX_RECORD_BYTES",
     "ArchiveRef",
     "BackendName",
+    "EngineName",
     "GcMark",
     "HistoryChunk",
     "HistoryEntry",
@@ -44,6 +45,7 @@ ModelName = Annotated[str, AfterValidator(check_model_name)]
 Version = Annotated[str, AfterValidator(check_version)]
 Label = Annotated[str, AfterValidator(check_label)]
 BackendName = Annotated[str, AfterValidator(check_backend)]
+EngineName = Annotated[str, AfterValidator(check_engine)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -130,6 +132,8 @@ class ServingSettings(Frozen):
     pinned: bool = False
     """Never unload to make room for others."""
     pool: str | None = None
+    engine: EngineName | None = None
+    """Pods of this backend alone serve the version; None means all pods that serve the backend of its record."""
 
     def override(self, changes: ServingSettings | None) -> ServingSettings:
         """Return these settings with the fields that ``changes`` was given put in their place."""

@@ -17,6 +17,7 @@ __all__ = [
     "DEFAULT_LABEL",
     "Reference",
     "check_backend",
+    "check_engine",
     "check_label",
     "check_model_id",
     "check_model_name",
@@ -100,6 +101,12 @@ def check_backend(text: str) -> str:
     """Return ``text`` if it can be the name of a backend, a kind of model server, else raise `InvalidReference`."""
     rule = "1 to 32 lower-case letters, digits or '-', starting and ending with a letter or digit, such as torchserve"
     return _check(text, _BACKEND, "a backend", rule)
+
+
+def check_engine(text: str) -> str:
+    """Return ``text`` if it can be the name of an engine, the backend of a pod, else raise `InvalidReference`."""
+    rule = "1 to 32 lower-case letters, digits or '-', starting and ending with a letter or digit, such as native"
+    return _check(text, _BACKEND, "an engine", rule)
 
 
 def new_ulid() -> str:

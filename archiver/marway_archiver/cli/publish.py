@@ -39,7 +39,12 @@ def publish(
     archive: Annotated[Path, typer.Argument(help="A .mar file, made by `marway pack` or torch-model-archiver.")],
     label: Annotated[str | None, typer.Option(help="Point this label at the version, such as PROD.")] = None,
     record: Annotated[Path | None, typer.Option(help="JSON file of facts about the version.")] = None,
-    backend: Annotated[str | None, typer.Option(help="The kind of model server that serves it: torchserve.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="The kind of model server that the archive is for; torchserve.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Pods of this engine alone serve it, such as native; else all that can.")
+    ] = None,
     note: Annotated[str | None, typer.Option(help="Why, for the label's history.")] = None,
     force: Annotated[
         bool,
@@ -60,6 +65,7 @@ def publish(
             label=label,
             record=record,
             backend=backend,
+            engine=engine,
             note=note,
             gateway=admin_url(gateway, registry) if label is not None else None,
             force=force,

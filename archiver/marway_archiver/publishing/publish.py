@@ -48,6 +48,7 @@ def publish(
     label: str | None = None,
     record: Mapping[str, Any] | Path | None = None,
     backend: str | None = None,
+    engine: str | None = None,
     note: str | None = None,
     gateway: str | None = None,
     force: bool = False,
@@ -77,7 +78,10 @@ def publish(
         label: Point this label at the version afterwards, such as ``PROD``. A label that points at another version
             moves only when a pod has proved this one, which needs ``gateway``; one that points nowhere is set anyway.
         record: Facts about the version, as `RecordFacts`.
-        backend: The kind of model server that serves it; ``torchserve`` where neither this nor the record says.
+        backend: The kind of model server that the archive is for; ``torchserve`` where neither this nor the record says
+            one.
+        engine: Pods of this backend alone serve it, such as ``native``; all that serve ``backend`` where neither this
+            nor the record's serving settings say one.
         note: Why, for the label's history.
         gateway: URL of a gateway's admin port, which has a pod prove the version and then moves the label; else
             ``MARWAY_GATEWAY_ADMIN_URL``. A token for it comes from ``MARWAY_TOKEN`` or ``MARWAY_TOKEN_FILE``.
@@ -97,7 +101,7 @@ def publish(
         RegistryUnavailable: There is no registry, or it cannot be written.
         ProofMissing, AnswersDiffer, ReleaseRefused: The version is stored, and the label stays where it was.
     """
-    facts = read_facts(record, backend=backend)
+    facts = read_facts(record, backend=backend, engine=engine)
     release = label_move(label, note=note, gateway=gateway, force=force)
     opened = opened_registry(registry, create_registry=create_registry)
     examples = check_examples_type(examples)
@@ -134,6 +138,7 @@ def publish_archive(
     label: str | None = None,
     record: Mapping[str, Any] | Path | None = None,
     backend: str | None = None,
+    engine: str | None = None,
     note: str | None = None,
     gateway: str | None = None,
     force: bool = False,
@@ -154,7 +159,7 @@ def publish_archive(
     Raises:
         MarwayError: As `publish`.
     """
-    facts = read_facts(record, backend=backend)
+    facts = read_facts(record, backend=backend, engine=engine)
     release = label_move(label, note=note, gateway=gateway, force=force)
     path = Path(archive)
     phases = Phases(3, progress)

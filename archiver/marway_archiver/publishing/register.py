@@ -26,7 +26,7 @@ from marway.records import (
     VersionRecord,
     utc_now,
 )
-from marway.refs import check_backend, check_label, check_model_id, new_model_id
+from marway.refs import check_backend, check_engine, check_label, check_model_id, new_model_id
 from marway.registry import Registry, open_registry
 from marway.wire.comparison import remarks
 from marway_archiver.packing import PackedArchive
@@ -63,21 +63,29 @@ class RecordFacts(BaseModel):
     publisher: str | None = None
 
 
-def read_facts(source: Mapping[str, Any] | Path | None, *, backend: str | None = None) -> RecordFacts:
-    """Return the facts in ``source``, a mapping or a JSON file, and the backend that is said beside them.
+def read_facts(
+    source: Mapping[str, Any] | Path | None, *, backend: str | None = None, engine: str | None = None
+) -> RecordFacts:
+    """Return the facts in ``source``, a mapping or a JSON file, and the backend and engine that are said beside them.
 
     Raises:
         InvalidRecord: It cannot be read, or holds a field that a publisher cannot set; the message says which.
-        InvalidReference: The id or the backend is malformed.
+        InvalidReference: The id, the backend or the engine is malformed.
     """
     facts = RecordFacts() if source is None else _read(source)
     if facts.id is not None:
         check_model_id(facts.id)
-    if backend is None:
-        return facts
-    if "backend" in facts.model_fields_set and facts.backend != backend:
-        raise InvalidRecord(f"the record says backend {facts.backend!r}, and {backend!r} is asked for: say it once")
-    return facts.model_copy(update={"backend": check_backend(backend)})
+    if backend is not None:
+        if "backend" in facts.model_fields_set and facts.backend != backend:
+            raise InvalidRecord(f"the record says backend {facts.backend!r}, and {backend!r} is asked for: say it once")
+        facts = facts.model_copy(update={"backend": check_backend(backend)})
+    if engine is not None:
+        said = facts.serving.engine
+        if said not in (None, engine):
+            raise InvalidRecord(f"the record says engine {said!r}, and {engine!r} is asked for: say it once")
+        serving = facts.serving.model_copy(update={"engine": check_engine(engine)})
+        facts = facts.model_copy(update={"serving": serving})
+    return facts
 
 
 def _read(source: Mapping[str, Any] | Path) -> RecordFacts:
@@ -154,6 +162,9 @@ def store(
     stored = registry.publish(record, packed.path, golden=document, progress=progress)
     if stored.backend != record.backend:
         warn([f"{stored.name} {stored.version} was published before, for the backend {stored.backend}: it stays so"])
+    if stored.serving.engine != record.serving.engine:
+        before = stored.serving.engine or "any engine"
+        warn([f"{stored.name} {stored.version} was published before, for {before}: `marway serving` changes that"])
     if packed.proof is not None:
         _prove(registry, packed.proof, stored)
     if release is not None:

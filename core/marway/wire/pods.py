@@ -50,7 +50,7 @@ class PodStatus(Frozen):
     boot_id: str
     """New with every start of the sidecar or of its model server."""
     backend: str
-    """The kind of its model server."""
+    """The kind of its model server: what versions may ask for as their engine."""
     serves: tuple[str, ...] = ()
     """What records may name as their backend to be served here; from an older sidecar nothing: its own alone."""
     pool: str | None = None

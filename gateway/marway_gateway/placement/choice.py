@@ -3,8 +3,8 @@
 The order is that of rendezvous hashing (Thaler and Ravishankar, 1998): each pod gets a score from its name and the
 version, and the eligible pods in falling order of score are the version's list. Every gateway computes the same list
 with no word between them, and a pod that comes or goes moves only the versions that it wins or held. What a pod is
-(backend, pool) decides whether it is in the list; its health decides only whether it is asked, so a version returns to
-its home when that is well again.
+(backend, engine, pool) decides whether it is in the list; its health decides only whether it is asked, so a version
+returns to its home when that is well again.
 
 Load is bounded as in consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2016), which Envoy and
 HAProxy call `hash_balance_factor`: a pod is full for a version when it works on too many of its requests, or on more
@@ -41,14 +41,16 @@ class PlacementSpec(NamedTuple):
 
     Attributes:
         key: The model's name and the version.
-        backend: The model server that a pod must run, or None for any; one that has not said yet may run it.
+        backend: What a pod must serve, or None for anything; one that has not said yet may serve it.
         pool: The pool that a pod must be of, or None for any.
+        engine: The backend that a pod must be of, or None for any that serves ``backend``.
         pods: How many pods serve it in normal load.
     """
 
     key: VersionKey
     backend: str | None = None
     pool: str | None = None
+    engine: str | None = None
     pods: int = 1
 
 
@@ -63,7 +65,7 @@ def placement_spec(
     pool = serving.pool or record.pool
     if pool is None and algorithm_pools:
         pool = algorithm_pools.get(record.algorithm or _ANY_OTHER) or algorithm_pools.get(_ANY_OTHER)
-    return PlacementSpec((record.name, record.version), record.backend, pool, serving.pods)
+    return PlacementSpec((record.name, record.version), record.backend, pool, serving.engine, serving.pods)
 
 
 def score(pod: str, name: str, version: str) -> int:
@@ -107,10 +109,10 @@ class PodChoice:
 
     def order_of(self, spec: PlacementSpec) -> tuple[Pod, ...]:
         """Return the pods that may serve a version as it asks for now, its home first."""
-        which = spec[:3]
+        which = spec[:4]
         order = self._orders.get(which)
         if order is None:
-            eligible = (pod for pod in self.pods if pod.may_serve(spec.backend, spec.pool))
+            eligible = (pod for pod in self.pods if pod.may_serve(spec.backend, spec.pool, spec.engine))
             by_score = sorted(eligible, key=lambda pod: (score(pod.name, *spec.key), pod.name), reverse=True)
             order = self._orders[which] = tuple(by_score)
             if len(self._orders) > _ORDERS_MAX:

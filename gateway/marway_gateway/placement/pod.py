@@ -86,11 +86,15 @@ class Pod:
         """Work out `willing` anew."""
         self.willing = not self.draining and (self.status is None or self.status.ready)
 
-    def may_serve(self, backend: str | None, pool: str | None) -> bool:
-        """Return whether it is of a backend and a pool; None means any. One that has not said yet is of no pool."""
+    def may_serve(self, backend: str | None, pool: str | None, engine: str | None = None) -> bool:
+        """Return whether it serves a backend, is of a pool and of an engine; None means any.
+
+        One that has not said yet is of no pool and of no engine.
+        """
         if self.status is None:
-            return pool is None
-        return (backend is None or self.status.may_serve(backend)) and pool in (None, self.status.pool)
+            return pool is None and engine is None
+        served = backend is None or self.status.may_serve(backend)
+        return served and pool in (None, self.status.pool) and engine in (None, self.status.backend)
 
     def ejected(self, now: float) -> bool:
         """Return whether it is taken out for requests that it failed."""

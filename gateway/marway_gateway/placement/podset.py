@@ -118,7 +118,7 @@ class PodSet(PodChoice):
             pods = self.order_of(spec)
             if not pods:
                 pool = f" of the pool {spec.pool!r}" if spec.pool is not None else ""
-                return f"none of the {len(self.pods)} pods runs {spec.backend}{pool}"
+                return f"none of the {len(self.pods)} pods runs {_runs(spec)}{pool}"
         now = self.now()
         well = {"ready": "is ready", "unknown": "has not answered yet"}
         return "; ".join(f"pod {pod.name} {pod.trouble(now) or well[pod.state(now)]}" for pod in pods)
@@ -203,6 +203,14 @@ class PodSet(PodChoice):
         for key in ready - pod.ready_versions:
             self._ready.setdefault(key, set()).add(pod)
         pod.ready_versions = ready
+
+
+def _runs(spec: PlacementSpec) -> str:
+    """Return what pods would have to run to serve a version, and who says so if it is not its archive."""
+    if spec.engine is None:
+        return str(spec.backend)
+    archive = f", with archives for {spec.backend}" if spec.backend not in (None, spec.engine) else ""
+    return f"{spec.engine}{archive}, which the version's serving setting `engine` asks for"
 
 
 def _kind(status: PodStatus) -> tuple[object, ...]:

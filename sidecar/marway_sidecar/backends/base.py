@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol, cast
 
 from marway.deadline import Deadline
 from marway.errors import InvalidSettings, RuntimeDown, Unavailable
-from marway.records import VersionRecord
+from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import Mode, WorkerDeaths
 from marway_sidecar.errors import about
@@ -262,8 +262,14 @@ def open_backend(settings: SidecarSettings) -> Backend:
     return kind(settings)
 
 
-def check_served(server: ModelServer, record: VersionRecord) -> None:
-    """Refuse a version whose archive is for another kind of model server.
+def check_served(server: ModelServer, engine: str, record: VersionRecord, serving: ServingSettings) -> None:
+    """Refuse a version whose archive is for another kind of model server, or that is to be served by another.
+
+    Args:
+        server: The one that is here.
+        engine: Its backend's name.
+        record: The version.
+        serving: How it is served now.
 
     Raises:
         Unavailable: It is; another pod may serve it.
@@ -272,3 +278,6 @@ def check_served(server: ModelServer, record: VersionRecord) -> None:
         serves = ", ".join(sorted(server.serves))
         message = f"{record.name} {record.version} is for the backend {record.backend!r}; this pod serves {serves}"
         raise about(record, Unavailable(message))
+    if serving.engine not in (None, engine):
+        message = f"{record.name} {record.version} is to be served by {serving.engine} (its serving setting `engine`)"
+        raise about(record, Unavailable(f"{message}; this pod is {engine}"))

@@ -73,7 +73,7 @@ class ServerInstance:
         """Return the actor of a version, with the serving settings of now."""
         actor = self.actors.get(record.id)
         if actor is None:
-            check_served(self.context.server, record)
+            check_served(self.context.server, self.context.settings.backend, record, serving)
             queue_grew = partial(self._autoscaler.queue_grew, record.id)
             actor = Actor(record, serving, self._transitions, queue_grew=queue_grew)
             self.actors[record.id] = self._names[server_name(record.id)] = actor

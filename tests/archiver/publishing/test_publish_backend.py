@@ -1,4 +1,4 @@
-"""The backend of a version: what a publisher may say, and what is refused."""
+"""The backend and the engine of a version: what a publisher may say, and what is refused."""
 
 from __future__ import annotations
 
@@ -67,3 +67,30 @@ def test_a_version_keeps_its_backend(registry: Registry, tmp_path: Path, caplog:
     published(registry, tmp_path)
     assert published(registry, tmp_path, backend="native").backend == "torchserve"
     assert "was published before, for the backend torchserve: it stays so" in caplog.text
+
+
+def test_an_engine_is_a_serving_setting(registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It comes from the argument or the record's serving settings; what was published before keeps what it has."""
+    caplog.set_level(logging.WARNING)
+    said: dict[str, dict[str, Any]] = {
+        "1.0": {},
+        "1.1": {"engine": "native"},
+        "1.2": {"record": {"serving": {"engine": "native"}}},
+        "1.3": {"record": {"serving": {"engine": "native", "pods": 2}}, "engine": "native"},
+    }
+    records = [published(registry, tmp_path, version, **more) for version, more in said.items()]
+    assert [each.serving.engine for each in records] == [None, "native", "native", "native"]
+    assert {each.backend for each in records} == {"torchserve"}
+    assert published(registry, tmp_path, engine="native").serving.engine is None
+    assert "was published before, for any engine: `marway serving` changes that" in caplog.text
+
+
+def test_an_engine_that_cannot_be_is_refused(registry: Registry, tmp_path: Path) -> None:
+    """A malformed name, or one that differs from the record's, stores nothing."""
+    with pytest.raises(InvalidReference, match="'Java' cannot be an engine: use 1 to 32 lower-case letters"):
+        published(registry, tmp_path, engine="Java")
+    with pytest.raises(InvalidReference, match="'a b' cannot be an engine"):
+        published(registry, tmp_path, record={"serving": {"engine": "a b"}})
+    with pytest.raises(InvalidRecord, match="record says engine 'native', and 'torchserve' is asked for: say it once"):
+        published(registry, tmp_path, record={"serving": {"engine": "native"}}, engine="torchserve")
+    assert not (tmp_path / "registry").exists()

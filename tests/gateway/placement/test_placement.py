@@ -223,6 +223,22 @@ def test_a_version_goes_to_pods_that_serve_its_backend() -> None:
     assert pods.order("intent", "1.0", backend="torchserve") == (a,)
 
 
+def test_an_engine_chooses_among_pods_that_serve_a_backend() -> None:
+    """A version that asks for an engine goes to its pods alone, and not to one that has not said yet what it is."""
+    pods = pods_called("a", "b", "c")
+    a, b, _ = pods.pods
+    has(pods, a)
+    has(pods, b, backend="native", serves=("native", "torchserve"))
+    for engine, expected in {"native": (b,), "torchserve": (a,), "mms": ()}.items():
+        spec = placement_spec(record_of(b"x"), ServingSettings(engine=engine), {})
+        assert pods.order_of(spec) == expected
+    assert pods.choose(spec) is None
+    assert pods.troubles(spec) == (
+        "none of the 3 pods runs mms, with archives for torchserve, which the version's serving setting `engine` asks "
+        "for"
+    )
+
+
 @pytest.mark.parametrize(
     ("serving", "record", "algorithm", "pool"),
     [
@@ -238,7 +254,7 @@ def test_a_version_names_its_pool(serving: str | None, record: str | None, algor
     published = record_of(b"x", pool=record, algorithm=algorithm)
     settings = ServingSettings(pool=serving, pods=3)
     assert placement_spec(published, settings, {"forest": "f", "*": "any"}) == PlacementSpec(
-        INTENT.key, "torchserve", pool, 3
+        INTENT.key, "torchserve", pool, pods=3
     )
     assert placement_spec(published, settings, {}).pool == (serving or record)
 

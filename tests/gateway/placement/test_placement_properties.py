@@ -140,7 +140,7 @@ def test_pools_are_respected(
         for _ in range(data.draw(st.integers(0, 6))):
             pod.begin(version)
     backend, pool = wanted
-    spec = PlacementSpec(version, backend, pool, replicas)
+    spec = PlacementSpec(version, backend, pool, pods=replicas)
     eligible = [
         pod for pod, kind in zip(pods.pods, kinds, strict=True) if kind[0] == backend and pool in (None, kind[1])
     ]

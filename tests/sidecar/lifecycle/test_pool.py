@@ -14,6 +14,7 @@ from marway.errors import (
     ModelLoading,
     RegistryUnavailable,
     RuntimeDown,
+    Unavailable,
 )
 from marway.records import ServingSettings, VersionRecord
 from marway_sidecar.backends.base import ModelServer, ServedModel
@@ -345,3 +346,14 @@ async def test_changes_are_told_as_they_come(room: PoolRoom, record: VersionReco
     for _ in range(5):
         await predict(pool, record)
     assert changes.generation == quiet
+
+
+async def test_a_version_for_another_engine_is_refused(pool: ModelPool, record: VersionRecord) -> None:
+    """A version that asks for pods of another engine is not loaded; one that asks for this pod's is."""
+    pool.attach(FakeServer())
+    elsewhere = ServingSettings(engine="native", max_workers=1)
+    with pytest.raises(Unavailable, match=r"is to be served by native .*; this pod is torchserve"):
+        await pool.load(record, elsewhere, Deadline.after(5))
+    assert pool.statuses() == ()
+    here = elsewhere.model_copy(update={"engine": "torchserve"})
+    assert (await pool.load(record, here, Deadline.after(5))).state == "ready"
