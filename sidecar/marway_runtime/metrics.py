@@ -13,7 +13,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
 from marway import __version__
-from marway.wire.runtime import DeathReason, WorkerDeaths
+from marway.wire.runtime import DeathReason, KeptWeights, WorkerDeaths
 from marway_runtime.workers import Worker
 
 __all__ = ["Deaths", "RuntimeMetrics"]
@@ -35,6 +35,12 @@ class RuntimeMetrics:
             "marway_runtime_workers",
             "Worker processes by how they were started, and why not forked.",
             ["mode", "reason"],
+            registry=self.registry,
+        )
+        self._weights = Gauge(
+            "marway_runtime_weights_bytes",
+            "Memory that workers of one version share: shared, of versions with workers; parked, without.",
+            ["state"],
             registry=self.registry,
         )
         self.restarts = Counter(
@@ -63,12 +69,24 @@ class RuntimeMetrics:
             registry=self.registry,
         )
 
-    def exposed(self, workers: Iterable[Worker], *, engine: tuple[str, bool], forkserver: bool) -> bytes:
-        """Return all metrics in Prometheus' text format, with these workers counted."""
+    def exposed(
+        self,
+        workers: Iterable[Worker],
+        weights: Iterable[KeptWeights],
+        *,
+        engine: tuple[str, bool],
+        forkserver: bool,
+    ) -> bytes:
+        """Return all metrics in Prometheus' text format, with these workers and weights counted."""
         self._workers.clear()
         self._workers.labels("forked", "").set(0)
         for (mode, reason), count in Tally((worker.mode, worker.reason) for worker in workers).items():
             self._workers.labels(mode, reason).set(count)
+        kept = Tally(shared=0, parked=0)
+        for each in weights:
+            kept["shared" if each.workers else "parked"] += each.size_bytes
+        for state, size_bytes in kept.items():
+            self._weights.labels(state).set(size_bytes)
         name, answers = engine
         self.up.labels(name).set(answers)
         self.up.labels("forkserver").set(forkserver)

@@ -99,12 +99,15 @@ class Runtime:
         base = resident_bytes(server.pid) if server.pid is not None else 0
         if self._forks is not None and self._forks.pid is not None:
             base += resident_bytes(self._forks.pid)
-        return RuntimeWorkers(workers=tuple(found), base_bytes=base, deaths=self._deaths.counts())
+        weights = tuple(server.weights())
+        return RuntimeWorkers(workers=tuple(found), weights=weights, base_bytes=base, deaths=self._deaths.counts())
 
     def metrics(self) -> bytes:
         """Return the metrics in Prometheus' text format; reads the process table, so call it in a thread."""
+        server = self._server
         return self._metrics.exposed(
             self._find_workers(),
+            server.weights() if server is not None else (),
             engine=(self._settings.engine, self._answers),
             forkserver=self._forks is not None and self._forks.ready,
         )
@@ -112,6 +115,10 @@ class Runtime:
     def _find_workers(self) -> list[Worker]:
         server = self._server
         return server.workers() if server is not None else []
+
+    def _give_up_parked(self) -> bool:
+        server = self._server
+        return server is not None and server.give_up_parked()
 
     def _died_of_memory(self, worker: Worker) -> None:
         server = self._server
@@ -155,6 +162,7 @@ class Runtime:
                     limit_bytes=worker_memory(self._settings),
                     room=cgroup_room(),
                     died=self._died_of_memory,
+                    give_up=self._give_up_parked,
                 )
                 background.append(asyncio.create_task(guard.run(), name="guard-memory"))
             stack.push_async_callback(_cancelled, background)

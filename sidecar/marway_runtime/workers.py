@@ -26,6 +26,7 @@ import psutil
 
 from marway.wire.runtime import Mode, RuntimeWorker
 from marway_runtime.resources import Room
+from marway_runtime.shared_pages import Areas, areas, copied_bytes
 
 __all__ = ["OWN_RUNTIME", "WORKER_BIN", "MemoryGuard", "Worker", "find_workers", "measured", "resident_bytes"]
 
@@ -66,8 +67,10 @@ class Worker:
     """Why it is plain; of a forked one, what there is to know about it, if anything."""
     shim: int | None = None
     """The process that TorchServe takes for a forked worker."""
-    shared_bytes: int = 0
-    """Memory that workers of its version share and that counts as this one's, in bytes."""
+    parent: int | None = None
+    """The process with its version's weights that it was forked from, and shares them with."""
+    device: int | None = None
+    """The device that it was given."""
 
 
 def find_workers(torchserve: int) -> list[Worker]:
@@ -85,6 +88,7 @@ def measured(workers: Iterable[Worker], names: Path) -> list[RuntimeWorker]:
     ``names`` is the folder where each writes the name it was told to load (`worker.bootstrap`).
     """
     found = []
+    parents: dict[int | None, Areas] = {}
     for worker in workers:
         try:
             own = psutil.Process(worker.pid).memory_full_info().uss
@@ -102,7 +106,9 @@ def measured(workers: Iterable[Worker], names: Path) -> list[RuntimeWorker]:
                 server_name=name,
                 mode=worker.mode,
                 reason=worker.reason,
-                private_bytes=own + shim + worker.shared_bytes,
+                private_bytes=own + shim,
+                copied_bytes=min(own, _copied_bytes(worker, parents)),
+                device=worker.device,
             )
         )
     with contextlib.suppress(OSError):
@@ -111,6 +117,18 @@ def measured(workers: Iterable[Worker], names: Path) -> list[RuntimeWorker]:
             if file.name not in living and not psutil.pid_exists(int(file.name)):
                 file.unlink(missing_ok=True)  # before another process gets that pid
     return found
+
+
+def _copied_bytes(worker: Worker, parents: dict[int | None, Areas]) -> int:
+    """Return what a worker copied of its version's weights and of all else that it was forked with, in bytes."""
+    if worker.parent is None:
+        return 0
+    try:
+        if worker.parent not in parents:
+            parents[worker.parent] = areas(worker.parent)
+        return copied_bytes(worker.pid, parents[worker.parent])
+    except OSError:
+        return 0  # one of them ended meanwhile
 
 
 def resident_bytes(pid: int) -> int:
@@ -150,7 +168,8 @@ class MemoryGuard:
     """Looks at the workers' memory, and kills the one over its limit, or over the container's (``room``, if any).
 
     ``find`` returns them, and is called in a thread; ``died`` is told of each that is killed, while its process is
-    still there.
+    still there. ``give_up`` ends a process that is only kept in case it is wanted again, and returns whether there was
+    one: such a one goes before any worker.
     """
 
     def __init__(
@@ -160,12 +179,14 @@ class MemoryGuard:
         limit_bytes: int,
         room: Room | None,
         died: Callable[[Worker], None],
+        give_up: Callable[[], bool],
     ) -> None:
         self._find = find
         self._limit_bytes = limit_bytes
         self._room = room
         self._keep = min(_LEFT_BYTES, room.limit_bytes // 16) if room is not None else 0
         self._died = died
+        self._give_up = give_up
         self._before: dict[int, int] = {}
         self._lately: dict[int, int] = {}
         self._killed_at = float("-inf")
@@ -193,10 +214,15 @@ class MemoryGuard:
                 f"it had {taken[worker] // _MIB} MiB of memory of its own, and {self._limit_bytes // _MIB} are allowed "
                 "(worker_memory_bytes)",
             )
-        if over or self._room is None or not taken or time.monotonic() - self._killed_at < _FREED_S:
+        if over or self._room is None or time.monotonic() - self._killed_at < _FREED_S:
             return bool(over)
         left = self._room.left_bytes(enough=self._keep)
         if left >= self._keep:
+            return False
+        if self._give_up():
+            self._killed_at = time.monotonic()
+            return True
+        if not taken:
             return False
         grown = {worker: size - self._before.get(worker.pid, 0) for worker, size in taken.items()}
         most = max(grown, key=lambda worker: grown[worker])

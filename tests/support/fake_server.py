@@ -33,6 +33,7 @@ class _Held:
     version: str
     workers: int
     worker_bytes: int
+    shared_bytes: int = 0
     in_flight: int = 0
 
 
@@ -47,6 +48,7 @@ class FakeServer:
 
     Attributes:
         worker_bytes: Memory of one worker, unless `sizes` has the version's name.
+        shared: Memory that the workers of a version share, by its name, which stays when it has none.
         load_s, call_s: How long a load and a call take, in seconds; None until `go` and `answer` are set.
         failures: What the next load of a name raises.
         calls: The value of each row, by call.
@@ -62,6 +64,7 @@ class FakeServer:
     call_s: float | None = 0.0
     base_bytes: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
+    shared: dict[str, int] = field(default_factory=dict)
     failures: dict[str, MarwayError] = field(default_factory=dict)
     held: dict[str, _Held] = field(default_factory=dict)
     history: list[str] = field(default_factory=list)
@@ -93,7 +96,7 @@ class FakeServer:
     @property
     def bytes(self) -> int:
         """Memory of all workers now."""
-        return sum(held.workers * held.worker_bytes for held in self.held.values())
+        return sum(held.workers * held.worker_bytes + held.shared_bytes for held in self.held.values())
 
     async def load(self, model: ServedModel) -> Description:
         with self._operation("load", model):
@@ -183,7 +186,8 @@ class FakeServer:
             for name, held in self.held.items()
             for pid in range(held.workers)
         )
-        return ServerStatus(frozenset(self.held), workers, self.base_bytes)
+        weights = {name: held.shared_bytes for name, held in self.held.items() if held.shared_bytes}
+        return ServerStatus(frozenset(self.held), workers, self.base_bytes, weights=weights)
 
     async def is_same(self, *, timeout_s: float) -> bool:
         self._answers()
@@ -206,7 +210,7 @@ class FakeServer:
 
     def _put(self, model: ServedModel, workers: int) -> None:
         size = self.sizes.get(model.name, self.worker_bytes)
-        self.held[model.server_name] = _Held(model.version, workers, size)
+        self.held[model.server_name] = _Held(model.version, workers, size, self.shared.get(model.name, 0))
         self._note_memory()
 
     def _note_memory(self) -> None:

@@ -36,6 +36,12 @@ class ModelStatus(Frozen):
     memory_bytes: int = 0
     """What it counts for in the budget: measured when its workers are up, else reserved."""
     pinned: bool = False
+    parked: bool = False
+    """Whether its workers are gone and the weights that they shared are kept: the next request has one forked."""
+    weights_bytes: int = 0
+    """Of its memory, what its workers share; 0 where each has loaded the version by itself."""
+    copied_bytes: int = 0
+    """Of its memory, what its workers shared until they wrote to it."""
     load_duration_s: float | None = None
     last_used_at: datetime | None = None
     failures: int = 0

@@ -22,6 +22,8 @@ __all__ = [
     "RUNTIME_FILE",
     "RUNTIME_SOCKET",
     "DeathReason",
+    "DeviceMemory",
+    "KeptWeights",
     "Mode",
     "RuntimeInfo",
     "RuntimeWorker",
@@ -107,6 +109,9 @@ class RuntimeWorker(Frozen):
         mode: `forked` from the process that has torch imported, or `plain`: started as a Python of its own.
         reason: Why it is plain; of a forked one, what there is to know about it, if anything.
         private_bytes: Memory that is this worker's alone, its shim's included.
+        copied_bytes: Of that, what it shared with its version's other workers until it wrote to it.
+        device: The device that it was given, by its number in the pod; None for none, or when that is not known.
+        device_bytes: Memory that it has there; None when that is not known.
     """
 
     pid: int
@@ -114,6 +119,49 @@ class RuntimeWorker(Frozen):
     mode: Mode
     reason: str = ""
     private_bytes: int
+    copied_bytes: int = 0
+    device: int | None = None
+    device_bytes: int | None = None
+
+
+class KeptWeights(Frozen):
+    """A process that has loaded a version and answers nothing itself: the version's workers are forked from it.
+
+    Attributes:
+        pid: The process.
+        server_name: The version, by its name in the runtime.
+        size_bytes: Memory that it and the workers share: that is there once, however many workers there are.
+        workers: How many there are; with none the version is parked.
+    """
+
+    pid: int
+    server_name: str
+    size_bytes: int
+    workers: int
+
+
+class DeviceMemory(Frozen):
+    """One of the GPUs that a pod's workers may use.
+
+    Attributes:
+        index: Its number in the pod, from 0.
+        name: What the driver calls it; empty when that is not known.
+        total_bytes, used_bytes: Its memory, and what of it is in use by whomever; None when that is not known.
+        workers: How many of the pod's workers were given it.
+    """
+
+    index: int
+    name: str = ""
+    total_bytes: int | None = None
+    used_bytes: int | None = None
+    workers: int = 0
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Memory that nobody uses; None when that is not known."""
+        if self.total_bytes is None or self.used_bytes is None:
+            return None
+        return max(0, self.total_bytes - self.used_bytes)
 
 
 class WorkerDeaths(Frozen):
@@ -126,9 +174,14 @@ class WorkerDeaths(Frozen):
 
 
 class RuntimeWorkers(Frozen):
-    """All workers that live, what the rest of the runtime takes (Java, fork server), in bytes, and who died."""
+    """All workers that live, the weights that some share, the devices, and who died.
+
+    `base_bytes` is what the rest of the runtime takes (Java, fork server).
+    """
 
     workers: tuple[RuntimeWorker, ...] = ()
+    weights: tuple[KeptWeights, ...] = ()
+    devices: tuple[DeviceMemory, ...] = ()
     base_bytes: int = 0
     deaths: tuple[WorkerDeaths, ...] = ()
 

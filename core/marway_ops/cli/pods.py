@@ -138,7 +138,8 @@ def _where(entry: dict[str, Any]) -> tuple[str, ...]:
     model = entry["model"] or {}
     pod_state = "ready" if entry["eligible"] else entry["trouble"]
     workers, memory = str(model.get("workers", "-")), _mib(model.get("memory_bytes", 0))
-    return entry["pod"], model.get("state", "-"), workers, memory, pod_state
+    state = "parked" if model.get("parked") else model.get("state", "-")
+    return entry["pod"], state, workers, memory, pod_state
 
 
 def _mib(size: int) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp
 
-from marway.wire.runtime import RuntimeInfo
+from marway.wire.runtime import KeptWeights, RuntimeInfo
 from marway_runtime.workers import Worker
 
 __all__ = ["Engine"]
@@ -53,6 +53,12 @@ class Engine(Protocol):
 
     def workers(self) -> list[Worker]:
         """Return its workers in the order of their pids. Blocks."""
+
+    def weights(self) -> list[KeptWeights]:
+        """Return the processes that have a version's weights for its workers, those of parked versions among them."""
+
+    def give_up_parked(self) -> bool:
+        """End the process with the weights of the version that has been parked longest; return whether one was."""
 
     @property
     def app(self) -> ASGIApp | None:

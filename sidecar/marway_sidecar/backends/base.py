@@ -14,7 +14,7 @@ from marway.deadline import Deadline
 from marway.errors import InvalidSettings, RuntimeDown, Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer, Row
-from marway.wire.runtime import Mode, WorkerDeaths
+from marway.wire.runtime import DeviceMemory, Mode, WorkerDeaths
 from marway_sidecar.errors import about
 from marway_sidecar.settings import SidecarSettings
 
@@ -100,6 +100,8 @@ class WorkerStatus:
         mode: How it was started (`marway.wire.runtime.Mode`).
         reason: Why it is plain; of a forked one, what there is to know about it, if anything.
         private_bytes: Memory that is its alone; of a server that Marway did not start, what the server says it takes.
+        copied_bytes: Of that, what it shared with its version's other workers until it wrote to it.
+        device, device_bytes: The GPU that it was given, and what it takes there; None when that is not known.
     """
 
     pid: int
@@ -107,16 +109,26 @@ class WorkerStatus:
     mode: Mode
     reason: str
     private_bytes: int
+    copied_bytes: int = 0
+    device: int | None = None
+    device_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """A server as a whole: every version it has by its name there, its workers, and how many died if that is known."""
+    """A server as a whole: every version it has by its name there, its workers, and how many died if that is known.
+
+    Attributes:
+        weights: By a version's name there, the memory that its workers share, in bytes, kept also while it has none.
+        devices: The GPUs that its workers may use.
+    """
 
     server_names: frozenset[str]
     workers: tuple[WorkerStatus, ...]
     base_bytes: int
     deaths: tuple[WorkerDeaths, ...] = ()
+    weights: Mapping[str, int] = field(default_factory=dict)
+    devices: tuple[DeviceMemory, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from marway.errors import MarwayError, RuntimeDown
 from marway.wire.runtime import RUNTIME_FILE, RUNTIME_SOCKET, RuntimeInfo, RuntimeWorkers, read_runtime_info
+from marway_sidecar.backends.base import ServerStatus, WorkerStatus
 
 __all__ = ["Announcement", "RuntimeClient"]
 
@@ -82,6 +83,18 @@ class RuntimeClient:
             RuntimeDown: The runtime does not answer.
         """
         return self.document(await self.request("GET", "/workers"), RuntimeWorkers)
+
+    async def status(self, server_names: frozenset[str]) -> ServerStatus:
+        """Return what the runtime says of its engine, which has these versions; raises as `workers` does."""
+        live = await self.workers()
+        return ServerStatus(
+            server_names,
+            tuple(WorkerStatus(**dict(worker)) for worker in live.workers),
+            live.base_bytes,
+            live.deaths,
+            {each.server_name: each.size_bytes for each in live.weights},
+            live.devices,
+        )
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -6,6 +6,7 @@
                    └───────────┴──▶ failed ──(after its pause, when somebody asks)──▶ fetching
 
 `ready` with no workers is the middle tier: registered in the model server, 40 KiB, a worker's start from an answer.
+Where workers share their weights these are kept meanwhile, and the version is parked: a fork from an answer.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from marway_sidecar.settings import SidecarSettings
 __all__ = ["Context", "Entry", "Failure", "refused"]
 
 _BACKOFF_MAX_S: Final = 300.0
+_FORK_S: Final = 0.05
+"""How long a parked version takes until it has a worker (`make bench-weights`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class Entry:
         archive: Its archive, held in the store while it is registered.
         served: As the model server knows it, while it is registered.
         workers: Workers that it should have there.
+        weights_bytes, copied_bytes: Memory that its workers share, and what of it they have copied, as last measured.
         load_began: When the load under way began, on the monotonic clock.
         used_at: When it was last of use, on the monotonic clock.
         asked_at: When anybody last wanted anything of it, on the monotonic clock.
@@ -117,6 +121,8 @@ class Entry:
     archive: ArchiveUse | None = None
     served: ServedModel | None = None
     workers: int = 0
+    weights_bytes: int = 0
+    copied_bytes: int = 0
     load_began: float | None = None
     load_duration_s: float | None = None
     used_at: float = field(default_factory=time.monotonic)
@@ -149,6 +155,11 @@ class Entry:
         return self.state == "ready" and self.workers > 0
 
     @property
+    def parked(self) -> bool:
+        """Whether it has no worker, and its weights are kept for when it has one again."""
+        return self.state == "ready" and self.workers == 0 and self.weights_bytes > 0
+
+    @property
     def idle(self) -> bool:
         """Whether nobody uses it, or is about to."""
         return self.scheduler.idle and not self.holds
@@ -166,6 +177,7 @@ class Entry:
     def let_go(self) -> None:
         """Count it as not registered: its archive may go from disk."""
         self.served = None
+        self.weights_bytes = self.copied_bytes = 0
         if self.archive is not None:
             self.archive.close()
             self.archive = None
@@ -183,6 +195,9 @@ class Entry:
             requests_queued=self.scheduler.queued,
             memory_bytes=self.memory.of(self.key),
             pinned=self.serving.pinned,
+            parked=self.parked,
+            weights_bytes=self.weights_bytes,
+            copied_bytes=self.copied_bytes,
             load_duration_s=self.load_duration_s,
             last_used_at=datetime.fromtimestamp(self.requested_at, UTC) if self.requested_at is not None else None,
             failures=self.failure.count if self.failure is not None else 0,
@@ -192,6 +207,8 @@ class Entry:
 
     def expected_s(self) -> float:
         """Return how long it should still take until it is loaded, by measured loads, in seconds."""
+        if self.parked:
+            return _FORK_S
         began = self.load_began
         elapsed = time.monotonic() - began if began is not None else 0.0
         return max(0.0, self.context.estimates.load_s(self.key) - elapsed)

@@ -25,10 +25,21 @@ class PoolGauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         statuses = self._statuses()
-        states, tiers = Counter(dict.fromkeys(get_args(State), 0)), Counter(reserved=0, workers=0, registered=0)
+        states = Counter(dict.fromkeys(get_args(State), 0))
+        tiers = Counter(reserved=0, workers=0, registered=0, parked=0)
         used = GaugeMetricFamily(
             "marway_sidecar_model_last_used_timestamp_seconds",
             "When a version that is loaded here was asked last, in Unix time; 0 for never.",
+            labels=("model", "version"),
+        )
+        weights = GaugeMetricFamily(
+            "marway_sidecar_weights_bytes",
+            "Memory that the workers of a version share, kept also while it is parked.",
+            labels=("model", "version"),
+        )
+        copied = GaugeMetricFamily(
+            "marway_sidecar_worker_copied_bytes",
+            "Memory that the workers of a version shared until they wrote to it, all of them together.",
             labels=("model", "version"),
         )
         for each in statuses:
@@ -37,11 +48,14 @@ class PoolGauges(Collector):
             if each.state == "ready":
                 at = each.last_used_at
                 used.add_metric([each.name, each.version], at.timestamp() if at is not None else 0.0)
-        yield used
+            if each.weights_bytes:
+                weights.add_metric([each.name, each.version], each.weights_bytes)
+                copied.add_metric([each.name, each.version], each.copied_bytes)
+        yield from (used, weights, copied)
         yield _by("marway_sidecar_models", "Versions by state.", "state", states)
         yield _by(
             "marway_sidecar_memory_bytes",
-            "Memory in the budget: of versions with workers up, registered ones without, loads under way.",
+            "Memory in the budget: of versions with workers up, registered and parked ones without, loads under way.",
             "tier",
             tiers,
         )
@@ -67,4 +81,6 @@ def _by(name: str, text: str, label: str, counts: Mapping[str, int]) -> GaugeMet
 def _tier(status: ModelStatus) -> str:
     if status.state not in ("ready", "draining"):
         return "reserved"
-    return "workers" if status.workers else "registered"
+    if status.workers:
+        return "workers"
+    return "parked" if status.parked else "registered"

@@ -94,21 +94,23 @@ class Reconciler:
                 logger.warning("the model server lost %s", entry.title)
                 actor.lose()
                 continue
-            changed |= self._measure(actor, workers[name])
+            changed |= self._measure(actor, workers[name], status.weights.get(name, 0))
         if changed:
             self._context.changes.bump()
         await self._purge(status.server_names)
 
-    def _measure(self, actor: Actor, workers: list[WorkerStatus]) -> bool:
+    def _measure(self, actor: Actor, workers: list[WorkerStatus], weights_bytes: int) -> bool:
         entry = actor.entry
         if len(workers) != entry.workers:
             if entry.workers:
                 self._short(actor, len(workers))
             return False  # one is being restarted: what it takes is not known now
         self._short_since.pop(entry.key, None)
-        if not workers or any(worker.private_bytes <= 0 for worker in workers):
+        if any(worker.private_bytes <= 0 for worker in workers):
             return False  # not measured, which is not nothing: the reservation stands
-        return self._context.memory.measured_workers(entry.record, [worker.private_bytes for worker in workers])
+        entry.weights_bytes, entry.copied_bytes = weights_bytes, sum(worker.copied_bytes for worker in workers)
+        sizes = [worker.private_bytes for worker in workers]
+        return self._context.memory.measured_workers(entry.record, sizes, shared_bytes=weights_bytes)
 
     def _short(self, actor: Actor, seen: int) -> None:
         """Have workers started again that stay away: the server gives up on a worker that keeps dying, silently."""

@@ -127,7 +127,13 @@ class ServerInstance:
 
     def evictable(self) -> list[Candidate]:
         return [
-            Candidate(key, self.memory.of(key), actor.entry.used_at)
+            Candidate(
+                key,
+                self.memory.of(key),
+                actor.entry.used_at,
+                weights_bytes=actor.entry.weights_bytes,
+                parked=actor.entry.parked,
+            )
             for key, actor in self.actors.items()
             if actor.entry.state == "ready" and not actor.busy and actor.entry.idle and not actor.entry.serving.pinned
         ]
@@ -137,7 +143,7 @@ class ServerInstance:
         for key, actor in self.actors.items():
             entry = actor.entry
             if entry.state == "ready" and not actor.busy and entry.workers > (least := entry.fewest):
-                spare = self.memory.of(key) * (entry.workers - least) // entry.workers
+                spare = (self.memory.of(key) - entry.weights_bytes) * (entry.workers - least) // entry.workers
                 found.append(Candidate(key, spare, entry.used_at))
         return found
 
@@ -146,6 +152,9 @@ class ServerInstance:
 
     def evict(self, key: str) -> None:
         self.actors[key].want_unload("memory")
+
+    def park(self, key: str) -> None:
+        self.actors[key].want_workers(0)
 
     def shrink(self, key: str) -> None:
         actor = self.actors[key]

@@ -157,10 +157,11 @@ class Memory:
         """Say that the workers which a charge was reserved for are up."""
         self._charges[key].up = True
 
-    def measured_workers(self, record: VersionRecord, sizes: Sequence[int]) -> bool:
-        """Set the charge of a version whose workers were measured, in bytes; return whether it changed."""
-        self._estimates.measured_memory(record.id, record.archive, max(sizes))
-        size_bytes = sum(sizes) + REGISTERED_BYTES
+    def measured_workers(self, record: VersionRecord, sizes: Sequence[int], *, shared_bytes: int = 0) -> bool:
+        """Set the charge of a version whose workers, and what they share, were measured; return whether it changed."""
+        if sizes:
+            self._estimates.measured_memory(record.id, record.archive, max(sizes), shared_bytes)
+        size_bytes = sum(sizes) + shared_bytes + REGISTERED_BYTES
         changed = self.of(record.id) != size_bytes
         self._set(record.id, Charge(size_bytes, up=True))
         return changed

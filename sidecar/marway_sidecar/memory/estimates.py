@@ -31,6 +31,7 @@ class _Known(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     worker_bytes: int | None = None
+    shared_bytes: int = 0
     load_s: float | None = None
 
 
@@ -63,7 +64,7 @@ class Estimates:
             one = self._model_bytes(archive) + statistics.median(self._known.overheads) * _HEADROOM
         else:
             one = self._model_bytes(archive) + self._settings.worker_base_bytes
-        return REGISTERED_BYTES + int(one) * workers
+        return REGISTERED_BYTES + self._shared_bytes(key) + int(one) * workers
 
     def reservation_bytes(self, key: str, archive: ArchiveRef, workers: int, budget: int | None) -> int:
         """Return the memory to reserve for so many workers where there is so much.
@@ -74,15 +75,15 @@ class Estimates:
         guessed = self.memory_bytes(key, archive, workers)
         measured = self._worker_bytes(key)
         one = int(self._model_bytes(archive)) if measured is None else measured
-        least = one * workers + REGISTERED_BYTES
+        least = self._shared_bytes(key) + one * workers + REGISTERED_BYTES
         return guessed if budget is None or least > budget else min(guessed, budget)
 
-    def measured_memory(self, key: str, archive: ArchiveRef, worker_bytes: int) -> None:
-        """Remember what a worker of a version takes."""
+    def measured_memory(self, key: str, archive: ArchiveRef, worker_bytes: int, shared_bytes: int) -> None:
+        """Remember what a worker of a version takes, and what all its workers share, which is there once."""
         if self._worker_bytes(key) is None:
-            overhead = max(0, worker_bytes - int(self._model_bytes(archive)))
+            overhead = max(0, worker_bytes + shared_bytes - int(self._model_bytes(archive)))
             self._known.overheads = [*self._known.overheads, overhead][-_OVERHEADS:]
-        self._know(key, worker_bytes=worker_bytes)
+        self._know(key, worker_bytes=worker_bytes, shared_bytes=shared_bytes)
 
     def load_s(self, key: str) -> float:
         """Return how long a load should take: this version's last, else the others', else the default, in seconds."""
@@ -124,6 +125,11 @@ class Estimates:
         """Return what a worker of a version was measured to take."""
         known = self._known.versions.get(key)
         return known.worker_bytes if known is not None else None
+
+    def _shared_bytes(self, key: str) -> int:
+        """Return what the workers of a version were measured to share."""
+        known = self._known.versions.get(key)
+        return known.shared_bytes if known is not None else 0
 
     def _know(self, key: str, **measured: float) -> None:
         versions = self._known.versions

@@ -3,6 +3,9 @@
 A version that goes for memory is unregistered, not just left without workers. Both free the same memory: a registered
 version without workers takes 40 KiB. Staying registered would save 5 ms of a come-back that takes 50 ms at the least
 (the worker's start), and would keep the unpacked archive on the model server's disk, which nothing else bounds.
+
+Unless its workers share their weights (the engine `native`): then it is parked where the others free enough, which
+means that its workers go and its weights stay, and comes back within milliseconds. What is parked goes before all else.
 """
 
 from __future__ import annotations
@@ -21,11 +24,18 @@ those without a request for some time, for a load that nobody waits for nobody."
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An idle, unpinned version with workers: its memory in bytes, and when it was used last (monotonic)."""
+    """An idle, unpinned version with workers: its memory in bytes, and when it was used last (monotonic).
+
+    Attributes:
+        weights_bytes: Of its memory, what would stay if it were parked; 0 where it cannot be.
+        parked: Whether it has no workers, and only its weights are kept.
+    """
 
     key: str
     size_bytes: int
     used_at: float
+    weights_bytes: int = 0
+    parked: bool = False
 
 
 class Tenants(Protocol):
@@ -42,6 +52,9 @@ class Tenants(Protocol):
 
     def evict(self, key: str) -> None:
         """Unload a version for its memory; `Memory.release` or `Memory.keep` is the answer."""
+
+    def park(self, key: str) -> None:
+        """Take all workers from an idle version, whose weights are kept; `Memory.shrunk` is the answer."""
 
     def shrink(self, key: str) -> None:
         """Take a version's spare workers from it; `Memory.shrunk` is the answer."""
@@ -72,11 +85,20 @@ class Eviction:
         if short <= 0:
             return True
         latest = time.monotonic() - (self._unused_s if evict == "unused" else 0.0)
-        there = [each for each in self._tenants.evictable() if each.key != exclude and each.used_at <= latest]
-        chosen = choose([each for each in there if each.key not in self.leaving], short)
+        may_go = [
+            each
+            for each in self._tenants.evictable()
+            if each.key != exclude and each.key not in self.leaving and (each.parked or each.used_at <= latest)
+        ]
+        chosen = choose(may_go, short)
+        parked = _parked(chosen, sum(each.size_bytes for each in chosen) - short)
         for each in chosen:
-            self.leaving[each.key] = each.size_bytes
-            self._tenants.evict(each.key)
+            if each in parked:
+                self.shrinking[each.key] = each.size_bytes - each.weights_bytes
+                self._tenants.park(each.key)
+            else:
+                self.leaving[each.key] = each.size_bytes
+                self._tenants.evict(each.key)
         return bool(chosen) or (evict == "idle" and self.take_workers(short, exclude=exclude, enough=True))
 
     def take_workers(self, short: int, *, exclude: str | None, enough: bool) -> bool:
@@ -94,13 +116,13 @@ class Eviction:
 
 
 def choose(candidates: Iterable[Candidate], needed_bytes: int) -> list[Candidate]:
-    """Return the versions to evict, least recently used first; none when all together would not do.
+    """Return the versions to evict, parked ones first, then the least recently used; none when all would not do.
 
     Of those that the order gives, the more recently used are spared again where the others do without them.
     """
     chosen: list[Candidate] = []
     freed = 0
-    for candidate in sorted(candidates, key=lambda candidate: candidate.used_at):
+    for candidate in sorted(candidates, key=lambda candidate: (not candidate.parked, candidate.used_at)):
         if freed >= needed_bytes:
             break
         chosen.append(candidate)
@@ -112,3 +134,13 @@ def choose(candidates: Iterable[Candidate], needed_bytes: int) -> list[Candidate
             chosen.remove(candidate)
             freed -= candidate.size_bytes
     return chosen
+
+
+def _parked(chosen: Sequence[Candidate], spare_bytes: int) -> list[Candidate]:
+    """Return which of the versions that go may keep their weights, the most recently used first."""
+    parked: list[Candidate] = []
+    for candidate in reversed(chosen):
+        if not candidate.parked and 0 < candidate.weights_bytes <= spare_bytes:
+            parked.append(candidate)
+            spare_bytes -= candidate.weights_bytes
+    return parked

@@ -378,6 +378,9 @@ class Handler:
 
     def handle(self, data, context):
         drawn = [random.random(), float(numpy.random.rand()), float(torch.rand(1))]
+        if data[0]["data"] == "write":  # 32 MiB to what it shares, 16 MiB of its own
+            self.weights[: 8 << 20] += 1
+            self.own = torch.ones(4 << 20)
         weight = float(self.weights[:4].sum())
         return [{{"pid": os.getpid(), "by": self.pid, "sum": weight, "drawn": drawn}} for _ in data]
 """
@@ -420,17 +423,53 @@ async def test_weights_are_in_memory_once(pod: Pod) -> None:
         assert len(set(drawn)) == len(answers)
     found = await workers_of(pod, model)
     assert {each.reason for each in found} == {"shares the weights of the version's other workers"}
-    first, *others = sorted(found, key=lambda each: -each.private_bytes)
-    assert first.private_bytes > 64 << 20
-    assert all(each.private_bytes < 40 << 20 for each in others), found
+    assert all(each.private_bytes < 40 << 20 for each in found), found
+    assert 64 << 20 < (await pod.server.status()).weights[model.server_name] < 128 << 20
     assert took < 5.0
-    parent = psutil.Process(answers[0]["by"])
-    await pod.server.scale(model, 0)
-    await until(lambda: not parent.is_running())
-    await pod.server.scale(model, 1)
-    assert len(await told(pod, model)) == 1
     await pod.server.unload(model)
     await until(lambda: not any(psutil.pid_exists(each.pid) for each in found))
+    assert model.server_name not in (await pod.server.status()).weights
+
+
+async def test_weights_stay_without_workers(pod: Pod) -> None:
+    """A version left without workers is parked: one that is wanted again is forked from the same weights, until these
+    are lost: then they are loaded anew."""
+    model = await load_weights(pod)
+    (first,) = await told(pod, model)
+    weights = (await pod.server.status()).weights
+    await pod.server.scale(model, 0)
+    assert await workers_of(pod, model) == []
+    assert (await pod.server.status()).weights == weights
+    began = time.monotonic()
+    await pod.server.scale(model, 1)
+    assert time.monotonic() - began < 2.0
+    (second,) = await told(pod, model)
+    assert (second["by"], second["pid"] != first["pid"], second["sum"]) == (first["by"], True, 4.0)
+    await pod.server.scale(model, 0)
+    await kill(first["by"])
+    await until_status(pod, lambda status: model.server_name not in status.weights)
+    await pod.server.scale(model, 1)
+    assert (await told(pod, model))[0]["by"] != first["by"]
+
+
+async def test_copies_are_told(pod: Pod) -> None:
+    """What a handler writes to weights that its worker shares is copied, and counted beside what it took anew."""
+    model = await load_weights(pod, workers=2)
+    await told(pod, model)
+    before = {each.pid: each for each in await workers_of(pod, model)}
+    (answer,) = await pod.server.predict(model, [row("write")], Deadline.after(30))
+    writer = json.loads(answer.body)["pid"]
+    after = {each.pid: each for each in await workers_of(pod, model)}
+    assert 30 << 20 < after[writer].copied_bytes - before[writer].copied_bytes < 34 << 20
+    assert 46 << 20 < after[writer].private_bytes - before[writer].private_bytes < 52 << 20
+    (other,) = set(after) - {writer}
+    assert after[other].copied_bytes < 20 << 20
+
+
+async def until_status(pod: Pod, told: Callable[[Any], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not told(await pod.server.status()):
+            await asyncio.sleep(0.02)
 
 
 async def test_workers_that_share_weights_die_alone(pod: Pod) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -10,7 +11,7 @@ from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable
 from marway.records import ServingSettings
 from marway_sidecar.lifecycle import ModelPool
-from marway_sidecar.memory.eviction import Candidate, choose
+from marway_sidecar.memory.eviction import Candidate, Eviction, choose
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import StreamJob
 from support.fake_server import MIB, FakeServer, limited
@@ -309,3 +310,111 @@ def test_no_more_go_than_must() -> None:
     assert choose([recent, large, small], 11) == [small, large]
     assert choose([recent, large, small], 10) == [large]
     assert choose([recent, large, small], 22) == []
+
+
+def test_what_is_parked_goes_first() -> None:
+    """Weights that are only kept go before a version with workers, however lately they were of use."""
+    kept = Candidate("kept", 10, 9.0, weights_bytes=9, parked=True)
+    assert choose([Candidate("old", 10, 1.0), kept], 5) == [kept]
+
+
+class Asked:
+    """Versions that are asked to go, and nothing else: `Tenants`."""
+
+    def __init__(self, *candidates: Candidate) -> None:
+        self._candidates = candidates
+        self.asked: list[str] = []
+
+    def evictable(self) -> Sequence[Candidate]:
+        return self._candidates
+
+    def spare_workers(self) -> Sequence[Candidate]:
+        return ()
+
+    def permanent(self) -> set[str]:
+        return set()
+
+    def evict(self, key: str) -> None:
+        self.asked.append(f"evict {key}")
+
+    def park(self, key: str) -> None:
+        self.asked.append(f"park {key}")
+
+    def shrink(self, key: str) -> None:
+        raise AssertionError
+
+    def measure(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("short", "asked"),
+    [(30, ["park b"]), (100, ["evict a"]), (130, ["evict a", "park b"]), (200, ["evict a", "evict b"])],
+)
+def test_weights_stay_where_the_rest_frees_enough(short: int, asked: list[str]) -> None:
+    """Of versions that go, those keep their weights whose workers alone free what is needed."""
+    plain, shares = Candidate("a", 100, 1.0), Candidate("b", 100, 2.0, weights_bytes=60)
+    tenants = Asked(shares) if short == 30 else Asked(plain, shares)
+    eviction = Eviction(tenants, unused_s=60.0)
+    assert eviction.make_room(short, evict="idle", exclude=None)
+    assert tenants.asked == asked
+    assert sum(eviction.leaving.values()) + sum(eviction.shrinking.values()) >= short
+
+
+async def test_further_workers_take_what_is_theirs_alone(room: PoolRoom) -> None:
+    """Where workers share 20 MiB of weights, three of 2 MiB fit into a budget of 30 MiB, and the pod says so."""
+    pool, server = room.pool(memory_budget_bytes=30 * MIB, scale_up_wait_s=0.01), FakeServer(worker_bytes=2 * MIB)
+    server.shared["m0"] = 20 * MIB
+    pool.attach(server)
+    (version,) = room.versions(1)
+    three = ServingSettings(max_workers=3, max_batch_rows=1)
+    await predict(pool, version, three)
+    await until(lambda: pool.statuses()[0].weights_bytes == 20 * MIB)
+    server.call_s = None
+    requests = [asyncio.create_task(predict(pool, version, three)) for _ in range(9)]
+    await until(lambda: server.peak_calls == 3)
+    server.answer.set()
+    await asyncio.gather(*requests)
+    await measured(pool, server)
+    assert pool.memory()[0] == 26 * MIB + 40 * 1024
+
+
+async def test_a_parked_version_comes_back_and_goes_first(room: PoolRoom, metrics: SidecarMetrics) -> None:
+    """Without workers its weights count and it is not loaded again; when memory is needed they go before others."""
+    pool = room.pool(metrics, memory_budget_bytes=THREE, scale_down_s=0.1, scale_to_zero_s=0.2)
+    server = FakeServer(worker_bytes=2 * MIB, sizes={f"m{number}": 10 * MIB for number in (1, 2)})
+    server.shared["m0"] = 8 * MIB
+    pool.attach(server)
+    parked, *others = room.versions(3)
+    none = ServingSettings(min_workers=0, max_workers=2)
+    tier = {"tier": "parked"}
+
+    def kept() -> bool:
+        return pool.statuses()[0].parked and pool.memory()[0] == server.bytes + 40 * 1024 * len(server.held)
+
+    await predict(pool, parked, none)
+    await until(kept, within_s=30)
+    assert metrics.registry.get_sample_value("marway_sidecar_memory_bytes", tier) == 8 * MIB + 40 * 1024
+    assert await predict(pool, parked, none, timeout_s=0.5) == parked.id
+    assert server.history == ["load m0", "scale 0 m0", "scale 1 m0"]
+    await predict(pool, others[0])
+    await until(kept, within_s=30)
+    await predict(pool, others[1], ServingSettings(max_workers=1, min_workers=2))
+    assert there(pool) == ["m1", "m2"]
+    assert server.history[-2:] == ["unload m0", "load m2"]
+    assert server.violations == []
+
+
+async def test_who_goes_for_memory_is_parked_where_that_is_enough(room: PoolRoom) -> None:
+    """A version whose workers alone free what another needs keeps its weights, and answers without a load."""
+    pool, server = room.pool(memory_budget_bytes=THREE), FakeServer(worker_bytes=20 * MIB)
+    server.shared["m0"] = 5 * MIB
+    pool.attach(server)
+    first, second = room.versions(2)
+    await predict(pool, first)
+    await measured(pool, server)
+    await predict(pool, second)
+    assert [(each.state, each.parked) for each in pool.statuses()] == [("ready", True), ("ready", False)]
+    await measured(pool, server)
+    assert await predict(pool, first) == first.id
+    assert server.loads == 2

@@ -21,7 +21,7 @@ from marway.errors import InvalidInput, InvalidSettings, LoadFailed, Unavailable
 from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.native import ENGINE, FRAME_BYTES_MAX, LoadRequest, ModelState, worker_socket
-from marway.wire.runtime import RuntimeInfo
+from marway.wire.runtime import KeptWeights, RuntimeInfo
 from marway.worker.environment import handler_environment
 from marway_runtime.directories import Directories, make_fresh
 from marway_runtime.engines.native.model import LoadedModel
@@ -146,6 +146,19 @@ class NativeEngine:
         """Return all workers that live, in the order of their pids."""
         found = [worker for model in list(self._models.values()) for worker in model.workers()]
         return sorted(found, key=lambda worker: worker.pid)
+
+    def weights(self) -> list[KeptWeights]:
+        """Return the processes that versions' workers are forked from."""
+        return [kept for model in list(self._models.values()) if (kept := model.weights()) is not None]
+
+    def give_up_parked(self) -> bool:
+        """Let go of the weights of the version that has been parked longest; return whether there was one."""
+        parked = [each for each in self._models.values() if each.parked]
+        if parked:
+            longest = min(parked, key=lambda model: model.parked_at)
+            logger.warning("the weights of %s, which has no workers, are given up: memory is short", longest.title)
+            longest.give_up_weights()
+        return bool(parked)
 
     def server_names(self) -> tuple[str, ...]:
         """Return the names of all versions that are loaded."""

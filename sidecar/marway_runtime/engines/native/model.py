@@ -7,11 +7,11 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from marway.errors import LoadFailed, clip
 from marway.wire.native import LoadRequest, ModelState
+from marway.wire.runtime import KeptWeights
 from marway_runtime.engines.native.shared_weights import SharedWeights
 from marway_runtime.engines.native.unpacking import Unpacked
 from marway_runtime.engines.native.worker_process import Launch, WorkerProcess
@@ -67,6 +67,13 @@ class LoadedModel:
         self._places: list[_Place] = []
         self._scaling = asyncio.Lock()
         self._weights = SharedWeights() if share_weights else None
+        self.parked_at = 0.0
+        """When it was left without workers, on the monotonic clock."""
+
+    @property
+    def title(self) -> str:
+        """Name and version, for messages."""
+        return f"{self.request.name} {self.request.version}"
 
     @property
     def state(self) -> ModelState:
@@ -80,14 +87,28 @@ class LoadedModel:
         )
 
     def workers(self) -> list[Worker]:
-        """Return the workers that live; the memory of what they share counts as the first one's."""
+        """Return the workers that live, and the process that is loading the weights which they are to share."""
         found = [place.worker.process for place in self._places if place.worker is not None]
-        if found and self._weights is not None:
-            found[0] = replace(found[0], shared_bytes=self._weights.parent_bytes)
+        if self._weights is not None and self._weights.loading is not None:
+            found.append(self._weights.loading)
         return found
 
+    def weights(self) -> KeptWeights | None:
+        """Return what its workers are forked from; None where each loads by itself, or nothing has been loaded yet."""
+        return self._weights.kept(self._server_name) if self._weights is not None else None
+
+    @property
+    def parked(self) -> bool:
+        """Whether it is to have no workers, and its weights are kept."""
+        return not self._places and self.weights() is not None
+
+    def give_up_weights(self) -> None:
+        """Let go of the weights; the next worker that starts loads them anew."""
+        if self._weights is not None:
+            self._weights.give_up()
+
     async def scale(self, workers: int) -> None:
-        """Have so many workers, and return once all are ready.
+        """Have so many workers, and return once all are ready; with none, shared weights are kept: it is parked.
 
         Raises:
             LoadFailed: One that was to be added did not come up; then there are as many as before.
@@ -95,8 +116,8 @@ class LoadedModel:
         async with self._scaling:
             before = len(self._places)
             await self._shrink(workers)
-            if not workers and self._weights is not None:
-                await self._weights.aclose()
+            if not workers:
+                self.parked_at = time.monotonic()
             added = [_Place(number) for number in range(len(self._places), workers)]
             self._places += added
             for place in added:
@@ -110,10 +131,9 @@ class LoadedModel:
                 raise
             if failed is not None:
                 await self._shrink(before)
-                title = f"{self.request.name} {self.request.version}"
                 raise LoadFailed(
-                    f"{title} cannot be loaded: {clip(failed, _REASON_MAX)}; `marway logs {self.request.name}`, or the "
-                    "log of the pod's runtime, has the traceback"
+                    f"{self.title} cannot be loaded: {clip(failed, _REASON_MAX)}; `marway logs {self.request.name}`, "
+                    "or the log of the pod's runtime, has the traceback"
                 )
 
     async def aclose(self) -> None:
@@ -147,9 +167,11 @@ class LoadedModel:
                 place.settled.set()
                 return  # whoever asked for it is told, and takes it away
             if failure is not None:
-                logger.error("%s %s: %s", self.request.name, self.request.version, failure)
+                logger.error("%s: %s", self.title, failure)
             if time.monotonic() - began >= _STEADY_S:
                 pause_s = 0.0
+            elif pause_s > self._pause_s and self._weights is not None and not self.state.ready_workers:
+                self._weights.give_up()  # several ended at once: what they are forked from may be why
             await asyncio.sleep(pause_s)
             pause_s = min(_PAUSE_MAX_S, max(self._pause_s, pause_s * 2))
 

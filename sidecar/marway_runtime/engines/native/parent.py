@@ -21,7 +21,9 @@ from typing import Any, Final
 import numpy
 import torch
 
+from marway.process.allocator import give_back_freed_memory
 from marway_runtime.process_tree import adopt_orphans, children_of, die_with
+from marway_runtime.shared_pages import private_bytes
 from marway_runtime.worker.names import write_name
 
 __all__ = ["Before", "Parent"]
@@ -29,7 +31,6 @@ __all__ = ["Before", "Parent"]
 _OWN_THREADS: Final = 2
 """The handler's, and the one that waits for the runtime's end (`parent_death`), which holds nothing."""
 _MESSAGE_BYTES: Final = 65536
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _ORPHANS_MS: Final = 50
 
 
@@ -38,7 +39,6 @@ class Before:
 
     def __init__(self) -> None:
         self._open = _descriptors()
-        self._bytes = _own_bytes()
         self._torch_seed = torch.initial_seed()
         self._seeded = False
 
@@ -57,10 +57,6 @@ class Before:
     def seeded(self) -> bool:
         """Whether the handler gave random generators a seed: then its workers all begin with what came of it."""
         return self._seeded
-
-    def grown_bytes(self) -> int:
-        """Return the memory that was taken since, in bytes."""
-        return max(0, _own_bytes() - self._bytes)
 
     def why_not_forked(self) -> str | None:
         """Return why no worker may be forked from this process, or None when one may."""
@@ -103,11 +99,14 @@ class Parent:
         self._poll = select.poll()
         self._poll.register(channel, select.POLLIN)
         self._workers: dict[int, int] = {}  # pidfd → pid
+        give_back_freed_memory()
+        gc.collect()
+        gc.freeze()  # never looked at again by anybody's collector, so that its pages stay shared
+        self.size_bytes = private_bytes()
+        """Memory that the workers will share and that nobody else has."""
 
     def serve(self) -> tuple[dict[str, Any], socket.socket]:
         """Serve until the process is killed; return in each worker, with what it was told and its own channel."""
-        gc.collect()
-        gc.freeze()  # never looked at again by anybody's collector, so that its pages stay shared
         orphans = False
         while True:
             for descriptor, _ in self._poll.poll(_ORPHANS_MS if orphans else None):
@@ -175,8 +174,3 @@ class Parent:
 def _descriptors() -> set[str]:
     found = os.listdir("/proc/self/fd")  # noqa: PTH208 - names are all that is wanted
     return {each for each in found if Path(f"/proc/self/fd/{each}").is_symlink()}  # but for the one that listed them
-
-
-def _own_bytes() -> int:
-    _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
-    return (int(resident) - int(shared)) * _PAGE_BYTES

@@ -11,6 +11,7 @@ import socket
 from dataclasses import replace
 from typing import Any
 
+from marway.wire.runtime import KeptWeights
 from marway_runtime.engines.native.worker_process import Launch, WorkerProcess
 from marway_runtime.workers import Worker
 
@@ -27,6 +28,8 @@ class SharedWeights:
     """
 
     def __init__(self) -> None:
+        self.loading: Worker | None = None
+        """The process that loads the version and may become the parent, while it does."""
         self._parent: WorkerProcess | None = None
         self._bytes = 0
         self._alone: str | None = None
@@ -35,10 +38,19 @@ class SharedWeights:
         self._workers: dict[int, asyncio.Future[int | None]] = {}
         self._listening: asyncio.Task[None] | None = None
 
-    @property
-    def parent_bytes(self) -> int:
-        """Memory that the parent took to load the version, in bytes; 0 without a parent."""
-        return self._bytes if self._parent is not None else 0
+    def kept(self, server_name: str) -> KeptWeights | None:
+        """Return the parent, which has the weights; None without one."""
+        parent = self._parent
+        if parent is None or parent.ended.done():
+            return None
+        return KeptWeights(
+            pid=parent.process.pid, server_name=server_name, size_bytes=self._bytes, workers=len(self._workers)
+        )
+
+    def give_up(self) -> None:
+        """End the parent, and with it its workers, and wait for nothing; the next worker that starts loads it anew."""
+        if self._parent is not None:
+            self._parent.end()
 
     async def start(self, launch: Launch) -> WorkerProcess:
         """Start a worker; it is not ready yet when this returns.
@@ -63,11 +75,14 @@ class SharedWeights:
 
     async def _is_parent(self, process: WorkerProcess) -> bool:
         """Wait for what the first process has to say, and return whether it became the parent."""
+        self.loading = process.process
         try:
             message = await process.first_message()
         except BaseException:
             await process.aclose()
             raise
+        finally:
+            self.loading = None
         if "parent_bytes" not in message:
             self._alone = message.get("alone")
             process.process = replace(process.process, reason=self._alone or process.process.reason)
@@ -93,10 +108,11 @@ class SharedWeights:
             try:
                 descriptor = os.pidfd_open(pid)
             except ProcessLookupError:
+                self._workers.pop(pid, None)
                 raise OSError("the worker ended as it was forked") from None
             ended.add_done_callback(lambda _: os.close(descriptor))
             failed.pop_all()
-        worker = Worker(pid, "forked", _SHARES)
+        worker = Worker(pid, "forked", _SHARES, parent=self._parent.process.pid)
         return WorkerProcess(launch, worker, ours, ended, lambda: _kill(ended, descriptor), shares=True)
 
     async def _forked_pid(self) -> int:

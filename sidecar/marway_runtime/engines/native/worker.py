@@ -67,8 +67,9 @@ def main() -> None:
     if before is not None:
         why_not = before.why_not_forked()
         if why_not is None:
-            channel.sendall(json.dumps({"parent_bytes": before.grown_bytes()}).encode() + b"\n")
-            told, channel = Parent(channel, options["server_name"], seeded=before.seeded).serve()
+            parent = Parent(channel, options["server_name"], seeded=before.seeded)
+            channel.sendall(json.dumps({"parent_bytes": parent.size_bytes}).encode() + b"\n")
+            told, channel = parent.serve()
             options.update(told)
         else:
             ready["alone"] = f"its weights are its own: {why_not}"

@@ -201,6 +201,10 @@ class WorkerProcess:
         (since,) = memoryview(self._pulse).cast("d")
         return time.monotonic() - since if since else 0.0
 
+    def end(self) -> None:
+        """End it; `ended` tells when it has."""
+        self._end()
+
     async def aclose(self) -> None:
         """End it, wait until it has ended, and let go of what belongs to it."""
         self._end()

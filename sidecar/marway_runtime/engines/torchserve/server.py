@@ -21,7 +21,7 @@ from marway.errors import RuntimeDown
 from marway.process.die_with_parent import dies_with_me
 from marway.refs import new_ulid
 from marway.wire import envelope
-from marway.wire.runtime import RuntimeInfo
+from marway.wire.runtime import KeptWeights, RuntimeInfo
 from marway.worker.environment import handler_environment
 from marway_runtime.directories import Directories, make_fresh
 from marway_runtime.engines.torchserve.class_archive import ClassArchive
@@ -157,6 +157,14 @@ class TorchServe:
     def workers(self) -> list[Worker]:
         """Return its workers, as the process table has them."""
         return find_workers(self.pid) if self.pid is not None else []
+
+    def weights(self) -> list[KeptWeights]:
+        """Return none: each of its workers loads by itself."""
+        return []
+
+    def give_up_parked(self) -> bool:
+        """Return False: it parks nothing."""
+        return False
 
     async def until_frozen(self, info: RuntimeInfo, *, silent: Callable[[], None], back: Callable[[], None]) -> None:
         """Return when it has not answered for `frozen_timeout_s`: a frozen one still accepts connections."""

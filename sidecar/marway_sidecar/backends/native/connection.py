@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, cast
 
 from marway.deadline import Deadline
@@ -85,11 +85,14 @@ class WorkerConnection(asyncio.BufferedProtocol):
     Args:
         model: The version.
         answer_within_s: How long a call may take before the runtime ends the worker.
+        lost: Called when the worker ends the connection.
     """
 
-    def __init__(self, model: ServedModel, *, answer_within_s: float) -> None:
+    def __init__(self, model: ServedModel, *, answer_within_s: float, lost: Callable[[], None] = lambda: None) -> None:
         self._model = model
+        self._title = f"{model.name} {model.version}"
         self._answer_within_s = answer_within_s
+        self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, _Call] = {}
@@ -174,6 +177,8 @@ class WorkerConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._fail(self._given_up)
+        if self._given_up is None:
+            self._lost()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return (self._buffer if self._large is None else self._large)[self._filled :]
@@ -221,10 +226,6 @@ class WorkerConnection(asyncio.BufferedProtocol):
         if isinstance(call, _CallInPieces) and len(call.came) > _PIECES_MAX and self._transport and not self._paused:
             self._paused = True
             self._transport.pause_reading()
-
-    @property
-    def _title(self) -> str:
-        return f"{self._model.name} {self._model.version}"
 
     def _begin(self, call: _Call, rows: Sequence[Row]) -> int:
         transport = self._transport

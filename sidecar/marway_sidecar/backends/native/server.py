@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,6 @@ from marway_sidecar.backends.base import (
     ServerInfo,
     ServerStatus,
     WorkerDied,
-    WorkerStatus,
     whole_answer,
 )
 from marway_sidecar.backends.native.connection import WorkerConnection
@@ -112,10 +110,7 @@ class NativeServer:
                 yield piece
 
     async def status(self) -> ServerStatus:
-        names = await self._control.names()
-        live = await self._control.workers()
-        workers = tuple(WorkerStatus(**dict(worker)) for worker in live.workers)
-        return ServerStatus(names, workers, live.base_bytes, live.deaths)
+        return await self._control.status(await self._control.names())
 
     async def is_same(self, *, timeout_s: float) -> bool:
         await self._control.names(timeout_s=timeout_s)
@@ -135,8 +130,6 @@ class NativeServer:
         for connection in version.connections.values():
             if connection.ready and (found is None or connection.calls < found.calls):
                 found = connection
-        if version.mending is None and version.lost:
-            version.mending = asyncio.create_task(self._mend(version), name=f"reconnect {model.server_name}")
         return found
 
     async def _wait_for_worker(self, model: ServedModel, deadline: Deadline) -> WorkerConnection:
@@ -167,6 +160,7 @@ class NativeServer:
             version = self._versions[model.server_name] = _Version(model, state)
         version.model, version.state = model, state
         await self._connect(version)
+        self._mend_if_lost(version)
         return _description(state)
 
     async def _connect(self, version: _Version) -> None:
@@ -181,7 +175,12 @@ class NativeServer:
             try:
                 with short_path(path) as short:
                     _, made = await loop.create_unix_connection(
-                        lambda: WorkerConnection(version.model, answer_within_s=version.state.answer_within_s), short
+                        lambda: WorkerConnection(
+                            version.model,
+                            answer_within_s=version.state.answer_within_s,
+                            lost=lambda: self._mend_if_lost(version),
+                        ),
+                        short,
                     )
             except OSError:
                 continue  # it is not there yet
@@ -192,15 +191,22 @@ class NativeServer:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(made.greeted.wait(), _GREETING_S)  # one that is in a call greets later
 
+    def _mend_if_lost(self, version: _Version) -> None:
+        """Have workers connected to again to which there is no connection, unless that is being done."""
+        server_name = version.model.server_name
+        if version.mending is None and version.lost and self._versions.get(server_name) is version:
+            version.mending = asyncio.create_task(self._mend(version), name=f"reconnect {server_name}")
+
     async def _mend(self, version: _Version) -> None:
         """Connect to workers that were lost, once they are there again."""
         pause_s = _LOOK_S
-        began = time.monotonic()
-        while version.lost and time.monotonic() - began < 60.0:
-            await self._connect(version)
-            await asyncio.sleep(pause_s)
-            pause_s = min(_LOOK_MAX_S, pause_s * 2)
-        version.mending = None
+        try:
+            while version.lost:
+                await asyncio.sleep(pause_s)
+                await self._connect(version)
+                pause_s = min(_LOOK_MAX_S, pause_s * 2)
+        finally:
+            version.mending = None
 
     def _let_go(self, server_name: str, error: MarwayError) -> None:
         version = self._versions.pop(server_name, None)

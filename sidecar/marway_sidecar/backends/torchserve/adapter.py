@@ -157,9 +157,7 @@ class TorchServeAdapter:
     async def status(self) -> ServerStatus:
         names = await self._management.names()
         if self._control is not None:
-            live = await self._control.workers()
-            workers = tuple(WorkerStatus(**dict(worker)) for worker in live.workers)
-            return ServerStatus(names, workers, live.base_bytes, live.deaths)
+            return await self._control.status(names)
         found: list[WorkerStatus] = []
         for name in sorted(names):
             entry = await self._management.describe(name)
