@@ -181,7 +181,7 @@ class NativeServer:
             try:
                 with short_path(path) as short:
                     _, made = await loop.create_unix_connection(
-                        lambda: WorkerConnection(version.model, answer_within_s=version.state.answer_within_s), short
+                        lambda: WorkerConnection(version.model, version.state), short
                     )
             except OSError:
                 continue  # it is not there yet
@@ -218,4 +218,4 @@ def _ended(model: ServedModel) -> WorkerDied:
 
 
 def _description(state: ModelState) -> Description:
-    return Description(version=state.version, ready_workers=state.ready_workers, workers=state.workers)
+    return Description(state.version, state.ready_workers, state.workers, state.calls_per_worker, state.in_pieces)
