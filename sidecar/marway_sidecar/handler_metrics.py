@@ -17,7 +17,7 @@ from marway.wire.measurements import Kind, Measurement
 
 __all__ = ["NAMES_MAX", "PREFIX", "SERIES_MAX", "SERIES_OF_VERSION_MAX", "HandlerMetrics"]
 
-PREFIX: Final = "marway_model_"
+PREFIX: Final = "marway_handler_"
 NAMES_MAX: Final = 200
 """Most names of all versions together."""
 SERIES_MAX: Final = 2000

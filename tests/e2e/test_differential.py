@@ -530,7 +530,7 @@ def test_what_handlers_measure_is_shown_by_the_pod(both: Both) -> None:
     for client in (both.torchserve, both.gateway):
         for _ in range(3):
             assert client.post("/predictions/measures", content=b"x").text == "measured"
-    ours = measured(both.pod, "marway_model_")
+    ours = measured(both.pod, "marway_handler_")
     assert len(ours) == 6
     counted = ("AskedTimes", "WordsSeen_sum", "WordsSeen_count")
     expected = {key: value + (before.get(key, 0.0) if key[0] in counted else 0.0) for key, value in ours.items()}

@@ -41,12 +41,12 @@ def test_kinds_come_together_as_prometheus_has_them() -> None:
         )
     found = samples(metrics)
     level = (("Level", "Model"), ("version", "1"))
-    assert found["marway_model_Asked_total", level] == 3
-    assert found["marway_model_Left_over", level] == 2
+    assert found["marway_handler_Asked_total", level] == 3
+    assert found["marway_handler_Left_over", level] == 2
     of_size = (("kind", "a"), ("version", "1"))
-    assert (found["marway_model_Size_sum", of_size], found["marway_model_Size_count", of_size]) == (3, 2)
+    assert (found["marway_handler_Size_sum", of_size], found["marway_handler_Size_count", of_size]) == (3, 2)
     buckets = {
-        edge: found["marway_model_Size_bucket", (("kind", "a"), ("le", edge), ("version", "1"))]
+        edge: found["marway_handler_Size_bucket", (("kind", "a"), ("le", edge), ("version", "1"))]
         for edge in ("0.75", "1.0", "2.5")
     }
     assert buckets == {"0.75": 0, "1.0": 1, "2.5": 2}
@@ -69,11 +69,11 @@ def test_fault_a_handler_measures_without_end() -> None:
         said(metrics, "wrong", Measurement(kind, name, "", dimensions, 1))
     said(metrics, "1", Measurement("counter", "c", "", (("user", "0"),), 1))
     found = samples(metrics)
-    assert sum(name == "marway_model_c_total" for name, _ in found) == SERIES_OF_VERSION_MAX
-    assert found["marway_model_c_total", (("user", "0"), ("version", "1"))] == 2
+    assert sum(name == "marway_handler_c_total" for name, _ in found) == SERIES_OF_VERSION_MAX
+    assert found["marway_handler_c_total", (("user", "0"), ("version", "1"))] == 2
     assert found["marway_sidecar_handler_metrics_dropped_total", (("version", "1"),)] == 5
     assert found["marway_sidecar_handler_metrics_dropped_total", (("version", "wrong"),)] == 4
-    assert sum(name.startswith("marway_model_n") for name, _ in found) == NAMES_MAX - 1
+    assert sum(name.startswith("marway_handler_n") for name, _ in found) == NAMES_MAX - 1
 
 
 def test_a_version_that_is_forgotten_leaves_nothing() -> None:
@@ -82,7 +82,7 @@ def test_a_version_that_is_forgotten_leaves_nothing() -> None:
     said(metrics, "1", Measurement("counter", "c", "", NO_DIMENSIONS, 1))
     said(metrics, "2", Measurement("counter", "c", "", NO_DIMENSIONS, 1))
     metrics.forget("intent", "1")
-    assert [labels for name, labels in samples(metrics) if name.startswith("marway_model_")] == [(("version", "2"),)]
+    assert [labels for name, labels in samples(metrics) if name.startswith("marway_handler_")] == [(("version", "2"),)]
     metrics.forget("intent", "2")
     said(metrics, "3", Measurement("gauge", "c", "", NO_DIMENSIONS, 7))
-    assert samples(metrics)["marway_model_c", (("version", "3"),)] == 7
+    assert samples(metrics)["marway_handler_c", (("version", "3"),)] == 7

@@ -25,22 +25,20 @@ from typing import NamedTuple
 
 import yaml
 
+from marway.archives.calling import Calling, calling_of
 from marway.archives.limits import NOT_SERVED
 from marway.errors import InvalidArchive, clip
+from marway_archiver.contents.yaml_document import Wrong, composed
 
-__all__ = ["MAX_CONFIG_BYTES", "ModelConfig", "parse_model_config"]
+__all__ = ["ModelConfig", "parse_model_config"]
 
-MAX_CONFIG_BYTES = 64 * 1024
-_MAX_ALIASES = 50
-"""Most aliases (`*name`); SnakeYAML takes no more that stand for lists or mappings."""
-_MAX_NODES = 50_000
-"""Most values that the document may expand to; without an alias a file of 64 KiB has fewer."""
-_MAX_DEPTH = 32
-"""Deepest nesting of lists and mappings."""
 _DAY_S = 86_400
 _TIMEOUT_S = 120  # of an archive that has a file which does not say
 _SLIP = 0.85  # how alike a key and a known one are that are probably the same
 _PLAIN_INT = re.compile(r"-?(0|[1-9][0-9]{0,9})")
+
+
+_ONE = Calling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +53,7 @@ class ModelConfig:
         response_timeout_s: Beats the register call's, even where the file does not say it.
         startup_timeout_s: Likewise.
         device_type: `cpu`, `gpu` or None.
+        calling: How the handler is called: one call at a time, many at once, or all rows again and again.
         warnings: What is allowed but surprises.
     """
 
@@ -65,15 +64,8 @@ class ModelConfig:
     response_timeout_s: int = _TIMEOUT_S
     startup_timeout_s: int = _TIMEOUT_S
     device_type: str | None = None
+    calling: Calling = _ONE
     warnings: tuple[str, ...] = ()
-
-
-class _Wrong(Exception):
-    """What is wrong, and the line of it, counted from 0."""
-
-    def __init__(self, where: yaml.Node | int, message: str) -> None:
-        super().__init__(message)
-        self.line = where if isinstance(where, int) else where.start_mark.line
 
 
 class _Rule(NamedTuple):
@@ -84,7 +76,7 @@ class _Rule(NamedTuple):
 
     def check(self, key: str, node: yaml.Node) -> None:
         if not self.holds(node):
-            raise _Wrong(node, f"{key} must be {self.wanted}, not {_text(node)}")
+            raise Wrong(node, f"{key} must be {self.wanted}, not {_text(node)}")
 
 
 def _number(low: int, high: int) -> _Rule:
@@ -133,6 +125,8 @@ _RULES: dict[str, _Rule | None] = {
     "deepspeed": _MAPPING,
     "dali": _MAPPING,
     "micro_batching": _MAPPING,
+    "asyncCommunication": _BOOLEAN,
+    "continuousBatching": _BOOLEAN,
     **dict.fromkeys(NOT_SERVED),
 }
 
@@ -149,14 +143,14 @@ def parse_model_config(data: bytes, label: str) -> ModelConfig:
     """
     try:
         return _parsed(data, label)
-    except _Wrong as exc:
+    except Wrong as exc:
         raise InvalidArchive(f"{label}:{exc.line + 1}: {exc}") from exc
 
 
 def _parsed(data: bytes, label: str) -> ModelConfig:
-    root = _compose(data)
+    root = composed(data)
     if not isinstance(root, yaml.MappingNode):
-        raise _Wrong(0, "holds no settings: it must be a mapping such as 'responseTimeout: 60'")
+        raise Wrong(0, "holds no settings: it must be a mapping such as 'responseTimeout: 60'")
     keys: dict[str, yaml.Node] = {}
     values: dict[str, str] = {}
     warnings: list[str] = []
@@ -177,14 +171,19 @@ def _parsed(data: bytes, label: str) -> ModelConfig:
 
     for one, other in (("minWorkers", "maxWorkers"), ("maxWorkers", "minWorkers")):
         if one in keys and other not in keys:
-            raise _Wrong(keys[one], f"{one} without {other} is ignored by TorchServe: give both or neither")
+            raise Wrong(keys[one], f"{one} without {other} is ignored by TorchServe: give both or neither")
     low, high, batch, delay = map(number, ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay"))
     if low is not None and high is not None and low > high:
         message = f"minWorkers {low} is more than maxWorkers {high}: TorchServe would ignore both"
-        raise _Wrong(keys["minWorkers"], message)
+        raise Wrong(keys["minWorkers"], message)
     if low is not None and (low, high) != (1, 1):
         warnings.append(f"{label}: minWorkers {low}: TorchServe starts them at load, whatever the serving settings say")
-    if batch is not None and batch > 1:
+    ways = {key: values.get(key, "").lower() == "true" for key in ("asyncCommunication", "continuousBatching")}
+    if all(ways.values()):
+        message = "asyncCommunication and continuousBatching: TorchServe would pass over the second; say one"
+        raise Wrong(keys["continuousBatching"], message)
+    calling = calling_of({**ways, "batchSize": batch})
+    if batch is not None and batch > 1 and calling.way != "continuous":
         warnings.append(
             f"{label}: batchSize {batch}: TorchServe lets a request wait up to {100 if delay is None else delay} ms "
             "for others; without it, Marway batches what waits anyway, with no delay"
@@ -197,6 +196,7 @@ def _parsed(data: bytes, label: str) -> ModelConfig:
         response_timeout_s=number("responseTimeout") or _TIMEOUT_S,
         startup_timeout_s=number("startupTimeout") or _TIMEOUT_S,
         device_type=values.get("deviceType"),
+        calling=calling,
         warnings=tuple(warnings),
     )
 
@@ -212,89 +212,4 @@ def _check(key: str, node: yaml.Node) -> None:
         _BOOLEAN.check(key, node)
         if node.value.lower() == "false":
             return
-    raise _Wrong(node, f"{key} is not served by Marway: {NOT_SERVED[key].why}")
-
-
-def _compose(data: bytes) -> yaml.Node | None:
-    """Return the root of the document ``data``, none of whose parts is tagged, named twice or holds itself."""
-    if len(data) > MAX_CONFIG_BYTES:
-        raise _Wrong(0, f"has {len(data)} bytes: at most {MAX_CONFIG_BYTES} are accepted")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as exc:
-        raise _Wrong(data.count(b"\n", 0, exc.start), "is not UTF-8") from exc
-    if text.startswith("\ufeff"):
-        raise _Wrong(0, "begins with a byte order mark: save it without")
-    try:
-        _check_events(text)
-        root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None:
-            _check_node(root, {}, set())
-    except yaml.reader.ReaderError as exc:
-        line = text.count("\n", 0, exc.position)
-        raise _Wrong(line, "holds a character that YAML does not allow") from exc
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        raise _Wrong(mark.line if mark else 0, clip(exc.problem or "is not YAML", 200)) from exc
-    return root
-
-
-def _check_events(text: str) -> None:
-    """Refuse what composing would take in, or be overcome by: tags, directives, many aliases and deep nesting."""
-    depth = aliases = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line if event.start_mark else 0
-        aliases += isinstance(event, yaml.AliasEvent)
-        if aliases > _MAX_ALIASES:
-            raise _Wrong(line, f"has more than {_MAX_ALIASES} aliases (*): write the values out")
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            raise _Wrong(line, f"the tag {clip(repr(tag), 80)} is not accepted")
-        if isinstance(event, yaml.DocumentStartEvent) and (event.tags or event.version):
-            raise _Wrong(line, "directives (%) are not accepted")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            raise _Wrong(line, f"is nested deeper than {_MAX_DEPTH} levels")
-
-
-def _check_node(node: yaml.Node, seen: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
-    """Return how many values ``node`` expands to and how deep they lie; ``above`` are the nodes that hold it."""
-    key = id(node)
-    if key in above:
-        raise _Wrong(node, "holds itself by an alias (*)")
-    if key in seen:
-        return seen[key]
-    size, depth = 1, 0
-    if isinstance(node, yaml.CollectionNode):
-        if isinstance(node, yaml.MappingNode):
-            _check_keys(node)
-        above.add(key)
-        for item in node.value:
-            for each in item if isinstance(item, tuple) else (item,):
-                its_size, its_depth = _check_node(each, seen, above)
-                size, depth = size + its_size, max(depth, its_depth)
-        above.discard(key)
-        depth += 1
-    else:
-        try:
-            yaml.constructor.SafeConstructor().construct_object(node)
-        except (ValueError, OverflowError) as exc:  # such as the date 2024-99-99
-            raise _Wrong(node, f"{clip(repr(node.value), 80)} is no value: {clip(str(exc), 120)}") from exc
-    if depth > _MAX_DEPTH:
-        raise _Wrong(node, f"is nested deeper than {_MAX_DEPTH} levels")
-    if size > _MAX_NODES:
-        raise _Wrong(node, f"its aliases (*) expand to more than {_MAX_NODES} values")
-    seen[key] = size, depth
-    return size, depth
-
-
-def _check_keys(node: yaml.MappingNode) -> None:
-    keys: set[str] = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise _Wrong(key, "a list or a mapping cannot be a key here")
-        if key.tag.endswith(":merge"):
-            raise _Wrong(key, "merge keys (<<) are not accepted: write the values out")
-        if key.value in keys:
-            raise _Wrong(key, f"{clip(repr(key.value), 80)} is given twice")
-        keys.add(key.value)
+    raise Wrong(node, f"{key} is not served by Marway: {NOT_SERVED[key].why}")

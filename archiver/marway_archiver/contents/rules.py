@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from marway.errors import InvalidArchive
 from marway_archiver.contents.manifest import BUILTIN_HANDLERS, Handler, Manifest, ManifestModel, parse_handler
-from marway_archiver.contents.model_config import MAX_CONFIG_BYTES, ModelConfig, parse_model_config
+from marway_archiver.contents.model_config import ModelConfig, parse_model_config
 from marway_archiver.contents.python_source import (
     MAX_SOURCE_BYTES,
     ModuleFacts,
@@ -19,6 +19,7 @@ from marway_archiver.contents.python_source import (
     check_one_class,
     parse_module,
 )
+from marway_archiver.contents.yaml_document import MAX_CONFIG_BYTES
 from marway_archiver.format.entries import Entry, read_all, shown
 
 __all__ = ["Findings", "check_contents", "imports_of"]

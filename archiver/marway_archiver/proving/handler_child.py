@@ -6,11 +6,13 @@ directory is taken from the path before the handler is loaded. Lines of JSON go 
 `{"seconds": s, "pieces": n, "answers": "…"}`: the time inside the handler, what it sent before it returned, and an
 envelope of answers in base64.
 
-The handler is called as workers call it (`marway.worker`). A tensor is answered as the JSON of what it holds.
+The handler is called as workers call it (`marway.worker`), also where its archive says `asyncCommunication` or
+`continuousBatching`. A tensor is answered as the JSON of what it holds; of an answer in pieces the last one counts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -36,6 +38,7 @@ class Sink:
 
 def load(job: dict[str, Any]) -> Any:
     """Load the handler as TorchServe's worker does, and return its service."""
+    asyncio.set_event_loop(asyncio.new_event_loop())  # what an `async def` handler makes now may belong to it
     # These leave files open, which is their matter.
     warnings.simplefilter("ignore", ResourceWarning)
     import ts
@@ -58,11 +61,13 @@ def load(job: dict[str, Any]) -> Any:
 
 
 def answer(service: Any, rows: list[Any]) -> dict[str, Any]:
-    """Call the handler once with all rows."""
+    """Call the handler with all rows: once, or until it has answered them whole."""
     from ts.context import RequestProcessor
 
+    from marway.archives.calling import calling_of
     from marway.wire.envelope import encode_answers
-    from marway.worker.calls import call_handler, described_tensor
+    from marway.worker.calls import call_async_handler, call_handler, described_tensor
+    from marway.worker.continuous import ContinuousBatch, answered_whole
     from marway.worker.requests import request_of
 
     context, sink, seconds = service.context, service.cl_socket, 0.0
@@ -75,12 +80,30 @@ def answer(service: Any, rows: list[Any]) -> dict[str, Any]:
         try:
             return service._entry_point(inputs, context)
         finally:
-            seconds = time.perf_counter() - started
+            seconds += time.perf_counter() - started
+
+    async def timed_async(inputs: Any, context: Any) -> Any:
+        nonlocal seconds
+        started = time.perf_counter()
+        try:
+            return await service._entry_point(inputs, context)
+        finally:
+            seconds += time.perf_counter() - started
 
     requests = [request_of(replace(row, request_id=f"request-{index}")) for index, row in enumerate(rows)]
-    outcome = call_handler(timed, context, requests, RequestProcessor, tensor=described_tensor)
-    answers = base64.b64encode(encode_answers(outcome.answers)).decode()
-    return {"seconds": seconds, "pieces": sink.pieces - before, "answers": answers}
+    way = calling_of(context.model_yaml_config or {}).way
+    if way == "async":
+        call = call_async_handler(timed_async, context, requests, RequestProcessor, tensor=described_tensor)
+        answers = asyncio.get_event_loop().run_until_complete(call).answers
+    elif way == "continuous":
+        batch: Any = ContinuousBatch(timed, context, RequestProcessor, tensor=described_tensor)
+        steps, _ = answered_whole(batch, requests)
+        answers = [pieces[-1].answer for pieces in steps]
+        sink.pieces += sum(len(pieces) for pieces in steps)
+    else:
+        answers = call_handler(timed, context, requests, RequestProcessor, tensor=described_tensor).answers
+    encoded = base64.b64encode(encode_answers(answers)).decode()
+    return {"seconds": seconds, "pieces": sink.pieces - before, "answers": encoded}
 
 
 def main() -> None:

@@ -140,7 +140,8 @@ def store(
     serving = facts.serving
     if golden is None or not golden.batch:
         serving = serving.model_copy(update={"max_batch_rows": 1})
-    if packed.proof is not None and packed.proof.streaming:
+    continuous = packed.config is not None and packed.config.calling.way == "continuous"
+    if continuous or (packed.proof is not None and packed.proof.streaming):
         serving = serving.model_copy(update={"streaming": True})
     warn(packed.warnings)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import shutil
@@ -10,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -20,9 +21,12 @@ import yaml
 from marway.answers.difference import difference
 from marway.answers.encoding import as_tensor
 from marway.answers.golden import GoldenAnswer, Kind, Tolerance
+from marway.archives.calling import calling_of
 from marway.errors import InvalidArchive
 from marway.wire.envelope import Answer
-from marway.worker.calls import call_handler, described_tensor
+from marway.worker.calls import Outcome, call_async_handler, call_handler, described_tensor
+from marway.worker.continuous import ContinuousBatch, answered_whole
+from marway.worker.requests import Request
 from marway_archiver.archives import opened_archive
 from marway_archiver.contents.manifest import parse_manifest
 from marway_archiver.format.entries import MANIFEST_NAME
@@ -80,27 +84,47 @@ class LoadedHandler:
     """
 
     def __init__(
-        self, entry_point: Callable[[Any, Any], Any], instance: Any, context: HandlerContext, stack: ExitStack
+        self,
+        entry_point: Callable[[Any, Any], Any],
+        instance: Any,
+        context: HandlerContext,
+        stack: ExitStack,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._entry_point = entry_point
         self.instance = instance
         self.context = context
         self.calls = 0
         self._stack = stack
+        self._loop = loop
 
     def ask(self, *rows: AnyRow) -> list[KitAnswer]:
-        """Send all rows in one call, and return an answer a row.
+        """Send all rows in one call, and return an answer a row; one that comes in pieces is put together.
 
         An exception becomes the answer of every row, as it does in a worker. A mapping is a row's inputs.
         """
         self.calls += 1
         requests = [request(row, index) for index, row in enumerate(rows)]
-        outcome = call_handler(self._entry_point, self.context, requests, RequestProcessor)
+        outcome = self._called(requests)
         outputs = outcome.outputs or [None] * len(rows)
         return [
             KitAnswer(each.status, each.body, each.kind, each.content_type, each.headers, (), output, outcome.exception)
             for each, output in zip(outcome.answers, outputs, strict=True)
         ]
+
+    def _called(self, requests: Sequence[Request]) -> Outcome:
+        """Call the handler as its archive's configuration file has it."""
+        if self._loop is not None:
+            return self._loop.run_until_complete(
+                call_async_handler(self._entry_point, self.context, requests, RequestProcessor)
+            )
+        if calling_of(self.context.model_yaml_config).way == "continuous":
+            steps, exception = answered_whole(
+                ContinuousBatch(self._entry_point, self.context, RequestProcessor), requests
+            )
+            answers = [replace(each[0].answer, body=b"".join(piece.answer.body for piece in each)) for each in steps]
+            return Outcome(answers, [each[-1].output for each in steps], exception)
+        return call_handler(self._entry_point, self.context, requests, RequestProcessor)
 
     def ask_each(self, rows: Iterable[AnyRow]) -> list[KitAnswer]:
         """Send each row in a call of its own."""
@@ -251,7 +275,11 @@ def _load(
         instance = cast("Any", classes[0]())
         instance.initialize(context)
         found = instance.handle
-    return LoadedHandler(found, instance, context, stack.pop_all())
+    loop = None
+    if calling_of(config).way == "async":
+        loop = asyncio.new_event_loop()
+        stack.callback(loop.close)
+    return LoadedHandler(found, instance, context, stack.pop_all(), loop)
 
 
 def _set_aside(directory: Path) -> dict[str, ModuleType]:

@@ -18,6 +18,9 @@ _BOMB_FROM_BYTES: Final = 64 * 1024**2
 """An archive that unpacks to more than this and to more than `_MAX_RATIO` times its size is a bomb."""
 
 
+_CALLING: Final = ("asyncCommunication", "continuousBatching")
+
+
 def expansion_problem(size: int, expanded: int) -> str | None:
     """Return what is wrong with an archive of ``size`` bytes that unpacks to ``expanded`` bytes, or None."""
     if expanded > _MAX_EXPANDED_BYTES:
@@ -35,12 +38,13 @@ class NotServed(NamedTuple):
 
 
 _SEQUENCE = NotServed("the gateway places every request on its own, and a sequence must stay on one worker", off=True)
-_PARALLEL = NotServed("a model's workers are single processes here, which torchrun does not start")
+_PARALLEL = NotServed(
+    "torchrun would start several processes for one worker, on devices of its own choice, which Marway can neither end "
+    "together nor count; serve a model that needs several GPUs with a server made for that, or split it in the handler"
+)
 
 NOT_SERVED: Final[Mapping[str, NotServed]] = MappingProxyType(
     {
-        "asyncCommunication": NotServed("a worker answers its calls one at a time, in their order", off=True),
-        "continuousBatching": NotServed("a call is made once, and does not come back for its next piece", off=True),
         "maxNumSequence": _SEQUENCE,
         "maxSequenceJobQueueSize": _SEQUENCE,
         "parallelLevel": _PARALLEL,
@@ -64,4 +68,9 @@ def setting_problem(config: Mapping[str, Any]) -> str | None:
     for key in sorted(NOT_SERVED.keys() & config.keys()):
         if config[key] is not False or not NOT_SERVED[key].off:
             return f"its configuration file says {key}, which is not served: {NOT_SERVED[key].why}"
+    for key in _CALLING:
+        if not isinstance(config.get(key, False), bool):
+            return f"its configuration file says {key}, which is neither true nor false"
+    if all(config.get(key) for key in _CALLING):
+        return f"its configuration file says {' and '.join(_CALLING)}: TorchServe would pass over the second; say one"
     return None

@@ -10,7 +10,8 @@ loaded, 507 when its archive finds no room on the disk.
 Each worker serves a Unix socket (`worker_socket`), which is there while it is ready. What travels over it are frames
 (`marway_http.frames`) without heads, whose bodies are envelopes (`marway.wire.envelope`) of any size below 4 GiB:
 `REQUEST` with rows, `ANSWER` with their answers, `PART` with a piece of an answer that comes in pieces, `CANCEL` when
-nobody waits for the answer. The worker begins with a `WINDOW_UPDATE` of the number 0, when it takes calls of that
+nobody waits for the answer: a call that has begun goes on to its end, unless the worker takes several at once, which
+gives it up. The worker begins with a `WINDOW_UPDATE` of the number 0, when it takes calls of that
 connection: until then nobody may have accepted it but the kernel. Any number of calls may be under way; a worker begins
 them in the order in which they come.
 """
@@ -75,12 +76,16 @@ class ModelState(Frozen):
 
     Attributes:
         answer_within_s: How long one call may take before its worker is started again.
+        calls_per_worker: How many calls a worker takes at once, each of one row where it is more than one.
+        in_pieces: Whether every answer comes in pieces.
     """
 
     version: str
     workers: int
     ready_workers: int
     answer_within_s: float
+    calls_per_worker: int = 1
+    in_pieces: bool = False
 
 
 class LoadedModels(Frozen):

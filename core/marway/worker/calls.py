@@ -5,6 +5,7 @@ What it returned for a row travels back encoded as TorchServe encodes it.
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import logging
@@ -24,6 +25,7 @@ __all__ = [
     "OUT_OF_RESOURCES",
     "Outcome",
     "answer_of",
+    "call_async_handler",
     "call_handler",
     "declare_metrics",
     "described_tensor",
@@ -79,15 +81,57 @@ def call_handler(
     ``context``, `ts.context.Context` or what stands in for it, is given to it beside the inputs, and has for each row
     what ``processor`` (`ts.context.RequestProcessor`) makes of its headers. ``tensor`` encodes a returned tensor.
     """
-    count = len(requests)
-    context.request_ids = {index: request.request_id for index, request in enumerate(requests)}
-    context.request_processor = [processor(request.headers) for request in requests]
-    context.metrics.request_ids = context.request_ids
+    _begin(context, requests, processor)
     try:
         outputs = entry_point([request.inputs() for request in requests], context)
     except (Exception, SystemExit) as exc:
-        status, message = _failure(exc, explains=any(request.headers.explains for request in requests))
-        return Outcome(_failed(count, status, message), exception=exc)
+        return _raised(exc, requests)
+    if inspect.iscoroutine(outputs):
+        outputs.close()
+        message = "the handler is `async def`: its archive's configuration file has to say asyncCommunication: true"
+        return Outcome(_failed(len(requests), 500, message))
+    return _returned(context, requests, outputs, tensor)
+
+
+async def call_async_handler(
+    entry_point: Callable[[list[dict[str, Any]], Any], Any],
+    context: Any,
+    requests: Sequence[Request],
+    processor: Callable[[Any], Any],
+    *,
+    tensor: Callable[[Any], bytes] = saved_tensor,
+) -> Outcome:
+    """Call a handler that is `async def`, as `call_handler` does it; ``context`` is this call's alone.
+
+    Raises:
+        asyncio.CancelledError: The call was given up; the handler was told by this exception.
+    """
+    _begin(context, requests, processor)
+    try:
+        outputs = entry_point([request.inputs() for request in requests], context)
+        if not inspect.isawaitable(outputs):
+            message = "its archive says asyncCommunication, and the handler is not `async def`"
+            return Outcome(_failed(len(requests), 500, message))
+        outputs = await outputs
+    except (Exception, SystemExit) as exc:
+        return _raised(exc, requests)
+    return _returned(context, requests, outputs, tensor)
+
+
+def _begin(context: Any, requests: Sequence[Request], processor: Callable[[Any], Any]) -> None:
+    """Put into the context what is of this call."""
+    context.request_ids = {index: request.request_id for index, request in enumerate(requests)}
+    context.request_processor = [processor(request.headers) for request in requests]
+    context.metrics.request_ids = context.request_ids
+
+
+def _raised(exc: BaseException, requests: Sequence[Request]) -> Outcome:
+    status, message = _failure(exc, explains=any(request.headers.explains for request in requests))
+    return Outcome(_failed(len(requests), status, message), exception=exc)
+
+
+def _returned(context: Any, requests: Sequence[Request], outputs: Any, tensor: Callable[[Any], bytes]) -> Outcome:
+    count = len(requests)
     if not isinstance(outputs, list):
         message = f"the handler returned {type(outputs).__name__}, not a list with one answer a row"
         return Outcome(_failed(count, 500, message))

@@ -16,11 +16,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
 from marway.telemetry import about_requests, log_time
 
-__all__ = ["LOGGED", "REASON", "about", "answering", "install"]
+__all__ = ["LOGGED", "REASON", "about", "answering", "answering_here", "install"]
 
 LOGGED: Final = "marway_logged"
 """Attribute of an exception whose traceback was written: whoever logs it again says only that."""
@@ -31,6 +32,7 @@ _TEXT_MAX: Final = 32_768
 Requests = Mapping[int, str] | Callable[[], Mapping[int, str]] | None
 
 _requests: Requests = None
+_requests_here: ContextVar[Requests] = ContextVar("requests", default=None)
 _about: dict[str, str] = {}
 _writing = threading.Lock()
 
@@ -56,6 +58,11 @@ def answering(requests: Requests) -> None:
     _requests = requests
 
 
+def answering_here(requests: Requests) -> None:
+    """Say which requests this task is answering, of many that run at once."""
+    _requests_here.set(requests)
+
+
 def _forget_writers() -> None:
     global _writing
     _writing = threading.Lock()  # another thread of the parent's may have held it
@@ -63,7 +70,8 @@ def _forget_writers() -> None:
 
 def _write(descriptor: int, level: str, message: str, **more: object) -> None:
     line: dict[str, object] = {"time": log_time(time.time()), "level": level, "message": _cut(message), **_about}
-    requests = _requests() if callable(_requests) else _requests
+    requests = _requests_here.get() or _requests
+    requests = requests() if callable(requests) else requests
     if requests:
         line.update(about_requests(requests))
     line.update(more)

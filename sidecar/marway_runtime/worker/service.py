@@ -1,19 +1,20 @@
-"""Marway's service in place of `ts.service.Service`: unpacks an envelope into rows, and answers row by row.
+"""Marway's service in place of `ts.service.Service`: unpacks envelopes into rows, and answers row by row.
 
 Handlers are called by `marway.worker`, with the model's real name where TorchServe knows the version by its id. Their
 answers go back in pieces where the version is declared streaming. Calls without an envelope are TorchServe's own
-matter.
+matter. How many calls are under way at once is the archive's matter (`marway.archives.calling`).
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from ts import model_loader
+from ts import async_service, model_loader
 from ts.context import RequestProcessor
 from ts.handler_utils import utils as handler_utils
 from ts.protocol import otf_message_handler
@@ -21,12 +22,16 @@ from ts.protocol.otf_message_handler import create_predict_response
 from ts.service import Service
 from ts.utils.util import PredictionException
 
-from marway.wire.envelope import KEY, Answer, Row, answer_size, encode_answers
+from marway.answers.encoding import Nonfinite
+from marway.archives.calling import calling_of
+from marway.wire.envelope import Answer, Row, answer_size
 from marway.wire.headers import REQUEST_ID
 from marway.wire.request import correlation_id
-from marway.worker.calls import OUT_OF_RESOURCES, answer_of, call_handler, declare_metrics
+from marway.worker.calls import OUT_OF_RESOURCES, Outcome, answer_of, call_async_handler, call_handler, declare_metrics
+from marway.worker.continuous import ContinuousBatch, Step
 from marway.worker.requests import request_of
 from marway_runtime.worker import custom_metrics, field_reader, log_records
+from marway_runtime.worker.answer_message import Call, message_of
 from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV
 
 __all__ = ["MarwayService", "install", "within"]
@@ -38,6 +43,8 @@ _OVERHEAD_BYTES: Final = 4096
 """Room for what TorchServe's message holds beside the answers."""
 
 Send = Callable[[Answer], None]
+K = TypeVar("K", bound=Hashable)
+_predict_plain_async = async_service.predict
 
 
 def install() -> None:
@@ -48,6 +55,7 @@ def install() -> None:
     otf_message_handler.send_intermediate_predict_response = _send_piece
     # TorchServe logs a line for every request it receives, with the caller looked up: a tenth of a small model's time.
     otf_message_handler.logging = _QuietLogging()
+    async_service.predict = _predict_async
     custom_metrics.install()
     field_reader.install()
 
@@ -71,95 +79,108 @@ class MarwayService(Service):
         real_name = (manifest or {}).get("model", {}).get("modelName") or model_name
         # Taken out: handlers see what computing needs and nothing else.
         limit = os.environ.pop(MAX_RESPONSE_BYTES_ENV, "")
-        self._max_response_bytes = int(limit) if limit else None
+        self.max_response_bytes = int(limit) if limit else None
         super().__init__(real_name, model_dir, manifest, *args, **kwargs)
         declare_metrics(self.context.metrics, model_dir)
         self.context.marway_send = None  # what `_send_piece` calls while an envelope is being answered
+        continuous = calling_of(self.context.model_yaml_config or {}).way == "continuous"
+        self._under_way: ContinuousBatch[str] | None = self.continuous_batch() if continuous else None
 
     def predict(self, batch: list[dict[str, Any]]) -> bytearray:
-        """Answer one call of the front end, which holds one envelope or TorchServe's own rows."""
-        rows = _packed(batch)
-        if rows is None:
+        """Answer one call of the front end: envelopes, or TorchServe's own rows."""
+        calls = [Call.of(each) for each in batch]
+        if self._under_way is not None and any(call.rows or call.request_id in self._under_way.keys for call in calls):
+            return self._continue(self._under_way, calls)
+        if not all(call.rows for call in calls):
             return self._plain(batch)
-        message = _AnswerMessage(batch[0]["requestId"].decode(), stream=rows[0].stream)
-        limit = self._max_response_bytes
+        limit = self.max_response_bytes
+        answered = []
+        for call in calls:
 
-        def send(piece: Answer) -> None:
-            self.cl_socket.sendall(message.encoded(within([piece], limit), more=True))
+            def send(piece: Answer, call: Call = call) -> None:
+                self.cl_socket.sendall(message_of([(call, within([piece], limit), False)]))
 
-        return message.encoded(within(self.answered(rows, send), limit))
+            answered.append((call, within(self.answered(call.rows, send), limit), True))
+        return message_of(answered)
 
     def answered(self, rows: Sequence[Row], send: Send) -> list[Answer]:
         """Return the answers to the rows of one call, and with the first what was measured; ``send`` takes pieces."""
-        answers = self._answer(rows, send if rows[0].stream else _not_streaming)
-        log_records.answering(None)
-        measured = custom_metrics.take()
-        if measured:
-            answers[0] = replace(answers[0], measured=measured)
-        return answers
-
-    def _answer(self, rows: Sequence[Row], send: Send) -> list[Answer]:
         context = self.context
         requests = [request_of(row) for row in rows]
         log_records.answering({index: row.request_id for index, row in enumerate(rows)})
-        context.cl_socket = self.cl_socket
-        context.marway_send = send
-        context.marway_nonfinite = requests[0].nonfinite  # of pieces, whose row comes alone
+        self._prepare(context, send if rows[0].stream else _not_streaming, requests[0].nonfinite)
         try:
             outcome = call_handler(self._entry_point, context, requests, RequestProcessor)
         finally:
             context.marway_send = None
-        if isinstance(outcome.exception, SystemExit):
-            raise outcome.exception
-        return outcome.answers
+        log_records.answering(None)
+        return _answers_of(outcome)
+
+    async def answered_async(self, rows: Sequence[Row], send: Send) -> list[Answer]:
+        """Return the answers to the rows of one of many calls that are under way; as `answered` otherwise.
+
+        The context is a copy, as TorchServe's is.
+
+        Raises:
+            asyncio.CancelledError: The call was given up.
+        """
+        metrics = copy.copy(self.context.metrics)  # it knows the requests of one call, and values lie elsewhere
+        context = copy.deepcopy(self.context, {id(self.context.metrics): metrics})
+        requests = [request_of(row) for row in rows]
+        log_records.answering_here({index: row.request_id for index, row in enumerate(rows)})
+        self._prepare(context, send if rows[0].stream else _not_streaming, requests[0].nonfinite)
+        return _answers_of(await call_async_handler(self._entry_point, context, requests, RequestProcessor))
+
+    def continuous_batch(self) -> ContinuousBatch[Any]:
+        """Return rows that will be under way together: none yet."""
+        return ContinuousBatch(self._entry_point, self.context, RequestProcessor)
+
+    def step(self, batch: ContinuousBatch[K]) -> list[Step[K]]:
+        """Call the handler once with all rows under way, and return a piece for each; the first has the measurements.
+
+        ``batch`` has a row at least.
+        """
+        log_records.answering(batch.request_ids)
+        self._prepare(self.context, _in_pieces_anyway, "error")
+        try:
+            steps, exception = batch.step()
+        finally:
+            self.context.marway_send = None
+        log_records.answering(None)
+        answers = _answers_of(Outcome([step.answer for step in steps], exception=exception))
+        return [step._replace(answer=answer) for step, answer in zip(steps, answers, strict=True)]
+
+    def _prepare(self, context: Any, send: Send, nonfinite: Nonfinite) -> None:
+        context.cl_socket = self.cl_socket
+        context.marway_send = send
+        context.marway_nonfinite = nonfinite  # of pieces, whose row comes alone
+
+    def _continue(self, under_way: ContinuousBatch[str], calls: Sequence[Call]) -> bytearray:
+        """Make one call with the rows of this message. The front end repeats those under way, without their input."""
+        now = {call.request_id for call in calls}
+        for request_id in under_way.keys:
+            if request_id not in now:
+                under_way.remove(request_id)  # its caller has gone
+        known = set(under_way.keys)
+        for call in calls:
+            if call.rows and call.request_id not in known:
+                under_way.add(call.request_id, request_of(call.rows[0]))
+        by_id = {call.request_id: call for call in calls}
+        steps = self.step(under_way) if len(under_way) else []
+        limit = self.max_response_bytes
+        answered = [(by_id.pop(step.key), within([step.answer], limit), step.last) for step in steps]
+        # Whatever else the front end asks for has to be answered, or it waits for ever.
+        strange = Answer(500, b"the worker of a continuousBatching archive takes rows of Marway alone", "error")
+        return message_of([*answered, *((call, [strange], True) for call in by_id.values())])
 
     def _plain(self, batch: list[dict[str, Any]]) -> bytearray:
         log_records.answering(lambda: _ids_of(batch))
         message = bytearray(super().predict(batch))
         log_records.answering(None)
-        if self._max_response_bytes is not None and len(message) > self._max_response_bytes:
+        if self.max_response_bytes is not None and len(message) > self.max_response_bytes:
             ids = {index: row["requestId"].decode() for index, row in enumerate(batch)}
             return bytearray(create_predict_response(None, ids, "The answer is too large", OUT_OF_RESOURCES))
         return message
-
-
-class _AnswerMessage:
-    """TorchServe's message around one envelope of answers; stands in for a context when the message is built.
-
-    Args:
-        request_id: TorchServe's own, by which its front end finds the call.
-        stream: Whether the call is a `StreamPredictions`, which is over only when a piece says that none follows.
-    """
-
-    stopping_criteria = None
-
-    def __init__(self, request_id: str, *, stream: bool = False) -> None:
-        self._request_ids = {0: request_id}
-        self._stream = stream
-        self._processor = RequestProcessor({})
-
-    def encoded(self, answers: Sequence[Answer], *, more: bool = False) -> bytearray:
-        """Return the message; ``more`` says that other pieces follow."""
-        context = self if self._stream else None
-        self.set_response_header(0, "ts_stream_next", "false")
-        packed = [encode_answers(answers)]
-        message: bytearray = create_predict_response(
-            packed, self._request_ids, "Prediction success", 200, context, more
-        )
-        return message
-
-    def set_response_header(self, _: int, name: str, value: str) -> None:
-        self._processor.add_response_property(name, value)
-
-    def get_response_headers(self, _: int) -> dict[str, str]:
-        headers: dict[str, str] = self._processor.get_response_headers()
-        return headers
-
-    def get_response_content_type(self, _: int) -> str | None:
-        return None
-
-    def get_response_status(self, _: int) -> tuple[int, str]:
-        return 200, ""
 
 
 def within(answers: Sequence[Answer], limit: int | None) -> list[Answer]:
@@ -194,21 +215,53 @@ def _send_piece(outputs: Sequence[object], ids: dict[int, str], message: str, co
     send(answer_of(context, 0, outputs[0], nonfinite=context.marway_nonfinite))
 
 
+def _answers_of(outcome: Outcome) -> list[Answer]:
+    """Return the answers that a call gave, and with the first what was measured.
+
+    Raises:
+        SystemExit: The handler raised it.
+    """
+    if isinstance(outcome.exception, SystemExit):
+        raise outcome.exception
+    measured = custom_metrics.take()
+    if measured:
+        outcome.answers[0] = replace(outcome.answers[0], measured=measured)
+    return outcome.answers
+
+
+async def _predict_async(service: MarwayService, batch: list[dict[str, Any]]) -> Any:
+    """Stand in for `ts.async_service.predict`: answer one of many calls of the front end that are under way.
+
+    Pieces and answers of all calls are sent from here, the loop's thread, in their order. TorchServe sends answers from
+    another, which could cut a piece in two; what is returned is left for that one to send.
+    """
+    calls = [Call.of(each) for each in batch]
+    if not all(call.rows for call in calls):
+        return await _predict_plain_async(service, batch)
+    limit = service.max_response_bytes
+    for call in calls:
+
+        def send(piece: Answer, call: Call = call) -> None:
+            service.cl_socket.sendall(message_of([(call, within([piece], limit), False)]))
+
+        try:
+            answers = await service.answered_async(call.rows, send)
+        except SystemExit as exc:
+            # Raised on, it would end the loop and leave the process waiting for TorchServe's threads.
+            os._exit(exc.code if isinstance(exc.code, int) else 1)
+        service.cl_socket.sendall(message_of([(call, within(answers, limit), True)]))
+    return b""
+
+
+def _in_pieces_anyway(_: Answer) -> None:
+    raise RuntimeError("with continuousBatching a handler returns a piece with each call, and sends none beside it")
+
+
 def _not_streaming(_: Answer) -> None:
     raise RuntimeError(
         "the handler sends its answer in pieces, but the version is not declared streaming: publish it with "
         '{"serving": {"streaming": true}} in its record'
     )
-
-
-def _packed(batch: list[dict[str, Any]]) -> list[Row] | None:
-    """Return the rows of an envelope, which `field_reader` has unpacked as it came; None for TorchServe's own rows."""
-    if len(batch) == 1:
-        for parameter in batch[0]["parameters"]:
-            if parameter["name"] == KEY:
-                rows: list[Row] = parameter["value"]
-                return rows
-    return None
 
 
 def _ids_of(batch: list[dict[str, Any]]) -> dict[int, str]:

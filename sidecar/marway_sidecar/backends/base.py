@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
@@ -12,10 +12,8 @@ from typing import Final, Literal, Protocol, cast
 
 from marway.deadline import Deadline
 from marway.errors import InvalidSettings, RuntimeDown, Unavailable
-from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import DeviceMemory, Mode, WorkerDeaths
-from marway_sidecar.errors import about
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = [
@@ -29,7 +27,6 @@ __all__ = [
     "ServerStatus",
     "WorkerDied",
     "WorkerStatus",
-    "check_served",
     "open_backend",
     "whole_answer",
 ]
@@ -66,6 +63,8 @@ class ServedModel:
         golden: Whether it has golden answers, which show what a way of starting its workers would break.
         batch_rows: Most rows in one call, where the server makes the batches itself because Marway's runtime did not
             start it.
+        calls_per_worker: How many calls a worker takes at once, as the server said when it was loaded. Where it is more
+            than one, each has one row, and one that nobody waits for any more is given up.
     """
 
     server_name: str
@@ -80,15 +79,29 @@ class ServedModel:
     batch_rows: int = 1
     max_workers: int | None = None
     golden: bool = False
+    calls_per_worker: int = 1
+
+    def as_described(self, found: Description) -> ServedModel:
+        """Return it with what the server says of how it is to be called."""
+        streaming = self.streaming or found.in_pieces
+        return replace(self, calls_per_worker=found.calls_per_worker, streaming=streaming)
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the server says about a version that it has."""
+    """What the server says about a version that it has.
+
+    Attributes:
+        calls_per_worker: How many calls a worker takes at once.
+        in_pieces: Whether every answer comes in pieces, whatever the version's record says: it is asked by
+            `predict_stream` only, or by `predict` with `ServedModel.streaming`.
+    """
 
     version: str
     ready_workers: int
     workers: int
+    calls_per_worker: int = 1
+    in_pieces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +210,7 @@ class ModelServer(Protocol):
             WorkerDied: The request may have been running, and may be what killed it.
         """
 
-    def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncIterator[Answer]:
+    def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         """Yield the pieces of the answer to ``row`` as the handler sends them; raises as `predict` does.
 
         Only for versions that are declared streaming. Each piece is an `Answer`; status, headers and content type of
@@ -252,7 +265,8 @@ async def whole_answer(stream: AsyncGenerator[Answer, None]) -> Answer:
             if piece.kind == "error":
                 return piece
             pieces.append(piece)
-    return replace(pieces[0], body=b"".join(piece.body for piece in pieces), measured=())
+    measured = [each for piece in pieces for each in piece.measured]
+    return replace(pieces[0], body=b"".join(piece.body for piece in pieces), measured=measured)
 
 
 def open_backend(settings: SidecarSettings) -> Backend:
@@ -272,24 +286,3 @@ def open_backend(settings: SidecarSettings) -> Backend:
     except ImportError as exc:
         raise InvalidSettings(f"the backend {settings.backend!r} ({entry.value}) cannot be imported: {exc}") from exc
     return kind(settings)
-
-
-def check_served(server: ModelServer, engine: str, record: VersionRecord, serving: ServingSettings) -> None:
-    """Refuse a version whose archive is for another kind of model server, or that is to be served by another.
-
-    Args:
-        server: The one that is here.
-        engine: Its backend's name.
-        record: The version.
-        serving: How it is served now.
-
-    Raises:
-        Unavailable: It is; another pod may serve it.
-    """
-    if record.backend not in server.serves:
-        serves = ", ".join(sorted(server.serves))
-        message = f"{record.name} {record.version} is for the backend {record.backend!r}; this pod serves {serves}"
-        raise about(record, Unavailable(message))
-    if serving.engine not in (None, engine):
-        message = f"{record.name} {record.version} is to be served by {serving.engine} (its serving setting `engine`)"
-        raise about(record, Unavailable(f"{message}; this pod is {engine}"))

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, LoadFailed, MarwayError, ModelError, RuntimeDown, Unavailable
@@ -263,8 +263,7 @@ def _row(text: str) -> Row:
 
 
 async def _stream(server: ModelServer, model: ServedModel, text: str) -> AsyncGenerator[Answer, None]:
-    stream = server.predict_stream(model, _row(text), Deadline.after(_PATIENCE_S))
-    async with aclosing(cast("AsyncGenerator[Answer, None]", stream)) as pieces:
+    async with aclosing(server.predict_stream(model, _row(text), Deadline.after(_PATIENCE_S))) as pieces:
         async for piece in pieces:
             yield piece
 

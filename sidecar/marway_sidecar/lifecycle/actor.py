@@ -241,7 +241,7 @@ class Actor:
         """Let calls in, unless something was wanted meanwhile that needs them out."""
         entry = self.entry
         if entry.state == "ready" and self._leaving is None and not self._lost:
-            entry.scheduler.open(entry.workers)
+            entry.scheduler.open(entry.workers * entry.calls_per_worker)
             if entry.workers:
                 self._loads.tell(self.entry.status())
 

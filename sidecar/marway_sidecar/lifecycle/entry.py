@@ -160,6 +160,11 @@ class Entry:
         return self.state == "ready" and self.workers == 0 and self.weights_bytes > 0
 
     @property
+    def calls_per_worker(self) -> int:
+        """How many calls one of its workers takes at once."""
+        return self.served.calls_per_worker if self.served is not None else 1
+
+    @property
     def idle(self) -> bool:
         """Whether nobody uses it, or is about to."""
         return self.scheduler.idle and not self.holds

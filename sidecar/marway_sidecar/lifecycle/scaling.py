@@ -33,7 +33,7 @@ def more(workers: int, *, queued: int, most: int) -> int:
 
 
 class Usage:
-    """The most calls that were wanted at once within a window, in seconds: the workers that were of use.
+    """The most workers that calls were wanted of at once within a window, in seconds: those that were of use.
 
     Only what stayed unused for the whole of it is given up.
     """
@@ -91,7 +91,8 @@ class Autoscaler:
         _, most = bounds(entry.serving, cpus=self._cpus)
         may_grow = entry.answers and entry.workers < most and not actor.busy and not scheduler.breaker.is_open
         if may_grow and scheduler.oldest_wait_s() >= again_s:
-            actor.want_workers(more(entry.workers, queued=scheduler.calls_queued, most=most))
+            queued = -(-scheduler.calls_queued // entry.calls_per_worker)
+            actor.want_workers(more(entry.workers, queued=queued, most=most))
             again_s = max(again_s, _SCALE_RETRY_S)
         self._look_in(key, again_s)
 
@@ -107,7 +108,7 @@ class Autoscaler:
         """Do what passing time asks for: fewer workers, none, not loaded, forgotten; or loaded again after all."""
         entry, settings = actor.entry, self._settings
         now = time.monotonic()
-        entry.usage.note(entry.scheduler.take_peak())
+        entry.usage.note(-(-entry.scheduler.take_peak() // entry.calls_per_worker))
         if entry.state == "absent" and entry.restores:
             actor.want_load(spare=True)  # the model server went away in the middle of it, and is back
             return

@@ -13,7 +13,7 @@ from marway.errors import MarwayError, Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway.refs import server_name
 from marway_sidecar.archives import ArchiveUse
-from marway_sidecar.backends.base import ModelServer, check_served
+from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.lifecycle.actor import Actor
@@ -70,10 +70,14 @@ class ServerInstance:
         ]
 
     def actor(self, record: VersionRecord, serving: ServingSettings) -> Actor:
-        """Return the actor of a version, with the serving settings of now."""
+        """Return the actor of a version, with the serving settings of now.
+
+        Raises:
+            Unavailable: It is not known here yet, and is to be served by another kind of model server.
+        """
         actor = self.actors.get(record.id)
         if actor is None:
-            check_served(self.context.server, self.context.settings.backend, record, serving)
+            self._check_served(record, serving)
             queue_grew = partial(self._autoscaler.queue_grew, record.id)
             actor = Actor(record, serving, self._transitions, queue_grew=queue_grew)
             self.actors[record.id] = self._names[server_name(record.id)] = actor
@@ -90,12 +94,28 @@ class ServerInstance:
         So is what it was itself still loading again: servers may go several times before all is as it was.
         """
         for old in sorted((actor.entry for actor in before.actors.values()), key=lambda entry: -entry.used_at):
-            actor = self.actor(old.record, old.serving)
+            try:
+                actor = self.actor(old.record, old.serving)
+            except Unavailable:
+                continue  # since it was loaded, its publisher chose another engine for it
             entry = actor.entry
             entry.used_at, entry.requested_at, entry.asked_at = old.used_at, old.requested_at, old.asked_at
             entry.load_duration_s, entry.restores = old.load_duration_s, old.restores
             if entry.restores:
                 actor.want_load(spare=True)
+
+    def _check_served(self, record: VersionRecord, serving: ServingSettings) -> None:
+        """Refuse a version whose archive is for another kind of model server, or that is to be served by another."""
+        serves, engine = self.context.server.serves, self.context.settings.backend
+        title = f"{record.name} {record.version}"
+        if record.backend not in serves:
+            message = f"{title} is for the backend {record.backend!r}; this pod serves {', '.join(sorted(serves))}"
+            raise about(record, Unavailable(message))
+        if serving.engine not in (None, engine):
+            message = (
+                f"{title} is to be served by {serving.engine} (its serving setting `engine`); this pod is {engine}"
+            )
+            raise about(record, Unavailable(message))
 
     def close(self, error: MarwayError) -> None:
         """End all tasks at once and tell all who wait; calls in flight end by themselves."""

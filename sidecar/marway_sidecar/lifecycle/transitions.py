@@ -101,7 +101,7 @@ class Transitions:
             await self.context.memory.reserve(entry.record, served.workers, evict="none" if spare else "idle")
             ends["reserve"] = time.monotonic()
             outcome = "failed"
-            await self._registered(entry, served, ends)
+            served = await self._registered(entry, served, ends)
             entry.served, entry.failure, entry.restores = served, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
@@ -221,12 +221,13 @@ class Transitions:
             message = f"the archive of {entry.title} was not fetched within {limit_s:g} s; the fetch goes on"
             raise Unavailable(message, retry_after_s=self.context.estimates.load_s(entry.key)) from exc
 
-    async def _registered(self, entry: Entry, served: ServedModel, ends: dict[str, float]) -> None:
-        """Have the server load it and warm it up; on failure nothing of it is left there."""
+    async def _registered(self, entry: Entry, served: ServedModel, ends: dict[str, float]) -> ServedModel:
+        """Have the server load it, warm it up, and return how it is called; on failure nothing of it is left there."""
         deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S)
         try:
             async with asyncio.timeout(deadline.left_s()):
                 found = await self.context.server.load(served)
+                served = served.as_described(found)
                 ends["register"] = time.monotonic()
                 if self.warm is not None:
                     await self.warm(self.context.server, served, entry.record, deadline)
@@ -238,6 +239,7 @@ class Transitions:
         entry.workers = max(1, found.workers)
         if entry.workers != served.workers:
             self.context.memory.estimate(entry.record, entry.workers)
+        return served
 
     def _served(self, entry: Entry, path: Path) -> ServedModel:
         record, serving = entry.record, entry.serving

@@ -159,7 +159,10 @@ class Scheduler:
 
     @property
     def _batch_rows(self) -> int:
-        return self.version.serving.max_batch_rows if self._server.batches else 1
+        model = self.version.served
+        if not self._server.batches or (model is not None and model.calls_per_worker > 1):
+            return 1
+        return self.version.serving.max_batch_rows
 
     def _push(self, job: Job) -> None:
         if self._ended is not None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from marway.archives.calling import Calling
 from marway.archives.limits import NOT_SERVED
 from marway.errors import InvalidArchive
 from marway_archiver.contents.model_config import ModelConfig, parse_model_config
@@ -23,11 +24,15 @@ REFUSED = {
     "device": ("deviceType: tpu\n", "deviceType must be one of cpu, gpu"),
     "device ids": ("deviceIds: [0, x]\n", "deviceIds must be a whole number"),
     "no device ids": ("deviceIds: []\n", "must be a list of GPU numbers"),
-    "parallel": ("parallelType: tp\n", "c.yaml:1: parallelType is not served by Marway: a model's workers are single"),
+    "parallel": ("parallelType: tp\n", "c.yaml:1: parallelType is not served by Marway: torchrun would start several"),
     "parallel level": ("parallelLevel: 1\n", "c.yaml:1: parallelLevel is not served"),
     "torchrun": ("minWorkers: 1\nmaxWorkers: 1\ntorchrun: {nproc-per-node: 2}\n", "c.yaml:3: torchrun is not served"),
-    "continuous": ("continuousBatching: true\n", "c.yaml:1: continuousBatching is not served"),
-    "async": ("asyncCommunication: true\n", "c.yaml:1: asyncCommunication is not served"),
+    "continuous": ("continuousBatching: on\n", "c.yaml:1: continuousBatching must be true or false"),
+    "async": ("asyncCommunication: 1\n", "c.yaml:1: asyncCommunication must be true or false"),
+    "async and continuous": (
+        "asyncCommunication: true\ncontinuousBatching: true\n",
+        "c.yaml:2: asyncCommunication and continuousBatching: TorchServe would pass over the second",
+    ),
     "venv": ("useVenv: true\n", "c.yaml:1: useVenv is not served by Marway: a worker of a virtual environment"),
     "sequences": ("sequenceBatching: true\n", "c.yaml:1: sequenceBatching is not served by Marway"),
     "handler text": ("handler: x\n", "handler must be a mapping"),
@@ -89,6 +94,14 @@ def test_settings_are_read() -> None:
     expected = ModelConfig(min_workers=1, max_workers=1, response_timeout_s=300, device_type="gpu")
     assert config == expected
     assert config.startup_timeout_s == 120
+
+
+def test_how_the_handler_is_called_is_read() -> None:
+    """One call at a time, many at once, or all rows again and again: then the batch is the worker's, without a wait."""
+    assert parse_model_config(b"batchSize: 1\n", "c.yaml").calling == Calling()
+    assert parse_model_config(b"asyncCommunication: true\n", "c.yaml").calling.way == "async"
+    config = parse_model_config(b"continuousBatching: true\nbatchSize: 8\n", "c.yaml")
+    assert (config.calling, config.warnings) == (Calling("continuous", 8), ())
 
 
 def test_what_surprises_is_a_warning() -> None:

@@ -8,24 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from marway.archives.calling import ASYNC_CALLS_MAX, Calling
 from marway.archives.limits import NOT_SERVED
 from marway.errors import LoadFailed
 from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.backends.torchserve.adapter import check_archive
+from marway_sidecar.backends.torchserve.archive import checked_calling
 
 
-def check(path: Path, config: str | None = None, **files: bytes) -> None:
-    """Check an archive with this configuration file."""
+def check(path: Path, config: str | None = None, *, enveloped: bool = True, **files: bytes) -> Calling:
+    """Check an archive with this configuration file, and return how its handler is to be called."""
     manifest = {"model": {"modelName": "m", "configFile": None if config is None else "config.yaml"}}
     with zipfile.ZipFile(path / "m.mar", "w", zipfile.ZIP_DEFLATED) as target:
         target.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         for name, data in {**files, **({"config.yaml": config.encode()} if config is not None else {})}.items():
             target.writestr(name, data)
-    check_archive(
+    return checked_calling(
         ServedModel(
             server_name="mv_M", name="m", version="1", archive=path / "m.mar", workers=1, load_timeout_s=1,
             predict_timeout_s=1, max_workers=2,
-        )
+        ),
+        enveloped=enveloped,
     )  # fmt: skip
 
 
@@ -55,4 +57,19 @@ def test_all_else_is_left_to_torchserve(tmp_path: Path) -> None:
     check(tmp_path, "minWorkers: 2\nmaxWorkers: 2\nuseVenv: false\nlabels: [cat]\nh: {a: &a [1], b: *a}\n")
     check(tmp_path, "- no mapping\n")
     (tmp_path / "x").write_text("no archive")
-    check_archive(ServedModel("mv_M", "m", "1", tmp_path / "x", 1, 1.0, 1.0))
+    checked_calling(ServedModel("mv_M", "m", "1", tmp_path / "x", 1, 1.0, 1.0), enveloped=True)
+
+
+def test_how_a_handler_is_called(tmp_path: Path) -> None:
+    """Many calls at once, or all rows again and again, are for workers of Marway's runtime."""
+    assert check(tmp_path, "batchSize: 4\n", enveloped=False) == Calling()
+    assert check(tmp_path, "asyncCommunication: true\n") == Calling("async", ASYNC_CALLS_MAX)
+    assert check(tmp_path, "continuousBatching: true\nbatchSize: 4\n") == Calling("continuous", 4)
+    assert check(tmp_path, "continuousBatching: true\n") == Calling("continuous", 1)
+    for key in ("asyncCommunication", "continuousBatching"):
+        with pytest.raises(LoadFailed, match=f"says {key}, which is served by workers of Marway's runtime"):
+            check(tmp_path, f"{key}: true\n", enveloped=False)
+        with pytest.raises(LoadFailed, match=f"says {key}, which is neither true nor false"):
+            check(tmp_path, f"{key}: 1\n")
+    with pytest.raises(LoadFailed, match="asyncCommunication and continuousBatching"):
+        check(tmp_path, "asyncCommunication: true\ncontinuousBatching: true\n")

@@ -357,3 +357,17 @@ async def test_a_version_for_another_engine_is_refused(pool: ModelPool, record: 
     assert pool.statuses() == ()
     here = elsewhere.model_copy(update={"engine": "torchserve"})
     assert (await pool.load(record, here, Deadline.after(5))).state == "ready"
+
+
+async def test_a_version_that_moved_to_another_engine_is_not_loaded_again(
+    pool: ModelPool, record: VersionRecord
+) -> None:
+    """A new server is attached without what was loaded in the old one and is to be served by another engine now."""
+    first, second = FakeServer(), FakeServer()
+    pool.attach(first)
+    await predict(pool, record)
+    await pool.load(record, SERVING.model_copy(update={"engine": "native"}), Deadline.after(5))
+    pool.attach(second)
+    assert pool.server is second
+    assert pool.statuses() == ()
+    assert await predict(pool, record) == record.id

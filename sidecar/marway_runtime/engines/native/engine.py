@@ -235,6 +235,8 @@ class NativeEngine:
 
     def _may_share(self, request: LoadRequest, unpacked: Unpacked) -> bool:
         least = self._settings.share_weights_from_bytes
+        if unpacked.calling.way == "async":
+            return False  # an event loop is no part of a process that may be forked
         may = request.share_weights and self._fork_socket is not None and self._launch_gpu(unpacked) is None
         return may and least is not None and unpacked.size_bytes >= least
 
@@ -265,6 +267,8 @@ class NativeEngine:
                 "socket": str(worker_socket(directories.runtime, server_name, number)),
                 "pulse": str(unpacked.directory / f"pulse-{number}"),
                 "gpu": self._launch_gpu(unpacked),
+                "calling": unpacked.calling,
+                "answer_within_s": unpacked.seconds("responseTimeout", request.predict_timeout_s),
                 "metrics_config": str(settings.metrics_config.absolute()) if settings.metrics_config else None,
                 "service_envelope": settings.service_envelope,
             },

@@ -84,6 +84,8 @@ class LoadedModel:
             workers=len(self._places),
             ready_workers=ready,
             answer_within_s=self._answer_within_s,
+            calls_per_worker=self._unpacked.calling.at_once,
+            in_pieces=self._unpacked.calling.way == "continuous",
         )
 
     def workers(self) -> list[Worker]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import yaml
 
+from marway.archives.calling import Calling, calling_of
 from marway.archives.limits import expansion_problem, setting_problem
 from marway.errors import LoadFailed, Unavailable, clip
 
@@ -45,6 +46,11 @@ class Unpacked:
     def model_dir(self) -> Path:
         """Where the archive's files are."""
         return self.directory / "model"
+
+    @property
+    def calling(self) -> Calling:
+        """How its handler is to be called."""
+        return calling_of(self.config)
 
     def seconds(self, key: str, otherwise: float) -> float:
         """Return what the archive says a time-out is to be, in seconds, or what holds where it says nothing."""

@@ -7,6 +7,7 @@ read: what comes waits in the socket, and its sender with it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -26,6 +27,7 @@ import ts
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.model_loader import ModelLoaderFactory
 
+from marway.archives.calling import Calling
 from marway.archives.handler_failure import handler_failure
 from marway.process.allocator import keep_freed_memory
 from marway.wire.envelope import Answer, Row, answer_pieces, read_rows
@@ -34,7 +36,7 @@ from marway_runtime.engines.native.parent import Before, Parent
 from marway_runtime.worker.field_reader import FieldReader
 from marway_runtime.worker.service import MarwayService, within
 
-__all__ = ["PULSE", "Calls", "main"]
+__all__ = ["ANSWER_BYTES_MAX", "PULSE", "Calls", "Connection", "main", "send_answers"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ _JOINED_BYTES: Final = 64 * 1024
 _LARGE_BYTES: Final = 1024 * 1024
 _RETAINED_BYTES: Final = 64 * 1024 * 1024
 """Freed memory that a worker does not give back once it has had a large value: room for that, its input and answer."""
-_ANSWER_BYTES_MAX: Final = 2**32 - 64 * 1024
+ANSWER_BYTES_MAX: Final = 2**32 - 64 * 1024
 """A frame says its size in four bytes."""
 
 
@@ -55,6 +57,11 @@ def main() -> None:
     """Be a worker: `sys.argv` has one more word, a JSON object (`worker_process.start`)."""
     options: dict[str, Any] = json.loads(sys.argv.pop())
     channel = _channel_to_parent()
+    loop = None
+    if Calling(*options["calling"]).way == "async":
+        # The handler may make things that belong to a loop while it is loaded: it has to be the one that runs later.
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
     before = Before() if options.get("parent") else None
     try:
         with before.watching_seeds() if before is not None else contextlib.nullcontext():
@@ -75,7 +82,25 @@ def main() -> None:
             ready["alone"] = f"its weights are its own: {why_not}"
     with _listening(Path(options["socket"])) as listener:
         channel.sendall(json.dumps(ready).encode() + b"\n")
-        Calls(service, listener, Path(options["pulse"])).serve()
+        _serve(service, listener, options, loop)
+
+
+def _serve(
+    service: MarwayService, listener: socket.socket, options: dict[str, Any], loop: asyncio.AbstractEventLoop | None
+) -> None:
+    """Answer calls in the way that the archive asks for, until the process ends."""
+    pulse, (way, at_once) = Path(options["pulse"]), options["calling"]
+    if loop is not None:
+        from marway_runtime.engines.native.async_calls import AsyncCalls
+
+        asyncio.set_event_loop(loop)  # `asyncio.run` in the handler would have taken it away
+        loop.run_until_complete(AsyncCalls(service, pulse, answer_within_s=options["answer_within_s"]).serve(listener))
+    elif way == "continuous":
+        from marway_runtime.engines.native.continuous_calls import ContinuousCalls
+
+        ContinuousCalls(service, listener, pulse, at_once=at_once).serve()
+    else:
+        Calls(service, listener, pulse).serve()
 
 
 def _channel_to_parent() -> socket.socket:
@@ -125,7 +150,7 @@ def _listening(path: Path) -> Iterator[socket.socket]:
             unready.unlink(missing_ok=True)
 
 
-class _Connection:
+class Connection:
     """A sidecar's connection: frames in, frames out."""
 
     def __init__(self, accepted: socket.socket) -> None:
@@ -176,8 +201,9 @@ class Calls:
     def __init__(self, service: MarwayService, listener: socket.socket, pulse: Path) -> None:
         self._service = service
         self._listener = listener
-        self._connections: dict[int, _Connection] = {}
-        self._waiting: deque[tuple[_Connection, int, list[Row]]] = deque()
+        self._listening = listener.fileno()
+        self._connections: dict[int, Connection] = {}
+        self.waiting: deque[tuple[Connection, int, list[Row]]] = deque()
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
         with pulse.open("r+b") as file:
@@ -185,21 +211,24 @@ class Calls:
 
     def serve(self) -> None:
         """Serve until the process ends."""
-        listener = self._listener.fileno()
         while True:
-            for descriptor, _ in self._poll.poll(0 if self._waiting else None):
-                if descriptor == listener:
-                    self._accept()
-                else:
-                    self._read(descriptor)
-            if self._waiting:
-                self._answer(*self._waiting.popleft())
+            self.look(wait=not self.waiting)
+            if self.waiting:
+                self._answer(*self.waiting.popleft())
+
+    def look(self, *, wait: bool) -> None:
+        """Take in what has come; if nothing has, ``wait`` for it."""
+        for descriptor, _ in self._poll.poll(None if wait else 0):
+            if descriptor == self._listening:
+                self._accept()
+            else:
+                self._read(descriptor)
 
     def _accept(self) -> None:
         accepted, _ = self._listener.accept()
         with contextlib.suppress(OSError):  # who has gone already is seen when it is read from
             accepted.sendall(frame_header(Kind.WINDOW_UPDATE, 0))
-        self._connections[accepted.fileno()] = _Connection(accepted)
+        self._connections[accepted.fileno()] = Connection(accepted)
         self._poll.register(accepted, select.POLLIN)
 
     def _read(self, descriptor: int) -> None:
@@ -209,9 +238,9 @@ class Calls:
             while True:
                 kind, number, rows = connection.frame()
                 if kind == Kind.REQUEST and rows:
-                    self._waiting.append((connection, number, rows))
+                    self.waiting.append((connection, number, rows))
                 elif kind == Kind.CANCEL:
-                    self._drop(connection, number)
+                    self.drop(connection, number)
                 if not connection.reader.ahead:
                     return
         except (SystemExit, OSError):
@@ -220,33 +249,34 @@ class Calls:
             logger.error("What came is no call, and its connection is closed: %s", exc)
         self._poll.unregister(descriptor)
         del self._connections[descriptor]
-        self._drop(connection, None)
+        self.drop(connection, None)
         connection.socket.close()
 
-    def _drop(self, connection: _Connection, number: int | None) -> None:
+    def drop(self, connection: Connection, number: int | None) -> None:
         """Forget a call that has not begun, or all of a connection."""
-        self._waiting = deque(
-            call for call in self._waiting if call[0] is not connection or number not in (None, call[1])
+        self.waiting = deque(
+            call for call in self.waiting if call[0] is not connection or number not in (None, call[1])
         )
 
-    def _answer(self, connection: _Connection, number: int, rows: list[Row]) -> None:
+    def _answer(self, connection: Connection, number: int, rows: list[Row]) -> None:
         def send(piece: Answer) -> None:
-            self._beat(0.0)  # who reads slowly is no reason to end a worker
-            _send(connection, Kind.PART, number, [piece])
-            self._beat(time.monotonic())
+            self.beat(0.0)  # who reads slowly is no reason to end a worker
+            send_answers(connection, Kind.PART, number, [piece])
+            self.beat(time.monotonic())
 
-        self._beat(time.monotonic())
+        self.beat(time.monotonic())
         try:
             answers = self._service.answered(rows, send)
         finally:
-            self._beat(0.0)
-        _send(connection, Kind.ANSWER, number, answers)
+            self.beat(0.0)
+        send_answers(connection, Kind.ANSWER, number, answers)
 
-    def _beat(self, since: float) -> None:
+    def beat(self, since: float) -> None:
+        """Say since when the worker is in a call, on the monotonic clock; 0 for in none."""
         PULSE.pack_into(self._pulse, 0, since)
 
 
-def _send(connection: _Connection, kind: int, number: int, answers: Sequence[Answer]) -> None:
+def send_answers(connection: Connection, kind: int, number: int, answers: Sequence[Answer]) -> None:
     """Send answers; whoever has gone is not told."""
     with contextlib.suppress(OSError):
-        connection.send(kind, number, within(answers, _ANSWER_BYTES_MAX))
+        connection.send(kind, number, within(answers, ANSWER_BYTES_MAX))

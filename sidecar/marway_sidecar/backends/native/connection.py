@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, cast
 
 from marway.deadline import Deadline
-from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError, RuntimeDown
+from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError, ModelError, RuntimeDown
 from marway.wire.envelope import Answer, Row, decode_answers, row_pieces
-from marway.wire.native import FRAME_BYTES_MAX
+from marway.wire.native import FRAME_BYTES_MAX, ModelState
 from marway_http.frames import HEADER, Kind, frame_header
 from marway_sidecar.backends.base import ServedModel, WorkerDied
+from marway_sidecar.backends.native.waiting_calls import Call, CallInPieces
 
 __all__ = ["WorkerConnection"]
 
@@ -26,57 +26,9 @@ _JOINED_BYTES: Final = 64 * 1024
 """A request up to here is joined and written at once; the values of a larger one are written as they lie."""
 _PIECES_MAX: Final = 16
 """So many pieces of an answer wait for who reads it; with more, nothing is read from the worker."""
-
-
-class _Call:
-    """One call, until it is answered whole."""
-
-    __slots__ = ("began", "done")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.began = loop.time()
-        self.done: asyncio.Future[list[Answer]] = loop.create_future()
-
-    def put(self, answers: list[Answer], *, last: bool) -> None:
-        if not self.done.done():
-            self.done.set_result(answers)
-
-    def fail(self, error: MarwayError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-
-class _CallInPieces(_Call):
-    """One whose answer comes in pieces.
-
-    Attributes:
-        came: What has come and was not taken yet: pieces and whether they are the last, or why no more will come.
-        done: Told when something has come.
-    """
-
-    __slots__ = ("came",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self.came: deque[tuple[list[Answer], bool] | MarwayError] = deque()
-
-    def put(self, answers: list[Answer], *, last: bool) -> None:
-        self.came.append((answers, last))
-        super().put(answers, last=last)
-
-    def fail(self, error: MarwayError) -> None:
-        self.came.append(error)
-        super().put([], last=True)
-
-    async def take(self) -> tuple[list[Answer], bool]:
-        """Return what comes next, waiting for it."""
-        while not self.came:
-            self.done = self.done.get_loop().create_future()
-            await self.done
-        taken = self.came.popleft()
-        if isinstance(taken, MarwayError):
-            raise taken
-        return taken
+_UNREAD_BYTES_MAX: Final = 16 * 1024 * 1024
+"""So much of an answer waits for who reads it where other calls are under way in the worker, which must not wait for
+that; with more, it is given up."""
 
 
 class WorkerConnection(asyncio.BufferedProtocol):
@@ -84,18 +36,20 @@ class WorkerConnection(asyncio.BufferedProtocol):
 
     Args:
         model: The version.
-        answer_within_s: How long a call may take before the runtime ends the worker.
+        state: What the runtime says of it: how long a call may take before the worker is ended, and whether a worker
+            takes several calls at once.
         lost: Called when the worker ends the connection.
     """
 
-    def __init__(self, model: ServedModel, *, answer_within_s: float, lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, model: ServedModel, state: ModelState, *, lost: Callable[[], None] = lambda: None) -> None:
         self._model = model
         self._title = f"{model.name} {model.version}"
-        self._answer_within_s = answer_within_s
+        self._answer_within_s = state.answer_within_s
+        self._shared = state.calls_per_worker > 1
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._large: memoryview | None = None
@@ -124,7 +78,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
 
     async def call(self, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
         """Make a call and return its answers; raises as `ModelServer.predict` does."""
-        call = _Call(self._loop)
+        call = Call(self._loop)
         number = self._begin(call, rows)
         timer = self._loop.call_later(max(0.0, deadline.left_s()), self._late, number)
         try:
@@ -140,7 +94,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
 
     async def stream(self, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         """Make a call whose answer comes in pieces, and yield them; raises as `ModelServer.predict_stream` does."""
-        call = _CallInPieces(self._loop)
+        call = CallInPieces(self._loop)
         number = self._begin(call, [row])
         timer = self._loop.call_later(max(0.0, deadline.left_s()), self._late, number)
         try:
@@ -223,11 +177,21 @@ class WorkerConnection(asyncio.BufferedProtocol):
         if kind == Kind.ANSWER:
             self._forget(number)
         call.put(answers, last=kind == Kind.ANSWER)
-        if isinstance(call, _CallInPieces) and len(call.came) > _PIECES_MAX and self._transport and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
+        if isinstance(call, CallInPieces) and len(call.came) > _PIECES_MAX:
+            self._hold_up(number, call)
 
-    def _begin(self, call: _Call, rows: Sequence[Row]) -> int:
+    def _hold_up(self, number: int, call: CallInPieces) -> None:
+        """Have no more pieces come than are read. Others wait behind them only where there are none."""
+        if not self._shared:
+            if self._transport is not None and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+        elif call.waiting_bytes > _UNREAD_BYTES_MAX:
+            self._give_up(number)
+            message = f"the answer of {self._title} was given up: its caller does not read it"
+            call.fail(ModelError(message, model=self._model.name, version=self._model.version))
+
+    def _begin(self, call: Call, rows: Sequence[Row]) -> int:
         transport = self._transport
         if transport is None or transport.is_closing():
             raise RuntimeDown("the worker's connection was closed as the call was made")

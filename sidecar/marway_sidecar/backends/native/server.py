@@ -176,9 +176,7 @@ class NativeServer:
                 with short_path(path) as short:
                     _, made = await loop.create_unix_connection(
                         lambda: WorkerConnection(
-                            version.model,
-                            answer_within_s=version.state.answer_within_s,
-                            lost=lambda: self._mend_if_lost(version),
+                            version.model, version.state, lost=lambda: self._mend_if_lost(version)
                         ),
                         short,
                     )
@@ -224,4 +222,4 @@ def _ended(model: ServedModel) -> WorkerDied:
 
 
 def _description(state: ModelState) -> Description:
-    return Description(version=state.version, ready_workers=state.ready_workers, workers=state.workers)
+    return Description(state.version, state.ready_workers, state.workers, state.calls_per_worker, state.in_pieces)

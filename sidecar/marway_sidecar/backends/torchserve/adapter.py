@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import zipfile
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import yaml
-
-from marway.archives.limits import expansion_problem, setting_problem
+from marway.archives.calling import Calling
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable, clip
 from marway.wire import envelope, model_log
 from marway.wire.runtime import LOGS, RuntimeInfo
 from marway_sidecar.backends.base import Description, ServedModel, ServerInfo, ServerStatus, WorkerStatus
+from marway_sidecar.backends.torchserve.archive import calling_in, checked_calling, unpacked_bytes
 from marway_sidecar.backends.torchserve.calls import Calls, EnvelopedCalls
 from marway_sidecar.backends.torchserve.connection import Connection
 from marway_sidecar.backends.torchserve.management import (
@@ -31,7 +27,7 @@ from marway_sidecar.backends.torchserve.management import (
 from marway_sidecar.backends.torchserve.plain import PlainCalls
 from marway_sidecar.errors import about
 
-__all__ = ["SERVES", "TorchServeAdapter", "check_archive"]
+__all__ = ["SERVES", "TorchServeAdapter"]
 
 SERVES: Final = frozenset({"torchserve"})
 
@@ -41,8 +37,6 @@ _LOG_BYTES = 1 << 20
 _REASON_MAX = 800
 _FULL_RETRY_S = 30.0
 _MIB = 1024 * 1024
-_MANIFEST: Final = "MAR-INF/MANIFEST.json"
-_FILE_BYTES_MAX: Final = 1024 * 1024
 
 
 class TorchServeAdapter:
@@ -85,10 +79,10 @@ class TorchServeAdapter:
             found = await self.describe(model)
             if found is not None and found.version == model.version and found.ready_workers >= 1:
                 self._registered.add(model.server_name)
-                return found
+                return _called(found, await asyncio.to_thread(calling_in, model))
             if found is not None:
                 await self.unload(model)  # left by a load that was cut off, or with dead workers: start clean
-            await asyncio.to_thread(check_archive, model)
+            calling = await asyncio.to_thread(checked_calling, model, enveloped=self.batches)
             await self._register(model)
             self._registered.add(model.server_name)
             found = await self.describe(model)
@@ -102,7 +96,7 @@ class TorchServeAdapter:
                 except LoadFailed:
                     await self.unload(model)
                     raise
-            return found
+            return _called(found, calling)
 
     async def _register(self, model: ServedModel) -> None:
         again = False
@@ -128,7 +122,7 @@ class TorchServeAdapter:
             return False
         try:
             room = await self._control.remove_leftovers()
-            needed = await asyncio.to_thread(_unpacked_bytes, model)
+            needed = await asyncio.to_thread(unpacked_bytes, model)
         except MarwayError:
             return False
         if needed is not None and room.free_bytes < needed:
@@ -224,59 +218,6 @@ async def _reason(logs: Path, worker: str, began: datetime) -> str | None:
     return None
 
 
-def check_archive(model: ServedModel) -> None:
-    """Refuse an archive that is a bomb, asks for more workers than the version may have, or cannot be served. Blocks.
-
-    TorchServe obeys an archive's own configuration over what the register call says, and takes settings that make every
-    prediction fail. `publish` refuses such archives, but the registry may hold one that something else wrote. One that
-    cannot be read is left to TorchServe, which says what is wrong with it.
-
-    Raises:
-        LoadFailed: One sentence on the first thing that is wrong.
-    """
-    config = _configuration(model)
-    problem = setting_problem(config)
-    if problem is not None:
-        raise _failed(model, problem)
-    wanted = config.get("minWorkers")
-    if model.max_workers is not None and isinstance(wanted, int) and wanted > model.max_workers:
-        # TorchServe would start them before anybody could take them away.
-        raise _failed(
-            model,
-            f"it makes TorchServe start {wanted} workers (minWorkers in its configuration file), and its serving "
-            f"settings allow {model.max_workers} (max_workers): pack it again without minWorkers, or allow as many",
-        )
-
-
-def _unpacked_bytes(model: ServedModel) -> int | None:
-    """Return what an archive takes unpacked, or None when it cannot be read. Blocks."""
-    try:
-        with zipfile.ZipFile(model.archive) as archive:
-            return sum(entry.file_size for entry in archive.infolist())
-    except (OSError, zipfile.BadZipFile):
-        return None
-
-
-def _configuration(model: ServedModel) -> Mapping[str, Any]:
-    try:
-        with zipfile.ZipFile(model.archive) as archive:
-            expanded = sum(each.file_size for each in archive.infolist())
-            problem = expansion_problem(model.archive.stat().st_size, expanded)
-            if problem is not None:
-                raise _failed(model, f"it {problem}")
-            name = json.loads(_read(archive, _MANIFEST))["model"].get("configFile")
-            config = yaml.safe_load(_read(archive, name)) if name is not None else None
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
-    except yaml.YAMLError as exc:
-        raise _failed(model, f"its configuration file is no YAML: {clip(str(exc), 200)}") from exc
-    return config if isinstance(config, dict) else {}
-
-
-def _failed(model: ServedModel, why: str) -> LoadFailed:
-    return about(model, LoadFailed(f"the archive of {model.name} {model.version} cannot be loaded: {why}"))
-
-
-def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    with archive.open(name) as file:
-        return file.read(_FILE_BYTES_MAX)
+def _called(found: Description, calling: Calling) -> Description:
+    """Return a description with how its archive wants its handler to be called."""
+    return replace(found, calls_per_worker=calling.at_once, in_pieces=calling.way == "continuous")

@@ -13,8 +13,9 @@ from typing import Any, cast
 
 import pytest
 
-from marway.wire.envelope import Answer, Part, Row, decode_answers, row_pieces
-from marway_http.frames import HEADER, Kind, frame_header
+from marway.wire.envelope import Answer, Row
+from marway_http.frames import Kind, frame_header
+from support.native_worker import Client, wait_for
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open while it is imported
@@ -38,30 +39,6 @@ class Service:
             for piece in (b"one", b"two"):
                 send(Answer(200, piece, "bytes"))
         return [Answer(200, bytes(row.parts[0].value), "bytes") for row in rows]
-
-
-class Client:
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
-        self.socket.connect(str(path))
-        assert HEADER.unpack(self.read(HEADER.size)) == (0, 0, 0, 0, Kind.WINDOW_UPDATE)
-
-    def send(self, number: int, *values: bytes) -> None:
-        pieces = row_pieces([Row("r", [Part("data", value)]) for value in values])
-        self.socket.sendall(b"".join([frame_header(Kind.REQUEST, number, body=sum(map(len, pieces))), *pieces]))
-
-    def take(self) -> tuple[int, int, list[bytes]]:
-        size, number, _, _, kind = HEADER.unpack(self.read(HEADER.size))
-        return kind, number, [answer.body for answer in decode_answers(self.read(size))]
-
-    def read(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            part = self.socket.recv(size - len(data))
-            assert part
-            data += part
-        return data
 
 
 @pytest.fixture
@@ -157,10 +134,3 @@ def test_the_pulse_says_since_when(client: Client, service: Service, pulse: Path
     service.gate.set()
     client.take()
     wait_for(lambda: PULSE.unpack(seen) == (0.0,))
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

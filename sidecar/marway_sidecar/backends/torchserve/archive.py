@@ -1,0 +1,91 @@
+"""What the archive of a version asks of TorchServe, looked at before TorchServe is told of it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from typing import Any, Final
+
+import yaml
+
+from marway.archives.calling import Calling, calling_of
+from marway.archives.limits import expansion_problem, setting_problem
+from marway.errors import LoadFailed, clip
+from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.errors import about
+
+__all__ = ["calling_in", "checked_calling", "unpacked_bytes"]
+
+_MANIFEST: Final = "MAR-INF/MANIFEST.json"
+_FILE_BYTES_MAX: Final = 1024 * 1024
+
+
+def checked_calling(model: ServedModel, *, enveloped: bool) -> Calling:
+    """Return how an archive wants its handler to be called, if it can be served. Blocks.
+
+    TorchServe obeys an archive's own configuration over what the register call says, and takes settings that make every
+    prediction fail. `publish` refuses such archives, but the registry may hold one that something else wrote. One that
+    cannot be read is left to TorchServe, which says what is wrong with it. Without our workers (``enveloped``) there
+    is one call at a time: TorchServe's own fail all that are under way where one raises.
+
+    Raises:
+        LoadFailed: It is a bomb, asks for more workers than the version may have, or for what is not served.
+    """
+    config = _configuration(model)
+    problem = setting_problem(config)
+    if problem is not None:
+        raise _failed(model, problem)
+    calling = calling_of(config)
+    if calling.way != "one" and not enveloped:
+        name = "asyncCommunication" if calling.way == "async" else "continuousBatching"
+        why = "is served by workers of Marway's runtime, and this TorchServe was started otherwise"
+        raise _failed(model, f"its configuration file says {name}, which {why}")
+    wanted = config.get("minWorkers")
+    if model.max_workers is not None and isinstance(wanted, int) and wanted > model.max_workers:
+        # TorchServe would start them before anybody could take them away.
+        raise _failed(
+            model,
+            f"it makes TorchServe start {wanted} workers (minWorkers in its configuration file), and its serving "
+            f"settings allow {model.max_workers} (max_workers): pack it again without minWorkers, or allow as many",
+        )
+    return calling
+
+
+def calling_in(model: ServedModel) -> Calling:
+    """Return how an archive that the server has wants its handler to be called. Blocks."""
+    return calling_of(_configuration(model))
+
+
+def unpacked_bytes(model: ServedModel) -> int | None:
+    """Return what an archive takes unpacked, or None when it cannot be read. Blocks."""
+    try:
+        with zipfile.ZipFile(model.archive) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return None
+
+
+def _configuration(model: ServedModel) -> Mapping[str, Any]:
+    try:
+        with zipfile.ZipFile(model.archive) as archive:
+            expanded = sum(each.file_size for each in archive.infolist())
+            problem = expansion_problem(model.archive.stat().st_size, expanded)
+            if problem is not None:
+                raise _failed(model, f"it {problem}")
+            name = json.loads(_read(archive, _MANIFEST))["model"].get("configFile")
+            config = yaml.safe_load(_read(archive, name)) if name is not None else None
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    except yaml.YAMLError as exc:
+        raise _failed(model, f"its configuration file is no YAML: {clip(str(exc), 200)}") from exc
+    return config if isinstance(config, dict) else {}
+
+
+def _failed(model: ServedModel, why: str) -> LoadFailed:
+    return about(model, LoadFailed(f"the archive of {model.name} {model.version} cannot be loaded: {why}"))
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as file:
+        return file.read(_FILE_BYTES_MAX)
