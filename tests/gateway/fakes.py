@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import httpx
 from aiohttp import web
@@ -22,6 +23,7 @@ from marway_gateway.server import Addresses, serve
 from marway_gateway.settings import GatewaySettings, PodAddress
 
 Behaviour = Callable[["FakePod", web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -67,12 +69,8 @@ async def hang_up(pod: FakePod, request: web.Request) -> web.StreamResponse:
 
 
 async def hang(pod: FakePod, request: web.Request) -> web.StreamResponse:
-    """Never answer; tell when the caller has gone."""
-    try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError:
-        pod.cancelled += 1
-        raise
+    """Never answer."""
+    await asyncio.Event().wait()
     raise AssertionError
 
 
@@ -88,7 +86,7 @@ class FakePod:
         silent: Whether to leave health checks without an answer.
         polls: Health checks it got.
         watches: Watches that were opened.
-        cancelled: How often a caller went away.
+        cancelled: How many of the requests ended because their caller went away, wherever they were.
         loads: Paths of the loads that were asked for.
         may_load: Waited for before a load is done, or None.
         load_error: What a load ends in, or None.
@@ -152,10 +150,14 @@ class FakePod:
     async def _predict(self, request: web.Request) -> web.StreamResponse:
         seen = Seen(request.path, {name.lower(): value for name, value in request.headers.items()})
         self.requests.append(seen)
-        if self.read_body:
-            seen.body = await request.read()
-            seen.complete = True
-        return await self.behave(self, request)
+        try:
+            if self.read_body:
+                seen.body = await request.read()
+                seen.complete = True
+            return await self.behave(self, request)
+        except (asyncio.CancelledError, ConnectionError):
+            self.cancelled += 1
+            raise
 
     async def _status(self, request: web.Request) -> web.Response:
         self.polls += 1
@@ -213,6 +215,25 @@ class FakePod:
         finally:
             self._listeners.remove(listener)
         return response
+
+
+async def too_late(
+    ask: Callable[[float], Awaitable[T]], *, reached: Callable[[T], object], timeout_s: float = 0.3
+) -> T:
+    """Return what a request ends in whose deadline passes not before it has got as far as it is to get.
+
+    On a slow machine it may pass before: then it is asked again with twice the time, and so on. So a pod may get
+    requests of earlier tries as well.
+
+    Args:
+        ask: Asks with a deadline of so many seconds.
+        reached: Whether a request got there, by what it ended in or by what its pod has seen.
+        timeout_s: The first deadline.
+    """
+    while not reached(ended := await ask(timeout_s)):
+        timeout_s *= 2
+        assert timeout_s < 120, "no request got there"
+    return ended
 
 
 def free_port() -> int:

@@ -18,8 +18,8 @@ __all__ = ["Publish", "publish", "publisher", "record_of", "until"]
 Publish = Callable[..., VersionRecord]
 
 
-async def until(condition: Callable[[], object], *, within_s: float = 10) -> None:
-    """Return as soon as ``condition`` holds, and fail when it does not in time."""
+async def until(condition: Callable[[], object], *, within_s: float = 60) -> None:
+    """Return as soon as ``condition`` holds, and fail when it does not in time, even on a machine that is slow."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"

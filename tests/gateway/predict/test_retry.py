@@ -3,10 +3,24 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from aiohttp import web
 
-from gateway.fakes import FakePod, Running, answer, broken_model, busy, down, fail, free_port, hang, hang_up, running
+from gateway.fakes import (
+    FakePod,
+    Running,
+    answer,
+    broken_model,
+    busy,
+    down,
+    fail,
+    free_port,
+    hang,
+    hang_up,
+    running,
+    too_late,
+)
 from marway.errors import InvalidRequest, LoadFailed, Overloaded, Unavailable
 from marway.registry import Registry
 from marway.wire.headers import Outcome
@@ -14,6 +28,7 @@ from marway.wire.pods import ModelStatus
 from marway_gateway.placement import score
 from marway_gateway.predict.retry import RetryBudget
 from marway_gateway.settings import PodAddress
+from support.loop import blocked
 from support.registry import publish, until
 
 worker_died = fail(Unavailable("the worker died during the call"), Outcome.WORKER_DIED)
@@ -252,20 +267,27 @@ async def test_deadline(registry: Registry, make_pod: MakePod) -> None:
     """A pod that does not answer costs the caller no more than its deadline and 100 ms, and loses the request."""
     pods = await in_order(make_pod, 2)
     pods[0].behave = hang
-    async with running(*pods, registry=registry) as gateway:
-        late = await gateway.predict(x_request_timeout_ms="300")
+    asked_ms: list[float] = []
+    async with running(*pods, registry=registry) as gateway, blocked() as without_turn_s:
+
+        async def ask(timeout_s: float) -> httpx.Response:
+            asked_ms.append(round(timeout_s * 1000))
+            return await gateway.predict(x_request_timeout_ms=f"{asked_ms[-1]}")
+
+        late = await too_late(ask, reached=lambda _: pods[0].requests)
         total_ms = float(late.headers["server-timing"].rpartition("total;dur=")[2])
-        assert 300 <= total_ms <= 400
+        # Pod, gateway and caller are one process here: what the machine kept from it is no delay of the gateway's.
+        assert asked_ms[-1] <= total_ms <= asked_ms[-1] + 100 + 1000 * sum(without_turn_s)
         assert late.status_code == 504
         assert late.json()["code"] == "deadline_exceeded"
         assert f"pod {pods[0].name} had not answered" in late.json()["detail"]
-        await until(lambda: pods[0].cancelled == 1)
-        timeout = await gateway.metric(
+        await until(lambda: pods[0].cancelled == len(pods[0].requests))
+        timeouts = await gateway.metric(
             'marway_gateway_request_duration_seconds_count{model="intent",outcome="timeout",surface="native",version="1.0"}'
         )
-    assert timeout == 1
-    assert asked(pods) == [1, 0]
-    assert 200 <= int(pods[0].requests[0].headers["x-request-timeout-ms"]) <= 300
+    assert timeouts == len(asked_ms)
+    assert asked(pods)[1] == 0
+    assert 0 < int(pods[0].requests[-1].headers["x-request-timeout-ms"]) <= asked_ms[-1]
 
 
 async def test_deadline_covers_all_attempts(registry: Registry, make_pod: MakePod) -> None:
@@ -278,8 +300,9 @@ async def test_deadline_covers_all_attempts(registry: Registry, make_pod: MakePo
 
     pods[0].behave = slowly_busy  # type: ignore[assignment]
     async with running(*pods, registry=registry) as gateway:
-        assert (await gateway.predict(x_request_timeout_ms="2000")).status_code == 200
-    assert int(pods[1].requests[0].headers["x-request-timeout-ms"]) <= 1900
+        assert (await gateway.predict(x_request_timeout_ms="60000")).status_code == 200
+    first, second = (int(pod.requests[0].headers["x-request-timeout-ms"]) for pod in pods)
+    assert 0 < second <= first - 90
 
 
 async def test_client_that_goes_away(registry: Registry, make_pod: MakePod) -> None:

@@ -9,7 +9,7 @@ from aiohttp import web
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from gateway.fakes import FakePod, Running, broken_model, busy, hang, running
+from gateway.fakes import FakePod, Running, broken_model, busy, hang, running, too_late
 from marway import errors
 from marway.errors import MarwayError
 from marway.registry import Registry
@@ -149,10 +149,14 @@ async def test_deadline(registry: Registry, make_pod: MakePod) -> None:
     """The caller's deadline ends the pod's request as well."""
     pod = await make_pod(behave=hang)
     async with calling(pod, registry=registry) as (_, channel):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await prediction_pb2_grpc.PredictionServiceStub(channel).Predict(request(), timeout=0.2)
-        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        await until(lambda: pod.cancelled == 1)
+
+        async def ask(timeout_s: float) -> grpc.StatusCode:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await prediction_pb2_grpc.PredictionServiceStub(channel).Predict(request(), timeout=timeout_s)
+            return caught.value.code()
+
+        assert await too_late(ask, reached=lambda _: pod.requests) is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: pod.cancelled == len(pod.requests))
 
 
 async def test_client_that_goes_away(registry: Registry, make_pod: MakePod) -> None:

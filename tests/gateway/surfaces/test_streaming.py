@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 from aiohttp import web
 
-from gateway.fakes import Behaviour, FakePod, running
+from gateway.fakes import Behaviour, FakePod, running, too_late
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.http.server_sent_events import EventStream, wants_events
@@ -33,16 +34,12 @@ def sending(*pieces: bytes, then: str = "end", go: asyncio.Event | None = None, 
     async def behave(pod: FakePod, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse(headers={OUTCOME: Outcome.ANSWERED, "content-type": kind})
         await answer.prepare(request)
-        try:
-            for number, piece in enumerate(pieces):
-                if number == 1 and go is not None:
-                    await go.wait()
-                await answer.write(piece)
-            if then == "hang":
-                await asyncio.Event().wait()
-        except (asyncio.CancelledError, ConnectionError):
-            pod.cancelled += 1
-            raise
+        for number, piece in enumerate(pieces):
+            if number == 1 and go is not None:
+                await go.wait()
+            await answer.write(piece)
+        if then == "hang":
+            await asyncio.Event().wait()
         if then == "break":
             assert request.transport is not None
             request.transport.close()
@@ -145,10 +142,11 @@ async def test_the_deadline_ends_a_stream(registry: Registry, make_pod: MakePod)
     """A stream that is not at its end by the deadline ends with that error, and the pod's request with it."""
     pod = await make_pod(behave=sending(b"one ", then="hang"))
     async with running(pod, registry=registry) as gateway:
-        answer = await gateway.client.post(
-            "/predict/intent", content=b"x", headers={**EVENTS, "x-request-timeout-ms": "300"}
+        answer = await too_late(
+            lambda timeout_s: gateway.predict(**EVENTS, x_request_timeout_ms=f"{timeout_s * 1000:.0f}"),
+            reached=lambda answer: answer.text.startswith("data: one "),
         )
-        await until(lambda: pod.cancelled == 1)
+        await until(lambda: pod.cancelled == len(pod.requests))
     assert answer.text.startswith("data: one \n\nevent: error\ndata: {")
     assert '"deadline_exceeded"' in answer.text
 
@@ -159,14 +157,20 @@ async def test_a_reader_that_stops_is_left_at_the_deadline(
 ) -> None:
     """Who does not read the pieces holds the pod no longer than the deadline."""
     pod = await make_pod(behave=sending(*[b"x" * 1_000_000] * 60, then="hang"))
-    sent = {**headers, "x-request-timeout-ms": "1000"}
-    async with (
-        running(pod, registry=registry) as gateway,
-        gateway.client.stream("POST", "/predict/intent", content=b"x", headers=sent) as answer,
-    ):
-        chunks = answer.aiter_raw()  # held: the client closes the connection when it is thrown away
-        await anext(chunks)
-        await until(lambda: pod.cancelled == 1)
+    async with running(pod, registry=registry) as gateway, AsyncExitStack() as held:
+
+        async def read_one(timeout_s: float) -> httpx.Response:
+            sent = {**headers, "x-request-timeout-ms": f"{timeout_s * 1000:.0f}"}
+            stream = gateway.client.stream("POST", "/predict/intent", content=b"x", headers=sent)
+            answer = await held.enter_async_context(stream)
+            if answer.status_code == 200:
+                chunks = answer.aiter_raw()
+                held.push_async_callback(chunks.aclose)  # held: the connection is closed when it is thrown away
+                await anext(chunks)
+            return answer
+
+        await too_late(read_one, reached=lambda answer: answer.status_code == 200)
+        await until(lambda: pod.cancelled == len(pod.requests))
         line = 'duration_seconds_count{model="intent",outcome="timeout",surface="native",version="1.0"}'
         while not await gateway.metric(f"marway_gateway_request_{line}"):
             pass

@@ -6,7 +6,7 @@ import asyncio
 import email
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from aiohttp import web
 from google.protobuf import descriptor_pb2, empty_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from gateway.fakes import FakePod, Running, broken_model, busy, hang, running
+from gateway.fakes import FakePod, Running, broken_model, busy, hang, running, too_late
 from gateway.surfaces.test_streaming import sending
 from marway.errors import InvalidRequest
 from marway.registry import Registry
@@ -252,10 +252,14 @@ async def test_the_deadline_is_the_pods_too(
     """The call's deadline ends the pod's request as well."""
     pod = await make_pod(behave=hang)
     async with calling(theirs, pod, registry=registry) as (_, stub):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await ended(getattr(stub, method)(theirs.request("intent", data=b"x"), timeout=0.3))
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await until(lambda: pod.cancelled == 1)
+
+        async def ask(timeout_s: float) -> grpc.StatusCode:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await ended(getattr(stub, method)(theirs.request("intent", data=b"x"), timeout=timeout_s))
+            return caught.value.code()
+
+        assert await too_late(ask, reached=lambda _: pod.requests) is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: pod.cancelled == len(pod.requests))
 
 
 async def test_ping(registry: Registry, make_pod: MakePod, theirs: TorchServeClient) -> None:
@@ -294,14 +298,23 @@ async def test_a_reader_that_stops_is_left_at_the_deadline(
 ) -> None:
     """Who does not read the pieces holds the pod no longer than the gateway's own deadline."""
     pod = await make_pod(behave=sending(*[b"x" * 1_000_000] * 60, then="hang"))
-    async with calling(theirs, pod, registry=registry, default_timeout_s=1) as (gateway, stub):
-        call = stub.StreamPredictions(theirs.request("intent", data=b"x"))
-        await call.read()
-        await until(lambda: pod.cancelled == 1)
+    async with calling(theirs, pod, registry=registry) as (gateway, stub):
+        calls: list[Any] = []
+
+        async def read_one(timeout_s: float) -> bool:
+            metadata = (("x-request-timeout-ms", f"{timeout_s * 1000:.0f}"),)
+            calls.append(stub.StreamPredictions(theirs.request("intent", data=b"x"), metadata=metadata))
+            with suppress(grpc.aio.AioRpcError):
+                return await calls[-1].read() is not grpc.aio.EOF
+            return False
+
+        await too_late(read_one, reached=bool)
+        await until(lambda: pod.cancelled == len(pod.requests))
         line = 'duration_seconds_count{model="intent",outcome="timeout",surface="torchserve_grpc",version="1.0"}'
         while not await gateway.metric(f"marway_gateway_request_{line}"):
             pass
-        call.cancel()
+        for call in calls:
+            call.cancel()
 
 
 async def test_each_request_of_a_sequence_is_answered(
