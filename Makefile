@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-extended test-long test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-path bench-peers bench-publish bench-speed images clean
+.PHONY: help setup up demo test test-extended test-long test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-path bench-peers bench-publish bench-speed bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -141,6 +141,9 @@ bench-publish: setup ## Measure publishing 1 GiB to S3 against a plain upload of
 
 bench-speed: setup ## Measure Marway against TorchServe alone, smallest model, under load from wrk
 	$(BIN)/python benchmarks/bench_speed.py
+
+bench-weights: setup ## Measure a further worker of a large model, forked from its weights against loading them itself
+	$(BIN)/python benchmarks/bench_weights.py
 
 images: ## Build the four container images with docker or podman
 	@test -n "$(ENGINE)" || (echo "marway: needs docker or podman" >&2; exit 1)

@@ -48,6 +48,7 @@ _PLANNED = {
     "bench-peers",
     "bench-publish",
     "bench-speed",
+    "bench-weights",
 }
 _TESTED_BELOW = {"make up", "make demo"}
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]

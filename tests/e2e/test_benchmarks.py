@@ -46,6 +46,7 @@ def run(script: str, *arguments: str) -> str:
         ),
         ("bench_logging.py", ["--rounds", "1", "--requests", "20"], r"quiet / stock = [\d.]+x requests/s, [\d.]+x"),
         ("bench_path.py", ["--rounds", "1", "--requests", "20"], r"gateway → sidecar +p50 +[\d.]+ .* [\d.]+x"),
+        ("bench_weights.py", ["--rounds", "1", "--mib", "48"], r"a second worker is ready \d+ times sooner"),
         ("bench_publish.py", ["--rounds", "1", "--size-mib", "16"], r"publish / upload_file = [\d.]+ for 16 MiB"),
     ],
 )
