@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_serializer
 
+from marway.environments.lock import EnvironmentLock
 from marway.errors import clip
 from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
 
@@ -157,6 +158,8 @@ class VersionRecord(Frozen):
     serving: ServingSettings = ServingSettings()
     signature: Signature = Signature()
     golden_sha256: Sha256 | None = None
+    environments: tuple[EnvironmentLock, ...] = ()
+    """Its requirements, locked: one for each Python and platform that it was locked for; none when it was not."""
     training: TrainingFacts = TrainingFacts()
     created_at: datetime
     publisher: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol, cast
 
 from marway.deadline import Deadline
+from marway.environments.lock import EnvironmentLock
 from marway.errors import InvalidSettings, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.wire.envelope import Answer, Row
@@ -29,6 +30,7 @@ __all__ = [
     "ServerStatus",
     "WorkerDied",
     "WorkerStatus",
+    "check_environment",
     "check_served",
     "open_backend",
     "whole_answer",
@@ -63,6 +65,7 @@ class ServedModel:
         predict_timeout_s: How long a worker may take for one call before the server restarts it.
         protocol: How to speak to a server that Marway's runtime did not start (`ServingSettings.protocol`).
         streaming: Whether its handler sends answers in pieces.
+        environment: What it requires and the server is to install; its wheels are beside the archive.
         golden: Whether it has golden answers, which show what a way of starting its workers would break.
         batch_rows: Most rows in one call, where the server makes the batches itself because Marway's runtime did not
             start it.
@@ -80,6 +83,7 @@ class ServedModel:
     batch_rows: int = 1
     max_workers: int | None = None
     golden: bool = False
+    environment: EnvironmentLock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +132,14 @@ class ServerInfo:
         versions: Of the server under its backend's name, and of what matters inside it, such as `torch` and `python`.
         memory_limit_bytes: What it and its workers may take together; None when that is not known.
         cpus: Processors that its workers may use; None when that is not known.
+        environments_for: What it builds environments for; None when it builds none.
     """
 
     boot_id: str
     versions: Mapping[str, str] = field(default_factory=dict)
     memory_limit_bytes: int | None = None
     cpus: int | None = None
+    environments_for: str | None = None
 
 
 class ModelServer(Protocol):
@@ -272,3 +278,23 @@ def check_served(server: ModelServer, record: VersionRecord) -> None:
         serves = ", ".join(sorted(server.serves))
         message = f"{record.name} {record.version} is for the backend {record.backend!r}; this pod serves {serves}"
         raise about(record, Unavailable(message))
+
+
+def check_environment(server: ModelServer, record: VersionRecord) -> EnvironmentLock | None:
+    """Return what a version requires of this server: nothing where it was not locked, or the server installs nothing.
+
+    Raises:
+        Unavailable: It is locked for other pods.
+    """
+    target = server.info.environments_for if record.environments else None
+    if target is None:
+        return None
+    found = next((lock for lock in record.environments if str(lock.target) == target), None)
+    if found is None:
+        known = ", ".join(str(lock.target) for lock in record.environments)
+        message = (
+            f"what {record.name} {record.version} requires is locked for {known}, and this pod is {target}: publish it "
+            f"as a new version with --lock-for {target}"
+        )
+        raise about(record, Unavailable(message))
+    return found
