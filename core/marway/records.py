@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_serializer
 
+from marway.environments.lock import EnvironmentLock
 from marway.errors import clip
 from marway.refs import check_backend, check_engine, check_label, check_model_id, check_model_name, check_version
 
@@ -114,7 +115,7 @@ class ServingSettings(Frozen):
     load_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """Time for registering and starting the first worker."""
     predict_timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    """Time TorchServe gives a worker for one call before it restarts it."""
+    """Time a worker has for one call before it is restarted."""
     protocol: Literal["auto", "grpc", "rest"] = "auto"
     """How the sidecar speaks to a TorchServe that Marway's runtime did not start."""
     streaming: bool = False
@@ -122,9 +123,8 @@ class ServingSettings(Frozen):
     """What becomes of NaN and infinities in answers that are JSON, which has no such numbers: the row is refused, or
     they become null. v1 and binary v2 have them, and give them as they are."""
     retry_rows: bool = True
-    """Whether rows of a batch that fails as a whole run again, each alone, so that a bad one fails alone. Without, the
-    whole batch fails, and what a dead worker or model server had begun is not tried elsewhere: for handlers whose work
-    may not be done twice."""
+    """Whether rows of a batch that fails as a whole run again, each alone, so that a bad one fails alone. Without, all
+    fail, and what a dead worker or server had begun is not tried elsewhere: for work that may not be done twice."""
     cache: bool = False
     """Whether a gateway may answer a request from an earlier answer to the same bytes."""
     idle_unload_s: Annotated[float, Field(gt=0)] | None = None
@@ -161,6 +161,7 @@ class VersionRecord(Frozen):
     serving: ServingSettings = ServingSettings()
     signature: Signature = Signature()
     golden_sha256: Sha256 | None = None
+    environments: tuple[EnvironmentLock, ...] = ()  # its requirements, for each Python and platform locked for
     training: TrainingFacts = TrainingFacts()
     created_at: datetime
     publisher: str

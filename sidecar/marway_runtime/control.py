@@ -12,13 +12,18 @@ from typing import Protocol
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from marway.errors import InvalidReference, LoadFailed, Unavailable
+from marway.wire.environments import EnvironmentUse
+from marway.wire.native import Refusal
 from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorkers, TemporaryRoom, short_path
+from marway_runtime.environments.environments import Environments
 
 __all__ = ["Controlled", "create_app", "served"]
 
@@ -34,6 +39,9 @@ class Controlled(Protocol):
 
     @property
     def app(self) -> ASGIApp | None: ...
+
+    @property
+    def environments(self) -> Environments: ...
 
     def restart(self) -> None: ...
 
@@ -68,12 +76,35 @@ def create_app(controlled: Controlled) -> Starlette:
         controlled.restart()
         return Response(status_code=202)  # `runtime.json` goes, and comes back with another boot_id
 
+    async def enter(request: Request) -> Response:
+        try:
+            use = EnvironmentUse.model_validate_json(await request.body())
+            await controlled.environments.enter(request.path_params["name"], use)
+        except (ValidationError, InvalidReference) as exc:
+            return _refusal(str(exc), 400)
+        except LoadFailed as exc:
+            return _refusal(exc.message, 422)
+        except Unavailable as exc:
+            return _refusal(exc.message, 507)
+        return Response(status_code=204)
+
+    async def leave(request: Request) -> Response:
+        controlled.environments.leave(request.path_params["name"])
+        return Response(status_code=204)
+
+    async def environments(_: Request) -> Response:
+        body = await reading(lambda: controlled.environments.listed().model_dump_json().encode())
+        return Response(body, media_type="application/json")
+
     app = Starlette(
         routes=[
             Route("/workers", workers, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
             Route("/leftovers", leftovers, methods=["DELETE"]),
             Route("/restart", restart, methods=["POST"]),
+            Route("/environments", environments, methods=["GET"]),
+            Route("/environments/{name}", enter, methods=["PUT"]),
+            Route("/environments/{name}", leave, methods=["DELETE"]),
         ]
     )
     not_there = app.router.default
@@ -83,6 +114,10 @@ def create_app(controlled: Controlled) -> Starlette:
 
     app.router.default = of_the_engine
     return app
+
+
+def _refusal(message: str, status: int) -> Response:
+    return Response(Refusal(message=message).model_dump_json(), status, media_type="application/json")
 
 
 @contextlib.asynccontextmanager

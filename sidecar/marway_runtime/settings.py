@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from marway.settings import ComponentSettings
@@ -78,12 +78,23 @@ class RuntimeSettings(ComponentSettings):
     job_queue_size: int = Field(1000, ge=1)
     """Requests TorchServe queues for one model. The sidecar's own limit bites first; this is the last resort."""
 
-    install_requirements: bool = False
-    """Whether TorchServe installs an archive's requirements file with pip, into the model's own directory, at every
-    load. Off: it runs code from the network. An archive whose requirements are not met does not load, either way."""
+    environments: Path | None = None
+    """Directory of environments: what versions require and this Python does not have, installed once for all workers.
+    This runtime's alone. Unset: `environments` in the runtime directory."""
+
+    environments_bytes: int = Field(4 * 1024 * _MIB, ge=_MIB)
+    """What environments may take on the disk, bytes. The one that was used least recently goes first, and none that a
+    loaded version is in."""
+
+    environment_timeout_s: float = Field(300.0, gt=0, le=1500)
+    """How long the installation of an environment may take, seconds. Wheels are there by then, and nothing is built."""
+
+    install_requirements: Literal[False] = False
+    """Gone, and refused when it is true: no pod runs pip. `marway publish` locks what an archive requires, and a pod
+    installs these wheels."""
 
     handler_environment: tuple[str, ...] = ()
-    """Names of environment variables that handlers, and pip, see besides those that computing needs (`PATH`, `LANG`,
+    """Names of environment variables that handlers see besides those that computing needs (`PATH`, `LANG`,
     `CUDA_*`, `OMP_*`, …). None: every model of the pod sees them, so a secret here is every model's."""
 
     metrics_config: Path | None = None
@@ -127,3 +138,13 @@ class RuntimeSettings(ComponentSettings):
     frozen_timeout_s: float = Field(10.0, gt=0)
     """How long TorchServe may go without an answer before it is killed and started again, seconds. Starting costs
     every loaded model, so a machine that only stalls is waited for."""
+
+    @field_validator("install_requirements", mode="before")
+    @classmethod
+    def _no_pip(cls, value: object) -> object:
+        if str(value).lower() in ("1", "true", "t", "yes", "y", "on"):
+            raise ValueError(
+                "pods run no pip any more: publish the version again as a new one, which locks its requirements, and "
+                "take this setting away"
+            )
+        return False

@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from marway_runtime.engines import Engine
 from marway_runtime.engines.native.engine import NativeEngine
 from marway_runtime.engines.torchserve.class_archive import ClassArchive, class_archive
 from marway_runtime.engines.torchserve.server import TorchServe
+from marway_runtime.environments.environments import open_environments
 from marway_runtime.forkserver.process import ForkServer
 from marway_runtime.log_output import LogOutput
 from marway_runtime.metrics import Deaths, RuntimeMetrics
@@ -81,11 +83,9 @@ class Runtime:
         self._server: Engine | None = None
         self._answers = False
         forking = settings.fork_workers and sys.platform == "linux"
-        self._forks = (
-            ForkServer(settings, directories, home=home, metrics=self._metrics, deaths=self._deaths)
-            if forking
-            else None
-        )
+        forks = partial(ForkServer, settings, directories, home=home, metrics=self._metrics, deaths=self._deaths)
+        self._forks = forks() if forking else None
+        self.environments = open_environments(settings, directories, forks if forking else None)
         java = settings.engine == "torchserve"
         self._classes = class_archive(settings) if java and settings.share_classes else None
         self._answered = asyncio.Event()
@@ -96,9 +96,8 @@ class Runtime:
         if server is None:
             return RuntimeWorkers(deaths=self._deaths.counts())
         found = measured(server.workers(), server.worker_names)
-        base = resident_bytes(server.pid) if server.pid is not None else 0
-        if self._forks is not None and self._forks.pid is not None:
-            base += resident_bytes(self._forks.pid)
+        pids = [server.pid, self._forks.pid if self._forks is not None else None, *self.environments.pids()]
+        base = sum(resident_bytes(pid) for pid in pids if pid is not None)
         weights = tuple(server.weights())
         return RuntimeWorkers(workers=tuple(found), weights=weights, base_bytes=base, deaths=self._deaths.counts())
 
@@ -166,6 +165,7 @@ class Runtime:
                 )
                 background.append(asyncio.create_task(guard.run(), name="guard-memory"))
             stack.push_async_callback(_cancelled, background)
+            stack.push_async_callback(self.environments.aclose)
             await stack.enter_async_context(served(self._settings.runtime_dir, self))
             await self._keep_up()
 
@@ -207,14 +207,16 @@ class Runtime:
         finally:
             self._withdraw()  # first: nobody must connect to what is going away
             await server.aclose(gently=why != "frozen")
+            await self.environments.clear()
             self._server = None
 
     def _engine(self) -> Engine:
-        fork_socket = self._directories.fork_socket if self._forks is not None else None
-        settings, directories, home = self._settings, self._directories, self._home
+        settings, directories, environments = self._settings, self._directories, self.environments
+        fork_socket = directories.fork_socket if self._forks is not None else None
+        common: dict[str, Any] = {"home": self._home, "fork_socket": fork_socket, "environments": environments}
         if settings.engine == "native":
-            return NativeEngine(settings, directories, home=home, fork_socket=fork_socket, deaths=self._deaths)
-        return TorchServe(settings, directories, home=home, fork_socket=fork_socket, classes=self._classes)
+            return NativeEngine(settings, directories, **common, deaths=self._deaths)
+        return TorchServe(settings, directories, **common, classes=self._classes)
 
     async def _attend(self, server: Engine) -> Ended:
         """Start it, say where it is while it answers, and return why that is over."""
@@ -275,7 +277,8 @@ class Runtime:
         while True:
             await asyncio.sleep(_REAP_INTERVAL_S)
             parts = (self._server, self._forks, self._classes)
-            reap_strangers([part.pid for part in parts if part is not None and part.pid is not None])
+            ours = [part.pid for part in parts if part is not None and part.pid is not None]
+            reap_strangers([*ours, *self.environments.pids()])
 
 
 async def _ended(server: Engine) -> None:

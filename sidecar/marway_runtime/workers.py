@@ -146,11 +146,20 @@ def _recognised(processes: Iterable[psutil.Process]) -> Iterator[Worker]:
         except psutil.Error:
             continue
         if _SHIM in words:
-            yield Worker(int(_following(words, "--worker")), "forked", shim=process.pid)
+            yield _behind(int(_following(words, "--worker")), shim=process.pid)
         elif _PLAIN in words:
             yield Worker(process.pid, "plain", _following(words, "--reason"))
         elif _runs_script(words):
             yield Worker(process.pid, "plain", OWN_RUNTIME)
+
+
+def _behind(pid: int, *, shim: int) -> Worker:
+    """Return the worker behind a shim: forked, unless it became a Python of its own after that."""
+    with contextlib.suppress(psutil.Error):
+        words = psutil.Process(pid).cmdline()
+        if _PLAIN in words:
+            return Worker(pid, "plain", _following(words, "--reason"), shim=shim)
+    return Worker(pid, "forked", shim=shim)
 
 
 def _following(words: list[str], flag: str) -> str:

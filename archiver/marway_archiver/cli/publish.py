@@ -50,6 +50,12 @@ def publish(
         bool,
         typer.Option("--force", help="Move the label without proof or comparison; the history says so."),
     ] = False,
+    lock: Annotated[
+        bool, typer.Option("--lock/--no-lock", help="Lock what the archive requires, for pods to install it.")
+    ] = True,
+    lock_for: Annotated[
+        list[str] | None, typer.Option(help="Lock for this Python and platform, such as 3.11/linux-x86_64; repeatable.")
+    ] = None,
     registry: RegistryOption = None,
     create_registry: CreateRegistryOption = False,
     gateway: AdminOption = None,
@@ -69,6 +75,8 @@ def publish(
             note=note,
             gateway=admin_url(gateway, registry) if label is not None else None,
             force=force,
+            lock=lock,
+            lock_for=lock_for or (),
             progress=progress,
         )
     if as_json:
@@ -78,6 +86,9 @@ def publish(
         warn(f"{archive} was re-packed: the same files, as an archive whose bytes are canonical")
     size = human_bytes(stored.archive.size_bytes)
     typer.echo(f"published {stored.name} {stored.version} ({stored.id}), {size}, sha256:{stored.archive.sha256}")
+    for locked in stored.environments:
+        wheels = human_bytes(sum(wheel.size_bytes for wheel in locked.wheels))
+        typer.echo(f"requirements locked for {locked.target}: {len(locked.wheels)} wheels, {wheels}")
     if label is not None:
         typer.echo(f"{stored.name} {label} → {stored.version}")
 

@@ -18,6 +18,7 @@ from marway_archiver.packing import PackedArchive, StrPath, pack
 from marway_archiver.progress import Phases, Progress
 from marway_archiver.proving.examples import check_examples_type
 from marway_archiver.proving.runs import Predict, ProofPlan
+from marway_archiver.publishing.locking import LockWish
 from marway_archiver.publishing.register import (
     UNPROVED,
     RecordFacts,
@@ -52,6 +53,8 @@ def publish(
     note: str | None = None,
     gateway: str | None = None,
     force: bool = False,
+    lock: bool = True,
+    lock_for: Sequence[str] = (),
     examples: Sequence[Any] = (),
     tolerance: float | None = None,
     predict: Predict | None = None,
@@ -86,6 +89,9 @@ def publish(
         gateway: URL of a gateway's admin port, which has a pod prove the version and then moves the label; else
             ``MARWAY_GATEWAY_ADMIN_URL``. A token for it comes from ``MARWAY_TOKEN`` or ``MARWAY_TOKEN_FILE``.
         force: Move the label without a proof, in the registry itself; the history says so.
+        lock: Whether requirements are locked: each comes to one wheel, which is kept in the registry, and pods install
+            these and nothing else. Without, pods serve the version only where they have what it requires.
+        lock_for: What they are locked for, such as ``3.11/linux-x86_64``; this Python when nothing is named.
         examples: Golden examples: inputs, or `marway_archiver.Example` with the output that is expected.
         tolerance: How far numbers of equal answers may lie apart, relative and absolute; 1e-4 by default.
         predict: Answers the examples where TorchServe is not installed: takes the inputs as a handler sees them
@@ -102,6 +108,7 @@ def publish(
         ProofMissing, AnswersDiffer, ReleaseRefused: The version is stored, and the label stays where it was.
     """
     facts = read_facts(record, backend=backend, engine=engine)
+    wish = LockWish.of(lock, lock_for)
     release = label_move(label, note=note, gateway=gateway, force=force)
     opened = opened_registry(registry, create_registry=create_registry)
     examples = check_examples_type(examples)
@@ -125,7 +132,15 @@ def publish(
             predict=predict,
             progress=phases.next(),
         )
-        stored = store(packed, facts, opened, create_registry=create_registry, release=release, progress=phases.next())
+        stored = store(
+            packed,
+            facts,
+            opened,
+            create_registry=create_registry,
+            lock=wish,
+            release=release,
+            progress=phases.next(),
+        )
         phases.end()
         return stored
 
@@ -142,6 +157,8 @@ def publish_archive(
     note: str | None = None,
     gateway: str | None = None,
     force: bool = False,
+    lock: bool = True,
+    lock_for: Sequence[str] = (),
     golden: StrPath | None = None,
     tolerance: float | None = None,
     progress: Progress | None = None,
@@ -160,6 +177,7 @@ def publish_archive(
         MarwayError: As `publish`.
     """
     facts = read_facts(record, backend=backend, engine=engine)
+    wish = LockWish.of(lock, lock_for)
     release = label_move(label, note=note, gateway=gateway, force=force)
     path = Path(archive)
     phases = Phases(3, progress)
@@ -181,7 +199,15 @@ def publish_archive(
             proved = proved.of_archive(packed.sha256)
         document, proof, warnings = proved
         packed = replace(packed, warnings=(*info.warnings, *warnings), config=info.config, golden=document, proof=proof)
-        stored = store(packed, facts, opened, create_registry=create_registry, release=release, progress=phases.next())
+        stored = store(
+            packed,
+            facts,
+            opened,
+            create_registry=create_registry,
+            lock=wish,
+            release=release,
+            progress=phases.next(),
+        )
         phases.end()
         return stored, not info.canonical
 

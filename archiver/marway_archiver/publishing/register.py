@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marway.admin_client import AdminClient, admin_from_environment, comparison_of
 from marway.direct_release import release_directly
-from marway.errors import InvalidArchive, InvalidInput, InvalidRecord, clip
+from marway.environments.lock import EnvironmentLock
+from marway.errors import InvalidArchive, InvalidInput, InvalidRecord, NotFound, clip
 from marway.process.identity import this_user
 from marway.records import (
     MAX_RECORD_BYTES,
@@ -32,6 +35,7 @@ from marway.wire.comparison import remarks
 from marway_archiver.packing import PackedArchive
 from marway_archiver.progress import Progress
 from marway_archiver.proving.proof import PackProof
+from marway_archiver.publishing.locking import Locked, LockWish, lock_requirements
 
 __all__ = ["UNPROVED", "LabelMove", "RecordFacts", "label_move", "opened_registry", "read_facts", "store", "warn"]
 
@@ -124,17 +128,47 @@ def store(
     registry: Registry,
     *,
     create_registry: bool,
+    lock: LockWish,
     release: LabelMove | None,
     progress: Progress | None,
 ) -> VersionRecord:
     """Publish a version and move the label, if there is one; the record says whether it may be batched.
 
+    Its requirements are locked before anything is stored.
+
     Raises:
-        InvalidArchive: Its configuration asks for more workers than its serving settings allow.
+        InvalidArchive: Its configuration asks for more workers than its serving settings allow, or its requirements
+            cannot be locked.
     """
     _check_workers(packed, facts.serving)
-    if create_registry:
-        registry.create()
+    with tempfile.TemporaryDirectory(prefix="marway-lock-") as directory:
+        locked = _locked(packed, registry, lock, Path(directory))
+        if create_registry:
+            registry.create()
+        stored = registry.publish(
+            record := _record(packed, facts, locked.locks),
+            packed.path,
+            golden=None if packed.golden is None else packed.golden.encode(),
+            wheels=locked.files,
+            progress=progress,
+        )
+    if stored.backend != record.backend:
+        warn([f"{stored.name} {stored.version} was published before, for the backend {stored.backend}: it stays so"])
+    if stored.serving.engine != record.serving.engine:
+        before = stored.serving.engine or "any engine"
+        warn([f"{stored.name} {stored.version} was published before, for {before}: `marway serving` changes that"])
+    if stored.environments != record.environments:
+        was = "locked to other wheels" if stored.environments else "without a lock of its requirements"
+        warn([f"{stored.name} {stored.version} was published before, {was}: it stays so"])
+    if packed.proof is not None:
+        _prove(registry, packed.proof, stored)
+    if release is not None:
+        release(registry, stored)
+    return stored
+
+
+def _record(packed: PackedArchive, facts: RecordFacts, locks: tuple[EnvironmentLock, ...]) -> VersionRecord:
+    """Return the record to store, and warn of what may surprise."""
     model = packed.manifest.model
     golden = packed.golden
     serving = facts.serving
@@ -145,7 +179,7 @@ def store(
         serving = serving.model_copy(update={"streaming": True})
     warn(packed.warnings)
     try:
-        record = VersionRecord(
+        return VersionRecord(
             id=facts.id or new_model_id(),
             name=model.model_name,
             version=model.model_version,
@@ -153,24 +187,27 @@ def store(
             handler=model.handler,
             serving=serving,
             golden_sha256=None if golden is None else golden.sha256,
+            environments=locks,
             created_at=utc_now(),
             publisher=facts.publisher or this_user(),
             **{name: getattr(facts, name) for name in _TAKEN_OVER},
         )
     except ValidationError as exc:
         raise InvalidInput(f"{packed.path}: {clip(exc.errors(include_url=False)[0]['msg'], 300)}") from exc
-    document = None if golden is None else golden.encode()
-    stored = registry.publish(record, packed.path, golden=document, progress=progress)
-    if stored.backend != record.backend:
-        warn([f"{stored.name} {stored.version} was published before, for the backend {stored.backend}: it stays so"])
-    if stored.serving.engine != record.serving.engine:
-        before = stored.serving.engine or "any engine"
-        warn([f"{stored.name} {stored.version} was published before, for {before}: `marway serving` changes that"])
-    if packed.proof is not None:
-        _prove(registry, packed.proof, stored)
-    if release is not None:
-        release(registry, stored)
-    return stored
+
+
+def _locked(packed: PackedArchive, registry: Registry, wish: LockWish, directory: Path) -> Locked:
+    """Return what the archive's requirements come to: as it was stored, where the version is there and whole."""
+    model = packed.manifest.model
+    if not wish.lock or model.requirements_file is None:
+        return Locked()
+    with contextlib.suppress(NotFound):
+        stored = registry.record(model.model_name, model.model_version)
+        wheels = [wheel for lock in stored.environments for wheel in lock.wheels]
+        same = stored.archive.sha256 == packed.sha256 and wheels
+        if same and all(registry.wheel_bytes(wheel.sha256) for wheel in wheels):
+            return Locked(stored.environments)
+    return lock_requirements(packed.path, model.requirements_file, directory, wish, stored=registry.wheel_bytes)
 
 
 def opened_registry(registry: str | Registry, *, create_registry: bool) -> Registry:

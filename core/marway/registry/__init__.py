@@ -5,6 +5,7 @@
     registry.json                                        create-only, RegistryIdentity: that this is one
     archives/sha256/<digest>.mar                         create-only, the bytes
     golden/<digest of the object>.json                   create-only, golden answers
+    wheels/sha256/<digest>.whl                           create-only, what a version requires
     models/<name>/versions/<version>.json                create-only, VersionRecord
     models/<name>/state.json                             compare-and-swap, ModelState
     models/<name>/history/<first generation>.json        create-only, HistoryChunk
@@ -12,9 +13,9 @@
     proofs/<archive digest>/<ulid>.json                  create-only, Proof
     gc/<key of another object>                           compare-and-swap, GcMark
 
-The order of a publish is archive, golden, record, pointers, then label, so that a reader never sees a label or a record
-that points at nothing. Every change of state carries an `op_id` of its own; after a write whose outcome is in doubt
-the writer looks for its op_id in the history: there it succeeded, else it starts over from what is stored now.
+The order of a publish is archive, golden, wheels, record, pointers, then label, so that a reader never sees a label or
+a record that points at nothing. Every change of state carries an `op_id` of its own; after a write whose outcome is in
+doubt the writer looks for its op_id in the history: there it succeeded, else it starts over from what is stored now.
 """
 
 from __future__ import annotations

@@ -167,6 +167,14 @@ class RegistryBase:
         """
         return self._store.open(keys.archive_key(sha256), start=start, length=length)
 
+    def open_wheel(self, sha256: str, *, start: int = 0, length: int | None = None) -> AbstractContextManager[BinaryIO]:
+        """Open a wheel's bytes; as `open_archive` does an archive's."""
+        return self._store.open(keys.wheel_key(sha256), start=start, length=length)
+
+    def wheel_bytes(self, sha256: str) -> int | None:
+        """Return a wheel's size in bytes, or None when it is not here."""
+        return self._store.size(keys.wheel_key(sha256))
+
     def is_proved(self, record: VersionRecord) -> bool:
         """Return whether a pod has loaded this version and reproduced its golden answers; once true it stays so."""
         return any(

@@ -58,8 +58,8 @@ class GarbageCollection(Reading):
     def gc(self, *, dry_run: bool = False, now: datetime | None = None) -> GcReport:
         """Mark what is unused, and delete what has been for a day.
 
-        Unused are archives and golden answers of no version, or only of deleted ones, and records whose publish was
-        given up. Deleted versions keep their record, so that their name and id stay taken.
+        Unused are archives, golden answers and wheels of no version, or only of deleted ones, and records whose
+        publish was given up. Deleted versions keep their record, so that their name and id stay taken.
 
         Args:
             dry_run: Change nothing; the report says what would be done.
@@ -74,7 +74,7 @@ class GarbageCollection(Reading):
         condemned: dict[str, str] = {}
         used, abandoned = self._scan()
         marks = set(self._store.keys(keys.GC))
-        stored = (key for prefix in (keys.ARCHIVES, keys.GOLDEN) for key in self._store.keys(prefix))
+        stored = (key for prefix in (keys.ARCHIVES, keys.GOLDEN, keys.WHEELS) for key in self._store.keys(prefix))
         for key in (*(key for key in stored if key not in used), *sorted(abandoned)):
             self._judge(key, now, report, condemned, dry_run=dry_run)
             marks.discard(keys.mark_key(key))
@@ -108,9 +108,7 @@ class GarbageCollection(Reading):
             if version in tombstones:
                 continue
             # An abandoned record is counted as well: its bytes go once it has gone.
-            used.add(keys.archive_key(record.archive.sha256))
-            if record.golden_sha256 is not None:
-                used.add(keys.golden_key(record.golden_sha256))
+            used.update(keys.objects_of(record))
             pointer = self.pointer(record.id)
             if pointer is None or (pointer.model, pointer.version) != (name, version):
                 abandoned.add(key)

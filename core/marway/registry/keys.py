@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
+
+from marway.records import VersionRecord
 
 __all__ = [
     "ARCHIVES",
@@ -10,20 +13,24 @@ __all__ = [
     "GOLDEN",
     "IDENTITY",
     "MODELS",
+    "WHEELS",
     "archive_key",
     "chunk_key",
     "chunks_prefix",
     "golden_key",
     "mark_key",
+    "objects_of",
     "pointer_key",
     "proofs_prefix",
     "record_key",
     "records_prefix",
     "state_key",
+    "wheel_key",
 ]
 
 ARCHIVES: Final = "archives/sha256/"
 GOLDEN: Final = "golden/"
+WHEELS: Final = "wheels/sha256/"
 MODELS: Final = "models/"
 GC: Final = "gc/"
 IDENTITY: Final = "registry.json"
@@ -35,6 +42,18 @@ def archive_key(sha256: str) -> str:
 
 def golden_key(sha256: str) -> str:
     return f"{GOLDEN}{sha256}.json"
+
+
+def wheel_key(sha256: str) -> str:
+    return f"{WHEELS}{sha256}.whl"
+
+
+def objects_of(record: VersionRecord) -> Iterator[str]:
+    """Yield the keys of what a version is made of beside its record: who copies or keeps one needs them all."""
+    yield archive_key(record.archive.sha256)
+    if record.golden_sha256 is not None:
+        yield golden_key(record.golden_sha256)
+    yield from dict.fromkeys(wheel_key(wheel.sha256) for lock in record.environments for wheel in lock.wheels)
 
 
 def records_prefix(name: str) -> str:

@@ -1,40 +1,42 @@
 """Publishing a version: in an order that shows nothing half done, and repairs what an interrupted publish left.
 
-Archive, golden answers, record, then the pointers: first the name, last the id, which makes the version a published
-one. Whoever loses a race for a name or an id takes its own record back.
+Archive, golden answers, wheels, record, then the pointers: first the name, last the id, which makes the version a
+published one. Whoever loses a race for a name or an id takes its own record back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
-import random
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
-from marway.errors import ArchiveCorrupt, InvalidRecord, StateConflict, VersionConflict
+from marway.errors import ArchiveCorrupt, InvalidRecord, VersionConflict
 from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, Progress
-from marway.records import MAX_RECORD_BYTES, GcMark, Pointer, Proof, VersionRecord, utc_now
+from marway.records import MAX_RECORD_BYTES, Pointer, Proof, VersionRecord
 from marway.refs import new_ulid
 from marway.registry import keys
-from marway.registry.base import digest_of
-from marway.registry.encoding import decode, encode
-from marway.registry.reading import Reading
+from marway.registry.contents import Contents
+from marway.registry.encoding import encode
 
 __all__ = ["Publishing"]
 
-_log = logging.getLogger(__name__)
-_GC_WAIT_S: Final = 30.0
+_NONE: Final[Mapping[str, Path]] = MappingProxyType({})
 
 
-class Publishing(Reading):
+class Publishing(Contents):
     """Stores versions and what is proved about them."""
 
     def publish(
-        self, record: VersionRecord, archive: Path, *, golden: bytes | None = None, progress: Progress | None = None
+        self,
+        record: VersionRecord,
+        archive: Path,
+        *,
+        golden: bytes | None = None,
+        wheels: Mapping[str, Path] = _NONE,
+        progress: Progress | None = None,
     ) -> VersionRecord:
         """Store a version, or finish what an interrupted publish of the same bytes left undone.
 
@@ -44,6 +46,7 @@ class Publishing(Reading):
             record: What to store; its digests are those of ``archive`` and ``golden``.
             archive: The `.mar` file.
             golden: Golden answers, as they are stored.
+            wheels: By their digests, what it requires and is not stored yet.
             progress: Told about archive bytes sent; not at all when they are there.
 
         Returns:
@@ -74,6 +77,7 @@ class Publishing(Reading):
         self._unmark(key)
         self._put_archive(record, archive, progress)
         self._put_golden(record, golden)
+        self._put_wheels(record, wheels)
         self.check_there()  # the upload may have taken long
         etag = None
         try:
@@ -88,7 +92,7 @@ class Publishing(Reading):
                 with contextlib.suppress(ObjectChanged):
                     self._store.delete(key, etag=etag)
             raise
-        self._outlive_gc(record, archive, golden, progress)
+        self._outlive_gc(record, archive, golden, wheels, progress)
         self.check_there()
         return record
 
@@ -144,69 +148,25 @@ class Publishing(Reading):
             )
         return stored
 
-    def _put_archive(self, record: VersionRecord, archive: Path, progress: Progress | None) -> None:
-        key, sha256 = keys.archive_key(record.archive.sha256), record.archive.sha256
-        self._unmark(key)
-        self._put(key, sha256, lambda: self._store.create_file(key, archive, sha256=sha256, progress=progress))
-
-    def _put(self, key: str, sha256: str, create: Callable[[], object]) -> None:
-        """Store an object that its digest names, in place of a damaged one if need be."""
-        while True:
-            with contextlib.suppress(ObjectExists):
-                create()
-                return
-            if not self._removed_if_damaged(key, sha256):
-                return
-
-    def _removed_if_damaged(self, key: str, sha256: str) -> bool:
-        """Return whether an object had another digest than its name says, or was gone; it is gone then."""
-        tag = self._store.tag(key)
-        try:
-            if tag is None or self._has_digest(key, sha256) or self._has_digest(key, sha256):  # a read may err, too
-                return tag is None
-            # Only what was read: another publish may have replaced it meanwhile.
-            self._store.delete(key, etag=tag)
-        except (ObjectMissing, ObjectChanged):
-            return True
-        _log.warning("%s/%s was damaged: it is stored again", self.url, key)
-        return True
-
-    def _has_digest(self, key: str, sha256: str) -> bool:
-        with self._store.open(key) as handle:
-            return digest_of(handle) == sha256
-
-    def _put_golden(self, record: VersionRecord, golden: bytes | None) -> None:
-        if record.golden_sha256 is None:
-            return
-        key = keys.golden_key(record.golden_sha256)
-        self._unmark(key)
-        if golden is not None and hashlib.sha256(golden).hexdigest() == record.golden_sha256:
-            self._put(key, record.golden_sha256, lambda: self._store.create(key, golden))
-            return
-        if self._store.size(key) is None:
-            raise InvalidRecord(
-                f"{record.name} {record.version} names golden answers {record.golden_sha256[:12]}…, which are neither "
-                "here nor in the registry: publish with them",
-                model=record.name,
-                version=record.version,
-            )
-        self.golden(record.golden_sha256)  # raises where they are damaged: these bytes cannot mend them
-
     def _outlive_gc(
-        self, record: VersionRecord, archive: Path, golden: bytes | None, progress: Progress | None
+        self,
+        record: VersionRecord,
+        archive: Path,
+        golden: bytes | None,
+        wheels: Mapping[str, Path],
+        progress: Progress | None,
     ) -> None:
         """See that nothing of a version that is now published is being deleted; store again what was.
 
         A gc that has not seen the version yet condemned before this, and is waited for here.
         """
-        wanted = [keys.archive_key(record.archive.sha256)]
-        if record.golden_sha256 is not None:
-            wanted.append(keys.golden_key(record.golden_sha256))
+        wanted = tuple(keys.objects_of(record))
         for key in wanted:
             self._unmark(key)
         if any(self._store.size(key) is None for key in wanted):
             self._put_archive(record, archive, progress)
             self._put_golden(record, golden)
+            self._put_wheels(record, wheels)
         key = keys.record_key(record.name, record.version)
         self._unmark(key)
         if self._store.size(key) is None:
@@ -231,32 +191,6 @@ class Publishing(Reading):
 
     def _pointer_at(self, key: str) -> Pointer:
         return self._read(Pointer, keys.pointer_key(key))
-
-    def _unmark(self, key: str) -> None:
-        """Tell gc that an object is wanted; wait while gc is deleting it."""
-        mark = keys.mark_key(key)
-        deadline = time.monotonic() + _GC_WAIT_S
-        while True:
-            try:
-                stored = self._store.get(mark)
-            except ObjectMissing:
-                return
-            found = decode(GcMark, stored.data, source=mark)
-            if found.status == "cleared":
-                return
-            if found.status == "marked":
-                cleared = GcMark(status="cleared", at=utc_now(), op_id=new_ulid())
-                try:
-                    self._replace(mark, cleared, stored.etag)
-                except ObjectChanged:
-                    continue
-                return
-            if time.monotonic() > deadline:
-                raise StateConflict(
-                    f"a gc that began at {found.at:%Y-%m-%d %H:%M} UTC was deleting {key} and did not finish: "
-                    "`marway gc` finishes it an hour after that; then publish again"
-                )
-            time.sleep(random.uniform(0, 0.5))  # another process deletes: the store tells nobody when it is done
 
 
 def _id_keys(model_id: str) -> tuple[str, ...]:

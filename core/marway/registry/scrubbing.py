@@ -21,7 +21,9 @@ _THREADS: Final = 8
 _BACKUP: Final = "put it back from a backup or from the bucket's object versions"
 _AGAIN: Final = "publish the version again, with the same bytes"
 _GOLDEN: Final = f"{_AGAIN} and golden answers"
+_WHEEL: Final = f"{_AGAIN}, where its requirements still come to that wheel; else as a new version"
 _RECORD: Final = f"{_BACKUP}; without one, publish the model as a new version and delete this object"
+_MENDED: Final = {keys.ARCHIVES: _AGAIN, keys.GOLDEN: _GOLDEN, keys.WHEELS: _WHEEL}
 _PROOF: Final = "delete it; the next release through a gateway proves the version again"
 _MARK: Final = "delete it: gc makes it again"
 
@@ -54,6 +56,7 @@ class Scrubbing(Reading):
         yield from self._each((keys.IDENTITY,), lambda _key: self.identity(), _BACKUP)
         yield from self._each(self._store.keys(keys.ARCHIVES), self._bytes, _AGAIN)
         yield from self._each(self._store.keys(keys.GOLDEN), self._bytes, _GOLDEN)
+        yield from self._each(self._store.keys(keys.WHEELS), self._bytes, _WHEEL)
         for name in self.models():
             yield from self._model(name)
         yield from self._each(self._store.keys("ids/"), self._pointer_of, f"delete it, then {_AGAIN}")
@@ -103,10 +106,10 @@ class Scrubbing(Reading):
         for version, record in records.items():
             if record is None or version in dead:
                 continue
-            if self._store.size(keys.archive_key(record.archive.sha256)) is None:
-                yield Damage(keys.archive_key(record.archive.sha256), f"missing: {name} {version} needs it", _AGAIN)
-            if record.golden_sha256 is not None and self._store.size(keys.golden_key(record.golden_sha256)) is None:
-                yield Damage(keys.golden_key(record.golden_sha256), f"missing: {name} {version} needs it", _GOLDEN)
+            for key in keys.objects_of(record):
+                if self._store.size(key) is None:
+                    mend = next(each for kind, each in _MENDED.items() if key.startswith(kind))
+                    yield Damage(key, f"missing: {name} {version} needs it", mend)
 
     def _told(
         self, name: str, state: ModelState, records: dict[str, VersionRecord | None], chunks: list[str]

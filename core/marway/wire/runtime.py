@@ -2,7 +2,8 @@
 
 The socket speaks HTTP with JSON bodies. `GET /workers` answers `RuntimeWorkers`; `GET /metrics` the runtime's own
 Prometheus metrics; `POST /restart` stops TorchServe and starts it again; `DELETE /leftovers` removes what it left of
-archives that it could not unpack (none may be on the way in) and answers `TemporaryRoom`. The sidecar is the only
+archives that it could not unpack (none may be on the way in) and answers `TemporaryRoom`; what it does for environments
+is in `marway.wire.environments`. The sidecar is the only
 caller, so the socket is for the owner alone (0600).
 """
 
@@ -63,6 +64,7 @@ class RuntimeInfo(Frozen):
         cpus: Processors that its workers may use; None when that is not known.
         versions: Of `marway`, the engine under its name, `torch`, `python` and whatever else matters, such as `java`.
         control_socket: Whether `runtime.sock` is served beside this file.
+        environments_for: The `marway.environments.lock.Target` that it builds environments for; None for none.
     """
 
     format: int = 1
@@ -77,6 +79,7 @@ class RuntimeInfo(Frozen):
     versions: dict[str, str]
     control_socket: bool = False
     cpus: int | None = None
+    environments_for: str | None = None
 
 
 def write_runtime_info(directory: Path, info: RuntimeInfo) -> None:

@@ -1,4 +1,4 @@
-"""`python -P -m marway_runtime.forkserver --home DIR --socket PATH --parent PID [--preload MODULE…]`.
+"""`python -P -m marway_runtime.forkserver --home DIR --socket PATH --parent PID [--overlay DIR] [--preload MODULE…]`.
 
 Imports what every worker needs, says `ready` on its standard output, and forks workers until SIGTERM, or until the
 process that started it dies. On its standard output it also tells of workers that died (`server.Server`).
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--home", required=True)  # so that a process list shows whose it is
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--overlay", help="goes in front of what this Python has")
     parser.add_argument("--preload", nargs="*", default=[])
     options = parser.parse_args()
     # SIGTERM, not SIGKILL: while it serves, it takes its workers along.
@@ -47,6 +48,9 @@ def main() -> None:
         sys.exit(1)
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     base_path = [entry for entry in sys.path if entry not in given]
+    if options.overlay:
+        base_path.insert(0, options.overlay)
+        sys.path.insert(0, options.overlay)
     for name in _NEEDED:
         importlib.import_module(name)
     for name in options.preload:
@@ -69,7 +73,7 @@ def main() -> None:
     gc.freeze()
     forked = server.serve()
     if forked is not None:
-        become_worker(forked, base_path=base_path, scripts=scripts)
+        become_worker(forked, base_path=base_path, scripts=scripts, home=options.home)
 
 
 def _refuse_what_a_fork_would_break() -> None:

@@ -18,6 +18,7 @@ import torch
 from marway_runtime.forkserver.server import Forked
 from marway_runtime.process_tree import adopt_orphans, die_with
 from marway_runtime.worker.bootstrap import install, script_path
+from marway_runtime.worker.overlay import OVERLAYS_ENV, find_overlay, plain_command, read_manifest
 
 __all__ = ["become_worker", "compiled_script"]
 
@@ -28,10 +29,17 @@ def compiled_script() -> dict[str, CodeType]:
     return {str(path): compile(path.read_bytes(), str(path), "exec")}
 
 
-def become_worker(forked: Forked, *, base_path: Sequence[str], scripts: dict[str, CodeType]) -> None:
+def become_worker(forked: Forked, *, base_path: Sequence[str], scripts: dict[str, CodeType], home: str) -> None:
     """Make this forked process the worker that was asked for, and run its script, compiled or not, to the end.
 
-    ``base_path`` is the `sys.path` of a Python with nothing in `PYTHONPATH`.
+    Where TorchServe starts a worker of a version that has an environment, it becomes a Python of its own instead: what
+    the environment replaces is imported here already.
+
+    Args:
+        forked: The request.
+        base_path: The `sys.path` of a Python with nothing in `PYTHONPATH`.
+        scripts: What is compiled, by path.
+        home: Named on the command line of such a Python.
     """
     request = forked.request
     os.setsid()  # what the handler starts is killed with it,
@@ -40,6 +48,13 @@ def become_worker(forked: Forked, *, base_path: Sequence[str], scripts: dict[str
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    overlays = request.environment.get(OVERLAYS_ENV)
+    manifest = read_manifest(request.cwd) if overlays else None
+    overlay = find_overlay(manifest, overlays) if manifest is not None else None
+    if overlay is not None:
+        os.chdir(request.cwd)
+        command = plain_command(home, "an environment of its own", request.arguments, overlay=overlay)
+        os.execve(command[0], command, dict(request.environment))  # noqa: S606 - a list that we build
     die_with([forked.connection.fileno(), *others], group=True)
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text("marway-worker")
@@ -55,7 +70,7 @@ def become_worker(forked: Forked, *, base_path: Sequence[str], scripts: dict[str
     if threads != before and threads is not None and threads.isdigit():
         torch.set_num_threads(int(threads))  # OpenMP read the fork server's environment
     gc.enable()
-    install()
+    install(manifest)
     script = request.arguments[0]
     code = scripts.get(script) or compile(Path(script).read_bytes(), script, "exec")
     main = ModuleType("__main__")

@@ -26,7 +26,10 @@ _STOP_TIMEOUT_S = 5.0
 
 
 class ForkServer:
-    """Keeps a fork server up while `run` runs; ``home`` is on its command line, and so on those of its workers."""
+    """Keeps a fork server up while `run` runs; ``home`` is on its command line, and so on those of its workers.
+
+    It listens at ``socket``, and has the environment ``overlay`` in front of what this Python has, if one is given.
+    """
 
     def __init__(
         self,
@@ -36,12 +39,16 @@ class ForkServer:
         home: Path,
         metrics: RuntimeMetrics,
         deaths: Deaths,
+        socket: Path | None = None,
+        overlay: Path | None = None,
     ) -> None:
         self._settings = settings
         self._directories = directories
         self._home = home
         self._metrics = metrics
         self._deaths = deaths
+        self._socket = socket or directories.fork_socket
+        self._overlay = overlay
         self._process: asyncio.subprocess.Process | None = None
         self._settled = asyncio.Event()
         self.ready = False
@@ -86,9 +93,11 @@ class ForkServer:
 
     async def _run_once(self) -> None:
         started = time.monotonic()
-        self._directories.fork_socket.unlink(missing_ok=True)  # a shim must not knock at a dead one's door
+        self._socket.unlink(missing_ok=True)  # a shim must not knock at a dead one's door
         command = [sys.executable, "-P", "-m", "marway_runtime.forkserver", "--home", str(self._home)]
-        command += ["--socket", str(self._directories.fork_socket), "--parent", str(os.getpid())]
+        command += ["--socket", str(self._socket), "--parent", str(os.getpid())]
+        if self._overlay is not None:
+            command += ["--overlay", str(self._overlay)]
         command += ["--preload", *self._settings.preload]
         with self._log.open("ab") as log:
             self._process = process = await asyncio.create_subprocess_exec(

@@ -5,35 +5,35 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import json
 import logging
-import re
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from packaging.requirements import InvalidRequirement, Requirement
 from ts.model_loader import TsModelLoader
 
 from marway.archives.handler_failure import first_cause, handler_failure
+from marway.environments.requirements import parse_requirements
 from marway_runtime.process_tree import die_first
 from marway_runtime.worker import log_records, service
 from marway_runtime.worker.names import write_name
+from marway_runtime.worker.overlay import OVERLAYS_ENV, read_manifest
 
 __all__ = ["RequirementsNotMet", "check_requirements", "install", "script_path"]
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST: Final = "MAR-INF/MANIFEST.json"
-_OPTION = re.compile(r"\s(--?[A-Za-z])")
-_HOW = (
-    "have TorchServe install them (MARWAY_RUNTIME_INSTALL_REQUIREMENTS=true), put them into the pod's image, or pack "
-    "the archive without --requirements-file"
-)
+_HOW: Final = "publish it without --no-lock, and the pod has an environment for it, or put them into the pod's image"
 
 
-def install() -> None:
-    """Put Marway's service and log in place, and have the worker note which model it is told to load."""
+def install(manifest: Mapping[str, Any] | None = None) -> None:
+    """Put Marway's service and log in place, and have the worker note which model it is told to load.
+
+    Args:
+        manifest: What the archive's manifest says, where it was read already.
+    """
+    os.environ.pop(OVERLAYS_ENV, None)
     die_first()
     log_records.install()
     service.install()
@@ -41,12 +41,11 @@ def install() -> None:
 
     def load(self: Any, model_name: str, model_dir: str, handler: str, *args: Any, **kwargs: Any) -> Any:
         write_name(model_name)
-        described = Path(model_dir) / _MANIFEST
-        manifest = json.loads(described.read_bytes()) if described.is_file() else {}
-        model = manifest.get("model") or {}
+        described = manifest if manifest is not None else read_manifest(model_dir)
+        model = described.get("model") or {}
         log_records.about(str(model.get("modelName") or model_name), str(model.get("modelVersion", "")))
         try:
-            check_requirements(Path(model_dir), manifest)
+            check_requirements(Path(model_dir), described)
             return original(self, model_name, model_dir, handler, *args, **kwargs)
         except (Exception, SystemExit) as exc:
             reason = handler_failure(exc, model_dir, handler)
@@ -77,7 +76,7 @@ class RequirementsNotMet(RuntimeError):
 def check_requirements(model_dir: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a model whose requirements are neither installed in this Python nor in its own directory.
 
-    TorchServe installs them or passes over the file, as it is set, and loads the model either way. Lines that name no
+    TorchServe passes over the file and loads the model either way. Lines that name no
     package (options, URLs without a name, paths) cannot be checked, and are named in the log. ``model_dir``, where the
     archive is unpacked, is on this process's path.
 
@@ -88,29 +87,16 @@ def check_requirements(model_dir: Path, manifest: Mapping[str, Any]) -> None:
     if not name:
         return
     missing = []
-    for line in _lines((model_dir / name).read_text(encoding="utf-8", errors="replace")):
-        text = _OPTION.split(line, maxsplit=1)[0].strip()  # behind a requirement: --hash and others
+    found = parse_requirements((model_dir / name).read_text(encoding="utf-8", errors="replace"))
+    for line in found.others:
+        logger.warning("%s: %r names no package, and is not checked", name, line)
+    for requirement in found.here():
         try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            logger.warning("%s: %r names no package, and is not checked", name, line)
-            continue
-        if requirement.marker is not None and not requirement.marker.evaluate():
-            continue
-        try:
-            found = importlib.metadata.version(requirement.name)
+            there = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             missing.append(f"{requirement} (not installed)")
             continue
-        if not requirement.specifier.contains(found, prereleases=True):
-            missing.append(f"{requirement} ({found} is installed)")
+        if not requirement.specifier.contains(there, prereleases=True):
+            missing.append(f"{requirement} ({there} is installed)")
     if missing:
         raise RequirementsNotMet(f"{name} is not met here: {', '.join(missing)}: {_HOW}")
-
-
-def _lines(text: str) -> Iterator[str]:
-    """Yield the file's lines as pip joins them, without comments."""
-    for line in text.replace("\\\n", " ").splitlines():
-        stripped = re.sub(r"(^|\s)#.*", "", line).strip()
-        if stripped:
-            yield stripped

@@ -14,12 +14,14 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
-from typing import Final
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Final
 
+from marway.environments.lock import WheelRef
 from marway.errors import RegistryUnavailable
 from marway.objects.files import Files
-from marway.records import ArchiveRef
 from marway.registry import Registry
+from marway_sidecar.archives.layout import Stored
 
 __all__ = ["PARALLEL_FROM_BYTES", "download"]
 
@@ -38,7 +40,7 @@ _LEAVE_S: Final = 0.1
 
 def download(
     registry: Registry,
-    archive: ArchiveRef,
+    archive: Stored,
     descriptor: int,
     files: Files,
     *,
@@ -61,7 +63,7 @@ def download(
         return _Streams(registry, archive, descriptor, files, part_bytes).run(streams, progress)
     digest = hashlib.sha256()
     done = synced = 0
-    with registry.open_archive(archive.sha256, length=archive.size_bytes) as source:
+    with _opened(registry, archive, 0, archive.size_bytes) as source:
         while chunk := _read(source.read):
             files.write(descriptor, chunk)
             digest.update(chunk)
@@ -71,6 +73,11 @@ def download(
                 synced = done
             progress(done)
     return done, digest.hexdigest()
+
+
+def _opened(registry: Registry, archive: Stored, start: int, length: int) -> AbstractContextManager[BinaryIO]:
+    opened = registry.open_wheel if isinstance(archive, WheelRef) else registry.open_archive
+    return opened(archive.sha256, start=start, length=length)
 
 
 def _read(read: Callable[[int], bytes]) -> bytes:
@@ -83,7 +90,7 @@ def _read(read: Callable[[int], bytes]) -> bytes:
 class _Streams:
     """The parts of one archive, each fetched by the next stream that is free."""
 
-    def __init__(self, registry: Registry, archive: ArchiveRef, descriptor: int, files: Files, part_bytes: int) -> None:
+    def __init__(self, registry: Registry, archive: Stored, descriptor: int, files: Files, part_bytes: int) -> None:
         self._registry, self._archive, self._descriptor, self._files = registry, archive, descriptor, files
         self._part_bytes = part_bytes
         self._size = archive.size_bytes  # less when the object turns out to end early
@@ -160,7 +167,7 @@ class _Streams:
     def _fetch_part(self, descriptor: int, start: int) -> None:
         at = start
         end = min(start + self._part_bytes, self._archive.size_bytes)
-        with self._registry.open_archive(self._archive.sha256, start=start, length=end - start) as source:
+        with _opened(self._registry, self._archive, start, end - start) as source:
             while at < end and not self._stopping:
                 piece = _read(source.read)
                 if piece:

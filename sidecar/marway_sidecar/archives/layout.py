@@ -3,6 +3,7 @@
 ::
 
     <sha256>.mar                what TorchServe reads: whole, checked, never written again
+    <sha256>.whl                the same of a wheel, which the runtime installs
     .fetch-<sha256>-<random>    a download under way, locked by its writer; it has the archive's size from its beginning
     .locks/fetch-<sha256>       whose turn it is to download
     .locks/use-<sha256>         shared by all who use the archive; its time of change is when it was used last
@@ -21,15 +22,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from marway.environments.lock import WheelRef
 from marway.objects.files import Files
 from marway.objects.locks import Pause, take_shared
+from marway.records import ArchiveRef
+from marway.wire.environments import wheel_file
 
-__all__ = ["ARCHIVE_SUFFIX", "ArchiveUse", "Fenced", "Layout", "Partial"]
+__all__ = ["ARCHIVE_SUFFIX", "ArchiveUse", "Fenced", "Layout", "Partial", "Stored"]
 
 ARCHIVE_SUFFIX = ".mar"
+_KEPT = (ARCHIVE_SUFFIX, ".whl")
 _PARTIAL_PREFIX = ".fetch-"
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
+Stored = ArchiveRef | WheelRef
+"""What is kept: an archive, or a wheel; both are named by the digest of their bytes, and called archives here."""
 Found = list[tuple[Path, os.stat_result]]
 
 
@@ -51,8 +58,9 @@ class Layout:
     def space_lock(self) -> Path:
         return self._locks / "space"
 
-    def archive(self, sha256: str) -> Path:
-        return self.root / f"{sha256}{ARCHIVE_SUFFIX}"
+    def path(self, stored: Stored) -> Path:
+        name = wheel_file(stored.sha256) if isinstance(stored, WheelRef) else f"{stored.sha256}{ARCHIVE_SUFFIX}"
+        return self.root / name
 
     def fetch_lock(self, sha256: str) -> Path:
         return self._locks / f"fetch-{sha256}"
@@ -66,7 +74,7 @@ class Layout:
 
     def archives(self) -> Found:
         """Return the archives, in no order."""
-        return self._found(lambda name: name.endswith(ARCHIVE_SUFFIX) and not name.startswith("."))
+        return self._found(lambda name: name.endswith(_KEPT) and not name.startswith("."))
 
     def partials(self, sha256: str | None = None) -> Found:
         """Return the downloads under way or abandoned, of one archive or of all."""
@@ -96,7 +104,7 @@ class Layout:
                     os.close(descriptor)
         return count
 
-    def use(self, sha256: str, pause: Pause) -> ArchiveUse:
+    def use(self, stored: Stored, pause: Pause) -> ArchiveUse:
         """Keep an archive, there or not yet, from being evicted.
 
         Raises:
@@ -105,13 +113,13 @@ class Layout:
         descriptor = None
         try:
             self.make()
-            descriptor = take_shared(self.use_lock(sha256), pause=pause)
+            descriptor = take_shared(self.use_lock(stored.sha256), pause=pause)
             with contextlib.suppress(OSError):
                 os.utime(descriptor)
         except OSError as exc:
             if exc.errno not in _NOT_WRITABLE:
                 raise
-        return ArchiveUse(self.archive(sha256), descriptor)
+        return ArchiveUse(self.path(stored), descriptor)
 
     def mark_used(self, sha256: str) -> None:
         """Note that an archive is used now."""

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from marway.objects.files import Files
 from marway.objects.locks import Pause, fenced_lock, try_exclusive
-from marway.records import ArchiveRef, utc_now
-from marway_sidecar.archives.layout import ARCHIVE_SUFFIX, Layout, Partial
+from marway.records import utc_now
+from marway_sidecar.archives.layout import ARCHIVE_SUFFIX, Layout, Partial, Stored
 
 __all__ = ["NoRoom", "Space"]
 
@@ -62,7 +62,7 @@ class Space:
             self._make_room(size)
             self.files.resize(partial.descriptor, size)
 
-    def quarantine(self, source: Path, archive: ArchiveRef, reason: str) -> None:
+    def quarantine(self, source: Path, archive: Stored, reason: str) -> None:
         """Move a file that should have been ``archive`` out of the way and write why, in a sentence.
 
         Where that cannot be, remove it: it must not be seen as an archive.

@@ -22,10 +22,9 @@ from marway.errors import ArchiveCorrupt, LoadFailed, Unavailable
 from marway.objects import ObjectMissing
 from marway.objects.files import Files
 from marway.objects.locks import fenced_lock
-from marway.records import ArchiveRef
 from marway.registry import Registry
 from marway_sidecar.archives.download import download
-from marway_sidecar.archives.layout import ArchiveUse, Fenced, Layout, Partial
+from marway_sidecar.archives.layout import ArchiveUse, Fenced, Layout, Partial, Stored
 from marway_sidecar.archives.space import NoRoom, Space
 
 __all__ = ["ArchiveStore", "FetchOutcome"]
@@ -102,7 +101,7 @@ class ArchiveStore:
         """Call off every fetch that waits or goes on, and all later ones; uses stay until they are closed."""
         self._closing.set()
 
-    def use(self, archive: ArchiveRef) -> ArchiveUse:
+    def use(self, archive: Stored) -> ArchiveUse:
         """Fetch an archive if it is not here, and keep it from being evicted by any process until the use is closed.
 
         Raises:
@@ -122,9 +121,9 @@ class ArchiveStore:
             raise
         return held
 
-    def _held(self, archive: ArchiveRef) -> ArchiveUse:
+    def _held(self, archive: Stored) -> ArchiveUse:
         try:
-            return self._layout.use(archive.sha256, self._pause)
+            return self._layout.use(archive, self._pause)
         except OSError as exc:
             self._observe("no_space", 0.0)
             raise self._cannot_store(exc) from exc
@@ -139,7 +138,7 @@ class ArchiveStore:
         self._closing.wait(seconds)
         self._check()
 
-    def _ensure(self, archive: ArchiveRef) -> None:
+    def _ensure(self, archive: Stored) -> None:
         started = time.monotonic()
         outcome: FetchOutcome | None = "unavailable"
         try:
@@ -167,7 +166,7 @@ class ArchiveStore:
             if outcome is not None:
                 self._observe(outcome, time.monotonic() - started)
 
-    def _fetch(self, archive: ArchiveRef) -> FetchOutcome:
+    def _fetch(self, archive: Stored) -> FetchOutcome:
         self._layout.make()
         for _ in range(_FENCED_MAX):
             # Before the turn is waited for: see marway.objects.locks.
@@ -183,8 +182,8 @@ class ArchiveStore:
                 partial.close()
         raise Unavailable(f"others took this process for stopped {_FENCED_MAX} times while it fetched an archive")
 
-    def _take_turn(self, archive: ArchiveRef, partial: Partial) -> FetchOutcome:
-        path = self._layout.archive(archive.sha256)
+    def _take_turn(self, archive: Stored, partial: Partial) -> FetchOutcome:
+        path = self._layout.path(archive)
         before = _identity_at(path)
 
         def pause(seconds: float) -> None:
@@ -212,7 +211,7 @@ class ArchiveStore:
             self._download(archive, partial, show_progress)
         return "ok"
 
-    def _download(self, archive: ArchiveRef, partial: Partial, show_progress: Callable[[], None]) -> None:
+    def _download(self, archive: Stored, partial: Partial, show_progress: Callable[[], None]) -> None:
         shown, shown_at = 0, time.monotonic()
 
         def progress(done: int) -> None:
@@ -241,14 +240,14 @@ class ArchiveStore:
             )
             self._space.quarantine(partial.path, archive, reason)
             raise ArchiveCorrupt(reason)
-        path = self._layout.archive(archive.sha256)
+        path = self._layout.path(archive)
         partial.publish(path)
         self._whole[archive.sha256] = _identity(os.fstat(partial.descriptor))
         self._layout.mark_used(archive.sha256)
 
-    def _damage(self, archive: ArchiveRef) -> str | None:
+    def _damage(self, archive: Stored) -> str | None:
         """Return None when the archive is here and whole, '' when it is not here, else what is wrong with it."""
-        path = self._layout.archive(archive.sha256)
+        path = self._layout.path(archive)
         try:
             with path.open("rb") as file:
                 about = os.fstat(file.fileno())

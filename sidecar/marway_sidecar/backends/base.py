@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol, cast
 
 from marway.deadline import Deadline
+from marway.environments.lock import EnvironmentLock
 from marway.errors import InvalidSettings, RuntimeDown, Unavailable
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import DeviceMemory, Mode, WorkerDeaths
@@ -60,6 +61,7 @@ class ServedModel:
         predict_timeout_s: How long a worker may take for one call before the server restarts it.
         protocol: How to speak to a server that Marway's runtime did not start (`ServingSettings.protocol`).
         streaming: Whether its handler sends answers in pieces.
+        environment: What it requires and the server is to install; its wheels are beside the archive.
         golden: Whether it has golden answers, which show what a way of starting its workers would break.
         batch_rows: Most rows in one call, where the server makes the batches itself because Marway's runtime did not
             start it.
@@ -80,6 +82,7 @@ class ServedModel:
     max_workers: int | None = None
     golden: bool = False
     calls_per_worker: int = 1
+    environment: EnvironmentLock | None = None
 
     def as_described(self, found: Description) -> ServedModel:
         """Return it with what the server says of how it is to be called."""
@@ -153,12 +156,14 @@ class ServerInfo:
         versions: Of the server under its backend's name, and of what matters inside it, such as `torch` and `python`.
         memory_limit_bytes: What it and its workers may take together; None when that is not known.
         cpus: Processors that its workers may use; None when that is not known.
+        environments_for: What it builds environments for; None when it builds none.
     """
 
     boot_id: str
     versions: Mapping[str, str] = field(default_factory=dict)
     memory_limit_bytes: int | None = None
     cpus: int | None = None
+    environments_for: str | None = None
 
 
 class ModelServer(Protocol):

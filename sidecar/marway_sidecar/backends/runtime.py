@@ -7,20 +7,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from marway.errors import MarwayError, RuntimeDown
+from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
+from marway.wire.environments import EnvironmentUse
+from marway.wire.native import Refusal
 from marway.wire.runtime import RUNTIME_FILE, RUNTIME_SOCKET, RuntimeInfo, RuntimeWorkers, read_runtime_info
-from marway_sidecar.backends.base import ServerStatus, WorkerStatus
+from marway_sidecar.backends.base import ServedModel, ServerStatus, WorkerStatus
+from marway_sidecar.errors import about
 
-__all__ = ["Announcement", "RuntimeClient"]
+__all__ = ["ENVIRONMENT_TIMEOUT_S", "Announcement", "RuntimeClient"]
 
 logger = logging.getLogger(__name__)
 
+ENVIRONMENT_TIMEOUT_S: Final = 1800.0
+"""How long the runtime is waited for while it builds environments: above what its settings allow for one."""
 _TEXT_MAX = 300
+_FULL_RETRY_S = 30.0
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
@@ -96,6 +102,30 @@ class RuntimeClient:
             live.devices,
         )
 
+    async def enter_environment(self, model: ServedModel) -> None:
+        """Have the environment built that a version is to run in, if it has one; before the version is loaded.
+
+        Raises:
+            LoadFailed: It cannot be built.
+            Unavailable: There is no room for it.
+            RuntimeDown: The runtime does not answer.
+        """
+        if model.environment is None:
+            return
+        use = EnvironmentUse(name=model.name, version=model.version, lock=model.environment)
+        answer = await self.request("PUT", _environment(model), use, timeout_s=ENVIRONMENT_TIMEOUT_S)
+        if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+            raise about(model, LoadFailed(Refusal.model_validate_json(answer.content).message))
+        if answer.status_code == httpx.codes.INSUFFICIENT_STORAGE:
+            message = Refusal.model_validate_json(answer.content).message
+            raise about(model, Unavailable(message, retry_after_s=_FULL_RETRY_S))
+        self.checked(answer)
+
+    async def leave_environment(self, model: ServedModel) -> None:
+        """Say that a version is unloaded, if it was in an environment."""
+        if model.environment is not None:
+            await self.request("DELETE", _environment(model))
+
     async def aclose(self) -> None:
         """Close the connection."""
         await self._client.aclose()
@@ -126,12 +156,27 @@ class RuntimeClient:
         Raises:
             MarwayError: It is none, or says that something failed.
         """
-        asked = f"{answer.request.method} {answer.request.url.path}"
+        try:
+            return kind.model_validate_json(self.checked(answer).content)
+        except ValidationError as exc:
+            message = f"the runtime's answer to {_asked(answer)} cannot be read: {exc.error_count()} errors"
+            raise MarwayError(message) from exc
+
+    def checked(self, answer: httpx.Response) -> httpx.Response:
+        """Return an answer, unless it says that something failed.
+
+        Raises:
+            MarwayError: It does.
+        """
         if not answer.is_success:
             text = f": {answer.text[:_TEXT_MAX]}" if answer.text else ""
-            raise MarwayError(f"the runtime answered {answer.status_code} to {asked}{text}")
-        try:
-            return kind.model_validate_json(answer.content)
-        except ValidationError as exc:
-            message = f"the runtime's answer to {asked} cannot be read: {exc.error_count()} errors"
-            raise MarwayError(message) from exc
+            raise MarwayError(f"the runtime answered {answer.status_code} to {_asked(answer)}{text}")
+        return answer
+
+
+def _asked(answer: httpx.Response) -> str:
+    return f"{answer.request.method} {answer.request.url.path}"
+
+
+def _environment(model: ServedModel) -> str:
+    return f"/environments/{model.server_name}"

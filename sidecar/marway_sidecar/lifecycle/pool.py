@@ -12,14 +12,14 @@ from marway.errors import DeadlineExceeded, Draining, MarwayError, RuntimeDown
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
-from marway_sidecar.archives import ArchiveStore
+from marway_sidecar.archives import ArchiveStore, Fetches
 from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.gauges import PoolGauges
 from marway_sidecar.lifecycle.server_instance import ServerInstance
-from marway_sidecar.lifecycle.transitions import Fetches, Warm
+from marway_sidecar.lifecycle.transitions import Warm
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob
@@ -91,7 +91,7 @@ class ModelPool:
                 estimates=self._estimates,
                 metrics=self._metrics,
                 changes=self._changes,
-                fetch=self._fetches.hold,
+                fetches=self._fetches,
                 warm=self._warm,
                 refusing=self._refusing,
             )

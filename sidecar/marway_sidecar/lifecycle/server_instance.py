@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
 from marway.errors import MarwayError, Unavailable
 from marway.records import ServingSettings, VersionRecord
 from marway.refs import server_name
-from marway_sidecar.archives import ArchiveUse
+from marway_sidecar.archives import Fetches
 from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about, without_traceback
@@ -38,7 +37,7 @@ class ServerInstance:
     """Everything that is true only while one model server is up.
 
     Args:
-        fetch: Holds a version's archive in the store, fetching it if need be.
+        fetches: Holds archives in the store.
         refusing: Whether loads are refused.
     """
 
@@ -50,7 +49,7 @@ class ServerInstance:
         estimates: Estimates,
         metrics: SidecarMetrics,
         changes: Changes,
-        fetch: Callable[[VersionRecord], Awaitable[ArchiveUse]],
+        fetches: Fetches,
         warm: Warm | None,
         refusing: bool,
     ) -> None:
@@ -63,7 +62,7 @@ class ServerInstance:
         self._autoscaler = Autoscaler(self.context, self.actors, forget=self._forget)
         reconciler = Reconciler(self.context, self._names)
         self.measure = reconciler.soon
-        self._transitions = Transitions(self.context, fetch, reconciler.reconciled, warm)
+        self._transitions = Transitions(self.context, fetches, reconciler.reconciled, warm)
         self._tasks = [
             asyncio.create_task(reconciler.run(), name="pool reconciler"),
             asyncio.create_task(self._autoscaler.run(), name="pool autoscaler"),

@@ -8,64 +8,39 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from marway.deadline import Deadline
+from marway.environments.lock import EnvironmentLock
 from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
 from marway.wire.pods import State
-from marway_sidecar.archives import ArchiveStore, ArchiveUse
+from marway_sidecar.archives import Fetches
 from marway_sidecar.backends.base import ModelServer, ServedModel
+from marway_sidecar.backends.runtime import ENVIRONMENT_TIMEOUT_S
 from marway_sidecar.errors import about
 from marway_sidecar.lifecycle.entry import Context, Entry, Failure
 from marway_sidecar.lifecycle.scaling import bounds
 from marway_sidecar.memory.eviction import Evict
-from marway_sidecar.threads import Threads
 
-__all__ = ["Fetches", "Transitions", "Warm"]
+__all__ = ["Transitions", "Warm"]
 
 logger = logging.getLogger(__name__)
 
 _GRACE_S: Final = 35.0  # the adapter says itself that a worker did not come up in time, and cleans up; this is above it
 
+_ENVIRONMENT_S: Final = (
+    ENVIRONMENT_TIMEOUT_S  # the runtime says itself, and sooner, that one could not be built in time
+)
+
 Warm = Callable[[ModelServer, ServedModel, VersionRecord, Deadline], Awaitable[None]]
 """Called after a load and before anybody else is let in; raises `LoadFailed` to refuse the version."""
 
+T = TypeVar("T")
+
 Outcome = Literal["ok", "failed", "refused", "timeout", "cut off"]
-
-
-class Fetches:
-    """Fetches of archives that are under way, in threads: one for each version, whoever waits for it."""
-
-    def __init__(self, archives: ArchiveStore, threads: Threads) -> None:
-        self._archives = archives
-        self._threads = threads
-        self._tasks: dict[str, asyncio.Task[ArchiveUse]] = {}
-
-    async def hold(self, record: VersionRecord) -> ArchiveUse:
-        """Hold a version's archive in the store. Who stops waiting does not stop the fetch: the next one joins it."""
-        task = self._tasks.get(record.id)
-        if task is None:
-            fetch = self._threads.run(self._archives.use, record.archive)
-            task = asyncio.create_task(fetch, name=f"fetch {record.name} {record.version}")
-            self._tasks[record.id] = task
-            task.add_done_callback(partial(self._ended, record.id))
-        return await asyncio.shield(task)
-
-    async def aclose(self) -> None:
-        """Wait for none any more; their threads end with the store."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _ended(self, record_id: str, task: asyncio.Task[ArchiveUse]) -> None:
-        del self._tasks[record_id]
-        if not task.cancelled():
-            task.exception()  # who still waits is told; when nobody does, it is no mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +48,7 @@ class Transitions:
     """Does the steps of all versions in one attached model server."""
 
     context: Context
-    fetch: Callable[[VersionRecord], Awaitable[ArchiveUse]]
-    """Holds a version's archive in the store, fetching it if need be."""
+    fetches: Fetches
     reconciled: Callable[[str], Awaitable[None]]
     """Returns once it was seen what the server has, and nothing under this name is being unregistered."""
     warm: Warm | None
@@ -93,15 +67,21 @@ class Transitions:
             self._show(entry, "fetching")
             await self.reconciled(server_name(entry.key))
             ends["look"] = time.monotonic()
-            entry.archive = await self._fetched(entry)
+            lock = _environment(self.context.server, entry.record)
+            entry.archive = await self._fetched(entry, self.fetches.hold(entry.record))
+            wheels = await self._fetched(entry, self.fetches.hold_wheels(lock)) if lock is not None else ()
             ends["fetch"] = time.monotonic()
             self._show(entry, "loading")
             outcome = "refused"
-            served = self._served(entry, entry.archive.path)
+            served = self._served(entry, entry.archive.path, lock)
             await self.context.memory.reserve(entry.record, served.workers, evict="none" if spare else "idle")
             ends["reserve"] = time.monotonic()
             outcome = "failed"
-            served = await self._registered(entry, served, ends)
+            try:
+                served = await self._registered(entry, served, ends)
+            finally:
+                for wheel in wheels:  # installed, or of no use
+                    wheel.close()
             entry.served, entry.failure, entry.restores = served, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
@@ -212,18 +192,20 @@ class Transitions:
         self._show(entry, "absent", workers=0)
         self.context.memory.release(entry.key)
 
-    async def _fetched(self, entry: Entry) -> ArchiveUse:
+    async def _fetched(self, entry: Entry, fetch: Awaitable[T]) -> T:
         limit_s = self.context.settings.fetch_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                return await self.fetch(entry.record)
+                return await fetch
         except TimeoutError as exc:
             message = f"the archive of {entry.title} was not fetched within {limit_s:g} s; the fetch goes on"
             raise Unavailable(message, retry_after_s=self.context.estimates.load_s(entry.key)) from exc
 
     async def _registered(self, entry: Entry, served: ServedModel, ends: dict[str, float]) -> ServedModel:
         """Have the server load it, warm it up, and return how it is called; on failure nothing of it is left there."""
-        deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S)
+        # The runtime says itself, and sooner, that an environment could not be built in time.
+        build_s = ENVIRONMENT_TIMEOUT_S if served.environment is not None else 0.0
+        deadline = Deadline.after(entry.serving.load_timeout_s + _GRACE_S + build_s)
         try:
             async with asyncio.timeout(deadline.left_s()):
                 found = await self.context.server.load(served)
@@ -241,7 +223,7 @@ class Transitions:
             self.context.memory.estimate(entry.record, entry.workers)
         return served
 
-    def _served(self, entry: Entry, path: Path) -> ServedModel:
+    def _served(self, entry: Entry, path: Path, environment: EnvironmentLock | None) -> ServedModel:
         record, serving = entry.record, entry.serving
         return ServedModel(
             server_name=server_name(record.id),
@@ -256,6 +238,7 @@ class Transitions:
             streaming=serving.streaming,
             batch_rows=serving.max_batch_rows,
             golden=record.golden_sha256 is not None,
+            environment=environment,
         )
 
     def _failed(self, entry: Entry, error: MarwayError) -> None:
@@ -276,3 +259,23 @@ class Transitions:
         if workers is not None:
             entry.workers = workers
         self.context.changes.bump()
+
+
+def _environment(server: ModelServer, record: VersionRecord) -> EnvironmentLock | None:
+    """Return what a version requires of this server: nothing where it was not locked, or the server installs nothing.
+
+    Raises:
+        Unavailable: It is locked for other pods.
+    """
+    target = server.info.environments_for if record.environments else None
+    if target is None:
+        return None
+    found = next((lock for lock in record.environments if str(lock.target) == target), None)
+    if found is None:
+        known = ", ".join(str(lock.target) for lock in record.environments)
+        message = (
+            f"what {record.name} {record.version} requires is locked for {known}, and this pod is {target}: publish it "
+            f"as a new version with --lock-for {target}"
+        )
+        raise about(record, Unavailable(message))
+    return found

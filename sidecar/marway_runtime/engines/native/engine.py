@@ -17,13 +17,15 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from marway import __version__
-from marway.errors import InvalidInput, InvalidSettings, LoadFailed, Unavailable
+from marway.environments.lock import this_target
+from marway.errors import InvalidInput, LoadFailed, Unavailable
 from marway.refs import new_ulid
 from marway.wire import envelope
 from marway.wire.native import ENGINE, FRAME_BYTES_MAX, LoadRequest, ModelState, worker_socket
 from marway.wire.runtime import KeptWeights, RuntimeInfo
 from marway.worker.environment import handler_environment
 from marway_runtime.directories import Directories, make_fresh
+from marway_runtime.engines import Environments
 from marway_runtime.engines.native.model import LoadedModel
 from marway_runtime.engines.native.models_log import ModelsLog
 from marway_runtime.engines.native.routes import create_router
@@ -57,6 +59,7 @@ class NativeEngine:
         home: Named on the command lines of workers that are started plain.
         fork_socket: Where the fork server listens; None starts each worker as a Python of its own.
         deaths: Told of the workers that died and that the fork server does not know.
+        environments: What versions are in that require what this Python does not have.
     """
 
     pid = None
@@ -70,12 +73,14 @@ class NativeEngine:
         home: Path,
         fork_socket: Path | None,
         deaths: Deaths,
+        environments: Environments,
     ) -> None:
         self._settings = settings
         self._directories = directories
         self._home = home
         self._fork_socket = fork_socket
         self._deaths = deaths
+        self._environments = environments
         self._log = ModelsLog(directories.logs)
         self._models: dict[str, LoadedModel] = {}
         # A version has one lock while anybody has it or waits for it: taken out sooner, it would let two in at once.
@@ -88,17 +93,8 @@ class NativeEngine:
         self.worker_names = folder(directories.temporary)
 
     async def start(self) -> RuntimeInfo:
-        """Make ready to load versions, and return what the sidecar is told.
-
-        Raises:
-            InvalidSettings: One asks for what this engine does not do.
-        """
+        """Make ready to load versions, and return what the sidecar is told."""
         settings, directories = self._settings, self._directories
-        if settings.install_requirements:
-            raise InvalidSettings(
-                "install_requirements is not there with the engine native: put requirements into the pod's image, or "
-                "run the engine torchserve"
-            )
         unused = sorted(settings.model_fields_set.intersection(_OF_JAVA))
         if unused:
             logger.warning("the engine native has no use for these settings: %s", ", ".join(unused))
@@ -114,6 +110,7 @@ class NativeEngine:
             max_request_bytes=FRAME_BYTES_MAX,
             memory_limit_bytes=memory_limit(settings),
             cpus=cpu_count(),
+            environments_for=str(this_target()),
             control_socket=True,
             versions={
                 "marway": __version__,
@@ -184,6 +181,7 @@ class NativeEngine:
             if there is not None and there.request.version == request.version and there.state.ready_workers:
                 return there.state
             await self._remove(server_name)
+            await self._environments.start_forks(server_name)
             title = f"{request.name} {request.version}"
             archive = self._settings.model_store / request.archive
             unpacked = await asyncio.to_thread(unpack, archive, self._directories.temporary, title)
@@ -227,6 +225,7 @@ class NativeEngine:
         """Remove a version, whatever its workers do; one that is not loaded is no error."""
         async with self._changing.setdefault(server_name, asyncio.Lock()):
             await self._remove(server_name)
+            self._environments.leave(server_name)
 
     async def _remove(self, server_name: str) -> None:
         model = self._models.pop(server_name, None)
@@ -255,10 +254,13 @@ class NativeEngine:
         settings, directories = self._settings, self._directories
         self._started += 1
         environment = handler_environment(directories.temporary, allowed=settings.handler_environment)
-        searched = [str(unpacked.model_dir), *filter(None, [environment.get("PYTHONPATH")])]
+        overlay = self._environments.overlay(server_name)
+        before = [str(overlay)] if overlay is not None else []
+        searched = [str(unpacked.model_dir), *before, *filter(None, [environment.get("PYTHONPATH")])]
         return Launch(
-            fork_socket=self._fork_socket,
+            fork_socket=self._fork_socket if overlay is None else self._environments.fork_socket(server_name),
             home=self._home,
+            overlay=overlay,
             environment={**environment, "PYTHONPATH": os.pathsep.join(searched)},
             options={
                 "server_name": server_name,

@@ -14,7 +14,6 @@ import mmap
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any, Final
 
 from marway.errors import clip
 from marway_runtime.engines.native.models_log import ModelsLog
+from marway_runtime.worker.overlay import plain_command
 from marway_runtime.workers import Worker
 
 __all__ = ["Launch", "WorkerProcess"]
@@ -41,6 +41,7 @@ class Launch:
     Attributes:
         fork_socket: Where the fork server listens; None starts a Python of its own.
         home: Named on the command line of that one.
+        overlay: The version's environment, which that one is told of; the fork server has it already.
         environment: The worker's whole environment.
         options: What it is told (`worker.main`); the pulse and the socket among them.
         log: Writes what it prints.
@@ -50,6 +51,7 @@ class Launch:
 
     fork_socket: Path | None
     home: Path
+    overlay: Path | None
     environment: Mapping[str, str]
     options: Mapping[str, Any]
     log: ModelsLog
@@ -145,9 +147,8 @@ class WorkerProcess:
                     )
                 connection.close()
                 reason = line or "the fork server ended"
-        command = [sys.executable, "-I", "-u", "-B", "-m", "marway_runtime.worker", "--home", str(launch.home)]
         process = await asyncio.create_subprocess_exec(
-            *(*command, "--reason", reason, "--", *_arguments(launch)),
+            *plain_command(launch.home, reason, _arguments(launch), overlay=launch.overlay),
             cwd=launch.options["model_dir"],
             env=dict(launch.environment),
             stdin=streams[0],

@@ -18,6 +18,7 @@ from marway.errors import InvalidSettings
 from marway.resources import shipped
 from marway_runtime.resources import heap_bytes
 from marway_runtime.settings import RuntimeSettings
+from marway_runtime.worker.overlay import plain_command
 from marway_runtime.workers import WORKER_BIN
 
 __all__ = [
@@ -63,7 +64,7 @@ def properties(settings: RuntimeSettings, ports: Ports) -> str:
         # By default any URL may be registered; this pattern matches none.
         "allowed_urls": "(?!)",
         "default_workers_per_model": 1,
-        "install_py_dep_per_model": str(settings.install_requirements).lower(),
+        "install_py_dep_per_model": "false",
         "max_request_size": settings.max_request_bytes,
         "max_response_size": settings.max_request_bytes,
         "job_queue_size": settings.job_queue_size,
@@ -163,13 +164,11 @@ def path_for_workers(launcher: Path) -> str:
 def write_worker_launcher(path: Path, *, home: Path, fork_socket: Path | None) -> None:
     """Write the executable that TorchServe starts in place of `python`, and of `python3`, for each worker.
 
-    TorchServe also calls it for what is no worker, such as `-m pip install`: then it is Python. ``home`` is named on
+    TorchServe also calls it for what is no worker: then it is Python. ``home`` is named on
     the command line of every worker; without the fork server's socket each starts as a Python of its own.
     """
     if fork_socket is None:
-        # Isolated, as the shim's plain worker is: the archive is in `PYTHONPATH` and in the working directory.
-        words = ["-I", "-u", "-B", "-m", "marway_runtime.worker"]
-        words += ["--home", str(home), "--reason", "forking is off", "--"]
+        words = plain_command(home, "forking is off", ())[1:]
     else:
         shim = Path(__file__).parents[2] / "forkserver" / "shim.py"
         words = ["-I", "-S", str(shim), str(home), str(fork_socket), "--"]

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from marway import __version__
+from marway.environments.lock import this_target
 from marway.errors import RuntimeDown
 from marway.process.die_with_parent import dies_with_me
 from marway.refs import new_ulid
@@ -24,6 +25,7 @@ from marway.wire import envelope
 from marway.wire.runtime import KeptWeights, RuntimeInfo
 from marway.worker.environment import handler_environment
 from marway_runtime.directories import Directories, make_fresh
+from marway_runtime.engines import Environments
 from marway_runtime.engines.torchserve.class_archive import ClassArchive
 from marway_runtime.engines.torchserve.configuration import (
     Ports,
@@ -35,6 +37,7 @@ from marway_runtime.engines.torchserve.configuration import (
 from marway_runtime.resources import cpu_count, memory_limit
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV, folder
+from marway_runtime.worker.overlay import OVERLAYS_ENV
 from marway_runtime.workers import Worker, find_workers
 
 __all__ = ["TorchServe"]
@@ -53,6 +56,7 @@ class TorchServe:
         home: Named on the command lines of all its processes.
         fork_socket: Where its workers' fork server listens; None starts each as a Python of its own.
         classes: The archive of classes that Java starts from, where it exists; None starts without.
+        environments: What its workers look in for what their version requires.
     """
 
     app = None
@@ -66,12 +70,14 @@ class TorchServe:
         home: Path,
         fork_socket: Path | None,
         classes: ClassArchive | None = None,
+        environments: Environments,
     ) -> None:
         self._settings = settings
         self._directories = directories
         self._home = home
         self._fork_socket = fork_socket
         self._classes = classes
+        self._environments = environments
         self._process: asyncio.subprocess.Process | None = None
         self.worker_names = folder(directories.temporary)
         """The folder where its workers write which model they were told to load, each in a file named by its pid."""
@@ -137,6 +143,7 @@ class TorchServe:
                 env={
                     **handler_environment(directories.temporary, allowed=settings.handler_environment),
                     "PATH": path_for_workers(self._worker),
+                    OVERLAYS_ENV: str(self._environments.overlays),
                     MAX_RESPONSE_BYTES_ENV: str(settings.max_request_bytes),
                 },
                 stdin=asyncio.subprocess.DEVNULL,
@@ -257,6 +264,7 @@ class TorchServe:
             max_request_bytes=self._settings.max_request_bytes,
             memory_limit_bytes=memory_limit(self._settings),
             cpus=cpu_count(),
+            environments_for=str(this_target()),
             control_socket=True,
             versions={
                 "marway": __version__,

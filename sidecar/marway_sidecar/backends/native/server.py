@@ -72,12 +72,13 @@ class NativeServer:
 
     def __init__(self, info: RuntimeInfo, runtime_dir: Path) -> None:
         self.serves = SERVES
-        self.info = ServerInfo(info.boot_id, info.versions, info.memory_limit_bytes, info.cpus)
+        self.info = ServerInfo(info.boot_id, info.versions, info.memory_limit_bytes, info.cpus, info.environments_for)
         self._runtime_dir = runtime_dir
         self._control = Control(runtime_dir, info.boot_id)
         self._versions: dict[str, _Version] = {}
 
     async def load(self, model: ServedModel) -> Description:
+        await self._control.enter_environment(model)
         return await self._connected(model, await self._control.load(model))
 
     async def unload(self, model: ServedModel) -> None:

@@ -61,7 +61,7 @@ class TorchServeAdapter:
         batch_delay_ms: int = 0,
     ) -> None:
         self.serves = SERVES
-        self.info = ServerInfo(info.boot_id, info.versions, info.memory_limit_bytes, info.cpus)
+        self.info = ServerInfo(info.boot_id, info.versions, info.memory_limit_bytes, info.cpus, info.environments_for)
         self._announced = runtime_dir is not None
         self._logs = runtime_dir / LOGS if runtime_dir is not None else None
         self._connection = Connection(info, key_file=key_file)
@@ -83,6 +83,8 @@ class TorchServeAdapter:
             if found is not None:
                 await self.unload(model)  # left by a load that was cut off, or with dead workers: start clean
             calling = await asyncio.to_thread(checked_calling, model, enveloped=self.batches)
+            if self._control is not None:
+                await self._control.enter_environment(model)
             await self._register(model)
             self._registered.add(model.server_name)
             found = await self.describe(model)
@@ -136,6 +138,8 @@ class TorchServeAdapter:
     async def unload(self, model: ServedModel) -> None:
         self._registered.discard(model.server_name)
         await self._management.unregister(model)
+        if self._control is not None:
+            await self._control.leave_environment(model)
 
     async def scale(self, model: ServedModel, workers: int) -> Description:
         found = await self.describe(model)
