@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
+from marway.answers.tensors import decode_tensor
 from marway.deadline import Deadline
 from marway.errors import InvalidRequest, ModelError
 from marway.records import ServingSettings
@@ -24,7 +25,6 @@ from marway_sidecar.api.call import Call, passed_headers
 from marway_sidecar.api.failures import log_failure
 from marway_sidecar.api.forms import check_name
 from marway_sidecar.lifecycle import ModelPool
-from marway_sidecar.lifecycle.tensors import decode_tensor
 from marway_sidecar.memory.body_budget import HeldBytes
 from marway_sidecar.scheduler import Job
 from marway_sidecar.scheduler.scheduler import Scheduler

@@ -17,6 +17,7 @@ from typing import Final, cast
 
 from marway.answers.difference import golden_difference, golden_of
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, decode_examples
+from marway.answers.tensors import decode_tensor
 from marway.deadline import Deadline
 from marway.errors import InvalidArchive, InvalidRecord, MarwayError, ModelError, RuntimeDown, clip
 from marway.records import VersionRecord
@@ -29,7 +30,6 @@ from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.backends.base import ModelServer, ServedModel, WorkerDied
 from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.lifecycle.pool import ModelPool
-from marway_sidecar.lifecycle.tensors import decode_tensor
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob
 from marway_sidecar.settings import SidecarSettings
