@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from marway.answers.golden import GoldenDocument
+from marway.answers.golden import DEFAULT_TOLERANCE, GoldenDocument, Tolerance
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
 from marway.text import printable
 from marway_archiver.archives import check_archive
+from marway_archiver.cli.engines import (
+    ENGINES,
+    answers_document,
+    opened_room,
+    print_answers,
+    shown_steps,
+    store_verified,
+)
 from marway_archiver.cli.output import progress_bar
 from marway_archiver.format.entries import shown
 from marway_archiver.proving.examples import input_line
@@ -26,6 +35,7 @@ from marway_archiver.verify import (
     read_golden,
     verify_archive,
 )
+from marway_ops.engines.trial import Trial, check_installed, try_engines
 from marway_ops.shell.options import JsonOption
 from marway_ops.shell.output import print_json, print_table, warn
 
@@ -51,9 +61,16 @@ def verify(
         int | None, typer.Option(min=1, help="Rows of the largest batch to try; else as when it was packed, or 32.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that loading, and each call, may take.")] = 120.0,
+    engine: Annotated[
+        Literal["torchserve", "native", "both"] | None,
+        typer.Option(help="Prove it on a pod of this engine, too, started here for that; both compares the two."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the golden examples that an archive carries, singly and in batches; exit code 1 on a difference."""
+    engines = ENGINES if engine == "both" else (engine,) if engine is not None else ()
+    if engines:
+        check_installed(engines)
     tolerances = None if tolerance is None else tolerance_of(tolerance)
     document, warnings = _golden(archive, golden, registry)
     proved = document.batch_sizes[-1] if document is not None and document.batch_sizes else 32
@@ -62,14 +79,35 @@ def verify(
         found = verify_archive(archive, golden=document, tolerance=tolerances, plan=plan, progress=progress)
     if not found.examples:
         warnings.append("the archive carries no golden examples: its handler loads, which is all that was shown")
+    trial = _tried(found, engines, tolerances, timeout) if engines else None
+    ok = found.ok and (trial is None or trial.ok)
     if as_json:
-        print_json(_document(found, warnings))
+        on_engines = {} if trial is None else answers_document(trial)
+        print_json(_document(found, warnings) | {"ok": ok} | on_engines)
     else:
         _print(found)
+        if trial is not None:
+            print_answers(trial, found.archive.examples)
+        _print_end(found, trial, ok=ok)
         for warning in warnings:
             warn(warning)
-    if not found.ok:
+    if not ok:
         raise typer.Exit(1)
+
+
+def _tried(found: Verification, engines: Sequence[str], tolerance: Tolerance | None, timeout_s: float) -> Trial:
+    """Prove an archive on a pod of each engine."""
+    with opened_room() as room, shown_steps() as step:
+        return try_engines(
+            store_verified(room, found, tolerance=tolerance, timeout_s=timeout_s),
+            found.archive.examples,
+            engines,
+            registry=room.registry.url,
+            directory=room.directory,
+            tolerance=tolerance or (found.golden.tolerance if found.golden is not None else DEFAULT_TOLERANCE),
+            step=step,
+            noticed=warn,
+        )
 
 
 def _golden(archive: Path, given: Path | None, registry: str | None) -> tuple[GoldenDocument | None, list[str]]:
@@ -144,5 +182,13 @@ def _print(found: Verification) -> None:
         sizes = ", ".join(map(str, run.batch_sizes))
         batched = f"batches of {sizes} rows are answered as single calls are"
         typer.echo(batched if run.batch_reason is None else printable(f"not to be batched: {run.batch_reason}"))
+
+
+def _print_end(found: Verification, trial: Trial | None, *, ok: bool) -> None:
     compared = "compared with the golden answers" if found.golden is not None else "no golden answers to compare with"
-    typer.echo(f"{'verified' if found.ok else 'DIFFERENT'} in {run.duration_s:.1f} s, {compared}")
+    seconds = found.run.duration_s
+    for name, proof in (trial.proofs if trial is not None else {}).items():
+        seconds += proof.duration_s
+        if proof.failure is None:
+            typer.echo(f"{name} {proof.versions.get(name, '')}: loaded and proved in {proof.duration_s:.2f} s")
+    typer.echo(f"{'verified' if ok else 'DIFFERENT'} in {seconds:.1f} s, {compared}")

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from marway.answers.golden import ExampleInput, GoldenDocument, GoldenExample
+from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample, Tolerance
 from marway_archiver.contents.manifest import Manifest
 from marway_archiver.format.entries import Entry
 from marway_archiver.proving.examples import Example, body_value
 from marway_archiver.proving.handler_process import has_torchserve
 from marway_archiver.proving.runs import Predict, ProofPlan, Run, answers_of_callable, check_run, run_examples
 
-__all__ = ["PackProof", "Proved", "answer_examples"]
+__all__ = ["PackProof", "Proved", "answer_examples", "document_of"]
 
 _UNKNOWN = "0" * 64  # the digest of what is not written yet
 _NOT_RUN = "the handler was not run: TorchServe is not installed here"
@@ -90,21 +90,34 @@ def answer_examples(
             "given; requests will be served one at a time"
         )
         return Proved(warnings=(warning,))
-    golden = GoldenDocument(
-        archive_sha256=_UNKNOWN,
+    golden = document_of(inputs, answers, run, tolerance=plan.tolerance, batch_reason=reason)
+    if run is None:
+        return Proved(golden, None, warnings)
+    return Proved(golden, PackProof(_UNKNOWN, _UNKNOWN, run.versions, run.duration_s, run.streaming), warnings)
+
+
+def document_of(
+    inputs: Sequence[ExampleInput],
+    answers: Sequence[GoldenAnswer],
+    run: Run | None,
+    *,
+    tolerance: Tolerance,
+    batch_reason: str | None,
+    archive_sha256: str = _UNKNOWN,
+) -> GoldenDocument:
+    """Return the golden document of answers that a handler's ``run`` gave, or, without one, a callable."""
+    return GoldenDocument(
+        archive_sha256=archive_sha256,
         source="callable" if run is None else "handler",
-        tolerance=plan.tolerance,
+        tolerance=tolerance,
         examples=tuple(
             GoldenExample(input_sha256=sent.sha256, content_type=sent.content_type, answer=answer)
             for sent, answer in zip(inputs, answers, strict=True)
         ),
-        batch=reason is None,
-        batch_sizes=run.batch_sizes if run is not None and reason is None else (),
-        batch_reason=reason,
+        batch=batch_reason is None,
+        batch_sizes=run.batch_sizes if run is not None and batch_reason is None else (),
+        batch_reason=batch_reason,
     )
-    if run is None:
-        return Proved(golden, None, warnings)
-    return Proved(golden, PackProof(_UNKNOWN, _UNKNOWN, run.versions, run.duration_s, run.streaming), warnings)
 
 
 def _surprises(inputs: Sequence[ExampleInput], run: Run) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The processes of one `marway up`: pods (runtime and sidecar) and a gateway, started together, stopped in order."""
+"""Pods (runtime and sidecar), and a gateway before them, as processes: started together, stopped in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from marway.errors import Unavailable
 from marway_ops.up.home import LOOPBACK, Home, ReservedPort, reserve
 from marway_ops.up.process import Child, Lifeline, RestartPauses
 
-__all__ = ["LocalCluster"]
+__all__ = ["LocalCluster", "LocalPods", "Pod"]
 
 _START_TIMEOUT_S = 150.0
 _PROBE_INTERVAL_S = 0.05
@@ -26,7 +26,7 @@ _GATEWAY_DRAIN_S, _GATEWAY_STOP_S = 5.0, 6.5
 _SIDECAR_DRAIN_S, _SIDECAR_STOP_S = 3.0, 4.5
 _RUNTIME_STOP_S, _RUNTIME_KILL_S = 3.0, 5.0
 _WORDS = {"torchserve": "TorchServe", "native": "native engine"}
-_CLASSES_ENV = "MARWAY_RUNTIME_CLASS_ARCHIVES"
+_CLASSES_ENV, _SHARE_ENV = "MARWAY_RUNTIME_CLASS_ARCHIVES", "MARWAY_RUNTIME_SHARE_CLASSES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +38,21 @@ class Pod:
     engine: str
 
 
-class LocalCluster:
-    """Pods and a gateway on this machine's loopback.
+class LocalPods:
+    """Pods on this machine's loopback.
 
     Args:
         home: Where everything is kept.
         registry: Its URL.
-        port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
         engines: The engine of each pod.
         config: File of settings that each part is given, or None.
+        classes: Where Java's archive of TorchServe's classes is kept, unless a variable says it; None for none at all.
         started: Told of each part, when it is up, and how many seconds it took.
         noticed: Told what a person should know of later, such as a part that died and is started again.
+        logs_stay: Whether the home, and the logs in it, are there when all has ended.
 
-    Raises:
-        InvalidSettings: A port is taken.
+    Attributes:
+        pods: In the order of ``engines``.
     """
 
     def __init__(
@@ -59,46 +60,47 @@ class LocalCluster:
         home: Home,
         *,
         registry: str,
-        port: int,
         engines: Sequence[str],
         config: Path | None = None,
+        classes: Path | None,
         started: Callable[[str, float], None],
         noticed: Callable[[str], None],
+        logs_stay: bool = True,
     ) -> None:
         self._home = home
+        self._logs_stay = logs_stay
         self._registry = registry
         self._config = config
+        self._classes = classes
         self._started = started
         self._noticed = noticed
-        self._ports = [*reserve(port, 3), *(ReservedPort() for _ in engines)]
-        gateway, admin, grpc, *sidecars = (port.number for port in self._ports)
-        self.gateway_url, self.admin_url = f"http://{LOOPBACK}:{gateway}", f"http://{LOOPBACK}:{admin}"
-        self._grpc_address = f"{LOOPBACK}:{grpc}"
-        self._pods = [
+        self._ports = [ReservedPort() for _ in engines]
+        numbers = [port.number for port in self._ports]
+        self.pods = [
             Pod(f"pod-{index}", f"http://{LOOPBACK}:{number}", engine)
-            for index, (number, engine) in enumerate(zip(sidecars, engines, strict=True))
+            for index, (number, engine) in enumerate(zip(numbers, engines, strict=True))
         ]
         self._lifeline = Lifeline()
-        self._runtimes = [self._runtime(pod) for pod in self._pods]
-        self._sidecars = [self._sidecar(pod, number) for pod, number in zip(self._pods, sidecars, strict=True)]
-        self._gateway = self._gateway_child(gateway, admin, grpc)
-        # In the order in which they stop: what takes requests first.
-        self._children = [self._gateway, *self._sidecars, *self._runtimes]
+        self._runtimes = [self._runtime(pod) for pod in self.pods]
+        self._sidecars = [self._sidecar(pod, number) for pod, number in zip(self.pods, numbers, strict=True)]
+        self._stages = [self._sidecars, self._runtimes]
+        """All processes, in the order in which they stop: what takes requests first."""
+        self._answering = [{f"{pod.name}: {_WORDS[pod.engine]} and sidecar": pod.url for pod in self.pods}]
+        """What is waited for at the start, by its URL, one after the other."""
         self._keepers: list[asyncio.Task[None]] = []
 
-    def ready_line(self) -> dict[str, Any]:
-        """Return the document that says that the system can serve, and where."""
-        return {
-            "event": "ready",
-            "gateway": self.gateway_url,
-            "admin": self.admin_url,
-            "grpc": self._grpc_address,
-            "registry": self._registry,
-            "pods": [{"name": pod.name, "url": pod.url} for pod in self._pods],
-        }
+    @property
+    def _children(self) -> list[Child]:
+        return [child for stage in self._stages for child in stage]
+
+    def pids(self, pod: Pod) -> list[int]:
+        """Return the process ids of a pod's sidecar and runtime, of those that run."""
+        place = self.pods.index(pod)
+        found = (child.pid for child in (self._sidecars[place], self._runtimes[place]))
+        return [pid for pid in found if pid is not None]
 
     async def start(self) -> None:
-        """Start everything and return when the gateway says that it can serve.
+        """Start everything and return when all of it says that it can serve.
 
         Raises:
             MarwayError: A part ended while starting; its last words are in the message.
@@ -107,10 +109,8 @@ class LocalCluster:
         for child in reversed(self._children):
             await child.start()
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
-            await self._until_ready(
-                client, {f"{pod.name}: {_WORDS[pod.engine]} and sidecar": pod.url for pod in self._pods}
-            )
-            await self._until_ready(client, {"gateway": self.gateway_url})
+            for parts in self._answering:
+                await self._until_ready(client, parts)
         self._keepers = [asyncio.create_task(self._keep(child), name=f"keep {child.name}") for child in self._children]
 
     async def aclose(self) -> None:
@@ -119,9 +119,8 @@ class LocalCluster:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         try:
-            await self._gateway.stop()
-            await asyncio.gather(*(child.stop() for child in self._sidecars))
-            await asyncio.gather(*(child.stop() for child in self._runtimes))
+            for stage in self._stages:
+                await asyncio.gather(*(child.stop() for child in stage))
         finally:
             self._lifeline.close()
             for port in self._ports:
@@ -171,14 +170,15 @@ class LocalCluster:
                 *("--model-store", str(self._home.store)),
             ],
             stop_timeout_s=_RUNTIME_KILL_S,
-            environment={
-                "MARWAY_RUNTIME_STOP_TIMEOUT_S": str(_RUNTIME_STOP_S),
-                # One archive of Java's classes for all pods.
-                _CLASSES_ENV: os.environ.get(_CLASSES_ENV) or str(self._home.java),
-            }
-            if pod.engine == "torchserve"
-            else {},
+            environment=self._of_java() if pod.engine == "torchserve" else {},
         )
+
+    def _of_java(self) -> dict[str, str]:
+        """Return what TorchServe is given: time to stop, and one archive of Java's classes for all pods."""
+        kept = os.environ.get(_CLASSES_ENV) or self._classes
+        shared = os.environ.get(_SHARE_ENV) or "false"
+        classes = {_SHARE_ENV: shared} if kept is None else {_CLASSES_ENV: str(kept)}
+        return {"MARWAY_RUNTIME_STOP_TIMEOUT_S": str(_RUNTIME_STOP_S), **classes}
 
     def _sidecar(self, pod: Pod, port: int) -> Child:
         return self._child(
@@ -193,19 +193,6 @@ class LocalCluster:
             environment={"MARWAY_SIDECAR_DRAIN_TIMEOUT_S": str(_SIDECAR_DRAIN_S), "MARWAY_SIDECAR_LAME_DUCK_S": "0"},
         )
 
-    def _gateway_child(self, port: int, admin: int, grpc: int) -> Child:
-        return self._child(
-            "gateway",
-            [
-                *("gateway", "--registry", self._registry, "--host", LOOPBACK),
-                *("--port", str(port), "--admin-port", str(admin), "--grpc-port", str(grpc)),
-                *("--pods", ",".join(f"{pod.name}={pod.url}" for pod in self._pods)),
-            ],
-            stop_timeout_s=_GATEWAY_STOP_S,
-            # No lame duck: there is no other gateway that clients could hear of.
-            environment={"MARWAY_GATEWAY_DRAIN_TIMEOUT_S": str(_GATEWAY_DRAIN_S), "MARWAY_GATEWAY_LAME_DUCK_S": "0"},
-        )
-
     def _child(self, name: str, arguments: list[str], *, stop_timeout_s: float, environment: dict[str, str]) -> Child:
         return Child(
             name,
@@ -214,4 +201,63 @@ class LocalCluster:
             lifeline=self._lifeline,
             stop_timeout_s=stop_timeout_s,
             environment=environment,
+            log_stays=self._logs_stay,
+        )
+
+
+class LocalCluster(LocalPods):
+    """Pods and a gateway before them.
+
+    Args:
+        home: As `LocalPods` takes it, like all that is not named here.
+        port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
+
+    Raises:
+        InvalidSettings: A port is taken.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        registry: str,
+        port: int,
+        engines: Sequence[str],
+        config: Path | None = None,
+        started: Callable[[str, float], None],
+        noticed: Callable[[str], None],
+    ) -> None:
+        ports = reserve(port, 3)
+        super().__init__(
+            home, registry=registry, engines=engines, config=config, classes=home.java, started=started, noticed=noticed
+        )
+        self._ports += ports
+        gateway, admin, grpc = (each.number for each in ports)
+        self.gateway_url, self.admin_url = f"http://{LOOPBACK}:{gateway}", f"http://{LOOPBACK}:{admin}"
+        self._grpc_address = f"{LOOPBACK}:{grpc}"
+        self._stages.insert(0, [self._gateway_child(gateway, admin, grpc)])
+        self._answering.append({"gateway": self.gateway_url})
+
+    def ready_line(self) -> dict[str, Any]:
+        """Return the document that says that the system can serve, and where."""
+        return {
+            "event": "ready",
+            "gateway": self.gateway_url,
+            "admin": self.admin_url,
+            "grpc": self._grpc_address,
+            "registry": self._registry,
+            "pods": [{"name": pod.name, "url": pod.url} for pod in self.pods],
+        }
+
+    def _gateway_child(self, port: int, admin: int, grpc: int) -> Child:
+        return self._child(
+            "gateway",
+            [
+                *("gateway", "--registry", self._registry, "--host", LOOPBACK),
+                *("--port", str(port), "--admin-port", str(admin), "--grpc-port", str(grpc)),
+                *("--pods", ",".join(f"{pod.name}={pod.url}" for pod in self.pods)),
+            ],
+            stop_timeout_s=_GATEWAY_STOP_S,
+            # No lame duck: there is no other gateway that clients could hear of.
+            environment={"MARWAY_GATEWAY_DRAIN_TIMEOUT_S": str(_GATEWAY_DRAIN_S), "MARWAY_GATEWAY_LAME_DUCK_S": "0"},
         )

@@ -66,7 +66,14 @@ class Child:
     lifeline: Lifeline
     stop_timeout_s: float
     environment: Mapping[str, str]
+    log_stays: bool = True
+    """Whether the log is there to be read when all has ended."""
     _process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._process.pid if self._process is not None and self.running else None
 
     @property
     def running(self) -> bool:
@@ -124,4 +131,5 @@ class Child:
         status = self._process.returncode if self._process is not None else None
         text = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         words = " / ".join(plain_text(line.strip()) for line in text[-_LAST_LINES:]) or "it said nothing"
-        return MarwayError(f"{self.name} ended with status {status} while starting: {words} (log: {self.log})")
+        where = f" (log: {self.log})" if self.log_stays else ""
+        return MarwayError(f"{self.name} ended with status {status} while starting: {words}{where}")

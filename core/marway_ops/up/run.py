@@ -10,12 +10,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from marway.admin_client import AdminClient, comparison_of, token_of
 from marway.errors import MarwayError, ModelNotFound, ReleaseRefused, VersionNotFound
 from marway.process.die_with_parent import dies_with_me
-from marway.process.stop_request import StopRequest, watch_for_stop
+from marway.process.stop_request import watch_for_stop
 from marway.refs import DEFAULT_LABEL, Reference
 from marway.registry import Registry, open_registry
 from marway.resources import shipped
@@ -24,6 +23,7 @@ from marway_ops.shell.prediction import predict_once
 from marway_ops.up.home import Home
 from marway_ops.up.local_cluster import LocalCluster
 from marway_ops.up.settings import UpSettings
+from marway_ops.up.stopping import close, unless_stopped
 from marway_ops.up.view import View
 
 __all__ = ["run"]
@@ -74,19 +74,19 @@ async def run(
             if settings.demo:
                 work.append(_examples(home, registry, view))
                 released.extend((name, _EXAMPLE_VERSION) for name in _EXAMPLES)
-            if await _unless_stopped(stop, *work) and await _unless_stopped(
+            if await unless_stopped(stop, *work) and await unless_stopped(
                 stop, _release(cluster.admin_url, opened, released, view)
             ):
                 document = cluster.ready_line()
                 home.write_ready(document)
                 view.ready(document)
                 if settings.demo:
-                    await _unless_stopped(stop, _first_prediction(cluster.gateway_url, view))
+                    await unless_stopped(stop, _first_prediction(cluster.gateway_url, view))
                 await stop.wait()
             view.stopping()
             started = time.monotonic()
         finally:
-            await _close(cluster)
+            await close(cluster)
         view.stopped(time.monotonic() - started)
 
 
@@ -186,35 +186,3 @@ async def _first_prediction(gateway: str, view: View) -> None:
     )
     text = " ".join(answer.text.split())
     view.prediction(f"{gateway}/predict/{reference}", _FIRST_SENTENCE, text, time.monotonic() - started)
-
-
-async def _unless_stopped(stop: StopRequest, *work: Awaitable[None]) -> bool:
-    """Do all of ``work``; return False if told to stop first. That, or an error, ends the rest of it."""
-    tasks = [asyncio.ensure_future(item) for item in work]
-    waiting = asyncio.create_task(stop.wait(), name="wait-for-stop")
-    doing: asyncio.Future[Any] = asyncio.gather(*tasks)
-    try:
-        await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            await doing
-        return doing.done()
-    finally:
-        for task in (*tasks, waiting):
-            task.cancel()
-        await asyncio.gather(doing, *tasks, waiting, return_exceptions=True)
-
-
-async def _close(cluster: LocalCluster) -> None:
-    """Stop the cluster; a second Ctrl-C or SIGTERM ends it at once."""
-    again = StopRequest()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, again.set)
-    closing = asyncio.create_task(cluster.aclose(), name="stop-everything")
-    impatient = asyncio.create_task(again.wait(), name="wait-for-second-signal")
-    await asyncio.wait({closing, impatient}, return_when=asyncio.FIRST_COMPLETED)
-    impatient.cancel()
-    if not closing.done():
-        cluster.kill()
-    with contextlib.suppress(MarwayError):
-        await closing

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from marway.errors import InvalidSettings
 from marway.settings import ComponentSettings, load_settings, read_settings, variable_of
 from marway_ops.shell.environment import settings_class
 
-__all__ = ["UpSettings", "check_parts", "named_engines"]
+__all__ = ["UpSettings", "check_parts", "named_engines", "overruled"]
 
 _ENGINES: Final = ("torchserve", "native")
 
@@ -111,7 +111,13 @@ def check_parts(config: Path | None, environment: Mapping[str, str]) -> Iterator
             for name in read_settings(config, part):
                 if why := decided.get(name) or _OF_THE_HOME.get(part, {}).get(name):
                     raise InvalidSettings(f"{config}: [{part}] sets {name}, which `marway up` decides: {why}")
-    for part, decided in _DECIDED.items():
-        for name, why in decided.items():
+    for variable, why in overruled(environment, _DECIDED):
+        yield f"the variable {variable} has no effect on `marway up`: {why}"
+
+
+def overruled(environment: Mapping[str, str], parts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each variable that whoever starts these parts here decides in its place, and what to do about it."""
+    for part in parts:
+        for name, why in _DECIDED[part].items():
             if environment.get(variable_of(part, name)):
-                yield f"the variable {variable_of(part, name)} has no effect on `marway up`: {why}"
+                yield variable_of(part, name), why

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from marway_sidecar.lifecycle.tensors import decode_tensor
+from marway.answers.tensors import decode_tensor
 
 DTYPES = [torch.bfloat16, torch.bool, torch.uint8, torch.int8, torch.float64, torch.float32, torch.float16]
 DTYPES += [torch.int32, torch.int64, torch.int16]
