@@ -112,8 +112,8 @@ bench-cold: setup ## Measure a cold start and an idle worker's memory, forked ag
 bench-cold-path: setup ## Measure publish to first answer and pod start to ready, phase by phase
 	$(BIN)/python benchmarks/bench_cold_path.py
 
-bench-engines: setup ## Measure the native engine against TorchServe behind the same sidecar and gateway
-	$(BIN)/python benchmarks/bench_engines.py
+bench-engines: setup ## Measure the native engine against TorchServe and its peers; write benchmarks/results/engines.md
+	$(BIN)/python benchmarks/bench_engines.py --write
 
 bench-features: setup ## Measure what ids, metrics, access log, trace context and auth cost the gateway
 	$(BIN)/python benchmarks/bench_features.py

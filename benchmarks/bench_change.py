@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=3, help="of load a round and target (default: %(default)s)")
     parser.add_argument("--clients", default="1,8,32,64", help="connections at once (default: %(default)s)")
     parser.add_argument("--surfaces", default=",".join((*SURFACES, GRPC)), help="(default: %(default)s)")
+    parser.add_argument("--engine", default="torchserve", help="of both pods (default: %(default)s)")
     parser.add_argument("--grpc-load", nargs=3, help=argparse.SUPPRESS)
     add_output(parser)
     args = parser.parse_args()
@@ -60,12 +61,13 @@ def main() -> int:
         address, clients, seconds = args.grpc_load
         print(json.dumps(asyncio.run(_ask_grpc(address, int(clients), float(seconds)))))
         return 0
+    engine = ("--engine", args.engine)
     python = args.before.absolute() / ".venv/bin/python" if args.before else Path(sys.executable)
     with tempfile.TemporaryDirectory(prefix="marway-bench-") as name, contextlib.ExitStack() as stack:
         scratch = Path(name)
         sides = {
-            "before": stack.enter_context(marway_up(scratch / "before", python=str(python))),
-            "after": stack.enter_context(marway_up(scratch / "after")),
+            "before": stack.enter_context(marway_up(scratch / "before", *engine, python=str(python))),
+            "after": stack.enter_context(marway_up(scratch / "after", *engine)),
         }
         for up in sides.values():
             TINY.publish(up.ready["registry"], up.ready["admin"])

@@ -1,7 +1,8 @@
-"""A cold start, forked against TorchServe's own way: register, first worker, first answer, with the archive on disk.
+"""A cold start against TorchServe's own way: register, first worker, first answer, with the archive on disk.
 
-Two runtimes run side by side and take turns; they differ in one thing. The plain one starts each worker as TorchServe
-alone does: a Python of its own that runs TorchServe's own worker script, with nothing of Marway in it.
+Two runtimes with TorchServe run side by side and take turns; they differ in one thing. The plain one starts each worker
+as TorchServe alone does: a Python of its own that runs TorchServe's own worker script, with nothing of Marway in it.
+Beside them a pod with the engine `native` is asked over its sidecar for a version that is not loaded.
 
 `make bench-cold`, or `python benchmarks/bench_cold.py --rounds 20`.
 """
@@ -17,12 +18,16 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
 from documents import add_output, spread, write
+from servers import marway_up, of_home
+
+from marway_archiver import publish
 
 HANDLER = """
 import torch
@@ -37,15 +42,20 @@ class Sum:
             return [self.model(torch.ones(1, 16)).shape[1] for _ in data]
 """
 START_TIMEOUT_S = 120
-FORKED, PLAIN = "forked", "TorchServe's own way"
+FORKED, PLAIN, NATIVE = "forked", "TorchServe's own way", "native, over its sidecar"
+_WORKER = "marway-worker"
 
 
 @dataclass
 class Side:
-    """One TorchServe and what was measured on it: seconds and bytes."""
+    """One server and what was measured on it: seconds and bytes.
 
-    inference: str
-    management: str
+    Attributes:
+        ask: Asks it for a version that is not loaded, given a name for it; returns seconds to the first worker, seconds
+            to the first answer, and bytes that the worker has for itself. Nothing of it stays loaded.
+    """
+
+    ask: Callable[[str], tuple[float, float, int]]
     started: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)
     private: list[float] = field(default_factory=list)
@@ -57,24 +67,35 @@ def main() -> int:
     parser.add_argument("--load", action="store_true", help="keep every core busy meanwhile")
     add_output(parser)
     args = parser.parse_args()
+    sides = cold(args.rounds, load=args.load)
+    printed = report(sides, args.rounds)
+    print(printed)
+    write(args, "workers", {"printed": printed})
+    return 0
+
+
+def cold(rounds: int, *, load: bool = False) -> dict[str, Side]:
+    """Start all sides, measure as many rounds, and return them; with every core kept busy if ``load`` says so."""
     with tempfile.TemporaryDirectory(prefix="marway-bench-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         archive = pack(directory)
         sides = {}
         for label in (FORKED, PLAIN):
-            sides[label] = stack.enter_context(running(directory / label.split()[0], archive.parent, label))
-        if args.load:
+            sides[label] = stack.enter_context(running(directory / label.split()[0], archive, label))
+        sides[NATIVE] = stack.enter_context(native(directory / "native", directory / "sum_handler.py"))
+        if load:
             for _ in range(os.cpu_count() or 1):
                 stack.enter_context(busy())
-        for turn in range(args.rounds + 1):
-            # The sides take turns in going first; the first round warms both up.
+        for turn in range(rounds + 1):
+            # The sides take turns in going first; the first round warms all up.
             order = list(sides) if turn % 2 else list(reversed(sides))
             for label in order:
-                measure(sides[label], archive.name, f"{turn}", keep=turn > 0)
-    printed = report(sides, args.rounds)
-    print(printed)
-    write(args, "workers", {"printed": printed})
-    return 0
+                started, answered, private = sides[label].ask(f"{turn}")
+                if turn:
+                    sides[label].started.append(started)
+                    sides[label].answered.append(answered)
+                    sides[label].private.append(private)
+    return sides
 
 
 def pack(directory: Path) -> Path:
@@ -89,11 +110,11 @@ def pack(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def running(home: Path, store: Path, label: str) -> Iterator[Side]:
+def running(home: Path, archive: Path, label: str) -> Iterator[Side]:
     """Start a runtime; for TorchServe's own way, put the plain Python where it looks for its workers' executable."""
     run = home / "run"
     command = [sys.executable, "-m", "marway", "runtime", "--home", str(home), "--runtime-dir", str(run)]
-    command += ["--model-store", str(store)]
+    command += ["--model-store", str(archive.parent)]
     environment = {**os.environ, "MARWAY_RUNTIME_FORK_WORKERS": str(label == FORKED).lower()}
     home.mkdir()
     log = home / "runtime.log"
@@ -108,10 +129,25 @@ def running(home: Path, store: Path, label: str) -> Iterator[Side]:
                 launcher = run / "worker-python"
                 launcher.write_text(f"#!/bin/sh\nexec '{sys.executable}' \"$@\"\n")
             addresses = json.loads((run / "runtime.json").read_text())["addresses"]
-            yield Side(addresses["inference"], addresses["management"])
+            yield Side(partial(torchserve, addresses["inference"], addresses["management"], archive.name))
         finally:
             runtime.terminate()
             runtime.wait(40)
+
+
+@contextlib.contextmanager
+def native(home: Path, handler: Path) -> Iterator[Side]:
+    """Start a pod with the engine `native` that has the archive on its disk."""
+    with marway_up(home, "--engine", "native") as up:
+        publish(
+            model_name="sum",
+            version="1.0",
+            handler=str(handler),
+            registry=up.ready["registry"],
+            label="PROD",
+            gateway=up.ready["admin"],
+        )
+        yield Side(partial(over_sidecar, home, up.ready["pods"][0]["url"]))
 
 
 @contextlib.contextmanager
@@ -123,25 +159,37 @@ def busy() -> Iterator[None]:
             burning.kill()
 
 
-def measure(side: Side, archive: str, name: str, *, keep: bool) -> None:
+def torchserve(inference: str, management: str, archive: str, name: str) -> tuple[float, float, int]:
     """Register a model under a new name, ask it once, look at its worker, and unregister it."""
     model = f"sum-{name}"
     query = {"url": archive, "model_name": model, "initial_workers": 1, "synchronous": "true"}
     began = time.perf_counter()
-    call(f"{side.management}/models?{urllib.parse.urlencode(query)}", "POST")
+    call(f"{management}/models?{urllib.parse.urlencode(query)}", "POST")
     started = time.perf_counter() - began
-    answer = call(f"{side.inference}/predictions/{model}", "POST", b"x")
+    answer = call(f"{inference}/predictions/{model}", "POST", b"x")
     answered = time.perf_counter() - began
+    right(answer)
+    worker = json.loads(call(f"{management}/models/{model}"))[0]["workers"][0]["pid"]
+    private = sum(private_bytes(process) for process in [psutil.Process(worker), *shims(worker)])
+    call(f"{management}/models/{model}", "DELETE")
+    psutil.wait_procs([psutil.Process(worker)] if psutil.pid_exists(worker) else [], timeout=30)
+    return started, answered, private
+
+
+def over_sidecar(home: Path, pod: str, _: str) -> tuple[float, float, int]:
+    """Unload the model if it is loaded, and ask for it; loaded as for any caller, golden answers and all."""
+    call(f"{pod}/models/sum/1.0/unload", "POST")
+    began = time.perf_counter()
+    answer = call(f"{pod}/predict/sum/1.0", "POST", b"x")
+    answered = time.perf_counter() - began
+    right(answer)
+    started = json.loads(call(f"{pod}/models/sum/1.0"))["load_duration_s"]
+    return started, answered, sum(private_bytes(each) for each in of_home(home) if each.name() == _WORKER)
+
+
+def right(answer: bytes) -> None:
     if json.loads(answer) != 4:
         raise AssertionError(f"not the answer: {answer!r}")
-    worker = json.loads(call(f"{side.management}/models/{model}"))[0]["workers"][0]["pid"]
-    private = sum(private_bytes(process) for process in [psutil.Process(worker), *shims(worker)])
-    call(f"{side.management}/models/{model}", "DELETE")
-    psutil.wait_procs([psutil.Process(worker)] if psutil.pid_exists(worker) else [], timeout=30)
-    if keep:
-        side.started.append(started)
-        side.answered.append(answered)
-        side.private.append(private)
 
 
 def shims(worker: int) -> list[psutil.Process]:
@@ -169,9 +217,12 @@ def report(sides: dict[str, Side], rounds: int) -> str:
             f"    ... + first answer       {spread(side.answered, 3)} s",
             f"    private memory           {spread([size / 2**20 for size in side.private], 1)} MiB a worker",
         ]
-    forked, plain = sides[FORKED], sides[PLAIN]
-    lines.append(f"cold start: {ratio(plain.answered, forked.answered):.1f} times faster")
-    lines.append(f"memory:     {ratio(plain.private, forked.private):.1f} times smaller, shim included")
+    plain = sides[PLAIN]
+    for label in (FORKED, NATIVE):
+        faster, smaller = (ratio(getattr(plain, each), getattr(sides[label], each)) for each in ("answered", "private"))
+        lines.append(
+            f"{label}: first answer {faster:.1f} times sooner, memory {smaller:.1f} times smaller, shim included"
+        )
     return "\n".join(lines)
 
 

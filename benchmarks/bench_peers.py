@@ -138,17 +138,22 @@ def ask(url: str, body: bytes) -> bytes | None:
     return None
 
 
+def has_environment(package: str) -> bool:
+    """Return whether a peer's environment is there, with what its requirements say now."""
+    done = ENVIRONMENTS / package / ".ready"
+    return done.exists() and done.read_bytes() == (PEERS / f"{package}.txt").read_bytes()
+
+
 def environment(package: str) -> Path:
     """Return the `bin` of a peer's environment, made on first use and again when its requirements change."""
     directory, wanted = ENVIRONMENTS / package, PEERS / f"{package}.txt"
-    done = directory / ".ready"
-    if not done.exists() or done.read_bytes() != wanted.read_bytes():
+    if not has_environment(package):
         print(f"making {directory}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
         pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         pip += os.environ.get("PIP_ARGS", "").split()
         subprocess.run([*pip, "-r", str(wanted)], check=True)
-        done.write_bytes(wanted.read_bytes())
+        (directory / ".ready").write_bytes(wanted.read_bytes())
     return directory / "bin"
 
 

@@ -9,7 +9,6 @@ load with each body compared, which has to be what stock TorchServe answers.
 import argparse
 import contextlib
 import random
-import statistics
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import wrk
-from documents import MARWAY, Table, add_output, ratios, spread, write
+from documents import MARWAY, add_output, write
 from servers import (
     Connection,
     MarwayUp,
@@ -38,6 +37,7 @@ from servers import (
     stock_torchserve,
     stored_archive,
 )
+from speed_tables import markdown, summary
 from workloads import WORKLOADS, Tuning, Workload, check
 
 STOCK = "stock TorchServe"
@@ -53,6 +53,7 @@ class Target:
     Attributes:
         url: Where it is asked.
         parts: Its processes, by what they are.
+        generator: What asks it, where it is not asked as all others are.
         rates, p50, p99, cpu: What was measured, by number of clients, a value a round: requests/s, milliseconds, and
             by part CPU-seconds for 1000 requests.
     """
@@ -60,6 +61,7 @@ class Target:
     name: str
     url: str
     parts: Callable[[], Processes]
+    generator: wrk.Generator | None = None
     rates: dict[int, list[float]] = field(default_factory=dict)
     p50: dict[int, list[float]] = field(default_factory=dict)
     p99: dict[int, list[float]] = field(default_factory=dict)
@@ -126,7 +128,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="marway-bench-") as name, contextlib.ExitStack() as stack:
         scratch = Path(name)
         workloads = [WORKLOADS[name] for name in names]
-        servers = started(scratch, stack, workloads)
+        servers = started(scratch, stack, workloads, stack.enter_context(marway_up(scratch / "home")))
         for workload in workloads:
             clients = asked or workload.clients
             efforts = {count: most if count in workload.goal_clients else more for count in clients}
@@ -146,9 +148,8 @@ def main() -> int:
     return 1 if any("error" in each for each in result.values()) else 0
 
 
-def started(scratch: Path, stack: contextlib.ExitStack, workloads: Sequence[Workload]) -> Servers:
-    """Start everything that serves these workloads."""
-    up = stack.enter_context(marway_up(scratch / "home"))
+def started(scratch: Path, stack: contextlib.ExitStack, workloads: Sequence[Workload], up: MarwayUp) -> Servers:
+    """Start everything that serves these workloads beside ``up``."""
     stock = Stock(*stack.enter_context(stock_torchserve(scratch / "stock")))
     pools = sorted({tuning.java_pool for workload in workloads for tuning in workload.tunings})
     tuned = {
@@ -199,28 +200,35 @@ def answer(url: str, request: wrk.Request) -> bytes:
 
 
 def ready(
-    workload: Workload, targets: list[Target], scratch: Path, clients: Sequence[int], seconds: int
+    workload: Workload,
+    targets: list[Target],
+    scratch: Path,
+    clients: Sequence[int],
+    seconds: int,
+    *,
+    warm_s: float = _WARM_S,
 ) -> wrk.Generator:
     """Warm all targets up, comparing every answer with the first target's; return what loads them.
 
     By the fewest clients as well as by the most: Java compiles what has run some ten thousand times, and where requests
-    travel together a target sees few calls. Small models get that many from the fewest, as far as `_WARM_S` allows; of
+    travel together a target sees few calls. Small models get that many from the fewest, as far as ``warm_s`` allows; of
     a model that takes so long that Java does not matter the rest is spared.
     """
     thorough = bool(workload.goal_clients) and seconds > 1
     request = workload.request()
     expected = answer(targets[0].url, request)
     check(workload, expected)
-    generator = wrk.Generator(scratch, request, expected)
+    usual = wrk.Generator(scratch, request, expected)
     for target in targets:
+        generator = target.generator or usual
         if max(clients) > min(clients):
             generator.check(target.url, clients=max(clients), seconds=seconds if thorough else 1)
         load = generator.check(target.url, clients=min(clients), seconds=1)
-        calls, until = load.requests, time.monotonic() + _WARM_S
+        calls, until = load.requests, time.monotonic() + warm_s
         while thorough and load.rate > _SMALL_RATE and calls < _WARM_CALLS and time.monotonic() < until:
             load = generator.load(target.url, clients=min(clients), seconds=2)
             calls += load.requests
-    return generator
+    return usual
 
 
 def measure(targets: list[Target], generator: wrk.Generator, efforts: Mapping[int, Effort]) -> None:
@@ -231,7 +239,8 @@ def measure(targets: list[Target], generator: wrk.Generator, efforts: Mapping[in
             for target in order.sample(targets, len(targets)):
                 parts = target.parts()
                 before = {name: cpu_seconds(processes) for name, processes in parts.items()}
-                load = generator.load(target.url, clients=count, seconds=efforts[count].seconds)
+                asks = target.generator or generator
+                load = asks.load(target.url, clients=count, seconds=efforts[count].seconds)
                 target.rates.setdefault(count, []).append(load.rate)
                 target.p50.setdefault(count, []).append(load.p50)
                 target.p99.setdefault(count, []).append(load.p99)
@@ -243,8 +252,9 @@ def measure(targets: list[Target], generator: wrk.Generator, efforts: Mapping[in
 def still_right(workload: Workload, targets: list[Target], generator: wrk.Generator, clients: int) -> None:
     """Raise unless what was measured still gives the right answers, under load and alone."""
     for target in targets:
-        generator.check(target.url, clients=clients, seconds=1)
-        check(workload, answer(target.url, workload.request()))
+        (target.generator or generator).check(target.url, clients=clients, seconds=1)
+        if target.generator is None:
+            check(workload, answer(target.url, workload.request()))
 
 
 def document(workload: Workload, targets: list[Target], efforts: Mapping[int, Effort]) -> dict[str, Any]:
@@ -268,32 +278,6 @@ def document(workload: Workload, targets: list[Target], efforts: Mapping[int, Ef
             for target in targets
         },
     }
-
-
-def markdown(name: str, found: dict[str, Any]) -> str:
-    """Return a workload's table, and a line of ratios for each number of clients."""
-    lines = [f"### {name}: {found['title']}", ""]
-    if "error" in found:
-        return "\n".join([*lines, f"Failed: {found['error']}", ""])
-    table = Table("clients", "target", "requests/s", "p50 ms", "p99 ms", "CPU-s per 1000", "Marway / target")
-    for count in map(str, found["clients"]):
-        for target, measured in found["targets"].items():
-            each = measured[count]
-            costs = ", ".join(f"{part} {statistics.median(values):.3f}" for part, values in each["cpu"].items())
-            ratio = "" if target == MARWAY else spread(ratios(found, target, count), unit="x")
-            figures = (f"{statistics.median(each['p50']):.2f}", f"{statistics.median(each['p99']):.1f}")
-            table.add(count, target, f"{statistics.median(each['rate']):.0f}", *figures, costs, ratio)
-    return "\n".join([*lines, *table.lines(), ""])
-
-
-def summary(found: dict[str, Any]) -> str:
-    """Return a line of median ratios for each number of clients."""
-    lines = []
-    for count in map(str, found.get("clients", ())):
-        others = [target for target in found["targets"] if target != MARWAY]
-        said = ", ".join(f"{each} {statistics.median(ratios(found, each, count)):.2f}x" for each in others)
-        lines.append(f"Marway at {count} clients: {said}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def _rounded(value: Any) -> Any:
     return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def ratios(found: dict[str, Any], other: str, clients: str, figure: str = "rate") -> list[float]:
-    """Return how many times a figure of ``other`` Marway's is, round by round."""
-    ours, theirs = (found["targets"][name][clients][figure] for name in (MARWAY, other))
-    return [one / another for one, another in zip(ours, theirs, strict=True)]
+def ratios(found: dict[str, Any], other: str, clients: str, figure: str = "rate", *, ours: str = MARWAY) -> list[float]:
+    """Return how many times a figure of ``other`` that of ``ours`` is, round by round."""
+    mine, theirs = (found["targets"][name][clients][figure] for name in (ours, other))
+    return [one / another for one, another in zip(mine, theirs, strict=True)]

@@ -1,7 +1,7 @@
 """What speed should be reached, and whether it was: the goals of the project, evaluated on what was measured."""
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,18 +39,18 @@ class Goal:
     found: Callable[[Documents], tuple[str, bool]]
 
 
-def rate(workload: str, clients: int, other: str, least: float | None) -> Goal:
+def rate(workload: str, clients: int, other: str, least: float | None, *, ours: str = MARWAY) -> Goal:
     """Return the goal to make at least so many times the requests/s of another target; None only compares."""
 
     def found(documents: Documents) -> tuple[str, bool]:
-        each = ratios(documents["speed"][workload], other, str(clients))
+        each = ratios(documents["speed"][workload], other, str(clients), ours=ours)
         return spread(each, unit="x"), statistics.median(each) >= (least or 0)
 
     reach = None if least is None else f"≥ {least:g}x requests/s"
-    return Goal(f"{workload}, {_clients(clients)}", other, reach, found)
+    return Goal(_what(workload, clients, ours), other, reach, found)
 
 
-def best(workload: str, clients: int, least: float) -> Goal:
+def best(workload: str, clients: int, least: float, *, ours: str = MARWAY) -> Goal:
     """Return the goal to make so many times the requests/s of the best setting of tuned TorchServe."""
     settings = [tuning.name for tuning in WORKLOADS[workload].tunings if not tuning.java_pool]
 
@@ -58,24 +58,24 @@ def best(workload: str, clients: int, least: float) -> Goal:
         document = documents["speed"][workload]
         others = {name: statistics.median(document["targets"][name][str(clients)]["rate"]) for name in settings}
         name = max(others, key=lambda each: others[each])
-        each = ratios(document, name, str(clients))
+        each = ratios(document, name, str(clients), ours=ours)
         return f"{spread(each, unit='x')} of {name}", statistics.median(each) >= least
 
-    return Goal(f"{workload}, {_clients(clients)}", "tuned, best setting", f"≥ {least:g}x requests/s", found)
+    return Goal(_what(workload, clients, ours), "tuned, best setting", f"≥ {least:g}x requests/s", found)
 
 
-def later(workload: str, clients: int, other: str, most_ms: float | None) -> Goal:
+def later(workload: str, clients: int, other: str, most_ms: float | None, *, ours: str = MARWAY) -> Goal:
     """Return the goal of a p50 at most so many milliseconds above another target's; None only compares."""
 
     def found(documents: Documents) -> tuple[str, bool]:
         targets = documents["speed"][workload]["targets"]
-        ours, theirs = (targets[name][str(clients)]["p50"] for name in (MARWAY, other))
-        more = [one - another for one, another in zip(ours, theirs, strict=True)]
+        mine, theirs = (targets[name][str(clients)]["p50"] for name in (ours, other))
+        more = [one - another for one, another in zip(mine, theirs, strict=True)]
         median = statistics.median(more)
         return f"{median:+.2f} ms ({min(more):+.2f} to {max(more):+.2f})", median <= (most_ms or 0)
 
     reach = None if most_ms is None else f"p50 ≤ {most_ms:+g} ms" if most_ms else "p50 faster"
-    return Goal(f"{workload}, {_clients(clients)}", other, reach, found)
+    return Goal(_what(workload, clients, ours), other, reach, found)
 
 
 def _cache(clients: int) -> Goal:
@@ -123,6 +123,10 @@ def _peer(name: str) -> Goal:
     return Goal("tiny, 32 clients", name, "ahead in requests/s and p99", found)
 
 
+def _what(workload: str, clients: int, ours: str) -> str:
+    return f"{workload}, {_clients(clients)}" + (f", {ours}" if ours != MARWAY else "")
+
+
 def _clients(count: int) -> str:
     return f"{count} client{'s' if count > 1 else ''}"
 
@@ -151,10 +155,10 @@ GOALS = (
 )
 
 
-def markdown(documents: Documents) -> str:
+def markdown(documents: Documents, goals: Sequence[Goal] = GOALS) -> str:
     """Return the table of goals: reached, goal, and whether it was met; below a goal what is compared beside it."""
     table, stricter = Table("what", "against", "goal", "reached", ""), False
-    for goal in GOALS:
+    for goal in goals:
         try:
             reached, met = goal.found(documents)
         except KeyError:

@@ -15,9 +15,10 @@ import bench_bodies
 import bench_cache
 import bench_cold_path
 import bench_features
-import bench_speed
 import goals
+import native_goals
 import peer_tables
+import speed_tables
 from charts import Bar, bars
 from documents import MARWAY
 
@@ -31,6 +32,11 @@ def write(out: Path = RESULTS) -> str:
     peers = found.get("peers")
     if peers is not None:
         (out / "peers.md").write_text(f"# Marway and its peers\n\n{peer_tables.markdown(peers['result'])}")
+    engines = found.pop("engines", None)
+    if engines is not None:
+        said = f"`{engines['command']}`, {engines['took_s']:.0f} s, {engines['machine']['measured']}"
+        text = native_goals.markdown(engines["result"])
+        (out / "engines.md").write_text(f"# The native engine, TorchServe and other model servers\n\n{said}\n\n{text}")
     charts: dict[str, str] = {}
     text = "\n".join(_lines(found, charts)).rstrip() + "\n"
     out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +88,7 @@ def _machines(found: Mapping[str, dict[str, Any]]) -> dict[str, list[str]]:
 def _speed(result: dict[str, Any], charts: dict[str, str]) -> list[str]:
     lines: list[str] = []
     for name, workload in result.items():
-        lines += [bench_speed.markdown(name, workload)]
+        lines += [speed_tables.markdown(name, workload)]
         if "error" in workload:
             continue
         charts[f"speed-{name}"] = _rates(name, workload)

@@ -74,7 +74,9 @@ class Workload:
     goal_clients: tuple[int, ...] = ()
 
 
-def _published(name: str, examples: list[Any], **settings: Any) -> Callable[[str, str], None]:
+def published(name: str, examples: list[Any], **settings: Any) -> Callable[[str, str], None]:
+    """Return what publishes a model of this name: settings are its `handler`, `serialized` file and `workers`."""
+
     def publish_it(registry: str, admin: str) -> None:
         from marway_archiver import publish
 
@@ -114,7 +116,7 @@ TINY = Workload(
     name="tiny",
     title="Linear(16, 4), 20 bytes of text",
     clients=(1, 8, 32, 64),
-    publish=_published("tiny", ["abc", "defgh", "ijk"]),
+    publish=published("tiny", ["abc", "defgh", "ijk"]),
     request=lambda: Request(b"0123456789abcdefghij", "text/plain"),
     right=lambda answer: len(answer) == 4,
     tunings=(ONE, EIGHT, POOLED_ONE, POOLED_EIGHT),
@@ -140,7 +142,7 @@ EFFICIENTNET = Workload(
     name="efficientnet",
     title="EfficientNet-Lite0, a JPEG of 100 KiB",
     clients=(1, 8),
-    publish=_published(
+    publish=published(
         "efficientnet",
         [efficientnet.picture, lambda: efficientnet.picture("flower.jpg")],
         handler="picture.py",
@@ -157,7 +159,7 @@ TENSOR = Workload(
     name="tensor",
     title="Linear(1024, 4) over 1280 rows, 5 MiB of float32",
     clients=(1, 8),
-    publish=_published("tensor", [floats(1024), floats(2048, 1.0), floats(4096, -2.0)]),
+    publish=published("tensor", [floats(1024), floats(2048, 1.0), floats(4096, -2.0)]),
     request=lambda: Request(floats(TENSOR_BYTES // 4), "application/octet-stream"),
     right=lambda answer: len(answer) == 4,
 )

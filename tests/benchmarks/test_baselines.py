@@ -94,6 +94,37 @@ def test_the_best_setting_is_one_that_anybody_would_tune(benchmarks: Any) -> Non
     assert row == ["tuned, best setting", "≥ 0.97x requests/s", f"1.10x (1.10 to 1.10) of {TWO_WORKERS}", "met"]
 
 
+def test_goals_of_the_native_engine_are_judged_on_its_own_targets(benchmarks: Any) -> None:
+    """Both hops and the sidecar are each held against their own goal; what was not measured says so, never met."""
+    native = benchmarks("native_goals")
+    rates = {ONE: 1000.0, EIGHT: 8000.0, POOLED_EIGHT: 9000.0, "KServe SDK": 900.0}
+    rates |= {native.BOTH_HOPS: 8000.0, native.SIDECAR: 9900.0}
+    found = measured(rates, (1, 8, 32, 64))
+    for each in found["targets"].values():
+        for figures in each.values():
+            figures |= {"p99": figures["p50"], "cpu": {}}
+    result = {"workloads": {"tiny": found}, "left_out": {"BentoML": "it has no environment here"}}
+    result |= {
+        "cold": {"native": [0.04] * 3, "torchserve": [1.0] * 3},
+        "memory": {"native": 300.0, "torchserve": 600.0},
+    }
+    table = native.markdown(result)
+    assert rows(table, f"tiny, 64 clients, {native.BOTH_HOPS}") == [
+        [EIGHT, "≥ 1.1x requests/s", "1.00x (1.00 to 1.00)", "**missed**"]
+    ]
+    assert rows(table, f"tiny, 64 clients, {native.SIDECAR}") == [
+        [POOLED_EIGHT, "≥ 1x requests/s", "1.10x (1.10 to 1.10)", "met"]
+    ]
+    peers = {row[0]: row[-1] for row in rows(table, f"tiny, 8, 32, 64 clients, {native.BOTH_HOPS}")}
+    assert (peers["KServe SDK"], peers["BentoML"]) == ("met", "")
+    assert [row[2:] for row in rows(table, "archive on disk to first answer, tiny model")] == [
+        ["25.00x (25.00 to 25.00)", "met"],
+        ["0.040 s (0.040 to 0.040)", "met"],
+    ]
+    assert rows(table, "memory of a pod with 20 idle tiny models")[0][-1] == "**missed**"
+    assert "- BentoML was not measured: it has no environment here" in table
+
+
 def test_tuned_torchserve_has_the_pool_that_java_itself_chooses(
     benchmarks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

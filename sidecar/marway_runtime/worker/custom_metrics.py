@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import math
+from types import SimpleNamespace
 from typing import Any, Final
 
+import yaml
+from ts.metrics import metric_cache_yaml_impl
 from ts.metrics.caching_metric import CachingMetric
 from ts.metrics.metric_type_enum import MetricTypes
 
@@ -59,13 +62,23 @@ _measured: Final = _Values()
 
 
 def install() -> None:
-    """Have every metric keep its values here."""
+    """Have every metric keep its values here, and the file that declares them read by libyaml.
+
+    Every worker reads it before it loads its handler; PyYAML's own parser takes 4 ms for TorchServe's, and in a process
+    that was just forked, whose memory is still shared, 20 ms and 1 MiB.
+    """
     CachingMetric.add_or_update = _add_or_update
+    metric_cache_yaml_impl.yaml = SimpleNamespace(safe_load=_safe_load, YAMLError=yaml.YAMLError)
 
 
 def take() -> list[Measurement]:
     """Return what was measured since this was called last."""
     return _measured.take()
+
+
+def _safe_load(stream: Any) -> Any:
+    loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    return yaml.load(stream, loader)  # noqa: S506 - both are safe loaders
 
 
 def _add_or_update(metric: Any, value: float, dimension_values: list[Any] | None = None, request_id: str = "") -> None:
