@@ -118,6 +118,10 @@ class ContinuousBatch(Generic[K]):
         if said is not None:
             answer = replace(answer, headers={name: text for name, text in answer.headers.items() if name != _NEXT})
         criteria = self._context.stopping_criteria
+        headers = self._rows[key].headers
+        if headers.explains or "describe" in headers:
+            # One answer, beside the rows that are generated; TorchServe repeats it for ever.
+            return Step(key, answer, True, output)
         if not criteria:
             return Step(key, answer, said != "true", output)
         try:
