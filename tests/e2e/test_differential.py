@@ -9,7 +9,6 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from marway.registry import open_registry
 from marway_archiver import publish, publish_archive
 from support.gateways import GatewayProcess
-from support.torchserve import OurTorchServe, StockTorchServe, archive, sidecar
+from support.torchserve import StockTorchServe, archive, pod
 from support.up import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -220,6 +219,9 @@ def handle(data, context):
     metrics.add_counter("AskedTimes", 2)
     metrics.add_time("LastTook", 5.5, unit="ms")
     metrics.add_size("Size", 7, dimensions=[Dimension("Kind", "text")])
+    metrics.add_percent("Full", 12.5)
+    metrics.add_error("Oops", 1)
+    metrics.add_metric("Seen", 2, unit="Count", metric_type=MetricTypes.COUNTER, dimensions=[Dimension("Kind", "row")])
     metrics.add_metric("WordsSeen", 3, unit="Count", metric_type=MetricTypes.HISTOGRAM)
     metrics.get_metric("Waiting", MetricTypes.GAUGE).add_or_update(4, [context.model_name, "urgent"])
     return ["measured"] * len(data)
@@ -319,16 +321,6 @@ def both(
         yield Both(
             *(stack.enter_context(httpx.Client(base_url=each, timeout=60, trust_env=False)) for each in addresses)
         )
-
-
-@contextlib.contextmanager
-def pod(home: Path, registry: str, *, engine: str = "torchserve", **settings: object) -> Iterator[str]:
-    """Start a runtime and a sidecar, and give the sidecar's URL."""
-    with OurTorchServe(home, engine=engine, **settings) as runtime:
-        arguments = ["--backend", engine]
-        arguments += ["--runtime-dir", str(runtime.runtime_dir), "--archive-store", str(runtime.store)]
-        with sidecar(home, registry, *arguments) as url:
-            yield url
 
 
 FORM = "application/x-www-form-urlencoded"
@@ -515,7 +507,7 @@ def test_request_envelopes_are_the_same(enveloped: tuple[Both, Any]) -> None:
 def measured(client: httpx.Client, prefix: str = "") -> dict[tuple[str, str], float]:
     """Return the handler's own metrics by name and the value of their own dimension."""
     families = text_string_to_metric_families(client.get("/metrics").text)
-    names = ("AskedTimes", "LastTook", "Size", "WordsSeen_sum", "WordsSeen_count", "Waiting")
+    names = ("AskedTimes", "LastTook", "Size", "Full", "Oops", "Seen", "WordsSeen_sum", "WordsSeen_count", "Waiting")
     found = {}
     for sample in (sample for family in families for sample in family.samples):
         name = sample.name.removeprefix(prefix).removesuffix("_total")
@@ -531,8 +523,8 @@ def test_what_handlers_measure_is_shown_by_the_pod(both: Both) -> None:
         for _ in range(3):
             assert client.post("/predictions/measures", content=b"x").text == "measured"
     ours = measured(both.pod, "marway_handler_")
-    assert len(ours) == 6
-    counted = ("AskedTimes", "WordsSeen_sum", "WordsSeen_count")
+    assert len(ours) == 9
+    counted = ("AskedTimes", "Oops", "Seen", "WordsSeen_sum", "WordsSeen_count")
     expected = {key: value + (before.get(key, 0.0) if key[0] in counted else 0.0) for key, value in ours.items()}
     # TorchServe reads what its workers print, some time later.
     wait_until(lambda: measured(both.metrics) == expected, timeout_s=30, what=f"TorchServe's metrics are {expected}")

@@ -25,7 +25,7 @@ from marway.wire.runtime import RuntimeInfo, read_runtime_info
 from marway_sidecar.backends.base import ServedModel
 from support.up import processes_of, wait_until
 
-__all__ = ["OurTorchServe", "StockTorchServe", "archive", "served", "sidecar"]
+__all__ = ["OurTorchServe", "StockTorchServe", "archive", "pod", "served", "sidecar"]
 
 START_TIMEOUT_S = 120
 
@@ -273,6 +273,16 @@ def sidecar(home: Path, registry: str, *arguments: str, **settings: object) -> I
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(30)
+
+
+@contextlib.contextmanager
+def pod(home: Path, registry: str, *, engine: str = "torchserve", **settings: object) -> Iterator[str]:
+    """Start a runtime and a sidecar, and give the sidecar's URL."""
+    with OurTorchServe(home, engine=engine, **settings) as runtime:
+        arguments = ["--backend", engine]
+        arguments += ["--runtime-dir", str(runtime.runtime_dir), "--archive-store", str(runtime.store)]
+        with sidecar(home, registry, *arguments) as url:
+            yield url
 
 
 def _free_ports(count: int) -> list[int]:

@@ -17,6 +17,7 @@ __all__ = [
     "CLIENT",
     "CONTENT_TYPE_CHARS_MAX",
     "CREDENTIALS",
+    "DESCRIBE",
     "EXPLAIN",
     "FRONT_ENDS_OWN",
     "HEADERS_MAX",
@@ -57,6 +58,8 @@ CLIENT: Final = "x-marway-client"
 """From a gateway to a sidecar: whose request it is, so that callers behind one gateway take turns in a queue."""
 EXPLAIN: Final = "x-marway-explain"
 """From a gateway to a sidecar: `1` asks the handler to explain its prediction, as TorchServe's `/explanations` does."""
+DESCRIBE: Final = "x-marway-describe"
+"""From a gateway to a sidecar: `1` asks the handler to describe its model, as TorchServe's `?customized=true` does."""
 URL_PATH: Final = "x-marway-url-path"
 """From a gateway to a sidecar: what stands behind the version in the caller's path, percent-encoded; `url_path` to
 handlers, as TorchServe calls it."""
@@ -117,7 +120,7 @@ HOP_BY_HOP: Final = frozenset(
 """Headers that belong to one connection and are never passed on (RFC 9110 §7.6.1)."""
 CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 """For whoever stands in front of the model, whether or not Marway wants tokens itself: handlers never see them."""
-FRONT_ENDS_OWN: Final = frozenset({"explain", "url_path"})
+FRONT_ENDS_OWN: Final = frozenset({"describe", "explain", "url_path"})
 """Headers by which TorchServe's front end tells handlers what kind of call it is: never the caller's to set."""
 _INCIDENTAL: Final = frozenset(
     {

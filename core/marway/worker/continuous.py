@@ -4,10 +4,14 @@ TorchServe 0.12's `ContinuousBatching` and `create_predict_response` (`continuou
 configuration file): with each call the handler returns a piece of each row's answer, and leaves in
 `context.stopping_criteria` a function for each row, which says of a piece whether it is the last. A row brings its
 input along once; in later calls the handler finds an empty row, and knows it by `context.get_request_id`.
+
+Handlers keep what they know of a row under that id, so it must never come again: TorchServe makes one up for each
+request. Here callers choose ids, and may choose one twice, so the handler is given it with a number behind.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
@@ -63,6 +67,8 @@ class ContinuousBatch(Generic[K]):
         self._processor = processor
         self._tensor = tensor
         self._rows: dict[K, Request] = {}
+        self._ids: dict[K, str] = {}
+        self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -74,24 +80,18 @@ class ContinuousBatch(Generic[K]):
 
     @property
     def request_ids(self) -> dict[int, str]:
-        """The ids of the rows under way, by their places."""
-        return {index: request.request_id for index, request in enumerate(self._rows.values())}
+        """The ids that callers gave the rows under way, by their places."""
+        return {index: self._ids[key] for index, key in enumerate(self._rows)}
 
     def add(self, key: K, request: Request) -> None:
-        """Have a row be part of all calls from the next one on.
-
-        Handlers know rows by their ids, and callers choose these: an id that is under way gets a number behind it.
-        """
-        taken = {each.request_id for each in self._rows.values()}
-        request_id, number = request.request_id, 1
-        while request_id in taken:
-            number += 1
-            request_id = f"{request.request_id}-{number}"
-        self._rows[key] = request._replace(request_id=request_id)
+        """Have a row be part of all calls from the next one on."""
+        self._ids[key] = request.request_id
+        self._rows[key] = request._replace(request_id=f"{request.request_id}.{next(self._numbers)}")
 
     def remove(self, key: K) -> None:
         """Give a row up; one that is not under way is no error. The handler does not find it in the next call."""
         self._rows.pop(key, None)
+        self._ids.pop(key, None)
 
     def step(self) -> tuple[list[Step[K]], BaseException | None]:
         """Call the handler once, and return a piece for each row, and what the handler raised, if it did.
@@ -106,7 +106,7 @@ class ContinuousBatch(Generic[K]):
             if outcome.outputs and answer.kind != "error":
                 step = self._judged(key, index, outcome.outputs[index], answer)
             if step.last:
-                self._rows.pop(key, None)
+                self.remove(key)
             else:
                 self._rows[key] = _without_input(self._rows[key])
             steps.append(step)
@@ -118,6 +118,10 @@ class ContinuousBatch(Generic[K]):
         if said is not None:
             answer = replace(answer, headers={name: text for name, text in answer.headers.items() if name != _NEXT})
         criteria = self._context.stopping_criteria
+        headers = self._rows[key].headers
+        if headers.explains or "describe" in headers:
+            # One answer, beside the rows that are generated; TorchServe repeats it for ever.
+            return Step(key, answer, True, output)
         if not criteria:
             return Step(key, answer, said != "true", output)
         try:

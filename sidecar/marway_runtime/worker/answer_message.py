@@ -10,7 +10,7 @@ from ts.protocol.otf_message_handler import create_predict_response
 
 from marway.wire.envelope import KEY, Answer, Row, encode_answers
 
-__all__ = ["Call", "message_of"]
+__all__ = ["Call", "message_of", "pieces_message"]
 
 
 class Call(NamedTuple):
@@ -34,13 +34,21 @@ class Call(NamedTuple):
 
 def message_of(answered: Sequence[tuple[Call, Sequence[Answer], bool]]) -> bytearray:
     """Return the message that says what became of calls: of each its answers, and whether they are all."""
-    said = _Said([(call.request_id, last) for call, _, last in answered])
-    # One call that does not stream, which is nearly every one, is over without its saying so.
     ((call, _, last), *others) = answered
+    # One call that does not stream, which is nearly every one, is over without its saying so.
     plain = last and not others and not (call.rows and call.rows[0].stream)
-    packed = [encode_answers(answers) for _, answers, _ in answered]
-    context = None if plain else said
-    message: bytearray = create_predict_response(packed, said.request_ids, "Prediction success", 200, context)
+    return _message([(call, encode_answers(answers), last) for call, answers, last in answered], plain=plain)
+
+
+def pieces_message(pieces: Sequence[tuple[Call, bytes, bool]]) -> bytearray:
+    """Return the message with a piece for each of these calls, and whether it is the last for the front end."""
+    return _message(pieces, plain=False)
+
+
+def _message(packed: Sequence[tuple[Call, bytes, bool]], *, plain: bool) -> bytearray:
+    said = _Said([(call.request_id, last) for call, _, last in packed])
+    values, context = [value for _, value, _ in packed], None if plain else said
+    message: bytearray = create_predict_response(values, said.request_ids, "Prediction success", 200, context)
     return message
 
 

@@ -24,6 +24,7 @@ from ts.utils.util import PredictionException
 
 from marway.answers.encoding import Nonfinite
 from marway.archives.calling import calling_of
+from marway.wire.answer_pieces import piece_of
 from marway.wire.envelope import Answer, Row, answer_size
 from marway.wire.headers import REQUEST_ID
 from marway.wire.request import correlation_id
@@ -31,7 +32,7 @@ from marway.worker.calls import OUT_OF_RESOURCES, Outcome, answer_of, call_async
 from marway.worker.continuous import ContinuousBatch, Step
 from marway.worker.requests import request_of
 from marway_runtime.worker import custom_metrics, field_reader, log_records
-from marway_runtime.worker.answer_message import Call, message_of
+from marway_runtime.worker.answer_message import Call, message_of, pieces_message
 from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV
 
 __all__ = ["MarwayService", "install", "within"]
@@ -89,7 +90,7 @@ class MarwayService(Service):
     def predict(self, batch: list[dict[str, Any]]) -> bytearray:
         """Answer one call of the front end: envelopes, or TorchServe's own rows."""
         calls = [Call.of(each) for each in batch]
-        if self._under_way is not None and any(call.rows or call.request_id in self._under_way.keys for call in calls):
+        if self._under_way is not None:
             return self._continue(self._under_way, calls)
         if not all(call.rows for call in calls):
             return self._plain(batch)
@@ -156,22 +157,24 @@ class MarwayService(Service):
         context.marway_nonfinite = nonfinite  # of pieces, whose row comes alone
 
     def _continue(self, under_way: ContinuousBatch[str], calls: Sequence[Call]) -> bytearray:
-        """Make one call with the rows of this message. The front end repeats those under way, without their input."""
-        now = {call.request_id for call in calls}
-        for request_id in under_way.keys:
-            if request_id not in now:
-                under_way.remove(request_id)  # its caller has gone
-        known = set(under_way.keys)
-        for call in calls:
-            if call.rows and call.request_id not in known:
-                under_way.add(call.request_id, request_of(call.rows[0]))
+        """Make one call with the rows of this message. The front end repeats those under way, without their input.
+
+        It never ends an answer that is whole with its first piece: such a one gets an empty piece when it comes again.
+        """
         by_id = {call.request_id: call for call in calls}
-        steps = self.step(under_way) if len(under_way) else []
+        for request_id in under_way.keys:
+            if request_id not in by_id:
+                under_way.remove(request_id)  # its caller has gone
+        for call in calls:
+            if call.rows:
+                under_way.add(call.request_id, request_of(call.rows[0]))
         limit = self.max_response_bytes
-        answered = [(by_id.pop(step.key), within([step.answer], limit), step.last) for step in steps]
-        # Whatever else the front end asks for has to be answered, or it waits for ever.
-        strange = Answer(500, b"the worker of a continuousBatching archive takes rows of Marway alone", "error")
-        return message_of([*answered, *((call, [strange], True) for call in by_id.values())])
+        pieces = []
+        for step in self.step(under_way) if len(under_way) else ():
+            call = by_id.pop(step.key)
+            piece = piece_of(within([step.answer], limit), last=step.last)
+            pieces.append((call, piece, step.last and not call.rows))
+        return pieces_message([*pieces, *((call, b"", True) for call in by_id.values())])
 
     def _plain(self, batch: list[dict[str, Any]]) -> bytearray:
         log_records.answering(lambda: _ids_of(batch))

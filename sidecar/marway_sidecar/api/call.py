@@ -14,6 +14,7 @@ from marway.wire.envelope import FORMS, RAW_BODY, ROWS_CONTENT_TYPE, Part, Row, 
 from marway.wire.headers import (
     CLIENT,
     CREDENTIALS,
+    DESCRIBE,
     EXPLAIN,
     FRONT_ENDS_OWN,
     HOP_BY_HOP,
@@ -140,6 +141,8 @@ def passed_headers(headers: Mapping[str, str], ids: RequestIds) -> dict[str, str
         passed[TRACESTATE] = ids.tracestate
     if headers.get(EXPLAIN) == "1":
         passed["explain"] = "True"
+    if headers.get(DESCRIBE) == "1":
+        passed["describe"] = "True"
     if URL_PATH in headers:
         passed["url_path"] = unquote(headers[URL_PATH])
     return passed

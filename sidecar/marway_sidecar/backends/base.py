@@ -67,6 +67,7 @@ class ServedModel:
             start it.
         calls_per_worker: How many calls a worker takes at once, as the server said when it was loaded. Where it is more
             than one, each has one row, and one that nobody waits for any more is given up.
+        in_pieces: Whether every answer comes in pieces, as the server said then.
     """
 
     server_name: str
@@ -83,11 +84,12 @@ class ServedModel:
     golden: bool = False
     calls_per_worker: int = 1
     environment: EnvironmentLock | None = None
+    in_pieces: bool = False
 
     def as_described(self, found: Description) -> ServedModel:
         """Return it with what the server says of how it is to be called."""
-        streaming = self.streaming or found.in_pieces
-        return replace(self, calls_per_worker=found.calls_per_worker, streaming=streaming)
+        streaming, in_pieces = self.streaming or found.in_pieces, found.in_pieces
+        return replace(self, calls_per_worker=found.calls_per_worker, streaming=streaming, in_pieces=in_pieces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def test_rows_come_and_go_between_calls(context: Any) -> None:
     assert "data" not in context.get_all_request_header(0)
     assert texts(batch.step()[0]) == [("a", "three", True)]
     assert not len(batch)
-    assert words.seen[1] == [("r-1", {}), ("r-2", {"data": "x", "body": "x"})]
+    assert words.seen[1] == [("r-1.1", {}), ("r-2.2", {"data": "x", "body": "x"})]
 
 
 def test_a_row_given_up_is_not_gone_on_with(context: Any) -> None:
@@ -88,15 +88,19 @@ def test_a_row_given_up_is_not_gone_on_with(context: Any) -> None:
     assert texts(batch.step()[0]) == [("b", "y", True)]
 
 
-def test_ids_under_way_are_each_ones_own(context: Any) -> None:
-    """Two callers who chose one id are two rows to the handler."""
+def test_an_id_never_comes_again(context: Any) -> None:
+    """Callers who chose one id, together or later, are rows of their own to the handler; the log has the chosen one."""
     words = Words()
     batch: ContinuousBatch[str] = ContinuousBatch(words, context, RequestProcessor)
     for key in "abc":
         batch.add(key, request(f"{key} last", "same"))
-    assert list(batch.request_ids.values()) == ["same", "same-2", "same-3"]
+    assert list(batch.request_ids.values()) == ["same"] * 3
     batch.step()
     assert [body for _, body, _ in texts(batch.step()[0])] == ["last"] * 3
+    batch.add("a", request("x", "same"))
+    batch.step()
+    seen = [[request_id for request_id, _ in step] for step in words.seen[1:]]
+    assert seen == [["same.1", "same.2", "same.3"], ["same.4"]]
 
 
 def test_a_handler_that_raises_ends_all_rows(context: Any) -> None:

@@ -173,6 +173,26 @@ async def test_management_says_which_verb_does_it(
     assert own.json()["name"] == "intent"
 
 
+async def test_a_handler_describes_its_model(registry: Registry, make_pod: MakePod) -> None:
+    """`?customized=true` asks the pod, which no header of a caller's does, and answers in TorchServe's form."""
+    pod = await make_pod()
+    async with running(pod, registry=registry) as gateway:
+        asked = {"x-marway-describe": "1", "describe": "True"}
+        described = await gateway.client.get("/models/intent/1.0?customized=true", headers={"x-tenant": "blue"})
+        await gateway.client.post("/predictions/intent", content=b"x", headers=asked)
+        refused = await gateway.client.get("/models/intent/1.0?customized=false")
+        unknown = await gateway.client.get("/models/itent/1.0?customized=true")
+    assert described.status_code == 200
+    ((document,),) = [described.json()]
+    assert (document["modelName"], document["modelVersion"]) == ("intent", "1.0")
+    assert "customizedMetadata" in document
+    assert [seen.headers.get("x-marway-describe") for seen in pod.requests] == ["1", None]
+    assert pod.requests[0].headers["x-tenant"] == "blue"
+    assert "describe" not in pod.requests[1].headers
+    assert refused.status_code == 405
+    assert (unknown.status_code, unknown.json()["type"]) == (404, "ModelNotFoundException")
+
+
 async def test_failures(registry: Registry, make_pod: MakePod) -> None:
     """What a model or a pod fails with keeps its status and Retry-After, in TorchServe's form."""
     pod = await make_pod(behave=broken_model)

@@ -1,7 +1,8 @@
 """TorchServe's management API, REST and gRPC: which `marway` verb does what was asked for.
 
 Models come from the registry here, and workers follow the load, so that there is nothing for it to manage. Its clients
-are told so in the form of error that they know. `GET /models` and `GET /models/{model}` are Marway's own.
+are told so in the form of error that they know. `GET /models` and `GET /models/{model}` are Marway's own, and what a
+handler says of its model is asked of it (`describe`).
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from typing import Any, Final
 import grpc
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, request_response
 
 from marway.wire.problems import Problem
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import error_body
 from marway_gateway.http.requests import FastPathApp, request_info
 from marway_gateway.surfaces.grpc.call import refused_rpcs
+from marway_gateway.surfaces.torchserve.describe import CustomizedDescription
 
-__all__ = ["SERVICE", "add_management", "management_rpcs"]
+__all__ = ["SERVICE", "add_description", "add_management", "management_rpcs"]
 
 SERVICE: Final = "org.pytorch.serve.grpc.management.ManagementAPIsService"
 
@@ -35,7 +37,10 @@ _DEFAULT: Final = "the version that is served by default is the one at PROD: `ma
 _UNREGISTER: Final = (
     "`marway unload MODEL` takes a version from memory, `marway delete MODEL VERSION` deletes it for good"
 )
-_DESCRIBE: Final = "`marway show MODEL`, `marway pods MODEL` and GET /models/MODEL/versions/VERSION describe a version"
+_DESCRIBE: Final = (
+    "`marway show MODEL`, `marway pods MODEL` and GET /models/MODEL/versions/VERSION describe a version; GET "
+    "/models/MODEL/VERSION?customized=true of the public port has its handler describe it"
+)
 _LIST: Final = "`marway models` and GET /models list the models"
 
 _ROUTES: Final = (
@@ -59,10 +64,17 @@ _RPCS: Final = {
 _NOT_HERE: Final = "TorchServe's management API is not served here: "
 
 
-def add_management(app: FastPathApp, _: CurrentGateway) -> None:
+def add_management(app: FastPathApp, gateway: CurrentGateway) -> None:
     """Add the REST routes behind all others of an app."""
     for methods, path, message, allowed in _ROUTES:
         app.router.routes.append(Route(path, _refusing(message, allowed), methods=methods))
+
+
+def add_description(app: FastPathApp, gateway: CurrentGateway) -> None:
+    """Add the route by which a handler describes its model, before those of `add_management`."""
+    refuse = request_response(_refusing(_DESCRIBE, ""))
+    described = CustomizedDescription(gateway, surface="torchserve", other=refuse)
+    app.router.routes.append(Route("/models/{model}/{version}", described, methods=["GET"]))
 
 
 def management_rpcs() -> grpc.GenericRpcHandler[Any, Any]:

@@ -34,7 +34,7 @@ from marway_gateway.surfaces.native import NativePredict
 from marway_gateway.surfaces.surface import RpcService, Surface
 from marway_gateway.surfaces.torchserve.errors import TORCHSERVE_ERRORS
 from marway_gateway.surfaces.torchserve.grpc import SERVICE, TorchServeService
-from marway_gateway.surfaces.torchserve.management import add_management, management_rpcs
+from marway_gateway.surfaces.torchserve.management import add_description, add_management, management_rpcs
 from marway_http.pages.openapi import ANSWERS, BODIES
 
 __all__ = ["TORCHSERVE", "Ping"]
@@ -97,6 +97,7 @@ def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
         response.status_code = 500
         return Ping(status="Unhealthy")
 
+    add_description(app, gateway)
     add_management(app, gateway)
 
 

@@ -27,8 +27,9 @@ import httpx
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelError, RuntimeDown
 from marway.wire import envelope
+from marway.wire.answer_pieces import PiecesReader
 from marway.wire.envelope import Answer, Bytes, Row
-from marway_sidecar.backends.base import ServedModel, whole_answer
+from marway_sidecar.backends.base import ServedModel, WorkerDied, whole_answer
 from marway_sidecar.backends.torchserve.classify import classify, classify_rest
 from marway_sidecar.backends.torchserve.connection import Connection, NotHttp, closed
 from marway_sidecar.backends.torchserve.proto import inference_pb2
@@ -123,6 +124,11 @@ class EnvelopedCalls(Calls):
         return answers
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
+        if model.in_pieces:
+            async with aclosing(self._continuous(model, row, deadline)) as answers:
+                async for answer in answers:
+                    yield answer
+            return
         timeout_s = time_left(model, deadline)
         pieces = envelope.row_pieces([replace(row, stream=True)])
         request = encode_request(model.server_name, model.version, envelope.KEY, pieces)
@@ -132,6 +138,36 @@ class EnvelopedCalls(Calls):
                     yield answer
                     if answer.kind == "error":
                         return
+
+    async def _continuous(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
+        """Yield the pieces of a `continuousBatching` archive's answer.
+
+        Over REST: over gRPC, TorchServe 0.12 takes every such caller for gone after the first piece.
+        """
+        path = f"/predictions/{model.server_name}/{model.version}"
+        headers = {"content-type": envelope.ROWS_CONTENT_TYPE}
+        content = b"".join(envelope.row_pieces([replace(row, stream=True)]))
+        reader = PiecesReader()
+        timeout_s = time_left(model, deadline)
+        try:
+            async with aclosing(
+                self._connection.rest_stream(path, timeout_s=timeout_s, headers=headers, content=content)
+            ) as responses:
+                async for response in responses:
+                    if response.status_code != httpx.codes.OK:
+                        error = classify_rest(response.status_code, await response.aread(), model)
+                        raise error or MarwayError(f"TorchServe answered with status {response.status_code}")
+                    async for data in response.aiter_raw():
+                        for answer in reader.feed(data):
+                            yield answer
+                        time_left(model, deadline)
+        except httpx.TimeoutException as exc:
+            message = f"{model.name} {model.version} did not answer within the deadline"
+            raise about(model, DeadlineExceeded(message)) from exc
+        except ValueError as exc:
+            raise about(model, ModelError(f"{model.name} {model.version} answered with what is no answer")) from exc
+        if not reader.whole:
+            raise about(model, WorkerDied(f"the worker of {model.name} {model.version} died during the call"))
 
     async def _as_body(self, model: ServedModel, pieces: Sequence[Bytes], size: int, timeout_s: float) -> bytes:
         headers = {"content-type": envelope.ROWS_CONTENT_TYPE, "content-length": str(size)}

@@ -210,6 +210,24 @@ class Connection:
 
         return await self._with_token(kind, call)
 
+    async def rest_stream(self, path: str, *, timeout_s: float, **options: Any) -> AsyncGenerator[httpx.Response, None]:
+        """Yield the response to a `POST` of an inference, whose body is read by the caller; its end is the generator's.
+
+        Only for a TorchServe that Marway's runtime started, which wants no token.
+
+        Raises:
+            RuntimeDown: As `rest` does.
+            httpx.TimeoutException: Nothing of the answer came for so long.
+        """
+        try:
+            async with self._rest["inference"].stream("POST", path, timeout=timeout_s, **options) as response:
+                yield response
+        except httpx.TimeoutException:
+            raise
+        except httpx.TransportError as exc:
+            kind_of_error = NotSent if isinstance(exc, httpx.ConnectError) else RuntimeDown
+            raise kind_of_error(f"TorchServe does not answer: {exc}") from exc
+
     async def aclose(self) -> None:
         """Close everything; calls under way are cut off."""
         for channel in self._channels:

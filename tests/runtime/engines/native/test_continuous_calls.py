@@ -33,7 +33,7 @@ class Handler:
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[str]:
         ids = list(context.request_ids.values())
-        self.steps.append(ids)
+        self.steps.append([each.partition(".")[0] for each in ids])
         for each, row in zip(ids, data, strict=True):
             if row:
                 self.words[each] = row["data"].split()
