@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def sidecar(
     registry: str | None = typer.Option(None, help="Registry URL, such as file:///path."),
-    backend: str | None = typer.Option(None, help="Kind of model server: torchserve, or one that a package brings."),
+    backend: str | None = typer.Option(None, help="Kind of model server: torchserve, native, or that of a package."),
     runtime_dir: Path | None = typer.Option(None, help="Directory shared with the runtime."),
     archive_store: Path | None = typer.Option(None, help="Directory of fetched archives."),
     host: str | None = typer.Option(None, help="Address to listen on."),

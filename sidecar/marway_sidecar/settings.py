@@ -27,7 +27,7 @@ class SidecarSettings(ComponentSettings):
 
     backend: str = "torchserve"
     """The kind of model server of this pod: the name of an entry point of the group `marway.backends`. Marway brings
-    `torchserve`; other packages may bring more."""
+    `torchserve` and `native`; other packages may bring more."""
 
     runtime_dir: Path = Path("/run/marway")
     """Directory shared with the runtime, which says there where TorchServe answers. In a pod it is an emptyDir."""

@@ -40,7 +40,7 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.ModelNotFound("there is no model 'itent': the registry has digits, intent", model="itent"),
     errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
     errors.RegistryUnavailable("the registry file:///registry does not answer"),
-    errors.RuntimeDown("TorchServe is down and being started again"),
+    errors.RuntimeDown("the model server is down and being started again"),
     errors.Unavailable("intent 1.0 is not loaded here", model="intent", version="1.0"),
     errors.UnsupportedMedia("the body's Content-Encoding 'gzip' is not taken here: send it as it is"),
     errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),

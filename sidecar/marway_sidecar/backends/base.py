@@ -280,7 +280,7 @@ def open_backend(settings: SidecarSettings) -> Backend:
     """Return the backend that the settings name.
 
     Raises:
-        InvalidSettings: It is not installed, or cannot be imported.
+        InvalidSettings: It is not installed, cannot be imported, or there are settings of another backend.
     """
     installed = {entry.name: entry for entry in entry_points(group=_GROUP)}
     entry = installed.get(settings.backend)
@@ -292,4 +292,11 @@ def open_backend(settings: SidecarSettings) -> Backend:
         kind = cast("type[Backend]", entry.load())
     except ImportError as exc:
         raise InvalidSettings(f"the backend {settings.backend!r} ({entry.value}) cannot be imported: {exc}") from exc
+    for other in sorted(installed.keys() - {settings.backend}):
+        prefix = f"{other.replace('-', '_')}_"
+        given = sorted(name for name in settings.model_fields_set if name.startswith(prefix))
+        if given:
+            raise InvalidSettings(
+                f"the backend {settings.backend} has no use for {', '.join(given)}: they are about the backend {other}"
+            )
     return kind(settings)

@@ -1,10 +1,10 @@
 """Who may have a call in a version's workers now, and who waits in which order.
 
-TorchServe runs at batch size 1, so more calls than workers would only queue there, where they cannot leave. They wait
+A worker takes one call at a time, so more calls than workers would only queue there, where they cannot leave. They wait
 here, one group of callers after the other (`FairQueue`), also while the version is being loaded: then there are no
 slots yet. When one becomes free, all jobs that wait next go into one call, as far as the version's rows and bytes of a
 batch allow; when several are, they share it. A slot is free again when its call has ended, whoever still waits for it:
-TorchServe finishes what it has begun even when the caller is gone.
+a worker finishes what it has begun even when the caller is gone.
 
 Nobody waits for a batch to fill. But requests that have already come are read before a call is made: a job that finds a
 slot free starts when the event loop has nothing more to read, at most some turns later. Otherwise the first of many

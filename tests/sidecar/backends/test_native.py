@@ -26,7 +26,7 @@ import pytest
 import torch
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, InvalidSettings, LoadFailed, MarwayError, Unavailable
+from marway.errors import DeadlineExceeded, LoadFailed, MarwayError, Unavailable
 from marway.settings import load_settings
 from marway.wire import model_log
 from marway.wire.envelope import Answer, Part, Row
@@ -310,13 +310,6 @@ async def test_a_restart_ends_a_load_that_is_under_way(tmp_path: Path) -> None:
             await until(lambda: (running.runtime_dir / "runtime.json").exists() and running.info.boot_id != before)
             assert (await client.get("/workers")).json()["workers"] == []
         await pod.server.aclose()
-
-
-def test_settings_of_a_torchserve_are_refused(runtime: OurTorchServe) -> None:
-    """Addresses of a TorchServe have no meaning for this backend."""
-    settings = load_settings(SidecarSettings, backend="native", torchserve_management="http://127.0.0.1:1")
-    with pytest.raises(InvalidSettings, match="torchserve_management"):
-        open_backend(settings)
 
 
 def gone(home: Path) -> Callable[[], bool]:

@@ -60,6 +60,15 @@ def test_a_backend_that_is_not_there_is_refused(backend: Backend) -> None:
         open_backend(load_settings(SidecarSettings, backend="triton"))
 
 
+@pytest.mark.parametrize("chosen", ["toy", "native"])
+def test_settings_of_another_backend_are_refused(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only another backend would look at is named, with whose it is, and not passed over."""
+    monkeypatch.syspath_prepend(TOY)
+    settings = load_settings(SidecarSettings, backend=chosen, torchserve_management="http://127.0.0.1:1")
+    with pytest.raises(InvalidSettings, match=f"{chosen} has no use for torchserve_management: .* backend torchserve"):
+        open_backend(settings)
+
+
 def test_a_backend_that_cannot_be_imported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose package lacks something is told with what it lacks."""
     (tmp_path / "half-1.0.dist-info").mkdir()
