@@ -30,7 +30,8 @@ from documents import Table, add_output, spread, write
 from marway.deadline import Deadline
 from marway.settings import load_settings
 from marway.wire.envelope import Part, Row
-from marway_sidecar.backends.base import ModelServer, ServedModel, open_backend
+from marway_sidecar.backends.base import ModelServer, ServedModel
+from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.settings import SidecarSettings
 
 HANDLER = """

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from marway.errors import InvalidSettings
 from marway.wire.runtime import LOGS, RUNTIME_FILE, RUNTIME_SOCKET, TemporaryRoom
 
-__all__ = ["Directories", "make_fresh", "prepare", "remove", "remove_leftovers"]
+__all__ = ["Directories", "make_fresh", "only_one", "prepare", "remove", "remove_leftovers"]
 
 _PREFIX = "marway-ts-"
 _PATH_MAX = 107 - len("/t/.ts.sock.65535")  # a Unix socket's path has 107 bytes
@@ -104,3 +106,18 @@ def _make_short() -> Path:
         with contextlib.suppress(OSError):
             short.rmdir()
     raise InvalidSettings("the temporary directory's path is too long for worker sockets: set TMPDIR to a shorter one")
+
+
+@contextlib.contextmanager
+def only_one(directory: Path) -> Iterator[None]:
+    """Hold the runtime directory, which has one runtime.
+
+    Raises:
+        InvalidSettings: Another one holds it.
+    """
+    with (directory / "runtime.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise InvalidSettings(f"another runtime is using {directory}: give this one its own --runtime-dir") from exc
+        yield

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from starlette.types import ASGIApp
 
-from marway.errors import InvalidSettings, RuntimeDown
+from marway.errors import RuntimeDown
 from marway.process.stop_request import StopRequest
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, RuntimeWorkers, TemporaryRoom, write_runtime_info
 from marway_runtime.control import served
-from marway_runtime.directories import Directories, prepare, remove, remove_leftovers
+from marway_runtime.directories import Directories, only_one, prepare, remove, remove_leftovers
 from marway_runtime.engines import Engine
 from marway_runtime.engines.native.engine import NativeEngine
 from marway_runtime.engines.torchserve.class_archive import ClassArchive, class_archive
@@ -53,7 +52,7 @@ async def run(settings: RuntimeSettings, *, home: Path, stop: StopRequest) -> No
         InvalidSettings: Another runtime holds the runtime directory.
     """
     settings.runtime_dir.mkdir(parents=True, exist_ok=True)
-    with _only_one(settings.runtime_dir):
+    with only_one(settings.runtime_dir):
         directories = await asyncio.to_thread(prepare, settings.runtime_dir)
         try:
             with LogOutput(directories.logs):
@@ -289,13 +288,3 @@ async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@contextlib.contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    with (directory / "runtime.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise InvalidSettings(f"another runtime is using {directory}: give this one its own --runtime-dir") from exc
-        yield

@@ -16,7 +16,7 @@ from marway.wire.pods import PodEvent, PodStatus
 from marway_http.loop_watch import watch_loop
 from marway_sidecar.api.predict import Predictor
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
-from marway_sidecar.backends.base import open_backend
+from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.backends.watch import ServerWatch
 from marway_sidecar.changes import Changes, events
 from marway_sidecar.lifecycle import ModelPool

@@ -21,6 +21,7 @@ from marway_archiver.format.entries import shown
 from marway_archiver.packing import PackedArchive
 from marway_archiver.proving.examples import input_line
 from marway_archiver.proving.proof import PackProof, document_of
+from marway_archiver.publishing.locking.lock import LockWish
 from marway_archiver.publishing.register import RecordFacts, store
 from marway_archiver.verify import Verification
 from marway_ops.engines.trial import Trial
@@ -76,7 +77,13 @@ def store_verified(room: Room, found: Verification, *, tolerance: Tolerance | No
         packed = replace(packed, golden=golden, proof=proof)
     serving = ServingSettings(load_timeout_s=timeout_s, predict_timeout_s=timeout_s)
     return store(
-        packed, RecordFacts(serving=serving), room.registry, create_registry=False, release=None, progress=None
+        packed,
+        RecordFacts(serving=serving),
+        room.registry,
+        create_registry=False,
+        lock=LockWish(),
+        release=None,
+        progress=None,
     )
 
 

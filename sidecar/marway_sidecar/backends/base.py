@@ -6,13 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final, Literal, Protocol, cast
+from typing import Literal, Protocol
 
 from marway.deadline import Deadline
 from marway.environments.lock import EnvironmentLock
-from marway.errors import InvalidSettings, RuntimeDown, Unavailable
+from marway.errors import RuntimeDown, Unavailable
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import DeviceMemory, Mode, WorkerDeaths
 from marway_sidecar.settings import SidecarSettings
@@ -28,11 +27,8 @@ __all__ = [
     "ServerStatus",
     "WorkerDied",
     "WorkerStatus",
-    "open_backend",
     "whole_answer",
 ]
-
-_GROUP: Final = "marway.backends"
 
 
 class NotLoaded(Unavailable):
@@ -274,29 +270,3 @@ async def whole_answer(stream: AsyncGenerator[Answer, None]) -> Answer:
             pieces.append(piece)
     measured = [each for piece in pieces for each in piece.measured]
     return replace(pieces[0], body=b"".join(piece.body for piece in pieces), measured=measured)
-
-
-def open_backend(settings: SidecarSettings) -> Backend:
-    """Return the backend that the settings name.
-
-    Raises:
-        InvalidSettings: It is not installed, cannot be imported, or there are settings of another backend.
-    """
-    installed = {entry.name: entry for entry in entry_points(group=_GROUP)}
-    entry = installed.get(settings.backend)
-    if entry is None:
-        raise InvalidSettings(
-            f"there is no backend {settings.backend!r}: installed are {', '.join(sorted(installed)) or 'none'}"
-        )
-    try:
-        kind = cast("type[Backend]", entry.load())
-    except ImportError as exc:
-        raise InvalidSettings(f"the backend {settings.backend!r} ({entry.value}) cannot be imported: {exc}") from exc
-    for other in sorted(installed.keys() - {settings.backend}):
-        prefix = f"{other.replace('-', '_')}_"
-        given = sorted(name for name in settings.model_fields_set if name.startswith(prefix))
-        if given:
-            raise InvalidSettings(
-                f"the backend {settings.backend} has no use for {', '.join(given)}: they are about the backend {other}"
-            )
-    return kind(settings)

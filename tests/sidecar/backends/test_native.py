@@ -30,7 +30,8 @@ from marway.errors import DeadlineExceeded, LoadFailed, MarwayError, Unavailable
 from marway.settings import load_settings
 from marway.wire import model_log
 from marway.wire.envelope import Answer, Part, Row
-from marway_sidecar.backends.base import ServedModel, WorkerDied, open_backend
+from marway_sidecar.backends.base import ServedModel, WorkerDied
+from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.backends.native import NativeServer
 from marway_sidecar.settings import SidecarSettings
 from support.registry import until

@@ -22,7 +22,8 @@ from marway.wire.native import LoadRequest, ModelState, worker_socket
 from marway.wire.runtime import RUNTIME_SOCKET, RuntimeInfo, write_runtime_info
 from marway_http.frames import HEADER, Kind, frame_header
 from marway_runtime.engines.native.routes import create_router
-from marway_sidecar.backends.base import NotLoaded, ServedModel, open_backend
+from marway_sidecar.backends.base import NotLoaded, ServedModel
+from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.backends.native import NativeServer
 from marway_sidecar.settings import SidecarSettings
 

@@ -11,8 +11,9 @@ import pytest
 
 from marway.settings import load_settings
 from marway.wire.runtime import RUNTIME_SOCKET, read_runtime_info, short_path
-from marway_sidecar.backends.base import ServedModel, open_backend
+from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.backends.contract import CHECKS, Check, run_check
+from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.settings import SidecarSettings
 from support.registry import until
 from support.torchserve import OurTorchServe, archive, served

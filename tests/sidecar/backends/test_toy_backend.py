@@ -12,8 +12,9 @@ from marway.errors import InvalidSettings
 from marway.objects import DirectoryStore
 from marway.registry import Registry
 from marway.settings import load_settings
-from marway_sidecar.backends.base import Backend, ServedModel, open_backend
+from marway_sidecar.backends.base import Backend, ServedModel
 from marway_sidecar.backends.contract import CHECKS, Check, run_check
+from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.settings import SidecarSettings
 from support.registry import publisher
 from support.torchserve import sidecar
