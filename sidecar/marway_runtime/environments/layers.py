@@ -127,6 +127,6 @@ def _requires(path: Path, wheel: WheelRef, title: str) -> list[str]:
                 name for name in opened.namelist() if name.count("/") == 1 and name.endswith(".dist-info/METADATA")
             ]
             metadata = email.message_from_bytes(opened.read(names[0]))
-    except (OSError, zipfile.BadZipFile, StopIteration) as exc:
+    except (OSError, zipfile.BadZipFile, IndexError) as exc:
         raise LoadFailed(f"{title} cannot be loaded: {wheel.filename}, which it requires, is no wheel ({exc})") from exc
     return list(map(str, metadata.get_all("Requires-Dist", [])))
