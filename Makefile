@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-extended test-long test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-path bench-peers bench-publish bench-speed bench-weights images clean
+.PHONY: help setup up demo test test-extended test-long test-soak test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-path bench-peers bench-publish bench-speed bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ test-extended: setup ## Run what `make test` leaves out because it takes long fo
 
 test-long: setup ## Run every test, with the full schedules of kills, power cuts, label moves and the soak: some hours
 	MARWAY_TEST_LONG=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-soak: setup ## Run the soak of test-long alone: ten minutes of load, loads and evictions on each engine
+	MARWAY_TEST_LONG=1 $(BIN)/python -m pytest -s tests/faults/test_soak.py $(PYTEST_ARGS)
 
 test-unit: setup ## Run what needs no TorchServe and no fresh environment
 	$(PYTEST) -m 'not e2e and not install' $(PYTEST_ARGS)

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorkers, short_path
 from marway_archiver import publish
 from support.up import Up, processes_of, wait_until
 
@@ -28,7 +29,9 @@ QUEUE_LIMIT = 8
 
 ENGINES = ("torchserve", pytest.param("native", marks=pytest.mark.extended))
 OF_TORCHSERVE = pytest.mark.parametrize("up", ["torchserve"], indirect=True)
-"""What is done to TorchServe itself, which the other engine has not."""
+"""What becomes of TorchServe when it is frozen: its runtime sees that and replaces it."""
+OF_NATIVE = pytest.mark.parametrize("up", [pytest.param("native", marks=pytest.mark.extended)], indirect=True)
+"""The same for the engine that is a part of its runtime, which nobody replaces when it is frozen."""
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -92,8 +95,33 @@ class Pod:
         return str(addresses["management"]) if addresses else None
 
     @property
-    def java(self) -> psutil.Process:
+    def model_server(self) -> psutil.Process:
+        """TorchServe's Java, or the runtime where the engine is native."""
         return psutil.Process(json.loads((self.directory / "runtime.json").read_text())["pid"])
+
+    @property
+    def runtime(self) -> psutil.Process:
+        return next(
+            process
+            for process in processes_of(self.directory)
+            if {"marway", "runtime", str(self.directory)} <= set(process.cmdline())
+        )
+
+    @property
+    def unpacked(self) -> list[Path]:
+        """Where archives lie unpacked."""
+        temporary = (self.directory / "tmp").resolve() / "t"
+        models = temporary / "models"
+        return list(models.iterdir()) if models.is_dir() else list(temporary.glob("native-*"))
+
+    def workers(self) -> list[psutil.Process]:
+        """Return its workers' processes, as its runtime knows them."""
+        with (
+            short_path(self.directory / RUNTIME_SOCKET) as uds,
+            httpx.Client(transport=httpx.HTTPTransport(uds=uds), timeout=30) as client,
+        ):
+            found = RuntimeWorkers.model_validate_json(client.get("http://runtime/workers").content)
+        return [psutil.Process(worker.pid) for worker in found.workers]
 
 
 def pods(up: Up) -> list[Pod]:
@@ -161,44 +189,42 @@ class Load:
             future.result(LONG_S)
 
 
-@OF_TORCHSERVE
-def test_fault_torchserve_dies(up: Up, threads: ThreadPoolExecutor) -> None:
-    """kill -9 of a TorchServe under load: nobody notices, the pod steps back, starts it again and serves again."""
+def test_fault_model_server_dies(up: Up, threads: ThreadPoolExecutor) -> None:
+    """kill -9 of a model server under load: nobody notices, the pod steps back, starts it again and serves again."""
     pod = home_of(up, "probe", b"hello")
-    java = pod.java
+    model_server = pod.model_server
     load = Load(up, threads)
     try:
         load.wait_for_more(20)
-        java.kill()
+        model_server.kill()
         wait_until(lambda: not pod.ready(), timeout_s=LONG_S, what="the pod says that it is not ready")
         load.wait_for_more(20)
-        wait_until(pod.ready, timeout_s=LONG_S, what="TorchServe is up again")
+        wait_until(pod.ready, timeout_s=LONG_S, what="the model server is up again")
         load.wait_for_more(20)
     finally:
         load.end()
     assert load.wrong == []
-    assert pod.java.pid != java.pid
+    assert pod.model_server.pid != model_server.pid
     assert pod.post("/predict/probe", b"hello").json()["value"] == "hello"
 
 
-@OF_TORCHSERVE
 def test_fault_debris_after_a_crash(up: Up) -> None:
-    """What a killed TorchServe left (unpacked archives, sockets, key file, workers) is gone when the next answers."""
+    """What a killed model server left (unpacked archives, sockets, key file, workers) is gone when the next answers."""
     pod = home_of(up, "probe", b"hello")
-    java = pod.java
-    workers = java.children(recursive=True)
+    model_server = pod.model_server
+    workers = [*model_server.children(recursive=True), *pod.workers()]
     temporary = (pod.directory / "tmp").resolve() / "t"
     key_file = pod.directory / "work" / "key_file.json"
     key_file.write_text("left over")
-    unpacked = list((temporary / "models").iterdir())
+    unpacked = [*pod.unpacked, *(pod.directory / "sockets").glob("*")]
     assert unpacked
     mark = temporary / "left-over"
     mark.touch()
-    java.kill()
+    model_server.kill()
     wait_until(lambda: not pod.ready(), timeout_s=LONG_S, what="the pod says that it is not ready")
-    wait_until(pod.ready, timeout_s=LONG_S, what="TorchServe is up again")
+    wait_until(pod.ready, timeout_s=LONG_S, what="the model server is up again")
     assert not mark.exists()
-    assert not any(directory.exists() for directory in unpacked)
+    assert not any(path.exists() for path in unpacked)
     assert not key_file.exists() or key_file.read_text() != "left over"
     wait_until(lambda: not any(worker.is_running() for worker in workers), timeout_s=LONG_S, what="old workers gone")
 
@@ -208,30 +234,50 @@ def test_fault_debris_after_a_crash(up: Up) -> None:
 def test_fault_torchserve_frozen(up: Up) -> None:
     """A TorchServe that is stopped (SIGSTOP) is found out, taken out of rotation and replaced."""
     pod = home_of(up, "probe", b"hello")
-    java = pod.java
+    java = pod.model_server
     java.suspend()
     try:
         wait_until(lambda: not pod.ready(), timeout_s=LONG_S, what="the frozen pod says that it is not ready")
         for _ in range(5):
             assert ask(up, "probe", b"hello").status_code == 200
         wait_until(pod.ready, timeout_s=LONG_S, what="another TorchServe is up")
-        assert pod.java.pid != java.pid
+        assert pod.model_server.pid != java.pid
     finally:
         if java.is_running():
             java.send_signal(signal.SIGCONT)
     assert pod.post("/predict/probe", b"hello").status_code == 200
 
 
-@OF_TORCHSERVE
-def test_fault_runtime_hangs_and_torchserve_dies(up: Up) -> None:
-    """A pod whose runtime is stopped (SIGSTOP) and cannot tell that TorchServe died finds out and is not ready."""
+@OF_NATIVE
+def test_fault_native_runtime_frozen(up: Up) -> None:
+    """A runtime that is stopped (SIGSTOP) takes its pod out of rotation; it goes on with all that was loaded."""
     pod = home_of(up, "probe", b"hello")
-    java = pod.java
-    runtime = java.parent()
-    assert runtime is not None
+    runtime, workers = pod.runtime, pod.workers()
     runtime.suspend()
     try:
-        java.kill()
+        wait_until(lambda: not pod.ready(), timeout_s=LONG_S, what="the frozen pod says that it is not ready")
+        for _ in range(5):
+            assert ask(up, "probe", b"hello").status_code == 200
+    finally:
+        runtime.resume()
+    wait_until(pod.ready, timeout_s=LONG_S, what="the pod is ready again")
+    assert pod.post("/predict/probe", b"hello").status_code == 200
+    assert pod.workers() == workers
+
+
+def test_fault_runtime_hangs_and_model_server_dies(up: Up) -> None:
+    """A pod whose runtime is stopped (SIGSTOP), and cannot tell what died below it, finds out and is not ready.
+
+    Below it is TorchServe, or, where the runtime is the engine itself, the model's worker.
+    """
+    pod = home_of(up, "probe", b"hello")
+    runtime, below = pod.runtime, [pod.model_server]
+    if below == [runtime]:
+        below = pod.workers()
+    runtime.suspend()
+    try:
+        for process in below:
+            process.kill()
         wait_until(lambda: not pod.ready(), timeout_s=5, what="the pod says that it is not ready")
         assert (pod.directory / "runtime.json").exists()
         assert "does not answer" in pod.get("/readyz").json()["detail"]
@@ -239,7 +285,7 @@ def test_fault_runtime_hangs_and_torchserve_dies(up: Up) -> None:
             assert ask(up, "probe", b"hello").status_code == 200
     finally:
         runtime.resume()
-    wait_until(pod.ready, timeout_s=LONG_S, what="another TorchServe is up")
+    wait_until(pod.ready, timeout_s=LONG_S, what="the pod is ready again")
     assert pod.post("/predict/probe", b"hello").status_code == 200
 
 

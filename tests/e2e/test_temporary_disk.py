@@ -1,9 +1,10 @@
-"""A pod whose TorchServe has no room to unpack archives: that load is refused by name, and leaves nothing behind."""
+"""A pod whose model server has no room to unpack archives: that load is refused by name, and leaves nothing behind."""
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -23,8 +24,8 @@ MODELS = Path(__file__).parent / "models"
 MIB = 1024 * 1024
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+@pytest.fixture(scope="module", params=["torchserve", "native"])
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A `marway up` with one pod, whose temporary directory is a volume of 16 MiB that only its processes see."""
     home = tmp_path_factory.mktemp("temporary") / "home"
     temporary = tempfile.mkdtemp(prefix="mtd-", dir="/tmp")  # short: worker sockets are in it
@@ -33,7 +34,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     try:
         if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], env={**os.environ, **env}).returncode:
             pytest.skip("this machine permits no mount name spaces")
-        with Up(home, env=env, prefix=prefix) as running:
+        with Up(home, "--engine", request.param, env=env, prefix=prefix) as running:
             yield running
     finally:
         Path(temporary).rmdir()
@@ -60,9 +61,11 @@ def test_fault_temporary_directory_full(small: Up, tmp_path: Path) -> None:
         )
     refused = predict(small, "large")
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable"), refused.text
-    assert "/t, into which TorchServe unpacks archives, has " in refused.json()["detail"]
+    assert re.search(
+        r"/t, into which (TorchServe unpacks archives|archives are unpacked), has ", refused.json()["detail"]
+    )
     assert refused.headers["x-marway-outcome"] == "not_accepted"
     assert int(refused.headers["retry-after"]) >= 1
     temporary = Path(f"/proc/{small.process.pid}/root{(small.home / 'pods' / 'pod-0' / 'tmp').readlink()}/t")
-    assert list(temporary.glob("*.download")) == []
+    assert [*temporary.glob("*.download"), *temporary.glob("native-*")] == []
     assert predict(small, "little").status_code == 200

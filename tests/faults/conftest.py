@@ -14,14 +14,19 @@ from support.up import Up
 MODELS = Path(__file__).parents[1] / "e2e" / "models"
 
 
-@pytest.fixture(scope="session")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Up(tmp_path_factory.mktemp("faults") / "home", "--pods", "2") as up:
+ENGINES = ("torchserve", pytest.param("native", marks=pytest.mark.extended))
+"""`make test` has kills and cancels of native workers in tests/sidecar/backends/test_native.py."""
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    home = tmp_path_factory.mktemp("faults") / "home"
+    with Up(home, "--pods", "2", "--engine", request.param) as up:
         for version in VERSIONS:
             publish(model_name="probe", version=version, handler=str(MODELS / "probe.py"), registry=up.registry)
         slow = {"model_name": "slow-load", "version": "1.0", "handler": str(MODELS / "slow_load.py")}
         publish(**slow, registry=up.registry, label="PROD")
-        cluster = Cluster(up)
+        cluster = Cluster(up, request.param)
         cluster.registry.set_serving("probe", set_fields={"pods": 2}, by="test")
         cluster.registry.release("probe", "1.0", forced=True, by="test")
         yield cluster

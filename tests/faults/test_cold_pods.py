@@ -21,8 +21,8 @@ def ask(url: str) -> httpx.Response:
     return httpx.post(url, content=b"hello", timeout=WAIT_S, trust_env=False)
 
 
-def test_fault_torchserve_dies_while_no_other_pod_is_warm(cluster: Cluster) -> None:
-    """kill -9 of the JVM with 12 requests for a version in hand that no other pod has: all wait for one load (G1)."""
+def test_fault_model_server_dies_while_no_other_pod_is_warm(cluster: Cluster) -> None:
+    """kill -9 with 12 requests in hand for a version that no other pod has: all of them wait for one load."""
     url = f"{cluster.up.gateway}/predict/slow-load"
     assert ask(url).status_code == 200
     wait_until(
@@ -30,12 +30,12 @@ def test_fault_torchserve_dies_while_no_other_pod_is_warm(cluster: Cluster) -> N
     )
     home, other = sorted(cluster.pods, key=lambda pod: not pod.has("slow-load", "1.0"))
     httpx.post(f"{other.url}/models/slow-load/1.0/unload", timeout=WAIT_S, trust_env=False).raise_for_status()
-    java = home.java
+    model_server = home.model_server
     with ThreadPoolExecutor(CLIENTS) as threads:
         began = time.monotonic()
         answers = [threads.submit(ask, url) for _ in range(CLIENTS)]
         wait_until(lambda: at_work(home) > 0, timeout_s=WAIT_S, what="requests are in hand")
-        java.kill()
+        model_server.kill()
         found = [answer.result(WAIT_S) for answer in answers]
     print(f"\n{CLIENTS} requests answered within {time.monotonic() - began:.1f} s")
     assert [answer.text for answer in found if answer.status_code != 200] == []

@@ -31,10 +31,11 @@ STALE_S = 2.0
 
 
 def test_fault_pods_killed_under_load(cluster: Cluster) -> None:
-    """kill -9 of TorchServes and a sidecar under load: every request is answered, with few retries (G1)."""
+    """kill -9 of model servers and a sidecar under load: every request is answered, with few retries (G1)."""
     gateway = cluster.up.gateway
     retries = metric(gateway, "marway_gateway_retries_total")
-    kills = [lambda: cluster.pods[0].java, lambda: cluster.pods[1].sidecar, lambda: cluster.pods[1].java]
+    one, other = cluster.pods
+    kills = [lambda: one.model_server, lambda: other.sidecar, lambda: other.model_server]
     with OpenLoop([cluster.url], rate=RATE) as load:
         for victim in kills if LONG else kills[:2]:
             load.wait_for_more(RATE)
@@ -78,7 +79,7 @@ def _in_rotation(cluster: Cluster) -> int:
 
 @pytest.mark.extended  # tests/gateway/test_gateway_faults.py, with pods of the tests' own
 def test_fault_sigterm_to_a_pod(cluster: Cluster) -> None:
-    """A pod that is stopped under load (sidecar, then TorchServe) ends within 20 s and loses no request (G6)."""
+    """A pod that is stopped under load (sidecar, then runtime) ends within 20 s and loses no request (G6)."""
     pod = cluster.pods[0]
     with OpenLoop([cluster.url], rate=RATE) as load:
         load.wait_for_more(RATE)

@@ -1,6 +1,6 @@
 """Hours in short: a steady load while versions come and go, after which every process is as it was (G9).
 
-Ten minutes with `MARWAY_TEST_LONG=1`, some seconds of the same otherwise, so that it stays in order;
+Ten minutes with `MARWAY_TEST_LONG=1` (`make test-soak`), some seconds of the same otherwise, so that it stays in order;
 `MARWAY_TEST_SOAK_S`, `MARWAY_TEST_SOAK_CYCLES` and `MARWAY_TEST_SOAK_RATE` set its length, its loads, and its
 requests a second.
 """
@@ -8,9 +8,12 @@ requests a second.
 from __future__ import annotations
 
 import os
+import statistics
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import httpx
@@ -19,40 +22,49 @@ import pytest
 
 from support.fault_cluster import WAIT_S, Cluster
 from support.open_loop import OpenLoop
-from support.up import processes_of
 
 LONG = bool(os.environ.get("MARWAY_TEST_LONG"))
-SOAK_S = int(os.environ.get("MARWAY_TEST_SOAK_S", "600" if LONG else "8"))
-CYCLES = int(os.environ.get("MARWAY_TEST_SOAK_CYCLES", "500" if LONG else "3"))
-RATE = int(os.environ.get("MARWAY_TEST_SOAK_RATE", "300" if LONG else "20"))
+SHORT = {"torchserve": (8, 3, 20), "native": (40, 20, 50)}
+FULL = {"torchserve": (600, 500, 300), "native": (600, 300, 300)}
+"""By engine: seconds, loads, requests a second."""
 SETTLED = 0.2
 """The share of the time after which nothing may grow: two minutes of ten."""
 MIB = 1024 * 1024
 RSS_MAX = 8 * MIB
 CONNECTIONS = 4
-"""Descriptors that come and go with the load's own connections: a leak is one a cycle."""
+"""TCP connections that come and go with the load's own; a leak is one a cycle."""
+LOOK_S = 0.5
 
-pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(4 * SOAK_S + 600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(4 * 600 + 600 if LONG else 600)]
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds."""
+    """What a process holds; `files` are its descriptors but for TCP connections, Unix sockets and pipes among them."""
 
     at: float
     rss: int
-    descriptors: int
+    files: int
+    connections: int
     threads: int
 
 
 class Watch:
-    """Looks at processes twice a second until the context ends."""
+    """Looks at processes and directories twice a second until the context ends.
 
-    def __init__(self, processes: dict[str, psutil.Process]) -> None:
+    Args:
+        processes: By what they are called.
+        directories: Whose files and directories are counted, by what they are called.
+    """
+
+    def __init__(self, processes: dict[str, psutil.Process], directories: dict[str, Path]) -> None:
         self.held: dict[str, list[Held]] = {name: [] for name in processes}
+        self.entries: dict[str, list[tuple[float, int]]] = {name: [] for name in directories}
+        self.failed: BaseException | None = None
         self._processes = processes
+        self._directories = directories
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="soak-watch")
+        self._thread = threading.Thread(target=self._run, name="soak-watch")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -61,44 +73,81 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(30)
+        if self.failed is not None:
+            raise self.failed
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.wait(LOOK_S):
+                self._look()
+        except psutil.Error as exc:  # a process ended, which none may
+            self.failed = exc
 
     def _look(self) -> None:
-        while not self._stop.wait(0.5):
-            for name, process in self._processes.items():
-                with process.oneshot():
-                    found = Held(time.monotonic(), process.memory_info().rss, process.num_fds(), process.num_threads())
-                self.held[name].append(found)
+        for name, process in self._processes.items():
+            connections = len(process.net_connections("tcp"))
+            with process.oneshot():
+                files = process.num_fds() - connections
+                found = Held(time.monotonic(), process.memory_info().rss, files, connections, process.num_threads())
+            self.held[name].append(found)
+        for name, directory in self._directories.items():
+            self.entries[name].append((time.monotonic(), sum(1 for _ in directory.rglob("*"))))
 
 
 def test_fault_soak(cluster: Cluster) -> None:
-    """Under load and with loads and unloads all the while no answer is lost, and no process grows (G9)."""
-    processes = {f"{pod.name}'s sidecar": pod.sidecar for pod in cluster.pods}
-    processes["gateway"] = next(
-        process for process in processes_of(cluster.up.home) if {"marway", "gateway"} <= set(process.cmdline())
-    )
-    pod = cluster.pods[0]
+    """Under load and with loads and unloads all the while no answer is lost, and nothing grows (G9)."""
+    defaults = (FULL if LONG else SHORT)[cluster.engine]
+    names = ("MARWAY_TEST_SOAK_S", "MARWAY_TEST_SOAK_CYCLES", "MARWAY_TEST_SOAK_RATE")
+    soak_s, cycles, rate = (int(os.environ.get(name, value)) for name, value in zip(names, defaults, strict=True))
+    processes = {"gateway": cluster.gateway}
+    directories: dict[str, Path] = {}
+    for pod in cluster.pods:
+        processes[f"{pod.name}'s sidecar"] = pod.sidecar
+        processes[f"{pod.name}'s runtime"] = pod.runtime
+        processes[f"{pod.name}'s fork server"] = pod.fork_server
+        directories[f"{pod.name}'s runtime directory"] = pod.directory
+        directories[f"{pod.name}'s temporary files"] = (pod.directory / "tmp").resolve()
+    url = cluster.pods[0].url
     began = time.monotonic()
-    with Watch(processes) as watch, OpenLoop([cluster.url], rate=RATE) as load, httpx.Client(trust_env=False) as client:
-        for cycle in range(CYCLES):
+    with (
+        Watch(processes, directories) as watch,
+        OpenLoop([cluster.url], rate=rate) as load,
+        httpx.Client(trust_env=False) as client,
+    ):
+        for cycle in range(cycles):
             for what in ("unload", "load"):
-                client.post(f"{pod.url}/models/probe/3.0/{what}", timeout=WAIT_S).raise_for_status()
-            behind_s = began + SOAK_S * (cycle + 1) / CYCLES - time.monotonic()
+                client.post(f"{url}/models/probe/3.0/{what}", timeout=WAIT_S).raise_for_status()
+            behind_s = began + soak_s * (cycle + 1) / cycles - time.monotonic()
             if behind_s > 0:
-                load.wait_for_more(int(behind_s * RATE), timeout_s=behind_s + WAIT_S)
+                load.wait_for_more(int(behind_s * rate), timeout_s=behind_s + WAIT_S)
     took_s = time.monotonic() - began
-    print(f"\n{len(load.samples)} requests and {CYCLES} loads in {took_s:.0f} s")
+    print(f"\n{cluster.engine}: {len(load.samples)} requests and {cycles} loads in {took_s:.0f} s")
     assert load.failed == []
+
+    def grown(samples: list[tuple[float, int]], of: Callable[[list[int]], float] = statistics.median_low) -> int:
+        """Return by how much more there was in the last fifth of the time than in the second."""
+        early = [value for at, value in samples if SETTLED <= (at - began) / took_s <= 2 * SETTLED]
+        late = [value for at, value in samples if (at - began) / took_s >= 1 - SETTLED]
+        assert early
+        assert late
+        return int(of(late) - of(early))
+
+    problems = []
     for name, held in watch.held.items():
-        early = [each for each in held if SETTLED <= (each.at - began) / took_s <= 2 * SETTLED]
-        late = [each for each in held if (each.at - began) / took_s >= 1 - SETTLED]
-        assert early, name
-        assert late, name
-        grown = {
-            what: max(getattr(each, what) for each in late) - max(getattr(each, what) for each in early)
-            for what in ("rss", "descriptors", "threads")
-        }
-        print(f"{name}: {grown['rss'] / MIB:+.1f} MiB, {grown['descriptors']:+d} files, {grown['threads']:+d} threads")
-        assert grown["descriptors"] <= CONNECTIONS, name
-        if LONG:  # a process that has just begun still grows
-            assert grown["rss"] <= RSS_MAX, name
-            assert grown["threads"] <= 0, name
+        rss = grown([(each.at, each.rss) for each in held], max)
+        files, connections, threads = (
+            grown([(each.at, getattr(each, what)) for each in held]) for what in ("files", "connections", "threads")
+        )
+        now = held[-1]
+        print(
+            f"{name}: {rss / MIB:+.1f} MiB of {now.rss / MIB:.0f}, {files:+d} files of {now.files}, {connections:+d} "
+            f"connections of {now.connections}, {threads:+d} threads of {now.threads}"
+        )
+        if files > 0 or connections > CONNECTIONS or (LONG and (rss > RSS_MAX or threads > 0)):
+            problems.append(name)  # without LONG: a process that has just begun still grows
+    for name, entries in watch.entries.items():
+        more = grown(entries)
+        print(f"{name}: {more:+d} of {entries[-1][1]}")
+        if more > 0:
+            problems.append(name)
+    assert problems == []

@@ -1,8 +1,8 @@
 """The process of `CheckedClients`: clients that know what the answer to each of their requests must be.
 
 Some behave, some give up at a random moment, some send their body slowly. It runs until its standard input ends, waits
-for the last answers, and writes one JSON document: how many requests came to which end, and the first of those that
-came to a bad one.
+for the last answers, and writes one JSON document: how many requests came to which end, the first of those that came
+to a bad one, and when connections to the gateway ended under a request.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import json
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -24,6 +25,8 @@ GRACE_S: Final = 10
 """How long after its deadline an answer may still come before the request counts as lost."""
 
 KEPT_DETAILS: Final = 20
+PAUSE_S: Final = 0.1
+"""Before the next request after a connection that ended or did not come about."""
 
 
 class Clients:
@@ -41,6 +44,7 @@ class Clients:
         self._random = random.Random(seed)
         self._ends: Counter[str] = Counter()
         self._bad: list[str] = []
+        self._disconnected: list[tuple[float, str]] = []
         self._stopped = asyncio.Event()
 
     async def run(self) -> dict[str, Any]:
@@ -49,7 +53,7 @@ class Clients:
         timeout = aiohttp.ClientTimeout(total=DEADLINE_S + GRACE_S)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
             await asyncio.gather(*(self._client(session, number) for number in range(self._clients)))
-        return {"ends": dict(self._ends), "bad": self._bad}
+        return {"ends": dict(self._ends), "bad": self._bad, "disconnected": self._disconnected}
 
     async def _client(self, session: aiohttp.ClientSession, number: int) -> None:
         count = 0
@@ -85,6 +89,13 @@ class Clients:
                     self._ends["right"] += 1
                 else:
                     self._end("wrong", f"asked {text[:40]}, answered {said}")
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as exc:
+            if isinstance(exc, TimeoutError):
+                self._end("lost", repr(exc))
+                return
+            self._ends["disconnected"] += 1
+            self._disconnected.append((time.monotonic(), repr(exc)))
+            await asyncio.sleep(PAUSE_S)
         except (aiohttp.ClientError, TimeoutError) as exc:
             self._end("lost", repr(exc))
 

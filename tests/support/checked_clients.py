@@ -23,14 +23,17 @@ class CheckedClients:
         seed: Of what they do.
 
     Attributes:
-        ends: Number of requests by end: `right`, `wrong`, `lost` (no answer, or none by the deadline), `cancelled` (by
-            the client itself) or `status NNN`.
-        bad: The first of those that were neither right nor cancelled, with what they were told.
+        ends: Number of requests by end: `right`, `wrong`, `lost` (no answer, or none by the deadline), `disconnected`
+            (the connection to the gateway ended, or was refused), `cancelled` (by the client itself) or `status NNN`.
+        bad: The first of the others that were neither right nor cancelled, with what they were told.
+        disconnected: When connections ended or were refused, and how; by `time.monotonic`, which a machine's processes
+            share.
     """
 
     def __init__(self, gateway: str, *, clients: int, seed: int) -> None:
         self.ends: dict[str, int] = {}
         self.bad: list[str] = []
+        self.disconnected: list[tuple[float, str]] = []
         self._asked = {"gateway": gateway, "clients": clients, "seed": seed}
         self._process: subprocess.Popen[str] | None = None
 
@@ -52,4 +55,4 @@ class CheckedClients:
             self._process.wait()
         assert self._process.returncode == 0, "the clients ended with an error"
         document = json.loads(output)
-        self.ends, self.bad = document["ends"], document["bad"]
+        self.ends, self.bad, self.disconnected = document["ends"], document["bad"], document["disconnected"]

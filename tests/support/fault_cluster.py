@@ -9,6 +9,7 @@ import psutil
 
 from marway.objects import open_store
 from marway.registry import Registry
+from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorkers, short_path
 from support.up import Up, processes_of, wait_until
 
 VERSIONS = ("1.0", "2.0", "3.0")
@@ -20,12 +21,27 @@ class Pod:
 
     def __init__(self, up: Up, entry: dict[str, str]) -> None:
         self.name, self.url = entry["name"], entry["url"]
+        self.directory = up.home / "pods" / self.name
         self._up = up
 
     @property
-    def java(self) -> psutil.Process:
-        info = json.loads((self._up.home / "pods" / self.name / "runtime.json").read_text())
-        return psutil.Process(info["pid"])
+    def model_server(self) -> psutil.Process:
+        """The process that its model server ends with: TorchServe's Java, or the runtime where the engine is native."""
+        return psutil.Process(json.loads((self.directory / "runtime.json").read_text())["pid"])
+
+    @property
+    def fork_server(self) -> psutil.Process:
+        """The process that its workers are forked from."""
+        return next(each for each in self.runtime.children() if "marway_runtime.forkserver" in each.cmdline())
+
+    def workers(self) -> list[psutil.Process]:
+        """Return its workers' processes, as its runtime knows them."""
+        with (
+            short_path(self.directory / RUNTIME_SOCKET) as uds,
+            httpx.Client(transport=httpx.HTTPTransport(uds=uds), timeout=30) as client,
+        ):
+            found = RuntimeWorkers.model_validate_json(client.get("http://runtime/workers").content)
+        return [psutil.Process(worker.pid) for worker in found.workers if psutil.pid_exists(worker.pid)]
 
     @property
     def sidecar(self) -> psutil.Process:
@@ -37,11 +53,10 @@ class Pod:
 
     @property
     def runtime(self) -> psutil.Process:
-        directory = str(self._up.home / "pods" / self.name)
         return next(
             process
             for process in processes_of(self._up.home)
-            if {"-m", "marway", "runtime", directory} <= set(process.cmdline())
+            if {"-m", "marway", "runtime", str(self.directory)} <= set(process.cmdline())
         )
 
     def ready(self) -> bool:
@@ -58,12 +73,21 @@ class Pod:
             return False
         return any((each["name"], each["version"], each["state"]) == (model, version, "ready") for each in models)
 
+    def answers(self, model: str, version: str) -> bool:
+        """Whether it answers a prediction of the version by itself, for which it may have to load it."""
+        try:
+            url = f"{self.url}/predict/{model}/{version}"
+            return httpx.post(url, content=b"well", timeout=WAIT_S, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
 
 class Cluster:
-    """A running `marway up` with two pods, and the model `probe` in three versions, served by both pods."""
+    """A running `marway up` with two pods of one engine, and the model `probe` in three versions, served by both."""
 
-    def __init__(self, up: Up) -> None:
+    def __init__(self, up: Up, engine: str) -> None:
         self.up = up
+        self.engine = engine
         self.pods = [Pod(up, entry) for entry in up.ready["pods"]]
         self.registry = Registry(open_store(up.registry))
 
@@ -72,15 +96,24 @@ class Cluster:
         return f"{self.up.gateway}/predict/probe"
 
     @property
+    def gateway(self) -> psutil.Process:
+        found = processes_of(self.up.home)
+        return next(process for process in found if {"marway", "gateway"} <= set(process.cmdline()))
+
+    @property
     def addresses(self) -> list[str]:
         return [f"{pod.name}={pod.url}" for pod in self.pods]
 
     def wait_until_well(self) -> None:
-        """Wait until the gateway gives requests to both pods and both have the version at PROD ready."""
+        """Wait until the gateway gives requests to both pods and both answer for the version at PROD."""
         version = self.registry.state("probe").labels["PROD"]
-        wait_until(self._both_in_rotation, timeout_s=WAIT_S, what="both pods in rotation")
         for pod in self.pods:
-            wait_until(lambda pod=pod: pod.has("probe", version), timeout_s=WAIT_S, what=f"{pod.name} has the model")
+            wait_until(
+                lambda pod=pod: pod.answers("probe", version),
+                timeout_s=WAIT_S,
+                what=f"{pod.name} answers for the model",
+            )
+        wait_until(self._both_in_rotation, timeout_s=WAIT_S, what="both pods in rotation")
 
     def load(self) -> None:
         """Have every version loaded on both pods."""
@@ -91,5 +124,8 @@ class Cluster:
         self.wait_until_well()
 
     def _both_in_rotation(self) -> bool:
-        shown = httpx.get(f"{self.up.ready['admin']}/pods", timeout=30, trust_env=False).json()
+        try:
+            shown = httpx.get(f"{self.up.ready['admin']}/pods", timeout=30, trust_env=False).json()
+        except httpx.TransportError:
+            return False
         return all(pod["eligible"] and pod["status"] is not None for pod in shown)

@@ -155,6 +155,19 @@ async def test_an_end_fails_all_calls(pair: Pair) -> None:
         await pair.connection.call(rows(b"c"), soon())
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_fault_connections_closed_in_the_moment_of_a_call(pair: Pair, turns: int) -> None:
+    """A call that finds its connection closed, before it begins or at any step, says what became of the other side."""
+    before = [pair.call(b"a") for _ in range(3)]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    pair.connection.close(RuntimeDown("it was let go of"))
+    after = [pair.call(b"b") for _ in range(3)]
+    async with asyncio.timeout(30):
+        told = await asyncio.gather(*before, *after, return_exceptions=True)
+    assert all(isinstance(each, RuntimeDown) for each in told), told
+
+
 async def test_an_end_after_its_time_is_a_time_out(tmp_path: Path) -> None:
     """A call that ran into its response time-out is told so, and is not tried again."""
     connection = WorkerConnection(MODEL, answer_within_s=0.0)

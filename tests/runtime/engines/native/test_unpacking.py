@@ -36,7 +36,7 @@ def test_an_archive_becomes_a_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", sorted(NOT_SERVED))
-def test_what_is_not_served_is_refused_by_name(tmp_path: Path, key: str) -> None:
+def test_fault_a_setting_that_is_not_served(tmp_path: Path, key: str) -> None:
     """Each setting that no engine serves is named in the refusal; switched off it is no matter."""
     with pytest.raises(LoadFailed, match=key):
         unpack(write(tmp_path / "a.mar", config=f"{key}: true\n"), tmp_path, "m 1.0")
@@ -56,13 +56,19 @@ def test_what_is_not_served_is_refused_by_name(tmp_path: Path, key: str) -> None
         ({"manifest": []}, "TypeError"),
         ({"manifest": {"model": {"modelVersion": "1.0"}}}, "no handler"),
         ({"manifest": {"model": {"handler": "h.py", "configFile": "none.yaml"}}}, "KeyError"),
-        ({"files": {"zeros": bytes(65 * 1024 * 1024)}}, "bomb"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(tmp_path: Path, archive: dict[str, Any], why: str) -> None:
-    """Manifests and configurations that are none, and bombs, are refused before anything is unpacked."""
+    """Manifests and configurations that are none are refused before anything is unpacked."""
     with pytest.raises(LoadFailed, match=why):
         unpack(write(tmp_path / "a.mar", **archive), tmp_path, "m 1.0")
+    assert not list(tmp_path.glob("native-*"))
+
+
+def test_fault_a_bomb(tmp_path: Path) -> None:
+    """What unpacks to very much more than it is is not unpacked."""
+    with pytest.raises(LoadFailed, match="bomb"):
+        unpack(write(tmp_path / "a.mar", files={"zeros": bytes(65 * 1024 * 1024)}), tmp_path, "m 1.0")
     assert not list(tmp_path.glob("native-*"))
 
 

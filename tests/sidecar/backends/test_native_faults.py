@@ -1,0 +1,117 @@
+"""Rows of docs/faults.md that name a worker, on the engine `native`: a runtime of the tests' own, and its backend."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from marway.errors import Unavailable
+from marway_sidecar.backends.base import ServedModel, WorkerDied
+from sidecar.backends.test_native import Pod
+from support.registry import until
+from support.torchserve import OurTorchServe, served
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
+LIMIT = 512 << 20
+HANDLER = """
+import os, subprocess, sys
+kept = []
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+DAEMON = f"import subprocess; print(subprocess.Popen({SLEEP!r}, stdout=subprocess.DEVNULL).pid)"
+
+def answer(asked):
+    verb, _, rest = asked.partition(" ")
+    if verb == "eat":
+        kept.append(b"x" * (int(rest) << 20))
+    if verb == "exit":
+        os._exit(3)
+    if verb == "session":
+        return subprocess.Popen(SLEEP, start_new_session=True).pid
+    if verb == "daemon":
+        parent = [sys.executable, "-c", DAEMON]
+        return int(subprocess.run(parent, start_new_session=True, stdout=subprocess.PIPE).stdout)
+    return os.getpid()
+
+def handle(data, context):
+    return [str(answer(row["data"])) for row in data] if data is not None else None
+"""
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OurTorchServe]:
+    home = tmp_path_factory.mktemp("native")
+    with OurTorchServe(home, engine="native", worker_memory_bytes=LIMIT) as running:
+        yield running
+
+
+@pytest.fixture
+async def pod(runtime: OurTorchServe) -> AsyncIterator[Pod]:
+    found = Pod(runtime)
+    yield found
+    for name in (await found.server.status()).server_names:
+        await found.server.unload(served(Path(name), name, server_name=name))
+    await found.server.aclose()
+
+
+async def ask(pod: Pod, model: ServedModel, said: str) -> int:
+    return int((await pod.say(model, said)).body)
+
+
+async def test_fault_a_greedy_worker(pod: Pod) -> None:
+    """A worker over its limit of memory is killed and started again; the runtime and other models' workers are not."""
+    greedy, other = await pod.load(HANDLER), await pod.load(HANDLER)
+    first, beside = await ask(pod, greedy, "eat 64"), await ask(pod, other, "pid")
+    with pytest.raises(WorkerDied):
+        await ask(pod, greedy, "eat 2048")
+    assert await ask(pod, greedy, "pid") != first
+    await until(lambda: not psutil.pid_exists(first))
+    assert await ask(pod, other, "pid") == beside
+    deaths = [each for each in (await pod.server.status()).deaths if each.server_name == greedy.server_name]
+    assert [(each.reason, each.count) for each in deaths] == [("memory", 1)]
+    assert Path(f"/proc/{beside}/oom_score_adj").read_text().strip() == "1000"  # the kernel takes workers first, too
+
+
+@pytest.mark.parametrize("kind", ["session", "daemon"])
+@pytest.mark.parametrize("how", ["unloaded", "killed", "exits"])
+async def test_fault_children_in_a_session_of_their_own(pod: Pod, kind: str, how: str) -> None:
+    """What a handler started ends with its worker, however that ends, in a session of its own or with no parent."""
+    model = await pod.load(HANDLER)
+    worker = await pod.worker(model)
+    child = await ask(pod, model, kind)
+    assert os.getsid(child) != os.getsid(worker.pid)
+    assert psutil.pid_exists(child)
+    match how:
+        case "unloaded":
+            await pod.server.unload(model)
+        case "killed":
+            os.kill(worker.pid, signal.SIGKILL)
+        case "exits":
+            with pytest.raises(WorkerDied):
+                await ask(pod, model, "exit")
+    await until(lambda: not psutil.pid_exists(child))
+    if how != "unloaded":
+        assert await ask(pod, model, "pid") != worker.pid
+
+
+async def test_fault_archive_lies_about_workers(pod: Pod) -> None:
+    """An archive that asks for more workers than its version may have gets what it is given."""
+    model = await pod.load(HANDLER, config="minWorkers: 3\nmaxWorkers: 3\n", max_workers=2)
+    assert (await pod.worker(model)).mode == "forked"
+    assert (await pod.server.scale(model, 2)).workers == 2
+
+
+async def test_fault_worker_that_keeps_dying(pod: Pod) -> None:
+    """A worker that dies with every call is started again each time, and its version stays loaded."""
+    model = await pod.load(HANDLER)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await ask(pod, model, "exit")
+    description = await pod.server.describe(model)
+    assert description is not None
+    assert description.workers == 1
+    assert await ask(pod, model, "pid")
