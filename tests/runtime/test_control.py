@@ -5,13 +5,43 @@ from __future__ import annotations
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from marway.environments.lock import EnvironmentLock
+from marway.errors import LoadFailed, MarwayError, Unavailable
+from marway.wire.environments import EnvironmentList, EnvironmentState, EnvironmentUse
 from marway.wire.runtime import RUNTIME_SOCKET, RuntimeWorker, RuntimeWorkers, TemporaryRoom, short_path
 from marway_runtime.control import served
 from marway_runtime.directories import prepare, remove, remove_leftovers
+from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.backends.runtime import RuntimeClient
+
+USE = EnvironmentUse(
+    name="m", version="1", lock=EnvironmentLock(python="3.11", platform="linux-x86_64", requirements=("aa",))
+)
+LISTED = EnvironmentList(environments=(EnvironmentState(digest="d", size_bytes=7, used_by=("mv",)),), size_bytes=7)
+
+
+class StubEnvironments:
+    """Builds what it is asked for, or says that it cannot."""
+
+    def __init__(self) -> None:
+        self.entered: dict[str, EnvironmentUse] = {}
+        self.failure: MarwayError | None = None
+
+    def listed(self) -> EnvironmentList:
+        return LISTED
+
+    async def enter(self, server_name: str, use: EnvironmentUse) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.entered[server_name] = use
+
+    def leave(self, server_name: str) -> None:
+        del self.entered[server_name]
 
 
 class Stub:
@@ -21,6 +51,7 @@ class Stub:
 
     def __init__(self) -> None:
         self.restarts = 0
+        self.environments: Any = StubEnvironments()
 
     def workers(self) -> RuntimeWorkers:
         worker = RuntimeWorker(pid=1, server_name="m", mode="plain", reason="because", private_bytes=2)
@@ -99,3 +130,36 @@ def test_debris_is_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "tmp").symlink_to(precious)
     remove(prepare(tmp_path))
     assert precious.exists()
+
+
+def served_model(lock: EnvironmentLock | None) -> ServedModel:
+    return ServedModel("mv", "m", "1", Path("m.mar"), 1, 1.0, 1.0, environment=lock)
+
+
+async def test_environments_are_asked_for_over_it(tmp_path: Path) -> None:
+    """A sidecar has one built before a load and says when it is left; a version without a lock asks for nothing."""
+    stub = Stub()
+    async with served(tmp_path, stub):
+        client = RuntimeClient(tmp_path, timeout_s=5)
+        await client.enter_environment(served_model(None))
+        await client.enter_environment(served_model(USE.lock))
+        assert stub.environments.entered == {"mv": USE}
+        assert client.document(await client.request("GET", "/environments"), EnvironmentList) == LISTED
+        await client.leave_environment(served_model(None))
+        await client.leave_environment(served_model(USE.lock))
+        assert stub.environments.entered == {}
+        assert (await client.request("PUT", "/environments/mv", LISTED)).status_code == 400
+        await client.aclose()
+
+
+@pytest.mark.parametrize("failure", [LoadFailed("it cannot be built"), Unavailable("there is no room")])
+async def test_why_there_is_no_environment_comes_over_it(tmp_path: Path, failure: MarwayError) -> None:
+    """The sidecar raises what the runtime raised, with the version's name."""
+    stub = Stub()
+    stub.environments.failure = failure
+    async with served(tmp_path, stub):
+        client = RuntimeClient(tmp_path, timeout_s=5)
+        with pytest.raises(type(failure), match=failure.message) as caught:
+            await client.enter_environment(served_model(USE.lock))
+        assert caught.value.model == "m"
+        await client.aclose()

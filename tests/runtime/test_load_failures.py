@@ -17,7 +17,7 @@ from support.up import wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 
 FINE = "class H:\n    def initialize(self, context): ...\n    def handle(self, data, context): return data\n"
-PACKAGE = "a package must be installed where the pods run: name it in requirements.txt (--requirements-file)"
+PACKAGE = "a package is named in requirements.txt (--requirements-file)"
 IN_INITIALIZE = (
     "class H:\n    def initialize(self, context):\n        {}\n    def handle(self, data, context): return data\n"
 )

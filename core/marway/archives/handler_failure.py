@@ -106,8 +106,8 @@ def _advice(exc: BaseException, model_dir: Path, handler: str) -> str:
                 f"the archive has no file {own}.py, and TorchServe no handler of that name: pack with --handler FILE.py"
             )
         return (
-            "a file of yours comes into the archive by --extra-files; a package must be installed where the pods run: "
-            "name it in requirements.txt (--requirements-file) and put it into their image"
+            "a file of yours comes into the archive by --extra-files; a package is named in requirements.txt "
+            "(--requirements-file), which is locked when the archive is published and installed where it is loaded"
         )
     if isinstance(exc, ImportError):
         if "relative import" in text:

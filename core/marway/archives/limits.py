@@ -54,8 +54,8 @@ NOT_SERVED: Final[Mapping[str, NotServed]] = MappingProxyType(
         "sequenceTimeoutMSec": _SEQUENCE,
         "torchrun": _PARALLEL,
         "useVenv": NotServed(
-            "a worker of a virtual environment of its own would not understand what it is sent; install_requirements "
-            "of the runtime installs an archive's requirements into the model's own directory",
+            "a worker of a virtual environment of its own would not understand what it is sent; what the archive's "
+            "requirements file names is installed without it",
             off=True,
         ),
     }

@@ -40,8 +40,6 @@ logger = logging.getLogger(__name__)
 _MIB: Final = 1024 * 1024
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _BUILD: Final = ".build-"
-_EMPTY: Final = ""
-"""The name of the environment that holds nothing: this Python has all that is asked for."""
 
 
 class EnvironmentStore:

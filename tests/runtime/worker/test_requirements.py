@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from marway.errors import InvalidSettings
+from marway.settings import load_settings
 from marway_archiver import pack
+from marway_runtime.settings import RuntimeSettings
 from support.runtime import Runtime
 
 with warnings.catch_warnings():
@@ -17,16 +18,6 @@ with warnings.catch_warnings():
     from marway_runtime.worker.bootstrap import RequirementsNotMet, check_requirements
 
 MANIFEST = {"model": {"requirementsFile": "requirements.txt"}}
-HANDLER = """\
-import os, shutil, subprocess
-
-def handle(data, context):
-    if data is None:
-        return None
-    import marway_probe
-    python = subprocess.run(["python3", "-c", "print('usual')"], capture_output=True, text=True).stdout
-    return [{"probe": marway_probe.WHAT, "python3": python.strip()}] * len(data)
-"""
 
 
 def check(directory: Path, text: str) -> None:
@@ -50,51 +41,35 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         check(tmp_path, "torch>=2\nmarway-nothing-there==1\nnumpy>=999\n")
     said = str(caught.value)
     assert "marway-nothing-there==1 (not installed), numpy>=999 (" in said
-    assert "torch" not in said.partition(":")[2].partition(": have")[0]
-    assert "MARWAY_RUNTIME_INSTALL_REQUIREMENTS=true" in said
+    assert "torch" not in said.partition(":")[2].partition(": publish")[0]
+    assert "publish it without --no-lock" in said
 
 
-def wheel(directory: Path) -> None:
-    """Write a wheel of one module."""
-    info = "marway_probe-1.0.dist-info"
-    with zipfile.ZipFile(directory / "marway_probe-1.0-py3-none-any.whl", "w") as target:
-        target.writestr("marway_probe.py", "WHAT = 'installed'\n")
-        target.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: marway-probe\nVersion: 1.0\n")
-        target.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        target.writestr(f"{info}/RECORD", "")
-
-
-def packed(store: Path, inputs: Path, **changes: Any) -> str:
-    """Pack the handler that needs the wheel, and return the archive's name."""
+def packed(store: Path, inputs: Path) -> str:
+    """Pack a handler that needs what is not there, and return the archive's name."""
     inputs.mkdir(exist_ok=True)
-    store.mkdir(exist_ok=True)
-    wheel(inputs)
-    (inputs / "its_handler.py").write_text(HANDLER)
-    (inputs / "requirements.txt").write_text(f"--no-index\n--find-links {inputs}\nmarway-probe==1.0\n")
+    (inputs / "its_handler.py").write_text("import marway_probe\n\ndef handle(data, context):\n    return data\n")
+    (inputs / "requirements.txt").write_text("marway-probe==1.0\n")
     done = pack(
         model_name="needs", version="1.0", handler=str(inputs / "its_handler.py"), export_path=store, force=True,
-        requirements_file=inputs / "requirements.txt", **changes,
+        requirements_file=inputs / "requirements.txt",
     )  # fmt: skip
     return done.path.name
 
 
-@pytest.mark.extended  # test_fault_a_model_without_its_packages
-@pytest.mark.e2e
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("python", ["python", "python3"])
-def test_torchserve_installs_them(tmp_path: Path, python: str) -> None:
-    """Switched on, pip installs an archive's requirements into its own directory, for both of its Python runtimes."""
-    name = packed(tmp_path / "store", tmp_path / "inputs", runtime=python)
-    with Runtime(tmp_path / "home", tmp_path / "store", {"MARWAY_RUNTIME_INSTALL_REQUIREMENTS": "true"}) as runtime:
-        runtime.register("needs", archive=name)
-        assert runtime.ask("needs") == {"probe": "installed", "python3": "usual"}
-        assert runtime.worker("needs").mode == "forked"
+def test_no_pod_runs_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting of before is refused, with what to do instead."""
+    monkeypatch.setenv("MARWAY_RUNTIME_INSTALL_REQUIREMENTS", "true")
+    with pytest.raises(InvalidSettings, match=r"pods run no pip any more: publish the version again"):
+        load_settings(RuntimeSettings)
+    monkeypatch.setenv("MARWAY_RUNTIME_INSTALL_REQUIREMENTS", "false")
+    load_settings(RuntimeSettings)
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(180)
 def test_fault_a_model_without_its_packages(runtime: Runtime, archives: Path, tmp_path: Path) -> None:
-    """Switched off, a model whose requirements are not there is refused, and its log says which."""
+    """A model whose requirements are not there, and were not locked, is refused, and its log says which."""
     name = packed(archives, tmp_path / "inputs")
     query = {"url": name, "model_name": "needs", "initial_workers": 1, "synchronous": "true"}
     answer = runtime.client.post(f"{runtime.info.addresses['management']}/models", params=query)
