@@ -12,6 +12,7 @@ import pytest
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, RuntimeDown
 from marway.wire.envelope import Answer, Part, Row, decode_rows, encode_answers
+from marway.wire.native import ModelState
 from marway_http.frames import HEADER, Kind, frame_header
 from marway_sidecar.backends.base import ServedModel, WorkerDied
 from marway_sidecar.backends.native.connection import WorkerConnection
@@ -47,6 +48,10 @@ class Pair:
         return asyncio.ensure_future(self.connection.call(rows(*values), deadline or soon()))
 
 
+def state(*, answer_within_s: float) -> ModelState:
+    return ModelState(version="1.0", workers=1, ready_workers=1, answer_within_s=answer_within_s)
+
+
 def soon() -> Deadline:
     return Deadline.after(20)
 
@@ -65,7 +70,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     path = str(tmp_path / "s")
     server = await asyncio.start_unix_server(lambda *ends: accepted.put_nowait(Worker(*ends)), path, limit=1 << 24)
     _, connection = await asyncio.get_running_loop().create_unix_connection(
-        lambda: WorkerConnection(MODEL, answer_within_s=10.0), path
+        lambda: WorkerConnection(MODEL, state(answer_within_s=10.0)), path
     )
     worker = await accepted.get()
     yield Pair(connection, worker)
@@ -170,7 +175,7 @@ async def test_fault_connections_closed_in_the_moment_of_a_call(pair: Pair, turn
 
 async def test_an_end_after_its_time_is_a_time_out(tmp_path: Path) -> None:
     """A call that ran into its response time-out is told so, and is not tried again."""
-    connection = WorkerConnection(MODEL, answer_within_s=0.0)
+    connection = WorkerConnection(MODEL, state(answer_within_s=0.0))
     server = await asyncio.start_unix_server(lambda _, writer: writer.close(), str(tmp_path / "s"))
     await asyncio.get_running_loop().create_unix_connection(lambda: connection, str(tmp_path / "s"))
     with pytest.raises(DeadlineExceeded, match="in its time"):

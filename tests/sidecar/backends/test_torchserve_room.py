@@ -35,6 +35,12 @@ class Server:
     async def unregister(self, model: ServedModel) -> None:
         return
 
+    async def enter_environment(self, model: ServedModel) -> None:
+        return
+
+    async def leave_environment(self, model: ServedModel) -> None:
+        return
+
     async def describe(self, name: str, version: str = "") -> dict[str, object] | None:
         if self.registered <= self.refusals:
             return None
