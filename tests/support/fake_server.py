@@ -56,6 +56,7 @@ class FakeServer:
         history: Every operation, in the order they began.
         violations: What TorchServe would have punished: two operations on one version at once, work in flight when
             workers went, more calls than workers.
+        calls_per_worker: How many calls one worker takes at once.
         peak_bytes: The most memory that all workers took at once.
     """
 
@@ -73,6 +74,7 @@ class FakeServer:
     peak_calls: int = 0
     down: bool = False
     batches: bool = True
+    calls_per_worker: int = 1
     serves: frozenset[str] = frozenset({"torchserve"})
     info: ServerInfo = field(default_factory=lambda: ServerInfo("fake"))
     calls: list[list[str]] = field(default_factory=list)
@@ -156,7 +158,7 @@ class FakeServer:
         self.calls.append(values)
         held.in_flight += 1
         self.peak_calls = max(self.peak_calls, held.in_flight)
-        if held.in_flight > held.workers:
+        if held.in_flight > held.workers * self.calls_per_worker:
             self.violations.append(f"{held.in_flight} calls for {held.workers} workers of {model.name}")
         self.calling.set()
         try:
@@ -222,7 +224,7 @@ class FakeServer:
 
     def _described(self, model: ServedModel) -> Description:
         held = self.held[model.server_name]
-        return Description(held.version, held.workers, held.workers)
+        return Description(held.version, held.workers, held.workers, self.calls_per_worker)
 
     def _answers(self) -> None:
         if self.down:

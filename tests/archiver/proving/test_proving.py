@@ -525,3 +525,47 @@ def test_handlers_written_for_rest_and_for_grpc_can_be_packed(proved: Pack, how:
     """A raw body is found under both names when an archive is packed, as it is when it is served, in copies too."""
     packed = proved(f"def handle(data, context):\n    return [{how} for row in data or []]\n", ["one", "three"])
     assert values(packed) == ["one", "three"]
+
+
+ASYNC = """
+import asyncio
+
+class Async:
+    def initialize(self, context):
+        self.loop = asyncio.get_event_loop()
+
+    async def handle(self, data, context):
+        await asyncio.sleep(0)
+        assert asyncio.get_running_loop() is self.loop
+        return [row["data"].upper() for row in data]
+"""
+CONTINUOUS = """
+class Continuous:
+    def initialize(self, context):
+        self.left = {}
+
+    def handle(self, data, context):
+        ids = list(context.request_ids.values())
+        self.left.update({name: list(row["data"]) for name, row in zip(ids, data) if row})
+        context.stopping_criteria = [lambda _, name=name: not self.left[name] for name in ids]
+        return [self.left[name].pop(0) for name in ids]
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "source", "answers", "streams"),
+    [
+        ("asyncCommunication: true\n", ASYNC, ["ONE", "TWO"], False),
+        ("continuousBatching: true\n", CONTINUOUS, ["e", "o"], True),
+    ],
+    ids=["async", "continuous"],
+)
+def test_a_handler_is_called_as_its_archive_has_it(
+    proved: Pack, tmp_path: Path, config: str, source: str, answers: list[str], streams: bool
+) -> None:
+    """`asyncCommunication` and `continuousBatching` are proved, too; of pieces the last is the golden answer."""
+    (tmp_path / "c.yaml").write_text(config)
+    packed = proved(source, TWO, config_file=tmp_path / "c.yaml")
+    assert values(packed) == answers
+    assert packed.proof is not None
+    assert packed.proof.streaming is streams

@@ -214,6 +214,37 @@ def test_a_function_and_a_configuration(tmp_path: Path, files: Path) -> None:
         assert handler.instance is None
 
 
+@pytest.mark.parametrize(
+    ("config", "source"),
+    [
+        (
+            "asyncCommunication: true\n",
+            "async def handle(data, context):\n    return None if data is None else [row['data'] for row in data]\n",
+        ),
+        (
+            "continuousBatching: true\n",
+            "left = {}\ndef handle(data, context):\n    if data is None:\n        return None\n"
+            "    ids = list(context.request_ids.values())\n"
+            "    left.update({name: list(row['data']) for name, row in zip(ids, data) if row})\n"
+            "    context.stopping_criteria = [lambda _, name=name: not left[name] for name in ids]\n"
+            "    return [left[name].pop(0) for name in ids]\n",
+        ),
+    ],
+    ids=["async", "continuous"],
+)
+@pytest.mark.filterwarnings("ignore:coroutine 'handle' was never awaited:RuntimeWarning")  # TorchServe initialises so
+def test_a_handler_is_called_as_its_archive_has_it(tmp_path: Path, files: Path, config: str, source: str) -> None:
+    """Many calls at once, or a piece with each call: an answer is whole, and each row's own."""
+    (files / "config.yaml").write_text(config)
+    (files / "way_handler.py").write_text(source)
+    packed = pack(
+        model_name="m", version="1", handler=files / "way_handler.py", config_file=files / "config.yaml",
+        export_path=tmp_path,
+    )  # fmt: skip
+    with load_handler(packed.path) as handler:
+        assert [each.text for each in handler.ask(text_row("one"), text_row("three"))] == ["one", "three"]
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A handler that is not there gives one line."""
     with pytest.raises(InvalidArchive, match=r"nothing\.py does not exist"):
