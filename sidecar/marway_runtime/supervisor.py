@@ -18,6 +18,7 @@ from marway.errors import RuntimeDown
 from marway.process.stop_request import StopRequest
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, RuntimeWorkers, TemporaryRoom, write_runtime_info
 from marway_runtime.control import served
+from marway_runtime.devices import Devices, nvidia_gpus
 from marway_runtime.directories import Directories, only_one, prepare, remove, remove_leftovers
 from marway_runtime.engines import Engine
 from marway_runtime.engines.native.engine import NativeEngine
@@ -79,6 +80,7 @@ class Runtime:
         self._asked = asyncio.Event()
         self._metrics = RuntimeMetrics()
         self._deaths = Deaths(self._metrics)
+        self._devices = Devices(nvidia_gpus)
         self._server: Engine | None = None
         self._answers = False
         forking = settings.fork_workers and sys.platform == "linux"
@@ -94,11 +96,14 @@ class Runtime:
         server = self._server
         if server is None:
             return RuntimeWorkers(deaths=self._deaths.counts())
-        found = measured(server.workers(), server.worker_names)
+        self._devices.look()
+        native = self._settings.engine == "native"
+        found, devices = self._devices.measured(measured(server.workers(), server.worker_names), assigned=native)
         pids = [server.pid, self._forks.pid if self._forks is not None else None, *self.environments.pids()]
         base = sum(resident_bytes(pid) for pid in pids if pid is not None)
         weights = tuple(server.weights())
-        return RuntimeWorkers(workers=tuple(found), weights=weights, base_bytes=base, deaths=self._deaths.counts())
+        deaths = self._deaths.counts()
+        return RuntimeWorkers(workers=found, weights=weights, devices=devices, base_bytes=base, deaths=deaths)
 
     def metrics(self) -> bytes:
         """Return the metrics in Prometheus' text format; reads the process table, so call it in a thread."""
@@ -113,10 +118,6 @@ class Runtime:
     def _find_workers(self) -> list[Worker]:
         server = self._server
         return server.workers() if server is not None else []
-
-    def _give_up_parked(self) -> bool:
-        server = self._server
-        return server is not None and server.give_up_parked()
 
     def _died_of_memory(self, worker: Worker) -> None:
         server = self._server
@@ -160,7 +161,7 @@ class Runtime:
                     limit_bytes=worker_memory(self._settings),
                     room=cgroup_room(),
                     died=self._died_of_memory,
-                    give_up=self._give_up_parked,
+                    give_up=lambda: self._server is not None and self._server.give_up_parked(),
                 )
                 background.append(asyncio.create_task(guard.run(), name="guard-memory"))
             stack.push_async_callback(_cancelled, background)
@@ -214,7 +215,7 @@ class Runtime:
         fork_socket = directories.fork_socket if self._forks is not None else None
         common: dict[str, Any] = {"home": self._home, "fork_socket": fork_socket, "environments": environments}
         if settings.engine == "native":
-            return NativeEngine(settings, directories, **common, deaths=self._deaths)
+            return NativeEngine(settings, directories, **common, deaths=self._deaths, devices=self._devices)
         return TorchServe(settings, directories, **common, classes=self._classes)
 
     async def _attend(self, server: Engine) -> Ended:

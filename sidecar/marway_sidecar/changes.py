@@ -21,7 +21,7 @@ _BEAT_S: Final = WATCH_HEARTBEAT_S * 0.7
 
 # What changes with every request is no reason to say something.
 _RESTLESS: Final = frozenset({"requests_in_flight", "requests_queued", "last_used_at", "retry_after_s", "copied_bytes"})
-_RESTLESS_POD: Final = frozenset({"models", "requests_in_flight", "memory_used_bytes"})
+_RESTLESS_POD: Final = frozenset({"models", "requests_in_flight", "memory_used_bytes", "devices"})
 
 
 class Changes:

@@ -133,6 +133,7 @@ class Sidecar:
             requests_in_flight=self.draining.requests_in_flight,
             memory_used_bytes=used,
             memory_budget_bytes=budget,
+            devices=self.pool.devices(),
             models=self.pool.statuses(),
         )
 

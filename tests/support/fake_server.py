@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, LoadFailed, MarwayError, RuntimeDown
 from marway.wire.envelope import Answer, Row
+from marway.wire.runtime import DeviceMemory
 from marway_sidecar.backends.base import (
     Description,
     NotLoaded,
@@ -34,6 +35,8 @@ class _Held:
     workers: int
     worker_bytes: int
     shared_bytes: int = 0
+    device_bytes: int = 0
+    devices: list[int] = field(default_factory=list)
     in_flight: int = 0
 
 
@@ -49,6 +52,8 @@ class FakeServer:
     Attributes:
         worker_bytes: Memory of one worker, unless `sizes` has the version's name.
         shared: Memory that the workers of a version share, by its name, which stays when it has none.
+        gpus: Memory of each GPU; a worker goes to the one with most of it free.
+        on_gpu: What a worker takes of it, by its version's name; others take none.
         load_s, call_s: How long a load and a call take, in seconds; None until `go` and `answer` are set.
         failures: What the next load of a name raises.
         calls: The value of each row, by call.
@@ -66,6 +71,8 @@ class FakeServer:
     base_bytes: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     shared: dict[str, int] = field(default_factory=dict)
+    gpus: list[int] = field(default_factory=list)
+    on_gpu: dict[str, int] = field(default_factory=dict)
     failures: dict[str, MarwayError] = field(default_factory=dict)
     held: dict[str, _Held] = field(default_factory=dict)
     history: list[str] = field(default_factory=list)
@@ -140,6 +147,7 @@ class FakeServer:
             if workers < held.workers:
                 self._takes_workers(model, held)
             held.workers = workers
+            self._place(held)
             self._note_memory()
             await self.scalable.wait()
             await asyncio.sleep(0)
@@ -184,12 +192,24 @@ class FakeServer:
         self._answers()
         await asyncio.sleep(0)
         workers = tuple(
-            WorkerStatus(pid, name, "forked", "", held.worker_bytes)
+            WorkerStatus(
+                pid,
+                name,
+                "forked",
+                "",
+                held.worker_bytes,
+                device=held.devices[pid] if held.devices else None,
+                device_bytes=held.device_bytes if self.gpus else None,
+            )
             for name, held in self.held.items()
             for pid in range(held.workers)
         )
+        devices = tuple(
+            DeviceMemory(index=index, total_bytes=total, used_bytes=total - self._free(index))
+            for index, total in enumerate(self.gpus)
+        )
         weights = {name: held.shared_bytes for name, held in self.held.items() if held.shared_bytes}
-        return ServerStatus(frozenset(self.held), workers, self.base_bytes, weights=weights)
+        return ServerStatus(frozenset(self.held), workers, self.base_bytes, weights=weights, devices=devices)
 
     async def is_same(self, *, timeout_s: float) -> bool:
         self._answers()
@@ -212,8 +232,21 @@ class FakeServer:
 
     def _put(self, model: ServedModel, workers: int) -> None:
         size = self.sizes.get(model.name, self.worker_bytes)
-        self.held[model.server_name] = _Held(model.version, workers, size, self.shared.get(model.name, 0))
+        shared, on_gpu = self.shared.get(model.name, 0), self.on_gpu.get(model.name, 0)
+        self.held[model.server_name] = held = _Held(model.version, workers, size, shared, on_gpu)
+        self._place(held)
         self._note_memory()
+
+    def _free(self, device: int) -> int:
+        return self.gpus[device] - sum(held.devices.count(device) * held.device_bytes for held in self.held.values())
+
+    def _place(self, held: _Held) -> None:
+        """Give each worker a GPU, where it uses one."""
+        del held.devices[held.workers :]
+        while held.device_bytes and len(held.devices) < held.workers:
+            held.devices.append(max(range(len(self.gpus)), key=self._free))
+            if self._free(held.devices[-1]) < 0:
+                self.violations.append("out of memory on a GPU")
 
     def _note_memory(self) -> None:
         self.peak_bytes = max(self.peak_bytes, self.bytes)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from marway.records import Frozen
+from marway.wire.runtime import DeviceMemory
 
 __all__ = ["WATCH_CONTENT_TYPE", "WATCH_HEARTBEAT_S", "LoadReport", "ModelStatus", "PodEvent", "PodStatus", "State"]
 
@@ -42,6 +43,8 @@ class ModelStatus(Frozen):
     """Of its memory, what its workers share; 0 where each has loaded the version by itself."""
     copied_bytes: int = 0
     """Of its memory, what its workers shared until they wrote to it."""
+    device_bytes: int = 0
+    """What it counts for of the pod's GPUs: as measured, or reserved for workers that are starting."""
     load_duration_s: float | None = None
     last_used_at: datetime | None = None
     failures: int = 0
@@ -69,6 +72,8 @@ class PodStatus(Frozen):
     requests_in_flight: int = 0
     memory_used_bytes: int = 0
     memory_budget_bytes: int | None = None
+    devices: tuple[DeviceMemory, ...] = ()
+    """The GPUs that its workers may use, as they were measured last."""
     models: tuple[ModelStatus, ...] = ()
 
     def may_serve(self, backend: str) -> bool:

@@ -10,18 +10,23 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from marway.wire.pods import ModelStatus, State
+from marway.wire.runtime import DeviceMemory
 
 __all__ = ["PoolGauges"]
 
 
 class PoolGauges(Collector):
-    """Shows the pool as it is: all versions, the bytes that they take, and may take (None: no limit is known)."""
+    """Shows the pool as it is: all versions, the bytes that they take, and may take (None: no limit), and the GPUs."""
 
     def __init__(
-        self, statuses: Callable[[], Sequence[ModelStatus]], memory: Callable[[], tuple[int, int | None]]
+        self,
+        statuses: Callable[[], Sequence[ModelStatus]],
+        memory: Callable[[], tuple[int, int | None]],
+        devices: Callable[[], Sequence[DeviceMemory]],
     ) -> None:
         self._statuses = statuses
         self._memory = memory
+        self._devices = devices
 
     def collect(self) -> Iterator[Metric]:
         statuses = self._statuses()
@@ -64,11 +69,25 @@ class PoolGauges(Collector):
             "Memory that versions may take together; 0 means that no limit is known.",
             value=self._memory()[1] or 0,
         )
+        yield from self._of_devices()
         yield GaugeMetricFamily(
             "marway_sidecar_requests_in_flight",
             "Calls in the model server, those whose callers have left included.",
             value=sum(each.requests_in_flight for each in statuses),
         )
+
+    def _of_devices(self) -> Iterator[Metric]:
+        devices = self._devices()
+        for name, text, figure in (
+            ("bytes", "Memory of a GPU.", "total_bytes"),
+            ("used_bytes", "Memory of a GPU that is in use, by whomever.", "used_bytes"),
+            ("workers", "Workers of this pod that were given a GPU.", "workers"),
+        ):
+            family = GaugeMetricFamily(f"marway_sidecar_device_{name}", text, labels=("device",))
+            for each in devices:
+                if (value := getattr(each, figure)) is not None:
+                    family.add_metric([str(each.index)], value)
+            yield family
 
 
 def _by(name: str, text: str, label: str, counts: Mapping[str, int]) -> GaugeMetricFamily:

@@ -12,6 +12,7 @@ from marway.errors import DeadlineExceeded, Draining, MarwayError, RuntimeDown
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
+from marway.wire.runtime import DeviceMemory
 from marway_sidecar.archives import ArchiveStore, Fetches
 from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes
@@ -63,7 +64,7 @@ class ModelPool:
         self._ended: list[ServerInstance] = []
         self._refusing = False
         self._saving: asyncio.Task[None] | None = None
-        metrics.registry.register(PoolGauges(self.statuses, self.memory))
+        metrics.registry.register(PoolGauges(self.statuses, self.memory, self.devices))
 
     @property
     def server(self) -> ModelServer | None:
@@ -220,6 +221,10 @@ class ModelPool:
         if self._instance is None:
             return 0, self._settings.memory_budget_bytes
         return self._instance.memory.used, self._instance.memory.budget
+
+    def devices(self) -> tuple[DeviceMemory, ...]:
+        """Return the GPUs of the model server that is up, as they were measured last."""
+        return self._instance.memory.devices.all if self._instance is not None else ()
 
     async def aclose(self) -> None:
         """Stop loads that are under way; what is loaded stays in the model server. A second time does nothing."""

@@ -77,6 +77,7 @@ class Reconciler:
         began = time.monotonic()
         status = await self._context.server.status()
         self._context.memory.server_takes(status.base_bytes)
+        self._context.memory.devices.measured(status.devices)
         self._count(status)
         self._context.metrics.count_deaths(status.deaths, self._title)
         workers: dict[str, list[WorkerStatus]] = defaultdict(list)
@@ -108,6 +109,7 @@ class Reconciler:
         self._short_since.pop(entry.key, None)
         if any(worker.private_bytes <= 0 for worker in workers):
             return False  # not measured, which is not nothing: the reservation stands
+        self._context.memory.devices.measured_workers(entry.record, workers)
         entry.weights_bytes, entry.copied_bytes = weights_bytes, sum(worker.copied_bytes for worker in workers)
         sizes = [worker.private_bytes for worker in workers]
         return self._context.memory.measured_workers(entry.record, sizes, shared_bytes=weights_bytes)

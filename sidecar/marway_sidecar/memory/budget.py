@@ -4,6 +4,9 @@ A reservation for a load that does not fit has idle versions evicted, then takes
 beyond their fewest, waits for what is being drained or is busy, in the order the reservations came, and is refused when
 nothing that could go would make room. First answers come before second workers: a reservation for more workers of a
 version that answers already is refused as soon as a load waits.
+
+Where workers use GPUs, memory on these is found in the same way (`DeviceRoom`): a load that finds no device with room
+has idle versions evicted that are on one, or waits, or is refused.
 """
 
 from __future__ import annotations
@@ -13,44 +16,19 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from marway.errors import LoadFailed, MarwayError, Unavailable
 from marway.records import VersionRecord
 from marway_sidecar.errors import about
+from marway_sidecar.memory.charges import Charge, Reservation
+from marway_sidecar.memory.device_room import DeviceRoom
 from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
 from marway_sidecar.memory.eviction import Evict, Eviction, Tenants
 from marway_sidecar.settings import SidecarSettings
 
-__all__ = ["Charge", "Memory"]
+__all__ = ["Memory"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Charge:
-    """What one version counts for.
-
-    `guess`: reserved by a guess that was not measured yet, although its workers are up: measuring may free some.
-    """
-
-    size_bytes: int
-    guess: bool = False
-    up: bool = False
-
-
-@dataclass(eq=False)
-class _Reservation:
-    """A reservation that waits."""
-
-    record: VersionRecord
-    workers: int
-    evict: Evict
-    future: asyncio.Future[None]
-
-    @property
-    def key(self) -> str:
-        return self.record.id
 
 
 class Memory:
@@ -70,11 +48,13 @@ class Memory:
         self._settings = settings
         self._limit_bytes = limit_bytes
         self._eviction = Eviction(tenants, unused_s=settings.scale_down_s)
-        self._pending: deque[_Reservation] = deque()
+        self._pending: deque[Reservation] = deque()
         self._pumping = False
         self._moved_at = 0.0
         self._charges: dict[str, Charge] = {}
         self._base_bytes = 0
+        self.devices = DeviceRoom(estimates)
+        """The GPUs' memory."""
         self.short = False
         """Whether a reservation waits or more is used than may be: then `pump` is called at any change."""
         self.used = 0
@@ -113,12 +93,19 @@ class Memory:
                 `memory_wait_max_s`; nothing was changed.
         """
         what, settings = f"{record.name} {record.version}", self._settings
-        reservation = _Reservation(record, workers, evict, asyncio.get_running_loop().create_future())
+        reservation = Reservation(record, workers, evict, asyncio.get_running_loop().create_future())
         size_bytes = self._size(reservation)
         if self.budget is not None and size_bytes > self.budget:
             message = (
                 f"{what} needs {_mib(size_bytes)} MiB of memory and the budget of this pod is {_mib(self.budget)} MiB:"
                 " give its model server more memory, or the version to a pool that has it"
+            )
+            raise about(record, LoadFailed(message))
+        if (device_bytes := self.devices.needs(record)) > self.devices.largest_bytes:
+            most = _mib(self.devices.largest_bytes)
+            message = (
+                f"{what} needs {_mib(device_bytes)} MiB of a GPU's memory and the largest of this pod has {most} MiB: "
+                "give the version to a pool that has larger ones"
             )
             raise about(record, LoadFailed(message))
         self._push(reservation)
@@ -149,6 +136,8 @@ class Memory:
 
     def estimate(self, record: VersionRecord, workers: int) -> None:
         """Set the charge of a version that has another number of workers than was reserved."""
+        if not workers:
+            self.devices.release(record.id)
         size_bytes = self._estimates.memory_bytes(record.id, record.archive, workers)
         self._set(record.id, Charge(size_bytes, guess=self._estimates.is_guess(record.id), up=True))
         self.pump()
@@ -172,6 +161,7 @@ class Memory:
         self._eviction.shrinking.pop(key, None)
         self._moved_at = time.monotonic()
         self._set(key, None)
+        self.devices.release(key)
         self.pump()
 
     def shrunk(self, key: str) -> None:
@@ -188,6 +178,7 @@ class Memory:
     def clear(self) -> None:
         """Forget everything: the server is gone."""
         self._charges, self.used = {}, 0
+        self.devices.clear()
         self._eviction.clear()
 
     def measure(self) -> None:
@@ -216,7 +207,7 @@ class Memory:
             self._pumping = False
             self.short = bool(self._pending) or (self.budget is not None and self.used > self.budget)
 
-    def _push(self, reservation: _Reservation) -> None:
+    def _push(self, reservation: Reservation) -> None:
         """Put a reservation in its place: more workers only as long as nobody waits for a first answer."""
         if reservation.evict == "unused" and any(other.evict == "idle" for other in self._pending):
             self._refuse(reservation, "other versions wait for memory for their first worker")
@@ -227,17 +218,26 @@ class Memory:
                     self._refuse(other, "another version needs the memory for its first worker")
         self._pending.append(reservation)
 
-    def _advance(self, reservation: _Reservation) -> bool:
+    def _advance(self, reservation: Reservation) -> bool:
         """Grant, refuse or drop the first reservation; False when it has to wait."""
         key = reservation.key
         if not reservation.future.done():
             short = self._short(reservation)
-            if short <= 0:
+            no_device = self.devices.short(reservation.record, reservation.workers)
+            if short <= 0 and not no_device:
                 self._moved_at = time.monotonic()
                 self._set(key, Charge(self._size(reservation), guess=self._estimates.is_guess(key)))
+                self.devices.let_in(reservation.record, reservation.workers)
                 reservation.future.set_result(None)
             elif reservation.evict == "none":
                 self._refuse(reservation, "no memory is free")
+            elif short <= 0:
+                if self.devices.make_room(reservation, self._eviction):
+                    return False
+                if reservation.evict == "idle" and self.devices.may_come(self._tenants.permanent() | {key}):
+                    return False
+                needed = _mib(self.devices.needs(reservation.record))
+                self._refuse(reservation, f"no GPU of this pod has the {needed} MiB free that a worker takes")
             elif any(charge.guess and charge.up for charge in self._charges.values()):
                 self._tenants.measure()
                 return False
@@ -253,19 +253,19 @@ class Memory:
             self._pending.popleft()
         return True
 
-    def _refuse(self, reservation: _Reservation, message: str) -> None:
+    def _refuse(self, reservation: Reservation, message: str) -> None:
         reservation.future.set_exception(self._no_room(message))
 
-    def _size(self, reservation: _Reservation) -> int:
+    def _size(self, reservation: Reservation) -> int:
         record = reservation.record
         return self._estimates.reservation_bytes(record.id, record.archive, reservation.workers, self.budget)
 
-    def _short(self, reservation: _Reservation) -> int:
+    def _short(self, reservation: Reservation) -> int:
         if self.budget is None:
             return 0
         return self.used - self.of(reservation.key) + self._size(reservation) - self.budget
 
-    def _may_come(self, reservation: _Reservation) -> bool:
+    def _may_come(self, reservation: Reservation) -> bool:
         """Whether there will be room once versions that are busy or loading now have become idle."""
         if reservation.evict != "idle" or self.budget is None:
             return False

@@ -32,6 +32,7 @@ class _Known(BaseModel):
 
     worker_bytes: int | None = None
     shared_bytes: int = 0
+    device_bytes: int | None = None
     load_s: float | None = None
 
 
@@ -84,6 +85,20 @@ class Estimates:
             overhead = max(0, worker_bytes + shared_bytes - int(self._model_bytes(archive)))
             self._known.overheads = [*self._known.overheads, overhead][-_OVERHEADS:]
         self._know(key, worker_bytes=worker_bytes, shared_bytes=shared_bytes)
+
+    def device_bytes(self, key: str, archive: ArchiveRef, most: int) -> int:
+        """Return what to reserve of a GPU's memory for a worker of a version.
+
+        ``most`` is what any of them could have free: doubt, and a guess, ask for no more.
+        """
+        known = self._known.versions.get(key)
+        if known is not None and known.device_bytes is not None:
+            return max(known.device_bytes, min(int(known.device_bytes * _HEADROOM), most))
+        return min(int(self._model_bytes(archive)), most)
+
+    def measured_device_memory(self, key: str, device_bytes: int) -> None:
+        """Remember what a worker of a version takes of a GPU's memory; 0 for a version that uses none."""
+        self._know(key, device_bytes=device_bytes)
 
     def load_s(self, key: str) -> float:
         """Return how long a load should take: this version's last, else the others', else the default, in seconds."""

@@ -84,22 +84,29 @@ class Eviction:
         short -= sum(self.leaving.values()) + sum(self.shrinking.values())
         if short <= 0:
             return True
-        latest = time.monotonic() - (self._unused_s if evict == "unused" else 0.0)
-        may_go = [
-            each
-            for each in self._tenants.evictable()
-            if each.key != exclude and each.key not in self.leaving and (each.parked or each.used_at <= latest)
-        ]
-        chosen = choose(may_go, short)
+        chosen = choose(self.may_go(evict, exclude=exclude), short)
         parked = _parked(chosen, sum(each.size_bytes for each in chosen) - short)
         for each in chosen:
             if each in parked:
                 self.shrinking[each.key] = each.size_bytes - each.weights_bytes
                 self._tenants.park(each.key)
             else:
-                self.leaving[each.key] = each.size_bytes
-                self._tenants.evict(each.key)
+                self.send_away(each)
         return bool(chosen) or (evict == "idle" and self.take_workers(short, exclude=exclude, enough=True))
+
+    def may_go(self, evict: Evict, *, exclude: str | None) -> list[Candidate]:
+        """Return the versions, other than ``exclude``, that may be evicted and are not on their way yet."""
+        latest = time.monotonic() - (self._unused_s if evict == "unused" else 0.0)
+        return [
+            each
+            for each in self._tenants.evictable()
+            if each.key != exclude and each.key not in self.leaving and (each.parked or each.used_at <= latest)
+        ]
+
+    def send_away(self, candidate: Candidate) -> None:
+        """Have a version evicted."""
+        self.leaving[candidate.key] = candidate.size_bytes
+        self._tenants.evict(candidate.key)
 
     def take_workers(self, short: int, *, exclude: str | None, enough: bool) -> bool:
         """Take spare workers from versions to free ``short`` bytes, or with ``enough`` none when all would not do."""

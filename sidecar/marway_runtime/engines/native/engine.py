@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
@@ -24,6 +23,7 @@ from marway.wire import envelope
 from marway.wire.native import ENGINE, FRAME_BYTES_MAX, LoadRequest, ModelState, worker_socket
 from marway.wire.runtime import KeptWeights, RuntimeInfo
 from marway.worker.environment import handler_environment
+from marway_runtime.devices import Devices
 from marway_runtime.directories import Directories, make_fresh
 from marway_runtime.engines import Environments
 from marway_runtime.engines.native.model import LoadedModel
@@ -60,6 +60,7 @@ class NativeEngine:
         fork_socket: Where the fork server listens; None starts each worker as a Python of its own.
         deaths: Told of the workers that died and that the fork server does not know.
         environments: What versions are in that require what this Python does not have.
+        devices: The GPUs that workers are spread over.
     """
 
     pid = None
@@ -74,6 +75,7 @@ class NativeEngine:
         fork_socket: Path | None,
         deaths: Deaths,
         environments: Environments,
+        devices: Devices,
     ) -> None:
         self._settings = settings
         self._directories = directories
@@ -81,13 +83,13 @@ class NativeEngine:
         self._fork_socket = fork_socket
         self._deaths = deaths
         self._environments = environments
+        self._devices = devices
         self._log = ModelsLog(directories.logs)
         self._models: dict[str, LoadedModel] = {}
         # A version has one lock while anybody has it or waits for it: taken out sooner, it would let two in at once.
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._started = 0
         self._closed = False
-        self._gpus = _gpus()
         self.boot_id = new_ulid()
         self.app = create_router(self)
         self.worker_names = folder(directories.temporary)
@@ -194,6 +196,7 @@ class NativeEngine:
                 unpacked,
                 self._launch,
                 self._died,
+                lambda launch: self._devices.take_back(launch.device),
                 pause_s=self._settings.restart_backoff_s,
                 share_weights=self._may_share(request, unpacked),
             )
@@ -236,13 +239,8 @@ class NativeEngine:
         least = self._settings.share_weights_from_bytes
         if unpacked.calling.way == "async":
             return False  # an event loop is no part of a process that may be forked
-        may = request.share_weights and self._fork_socket is not None and self._launch_gpu(unpacked) is None
+        may = request.share_weights and self._fork_socket is not None and not self._devices.used_by(unpacked.config)
         return may and least is not None and unpacked.size_bytes >= least
-
-    def _launch_gpu(self, unpacked: Unpacked) -> int | None:
-        """Return the device of the next worker, in turn; None where there is none, or the archive wants none."""
-        gpus = self._gpus if unpacked.config.get("deviceType") != "cpu" else 0
-        return self._started % gpus if gpus else None
 
     def _died(self, process: WorkerProcess, server_name: str) -> None:
         status = process.ended.result()
@@ -250,10 +248,12 @@ class NativeEngine:
         if told and status:  # the fork server tells of its own, the memory guard of those that it kills
             self._deaths.ended(process.process.pid, status, server_name)
 
-    def _launch(self, server_name: str, request: LoadRequest, unpacked: Unpacked, number: int) -> Launch:
+    async def _launch(self, server_name: str, request: LoadRequest, unpacked: Unpacked, number: int) -> Launch:
         settings, directories = self._settings, self._directories
+        device = await self._devices.given_to(unpacked.config, unpacked.size_bytes, title=request.name)
         self._started += 1
         environment = handler_environment(directories.temporary, allowed=settings.handler_environment)
+        environment |= self._devices.environment(device)
         overlay = self._environments.overlay(server_name)
         before = [str(overlay)] if overlay is not None else []
         searched = [str(unpacked.model_dir), *before, *filter(None, [environment.get("PYTHONPATH")])]
@@ -268,7 +268,7 @@ class NativeEngine:
                 "handler": unpacked.handler,
                 "socket": str(worker_socket(directories.runtime, server_name, number)),
                 "pulse": str(unpacked.directory / f"pulse-{number}"),
-                "gpu": self._launch_gpu(unpacked),
+                "gpu": 0 if device is not None else None,
                 "calling": unpacked.calling,
                 "answer_within_s": unpacked.seconds("responseTimeout", request.predict_timeout_s),
                 "metrics_config": str(settings.metrics_config.absolute()) if settings.metrics_config else None,
@@ -277,18 +277,9 @@ class NativeEngine:
             log=self._log,
             title=f"{server_name}_{request.version}",
             number=self._started,
+            device=device,
         )
 
     @property
     def _sockets(self) -> Path:
         return worker_socket(self._directories.runtime, "", 0).parent
-
-
-def _gpus() -> int:
-    """Return how many of NVIDIA's devices workers may use, without waking any of them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return len([each for each in named.split(",") if each.strip() not in ("", "-1")])
-    with contextlib.suppress(OSError):
-        return sum(re.fullmatch(r"nvidia\d+", each.name) is not None for each in Path("/dev").iterdir())
-    return 0

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from marway.errors import LoadFailed, clip
@@ -26,7 +26,7 @@ _STEADY_S: Final = 10.0
 _PAUSE_MAX_S: Final = 30.0
 _LOOK_MIN_S, _LOOK_MAX_S = 0.1, 1.0
 
-MakeLaunch = Callable[[str, LoadRequest, Unpacked, int], Launch]
+MakeLaunch = Callable[[str, LoadRequest, Unpacked, int], Awaitable[Launch]]
 """Returns how a worker of a version is started, of the number given."""
 Died = Callable[[WorkerProcess, str], None]
 """Told of a worker that ended though nobody ended it, and what it served."""
@@ -41,6 +41,7 @@ class LoadedModel:
         unpacked: Its archive; removed when the version is closed.
         launch: Says how its workers are started.
         died: Told of workers that died.
+        over: Told of launches whose workers have ended, or never came to be.
         pause_s: Wait before a worker is started again that ended soon after its start, seconds; doubles each time.
         share_weights: Whether its workers are forked from one process that has loaded it, where that may be.
     """
@@ -52,6 +53,7 @@ class LoadedModel:
         unpacked: Unpacked,
         launch: MakeLaunch,
         died: Died,
+        over: Callable[[Launch], None],
         *,
         pause_s: float,
         share_weights: bool,
@@ -61,6 +63,7 @@ class LoadedModel:
         self._unpacked = unpacked
         self._launch = launch
         self._died = died
+        self._over = over
         self._pause_s = pause_s
         self._start_within_s = unpacked.seconds("startupTimeout", request.load_timeout_s)
         self._answer_within_s = unpacked.seconds("responseTimeout", request.predict_timeout_s)
@@ -179,7 +182,7 @@ class LoadedModel:
 
     async def _run_once(self, place: _Place) -> str | None:
         """Have one worker from its start to its end; return why it did not come up, if so."""
-        launch = self._launch(self._server_name, self.request, self._unpacked, place.number)
+        launch = await self._launch(self._server_name, self.request, self._unpacked, place.number)
         worker = None
         try:
             try:
@@ -192,6 +195,8 @@ class LoadedModel:
             if failure is not None:
                 return failure
             place.ready = True
+            if launch.device is not None:
+                launch.device.coming_bytes = 0  # it is there, and measured
             place.settled.set()
             if await self._over_time(worker):
                 return f"a call took longer than {self._answer_within_s:g} s (responseTimeout): its worker is ended"
@@ -202,6 +207,7 @@ class LoadedModel:
             launch.remove_socket()
             if worker is not None:
                 await worker.aclose()
+            self._over(launch)
 
     async def _over_time(self, worker: WorkerProcess) -> bool:
         """Wait until a worker ends, or takes too long for a call; return which."""

@@ -16,11 +16,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from marway.errors import clip
+from marway_runtime.devices import Given
 from marway_runtime.engines.native.models_log import ModelsLog
 from marway_runtime.worker.overlay import plain_command
 from marway_runtime.workers import Worker
@@ -47,6 +48,7 @@ class Launch:
         log: Writes what it prints.
         title: Whose lines these are: `<server name>_<version>`.
         number: Which worker it is, of all that were started.
+        device: The GPU that it was given.
     """
 
     fork_socket: Path | None
@@ -57,6 +59,7 @@ class Launch:
     log: ModelsLog
     title: str
     number: int
+    device: Given | None = None
 
     def write_pulse(self) -> None:
         """Make the file by which the worker says that it is in a call (`worker.PULSE`)."""
@@ -91,6 +94,8 @@ class WorkerProcess:
         shares: bool = False,
     ) -> None:
         self.process = process
+        if launch.device is not None:
+            self.process = replace(process, device=launch.device.index)
         self.shares = shares
         self.ended = ended
         self._launch = launch
