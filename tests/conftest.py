@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -16,6 +17,10 @@ from support.seaweed import S3Server, seaweed
 from support.up import Up
 
 MODELS = Path(__file__).parent / "e2e" / "models"
+
+# How long an example takes says how busy the machine is; pytest's own time-out ends what hangs.
+hypothesis.settings.register_profile("marway", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("marway")
 
 
 _TOGETHER = ("tests/deploy/containers", "tests/faults", "tests/runtime")

@@ -287,8 +287,8 @@ async def running(*pods: FakePod | PodAddress, registry: Registry, **flags: obje
         await task
     addresses = ready.result()
     async with (
-        httpx.AsyncClient(base_url=addresses.gateway, timeout=20) as client,
-        httpx.AsyncClient(base_url=addresses.admin, timeout=20) as admin,
+        httpx.AsyncClient(base_url=addresses.gateway, timeout=120) as client,
+        httpx.AsyncClient(base_url=addresses.admin, timeout=120) as admin,
     ):
         try:
             yield Running(settings, addresses, stop, task, client, admin)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 
-from gateway.fakes import FakePod, Running, answer, down, hang, hang_up, running
+from gateway.fakes import FakePod, Running, answer, down, hang, hang_up, running, too_late
 from marway.registry import Registry
 from marway.wire.pods import ModelStatus
 from marway_gateway.placement import score
@@ -367,12 +367,16 @@ async def test_fault_unfinished_uploads(registry: Registry, one_pod: FakePod) ->
         contextlib.AsyncExitStack() as s,
     ):
         await known([one_pod])
-        clients = [await s.enter_async_context(raw(gateway)) for _ in range(10)]
-        for client in clients:
-            client.writer.write(upload_head(60_000_000, timeout_ms=1500) + b"x" * 100_000)
-        await until(lambda: len(one_pod.requests) == 10)
-        for client in clients:
-            assert (await client.reader.readline()).startswith(b"HTTP/1.1 504 ")
+
+        async def upload(timeout_s: float) -> list[bytes]:
+            one_pod.requests.clear()
+            clients = [await s.enter_async_context(raw(gateway)) for _ in range(10)]
+            for client in clients:
+                client.writer.write(upload_head(60_000_000, timeout_ms=int(timeout_s * 1000)) + b"x" * 100_000)
+            return [await client.reader.readline() for client in clients]
+
+        ends = await too_late(upload, reached=lambda _: len(one_pod.requests) == 10, timeout_s=1.5)
+        assert all(end.startswith(b"HTTP/1.1 504 ") for end in ends)
         (shown,) = (await gateway.admin.get("/pods")).json()
         assert (shown["eligible"], shown["trouble"], shown["ejections"]) == (True, None, 0)
         assert (await gateway.predict()).status_code == 200
