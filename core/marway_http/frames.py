@@ -23,6 +23,7 @@ before the gateway asks for more (`Kind.WINDOW_UPDATE`): a slow client neither h
 
 from __future__ import annotations
 
+import asyncio
 from struct import Struct
 from typing import Final
 
@@ -37,6 +38,7 @@ __all__ = [
     "BadFrames",
     "Frame",
     "FrameReader",
+    "FrameWriter",
     "Kind",
     "frame_header",
 ]
@@ -125,3 +127,44 @@ class FrameReader:
             start = end + _HEADER_BYTES
         self._rest = data[start - _HEADER_BYTES :]
         return frames
+
+
+_MANY: Final = 4
+_COPIED_BYTES: Final = 16 * 1024
+
+
+class FrameWriter:
+    """Writes frames to a connection, in their order.
+
+    Where many requests are under way, the frames of one turn of the event loop go out as one piece: uvloop gathers what
+    is written in a turn, too, but each piece costs it and the kernel as much as all of these together. A lone request
+    does not wait for the end of the turn.
+
+    Args:
+        transport: The connection's.
+        loop: The event loop.
+    """
+
+    __slots__ = ("_frames", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._frames: list[bytes] = []
+
+    def write(self, frame: bytes, *, under_way: int) -> None:
+        """Write a frame; ``under_way`` says how many requests are on the connection."""
+        if len(frame) > _COPIED_BYTES or not (self._frames or under_way >= _MANY):
+            self.flush()
+            self._transport.write(frame)
+            return
+        self._frames.append(frame)
+        if len(self._frames) == 1:
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits, as has to be done before the connection is closed."""
+        if self._frames:
+            frames, self._frames = self._frames, []
+            if not self._transport.is_closing():
+                self._transport.write(b"".join(frames))

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marway_http.frames import HEAD_BYTES_MAX, PART_BYTES, BadFrames, Frame, FrameReader, Kind, frame_header
+from marway_http.frames import (
+    HEAD_BYTES_MAX,
+    PART_BYTES,
+    BadFrames,
+    Frame,
+    FrameReader,
+    FrameWriter,
+    Kind,
+    frame_header,
+)
 
 NUMBERS = st.integers(0, 2**32 - 1)
 FRAMES = st.lists(
@@ -107,3 +118,56 @@ def test_what_is_no_frame(header: bytes, before: bytes) -> None:
     assert reader.feed(before + header[:15]) == ([] if not before else SEVERAL)
     with pytest.raises(BadFrames):
         reader.feed(header[15:])
+
+
+class Pieces(asyncio.Transport):
+    """Takes what is written, piece by piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+def writer() -> tuple[FrameWriter, Pieces]:
+    pieces = Pieces()
+    return FrameWriter(cast("asyncio.Transport", pieces), asyncio.get_running_loop()), pieces
+
+
+async def test_frames_of_one_turn_go_out_as_one_piece_in_their_order() -> None:
+    """Where many requests are under way, a turn costs one write; what comes behind waits for nobody's turn."""
+    frames, pieces = writer()
+    for each in (b"one", b"two", b"three"):
+        frames.write(each, under_way=4)
+    frames.write(b"last", under_way=0)  # behind those that wait, though it is alone by now
+    assert pieces.written == []
+    await asyncio.sleep(0)
+    assert pieces.written == [b"onetwothreelast"]
+
+
+async def test_a_lone_frame_goes_out_at_once_and_a_large_one_is_not_copied_behind_others() -> None:
+    """Neither waits for the turn's end, and no frame passes another one."""
+    frames, pieces = writer()
+    frames.write(b"lone", under_way=1)
+    assert pieces.written == [b"lone"]
+    large = bytes(20_000)
+    frames.write(b"small", under_way=9)
+    frames.write(large, under_way=9)
+    assert pieces.written == [b"lone", b"small", large]
+    await asyncio.sleep(0)
+    assert len(pieces.written) == 3
+
+
+async def test_what_waits_is_dropped_with_its_connection() -> None:
+    """Nothing is written to a transport that is closing."""
+    frames, pieces = writer()
+    frames.write(b"one", under_way=9)
+    pieces.closing = True
+    await asyncio.sleep(0)
+    assert pieces.written == []

@@ -80,7 +80,7 @@ class LogSink:
                     lines.append(self._waiting.get_nowait())
             ended = None in lines
             try:
-                stream.write("".join(f"{self._text(*line)}\n" for line in lines if line is not None))
+                stream.write("".join([f"{self._text(*line)}\n" for line in lines if line is not None]))
                 stream.flush()
             except (OSError, ValueError):  # nobody reads it any more, or it is closed: requests matter more
                 continue
@@ -93,7 +93,8 @@ class LogSink:
         if dropped:
             fields["lines_dropped_before"] = dropped
         line_text = orjson.dumps(fields, default=str).decode()
-        return f'{{"time":"{_second(int(at))}.{int(at % 1 * 1000):03d}+00:00",{_KIND},{line_text[1:]}'
+        second, thousandths = divmod(int(at * 1000), 1000)
+        return f'{{"time":"{_second(second)}.{thousandths:03d}+00:00",{_KIND},{line_text[1:]}'
 
 
 @lru_cache(maxsize=4)

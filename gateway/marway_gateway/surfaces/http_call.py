@@ -131,11 +131,11 @@ def _headers_to_pod(headers: Mapping[bytes, bytes], info: RequestInfo) -> dict[s
         InvalidRequest: They are too many or too large, or the content type is kept for what gateways send.
     """
     content_type = headers.get(b"content-type")
-    if content_type is not None and mime_type(content_type.decode("latin-1")).lower() == ROWS_CONTENT_TYPE:
+    if content_type is not None and _holds_rows(content_type):
         # Harmless, for a pod checks such rows as it checks any request; but no protocol that callers may rely on.
         raise InvalidRequest(f"the content type {ROWS_CONTENT_TYPE} is kept for Marway: choose another")
     passed = info.ids.headers()
-    if info.group_id is None and info.client is not None and correlation_id(info.client):
+    if info.group_id is None and info.client is not None and _can_be_told(info.client):
         passed[wire.CLIENT] = info.client
     connection = headers.get(b"connection")
     named = _named(connection) if connection is not None and connection not in _CONNECTION else ()
@@ -164,6 +164,16 @@ def _url_path(path: str) -> str:
     if len(value) > _URL_PATH_MAX:
         raise InvalidRequest(f"the path behind the model has more than {_URL_PATH_MAX} characters: send it in the body")
     return value
+
+
+@lru_cache(maxsize=256)
+def _holds_rows(content_type: bytes) -> bool:
+    return mime_type(content_type.decode("latin-1")).lower() == ROWS_CONTENT_TYPE
+
+
+@lru_cache(maxsize=1024)
+def _can_be_told(client: str) -> bool:
+    return correlation_id(client) is not None
 
 
 @lru_cache(maxsize=1024)

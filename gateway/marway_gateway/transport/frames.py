@@ -9,7 +9,7 @@ from marway_gateway.http.body import RequestBody
 from marway_gateway.transport.base import BodyStream, Declined, PodLost, PodUnreachable
 from marway_gateway.transport.reply import NO_BODY, Reply, parse_response_headers
 from marway_http.eager import InlineFuture
-from marway_http.frames import BadFrames, FrameReader, Kind, frame_header
+from marway_http.frames import BadFrames, FrameReader, FrameWriter, Kind, frame_header
 
 __all__ = ["FramesClientConnection"]
 
@@ -37,6 +37,7 @@ class FramesClientConnection(asyncio.Protocol):
         self._buffered_bytes = buffered_bytes
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
+        self._writer: FrameWriter
         self._reader = FrameReader()
         self._requests: dict[int, _Request] = {}
         self._number = 0
@@ -52,8 +53,7 @@ class FramesClientConnection(asyncio.Protocol):
         number = self._number = (self._number + 1) & 0xFFFF_FFFF
         future: InlineFuture[Reply] = InlineFuture(loop=self._loop)
         self._requests[number] = _Request(self, number, future, self._loop.time())
-        # The loop puts together what is written in one turn of it.
-        self._transport.write(frame_header(Kind.REQUEST, number, head=len(head), body=len(data)) + head + data)
+        self._write(frame_header(Kind.REQUEST, number, head=len(head), body=len(data)) + head + data)
         try:
             return await future
         except asyncio.CancelledError:
@@ -67,7 +67,7 @@ class FramesClientConnection(asyncio.Protocol):
         self.over = True
         self.ready = False
         if not self._requests:
-            self._transport.close()
+            self._close()
 
     # -- told by requests ----------------------------------------------------------------------------------
 
@@ -79,20 +79,21 @@ class FramesClientConnection(asyncio.Protocol):
         request = self._requests.pop(number, None)
         if request is None or self._transport.is_closing():
             return
-        self._transport.write(frame_header(Kind.CANCEL, number))
+        self._write(frame_header(Kind.CANCEL, number))
         if self.over or self._heard_at < request.sent_at:
             self.close()
 
     def update_window(self, number: int, parts: int) -> None:
         """Have the sidecar send so many parts more of an answer."""
         if number in self._requests and not self._transport.is_closing():
-            self._transport.write(frame_header(Kind.WINDOW_UPDATE, number, status=parts))
+            self._write(frame_header(Kind.WINDOW_UPDATE, number, status=parts))
 
     # -- the transport -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_WAITING_BYTES_MAX)
+        self._writer = FrameWriter(self._transport, self._loop)
         self._heard_at = self._loop.time()
         self.ready = True
         self._close_if_idle()
@@ -129,7 +130,14 @@ class FramesClientConnection(asyncio.Protocol):
             self._fail("answered with something else than frames", reason="bad_answer")
             return
         if self.over and not self._requests:
-            self._transport.close()
+            self._close()
+
+    def _write(self, frame: bytes) -> None:
+        self._writer.write(frame, under_way=len(self._requests))
+
+    def _close(self) -> None:
+        self._writer.flush()
+        self._transport.close()
 
     def _fail(self, why: str, *, reason: str) -> None:
         self.over = True
@@ -154,7 +162,7 @@ class FramesClientConnection(asyncio.Protocol):
                 raise ValueError
         except ValueError:  # in frames that are frames: it costs this request alone
             del self._requests[number]
-            self._transport.write(frame_header(Kind.CANCEL, number))  # what follows of it is not wanted
+            self._write(frame_header(Kind.CANCEL, number))  # what follows of it is not wanted
             request.fail(PodLost("answered with headers that are none", reason="bad_answer"))
             return
         if length == len(body):

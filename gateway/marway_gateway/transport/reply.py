@@ -23,6 +23,9 @@ _OURS: Final = (wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.MODEL_NAME, wire.MO
 _NOT_PASSED: Final = frozenset(name.encode() for name in (*HOP_BY_HOP, *_OURS, "content-length", "server", "date"))
 """What a gateway says itself, or what is between it and the sidecar."""
 _OUTCOME: Final = OUTCOME.encode()
+_LENGTH: Final = b"content-length"
+_PASSED: Final = b"passed"
+_OWN_PREFIX: Final = wire.OWN_PREFIX.encode()
 _RETRY_AFTER: Final = RETRY_AFTER.encode()
 _Parsed = tuple[str | None, float | None, HeaderBlock, int | None]
 """Outcome, seconds to wait, what the client gets, and bytes of the body: of several headers with one name the last."""
@@ -52,18 +55,35 @@ def _parse(text: bytes, before: _Parsed) -> _Parsed:
         not_passed |= {name.strip() for names in named for name in names}
     for line in lines:
         name, found, value = line.partition(b": ")
-        if not found or name != name.lower():
-            raise ValueError("a line is no header")  # or one that would not be known, a second length among them
-        if name == b"content-length":
-            length = int(value)
-        elif name == _OUTCOME:
-            outcome = value.decode("latin-1")
-        elif name not in not_passed and name[:9] != b"x-marway-":
+        if not found:
+            raise ValueError("a line is no header")
+        meaning = _meaning(name)
+        if meaning is _PASSED and (not_passed is _NOT_PASSED or name not in not_passed):
             block += line + b"\r\n"
             number += 1
             if name == _RETRY_AFTER:
                 retry_after_s = seconds_of(value)
+        elif meaning is _LENGTH:
+            length = int(value)
+        elif meaning is _OUTCOME:
+            outcome = value.decode("latin-1")
     return outcome, retry_after_s, HeaderBlock(block, number), length
+
+
+@lru_cache(maxsize=1024)
+def _meaning(name: bytes) -> bytes | None:
+    """Return what a header is for: `_LENGTH` or `_OUTCOME`, `_PASSED` to the client, or None for nobody.
+
+    Raises:
+        ValueError: It is not in lower case: it would not be known, a second length among others.
+    """
+    if name != name.lower():
+        raise ValueError("a header's name is not in lower case")
+    if name == _LENGTH:
+        return _LENGTH
+    if name == _OUTCOME:
+        return _OUTCOME
+    return None if name in _NOT_PASSED or name.startswith(_OWN_PREFIX) else _PASSED
 
 
 _NOTHING: Final[_Parsed] = (None, None, HeaderBlock(b"", 0), None)

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from marway_http import frames
 from marway_http.channel import Channel, HeaderBlock
 from marway_http.eager import EagerTask
-from marway_http.frames import PART_BYTES, WINDOW_PARTS, BadFrames, FrameReader, Kind, frame_header
+from marway_http.frames import PART_BYTES, WINDOW_PARTS, BadFrames, FrameReader, FrameWriter, Kind, frame_header
 
 __all__ = ["AnswerFramed", "FramedConnection", "FramesUpgrade"]
 
@@ -66,6 +66,7 @@ class FramedConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader()
         self._transport: asyncio.Transport
+        self._writer: FrameWriter
         self._client = ""
         self._open: dict[int, _FramedChannel] = {}
         self._closing = False
@@ -76,6 +77,7 @@ class FramedConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._writer = FrameWriter(self._transport, self._loop)
         self._client = str((transport.get_extra_info("peername") or ("",))[0])
         self._connections.add(self)
         self._close_if_idle()
@@ -137,7 +139,7 @@ class FramedConnection(asyncio.Protocol):
 
     def write(self, frame: bytes) -> None:
         """Send a frame."""
-        self._transport.write(frame)
+        self._writer.write(frame, under_way=len(self._open))
 
     def end(self, number: int) -> None:
         """Take in that a request was answered or declined, or that nobody waits for it."""
@@ -147,6 +149,7 @@ class FramedConnection(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         if not self._open and not self._transport.is_closing():
+            self._writer.flush()
             self._transport.close()
 
     def _close_if_idle(self) -> None:

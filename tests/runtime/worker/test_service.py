@@ -138,3 +138,10 @@ def test_calls_that_are_under_way_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     came = [(name, decode_answers(value)[0].body, following) for name, value, following in said]
     assert came[:2] == [("b", b"first ", "true"), ("c", b"ValueError: on purpose", None)]
     assert sorted(came[2:]) == [("a", b"wait", None), ("b", b"pieces", "false"), ("d", b"meet", None)]
+
+
+def test_a_long_content_type_counts_though_the_body_is_small() -> None:
+    """Small answers are let through unencoded only when nothing about them can be large."""
+    small, long = Answer(200, b"x", "text"), Answer(200, b"x", "text", "y" * 60_000)
+    assert within([small, small], 50_000) == [small, small]
+    assert [each.status for each in within([small, long], 50_000)] == [200, 507]
