@@ -60,17 +60,6 @@ CONTINUOUS = '''
 from ts.torch_handler.base_handler import BaseHandler
 
 
-class Stop:
-    def __init__(self, cache, request_id):
-        self.cache, self.request_id = cache, request_id
-
-    def __call__(self, piece):
-        if not self.cache[self.request_id]["words"]:
-            del self.cache[self.request_id]
-            return True
-        return False
-
-
 class Continuous(BaseHandler):
     """A word of each row with each call; rows are kept by their ids, as in TorchServe's own example."""
 
@@ -85,11 +74,19 @@ class Continuous(BaseHandler):
             if request_id not in self.context.cache:
                 said = row.get("data") or row.get("body")
                 said = said if isinstance(said, str) else bytes(said).decode()
-                stop = Stop(self.context.cache, request_id)
-                self.context.cache[request_id] = {"words": said.split(), "stop": stop}
+                self.context.cache[request_id] = {"words": said.split(), "stop": self.stop(request_id)}
             else:
                 assert not row, row
         return ids
+
+    def stop(self, request_id):
+        def ends(piece):
+            if self.context.cache[request_id]["words"]:
+                return False
+            del self.context.cache[request_id]
+            return True
+
+        return ends
 
     def inference(self, ids):
         return [self.context.cache[request_id]["words"].pop(0) for request_id in ids]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import json
 import shutil
 import sys
@@ -119,9 +120,8 @@ class LoadedHandler:
                 call_async_handler(self._entry_point, self.context, requests, RequestProcessor)
             )
         if calling_of(self.context.model_yaml_config).way == "continuous":
-            steps, exception = answered_whole(
-                ContinuousBatch(self._entry_point, self.context, RequestProcessor), requests
-            )
+            batch: ContinuousBatch[int] = ContinuousBatch(self._entry_point, self.context, RequestProcessor)
+            steps, exception = answered_whole(batch, requests)
             answers = [replace(each[0].answer, body=b"".join(piece.answer.body for piece in each)) for each in steps]
             return Outcome(answers, [each[-1].output for each in steps], exception)
         return call_handler(self._entry_point, self.context, requests, RequestProcessor)
@@ -263,7 +263,9 @@ def _load(
         module = importlib.import_module(stem)
     found: Any = getattr(module, function or "handle", None)
     if found is not None:
-        found(None, context)  # a function initialises itself when it is called without data
+        # A function initialises itself when it is called without data; TorchServe waits for none that is `async def`.
+        if inspect.iscoroutine(begun := found(None, context)):
+            begun.close()
         instance = getattr(found, "__self__", None)
     elif function:
         raise InvalidArchive(f"{file} defines no function {function!r}")

@@ -232,13 +232,12 @@ def test_a_function_and_a_configuration(tmp_path: Path, files: Path) -> None:
     ],
     ids=["async", "continuous"],
 )
-@pytest.mark.filterwarnings("ignore:coroutine 'handle' was never awaited:RuntimeWarning")  # TorchServe initialises so
 def test_a_handler_is_called_as_its_archive_has_it(tmp_path: Path, files: Path, config: str, source: str) -> None:
     """Many calls at once, or a piece with each call: an answer is whole, and each row's own."""
     (files / "config.yaml").write_text(config)
     (files / "way_handler.py").write_text(source)
     packed = pack(
-        model_name="m", version="1", handler=files / "way_handler.py", config_file=files / "config.yaml",
+        model_name="m", version="1", handler=str(files / "way_handler.py"), config_file=files / "config.yaml",
         export_path=tmp_path,
     )  # fmt: skip
     with load_handler(packed.path) as handler:
