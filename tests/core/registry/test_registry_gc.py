@@ -13,7 +13,7 @@ from marway.errors import InvalidRecord, StateConflict
 from marway.objects import open_store
 from marway.records import GcMark, Proof, utc_now
 from marway.refs import Reference
-from marway.registry import Registry, publishing
+from marway.registry import Registry, contents
 from marway.registry.encoding import encode
 from support.invariants import assert_sound
 from support.registry import Publish, publisher, record_of
@@ -159,7 +159,7 @@ def test_gc_that_died(registry: Registry, publish: Publish, orphan: str, monkeyp
     """A publish does not wait for ever for a gc that died, and the next gc finishes what that one began."""
     mark = GcMark(status="condemned", at=NOW, op_id="x")
     registry._store.create(f"gc/{orphan}", encode(mark))
-    monkeypatch.setattr(publishing, "_GC_WAIT_S", 0.05)
+    monkeypatch.setattr(contents, "_GC_WAIT_S", 0.05)
     with pytest.raises(StateConflict, match="`marway gc` finishes it"):
         publish(data=b"orphan")
     assert registry.gc(now=NOW + timedelta(minutes=30)).waiting == [orphan]

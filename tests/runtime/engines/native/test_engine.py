@@ -9,6 +9,7 @@ import pytest
 
 from marway_runtime.directories import Directories
 from marway_runtime.engines.native.engine import NativeEngine
+from marway_runtime.environments.environments import open_environments
 from marway_runtime.metrics import Deaths, RuntimeMetrics
 from marway_runtime.settings import RuntimeSettings
 
@@ -17,7 +18,14 @@ async def test_changes_of_a_version_never_overlap(tmp_path: Path, monkeypatch: p
     """Whoever comes when one change has just ended, and another that waited for it has begun, waits for that one."""
     settings = RuntimeSettings(flags={"runtime_dir": tmp_path / "run", "model_store": tmp_path / "store"})  # type: ignore[call-arg]
     directories = Directories(tmp_path / "run", tmp_path / "short")
-    engine = NativeEngine(settings, directories, home=tmp_path, fork_socket=None, deaths=Deaths(RuntimeMetrics()))
+    engine = NativeEngine(
+        settings,
+        directories,
+        home=tmp_path,
+        fork_socket=None,
+        deaths=Deaths(RuntimeMetrics()),
+        environments=open_environments(settings, directories, None),
+    )
     turns: asyncio.Queue[asyncio.Event] = asyncio.Queue()
     inside = []
 
