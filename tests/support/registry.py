@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def publisher(registry: Registry, scratch: Path) -> Publish:
         *,
         data: bytes | None = None,
         golden: bytes | None = None,
+        wheels: Mapping[str, Path] | None = None,
         **facts: Any,
     ) -> VersionRecord:
         data = f"{name} {version}".encode() if data is None else data
@@ -54,7 +55,8 @@ def publisher(registry: Registry, scratch: Path) -> Publish:
         path.write_bytes(data)
         if golden is not None:
             facts["golden_sha256"] = hashlib.sha256(golden).hexdigest()
-        return registry.publish(record_of(data, name=name, version=version, **facts), path, golden=golden)
+        record = record_of(data, name=name, version=version, **facts)
+        return registry.publish(record, path, golden=golden, wheels=wheels or {})
 
     return publish
 

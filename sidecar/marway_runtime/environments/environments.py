@@ -113,7 +113,7 @@ class Environments:
         """
         check_model_name(use.name)
         check_version(use.version)
-        built = await self._store.built(use, in_use={each.environment for each in self._uses.values()})
+        built = self._store.existing(use.lock) or await self._store.built(use, in_use=self._in_use)
         entered = _Use(built, use.name, use.version) if built is not None else None
         if self._uses.get(server_name) == entered:
             return
@@ -122,6 +122,9 @@ class Environments:
             return
         self._uses[server_name] = entered
         await asyncio.to_thread(write_overlay, self._overlays, use.name, use.version, self._store.path(built))
+
+    def _in_use(self) -> set[str]:
+        return {each.environment for each in self._uses.values()}
 
     def overlay(self, server_name: str) -> Path | None:
         """Return what goes in front of this Python's packages for a version's workers, if anything does."""
@@ -152,9 +155,10 @@ class Environments:
         use = self._uses.pop(server_name, None)
         if use is None:
             return
+        self._store.touch(use.environment)
         with contextlib.suppress(OSError):
             write_overlay(self._overlays, use.name, use.version, None)
-        if not any(each.environment == use.environment for each in self._uses.values()):
+        if use.environment not in self._in_use():
             started = self._fork_servers.pop(use.environment, None)
             if started is not None:
                 started.task.cancel()  # its memory is free again, and it is back in two seconds

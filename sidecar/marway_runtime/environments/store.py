@@ -23,7 +23,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 _MIB: Final = 1024 * 1024
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _BUILD: Final = ".build-"
+
+InUse = Callable[[], Collection[str]]
 
 
 class EnvironmentStore:
@@ -81,12 +83,24 @@ class EnvironmentStore:
         known = dict(self._sizes or {})
         return dict(sorted(known.items(), key=lambda item: _used_at(self._root / item[0])))
 
-    async def built(self, use: EnvironmentUse, *, in_use: Iterable[str]) -> str | None:
+    def existing(self, lock: EnvironmentLock) -> str | None:
+        """Return the name of the environment of a lock, if it is there, and note that it is used now."""
+        if self._sizes is None or (name := self._name(lock)) not in self._sizes:
+            return None
+        self.touch(name)
+        return name
+
+    def touch(self, name: str) -> None:
+        """Note that an environment was used until now."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path(name))
+
+    async def built(self, use: EnvironmentUse, *, in_use: InUse) -> str | None:
         """Return the name of a version's environment, once it is there; None where this Python has all of it.
 
         Args:
             use: The version.
-            in_use: The environments that have to stay.
+            in_use: Returns the environments that have to stay.
 
         Raises:
             LoadFailed: It cannot be built.
@@ -98,29 +112,29 @@ class EnvironmentStore:
                 f"{title} cannot be loaded: its requirements are locked for {use.lock.target}, this is {this_target()}"
             )
         async with self._building:  # one at a time: each takes all processors for a while
-            await asyncio.to_thread(self._open)
-            name = await asyncio.to_thread(self._name, use.lock)
-            assert self._sizes is not None
-            if name in self._sizes:
-                await asyncio.to_thread(os.utime, self.path(name))
-                return name
-            files = {wheel: self._model_store / wheel_file(wheel.sha256) for wheel in use.lock.wheels}
             over = await asyncio.to_thread(base)
+            await asyncio.to_thread(self._open)
+            if (there := self.existing(use.lock)) is not None:
+                return there
+            files = {wheel: self._model_store / wheel_file(wheel.sha256) for wheel in use.lock.wheels}
             wanted = await asyncio.to_thread(layer, use.lock.requirements, files, over.packages, title)
             if not wanted:
                 return None
-            await self._build(name, {wheel: files[wheel] for wheel in wanted}, title, set(in_use))
+            name = self._name(use.lock)
+            await self._build(name, {wheel: files[wheel] for wheel in wanted}, title, in_use)
             return name
 
     def _name(self, lock: EnvironmentLock) -> str:
         # With other packages below it, it would have to be another one.
         return f"{lock.digest[:32]}-{base().digest[:12]}"
 
-    async def _build(self, name: str, wheels: dict[WheelRef, Path], title: str, in_use: set[str]) -> None:
+    async def _build(self, name: str, wheels: dict[WheelRef, Path], title: str, in_use: InUse) -> None:
         assert self._sizes is not None
         began = time.monotonic()
         needed = await asyncio.to_thread(_expanded, wheels.values())
-        await asyncio.to_thread(self._make_room, needed, title, in_use)
+        for gone in self._make_room(needed, title, in_use()):
+            await asyncio.to_thread(shutil.rmtree, self.path(gone), ignore_errors=True)
+            logger.info("removed the environment %s, which nobody was in", gone)
         work = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_BUILD, dir=self._root))
         try:
             target = work / "environment"
@@ -164,28 +178,34 @@ class EnvironmentStore:
         machine.write_text(boot)
         self._sizes = sizes
 
-    def _make_room(self, needed: int, title: str, in_use: set[str]) -> None:
-        """Remove what was used least recently until ``needed`` bytes find room."""
+    def _make_room(self, needed: int, title: str, in_use: Collection[str]) -> list[str]:
+        """Choose what was used least recently until ``needed`` bytes find room, forget it, and return its names.
+
+        Nobody else gets a turn meanwhile, so nobody enters what is about to go.
+        """
         assert self._sizes is not None
-        for name in self.sizes():
-            if not self._short(needed):
-                return
-            if name not in in_use:
-                shutil.rmtree(self.path(name), ignore_errors=True)
-                del self._sizes[name]
-                logger.info("removed the environment %s, which nobody is in", name)
-        if short := self._short(needed):
-            taken = sum(self._sizes.values())
+        gone: list[str] = []
+        freed = 0
+        for name, size in self.sizes().items():
+            if self._short(needed, freed) and name not in in_use:
+                gone.append(name)
+                freed += size
+        taken = sum(self._sizes.values()) - freed
+        if short := self._short(needed, freed):
             raise Unavailable(
                 f"{title} cannot be loaded: its environment needs {needed // _MIB + 1} MiB in {self._root}, "
                 f"{short // _MIB + 1} more than there is: versions that are loaded are in {taken // _MIB} MiB, and "
                 f"environments_bytes is {self.limit_bytes // _MIB} MiB"
             )
+        for name in gone:
+            del self._sizes[name]
+        return gone
 
-    def _short(self, needed: int) -> int:
+    def _short(self, needed: int, freed: int) -> int:
+        """Return how many bytes are missing once ``freed`` bytes have gone."""
         assert self._sizes is not None
         free = shutil.disk_usage(self._root).free
-        return max(0, needed + sum(self._sizes.values()) - self.limit_bytes, needed - free)
+        return max(0, needed + sum(self._sizes.values()) - freed - self.limit_bytes, needed - free - freed)
 
 
 def _boot_id() -> str:

@@ -39,7 +39,7 @@ def main() -> None:
 
     from marway_runtime.worker.bootstrap import install  # takes a second: the lifeline comes first
 
-    install(manifest)
+    install(manifest or None)
     searched = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = [os.getcwd(), *searched]  # noqa: PTH109 - a text, as Python itself puts there
     sys.argv = arguments

@@ -67,7 +67,7 @@ def room(tmp_path: Path) -> Iterator[Room]:
 async def test_an_environment_is_built_once(room: Room) -> None:
     """It holds the package with its bytecode, is the same for all versions with that lock, and outlives its runtime."""
     store, use = room.store(), room.use("marway-one", "X = 'one'\n")
-    first, second = await asyncio.gather(store.built(use, in_use=()), store.built(use, in_use=()))
+    first, second = await asyncio.gather(store.built(use, in_use=tuple), store.built(use, in_use=tuple))
     assert first == second
     assert first is not None
     path = store.path(first)
@@ -80,7 +80,7 @@ async def test_an_environment_is_built_once(room: Room) -> None:
     assert not list(room.root.glob(".build*"))
     shutil.rmtree(room.wheels)  # not needed again
     again = room.store()
-    assert await again.built(use, in_use=()) == first
+    assert await again.built(use, in_use=tuple) == first
     assert again.sizes().keys() == {first}
     assert again.sizes()[first] > 100
 
@@ -88,29 +88,29 @@ async def test_an_environment_is_built_once(room: Room) -> None:
 async def test_nothing_is_built_that_is_there(room: Room) -> None:
     """A version whose requirements this Python satisfies gets no environment."""
     use = room.use("numpy")
-    assert await room.store().built(use, in_use=()) is None
+    assert await room.store().built(use, in_use=tuple) is None
 
 
-async def test_the_least_recently_used_goes_first(room: Room) -> None:
+async def test_fault_no_room_for_an_environment(room: Room) -> None:
     """Room is made by what was used longest ago and nobody is in; with no room at all, the load is refused."""
     uses = [room.use(f"marway-p{number}", f"X = '{'x' * 10000}'\n") for number in range(4)]
     store = room.store(limit_bytes=60_000)
     built = []
     for number, use in enumerate(uses[:2]):
-        name = await store.built(use, in_use=())
+        name = await store.built(use, in_use=tuple)
         assert name is not None
         os.utime(store.path(name), (number, number))
         built.append(name)
-    assert await store.built(uses[0], in_use=()) == built[0]  # now the newest
-    third = await store.built(uses[2], in_use=())
+    assert await store.built(uses[0], in_use=tuple) == built[0]  # now the newest
+    third = await store.built(uses[2], in_use=tuple)
     assert set(store.sizes()) == {built[0], third}
     assert not store.path(built[1]).exists()
     with pytest.raises(Unavailable, match=r"needs 1 MiB in .*environments, 1 more than there is: .*environments_bytes"):
-        await store.built(uses[3], in_use=store.sizes())
+        await store.built(uses[3], in_use=store.sizes)
     assert set(store.sizes()) == {built[0], third}
 
 
-async def test_the_installer_s_last_lines_are_the_reason(room: Room) -> None:
+async def test_fault_an_environment_that_cannot_be_installed(room: Room) -> None:
     """A wheel with other bytes than its digest says is not installed, and nothing of it stays."""
     store = room.store()
     other = wheel(room.directory / "other", "marway-bad", "1.0", "X = 2\n").read_bytes()
@@ -118,12 +118,12 @@ async def test_the_installer_s_last_lines_are_the_reason(room: Room) -> None:
     with pytest.raises(
         LoadFailed, match=r"needs 1\.0 cannot be loaded: .*it said last: .*Hash mismatch for `marway-bad"
     ):
-        await store.built(use, in_use=())
+        await store.built(use, in_use=tuple)
     assert store.sizes() == {}
     assert not list(room.root.glob(".build*"))
 
 
-async def test_an_installation_has_a_time_limit(room: Room, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_fault_an_installation_that_hangs(room: Room, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What takes too long is ended with all that it started, and its last lines are told."""
     slow = tmp_path / "slow"
     slow.write_text("#!/bin/sh\necho unpacking\necho still at it\nsleep 60 &\necho $! > $0.pid\nwait\n")
@@ -132,7 +132,7 @@ async def test_an_installation_has_a_time_limit(room: Room, monkeypatch: pytest.
     store = room.store(timeout_s=0.5)
     began = time.monotonic()
     with pytest.raises(LoadFailed, match=r"not within 0\.5 s \(environment_timeout_s\); .*unpacking / still at it"):
-        await store.built(room.use("marway-slow"), in_use=())
+        await store.built(room.use("marway-slow"), in_use=tuple)
     assert time.monotonic() - began < 10
     sleeper = int(Path(f"{slow}.pid").read_text())
     while Path(f"/proc/{sleeper}").exists() and "Z" not in Path(f"/proc/{sleeper}/stat").read_text().split()[2]:
@@ -143,22 +143,22 @@ async def test_an_installation_has_a_time_limit(room: Room, monkeypatch: pytest.
 async def test_after_the_machine_was_started_again(room: Room) -> None:
     """Environments from before are removed: they were never synced to the disk. So is what was half built."""
     store = room.store()
-    name = await store.built(room.use("marway-one"), in_use=())
+    name = await store.built(room.use("marway-one"), in_use=tuple)
     assert name is not None
     (room.root / ".build-left").mkdir()
     (room.root / "machine").write_text("another start")
     again = room.store()
-    other = await again.built(room.use("marway-two"), in_use=())
+    other = await again.built(room.use("marway-two"), in_use=tuple)
     assert list(again.sizes()) == [other]
     assert sorted(path.name for path in room.root.iterdir()) == sorted([other or "", "lock", "machine"])
 
 
 async def test_one_runtime_at_a_time(room: Room) -> None:
     """Two runtimes would remove one another's environments: the second is told to have a directory of its own."""
-    await room.store().built(room.use("marway-one"), in_use=())
+    await room.store().built(room.use("marway-one"), in_use=tuple)
     second = EnvironmentStore(room.root, room.wheels, Installer(room.directory, timeout_s=5), limit_bytes=MIB)
     with pytest.raises(LoadFailed, match="another runtime has its environments in"):
-        await second.built(room.use("marway-one"), in_use=())
+        await second.built(room.use("marway-one"), in_use=tuple)
 
 
 async def test_a_lock_for_another_python(room: Room) -> None:
@@ -166,4 +166,4 @@ async def test_a_lock_for_another_python(room: Room) -> None:
     use = room.use("marway-one")
     other = use.model_copy(update={"lock": use.lock.model_copy(update={"python": "3.99"})})
     with pytest.raises(LoadFailed, match=r"locked for 3\.99/.*, this is 3\."):
-        await room.store().built(other, in_use=())
+        await room.store().built(other, in_use=tuple)

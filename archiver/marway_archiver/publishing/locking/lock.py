@@ -10,7 +10,7 @@ from pathlib import Path
 
 from marway.environments.lock import EnvironmentLock, Target, WheelRef, this_target
 from marway.environments.requirements import parse_requirements
-from marway_archiver.publishing.locking.uv import resolve
+from marway_archiver.publishing.locking.uv import resolve, uv_environment
 from marway_archiver.publishing.locking.wheels import best, fetch
 
 __all__ = ["LockWish", "Locked", "lock_requirements"]
@@ -65,13 +65,18 @@ def lock_requirements(
     named = tuple(sorted(map(str, parse_requirements(text).named)))
     source = directory / "requirements.txt"
     source.write_text(text, encoding="utf-8")
+    environment = uv_environment()
     locks: list[EnvironmentLock] = []
     files: dict[str, Path] = {}
     for target in wish.targets or (this_target(),):
         with tempfile.TemporaryDirectory(dir=directory) as work:
-            chosen = [best(candidates, target) for candidates in resolve(source, target, Path(work)) if candidates]
+            chosen = [
+                best(candidates, target)
+                for candidates in resolve(source, target, Path(work), environment)
+                if candidates
+            ]
         sizes = {each.url: stored(each.sha256) for each in chosen if each.sha256 is not None}
-        here = fetch([each for each in chosen if sizes.get(each.url) is None], directory)
+        here = fetch([each for each in chosen if sizes.get(each.url) is None], directory, environment)
         wheels = []
         for each in chosen:
             size = sizes.get(each.url)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Candidate", "index_urls", "resolve"]
+__all__ = ["Candidate", "index_urls", "resolve", "uv_environment"]
 
 _TIMEOUT_S: Final = 900.0
 _SAID_MAX: Final = 1500
@@ -54,19 +54,22 @@ class Candidate:
     sha256: str | None
 
 
-def resolve(requirements: Path, target: Target, directory: Path) -> list[list[Candidate]]:
+def resolve(
+    requirements: Path, target: Target, directory: Path, environment: Mapping[str, str]
+) -> list[list[Candidate]]:
     """Return, for each package that a requirements file comes to, the wheels there are of the version to take.
 
     Args:
         requirements: The file.
         target: What for.
         directory: An empty directory to work in.
+        environment: As `uv_environment` returns it.
 
     Raises:
         InvalidArchive: They cannot all be had as wheels; uv says why.
         InvalidSettings: There is no uv.
     """
-    environment = _environment()
+    environment = dict(environment)
     left_out, out = directory / "provided.txt", directory / "pylock.toml"
     left_out.write_text("\n".join(sorted(PROVIDED)))
     command = [
@@ -87,16 +90,18 @@ def resolve(requirements: Path, target: Target, directory: Path) -> list[list[Ca
     except subprocess.TimeoutExpired as exc:
         raise _unlocked(target, f"no answer within {_TIMEOUT_S:g} s") from exc
     if done.returncode:
-        said = clip(done.stderr.strip().removeprefix("error: "), _SAID_MAX)
+        lines = (line.strip().removeprefix("error: ").removeprefix("cause: ") for line in done.stderr.splitlines())
+        said = clip(" ".join(filter(None, lines)), _SAID_MAX)
         raise _unlocked(target, said or f"uv ended with status {done.returncode}")
     packages = tomllib.loads(out.read_text(encoding="utf-8")).get("packages", [])
     return [list(_candidates(package, target)) for package in packages]
 
 
-def index_urls() -> list[str]:
+def index_urls(environment: Mapping[str, str]) -> list[str]:
     """Return the addresses of indexes that the environment names, with the names and passwords in them."""
-    named = _environment()
-    texts = (named.get(name, "") for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"))
+    texts = (
+        environment.get(name, "") for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+    )
     return [word.partition("=")[2] if "=" in word.split("://")[0] else word for text in texts for word in text.split()]
 
 
@@ -118,9 +123,9 @@ def _candidates(package: dict[str, Any], target: Target) -> Iterator[Candidate]:
 
 def _unlocked(target: Target, why: str) -> InvalidArchive:
     return InvalidArchive(
-        f"the archive's requirements cannot be locked for {target}: {why}\nA pod installs wheels alone, as it has no "
-        "compiler. Change the requirements file and pack again, or publish with --no-lock and put what they need into "
-        "the pods' image"
+        f"the archive's requirements cannot be locked for {target}: {why.rstrip('.')}. A pod installs wheels alone, as "
+        "it has no compiler. Change the requirements file and pack again, or publish with --no-lock and put what they "
+        "need into the pods' image"
     )
 
 
@@ -139,11 +144,11 @@ def _uv() -> str:
     return found
 
 
-def _environment() -> dict[str, str]:
-    """Return uv's environment: where pip is told of indexes and uv is not, what pip is told holds."""
+def uv_environment() -> dict[str, str]:
+    """Return the environment to run uv in: where pip is told of indexes and uv is not, what pip is told holds."""
     environment = dict(os.environ)
     if not any(name in environment for name in (*_VARIABLES.values(), "UV_INDEX_URL", "UV_EXTRA_INDEX_URL")):
-        environment |= _told_to_pip()
+        environment = _told_to_pip() | environment
     return environment
 
 
@@ -159,6 +164,8 @@ def _told_to_pip() -> dict[str, str]:
     found = {_VARIABLES[name]: " ".join(value.split()) for name, value in told.items() if name in _VARIABLES}
     if "find-links" in told:
         found["UV_FIND_LINKS"] = ",".join(told["find-links"].split())  # where uv differs from pip
+    if "cert" in told:
+        found["SSL_CERT_FILE"] = told["cert"]
     if told.get("no-index", "").lower() in ("1", "true", "yes", "on"):
         found[_NO_INDEX] = "1"
     return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -46,15 +47,24 @@ def best(candidates: Sequence[Candidate], target: Target) -> Candidate:
     return candidates[min(ranked)[1]]
 
 
-def fetch(chosen: Sequence[Candidate], directory: Path) -> dict[str, tuple[str, int, Path]]:
-    """Return, for each wheel by its address, digest, size in bytes and file.
+def fetch(
+    chosen: Sequence[Candidate], directory: Path, environment: Mapping[str, str]
+) -> dict[str, tuple[str, int, Path]]:
+    """Return, for each wheel by its address, digest, size in bytes and file in ``directory``.
+
+    Names and passwords of indexes, and the authorities to trust, are those of ``environment`` (`uv_environment`).
 
     Raises:
         InvalidArchive: One has another digest than the index says.
         Unavailable: One cannot be had.
     """
-    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT_S) as client, ThreadPoolExecutor(_STREAMS) as threads:
-        known = {urlsplit(url).hostname: url for url in index_urls() if "@" in urlsplit(url).netloc}
+    trusted = environment.get("SSL_CERT_FILE")
+    verify = ssl.create_default_context(cafile=trusted) if trusted else True
+    with (
+        httpx.Client(follow_redirects=True, timeout=_TIMEOUT_S, verify=verify) as client,
+        ThreadPoolExecutor(_STREAMS) as threads,
+    ):
+        known = {urlsplit(url).hostname: url for url in index_urls(environment) if "@" in urlsplit(url).netloc}
 
         def one(candidate: Candidate) -> tuple[str, int, Path]:
             path = directory / candidate.filename

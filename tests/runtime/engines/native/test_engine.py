@@ -14,6 +14,7 @@ from marway_http.frames import HEADER, Kind, frame_header
 from marway_runtime.devices import Devices, Gpu
 from marway_runtime.directories import Directories, prepare, remove
 from marway_runtime.engines.native.engine import NativeEngine
+from marway_runtime.environments.environments import open_environments
 from marway_runtime.metrics import Deaths, RuntimeMetrics
 from marway_runtime.settings import RuntimeSettings
 from support.torchserve import archive
@@ -23,8 +24,15 @@ async def test_changes_of_a_version_never_overlap(tmp_path: Path, monkeypatch: p
     """Whoever comes when one change has just ended, and another that waited for it has begun, waits for that one."""
     settings = RuntimeSettings(flags={"runtime_dir": tmp_path / "run", "model_store": tmp_path / "store"})  # type: ignore[call-arg]
     directories = Directories(tmp_path / "run", tmp_path / "short")
-    deaths = Deaths(RuntimeMetrics())
-    engine = NativeEngine(settings, directories, home=tmp_path, fork_socket=None, deaths=deaths, devices=Devices(list))
+    engine = NativeEngine(
+        settings,
+        directories,
+        home=tmp_path,
+        fork_socket=None,
+        deaths=Deaths(RuntimeMetrics()),
+        devices=Devices(list),
+        environments=open_environments(settings, directories, None),
+    )
     turns: asyncio.Queue[asyncio.Event] = asyncio.Queue()
     inside = []
 
