@@ -97,9 +97,10 @@ def here(text: str, up: Up) -> str:
 
 
 def shared_out() -> Iterator[object]:
-    """Mark what trains a model: tests/examples train them, too, and the fixture `up` does."""
+    """Mark what takes long: training, which tests/examples and the fixture `up` do, too; and pods of both engines."""
     for command in commands():
-        yield pytest.param(command, marks=[pytest.mark.extended] if "train.py" in command[1] else [])
+        long = any(each in command[1] for each in ("train.py", "marway compare", "--engine both"))
+        yield pytest.param(command, marks=[pytest.mark.extended] if long else [])
 
 
 @pytest.mark.parametrize("command", list(shared_out()), ids=page_of)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.wire.environments import EnvironmentUse
 from marway.wire.native import Refusal
-from marway.wire.runtime import RUNTIME_FILE, RUNTIME_SOCKET, RuntimeInfo, RuntimeWorkers, read_runtime_info
+from marway.wire.runtime import RUNTIME_FILE, RUNTIME_SOCKET, RuntimeInfo, RuntimeWorkers, read_runtime_info, short_path
 from marway_sidecar.backends.base import ServedModel, ServerStatus, WorkerStatus
 from marway_sidecar.errors import about
 
@@ -76,8 +77,12 @@ class RuntimeClient:
 
     def __init__(self, runtime_dir: Path, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
         self._timeout_s = timeout_s
+        self._opened = ExitStack()
+        path = str(runtime_dir / RUNTIME_SOCKET)
+        with suppress(OSError):  # the directory is gone: so says who asks
+            path = self._opened.enter_context(short_path(runtime_dir / RUNTIME_SOCKET))
         # A Unix socket has no certificates; reading all that the machine trusts would hold the event loop for 20 ms.
-        transport = httpx.AsyncHTTPTransport(uds=str(runtime_dir / RUNTIME_SOCKET), verify=False)
+        transport = httpx.AsyncHTTPTransport(uds=path, verify=False)
         self._client = httpx.AsyncClient(
             transport=transport, base_url="http://runtime", trust_env=False, headers=headers
         )
@@ -129,6 +134,7 @@ class RuntimeClient:
     async def aclose(self) -> None:
         """Close the connection."""
         await self._client.aclose()
+        self._opened.close()
 
     async def request(
         self, method: str, path: str, document: BaseModel | None = None, *, timeout_s: float | None = None

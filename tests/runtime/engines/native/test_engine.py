@@ -99,7 +99,15 @@ async def test_each_worker_sees_its_own_device_alone(tmp_path: Path) -> None:
     gpus = [Gpu("GPU-a", "H200", 100 << 30, 60 << 30), Gpu("GPU-b", "H200", 100 << 30, 60 << 30)]
     devices = Devices(lambda: gpus)
     deaths = Deaths(RuntimeMetrics())
-    engine = NativeEngine(settings, directories, home=tmp_path, fork_socket=None, deaths=deaths, devices=devices)
+    engine = NativeEngine(
+        settings,
+        directories,
+        home=tmp_path,
+        fork_socket=None,
+        deaths=deaths,
+        devices=devices,
+        environments=open_environments(settings, directories, None),
+    )
     await engine.start()
     try:
         seen = []
