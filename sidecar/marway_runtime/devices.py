@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -201,17 +202,25 @@ def nvidia_gpus(environment: Mapping[str, str] = os.environ, *, dev: Path = Path
     try:
         import pynvml
     except ImportError:
-        logger.debug("the memory of GPUs is not known: nvidia-ml-py is not installed")
-        return [Gpu(each) for each in (names or map(str, range(len(there))))]
-    try:
-        pynvml.nvmlInit()
+        _say("nvidia-ml-py is not installed")
+    else:
         try:
+            _open(pynvml)
             return [_gpu(pynvml, handle) for handle in _handles(pynvml, names)]
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as exc:
-        logger.debug("the memory of GPUs is not known: %s", exc)
-        return [Gpu(each) for each in (names or map(str, range(len(there))))]
+        except pynvml.NVMLError as exc:
+            _say(str(exc))
+    return [Gpu(each) for each in (names or map(str, range(len(there))))]
+
+
+@functools.cache
+def _open(nvml: Any) -> None:
+    """Connect to the driver, once for this process: that may take longer than all that is asked of it."""
+    nvml.nvmlInit()
+
+
+@functools.cache
+def _say(why: str) -> None:
+    logger.warning("workers are spread over GPUs by number, for their memory is not known: %s", why)
 
 
 def _files(dev: Path) -> list[Path]:

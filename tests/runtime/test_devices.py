@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,7 +85,13 @@ class NVMLError(Exception):
     pass
 
 
-def driver(up: list[str]) -> SimpleNamespace:
+class Driver(SimpleNamespace):
+    """A module of its own each time, as `sys.modules` has it."""
+
+    __hash__ = object.__hash__
+
+
+def driver() -> SimpleNamespace:
     """Return NVIDIA's library with two devices, of which the second is divided into two parts."""
 
     def by_name(name: str) -> str:
@@ -105,10 +110,9 @@ def driver(up: list[str]) -> SimpleNamespace:
         return f"MIG-{part}"
 
     processes = [SimpleNamespace(pid=7, usedGpuMemory=GIB), SimpleNamespace(pid=8, usedGpuMemory=None)]
-    return SimpleNamespace(
+    return Driver(
         NVMLError=NVMLError,
-        nvmlInit=lambda: up.append("up"),
-        nvmlShutdown=up.pop,
+        nvmlInit=lambda: None,
         nvmlDeviceGetCount=lambda: 2,
         nvmlDeviceGetHandleByIndex=lambda index: f"GPU-{index}",
         nvmlDeviceGetHandleByUUID=by_name,
@@ -123,12 +127,10 @@ def driver(up: list[str]) -> SimpleNamespace:
 
 
 @pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    up: list[str] = []
-    made = driver(up)
+def nvml(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    made = driver()
     monkeypatch.setitem(sys.modules, "pynvml", made)
-    yield made
-    assert up == []  # it was closed as often as it was opened
+    return made
 
 
 @pytest.fixture
@@ -148,7 +150,9 @@ def test_the_drivers_devices_are_found(nvml: SimpleNamespace, dev: Path) -> None
     assert nvidia_gpus({"CUDA_VISIBLE_DEVICES": "-1,0"}, dev=dev) == []
 
 
-def test_devices_are_counted_where_the_driver_says_nothing(nvml: SimpleNamespace, dev: Path, tmp_path: Path) -> None:
+def test_devices_are_counted_where_the_driver_says_nothing(
+    nvml: SimpleNamespace, dev: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Without an answer of the driver they are those that are files, or are named; without any there are none."""
 
     def fails() -> None:
@@ -157,5 +161,6 @@ def test_devices_are_counted_where_the_driver_says_nothing(nvml: SimpleNamespace
     nvml.nvmlInit = fails
     assert nvidia_gpus({}, dev=dev) == [Gpu("0"), Gpu("1")]
     assert nvidia_gpus({"CUDA_VISIBLE_DEVICES": "GPU-1"}, dev=dev) == [Gpu("GPU-1")]
+    assert [each for each in caplog.messages if "version mismatch" in each] == caplog.messages[:1]
     assert nvidia_gpus({}, dev=tmp_path / "nowhere") == []
     assert nvidia_gpus({"CUDA_VISIBLE_DEVICES": "0"}, dev=tmp_path / "nowhere") == []
