@@ -97,7 +97,8 @@ class Continuous(BaseHandler):
             self.context.cache.clear()
             raise ValueError("on purpose")
         for index, word in enumerate(words):
-            self.context.set_response_header(index, "x-tenant", self.context.get_request_header(index, "x-tenant") or "")
+            tenant = self.context.get_request_header(index, "x-tenant") or ""
+            self.context.set_response_header(index, "x-tenant", tenant)
         self.context.stopping_criteria = [self.context.cache[request_id]["stop"] for request_id in ids]
         return [word + " " for word in words]
 '''
