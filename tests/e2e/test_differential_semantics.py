@@ -339,16 +339,17 @@ def test_a_handler_describes_its_model(bare: Column, ours: Column) -> None:
 
 
 def test_differs_a_call_that_takes_too_long(ours: Column) -> None:
-    """`responseTimeout` ends the worker on all. TorchServe says 500, as of any dead worker; the native engine 504."""
-    assert ours.ask("slow", "slow")[0] == (504 if ours.engine == "native" else 500)
+    """`responseTimeout` ends the worker on all. TorchServe says 500, as of any dead worker; here it is 504."""
+    assert ours.ask("slow", "slow")[0] == 504
     assert ours.ask("slow", "x")[:2] == (200, ["fast"])
 
 
 def test_a_worker_that_takes_too_long_to_start(ours: Column) -> None:
-    """`startupTimeout` ends the load, and the answer says that."""
+    """`startupTimeout` ends the load."""
     status, pieces, _ = ours.ask("late", "x")
-    assert (status, "startupTimeout" in "".join(pieces)) == (500, True) or ours.engine == "torchserve"
     assert status >= 500
+    if ours.engine == "native":  # TorchServe says no more than that its worker did not start
+        assert "startupTimeout" in "".join(pieces)
 
 
 def test_times_run_out_on_bare_torchserve(bare: Column) -> None:
