@@ -7,6 +7,7 @@ matter. How many calls are under way at once is the archive's matter (`marway.ar
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import os
@@ -129,7 +130,12 @@ class MarwayService(Service):
             asyncio.CancelledError: The call was given up.
         """
         metrics = copy.copy(self.context.metrics)  # it knows the requests of one call, and values lie elsewhere
-        context = copy.deepcopy(self.context, {id(self.context.metrics): metrics})
+        try:
+            context = copy.deepcopy(self.context, {id(self.context.metrics): metrics})
+        except Exception as exc:
+            logger.error("The handler's context cannot be copied for a call.", exc_info=True)
+            message = f"the handler keeps something in its context that cannot be copied: {type(exc).__name__}: {exc}"
+            return [Answer(500, message.encode(errors="replace"), "error")] * len(rows)
         requests = [request_of(row) for row in rows]
         log_records.answering_here({index: row.request_id for index, row in enumerate(rows)})
         self._prepare(context, send if rows[0].stream else _not_streaming, requests[0].nonfinite)
@@ -254,19 +260,20 @@ async def _predict_async(service: MarwayService, batch: list[dict[str, Any]]) ->
     calls = [Call.of(each) for each in batch]
     if not all(call.rows for call in calls):
         return await _predict_plain_async(service, batch)
-    limit = service.max_response_bytes
-    for call in calls:
-
-        def send(piece: Answer, call: Call = call) -> None:
-            service.cl_socket.sendall(message_of([(call, within([piece], limit), False)]))
-
-        try:
-            answers = await service.answered_async(call.rows, send)
-        except SystemExit as exc:
-            # Raised on, it would end the loop and leave the process waiting for TorchServe's threads.
-            os._exit(exc.code if isinstance(exc.code, int) else 1)
-        service.cl_socket.sendall(message_of([(call, within(answers, limit), True)]))
+    await asyncio.gather(*(_answer_async(service, call) for call in calls))
     return b""
+
+
+async def _answer_async(service: MarwayService, call: Call) -> None:
+    def send(piece: Answer) -> None:
+        service.cl_socket.sendall(message_of([(call, within([piece], service.max_response_bytes), False)]))
+
+    try:
+        answers = await service.answered_async(call.rows, send)
+    except SystemExit as exc:
+        # Raised on, it would end the loop and leave the process waiting for TorchServe's threads.
+        os._exit(exc.code if isinstance(exc.code, int) else 1)
+    service.cl_socket.sendall(message_of([(call, within(answers, service.max_response_bytes), True)]))
 
 
 def _in_pieces_anyway(_: Answer) -> None:

@@ -63,7 +63,7 @@ class ServedModel:
             start it.
         calls_per_worker: How many calls a worker takes at once, as the server said when it was loaded. Where it is more
             than one, each has one row, and one that nobody waits for any more is given up.
-        in_pieces: Whether every answer comes in pieces, as the server said then.
+        in_pieces, answer_within_s: What the server said of them then (`Description`).
     """
 
     server_name: str
@@ -81,11 +81,17 @@ class ServedModel:
     calls_per_worker: int = 1
     environment: EnvironmentLock | None = None
     in_pieces: bool = False
+    answer_within_s: float | None = None
 
     def as_described(self, found: Description) -> ServedModel:
         """Return it with what the server says of how it is to be called."""
-        streaming, in_pieces = self.streaming or found.in_pieces, found.in_pieces
-        return replace(self, calls_per_worker=found.calls_per_worker, streaming=streaming, in_pieces=in_pieces)
+        return replace(
+            self,
+            calls_per_worker=found.calls_per_worker,
+            streaming=self.streaming or found.in_pieces,
+            in_pieces=found.in_pieces,
+            answer_within_s=found.answer_within_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +100,8 @@ class Description:
 
     Attributes:
         calls_per_worker: How many calls a worker takes at once.
-        in_pieces: Whether every answer comes in pieces, whatever the version's record says: it is asked by
-            `predict_stream` only, or by `predict` with `ServedModel.streaming`.
+        in_pieces: Whether every answer comes in pieces, whatever the version's record says.
+        answer_within_s: How long one call may take before its worker is ended, where the archive says it.
     """
 
     version: str
@@ -103,6 +109,7 @@ class Description:
     workers: int
     calls_per_worker: int = 1
     in_pieces: bool = False
+    answer_within_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, MarwayError, RuntimeDown
+from marway.errors import DeadlineExceeded, MarwayError, ModelError, RuntimeDown
 from marway.wire.envelope import Answer, Part, Row, decode_rows, encode_answers
 from marway.wire.native import ModelState
 from marway_http.frames import HEADER, Kind, frame_header
@@ -18,6 +18,7 @@ from marway_sidecar.backends.base import ServedModel, WorkerDied
 from marway_sidecar.backends.native.connection import WorkerConnection
 
 MODEL = ServedModel("mv_X", "x", "1.0", Path("x.mar"), 1, 10.0, 10.0)
+STATE = ModelState(version="1.0", workers=1, ready_workers=1, answer_within_s=10.0)
 
 
 class Worker:
@@ -48,10 +49,6 @@ class Pair:
         return asyncio.ensure_future(self.connection.call(rows(*values), deadline or soon()))
 
 
-def state(*, answer_within_s: float) -> ModelState:
-    return ModelState(version="1.0", workers=1, ready_workers=1, answer_within_s=answer_within_s)
-
-
 def soon() -> Deadline:
     return Deadline.after(20)
 
@@ -65,12 +62,13 @@ def bodies(answers: Sequence[Answer]) -> list[bytes]:
 
 
 @pytest.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+async def pair(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
+    state = getattr(request, "param", STATE)
     accepted: asyncio.Queue[Worker] = asyncio.Queue()
     path = str(tmp_path / "s")
     server = await asyncio.start_unix_server(lambda *ends: accepted.put_nowait(Worker(*ends)), path, limit=1 << 24)
     _, connection = await asyncio.get_running_loop().create_unix_connection(
-        lambda: WorkerConnection(MODEL, state(answer_within_s=10.0)), path
+        lambda: WorkerConnection(MODEL, state), path
     )
     worker = await accepted.get()
     yield Pair(connection, worker)
@@ -175,7 +173,7 @@ async def test_fault_connections_closed_in_the_moment_of_a_call(pair: Pair, turn
 
 async def test_an_end_after_its_time_is_a_time_out(tmp_path: Path) -> None:
     """A call that ran into its response time-out is told so, and is not tried again."""
-    connection = WorkerConnection(MODEL, state(answer_within_s=0.0))
+    connection = WorkerConnection(MODEL, STATE.model_copy(update={"answer_within_s": 0.0}))
     server = await asyncio.start_unix_server(lambda _, writer: writer.close(), str(tmp_path / "s"))
     await asyncio.get_running_loop().create_unix_connection(lambda: connection, str(tmp_path / "s"))
     with pytest.raises(DeadlineExceeded, match="in its time"):
@@ -236,3 +234,24 @@ async def test_a_stream_ends_with_its_worker(pair: Pair) -> None:
         pair.worker.writer.close()
         with pytest.raises(WorkerDied):
             await anext(stream)
+
+
+@pytest.mark.parametrize("pair", [STATE.model_copy(update={"calls_per_worker": 2})], indirect=True)
+async def test_who_does_not_read_holds_nobody_up_who_shares_the_worker(pair: Pair) -> None:
+    """A stream that nobody reads is given up, and said to be, when much of it waits; other calls are answered."""
+    async with aclosing(pair.connection.stream(rows(b"a")[0], soon())) as pieces:
+        first = asyncio.ensure_future(anext(pieces))
+        _, number, _ = await pair.worker.frame()
+        pair.worker.send(pair.worker.answer(number, b"piece", kind=Kind.PART))
+        assert (await first).body == b"piece"
+        for _ in range(40):
+            pair.worker.send(pair.worker.answer(number, bytes(1 << 20), kind=Kind.PART))
+        other = pair.call(b"b")
+        assert (await pair.worker.frame())[0] == Kind.REQUEST
+        pair.worker.send(pair.worker.answer(number + 1, b"c"))
+        assert bodies(await other) == [b"c"]
+        assert (await pair.worker.frame())[:2] == (Kind.CANCEL, number)
+        with pytest.raises(ModelError, match="its caller does not read it"):
+            async for _ in pieces:
+                pass
+    assert pair.connection.calls == 0

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from marway.archives.calling import ASYNC_CALLS_MAX, Calling
 from marway.archives.limits import NOT_SERVED
-from marway.errors import LoadFailed
-from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.backends.torchserve.archive import checked_calling
+from marway.errors import DeadlineExceeded, LoadFailed
+from marway_sidecar.backends.base import ServedModel, WorkerDied
+from marway_sidecar.backends.torchserve.archive import Asked, asked_by, checked
+from marway_sidecar.backends.torchserve.classify import died_or_late
 
 
 def check(path: Path, config: str | None = None, *, enveloped: bool = True, **files: bytes) -> Calling:
@@ -22,13 +24,13 @@ def check(path: Path, config: str | None = None, *, enveloped: bool = True, **fi
         target.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         for name, data in {**files, **({"config.yaml": config.encode()} if config is not None else {})}.items():
             target.writestr(name, data)
-    return checked_calling(
+    return checked(
         ServedModel(
             server_name="mv_M", name="m", version="1", archive=path / "m.mar", workers=1, load_timeout_s=1,
             predict_timeout_s=1, max_workers=2,
         ),
         enveloped=enveloped,
-    )  # fmt: skip
+    ).calling  # fmt: skip
 
 
 @pytest.mark.parametrize("key", NOT_SERVED)
@@ -57,7 +59,7 @@ def test_all_else_is_left_to_torchserve(tmp_path: Path) -> None:
     check(tmp_path, "minWorkers: 2\nmaxWorkers: 2\nuseVenv: false\nlabels: [cat]\nh: {a: &a [1], b: *a}\n")
     check(tmp_path, "- no mapping\n")
     (tmp_path / "x").write_text("no archive")
-    checked_calling(ServedModel("mv_M", "m", "1", tmp_path / "x", 1, 1.0, 1.0), enveloped=True)
+    checked(ServedModel("mv_M", "m", "1", tmp_path / "x", 1, 1.0, 1.0), enveloped=True)
 
 
 def test_how_a_handler_is_called(tmp_path: Path) -> None:
@@ -73,3 +75,20 @@ def test_how_a_handler_is_called(tmp_path: Path) -> None:
             check(tmp_path, f"{key}: 1\n")
     with pytest.raises(LoadFailed, match="asyncCommunication and continuousBatching"):
         check(tmp_path, "asyncCommunication: true\ncontinuousBatching: true\n")
+
+
+def test_how_long_a_call_may_take(tmp_path: Path) -> None:
+    """A file's `responseTimeout` counts, and TorchServe's own where the file does not say; without one, ours."""
+    for config, seconds in (("responseTimeout: 7\n", 7.0), ("batchSize: 1\n", 120.0), (None, None)):
+        check(tmp_path, config)
+        model = ServedModel("mv_M", "m", "1", tmp_path / "m.mar", 1, 1.0, 1.0)
+        assert checked(model, enveloped=True) == asked_by(model) == Asked(Calling(), seconds)
+
+
+def test_a_worker_that_took_too_long_is_no_dead_one() -> None:
+    """TorchServe says the same of both; a call that took its time is late, and is not made again."""
+    model = ServedModel("mv_M", "m", "1", Path("x"), 1, 1.0, 30.0)
+    died = WorkerDied("it died")
+    assert died_or_late(died, model, 29.9) is died
+    assert isinstance(died_or_late(died, model, 30.1), DeadlineExceeded)
+    assert isinstance(died_or_late(died, replace(model, answer_within_s=2.0), 2.1), DeadlineExceeded)

@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from marway.archives.calling import Calling
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable, clip
 from marway.wire import envelope, model_log
 from marway.wire.runtime import LOGS, RuntimeInfo
 from marway_sidecar.backends.base import Description, ServedModel, ServerInfo, ServerStatus, WorkerStatus
-from marway_sidecar.backends.torchserve.archive import calling_in, checked_calling, unpacked_bytes
+from marway_sidecar.backends.torchserve.archive import Asked, asked_by, checked, unpacked_bytes
 from marway_sidecar.backends.torchserve.calls import Calls, EnvelopedCalls
 from marway_sidecar.backends.torchserve.connection import Connection
 from marway_sidecar.backends.torchserve.management import (
@@ -79,10 +78,10 @@ class TorchServeAdapter:
             found = await self.describe(model)
             if found is not None and found.version == model.version and found.ready_workers >= 1:
                 self._registered.add(model.server_name)
-                return _called(found, await asyncio.to_thread(calling_in, model))
+                return _called(found, await asyncio.to_thread(asked_by, model))
             if found is not None:
                 await self.unload(model)  # left by a load that was cut off, or with dead workers: start clean
-            calling = await asyncio.to_thread(checked_calling, model, enveloped=self.batches)
+            asked = await asyncio.to_thread(checked, model, enveloped=self.batches)
             if self._control is not None:
                 await self._control.enter_environment(model)
             await self._register(model)
@@ -98,7 +97,7 @@ class TorchServeAdapter:
                 except LoadFailed:
                     await self.unload(model)
                     raise
-            return _called(found, calling)
+            return _called(found, asked)
 
     async def _register(self, model: ServedModel) -> None:
         again = False
@@ -222,6 +221,11 @@ async def _reason(logs: Path, worker: str, began: datetime) -> str | None:
     return None
 
 
-def _called(found: Description, calling: Calling) -> Description:
-    """Return a description with how its archive wants its handler to be called."""
-    return replace(found, calls_per_worker=calling.at_once, in_pieces=calling.way == "continuous")
+def _called(found: Description, asked: Asked) -> Description:
+    """Return a description with what its archive asks for."""
+    return replace(
+        found,
+        calls_per_worker=asked.calling.at_once,
+        in_pieces=asked.calling.way == "continuous",
+        answer_within_s=asked.answer_within_s,
+    )

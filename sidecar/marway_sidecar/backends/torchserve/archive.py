@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
@@ -15,14 +15,28 @@ from marway.errors import LoadFailed, clip
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.errors import about
 
-__all__ = ["calling_in", "checked_calling", "unpacked_bytes"]
+__all__ = ["Asked", "asked_by", "checked", "unpacked_bytes"]
 
 _MANIFEST: Final = "MAR-INF/MANIFEST.json"
 _FILE_BYTES_MAX: Final = 1024 * 1024
+_TIMEOUT_S: Final = 120
+"""TorchServe's time for a call of an archive with a configuration file that does not say it."""
 
 
-def checked_calling(model: ServedModel, *, enveloped: bool) -> Calling:
-    """Return how an archive wants its handler to be called, if it can be served. Blocks.
+class Asked(NamedTuple):
+    """What an archive's configuration file asks for.
+
+    Attributes:
+        calling: How its handler is called.
+        answer_within_s: How long one call may take; None where there is no file, and the register call says it.
+    """
+
+    calling: Calling
+    answer_within_s: float | None
+
+
+def checked(model: ServedModel, *, enveloped: bool) -> Asked:
+    """Return what an archive asks for, if it can be served. Blocks.
 
     TorchServe obeys an archive's own configuration over what the register call says, and takes settings that make every
     prediction fail. `publish` refuses such archives, but the registry may hold one that something else wrote. One that
@@ -49,12 +63,17 @@ def checked_calling(model: ServedModel, *, enveloped: bool) -> Calling:
             f"it makes TorchServe start {wanted} workers (minWorkers in its configuration file), and its serving "
             f"settings allow {model.max_workers} (max_workers): pack it again without minWorkers, or allow as many",
         )
-    return calling
+    return _asked(config)
 
 
-def calling_in(model: ServedModel) -> Calling:
-    """Return how an archive that the server has wants its handler to be called. Blocks."""
-    return calling_of(_configuration(model))
+def asked_by(model: ServedModel) -> Asked:
+    """Return what an archive that the server has asks for. Blocks."""
+    return _asked(_configuration(model))
+
+
+def _asked(config: Mapping[str, Any]) -> Asked:
+    within = config.get("responseTimeout", _TIMEOUT_S)
+    return Asked(calling_of(config), float(within) if config and isinstance(within, int | float) else None)
 
 
 def unpacked_bytes(model: ServedModel) -> int | None:

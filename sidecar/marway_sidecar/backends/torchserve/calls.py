@@ -14,6 +14,7 @@ bytes; a map's entry is a message of two fields.
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -30,7 +31,7 @@ from marway.wire import envelope
 from marway.wire.answer_pieces import PiecesReader
 from marway.wire.envelope import Answer, Bytes, Row
 from marway_sidecar.backends.base import ServedModel, WorkerDied, whole_answer
-from marway_sidecar.backends.torchserve.classify import classify, classify_rest
+from marway_sidecar.backends.torchserve.classify import classify, classify_rest, died_or_late
 from marway_sidecar.backends.torchserve.connection import Connection, NotHttp, closed
 from marway_sidecar.backends.torchserve.proto import inference_pb2
 from marway_sidecar.errors import about
@@ -113,11 +114,15 @@ class EnvelopedCalls(Calls):
         timeout_s = time_left(model, deadline)
         pieces = envelope.row_pieces(rows)
         size = sum(map(len, pieces))
-        if size >= _REST_FROM_BYTES:
-            prediction = await self._as_body(model, pieces, size, timeout_s)
-        else:
-            request = encode_request(model.server_name, model.version, envelope.KEY, pieces)
-            prediction = await self.over_grpc(model, request, timeout_s)
+        began = time.monotonic()
+        try:
+            if size >= _REST_FROM_BYTES:
+                prediction = await self._as_body(model, pieces, size, timeout_s)
+            else:
+                request = encode_request(model.server_name, model.version, envelope.KEY, pieces)
+                prediction = await self.over_grpc(model, request, timeout_s)
+        except WorkerDied as exc:
+            raise died_or_late(exc, model, time.monotonic() - began) from exc
         answers = _answers(model, prediction)
         if len(answers) != len(rows):
             raise MarwayError(f"{model.name} {model.version} gave {len(answers)} answers to {len(rows)} rows")

@@ -14,7 +14,7 @@ from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError, ModelErro
 from marway_sidecar.backends.base import NotLoaded, NotSent, ServedModel, WorkerDied
 from marway_sidecar.errors import about
 
-__all__ = ["classify", "classify_rest"]
+__all__ = ["classify", "classify_rest", "died_or_late"]
 
 _Code = grpc.StatusCode
 _RAISED: Final = "org.pytorch.serve.http.InternalServerException"
@@ -61,6 +61,18 @@ def classify_rest(status: int, body: bytes, model: ServedModel) -> MarwayError |
     except (ValueError, TypeError):
         return None
     return about(model, known)
+
+
+def died_or_late(error: WorkerDied, model: ServedModel, after_s: float) -> MarwayError:
+    """Return what it means that a worker died ``after_s`` seconds after it was last heard of in a call.
+
+    TorchServe ends a worker that takes longer than `responseTimeout`, and says of it what it says of any dead one.
+    """
+    within_s = model.answer_within_s if model.answer_within_s is not None else model.predict_timeout_s
+    if after_s < within_s:
+        return error
+    title = f"{model.name} {model.version}"
+    return about(model, DeadlineExceeded(f"{title} did not answer in its time, {within_s:g} s: its worker was ended"))
 
 
 def _grpc_kind(code: grpc.StatusCode, text: str, model: ServedModel) -> MarwayError:

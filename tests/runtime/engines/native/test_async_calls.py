@@ -194,3 +194,14 @@ def test_a_handler_that_is_not_async_is_told(tmp_path: Path, monkeypatch: pytest
     service = service_of(Handler().handle, tmp_path, monkeypatch)
     (answer,) = service.answered([row], lambda _: None)
     assert answer.body.startswith(b"the handler is `async def`: its archive's configuration file has to say")
+
+
+def test_a_context_that_cannot_be_copied_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchServe leaves such a call without an answer."""
+    from marway.wire.envelope import Part, Row
+
+    service = service_of(Handler().handle, tmp_path, monkeypatch)
+    service.context.lock = threading.Lock()
+    (answer,) = asyncio.run(service.answered_async([Row("r", [Part("data", b"x")], {})], lambda _: None))
+    assert (answer.status, answer.kind) == (500, "error")
+    assert b"in its context that cannot be copied: TypeError" in answer.body
