@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.extended]
 
 ALIKE = "def handle(data, context):\n    return [{'shout': row['data'].upper()} for row in data or []]\n"
 UNLIKE = (
-    "import sys\n\n\ndef handle(data, context):\n"
-    "    native = any(name.startswith('marway_runtime.engines.native') for name in sys.modules)\n"
+    "import traceback\n\n\ndef handle(data, context):\n"
+    "    native = any('engines/native' in frame.filename for frame in traceback.extract_stack())\n"
     "    return [{'score': 0.5 if native else 0.25} for row in data or []]\n"
 )
 
