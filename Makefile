@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-extended test-long test-soak test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-path bench-peers bench-publish bench-speed bench-weights images clean
+.PHONY: help setup up demo test test-extended test-long test-soak test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -138,6 +138,9 @@ bench-path: setup ## Measure what each hop costs one client, against TorchServe 
 
 bench-peers: setup ## Measure Marway against KServe, MLServer, LitServe and BentoML; write benchmarks/results/peers.md
 	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python benchmarks/bench_peers.py --write
+
+bench-processes: setup ## Measure what several processes of one gateway give, and what sharing its ports costs
+	$(BIN)/python benchmarks/bench_processes.py
 
 bench-publish: setup ## Measure publishing 1 GiB to S3 against a plain upload of the same file
 	$(BIN)/python benchmarks/bench_publish.py --size-mib 1024

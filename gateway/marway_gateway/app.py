@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
@@ -26,7 +27,7 @@ from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.registered import SURFACES
 from marway_http.hosts import HostGuard
 from marway_http.pages.about import About, Link
-from marway_http.pages.routes import Health, add_process_routes, with_head
+from marway_http.pages.routes import Health, add_process_routes, expose, with_head
 
 __all__ = ["HEALTH_LINKS", "LINKS", "create_app", "new_app"]
 
@@ -134,7 +135,12 @@ def new_app(
         exception_handlers={HTTPException: _http_problem, RequestValidationError: _invalid},
     )
     app.openapi = describe(app, tokens=token_file is not None, guarded=guard is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
-    add_process_routes(app, about, lambda: current().telemetry.metrics.registry)
+
+    async def exposed(registry: CollectorRegistry) -> bytes:
+        peers = current().peers
+        return await (peers.exposed(registry) if peers is not None else expose(registry))
+
+    add_process_routes(app, about, lambda: current().telemetry.metrics.registry, exposed=exposed)
     return app, current
 
 

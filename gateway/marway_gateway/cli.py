@@ -21,27 +21,34 @@ def register(app: typer.Typer) -> None:
         port: Annotated[int | None, typer.Option(help="Public HTTP port; 0 picks a free one.")] = None,
         admin_port: Annotated[int | None, typer.Option(help="Admin HTTP port; 0 picks a free one.")] = None,
         grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0 picks a free one.")] = None,
+        processes: Annotated[int | None, typer.Option(help="Processes that share the ports, on Linux; 1.")] = None,
         config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
         home: Annotated[
-            # Marks the processes of one `marway up` on the command line; nothing reads it.
+            # Marks the processes of one `marway up` on the command line.
             str | None, typer.Option(hidden=True)
         ] = None,
     ) -> None:
         """Run a gateway: the front door that takes predict requests and passes them to the pods."""
         from marway.settings import load_settings
-        from marway_gateway.server import run
         from marway_gateway.settings import GatewaySettings
 
-        run(
-            load_settings(
-                GatewaySettings,
-                config=config,
-                registry=registry,
-                pods=pods,
-                host=host,
-                grpc_host=host,
-                port=port,
-                admin_port=admin_port,
-                grpc_port=grpc_port,
-            )
+        settings = load_settings(
+            GatewaySettings,
+            config=config,
+            registry=registry,
+            pods=pods,
+            host=host,
+            grpc_host=host,
+            port=port,
+            admin_port=admin_port,
+            grpc_port=grpc_port,
+            processes=processes,
         )
+        if settings.processes > 1:
+            from marway_gateway.processes import run_processes
+
+            run_processes(settings, home=home)
+        else:
+            from marway_gateway.server import run
+
+            run(settings)

@@ -25,6 +25,7 @@ from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
+from marway_gateway.observe.peers import Peers
 from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.placement import Ejection, PodSet
 from marway_gateway.placement.load_ahead import LoadAhead
@@ -59,6 +60,8 @@ class Gateway:
     loader: Loader
     releaser: Releaser
     token_files: Mapping[Path, TokenFile]
+    peers: Peers | None = None
+    """The processes of this gateway, where it has several."""
 
 
 CurrentGateway = Callable[[], Gateway]
@@ -71,6 +74,7 @@ async def open_gateway(
     *,
     registry: Registry | None = None,
     log_stream: TextIO | None = None,
+    peers: Peers | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Gateway]:
     """Open a gateway's parts for as long as the context lasts.
@@ -79,6 +83,7 @@ async def open_gateway(
         settings: All of them.
         registry: Read instead of the one that the settings name.
         log_stream: Where access log lines go; stdout when None.
+        peers: The processes of this gateway, where it has several.
         clock: Monotonic seconds, for caches, health and ejection.
 
     Raises:
@@ -99,7 +104,7 @@ async def open_gateway(
             tasks.start(f"tokens:{path.name}", file.follow)
         access_log = None
         if settings.access_log:
-            access_log = LogSink(log_stream)
+            access_log = LogSink(log_stream, lock=peers.log_lock if peers is not None else None)
             stack.push_async_callback(asyncio.to_thread, access_log.close)
         telemetry = Telemetry(Metrics(), access_log)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
@@ -197,4 +202,5 @@ async def open_gateway(
             loader=loader,
             releaser=Releaser(loader, api, writer),
             token_files=token_files,
+            peers=peers,
         )

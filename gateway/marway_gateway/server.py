@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import uvloop
@@ -19,16 +20,18 @@ from marway.process.stop_request import StopRequest, watch_for_stop
 from marway_gateway.access.origins import Cors
 from marway_gateway.admin.app import create_admin_app
 from marway_gateway.app import create_app
-from marway_gateway.gateway import open_gateway
+from marway_gateway.gateway import Gateway, open_gateway
 from marway_gateway.observe.logs import LogSink
+from marway_gateway.observe.peers import Peers
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.grpc.server import GrpcServer
 from marway_http.http1.limits import ConnectionLimits
 from marway_http.http1.server import HttpServer, address_of, listening, spare_the_collector
 
-__all__ = ["Addresses", "run", "serve"]
+__all__ = ["Addresses", "check_admin_port", "logging_to_stdout", "run", "serve"]
 
 _ORPHAN_DRAIN_S: Final = 3.0
+_SETTLING_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -52,31 +55,40 @@ def run(settings: GatewaySettings) -> None:
         stop = watch_for_stop()
         await serve(settings, stop=stop, on_ready=_say_ready)
 
-    with _logging_to_stdout():
+    with logging_to_stdout():
         uvloop.run(main())
 
 
-async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Callable[[Addresses], None]) -> None:
+async def serve(
+    settings: GatewaySettings,
+    *,
+    stop: StopRequest,
+    on_ready: Callable[[Addresses], None],
+    peers: Peers | None = None,
+) -> None:
     """Serve all three ports until ``stop``, then drain.
 
     Args:
         settings: All of them.
         stop: When to stop.
         on_ready: Told where the ports are, once all accept connections.
+        peers: The processes that share the ports, where there are several.
 
     Raises:
         InvalidSettings: A port is taken, the admin port would be open to everybody, something else in the settings
             cannot be used.
     """
-    if settings.admin_tokens_file is None and not _is_loopback(settings.admin_host):
-        raise InvalidSettings(
-            f"the admin port would be open to everybody on {settings.admin_host}: name a file of tokens in "
-            "admin_tokens_file (MARWAY_GATEWAY_ADMIN_TOKENS_FILE), or leave admin_host at 127.0.0.1"
-        )
+    check_admin_port(settings)
     async with AsyncExitStack() as stack:
-        public_socket = stack.enter_context(listening(settings.host, settings.port, flag="--port"))
-        admin_socket = stack.enter_context(listening(settings.admin_host, settings.admin_port, flag="--admin-port"))
-        gateway = await stack.enter_async_context(open_gateway(settings))
+        shared = peers is not None
+        public_socket = stack.enter_context(listening(settings.host, settings.port, flag="--port", shared=shared))
+        admin_socket = stack.enter_context(
+            listening(settings.admin_host, settings.admin_port, flag="--admin-port", shared=shared)
+        )
+        gateway = await stack.enter_async_context(open_gateway(settings, peers=peers))
+        if peers is not None:
+            await stack.enter_async_context(peers.answering(gateway.telemetry.metrics.registry))
+            await _until_settled(gateway)
         grpc_server = GrpcServer(gateway, host=settings.grpc_host, port=settings.grpc_port)
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, 0.0)
@@ -121,6 +133,29 @@ async def serve(settings: GatewaySettings, *, stop: StopRequest, on_ready: Calla
             await asyncio.gather(*serving, grpc_server.stop(drain_s))
 
 
+def check_admin_port(settings: GatewaySettings) -> None:
+    """Refuse an admin port that anybody could use.
+
+    Raises:
+        InvalidSettings: It has no tokens, and is not on loopback.
+    """
+    if settings.admin_tokens_file is None and not _is_loopback(settings.admin_host):
+        raise InvalidSettings(
+            f"the admin port would be open to everybody on {settings.admin_host}: name a file of tokens in "
+            "admin_tokens_file (MARWAY_GATEWAY_ADMIN_TOKENS_FILE), or leave admin_host at 127.0.0.1"
+        )
+
+
+async def _until_settled(gateway: Gateway) -> None:
+    """Return when it could serve, or after a while: connections that others could take are not for one that cannot."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SETTLING_S):
+            while True:
+                if await gateway.readiness.trouble() is None:
+                    return
+                await asyncio.sleep(0.02)
+
+
 async def _until_up(*servers: HttpServer) -> None:
     for server in servers:
         await server.up.wait()
@@ -144,9 +179,13 @@ def _say_ready(addresses: Addresses) -> None:
 
 
 @contextlib.contextmanager
-def _logging_to_stdout() -> Iterator[None]:
-    """Send everybody's log records to stdout as JSON lines, from a thread of its own."""
-    sink = LogSink()
+def logging_to_stdout(*, lock: Path | None = None) -> Iterator[None]:
+    """Send everybody's log records to stdout as JSON lines, from a thread of its own.
+
+    Args:
+        lock: See `LogSink`.
+    """
+    sink = LogSink(lock=lock)
     root = logging.getLogger()
     before, root.handlers[:] = root.handlers[:], [sink.handler]
     root.setLevel(logging.INFO)

@@ -46,6 +46,7 @@ _PLANNED = {
     "bench-logging",
     "bench-path",
     "bench-peers",
+    "bench-processes",
     "bench-publish",
     "bench-speed",
     "bench-weights",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marway_ops.up.process import RestartPauses
+from marway.process.children import RestartPauses
 
 
 def test_a_part_that_ran_is_started_again_at_once() -> None:

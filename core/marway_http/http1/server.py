@@ -73,13 +73,15 @@ class HttpServer(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def listening(host: str, port: int, *, flag: str) -> Iterator[socket.socket]:
+def listening(host: str, port: int, *, flag: str, shared: bool = False) -> Iterator[socket.socket]:
     """Listen on a port before anything else is started, so that a taken one is one clear line.
 
     Args:
         host: An address of this machine.
         port: Where on it; 0 takes a free one.
         flag: The option that says which port, for the message.
+        shared: Whether other processes of the same user, which say so too, have a socket of their own on the port; the
+            kernel gives each its share of the connections from when it listens, which this one does not yet.
 
     Raises:
         InvalidSettings: The port is taken, or the address is not this machine's.
@@ -88,10 +90,13 @@ def listening(host: str, port: int, *, flag: str) -> Iterator[socket.socket]:
     # IPPROTO_TCP said outright: asyncio turns Nagle's algorithm off only then, and it costs 40 ms an answer.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             sock.bind((host, port))
-            # Listening from here on: a second process on this port fails now, not when it is half up.
-            sock.listen(2048)
+            if not shared:
+                # Listening from here on: a second process on this port fails now, not when it is half up.
+                sock.listen(2048)
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
                 raise InvalidSettings(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import html
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Final, Literal
@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from marway import __version__
 from marway_http.pages.about import ABOUT_CONTENT, About, about_answer
 
-__all__ = ["API_PAGE_PATHS", "HeadAsGet", "Health", "add_process_routes", "with_head"]
+__all__ = ["API_PAGE_PATHS", "HeadAsGet", "Health", "add_process_routes", "expose", "with_head"]
 
 API_PAGE_PATHS: Final = ("/docs", "/docs/page.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
 """The page and what it is made of."""
@@ -78,13 +78,25 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-def add_process_routes(app: FastAPI, about: About, metrics_of: Callable[[], CollectorRegistry]) -> None:
+async def expose(registry: CollectorRegistry) -> bytes:
+    """Return the metrics of this process in Prometheus' text format."""
+    return generate_latest(registry)
+
+
+def add_process_routes(
+    app: FastAPI,
+    about: About,
+    metrics_of: Callable[[], CollectorRegistry],
+    *,
+    exposed: Callable[[CollectorRegistry], Awaitable[bytes]] = expose,
+) -> None:
     """Add `/`, `/healthz`, `/metrics`, and the API's pages, which the document does not have.
 
     Args:
         app: Gets them.
         about: What `/` says.
         metrics_of: Gives the metrics; asked at each request, because they may exist only while the app runs.
+        exposed: Writes them; one of several processes that answer for a port tells of all.
     """
 
     @app.get(
@@ -113,7 +125,7 @@ def add_process_routes(app: FastAPI, about: About, metrics_of: Callable[[], Coll
         },
     )
     async def metrics() -> Response:
-        return Response(generate_latest(metrics_of()), media_type=CONTENT_TYPE_LATEST)
+        return Response(await exposed(metrics_of()), media_type=CONTENT_TYPE_LATEST)
 
     app.router.routes += [Route(path, _api_page, methods=["GET"]) for path in API_PAGE_PATHS]
 

@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 
 from marway.errors import Unavailable
+from marway.process.children import Lifeline, RestartPauses
 from marway_ops.up.home import LOOPBACK, Home, ReservedPort, reserve
-from marway_ops.up.process import Child, Lifeline, RestartPauses
+from marway_ops.up.process import Child
 
 __all__ = ["LocalCluster", "LocalPods", "Pod"]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import queue
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Final, TextIO, TypeAlias
 
 import orjson
@@ -32,17 +35,19 @@ class LogSink:
 
     Args:
         stream: Where to; stdout when None.
+        lock: A file that all who write there have open; lines of one process never come between another's.
 
     Attributes:
         handler: Attach this to loggers.
         dropped: Lines that did not fit since the last that did.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, lock: Path | None = None) -> None:
         self.handler: logging.Handler = _SinkHandler(self)
         self.dropped = 0
         self._waiting: queue.SimpleQueue[tuple[_Line, int] | None] = queue.SimpleQueue()
         self._formatter = JsonFormatter()
+        self._lock = lock.open("w") if lock is not None else None
         self._writer = threading.Thread(target=self._write, args=(stream or sys.stdout,), name="write-log", daemon=True)
         self._writer.start()
 
@@ -71,6 +76,10 @@ class LogSink:
         They are gathered for a moment: a thread that woke up for each would take the interpreter from the event loop
         as often as there are requests.
         """
+        with self._lock or contextlib.nullcontext():
+            self._write_all(stream)
+
+    def _write_all(self, stream: TextIO) -> None:
         ended = False
         while not ended:
             lines = [self._waiting.get()]
@@ -80,10 +89,23 @@ class LogSink:
                     lines.append(self._waiting.get_nowait())
             ended = None in lines
             try:
-                stream.write("".join([f"{self._text(*line)}\n" for line in lines if line is not None]))
-                stream.flush()
+                text = "".join([f"{self._text(*line)}\n" for line in lines if line is not None])
+                with self._alone():
+                    stream.write(text)
+                    stream.flush()
             except (OSError, ValueError):  # nobody reads it any more, or it is closed: requests matter more
                 continue
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep the other processes from writing: what is longer than a pipe takes at once could be cut in two."""
+        if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if self._lock is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _text(self, line: _Line, dropped: int) -> str:
         if isinstance(line, logging.LogRecord):

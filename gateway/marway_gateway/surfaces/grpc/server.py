@@ -57,8 +57,8 @@ class GrpcServer:
                 # Who is gone without a word is found out, also under a call.
                 ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
                 ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
-                # Or two gateways on one port would silently share its connections.
-                ("grpc.so_reuseport", 0),
+                # Or two gateways on one port would silently share its connections, as the processes of one do.
+                ("grpc.so_reuseport", int(self._gateway.peers is not None)),
             ),
         )
         for surface in SURFACES:
