@@ -72,8 +72,9 @@ class ServerInstance:
     def actor(self, record: VersionRecord, serving: ServingSettings) -> Actor:
         """Return the actor of a version, with the serving settings of now."""
         actor = self.actors.get(record.id)
-        if actor is None:
+        if actor is None or actor.entry.state == "absent":  # what is loaded goes on: gateways may not know better yet
             check_served(self.context.server, self.context.settings.backend, record, serving)
+        if actor is None:
             queue_grew = partial(self._autoscaler.queue_grew, record.id)
             actor = Actor(record, serving, self._transitions, queue_grew=queue_grew)
             self.actors[record.id] = self._names[server_name(record.id)] = actor
