@@ -14,7 +14,7 @@ import pytest
 from marway_archiver import publish
 from support.cli import marway, refused
 from support.trained import TENSOR_MODEL, untrained
-from support.up import Up
+from support.up import Up, wait_until
 
 # The contract suite and the differential tests have the native engine in `make test`.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.extended]
@@ -132,6 +132,46 @@ def test_a_worker_that_was_unloaded_comes_back(mixed: Up) -> None:
         f"{url}/predict/shout/1.0", content=b"again", headers={"content-type": "text/plain"}, timeout=60
     )
     assert answer.text == "AGAIN"
+
+
+def test_a_version_that_asks_for_an_engine_goes_to_its_pods(mixed: Up) -> None:
+    """A serving setting moves a version to the pods of one engine; where there is none, the answer names it."""
+    urls = pods(mixed)
+
+    def set_engine(*change: str) -> None:
+        done = marway("serving", "shout", *change, MARWAY_GATEWAY_ADMIN_URL=mixed.ready["admin"])
+        assert done.returncode == 0, done.stderr
+
+    def asked() -> httpx.Response:
+        return httpx.post(f"{mixed.gateway}/predict/shout", content=b"again", timeout=60, trust_env=False)
+
+    def state(engine: str) -> str:
+        return str(httpx.get(f"{urls[engine]}/models/shout/1.0", trust_env=False).json()["state"])
+
+    try:
+        for engine, other in (("native", "torchserve"), ("torchserve", "native")):
+            set_engine("--set", f"engine={engine}")
+            wait_until(lambda engine=engine: refuses_all_but(urls, engine), timeout_s=10, what="both know it")
+            for url in urls.values():
+                httpx.post(f"{url}/models/shout/1.0/unload", timeout=60, trust_env=False).raise_for_status()
+            assert asked().text == "AGAIN"
+            assert state(engine) == "ready"
+            assert state(other) == "absent"
+        set_engine("--set", "engine=mms")
+        wait_until(lambda: asked().status_code == 503, timeout_s=10, what="the gateway knows it")
+        assert "none of the 2 pods runs mms, with archives for torchserve" in asked().json()["detail"]
+    finally:
+        set_engine("--unset", "engine")
+
+
+def refuses_all_but(urls: dict[str, str], engine: str) -> bool:
+    """Return whether pods know by now which engine is to serve `shout`: the others refuse to load it anew."""
+    for name, url in urls.items():
+        if name != engine:
+            httpx.post(f"{url}/models/shout/1.0/unload", timeout=60, trust_env=False)
+            if httpx.post(f"{url}/models/shout/1.0/load", timeout=60, trust_env=False).status_code != 503:
+                return False
+    return True
 
 
 def test_engines_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -72,11 +72,12 @@ class ServerInstance:
         """Return the actor of a version, with the serving settings of now.
 
         Raises:
-            Unavailable: It is not known here yet, and is to be served by another kind of model server.
+            Unavailable: It is not loaded here, and is to be served by another kind of model server.
         """
         actor = self.actors.get(record.id)
-        if actor is None:
+        if actor is None or actor.entry.state == "absent":  # what is loaded goes on: gateways may not know better yet
             self._check_served(record, serving)
+        if actor is None:
             queue_grew = partial(self._autoscaler.queue_grew, record.id)
             actor = Actor(record, serving, self._transitions, queue_grew=queue_grew)
             self.actors[record.id] = self._names[server_name(record.id)] = actor

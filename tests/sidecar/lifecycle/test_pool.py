@@ -357,6 +357,10 @@ async def test_a_version_for_another_engine_is_refused(pool: ModelPool, record: 
     assert pool.statuses() == ()
     here = elsewhere.model_copy(update={"engine": "torchserve"})
     assert (await pool.load(record, here, Deadline.after(5))).state == "ready"
+    assert (await pool.load(record, elsewhere, Deadline.after(5))).state == "ready"  # what is there goes on
+    await pool.unload(record.id, Deadline.after(5))
+    with pytest.raises(Unavailable, match="is to be served by native"):
+        await pool.load(record, elsewhere, Deadline.after(5))
 
 
 async def test_a_version_that_moved_to_another_engine_is_not_loaded_again(
