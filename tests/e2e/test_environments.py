@@ -25,9 +25,17 @@ def workers(home: Path) -> list[dict[str, Any]]:
         return found
 
 
-@pytest.mark.parametrize("engine", ["torchserve", "native"])
+@pytest.mark.parametrize(
+    ("engine", "fork", "expected"),
+    [
+        ("torchserve", "true", ("plain", "an environment of its own")),
+        ("torchserve", "false", ("plain", "forking is off")),
+        ("native", "true", ("forked", "")),
+        ("native", "false", ("plain", "forking is off")),
+    ],
+)
 def test_versions_with_requirements_that_clash_are_served_side_by_side(
-    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, fork: str, expected: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each gets its own packages, what the pod has and satisfies is not installed again, what does not is replaced."""
     wheels = tmp_path / "wheels"
@@ -37,10 +45,9 @@ def test_versions_with_requirements_that_clash_are_served_side_by_side(
     wheel(wheels, "numpy", "0.5")
     only_these(monkeypatch, wheels)
     home = tmp_path / "home"
-    with Up(home, "--engine", engine) as running:
+    with Up(home, "--engine", engine, env={"MARWAY_RUNTIME_FORK_WORKERS": fork}) as running:
         for version, needs in (("1.0", "marway-probe==1.0\nidna<1\n"), ("2.0", "marway-probe==2.0\n")):
             published(tmp_path / version, running.registry, needs, version=version)
-        (tmp_path / "plain").mkdir()
         answers = {}
         for version in ("1.0", "2.0"):
             answer = httpx.post(
@@ -54,6 +61,5 @@ def test_versions_with_requirements_that_clash_are_served_side_by_side(
     one, two = answers["1.0"], answers["2.0"]
     assert (one["probe"], one["idna"], one["numpy"]) == ("probe 1.0", "0.1", numpy)
     assert (two["probe"], two["idna"], two["numpy"]) == ("probe 2.0", idna, numpy)
-    expected = ("forked", "") if engine == "native" else ("plain", "an environment of its own")
     assert modes[one["pid"]] == modes[two["pid"]] == expected, json.dumps(modes)
     assert len(environments) == 2

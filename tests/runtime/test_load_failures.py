@@ -148,7 +148,7 @@ def reason(runtime: Runtime, name: str, files: Mapping[str, str], **model: str) 
         pytest.param(
             {"handler.py": FINE, "requirements.txt": "nothing-there==1.0\n"},
             {"requirementsFile": "requirements.txt"},
-            ("requirements.txt is not met here: nothing-there==1.0 (not installed): have TorchServe install them",),
+            ("requirements.txt is not met here: nothing-there==1.0 (not installed): publish it without --no-lock",),
             id="requirements",
         ),
     ],
