@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from marway.deadline import Deadline
 from marway.environments.lock import EnvironmentLock
@@ -63,7 +63,7 @@ class ServedModel:
             start it.
         calls_per_worker: How many calls a worker takes at once, as the server said when it was loaded. Where it is more
             than one, each has one row, and one that nobody waits for any more is given up.
-        in_pieces, answer_within_s: What the server said of them then (`Description`).
+        in_pieces, answer_within_s, workers_max: What the server said of them then (`Description`).
     """
 
     server_name: str
@@ -82,16 +82,13 @@ class ServedModel:
     environment: EnvironmentLock | None = None
     in_pieces: bool = False
     answer_within_s: float | None = None
+    workers_max: int | None = None
 
     def as_described(self, found: Description) -> ServedModel:
         """Return it with what the server says of how it is to be called."""
-        return replace(
-            self,
-            calls_per_worker=found.calls_per_worker,
-            streaming=self.streaming or found.in_pieces,
-            in_pieces=found.in_pieces,
-            answer_within_s=found.answer_within_s,
-        )
+        facts = ("calls_per_worker", "in_pieces", "answer_within_s", "workers_max")
+        said: dict[str, Any] = {name: getattr(found, name) for name in facts}
+        return replace(self, streaming=self.streaming or found.in_pieces, **said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +99,7 @@ class Description:
         calls_per_worker: How many calls a worker takes at once.
         in_pieces: Whether every answer comes in pieces, whatever the version's record says.
         answer_within_s: How long one call may take before its worker is ended, where the archive says it.
+        workers_max: The most workers that the server keeps going at once; None for any number.
     """
 
     version: str
@@ -110,6 +108,7 @@ class Description:
     calls_per_worker: int = 1
     in_pieces: bool = False
     answer_within_s: float | None = None
+    workers_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,8 @@ class Autoscaler:
             return
         entry, scheduler, again_s = actor.entry, actor.entry.scheduler, self._settings.scale_up_wait_s
         _, most = bounds(entry.serving, cpus=self._cpus)
+        if entry.served is not None and entry.served.workers_max is not None:
+            most = min(most, entry.served.workers_max)
         may_grow = entry.answers and entry.workers < most and not actor.busy and not scheduler.breaker.is_open
         if may_grow and scheduler.oldest_wait_s() >= again_s:
             queued = -(-scheduler.calls_queued // entry.calls_per_worker)

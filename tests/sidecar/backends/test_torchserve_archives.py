@@ -92,3 +92,11 @@ def test_a_worker_that_took_too_long_is_no_dead_one() -> None:
     assert died_or_late(died, model, 29.9) is died
     assert isinstance(died_or_late(died, model, 30.1), DeadlineExceeded)
     assert isinstance(died_or_late(died, replace(model, answer_within_s=2.0), 2.1), DeadlineExceeded)
+
+
+def test_continuous_batching_has_one_worker(tmp_path: Path) -> None:
+    """With several, TorchServe's threads wait for one another, and rows for ever."""
+    check(tmp_path, "continuousBatching: true\n")
+    model = ServedModel("mv_M", "m", "1", tmp_path / "m.mar", 2, 1.0, 1.0)
+    with pytest.raises(LoadFailed, match="ask for 2 workers"):
+        checked(model, enveloped=True)

@@ -65,9 +65,9 @@ def test_what_the_server_says_of_its_calls_is_kept(tmp_path: object) -> None:
     """A version whose answers come in pieces is asked for pieces, whatever its record says."""
     model = ServedModel("mv_M", "m", "1", None, 1, 1.0, 1.0)  # type: ignore[arg-type]  # no archive is read
     assert model.as_described(Description("1", 1, 1)) == model
-    described = model.as_described(Description("1", 1, 1, 4, in_pieces=True, answer_within_s=2.0))
+    described = model.as_described(Description("1", 1, 1, 4, in_pieces=True, answer_within_s=2.0, workers_max=1))
     assert (described.calls_per_worker, described.in_pieces, described.streaming) == (4, True, True)
-    assert described.answer_within_s == 2.0
+    assert (described.answer_within_s, described.workers_max) == (2.0, 1)
 
 
 async def test_a_whole_answer_keeps_what_was_measured() -> None:

@@ -228,4 +228,5 @@ def _called(found: Description, asked: Asked) -> Description:
         calls_per_worker=asked.calling.at_once,
         in_pieces=asked.calling.way == "continuous",
         answer_within_s=asked.answer_within_s,
+        workers_max=1 if asked.calling.way == "continuous" else None,
     )

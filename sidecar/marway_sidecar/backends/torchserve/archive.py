@@ -55,6 +55,13 @@ def checked(model: ServedModel, *, enveloped: bool) -> Asked:
         name = "asyncCommunication" if calling.way == "async" else "continuousBatching"
         why = "is served by workers of Marway's runtime, and this TorchServe was started otherwise"
         raise _failed(model, f"its configuration file says {name}, which {why}")
+    if calling.way == "continuous" and model.workers > 1:
+        # A worker without a row waits for one under a lock that those with rows need, too.
+        raise _failed(
+            model,
+            f"it says continuousBatching, and its serving settings ask for {model.workers} workers (min_workers): with "
+            "several, TorchServe 0.12 stops answering; ask for one, or serve it with the native engine",
+        )
     wanted = config.get("minWorkers")
     if model.max_workers is not None and isinstance(wanted, int) and wanted > model.max_workers:
         # TorchServe would start them before anybody could take them away.
