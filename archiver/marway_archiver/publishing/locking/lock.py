@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from marway.environments.lock import EnvironmentLock, Target, WheelRef, this_target
-from marway.environments.requirements import parse_requirements
+from marway.environments.requirements import PROVIDED, parse_requirements
 from marway_archiver.publishing.locking.uv import resolve, uv_environment
 from marway_archiver.publishing.locking.wheels import best, fetch
 
@@ -62,7 +64,10 @@ def lock_requirements(
     """
     with zipfile.ZipFile(archive) as opened, opened.open(requirements_file) as file:
         text = file.read(_REQUIREMENTS_MAX).decode("utf-8", errors="replace")
-    named = tuple(sorted(map(str, parse_requirements(text).named)))
+    wanted = parse_requirements(text)
+    if not wanted.others and all(canonicalize_name(each.name) in PROVIDED for each in wanted.named):
+        return Locked()
+    named = tuple(sorted(map(str, wanted.named)))
     source = directory / "requirements.txt"
     source.write_text(text, encoding="utf-8")
     environment = uv_environment()
