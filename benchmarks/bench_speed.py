@@ -225,7 +225,8 @@ def ready(
             generator.check(target.url, clients=max(clients), seconds=seconds if thorough else 1)
         load = generator.check(target.url, clients=min(clients), seconds=1)
         calls, until = load.requests, time.monotonic() + warm_s
-        while thorough and load.rate > _SMALL_RATE and calls < _WARM_CALLS and time.monotonic() < until:
+        java = thorough and target.generator is None  # who is asked in another way is another server
+        while java and load.rate > _SMALL_RATE and calls < _WARM_CALLS and time.monotonic() < until:
             load = generator.load(target.url, clients=min(clients), seconds=2)
             calls += load.requests
     return usual
