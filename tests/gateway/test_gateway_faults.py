@@ -50,7 +50,7 @@ async def test_fault_grey_pod(registry: Registry, pods: list[FakePod]) -> None:
         return await answer(pod, request)
 
     pods[0].behave = slowly
-    async with running(*pods, registry=registry, health_interval_s=60) as gateway:
+    async with running(*pods, registry=registry, health_interval_s=60, connect_timeout_s=60) as gateway:
         await known(pods)
         asking = [asyncio.create_task(gateway.predict()) for _ in range(40)]
         await until(lambda: sum(task.done() for task in asking) == 40 - 16)
@@ -305,15 +305,23 @@ async def test_client_that_reads_nothing(registry: Registry, pods: list[FakePod]
 async def test_requests_that_hang_eject_their_pod(registry: Registry, pods: list[FakePod]) -> None:
     """A pod that leaves five requests in a row without an answer gets none for a while, though its health is fine."""
     pods[0].behave = hang
-    async with running(*pods, registry=registry, health_interval_s=0.2) as gateway:
-        await known(pods)
-        late = await asyncio.gather(*(gateway.predict(x_request_timeout_ms="1200") for _ in range(5)))
-        assert [each.status_code for each in late] == [504] * 5
-        asked = pods[0].polls
-        await until(lambda: pods[0].polls > asked + 2)
-        assert (await gateway.predict()).status_code == 200
-        shown = {pod["name"]: pod for pod in (await gateway.admin.get("/pods")).json()}
-        assert "left 5 requests in a row without an answer" in shown[pods[0].name]["trouble"]
+
+    async def ejected(timeout_s: float) -> str:
+        pods[0].requests.clear()
+        async with running(*pods, registry=registry, health_interval_s=0.2, connect_timeout_s=60) as gateway:
+            await known(pods)
+            sent = {"x_request_timeout_ms": f"{timeout_s * 1000:.0f}"}
+            late = await asyncio.gather(*(gateway.predict(**sent) for _ in range(5)))
+            if len(pods[0].requests) < 5:
+                return ""
+            assert [each.status_code for each in late] == [504] * 5
+            asked = pods[0].polls
+            await until(lambda: pods[0].polls > asked + 2)
+            assert (await gateway.predict()).status_code == 200
+            shown = {pod["name"]: pod for pod in (await gateway.admin.get("/pods")).json()}
+            return str(shown[pods[0].name]["trouble"])
+
+    assert "left 5 requests in a row without an answer" in await too_late(ejected, reached=bool, timeout_s=1.2)
     assert len(pods[0].requests) == 5
 
 

@@ -662,7 +662,7 @@ async def test_a_drain(registry: Registry, tmp_path: Path) -> None:
 
 async def test_a_lame_duck_takes_requests(registry: Registry, tmp_path: Path) -> None:
     """Before anybody can have heard of the stop, requests are begun over frames as over HTTP."""
-    async with loaded(registry, tmp_path, lame_duck_s=1.5) as (pod, gateway):
+    async with loaded(registry, tmp_path, lame_duck_s=3) as (pod, gateway):
         pod.stop.set()
         await until(lambda: pod.sidecar.draining.stopping)
         gateway.send(request(1))

@@ -213,7 +213,7 @@ async def test_a_version_that_was_lost_is_loaded_again(registry: Registry, tmp_p
 
 async def test_a_client_that_leaves_ends_what_has_not_begun(registry: Registry, tmp_path: Path) -> None:
     """When the client goes away, rows that wait are not run, and the pod is free again after those that run."""
-    publish(registry, tmp_path, "some", "1.0", serving=ServingSettings(max_batch_rows=1))
+    publish(registry, tmp_path, "some", "1.0", serving=ServingSettings(max_batch_rows=1, max_workers=1))
     go = asyncio.Event()
 
     async def slow(model: ServedModel, row: Row) -> Answer:

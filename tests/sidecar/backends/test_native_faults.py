@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import random
 import signal
+import time
+import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,9 +17,9 @@ import pytest
 
 from marway.errors import Unavailable
 from marway_sidecar.backends.base import ServedModel, WorkerDied
-from sidecar.backends.test_native import Pod
+from sidecar.backends.test_native import Pod, workers_of
 from support.registry import until
-from support.torchserve import OurTorchServe, served
+from support.torchserve import OurTorchServe, archive, served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 LIMIT = 512 << 20
@@ -115,3 +120,96 @@ async def test_fault_worker_that_keeps_dying(pod: Pod) -> None:
     assert description is not None
     assert description.workers == 1
     assert await ask(pod, model, "pid")
+
+
+class Harm:
+    """Does one thing after the other to a version whose workers share their weights, while it is asked."""
+
+    def __init__(self, pod: Pod, model: ServedModel, *, seconds: float) -> None:
+        self.right = 0
+        self._pod = pod
+        self._model = model
+        self._ends_at = time.monotonic() + seconds
+        self._choices = random.Random()
+
+    async def run(self) -> None:
+        await asyncio.gather(self._harm(), *(self._ask(caller) for caller in range(12)))
+
+    async def _ask(self, caller: int) -> None:
+        number = 0
+        while time.monotonic() < self._ends_at:
+            number += 1
+            said = b"%d of %d " % (number, caller) * self._choices.choice((1, 3000, 200_000))
+            call = asyncio.ensure_future(self._pod.say(self._model, said, within_s=60))
+            if self._choices.random() < 0.1:
+                await asyncio.sleep(self._choices.random() / 100)
+                call.cancel()
+            await asyncio.wait({call})
+            if call.cancelled():
+                continue
+            if (error := call.exception()) is None:
+                assert call.result().body == said
+                self.right += 1
+            else:
+                assert isinstance(error, Unavailable), error  # what another pod is asked after
+                await asyncio.sleep(0.01)
+
+    async def _harm(self) -> None:
+        kinds = (self._kill, self._kill_parent, self._freeze, self._scale, self._load_again, self._leave_a_load)
+        while time.monotonic() < self._ends_at:
+            await asyncio.sleep(self._choices.random() / 2)
+            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+                await self._choices.choice(kinds)()
+
+    async def _worker(self) -> psutil.Process:
+        live = await workers_of(self._pod, self._model)
+        if not live:
+            raise ProcessLookupError
+        return psutil.Process(self._choices.choice(live).pid)
+
+    async def _kill(self) -> None:
+        (await self._worker()).kill()
+
+    async def _kill_parent(self) -> None:
+        parent = (await self._worker()).parent()
+        if parent is not None and parent.name() == "marway-worker":  # and not the fork server
+            parent.kill()
+
+    async def _freeze(self) -> None:
+        worker = await self._worker()
+        worker.suspend()
+        await asyncio.sleep(self._choices.random())
+        worker.resume()
+
+    async def _scale(self) -> None:
+        await self._pod.server.scale(self._model, self._choices.choice((1, 2, 3)))
+
+    async def _load_again(self) -> None:
+        await self._pod.server.unload(self._model)
+        await self._pod.server.load(self._model)
+
+    async def _leave_a_load(self) -> None:
+        await self._pod.server.unload(self._model)
+        loading = asyncio.ensure_future(self._pod.server.load(self._model))
+        await asyncio.sleep(self._choices.random() / 2)
+        loading.cancel()
+        await asyncio.wait({loading})
+        await self._pod.server.load(self._model)
+
+
+@pytest.mark.extended  # test_native.py kills workers and leaves calls in `make test`
+async def test_fault_random_harm(pod: Pod) -> None:
+    """Kills, freezes, scaling, loads and calls that are left mix up no answer, and nothing stays behind."""
+    source = HANDLER.replace('[str(answer(row["data"])) for row in data]', '[bytes(row["data"]) for row in data]')
+    path = archive(pod.runtime.store, "harmed", source)
+    with zipfile.ZipFile(path, "a") as opened:
+        opened.writestr("w.pt", bytes(1000) + os.urandom(40 << 20))  # as large as weights that are shared
+    model = served(path, "harmed", workers=2, golden=True, max_workers=4)
+    await pod.server.load(model)
+    harm = Harm(pod, model, seconds=20)
+    await harm.run()
+    assert harm.right > 20
+    await pod.server.unload(model)
+    runtime, directory = psutil.Process(pod.runtime.info.pid), pod.runtime.runtime_dir
+    await until(lambda: len(runtime.children(recursive=True)) == 1)  # the fork server
+    assert [*(directory / "tmp" / "t").glob("native-*"), *(directory / "sockets").iterdir()] == []
