@@ -138,9 +138,9 @@ def test_a_version_that_asks_for_an_engine_goes_to_its_pods(mixed: Up) -> None:
     """A serving setting moves a version to the pods of one engine; where there is none, the answer names it."""
     urls = pods(mixed)
 
-    def set_engine(*change: str) -> None:
-        done = marway("serving", "shout", *change, MARWAY_GATEWAY_ADMIN_URL=mixed.ready["admin"])
-        assert done.returncode == 0, done.stderr
+    def change(**change: Any) -> None:
+        url = f"{mixed.ready['admin']}/models/shout/serving"
+        httpx.patch(url, json=change, timeout=60, trust_env=False).raise_for_status()
 
     def asked() -> httpx.Response:
         return httpx.post(f"{mixed.gateway}/predict/shout", content=b"again", timeout=60, trust_env=False)
@@ -150,18 +150,18 @@ def test_a_version_that_asks_for_an_engine_goes_to_its_pods(mixed: Up) -> None:
 
     try:
         for engine, other in (("native", "torchserve"), ("torchserve", "native")):
-            set_engine("--set", f"engine={engine}")
-            wait_until(lambda engine=engine: refuses_all_but(urls, engine), timeout_s=10, what="both know it")
+            change(set={"engine": engine})
+            wait_until(lambda engine=engine: refuses_all_but(urls, engine), timeout_s=30, what="both know it")
             for url in urls.values():
                 httpx.post(f"{url}/models/shout/1.0/unload", timeout=60, trust_env=False).raise_for_status()
             assert asked().text == "AGAIN"
             assert state(engine) == "ready"
             assert state(other) == "absent"
-        set_engine("--set", "engine=mms")
-        wait_until(lambda: asked().status_code == 503, timeout_s=10, what="the gateway knows it")
+        change(set={"engine": "mms"})
+        wait_until(lambda: asked().status_code == 503, timeout_s=30, what="the gateway knows it")
         assert "none of the 2 pods runs mms, with archives for torchserve" in asked().json()["detail"]
     finally:
-        set_engine("--unset", "engine")
+        change(unset=["engine"])
 
 
 def refuses_all_but(urls: dict[str, str], engine: str) -> bool:
