@@ -22,8 +22,8 @@ from support.torchserve import StockTorchServe, archive, pod
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(300),
-    # tests/core/worker, tests/runtime/engines/native and tests/sidecar/backends/test_torchserve_contract.py hold each in
-    # a second.
+    # tests/core/worker, tests/runtime/engines/native and tests/sidecar/backends/test_torchserve_contract.py hold each
+    # in a second.
     pytest.mark.extended,
 ]
 
