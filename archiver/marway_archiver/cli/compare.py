@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
@@ -130,13 +131,16 @@ def _of_registry(model: str, registry: str | None, room: Room) -> _Version:
     archive = room.directory / "copied.mar"
     with progress_bar("copying") as progress:
         _copy(source, record, archive, progress)
+    wheels = _copied_wheels(source, record, room)
     examples = _examples(archive, f"{record.name} {record.version}")
     stored = room.registry.publish(
         record.model_copy(update={"serving": serving}),
         archive,
         golden=None if record.golden_sha256 is None else source.golden(record.golden_sha256),
+        wheels=wheels,
     )
-    archive.unlink()
+    for copied in (archive, *wheels.values()):
+        copied.unlink()
     return _Version(stored, golden, examples)
 
 
@@ -152,6 +156,21 @@ def _copy(source: Registry, record: VersionRecord, archive: Path, progress: Prog
         raise ArchiveCorrupt(
             f"{source.url} has no archive for {record.name} {record.version}: publish the version again"
         ) from exc
+
+
+def _copied_wheels(source: Registry, record: VersionRecord, room: Room) -> dict[str, Path]:
+    """Copy what a version requires, for pods to install it; return the copies by their digests."""
+    found: dict[str, Path] = {}
+    for wheel in (each for lock in record.environments for each in lock.wheels):
+        found[wheel.sha256] = room.directory / f"{wheel.sha256}.whl"
+        try:
+            with source.open_wheel(wheel.sha256) as handle, found[wheel.sha256].open("wb") as file:
+                shutil.copyfileobj(handle, file, _PIECE_BYTES)
+        except ObjectMissing as exc:
+            raise ArchiveCorrupt(
+                f"{source.url} has no {wheel.filename}, which {record.name} {record.version} requires: publish it again"
+            ) from exc
+    return found
 
 
 def _examples(archive: Path, what: str) -> tuple[ExampleInput, ...]:
