@@ -82,7 +82,7 @@ class TorchServeAdapter:
             if found is not None:
                 await self.unload(model)  # left by a load that was cut off, or with dead workers: start clean
             asked = await asyncio.to_thread(checked, model, enveloped=self.batches)
-            if self._control is not None:
+            if self._control is not None and model.environment is not None:
                 await self._control.enter_environment(model)
             await self._register(model)
             self._registered.add(model.server_name)
@@ -137,7 +137,7 @@ class TorchServeAdapter:
     async def unload(self, model: ServedModel) -> None:
         self._registered.discard(model.server_name)
         await self._management.unregister(model)
-        if self._control is not None:
+        if self._control is not None and model.environment is not None:
             await self._control.leave_environment(model)
 
     async def scale(self, model: ServedModel, workers: int) -> Description:
