@@ -86,7 +86,10 @@ def test_what_is_recorded_is_there_when_it_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_label_pool_is_the_pool(name: str) -> None:
-    """What Prometheus makes a label of every series of a pod is the pool that gateways know it to be in."""
+    """What Prometheus makes a label of every series of a pod is the pool that gateways know it to be in.
+
+    Pods of two engines that are one pool for gateways are told apart by it: the others have their engine's name.
+    """
     (monitor,) = (
         each
         for each in yaml.safe_load_all((OVERLAY / "pod-monitors.yaml").read_text())
@@ -94,11 +97,15 @@ def test_the_label_pool_is_the_pool(name: str) -> None:
     )
     (rule,) = monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]
     assert rule == {"sourceLabels": ["__meta_kubernetes_pod_label_marway_dev_pool"], "targetLabel": "pool"}
-    for view in pools(overlay(name)):
+    views = pools(overlay(name))
+    backends = [settings_of(view, "sidecar").backend for view in views]
+    for view, backend in zip(views, backends, strict=True):
         (deployment,) = (
             each for each in of_kind(view, "Deployment") if pod_labels(each)["app.kubernetes.io/component"] == "pod"
         )
-        assert pod_labels(deployment)["marway.dev/pool"] == (settings_of(view, "sidecar").pool or "default")
+        other_engine = backend if backend != backends[0] else None
+        expected = settings_of(view, "sidecar").pool or other_engine or "default"
+        assert pod_labels(deployment)["marway.dev/pool"] == expected
 
 
 def test_prometheus_may_scrape_what_it_is_told_to() -> None:

@@ -100,7 +100,14 @@ def test_the_projects_own_names_are_known() -> None:
             names |= set(re.findall(r"\bMARWAY_[A-Z0-9_]*[A-Z0-9]\b(?!_)", (ROOT / path).read_text()))
     assert "MARWAY_GATEWAY_PODS" in names
     # Within the runtime's own processes, from one of ours to another; and what begins other names.
-    names -= {"MARWAY_MAX_RESPONSE_BYTES", "MARWAY_GATEWAY", "MARWAY_SIDECAR", "MARWAY_RUNTIME", "MARWAY_UP"}
+    names -= {
+        "MARWAY_MAX_RESPONSE_BYTES",
+        "MARWAY_WORKER_OVERLAYS",
+        "MARWAY_GATEWAY",
+        "MARWAY_SIDECAR",
+        "MARWAY_RUNTIME",
+        "MARWAY_UP",
+    }
     assert list(unknown_variables(dict.fromkeys(names, "1"))) == []
 
 
