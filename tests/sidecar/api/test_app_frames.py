@@ -603,7 +603,8 @@ async def test_a_gateway_that_does_not_read(
             assert taken < count / 2
             assert max(held_back) < 10 * size + PART_BYTES
             answers = [await gateway.answer() for _ in range(count)]
-            assert [number for number, _ in answers] == list(range(count))
+            # In any order: the autoscaler may have given the waiting requests a second worker.
+            assert sorted(number for number, _ in answers) == list(range(count))
             assert all(body == b"%3d" % number + b"x" * size for number, (_, _, body) in answers)
             gateway.send(request(1))
             assert (await gateway.answer())[1][2] == b"hello"
