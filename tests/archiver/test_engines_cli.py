@@ -5,6 +5,7 @@ tests/e2e/test_compare.py has the same with real ones.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,12 @@ from typing import Any
 import pytest
 
 from marway.answers.golden import GoldenDocument
+from marway.environments.lock import EnvironmentLock, WheelRef
 from marway.records import ServingSettings, VersionRecord
+from marway.refs import new_model_id
 from marway.registry import Registry, open_registry
 from marway_archiver import PackedArchive, pack, verify_archive
+from marway_archiver.publishing.locking.lock import LockWish
 from marway_archiver.publishing.register import RecordFacts, store
 from marway_archiver.verify import Verification
 from marway_ops.cli import main as shell
@@ -56,10 +60,14 @@ class Asked:
     answer: Trial
     record: VersionRecord | None = None
     found: dict[str, Any] = field(default_factory=dict)
+    examine: Callable[[Registry], None] = lambda _: None
+    """Told of the registry of the pods."""
 
     def __call__(self, record: VersionRecord, examples: Any, engines: Any, **more: Any) -> Trial:
         self.record, self.found = record, {"examples": examples, "engines": tuple(engines), **more}
-        stored = open_registry(more["registry"]).record(record.name, record.version)
+        registry = open_registry(more["registry"])
+        stored = registry.record(record.name, record.version)
+        self.examine(registry)
         assert stored == record
         assert stored.golden_sha256 is not None
         return self.answer
@@ -97,7 +105,8 @@ def models(_echo: PackedArchive, tmp_path: Path) -> Registry:
     """A registry with the archive, which asks for an engine."""
     registry = open_registry((tmp_path / "models").as_uri(), create=True)
     facts = RecordFacts(serving=ServingSettings(engine="native", max_batch_rows=4, predict_timeout_s=7))
-    record = store(_echo, facts, registry, create_registry=False, release=None, progress=None)
+    wish = LockWish(lock=False)
+    record = store(_echo, facts, registry, create_registry=False, lock=wish, release=None, progress=None)
     registry.release("m", record.version, label="PROD", note=None, by="test", forced=True)
     return registry
 
@@ -206,6 +215,30 @@ def test_a_published_version_is_compared_as_it_is_served(
     code, _, err = run("compare", "m/2", "--registry", models.url)
     assert code == 1
     assert "model 'm' has no version '2'" in err
+
+
+def test_what_a_published_version_requires_comes_along(
+    models: Registry, echo: PackedArchive, run: Run, asked: Asked, tmp_path: Path
+) -> None:
+    """The pods have a registry of their own: the wheels that the version is locked to are in it, too."""
+    wheel = tmp_path / "needed-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"a wheel")
+    sha256 = hashlib.sha256(b"a wheel").hexdigest()
+    locked = WheelRef(filename=wheel.name, sha256=sha256, size_bytes=7)
+    lock = EnvironmentLock(python="3.11", platform="linux-x86_64", wheels=(locked,))
+    assert echo.golden is not None
+    more = {"id": new_model_id(), "name": "n", "environments": (lock,)}
+    record = models.record("m", "1").model_copy(update=more)
+    models.publish(record, echo.path, golden=echo.golden.encode(), wheels={sha256: wheel})
+
+    def examine(registry: Registry) -> None:
+        with registry.open_wheel(sha256) as handle:
+            assert handle.read() == b"a wheel"
+
+    asked.examine = examine
+    assert run("compare", "n/1", "--registry", models.url)[0] == 0
+    assert asked.record is not None
+    assert asked.record.environments == (lock,)
 
 
 @pytest.mark.parametrize(
