@@ -40,6 +40,11 @@ RARE = {
     "marway_gateway_load_aheads_total": "no version moved",
     "marway_gateway_cache_requests_total": "no model here may be cached",
     "marway_sidecar_model_evictions_total": "there is room for all",
+    "marway_sidecar_weights_bytes": "no workers share weights",
+    "marway_sidecar_worker_copied_bytes": "no workers share weights",
+    "marway_sidecar_device_bytes": "there is no GPU",
+    "marway_sidecar_device_used_bytes": "there is no GPU",
+    "marway_sidecar_device_workers": "there is no GPU",
     "marway_sidecar_golden_checks_total": "of models with golden examples, on the pods that were asked",
 }
 """Metrics whose labels are not there before something happens that need not have happened here."""

@@ -26,6 +26,7 @@ def ask(up: Up, text: bytes) -> httpx.Response:
     )
 
 
+@pytest.mark.extended  # tests/core/registry and tests/sidecar/archives have all that they do, on S3 too
 def test_a_registry_in_s3_serves_releases_and_rolls_back(tmp_path: Path, s3_server: S3Server) -> None:
     """With `--registry s3://…` an archive is served, a moved label is followed in time, and so is its roll-back."""
     url = f"s3://{s3_server.bucket}/{new_ulid().lower()}"

@@ -16,7 +16,7 @@ import torch
 from marway.records import ServingSettings, VersionRecord
 from marway.registry import Registry
 from marway.settings import load_settings
-from marway_sidecar.backends.base import open_backend
+from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.settings import SidecarSettings
 from support.pools import PoolRoom, predict
