@@ -96,12 +96,12 @@ def choose(models: int, requests: int, pods: int) -> list[float]:
     addresses = [PodAddress(f"pod-{number}", f"http://10.0.0.{number}:9000") for number in range(pods)]
     chosen = PodSet(addresses, ejection=Ejection(after_failures=5, eject_s=30, eject_max_s=300))
     ready: dict[str, list[ModelStatus]] = {pod.name: [] for pod in chosen.pods}
-    specs = [PlacementSpec((model(number), VERSION), "torchserve", None, 1 + number % 3) for number in range(models)]
+    specs = [PlacementSpec((model(number), VERSION), "torchserve", pods=1 + number % 3) for number in range(models)]
     for pod in chosen.pods:
         chosen.observe(pod, PodStatus(name=pod.name, boot_id="1", backend="torchserve", ready=True), asked_at=0)
     for spec in specs:
-        (name, version), backend, pool, count = spec
-        for pod in chosen.order(name, version, backend=backend, pool=pool)[: count + 1]:
+        name, version = spec.key
+        for pod in chosen.order_of(spec)[: spec.pods + 1]:
             ready[pod.name].append(ModelStatus(id=f"mv-{name}", name=name, version=version, state="ready"))
     for pod in chosen.pods:
         assert pod.status is not None

@@ -73,7 +73,7 @@ def test_the_report_has_every_part(tmp_path: Path) -> None:
         r"4 predicts of 10 MiB at once \(40 MiB\): 4 answered right, 0 refused or failed",
         r"\| pod: register \| [\d.]+ ",
         r"\| sidecar notices \(wait\) \| [\d.]+ ",
-        r"cold start: [\d.]+ times faster",
+        r": first answer [\d.]+ times sooner, memory [\d.]+ times smaller",
         r"commit ([0-9a-f]{12}|unknown).*torchserve 0\.12\.0; torch ",
     ):
         assert re.search(figure, report), f"{figure}: {report}"

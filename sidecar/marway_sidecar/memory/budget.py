@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from marway.errors import LoadFailed, MarwayError, Unavailable
 from marway.records import VersionRecord
 from marway_sidecar.errors import about
-from marway_sidecar.memory.charges import Charge, Reservation
 from marway_sidecar.memory.device_room import DeviceRoom
 from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
-from marway_sidecar.memory.eviction import Evict, Eviction, Tenants
+from marway_sidecar.memory.eviction import Charge, Evict, Eviction, Reservation, Tenants
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Memory"]

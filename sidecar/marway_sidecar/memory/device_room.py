@@ -13,9 +13,8 @@ from dataclasses import replace
 from marway.records import VersionRecord
 from marway.wire.runtime import DeviceMemory
 from marway_sidecar.backends.base import WorkerStatus
-from marway_sidecar.memory.charges import Reservation
 from marway_sidecar.memory.estimates import Estimates
-from marway_sidecar.memory.eviction import Candidate, Eviction, choose
+from marway_sidecar.memory.eviction import Candidate, Eviction, Reservation, choose
 
 __all__ = ["DeviceRoom"]
 

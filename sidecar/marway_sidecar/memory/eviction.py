@@ -10,16 +10,45 @@ means that its workers go and its weights stay, and comes back within millisecon
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["Candidate", "Evict", "Eviction", "Tenants", "choose"]
+from marway.records import VersionRecord
+
+__all__ = ["Candidate", "Charge", "Evict", "Eviction", "Reservation", "Tenants", "choose"]
 
 Evict = Literal["idle", "unused", "none"]
 """Whom a reservation may evict: for a load any idle version, for more workers of a version that answers already only
 those without a request for some time, for a load that nobody waits for nobody."""
+
+
+@dataclass(slots=True)
+class Charge:
+    """What one version counts for in the memory budget.
+
+    `guess`: reserved by a guess that was not measured yet, although its workers are up: measuring may free some.
+    """
+
+    size_bytes: int
+    guess: bool = False
+    up: bool = False
+
+
+@dataclass(eq=False)
+class Reservation:
+    """A version that waits to count for more."""
+
+    record: VersionRecord
+    workers: int
+    evict: Evict
+    future: asyncio.Future[None]
+
+    @property
+    def key(self) -> str:
+        return self.record.id
 
 
 @dataclass(frozen=True, slots=True)
