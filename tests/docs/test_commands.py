@@ -99,7 +99,7 @@ def here(text: str, up: Up) -> str:
 
 def packed_first(line: str, beside: Path) -> str:
     """Put before a command what packs its archive, where the test of the command that does has not run here."""
-    if "shout.mar" not in line or (beside / "shout.mar").exists() or line.startswith("marway pack"):
+    if "shout.mar" not in line.split() or (beside / "shout.mar").exists():
         return line
     pack = next(text for page, text in commands() if page == "docs/archives.md" and text.startswith("marway pack"))
     return f"{pack} && {line}"

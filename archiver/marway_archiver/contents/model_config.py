@@ -25,8 +25,7 @@ from typing import NamedTuple
 
 import yaml
 
-from marway.archives.calling import Calling, calling_of
-from marway.archives.limits import NOT_SERVED
+from marway.archives.rules import NOT_SERVED, Calling, calling_of
 from marway.errors import InvalidArchive, clip
 from marway_archiver.contents.yaml_document import Wrong, composed
 

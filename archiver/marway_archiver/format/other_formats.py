@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from marway.archives.limits import expansion_problem
+from marway.archives.rules import expansion_problem
 from marway.errors import InvalidArchive
 from marway_archiver.format.entries import (
     CHUNK_BYTES,

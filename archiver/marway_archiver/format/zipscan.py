@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-from marway.archives.limits import expansion_problem
+from marway.archives.rules import expansion_problem
 from marway.errors import InvalidArchive
 from marway_archiver.format import zipformat as z
 from marway_archiver.format.entries import (

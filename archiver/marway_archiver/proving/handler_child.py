@@ -64,7 +64,7 @@ def answer(service: Any, rows: list[Any]) -> dict[str, Any]:
     """Call the handler with all rows: once, or until it has answered them whole."""
     from ts.context import RequestProcessor
 
-    from marway.archives.calling import calling_of
+    from marway.archives.rules import calling_of
     from marway.wire.envelope import encode_answers
     from marway.worker.calls import call_async_handler, call_handler, described_tensor
     from marway.worker.continuous import ContinuousBatch, answered_whole

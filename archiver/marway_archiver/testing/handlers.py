@@ -22,7 +22,7 @@ import yaml
 from marway.answers.difference import difference
 from marway.answers.encoding import as_tensor
 from marway.answers.golden import GoldenAnswer, Kind, Tolerance
-from marway.archives.calling import calling_of
+from marway.archives.rules import calling_of
 from marway.errors import InvalidArchive
 from marway.wire.envelope import Answer
 from marway.worker.calls import Outcome, call_async_handler, call_handler, described_tensor

@@ -2,7 +2,7 @@
 
 Handlers are called by `marway.worker`, with the model's real name where TorchServe knows the version by its id. Their
 answers go back in pieces where the version is declared streaming. Calls without an envelope are TorchServe's own
-matter. How many calls are under way at once is the archive's matter (`marway.archives.calling`).
+matter. How many calls are under way at once is the archive's matter (`marway.archives.rules`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ts.service import Service
 from ts.utils.util import PredictionException
 
 from marway.answers.encoding import Nonfinite
-from marway.archives.calling import calling_of
+from marway.archives.rules import calling_of
 from marway.wire.answer_pieces import piece_of
 from marway.wire.envelope import Answer, Row, answer_size
 from marway.wire.headers import REQUEST_ID

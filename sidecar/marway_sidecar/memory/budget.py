@@ -79,7 +79,7 @@ class Memory:
 
     def waits(self, key: str) -> bool:
         """Whether a reservation for this version waits; until it is granted the version counts for what it has."""
-        return any(reservation.key == key for reservation in self._pending)
+        return any(reservation.record.id == key for reservation in self._pending)
 
     async def reserve(self, record: VersionRecord, workers: int, *, evict: Evict) -> None:
         """Set a version's charge to what it takes with so many workers, making room first.
@@ -219,7 +219,7 @@ class Memory:
 
     def _advance(self, reservation: Reservation) -> bool:
         """Grant, refuse or drop the first reservation; False when it has to wait."""
-        key = reservation.key
+        key = reservation.record.id
         if not reservation.future.done():
             short = self._short(reservation)
             no_device = self.devices.short(reservation.record, reservation.workers)
@@ -262,13 +262,13 @@ class Memory:
     def _short(self, reservation: Reservation) -> int:
         if self.budget is None:
             return 0
-        return self.used - self.of(reservation.key) + self._size(reservation) - self.budget
+        return self.used - self.of(reservation.record.id) + self._size(reservation) - self.budget
 
     def _may_come(self, reservation: Reservation) -> bool:
         """Whether there will be room once versions that are busy or loading now have become idle."""
         if reservation.evict != "idle" or self.budget is None:
             return False
-        stay = sum(self.of(key) for key in self._tenants.permanent() if key != reservation.key)
+        stay = sum(self.of(key) for key in self._tenants.permanent() if key != reservation.record.id)
         return stay + self._size(reservation) <= self.budget
 
     def _set(self, key: str, charge: Charge | None) -> None:

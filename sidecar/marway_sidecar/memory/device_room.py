@@ -93,7 +93,7 @@ class DeviceRoom:
         """Have versions evicted so that a device has room for a worker more; True when that is on its way."""
         if any(self.of(key) for key in (*eviction.leaving, *eviction.shrinking)):
             return True
-        chosen = self._who_goes(reservation.record, eviction.may_go(reservation.evict, exclude=reservation.key))
+        chosen = self._who_goes(reservation.record, eviction.may_go(reservation.evict, exclude=reservation.record.id))
         for each in chosen:
             eviction.send_away(each)
         return bool(chosen)

@@ -46,10 +46,6 @@ class Reservation:
     evict: Evict
     future: asyncio.Future[None]
 
-    @property
-    def key(self) -> str:
-        return self.record.id
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

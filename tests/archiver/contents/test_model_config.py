@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from marway.archives.calling import Calling
-from marway.archives.limits import NOT_SERVED
+from marway.archives.rules import NOT_SERVED, Calling
 from marway.errors import InvalidArchive
 from marway_archiver.contents.model_config import ModelConfig, parse_model_config
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from marway.archives.calling import ASYNC_CALLS_MAX, Calling
-from marway.archives.limits import NOT_SERVED
+from marway.archives.rules import ASYNC_CALLS_MAX, NOT_SERVED, Calling
 from marway.errors import DeadlineExceeded, LoadFailed
 from marway_sidecar.backends.base import ServedModel, WorkerDied
 from marway_sidecar.backends.torchserve.archive import Asked, asked_by, checked

@@ -13,8 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from marway.archives.calling import Calling, calling_of
-from marway.archives.limits import expansion_problem, setting_problem
+from marway.archives.rules import Calling, calling_of, expansion_problem, setting_problem
 from marway.errors import LoadFailed, Unavailable, clip
 
 __all__ = ["Unpacked", "unpack"]

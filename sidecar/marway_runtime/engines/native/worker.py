@@ -27,8 +27,8 @@ import ts
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.model_loader import ModelLoaderFactory
 
-from marway.archives.calling import Calling
 from marway.archives.handler_failure import handler_failure
+from marway.archives.rules import Calling
 from marway.process.allocator import keep_freed_memory
 from marway.wire.envelope import Answer, Row, answer_pieces, read_rows
 from marway_http.frames import HEADER, Kind, frame_header

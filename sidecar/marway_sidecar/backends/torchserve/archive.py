@@ -9,8 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from marway.archives.calling import Calling, calling_of
-from marway.archives.limits import expansion_problem, setting_problem
+from marway.archives.rules import Calling, calling_of, expansion_problem, setting_problem
 from marway.errors import LoadFailed, clip
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.errors import about

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from marway.archives.limits import NOT_SERVED
+from marway.archives.rules import NOT_SERVED
 from marway.errors import LoadFailed, Unavailable
 from marway_runtime.engines.native.unpacking import unpack
 

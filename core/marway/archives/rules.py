@@ -1,14 +1,22 @@
-"""What an archive may not do, for whoever packs, publishes and loads: unpack far beyond its size, or set what Marway
-does not serve.
+"""Rules for archives, for whoever packs, publishes and loads: how far one may unpack, which of its settings are served,
+and how it has its handler called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-__all__ = ["NOT_SERVED", "NotServed", "expansion_problem", "setting_problem"]
+__all__ = [
+    "ASYNC_CALLS_MAX",
+    "NOT_SERVED",
+    "Calling",
+    "NotServed",
+    "calling_of",
+    "expansion_problem",
+    "setting_problem",
+]
 
 _MAX_EXPANDED_BYTES: Final = 64 * 1024**3
 """Most bytes that an archive may unpack to."""
@@ -74,3 +82,33 @@ def setting_problem(config: Mapping[str, Any]) -> str | None:
     if all(config.get(key) for key in _CALLING):
         return f"its configuration file says {' and '.join(_CALLING)}: TorchServe would pass over the second; say one"
     return None
+
+
+ASYNC_CALLS_MAX: Final = 256
+"""Most calls that are under way in one worker of an `asyncCommunication` archive. TorchServe has no bound; this many
+sequences is what vLLM, for which TorchServe made it, runs at once by itself (`max_num_seqs`)."""
+
+Way = Literal["one", "async", "continuous"]
+
+
+class Calling(NamedTuple):
+    """How a worker calls its handler.
+
+    Attributes:
+        way: `one` call after the other; `async`, a coroutine for each call; `continuous`, every call with all rows that
+            are under way, until their answers are whole.
+        at_once: How many calls of a sidecar, each of one row but in the way `one`, are under way in a worker at most.
+    """
+
+    way: Way = "one"
+    at_once: int = 1
+
+
+def calling_of(config: Mapping[str, Any]) -> Calling:
+    """Return how an archive's configuration file wants its handler to be called."""
+    if config.get("asyncCommunication") is True:
+        return Calling("async", ASYNC_CALLS_MAX)
+    if config.get("continuousBatching") is True:
+        rows = config.get("batchSize")
+        return Calling("continuous", rows if type(rows) is int and rows > 0 else 1)
+    return Calling()
