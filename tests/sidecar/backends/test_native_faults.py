@@ -24,15 +24,17 @@ from support.torchserve import OurTorchServe, archive, served
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 LIMIT = 512 << 20
 HANDLER = """
-import os, subprocess, sys
+import os, subprocess, sys, time
 kept = []
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 DAEMON = f"import subprocess; print(subprocess.Popen({SLEEP!r}, stdout=subprocess.DEVNULL).pid)"
 
 def answer(asked):
     verb, _, rest = asked.partition(" ")
-    if verb == "eat":
+    if verb in ("eat", "starve"):
         kept.append(b"x" * (int(rest) << 20))
+    if verb == "starve":
+        time.sleep(600)  # until it is killed: it may have all of it between two looks of the guard
     if verb == "exit":
         os._exit(3)
     if verb == "session":
@@ -72,7 +74,7 @@ async def test_fault_a_greedy_worker(pod: Pod) -> None:
     greedy, other = await pod.load(HANDLER), await pod.load(HANDLER)
     first, beside = await ask(pod, greedy, "eat 64"), await ask(pod, other, "pid")
     with pytest.raises(WorkerDied):
-        await ask(pod, greedy, "eat 2048")
+        await ask(pod, greedy, "starve 2048")
     assert await ask(pod, greedy, "pid") != first
     await until(lambda: not psutil.pid_exists(first))
     assert await ask(pod, other, "pid") == beside
