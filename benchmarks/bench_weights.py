@@ -15,7 +15,6 @@ import contextlib
 import io
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import torch
 from documents import Table, add_output, spread, write
+from servers import marway_runtime
 
 from marway.deadline import Deadline
 from marway.settings import load_settings
@@ -99,22 +99,8 @@ def pack(store: Path, mib: int) -> Path:
 @contextlib.contextmanager
 def running(home: Path) -> Iterator[SidecarSettings]:
     """Run a runtime, and yield the settings of a sidecar beside it."""
-    run, store = home / "run", home / "store"
-    store.mkdir()
-    command = [sys.executable, "-m", "marway", "runtime", "--home", str(home), "--engine", "native"]
-    command += ["--runtime-dir", str(run), "--model-store", str(store)]
-    log = home / "runtime.log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as runtime:
-        try:
-            deadline = time.monotonic() + _START_S
-            while not (run / "runtime.json").exists():
-                if runtime.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the runtime did not come up: {log.read_text()}")
-                time.sleep(0.05)  # the file appears when it answers; nothing tells
-            yield load_settings(SidecarSettings, backend="native", runtime_dir=run, archive_store=store)
-        finally:
-            runtime.terminate()
-            runtime.wait(40)
+    with marway_runtime(home, MARWAY_RUNTIME_ENGINE="native"):
+        yield load_settings(SidecarSettings, backend="native", runtime_dir=home / "run", archive_store=home / "store")
 
 
 async def measure(settings: SidecarSettings, path: Path, rounds: int) -> dict[str, Side]:

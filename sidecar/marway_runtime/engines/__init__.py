@@ -12,27 +12,7 @@ if TYPE_CHECKING:  # workers import this package too, and have none of these
     from marway.wire.runtime import KeptWeights, RuntimeInfo
     from marway_runtime.workers import Worker
 
-__all__ = ["Engine", "Environments"]
-
-
-class Environments(Protocol):
-    """What an engine knows of the environments that its versions are in: `environments.environments.Environments`."""
-
-    @property
-    def overlays(self) -> Path:
-        """Directory that says what goes in front of Python's packages for a version (`worker.overlay`)."""
-
-    def overlay(self, server_name: str) -> Path | None:
-        """Return what goes in front of Python's packages for a version's workers, if anything does."""
-
-    def fork_socket(self, server_name: str) -> Path | None:
-        """Return where the fork server of a version's environment listens; None where it has none."""
-
-    async def start_forks(self, server_name: str) -> None:
-        """Have a fork server for a version's environment, and return once it is ready, or has failed to be."""
-
-    def leave(self, server_name: str) -> None:
-        """Note that a version is not loaded any more."""
+__all__ = ["Engine"]
 
 
 class Engine(Protocol):

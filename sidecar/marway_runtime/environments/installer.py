@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Final
 from packaging.utils import parse_wheel_filename
 
 from marway.environments.lock import WheelRef
+from marway.environments.uv import find_uv
 from marway.errors import clip
 from marway.worker.environment import handler_environment
 
@@ -98,12 +98,7 @@ class Installer:
 
 
 def _uv() -> str:
-    try:
-        from uv import find_uv_bin
-
-        return find_uv_bin()
-    except (ImportError, FileNotFoundError):
-        found = shutil.which("uv")
+    found = find_uv()
     if found is None:
         raise NotInstalled("uv is missing in the runtime's Python: pip install uv there")
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from marway.environments.lock import Target
 from marway.environments.requirements import PROVIDED
+from marway.environments.uv import find_uv
 from marway.errors import InvalidArchive, InvalidSettings, clip
 
 if sys.version_info >= (3, 11):
@@ -130,15 +130,7 @@ def _unlocked(target: Target, why: str) -> InvalidArchive:
 
 
 def _uv() -> str:
-    try:
-        from uv import find_uv_bin
-    except ImportError:
-        found = shutil.which("uv")
-    else:
-        try:
-            found = find_uv_bin()
-        except FileNotFoundError:
-            found = shutil.which("uv")
+    found = find_uv()
     if found is None:
         raise InvalidSettings("uv, which locks requirements, is missing: pip install uv, or publish with --no-lock")
     return found

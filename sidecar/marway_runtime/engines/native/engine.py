@@ -25,12 +25,12 @@ from marway.wire.runtime import KeptWeights, RuntimeInfo
 from marway.worker.environment import handler_environment
 from marway_runtime.devices import Devices
 from marway_runtime.directories import Directories, make_fresh
-from marway_runtime.engines import Environments
 from marway_runtime.engines.native.model import LoadedModel
 from marway_runtime.engines.native.models_log import ModelsLog
 from marway_runtime.engines.native.routes import create_router
 from marway_runtime.engines.native.unpacking import Unpacked, unpack
 from marway_runtime.engines.native.worker_process import Launch, WorkerProcess
+from marway_runtime.environments.environments import Environments
 from marway_runtime.metrics import Deaths
 from marway_runtime.resources import cpu_count, memory_limit
 from marway_runtime.settings import RuntimeSettings

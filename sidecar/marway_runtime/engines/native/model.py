@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from marway.errors import LoadFailed, clip
+from marway.process.children import RestartPauses
 from marway.wire.native import LoadRequest, ModelState
 from marway.wire.runtime import KeptWeights
 from marway_runtime.engines.native.shared_weights import SharedWeights
@@ -22,8 +23,6 @@ __all__ = ["LoadedModel", "MakeLaunch"]
 logger = logging.getLogger(__name__)
 
 _REASON_MAX: Final = 800
-_STEADY_S: Final = 10.0
-_PAUSE_MAX_S: Final = 30.0
 _LOOK_MIN_S, _LOOK_MAX_S = 0.1, 1.0
 
 MakeLaunch = Callable[[str, LoadRequest, Unpacked, int], Awaitable[Launch]]
@@ -160,7 +159,7 @@ class LoadedModel:
 
     async def _keep(self, place: _Place) -> None:
         """Have a worker in a place, and another when that one has ended: at once, or with growing pauses."""
-        pause_s = 0.0
+        pauses = RestartPauses(self._pause_s)
         while True:
             began = time.monotonic()
             try:
@@ -173,12 +172,10 @@ class LoadedModel:
                 return  # whoever asked for it is told, and takes it away
             if failure is not None:
                 logger.error("%s: %s", self.title, failure)
-            if time.monotonic() - began >= _STEADY_S:
-                pause_s = 0.0
-            elif pause_s > self._pause_s and self._weights is not None and not self.state.ready_workers:
+            pause_s = pauses.after(time.monotonic() - began)
+            if pause_s > self._pause_s and self._weights is not None and not self.state.ready_workers:
                 self._weights.give_up()  # several ended at once: what they are forked from may be why
             await asyncio.sleep(pause_s)
-            pause_s = min(_PAUSE_MAX_S, max(self._pause_s, pause_s * 2))
 
     async def _run_once(self, place: _Place) -> str | None:
         """Have one worker from its start to its end; return why it did not come up, if so."""

@@ -25,7 +25,6 @@ from marway.wire import envelope
 from marway.wire.runtime import KeptWeights, RuntimeInfo
 from marway.worker.environment import handler_environment
 from marway_runtime.directories import Directories, make_fresh
-from marway_runtime.engines import Environments
 from marway_runtime.engines.torchserve.class_archive import ClassArchive
 from marway_runtime.engines.torchserve.configuration import (
     Ports,
@@ -34,6 +33,7 @@ from marway_runtime.engines.torchserve.configuration import (
     properties,
     write_worker_launcher,
 )
+from marway_runtime.environments.environments import Environments
 from marway_runtime.resources import cpu_count, memory_limit
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV, folder
