@@ -143,8 +143,8 @@ def _load_of(up: MarwayUp, surface: str, clients: int, scratch: Path):  # type: 
 async def _ask_grpc(address: str, clients: int, seconds: float) -> tuple[float, float, float, int]:
     import grpc
 
-    from marway_gateway.proto import open_inference_pb2 as pb
-    from marway_gateway.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
+    from marway_http.proto import open_inference_pb2 as pb
+    from marway_http.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
     tensor = pb.ModelInferRequest.InferInputTensor(name="data", datatype="BYTES", shape=[1])
     tensor.contents.bytes_contents.append(TEXT.encode())

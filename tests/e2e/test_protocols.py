@@ -19,8 +19,8 @@ import torch
 
 import marway_handlers
 from marway_archiver import publish
-from marway_gateway.proto import open_inference_pb2 as pb
-from marway_gateway.proto import open_inference_pb2_grpc
+from marway_http.proto import open_inference_pb2 as pb
+from marway_http.proto import open_inference_pb2_grpc
 from support.up import Up
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

@@ -13,10 +13,10 @@ import pytest
 
 from marway.records import Signature, TensorSpec
 from marway.worker.requests import request_of
-from marway_gateway.tensors.datatypes import DATATYPES
-from marway_gateway.tensors.outputs import outputs_of
-from marway_gateway.tensors.rows import rows_of
-from marway_gateway.tensors.tensor import Tensor
+from marway_http.tensors.datatypes import DATATYPES
+from marway_http.tensors.outputs import outputs_of
+from marway_http.tensors.rows import rows_of
+from marway_http.tensors.tensor import Tensor
 from support.trained import Served, served
 
 SAMPLES = Path(__file__).parents[2] / "examples" / "digits" / "samples"

@@ -20,8 +20,8 @@ from marway_gateway.http.requests import request_info, send_whole
 from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.surfaces.http_call import http_call
-from marway_gateway.tensors.requests import ReadRequest, Rendered, prepare, rendered
 from marway_http.channel import CHANNEL, Channel, header_block
+from marway_http.tensors.requests import ReadRequest, Rendered, prepare, rendered
 
 __all__ = ["RowRoute", "predict_rows"]
 

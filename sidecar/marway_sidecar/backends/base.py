@@ -63,7 +63,7 @@ class ServedModel:
             start it.
         calls_per_worker: How many calls a worker takes at once, as the server said when it was loaded. Where it is more
             than one, each has one row, and one that nobody waits for any more is given up.
-        in_pieces, answer_within_s, workers_max: What the server said of them then (`Description`).
+        in_pieces, answer_within_s, workers_max, scales: What the server said of them then (`Description`).
     """
 
     server_name: str
@@ -83,10 +83,11 @@ class ServedModel:
     in_pieces: bool = False
     answer_within_s: float | None = None
     workers_max: int | None = None
+    scales: bool = True
 
     def as_described(self, found: Description) -> ServedModel:
         """Return it with what the server says of how it is to be called."""
-        facts = ("calls_per_worker", "in_pieces", "answer_within_s", "workers_max")
+        facts = ("calls_per_worker", "in_pieces", "answer_within_s", "workers_max", "scales")
         said: dict[str, Any] = {name: getattr(found, name) for name in facts}
         return replace(self, streaming=self.streaming or found.in_pieces, **said)
 
@@ -100,6 +101,7 @@ class Description:
         in_pieces: Whether every answer comes in pieces, whatever the version's record says.
         answer_within_s: How long one call may take before its worker is ended, where the archive says it.
         workers_max: The most workers that the server keeps going at once; None for any number.
+        scales: Whether the number of workers is ours to set; a server that keeps its own has one, as far as we know.
     """
 
     version: str
@@ -109,6 +111,7 @@ class Description:
     in_pieces: bool = False
     answer_within_s: float | None = None
     workers_max: int | None = None
+    scales: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,7 @@ class ModelServer(Protocol):
         """Remove a version that has no request in flight; one that is not there is no error."""
 
     async def scale(self, model: ServedModel, workers: int) -> Description:
-        """Set the number of worker processes and return what the server then says."""
+        """Set the number of worker processes and return what the server then says; only where it `scales`."""
 
     async def describe(self, model: ServedModel) -> Description | None:
         """Return what the server says about a version, or None when it does not have it."""

@@ -165,6 +165,11 @@ class Entry:
         return self.served.calls_per_worker if self.served is not None else 1
 
     @property
+    def scales(self) -> bool:
+        """Whether the number of its workers is ours to set."""
+        return self.served is None or self.served.scales
+
+    @property
     def idle(self) -> bool:
         """Whether nobody uses it, or is about to."""
         return self.scheduler.idle and not self.holds

@@ -91,7 +91,8 @@ class Autoscaler:
         _, most = bounds(entry.serving, cpus=self._cpus)
         if entry.served is not None and entry.served.workers_max is not None:
             most = min(most, entry.served.workers_max)
-        may_grow = entry.answers and entry.workers < most and not actor.busy and not scheduler.breaker.is_open
+        may_grow = entry.answers and entry.scales and entry.workers < most and not actor.busy
+        may_grow = may_grow and not scheduler.breaker.is_open
         if may_grow and scheduler.oldest_wait_s() >= again_s:
             queued = -(-scheduler.calls_queued // entry.calls_per_worker)
             actor.want_workers(more(entry.workers, queued=queued, most=most))
@@ -125,6 +126,8 @@ class Autoscaler:
         leave_s = entry.serving.idle_unload_s
         if leave_s is not None and unused_s >= leave_s and not entry.serving.pinned:
             actor.want_unload("idle")
+        elif not entry.scales:
+            return
         elif entry.workers < least and entry.workers:
             actor.want_workers(least)
         elif entry.workers > least and not entry.scheduler.breaker.is_open:

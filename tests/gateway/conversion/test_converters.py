@@ -10,7 +10,7 @@ import pytest
 
 from marway.errors import InvalidRequest, MarwayError
 from marway_gateway.conversion.converters import INLINE_BYTES, Converters
-from marway_gateway.tensors.tensor import json_object
+from marway_http.tensors.tensor import json_object
 
 LARGE = INLINE_BYTES + 1
 

@@ -18,9 +18,10 @@ from gateway.handlers import handling, ready, refusing
 from marway.objects import DirectoryStore
 from marway.registry import Registry
 from marway.wire.envelope import ROWS_CONTENT_TYPE
-from marway_gateway.proto import open_inference_pb2, prediction_pb2
+from marway_gateway.proto import prediction_pb2
 from marway_gateway.proto.torchserve import inference_pb2
 from marway_gateway.surfaces.grpc.interceptors import FIELDS_MAX
+from marway_http.proto import open_inference_pb2
 from support.registry import publish
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

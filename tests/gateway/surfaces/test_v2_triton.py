@@ -20,8 +20,8 @@ from marway.objects import DirectoryStore
 from marway.records import Signature, TensorSpec
 from marway.registry import Registry
 from marway.wire.envelope import Row
-from marway_gateway.proto import open_inference_pb2 as pb
-from marway_gateway.proto import open_inference_pb2_grpc
+from marway_http.proto import open_inference_pb2 as pb
+from marway_http.proto import open_inference_pb2_grpc
 from support.registry import publish
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -53,6 +53,8 @@ class FakeBackend(Backend):
 
 
 class Subject:
+    streams = workers_die = True
+
     def __init__(self) -> None:
         self.backend = FakeBackend(load_settings(SidecarSettings))
         self.backend.server = FakeServer(answer, pieces)

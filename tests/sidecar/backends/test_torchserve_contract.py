@@ -80,6 +80,8 @@ class Continuous:
 class Subject:
     """A runtime as the contract suite sees it."""
 
+    streams = workers_die = True
+
     def __init__(self, torchserve: OurTorchServe, engine: str) -> None:
         self._torchserve = torchserve
         self._directory = torchserve.runtime_dir

@@ -25,6 +25,8 @@ TOY = Path(__file__).parent / "toy"
 class Toy:
     """The toy as the contract suite sees it."""
 
+    streams = workers_die = True
+
     def __init__(self, scratch: Path, backend: Backend) -> None:
         self.backend = backend
         self._scratch = scratch

@@ -26,7 +26,7 @@ from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.grpc.status import code_of
 from marway_gateway.surfaces.row_calls import predict_rows
-from marway_gateway.tensors.requests import ReadRequest, Rendered
+from marway_http.tensors.requests import ReadRequest, Rendered
 
 __all__ = ["DETAILS_MAX", "GrpcCall", "predict_rpc", "refused_rpcs"]
 

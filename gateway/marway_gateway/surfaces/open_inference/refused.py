@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from marway.errors import MarwayError, NotFound, Unimplemented
-from marway_gateway.proto import open_inference_pb2 as pb
 from marway_gateway.surfaces.grpc.call import refused_rpcs
+from marway_http.proto import open_inference_pb2 as pb
 
 __all__ = ["STATISTICS", "add_refused_extensions", "refused_extensions"]
 

@@ -11,7 +11,6 @@ from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.requests import FastPathApp
 from marway_gateway.openapi import PREDICTION_ERRORS, REFERENCE_ERRORS, REQUEST_HEADERS, add_served, error_responses
-from marway_gateway.proto import open_inference_pb2_grpc
 from marway_gateway.surfaces.open_inference.grpc import SERVICE, UNPARSED, OpenInferenceService
 from marway_gateway.surfaces.open_inference.refused import STATISTICS, add_refused_extensions, refused_extensions
 from marway_gateway.surfaces.open_inference.repository import add_repository
@@ -29,7 +28,8 @@ from marway_gateway.surfaces.reference_routes import add_reference_routes, add_t
 from marway_gateway.surfaces.row_calls import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
 from marway_gateway.surfaces.surface import RpcService, Surface
-from marway_gateway.tensors.v2_json import read_infer
+from marway_http.proto import open_inference_pb2_grpc
+from marway_http.tensors.v2_json import read_infer
 
 __all__ = ["OPEN_INFERENCE"]
 

@@ -26,8 +26,8 @@ from marway_gateway.surfaces.v1.schema import (
     V1VersionStatus,
     v1_metadata_of,
 )
-from marway_gateway.tensors.requests import ReadRequest
-from marway_gateway.tensors.v1 import read_classify, read_explain, read_predict, read_regress
+from marway_http.tensors.requests import ReadRequest
+from marway_http.tensors.v1 import read_classify, read_explain, read_predict, read_regress
 
 __all__ = ["V1"]
 

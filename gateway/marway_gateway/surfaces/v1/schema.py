@@ -8,7 +8,7 @@ from pydantic import Field
 
 from marway.records import TensorSpec, VersionRecord
 from marway_gateway.json_models import JsonModel, JsonValue, examples
-from marway_gateway.tensors.v1 import DEFAULT_SIGNATURE
+from marway_http.tensors.v1 import DEFAULT_SIGNATURE
 
 __all__ = [
     "V1Examples",

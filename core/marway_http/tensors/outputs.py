@@ -12,9 +12,9 @@ from marway.errors import ModelError, clip
 from marway.records import Signature, TensorSpec
 from marway.wire.envelope import Answer, mime_type
 from marway.wire.headers import UNEXPLAINED
-from marway_gateway.tensors.datatypes import BYTES, DATATYPES, Datatype, Value
-from marway_gateway.tensors.rows import is_b64
-from marway_gateway.tensors.tensor import Tensor, common_shape, leaves_of
+from marway_http.tensors.datatypes import BYTES, DATATYPES, Datatype, Value
+from marway_http.tensors.rows import is_b64
+from marway_http.tensors.tensor import Tensor, common_shape, leaves_of
 
 __all__ = ["DEFAULT_OUTPUT", "outputs_of", "values_of"]
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 from marway.errors import InvalidRequest, clip
 from marway.records import Signature, TensorSpec
 from marway.wire.envelope import KEY, RAW_BODY, ROWS_MAX, Part, Row
-from marway_gateway.tensors.datatypes import Value
-from marway_gateway.tensors.tensor import Tensor, nested
+from marway_http.tensors.datatypes import Value
+from marway_http.tensors.tensor import Tensor, nested
 
 __all__ = [
     "JSON",

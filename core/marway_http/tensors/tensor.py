@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from marway.errors import InvalidRequest, clip
-from marway_gateway.tensors.datatypes import Datatype, Value
+from marway_http.tensors.datatypes import Datatype, Value
 
 __all__ = ["BASE64", "Tensor", "common_shape", "flat_values", "json_object", "leaves_of", "nested", "shape_of"]
 

@@ -17,13 +17,13 @@ from gateway.handlers import answered, echo, value_of
 from marway.errors import InvalidRequest, ModelError
 from marway.records import Signature, TensorSpec, VersionRecord
 from marway.wire.envelope import Answer, Row, decode_rows, encode_rows
-from marway_gateway.proto import open_inference_pb2 as pb
-from marway_gateway.tensors.datatypes import BYTES, DATATYPES, Datatype
-from marway_gateway.tensors.outputs import outputs_of, values_of
-from marway_gateway.tensors.rows import rows_of
-from marway_gateway.tensors.tensor import Tensor, shape_of
-from marway_gateway.tensors.v2_json import parse_infer, render_infer
-from marway_gateway.tensors.v2_protobuf import parse_message
+from marway_http.proto import open_inference_pb2 as pb
+from marway_http.tensors.datatypes import BYTES, DATATYPES, Datatype
+from marway_http.tensors.outputs import outputs_of, values_of
+from marway_http.tensors.rows import rows_of
+from marway_http.tensors.tensor import Tensor, shape_of
+from marway_http.tensors.v2_json import parse_infer, render_infer
+from marway_http.tensors.v2_protobuf import parse_message
 from support.registry import record_of
 
 NUMPY = {

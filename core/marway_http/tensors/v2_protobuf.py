@@ -13,13 +13,13 @@ from google.protobuf.message import DecodeError
 from marway.errors import InvalidRequest, clip
 from marway.records import Signature, VersionRecord
 from marway.resolve.resolver import Resolved
-from marway_gateway.proto import open_inference_pb2 as pb
-from marway_gateway.tensors.datatypes import Datatype, Value
-from marway_gateway.tensors.outputs import outputs_of
-from marway_gateway.tensors.requests import Reading, Rendered
-from marway_gateway.tensors.rows import rows_of
-from marway_gateway.tensors.tensor import Tensor
-from marway_gateway.tensors.v2 import InferRequest, described, infer_request, picked, wanted_output
+from marway_http.proto import open_inference_pb2 as pb
+from marway_http.tensors.datatypes import Datatype, Value
+from marway_http.tensors.outputs import outputs_of
+from marway_http.tensors.requests import Reading, Rendered
+from marway_http.tensors.rows import rows_of
+from marway_http.tensors.tensor import Tensor
+from marway_http.tensors.v2 import InferRequest, described, infer_request, picked, wanted_output
 
 __all__ = ["parse_message", "read_message"]
 

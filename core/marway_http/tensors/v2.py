@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
-from marway_gateway.tensors.datatypes import Datatype, datatype_of
-from marway_gateway.tensors.outputs import DEFAULT_OUTPUT
-from marway_gateway.tensors.rows import check_inputs
-from marway_gateway.tensors.tensor import Tensor, shape_of
+from marway_http.tensors.datatypes import Datatype, datatype_of
+from marway_http.tensors.outputs import DEFAULT_OUTPUT
+from marway_http.tensors.rows import check_inputs
+from marway_http.tensors.tensor import Tensor, shape_of
 
 __all__ = ["InferRequest", "WantedOutput", "described", "infer_request", "picked", "wanted_output"]
 

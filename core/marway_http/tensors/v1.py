@@ -22,9 +22,9 @@ from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, TensorSpec, VersionRecord
 from marway.resolve.resolver import Resolved
 from marway.wire.envelope import KEY, RAW_BODY, Row
-from marway_gateway.tensors.datatypes import DATATYPES, Datatype
-from marway_gateway.tensors.requests import Reading, Rendered
-from marway_gateway.tensors.rows import (
+from marway_http.tensors.datatypes import DATATYPES, Datatype
+from marway_http.tensors.requests import Reading, Rendered
+from marway_http.tensors.rows import (
     JSON,
     OCTETS,
     TEXT,
@@ -34,7 +34,7 @@ from marway_gateway.tensors.rows import (
     is_b64,
     row_of_parts,
 )
-from marway_gateway.tensors.tensor import Tensor, common_shape, json_object, leaves_of
+from marway_http.tensors.tensor import Tensor, common_shape, json_object, leaves_of
 
 __all__ = ["DEFAULT_SIGNATURE", "read_classify", "read_explain", "read_predict", "read_regress"]
 

@@ -18,12 +18,12 @@ from typing import Any, Final, Literal
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
 from marway.resolve.resolver import Resolved
-from marway_gateway.tensors.datatypes import Value, datatype_of
-from marway_gateway.tensors.outputs import outputs_of
-from marway_gateway.tensors.requests import Reading, Rendered
-from marway_gateway.tensors.rows import JSON, OCTETS, rows_of
-from marway_gateway.tensors.tensor import BASE64, Tensor, flat_values, json_object, shape_of
-from marway_gateway.tensors.v2 import InferRequest, WantedOutput, described, infer_request, picked, wanted_output
+from marway_http.tensors.datatypes import Value, datatype_of
+from marway_http.tensors.outputs import outputs_of
+from marway_http.tensors.requests import Reading, Rendered
+from marway_http.tensors.rows import JSON, OCTETS, rows_of
+from marway_http.tensors.tensor import BASE64, Tensor, flat_values, json_object, shape_of
+from marway_http.tensors.v2 import InferRequest, WantedOutput, described, infer_request, picked, wanted_output
 
 __all__ = ["parse_infer", "read_infer", "render_infer"]
 

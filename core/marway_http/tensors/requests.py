@@ -14,7 +14,7 @@ from marway.errors import InvalidRequest, MarwayError
 from marway.records import VersionRecord
 from marway.resolve.resolver import Resolved
 from marway.wire.envelope import PARTS_MAX, Row, decode_answers, encode_rows
-from marway_gateway.tensors.outputs import values_of
+from marway_http.tensors.outputs import values_of
 
 __all__ = ["ReadRequest", "Reading", "Rendered", "prepare", "rendered"]
 
