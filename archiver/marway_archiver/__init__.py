@@ -1,6 +1,8 @@
 """Packs models into archives that are the same bytes everywhere, and checks archives before anybody opens them."""
 
 from marway_archiver.archives import ArchiveInfo, check_archive, inspect_archive, repack
+from marway_archiver.bundles.checking import BundleInfo, check_bundle, inspect_bundle
+from marway_archiver.bundles.packing import PackedBundle, pack_bundle
 from marway_archiver.contents.manifest import Manifest
 from marway_archiver.format.zipscan import ArchiveFile
 from marway_archiver.packing import PackedArchive, pack
@@ -13,15 +15,20 @@ from marway_archiver.verify import Verification, verify_archive
 __all__ = [
     "ArchiveFile",
     "ArchiveInfo",
+    "BundleInfo",
     "Example",
     "Manifest",
     "PackProof",
     "PackedArchive",
+    "PackedBundle",
     "ProofPlan",
     "Verification",
     "check_archive",
+    "check_bundle",
     "inspect_archive",
+    "inspect_bundle",
     "pack",
+    "pack_bundle",
     "publish",
     "publish_archive",
     "repack",
