@@ -9,6 +9,7 @@ from marway_archiver.packing import PackedArchive, pack
 from marway_archiver.proving.examples import Example
 from marway_archiver.proving.proof import PackProof
 from marway_archiver.proving.runs import ProofPlan
+from marway_archiver.publishing.bundles import publish_bundle
 from marway_archiver.publishing.publish import publish, publish_archive
 from marway_archiver.verify import Verification, verify_archive
 
@@ -31,6 +32,7 @@ __all__ = [
     "pack_bundle",
     "publish",
     "publish_archive",
+    "publish_bundle",
     "repack",
     "verify_archive",
 ]

@@ -14,6 +14,7 @@ from marway.archives.zipformat import file_digest, write_archive
 from marway.bundles import BUNDLE_SUFFIX, BundleManifest, check_backend_of_bundle
 from marway.bundles.manifest import DEFAULT_ROOT, EMPTY_DIRECTORY, encode_manifest, parse_manifest
 from marway.errors import InvalidArchive
+from marway.records import ArchiveKind
 from marway.refs import check_model_name, check_version
 from marway_archiver.atomic_output import atomic_file, check_target
 from marway_archiver.bundles.answers import given_answers
@@ -48,6 +49,25 @@ class PackedBundle:
     layout: Layout = field(default_factory=Layout)
     warnings: tuple[str, ...] = ()
     golden: GoldenDocument | None = None
+
+    @property
+    def model(self) -> tuple[str, str]:
+        """The model's name and version."""
+        return self.manifest.name, self.manifest.version
+
+    @property
+    def kind(self) -> ArchiveKind:
+        return "bundle"
+
+    @property
+    def handler(self) -> str:
+        """None: what is called is the server's matter."""
+        return ""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether answers come in pieces, as the server's configuration says."""
+        return self.layout.streaming
 
 
 def pack_bundle(

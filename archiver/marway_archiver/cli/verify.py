@@ -26,7 +26,7 @@ from marway_archiver.cli.engines import (
 from marway_archiver.cli.output import progress_bar
 from marway_archiver.proving.examples import input_line
 from marway_archiver.proving.runs import ProofPlan
-from marway_archiver.publishing.publish import tolerance_of
+from marway_archiver.publishing.facts import tolerance_of
 from marway_archiver.verify import (
     Verification,
     golden_beside,
