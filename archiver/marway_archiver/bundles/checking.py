@@ -52,6 +52,11 @@ class BundleInfo:
         return self.manifest.name, self.manifest.version
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed and may surprise."""
+        return self.layout.warnings
+
+    @property
     def packed(self) -> PackedBundle:
         """What packing it returned, without its golden document; only of a bundle that is accepted."""
         assert self.manifest is not None
