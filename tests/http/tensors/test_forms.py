@@ -223,7 +223,7 @@ def _typed(datatype: str, **contents: Any) -> pb.ModelInferRequest:
         (_typed("INT8", int64_contents=[3]), "its values belong in int_contents"),
         (_typed("FLOAT"), "no known datatype"),
         (pb.ModelInferRequest(raw_input_contents=[b"a"]), "0 inputs and 1 raw_input_contents"),
-        (b"\x0a\xff", "cut off"),
+        (b"\x0a\x05a", "cut off"),
         (b"\x0a\x01\xff", "cannot be parsed"),
         (b"\x12\x00" * (FIELDS_MAX + 1), "more than"),
     ],
