@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-
 from packaging.utils import canonicalize_name
+
 from support.servers import (
     Server,
     running_bentoml,

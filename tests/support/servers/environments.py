@@ -78,10 +78,7 @@ def _make(name: str, directory: Path) -> None:
 
 
 def _prepare_triton(packages: Path) -> None:
-    """Put the Python backend together: the stub of this Python, and numpy where the stub looks for modules.
-
-    The stub has an interpreter of its own, which knows of no environment: it finds what lies beside its utilities.
-    """
+    """Put the Python backend together, with the stub of this Python, and let both programs be run."""
     server = packages / "pytriton" / "tritonserver"
     backend = server / "backends" / "python"
     stub = f"{sys.version_info.major}.{sys.version_info.minor}/triton_python_backend_stub"
@@ -92,8 +89,6 @@ def _prepare_triton(packages: Path) -> None:
         shutil.copyfile(file, copy)
         copy.chmod(0o755)
         copy.replace(file)
-    for module in ("numpy", "numpy.libs"):
-        (backend / module).symlink_to(packages / module)
 
 
 _PREPARE: Mapping[str, Callable[[Path], None]] = {"triton": _prepare_triton}
@@ -118,10 +113,11 @@ def write_lock(name: str) -> None:
 def _uv(*arguments: str, given: str = "") -> str:
     uv = find_uv()
     assert uv is not None, "uv is missing: make setup"
+    # As pip does it: where there are several indexes, the version that fits comes from any of them.
+    environment = {"UV_INDEX_STRATEGY": "unsafe-best-match", **uv_environment()}
     done = subprocess.run(
-        # As pip does it: where there are several indexes, the version that fits comes from any of them.
-        [uv, *arguments, "--no-progress"], env={"UV_INDEX_STRATEGY": "unsafe-best-match", **uv_environment()}, input=given,
-        capture_output=True, text=True, timeout=_INSTALL_S, check=False,
+        [uv, *arguments, "--no-progress"], env=environment, input=given, capture_output=True, text=True,
+        timeout=_INSTALL_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"uv {' '.join(arguments)}: {done.stderr[-3000:]}"
     return done.stdout

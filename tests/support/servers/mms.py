@@ -22,8 +22,7 @@ class MultiModelServer(Server):
     def __init__(self, directory: Path, settings: dict[str, object]) -> None:
         super().__init__(directory)
         self._bin, self._packages = environment("mms"), site_packages("mms")
-        inference, management, _, _ = self.ports
-        self.management = f"http://127.0.0.1:{management}"
+        self.management = f"http://127.0.0.1:{self.ports[1]}"
         self.repository = directory / "models"
         for each in (self.repository, directory / "tmp"):
             each.mkdir(exist_ok=True)

@@ -29,6 +29,12 @@ class Triton(Server):
         self.metrics = f"http://127.0.0.1:{self.ports[2]}/metrics"
         self.repository = directory / "models"
         self.repository.mkdir(exist_ok=True)
+        # The interpreter of its Python backend knows of no environment and ignores PYTHONPATH: it looks for modules in
+        # its working directory, in the machine's own Python, then beside its utilities. The machine's numpy may be one
+        # that it reads memory wrongly with (2, where the backend was built for 1).
+        for module in ("numpy", "numpy.libs"):
+            if not (directory / module).exists():
+                (directory / module).symlink_to(self._packages / module)
 
     def command(self) -> list[str]:
         home = self._packages / "pytriton" / "tritonserver"
