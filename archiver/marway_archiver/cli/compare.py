@@ -147,7 +147,7 @@ def _of_registry(model: str, registry: str | None, room: Room) -> _Version:
 def _copy(source: Registry, record: VersionRecord, archive: Path, progress: Progress) -> None:
     done = 0
     try:
-        with source.open_archive(record.archive.sha256) as handle, archive.open("wb") as file:
+        with source.open_archive(record.archive) as handle, archive.open("wb") as file:
             while piece := handle.read(_PIECE_BYTES):
                 file.write(piece)
                 done += len(piece)
