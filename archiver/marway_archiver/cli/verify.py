@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from marway.answers.golden import DEFAULT_TOLERANCE, GoldenDocument, Tolerance
+from marway.archives.entries import shown
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
 from marway.text import printable
@@ -23,7 +24,6 @@ from marway_archiver.cli.engines import (
     store_verified,
 )
 from marway_archiver.cli.output import progress_bar
-from marway_archiver.format.entries import shown
 from marway_archiver.proving.examples import input_line
 from marway_archiver.proving.runs import ProofPlan
 from marway_archiver.publishing.publish import tolerance_of
