@@ -225,8 +225,8 @@ class ModelServer(Protocol):
     def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         """Yield the pieces of the answer to ``row`` as the handler sends them; raises as `predict` does.
 
-        Only for versions that are declared streaming. Each piece is an `Answer`; status, headers and content type of
-        the first stand for the whole. A piece of kind "error" ends it.
+        For versions that are declared streaming, and for requests that ask for pieces. Each piece is an `Answer`;
+        status, headers and content type of the first stand for the whole. A piece of kind "error" ends it.
         """
 
     async def status(self) -> ServerStatus:
