@@ -20,8 +20,9 @@ from marway_archiver.publishing.facts import RecordFacts, facts_of_bundle
 from marway_archiver.publishing.locking import LockWish
 from marway_archiver.publishing.register import store
 from marway_archiver.verify import verify_bundle
-from marway_ops.engines.trial import Trial, try_engines
+from marway_ops.engines.trial import Trial, planned, try_engines
 from marway_ops.shell.output import print_json, warn
+from marway_ops.up.plan import PlannedPod
 
 __all__ = ["verify_bundle_file"]
 
@@ -49,6 +50,7 @@ def verify_bundle_file(
     for each in engines:
         if each in MAR_BACKENDS:
             raise InvalidInput(f"--engine {each}: its pods serve .mar archives, and {path} is a bundle")
+    plan = planned(engines) if engines else ()
     with progress_bar("reading") as progress:
         info = verify_bundle(path, golden=golden, progress=progress)
     found = list(warnings)
@@ -56,7 +58,7 @@ def verify_bundle_file(
         found.append("the bundle carries no golden examples: that it is sound is all that was shown")
     elif golden is None:
         found.append("the answers to its golden examples are not here: give --golden or --registry")
-    trial = _tried(info, engines, golden, tolerance, timeout_s) if engines else None
+    trial = _tried(info, plan, golden, tolerance, timeout_s) if plan else None
     ok = trial is None or trial.ok
     if as_json:
         on_engines = {} if trial is None else answers_document(trial)
@@ -71,7 +73,7 @@ def verify_bundle_file(
 
 def _tried(
     info: BundleInfo,
-    engines: Sequence[str],
+    plan: Sequence[PlannedPod],
     golden: GoldenDocument | None,
     tolerance: Tolerance | None,
     timeout_s: float,
@@ -82,7 +84,7 @@ def _tried(
         return try_engines(
             _stored(room, info, golden, timeout_s),
             info.examples,
-            engines,
+            plan,
             registry=room.registry.url,
             directory=room.directory,
             tolerance=used,
