@@ -12,6 +12,7 @@ from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.requests import FastPathApp
 from marway_gateway.openapi import PREDICTION_ERRORS, REFERENCE_ERRORS, REQUEST_HEADERS, add_served, error_responses
 from marway_gateway.surfaces.open_inference.grpc import SERVICE, UNPARSED, OpenInferenceService
+from marway_gateway.surfaces.open_inference.passing import InferRoute
 from marway_gateway.surfaces.open_inference.refused import STATISTICS, add_refused_extensions, refused_extensions
 from marway_gateway.surfaces.open_inference.repository import add_repository
 from marway_gateway.surfaces.open_inference.schema import (
@@ -25,7 +26,6 @@ from marway_gateway.surfaces.open_inference.schema import (
     metadata_of,
 )
 from marway_gateway.surfaces.reference_routes import add_reference_routes, add_trailing_slash
-from marway_gateway.surfaces.row_calls import RowRoute
 from marway_gateway.surfaces.servable import check_servable, versions_of
 from marway_gateway.surfaces.surface import RpcService, Surface
 from marway_http.proto import open_inference_pb2_grpc
@@ -137,7 +137,7 @@ def _add_infer(app: FastPathApp, gateway: CurrentGateway) -> None:
         explain = verb == "explain"
         add_served(
             app,
-            RowRoute(gateway, surface=_NAME, read=read_infer, explain=explain),
+            InferRoute(gateway, surface=_NAME, read=read_infer, explain=explain),
             ((f"{_OF_MODEL}/{verb}", verb, summary), (f"{_OF_VERSION}/{verb}", f"{verb}_version", summary_of_version)),
             body=InferRequestBody,
             headers=_HEADERS,
@@ -166,5 +166,5 @@ OPEN_INFERENCE: Final = Surface(
         RpcService(SERVICE, open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, OpenInferenceService),
     ),
     refused_rpcs=(refused_extensions,),
-    unparsed_rpcs=frozenset({UNPARSED}),
+    unparsed_rpcs=UNPARSED,
 )
