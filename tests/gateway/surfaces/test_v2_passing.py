@@ -14,14 +14,14 @@ import pytest_asyncio
 from aiohttp import web
 
 from gateway.fakes import FakePod, Running, Seen, fail, running
-from gateway.handlers import echo, handling, ready
+from gateway.handlers import TWO, echo, handling, ready
 from marway.errors import InvalidRequest, ModelError
 from marway.objects import DirectoryStore
 from marway.records import ServingSettings
 from marway.refs import TENSOR_BACKENDS
 from marway.registry import Registry
 from marway.wire.envelope import ROWS_CONTENT_TYPE
-from marway.wire.headers import OUTCOME, Outcome
+from marway.wire.headers import DESCRIBE, OUTCOME, Outcome
 from marway_gateway.conversion.converters import INLINE_BYTES
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.proto import open_inference_pb2_grpc
@@ -38,6 +38,11 @@ Code = grpc.StatusCode
 LENGTH = "inference-header-content-length"
 OCTETS = {"content-type": "application/octet-stream"}
 SEEN: list[Seen] = []
+TENSOR = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+DESCRIBED = {
+    "open-inference": {"name": "mv_1", "inputs": [{**TENSOR, "parameters": {}}], "outputs": [TENSOR]},
+    "tensorflow-serving": {},
+}
 
 
 async def served(pod: FakePod, request: web.Request) -> web.StreamResponse:
@@ -45,6 +50,8 @@ async def served(pod: FakePod, request: web.Request) -> web.StreamResponse:
     seen = pod.requests[-1]
     SEEN.append(seen)
     _, _, name, version = seen.path.split("/")
+    if seen.headers.get(DESCRIBE) == "1":
+        return web.json_response(DESCRIBED[name], headers={OUTCOME: Outcome.ANSWERED})
     if seen.headers["content-type"] == ROWS_CONTENT_TYPE:
         return await handling(echo)(pod, request)
     length = header_length_of(seen.headers.get(LENGTH), seen.body)
@@ -86,6 +93,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     for backend in TENSOR_BACKENDS:
         publish(registry, scratch, backend, backend=backend)
     publish(registry, scratch, "decoupled", backend="open-inference", serving=ServingSettings(streaming=True))
+    publish(registry, scratch, "signed", backend="open-inference", signature=TWO)
     publish(registry, scratch, "handler")
     pods = [FakePod(kind, behave=served, backend=kind) for kind in (*TENSOR_BACKENDS, "torchserve")]
     for pod in pods:
@@ -269,6 +277,26 @@ async def test_explanations_are_refused(gateway: Running) -> None:
     said = await post(gateway, {"inputs": []}, verb="explain")
     assert (said.status_code, "has no explanations" in said.json()["error"]) == (501, True)
     assert SEEN == []
+
+
+async def test_metadata(gateway: Running, stub: Any) -> None:
+    """What a version takes is its signature's to say, else its server's; over REST and gRPC."""
+    said = (await gateway.client.get("/v2/models/open-inference")).json()
+    assert said == {
+        "name": "open-inference",
+        "versions": ["1.0"],
+        "platform": "open-inference",
+        "inputs": [TENSOR],
+        "outputs": [TENSOR],
+    }
+    told = await stub.ModelMetadata(pb.ModelMetadataRequest(name="open-inference"))
+    assert [(each.name, each.datatype, list(each.shape)) for each in told.outputs] == [("x", "FP32", [-1, 2])]
+    asked = len(SEEN)
+    said = (await gateway.client.get("/v2/models/signed")).json()
+    assert [each["name"] for each in said["inputs"]] == ["text", "top"]
+    assert len(SEEN) == asked
+    said = await gateway.client.get("/v2/models/tensorflow-serving")
+    assert (said.status_code, "publish it with a signature" in said.json()["error"]) == (500, True)
 
 
 async def test_rows_of_other_surfaces(gateway: Running) -> None:

@@ -75,14 +75,19 @@ class GrpcCall:
         message = clip((await self.whole(answer)).decode(errors="replace"), DETAILS_MAX)
         raise ModelError(message, status=answer.reply.status, model=self.info.model, version=self.info.version)
 
-    async def ask(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def ask(self, body: bytes, headers: Mapping[str, str], *, sequence: str | None = None) -> Answer:
         """Make the predict call with further headers, and return the answer whatever its status.
+
+        Args:
+            body: What the model is given.
+            headers: Names in lower case.
+            sequence: As `PredictCall` has it.
 
         Raises:
             MarwayError: As `Predictor.predict`.
         """
         call = self._with(body)
-        call.headers = {**call.headers, **headers}
+        call.headers, call.sequence = {**call.headers, **headers}, sequence
         try:
             return await self._gateway.predictor.predict(call)
         finally:

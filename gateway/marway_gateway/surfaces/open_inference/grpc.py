@@ -14,9 +14,10 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, predict_rpc
 from marway_gateway.surfaces.grpc.status import code_of
 from marway_gateway.surfaces.open_inference.messages import infer
-from marway_gateway.surfaces.open_inference.schema import EXTENSIONS, metadata_of
+from marway_gateway.surfaces.open_inference.metadata import model_metadata
+from marway_gateway.surfaces.open_inference.schema import EXTENSIONS
 from marway_gateway.surfaces.open_inference.streams import InferStream
-from marway_gateway.surfaces.servable import check_servable, versions_of
+from marway_gateway.surfaces.servable import check_servable
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.proto import open_inference_pb2_grpc
 
@@ -69,8 +70,7 @@ class OpenInferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
         try:
-            record = (await self._gateway.resolver.resolve(request.name, request.version or None)).record
-            told = metadata_of(record, await versions_of(self._gateway, record.name))
+            told = await model_metadata(self._gateway, request.name, request.version or None)
         except MarwayError as exc:
             await _refuse(exc, context)
         kind = pb.ModelMetadataResponse.TensorMetadata

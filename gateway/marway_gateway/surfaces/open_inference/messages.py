@@ -61,8 +61,8 @@ async def infer_pieces(gateway: Gateway, call: GrpcCall, message: bytes) -> Asyn
         return
     convert = gateway.converters.run
     body, length, raw = await convert(len(message) - unread_bytes(message), rest_of_request, message)
-    await convert(length, check_passed, body[:length])
-    answer = await call.ask(body, {"content-type": OCTETS, _HEADER_LENGTH: str(length)})
+    sequence = await convert(length, check_passed, body[:length])
+    answer = await call.ask(body, {"content-type": OCTETS, _HEADER_LENGTH: str(length)}, sequence=sequence)
     del body
     if answer.reply.status >= 400:
         raise _failure(await call.whole(answer), answer.reply.status, call)

@@ -1,8 +1,8 @@
 """Requests for versions whose server takes tensors itself: they go to the pod as they came, as its answers come back.
 
-Which parameters, datatypes and shapes there are is the server's to say, so nothing is read here, but that a request
-names no shared memory: a region of the server's belongs to programs on its own machine, and nobody who asks from
-outside may have it read or written.
+Which parameters, datatypes and shapes there are is the server's to say, so nothing is read here but two things. A
+request names no shared memory: a region of the server's belongs to programs on its own machine, and nobody who asks
+from outside may have it read or written. And the requests of a sequence go to one pod, whose server keeps its state.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from marway_http.tensors.v2_to_message import header_length_of
 __all__ = ["InferRoute", "check_passed", "passes"]
 
 _SHARED_MEMORY: Final = "shared_memory_"
-_ESCAPED: Final = b"\\u00"
-"""How JSON can spell a plain letter otherwise."""
+_SEQUENCE: Final = "sequence_id"
+_LOOKED_AT: Final = (_SHARED_MEMORY.encode(), _SEQUENCE.encode(), b"\\u00")
+"""What makes the JSON of a request worth reading; the last is how it can spell a plain letter otherwise."""
 
 
 def passes(record: VersionRecord) -> bool:
@@ -70,7 +71,7 @@ class InferRoute(RowRoute):
         body = call.body.whole or b""
         length = header_length_of(header_length, body)
         text = body if length is None else body[:length]
-        await gateway.converters.run(len(text), check_passed, text)
+        call.sequence = await gateway.converters.run(len(text), check_passed, text)
         # `curl -d` says that it sends a form.
         call.headers = {**call.headers, "content-type": JSON if length is None else OCTETS}
         cancel_scope.step = None
@@ -81,29 +82,34 @@ class InferRoute(RowRoute):
         return answer.reply.status, answer.reply.header_block, answer.reply.data
 
 
-def check_passed(text: bytes) -> None:
-    """Return when a request, of which this is the JSON, names no shared memory.
+def check_passed(text: bytes) -> str | None:
+    """Return which sequence a request, of which this is the JSON, belongs to; None when to none.
 
     Raises:
-        InvalidRequest: It does.
+        InvalidRequest: It names shared memory.
     """
-    if _SHARED_MEMORY.encode() not in text and _ESCAPED not in text:
-        return  # as nearly always
+    if not any(each in text for each in _LOOKED_AT):
+        return None  # as nearly always
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        return  # the server says what is wrong with it
+        return None  # the server says what is wrong with it
+    if not isinstance(document, dict):
+        return None
     for where, name in _parameters(document):
         if name.startswith(_SHARED_MEMORY):
             raise InvalidRequest(
                 f"{where} has the parameter {name}: that extension is not there; send the data in the request"
             )
+    own = document.get("parameters")
+    sequence = own.get(_SEQUENCE) if isinstance(own, dict) else None
+    return str(sequence) if sequence else None  # 0 and "" stand for none
 
 
-def _parameters(document: Any) -> Iterator[tuple[str, str]]:
+def _parameters(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield where a parameter of an input or output is, and its name."""
     for kind in ("inputs", "outputs"):
-        tensors = document.get(kind) if isinstance(document, dict) else None
+        tensors = document.get(kind)
         for index, each in enumerate(tensors if isinstance(tensors, list) else ()):
             parameters = each.get("parameters") if isinstance(each, dict) else None
             for name in parameters if isinstance(parameters, dict) else ():
