@@ -90,7 +90,7 @@ class FakePod:
         loads: Paths of the loads that were asked for.
         may_load: Waited for before a load is done, or None.
         load_error: What a load ends in, or None.
-        backend: The kind of its model server.
+        backend: Its kind of model server.
     """
 
     name: str
