@@ -317,6 +317,11 @@ async def infer_stream(stub: Any, *sent: pb.ModelInferRequest | bytes) -> list[p
     return [each async for each in stub.ModelStreamInfer(iter(sent), timeout=30)]
 
 
+def final(responses: Sequence[pb.ModelStreamInferResponse]) -> list[bool]:
+    named = (plain_parameters(each.infer_response.parameters) for each in responses)
+    return [bool(each.get("triton_final_response")) for each in named]
+
+
 def shown(responses: Sequence[pb.ModelStreamInferResponse]) -> list[tuple[str, str, list[bytes]]]:
     return sorted(
         (each.infer_response.id, each.error_message, list(each.infer_response.raw_output_contents))
@@ -335,7 +340,9 @@ async def test_a_stream_over_grpc(gateway: Running, stub: Any) -> None:
     }
     for name, message in asked.items():
         message.id = name
-    said = shown(await infer_stream(stub, *asked.values()))
+    responses = await infer_stream(stub, *asked.values())
+    assert sum(final(responses)) == 4, "each but that with pieces, whose server says it"
+    said = shown(responses)
     assert said[:2] == [
         ("failed", "the server says no", []),
         ("handler", "", [struct.pack("<f", 4)]),

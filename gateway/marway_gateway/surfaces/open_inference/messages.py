@@ -46,8 +46,16 @@ async def infer(gateway: Gateway, call: GrpcCall, message: bytes) -> bytes:
     return response
 
 
-async def infer_pieces(gateway: Gateway, call: GrpcCall, message: bytes) -> AsyncGenerator[bytes, None]:
+async def infer_pieces(
+    gateway: Gateway, call: GrpcCall, message: bytes, *, final: bytes = b""
+) -> AsyncGenerator[bytes, None]:
     """Yield each `ModelInferResponse` to a `ModelInferRequest`: one, or as many as a version that streams sends.
+
+    Args:
+        gateway: Its parts.
+        call: The call.
+        message: The request.
+        final: Fields that are added to a response that is the only one.
 
     Raises:
         MarwayError: As `GrpcCall.resolve`, `GrpcCall.predict_rows` and `GrpcCall.ask`.
@@ -57,7 +65,7 @@ async def infer_pieces(gateway: Gateway, call: GrpcCall, message: bytes) -> Asyn
         raise InvalidRequest("model_name is empty: give a model's name or the id of a version")
     resolved = await call.resolve(name, version or None)
     if not passes(resolved.record):
-        yield (await call.predict_rows(message, read_message))[0]
+        yield (await call.predict_rows(message, read_message))[0] + final
         return
     convert = gateway.converters.run
     body, length, raw = await convert(len(message) - unread_bytes(message), rest_of_request, message)
@@ -70,7 +78,7 @@ async def infer_pieces(gateway: Gateway, call: GrpcCall, message: bytes) -> Asyn
         data = await call.whole(answer)
         header_length = _header_length(answer)
         size = len(data) if header_length is None or not raw else header_length
-        yield await convert(size, message_of_response, data, header_length, raw=raw)
+        yield await convert(size, message_of_response, data, header_length, raw=raw) + final
         return
     try:
         async for piece in answer.pieces(max_bytes=gateway.settings.max_body_bytes):

@@ -20,6 +20,10 @@ __all__ = ["InferStream"]
 
 _ID: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["id"].number
 _RESPONSE: Final = pb.ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number
+_FINAL: Final = pb.ModelInferResponse(
+    parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
+).SerializeToString()
+"""What Triton adds to the last response to a request, by which its clients know that there is no more."""
 _AT_ONCE: Final = 64
 """Requests of one call that are worked on at once; further ones are not read until one of these is answered."""
 
@@ -85,12 +89,13 @@ class InferStream:
         try:
             async with self._opened() as call:
                 call.info.request_bytes = len(message)
-                async with aclosing(infer_pieces(self._gateway, call, message)) as responses:
+                async with aclosing(infer_pieces(self._gateway, call, message, final=_FINAL)) as responses:
                     async for response in responses:
                         call.info.response_bytes += len(response)
                         await self._send(b"".join([encoded(_RESPONSE, len(response)), response]))
         except MarwayError as exc:
             failed = pb.ModelInferResponse(id=request_id)
+            failed.MergeFromString(_FINAL)
             said = clip(exc.message, DETAILS_MAX)
             await self._send(pb.ModelStreamInferResponse(error_message=said, infer_response=failed).SerializeToString())
 
