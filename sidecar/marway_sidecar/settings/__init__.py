@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from marway_http.hosts import parse_hosts
+from marway_sidecar.settings.mms import MmsSettings
 from marway_sidecar.settings.torchserve import TorchServeSettings
 
 __all__ = ["SidecarSettings"]
@@ -17,7 +18,7 @@ __all__ = ["SidecarSettings"]
 _MIB = 1024 * 1024
 
 
-class SidecarSettings(TorchServeSettings):
+class SidecarSettings(MmsSettings, TorchServeSettings):
     """How the sidecar runs. Environment variables begin with `MARWAY_SIDECAR_`."""
 
     model_config = SettingsConfigDict(env_prefix="MARWAY_SIDECAR_")
