@@ -246,9 +246,11 @@ class Backend(ABC):
         name: Its name, as records, pods and proofs have it.
         serves: The backends of records whose archives its servers load; its own at least.
         probe_interval_s, probe_timeout_s: How often its server is asked whether it answers, and how long that may take.
+        by_runtime: Whether Marway's runtime starts its server, whose engine has the backend's name; else others do.
     """
 
     serves: frozenset[str]
+    by_runtime: bool = False
 
     def __init__(self, settings: SidecarSettings) -> None:
         self.name = settings.backend
