@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from marway.answers.golden import ExampleInput
+from marway.archives.entries import MANIFEST_NAME, Entry, check_no_collisions, open_regular, read_all
 from marway.errors import InvalidArchive
 from marway_archiver.contents.manifest import MAX_MANIFEST_BYTES, Manifest, encode_manifest, parse_manifest
 from marway_archiver.contents.model_config import ModelConfig
 from marway_archiver.contents.rules import Findings, check_contents
-from marway_archiver.format.entries import MANIFEST_NAME, Entry, check_no_collisions, open_regular, read_all
 from marway_archiver.format.other_formats import as_mar, is_other_format
 from marway_archiver.format.zipscan import ArchiveFile, Scan, read_file, scan
 from marway_archiver.packing import PackedArchive, StrPath, added, place_archive

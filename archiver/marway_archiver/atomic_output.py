@@ -24,8 +24,8 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+from marway.archives.entries import reason
 from marway.errors import InvalidArchive
-from marway_archiver.format.entries import reason
 
 __all__ = ["atomic_directory", "atomic_file", "check_target", "is_temporary", "signals_raise"]
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from marway.answers.golden import GoldenDocument, encode_examples
+from marway.archives.entries import MANIFEST_NAME, Entry, check_name, check_no_collisions, from_bytes, shown
+from marway.archives.zipformat import file_digest, write_archive
 from marway.errors import InvalidArchive
 from marway.refs import check_model_name, check_version
 from marway_archiver.atomic_output import atomic_directory, atomic_file, check_target
@@ -23,9 +25,7 @@ from marway_archiver.contents.manifest import (
 from marway_archiver.contents.model_config import ModelConfig
 from marway_archiver.contents.rules import check_contents, imports_of
 from marway_archiver.contents.sources import Sources
-from marway_archiver.format.entries import MANIFEST_NAME, Entry, check_name, check_no_collisions, from_bytes, shown
 from marway_archiver.format.other_formats import write_directory, write_tgz
-from marway_archiver.format.zipformat import file_digest, write_archive
 from marway_archiver.progress import Meter, Progress
 from marway_archiver.proving.examples import encode_all
 from marway_archiver.proving.proof import PackProof, answer_examples

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from marway.answers.difference import golden_difference
 from marway.answers.golden import MAX_GOLDEN_BYTES, ExampleInput, GoldenAnswer, GoldenDocument, Tolerance, decode_golden
+from marway.archives.entries import Entry, from_file, read_all
 from marway.errors import ArchiveCorrupt, InvalidArchive, VersionNotFound
 from marway.objects import ObjectMissing
 from marway.registry import Registry
 from marway_archiver.archives import ArchiveInfo, opened_archive
-from marway_archiver.format.entries import Entry, from_file, read_all
 from marway_archiver.packing import StrPath
 from marway_archiver.progress import Progress
 from marway_archiver.proving.examples import Example

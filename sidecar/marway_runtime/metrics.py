@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from typing import Final, get_args
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from marway import __version__
+from marway.wire.environments import EnvironmentState
 from marway.wire.runtime import DeathReason, KeptWeights, WorkerDeaths
+from marway_runtime.environments.store import BuildOutcome
 from marway_runtime.workers import Worker
 
 __all__ = ["Deaths", "RuntimeMetrics"]
@@ -21,6 +23,7 @@ __all__ = ["Deaths", "RuntimeMetrics"]
 _COUNTS_MAX: Final = 1000
 """Most counts, of which the latest stay: a runtime sees more versions come and go than it can have at a time."""
 _KILLED_MAX: Final = 256
+_BUILD_BUCKETS_S: Final = (0.5, 1, 2, 5, 10, 30, 60, 300, 900)
 
 # Creation times of series double their number and say nothing that a restart does not.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
@@ -43,6 +46,21 @@ class RuntimeMetrics:
             ["state"],
             registry=self.registry,
         )
+        self._environments = Gauge(
+            "marway_runtime_environments_bytes",
+            "What environments take on the disk: used, by versions that are loaded; unused, kept while there is room.",
+            ["state"],
+            registry=self.registry,
+        )
+        self._builds = Histogram(
+            "marway_runtime_environment_build_duration_seconds",
+            "Building environments, by what came of it: ok, failed or no_room.",
+            ["outcome"],
+            buckets=_BUILD_BUCKETS_S,
+            registry=self.registry,
+        )
+        for outcome in get_args(BuildOutcome):
+            self._builds.labels(outcome)
         self.restarts = Counter(
             "marway_runtime_restarts",
             "Starts after the first, of the engine and the fork server, by why: ended, frozen or asked.",
@@ -69,15 +87,20 @@ class RuntimeMetrics:
             registry=self.registry,
         )
 
+    def built(self, outcome: BuildOutcome, seconds: float) -> None:
+        """Note that an environment was built, or not."""
+        self._builds.labels(outcome).observe(seconds)
+
     def exposed(
         self,
         workers: Iterable[Worker],
         weights: Iterable[KeptWeights],
+        environments: Iterable[EnvironmentState],
         *,
         engine: tuple[str, bool],
         forkserver: bool,
     ) -> bytes:
-        """Return all metrics in Prometheus' text format, with these workers and weights counted."""
+        """Return all metrics in Prometheus' text format, with these workers, weights and environments counted."""
         self._workers.clear()
         self._workers.labels("forked", "").set(0)
         for (mode, reason), count in Tally((worker.mode, worker.reason) for worker in workers).items():
@@ -87,6 +110,11 @@ class RuntimeMetrics:
             kept["shared" if each.workers else "parked"] += each.size_bytes
         for state, size_bytes in kept.items():
             self._weights.labels(state).set(size_bytes)
+        taken = Tally(used=0, unused=0)
+        for environment in environments:
+            taken["used" if environment.used_by else "unused"] += environment.size_bytes
+        for state, size_bytes in taken.items():
+            self._environments.labels(state).set(size_bytes)
         name, answers = engine
         self.up.labels(name).set(answers)
         self.up.labels("forkserver").set(forkserver)

@@ -86,7 +86,7 @@ class Runtime:
         forking = settings.fork_workers and sys.platform == "linux"
         forks = partial(ForkServer, settings, directories, home=home, metrics=self._metrics, deaths=self._deaths)
         self._forks = forks() if forking else None
-        self.environments = open_environments(settings, directories, forks if forking else None)
+        self.environments = open_environments(settings, directories, forks if forking else None, self._metrics.built)
         java = settings.engine == "torchserve"
         self._classes = class_archive(settings) if java and settings.share_classes else None
         self._answered = asyncio.Event()
@@ -111,6 +111,7 @@ class Runtime:
         return self._metrics.exposed(
             self._find_workers(),
             server.weights() if server is not None else (),
+            self.environments.listed().environments,
             engine=(self._settings.engine, self._answers),
             forkserver=self._forks is not None and self._forks.ready,
         )

@@ -145,9 +145,9 @@ async def test_environments_are_asked_for_over_it(tmp_path: Path) -> None:
         await client.enter_environment(served_model(USE.lock))
         assert stub.environments.entered == {"mv": USE}
         assert client.document(await client.request("GET", "/environments"), EnvironmentList) == LISTED
-        await client.leave_environment(served_model(None))
-        await client.leave_environment(served_model(USE.lock))
+        await client.leave_environment(served_model(None))  # as a sidecar says it that found the version there
         assert stub.environments.entered == {}
+        await client.leave_environment(served_model(USE.lock))
         assert (await client.request("PUT", "/environments/mv", LISTED)).status_code == 400
         await client.aclose()
 

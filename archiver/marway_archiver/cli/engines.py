@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.text import Text
 
 from marway.answers.golden import DEFAULT_TOLERANCE, ExampleInput, Tolerance
+from marway.archives.entries import shown
 from marway.records import ServingSettings, VersionRecord
 from marway.registry import Registry, open_registry
 from marway_archiver.archives import repack
 from marway_archiver.atomic_output import signals_raise
-from marway_archiver.format.entries import shown
 from marway_archiver.packing import PackedArchive
 from marway_archiver.proving.examples import input_line
 from marway_archiver.proving.proof import PackProof, document_of
@@ -28,7 +28,7 @@ from marway_ops.engines.trial import Trial
 from marway_ops.shell.output import print_table, warn
 
 __all__ = [
-    "ENGINES",
+    "BOTH",
     "Room",
     "answers_document",
     "different",
@@ -38,7 +38,8 @@ __all__ = [
     "store_verified",
 ]
 
-ENGINES: Final = ("torchserve", "native")
+BOTH: Final = ("torchserve", "native")
+"""The engines that serve TorchServe's archives."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from marway.archives.entries import shown
 from marway.text import printable
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 from marway_archiver.cli.output import human_bytes, progress_bar
-from marway_archiver.format.entries import shown
 from marway_ops.shell.options import JsonOption
 from marway_ops.shell.output import print_json, print_table, warn
 

@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from marway.archives.entries import MANIFEST_NAME, shown
 from marway.errors import InvalidArchive, InvalidReference, clip
 from marway.refs import check_model_name, check_version
-from marway_archiver.format.entries import MANIFEST_NAME, shown
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # it leaves its version file open when imported

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pydantic.alias_generators import to_camel
 
+from marway.archives.entries import Entry, read_all, shown
 from marway.errors import InvalidArchive
 from marway_archiver.contents.manifest import BUILTIN_HANDLERS, Handler, Manifest, ManifestModel, parse_handler
 from marway_archiver.contents.model_config import ModelConfig, parse_model_config
@@ -20,7 +21,6 @@ from marway_archiver.contents.python_source import (
     parse_module,
 )
 from marway_archiver.contents.yaml_document import MAX_CONFIG_BYTES
-from marway_archiver.format.entries import Entry, read_all, shown
 
 __all__ = ["Findings", "check_contents", "imports_of"]
 

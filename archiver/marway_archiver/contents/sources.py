@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from marway.archives.entries import MAX_ENTRIES, MAX_NAME_BYTES, Entry, check_name, from_file, reason, shown
 from marway.errors import InvalidArchive
 from marway_archiver.atomic_output import is_temporary
-from marway_archiver.format.entries import MAX_ENTRIES, MAX_NAME_BYTES, Entry, check_name, from_file, reason, shown
 
 __all__ = ["Sources"]
 

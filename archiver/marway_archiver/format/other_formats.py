@@ -19,9 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from marway.archives.rules import expansion_problem
-from marway.errors import InvalidArchive
-from marway_archiver.format.entries import (
+from marway.archives.entries import (
     CHUNK_BYTES,
     MANIFEST_NAME,
     MAX_ENTRIES,
@@ -34,7 +32,9 @@ from marway_archiver.format.entries import (
     reason,
     shown,
 )
-from marway_archiver.format.zipformat import write_archive
+from marway.archives.rules import expansion_problem
+from marway.archives.zipformat import write_archive
+from marway.errors import InvalidArchive
 
 __all__ = ["as_mar", "is_other_format", "write_directory", "write_tgz"]
 

@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-from marway.archives.rules import expansion_problem
-from marway.errors import InvalidArchive
-from marway_archiver.format import zipformat as z
-from marway_archiver.format.entries import (
+from marway.archives import zipformat as z
+from marway.archives.entries import (
     CHUNK_BYTES,
     MAX_ENTRIES,
     canonical_order,
@@ -26,6 +24,8 @@ from marway_archiver.format.entries import (
     check_no_collisions,
     shown,
 )
+from marway.archives.rules import expansion_problem
+from marway.errors import InvalidArchive
 
 __all__ = ["ArchiveFile", "Scan", "read_file", "scan"]
 

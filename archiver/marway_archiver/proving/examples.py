@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from marway.answers.golden import MAX_EXAMPLES, MAX_EXAMPLES_BYTES, ExampleInput, decode_examples, is_json, mime_type
+from marway.archives.entries import Entry, from_file, read_all, shown
 from marway.errors import InvalidArchive, clip
 from marway.wire.envelope import RAW_BODY, Part
 from marway.worker.requests import UnusableInput, value_of
-from marway_archiver.format.entries import Entry, from_file, read_all, shown
 
 __all__ = [
     "UNSET",

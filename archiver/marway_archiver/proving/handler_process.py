@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from marway.answers.golden import ExampleInput, GoldenAnswer, Kind
+from marway.archives.entries import MANIFEST_NAME, Entry
 from marway.errors import InvalidArchive, LoadFailed, clip
 from marway.process.die_with_parent import dies_with_me
 from marway.wire.envelope import RAW_BODY, Part, Row, decode_answers, encode_rows
@@ -31,7 +32,6 @@ from marway.wire.headers import JSON_NONFINITE
 from marway.worker.environment import handler_environment
 from marway_archiver.atomic_output import signals_raise
 from marway_archiver.contents.manifest import Manifest, encode_manifest
-from marway_archiver.format.entries import MANIFEST_NAME, Entry
 
 __all__ = ["Called", "HandlerProcess", "has_torchserve", "start_handler", "unpack"]
 

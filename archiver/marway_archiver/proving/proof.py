@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample, Tolerance
+from marway.archives.entries import Entry
 from marway_archiver.contents.manifest import Manifest
-from marway_archiver.format.entries import Entry
 from marway_archiver.proving.examples import Example, body_value
 from marway_archiver.proving.handler_process import has_torchserve
 from marway_archiver.proving.runs import Predict, ProofPlan, Run, answers_of_callable, check_run, run_examples

@@ -12,9 +12,9 @@ from typing import Any
 from marway.answers.difference import difference, shown_value, value_difference
 from marway.answers.encoding import answer_json
 from marway.answers.golden import DEFAULT_TOLERANCE, ExampleInput, GoldenAnswer, Kind, Tolerance
+from marway.archives.entries import Entry
 from marway.errors import InvalidArchive, clip
 from marway_archiver.contents.manifest import Manifest
-from marway_archiver.format.entries import Entry
 from marway_archiver.proving.batch_plan import equal_answers, plan_batches, try_batches
 from marway_archiver.proving.examples import UNSET, Example, body_value, input_line
 from marway_archiver.proving.handler_process import HandlerProcess, start_handler

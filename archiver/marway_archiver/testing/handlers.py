@@ -22,6 +22,7 @@ import yaml
 from marway.answers.difference import difference
 from marway.answers.encoding import as_tensor
 from marway.answers.golden import GoldenAnswer, Kind, Tolerance
+from marway.archives.entries import MANIFEST_NAME
 from marway.archives.rules import calling_of
 from marway.errors import InvalidArchive
 from marway.wire.envelope import Answer
@@ -30,7 +31,6 @@ from marway.worker.continuous import ContinuousBatch, answered_whole
 from marway.worker.requests import Request
 from marway_archiver.archives import opened_archive
 from marway_archiver.contents.manifest import parse_manifest
-from marway_archiver.format.entries import MANIFEST_NAME
 from marway_archiver.packing import StrPath
 from marway_archiver.proving.batch_plan import equal_answers, plan_batches, try_batches
 from marway_archiver.proving.handler_process import unpack

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +14,7 @@ from marway.refs import check_model_name, check_version
 from marway.wire.environments import EnvironmentList, EnvironmentState, EnvironmentUse
 from marway_runtime.directories import Directories
 from marway_runtime.environments.installer import Installer
-from marway_runtime.environments.store import EnvironmentStore
+from marway_runtime.environments.store import BuildOutcome, EnvironmentStore
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.worker.overlay import write_overlay
 
@@ -177,9 +178,19 @@ class Environments:
         self._store.close()
 
 
-def open_environments(settings: RuntimeSettings, directories: Directories, forks: MakeForks | None) -> Environments:
-    """Return the environments of a runtime; nothing is read or made before a version wants one."""
+def open_environments(
+    settings: RuntimeSettings,
+    directories: Directories,
+    forks: MakeForks | None,
+    observe: Callable[[BuildOutcome, float], None],
+) -> Environments:
+    """Return the environments of a runtime, which tell ``observe`` of each build, as `EnvironmentStore` does.
+
+    Nothing is read or made before a version wants one.
+    """
     root = settings.environments or settings.runtime_dir / "environments"
     installer = Installer(directories.short, timeout_s=settings.environment_timeout_s)
-    store = EnvironmentStore(root, settings.model_store, installer, limit_bytes=settings.environments_bytes)
+    store = EnvironmentStore(
+        root, settings.model_store, installer, limit_bytes=settings.environments_bytes, observe=observe
+    )
     return Environments(store, directories.short / "overlays", forks, directories.short)

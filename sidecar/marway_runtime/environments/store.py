@@ -25,7 +25,7 @@ import time
 import zipfile
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from marway.environments.lock import EnvironmentLock, WheelRef, this_target
 from marway.errors import LoadFailed, Unavailable
@@ -33,7 +33,7 @@ from marway.wire.environments import EnvironmentUse, wheel_file
 from marway_runtime.environments.installer import Installer, NotInstalled
 from marway_runtime.environments.layers import base, layer
 
-__all__ = ["EnvironmentStore"]
+__all__ = ["BuildOutcome", "EnvironmentStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _BUILD: Final = ".build-"
 
 InUse = Callable[[], Collection[str]]
+BuildOutcome = Literal["ok", "failed", "no_room"]
 
 
 class EnvironmentStore:
@@ -52,13 +53,23 @@ class EnvironmentStore:
         model_store: Where the sidecar puts wheels.
         installer: Installs them.
         limit_bytes: What they may take together.
+        observe: Told what came of each build, and its duration in seconds.
     """
 
-    def __init__(self, root: Path, model_store: Path, installer: Installer, *, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        model_store: Path,
+        installer: Installer,
+        *,
+        limit_bytes: int,
+        observe: Callable[[BuildOutcome, float], None],
+    ) -> None:
         self._root = root
         self._model_store = model_store
         self._installer = installer
         self.limit_bytes = limit_bytes
+        self._observe = observe
         self._building = asyncio.Lock()
         self._sizes: dict[str, int] | None = None
         self._held: int | None = None
@@ -121,7 +132,13 @@ class EnvironmentStore:
             if not wanted:
                 return None
             name = self._name(use.lock)
-            await self._build(name, {wheel: files[wheel] for wheel in wanted}, title, in_use)
+            began = time.monotonic()
+            try:
+                await self._build(name, {wheel: files[wheel] for wheel in wanted}, title, in_use)
+            except (LoadFailed, Unavailable) as exc:
+                self._observe("failed" if isinstance(exc, LoadFailed) else "no_room", time.monotonic() - began)
+                raise
+            self._observe("ok", time.monotonic() - began)
             return name
 
     def _name(self, lock: EnvironmentLock) -> str:

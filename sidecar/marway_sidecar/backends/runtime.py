@@ -127,9 +127,8 @@ class RuntimeClient:
         self.checked(answer)
 
     async def leave_environment(self, model: ServedModel) -> None:
-        """Say that a version is unloaded, if it was in an environment."""
-        if model.environment is not None:
-            await self.request("DELETE", _environment(model))
+        """Say that a version is unloaded: the runtime knows whether it was in an environment, also before our time."""
+        await self.request("DELETE", _environment(model))
 
     async def aclose(self) -> None:
         """Close the connection."""

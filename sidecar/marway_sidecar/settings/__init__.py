@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from marway_http.hosts import parse_hosts
+from marway_sidecar.settings.grpc_predictor import GrpcPredictorSettings
+from marway_sidecar.settings.http_server import HttpServerSettings
 from marway_sidecar.settings.torchserve import TorchServeSettings
 
 __all__ = ["SidecarSettings"]
@@ -17,7 +19,7 @@ __all__ = ["SidecarSettings"]
 _MIB = 1024 * 1024
 
 
-class SidecarSettings(TorchServeSettings):
+class SidecarSettings(TorchServeSettings, HttpServerSettings, GrpcPredictorSettings):
     """How the sidecar runs. Environment variables begin with `MARWAY_SIDECAR_`."""
 
     model_config = SettingsConfigDict(env_prefix="MARWAY_SIDECAR_")
@@ -27,7 +29,7 @@ class SidecarSettings(TorchServeSettings):
 
     backend: str = "torchserve"
     """The kind of model server of this pod: the name of an entry point of the group `marway.backends`. Marway brings
-    `torchserve` and `native`; other packages may bring more."""
+    `torchserve`, `native`, `http` and `grpc-predictor`; other packages may bring more."""
 
     runtime_dir: Path = Path("/run/marway")
     """Directory shared with the runtime, which says there where TorchServe answers. In a pod it is an emptyDir."""

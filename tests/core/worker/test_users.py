@@ -14,11 +14,11 @@ import pytest
 
 from marway.answers.encoding import as_tensor
 from marway.answers.golden import ExampleInput, GoldenAnswer, Kind
+from marway.archives.entries import from_file
 from marway.wire.envelope import KEY, Part, Row, decode_answers
 from marway.wire.headers import JSON_NONFINITE
 from marway.worker.calls import described_tensor
 from marway_archiver.contents.manifest import build_manifest
-from marway_archiver.format.entries import from_file
 from marway_archiver.proving.handler_process import start_handler
 from marway_archiver.testing import bytes_row, load_handler
 

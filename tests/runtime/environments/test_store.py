@@ -34,13 +34,20 @@ class Room:
         self.wheels = directory / "store"
         self.wheels.mkdir()
         self.opened: list[EnvironmentStore] = []
+        self.outcomes: list[str] = []
 
     def store(self, *, limit_bytes: int = 1024 * MIB, timeout_s: float = 60) -> EnvironmentStore:
         """Return a store of this room, as a runtime that was started again has it."""
         for store in self.opened:
             store.close()
         installer = Installer(self.directory, timeout_s=timeout_s)
-        store = EnvironmentStore(self.root, self.wheels, installer, limit_bytes=limit_bytes)
+        store = EnvironmentStore(
+            self.root,
+            self.wheels,
+            installer,
+            limit_bytes=limit_bytes,
+            observe=lambda outcome, seconds: self.outcomes.append(outcome),
+        )
         self.opened.append(store)
         return store
 
@@ -83,6 +90,7 @@ async def test_an_environment_is_built_once(room: Room) -> None:
     assert await again.built(use, in_use=tuple) == first
     assert again.sizes().keys() == {first}
     assert again.sizes()[first] > 100
+    assert room.outcomes == ["ok"]
 
 
 async def test_nothing_is_built_that_is_there(room: Room) -> None:
@@ -108,6 +116,7 @@ async def test_fault_no_room_for_an_environment(room: Room) -> None:
     with pytest.raises(Unavailable, match=r"needs 1 MiB in .*environments, 1 more than there is: .*environments_bytes"):
         await store.built(uses[3], in_use=store.sizes)
     assert set(store.sizes()) == {built[0], third}
+    assert room.outcomes == ["ok", "ok", "ok", "no_room"]
 
 
 async def test_fault_an_environment_that_cannot_be_installed(room: Room) -> None:
@@ -121,6 +130,7 @@ async def test_fault_an_environment_that_cannot_be_installed(room: Room) -> None
         await store.built(use, in_use=tuple)
     assert store.sizes() == {}
     assert not list(room.root.glob(".build*"))
+    assert room.outcomes == ["failed"]
 
 
 async def test_fault_an_installation_that_hangs(room: Room, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -156,7 +166,9 @@ async def test_after_the_machine_was_started_again(room: Room) -> None:
 async def test_one_runtime_at_a_time(room: Room) -> None:
     """Two runtimes would remove one another's environments: the second is told to have a directory of its own."""
     await room.store().built(room.use("marway-one"), in_use=tuple)
-    second = EnvironmentStore(room.root, room.wheels, Installer(room.directory, timeout_s=5), limit_bytes=MIB)
+    second = EnvironmentStore(
+        room.root, room.wheels, Installer(room.directory, timeout_s=5), limit_bytes=MIB, observe=print
+    )
     with pytest.raises(LoadFailed, match="another runtime has its environments in"):
         await second.built(room.use("marway-one"), in_use=tuple)
 

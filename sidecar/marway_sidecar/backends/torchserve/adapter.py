@@ -137,7 +137,7 @@ class TorchServeAdapter:
     async def unload(self, model: ServedModel) -> None:
         self._registered.discard(model.server_name)
         await self._management.unregister(model)
-        if self._control is not None and model.environment is not None:
+        if self._control is not None:
             await self._control.leave_environment(model)
 
     async def scale(self, model: ServedModel, workers: int) -> Description:

@@ -31,7 +31,7 @@ async def test_changes_of_a_version_never_overlap(tmp_path: Path, monkeypatch: p
         fork_socket=None,
         deaths=Deaths(RuntimeMetrics()),
         devices=Devices(list),
-        environments=open_environments(settings, directories, None),
+        environments=open_environments(settings, directories, None, lambda outcome, seconds: None),
     )
     turns: asyncio.Queue[asyncio.Event] = asyncio.Queue()
     inside = []
@@ -106,7 +106,7 @@ async def test_each_worker_sees_its_own_device_alone(tmp_path: Path) -> None:
         fork_socket=None,
         deaths=deaths,
         devices=devices,
-        environments=open_environments(settings, directories, None),
+        environments=open_environments(settings, directories, None, lambda outcome, seconds: None),
     )
     await engine.start()
     try:

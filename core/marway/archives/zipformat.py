@@ -16,8 +16,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
+from marway.archives.entries import CHUNK_BYTES, Entry, canonical_order, shown
 from marway.errors import InvalidArchive
-from marway_archiver.format.entries import CHUNK_BYTES, Entry, canonical_order, shown
 
 __all__ = [
     "CENTRAL",

@@ -13,6 +13,7 @@ from pathlib import Path
 from marway.errors import InvalidArchive, clip
 
 __all__ = [
+    "BUNDLE_MANIFEST_NAME",
     "CHUNK_BYTES",
     "MANIFEST_NAME",
     "MAX_ENTRIES",
@@ -33,7 +34,9 @@ CHUNK_BYTES = 1024 * 1024
 """How much of a file is in memory at a time."""
 _CHANGED = "changed while it was being packed: wait until it is written, then pack again"
 MANIFEST_NAME = "MAR-INF/MANIFEST.json"
-"""Where an archive holds its manifest."""
+"""Where a `.mar` holds its manifest."""
+BUNDLE_MANIFEST_NAME = "MARWAY-INF/bundle.json"
+"""Where a bundle holds its manifest."""
 _MAX_COMPONENT_BYTES = 255
 """Longest file or directory name, in bytes of UTF-8: what the usual file systems take."""
 MAX_ENTRIES = 10_000
@@ -208,7 +211,7 @@ def check_no_collisions(names: Iterable[str]) -> None:
 
 def canonical_order(name: str) -> tuple[bool, bytes]:
     """Sort key of entries: the manifest first, the others by the bytes of their names."""
-    return name != MANIFEST_NAME, name.encode()
+    return name not in (MANIFEST_NAME, BUNDLE_MANIFEST_NAME), name.encode()
 
 
 def _fold(name: str) -> str:
