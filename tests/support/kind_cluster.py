@@ -56,12 +56,6 @@ class Pod:
         url = f"{self.url}/predict/{model}/{version}"
         return httpx.post(url, content=b"hello", headers=_TEXT, timeout=WAIT_S, trust_env=False)
 
-    def ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=10, trust_env=False).status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
-
     def models(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Return what it says of each version."""
         found = httpx.get(f"{self.url}/models", timeout=30, trust_env=False).raise_for_status().json()
@@ -141,13 +135,25 @@ class KindCluster:
         assert answer.is_success, answer.text
         return answer.json()
 
-    def wait_until_both_take_part(self, model: str, version: str) -> None:
+    def asked_first(self, model: str, version: str) -> Pod:
+        """Return the pod to which the gateway gives a version's requests first."""
+        found = self.call("GET", f"/models/{model}/versions/{version}/pods")["pods"][0]["name"]
+        return next(pod for pod in self.pods if pod.name == found)
+
+    def wait_until_all_answer(self, model: str, version: str) -> None:
         """Wait until every pod answers for a version, and the gateway gives requests to each."""
         for pod in self.pods:
             wait_until(lambda pod=pod: pod.answers(model, version), timeout_s=WAIT_S, what=f"{pod.name} answers")
-        wait_until(
-            lambda: all(pod["eligible"] for pod in self.call("GET", "/pods")), timeout_s=WAIT_S, what="all in rotation"
-        )
+        self.wait_until_eligible(True, *self.pods)
+
+    def wait_until_eligible(self, wanted: bool, *pods: Pod) -> None:
+        """Wait until the gateway gives requests to these pods, or to none of them."""
+
+        def so() -> bool:
+            eligible = {each["name"]: each["eligible"] for each in self.call("GET", "/pods")}
+            return all(eligible[pod.name] is wanted for pod in pods)
+
+        wait_until(so, timeout_s=WAIT_S, what=f"{[pod.name for pod in pods]} eligible: {wanted}")
 
     @contextlib.contextmanager
     def load(self, model: str, *, rate: float = 20) -> Iterator[Load]:
@@ -178,6 +184,14 @@ class Load:
 
     def wait_for_more(self, count: int) -> None:
         self.loop.wait_for_more(count)
+
+    def wait_for_version(self, version: str) -> None:
+        """Wait for an answer of a version."""
+        wait_until(
+            lambda: any(sample.version == version for sample in self.loop.samples[-20:]),
+            timeout_s=WAIT_S,
+            what=f"an answer of {version}",
+        )
 
     @contextlib.contextmanager
     def moving_to(self, version: str) -> Iterator[None]:
