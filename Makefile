@@ -162,4 +162,4 @@ images: ## Build the four container images with docker or podman
 	  -t marway-runtime-native:$(TAG) .
 
 clean: ## Remove the environment, caches and the default home
-	rm -rf $(VENV) .venv-peers .bench-cache .marway .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build
+	rm -rf $(VENV) .venv-peers .venv-backends .bench-cache .marway .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist build

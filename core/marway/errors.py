@@ -8,7 +8,7 @@ table (`marway.wire.problems` for HTTP).
     MarwayError
     ├── InvalidInput              what the caller gave is wrong; nothing was changed
     │   ├── InvalidReference      a model name, version, label or id that cannot be one
-    │   ├── InvalidArchive        a .mar, or what it should be packed from
+    │   ├── InvalidArchive        a .mar or .bundle, or what it should be packed from
     │   ├── InvalidRecord         a record or a piece of registry state
     │   ├── InvalidRequest        a predict request nobody could answer (no body, reserved key)
     │   ├── BodyTooLarge          a predict body over the configured limit

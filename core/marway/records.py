@@ -17,6 +17,7 @@ from marway.refs import check_backend, check_engine, check_label, check_model_id
 
 __all__ = [
     "MAX_RECORD_BYTES",
+    "ArchiveKind",
     "ArchiveRef",
     "BackendName",
     "EngineName",
@@ -48,6 +49,7 @@ Label = Annotated[str, AfterValidator(check_label)]
 BackendName = Annotated[str, AfterValidator(check_backend)]
 EngineName = Annotated[str, AfterValidator(check_engine)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ArchiveKind = Literal["mar", "bundle"]
 
 
 def utc_now() -> datetime:
@@ -68,10 +70,11 @@ class Extensible(BaseModel):
 
 
 class ArchiveRef(Frozen):
-    """The archive's bytes: their sha256 (hex) and their number."""
+    """The archive's bytes: their sha256 (hex), their number, and whether they are a `.mar` or a `.bundle`."""
 
     sha256: Sha256
     size_bytes: Annotated[int, Field(ge=1)]
+    kind: ArchiveKind = "mar"
 
 
 class TensorSpec(Frozen):
@@ -157,7 +160,7 @@ class VersionRecord(Frozen):
     framework_version: str | None = None
     algorithm: str | None = None
     pool: str | None = None
-    handler: str
+    handler: str = ""  # none in a bundle
     serving: ServingSettings = ServingSettings()
     signature: Signature = Signature()
     golden_sha256: Sha256 | None = None

@@ -15,6 +15,7 @@ from marway.errors import InvalidReference, clip
 
 __all__ = [
     "DEFAULT_LABEL",
+    "TENSOR_BACKENDS",
     "Reference",
     "check_backend",
     "check_engine",
@@ -31,6 +32,8 @@ __all__ = [
 
 DEFAULT_LABEL = "PROD"
 """What a reference without version or label means."""
+TENSOR_BACKENDS = frozenset({"open-inference", "tensorflow-serving"})
+"""Backends of records whose servers take tensors themselves: requests of tensors reach them as they came, unsplit."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,7 +20,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["PARTS", "REGISTRY_ENV", "ComponentSettings", "load_settings", "part_of", "read_settings", "variable_of"]
+__all__ = [
+    "PARTS",
+    "PODS",
+    "REGISTRY_ENV",
+    "ComponentSettings",
+    "load_settings",
+    "part_of",
+    "read_pods",
+    "read_settings",
+    "variable_of",
+]
 
 REGISTRY_ENV = "MARWAY_REGISTRY"
 """One variable for all components; a component's own `MARWAY_<COMPONENT>_REGISTRY` wins over it."""
@@ -27,6 +38,9 @@ REGISTRY_ENV = "MARWAY_REGISTRY"
 UP: Final = "up"
 PARTS: Final = ("gateway", "runtime", "sidecar", UP)
 """What has settings: one file has those of all in a table for each, or those of one without a table."""
+PODS: Final = "pods"
+"""Beside the tables of parts, one for each pod, by its name, that has settings of its own: `[pods.pod-1]`."""
+_OF_A_POD: Final = "sidecar"
 _LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 
 T = TypeVar("T", bound="ComponentSettings")
@@ -68,8 +82,8 @@ def load_settings(kind: type[T], *, config: Path | None = None, **flags: object)
     Raises:
         InvalidSettings: A file that cannot be read, an unknown name or a bad value; the message says which.
     """
-    file = read_settings(config, part_of(kind)) if config is not None else {}
     given = {name: value for name, value in flags.items() if value is not None}
+    file = _of_file(config, kind, given) if config is not None else {}
     try:
         return kind(file=file, flags=given)  # type: ignore[call-arg]
     except ValidationError as exc:
@@ -91,6 +105,15 @@ def load_settings(kind: type[T], *, config: Path | None = None, **flags: object)
         ) from exc
 
 
+def _of_file(config: Path, kind: type[ComponentSettings], flags: Mapping[str, object]) -> dict[str, Any]:
+    """Return what a file has for a component: for the sidecar of a pod also what is that pod's alone, which wins."""
+    found = read_settings(config, part_of(kind))
+    if part_of(kind) != _OF_A_POD:
+        return found
+    name = flags.get("name") or os.environ.get(variable_of(kind, "name")) or found.get("name")
+    return {**found, **read_pods(config).get(str(name), {})}
+
+
 def part_of(kind: type[ComponentSettings]) -> str:
     """Return which of `PARTS` a settings class is of."""
     return kind.model_config.get("env_prefix", "").removeprefix("MARWAY_").rstrip("_").lower()
@@ -108,7 +131,7 @@ def read_settings(path: Path, part: str) -> dict[str, Any]:
         InvalidSettings: It cannot be read, or has something outside of its tables.
     """
     document = _read_toml(path)
-    tables = [name for name in document if name in PARTS]
+    tables = _tables(document)
     if not tables and part != UP:
         return document
     if not tables and document:
@@ -117,7 +140,7 @@ def read_settings(path: Path, part: str) -> dict[str, Any]:
             "[gateway], [sidecar] and [runtime]"
         )
     for name in document:
-        if name not in PARTS:
+        if name not in tables:
             raise InvalidSettings(
                 f"{path}: {clip(name, 60)!r} is in no part's table: a file with [{tables[0]}] has all settings in "
                 f"tables, of {', '.join(PARTS)}{did_you_mean(clip(name, 60), PARTS)}"
@@ -126,6 +149,25 @@ def read_settings(path: Path, part: str) -> dict[str, Any]:
             raise InvalidSettings(f"{path}: {name} is not a table: write [{name}] above its settings")
     found: dict[str, Any] = document.get(part, {})
     return found
+
+
+def read_pods(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the settings that a file has for single pods' sidecars, by the pods' names, unchecked.
+
+    Raises:
+        InvalidSettings: It cannot be read, or one of them is no table.
+    """
+    document = _read_toml(path)
+    found: dict[str, dict[str, Any]] = document[PODS] if PODS in _tables(document) else {}
+    for name, values in found.items():
+        if not isinstance(values, dict):
+            raise InvalidSettings(f"{path}: {PODS}.{name} is not a table: write [{PODS}.{name}] above its settings")
+    return found
+
+
+def _tables(document: Mapping[str, Any]) -> list[str]:
+    """Return the tables of a file that has such; `pods` alone may be the setting of a gateway."""
+    return [name for name in document if name in PARTS or (name == PODS and isinstance(document[name], dict))]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import pytest
 
 from marway.answers.difference import difference, golden_difference, shown_value, value_difference
 from marway.answers.golden import (
-    EXAMPLES_INDEX,
     ExampleInput,
     GoldenAnswer,
     GoldenDocument,
@@ -169,7 +168,7 @@ def test_inputs_come_back_from_an_archive() -> None:
         "MAR-INF/examples/0002.json",
         "MAR-INF/examples/0003.bin",
         "MAR-INF/examples/0004.png",
-        EXAMPLES_INDEX,
+        "MAR-INF/examples/index.json",
     ]
     assert decode_examples(lambda name, _: files.get(name)) == tuple(EXAMPLES)
     assert encode_examples(EXAMPLES) == files
@@ -191,7 +190,7 @@ def test_inputs_come_back_from_an_archive() -> None:
 )
 def test_a_damaged_index_is_refused(index: bytes, message: str) -> None:
     """An index that is none, or names something else than its own files, gives one line."""
-    files = {EXAMPLES_INDEX: index, "MAR-INF/examples/0001.txt": b"x"}
+    files = {"MAR-INF/examples/index.json": index, "MAR-INF/examples/0001.txt": b"x"}
     with pytest.raises(InvalidArchive) as caught:
         decode_examples(lambda name, _: files.get(name))
     assert message in caught.value.message

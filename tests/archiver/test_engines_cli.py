@@ -63,8 +63,9 @@ class Asked:
     examine: Callable[[Registry], None] = lambda _: None
     """Told of the registry of the pods."""
 
-    def __call__(self, record: VersionRecord, examples: Any, engines: Any, **more: Any) -> Trial:
-        self.record, self.found = record, {"examples": examples, "engines": tuple(engines), **more}
+    def __call__(self, record: VersionRecord, examples: Any, plan: Any, **more: Any) -> Trial:
+        engines = tuple(pod.engine for pod in plan)
+        self.record, self.found = record, {"examples": examples, "engines": engines, **more}
         registry = open_registry(more["registry"])
         stored = registry.record(record.name, record.version)
         self.examine(registry)
@@ -166,7 +167,7 @@ def test_compare_as_json(models: Registry, run: Run, asked: Asked) -> None:
     assert document["ratios"] == [
         {"clients": 1, "of": "torchserve", "to": "native", "requests_per_s": 0.333, "least": 0.333, "most": 0.333}
     ]
-    assert document["memory"]["native"] == {"mib": 250.0, "kind": "pss", "workers": 1}
+    assert document["memory"]["native"] == {"mib": 250.0, "kind": "pss", "workers": 1, "server": True}
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_what_a_published_version_requires_comes_along(
 @pytest.mark.parametrize(
     ("words", "says", "status"),
     [
-        (("--engine", "torchserve", "java"), "--engine says 'java': there are torchserve and native", 1),
+        (("--engine", "torchserve", "java"), "engine says 'java': installed are", 1),
         (("--engine", "native", "native"), "--engine names native twice: give two that differ", 1),
         (("--clients", "1,x"), "--clients says '1,x': give numbers from 1 to 256, such as 1,8", 1),
         (("--clients", "0"), "--clients says '0'", 1),
@@ -306,7 +307,7 @@ def test_verify_fails_where_an_engine_does(echo: PackedArchive, run: Run, asked:
     code, _, err = run("verify", echo.path, "--engine", "native")
     assert code == 1
     assert "native: nothing could be proved: its worker died" in err
-    assert run("verify", echo.path, "--engine", "java")[0] == 2
+    assert "engine says 'java': installed are" in run("verify", echo.path, "--engine", "java")[2]
 
 
 @pytest.mark.usefixtures("known")

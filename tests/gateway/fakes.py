@@ -90,6 +90,7 @@ class FakePod:
         loads: Paths of the loads that were asked for.
         may_load: Waited for before a load is done, or None.
         load_error: What a load ends in, or None.
+        backend: Its kind of model server.
     """
 
     name: str
@@ -109,6 +110,7 @@ class FakePod:
     loads: list[str] = field(default_factory=list)
     may_load: asyncio.Event | None = None
     load_error: MarwayError | None = None
+    backend: str = "torchserve"
     url: str = ""
     port: int = 0
     _runner: web.AppRunner | None = None
@@ -170,7 +172,7 @@ class FakePod:
     @property
     def status(self) -> PodStatus:
         """What it says of itself now."""
-        facts = {"name": self.name, "boot_id": "1", "backend": "torchserve"}
+        facts = {"name": self.name, "boot_id": "1", "backend": self.backend}
         return PodStatus(**facts, ready=self.ready, draining=self.draining, models=self.models)  # type: ignore[arg-type]
 
     def tell(self, *, models: tuple[ModelStatus, ...] = (), removed: tuple[str, ...] = ()) -> None:

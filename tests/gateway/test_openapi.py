@@ -40,7 +40,7 @@ def test_every_answer_is_named(app: FastAPI) -> None:
 def test_errors_are_problems_with_examples(app: FastAPI) -> None:
     """Each error of a native route is a problem document with an example that fits its status."""
     for name, operation in operations(app):
-        if not {"open inference", "torchserve", "v1"}.isdisjoint(operation["tags"]):
+        if not {"open inference", "openai", "torchserve", "v1"}.isdisjoint(operation["tags"]):
             continue  # in forms of their own: below
         for status, response in operation["responses"].items():
             if int(status) < 400:
@@ -65,6 +65,22 @@ def test_errors_of_standard_protocols_are_texts_with_examples(app: FastAPI) -> N
             assert content["examples"], name
             assert all(example["value"].keys() == {"error"} for example in content["examples"].values()), name
             assert ("headers" in response) == (status in ("429", "503")), name
+
+
+def test_errors_of_openais_api_have_its_form(app: FastAPI) -> None:
+    """Each error has a message, a type, a parameter and a code, which is OpenAI's where it has one."""
+    for name, operation in operations(app):
+        if "openai" not in operation["tags"]:
+            continue
+        for status, response in operation["responses"].items():
+            if int(status) < 400 or (status in EDGE and list(response["content"]) == ["application/problem+json"]):
+                continue
+            content = response["content"]["application/json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/OpenAIError"}, name
+            errors = [example["value"]["error"] for example in content["examples"].values()]
+            assert all(error.keys() >= {"message", "type", "code"} for error in errors), name
+            if status == "404":
+                assert {error["code"] for error in errors} == {"model_not_found"}, name
 
 
 def test_what_any_request_may_be_answered(app: FastAPI) -> None:
@@ -126,6 +142,8 @@ def test_paths(tmp_path: Path) -> None:
     for model in ("/v1/models/{model}", "/v1/models/{model}/versions/{selector}", "/v1/models/{model}/labels/{label}"):
         verbs = ("predict", "explain", "classify", "regress")
         public |= {model, f"{model}/metadata", *(f"{model}:{verb}" for verb in verbs)}
+    public |= {f"/openai/v1/{path}" for path in ("models", "models/{model}", "embeddings", "responses")}
+    public |= {f"/openai/v1/{path}" for path in ("chat/completions", "completions")}
     for verb in ("predictions", "explanations"):
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}

@@ -19,7 +19,7 @@ from marway.refs import parse_reference
 from marway.registry import Registry
 from marway_archiver.archives import check_archive
 from marway_archiver.cli.engines import (
-    ENGINES,
+    BOTH,
     Room,
     answers_document,
     different,
@@ -31,9 +31,10 @@ from marway_archiver.cli.output import progress_bar
 from marway_archiver.progress import Progress
 from marway_archiver.publishing.publish import publish_archive
 from marway_ops.engines.load import LoadPlan, ratios_of
-from marway_ops.engines.trial import Trial, check_installed, try_engines
+from marway_ops.engines.trial import Trial, planned, try_engines
 from marway_ops.shell.options import JsonOption, RegistryOption, opened_registry
 from marway_ops.shell.output import print_json, print_table, warn
+from marway_ops.up.plan import named_engines
 
 __all__ = ["compare"]
 
@@ -56,7 +57,7 @@ def compare(
     ],
     engine: Annotated[
         tuple[str, str], typer.Option(metavar="A B", help="The two engines; what B does is told against A.")
-    ] = ("torchserve", "native"),
+    ] = BOTH,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Seconds of load for each engine and number of clients, in turns.")
     ] = 4.0,
@@ -70,8 +71,8 @@ def compare(
     left behind.
     """
     _check_engines(engine)
-    plan = LoadPlan(seconds, _numbers(clients))
-    check_installed(engine)
+    load = LoadPlan(seconds, _numbers(clients))
+    plan = planned(engine)
     file = model.endswith(".mar") or Path(model).is_file()
     with opened_room() as room:
         record, golden, examples = _of_file(Path(model), room) if file else _of_registry(model, registry, room)
@@ -79,11 +80,11 @@ def compare(
             trial = try_engines(
                 record,
                 examples,
-                engine,
+                plan,
                 registry=room.registry.url,
                 directory=room.directory,
                 tolerance=golden.tolerance if golden is not None else DEFAULT_TOLERANCE,
-                load=plan,
+                load=load,
                 step=step,
                 noticed=warn,
             )
@@ -98,9 +99,7 @@ def compare(
 
 
 def _check_engines(engines: Sequence[str]) -> None:
-    for each in engines:
-        if each not in ENGINES:
-            raise InvalidSettings(f"--engine says {each!r}: there are {' and '.join(ENGINES)}")
+    named_engines(",".join(engines))
     if len(set(engines)) < len(engines):
         raise InvalidSettings(f"--engine names {engines[0]} twice: give two that differ")
 
@@ -147,7 +146,7 @@ def _of_registry(model: str, registry: str | None, room: Room) -> _Version:
 def _copy(source: Registry, record: VersionRecord, archive: Path, progress: Progress) -> None:
     done = 0
     try:
-        with source.open_archive(record.archive.sha256) as handle, archive.open("wb") as file:
+        with source.open_archive(record.archive) as handle, archive.open("wb") as file:
             while piece := handle.read(_PIECE_BYTES):
                 file.write(piece)
                 done += len(piece)
@@ -224,7 +223,12 @@ def _document(record: VersionRecord, trial: Trial, examples: int) -> dict[str, A
             for each in ratios_of(trial.figures, first, second)
         ],
         "memory": {
-            name: {"mib": round(each.size_bytes / _MIB, 1), "kind": each.kind, "workers": each.workers}
+            name: {
+                "mib": round(each.size_bytes / _MIB, 1),
+                "kind": each.kind,
+                "workers": each.workers,
+                "server": each.server,
+            }
             for name, each in memory.items()
         },
     }
@@ -253,7 +257,8 @@ def _print(record: VersionRecord, trial: Trial, examples: Sequence[ExampleInput]
     for name, used in (trial.memory or {}).items():
         workers = f"{used.workers} {'worker' if used.workers == 1 else 'workers'}"
         size = f"{used.size_bytes / _MIB:.0f} MiB ({used.kind.upper()})"
-        typer.echo(f"{name}: {size} in all of the pod's processes, {workers}")
+        which = "all of the pod's processes" if used.server else "its sidecar, without its server, which ran before"
+        typer.echo(f"{name}: {size} in {which}, {workers}")
     if trial.ok:
         asked = sum(len(each.seconds) for each in trial.figures)
         typer.echo(f"equal: {len(examples)} golden examples, and {asked} answers under load")

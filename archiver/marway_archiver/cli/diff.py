@@ -143,7 +143,7 @@ def _facts(record: VersionRecord) -> dict[str, Any]:
 def _files(found: Registry, record: VersionRecord) -> _Files:
     # Published archives were read from end to end: their directory says what is in them, and is all that is fetched.
     try:
-        with found.open_archive(record.archive.sha256) as handle, zipfile.ZipFile(handle) as archive:
+        with found.open_archive(record.archive) as handle, zipfile.ZipFile(handle) as archive:
             return {each.filename: (each.file_size, each.CRC) for each in archive.infolist()}
     except ObjectMissing as exc:
         raise ArchiveCorrupt(

@@ -28,7 +28,7 @@ from marway_ops.engines.trial import Trial
 from marway_ops.shell.output import print_table, warn
 
 __all__ = [
-    "ENGINES",
+    "BOTH",
     "Room",
     "answers_document",
     "different",
@@ -38,7 +38,8 @@ __all__ = [
     "store_verified",
 ]
 
-ENGINES: Final = ("torchserve", "native")
+BOTH: Final = ("torchserve", "native")
+"""The engines that serve TorchServe's archives."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from marway.settings import REGISTRY_ENV
 from marway.text import printable
 from marway_archiver.archives import check_archive
 from marway_archiver.cli.engines import (
-    ENGINES,
+    BOTH,
     answers_document,
     opened_room,
     print_answers,
@@ -35,9 +35,10 @@ from marway_archiver.verify import (
     read_golden,
     verify_archive,
 )
-from marway_ops.engines.trial import Trial, check_installed, try_engines
+from marway_ops.engines.trial import Trial, planned, try_engines
 from marway_ops.shell.options import JsonOption
 from marway_ops.shell.output import print_json, print_table, warn
+from marway_ops.up.plan import PlannedPod, named_engines
 
 __all__ = ["verify"]
 
@@ -62,24 +63,25 @@ def verify(
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that loading, and each call, may take.")] = 120.0,
     engine: Annotated[
-        Literal["torchserve", "native", "both"] | None,
-        typer.Option(help="Prove it on a pod of this engine, too, started here for that; both compares the two."),
+        str | None,
+        typer.Option(
+            help="Prove it on a pod of this engine, too, started here for that; both compares torchserve and native."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the golden examples that an archive carries, singly and in batches; exit code 1 on a difference."""
-    engines = ENGINES if engine == "both" else (engine,) if engine is not None else ()
-    if engines:
-        check_installed(engines)
+    engines = BOTH if engine == "both" else named_engines(engine) if engine is not None else ()
+    plan = planned(engines) if engines else ()
     tolerances = None if tolerance is None else tolerance_of(tolerance)
     document, warnings = _golden(archive, golden, registry)
     proved = document.batch_sizes[-1] if document is not None and document.batch_sizes else 32
-    plan = ProofPlan(max_batch_rows=max_batch or proved, load_timeout_s=timeout, call_timeout_s=timeout)
+    proof = ProofPlan(max_batch_rows=max_batch or proved, load_timeout_s=timeout, call_timeout_s=timeout)
     with progress_bar("reading") as progress:
-        found = verify_archive(archive, golden=document, tolerance=tolerances, plan=plan, progress=progress)
+        found = verify_archive(archive, golden=document, tolerance=tolerances, plan=proof, progress=progress)
     if not found.examples:
         warnings.append("the archive carries no golden examples: its handler loads, which is all that was shown")
-    trial = _tried(found, engines, tolerances, timeout) if engines else None
+    trial = _tried(found, plan, tolerances, timeout) if plan else None
     ok = found.ok and (trial is None or trial.ok)
     if as_json:
         on_engines = {} if trial is None else answers_document(trial)
@@ -95,13 +97,13 @@ def verify(
         raise typer.Exit(1)
 
 
-def _tried(found: Verification, engines: Sequence[str], tolerance: Tolerance | None, timeout_s: float) -> Trial:
+def _tried(found: Verification, plan: Sequence[PlannedPod], tolerance: Tolerance | None, timeout_s: float) -> Trial:
     """Prove an archive on a pod of each engine."""
     with opened_room() as room, shown_steps() as step:
         return try_engines(
             store_verified(room, found, tolerance=tolerance, timeout_s=timeout_s),
             found.archive.examples,
-            engines,
+            plan,
             registry=room.registry.url,
             directory=room.directory,
             tolerance=tolerance or (found.golden.tolerance if found.golden is not None else DEFAULT_TOLERANCE),

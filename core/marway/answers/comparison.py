@@ -60,8 +60,9 @@ class Comparing:
     def add(self, number: int, before: GoldenAnswer | None, after: GoldenAnswer, *, values_only: bool = False) -> None:
         """Take in the base's answer to input ``number`` (from 1) and the version's own, of kind `error` if it failed.
 
-        With ``values_only`` one of them is a publisher's callable's, whose kind and content type say nothing.
+        With ``values_only`` one of them was not a handler's, so its kind and content type say nothing.
         """
+        before, after = before and _without_version(before), _without_version(after)
         self.compared += 1
         failed, place = self._after.look(after)
         failed_before, place_before = self._before.look(before) if before is not None else (False, None)
@@ -185,15 +186,23 @@ def compare_stored(registry: Registry, record: VersionRecord, base: VersionRecor
     if before is None or not before.examples:
         return nothing(f"{named} has no golden answers")
     answers = {(each.input_sha256, each.content_type): each.answer for each in document.examples}
-    callables = "callable" in (before.source, document.source)
+    values_only = before.values_only or document.values_only
     both = Comparing(record.version, named, tolerance=before.tolerance)
     for number, each in enumerate(before.examples, 1):
         answer = answers.get((each.input_sha256, each.content_type))
         if answer is not None:
-            both.add(number, each.answer, answer, values_only=callables)
+            both.add(number, each.answer, answer, values_only=values_only)
     if both.compared == 0:
         return nothing(f"{named} and {record.version} have golden answers to no input in common")
     return both.done(inputs=len(before.examples), inputs_of=base.version, method="stored")
+
+
+def _without_version(answer: GoldenAnswer) -> GoldenAnswer:
+    """Return a response of the Open Inference Protocol without the version that it names: that differs always."""
+    value = answer.value
+    if not (isinstance(value, dict) and {"outputs", "model_version"} <= value.keys()):
+        return answer
+    return answer.model_copy(update={"value": {name: each for name, each in value.items() if name != "model_version"}})
 
 
 def _line(number: int, text: str) -> str:

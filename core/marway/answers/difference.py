@@ -69,11 +69,11 @@ def golden_difference(
 ) -> str | None:
     """Return how ``got`` differs from the golden answer number ``index`` of ``document``, or None.
 
-    Answers of a publisher's callable know statuses and values only: kind and content type are the handler's matter.
+    Answers that no handler gave know statuses and values only: kind and content type are the server's matter.
     """
     expected = document.examples[index].answer
     tolerance = tolerance or document.tolerance
-    if document.source == "callable" and expected.status == got.status and got.kind != "error":
+    if document.values_only and expected.status == got.status and got.kind != "error":
         return value_difference(expected.value, got.value, tolerance)
     return difference(expected, got, tolerance)
 

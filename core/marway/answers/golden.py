@@ -1,8 +1,9 @@
 """Golden examples: inputs that travel in an archive, and the answers that a version gave to them.
 
-Inputs lie below `MAR-INF/examples/`, which TorchServe does not look at: `index.json` lists them, and each has a file
-of its own with the bytes that a client would send. Answers are computed, so they are no part of the archive's bytes:
-they are a `GoldenDocument`, stored in the registry as `golden/<sha256 of its bytes>.json`.
+Inputs lie below `MAR-INF/examples/`, which TorchServe does not look at (`MARWAY-INF/examples/` in a bundle):
+`index.json` lists them, and each has a file of its own with the bytes that a client would send. Answers are computed,
+so they are no part of the archive's bytes: they are a `GoldenDocument`, stored in the registry as
+`golden/<sha256 of its bytes>.json`.
 """
 
 from __future__ import annotations
@@ -10,19 +11,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from marway.errors import InvalidArchive, InvalidRecord, clip
-from marway.records import Frozen
+from marway.records import ArchiveKind, Frozen
 from marway.wire.envelope import mime_type
 
 __all__ = [
     "DEFAULT_TOLERANCE",
-    "EXAMPLES_INDEX",
     "MAX_EXAMPLES",
     "MAX_EXAMPLES_BYTES",
     "MAX_GOLDEN_BYTES",
@@ -39,8 +39,9 @@ __all__ = [
     "mime_type",
 ]
 
-EXAMPLES_INDEX = "MAR-INF/examples/index.json"
-"""Where an archive lists its golden inputs."""
+_FOLDERS: Mapping[ArchiveKind, str] = {"mar": "MAR-INF/examples", "bundle": "MARWAY-INF/examples"}
+"""Where an archive has its golden inputs."""
+_INDEX = "index.json"
 MAX_EXAMPLES = 1000
 MAX_EXAMPLES_BYTES = 64 * 1024 * 1024
 """Most bytes of all golden inputs of an archive together: they are sent again with every load."""
@@ -127,7 +128,8 @@ class GoldenDocument(Frozen):
 
     Attributes:
         archive_sha256: The archive.
-        source: Who answered: the archive's handler in TorchServe's worker code, or a callable of the publisher.
+        source: Who answered: the archive's handler in TorchServe's worker code, or a callable of the publisher; or
+            nobody did, and the publisher gives the answers, as those of a bundle.
         tolerance: How far numbers may lie apart and still be the same answer.
         examples: In the order of the archive's index.
         batch: Whether batches were proved to answer as single calls do.
@@ -137,7 +139,7 @@ class GoldenDocument(Frozen):
 
     format: Literal[1] = 1
     archive_sha256: Sha256
-    source: Literal["handler", "callable"] = "handler"
+    source: Literal["handler", "callable", "given"] = "handler"
     tolerance: Tolerance = DEFAULT_TOLERANCE
     examples: tuple[GoldenExample, ...] = ()
     batch: bool = False
@@ -147,6 +149,11 @@ class GoldenDocument(Frozen):
     def encode(self) -> bytes:
         """Return the canonical bytes: ASCII JSON, keys sorted, one field a line."""
         return f"{json.dumps(self.model_dump(), indent=1, sort_keys=True)}\n".encode()
+
+    @property
+    def values_only(self) -> bool:
+        """Whether it knows statuses and values only: kinds and content types are a server's matter."""
+        return self.source != "handler"
 
     @property
     def sha256(self) -> str:
@@ -172,8 +179,8 @@ def decode_golden(data: bytes, *, source: str) -> GoldenDocument:
         raise InvalidRecord(f"{source} is no golden document: {clip(str(exc), 200)}") from exc
 
 
-def encode_examples(examples: Sequence[ExampleInput]) -> dict[str, bytes]:
-    """Return the files that carry ``examples`` in an archive, by name; the same examples give the same bytes.
+def encode_examples(examples: Sequence[ExampleInput], kind: ArchiveKind = "mar") -> dict[str, bytes]:
+    """Return the files that carry ``examples`` in an archive of a ``kind``, by name; the same give the same bytes.
 
     Raises:
         InvalidArchive: They are too many, or too large together.
@@ -183,7 +190,7 @@ def encode_examples(examples: Sequence[ExampleInput]) -> dict[str, bytes]:
     _check_size(len(examples), sum(len(each.data) for each in examples))
     index: list[dict[str, object]] = []
     files: dict[str, bytes] = {}
-    folder = EXAMPLES_INDEX.rpartition("/")[0]
+    folder = _FOLDERS[kind]
     for number, each in enumerate(examples, 1):
         name = f"{number:04d}{_ENDINGS.get(mime_type(each.content_type), '.bin')}"
         entry: dict[str, object] = {"file": name, "content_type": each.content_type}
@@ -192,7 +199,7 @@ def encode_examples(examples: Sequence[ExampleInput]) -> dict[str, bytes]:
         index.append(entry)
         files[f"{folder}/{name}"] = each.data
     document = {"format": 1, "examples": index}
-    return {EXAMPLES_INDEX: f"{json.dumps(document, indent=1, sort_keys=True)}\n".encode(), **files}
+    return {f"{folder}/{_INDEX}": f"{json.dumps(document, indent=1, sort_keys=True)}\n".encode(), **files}
 
 
 _ENDINGS = {"application/json": ".json", "text/plain": ".txt", "image/png": ".png", "image/jpeg": ".jpg"}
@@ -211,16 +218,19 @@ class _Index(BaseModel):
     examples: Annotated[list[_Listed], Field(max_length=MAX_EXAMPLES)]
 
 
-def decode_examples(read: Callable[[str, int], bytes | None]) -> tuple[ExampleInput, ...]:
+def decode_examples(read: Callable[[str, int], bytes | None], kind: ArchiveKind = "mar") -> tuple[ExampleInput, ...]:
     """Return the golden inputs of an archive that may be anybody's; none when it has no index.
 
     Args:
         read: Gives the bytes of a file by its name, or None; it may refuse one of more than the bytes given.
+        kind: What the archive is.
 
     Raises:
         InvalidArchive: The index is none, or names a file that is not there.
     """
-    raw = read(EXAMPLES_INDEX, _MAX_INDEX_BYTES)
+    folder = _FOLDERS[kind]
+    where = f"{folder}/{_INDEX}"
+    raw = read(where, _MAX_INDEX_BYTES)
     if raw is None:
         return ()
     try:
@@ -228,14 +238,13 @@ def decode_examples(read: Callable[[str, int], bytes | None]) -> tuple[ExampleIn
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "document"
-        raise InvalidArchive(f"{EXAMPLES_INDEX}: {clip(field, 80)}: {clip(first['msg'], 200)}") from exc
-    folder = EXAMPLES_INDEX.rpartition("/")[0]
+        raise InvalidArchive(f"{where}: {clip(field, 80)}: {clip(first['msg'], 200)}") from exc
     found: list[ExampleInput] = []
     total = 0
     for listed in index.examples:
         data = read(f"{folder}/{listed.file}", MAX_EXAMPLES_BYTES)
         if data is None:
-            raise InvalidArchive(f"{EXAMPLES_INDEX} names {listed.file}, which is not in the archive")
+            raise InvalidArchive(f"{where} names {listed.file}, which is not in the archive")
         total += len(data)
         _check_size(len(index.examples), total)
         found.append(ExampleInput(data, listed.content_type, listed.status))

@@ -4,6 +4,7 @@
 
     registry.json                                        create-only, RegistryIdentity: that this is one
     archives/sha256/<digest>.mar                         create-only, the bytes
+    bundles/sha256/<digest>.bundle                       the same, of a bundle
     golden/<digest of the object>.json                   create-only, golden answers
     wheels/sha256/<digest>.whl                           create-only, what a version requires
     models/<name>/versions/<version>.json                create-only, VersionRecord

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from marway.errors import InvalidRecord, RegistryUnavailable
 from marway.objects import ObjectExists, ObjectMissing, ObjectStore
 from marway.process.identity import this_user
-from marway.records import Proof, RegistryIdentity, VersionRecord, utc_now
+from marway.records import ArchiveRef, Proof, RegistryIdentity, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
 from marway.registry.encoding import decode, encode
@@ -153,19 +153,19 @@ class RegistryBase:
         return self._store.parallel_reads
 
     def open_archive(
-        self, sha256: str, *, start: int = 0, length: int | None = None
+        self, archive: ArchiveRef, *, start: int = 0, length: int | None = None
     ) -> AbstractContextManager[BinaryIO]:
         """Open an archive's bytes for streaming, from byte ``start`` on; the handle can seek.
 
         Args:
-            sha256: Its digest.
+            archive: Which, as its record says.
             start: First byte that is read.
             length: Where reading ends, in bytes from ``start``; None, or more than there is, means the archive's end.
 
         Raises:
-            ObjectMissing: There is no archive with that digest.
+            ObjectMissing: It is not there.
         """
-        return self._store.open(keys.archive_key(sha256), start=start, length=length)
+        return self._store.open(keys.archive_key(archive), start=start, length=length)
 
     def open_wheel(self, sha256: str, *, start: int = 0, length: int | None = None) -> AbstractContextManager[BinaryIO]:
         """Open a wheel's bytes; as `open_archive` does an archive's."""

@@ -31,7 +31,7 @@ class Contents(Reading):
     """Stores archives, golden answers and wheels."""
 
     def _put_archive(self, record: VersionRecord, archive: Path, progress: Progress | None) -> None:
-        key, sha256 = keys.archive_key(record.archive.sha256), record.archive.sha256
+        key, sha256 = keys.archive_key(record.archive), record.archive.sha256
         self._unmark(key)
         self._put(key, sha256, lambda: self._store.create_file(key, archive, sha256=sha256, progress=progress))
 

@@ -15,6 +15,7 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import PurePosixPath
 from typing import Final
 
 from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, StoredObject
@@ -31,6 +32,7 @@ GRACE: Final = timedelta(days=1)
 _DEAD_GC: Final = timedelta(hours=1)
 """A deletion that is not done by then belongs to a gc that died."""
 _THREADS: Final = 16
+_KEPT: Final = (keys.ARCHIVES, keys.BUNDLES, keys.GOLDEN, keys.WHEELS)
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class GarbageCollection(Reading):
         condemned: dict[str, str] = {}
         used, abandoned = self._scan()
         marks = set(self._store.keys(keys.GC))
-        stored = (key for prefix in (keys.ARCHIVES, keys.GOLDEN, keys.WHEELS) for key in self._store.keys(prefix))
+        stored = (key for prefix in _KEPT for key in self._store.keys(prefix))
         for key in (*(key for key in stored if key not in used), *sorted(abandoned)):
             self._judge(key, now, report, condemned, dry_run=dry_run)
             marks.discard(keys.mark_key(key))
@@ -161,8 +163,8 @@ class GarbageCollection(Reading):
 
     def _destroy(self, key: str) -> None:
         self._store.delete(key)
-        if key.startswith(keys.ARCHIVES):
-            digest = key.removeprefix(keys.ARCHIVES).removesuffix(".mar")
+        if key.startswith((keys.ARCHIVES, keys.BUNDLES)):
+            digest = PurePosixPath(key).stem
             for proof in list(self._store.keys(keys.proofs_prefix(digest))):
                 self._store.delete(proof)
         self._store.delete(keys.mark_key(key))

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from marway.records import VersionRecord
+from marway.records import ArchiveKind, ArchiveRef, VersionRecord
 
 __all__ = [
     "ARCHIVES",
+    "BUNDLES",
     "GC",
     "GOLDEN",
     "IDENTITY",
     "MODELS",
     "WHEELS",
     "archive_key",
+    "archive_keys",
     "chunk_key",
     "chunks_prefix",
     "golden_key",
@@ -29,6 +31,8 @@ __all__ = [
 ]
 
 ARCHIVES: Final = "archives/sha256/"
+BUNDLES: Final = "bundles/sha256/"
+"""A place of their own: a gc that knows of no bundles sees none."""
 GOLDEN: Final = "golden/"
 WHEELS: Final = "wheels/sha256/"
 MODELS: Final = "models/"
@@ -36,8 +40,13 @@ GC: Final = "gc/"
 IDENTITY: Final = "registry.json"
 
 
-def archive_key(sha256: str) -> str:
-    return f"{ARCHIVES}{sha256}.mar"
+def archive_key(archive: ArchiveRef) -> str:
+    return archive_keys(archive.sha256)[archive.kind]
+
+
+def archive_keys(sha256: str) -> dict[ArchiveKind, str]:
+    """Return where the archive with this digest is, by what it may be."""
+    return {"mar": f"{ARCHIVES}{sha256}.mar", "bundle": f"{BUNDLES}{sha256}.bundle"}
 
 
 def golden_key(sha256: str) -> str:
@@ -50,7 +59,7 @@ def wheel_key(sha256: str) -> str:
 
 def objects_of(record: VersionRecord) -> Iterator[str]:
     """Yield the keys of what a version is made of beside its record: who copies or keeps one needs them all."""
-    yield archive_key(record.archive.sha256)
+    yield archive_key(record.archive)
     if record.golden_sha256 is not None:
         yield golden_key(record.golden_sha256)
     yield from dict.fromkeys(wheel_key(wheel.sha256) for lock in record.environments for wheel in lock.wheels)

@@ -44,7 +44,7 @@ class Publishing(Contents):
 
         Args:
             record: What to store; its digests are those of ``archive`` and ``golden``.
-            archive: The `.mar` file.
+            archive: The `.mar` or `.bundle` file.
             golden: Golden answers, as they are stored.
             wheels: By their digests, what it requires and is not stored yet.
             progress: Told about archive bytes sent; not at all when they are there.
@@ -103,7 +103,7 @@ class Publishing(Contents):
             ArchiveCorrupt: The registry has no such archive.
         """
         self.check_there()
-        if self._store.size(keys.archive_key(proof.archive_sha256)) is None:
+        if all(self._store.size(key) is None for key in keys.archive_keys(proof.archive_sha256).values()):
             raise ArchiveCorrupt(f"{self.url} has no archive {proof.archive_sha256[:12]}… that could be proved")
         key = f"{keys.proofs_prefix(proof.archive_sha256)}{new_ulid()}.json"
         self._create(key, proof)

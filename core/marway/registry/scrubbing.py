@@ -23,7 +23,7 @@ _AGAIN: Final = "publish the version again, with the same bytes"
 _GOLDEN: Final = f"{_AGAIN} and golden answers"
 _WHEEL: Final = f"{_AGAIN}, where its requirements still come to that wheel; else as a new version"
 _RECORD: Final = f"{_BACKUP}; without one, publish the model as a new version and delete this object"
-_MENDED: Final = {keys.ARCHIVES: _AGAIN, keys.GOLDEN: _GOLDEN, keys.WHEELS: _WHEEL}
+_MENDED: Final = {keys.ARCHIVES: _AGAIN, keys.BUNDLES: _AGAIN, keys.GOLDEN: _GOLDEN, keys.WHEELS: _WHEEL}
 _PROOF: Final = "delete it; the next release through a gateway proves the version again"
 _MARK: Final = "delete it: gc makes it again"
 
@@ -54,9 +54,8 @@ class Scrubbing(Reading):
         """
         self.check_not_lost()
         yield from self._each((keys.IDENTITY,), lambda _key: self.identity(), _BACKUP)
-        yield from self._each(self._store.keys(keys.ARCHIVES), self._bytes, _AGAIN)
-        yield from self._each(self._store.keys(keys.GOLDEN), self._bytes, _GOLDEN)
-        yield from self._each(self._store.keys(keys.WHEELS), self._bytes, _WHEEL)
+        for prefix, mend in _MENDED.items():
+            yield from self._each(self._store.keys(prefix), self._bytes, mend)
         for name in self.models():
             yield from self._model(name)
         yield from self._each(self._store.keys("ids/"), self._pointer_of, f"delete it, then {_AGAIN}")

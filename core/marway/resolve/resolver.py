@@ -128,6 +128,18 @@ class Resolver:
             self._states.pop(pointer.model, None)
         raise RegistryUnavailable(f"the state of model {pointer.model!r} changes while it is read: try again")
 
+    async def labels_of(self, model: str) -> dict[str, str]:
+        """Return where the labels of a model point now, without those whose version is deleted.
+
+        Raises:
+            InvalidReference, ModelNotFound: There is no such model.
+            InvalidRecord: Its state cannot be read.
+            RegistryUnavailable: The registry does not answer and nothing usable is known.
+        """
+        parse_reference(model)
+        state = (await self._state((await self._pointer(model)).model)).state
+        return {label: version for label, version in state.labels.items() if version not in state.tombstones}
+
     def labels(self, *, within_s: float, limit: int) -> list[tuple[str, str, str]]:
         """Return model, label and version of labels, those of the models used last first; neither waits nor raises.
 

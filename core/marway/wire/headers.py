@@ -36,6 +36,7 @@ __all__ = [
     "REQUEST_TIMEOUT_MS",
     "RETRY_AFTER",
     "SERVER_TIMING",
+    "STREAM",
     "TRACEPARENT",
     "TRACESTATE",
     "UNEXPLAINED",
@@ -60,6 +61,8 @@ EXPLAIN: Final = "x-marway-explain"
 """From a gateway to a sidecar: `1` asks the handler to explain its prediction, as TorchServe's `/explanations` does."""
 DESCRIBE: Final = "x-marway-describe"
 """From a gateway to a sidecar: `1` asks the handler to describe its model, as TorchServe's `?customized=true` does."""
+STREAM: Final = "x-marway-stream"
+"""From a gateway to a sidecar: `1` asks for this one answer in pieces, whatever the version's serving settings say."""
 URL_PATH: Final = "x-marway-url-path"
 """From a gateway to a sidecar: what stands behind the version in the caller's path, percent-encoded; `url_path` to
 handlers, as TorchServe calls it."""

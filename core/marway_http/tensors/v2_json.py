@@ -18,14 +18,14 @@ from typing import Any, Final, Literal
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
 from marway.resolve.resolver import Resolved
-from marway_http.tensors.datatypes import Value, datatype_of
+from marway_http.tensors.datatypes import Datatype, Value, datatype_of
 from marway_http.tensors.outputs import outputs_of
 from marway_http.tensors.requests import Reading, Rendered
 from marway_http.tensors.rows import JSON, OCTETS, rows_of
 from marway_http.tensors.tensor import BASE64, Tensor, flat_values, json_object, shape_of
 from marway_http.tensors.v2 import InferRequest, WantedOutput, described, infer_request, picked, wanted_output
 
-__all__ = ["parse_infer", "read_infer", "render_infer"]
+__all__ = ["parse_infer", "raw_input_of", "read_infer", "render_infer"]
 
 _HEADER_LENGTH: Final = "inference-header-content-length"
 """Header that says how many bytes of a body are its JSON."""
@@ -126,10 +126,13 @@ def render_infer(
     return b"".join([text, *sections]), [("content-type", OCTETS), (_HEADER_LENGTH, str(len(text)))]
 
 
-def _raw_input(body: bytes, signature: Signature) -> Tensor:
-    """Return the one input that a raw binary body is; of a BYTES input it is the one element, without its length.
+def raw_input_of(size: int, signature: Signature) -> tuple[str, Datatype, tuple[int, ...]]:
+    """Return name, datatype and shape of the one input whose data a raw binary body of ``size`` bytes is.
 
-    The input's name and datatype are the signature's, and its shape follows from the number of bytes. It is one row.
+    Name and datatype are the signature's, and the shape follows from the number of bytes. It is one row.
+
+    Raises:
+        InvalidRequest: The signature has another number of inputs, or the shape does not follow.
     """
     inputs = signature.inputs
     if len(inputs) != 1 or not inputs[0].shape:
@@ -143,21 +146,25 @@ def _raw_input(body: bytes, signature: Signature) -> Tensor:
     where = f"input {spec.name!r}"
     datatype = datatype_of(spec.datatype, where=where)
     shape = [1 if spec.shape[0] == -1 else spec.shape[0], *spec.shape[1:]]
-    undetermined = InvalidRequest(
-        f"{where} takes the shape {list(spec.shape)}, which the number of bytes in a raw binary request does not "
-        "settle: send its shape as JSON before the tensor"
-    )
-    if datatype.kind is bytes:
-        if math.prod(shape) != 1:
-            raise undetermined
-        return Tensor(spec.name, datatype, tuple(shape), [body])
-    if shape.count(-1) > 1:
-        raise undetermined
+    if shape.count(-1) > 1 or (datatype.kind is bytes and math.prod(shape) != 1):
+        raise InvalidRequest(
+            f"{where} takes the shape {list(spec.shape)}, which the number of bytes in a raw binary request does not "
+            "settle: send its shape as JSON before the tensor"
+        )
     if -1 in shape:
         each = math.prod(side for side in shape if side != -1) * datatype.size
-        shape[shape.index(-1)] = len(body) // each if each else 0
+        shape[shape.index(-1)] = size // each if each else 0
+    return spec.name, datatype, tuple(shape)
+
+
+def _raw_input(body: bytes, signature: Signature) -> Tensor:
+    """Return the one input that a raw binary body is; of a BYTES input it is the one element, without its length."""
+    name, datatype, shape = raw_input_of(len(body), signature)
+    if datatype.kind is bytes:
+        return Tensor(name, datatype, shape, [body])
+    where = f"input {name!r}"
     values = datatype.unpack(body, count=math.prod(shape_of(shape, where=where)), where=where)
-    return Tensor(spec.name, datatype, tuple(shape), values)
+    return Tensor(name, datatype, shape, values)
 
 
 def _input(raw: object, index: int, data: memoryview, *, binary_follows: bool) -> tuple[Tensor, memoryview]:

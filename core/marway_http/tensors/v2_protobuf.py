@@ -20,10 +20,11 @@ from marway_http.tensors.requests import Reading, Rendered
 from marway_http.tensors.rows import rows_of
 from marway_http.tensors.tensor import Tensor
 from marway_http.tensors.v2 import InferRequest, described, infer_request, picked, wanted_output
+from marway_http.tensors.v2_parameters import plain_parameters
 
-__all__ = ["parse_message", "read_message"]
+__all__ = ["CONTENTS", "parse_message", "read_message"]
 
-_CONTENTS: Final[Mapping[str, str]] = {
+CONTENTS: Final[Mapping[str, str]] = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
     "INT16": "int_contents",
@@ -37,6 +38,7 @@ _CONTENTS: Final[Mapping[str, str]] = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+"""The field of `InferTensorContents` that has a datatype's values."""
 
 
 def read_message(body: bytes, header_length: str | None, version: Resolved) -> Reading:
@@ -56,11 +58,11 @@ def parse_message(message: pb.ModelInferRequest, signature: Signature) -> InferR
     if len(raw) > len(inputs):
         raise _unequal(message)
     outputs = [
-        wanted_output(each.name, _plain(each.parameters), where=f"output {clip(each.name, 100)!r}")
+        wanted_output(each.name, plain_parameters(each.parameters), where=f"output {clip(each.name, 100)!r}")
         for each in message.outputs
     ]
     request = infer_request(
-        inputs, message.id or None, outputs, _plain(message.parameters), signature, binary=bool(raw)
+        inputs, message.id or None, outputs, plain_parameters(message.parameters), signature, binary=bool(raw)
     )
     # A response has `raw_output_contents` for all of its outputs, or for none.
     wanted = {request.binary if each.binary is None else each.binary for each in outputs} or {request.binary}
@@ -76,20 +78,20 @@ def _render(request: InferRequest, record: VersionRecord, values: list[Any]) -> 
     outputs = outputs_of(values, record.signature)
     tensors = [tensor for tensor, _ in picked(outputs, request.outputs, record)]
     response = pb.ModelInferResponse(model_name=record.name, model_version=record.version, id=request.id or "")
-    raw = request.binary or any(tensor.datatype.name not in _CONTENTS for tensor in tensors)
+    raw = request.binary or any(tensor.datatype.name not in CONTENTS for tensor in tensors)
     for tensor in tensors:
         output = response.outputs.add(name=tensor.name, datatype=tensor.datatype.name, shape=tensor.shape)
         if raw:
             response.raw_output_contents.append(tensor.datatype.pack(tensor.values))
         else:
-            getattr(output.contents, _CONTENTS[tensor.datatype.name]).extend(tensor.values)
+            getattr(output.contents, CONTENTS[tensor.datatype.name]).extend(tensor.values)
     return response.SerializeToString(), []
 
 
 def _input(request: pb.ModelInferRequest, index: int) -> Tensor:
     message, raw = request.inputs[index], request.raw_input_contents
     where = f"input {clip(message.name, 100)!r}"
-    parameters = _plain(message.parameters)
+    parameters = plain_parameters(message.parameters)
     if raw and message.contents.ListFields():  # a client may set the field and leave it empty
         raise InvalidRequest(f"{where} has contents beside raw_input_contents")
     datatype, shape, content_type = described(message.datatype, list(message.shape), parameters, where=where)
@@ -115,7 +117,7 @@ def _unequal(request: pb.ModelInferRequest) -> InvalidRequest:
 
 
 def _typed(contents: pb.InferTensorContents, datatype: Datatype, *, count: int, where: str) -> list[Value]:
-    field = _CONTENTS.get(datatype.name)
+    field = CONTENTS.get(datatype.name)
     if field is None:
         raise InvalidRequest(f"{where} is {datatype.name}, which has no typed contents: send raw_input_contents")
     filled = [descriptor.name for descriptor, _ in contents.ListFields()]
@@ -127,9 +129,3 @@ def _typed(contents: pb.InferTensorContents, datatype: Datatype, *, count: int, 
     if datatype.kind is int and (index := datatype.refused(values)) is not None:
         raise InvalidRequest(f"{where} is {datatype.name}; its element {index}, {values[index]}, is none")
     return values
-
-
-def _plain(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
-    """Return parameters by name; None for one that has no value."""
-    choices = {name: (each, each.WhichOneof("parameter_choice")) for name, each in parameters.items()}
-    return {name: None if choice is None else getattr(each, choice) for name, (each, choice) in choices.items()}

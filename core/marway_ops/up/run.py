@@ -22,6 +22,7 @@ from marway.wire.comparison import comparison_lines, remarks
 from marway_ops.shell.prediction import predict_once
 from marway_ops.up.home import Home
 from marway_ops.up.local_cluster import LocalCluster
+from marway_ops.up.plan import PlannedPod
 from marway_ops.up.settings import UpSettings
 from marway_ops.up.stopping import close, unless_stopped
 from marway_ops.up.view import View
@@ -38,9 +39,15 @@ PublishArchive = Callable[[Path, str], tuple[str, str]]
 
 
 async def run(
-    settings: UpSettings, view: View, publish: PublishArchive, *, archive: Path | None, config: Path | None
+    settings: UpSettings,
+    plan: Sequence[PlannedPod],
+    view: View,
+    publish: PublishArchive,
+    *,
+    archive: Path | None,
+    config: Path | None,
 ) -> None:
-    """Bring everything up, serve until told to stop, stop everything.
+    """Bring everything up, the pods as planned, serve until told to stop, stop everything.
 
     An ``archive`` is published, released and served; the parts take their tables from ``config``, an absolute path.
 
@@ -62,7 +69,7 @@ async def run(
             home,
             registry=registry,
             port=settings.port,
-            engines=settings.engines,
+            plan=plan,
             config=config,
             started=lambda what, seconds: view.done(f"{what} up", seconds),
             noticed=view.warned,

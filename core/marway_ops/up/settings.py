@@ -13,12 +13,11 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from marway.errors import InvalidSettings
-from marway.settings import ComponentSettings, load_settings, read_settings, variable_of
+from marway.settings import PODS, ComponentSettings, load_settings, read_pods, read_settings, variable_of
 from marway_ops.shell.environment import settings_class
+from marway_ops.up.plan import named_engines
 
-__all__ = ["UpSettings", "check_parts", "named_engines", "overruled"]
-
-_ENGINES: Final = ("torchserve", "native")
+__all__ = ["UpSettings", "check_parts", "overruled"]
 
 _DECIDED: Final[Mapping[str, Mapping[str, str]]] = {
     "gateway": {
@@ -61,8 +60,12 @@ class UpSettings(ComponentSettings):
     pods: int = Field(1, ge=1, le=64)
     """How many pods. One: each takes a Java process and, for each version that it has loaded, workers."""
     engine: str = "torchserve"
-    """What serves models in the pods: `torchserve`, or `native`, which needs no Java. Several with commas between them
-    are given to the pods in turn. TorchServe, because handlers were written for it."""
+    """What serves models in the pods: `torchserve`, `native`, which needs no Java, or another backend, whose server is
+    not Marway's to start. Several with commas between them are given to the pods in turn. TorchServe, because handlers
+    were written for it."""
+    servers: dict[str, str] = Field(default_factory=dict)
+    """By pod, such as `pod-0`, the command that starts its model server, where Marway's runtime does not: it is kept up
+    beside the pod's sidecar, and stopped after it. None: such servers run already."""
     registry: str | None = None
     """URL of the registry; `MARWAY_REGISTRY` serves as well. Unset, the one in the home."""
     create_registry: bool = False
@@ -83,19 +86,6 @@ class UpSettings(ComponentSettings):
         return tuple(named[number % len(named)] for number in range(self.pods))
 
 
-def named_engines(text: str) -> list[str]:
-    """Return the engines that a text names, with commas between them.
-
-    Raises:
-        InvalidSettings: There is none of such a name.
-    """
-    named = [each.strip() for each in text.split(",")]
-    for each in named:
-        if each not in _ENGINES:
-            raise InvalidSettings(f"engine says {each!r}: there are {' and '.join(_ENGINES)}")
-    return named
-
-
 def check_parts(config: Path | None, environment: Mapping[str, str]) -> Iterator[str]:
     """Yield a warning for each variable that has no effect here, after a check of the parts' tables in a file.
 
@@ -108,9 +98,13 @@ def check_parts(config: Path | None, environment: Mapping[str, str]) -> Iterator
             if kind is None:
                 continue  # and then `marway up` says what is not installed
             load_settings(kind, config=config)
-            for name in read_settings(config, part):
-                if why := decided.get(name) or _OF_THE_HOME.get(part, {}).get(name):
-                    raise InvalidSettings(f"{config}: [{part}] sets {name}, which `marway up` decides: {why}")
+            tables = {part: read_settings(config, part)}
+            if part == "sidecar":
+                tables |= {f"{PODS}.{pod}": values for pod, values in read_pods(config).items()}
+            for table, values in tables.items():
+                for name in values:
+                    if why := decided.get(name) or _OF_THE_HOME.get(part, {}).get(name):
+                        raise InvalidSettings(f"{config}: [{table}] sets {name}, which `marway up` decides: {why}")
     for variable, why in overruled(environment, _DECIDED):
         yield f"the variable {variable} has no effect on `marway up`: {why}"
 

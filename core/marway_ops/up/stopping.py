@@ -10,7 +10,7 @@ from typing import Any
 
 from marway.errors import MarwayError
 from marway.process.stop_request import StopRequest
-from marway_ops.up.local_cluster import LocalPods
+from marway_ops.up.local_pods import LocalPods
 
 __all__ = ["close", "unless_stopped"]
 

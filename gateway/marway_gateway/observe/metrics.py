@@ -57,6 +57,11 @@ class Metrics:
             "Predict requests for models whose answers may be given again, by what the cache did.",
             ("outcome",),
         )
+        self.openai_tokens = counter(
+            "marway_gateway_openai_tokens_total",
+            "Tokens that language models read and wrote, as their servers counted them.",
+            ("model", "version", "kind"),
+        )
         self.loop_blocked = histogram(
             "marway_gateway_loop_blocked_seconds",
             "Time in which the event loop had no turn, looked at 50 times a second.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import Histogram
 
@@ -15,7 +15,7 @@ from marway.wire.request import RequestIds
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
 
-__all__ = ["RequestInfo", "Telemetry", "outcome_of"]
+__all__ = ["RequestInfo", "Telemetry", "Tokens", "outcome_of"]
 
 _PATH_MAX: Final = 300
 _OUTCOMES: Final = (
@@ -34,6 +34,13 @@ def outcome_of(error: MarwayError) -> str:
     return next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), "unavailable")
 
 
+class Tokens(NamedTuple):
+    """How many tokens a language model read and wrote for one request, by its server's word."""
+
+    prompt: int
+    completion: int
+
+
 class RequestInfo:
     """What is known of one request so far. Whoever works on it fills it in; surfaces report it at its end.
 
@@ -50,6 +57,7 @@ class RequestInfo:
         status: What was answered, in the surface's own terms (HTTP status, gRPC code).
         outcome: One of the design's outcomes.
         error: The stable code of the error that ended it.
+        tokens: What the model server counted, where it said so.
         client: Who asks: the name of its token, else its address, where they are known.
         headers: An HTTP request's, names in lower case; of several with one name the last.
     """
@@ -67,6 +75,7 @@ class RequestInfo:
     status: int | str | None = None
     outcome = "ok"
     error: str | None = None
+    tokens: Tokens | None = None
     request_bytes = 0
     response_bytes = 0
     client: str | None = None
@@ -129,6 +138,9 @@ class Telemetry:
             if durations is None:  # looking one up costs several times what counting does
                 durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
             durations.observe(duration_s)
+            if info.tokens is not None and info.cache != "hit":  # an answer given again cost none
+                for kind, count in info.tokens._asdict().items():
+                    self.metrics.openai_tokens.labels(info.model or "", info.version or "", kind).inc(count)
         if self._access_log is not None and info.path not in _UNLOGGED:
             self._access_log.put((time.time(), _fields(info, duration_s)))
 
@@ -165,6 +177,8 @@ def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
         fields["cache"] = info.cache
     if info.error is not None:
         fields["error"] = info.error
+    if info.tokens is not None:
+        fields["prompt_tokens"], fields["completion_tokens"] = info.tokens
     return fields
 
 

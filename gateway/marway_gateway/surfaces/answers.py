@@ -17,7 +17,7 @@ from marway_gateway.predict.call import Answer
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_http.eager import in_task
 
-__all__ = ["MAX_PIECE_BYTES", "stream_answer"]
+__all__ = ["MAX_PIECE_BYTES", "is_event_stream", "stream_answer"]
 
 MAX_PIECE_BYTES: Final = 16 * 1024 * 1024
 """The largest piece that is held in memory to become one event or message. More than model servers let through."""
@@ -25,14 +25,17 @@ MAX_PIECE_BYTES: Final = 16 * 1024 * 1024
 _LAST_WORD_S: Final = 1.0
 """Time beyond the deadline for the event that says that it passed."""
 _BODY: Final = "http.response.body"
+_OF_EVENTS: Final = {b"content-type": EVENT_STREAM.encode(), b"cache-control": b"no-cache"}
 
 
-async def stream_answer(answer: Answer, cancel_scope: CancelScope, send: Send) -> None:
+async def stream_answer(
+    answer: Answer, cancel_scope: CancelScope, send: Send, *, events: AsyncIterator[bytes] | None = None
+) -> None:
     """Pass an answer on piece by piece, and let go of its pod.
 
     The pieces go out as events where the caller accepts them and the handler made none itself, otherwise as the
-    chunks of one body. The scope ends this when the client leaves; it is closed before the last message, from which on
-    there is nothing left to cancel.
+    chunks of one body; a protocol with events of its own gives ``events``, which read the answer. The scope ends this
+    when the client leaves; it is closed before the last message, from which on there is nothing left to cancel.
 
     Raises:
         DeadlineExceeded, Unavailable: The answer broke off; what was sent of it is no whole body.
@@ -44,12 +47,14 @@ async def stream_answer(answer: Answer, cancel_scope: CancelScope, send: Send) -
         accept = info.headers.get(b"accept", b"").decode("latin-1")
         await in_task()
         pieces = answer.chunks()
-        if reply.content_length is not None:
+        if events is None and reply.content_length is None and wants_events(accept) and not is_event_stream(answer):
+            events = _events(answer)
+        if events is not None:
+            headers = [(name, value) for name, value in headers if name not in _OF_EVENTS]
+            headers += _OF_EVENTS.items()
+            pieces = events
+        elif reply.content_length is not None:
             headers.append((b"content-length", b"%d" % reply.content_length))
-        elif wants_events(accept) and not _is_event_stream(answer):
-            headers = [(name, value) for name, value in headers if name != b"content-type"]
-            headers += [(b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-cache")]
-            pieces = _events(answer)
         # A client that reads too slowly holds the model up, and must not do so beyond the deadline.
         async with asyncio.timeout(answer.call.deadline.left_s() + _LAST_WORD_S):
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -82,7 +87,8 @@ async def _events(answer: Answer) -> AsyncIterator[bytes]:
         yield events.end()
 
 
-def _is_event_stream(answer: Answer) -> bool:
+def is_event_stream(answer: Answer) -> bool:
+    """Return whether an answer is made of events already."""
     return any(
         name == b"content-type" and value.decode("latin-1").partition(";")[0].strip().lower() == EVENT_STREAM
         for name, value in answer.reply.headers

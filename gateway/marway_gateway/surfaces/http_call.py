@@ -63,7 +63,8 @@ def http_call(
 ) -> PredictCall:
     """Return the call that a request asks for; its path names `model` and perhaps `selector`, `label` or `url_path`.
 
-    Its body is held in memory up to ``buffered_bytes``; ``more_headers`` go to the pod beside the request's own.
+    Where the body names the model, the call has no name until that was read. The body is held in memory up to
+    ``buffered_bytes``; ``more_headers`` go to the pod beside the request's own.
 
     Raises:
         InvalidReference: The label cannot be one.
@@ -85,7 +86,7 @@ def http_call(
     if behind:
         to_pod[wire.URL_PATH] = _url_path(behind)
     return PredictCall(
-        params["model"],
+        params.get("model", ""),
         check_label(params["label"]) if "label" in params else params.get("selector"),
         to_pod,
         Deadline.after(timeout_s),

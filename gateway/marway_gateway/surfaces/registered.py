@@ -8,13 +8,14 @@ from marway_gateway.http.error_bodies import add_error_form
 from marway_gateway.surfaces.grpc.prediction import PREDICTION
 from marway_gateway.surfaces.native import NATIVE
 from marway_gateway.surfaces.open_inference.routes import OPEN_INFERENCE
+from marway_gateway.surfaces.openai.routes import OPENAI
 from marway_gateway.surfaces.surface import Surface
 from marway_gateway.surfaces.torchserve.rest import TORCHSERVE
 from marway_gateway.surfaces.v1.routes import V1
 
 __all__ = ["SURFACES"]
 
-SURFACES: Final[tuple[Surface, ...]] = (NATIVE, OPEN_INFERENCE, V1, TORCHSERVE, PREDICTION)
+SURFACES: Final[tuple[Surface, ...]] = (NATIVE, OPENAI, OPEN_INFERENCE, V1, TORCHSERVE, PREDICTION)
 
 for _surface in SURFACES:
     if _surface.error_form is not None:

@@ -137,7 +137,7 @@ async def stream_answer(
 ) -> None:
     """Send the pieces of the answer to ``row``, loading the version and waiting in its queue first if need be.
 
-    The version is declared streaming. The last piece has to be read by the ``deadline``.
+    The version is declared streaming, or the request asks for pieces. The last one has to be read by the ``deadline``.
 
     Raises:
         MarwayError: As `ModelPool.stream`; the answer may have begun.

@@ -24,7 +24,7 @@ from marway.errors import (
     forget_frames,
 )
 from marway.resolve import Resolver
-from marway.wire.headers import JSON_NONFINITE, NOTHING, REQUEST_TIMEOUT_MS
+from marway.wire.headers import JSON_NONFINITE, NOTHING, REQUEST_TIMEOUT_MS, STREAM
 from marway.wire.request import timeout_of
 from marway_http.channel import Channel, ClientGone, ServerStopping
 from marway_http.http1.request import Request
@@ -128,7 +128,7 @@ class Predictor:
         check_body(call, limit=settings.max_body_bytes)
         resolved = self.resolver.lookup(*call.named) or await self.resolver.resolve(*call.named)
         many = holds_rows(call.headers.get("content-type"))
-        streams = resolved.serving.streaming and not many
+        streams = (resolved.serving.streaming or call.headers.get(STREAM) == "1") and not many
         if streams and not isinstance(channel, Request):
             return
         body, held = call.body, None

@@ -76,8 +76,9 @@ def download(
 
 
 def _opened(registry: Registry, archive: Stored, start: int, length: int) -> AbstractContextManager[BinaryIO]:
-    opened = registry.open_wheel if isinstance(archive, WheelRef) else registry.open_archive
-    return opened(archive.sha256, start=start, length=length)
+    if isinstance(archive, WheelRef):
+        return registry.open_wheel(archive.sha256, start=start, length=length)
+    return registry.open_archive(archive, start=start, length=length)
 
 
 def _read(read: Callable[[int], bytes]) -> bytes:

@@ -3,12 +3,13 @@
 ::
 
     <sha256>.mar                what TorchServe reads: whole, checked, never written again
+    <sha256>.bundle             the same of a bundle, which the pod's backend unpacks for its server
     <sha256>.whl                the same of a wheel, which the runtime installs
     .fetch-<sha256>-<random>    a download under way, locked by its writer; it has the archive's size from its beginning
     .locks/fetch-<sha256>       whose turn it is to download
     .locks/use-<sha256>         shared by all who use the archive; its time of change is when it was used last
     .locks/space                whose turn it is to make room
-    quarantine/<sha256>.mar     bytes that are not the archive's, and beside them in .json why
+    quarantine/<sha256>.mar     bytes that are not the archive's (.bundle, .whl), and beside them in .json why
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from marway.objects.locks import Pause, take_shared
 from marway.records import ArchiveRef
 from marway.wire.environments import wheel_file
 
-__all__ = ["ARCHIVE_SUFFIX", "ArchiveUse", "Fenced", "Layout", "Partial", "Stored"]
+__all__ = ["KEPT", "ArchiveUse", "Fenced", "Layout", "Partial", "Stored"]
 
-ARCHIVE_SUFFIX = ".mar"
-_KEPT = (ARCHIVE_SUFFIX, ".whl")
+KEPT = (".mar", ".bundle", ".whl")
+"""How the names of what is kept end."""
 _PARTIAL_PREFIX = ".fetch-"
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
@@ -59,8 +60,9 @@ class Layout:
         return self._locks / "space"
 
     def path(self, stored: Stored) -> Path:
-        name = wheel_file(stored.sha256) if isinstance(stored, WheelRef) else f"{stored.sha256}{ARCHIVE_SUFFIX}"
-        return self.root / name
+        if isinstance(stored, WheelRef):
+            return self.root / wheel_file(stored.sha256)
+        return self.root / f"{stored.sha256}.{stored.kind}"
 
     def fetch_lock(self, sha256: str) -> Path:
         return self._locks / f"fetch-{sha256}"
@@ -74,7 +76,7 @@ class Layout:
 
     def archives(self) -> Found:
         """Return the archives, in no order."""
-        return self._found(lambda name: name.endswith(_KEPT) and not name.startswith("."))
+        return self._found(lambda name: name.endswith(KEPT) and not name.startswith("."))
 
     def partials(self, sha256: str | None = None) -> Found:
         """Return the downloads under way or abandoned, of one archive or of all."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from marway.objects.files import Files
 from marway.objects.locks import Pause, fenced_lock, try_exclusive
 from marway.records import utc_now
-from marway_sidecar.archives.layout import ARCHIVE_SUFFIX, Layout, Partial, Stored
+from marway_sidecar.archives.layout import KEPT, Layout, Partial, Stored
 
 __all__ = ["NoRoom", "Space"]
 
@@ -69,7 +69,7 @@ class Space:
         """
         logger.error("%s", reason)
         directory = self.layout.quarantine
-        target = directory / f"{archive.sha256}{ARCHIVE_SUFFIX}"
+        target = directory / self.layout.path(archive).name
         try:
             directory.mkdir(exist_ok=True)
             size = source.stat().st_size
@@ -169,7 +169,7 @@ class Space:
         with contextlib.suppress(OSError):
             for path in self.layout.quarantine.glob("*.json"):
                 with contextlib.suppress(OSError):
-                    held = path.with_suffix(ARCHIVE_SUFFIX)
+                    held = next(filter(Path.exists, map(path.with_suffix, KEPT)), path.with_suffix(KEPT[0]))
                     size = held.stat().st_size if held.exists() else 0
                     found.append((path.stat().st_mtime, size, held))
         return found

@@ -227,8 +227,8 @@ class ModelServer(Protocol):
     def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         """Yield the pieces of the answer to ``row`` as the handler sends them; raises as `predict` does.
 
-        Only for versions that are declared streaming. Each piece is an `Answer`; status, headers and content type of
-        the first stand for the whole. A piece of kind "error" ends it.
+        For versions that are declared streaming, and for requests that ask for pieces. Each piece is an `Answer`;
+        status, headers and content type of the first stand for the whole. A piece of kind "error" ends it.
         """
 
     async def status(self) -> ServerStatus:
@@ -248,9 +248,11 @@ class Backend(ABC):
         name: Its name, as records, pods and proofs have it.
         serves: The backends of records whose archives its servers load; its own at least.
         probe_interval_s, probe_timeout_s: How often its server is asked whether it answers, and how long that may take.
+        by_runtime: Whether Marway's runtime starts its server, whose engine has the backend's name; else others do.
     """
 
     serves: frozenset[str]
+    by_runtime: bool = False
 
     def __init__(self, settings: SidecarSettings) -> None:
         self.name = settings.backend

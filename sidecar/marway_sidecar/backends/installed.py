@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import entry_points
 from typing import Final, cast
 
@@ -14,8 +15,12 @@ __all__ = ["open_backend"]
 _GROUP: Final = "marway.backends"
 
 
-def open_backend(settings: SidecarSettings) -> Backend:
+def open_backend(settings: SidecarSettings, *, for_others: Collection[str] = ()) -> Backend:
     """Return the backend that the settings name.
+
+    Args:
+        settings: Of the sidecar.
+        for_others: Names of settings that are meant for pods of other backends.
 
     Raises:
         InvalidSettings: It is not installed, cannot be imported, or there are settings of another backend.
@@ -32,7 +37,7 @@ def open_backend(settings: SidecarSettings) -> Backend:
         raise InvalidSettings(f"the backend {settings.backend!r} ({entry.value}) cannot be imported: {exc}") from exc
     for other in sorted(installed.keys() - {settings.backend}):
         prefix = f"{other.replace('-', '_')}_"
-        given = sorted(name for name in settings.model_fields_set if name.startswith(prefix))
+        given = sorted(name for name in settings.model_fields_set.difference(for_others) if name.startswith(prefix))
         if given:
             raise InvalidSettings(
                 f"the backend {settings.backend} has no use for {', '.join(given)}: they are about the backend {other}"

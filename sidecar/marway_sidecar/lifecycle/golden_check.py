@@ -18,6 +18,7 @@ from typing import Final, cast
 from marway.answers.difference import golden_difference, golden_of
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, decode_examples
 from marway.answers.tensors import decode_tensor
+from marway.bundles import BUNDLE_SUFFIX
 from marway.deadline import Deadline
 from marway.errors import InvalidArchive, InvalidRecord, MarwayError, ModelError, RuntimeDown, clip
 from marway.records import VersionRecord
@@ -253,6 +254,6 @@ def _golden_inputs(archive: Path, most: int | None) -> Sequence[ExampleInput]:
                     raise InvalidArchive(f"{name} has {info.file_size} bytes, more than {limit}")
                 return opened.read(info)
 
-            return decode_examples(read)[:most]
+            return decode_examples(read, "bundle" if archive.suffix == BUNDLE_SUFFIX else "mar")[:most]
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as exc:
         raise InvalidArchive(f"the golden inputs of {archive.name} cannot be read: {clip(str(exc), 200)}") from exc

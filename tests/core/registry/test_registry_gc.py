@@ -90,7 +90,7 @@ def test_publish_clears_a_mark(registry: Registry, publish: Publish, orphan: str
     publish(data=b"orphan")
     report = registry.gc(now=LATER)
     assert (report.deleted, list(registry._store.keys("gc/"))) == ([], [])
-    with registry.open_archive(record_of(b"orphan").archive.sha256) as handle:
+    with registry.open_archive(record_of(b"orphan").archive) as handle:
         assert handle.read() == b"orphan"
 
 
@@ -151,7 +151,7 @@ def test_publish_while_deleting(registry: Registry, publish: Publish, orphan: st
     registry._store.delete = delete  # type: ignore[method-assign]
     assert registry.gc(now=LATER).deleted == [orphan]
     thread.join(30)
-    with registry.open_archive(record.archive.sha256) as handle:
+    with registry.open_archive(record.archive) as handle:
         assert handle.read() == b"orphan"
 
 

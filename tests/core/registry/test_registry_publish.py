@@ -31,7 +31,7 @@ def test_publish(store_url: str, tmp_path: Path) -> None:
     assert registry.versions("intent") == ("1.0",)
     assert record.golden_sha256 is not None
     assert registry.golden(record.golden_sha256) == GOLDEN
-    with registry.open_archive(record.archive.sha256, start=3) as handle:
+    with registry.open_archive(record.archive, start=3) as handle:
         assert handle.read() == b"ent 1.0"
     assert_sound(store)
 
@@ -251,7 +251,7 @@ def test_lost_archive_is_repaired(publish: Publish, registry: Registry) -> None:
     record = publish()
     registry._store.delete(f"archives/sha256/{record.archive.sha256}.mar")
     publish()
-    with registry.open_archive(record.archive.sha256) as handle:
+    with registry.open_archive(record.archive) as handle:
         assert handle.read() == b"intent 1.0"
 
 

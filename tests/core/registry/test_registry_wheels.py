@@ -56,7 +56,7 @@ def test_wheels_are_stored_under_their_digests(store_url: str, tmp_path: Path) -
             assert handle.read() == path.read_bytes()[1:]
     assert registry.wheel_bytes("0" * 64) is None
     assert set(keys.objects_of(record)) == {
-        keys.archive_key(record.archive.sha256),
+        keys.archive_key(record.archive),
         *(keys.wheel_key(sha256) for sha256 in wheels),
     }
 

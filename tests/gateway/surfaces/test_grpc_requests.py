@@ -20,7 +20,7 @@ from marway.registry import Registry
 from marway.wire.envelope import ROWS_CONTENT_TYPE
 from marway_gateway.proto import prediction_pb2
 from marway_gateway.proto.torchserve import inference_pb2
-from marway_gateway.surfaces.grpc.interceptors import FIELDS_MAX
+from marway_http.message_fields import FIELDS_MAX
 from marway_http.proto import open_inference_pb2
 from support.registry import publish
 

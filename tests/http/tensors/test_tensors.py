@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import struct
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,14 @@ from marway.errors import InvalidRequest, ModelError
 from marway.records import Signature, TensorSpec, VersionRecord
 from marway.wire.envelope import Answer, Row, decode_rows, encode_rows
 from marway_http.proto import open_inference_pb2 as pb
-from marway_http.tensors.datatypes import BYTES, DATATYPES, Datatype
+from marway_http.tensors.datatypes import BYTES, DATATYPES
 from marway_http.tensors.outputs import outputs_of, values_of
 from marway_http.tensors.rows import rows_of
 from marway_http.tensors.tensor import Tensor, shape_of
 from marway_http.tensors.v2_json import parse_infer, render_infer
 from marway_http.tensors.v2_protobuf import parse_message
 from support.registry import record_of
+from support.tensors import bits, tensors
 
 NUMPY = {
     "BOOL": "?",
@@ -37,42 +37,9 @@ NUMPY = {
 RECORD = record_of(b"x")
 
 
-def values_for(datatype: Datatype) -> st.SearchStrategy[Any]:
-    """Values that are exactly the datatype's."""
-    if datatype.kind is bool:
-        return st.booleans()
-    if datatype.kind is int:
-        return st.integers(int(datatype.low), int(datatype.high))
-    if datatype.kind is bytes:
-        return st.binary(max_size=12) | st.text(max_size=8).map(lambda text: text.encode())
-    if datatype.name == "BF16":
-        return (
-            st.integers(0, 0xFFFF)
-            .map(lambda bits: struct.unpack("<f", struct.pack("<I", bits << 16))[0])
-            .filter(math.isfinite)
-        )
-    width = {"FP16": 16, "FP32": 32, "FP64": 64}[datatype.name]
-    return st.floats(width=width, allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]
-
-
-@st.composite
-def tensors(draw: st.DrawFn) -> Tensor:
-    datatype = draw(st.sampled_from(sorted(DATATYPES.values(), key=lambda each: each.name)))
-    # JSON has no lists within a list of none, so only the last dimension may be 0.
-    within = draw(st.sampled_from([(), (0,), (1,), (3,), (2, 0), (1, 1), (2, 3)]))
-    shape = (draw(st.integers(1, 4)), *within)
-    count = math.prod(shape)
-    values = draw(st.lists(values_for(datatype), min_size=count, max_size=count))
-    return Tensor("x", datatype, shape, values)
-
-
 def signature(datatype: str, *, rank: int, name: str = "y") -> Signature:
     spec = TensorSpec(name=name, datatype=datatype, shape=(-1,) * rank)
     return Signature(outputs=(spec,))
-
-
-def bits(tensor: Tensor) -> bytes:
-    return tensor.datatype.pack(tensor.values)
 
 
 @settings(deadline=None)

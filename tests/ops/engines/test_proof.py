@@ -16,7 +16,7 @@ from marway.wire import problems
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_ops.engines.proof import EngineAnswer, answer_difference, prove
 from marway_ops.up.home import ReservedPort
-from marway_ops.up.local_cluster import Pod
+from marway_ops.up.local_pods import Pod
 from support.registry import record_of
 from support.stub_pod import StubPod
 

@@ -24,7 +24,7 @@ import pytest
 from marway.errors import ArchiveCorrupt, RegistryUnavailable, Unavailable
 from marway.objects import open_store
 from marway.objects.s3 import retries as backoff
-from marway.records import VersionRecord
+from marway.records import ArchiveRef, VersionRecord
 from marway.registry import Registry
 from marway_sidecar.archives import ArchiveStore, download
 from support import killed_fetch
@@ -289,8 +289,8 @@ class SlowRegistry:
         self.begun = threading.Event()
 
     @contextmanager
-    def open_archive(self, sha256: str, *, start: int = 0, length: int | None = None) -> Iterator[SlowReader]:
-        with self._registry.open_archive(sha256, start=start, length=length) as file:
+    def open_archive(self, archive: ArchiveRef, *, start: int = 0, length: int | None = None) -> Iterator[SlowReader]:
+        with self._registry.open_archive(archive, start=start, length=length) as file:
             self.begun.set()
             yield SlowReader(file, self._pause_s)
 

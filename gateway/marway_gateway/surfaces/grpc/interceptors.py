@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 import grpc
@@ -19,18 +19,16 @@ from grpc_health.v1 import health
 
 from marway.errors import InvalidRequest, Unauthenticated
 from marway_gateway.access.authentication import TokenFile, challenge, check_token
+from marway_http.message_fields import fields_of
 
-__all__ = ["FIELDS_MAX", "FieldBound", "TokenInterceptor", "text_fields"]
+__all__ = ["FieldBound", "TokenInterceptor"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]"
 
-FIELDS_MAX: Final = 10_000
-"""Most outermost fields of a message: inputs, outputs, parameters, binary contents together."""
 _SMALL_BYTES: Final = 4096
 """No message of this size has more, or is worth looking at."""
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _HEALTH: Final = f"/{health.SERVICE_NAME}/"
 _KINDS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
@@ -94,7 +92,7 @@ class FieldBound(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         async def checked(data: bytes, context: Context) -> Any:
             try:
                 if len(data) > _SMALL_BYTES:
-                    deque(_fields(data), maxlen=0)
+                    deque(fields_of(data), maxlen=0)
                 return data if parse is None else parse(data)
             except InvalidRequest as exc:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, exc.message)
@@ -119,59 +117,7 @@ class FieldBound(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         return _like(handler, answers if inspect.isasyncgenfunction(method) else answer, handler.response_serializer)
 
 
-def text_fields(data: bytes, *numbers: int) -> tuple[str, ...]:
-    """Return the texts of a message's outermost fields of these numbers; "" for one that is not there.
-
-    Raises:
-        InvalidRequest: It has too many fields, is no message, or one of them is no text.
-    """
-    found = dict.fromkeys(numbers, b"")
-    for number, value in _fields(data):
-        if number in found and value is not None:
-            found[number] = bytes(value)
-    try:
-        return tuple(value.decode() for value in found.values())
-    except UnicodeDecodeError:
-        raise InvalidRequest("the message's model name or version is no text") from None
-
-
 def _like(handler: Any, method: Callable[..., Any], serializer: Callable[[Any], bytes] | None = None) -> Handler:
     """Return a handler of the same kind with another method, which gets its messages as bytes."""
     made = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)](method, None, serializer)
     return cast("Handler", made)
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, memoryview | None]]:
-    """Yield number and value of each outermost field (protobuf's encoding); None for one that is no text or message."""
-    view, at, count = memoryview(data), 0, 0
-    while at < len(view):
-        count += 1
-        if count > FIELDS_MAX:
-            raise InvalidRequest(f"the message has more than {FIELDS_MAX} fields: send less at once")
-        tag, at = _varint(view, at)
-        kind, value = tag & 7, None
-        if kind == _VARINT:
-            _, at = _varint(view, at)
-        elif kind == _LENGTH:
-            length, at = _varint(view, at)
-            value, at = view[at : at + length], at + length
-        elif kind in (_FIXED64, _FIXED32):
-            at += 8 if kind == _FIXED64 else 4
-        else:  # groups, which no message here has
-            raise InvalidRequest("the message cannot be parsed")
-        if at > len(view):
-            raise InvalidRequest("the message cannot be parsed: it is cut off")
-        yield tag >> 3, value
-
-
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(view):
-            break
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise InvalidRequest("the message cannot be parsed")

@@ -10,10 +10,10 @@ from marway import __version__
 from marway.errors import InvalidRequest, MarwayError, NoPodAvailable, clip
 from marway_gateway.gateway import Gateway
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, predict_rpc
-from marway_gateway.surfaces.grpc.interceptors import text_fields
 from marway_gateway.surfaces.grpc.status import code_of
 from marway_gateway.surfaces.open_inference.schema import EXTENSIONS, metadata_of
 from marway_gateway.surfaces.servable import check_servable, versions_of
+from marway_http.message_fields import text_fields
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.proto import open_inference_pb2_grpc
 from marway_http.tensors.v2_protobuf import read_message

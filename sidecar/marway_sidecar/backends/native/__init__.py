@@ -17,6 +17,7 @@ class NativeBackend(Backend):
     """The engine `native` of Marway's runtime, with the archives that TorchServe takes."""
 
     serves = SERVES
+    by_runtime = True
 
     def __init__(self, settings: SidecarSettings) -> None:
         super().__init__(settings)

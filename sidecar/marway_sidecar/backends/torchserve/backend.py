@@ -30,6 +30,7 @@ class TorchServeBackend(Backend):
     def __init__(self, settings: SidecarSettings) -> None:
         super().__init__(settings)
         self._external = _external_addresses(settings)
+        self.by_runtime = self._external is None
         if self._external is not None:
             self.probe_interval_s = settings.torchserve_probe_interval_s
             self.probe_timeout_s = settings.torchserve_probe_timeout_s

@@ -1,0 +1,92 @@
+"""What documents of OpenAI's API say of tokens and of the model, over REST and in events."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from marway.errors import MarwayError
+from marway_gateway.observe.telemetry import Tokens
+
+__all__ = ["EventReader", "renamed"]
+
+_LINE_BYTES_MAX: Final = 16 * 1024 * 1024
+_DATA: Final = b"data:"
+
+
+def renamed(data: bytes, model: str) -> tuple[bytes, Tokens | None]:
+    """Return a JSON document in which `model` is ``model``, and the tokens that it counts.
+
+    What is no JSON object, or says nothing of a model, is returned as it is.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return data, None
+    if not isinstance(document, dict):
+        return data, None
+    changed, tokens = False, None
+    # The events of `responses` have the response within.
+    for each in (document, document.get("response")):
+        if isinstance(each, dict):
+            tokens = _tokens(each.get("usage")) or tokens
+            if isinstance(each.get("model"), str) and each["model"] != model:
+                each["model"] = model
+                changed = True
+    return (json.dumps(document, separators=(",", ":")).encode() if changed else data), tokens
+
+
+def _tokens(usage: Any) -> Tokens | None:
+    """Return what a `usage` says, in the words of completions or of responses."""
+    if not isinstance(usage, dict):
+        return None
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
+    completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
+    counts = [count if type(count) is int and count > 0 else 0 for count in (prompt, completion)]
+    return Tokens(*counts) if any(counts) else None
+
+
+class EventReader:
+    """Passes on a model server's events as they come, cut anywhere, with another `model` in their data.
+
+    Attributes:
+        tokens: What the last event that counted tokens said.
+        done: Whether the event `[DONE]` came.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.tokens: Tokens | None = None
+        self.done = False
+        self._model = model
+        self._rest = b""
+
+    def passed(self, data: bytes) -> bytes:
+        """Return the whole lines that are there with ``data``.
+
+        Raises:
+            MarwayError: A line has no end.
+        """
+        lines, end, rest = (self._rest + data).rpartition(b"\n")
+        if len(rest) > _LINE_BYTES_MAX:
+            raise MarwayError(f"the model server sent an event of more than {_LINE_BYTES_MAX} bytes")
+        self._rest = rest
+        return b"".join(map(self._line, (lines + end).splitlines(keepends=True)))
+
+    def rest(self) -> bytes:
+        """Return what came behind the last whole line."""
+        rest, self._rest = self._rest, b""
+        return self._line(rest)
+
+    def _line(self, line: bytes) -> bytes:
+        if not line.startswith(_DATA):
+            return line
+        data = line[len(_DATA) :].strip()
+        if data == b"[DONE]":
+            self.done = True
+        if not data.startswith(b"{"):
+            return line
+        changed, tokens = renamed(data, self._model)
+        self.tokens = tokens or self.tokens
+        if changed is data:
+            return line
+        return b"data: %b%b" % (changed, line[len(line.rstrip(b"\r\n")) :])
