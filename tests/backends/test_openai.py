@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400), pytest.mark.extended]
 
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
 TOKENS = "marway_gateway_openai_tokens_total"
+PAGE = (Path(__file__).parents[2] / "docs/openai.md").read_text()
 SEEDS = {"1.0": 1, "2.0": 2}
 
 
@@ -40,14 +43,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyModel]:
 @pytest.fixture(scope="module")
 def up(server: AnyModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A gateway and a pod whose sidecar asks that server, with both versions published and the first released."""
-    home = tmp_path_factory.mktemp("up") / "home"
+    home = tmp_path_factory.mktemp("up") / ".marway"
+    assert "MARWAY_SIDECAR_HTTP_OPENAI=http://127.0.0.1:8080/v1 marway up --engine http" in PAGE
     with Up(home, "--engine", "http", env={"MARWAY_SIDECAR_HTTP_OPENAI": server.openai}) as running:
-        for version, seed in SEEDS.items():
-            publish_bundle(
-                model_name="chat", version=version, backend="http", server_model=str(tiny_model(seed=seed)),
-                registry=running.registry,
-            )  # fmt: skip
-        release(running, "release", "chat", "1.0")
+        (shown,) = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+        for line in shown.replace("/tmp", str(home.parent)).splitlines():
+            command = line.replace("Qwen/Qwen3-0.6B", str(tiny_model(seed=1))).split()[1:]
+            done = marway(*command, cwd=home.parent)
+            assert done.returncode == 0, done.stderr
+        publish_bundle(
+            model_name="chat", version="2.0", backend="http", server_model=str(tiny_model(seed=2)),
+            registry=running.registry,
+        )  # fmt: skip
         yield running
 
 
