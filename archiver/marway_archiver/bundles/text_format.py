@@ -6,7 +6,6 @@ not read: no field of Triton's `ModelConfig` has one.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Union
@@ -22,11 +21,18 @@ Message = Mapping[str, Sequence[Value]]
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+|\#[^\n]*)
     |(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
-    |(?P<word>[+-]?[A-Za-z0-9_.]+(?:[eE][+-]?[0-9]+)?)
+    |(?P<word>[+-]?[0-9.]+[eE][+-]?[0-9]+[fF]?|[+-]?[A-Za-z0-9_.]+)
     |(?P<mark>[{}<>\[\]:,;])""",
     re.VERBOSE,
 )
 _CLOSES: Final = {"{": "}", "<": ">"}
+_ESCAPE: Final = re.compile(
+    rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|(.))", re.DOTALL
+)
+_SIMPLE: Final = {
+    b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v", b"\\": b"\\",
+    b"'": b"'", b'"': b'"', b"?": b"?",
+}  # fmt: skip
 _DEPTH_MAX: Final = 64
 
 
@@ -117,6 +123,16 @@ class _Parser:
 
     def _unquoted(self, token: str) -> str:
         try:
-            return str(ast.literal_eval(token))
-        except (SyntaxError, ValueError) as exc:
+            return _ESCAPE.sub(_meant, token[1:-1].encode()).decode()
+        except (KeyError, OverflowError, ValueError) as exc:
             raise self._wrong(f"{clip(ascii(token), 40)} is no text") from exc
+
+
+def _meant(found: re.Match[bytes]) -> bytes:
+    """Return the bytes that an escape stands for."""
+    octal, hexadecimal, point, simple = found.groups()
+    if simple is not None:
+        return _SIMPLE[simple]
+    if point is not None:
+        return chr(int(point[1:], 16)).encode()
+    return bytes([int(octal, 8) if octal is not None else int(hexadecimal, 16)])

@@ -1,4 +1,7 @@
-"""How many versions a server may have at once, where it has such a limit beside that of memory."""
+"""How many versions a server may have at once, where it has such a limit beside that of memory.
+
+Of some servers nobody knows what a version takes in them: then a number is the limit that people can set.
+"""
 
 from __future__ import annotations
 
