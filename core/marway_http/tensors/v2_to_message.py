@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from marway.errors import InvalidRequest, MarwayError, clip
+from marway.errors import InvalidRequest, MarwayError, ModelError, clip
 from marway.records import Signature
 from marway_http.message_fields import encoded
 from marway_http.proto import open_inference_pb2 as pb
@@ -22,6 +22,7 @@ from marway_http.tensors.v2_protobuf import CONTENTS
 
 __all__ = ["header_length_of", "message_of_piece", "message_of_request", "message_of_response"]
 
+_MESSAGE_MAX: Final = 1000
 _RAW_INPUTS: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _RAW_OUTPUTS: Final = pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 
@@ -104,10 +105,13 @@ def message_of_response(body: bytes, header_length: int | None, *, raw: bool) ->
         raw: Whether with `raw_output_contents`; typed contents otherwise, where all outputs' datatypes have such.
 
     Raises:
+        ModelError: It is an error, in the server's words.
         MarwayError: It is no response of the protocol.
     """
     try:
         document, data = _parted(body, header_length)
+        if isinstance(document.get("error"), str):
+            raise ModelError(clip(document["error"], _MESSAGE_MAX))
         response = pb.ModelInferResponse(
             model_name=document.get("model_name") or "",
             model_version=document.get("model_version") or "",

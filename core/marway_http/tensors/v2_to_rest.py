@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from marway.errors import InvalidRequest, MarwayError, clip
-from marway_http.message_fields import parted
+from marway_http.message_fields import fields_of, parted
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.tensors.datatypes import Datatype, datatype_of
 from marway_http.tensors.tensor import BASE64, json_object
@@ -26,6 +26,7 @@ from marway_http.tensors.v2_protobuf import CONTENTS
 __all__ = [
     "RestBody",
     "RestRequest",
+    "parameters_of",
     "piece_of_response",
     "rest_of_request",
     "rest_of_response",
@@ -36,6 +37,7 @@ __all__ = [
 _TEXT: Final = rb'"[^"\\]*"'
 _NAMES: Final = re.compile(rb'(\{(?:"id":%b,)?)"model_name":%b,"model_version":%b' % (_TEXT, _TEXT, _TEXT))
 """How Triton and MLServer begin a response."""
+_PARAMETERS: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["parameters"].number
 _RAW_INPUTS: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _RAW_OUTPUTS: Final = pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 
@@ -72,6 +74,19 @@ def unread_bytes(message: bytes) -> int:
         InvalidRequest: It is no message, or has too many fields.
     """
     return sum(map(len, parted(message, _RAW_INPUTS)[1]))
+
+
+def parameters_of(message: bytes) -> dict[str, Any]:
+    """Return the parameters of a request's message, whose inputs are not looked at; None for one without a value.
+
+    Raises:
+        InvalidRequest: It is no message, or has too many fields.
+    """
+    own = b"".join(message[each.start : each.end] for each in fields_of(message) if each.number == _PARAMETERS)
+    try:
+        return plain_parameters(pb.ModelInferRequest.FromString(own).parameters)
+    except DecodeError:
+        raise InvalidRequest("the message cannot be parsed") from None
 
 
 def rest_of_request(message: bytes) -> RestRequest:

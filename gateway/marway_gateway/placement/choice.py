@@ -45,6 +45,8 @@ class PlacementSpec(NamedTuple):
         pool: The pool that a pod must be of, or None for any.
         engine: The backend that a pod must be of, or None for any that serves ``backend``.
         pods: How many pods serve it in normal load.
+        sequence: Whose requests one pod gets, for a server that keeps a state from one of them to the next; None for
+            requests that any pod may answer.
     """
 
     key: VersionKey
@@ -52,6 +54,7 @@ class PlacementSpec(NamedTuple):
     pool: str | None = None
     engine: str | None = None
     pods: int = 1
+    sequence: str | None = None
 
 
 def placement_spec(
@@ -148,12 +151,20 @@ class PodChoice:
         flight; if none has, the first that is healthy and has it ready; if none has, the first that drains, has it
         ready and still answers; if nobody has, its home, which loads it. When no pod is healthy, tried ones included,
         and none hands the version over, it is the one with the fewest requests in flight that does not drain.
+
+        The requests of a sequence have one pod as long as it is healthy, whoever has room: the one of the version's
+        first ``spec.pods`` healthy ones that has the highest score for the sequence.
         """
         order, now, key = self.order_of(spec), self.now(), spec.key
         self._used[key] = spec, now
         self._used.move_to_end(key)
         if len(self._used) > _USED_MAX:
             self._used.popitem(last=False)
+        if spec.sequence is not None:
+            homes = [pod for pod in order if pod.healthy(now) and pod not in tried][: spec.pods]
+            if homes:
+                home = max(homes, key=lambda pod: score(pod.name, key[0], f"{key[1]}\0{spec.sequence}"))
+                return None if self._at_limit(home) else home
         wanted = self._wanted(spec, tried, order, now)
         if not wanted:
             if any(pod.healthy(now) for pod in order):

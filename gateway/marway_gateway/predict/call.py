@@ -31,6 +31,7 @@ class PredictCall:
         body: What the model is given.
         fresh: Whether the caller wants an answer that is made now, and not a cached one.
         resolved: What name and selector stand for, once that is known.
+        sequence: Which sequence it is of, for a server that keeps a state from one request to the next.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PredictCall:
     body: RequestBody
     fresh: bool = False
     resolved: Resolved | None = None
+    sequence: str | None = None
 
 
 @dataclass(slots=True)

@@ -108,6 +108,8 @@ class Predictor:
 
     async def _from_pods(self, call: PredictCall, resolved: Resolved) -> Reply:
         spec = placement_spec(resolved.record, resolved.serving, self._algorithm_pools)
+        if call.sequence is not None:
+            spec = spec._replace(sequence=call.sequence)
         key, admission = spec.key, self._admission
         if not admission.try_enter(key):
             await admission.enter(key)

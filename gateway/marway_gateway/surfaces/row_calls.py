@@ -20,10 +20,13 @@ from marway_gateway.http.requests import request_info, send_whole
 from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.surfaces.http_call import http_call
-from marway_http.channel import CHANNEL, Channel, header_block
+from marway_http.channel import CHANNEL, Channel, HeaderBlock, header_block
 from marway_http.tensors.requests import ReadRequest, Rendered, prepare, rendered
 
-__all__ = ["RowRoute", "predict_rows"]
+__all__ = ["RowRoute", "Sent", "predict_rows"]
+
+Sent = tuple[int, HeaderBlock, bytes]
+"""Status, headers and body of an answer."""
 
 _HEADER_LENGTH: Final = b"inference-header-content-length"
 _NOT_OF_ROWS: Final = frozenset({"content-type", "accept"})
@@ -56,9 +59,20 @@ class RowRoute:
         length = info.headers.get(_HEADER_LENGTH)
         header_length = None if length is None else length.decode("latin-1")
         with gateway.predictor.scope(call, channel) as cancel_scope:
-            data, content = await predict_rows(gateway, call, cancel_scope, self._read, header_length)
-        block = header_block([(name.encode(), value.encode()) for name, value in content])
-        await send_whole(channel, info, 200, block, data)
+            sent = await self.answer(gateway, call, cancel_scope, header_length, send)
+        if sent is not None:
+            await send_whole(channel, info, *sent)
+
+    async def answer(
+        self, gateway: Gateway, call: PredictCall, cancel_scope: CancelScope, header_length: str | None, send: Send
+    ) -> Sent | None:
+        """Return what answers a call; None where it was sent already.
+
+        Raises:
+            MarwayError: As `predict_rows`.
+        """
+        data, content = await predict_rows(gateway, call, cancel_scope, self._read, header_length)
+        return 200, header_block([(name.encode(), value.encode()) for name, value in content]), data
 
 
 async def predict_rows(
@@ -83,7 +97,7 @@ async def predict_rows(
     info, predictor, convert = call.info, gateway.predictor, gateway.converters.run
     cancel_scope.step = "its model was not found yet"
     # What the rows are made for is what is asked then, also when a label moves meanwhile.
-    resolved = await predictor.resolve(call)
+    resolved = call.resolved or await predictor.resolve(call)
     cancel_scope.step = "its body had not come whole"
     try:
         if not call.body.ended:

@@ -166,6 +166,7 @@ class ServerInfo:
         memory_limit_bytes: What it and its workers may take together; None when that is not known.
         cpus: Processors that its workers may use; None when that is not known.
         environments_for: What it builds environments for; None when it builds none.
+        versions_max: Most versions that it may have at once, beside what memory allows; None for any number.
     """
 
     boot_id: str
@@ -173,6 +174,7 @@ class ServerInfo:
     memory_limit_bytes: int | None = None
     cpus: int | None = None
     environments_for: str | None = None
+    versions_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

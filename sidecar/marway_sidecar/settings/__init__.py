@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from marway_http.hosts import parse_hosts
 from marway_sidecar.settings.grpc_predictor import GrpcPredictorSettings
 from marway_sidecar.settings.http_server import HttpServerSettings
+from marway_sidecar.settings.mms import MmsSettings
 from marway_sidecar.settings.torchserve import TorchServeSettings
 
 __all__ = ["SidecarSettings"]
@@ -19,7 +20,7 @@ __all__ = ["SidecarSettings"]
 _MIB = 1024 * 1024
 
 
-class SidecarSettings(TorchServeSettings, HttpServerSettings, GrpcPredictorSettings):
+class SidecarSettings(TorchServeSettings, MmsSettings, HttpServerSettings, GrpcPredictorSettings):
     """How the sidecar runs. Environment variables begin with `MARWAY_SIDECAR_`."""
 
     model_config = SettingsConfigDict(env_prefix="MARWAY_SIDECAR_")

@@ -5,7 +5,6 @@ Runs in an environment of its own: `python triton_examples.py HTTP_HOST:PORT GRP
 """
 
 import asyncio
-import contextlib
 import json
 import queue
 import sys
@@ -197,13 +196,15 @@ def repository(kind, client):
 
 
 def stream(kind, client):
-    """`simple_grpc_sequence_stream_infer_client`, `simple_grpc_custom_repeat`."""
+    """`simple_grpc_custom_repeat`, and `simple_grpc_sequence_stream_infer_client`, one of whose requests is refused."""
     done = queue.Queue()
     with over_grpc.InferenceServerClient(GRPC) as own:
-        own.start_stream(callback=lambda result, error: done.put(error))
-        with contextlib.suppress(InferenceServerException):  # the stream may be refused, and closed, by now
-            own.async_stream_infer("simple", simple_inputs(kind))
-        raise done.get(timeout=60)
+        own.start_stream(callback=lambda result, error: done.put((result, error)))
+        own.async_stream_infer("simple", simple_inputs(kind), request_id="a")
+        result, _ = done.get(timeout=60)
+        own.async_stream_infer("simple", simple_inputs(kind), sequence_id=7, sequence_start=True)
+        _, error = done.get(timeout=60)
+    return [right(result), result.get_response().id, error.message()]
 
 
 def raw(kind, client):

@@ -277,6 +277,32 @@ def test_a_version_uses_as_many_pods_as_it_says() -> None:
     assert pods.choose(spec) is first
 
 
+def test_a_sequence_has_one_pod() -> None:
+    """Requests of one sequence go to one of the version's R pods however busy it is, and elsewhere when it is lost."""
+    addresses = [PodAddress(name, f"http://{name}:9000") for name in "abc"]
+    ejection = Ejection(after_failures=5, eject_s=30, eject_max_s=300)
+    pods = PodSet(addresses, ejection=ejection, max_requests=30, clock=Clock())
+    first, second, _ = pods.order("intent", "1.0")
+    for pod in pods.pods:
+        has(pods, pod, INTENT.key)
+    homes = {}
+    for number in range(40):
+        spec = PlacementSpec(INTENT.key, pods=2, sequence=str(number))
+        homes[number] = pods.choose(spec)
+        assert pods.choose(spec) is homes[number]
+    assert set(homes.values()) == {first, second}
+    mine = PlacementSpec(INTENT.key, pods=2, sequence="7")
+    home = homes[7]
+    assert home is not None
+    for _ in range(29):
+        home.begin(INTENT.key)
+        assert pods.choose(mine) is home
+    home.begin(INTENT.key)
+    assert pods.choose(mine) is None
+    assert pods.saturated(mine)
+    assert pods.choose(mine, tried=(home,)) not in (None, home)
+
+
 def test_load_spills_to_pods_that_are_ready() -> None:
     """A home that is full is helped by a pod that has the version ready, and the next in order is asked to load it."""
     missing: list[tuple[Pod, PlacementSpec]] = []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marway.errors import InvalidRequest, MarwayError
+from marway.errors import InvalidRequest, MarwayError, ModelError
 from marway.records import Signature, TensorSpec
 from marway_http.message_fields import FIELDS_MAX, encoded, fields_of, parted
 from marway_http.proto import open_inference_pb2 as pb
@@ -274,6 +274,12 @@ def test_answers_that_are_no_responses(body: bytes) -> None:
         message_of_response(body, None, raw=True)
     with pytest.raises(MarwayError, match="the model server's answer cannot be read"):
         rest_of_response(b"\x0a\xff", OutputForms(), **NAMES)
+
+
+def test_errors_among_pieces() -> None:
+    """A piece that is an error is the model's error, in the server's words."""
+    with pytest.raises(ModelError, match=r"^too many$"):
+        message_of_piece(b'{"error":"too many"}\n', raw=True)
 
 
 def test_both_or_neither() -> None:

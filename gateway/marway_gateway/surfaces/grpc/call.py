@@ -13,6 +13,7 @@ import grpc.aio
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError, ModelError, clip, forget_frames
+from marway.resolve.resolver import Resolved
 from marway.wire import headers as wire
 from marway.wire.problems import problem_of
 from marway.wire.request import RequestIds, correlation_id, read_ids, timeout_of
@@ -50,6 +51,16 @@ class GrpcCall:
         self._call = call
         self._cancel_scope = cancel_scope
 
+    async def resolve(self, name: str, selector: str | None) -> Resolved:
+        """Return what a name and a selector stand for; what is asked then is that.
+
+        Raises:
+            InvalidReference, NotFound: There is no such version.
+            RegistryUnavailable: The registry does not answer.
+        """
+        self._call.name, self._call.selector = name, selector
+        return await self._gateway.predictor.resolve(self._call)
+
     async def predict(self, name: str, selector: str | None, body: bytes, *, content_type: str) -> Answer:
         """Make the predict call; the caller of this reads the answer to its end, or closes it.
 
@@ -57,26 +68,38 @@ class GrpcCall:
             ModelError: The model answered with an error status.
             MarwayError: As `Predictor.predict`.
         """
-        call = self._of(name, selector, body)
-        call.headers = {**call.headers, "content-type": content_type}
-        try:
-            answer = await self._gateway.predictor.predict(call)
-        finally:
-            self.info.request_bytes = call.body.size
+        self._call.name, self._call.selector = name, selector
+        answer = await self.ask(body, {"content-type": content_type})
         if answer.reply.status < 400:
             return answer
         message = clip((await self.whole(answer)).decode(errors="replace"), DETAILS_MAX)
         raise ModelError(message, status=answer.reply.status, model=self.info.model, version=self.info.version)
 
-    async def predict_rows(self, name: str, selector: str | None, body: bytes, read: ReadRequest) -> Rendered:
-        """Make the predict call for several rows; as `marway_gateway.surfaces.row_calls.predict_rows`."""
-        return await predict_rows(self._gateway, self._of(name, selector, body), self._cancel_scope, read)
+    async def ask(self, body: bytes, headers: Mapping[str, str], *, sequence: str | None = None) -> Answer:
+        """Make the predict call with further headers, and return the answer whatever its status.
 
-    def _of(self, name: str, selector: str | None, body: bytes) -> PredictCall:
-        call = self._call
-        call.name, call.selector = name, selector
-        call.body = RequestBody.of(body, max_bytes=self._gateway.settings.max_body_bytes)
-        return call
+        Args:
+            body: What the model is given.
+            headers: Names in lower case.
+            sequence: As `PredictCall` has it.
+
+        Raises:
+            MarwayError: As `Predictor.predict`.
+        """
+        call = self._with(body)
+        call.headers, call.sequence = {**call.headers, **headers}, sequence
+        try:
+            return await self._gateway.predictor.predict(call)
+        finally:
+            self.info.request_bytes = call.body.size
+
+    async def predict_rows(self, body: bytes, read: ReadRequest) -> Rendered:
+        """Make the predict call for several rows; as `marway_gateway.surfaces.row_calls.predict_rows`."""
+        return await predict_rows(self._gateway, self._with(body), self._cancel_scope, read)
+
+    def _with(self, body: bytes) -> PredictCall:
+        self._call.body = RequestBody.of(body, max_bytes=self._gateway.settings.max_body_bytes)
+        return self._call
 
     async def whole(self, answer: Answer) -> bytes:
         """Return all of an answer, and let go of its pod.

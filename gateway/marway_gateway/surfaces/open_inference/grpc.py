@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import grpc.aio
 
 from marway import __version__
-from marway.errors import InvalidRequest, MarwayError, NoPodAvailable, clip
+from marway.errors import MarwayError, NoPodAvailable, clip
 from marway_gateway.gateway import Gateway
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, predict_rpc
 from marway_gateway.surfaces.grpc.status import code_of
-from marway_gateway.surfaces.open_inference.schema import EXTENSIONS, metadata_of
-from marway_gateway.surfaces.servable import check_servable, versions_of
-from marway_http.message_fields import text_fields
+from marway_gateway.surfaces.open_inference.messages import infer
+from marway_gateway.surfaces.open_inference.metadata import model_metadata
+from marway_gateway.surfaces.open_inference.schema import EXTENSIONS
+from marway_gateway.surfaces.open_inference.streams import InferStream
+from marway_gateway.surfaces.servable import check_servable
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.proto import open_inference_pb2_grpc
-from marway_http.tensors.v2_protobuf import read_message
 
 __all__ = ["SERVICE", "UNPARSED", "OpenInferenceService"]
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-UNPARSED: Final = f"/{SERVICE}/ModelInfer"
-"""The method whose messages come and go as bytes: parsing them may take long, and is no work for the event loop."""
-SURFACE: Final = "open_inference_grpc"
-_MODEL_NAME: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["model_name"].number
-_MODEL_VERSION: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["model_version"].number
+_INFER: Final = f"/{SERVICE}/ModelInfer"
+_STREAM_INFER: Final = f"/{SERVICE}/ModelStreamInfer"
+UNPARSED: Final = frozenset({_INFER, _STREAM_INFER})
+"""Methods whose messages come and go as bytes: parsing them may take long, and is no work for the event loop."""
+_SURFACE: Final = "open_inference_grpc"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -67,8 +70,7 @@ class OpenInferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
         try:
-            record = (await self._gateway.resolver.resolve(request.name, request.version or None)).record
-            told = metadata_of(record, await versions_of(self._gateway, record.name))
+            told = await model_metadata(self._gateway, request.name, request.version or None)
         except MarwayError as exc:
             await _refuse(exc, context)
         kind = pb.ModelMetadataResponse.TensorMetadata
@@ -82,14 +84,18 @@ class OpenInferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
 
     async def ModelInfer(self, request: bytes, context: Context) -> bytes:  # noqa: N802
         size = len(request)
-        async with predict_rpc(self._gateway, context, method=UNPARSED, surface=SURFACE) as call:
+        async with predict_rpc(self._gateway, context, method=_INFER, surface=_SURFACE) as call:
             call.info.request_bytes = size
-            name, version = text_fields(request, _MODEL_NAME, _MODEL_VERSION)
-            if not name:
-                raise InvalidRequest("model_name is empty: give a model's name or the id of a version")
-            response, _ = await call.predict_rows(name, version or None, request, read_message)
+            response = await infer(self._gateway, call, request)
             call.info.response_bytes = len(response)
         return response
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[bytes], context: Context) -> None:  # noqa: N802
+        opened = partial(predict_rpc, self._gateway, context, method=_STREAM_INFER, surface=_SURFACE, within=True)
+        try:
+            await InferStream(self._gateway, opened, context.write).answer(requests)
+        except MarwayError as exc:
+            await _refuse(exc, context)
 
 
 async def _refuse(error: MarwayError, context: Context) -> NoReturn:

@@ -32,10 +32,6 @@ _REPOSITORY: Final = (
     "`marway load` and `marway unload`, do that"
 )
 _SHARED: Final = "shared memory is not implemented here: send the data in the request, as binary tensors"
-_STREAM: Final = (
-    "ModelStreamInfer is not implemented here: call ModelInfer for each request; POST /predict/{model} and "
-    "TorchServe's StreamPredictions give the answers of models that stream in pieces"
-)
 _TRACE: Final = (
     "trace settings are not implemented here: handlers get `traceparent`, and `Server-Timing` says where the time went"
 )
@@ -65,7 +61,6 @@ _RPCS: Final = {
     "LogSettings": _LOGGING,
     "ModelConfig": _CONFIG,
     "ModelStatistics": STATISTICS,
-    "ModelStreamInfer": _STREAM,
     "RepositoryIndex": _REPOSITORY,
     "RepositoryModelLoad": _REPOSITORY,
     "RepositoryModelUnload": _REPOSITORY,

@@ -12,6 +12,8 @@ from marway_gateway.http.error_bodies import ERROR_TEXT
 from marway_gateway.http.requests import FastPathApp
 from marway_gateway.openapi import PREDICTION_ERRORS, REFERENCE_ERRORS, REQUEST_HEADERS, add_served, error_responses
 from marway_gateway.surfaces.open_inference.grpc import SERVICE, UNPARSED, OpenInferenceService
+from marway_gateway.surfaces.open_inference.metadata import model_metadata
+from marway_gateway.surfaces.open_inference.passing import InferRoute
 from marway_gateway.surfaces.open_inference.refused import STATISTICS, add_refused_extensions, refused_extensions
 from marway_gateway.surfaces.open_inference.repository import add_repository
 from marway_gateway.surfaces.open_inference.schema import (
@@ -22,11 +24,9 @@ from marway_gateway.surfaces.open_inference.schema import (
     ServerLive,
     ServerMetadata,
     ServerReady,
-    metadata_of,
 )
 from marway_gateway.surfaces.reference_routes import add_reference_routes, add_trailing_slash
-from marway_gateway.surfaces.row_calls import RowRoute
-from marway_gateway.surfaces.servable import check_servable, versions_of
+from marway_gateway.surfaces.servable import check_servable
 from marway_gateway.surfaces.surface import RpcService, Surface
 from marway_http.proto import open_inference_pb2_grpc
 from marway_http.tensors.v2_json import read_infer
@@ -107,14 +107,12 @@ def _add_metadata(router: APIRouter, current: CurrentGateway) -> None:
         return ServerMetadata()
 
     async def told(model: str, selector: str | None) -> ModelMetadata:
-        gateway = current()
         try:
-            record = (await gateway.resolver.resolve(model, selector)).record
+            return await model_metadata(current(), model, selector)
         except errors.ModelNotFound as exc:
             if model == "stats" and selector is None:  # Triton's path for the statistics of all models
                 raise errors.Unimplemented(STATISTICS) from exc
             raise
-        return metadata_of(record, await versions_of(gateway, record.name))
 
     add_reference_routes(
         router,
@@ -124,7 +122,7 @@ def _add_metadata(router: APIRouter, current: CurrentGateway) -> None:
             (_OF_VERSION, "model_version_metadata", "What a version takes and gives"),
         ),
         response_model=ModelMetadata,
-        responses=error_responses(ERROR_TEXT, *REFERENCE_ERRORS),
+        responses=error_responses(ERROR_TEXT, *REFERENCE_ERRORS, errors.MarwayError, errors.NoPodAvailable),
     )
 
 
@@ -137,7 +135,7 @@ def _add_infer(app: FastPathApp, gateway: CurrentGateway) -> None:
         explain = verb == "explain"
         add_served(
             app,
-            RowRoute(gateway, surface=_NAME, read=read_infer, explain=explain),
+            InferRoute(gateway, surface=_NAME, read=read_infer, explain=explain),
             ((f"{_OF_MODEL}/{verb}", verb, summary), (f"{_OF_VERSION}/{verb}", f"{verb}_version", summary_of_version)),
             body=InferRequestBody,
             headers=_HEADERS,
@@ -166,5 +164,5 @@ OPEN_INFERENCE: Final = Surface(
         RpcService(SERVICE, open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, OpenInferenceService),
     ),
     refused_rpcs=(refused_extensions,),
-    unparsed_rpcs=frozenset({UNPARSED}),
+    unparsed_rpcs=UNPARSED,
 )

@@ -1,0 +1,105 @@
+"""Inference requests that come as messages: as rows for handlers, as they are for servers that take tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+from marway.errors import InvalidRequest, ModelError, Unimplemented, clip
+from marway_gateway.gateway import Gateway
+from marway_gateway.predict.call import Answer
+from marway_gateway.surfaces.grpc.call import DETAILS_MAX, GrpcCall
+from marway_gateway.surfaces.open_inference.passing import check_passed, passes
+from marway_http.message_fields import text_fields
+from marway_http.proto import open_inference_pb2 as pb
+from marway_http.tensors.rows import OCTETS
+from marway_http.tensors.v2_protobuf import read_message
+from marway_http.tensors.v2_to_message import message_of_piece, message_of_response
+from marway_http.tensors.v2_to_rest import rest_of_request, unread_bytes
+
+__all__ = ["infer", "infer_pieces"]
+
+_FIELDS: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name
+_NAMES: Final = (_FIELDS["model_name"].number, _FIELDS["model_version"].number)
+_HEADER_LENGTH: Final = "inference-header-content-length"
+
+
+async def infer(gateway: Gateway, call: GrpcCall, message: bytes) -> bytes:
+    """Return the `ModelInferResponse` to a `ModelInferRequest`.
+
+    Raises:
+        Unimplemented: The version answers in pieces.
+        MarwayError: As `GrpcCall.resolve`, `GrpcCall.predict_rows` and `GrpcCall.ask`.
+    """
+    responses = infer_pieces(gateway, call, message)
+    try:
+        response = await anext(responses)
+        async for _ in responses:
+            raise Unimplemented(
+                "the version answers one request with several responses: call ModelStreamInfer, which gives them all",
+                model=call.info.model,
+                version=call.info.version,
+            )
+    finally:
+        await responses.aclose()
+    return response
+
+
+async def infer_pieces(
+    gateway: Gateway, call: GrpcCall, message: bytes, *, final: bytes = b""
+) -> AsyncGenerator[bytes, None]:
+    """Yield each `ModelInferResponse` to a `ModelInferRequest`: one, or as many as a version that streams sends.
+
+    Args:
+        gateway: Its parts.
+        call: The call.
+        message: The request.
+        final: Fields that are added to a response that is the only one.
+
+    Raises:
+        MarwayError: As `GrpcCall.resolve`, `GrpcCall.predict_rows` and `GrpcCall.ask`.
+    """
+    name, version = text_fields(message, *_NAMES)
+    if not name:
+        raise InvalidRequest("model_name is empty: give a model's name or the id of a version")
+    resolved = await call.resolve(name, version or None)
+    if not passes(resolved.record):
+        yield (await call.predict_rows(message, read_message))[0] + final
+        return
+    convert = gateway.converters.run
+    body, length, raw = await convert(len(message) - unread_bytes(message), rest_of_request, message)
+    sequence = await convert(length, check_passed, body[:length])
+    answer = await call.ask(body, {"content-type": OCTETS, _HEADER_LENGTH: str(length)}, sequence=sequence)
+    del body
+    if answer.reply.status >= 400:
+        raise _failure(await call.whole(answer), answer.reply.status, call)
+    if not answer.in_pieces:
+        data = await call.whole(answer)
+        header_length = _header_length(answer)
+        size = len(data) if header_length is None or not raw else header_length
+        yield await convert(size, message_of_response, data, header_length, raw=raw) + final
+        return
+    try:
+        async for piece in answer.pieces(max_bytes=gateway.settings.max_body_bytes):
+            size = len(piece.partition(b"\n")[0]) if raw else len(piece)
+            yield await convert(size, message_of_piece, piece, raw=raw)
+    finally:
+        answer.close()
+
+
+def _header_length(answer: Answer) -> int | None:
+    name = _HEADER_LENGTH.encode()
+    return next((int(value) for each, value in answer.reply.headers if each == name and value.isdigit()), None)
+
+
+def _failure(data: bytes, status: int, call: GrpcCall) -> ModelError:
+    """Return the error that a server's answer stands for, in its own words."""
+    text = data.decode(errors="replace")
+    try:
+        document: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict) and isinstance(document.get("error"), str):
+        text = document["error"]
+    return ModelError(clip(text, DETAILS_MAX), status=status, model=call.info.model, version=call.info.version)
