@@ -7,8 +7,7 @@ What needs one of those goes over REST, if the version leaves the choice to us (
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from marway.deadline import Deadline
 from marway.wire.envelope import Answer, Part, Row, mime_type
 from marway.wire.headers import HOP_BY_HOP, JSON_NONFINITE, is_incidental
 from marway_sidecar.backends.base import ServedModel, whole_answer
+from marway_sidecar.backends.rest_rows import answer_of, request_of
 from marway_sidecar.backends.torchserve.calls import Calls, time_left
 from marway_sidecar.backends.torchserve.classify import classify_rest
 from marway_sidecar.backends.torchserve.proto import inference_pb2
@@ -38,23 +38,6 @@ _COMMON: Final = frozenset(
     }
 )
 """Headers that nearly every request has: no reason to leave gRPC."""
-_NOT_SENT: Final = HOP_BY_HOP | {
-    "accept-encoding",
-    "authorization",
-    "content-length",
-    "content-type",
-    "host",
-    JSON_NONFINITE,  # for our own worker
-}
-_SERVERS_OWN: Final = HOP_BY_HOP | {
-    "cache-control",
-    "content-length",
-    "content-type",
-    "expires",
-    "pragma",
-    "x-request-id",
-}
-"""What TorchServe sets on every answer; nothing that a handler said."""
 
 
 class PlainCalls(Calls):
@@ -78,7 +61,7 @@ class PlainCalls(Calls):
         timeout_s = time_left(model, deadline)
         async with aclosing(self.stream_over_grpc(model, _request(model, row), timeout_s)) as predictions:
             async for prediction in predictions:
-                yield _answer(200, prediction, {}, piece=True)
+                yield answer_of(200, prediction, {}, piece=True)
 
     async def _one(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
         timeout_s = time_left(model, deadline)
@@ -88,8 +71,8 @@ class PlainCalls(Calls):
             error = classify_rest(response.status_code, response.content, model)
             if error is not None:
                 raise error
-            return _answer(response.status_code, response.content, response.headers)
-        return _answer(200, await self.over_grpc(model, _request(model, row), timeout_s), {})
+            return answer_of(response.status_code, response.content, response.headers)
+        return answer_of(200, await self.over_grpc(model, _request(model, row), timeout_s), {})
 
 
 def _request(model: ServedModel, row: Row) -> bytes:
@@ -108,51 +91,12 @@ def _needs_rest(row: Row) -> bool:
 
 
 def _rest_request(row: Row) -> dict[str, Any]:
-    """Return the arguments of an httpx request: a raw body as it is, anything else as multipart fields."""
+    request = request_of(row)
     # TorchServe takes any request with "/token" in it, even in a header, for a call of its token API.
-    headers = {
-        name: value for name, value in row.headers.items() if name not in _NOT_SENT and "/token" not in name + value
-    }
-    if not row.is_raw:
-        # A field with a content type travels as a file, the only kind of field whose content type TorchServe reads.
-        files = [
-            (part.name, ("part" if part.content_type else None, part.value, part.content_type)) for part in row.parts
-        ]
-        return {"headers": headers, "files": files}
-    (part,) = row.parts
-    if part.content_type:
-        headers["content-type"] = part.content_type
-        if mime_type(part.content_type) == "application/x-www-form-urlencoded":
-            headers["content-type"] = "application/octet-stream"  # text that is no form: TorchServe would lose it
-    return {"headers": headers, "content": part.value}
-
-
-def _answer(status: int, body: bytes, headers: Mapping[str, str], *, piece: bool = False) -> Answer:
-    """Return the answer. Nothing says what the handler returned: what is JSON counts as such, else UTF-8 as text.
-
-    Args:
-        status: As the handler set it.
-        body: The handler's answer as TorchServe encoded it.
-        headers: As TorchServe sent them.
-        piece: Whether it is a piece of an answer: it is then text or bytes.
-    """
-    own = {name: value for name, value in headers.items() if name.lower() not in _SERVERS_OWN}
-    return Answer(status, body, _kind(body, piece=piece), headers.get("content-type"), own)
+    request["headers"] = {name: value for name, value in request["headers"].items() if "/token" not in name + value}
+    return request
 
 
 def _is_parsed(part: Part) -> bool:
     mime = mime_type(part.content_type)
     return mime == "application/json" or mime.startswith("text")
-
-
-def _kind(body: bytes, *, piece: bool) -> str:
-    try:
-        text = body.decode()
-        if piece:
-            return "text"
-        json.loads(text)
-    except UnicodeDecodeError:
-        return "bytes"
-    except ValueError:
-        return "text"
-    return "json"
