@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from marway_archiver.publishing import publish_bundle
-from support.ports import free_port
+from marway_archiver import publish_bundle
+from support.servers.process import free_ports
 from support.up import Up, wait_until
 
 # Extended: tests/sidecar/backends/test_http_backend.py has a pod that refuses what its server does not have.
@@ -31,9 +31,9 @@ web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
 
 
 def test_a_label_moves_from_pod_to_pod(tmp_path: Path) -> None:
-    """With a pod for each version, PROD moves to the second one and back, and each answer is of the version asked for."""
+    """With a pod for each version, PROD moves to the second one and back; each answer is of the version asked for."""
     (tmp_path / "server.py").write_text(SERVER)
-    ports = {version: free_port() for version in ("1.0", "2.0")}
+    ports = dict(zip(("1.0", "2.0"), free_ports(2), strict=True))
     config = ["[up]", "pods = 2", 'engine = "http,http"', "[up.servers]"]
     for pod, (version, port) in enumerate(ports.items()):
         command = f"{sys.executable} {tmp_path / 'server.py'} {port} {version}"
@@ -42,22 +42,24 @@ def test_a_label_moves_from_pod_to_pod(tmp_path: Path) -> None:
         config += [f"[pods.pod-{pod}]", f'http_predict = "http://127.0.0.1:{port}/predict"']
         config.append(f'http_serves = ["m/{version}"]')
     (tmp_path / "marway.toml").write_text("\n".join(config))
-    with Up(tmp_path / "home", "--config", str(tmp_path / "marway.toml")) as up:
-        with httpx.Client(timeout=60, trust_env=False) as client:
 
-            def said(reference: str) -> str:
-                answer = client.post(f"{up.gateway}/predict/{reference}", content=b"x")
-                assert answer.status_code == 200, answer.text
-                assert answer.json()["version"] == answer.headers["x-model-version"]
-                return str(answer.json()["version"])
+    def said(reference: str) -> str:
+        answer = client.post(f"{up.gateway}/predict/{reference}", content=b"x")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["version"] == answer.headers["x-model-version"]
+        return str(answer.json()["version"])
 
-            admin = str(up.ready["admin"])
-            for version in ports:
-                publish_bundle(model_name="m", version=version, backend="http", registry=up.registry)
-                moved = client.put(f"{admin}/models/m/labels/PROD", json={"version": version})
-                assert moved.status_code == 200, moved.text
-                wait_until(lambda: said("m/PROD") == version, timeout_s=10, what="the label moved")  # noqa: B023
-            moved = client.post(f"{admin}/models/m/labels/PROD/rollback")
+    with (
+        Up(tmp_path / "home", "--config", str(tmp_path / "marway.toml")) as up,
+        httpx.Client(timeout=60, trust_env=False) as client,
+    ):
+        admin = str(up.ready["admin"])
+        for version in ports:
+            publish_bundle(model_name="m", version=version, backend="http", registry=up.registry)
+            moved = client.put(f"{admin}/models/m/labels/PROD", json={"version": version})
             assert moved.status_code == 200, moved.text
-            wait_until(lambda: said("m/PROD") == "1.0", timeout_s=10, what="the label moved back")
-            assert [said(f"m/{version}") for version in ports] == ["1.0", "2.0"]
+            wait_until(lambda: said("m/PROD") == version, timeout_s=10, what="the label moved")  # noqa: B023 - now
+        moved = client.post(f"{admin}/models/m/labels/PROD/rollback")
+        assert moved.status_code == 200, moved.text
+        wait_until(lambda: said("m/PROD") == "1.0", timeout_s=10, what="the label moved back")
+        assert [said(f"m/{version}") for version in ports] == ["1.0", "2.0"]
