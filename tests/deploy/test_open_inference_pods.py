@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from marway_archiver import publish_bundle
+from support.cli import marway
 from support.kubernetes.objects import Container, container, environment
 from support.kubernetes.render import overlay
 from support.servers.environments import environment as bin_of
@@ -120,6 +122,22 @@ def test_it_answers_a_prediction(pod: Pod) -> None:
     said = httpx.get(f"{pod.url}/status", timeout=10, trust_env=False).json()
     assert (said["ready"], said["backend"]) == (True, "open-inference")
     assert said["server_version"].startswith(pod.name)
+
+
+def test_doctor_finds_nothing_wrong(pod: Pod, tmp_path: Path) -> None:
+    """`marway doctor` finds the server and its version well, while the sidecar has a version loaded, which it keeps."""
+    told = environment(overlay(pod.name), container(overlay(pod.name), "sidecar"))
+    env = {name: pod.here(value) for name, value in told.items() if "OPEN_INFERENCE" in name}
+    done = marway("doctor", "--port", "0", "--engine", "open-inference", "--json", cwd=tmp_path, **env)
+    found = [each for each in json.loads(done.stdout) if each["check"] == "open-inference"]
+    assert [each["level"] for each in found] == ["ok"], found
+    assert f"{pod.name} " in found[0]["found"]
+    wrong = marway(
+        "doctor", "--port", "0", "--engine", "open-inference", "--json", cwd=tmp_path,
+        **env | {"MARWAY_SIDECAR_OPEN_INFERENCE_REPOSITORY": str(tmp_path)},
+    )  # fmt: skip
+    assert "is not what the server reads: it has" in wrong.stdout
+    assert httpx.get(f"{pod.url}/models", timeout=10, trust_env=False).json()[0]["state"] == "ready"
 
 
 def test_its_probe_tells_one_that_answers_from_none(pod: Pod) -> None:
