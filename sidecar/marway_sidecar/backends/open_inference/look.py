@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from marway.errors import clip
@@ -24,11 +25,9 @@ async def of_repository(wire: Wire, root: Path, *, timeout_s: float) -> list[Rem
         index = await wire.index(timeout_s=timeout_s)
     except Refused as exc:
         advice = "start it with one (Triton: --model-control-mode=explicit), or set open_inference_manage = false"
-        return [
-            *found,
-            Remark("problem", f"it has no model repository that can be asked: {clip(exc.text, 120)}", advice),
-        ]
-    there = dict(_models(root)) if root.is_dir() else {}
+        what = f"it has no model repository that can be asked: {clip(exc.text, 120)}"
+        return [*found, Remark("problem", what, advice)]
+    there = await asyncio.to_thread(_models, root)
     names = frozenset().union(*there.values())
     loaded = sorted(name for name, entries in index.items() if any(each.state == "READY" for each in entries))
     advice = "name the server's own model repository, on a volume that both have"
@@ -43,17 +42,17 @@ async def of_repository(wire: Wire, root: Path, *, timeout_s: float) -> list[Rem
     return found
 
 
-def _models(root: Path) -> Iterator[tuple[str, frozenset[str]]]:
-    """Yield each directory of a model, with the names that a server may have for it."""
-    for each in root.iterdir():
+def _models(root: Path) -> dict[str, frozenset[str]]:
+    """Return the directories of models, with the names that a server may have for each."""
+    found: dict[str, frozenset[str]] = {}
+    for each in root.iterdir() if root.is_dir() else ():
         if each.name.startswith(".") or not each.is_dir():
             continue
         settings = each / "model-settings.json"
         if settings.is_file():
-            try:
+            with contextlib.suppress(ValueError, AttributeError):  # no server knows it then
                 said = json.loads(settings.read_text(encoding="utf-8"))
-                yield each.name, frozenset({each.name, str(said.get("name"))})
-            except (ValueError, AttributeError):
-                continue  # no server knows it
+                found[each.name] = frozenset({each.name, str(said.get("name"))})
         elif (each / "config.pbtxt").is_file() or any(inner.name.isdigit() for inner in each.iterdir()):
-            yield each.name, frozenset({each.name})
+            found[each.name] = frozenset({each.name})
+    return found
