@@ -55,7 +55,7 @@ _PLANNED = {
     "bench-weights",
 }
 _TESTED_BELOW = {"make up", "make demo"}
-_TESTED_ELSEWHERE = {"make example-grpc-predictor"}  # tests/examples
+_TESTED_ELSEWHERE = {"make example-grpc-predictor", "make example-mlserver", "make example-triton"}  # tests/examples
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
