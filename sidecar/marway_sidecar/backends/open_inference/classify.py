@@ -114,7 +114,6 @@ _TABLE: Final[tuple[tuple[frozenset[int] | None, re.Pattern[str], _Kind], ...]] 
         ((), r"Request timeout expired", _late),  # Triton's queue policy
         ((504,), r"", _late),
         ((), r"Stub process .* is not healthy", _died),  # Triton's Python backend
-        ((), r"^Worker .* (died|stopped)|inference pool .*worker", _died),  # MLServer
         ((), r"[Ss]erver is stopping|Server exiting|stopped accepting new inference requests", _stopping),
         ((), r"out of memory|std::bad_alloc|MemoryError", _no_memory),
         ((413,), r"Sent message larger than max", _too_large),
