@@ -80,7 +80,7 @@ fmt: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-PROTOS := core/marway_http/proto gateway/marway_gateway/proto
+PROTOS := core/marway_http/proto gateway/marway_gateway/proto sidecar/marway_sidecar/backends/tensorflow_serving/proto
 # TorchServe's files keep the names that its own clients know them by: one process may hold several copies of one file,
 # but no two files that say the same.
 TORCHSERVE_PROTOS := gateway/marway_gateway/proto/torchserve sidecar/marway_sidecar/backends/torchserve/proto
