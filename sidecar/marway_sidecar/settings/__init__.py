@@ -13,6 +13,7 @@ from marway_http.hosts import parse_hosts
 from marway_sidecar.settings.grpc_predictor import GrpcPredictorSettings
 from marway_sidecar.settings.http_server import HttpServerSettings
 from marway_sidecar.settings.mms import MmsSettings
+from marway_sidecar.settings.tensorflow_serving import TensorFlowServingSettings
 from marway_sidecar.settings.torchserve import TorchServeSettings
 
 __all__ = ["SidecarSettings"]
@@ -20,7 +21,9 @@ __all__ = ["SidecarSettings"]
 _MIB = 1024 * 1024
 
 
-class SidecarSettings(TorchServeSettings, MmsSettings, HttpServerSettings, GrpcPredictorSettings):
+class SidecarSettings(
+    TorchServeSettings, MmsSettings, TensorFlowServingSettings, HttpServerSettings, GrpcPredictorSettings
+):
     """How the sidecar runs. Environment variables begin with `MARWAY_SIDECAR_`."""
 
     model_config = SettingsConfigDict(env_prefix="MARWAY_SIDECAR_")
