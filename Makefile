@@ -81,16 +81,17 @@ fmt: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format $(SOURCES)
 
 PROTOS := core/marway_http/proto gateway/marway_gateway/proto sidecar/marway_sidecar/backends/tensorflow_serving/proto
-# TorchServe's files keep the names that its own clients know them by: one process may hold several copies of one file,
+# Files of others keep the names that their own clients know them by: one process may hold several copies of one file,
 # but no two files that say the same.
-TORCHSERVE_PROTOS := gateway/marway_gateway/proto/torchserve sidecar/marway_sidecar/backends/torchserve/proto
+OTHERS_PROTOS := gateway/marway_gateway/proto/torchserve sidecar/marway_sidecar/backends/torchserve/proto \
+  sidecar/marway_sidecar/backends/grpc_predictor/proto
 COMMON_PROTOS = $(shell $(BIN)/python -c 'import google.rpc; print(list(google.rpc.__path__)[0] + "/../..")')
 
 proto: setup ## Write the gRPC stubs again from their .proto files
 	$(foreach dir,$(PROTOS),$(BIN)/python -m grpc_tools.protoc -I $(firstword $(subst /, ,$(dir))) -I $(COMMON_PROTOS) \
 	  --python_out=$(firstword $(subst /, ,$(dir))) --pyi_out=$(firstword $(subst /, ,$(dir))) \
 	  --grpc_python_out=$(firstword $(subst /, ,$(dir))) $(wildcard $(dir)/*.proto) &&) true
-	$(foreach dir,$(TORCHSERVE_PROTOS),$(BIN)/python -m grpc_tools.protoc -I $(dir) -I $(COMMON_PROTOS) \
+	$(foreach dir,$(OTHERS_PROTOS),$(BIN)/python -m grpc_tools.protoc -I $(dir) -I $(COMMON_PROTOS) \
 	  --python_out=$(dir) --pyi_out=$(dir) --grpc_python_out=$(dir) $(wildcard $(dir)/*.proto) && \
 	  sed -i.orig 's/^import \([a-z_]*_pb2\) as/from . import \1 as/' $(dir)/*_pb2_grpc.py && rm $(dir)/*.orig &&) true
 

@@ -38,6 +38,10 @@ _SHARE_UP = {
 """Files that share the running `marway up` of the fixture `up`; one that is missing here costs the start of another."""
 
 
+_BY_PARAMETER = "tests/backends/test_releases.py"
+"""File whose tests start what their parameter names: all with the same one stay together, and no others."""
+
+
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """Gives a process of pytest-xdist a whole file, or all the files that share what they start."""
 
@@ -45,6 +49,8 @@ class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
         file = nodeid.partition("::")[0]
         if file in _SHARE_UP:
             return "up"
+        if file == _BY_PARAMETER:
+            return file + nodeid.rpartition("[")[2]
         return next((folder for folder in _TOGETHER if file.startswith(f"{folder}/")), file)
 
 

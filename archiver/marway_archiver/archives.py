@@ -56,6 +56,12 @@ class ArchiveInfo:
     warnings: tuple[str, ...]
     examples: tuple[ExampleInput, ...] = ()
 
+    @property
+    def model(self) -> tuple[str, str]:
+        """The model's name and version; only of an archive whose manifest could be read."""
+        assert self.manifest is not None
+        return self.manifest.model.model_name, self.manifest.model.model_version
+
 
 def inspect_archive(path: StrPath, *, progress: Progress | None = None) -> ArchiveInfo:
     """Read a `.mar` from end to end and say what it holds and what is wrong with it.

@@ -12,6 +12,7 @@ from marway.answers.golden import GoldenDocument, encode_examples
 from marway.archives.entries import MANIFEST_NAME, Entry, check_name, check_no_collisions, from_bytes, shown
 from marway.archives.zipformat import file_digest, write_archive
 from marway.errors import InvalidArchive
+from marway.records import ArchiveKind
 from marway.refs import check_model_name, check_version
 from marway_archiver.atomic_output import atomic_directory, atomic_file, check_target
 from marway_archiver.contents.manifest import (
@@ -65,6 +66,25 @@ class PackedArchive:
     config: ModelConfig | None = None
     golden: GoldenDocument | None = None
     proof: PackProof | None = None
+
+    @property
+    def model(self) -> tuple[str, str]:
+        """The model's name and version."""
+        return self.manifest.model.model_name, self.manifest.model.model_version
+
+    @property
+    def kind(self) -> ArchiveKind:
+        return "mar"
+
+    @property
+    def handler(self) -> str:
+        return self.manifest.model.handler
+
+    @property
+    def streaming(self) -> bool:
+        """Whether answers come in pieces, as the configuration says or the proof showed."""
+        continuous = self.config is not None and self.config.calling.way == "continuous"
+        return continuous or (self.proof is not None and self.proof.streaming)
 
 
 def pack(

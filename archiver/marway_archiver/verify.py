@@ -9,10 +9,12 @@ from pathlib import Path
 from marway.answers.difference import golden_difference
 from marway.answers.golden import MAX_GOLDEN_BYTES, ExampleInput, GoldenAnswer, GoldenDocument, Tolerance, decode_golden
 from marway.archives.entries import Entry, from_file, read_all
+from marway.bundles import BUNDLE_SUFFIX
 from marway.errors import ArchiveCorrupt, InvalidArchive, VersionNotFound
 from marway.objects import ObjectMissing
 from marway.registry import Registry
 from marway_archiver.archives import ArchiveInfo, opened_archive
+from marway_archiver.bundles.checking import BundleInfo, check_bundle
 from marway_archiver.packing import StrPath
 from marway_archiver.progress import Progress
 from marway_archiver.proving.examples import Example
@@ -28,6 +30,7 @@ __all__ = [
     "prove",
     "read_golden",
     "verify_archive",
+    "verify_bundle",
 ]
 
 
@@ -67,7 +70,8 @@ class Verification:
 
 def golden_beside(archive: Path) -> Path:
     """Return where `marway pack` writes the golden document of ``archive``."""
-    return archive.with_name(f"{archive.name.removesuffix('.mar')}.golden.json")
+    name = archive.name.removesuffix(".mar").removesuffix(BUNDLE_SUFFIX)
+    return archive.with_name(f"{name}.golden.json")
 
 
 def read_golden(path: Path) -> GoldenDocument:
@@ -79,17 +83,15 @@ def read_golden(path: Path) -> GoldenDocument:
     return decode_golden(read_all(from_file(path.name, path), MAX_GOLDEN_BYTES), source=str(path))
 
 
-def golden_of_registry(registry: Registry, info: ArchiveInfo) -> GoldenDocument | None:
+def golden_of_registry(registry: Registry, info: ArchiveInfo | BundleInfo) -> GoldenDocument | None:
     """Return the golden document that a registry has for an archive, found by its name and version, or None.
 
     Raises:
         ArchiveCorrupt: The record names one that is not there.
         InvalidRecord: The document is damaged.
     """
-    assert info.manifest is not None
-    model = info.manifest.model
     try:
-        record = registry.record(model.model_name, model.model_version)
+        record = registry.record(*info.model)
     except VersionNotFound:
         return None
     if record.archive.sha256 != info.sha256 or record.golden_sha256 is None:
@@ -103,13 +105,14 @@ def golden_of_registry(registry: Registry, info: ArchiveInfo) -> GoldenDocument 
     return decode_golden(data, source=f"golden/{record.golden_sha256}.json")
 
 
-def known_golden(path: Path, given: StrPath | None, info: ArchiveInfo) -> GoldenDocument | None:
+def known_golden(path: Path, given: StrPath | None, info: ArchiveInfo | BundleInfo) -> GoldenDocument | None:
     """Return the golden document that came with an archive: the one given, else the one beside it that is of it."""
     beside = golden_beside(path)
     if given is None and not (info.examples and beside.is_file()):
         return None
     document = read_golden(beside if given is None else Path(given))
     if document.archive_sha256 == info.sha256:
+        _check_examples(info, document)
         return document
     if given is None:
         return None  # of another pack: no matter
@@ -127,8 +130,6 @@ def prove(info: ArchiveInfo, entries: Mapping[str, Entry], known: GoldenDocument
         LoadFailed: The handler does not load, or takes too long.
     """
     assert info.manifest is not None
-    if known is not None:
-        _check_examples(info, known)
     given = [Example(each.data, content_type=each.content_type, status=each.status) for each in info.examples]
     proved = answer_examples(info.manifest, entries, given, info.examples, plan).of_archive(info.sha256)
     document, proof, _ = proved
@@ -172,10 +173,7 @@ def verify_archive(
     with opened_archive(Path(archive), progress=progress) as (info, entries):
         assert info.manifest is not None
         if golden is not None:
-            if golden.archive_sha256 != info.sha256:
-                theirs = golden.archive_sha256[:12]
-                raise InvalidArchive(f"{info.path} has sha256 {info.sha256[:12]}…, the golden document is of {theirs}…")
-            _check_examples(info, golden)
+            _check_golden(info, golden)
         run = run_examples(info.manifest, entries, info.examples, plan)
     verdicts = []
     for index, (sent, answer, seconds) in enumerate(zip(info.examples, run.answers, run.seconds, strict=True)):
@@ -190,7 +188,29 @@ def verify_archive(
     return Verification(info, tuple(verdicts), run, batch_problem, golden)
 
 
-def _check_examples(info: ArchiveInfo, golden: GoldenDocument) -> None:
+def verify_bundle(
+    bundle: StrPath, *, golden: GoldenDocument | None = None, progress: Progress | None = None
+) -> BundleInfo:
+    """Check a bundle, and that a golden document is of it; no server is asked.
+
+    Raises:
+        InvalidArchive: It is refused, or ``golden`` is of another archive.
+    """
+    info = check_bundle(bundle, progress=progress)
+    if golden is not None:
+        _check_golden(info, golden)
+    return info
+
+
+def _check_golden(info: ArchiveInfo | BundleInfo, golden: GoldenDocument) -> None:
+    """Refuse a golden document that is of another archive."""
+    if golden.archive_sha256 != info.sha256:
+        theirs = golden.archive_sha256[:12]
+        raise InvalidArchive(f"{info.path} has sha256 {info.sha256[:12]}…, the golden document is of {theirs}…")
+    _check_examples(info, golden)
+
+
+def _check_examples(info: ArchiveInfo | BundleInfo, golden: GoldenDocument) -> None:
     """Refuse a golden document that does not speak of the examples that an archive carries."""
     theirs = [(each.input_sha256, each.content_type) for each in golden.examples]
     if theirs != [(each.sha256, each.content_type) for each in info.examples]:

@@ -227,9 +227,8 @@ def overrides(serving: Mapping[str, ServingSettings]) -> dict[str, dict[str, Any
 
 
 class ModelState(Extensible):
-    """All that may change about a model: `models/<name>/state.json`, written by compare-and-swap.
-
-    `history` holds the newest entries; older ones are in `HistoryChunk` objects.
+    """All that may change about a model: `models/<name>/state.json`, written by compare-and-swap. Older entries of its
+    history are in `HistoryChunk` objects.
     """
 
     format: Literal[1] = 1
@@ -292,10 +291,8 @@ class Proof(Frozen):
 
 
 class GcMark(Frozen):
-    """What gc thinks of an object: `gc/<its key>`, written by compare-and-swap.
-
-    `marked`: nothing referred to it at that time. `cleared`: a publish relies on it. `condemned`: it is being
-    deleted, and who wants it waits for the mark to go.
+    """What gc thinks of an object, `gc/<its key>`, written by compare-and-swap. `marked`: nothing referred to it then.
+    `cleared`: a publish relies on it. `condemned`: it is being deleted; who wants it waits for the mark to go.
     """
 
     status: Literal["marked", "cleared", "condemned"]

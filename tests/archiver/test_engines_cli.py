@@ -21,8 +21,9 @@ from marway.records import ServingSettings, VersionRecord
 from marway.refs import new_model_id
 from marway.registry import Registry, open_registry
 from marway_archiver import PackedArchive, pack, verify_archive
+from marway_archiver.publishing.facts import RecordFacts
 from marway_archiver.publishing.locking.lock import LockWish
-from marway_archiver.publishing.register import RecordFacts, store
+from marway_archiver.publishing.register import store
 from marway_archiver.verify import Verification
 from marway_ops.cli import main as shell
 from marway_ops.engines.load import Figures

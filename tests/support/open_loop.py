@@ -32,7 +32,7 @@ class Sample:
         done_at: When its answer was there, or it failed.
         status: HTTP status, or None without an answer.
         version: What `X-Model-Version` said.
-        detail: The body of an answer that is not 200, or the error.
+        detail: The body of an answer that is not 200, or the error; of every answer where these are kept.
         moves: How often it was taken to another gateway.
     """
 
@@ -57,6 +57,7 @@ class OpenLoop:
         body: What to send, as text.
         headers: To send along.
         gateways: How many of the urls are the same on other gateways, one after the other; by default all are.
+        keeps_answers: Whether the body of every answer is kept.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class OpenLoop:
         body: str = "hello",
         headers: dict[str, str] | None = None,
         gateways: int | None = None,
+        keeps_answers: bool = False,
     ) -> None:
         self.samples: list[Sample] = []
         self._asked = {
             "urls": list(urls),
             "gateways": gateways or len(urls),
             "rate": rate,
+            "keeps_answers": keeps_answers,
             "body": body,
             "headers": {"content-type": "text/plain", **(headers or {})},
         }

@@ -32,14 +32,25 @@ class Client:
         rate: Requests a second.
         body: What to send.
         headers: To send along.
+        keeps_answers: Whether to write the body of every answer, not only of those that are not 200.
     """
 
-    def __init__(self, *, urls: list[str], gateways: int, rate: float, body: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        *,
+        urls: list[str],
+        gateways: int,
+        rate: float,
+        body: str,
+        headers: dict[str, str],
+        keeps_answers: bool = False,
+    ) -> None:
         self._urls = urls
         self._gateways = gateways
         self._interval_s = 1 / rate
         self._body = body.encode()
         self._headers = headers
+        self._keeps_answers = keeps_answers
 
     async def run(self) -> None:
         """Send until standard input ends, then wait for the last answers."""
@@ -72,7 +83,7 @@ class Client:
                 async with session.post(url, data=self._body, headers=self._headers) as answer:
                     text = await answer.text()
                     status, version = answer.status, answer.headers.get("x-model-version")
-                    detail = text[:500] if status != 200 else ""
+                    detail = text[:500] if status != 200 or self._keeps_answers else ""
                 break
             except _NOT_TAKEN as exc:
                 moves += 1

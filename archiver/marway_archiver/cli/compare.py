@@ -12,12 +12,14 @@ import typer
 
 from marway.answers.difference import golden_of
 from marway.answers.golden import DEFAULT_TOLERANCE, ExampleInput, GoldenDocument
+from marway.bundles import BUNDLE_SUFFIX
 from marway.errors import AnswersDiffer, ArchiveCorrupt, InvalidArchive, InvalidInput, InvalidSettings
 from marway.objects import ObjectMissing
 from marway.records import VersionRecord
 from marway.refs import parse_reference
 from marway.registry import Registry
 from marway_archiver.archives import check_archive
+from marway_archiver.bundles.checking import check_bundle, names_bundle
 from marway_archiver.cli.engines import (
     BOTH,
     Room,
@@ -53,7 +55,7 @@ class _Version(NamedTuple):
 
 def compare(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A .mar file; or a model, MODEL/VERSION, MODEL/LABEL or id.")
+        str, typer.Argument(metavar="MODEL", help="A .mar or .bundle; or a model, MODEL/VERSION, MODEL/LABEL or id.")
     ],
     engine: Annotated[
         tuple[str, str], typer.Option(metavar="A B", help="The two engines; what B does is told against A.")
@@ -73,7 +75,7 @@ def compare(
     _check_engines(engine)
     load = LoadPlan(seconds, _numbers(clients))
     plan = planned(engine)
-    file = model.endswith(".mar") or Path(model).is_file()
+    file = model.endswith((".mar", BUNDLE_SUFFIX)) or Path(model).is_file()
     with opened_room() as room:
         record, golden, examples = _of_file(Path(model), room) if file else _of_registry(model, registry, room)
         with shown_steps() as step:
@@ -127,7 +129,7 @@ def _of_registry(model: str, registry: str | None, room: Room) -> _Version:
     record = source.resolve(reference)
     golden = golden_of(source, record)
     serving = source.state(record.name).serving_for(record).model_copy(update={"engine": None})
-    archive = room.directory / "copied.mar"
+    archive = room.directory / f"copied.{record.archive.kind}"
     with progress_bar("copying") as progress:
         _copy(source, record, archive, progress)
     wheels = _copied_wheels(source, record, room)
@@ -178,11 +180,11 @@ def _examples(archive: Path, what: str) -> tuple[ExampleInput, ...]:
     Raises:
         InvalidArchive: It has none.
     """
-    examples = check_archive(archive).examples
+    examples = check_bundle(archive).examples if names_bundle(archive) else check_archive(archive).examples
     if not examples:
         raise InvalidArchive(
             f"{what} carries no golden examples, so there is nothing to ask both engines: give some to `marway pack` "
-            "with --example"
+            "with --example or --examples"
         )
     return examples
 

@@ -13,6 +13,7 @@ import typer
 
 from marway.admin_client import AdminClient, token_of
 from marway.answers.comparison import compare_stored
+from marway.bundles import BUNDLE_SUFFIX, BundleManifest
 from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord
 from marway.objects import ObjectMissing
 from marway.records import VersionRecord
@@ -21,6 +22,7 @@ from marway.registry import Registry, open_registry
 from marway.text import printable
 from marway.wire.comparison import Comparison, comparison_lines
 from marway_archiver.archives import inspect_archive
+from marway_archiver.bundles.checking import inspect_bundle, names_bundle
 from marway_archiver.cli.output import human_bytes
 from marway_ops.shell.options import (
     AdminOption,
@@ -53,7 +55,7 @@ class _Side:
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="MODEL/VERSION, MODEL/LABEL, an id, or a .mar file.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="MODEL/VERSION, MODEL/LABEL, an id, or a .mar or .bundle.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The same.")],
     registry: RegistryOption = None,
     gateway: AdminOption = None,
@@ -103,21 +105,24 @@ def _compared(first: _Side, second: _Side, registry: str | None, gateway: AdminC
 
 
 def _is_file(text: str) -> bool:
-    return text.endswith(".mar") or Path(text).is_file()
+    return text.endswith((".mar", BUNDLE_SUFFIX)) or Path(text).is_file()
 
 
 def _of_file(path: Path) -> _Side:
-    info = inspect_archive(path)
+    info = inspect_bundle(path) if names_bundle(path) else inspect_archive(path)
     if info.manifest is None:
         raise InvalidArchive(f"{path}: {info.problems[0]}")
-    model = info.manifest.model
+    name, version = info.model
     facts = {
-        "name": model.model_name,
-        "version": model.model_version,
-        "handler": model.handler,
+        "name": name,
+        "version": version,
         "archive.sha256": info.sha256 or None,
         "archive.size_bytes": info.size_bytes,
     }
+    if isinstance(info.manifest, BundleManifest):
+        facts |= {"archive.kind": "bundle", "backend": info.manifest.backend}
+    else:
+        facts |= {"archive.kind": "mar", "handler": info.manifest.model.handler}
     return _Side(str(path), facts, lambda: {each.name: (each.size, each.crc32) for each in info.files})
 
 

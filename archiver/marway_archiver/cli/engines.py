@@ -21,8 +21,9 @@ from marway_archiver.atomic_output import signals_raise
 from marway_archiver.packing import PackedArchive
 from marway_archiver.proving.examples import input_line
 from marway_archiver.proving.proof import PackProof, document_of
+from marway_archiver.publishing.facts import RecordFacts
 from marway_archiver.publishing.locking.lock import LockWish
-from marway_archiver.publishing.register import RecordFacts, store
+from marway_archiver.publishing.register import store
 from marway_archiver.verify import Verification
 from marway_ops.engines.trial import Trial
 from marway_ops.shell.output import print_table, warn

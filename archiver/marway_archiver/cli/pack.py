@@ -1,30 +1,41 @@
-"""`marway pack`: torch-model-archiver's flags, with their meanings."""
+"""`marway pack`: torch-model-archiver's flags, with their meanings; and bundles of directories."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+from marway.bundles import BUNDLE_SUFFIX, check_backend_of_bundle
+from marway.errors import InvalidInput
+from marway_archiver.bundles.packing import PackedBundle, pack_bundle
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.packing import PackedArchive, pack
-from marway_archiver.proving.examples import example_of_flag, read_jsonl
+from marway_archiver.proving.examples import Example, example_of_flag, read_jsonl
 from marway_archiver.proving.runs import ProofPlan
-from marway_archiver.publishing.publish import tolerance_of
+from marway_archiver.publishing.facts import tolerance_of
 from marway_archiver.verify import golden_beside
 from marway_ops.shell.options import JsonOption
 from marway_ops.shell.output import print_json, warn
 
 __all__ = ["pack_model"]
 
+_OF_BUNDLES: Final = ("directory", "server_model")
+_OF_MAR: Final = (
+    "handler", "serialized_file", "model_file", "extra_files", "runtime", "archive_format", "requirements_file",
+    "config_file", "example", "max_batch", "timeout",
+)  # fmt: skip
+
 
 def pack_model(
-    model_name: Annotated[str, typer.Option(help="Model name; the output is MODEL_NAME.mar.")],
+    context: typer.Context,
+    model_name: Annotated[str, typer.Option(help="Model name; the output is MODEL_NAME.mar, or .bundle.")],
     version: Annotated[str, typer.Option("--version", "-v", help="Version of the model, such as 1.0.")],
     handler: Annotated[
-        str, typer.Option(help="One of TorchServe's handlers, or a Python file: FILE or FILE:FUNCTION.")
-    ],
+        str | None, typer.Option(help="One of TorchServe's handlers, or a Python file: FILE or FILE:FUNCTION.")
+    ] = None,
     serialized_file: Annotated[Path | None, typer.Option(help="Weights (.pt, .pth, .onnx, …).")] = None,
     model_file: Annotated[Path | None, typer.Option(help="Python file with the model's one class.")] = None,
     extra_files: Annotated[
@@ -51,10 +62,43 @@ def pack_model(
     tolerance: Annotated[float, typer.Option(help="How far numbers of equal answers may lie apart.")] = 1e-4,
     max_batch: Annotated[int, typer.Option(min=1, help="Rows of the largest batch to prove.")] = 32,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that loading, and each call, may take.")] = 120.0,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="Make a bundle for this kind of model server, such as open-inference, out of --directory."),
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(help="Of a bundle: one model as the server wants it; none for a server that has it already."),
+    ] = None,
+    server_model: Annotated[
+        str | None,
+        typer.Option(help="Of a bundle: what a server that Marway does not manage calls the model; MODEL_NAME."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Pack a model as an archive: the same inputs give the same bytes on any machine and day."""
-    golden = [*map(example_of_flag, example or ()), *([] if examples is None else read_jsonl(examples))]
+    _check_flags(context, backend)
+    listed = [] if examples is None else read_jsonl(examples)
+    if backend is not None:
+        with progress_bar("packing") as progress:
+            bundle = pack_bundle(
+                model_name=model_name,
+                version=version,
+                backend=backend,
+                directory=directory,
+                server_model=server_model,
+                export_path=export_path,
+                force=force,
+                examples=listed,
+                tolerance=tolerance_of(tolerance),
+                golden_file=golden_beside(export_path / f"{model_name}{BUNDLE_SUFFIX}"),
+                progress=progress,
+            )
+        _print(bundle, as_json=as_json)
+        return
+    if handler is None:
+        raise InvalidInput("give --handler to pack a .mar, or --backend and --directory to pack a bundle")
+    golden: Sequence[Example] = [*map(example_of_flag, example or ()), *listed]
     plan = ProofPlan(tolerance_of(tolerance), max_batch, load_timeout_s=timeout, call_timeout_s=timeout)
     with progress_bar("packing") as progress:
         packed = pack(
@@ -75,6 +119,32 @@ def pack_model(
             golden_file=golden_beside(export_path / f"{model_name}.mar"),
             progress=progress,
         )
+    _print(packed, as_json=as_json)
+
+
+def _check_flags(context: typer.Context, backend: str | None) -> None:
+    """Refuse flags that mean nothing for what is packed.
+
+    Raises:
+        InvalidArchive, InvalidReference: No bundle is for that backend.
+        InvalidInput: A flag is of the other kind of archive.
+    """
+    if backend is not None:
+        check_backend_of_bundle(backend)
+    for name in _OF_MAR if backend is not None else _OF_BUNDLES:
+        source = context.get_parameter_source(name)
+        if source is None or source.name == "DEFAULT":
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if backend is None:
+            raise InvalidInput(f"{flag} is of bundles: say which kind of model server this one is for, with --backend")
+        why = f"a bundle for {backend} is the files of --directory as they are"
+        if name == "example":
+            why = "its golden examples are given with their outputs, by --examples"
+        raise InvalidInput(f"{flag} means nothing for a bundle: {why}")
+
+
+def _print(packed: PackedArchive | PackedBundle, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(packed))
         return
@@ -82,26 +152,36 @@ def pack_model(
         warn(warning)
     typer.echo(f"{packed.path}  {human_bytes(packed.size_bytes)}  sha256:{packed.sha256}")
     document = packed.golden
-    if document is not None:
-        count = len(document.examples)
-        how = f"alone and in batches of up to {document.batch_sizes[-1]}" if document.batch else "one at a time"
-        typer.echo(f"{count} golden {'example' if count == 1 else 'examples'} answered {how}  sha256:{document.sha256}")
+    if document is None:
+        return
+    count = len(document.examples)
+    examples = f"{count} golden {'example' if count == 1 else 'examples'}"
+    if document.source == "given":
+        how = "with stated answers, which pods must give"
+    elif document.batch:
+        how = f"answered alone and in batches of up to {document.batch_sizes[-1]}"
+    else:
+        how = "answered one at a time"
+    typer.echo(f"{examples} {how}  sha256:{document.sha256}")
 
 
-def _document(packed: PackedArchive) -> dict[str, Any]:
-    model, golden = packed.manifest.model, packed.golden
+def _document(packed: PackedArchive | PackedBundle) -> dict[str, Any]:
+    name, version = packed.model
+    golden = packed.golden
     document: dict[str, Any] = {
         "path": str(packed.path),
         "sha256": packed.sha256,
         "size_bytes": packed.size_bytes,
-        "model": model.model_name,
-        "version": model.model_version,
+        "model": name,
+        "version": version,
         "warnings": list(packed.warnings),
         "golden": None,
     }
+    if isinstance(packed, PackedBundle):
+        document["backend"] = packed.manifest.backend
     if golden is not None:
         document["golden"] = {
-            "path": str(golden_beside(packed.path.with_name(f"{model.model_name}.mar"))),
+            "path": str(golden_beside(packed.path.with_name(f"{name}.mar"))),
             "sha256": golden.sha256,
             "examples": len(golden.examples),
             **golden.model_dump(include={"batch", "batch_sizes", "batch_reason"}),

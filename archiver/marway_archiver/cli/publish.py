@@ -36,11 +36,11 @@ __all__ = ["publish", "release"]
 
 
 def publish(
-    archive: Annotated[Path, typer.Argument(help="A .mar file, made by `marway pack` or torch-model-archiver.")],
+    archive: Annotated[Path, typer.Argument(help="A .mar of `marway pack` or torch-model-archiver, or a .bundle.")],
     label: Annotated[str | None, typer.Option(help="Point this label at the version, such as PROD.")] = None,
     record: Annotated[Path | None, typer.Option(help="JSON file of facts about the version.")] = None,
     backend: Annotated[
-        str | None, typer.Option(help="The kind of model server that the archive is for; torchserve.")
+        str | None, typer.Option(help="The kind of model server that a .mar is for; torchserve.")
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="Pods of this engine alone serve it, such as native; else all that can.")

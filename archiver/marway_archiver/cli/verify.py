@@ -14,7 +14,8 @@ from marway.archives.entries import shown
 from marway.registry import open_registry
 from marway.settings import REGISTRY_ENV
 from marway.text import printable
-from marway_archiver.archives import check_archive
+from marway_archiver.archives import ArchiveInfo, check_archive
+from marway_archiver.bundles.checking import BundleInfo, check_bundle, names_bundle
 from marway_archiver.cli.engines import (
     BOTH,
     answers_document,
@@ -24,9 +25,10 @@ from marway_archiver.cli.engines import (
     store_verified,
 )
 from marway_archiver.cli.output import progress_bar
+from marway_archiver.cli.verify_bundle import verify_bundle_file
 from marway_archiver.proving.examples import input_line
 from marway_archiver.proving.runs import ProofPlan
-from marway_archiver.publishing.publish import tolerance_of
+from marway_archiver.publishing.facts import tolerance_of
 from marway_archiver.verify import (
     Verification,
     golden_beside,
@@ -44,7 +46,7 @@ __all__ = ["verify"]
 
 
 def verify(
-    archive: Annotated[Path, typer.Argument(help="A .mar file.")],
+    archive: Annotated[Path, typer.Argument(help="A .mar or .bundle file.")],
     golden: Annotated[
         Path | None,
         typer.Option(help="Compare with this golden document; else with the one that `marway pack` wrote beside it."),
@@ -70,11 +72,27 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the golden examples that an archive carries, singly and in batches; exit code 1 on a difference."""
+    """Run the golden examples that an archive carries, singly and in batches; exit code 1 on a difference.
+
+    Of a bundle, whose server is not here, check all that can be told without it.
+    """
     engines = BOTH if engine == "both" else named_engines(engine) if engine is not None else ()
-    plan = planned(engines) if engines else ()
     tolerances = None if tolerance is None else tolerance_of(tolerance)
+    bundle = names_bundle(archive)
+    plan = planned(engines) if engines and not bundle else ()
     document, warnings = _golden(archive, golden, registry)
+    if bundle:
+        verify_bundle_file(
+            archive,
+            engines,
+            golden=document,
+            warnings=warnings,
+            tolerance=tolerances,
+            max_batch=max_batch,
+            timeout_s=timeout,
+            as_json=as_json,
+        )
+        return
     proved = document.batch_sizes[-1] if document is not None and document.batch_sizes else 32
     proof = ProofPlan(max_batch_rows=max_batch or proved, load_timeout_s=timeout, call_timeout_s=timeout)
     with progress_bar("reading") as progress:
@@ -119,17 +137,21 @@ def _golden(archive: Path, given: Path | None, registry: str | None) -> tuple[Go
     warnings: list[str] = []
     beside = golden_beside(archive)
     if registry is None and beside.is_file():
-        document = known_golden(archive, None, check_archive(archive))
+        document = known_golden(archive, None, _checked(archive))
         if document is not None:
             return document, []
         warnings.append(f"{beside} is of another archive, so nothing is compared with it")
     url = registry or os.environ.get(REGISTRY_ENV)
     if not url:
         return None, warnings
-    document = golden_of_registry(open_registry(url), check_archive(archive))
+    document = golden_of_registry(open_registry(url), _checked(archive))
     if document is None:
         warnings.append(f"{url} has no golden answers for this archive: there is nothing to compare with")
     return document, warnings
+
+
+def _checked(archive: Path) -> ArchiveInfo | BundleInfo:
+    return check_bundle(archive) if names_bundle(archive) else check_archive(archive)
 
 
 def _document(found: Verification, warnings: list[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from marway.archives.entries import MAX_ENTRIES, MAX_NAME_BYTES, Entry, check_name, from_file, reason, shown
+from marway.archives.entries import MAX_ENTRIES, MAX_NAME_BYTES, Entry, check_name, from_bytes, from_file, reason, shown
 from marway.errors import InvalidArchive
 from marway_archiver.atomic_output import is_temporary
 
@@ -38,6 +38,7 @@ class Sources:
         self.entries: dict[str, Entry] = {}
         self.warnings: list[str] = []
         self._output = output
+        self._empty: str | None = None
 
     def add(self, entry: Entry, *, reserved: bool = False) -> None:
         """Add one file; a ``reserved`` one may lie in MAR-INF, which is kept for the archive itself.
@@ -77,6 +78,17 @@ class Sources:
         except InvalidArchive as exc:
             raise InvalidArchive(f"--extra-files: {exc.message}") from exc
 
+    def add_tree(self, directory: Path, below: str, empty: str) -> None:
+        """Add all that a directory holds below ``below``; one without files as an empty file called ``empty`` in it.
+
+        Hidden directories stay away, and a warning names each.
+        """
+        root = directory.resolve()
+        if not root.is_dir():
+            raise InvalidArchive(f"{directory} {'is no directory' if root.exists() else 'does not exist'}")
+        self._empty = empty
+        self._add_directory(directory, below, root, (root,))
+
     def _add_pattern(self, item: str) -> None:
         if Path(item).exists():
             found = [item]
@@ -102,12 +114,15 @@ class Sources:
                 items = sorted(found, key=lambda item: os.fsencode(item.name))
         except OSError as exc:
             raise InvalidArchive(f"{directory} cannot be read: {reason(exc)}") from exc
+        taken = 0
         for item in items:
             path = directory / item.name
             if item.is_symlink():
                 _check_link(path, root)
             if item.is_dir():
                 if item.name in _SKIPPED or item.name.startswith("."):
+                    if self._empty is not None and item.name not in _SKIPPED:
+                        self.warnings.append(f"{path} is a hidden directory, and stays away")
                     continue
                 real = path.resolve()
                 if real in above:
@@ -115,6 +130,9 @@ class Sources:
                 self._add_directory(path, f"{prefix}{item.name}/", root, (*above, real))
             elif not is_temporary(item.name):
                 self.add(from_file(f"{prefix}{item.name}", path))
+            taken += 1
+        if self._empty is not None and not taken and len(above) > 1:
+            self.add(from_bytes(f"{prefix}{self._empty}", b"", origin=str(directory)))
 
 
 def _check_link(path: Path, root: Path) -> None:

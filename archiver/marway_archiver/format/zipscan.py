@@ -78,7 +78,7 @@ def scan(file: BinaryIO, into: Scan, tick: Callable[[int], None] = lambda _: Non
     scanner = _Scanner(file, into, tick)
     signature = scanner.take(4) if into.size >= z.END.size else b""
     if signature != z.LOCAL_SIGNATURE:
-        raise InvalidArchive("is not a .mar: it does not begin as a zip archive with an entry does")
+        raise InvalidArchive("is no archive: it does not begin as a zip archive with an entry does")
     while signature == z.LOCAL_SIGNATURE:
         scanner.entry()
         signature = scanner.take(4)

@@ -5,32 +5,26 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from marway.answers.golden import Tolerance
-from marway.errors import InvalidInput
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway_archiver.archives import opened_archive, repack
 from marway_archiver.atomic_output import signals_raise
+from marway_archiver.bundles.checking import names_bundle
 from marway_archiver.packing import PackedArchive, StrPath, pack
 from marway_archiver.progress import Phases, Progress
 from marway_archiver.proving.examples import check_examples_type
 from marway_archiver.proving.runs import Predict, ProofPlan
+from marway_archiver.publishing.bundles import store_bundle
+from marway_archiver.publishing.facts import RecordFacts, facts_of_mar, read_facts, tolerance_of
 from marway_archiver.publishing.locking import LockWish
-from marway_archiver.publishing.register import (
-    UNPROVED,
-    RecordFacts,
-    label_move,
-    opened_registry,
-    read_facts,
-    store,
-    warn,
-)
+from marway_archiver.publishing.register import UNPROVED, label_move, opened_registry, store, warn
 from marway_archiver.verify import known_golden, prove
 
-__all__ = ["publish", "publish_archive", "tolerance_of"]
+__all__ = ["publish", "publish_archive"]
 
 
 def publish(
@@ -107,7 +101,7 @@ def publish(
         RegistryUnavailable: There is no registry, or it cannot be written.
         ProofMissing, AnswersDiffer, ReleaseRefused: The version is stored, and the label stays where it was.
     """
-    facts = read_facts(record, backend=backend, engine=engine)
+    facts = facts_of_mar(read_facts(record, backend=backend, engine=engine))
     wish = LockWish.of(lock, lock_for)
     release = label_move(label, note=note, gateway=gateway, force=force)
     opened = opened_registry(registry, create_registry=create_registry)
@@ -163,12 +157,13 @@ def publish_archive(
     tolerance: float | None = None,
     progress: Progress | None = None,
 ) -> tuple[VersionRecord, bool]:
-    """Publish a `.mar`, also one that torch-model-archiver made.
+    """Publish a `.mar`, also one that torch-model-archiver made, or a bundle.
 
     ``archive`` is checked from end to end, and written canonically if it is not. Golden examples that it carries are
     answered again, by its handler in a process of its own, and must be what its ``golden`` document says; by default
     that is ``ARCHIVE.golden.json`` beside it, if it is there. Where TorchServe is not installed, that document stands
-    for the run. The other arguments are those of `publish`; ``tolerance`` is the golden document's otherwise.
+    for the run, as it does for a bundle: no server is asked. The other arguments are those of `publish`; ``tolerance``
+    is the golden document's otherwise.
 
     Returns:
         The stored record, and whether the archive had to be re-packed.
@@ -180,6 +175,21 @@ def publish_archive(
     wish = LockWish.of(lock, lock_for)
     release = label_move(label, note=note, gateway=gateway, force=force)
     path = Path(archive)
+    if names_bundle(path):
+        opener = partial(opened_registry, registry, create_registry=create_registry)
+        stored = store_bundle(
+            path,
+            facts,
+            opener,
+            release,
+            create_registry=create_registry,
+            lock=wish,
+            golden=golden,
+            tolerance=tolerance,
+            progress=progress,
+        )
+        return stored, False
+    facts = facts_of_mar(facts)
     phases = Phases(3, progress)
     with signals_raise(), tempfile.TemporaryDirectory(prefix="marway-publish-") as directory:
         with opened_archive(path, progress=phases.next()) as (info, entries):
@@ -221,14 +231,3 @@ def _plan(facts: RecordFacts, tolerance: float | None) -> ProofPlan:
         call_timeout_s=serving.predict_timeout_s,
     )
     return plan if tolerance is None else replace(plan, tolerance=tolerance_of(tolerance))
-
-
-def tolerance_of(number: float) -> Tolerance:
-    """Return ``number`` as the relative and the absolute tolerance.
-
-    Raises:
-        InvalidInput: It is negative, above 1, or no number.
-    """
-    if not 0 <= number <= 1:
-        raise InvalidInput(f"tolerance {number:g}: it must be from 0 to 1")
-    return Tolerance(relative=number, absolute=number)

@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from marway.admin_client import AdminClient, admin_from_environment, comparison_of
 from marway.direct_release import release_directly
 from marway.environments.lock import EnvironmentLock
-from marway.errors import InvalidArchive, InvalidInput, InvalidRecord, NotFound, clip
+from marway.errors import InvalidArchive, InvalidInput, NotFound, clip
 from marway.process.identity import this_user
-from marway.records import (
-    MAX_RECORD_BYTES,
-    ArchiveRef,
-    BackendName,
-    Proof,
-    ServingSettings,
-    Signature,
-    TrainingFacts,
-    VersionRecord,
-    utc_now,
-)
-from marway.refs import check_backend, check_engine, check_label, check_model_id, new_model_id
+from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
+from marway.refs import check_label, new_model_id
 from marway.registry import Registry, open_registry
 from marway.wire.comparison import remarks
+from marway_archiver.bundles.packing import PackedBundle
 from marway_archiver.packing import PackedArchive
 from marway_archiver.progress import Progress
 from marway_archiver.proving.proof import PackProof
+from marway_archiver.publishing.facts import TAKEN_OVER, RecordFacts
 from marway_archiver.publishing.locking import Locked, LockWish, lock_requirements
 
-__all__ = ["UNPROVED", "LabelMove", "RecordFacts", "label_move", "opened_registry", "read_facts", "store", "warn"]
+__all__ = ["UNPROVED", "LabelMove", "label_move", "opened_registry", "store", "warn"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,83 +37,12 @@ UNPROVED = (
 )
 
 
-class RecordFacts(BaseModel):
-    """What a publisher may say of a version: `--record FILE.json` and `publish(record=...)`.
-
-    The rest of the record (name, version, digest, size, handler, time) comes from the archive itself.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str | None = None
-    backend: BackendName = "torchserve"
-    framework: str | None = None
-    framework_version: str | None = None
-    algorithm: str | None = None
-    pool: str | None = None
-    serving: ServingSettings = ServingSettings()
-    signature: Signature = Signature()
-    training: TrainingFacts = TrainingFacts()
-    publisher: str | None = None
-
-
-def read_facts(
-    source: Mapping[str, Any] | Path | None, *, backend: str | None = None, engine: str | None = None
-) -> RecordFacts:
-    """Return the facts in ``source``, a mapping or a JSON file, and the backend and engine that are said beside them.
-
-    Raises:
-        InvalidRecord: It cannot be read, or holds a field that a publisher cannot set; the message says which.
-        InvalidReference: The id, the backend or the engine is malformed.
-    """
-    facts = RecordFacts() if source is None else _read(source)
-    if facts.id is not None:
-        check_model_id(facts.id)
-    if backend is not None:
-        if "backend" in facts.model_fields_set and facts.backend != backend:
-            raise InvalidRecord(f"the record says backend {facts.backend!r}, and {backend!r} is asked for: say it once")
-        facts = facts.model_copy(update={"backend": check_backend(backend)})
-    if engine is not None:
-        said = facts.serving.engine
-        if said not in (None, engine):
-            raise InvalidRecord(f"the record says engine {said!r}, and {engine!r} is asked for: say it once")
-        serving = facts.serving.model_copy(update={"engine": check_engine(engine)})
-        facts = facts.model_copy(update={"serving": serving})
-    return facts
-
-
-def _read(source: Mapping[str, Any] | Path) -> RecordFacts:
-    where = "record"
-    if isinstance(source, Path):
-        where = str(source)
-        try:
-            if source.stat().st_size > MAX_RECORD_BYTES:
-                raise InvalidRecord(f"{where} has more than {MAX_RECORD_BYTES} bytes: keep large facts elsewhere")
-            source = json.loads(source.read_bytes())
-        except OSError as exc:
-            raise InvalidRecord(f"cannot read {where}: {exc.strerror}") from exc
-        except ValueError as exc:
-            raise InvalidRecord(f"{where} is not JSON: {exc}") from exc
-    try:
-        return RecordFacts.model_validate(source)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "document"
-        known = ", ".join(RecordFacts.model_fields)
-        hint = f"; fields are {known}" if first["type"] == "extra_forbidden" else ""
-        raise InvalidRecord(f"{where}: {field}: {clip(first['msg'], 200)}{hint}") from exc
-
-
-_TAKEN_OVER = RecordFacts.model_fields.keys() - {"id", "serving", "publisher"}
-"""Fields that a record has as they are said."""
-
-
 LabelMove = Callable[[Registry, VersionRecord], None]
 """Moves a label to a version that was just stored."""
 
 
 def store(
-    packed: PackedArchive,
+    packed: PackedArchive | PackedBundle,
     facts: RecordFacts,
     registry: Registry,
     *,
@@ -140,7 +59,8 @@ def store(
         InvalidArchive: Its configuration asks for more workers than its serving settings allow, or its requirements
             cannot be locked.
     """
-    _check_workers(packed, facts.serving)
+    if isinstance(packed, PackedArchive):
+        _check_workers(packed, facts.serving)
     with tempfile.TemporaryDirectory(prefix="marway-lock-") as directory:
         locked = _locked(packed, registry, lock, Path(directory))
         if create_registry:
@@ -160,54 +80,60 @@ def store(
     if stored.environments != record.environments:
         was = "locked to other wheels" if stored.environments else "without a lock of its requirements"
         warn([f"{stored.name} {stored.version} was published before, {was}: it stays so"])
-    if packed.proof is not None:
+    if isinstance(packed, PackedArchive) and packed.proof is not None:
         _prove(registry, packed.proof, stored)
     if release is not None:
         release(registry, stored)
     return stored
 
 
-def _record(packed: PackedArchive, facts: RecordFacts, locks: tuple[EnvironmentLock, ...]) -> VersionRecord:
+def _record(
+    packed: PackedArchive | PackedBundle, facts: RecordFacts, locks: tuple[EnvironmentLock, ...]
+) -> VersionRecord:
     """Return the record to store, and warn of what may surprise."""
-    model = packed.manifest.model
     golden = packed.golden
-    serving = facts.serving
-    if golden is None or not golden.batch:
-        serving = serving.model_copy(update={"max_batch_rows": 1})
-    continuous = packed.config is not None and packed.config.calling.way == "continuous"
-    if continuous or (packed.proof is not None and packed.proof.streaming):
-        serving = serving.model_copy(update={"streaming": True})
+    name, version = packed.model
     warn(packed.warnings)
     try:
         return VersionRecord(
             id=facts.id or new_model_id(),
-            name=model.model_name,
-            version=model.model_version,
-            archive=ArchiveRef(sha256=packed.sha256, size_bytes=packed.size_bytes),
-            handler=model.handler,
-            serving=serving,
+            name=name,
+            version=version,
+            archive=ArchiveRef(sha256=packed.sha256, size_bytes=packed.size_bytes, kind=packed.kind),
+            handler=packed.handler,
+            serving=_serving(packed, facts.serving),
             golden_sha256=None if golden is None else golden.sha256,
             environments=locks,
             created_at=utc_now(),
             publisher=facts.publisher or this_user(),
-            **{name: getattr(facts, name) for name in _TAKEN_OVER},
+            **{name: getattr(facts, name) for name in TAKEN_OVER},
         )
     except ValidationError as exc:
         raise InvalidInput(f"{packed.path}: {clip(exc.errors(include_url=False)[0]['msg'], 300)}") from exc
 
 
-def _locked(packed: PackedArchive, registry: Registry, wish: LockWish, directory: Path) -> Locked:
+def _serving(packed: PackedArchive | PackedBundle, serving: ServingSettings) -> ServingSettings:
+    """Return the settings of a version: rows are batched where that is proved, or, of a bundle, where it is said."""
+    proved = packed.golden is not None and packed.golden.batch
+    said = packed.kind == "bundle" and "max_batch_rows" in serving.model_fields_set
+    changes: dict[str, object] = {} if proved or said else {"max_batch_rows": 1}
+    if packed.streaming:
+        changes["streaming"] = True
+    return serving.model_copy(update=changes)
+
+
+def _locked(packed: PackedArchive | PackedBundle, registry: Registry, wish: LockWish, directory: Path) -> Locked:
     """Return what the archive's requirements come to: as it was stored, where the version is there and whole."""
-    model = packed.manifest.model
-    if not wish.lock or model.requirements_file is None:
+    requirements = packed.manifest.model.requirements_file if isinstance(packed, PackedArchive) else None
+    if not wish.lock or requirements is None:
         return Locked()
     with contextlib.suppress(NotFound):
-        stored = registry.record(model.model_name, model.model_version)
+        stored = registry.record(*packed.model)
         wheels = [wheel for lock in stored.environments for wheel in lock.wheels]
         same = stored.archive.sha256 == packed.sha256 and wheels
         if same and all(registry.wheel_bytes(wheel.sha256) for wheel in wheels):
             return Locked(stored.environments)
-    return lock_requirements(packed.path, model.requirements_file, directory, wish, stored=registry.wheel_bytes)
+    return lock_requirements(packed.path, requirements, directory, wish, stored=registry.wheel_bytes)
 
 
 def opened_registry(registry: str | Registry, *, create_registry: bool) -> Registry:

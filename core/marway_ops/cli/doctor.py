@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ from marway.settings import REGISTRY_ENV
 from marway_ops.cluster import NAMESPACE, Kubectl, examine_cluster
 from marway_ops.shell.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption, served_here
 from marway_ops.shell.output import Finding, show_findings
+from marway_ops.up.examine import examine_servers
 
 __all__ = ["doctor", "examine"]
 
@@ -38,7 +40,10 @@ def doctor(
     home: Annotated[Path, typer.Option(help="Home that `marway up` would use.")] = DEFAULT_HOME,
     port: Annotated[int, typer.Option(min=0, max=65533, help="Port that `marway up` would use.")] = 8000,
     engine: Annotated[
-        str | None, typer.Option(help="Engine that `marway up` would use: torchserve, or native, which needs no Java.")
+        str | None, typer.Option(help="Engines that `marway up` would use, with commas between them.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="File of settings that `marway up` would use, such as where a server is.")
     ] = None,
     registry: Annotated[
         str | None, typer.Option(help=f"Registry to look at; else ${REGISTRY_ENV}, else the home's own.")
@@ -55,7 +60,7 @@ def doctor(
 ) -> None:
     """Check this machine, its ports, memory and versions, or a cluster, and say what to do."""
     if cluster:
-        for flag, value in (("--engine", engine), ("--registry", registry)):
+        for flag, value in (("--engine", engine), ("--config", config), ("--registry", registry)):
             if value is not None:
                 raise typer.BadParameter("it is about this machine: leave --cluster out", param_hint=flag)
         client = AdminClient(gateway, token=token_of(token, token_file)) if gateway is not None else None
@@ -70,21 +75,36 @@ def doctor(
     from marway_ops.up.plan import named_engines
     from marway_ops.up.settings import UpSettings
 
-    engines = named_engines(load_settings(UpSettings, engine=engine).engine)
+    settings = load_settings(UpSettings, config=config, engine=engine)
+    named = named_engines(settings.engine)
+    pods = [named[number % len(named)] for number in range(max(len(named), settings.pods))]
     registry = registry or os.environ.get(REGISTRY_ENV) or None
-    findings = examine(home=home, port=port, registry=registry, java="torchserve" in engines)
+    findings = examine(home=home, port=port, registry=registry, engines=pods, config=config)
     show_findings(findings, as_json=as_json, well="this machine can run `marway up`")
 
 
-def examine(*, home: Path, port: int, registry: str | None, java: bool = True) -> list[Finding]:
-    """Look at this machine: its Python, memory, disk, packages, Java where it is needed, ports and registry."""
+def examine(
+    *,
+    home: Path,
+    port: int,
+    registry: str | None,
+    engines: Sequence[str] = ("torchserve",),
+    config: Path | None = None,
+) -> list[Finding]:
+    """Look at this machine: its Python, memory, disk, ports and registry, and at what pods of these engines need.
+
+    For those that Marway's runtime serves these are packages and Java, for the others their servers, where ``config``
+    and the environment say that they are.
+    """
+    by_runtime, servers = examine_servers(engines, config=config)
     return [
         _python(),
         _memory(),
         _disk(home),
         _temporary_directory(),
-        *(_package(name) for name in ("torchserve", "torch", "torch-model-archiver")),
-        *([_java()] if java else []),
+        *(_package(name) for name in ("torchserve", "torch", "torch-model-archiver") if by_runtime),
+        *([_java()] if "torchserve" in by_runtime else []),
+        *servers,
         _ports(port, home),
         _registry(home, registry),
     ]

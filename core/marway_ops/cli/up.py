@@ -18,7 +18,7 @@ __all__ = ["up"]
 
 
 def up(
-    archive: Annotated[Path | None, typer.Argument(help="Publish, release and serve this .mar.")] = None,
+    archive: Annotated[Path | None, typer.Argument(help="Publish, release and serve this .mar or .bundle.")] = None,
     home: Annotated[Path | None, typer.Option(help="Directory that everything is kept in; ./.marway.")] = None,
     port: Annotated[
         int | None,

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from marway.deadline import Deadline
@@ -22,6 +23,7 @@ __all__ = [
     "ModelServer",
     "NotLoaded",
     "NotSent",
+    "Remark",
     "ServedModel",
     "ServerInfo",
     "ServerStatus",
@@ -164,6 +166,7 @@ class ServerInfo:
         memory_limit_bytes: What it and its workers may take together; None when that is not known.
         cpus: Processors that its workers may use; None when that is not known.
         environments_for: What it builds environments for; None when it builds none.
+        versions_max: Most versions that it may have at once, beside what memory allows; None for any number.
     """
 
     boot_id: str
@@ -171,6 +174,16 @@ class ServerInfo:
     memory_limit_bytes: int | None = None
     cpus: int | None = None
     environments_for: str | None = None
+    versions_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What whoever sets a pod up is to know of its model server: how bad it is, what was found, what to do about it."""
+
+    level: Literal["ok", "warning", "problem"]
+    found: str
+    advice: str = ""
 
 
 class ModelServer(Protocol):
@@ -246,15 +259,20 @@ class Backend(ABC):
         name: Its name, as records, pods and proofs have it.
         serves: The backends of records whose archives its servers load; its own at least.
         probe_interval_s, probe_timeout_s: How often its server is asked whether it answers, and how long that may take.
+        tested: Versions of its servers that Marway's tests run, under their names in `ServerInfo.versions`.
+        only_looks: Whether a client is only to be asked how its server is, by `marway doctor`: it then changes nothing,
+            nor removes what a sidecar before it left.
         by_runtime: Whether Marway's runtime starts its server, whose engine has the backend's name; else others do.
     """
 
     serves: frozenset[str]
+    tested: Mapping[str, str] = MappingProxyType({})
     by_runtime: bool = False
 
     def __init__(self, settings: SidecarSettings) -> None:
         self.name = settings.backend
         self.settings = settings
+        self.only_looks = False
         self.probe_interval_s = settings.runtime_probe_interval_s
         self.probe_timeout_s = settings.runtime_probe_timeout_s
 
@@ -269,6 +287,10 @@ class Backend(ABC):
     @abstractmethod
     def trouble(self, *, found: bool) -> str:
         """Return in a sentence why no server is up: one was ``found`` that does not answer, or there is none."""
+
+    async def examine(self, server: ModelServer) -> Sequence[Remark]:
+        """Return what `marway doctor` is to say of a server that answers, beside its version; nothing is changed."""
+        return ()
 
 
 async def whole_answer(stream: AsyncGenerator[Answer, None]) -> Answer:

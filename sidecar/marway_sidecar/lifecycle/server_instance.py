@@ -56,7 +56,7 @@ class ServerInstance:
         self.over = False
         self.actors: dict[str, Actor] = {}
         self._names: dict[str, Actor] = {}
-        self.memory = Memory(self, estimates, settings, limit_bytes=server.info.memory_limit_bytes)
+        self.memory = Memory(self, estimates, settings, server.info)
         cpus = settings.cpus or server.info.cpus or _cpu_count()
         self.context = Context(server, settings, cpus, self.memory, estimates, metrics, changes, refusing)
         self._autoscaler = Autoscaler(self.context, self.actors, forget=self._forget)

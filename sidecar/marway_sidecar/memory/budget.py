@@ -19,10 +19,12 @@ from collections.abc import Sequence
 
 from marway.errors import LoadFailed, MarwayError, Unavailable
 from marway.records import VersionRecord
+from marway_sidecar.backends.base import ServerInfo
 from marway_sidecar.errors import about
 from marway_sidecar.memory.device_room import DeviceRoom
 from marway_sidecar.memory.estimates import REGISTERED_BYTES, Estimates
 from marway_sidecar.memory.eviction import Charge, Evict, Eviction, Reservation, Tenants
+from marway_sidecar.memory.places import Places
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Memory"]
@@ -36,22 +38,21 @@ class Memory:
     Args:
         tenants, estimates: The versions that take memory, and how much they should take.
         settings: The budget, or what stays free of the limit, and how long to wait.
-        limit_bytes: Memory that the model server and its workers may take; None when that is not known.
+        server: What the model server may take.
     """
 
-    def __init__(
-        self, tenants: Tenants, estimates: Estimates, settings: SidecarSettings, *, limit_bytes: int | None
-    ) -> None:
+    def __init__(self, tenants: Tenants, estimates: Estimates, settings: SidecarSettings, server: ServerInfo) -> None:
         self._tenants = tenants
         self._estimates = estimates
         self._settings = settings
-        self._limit_bytes = limit_bytes
+        self._limit_bytes = server.memory_limit_bytes
         self._eviction = Eviction(tenants, unused_s=settings.scale_down_s)
         self._pending: deque[Reservation] = deque()
         self._pumping = False
         self._moved_at = 0.0
         self._charges: dict[str, Charge] = {}
         self._base_bytes = 0
+        self._places = Places(server.versions_max)
         self.devices = DeviceRoom(estimates)
         """The GPUs' memory."""
         self.short = False
@@ -223,13 +224,18 @@ class Memory:
         if not reservation.future.done():
             short = self._short(reservation)
             no_device = self.devices.short(reservation.record, reservation.workers)
-            if short <= 0 and not no_device:
+            crowd = self._places.short(reservation, self._charges)
+            if short <= 0 and not no_device and not crowd:
                 self._moved_at = time.monotonic()
                 self._set(key, Charge(self._size(reservation), guess=self._estimates.is_guess(key)))
                 self.devices.let_in(reservation.record, reservation.workers)
                 reservation.future.set_result(None)
             elif reservation.evict == "none":
-                self._refuse(reservation, "no memory is free")
+                self._refuse(reservation, "no memory is free" if not crowd else "no place is free")
+            elif crowd:
+                if self._places.make_room(reservation, self._eviction, crowd, self._tenants.permanent()):
+                    return False
+                self._refuse(reservation, f"the {self._places} of this pod are taken by such that stay")
             elif short <= 0:
                 if self.devices.make_room(reservation, self._eviction):
                     return False

@@ -164,10 +164,10 @@ def bomb() -> bytes:
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
-    "no zip": (lambda: b"not a zip" * 10, "is not a .mar"),
-    "empty file": (lambda: b"", "is not a .mar"),
-    "empty zip": (lambda: b"PK\5\6" + bytes(18), "is not a .mar"),
-    "data before": (lambda: b"#!/bin/sh\n" + archive(), "is not a .mar"),
+    "no zip": (lambda: b"not a zip" * 10, "is no archive: it does not begin as"),
+    "empty file": (lambda: b"", "is no archive: it does not begin as"),
+    "empty zip": (lambda: b"PK\5\6" + bytes(18), "is no archive: it does not begin as"),
+    "data before": (lambda: b"#!/bin/sh\n" + archive(), "is no archive: it does not begin as"),
     "cut in the directory": (lambda: archive()[:-30], "cut short"),
     "cut in an entry": (lambda: archive()[:60], "cut short"),
     "trailing data": (lambda: archive() + b"x", "after its end"),

@@ -35,14 +35,14 @@ def test_it_is_in_the_record(registry: Registry, tmp_path: Path) -> None:
     file.write_text(json.dumps({"backend": "native"}))
     said: dict[str, dict[str, Any]] = {
         "1.0": {},
-        "1.1": {"backend": "open-inference"},
+        "1.1": {"backend": "toy"},
         "1.2": {"record": file},
         "1.3": {"record": {"backend": "mms"}, "backend": "mms"},
     }
     for version, more in said.items():
         published(registry, tmp_path, version, **more)
     backends = [registry.record("intent", version).backend for version in said]
-    assert backends == ["torchserve", "open-inference", "native", "mms"]
+    assert backends == ["torchserve", "toy", "native", "mms"]
 
 
 @pytest.mark.parametrize("name", ["", "Torch", "two words", "-x", "x" * 33, "a/b"])

@@ -46,6 +46,28 @@ async def test_pieces_come_as_the_handler_sends_them(registry: Registry, tmp_pat
         await until(lambda: pod.sidecar.pool.statuses()[0].requests_in_flight == 0)
 
 
+async def test_one_request_can_ask_for_pieces(registry: Registry, tmp_path: Path) -> None:
+    """A gateway asks for one answer in pieces of a version whose other answers are whole."""
+    go = asyncio.Event()
+
+    async def held(model: ServedModel, row: Row) -> AsyncIterator[Answer]:
+        yield Answer(200, b"one ", "text")
+        await go.wait()
+        yield Answer(200, b"two", "text")
+
+    publish(registry, tmp_path, "words", "1.0")
+    async with serving(registry, tmp_path, server=FakeServer(stream_with=held)) as pod:
+        asked = {"x-marway-stream": "1"}
+        async with pod.client.stream("POST", "/predict/words", content=b"x", headers=asked) as response:
+            pieces = response.aiter_bytes()
+            assert await anext(pieces) == b"one "
+            go.set()
+            assert [piece async for piece in pieces] == [b"two"]
+        whole = await pod.predict("words", b"x")
+    assert "content-length" in whole.headers
+    assert not whole.content.startswith(b"one")
+
+
 @pytest.mark.parametrize("how", ["error piece", "exception", "deadline"])
 async def test_a_stream_that_breaks_ends_uncleanly(registry: Registry, tmp_path: Path, how: str) -> None:
     """What fails after the first piece cuts the body off, so that the client sees that it is half; others go on."""

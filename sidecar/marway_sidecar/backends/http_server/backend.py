@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from yarl import URL
 
 from marway.errors import InvalidSettings
 from marway.refs import parse_reference
-from marway_sidecar.backends.base import Backend
+from marway_sidecar.backends.base import Backend, ModelServer, Remark
+from marway_sidecar.backends.examine import of_directory
 from marway_sidecar.backends.http_server.addresses import DIRECTORY, PATH, VERSION_NAMES, Addresses, UrlTemplate
 from marway_sidecar.backends.http_server.connection import Connection
 from marway_sidecar.backends.http_server.server import SERVES, HttpServer
@@ -38,7 +41,9 @@ class HttpBackend(Backend):
             connect_timeout_s=settings.http_connect_timeout_s,
             idle_s=settings.http_idle_s,
         )
-        directory = ModelDirectory(settings.http_models) if settings.http_models is not None else None
+        directory = None
+        if settings.http_models is not None and not self.only_looks:
+            directory = ModelDirectory(settings.http_models)
         return HttpServer(
             self.addresses,
             connection,
@@ -47,6 +52,10 @@ class HttpBackend(Backend):
             concurrency=settings.http_concurrency,
             max_answer_bytes=settings.http_max_answer_bytes,
         )
+
+    async def examine(self, server: ModelServer) -> Sequence[Remark]:
+        settings = self.settings
+        return of_directory("http_models", settings.http_models) if settings.http_models is not None else ()
 
     def trouble(self, *, found: bool) -> str:
         return f"the model server does not answer at {self.addresses.health or self.addresses.base}"

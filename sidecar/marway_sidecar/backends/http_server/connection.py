@@ -67,8 +67,8 @@ class Connection:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Give the answer to a request, of which its head has come.
 
-        Whoever leaves the block before the end of the answer, or is cancelled, closes the connection: so the server hears
-        that nobody waits.
+        Whoever leaves the block before the end of the answer, or is cancelled, closes the connection: so the server
+        hears that nobody waits.
 
         Raises:
             MarwayError: There is none in time, as `error_of_failure` says.
@@ -94,7 +94,7 @@ class Connection:
             response.close()  # one that has come whole has given its connection back
 
     async def pieces(self, response: aiohttp.ClientResponse, deadline: Deadline) -> AsyncIterator[bytes]:
-        """Yield an answer's body as it comes.
+        """Yield an answer's body as it comes, in the pieces in which the server sent it where it sends chunks.
 
         Raises:
             MarwayError: It ended early, or the deadline passed.
@@ -102,12 +102,13 @@ class Connection:
         while True:
             try:
                 async with asyncio.timeout(deadline.left_s()):
-                    data = await response.content.readany()
+                    data, chunk_ended = await response.content.readchunk()
             except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:
                 raise error_of_failure(exc, _where(response.url)) from exc
-            if not data:
+            if data:
+                yield data
+            elif not chunk_ended:
                 return
-            yield data
 
     async def whole(self, response: aiohttp.ClientResponse, deadline: Deadline, *, limit: int) -> bytes:
         """Return an answer's whole body.

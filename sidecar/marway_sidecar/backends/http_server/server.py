@@ -211,11 +211,9 @@ class HttpServer:
         deadline, pause_s = Deadline.after(model.load_timeout_s), _LOOK_S
         while self._at.ready is not None and not await self._lookups.has(version):
             if deadline.passed:
-                message = (
-                    f"{version.title} was given to the model server, which does not say within "
-                    f"{model.load_timeout_s:g} s (`load_timeout_s`) at {self._at.ready.url(version.values)} that it has it"
-                )
-                raise about(model, LoadFailed(message))
+                url, limit_s = self._at.ready.url(version.values), model.load_timeout_s
+                message = f"the model server does not say within {limit_s:g} s (`load_timeout_s`) at {url} that it has"
+                raise about(model, LoadFailed(f"{message} {version.title}"))
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LOOK_MAX_S)
 

@@ -74,8 +74,8 @@ def _check(settings: SidecarSettings) -> None:
         )
     elif models is None:
         raise InvalidSettings(
-            "tensorflow_serving_models is not set: the directory, shared with TensorFlow Serving, into which versions are "
-            "unpacked"
+            "tensorflow_serving_models is not set: the directory, shared with TensorFlow Serving, into which versions "
+            "are unpacked"
         )
 
 

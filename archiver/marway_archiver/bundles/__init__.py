@@ -1,0 +1,1 @@
+"""Packs and checks bundles: a model server's own directory, as one archive."""

@@ -1,0 +1,62 @@
+"""Releases, evictions and killed servers under load, with every kind of model server behind the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.kind_cluster import KindCluster
+from support.kinds import KINDS
+
+# With real servers of other makers; the same with a server of the tests' own: tests/sidecar/lifecycle, tests/gateway.
+pytestmark = [pytest.mark.extended, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KindCluster]:
+    """Two pods of a kind behind a gateway."""
+    kind = KINDS[request.param]
+    with KindCluster(tmp_path_factory.mktemp(kind.name), [kind, kind]) as running:
+        yield running
+
+
+def test_it_is_released_rolled_back_and_evicted_under_load(cluster: KindCluster) -> None:
+    """A model is released, moved to a second version, rolled back and evicted from every pod; under a steady load no
+    request fails, and each is answered by the version that the label is at.
+    """
+    cluster.publish("moved", "1.0")
+    cluster.publish("moved", "2.0")
+    cluster.release("moved", "1.0")
+    with cluster.load("moved") as load:
+        with load.moving_to("1.0"):
+            load.wait_for_more(10)
+        with load.moving_to("2.0"):
+            cluster.release("moved", "2.0")
+        load.wait_for_version("2.0")
+        load.wait_for_more(20)
+        with load.moving_to("1.0"):
+            cluster.rollback("moved")
+        load.wait_for_version("1.0")
+        load.wait_for_more(20)
+        for _ in range(2):
+            cluster.unload("moved", "1.0")  # of every pod; the next request has it loaded again
+            load.wait_for_more(20)
+
+
+def test_nobody_notices_a_server_that_is_killed(cluster: KindCluster) -> None:
+    """The server that a model's requests go to is killed under load, with all that it started: another pod answers.
+    Started again, as kubelet would, it serves what it had without anybody touching its sidecar.
+    """
+    cluster.publish("killed", "1.0")
+    cluster.release("killed", "1.0")
+    cluster.wait_until_all_answer("killed", "1.0")
+    with cluster.load("killed") as load:
+        load.wait_for_more(20)
+        pod = cluster.asked_first("killed", "1.0")
+        pod.server.kill()
+        cluster.wait_until_eligible(False, pod)
+        load.wait_for_more(20)
+        pod.server.start()
+        cluster.wait_until_all_answer("killed", "1.0")
+        load.wait_for_more(20)

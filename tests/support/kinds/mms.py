@@ -1,0 +1,39 @@
+"""Multi Model Server, with a `.mar`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from marway_archiver import publish_archive
+from support.kinds.kind import Kind
+from support.servers import Server
+from support.servers.mms import MultiModelServer
+from support.torchserve import archive
+
+__all__ = ["MmsKind"]
+
+_HANDLER = """\
+def handle(data, context):
+    return None if data is None else ["{version} " + bytes(row.get("body") or row.get("data")).decode() for row in data]
+"""
+
+
+class MmsKind(Kind):
+    """Its archives as they are."""
+
+    name = backend = "mms"
+
+    def server(self, directory: Path) -> Server:
+        return MultiModelServer(directory, {})
+
+    def publish(self, registry: str, scratch: Path, model: str, version: str) -> None:
+        path = archive(scratch, model, _HANDLER.replace("{version}", version), version=version)
+        publish_archive(path, registry=registry, backend=self.backend)
+
+    def settings(self, server: Server) -> Mapping[str, object]:
+        return {
+            "mms_inference": server.url,
+            "mms_management": server.management,
+            "archive_store": server.repository,
+        }
