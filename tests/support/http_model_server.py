@@ -27,13 +27,14 @@ class HttpModelServer:
         port: Where it answers.
         loaded: What was loaded.
         left: How many clients left before they had their answer.
+        waiting, most_waiting: How many of them wait for a file, and the most that did.
         openai: The models that its OpenAI API lists.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.loaded: dict[str, str] = {}
-        self.left = 0
+        self.left = self.waiting = self.most_waiting = 0
         self.loads = 0
         self.well = True
         self.openai = ["tiny", "other"]
@@ -111,6 +112,8 @@ class HttpModelServer:
 
     async def _there(self, gate: Path, name: str) -> bool:
         """Wait until the file is there; False when the model is unloaded before that."""
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
         try:
             while name in self.loaded:
                 if gate.exists():
@@ -120,6 +123,8 @@ class HttpModelServer:
         except asyncio.CancelledError:
             self.left += 1
             raise
+        finally:
+            self.waiting -= 1
 
     # -- OpenAI --------------------------------------------------------------------------------------------
 

@@ -54,7 +54,8 @@ class Pod:
 
     def _ask(self, model: str, version: str) -> httpx.Response:
         url = f"{self.url}/predict/{model}/{version}"
-        return httpx.post(url, content=b"hello", headers=_TEXT, timeout=WAIT_S, trust_env=False)
+        headers = {"content-type": self.kind.content_type}
+        return httpx.post(url, content=self.kind.body, headers=headers, timeout=WAIT_S, trust_env=False)
 
     def models(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Return what it says of each version."""
@@ -137,7 +138,7 @@ class KindCluster:
 
     def asked_first(self, model: str, version: str) -> Pod:
         """Return the pod to which the gateway gives a version's requests first."""
-        found = self.call("GET", f"/models/{model}/versions/{version}/pods")["pods"][0]["name"]
+        found = self.call("GET", f"/models/{model}/versions/{version}/pods")["pods"][0]["pod"]
         return next(pod for pod in self.pods if pod.name == found)
 
     def wait_until_all_answer(self, model: str, version: str) -> None:
@@ -158,14 +159,16 @@ class KindCluster:
     @contextlib.contextmanager
     def load(self, model: str, *, rate: float = 20) -> Iterator[Load]:
         """Ask for what PROD is, steadily, for the length of the block; then nobody may have been failed."""
-        with OpenLoop([self.url(model)], rate=rate, keeps_answers=True) as loop:
+        kind, url = self._kinds[0], self.url(model)
+        sent = {"body": kind.body.decode(), "headers": {"content-type": kind.content_type}}
+        with OpenLoop([url], rate=rate, keeps_answers=True, **sent) as loop:
             load = Load(loop)
             yield load
         load.check()
 
     def _pod(self, stack: contextlib.ExitStack, number: int, server: Server) -> Pod:
         kind, home, name = self._kinds[number], self.home / f"pod-{number}", f"pod-{number}"
-        settings = {"archive_store": home / "store", "runtime_dir": home / "run", **self._settings}
+        settings = {"archive_store": home / "store", "runtime_dir": home / "run", "lame_duck_s": 0.0, **self._settings}
         for directory in ("store", "run"):
             (home / directory).mkdir(exist_ok=True)
         running = sidecar(home, self.registry_url, "--backend", kind.backend, name=name, **{
@@ -221,6 +224,3 @@ class Load:
         known = [move for move in self.moves if move[1] + LABELS_HOLD_S < sample.sent_at]
         later = [move for move in self.moves if move not in known and move[0] < sample.done_at]
         return {version for _, _, version in (*known[-1:], *later)}
-
-
-_TEXT = {"content-type": "text/plain"}

@@ -13,6 +13,7 @@ from marway_http.hosts import parse_hosts
 from marway_sidecar.settings.grpc_predictor import GrpcPredictorSettings
 from marway_sidecar.settings.http_server import HttpServerSettings
 from marway_sidecar.settings.mms import MmsSettings
+from marway_sidecar.settings.open_inference import OpenInferenceSettings
 from marway_sidecar.settings.tensorflow_serving import TensorFlowServingSettings
 from marway_sidecar.settings.torchserve import TorchServeSettings
 
@@ -22,7 +23,12 @@ _MIB = 1024 * 1024
 
 
 class SidecarSettings(
-    TorchServeSettings, MmsSettings, TensorFlowServingSettings, HttpServerSettings, GrpcPredictorSettings
+    TorchServeSettings,
+    MmsSettings,
+    TensorFlowServingSettings,
+    HttpServerSettings,
+    GrpcPredictorSettings,
+    OpenInferenceSettings,
 ):
     """How the sidecar runs. Environment variables begin with `MARWAY_SIDECAR_`."""
 
@@ -33,7 +39,7 @@ class SidecarSettings(
 
     backend: str = "torchserve"
     """The kind of model server of this pod: the name of an entry point of the group `marway.backends`. Marway brings
-    `torchserve`, `native`, `http` and `grpc-predictor`; other packages may bring more."""
+    `torchserve`, `native`, `http`, `grpc-predictor` and `open-inference`; other packages may bring more."""
 
     runtime_dir: Path = Path("/run/marway")
     """Directory shared with the runtime, which says there where TorchServe answers. In a pod it is an emptyDir."""

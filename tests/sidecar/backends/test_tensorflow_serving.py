@@ -157,6 +157,9 @@ async def test_plain_rows_are_made_tensors(room: Room, server: ModelServer) -> N
     with pytest.raises(InvalidRequest, match="the model takes") as raised:
         await ask(server, one, row(b"[1, 2, 3]"))
     assert (raised.value.model, raised.value.version) == (one.name, "1.0")
+    scalar = room.version("scalar", saved_model("echo", {"x": ("DT_INT32", [])}))
+    await server.load(scalar)
+    assert json.loads((await ask(server, scalar, row(b"7"))).body) == 7
     answers = await server.predict(one, [row(b"[1, 2]"), row(b"[3, 4]")], Deadline.after(20))
     assert [json.loads(answer.body) for answer in answers] == [[1.0, 2.0], [3.0, 4.0]]
 

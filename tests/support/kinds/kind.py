@@ -18,10 +18,13 @@ class Kind(ABC):
     Attributes:
         name: In the names of tests.
         backend: Of its pods.
+        body, content_type: How its model is asked.
     """
 
     name: str
     backend: str
+    body: bytes = b"hello"
+    content_type: str = "text/plain"
 
     @abstractmethod
     def server(self, directory: Path) -> Server:

@@ -14,8 +14,12 @@ from support.torchserve import archive
 __all__ = ["MmsKind"]
 
 _HANDLER = """\
+def text(row):
+    given = row.get("body") or row.get("data")
+    return given if isinstance(given, str) else bytes(given).decode()
+
 def handle(data, context):
-    return None if data is None else ["{version} " + bytes(row.get("body") or row.get("data")).decode() for row in data]
+    return None if data is None else ["{version} " + text(row) for row in data]
 """
 
 

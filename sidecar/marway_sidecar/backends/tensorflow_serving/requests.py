@@ -6,24 +6,22 @@ server says of the model.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from marway.answers.encoding import Nonfinite, answer_json
 from marway.errors import InvalidRequest, ModelError, Unimplemented, clip
 from marway.records import Signature
 from marway.wire.envelope import Answer, Row
+from marway.wire.headers import JSON_NONFINITE
 from marway_http.message_fields import parted
 from marway_http.proto import open_inference_pb2 as v2
 from marway_http.tensors.datatypes import datatype_of
-from marway_http.tensors.plain_rows import (
-    HEADER_LENGTH,
-    answer_of_outputs,
-    description_of,
-    has_tensors,
-    inputs_of_row,
-)
+from marway_http.tensors.plain_rows import tensors_of_row, value_of_outputs
 from marway_http.tensors.rows import JSON, OCTETS
 from marway_http.tensors.tensor import Tensor
 from marway_http.tensors.v2_parameters import OutputForms, plain_parameters
@@ -38,6 +36,9 @@ __all__ = ["DEFAULT_SIGNATURE", "Asked", "Served", "asked_by", "description", "w
 
 DEFAULT_SIGNATURE: Final = "serving_default"
 _SIGNATURE_NAME: Final = "signature_name"
+_LENGTH: Final = "inference-header-content-length"
+_TOLD: Final = tuple(re.compile(each) for each in (rb'"inputs"\s*:\s*\[\s*\{', rb'"datatype"\s*:', rb'"shape"\s*:'))
+"""In the JSON of every Open Inference request; a body of megabytes is not parsed to find it one."""
 _RAW_INPUTS: Final = v2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 
 
@@ -76,14 +77,14 @@ class Asked:
         row: What it came from.
         forms: In which form an Open Inference caller wants the outputs; None of any other row.
         id: That caller's own, given back.
-        rows_added: Whether the inputs of any other row got a dimension of rows.
+        alone: Whether any other row was made a batch of one.
     """
 
     request: pb.PredictRequest
     row: Row
     forms: OutputForms | None = None
     id: str = ""
-    rows_added: bool = False
+    alone: bool = False
 
     def answer(self, response: pb.PredictResponse, model: ServedModel) -> Answer:
         """Return the answer.
@@ -93,8 +94,7 @@ class Asked:
         """
         outputs = self._outputs(response)
         if self.forms is None:
-            tensors = [_tensor(each) for each in outputs]
-            return answer_of_outputs(tensors, self.row, rows_added=self.rows_added)
+            return _plain(value_of_outputs([_tensor(each) for each in outputs], alone=self.alone), self.row)
         message = v2.ModelInferResponse(id=self.id)
         for each in outputs:
             message.outputs.add(name=each.name, datatype=each.datatype.name, shape=each.shape)
@@ -102,7 +102,7 @@ class Asked:
         body = rest_of_response(message.SerializeToString(), self.forms, name=model.name, version=model.version)
         if body.header_length is None:
             return Answer(200, body.body, "json", JSON)
-        return Answer(200, body.body, "bytes", OCTETS, {HEADER_LENGTH: str(body.header_length)})
+        return Answer(200, body.body, "bytes", OCTETS, {_LENGTH: str(body.header_length)})
 
     def _outputs(self, response: pb.PredictResponse) -> list[RawTensor]:
         wanted: Sequence[str] = self.request.output_filter or sorted(response.outputs)
@@ -118,8 +118,10 @@ def wants_description(row: Row) -> bool:
 
 
 def description(served: Served) -> Answer:
-    """Return what a version takes and gives by its usual signature."""
-    return description_of(served.takes())
+    """Return what a version takes and gives by its usual signature, as the gateway asks for it."""
+    takes = served.takes()
+    document = {kind: [spec.model_dump() for spec in getattr(takes, kind)] for kind in ("inputs", "outputs")}
+    return Answer(200, json.dumps(document).encode(), "json", JSON)
 
 
 def asked_by(row: Row, served: Served) -> Asked:
@@ -131,17 +133,43 @@ def asked_by(row: Row, served: Served) -> Asked:
     """
     if row.explains:
         raise Unimplemented("TensorFlow Serving has no explanations")
-    if has_tensors(row):
+    if _has_tensors(row):
         return _passed(row, served)
-    found = inputs_of_row(row, served.takes())
+    takes = served.takes().inputs
+    if not takes:
+        raise InvalidRequest("TensorFlow Serving does not say what the model takes: send an Open Inference request")
+    found = tensors_of_row(row, takes)
     inputs = {each.name: proto_of(_raw(each)) for each in found.tensors}
     request = pb.PredictRequest(model_spec=served.spec, inputs=inputs)
-    return Asked(request, row, rows_added=found.rows_added)
+    return Asked(request, row, alone=found.alone)
+
+
+def _has_tensors(row: Row) -> bool:
+    """Return whether a row's body is an Open Inference request, in JSON or binary."""
+    if not row.is_raw:
+        return False
+    value = row.parts[0].value
+    return _LENGTH in row.headers or all(each.search(value) for each in _TOLD)
+
+
+def _plain(value: Any, row: Row) -> Answer:
+    """Return a plain value as an answer: a lone text or bytes as such, all else as JSON."""
+    if isinstance(value, bytes):
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            return Answer(200, value, "bytes", OCTETS)
+        return Answer(200, value, "text")
+    nonfinite = cast("Nonfinite", row.headers.get(JSON_NONFINITE, "error"))
+    try:
+        return Answer(200, answer_json(value, nonfinite=nonfinite), "json", JSON)
+    except ValueError as exc:
+        raise ModelError(f"the answer cannot be JSON: {exc}; ask for binary outputs over v2") from exc
 
 
 def _passed(row: Row, served: Served) -> Asked:
     body = bytes(row.parts[0].value)
-    length = header_length_of(row.headers.get(HEADER_LENGTH), body)
+    length = header_length_of(row.headers.get(_LENGTH), body)
     message, forms = message_of_request(body, length, name=served.name, signature=served.takes())
     head, raw = parted(message, _RAW_INPUTS)
     asked = v2.ModelInferRequest.FromString(head)

@@ -1,0 +1,315 @@
+"""One server of the Open Inference Protocol behind the `ModelServer` interface."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from marway.deadline import Deadline
+from marway.errors import InvalidRequest, LoadFailed, MarwayError, RuntimeDown
+from marway.refs import new_ulid
+from marway.wire.envelope import Answer, Row
+from marway_sidecar.backends.base import (
+    Description,
+    NotLoaded,
+    ServedModel,
+    ServerInfo,
+    ServerStatus,
+    WorkerDied,
+    WorkerStatus,
+    whole_answer,
+)
+from marway_sidecar.backends.open_inference.classify import reason_of
+from marway_sidecar.backends.open_inference.files import Repository
+from marway_sidecar.backends.open_inference.others import found_there
+from marway_sidecar.backends.open_inference.rows import answer_of, asked, described, piece_of
+from marway_sidecar.backends.open_inference.wire import Indexed, Known, Refused, Wire, signature_of
+from marway_sidecar.errors import about
+
+__all__ = ["SERVES", "OpenInferenceServer"]
+
+logger = logging.getLogger(__name__)
+
+SERVES: Final = frozenset({"open-inference"})
+
+_HELD: Final = frozenset({"READY", "LOADING", "UNLOADING"})
+"""States in which a server holds memory for a version."""
+_LOOK_S: Final = 0.01
+_LOOK_MAX_S: Final = 0.25
+"""How often it is looked whether a version is gone: more and more seldom, up to this."""
+_UNLOAD_GRACE_S: Final = 30.0
+_REASON: Final = "its model server keeps its own workers"
+
+
+class OpenInferenceServer:
+    """One running server.
+
+    Args:
+        management: The way by which models are loaded and looked at.
+        calls: The way of predictions; may be the same.
+        repository: Its model repository; None where somebody else manages it.
+        calls_per_worker: Requests of a version that it is given at once.
+        in_pieces: Whether ``calls`` carries what Triton answers in pieces.
+    """
+
+    batches = False
+
+    def __init__(
+        self, management: Wire, calls: Wire, repository: Repository | None, *, calls_per_worker: int, in_pieces: bool
+    ) -> None:
+        self.serves = SERVES
+        self.info = ServerInfo(new_ulid())
+        self._management = management
+        self._calls = calls
+        self._repository = repository
+        self._calls_per_worker = calls_per_worker
+        self._in_pieces = in_pieces
+        self._known: dict[str, Known] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._mending: dict[str, asyncio.Task[None]] = {}
+
+    async def is_same(self, *, timeout_s: float) -> bool:
+        before = set(self._known)
+        if not self.info.versions:
+            await self._meet(timeout_s=timeout_s)
+        held = await self._held(timeout_s=timeout_s)
+        for name in before & self._known.keys():
+            known = self._known[name]
+            if name not in self._mending and not self._locks[name].locked() and not _ready(held, known):
+                return False
+        return True
+
+    async def load(self, model: ServedModel) -> Description:
+        async with self._locks[model.server_name]:
+            found = await self.describe(model)
+            if found is not None:
+                return found
+            if self._repository is None:
+                known = await found_there(self._management, model)
+            else:
+                known = await self._loaded(self._repository, model)
+            if known.decoupled and not self._in_pieces:
+                await self._forget(model)
+                raise about(model, LoadFailed(_needs_grpc(model)))
+            self._known[model.server_name] = known
+            return self._description(known)
+
+    async def unload(self, model: ServedModel) -> None:
+        async with self._locks[model.server_name]:
+            known = self._known.pop(model.server_name, None)
+            task = self._mending.pop(model.server_name, None)
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            if self._repository is None:
+                return
+            try:
+                await self._forget(model)
+            except MarwayError:
+                if known is not None:
+                    self._known[model.server_name] = known
+                raise
+
+    async def scale(self, model: ServedModel, workers: int) -> Description:
+        raise about(model, MarwayError(f"{model.name} {model.version} has as many workers as its server gives it"))
+
+    async def describe(self, model: ServedModel) -> Description | None:
+        known = self._known.get(model.server_name)
+        if known is None or not _ready(await self._held(), known):
+            return None
+        return self._description(known)
+
+    async def status(self) -> ServerStatus:
+        held = await self._held()
+        names = sorted(name for name, known in self._known.items() if name in self._mending or _ready(held, known))
+        workers = tuple(WorkerStatus(0, name, "plain", _REASON, 0) for name in names)
+        return ServerStatus(frozenset(names), workers, 0)
+
+    async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
+        if len(rows) == 1:
+            return [await self._one(model, rows[0], deadline)]
+        return list(await asyncio.gather(*(self._one(model, row, deadline) for row in rows)))
+
+    async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
+        known = await self._ready_to_ask(model, deadline)
+        what = asked(known, row)
+        try:
+            async with aclosing(self._calls.stream(known, what.request, deadline)) as pieces:
+                async for piece in pieces:
+                    yield piece_of(known, what, piece)
+        except WorkerDied:
+            self._mend(known)
+            raise
+
+    async def aclose(self) -> None:
+        for task in self._mending.values():
+            task.cancel()
+        await asyncio.gather(*self._mending.values(), return_exceptions=True)
+        await self._calls.aclose()
+        await self._management.aclose()
+
+    async def _one(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
+        if row.headers.get("describe"):
+            known = await self._ready_to_ask(model, deadline)
+            return described(known)
+        if model.streaming:
+            return await whole_answer(self.predict_stream(model, row, deadline))
+        known = await self._ready_to_ask(model, deadline)
+        what = asked(known, row)
+        try:
+            return answer_of(known, what, await self._calls.infer(known, what.request, deadline))
+        except WorkerDied:
+            self._mend(known)
+            raise
+        except InvalidRequest as exc:
+            raise about(model, exc) from exc.__cause__
+
+    async def _ready_to_ask(self, model: ServedModel, deadline: Deadline) -> Known:
+        """Return what is known of a version, once it is not being mended."""
+        task = self._mending.get(model.server_name)
+        if task is not None:
+            await asyncio.wait({task}, timeout=max(0.0, deadline.left_s()))
+        known = self._known.get(model.server_name)
+        if known is None:
+            raise about(model, NotLoaded(f"the model server does not have {model.name} {model.version}"))
+        return known
+
+    def _mend(self, known: Known) -> None:
+        """Load a version anew whose worker died: Triton 2.51 goes on refusing every call of it."""
+        name = known.model.server_name
+        if self._repository is not None and name not in self._mending and self._known.get(name) is known:
+            self._mending[name] = asyncio.create_task(self._reload(known), name=f"mend {name}")
+
+    async def _reload(self, known: Known) -> None:
+        model = known.model
+        try:
+            await self._given_back(model, known.called)
+            await self._management.load(known.called, timeout_s=model.load_timeout_s)
+            logger.info("%s %s was loaded anew, as its worker had died", model.name, model.version)
+        except (MarwayError, Refused) as exc:
+            logger.warning("%s %s cannot be loaded anew: %s", model.name, model.version, exc)
+            self._known.pop(model.server_name, None)  # so it counts as lost, and is loaded by its next request
+        finally:
+            self._mending.pop(model.server_name, None)
+
+    async def _meet(self, *, timeout_s: float) -> None:
+        """Ask the server what it is, and have it let go of what a sidecar that died left in it."""
+        try:
+            facts = await self._management.facts(timeout_s=timeout_s)
+            if self._calls is not self._management:
+                await self._calls.facts(timeout_s=timeout_s)
+        except Refused as exc:
+            raise RuntimeDown(f"the model server does not say what it is: {exc.text}") from exc
+        if self._repository is not None:
+            held = await self._held(timeout_s=timeout_s)
+            for placed in await asyncio.to_thread(self._repository.left):
+                model = ServedModel(placed.server_name, placed.name, placed.version, Path(), 1, timeout_s, timeout_s)
+                if placed.server_name in held:
+                    logger.warning("unloading %s %s, which another sidecar left", placed.name, placed.version)
+                    await self._given_back(model, placed.server_name)
+                await asyncio.to_thread(self._repository.remove, placed.server_name)
+        versions = {"open-inference": f"{facts.name} {facts.version}".strip(), facts.name: facts.version}
+        self.info = replace(self.info, versions=versions)
+
+    async def _loaded(self, repository: Repository, model: ServedModel) -> Known:
+        await asyncio.to_thread(repository.place, model)
+        called = model.server_name
+        try:
+            await self._management.load(called, timeout_s=model.load_timeout_s)
+            metadata = await self._management.metadata(called, "")
+            if metadata is None:
+                raise Refused(404, await self._why_not(called))
+            decoupled = await self._management.decoupled(called, "")
+        except Refused as exc:
+            with contextlib.suppress(MarwayError):
+                await self._forget(model)
+            why = reason_of(exc.text, called, f"{model.name} {model.version}")
+            raise about(model, LoadFailed(f"{model.name} {model.version} cannot be loaded: {why}")) from exc
+        except BaseException:
+            with contextlib.suppress(MarwayError):
+                await self._forget(model)
+            raise
+        platform = str(metadata.get("platform") or "")
+        return Known(model, called, "", signature_of(metadata), platform, decoupled)
+
+    async def _why_not(self, called: str) -> str:
+        entries = (await self._management.index()).get(called, ())
+        return next((each.reason for each in entries if each.reason), "the server took it and does not have it")
+
+    async def _forget(self, model: ServedModel) -> None:
+        """Have the server let go of a version, and remove its files once it has."""
+        assert self._repository is not None
+        await self._given_back(model, model.server_name)
+        await asyncio.to_thread(self._repository.remove, model.server_name)
+
+    async def _given_back(self, model: ServedModel, called: str) -> None:
+        """Unload a model and return once the server has given back all that it held for it.
+
+        Raises:
+            MarwayError: It does not, within the time that its calls may take.
+        """
+        if called not in await self._held():
+            return
+        try:
+            await self._management.unload(called)
+        except Refused as exc:
+            if called in await self._held():
+                message = f"the model server would not unload {model.name} {model.version}: {exc.text}"
+                raise about(model, MarwayError(message)) from exc
+        deadline, pause_s = Deadline.after(model.predict_timeout_s + _UNLOAD_GRACE_S), _LOOK_S
+        while called in await self._held():
+            if deadline.left_s() <= 0:
+                message = f"the model server has not given back {model.name} {model.version}: a call still runs in it"
+                raise about(model, MarwayError(message))
+            await asyncio.sleep(pause_s)
+            pause_s = min(_LOOK_MAX_S, pause_s * 2)
+
+    async def _held(self, *, timeout_s: float | None = None) -> Mapping[str, Sequence[Indexed]]:
+        """Return which models take memory in the server, by name."""
+        try:
+            options = {"timeout_s": timeout_s} if timeout_s is not None else {}
+            index = await self._management.index(**options)
+        except Refused as exc:
+            if self._repository is None:
+                return await self._asked_one_by_one()
+            message = f"the model server has no model repository that can be asked ({exc.text}): "
+            raise RuntimeDown(f"{message}start it with one, or set open_inference_manage = false") from exc
+        return {name: found for name, found in index.items() if any(each.state in _HELD for each in found)}
+
+    async def _asked_one_by_one(self) -> Mapping[str, Sequence[Indexed]]:
+        """Return which of the versions that are served a server without an index has."""
+        found: dict[str, list[Indexed]] = defaultdict(list)
+        for known in list(self._known.values()):
+            if await self._management.metadata(known.called, known.number) is not None:
+                found[known.called].append(Indexed(known.number, "READY", ""))
+        return found
+
+    def _description(self, known: Known) -> Description:
+        return Description(
+            version=known.model.version,
+            ready_workers=1,
+            workers=1,
+            calls_per_worker=self._calls_per_worker,
+            in_pieces=known.decoupled,
+            workers_max=1,
+            scales=False,
+        )
+
+
+def _ready(held: Mapping[str, Sequence[Indexed]], known: Known) -> bool:
+    entries = held.get(known.called, ())
+    return any(each.state == "READY" and known.number in ("", each.version) for each in entries)
+
+
+def _needs_grpc(model: ServedModel) -> str:
+    return (
+        f"{model.name} {model.version} answers in pieces (decoupled), which Triton sends over gRPC alone: set "
+        "open_inference_grpc on this pod"
+    )
