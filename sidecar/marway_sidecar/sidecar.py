@@ -69,7 +69,9 @@ class Sidecar:
         self.pool = ModelPool(
             self.archives, self.threads, self.metrics, settings=settings, changes=self.changes, warm=checks.warm
         )
-        self.runtime = ServerWatch(open_backend(settings), self.pool.attach, poll_s=settings.runtime_poll_s)
+        backend = open_backend(settings)
+        self.metrics.of_backend(backend.name)
+        self.runtime = ServerWatch(backend, self.pool.attach, poll_s=settings.runtime_poll_s)
         self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)
         self.bodies = BodyBudget(
             settings.body_memory_bytes, largest_bytes=settings.max_body_bytes, emptied=give_back_freed_memory

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from marway.deadline import Deadline
 from marway.environments.lock import EnvironmentLock
@@ -17,13 +17,15 @@ from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import DeviceMemory, Mode, WorkerDeaths
 from marway_sidecar.settings import SidecarSettings
 
+if TYPE_CHECKING:
+    from marway_sidecar.backends.examine import Remark
+
 __all__ = [
     "Backend",
     "Description",
     "ModelServer",
     "NotLoaded",
     "NotSent",
-    "Remark",
     "ServedModel",
     "ServerInfo",
     "ServerStatus",
@@ -175,15 +177,6 @@ class ServerInfo:
     cpus: int | None = None
     environments_for: str | None = None
     versions_max: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """What whoever sets a pod up is to know of its model server: how bad it is, what was found, what to do about it."""
-
-    level: Literal["ok", "warning", "problem"]
-    found: str
-    advice: str = ""
 
 
 class ModelServer(Protocol):

@@ -80,8 +80,7 @@ class OpenAIRoute:
         call.headers = {**call.headers, "content-type": _JSON}
         form: TextForm | None = None
         if resolved.record.backend in _SPEAKING:
-            call.headers |= {URL_PATH: f"openai/v1/{self._path}", **({STREAM: "1"} if asked.stream else {})}
-            call.fresh = call.fresh or asked.stream
+            call.headers |= {URL_PATH: f"openai/v1/{self._path}"}
         elif self._path in _ROWS:
             data, content = await predict_rows(gateway, call, cancel_scope, _ROWS[self._path])
             return Whole(200, header_block([(name.encode(), value.encode()) for name, value in content]), data)
@@ -90,6 +89,9 @@ class OpenAIRoute:
             row = await gateway.converters.run(len(body), handlers_row, body, resolved.record.name, _WANTED[self._path])
             call.body = RequestBody.of(row, max_bytes=gateway.settings.max_body_bytes)
             call.headers |= {URL_PATH: f"v1/{self._path}"}  # as TorchServe's own handler for vLLM looks for it
+        if asked.stream:
+            call.headers |= {STREAM: "1"}
+            call.fresh = True
         answer = await gateway.predictor.predict(call)
         return await answer_of(
             answer,

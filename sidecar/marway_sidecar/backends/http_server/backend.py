@@ -8,8 +8,8 @@ from yarl import URL
 
 from marway.errors import InvalidSettings
 from marway.refs import parse_reference
-from marway_sidecar.backends.base import Backend, ModelServer, Remark
-from marway_sidecar.backends.examine import of_directory
+from marway_sidecar.backends.base import Backend, ModelServer
+from marway_sidecar.backends.examine import Remark, of_directory
 from marway_sidecar.backends.http_server.addresses import DIRECTORY, PATH, VERSION_NAMES, Addresses, UrlTemplate
 from marway_sidecar.backends.http_server.connection import Connection
 from marway_sidecar.backends.http_server.server import SERVES, HttpServer
@@ -42,8 +42,8 @@ class HttpBackend(Backend):
             idle_s=settings.http_idle_s,
         )
         directory = None
-        if settings.http_models is not None and not self.only_looks:
-            directory = ModelDirectory(settings.http_models)
+        if settings.http_models is not None:
+            directory = ModelDirectory(settings.http_models, only_looks=self.only_looks)
         return HttpServer(
             self.addresses,
             connection,
