@@ -24,13 +24,13 @@ from marway_sidecar.backends.base import (
     ServerStatus,
     WorkerDied,
     WorkerStatus,
-    whole_answer,
 )
 from marway_sidecar.backends.open_inference.classify import reason_of
 from marway_sidecar.backends.open_inference.files import Repository
 from marway_sidecar.backends.open_inference.others import found_there
 from marway_sidecar.backends.open_inference.rows import answer_of, asked, described, piece_of
 from marway_sidecar.backends.open_inference.wire import Indexed, Known, Refused, Wire, signature_of
+from marway_sidecar.backends.pieces import whole_answer
 from marway_sidecar.errors import about
 
 __all__ = ["SERVES", "OpenInferenceServer"]
