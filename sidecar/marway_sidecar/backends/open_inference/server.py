@@ -216,7 +216,11 @@ class OpenInferenceServer:
                 model = ServedModel(placed.server_name, placed.name, placed.version, Path(), 1, timeout_s, timeout_s)
                 if placed.server_name in held:
                     logger.warning("unloading %s %s, which another sidecar left", placed.name, placed.version)
-                    await self._given_back(model, placed.server_name)
+                    try:
+                        async with asyncio.timeout(timeout_s):
+                            await self._given_back(model, placed.server_name)
+                    except (MarwayError, TimeoutError):
+                        logger.warning("the server goes on holding it; a restart of the server frees its memory")
                 await asyncio.to_thread(self._repository.remove, placed.server_name)
         versions = {"open-inference": f"{facts.name} {facts.version}".strip(), facts.name: facts.version}
         self.info = replace(self.info, versions=versions)
