@@ -40,10 +40,12 @@ class ModelDirectory:
 
     Args:
         root: It itself; it is made where it is not there. One sidecar uses it.
+        only_looks: Whether what is there is another's to know (`Backend.only_looks`).
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, only_looks: bool = False) -> None:
         self.root = root
+        self._only_looks = only_looks
         self._ours = root / _OURS
 
     def place(self, model: ServedModel) -> Path:
@@ -92,6 +94,8 @@ class ModelDirectory:
 
     def left(self) -> list[Placed]:
         """Return what is there, and remove what a process that died had not unpacked whole."""
+        if self._only_looks:
+            return []
         for half in self.root.glob(f"{UNPACKING_PREFIX}*"):
             shutil.rmtree(half, ignore_errors=True)
         return sorted(self._notes(), key=lambda placed: placed.server_name)

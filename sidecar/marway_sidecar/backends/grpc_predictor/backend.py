@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from marway.errors import InvalidSettings
-from marway_sidecar.backends.base import Backend
+from marway_sidecar.backends.base import Backend, ModelServer
+from marway_sidecar.backends.examine import Remark, of_directory
 from marway_sidecar.backends.grpc_predictor.server import SERVES, PredictorServer
 from marway_sidecar.backends.model_directory import ModelDirectory
 from marway_sidecar.settings import SidecarSettings
@@ -35,7 +38,7 @@ class GrpcPredictorBackend(Backend):
         settings = self.settings
         return PredictorServer(
             self._address,
-            ModelDirectory(self._models),
+            ModelDirectory(self._models, only_looks=self.only_looks),
             first_document=settings.grpc_predictor_first_document,
             concurrency=settings.grpc_predictor_concurrency,
             max_message_bytes=settings.grpc_predictor_max_message_bytes,
@@ -44,3 +47,6 @@ class GrpcPredictorBackend(Backend):
 
     def trouble(self, *, found: bool) -> str:
         return f"the predictor does not answer at {self._address}"
+
+    async def examine(self, server: ModelServer) -> Sequence[Remark]:
+        return of_directory("grpc_predictor_models", self._models)

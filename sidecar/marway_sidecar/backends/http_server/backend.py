@@ -42,8 +42,8 @@ class HttpBackend(Backend):
             idle_s=settings.http_idle_s,
         )
         directory = None
-        if settings.http_models is not None and not self.only_looks:
-            directory = ModelDirectory(settings.http_models)
+        if settings.http_models is not None:
+            directory = ModelDirectory(settings.http_models, only_looks=self.only_looks)
         return HttpServer(
             self.addresses,
             connection,
