@@ -41,7 +41,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("embeddings", {"model": "intent", "input": ["a", ""]}, "input", "not empty"),
     ("embeddings", {"model": "intent", "input": ["\ud800"]}, "input", "not valid Unicode"),
     ("embeddings", {"model": "intent", "input": ["a"] * 1025}, "input", "1024 at most"),
-    ("embeddings", {"model": "intent", "input": "a", "dimensions": 8}, "dimensions", "`dimensions` is not taken"),
+    ("embeddings", {"model": "intent", "input": "a", "dimensions": 8}, "dimensions", "'dimensions' is not taken"),
+    ("embeddings", {"model": "intent", "input": "a", "\ud800": 8}, "\ud800", "is not taken"),
     ("embeddings", {"model": "intent", "input": "a", "encoding_format": "hex"}, "encoding_format", "base64"),
 ]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -387,6 +388,12 @@ async def test_models(gateway: Running, registry: Registry) -> None:
         assert shown.get("version") == version, shown
     wrong = await gateway.client.get("/openai/v1/models", params={"limit": 0})
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "invalid_request")
+
+
+def test_events_with_what_json_has_not() -> None:
+    """Minus infinity among a server's probabilities, and half a character, go on as they came."""
+    text = b'data: {"model":"mine","logprob":-Infinity,"content":"\\ud83d"}\n'
+    assert EventReader("mine").passed(text.replace(b"mine", b"tiny")) == text
 
 
 def test_events_cut_anywhere() -> None:
