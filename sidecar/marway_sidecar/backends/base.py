@@ -255,11 +255,13 @@ class Backend(ABC):
         tested: Versions of its servers that Marway's tests run, under their names in `ServerInfo.versions`.
         only_looks: Whether a client is only to be asked how its server is, by `marway doctor`: it then changes nothing,
             nor removes what a sidecar before it left.
+        directory: What it shares with its server and no other sidecar may use; None for nothing.
         by_runtime: Whether Marway's runtime starts its server, whose engine has the backend's name; else others do.
     """
 
     serves: frozenset[str]
     tested: Mapping[str, str] = MappingProxyType({})
+    directory: Path | None = None
     by_runtime: bool = False
 
     def __init__(self, settings: SidecarSettings) -> None:

@@ -45,6 +45,7 @@ class OpenInferenceBackend(Backend):
             raise InvalidSettings(
                 "open_inference_repository has no use with open_inference_manage = false: nothing is written there"
             )
+        self.directory = settings.open_inference_repository
         self.probe_interval_s = settings.open_inference_probe_interval_s
         self.probe_timeout_s = settings.open_inference_probe_timeout_s
 
