@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from marway.deadline import Deadline
 from marway.environments.lock import EnvironmentLock
-from marway.errors import RuntimeDown, Unavailable
+from marway.errors import Overloaded, RuntimeDown, Unavailable
 from marway.wire.envelope import Answer, Row
 from marway.wire.runtime import DeviceMemory, Mode, WorkerDeaths
 from marway_sidecar.settings import SidecarSettings
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend",
+    "Busy",
     "Description",
     "ModelServer",
     "NotLoaded",
@@ -33,6 +34,10 @@ __all__ = [
     "WorkerStatus",
     "whole_answer",
 ]
+
+
+class Busy(Overloaded):
+    """The server is well and takes no more now: nothing of the request was run."""
 
 
 class NotLoaded(Unavailable):

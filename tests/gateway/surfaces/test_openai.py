@@ -164,6 +164,25 @@ async def test_events_of_a_server_pass_as_they_come(gateway: Running, pod: FakeP
     assert await gateway.metric(f"marway_gateway_openai_tokens_total{{{labels}}}") == 2
 
 
+async def test_streams_are_counted_where_the_gateway_is_to(pod: FakePod, registry: Registry) -> None:
+    """With `openai_count_streams` servers are asked to count; only callers who asked as well see the event."""
+    count = json.dumps({"model": "tiny", "choices": [], "usage": USAGE}).encode()
+    first = {"model": "chat", "choices": [{}], "usage": None}
+    sent = b"data: %b\n\ndata: %b\n\ndata: [DONE]\n\n" % (json.dumps(first).encode(), count)
+    pod.behave = pieces(sent, kind="text/event-stream")
+    options = {"include_usage": True}
+    async with running(pod, registry=registry, openai_count_streams=True) as gateway:
+        answer = await ask(gateway, "completions", model="chat", prompt="x", stream=True, stream_options={"a": 1})
+        assert data_of(answer.text) == [first, "[DONE]"]
+        assert json.loads(pod.requests[0].body)["stream_options"] == {"a": 1, **options}
+        answer = await ask(gateway, "completions", model="chat", prompt="x", stream=True, stream_options=options)
+        assert len(data_of(answer.text)) == 3
+        await ask(gateway, "responses", model="chat", input="x", stream=True)
+        assert "stream_options" not in json.loads(pod.requests[-1].body)
+        labels = 'kind="prompt",model="chat",version="1.0"'
+        assert await gateway.metric(f"marway_gateway_openai_tokens_total{{{labels}}}") == 9
+
+
 async def test_a_client_that_leaves_ends_the_pods_work(gateway: Running, pod: FakePod) -> None:
     """When the caller goes away within a stream, the pod is told."""
     pod.behave = pieces(b'data: {"model":"tiny"}\n\n', kind="text/event-stream", then="hang")

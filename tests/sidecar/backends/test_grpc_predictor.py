@@ -20,13 +20,12 @@ from marway.errors import (
     LoadFailed,
     MarwayError,
     ModelError,
-    Overloaded,
     RuntimeDown,
     Unimplemented,
 )
 from marway.settings import load_settings
 from marway.wire.envelope import Answer, Part, Row
-from marway_sidecar.backends.base import NotLoaded, NotSent, ServedModel
+from marway_sidecar.backends.base import Busy, NotLoaded, NotSent, ServedModel
 from marway_sidecar.backends.contract import CHECKS, Check, run_check
 from marway_sidecar.backends.grpc_predictor import GrpcPredictorBackend
 from marway_sidecar.backends.grpc_predictor.documents import answer_of, document_of
@@ -153,7 +152,7 @@ async def test_a_version_that_cannot_answer_is_refused(predictor: Predictor, tmp
         ("UNKNOWN", ModelError, 500),
         ("NOT_FOUND", NotLoaded, None),
         ("UNAVAILABLE", RuntimeDown, None),
-        ("RESOURCE_EXHAUSTED", Overloaded, None),
+        ("RESOURCE_EXHAUSTED", Busy, None),
         ("DEADLINE_EXCEEDED", DeadlineExceeded, None),
         ("UNIMPLEMENTED", MarwayError, None),
     ],

@@ -120,6 +120,22 @@ async def test_many_at_once_and_no_more(there: HttpModelServer, registry: Regist
         assert there.most_waiting == 3
 
 
+async def test_a_server_that_is_busy_is_not_taken_for_broken(
+    there: HttpModelServer, registry: Registry, tmp_path: Path
+) -> None:
+    """However often it says that it takes no more now, it is asked again, and requests may go elsewhere at no cost."""
+    published(registry, tmp_path, "tiny")
+    async with pod(there, registry, tmp_path, breaker_failures=2) as client:
+        await client.post("/predict/tiny/1.0", content=b"say x")
+        there.busy = True
+        for _ in range(4):
+            refused = await client.post("/predict/tiny/1.0", content=b"say x")
+            assert (refused.status_code, refused.headers["x-marway-outcome"]) == (429, "not_accepted")
+            assert refused.headers["retry-after"] == "1"
+        there.busy = False
+        assert (await client.post("/predict/tiny/1.0", content=b"say y")).text == "y"
+
+
 async def test_a_server_that_was_restarted_gets_its_versions_back(
     there: HttpModelServer, registry: Registry, tmp_path: Path
 ) -> None:

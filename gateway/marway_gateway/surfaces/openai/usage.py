@@ -49,15 +49,21 @@ def _tokens(usage: Any) -> Tokens | None:
 class EventReader:
     """Passes on a model server's events as they come, cut anywhere, with another `model` in their data.
 
+    Args:
+        model: The model.
+        hides_count: Whether an event that has no choices and counts tokens is left out.
+
     Attributes:
         tokens: What the last event that counted tokens said.
         done: Whether the event `[DONE]` came.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, hides_count: bool = False) -> None:
         self.tokens: Tokens | None = None
         self.done = False
         self._model = model
+        self._hides_count = hides_count
+        self._hidden = False  # up to the empty line that ends the event
         self._rest = b""
 
     def passed(self, data: bytes) -> bytes:
@@ -78,6 +84,9 @@ class EventReader:
         return self._line(rest)
 
     def _line(self, line: bytes) -> bytes:
+        if self._hidden:
+            self._hidden = bool(line.strip(b"\r\n"))
+            return b""
         if not line.startswith(_DATA):
             return line
         data = line[len(_DATA) :].strip()
@@ -87,6 +96,14 @@ class EventReader:
             return line
         changed, tokens = renamed(data, self._model)
         self.tokens = tokens or self.tokens
+        if self._hides_count and tokens is not None and _has_no_choices(data):
+            self._hidden = True
+            return b""
         if changed is data:
             return line
         return b"data: %b%b" % (changed, line[len(line.rstrip(b"\r\n")) :])
+
+
+def _has_no_choices(data: bytes) -> bool:
+    """Return whether a document that was read already has none."""
+    return bool(json.loads(data).get("choices") == [])

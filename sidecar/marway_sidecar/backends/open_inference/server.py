@@ -103,11 +103,9 @@ class OpenInferenceServer:
 
     async def unload(self, model: ServedModel) -> None:
         async with self._locks[model.server_name]:
+            if (task := self._mending.get(model.server_name)) is not None:
+                await asyncio.wait({task})  # Triton never gives back a model whose worker is dead
             known = self._known.pop(model.server_name, None)
-            task = self._mending.pop(model.server_name, None)
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
             if self._repository is None:
                 return
             try:
@@ -118,7 +116,11 @@ class OpenInferenceServer:
                 raise
 
     async def scale(self, model: ServedModel, workers: int) -> Description:
-        raise about(model, MarwayError(f"{model.name} {model.version} has as many workers as its server gives it"))
+        found = await self.describe(model) if workers == 1 else None
+        if found is None:
+            message = f"{model.name} {model.version} has the workers that its server gives it: {workers} cannot be had"
+            raise about(model, MarwayError(message))
+        return found
 
     async def describe(self, model: ServedModel) -> Description | None:
         known = self._known.get(model.server_name)
@@ -190,10 +192,11 @@ class OpenInferenceServer:
     async def _reload(self, known: Known) -> None:
         model = known.model
         try:
-            await self._given_back(model, known.called)
+            assert self._repository is not None
+            await asyncio.to_thread(self._repository.touch, model.server_name)  # what is as it was is not loaded anew
             await self._management.load(known.called, timeout_s=model.load_timeout_s)
             logger.info("%s %s was loaded anew, as its worker had died", model.name, model.version)
-        except (MarwayError, Refused) as exc:
+        except (MarwayError, Refused, OSError) as exc:
             logger.warning("%s %s cannot be loaded anew: %s", model.name, model.version, exc)
             self._known.pop(model.server_name, None)  # so it counts as lost, and is loaded by its next request
         finally:
