@@ -7,23 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from marway.errors import MarwayError
+from marway.wire.pods import Remark
 from marway_sidecar.backends.base import Backend
 
-__all__ = ["Remark", "examine", "of_directory", "of_versions"]
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """What whoever sets a pod up is to know of its model server: how bad it is, what was found, what to do about it."""
-
-    level: Literal["ok", "warning", "problem"]
-    found: str
-    advice: str = ""
+__all__ = ["examine", "of_directory", "of_versions"]
 
 
 async def examine(backend: Backend) -> list[Remark]:

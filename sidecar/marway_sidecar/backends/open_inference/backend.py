@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from marway.errors import InvalidSettings
+from marway.wire.pods import Remark
 from marway_sidecar.backends.base import Backend, ModelServer
-from marway_sidecar.backends.examine import Remark
 from marway_sidecar.backends.open_inference.files import Repository
 from marway_sidecar.backends.open_inference.grpc_wire import GrpcWire
 from marway_sidecar.backends.open_inference.look import of_repository

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from marway.errors import clip
-from marway_sidecar.backends.examine import Remark
+from marway.wire.pods import Remark
 from marway_sidecar.backends.open_inference.wire import Refused, Wire
 
 __all__ = ["of_repository"]
