@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from marway.errors import InvalidSettings
-from marway_sidecar.backends.base import Backend, ModelServer
-from marway_sidecar.backends.examine import Remark, of_directory
+from marway_sidecar.backends.base import Backend
 from marway_sidecar.backends.grpc_predictor.server import SERVES, PredictorServer
 from marway_sidecar.backends.model_directory import ModelDirectory
 from marway_sidecar.settings import SidecarSettings
@@ -38,6 +35,7 @@ class GrpcPredictorBackend(Backend):
                 "with grpc_predictor_manage = false nothing is put into grpc_predictor_models: unset it"
             )
         self._address, self._models = settings.grpc_predictor_address, models
+        self.directory = models
 
     def connect(self) -> PredictorServer:
         settings, directory = self.settings, None
@@ -54,6 +52,3 @@ class GrpcPredictorBackend(Backend):
 
     def trouble(self, *, found: bool) -> str:
         return f"the predictor does not answer at {self._address}"
-
-    async def examine(self, server: ModelServer) -> Sequence[Remark]:
-        return of_directory("grpc_predictor_models", self._models) if self._models is not None else ()
