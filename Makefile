@@ -89,7 +89,8 @@ fmt: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-PROTOS := core/marway_http/proto gateway/marway_gateway/proto sidecar/marway_sidecar/backends/open_inference/proto
+PROTOS := core/marway_http/proto gateway/marway_gateway/proto sidecar/marway_sidecar/backends/open_inference/proto \
+  sidecar/marway_sidecar/backends/tensorflow_serving/proto
 # Files of others keep the names that their own clients know them by: one process may hold several copies of one file,
 # but no two files that say the same.
 OTHERS_PROTOS := gateway/marway_gateway/proto/torchserve sidecar/marway_sidecar/backends/torchserve/proto \

@@ -37,6 +37,7 @@ class HttpModelServer:
         self.left = self.waiting = self.most_waiting = 0
         self.loads = 0
         self.well = True
+        self.busy = False
         self.openai = ["tiny", "other"]
         self._runner: web.AppRunner | None = None
 
@@ -90,6 +91,8 @@ class HttpModelServer:
     async def _predict(self, request: web.Request) -> web.StreamResponse:
         if request.match_info["name"] not in self.loaded:
             return web.json_response({"detail": "no such model"}, status=404)
+        if self.busy:
+            return web.json_response({"detail": "too many"}, status=429, headers={"Retry-After": "1"})
         verb, _, rest = (await request.text()).partition(" ")
         if verb == "die":
             assert request.transport is not None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from marway.settings import load_settings
-from marway_archiver.packing.bundles import pack_bundle
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.settings import SidecarSettings
+from support.bundles import write_bundle
 from support.servers import Server
 
 TRITON_CONFIG: Final = """
@@ -133,12 +134,13 @@ class OpenInferenceSubject:
     def bundle(self, name: str, files: Mapping[str, str], version: str = "1.0") -> ServedModel:
         """Return a version with these files."""
         number = next(self._numbers)
-        source = self._directory / f"source-{number}"
-        for place, text in files.items():
-            (source / place).parent.mkdir(parents=True, exist_ok=True)
-            (source / place).write_text(text)
-        path = self._directory / f"{name}-{number}.bundle"
-        pack_bundle(source, path, name=name, version=version, backend="open-inference")
+        path = write_bundle(
+            self._directory / f"{name}-{number}.bundle",
+            "open-inference",
+            {place: text.encode() for place, text in sorted(files.items())},
+            name=name,
+            version=version,
+        )
         return ServedModel(
             f"mv_{name}{number}", name, version, path, workers=1, load_timeout_s=60.0, predict_timeout_s=30.0
         )
@@ -172,6 +174,4 @@ class MLServerSubject(OpenInferenceSubject):
 
 
 def _streaming(model: ServedModel, streaming: bool) -> ServedModel:
-    from dataclasses import replace
-
     return replace(model, streaming=streaming)

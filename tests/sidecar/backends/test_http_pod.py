@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import httpx
@@ -14,12 +14,9 @@ import pytest_asyncio
 
 from marway.objects import DirectoryStore
 from marway.registry import Registry
-from marway.settings import load_settings
-from marway_sidecar.serve import StopRequest, serve
-from marway_sidecar.settings import SidecarSettings
-from marway_sidecar.sidecar import Sidecar
 from support.bundles import write_bundle
 from support.http_model_server import HttpModelServer, running
+from support.http_pod import http_pod, until_up
 from support.registry import publish, until
 
 pytestmark = pytest.mark.timeout(60)
@@ -36,47 +33,21 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(DirectoryStore(tmp_path / "registry"))
 
 
-@asynccontextmanager
-async def pod(
+def pod(
     there: HttpModelServer, registry: Registry, scratch: Path, **flags: object
-) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve a sidecar beside the server, and give a client of it."""
+) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+    """Serve a sidecar beside the server, which loads what it is told to, and give a client of it."""
     models = f"{there.url}/models/{{server_name}}"
     given: dict[str, object] = {
-        "backend": "http",
         "http_predict": f"{models}/predict",
         "http_health": f"{there.url}/health",
         "http_ready": models,
         "http_load": f"PUT {models}",
         "http_unload": models,
         "http_models": scratch / "models",
-        "http_probe_interval_s": 0.05,
-        "registry": registry.url,
-        "runtime_dir": scratch / "run",
-        "archive_store": scratch / "store",
-        "port": 0,
-        "lame_duck_s": 0.0,
         **flags,
     }
-    (scratch / "run").mkdir(exist_ok=True)
-    sidecar = Sidecar(load_settings(SidecarSettings, **given))
-    stop = StopRequest()
-    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(serve(sidecar, stop=stop, on_ready=ready.set_result))
-    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-    try:
-        async with httpx.AsyncClient(base_url=ready.result(), timeout=20, trust_env=False) as client:
-            await up(client)
-            yield client
-    finally:
-        stop.set()
-        await asyncio.wait_for(task, 30)
-
-
-async def up(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(20):
-        while (await client.get("/readyz")).status_code != httpx.codes.OK:
-            await asyncio.sleep(0.02)
+    return http_pod(registry, scratch, **given)
 
 
 def published(registry: Registry, scratch: Path, name: str, **serving: object) -> None:
@@ -149,6 +120,22 @@ async def test_many_at_once_and_no_more(there: HttpModelServer, registry: Regist
         assert there.most_waiting == 3
 
 
+async def test_a_server_that_is_busy_is_not_taken_for_broken(
+    there: HttpModelServer, registry: Registry, tmp_path: Path
+) -> None:
+    """However often it says that it takes no more now, it is asked again, and requests may go elsewhere at no cost."""
+    published(registry, tmp_path, "tiny")
+    async with pod(there, registry, tmp_path, breaker_failures=2) as client:
+        await client.post("/predict/tiny/1.0", content=b"say x")
+        there.busy = True
+        for _ in range(4):
+            refused = await client.post("/predict/tiny/1.0", content=b"say x")
+            assert (refused.status_code, refused.headers["x-marway-outcome"]) == (429, "not_accepted")
+            assert refused.headers["retry-after"] == "1"
+        there.busy = False
+        assert (await client.post("/predict/tiny/1.0", content=b"say y")).text == "y"
+
+
 async def test_a_server_that_was_restarted_gets_its_versions_back(
     there: HttpModelServer, registry: Registry, tmp_path: Path
 ) -> None:
@@ -163,7 +150,7 @@ async def test_a_server_that_was_restarted_gets_its_versions_back(
         down = await client.post("/predict/tiny/1.0", content=b"say x")
         assert down.status_code == 503
         await there.start()
-        await up(client)
+        await until_up(client)
         await until(lambda: there.loaded != {}, within_s=10)
         assert (await client.post("/predict/tiny/1.0", content=b"say back")).text == "back"
         there.loaded.clear()

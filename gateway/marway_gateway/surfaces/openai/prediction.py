@@ -15,7 +15,7 @@ from marway_gateway.predict.call import PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.surfaces.http_call import http_call
 from marway_gateway.surfaces.openai.answers import Whole, answer_of
-from marway_gateway.surfaces.openai.asked import Asked, handlers_row, read_asked
+from marway_gateway.surfaces.openai.asked import Asked, counted_row, handlers_row, read_asked
 from marway_gateway.surfaces.openai.embeddings import read_embeddings
 from marway_gateway.surfaces.openai.errors import Refused, error_document
 from marway_gateway.surfaces.openai.text_forms import ChatForm, CompletionForm, TextForm
@@ -79,8 +79,15 @@ class OpenAIRoute:
         cancel_scope.step = None
         call.headers = {**call.headers, "content-type": _JSON}
         form: TextForm | None = None
+        hides_count = False
         if resolved.record.backend in _SPEAKING:
             call.headers |= {URL_PATH: f"openai/v1/{self._path}"}
+            # What /responses streams is counted in any case.
+            hides_count = self._path in _FORMS and asked.stream and not asked.counted
+            hides_count = hides_count and gateway.settings.openai_count_streams
+            if hides_count:
+                row = await gateway.converters.run(len(body), counted_row, body)
+                call.body = RequestBody.of(row, max_bytes=gateway.settings.max_body_bytes)
         elif self._path in _ROWS:
             data, content = await predict_rows(gateway, call, cancel_scope, _ROWS[self._path])
             return Whole(200, header_block([(name.encode(), value.encode()) for name, value in content]), data)
@@ -97,6 +104,7 @@ class OpenAIRoute:
             answer,
             asked,
             form,
+            hides_count=hides_count,
             convert=gateway.converters,
             cancel_scope=cancel_scope,
             send=send,

@@ -114,7 +114,6 @@ _TABLE: Final[tuple[tuple[frozenset[int] | None, re.Pattern[str], _Kind], ...]] 
         ((), r"Request timeout expired", _late),  # Triton's queue policy
         ((504,), r"", _late),
         ((), r"Stub process .* is not healthy", _died),  # Triton's Python backend
-        ((), r"^Worker .* (died|stopped)|inference pool .*worker", _died),  # MLServer
         ((), r"[Ss]erver is stopping|Server exiting|stopped accepting new inference requests", _stopping),
         ((), r"out of memory|std::bad_alloc|MemoryError", _no_memory),
         ((413,), r"Sent message larger than max", _too_large),
@@ -143,10 +142,11 @@ def classify(status: int, text: str, model: ServedModel, *, called: str) -> Marw
         model: The version.
         called: The server's own name of it, in whose place the version's stands.
     """
-    said = reason_of(_REQUEST_ID.sub("", text), called, f"{model.name} {model.version}")
+    own = _REQUEST_ID.sub("", text)
+    said = reason_of(_RAISED.sub("", own), called, f"{model.name} {model.version}")
     for statuses, pattern, kind in _TABLE:
-        if (statuses is None or status in statuses) and pattern.search(said):
-            return about(model, kind(_RAISED.sub("", said), status, model))
+        if (statuses is None or status in statuses) and pattern.search(own):
+            return about(model, kind(said, status, model))
     raise AssertionError("the last row of the table takes all")
 
 

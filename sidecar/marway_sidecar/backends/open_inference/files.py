@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +53,16 @@ class Repository:
     def remove(self, server_name: str) -> None:
         """Remove a version's files, if they are there."""
         self._directory.remove(server_name)
+
+    def touch(self, server_name: str) -> None:
+        """Have a version's files count as changed, so that the server loads them anew.
+
+        Raises:
+            OSError: They are not there.
+        """
+        for file in self._directory.root.joinpath(server_name).rglob("*"):
+            if file.is_file():
+                os.utime(file)
 
     def left(self) -> list[Placed]:
         """Return the versions that are there."""

@@ -24,13 +24,13 @@ from marway_sidecar.backends.base import (
     ServerStatus,
     WorkerDied,
     WorkerStatus,
-    whole_answer,
 )
 from marway_sidecar.backends.open_inference.classify import reason_of
 from marway_sidecar.backends.open_inference.files import Repository
 from marway_sidecar.backends.open_inference.others import found_there
 from marway_sidecar.backends.open_inference.rows import Asked, answer_of, asked, described, piece_of
 from marway_sidecar.backends.open_inference.wire import Indexed, Known, Refused, Wire, signature_of
+from marway_sidecar.backends.pieces import whole_answer
 from marway_sidecar.errors import about
 
 __all__ = ["SERVES", "OpenInferenceServer"]
@@ -103,11 +103,9 @@ class OpenInferenceServer:
 
     async def unload(self, model: ServedModel) -> None:
         async with self._locks[model.server_name]:
+            if (task := self._mending.get(model.server_name)) is not None:
+                await asyncio.wait({task})  # Triton never gives back a model whose worker is dead
             known = self._known.pop(model.server_name, None)
-            task = self._mending.pop(model.server_name, None)
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
             if self._repository is None:
                 return
             try:
@@ -118,7 +116,11 @@ class OpenInferenceServer:
                 raise
 
     async def scale(self, model: ServedModel, workers: int) -> Description:
-        raise about(model, MarwayError(f"{model.name} {model.version} has as many workers as its server gives it"))
+        found = await self.describe(model) if workers == 1 else None
+        if found is None:
+            message = f"{model.name} {model.version} has the workers that its server gives it: {workers} cannot be had"
+            raise about(model, MarwayError(message))
+        return found
 
     async def describe(self, model: ServedModel) -> Description | None:
         known = self._known.get(model.server_name)
@@ -193,10 +195,11 @@ class OpenInferenceServer:
     async def _reload(self, known: Known) -> None:
         model = known.model
         try:
-            await self._given_back(model, known.called)
+            assert self._repository is not None
+            await asyncio.to_thread(self._repository.touch, model.server_name)  # what is as it was is not loaded anew
             await self._management.load(known.called, timeout_s=model.load_timeout_s)
             logger.info("%s %s was loaded anew, as its worker had died", model.name, model.version)
-        except (MarwayError, Refused) as exc:
+        except (MarwayError, Refused, OSError) as exc:
             logger.warning("%s %s cannot be loaded anew: %s", model.name, model.version, exc)
             self._known.pop(model.server_name, None)  # so it counts as lost, and is loaded by its next request
         finally:
@@ -216,7 +219,11 @@ class OpenInferenceServer:
                 model = ServedModel(placed.server_name, placed.name, placed.version, Path(), 1, timeout_s, timeout_s)
                 if placed.server_name in held:
                     logger.warning("unloading %s %s, which another sidecar left", placed.name, placed.version)
-                    await self._given_back(model, placed.server_name)
+                    try:
+                        async with asyncio.timeout(timeout_s):
+                            await self._given_back(model, placed.server_name)
+                    except (MarwayError, TimeoutError):
+                        logger.warning("the server goes on holding it; a restart of the server frees its memory")
                 await asyncio.to_thread(self._repository.remove, placed.server_name)
         versions = {"open-inference": f"{facts.name} {facts.version}".strip(), facts.name: facts.version}
         self.info = replace(self.info, versions=versions)
