@@ -1,4 +1,4 @@
-"""What tritonclient gets for many requests, from one address: `triton_clients.py HTTP GRPC decoupled|plain`, as one JSON object.
+"""What tritonclient gets for many requests from one address, as JSON: `triton_clients.py HTTP GRPC decoupled|plain`.
 
 It runs in Triton's own environment, once against Triton and once against Marway before it; a test compares the two.
 """
