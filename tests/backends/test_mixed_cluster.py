@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from support.cli import marway, refused
 from support.kind_cluster import KindCluster
 from support.kinds import KINDS, Kind
+from support.kinds.open_inference import TheirMLServerKind
 from support.registry import publisher
 
 # With real servers of other makers; where requests for a backend go: tests/gateway/placement.
@@ -68,6 +70,22 @@ def test_an_archive_for_another_kind_of_server_is_refused(cluster: KindCluster) 
         detail = answer.json()["detail"]
         assert pod.kind.backend in detail
         assert (other.kind.name, "1.0") not in pod.models()
+
+
+def test_a_server_of_another_version_is_told(tmp_path: Path) -> None:
+    """Of a server that Marway does not manage, the version that it has is served; another one is refused with what it
+    has.
+    """
+    with KindCluster(tmp_path / "theirs", [TheirMLServerKind()]) as cluster:
+        for version in ("1.0", "2.0"):
+            cluster.publish("theirs", version)
+        cluster.release("theirs", "1.0")
+        assert cluster.ask("theirs") == "1.0"
+        done = marway("release", "theirs", "2.0", "--label", "PROD", MARWAY_GATEWAY_ADMIN_URL=cluster.admin)
+        said = refused(done)
+        assert "2.0" in said
+        assert "1.0" in said
+        assert cluster.ask("theirs") == "1.0"
 
 
 def _ask(cluster: KindCluster, kind: Kind) -> httpx.Response:

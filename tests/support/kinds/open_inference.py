@@ -12,7 +12,7 @@ from support.servers import Server
 from support.servers.mlserver import MLServer
 from support.servers.triton import Triton
 
-__all__ = ["MLServerKind", "TritonKind"]
+__all__ = ["MLServerKind", "TheirMLServerKind", "TritonKind"]
 
 _CONFIG = """\
 name: "said"
@@ -97,3 +97,24 @@ class MLServerKind(TritonKind):
     def write(self, directory: Path, version: str) -> None:
         (directory / "model-settings.json").write_text(json.dumps(_SETTINGS))
         (directory / "its_model.py").write_text(self.source(_MLSERVER, version))
+
+
+class TheirMLServerKind(MLServerKind):
+    """Somebody else's, which has version 1.0 of the model `theirs`, and is told nothing."""
+
+    name = "their-mlserver"
+
+    def server(self, directory: Path) -> Server:
+        server = super().server(directory)
+        model = server.repository / "theirs"
+        model.mkdir()
+        self.write(model, "1.0")
+        settings = {**_SETTINGS, "name": "theirs", "parameters": {"version": "1.0"}}
+        (model / "model-settings.json").write_text(json.dumps(settings))
+        return server
+
+    def publish(self, registry: str, scratch: Path, model: str, version: str) -> None:
+        publish_bundle(model_name=model, version=version, backend=self.backend, registry=registry)
+
+    def settings(self, server: Server) -> Mapping[str, object]:
+        return {"open_inference_url": server.url, "open_inference_manage": False}

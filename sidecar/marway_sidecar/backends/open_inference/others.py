@@ -24,10 +24,11 @@ async def found_there(wire: Wire, model: ServedModel) -> Known:
     metadata = await wire.metadata(called, model.version)
     number = model.version
     if metadata is None and (any_version := await wire.metadata(called, "")) is not None:
-        if not any_version.get("versions"):
+        versions = any_version.get("versions") or await _indexed(wire, called)
+        if not versions:
             metadata, number = any_version, ""  # a server that knows no versions of it
         else:
-            has = ", ".join(map(str, any_version["versions"]))
+            has = ", ".join(map(str, versions))
             message = f"its server has no version {model.version} of {called!r}: it has {has}"
             raise about(model, LoadFailed(f"{model.name} {model.version} is not served: {message}"))
     if metadata is None:
@@ -35,6 +36,15 @@ async def found_there(wire: Wire, model: ServedModel) -> Known:
         raise about(model, LoadFailed(f"{model.name} {model.version} is not served: {message}"))
     decoupled = await wire.decoupled(called, number)
     return Known(model, called, number, signature_of(metadata), str(metadata.get("platform") or ""), decoupled)
+
+
+async def _indexed(wire: Wire, called: str) -> list[str]:
+    """Return which versions a server's list has of a model: MLServer's metadata says none of them."""
+    try:
+        index = await wire.index()
+    except Refused:
+        return []
+    return [each.version for each in index.get(called, ()) if each.version]
 
 
 async def _listed(wire: Wire) -> str:
