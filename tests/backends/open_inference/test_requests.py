@@ -75,12 +75,12 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 async def loaded(subject: TritonSubject, model: ServedModel) -> AsyncIterator[ModelServer]:
     server = subject.backend.connect()
     assert server is not None
-    assert await server.is_same(timeout_s=30)
-    await server.load(model)
     try:
+        assert await server.is_same(timeout_s=30)
+        await server.load(model)
         yield server
-    finally:
         await server.unload(model)
+    finally:
         await server.aclose()
 
 
