@@ -23,10 +23,10 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-extended test-long test-soak test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
+.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor test test-extended test-long test-soak test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-open-inference bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
 
 help: ## Show every verb
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the environment: .venv with everything, pinned
 
@@ -42,6 +42,15 @@ up: setup ## Train the examples, start a pod and the gateway, predict, serve unt
 
 demo: setup ## The same on free ports in a temporary home: print both models' answers and stop
 	@$(BIN)/python examples/demo.py
+
+example-grpc-predictor: setup ## Serve the intent model with a predictor over gRPC: train, release, ask, stop
+	@$(BIN)/python examples/grpc_predictor/run.py
+
+example-triton: setup ## Serve a model from NVIDIA Triton: two versions released, a roll-back, and all stopped
+	@PIP_ARGS="$(PIP_ARGS)" $(BIN)/python examples/triton/run.py
+
+example-mlserver: setup ## The same from MLServer
+	@PIP_ARGS="$(PIP_ARGS)" $(BIN)/python examples/mlserver/run.py
 
 test: setup ## Run tests of every kind, with real TorchServe: within 12 minutes on two cores
 	$(PYTEST) -m 'not extended' $(PYTEST_ARGS)
@@ -80,7 +89,8 @@ fmt: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-PROTOS := core/marway_http/proto gateway/marway_gateway/proto sidecar/marway_sidecar/backends/open_inference/proto
+PROTOS := core/marway_http/proto gateway/marway_gateway/proto sidecar/marway_sidecar/backends/open_inference/proto \
+  sidecar/marway_sidecar/backends/tensorflow_serving/proto
 # Files of others keep the names that their own clients know them by: one process may hold several copies of one file,
 # but no two files that say the same.
 OTHERS_PROTOS := gateway/marway_gateway/proto/torchserve sidecar/marway_sidecar/backends/torchserve/proto \
@@ -133,6 +143,9 @@ bench-http: setup ## Measure what serving HTTP costs against uvicorn's own proto
 
 bench-logging: setup ## Measure what TorchServe's default logging costs against the runtime's
 	$(BIN)/python benchmarks/bench_logging.py
+
+bench-open-inference: setup ## Measure Marway before a real Triton against that Triton alone; write benchmarks/results/open_inference.md
+	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python benchmarks/bench_open_inference.py --write
 
 bench-path: setup ## Measure what each hop costs one client, against TorchServe alone
 	$(BIN)/python benchmarks/bench_path.py

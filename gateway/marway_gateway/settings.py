@@ -100,6 +100,10 @@ class GatewaySettings(ComponentSettings):
     when it is first needed, and takes about 40 MB and what the body at hand needs. 2, so that one long body does not
     hold up all others; more pay where such bodies are the rule and the gateway has CPUs for them."""
 
+    openai_count_streams: bool = False
+    """Whether model servers that speak OpenAI's API are asked to count the tokens of streams whose callers do not ask
+    for it (`stream_options.include_usage`), which these do not see. Off, as there are servers that refuse it."""
+
     default_timeout_s: Seconds = 60.0
     """Deadline in seconds of a request that names none. A minute outlasts a cold load of a usual model."""
     max_timeout_s: Seconds = 3600.0

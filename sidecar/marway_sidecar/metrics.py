@@ -106,6 +106,12 @@ class SidecarMetrics:
         self.runtime_build = gauge(
             "marway_runtime_build_info", "What the model server runs on; always 1.", list(_RUNTIME_PARTS)
         )
+        self.model_server = gauge(
+            "marway_sidecar_model_server_info",
+            "The backend of this pod, and the version of its model server while one is up; always 1.",
+            ["backend", "version"],
+        )
+        self._backend = ""
         self.evictions = counter(
             "marway_sidecar_model_evictions",
             "Versions unloaded though nobody asked: for the memory of others, or because they were idle.",
@@ -138,15 +144,26 @@ class SidecarMetrics:
         self.build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
 
+    def of_backend(self, name: str) -> None:
+        """Show which backend this pod has."""
+        self._backend = name
+        self.model_server.clear()
+        self.model_server.labels(name, "").set(1)
+
     def server_up(self, versions: Mapping[str, str]) -> None:
-        """Count a model server that was found, and show the versions of its parts."""
+        """Count a model server that was found, and show its version and those of its parts."""
         self.runtime_starts.inc()
-        self.runtime_build.labels(*(versions.get(part, "") for part in _RUNTIME_PARTS.values())).set(1)
+        self.model_server.clear()
+        self.model_server.labels(self._backend, versions.get(self._backend, "")).set(1)
+        parts = [versions.get(part, "") for part in _RUNTIME_PARTS.values()]
+        if any(parts):  # a server of another maker has none of them
+            self.runtime_build.labels(*parts).set(1)
 
     def server_down(self) -> None:
-        """Show nothing any more of a model server that went."""
+        """Show nothing any more of a model server that went, but of which kind it was."""
         for gauge in (self.runtime_build, self.workers, self.runtime_workers):
             gauge.clear()
+        self.of_backend(self._backend)
 
     def count_deaths(self, told: Iterable[WorkerDeaths], title: Callable[[str], tuple[str, str]]) -> None:
         """Count the workers that died since the last time: what a runtime says first is what was before.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -60,3 +61,23 @@ def test_nobody_notices_a_server_that_is_killed(cluster: KindCluster) -> None:
         pod.server.start()
         cluster.wait_until_all_answer("killed", "1.0")
         load.wait_for_more(20)
+
+
+def test_more_models_than_fit_take_turns(cluster: KindCluster) -> None:
+    """With memory for one version in each of two pods, three models asked by two clients, and one of them by a steady
+    load beside, are all answered, each time one is evicted for another.
+    """
+    models = ["many-0", "many-1", "many-2"]
+    for model in models:
+        cluster.publish(model, "1.0")
+        cluster.registry.release(model, "1.0", label="PROD", by="test")
+    assert cluster.ask(models[0]) == "1.0"
+    takes = max(each["memory_bytes"] for pod in cluster.pods for each in pod.models().values())
+    for pod in cluster.pods:
+        pod.start_sidecar(memory_budget_bytes=takes * 3 // 2)
+    cluster.wait_until_eligible(True, *cluster.pods)
+    with cluster.load(models[0], rate=2) as load, ThreadPoolExecutor(2) as clients:
+        said = list(clients.map(cluster.ask, [*models, *models[:2]]))
+        load.wait_for_more(1)
+    assert said == ["1.0"] * len(said)
+    assert sum(pod.metric("marway_sidecar_model_evictions_total") for pod in cluster.pods) > 0

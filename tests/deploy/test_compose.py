@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ import yaml
 from marway.settings import ComponentSettings
 from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_sidecar.settings import SidecarSettings
+from support.kubernetes.objects import container, environment
+from support.kubernetes.render import overlay
 from support.podman import IMAGES
 from support.seaweed import S3Server
 
@@ -47,8 +50,18 @@ def _laid_over(below: Document, above: Document) -> Document:
     return merged
 
 
-FILES = {"torchserve": compose, "native": with_the_native_engine}
-"""What is started, by its engine."""
+def with_another_server(name: str) -> Document:
+    """Return the file with a third pod beside its two, whose server is of another maker."""
+    return _laid_over(compose(), yaml.safe_load((DEPLOY / f"compose.{name}.yaml").read_text()))
+
+
+OTHERS = ("triton", "mlserver")
+FILES: dict[str, Callable[[], Document]] = {
+    "torchserve": compose,
+    "native": with_the_native_engine,
+    **{name: partial(with_another_server, name) for name in OTHERS},
+}
+"""What is started, by its engine or by the server of its third pod."""
 
 
 def ours(engine: str = "torchserve") -> dict[str, Document]:
@@ -118,9 +131,11 @@ def test_the_check_finds_mistakes(tmp_path: Path, breaks: Callable[[Document], N
 @pytest.mark.parametrize("engine", FILES)
 def test_our_containers_are_locked(engine: str) -> None:
     """Each of our containers runs as nobody, with a read-only root, no capability and no way to gain one."""
-    assert len(ours(engine)) == 5
-    for name, service in ours(engine).items():
-        assert service["user"] == "65532:65532", name
+    assert len(ours(engine)) == 5 + (engine in OTHERS)
+    servers = {name: each for name, each in FILES[engine]()["services"].items() if name.endswith("-server")}
+    for name, service in (ours(engine) | servers).items():
+        nobody = "1000:65532" if name == "pod-mlserver-server" else "65532:65532"
+        assert service["user"] == nobody, name
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -143,6 +158,41 @@ def test_the_parts_of_a_pod_share_network_and_runtime_directory() -> None:
         assert f"{pod}:/run/marway" in runtime["volumes"]
         assert f"{pod}:/run/marway" in sidecar["volumes"]
         assert sidecar["environment"]["MARWAY_SIDECAR_NAME"] == pod
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_third_pod_is_like_the_overlay(name: str) -> None:
+    """Its server has the image and the control of models of the overlay, no keys, and models that it cannot write."""
+    services = with_another_server(name)["services"]
+    server, sidecar = services[f"pod-{name}-server"], services[f"pod-{name}-sidecar"]
+    documents = overlay(name)
+    shown = container(documents, name)
+    assert server["image"] == shown.spec["image"]
+    assert server["entrypoint"] == shown.spec["command"]
+    repository = str(
+        environment(documents, container(documents, "sidecar"))["MARWAY_SIDECAR_OPEN_INFERENCE_REPOSITORY"]
+    )
+    told = [*server["command"], *(f"{key}={value}" for key, value in server["environment"].items())]
+    meant = [*shown.spec["args"], *(f"{key}={value}" for key, value in environment(documents, shown).items())]
+    # What is not said is the server's default, which the overlay names.
+    assert {word.replace("/run/marway", repository) for word in told} <= {*meant, "--exit-timeout-secs=5"}
+    assert not any("AWS" in key or "REGISTRY" in key for key in server["environment"])
+    assert server["volumes"] == [f"pod-{name}:/run/marway:ro"]
+    assert f"pod-{name}:/run/marway" in sidecar["volumes"]
+    assert sidecar["network_mode"] == f"service:pod-{name}-server"
+    assert server["networks"]["default"]["aliases"] == [f"pod-{name}"]
+    variables = sidecar["environment"]
+    assert variables["MARWAY_SIDECAR_NAME"] == f"pod-{name}"
+    for kind in ("URL", "GRPC"):
+        variable = f"MARWAY_SIDECAR_OPEN_INFERENCE_{kind}"
+        assert variables[variable] == environment(documents, container(documents, "sidecar"))[variable]
+    assert f"pod-{name}=http://pod-{name}:9000" in services["gateway"]["environment"]["MARWAY_GATEWAY_PODS"]
+    base = compose()["services"]["pod-a-sidecar"]
+    assert {key: base[key] for key in base.keys() - {"network_mode", "environment", "volumes", "depends_on"}} == {
+        key: sidecar[key] for key in base.keys() - {"network_mode", "environment", "volumes", "depends_on"}
+    }
+    keys = {key for key in base["environment"] if not key.startswith("MARWAY_SIDECAR")}
+    assert {key: variables[key] for key in keys} == {key: base["environment"][key] for key in keys}
 
 
 @pytest.mark.parametrize("engine", FILES)
@@ -190,11 +240,13 @@ def test_nothing_is_published_beyond_this_machine() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-def test_its_volumes_are_declared() -> None:
+@pytest.mark.parametrize("engine", FILES)
+def test_its_volumes_are_declared(engine: str) -> None:
     """Every named volume that a service mounts is declared, and none is declared for nobody."""
-    services = compose()["services"].values()
+    document = FILES[engine]()
+    services = document["services"].values()
     mounted = {volume.partition(":")[0] for service in services for volume in service.get("volumes", [])}
-    assert {name for name in mounted if not name.startswith(".")} == set(compose()["volumes"])
+    assert {name for name in mounted if not name.startswith(".")} == set(document["volumes"])
 
 
 def test_the_s3_server_takes_its_flags(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ def test_overlays_that_people_are_told_of_are_there() -> None:
         "gpu-pool",
         "stock-torchserve",
         "native",
+        "triton",
+        "mlserver",
     }
     assert told_of <= set(OVERLAYS)
     directories = {path.name for path in (KUBERNETES / "overlays").iterdir() if path.is_dir()}

@@ -22,6 +22,7 @@ from support.kubernetes.render import (
 
 EVERYWHERE: tuple[Policy, ...] = (
     components.agrees_on_its_engine,
+    components.agrees_with_its_open_inference_server,
     components.agrees_with_its_torchserve,
     components.has_room_for_archives,
     components.has_time_to_drain,

@@ -17,9 +17,10 @@ import pytest
 from support.up import Up, processes_of, wait_until
 
 ROOT = Path(__file__).parents[2]
-# The commands of docs/openai.md need one another: tests/e2e/test_openai.py runs them in their order.
-_ELSEWHERE = ROOT / "docs/openai.md"
-PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")} - {_ELSEWHERE})
+# Commands that need one another run in their order, in tests/e2e/test_openai.py and
+# tests/archiver/bundles/test_docs_bundles.py.
+_ELSEWHERE = {ROOT / "docs/openai.md", ROOT / "docs/bundles.md"}
+PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")} - _ELSEWHERE)
 _FENCE = re.compile(r"^```(console|sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # These run the tests, the linters or a whole installation: CI has just done so, and here make only plans them.
 _PLANNED = {
@@ -54,6 +55,7 @@ _PLANNED = {
     "bench-weights",
 }
 _TESTED_BELOW = {"make up", "make demo"}
+_TESTED_ELSEWHERE = {"make example-grpc-predictor", "make example-mlserver", "make example-triton"}  # tests/examples
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
@@ -72,7 +74,7 @@ def commands() -> Iterator[tuple[str, str]]:
     for page, text in blocks({"console", "sh"}):
         shown = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ") or "$ " not in text]
         for line in shown:
-            if line.strip() and line not in _TESTED_BELOW:
+            if line.strip() and line not in _TESTED_BELOW | _TESTED_ELSEWHERE:
                 yield str(page.relative_to(ROOT)), line
 
 

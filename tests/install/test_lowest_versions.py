@@ -16,11 +16,18 @@ SUITE = [
     "tests/ports/test_framing.py",
     "tests/gateway/surfaces/test_v2.py",
     "tests/sidecar/api/test_app.py",
+    "tests/sidecar/backends/test_http_backend.py",
 ]
 PARTS = {
     "the bare install": ["marway_ops.cli.main", "marway.objects.s3", "marway_archiver"],
     "gateway": ["marway_gateway.cli", "marway_gateway.server", "marway_gateway.surfaces.grpc.server"],
-    "sidecar": ["marway_sidecar.cli", "marway_sidecar.serve", "marway_sidecar.backends.torchserve"],
+    "sidecar": [
+        "marway_sidecar.cli",
+        "marway_sidecar.serve",
+        "marway_sidecar.backends.torchserve",
+        "marway_sidecar.backends.http_server",
+        "marway_sidecar.backends.grpc_predictor",
+    ],
     "runtime": ["marway_runtime.cli", "marway_runtime.control"],
 }
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from marway_ops.cli.doctor import examine
 from marway_ops.shell.output import Finding
 from marway_sidecar.backends.examine import of_versions
+from marway_sidecar.backends.model_directory import hold_directory
+from marway_sidecar.backends.open_inference.look import of_repository
+from marway_sidecar.backends.open_inference.wire import Indexed, Refused
+from support.cli import marway, refused
 
 TOY = Path(__file__).parents[1] / "sidecar" / "backends" / "toy"
 
@@ -90,3 +95,51 @@ def test_a_version_that_was_not_tried_is_a_warning() -> None:
     assert of_versions(known, {"triton": "2.51.3"}) == []
     (remark,) = of_versions(known, {"mlserver": "1.6.0"})
     assert (remark.level, remark.found) == ("warning", "mlserver 1.6.0 was not tried with Marway, 1.7.1 was")
+
+
+class _Index:
+    """A server's word on its model repository."""
+
+    def __init__(self, **states: str) -> None:
+        self._states = states
+
+    async def index(self, *, timeout_s: float) -> Mapping[str, Sequence[Indexed]]:
+        if not self._states:
+            raise Refused(404, "no such route")
+        return {name: [Indexed("1", state, "")] for name, state in self._states.items()}
+
+
+@pytest.mark.parametrize(
+    ("states", "says"),
+    [
+        ({"of-triton": "READY", "named": "UNAVAILABLE"}, None),
+        ({"of-triton": "READY", "named": "READY", "elsewhere": "UNAVAILABLE"}, None),
+        ({"of-triton": "READY"}, "it does not list in-a-directory, which is there"),
+        ({"of-triton": "READY", "named": "", "other": "READY"}, "it has other loaded, which is not there"),
+        ({}, "it has no model repository that can be asked: no such route"),
+    ],
+)
+async def test_the_repository_has_to_be_that_of_the_server(
+    tmp_path: Path, states: dict[str, str], says: str | None
+) -> None:
+    """What the server lists and what lies in the directory is compared; nothing is written there."""
+    (tmp_path / "of-triton" / "1").mkdir(parents=True)
+    (tmp_path / "in-a-directory").mkdir()
+    (tmp_path / "in-a-directory" / "model-settings.json").write_text('{"name": "named"}')
+    (tmp_path / "notes").mkdir()
+    remarks = await of_repository(cast("Any", _Index(**states)), tmp_path, timeout_s=1)
+    assert [each.level for each in remarks] == (["problem"] if says else [])
+    assert all(str(says) in each.found for each in remarks)
+
+
+def test_a_directory_is_one_sidecars_alone(tmp_path: Path) -> None:
+    """A second sidecar on the same directory ends at once and says why: it would undo what the first one does."""
+    shared = {
+        "MARWAY_SIDECAR_HTTP_PREDICT": "http://127.0.0.1:9/{server_name}",
+        "MARWAY_SIDECAR_HTTP_MODELS": str(tmp_path),
+    }
+    more = {f"MARWAY_SIDECAR_HTTP_{name}": "http://127.0.0.1:9/{server_name}" for name in ("LOAD", "UNLOAD", "READY")}
+    hold_directory(tmp_path)
+    hold_directory(tmp_path)
+    done = marway("sidecar", "--backend", "http", "--port", "0", "--registry", tmp_path.as_uri(), **shared, **more)
+    assert f"{tmp_path}, which is shared with the model server, is used by another sidecar" in refused(done)

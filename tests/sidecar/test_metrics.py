@@ -120,6 +120,17 @@ async def test_model_servers_that_come_and_go(registry: Registry, tmp_path: Path
     assert seen == [[0, 0, 1], [1, 1, 2], [0, 0, 2], [1, 1, 3]]
 
 
+def test_the_kind_of_model_server_is_shown_while_it_is_down_too(metrics: SidecarMetrics) -> None:
+    """Its version comes with it and goes with it; of a server that is not of Marway's runtime no parts are shown."""
+    metrics.of_backend("http")
+    shown = []
+    for change in (lambda: None, lambda: metrics.server_up({"http": "uvicorn"}), metrics.server_down):
+        change()
+        shown.append([sample(metrics, "model_server_info", backend="http", version=each) for each in ("", "uvicorn")])
+    assert shown == [[1, None], [None, 1], [1, None]]
+    assert not [each for each in metrics.runtime_build.collect() if each.samples]
+
+
 async def test_readiness_and_draining(registry: Registry, tmp_path: Path) -> None:
     """What `/readyz` says is in the metrics, and so is a drain."""
     async with serving(registry, tmp_path) as pod:

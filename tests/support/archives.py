@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from marway.records import ArchiveRef, VersionRecord
+from marway.records import ArchiveKind, ArchiveRef, VersionRecord
 from marway.registry import Registry
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
 from support.registry import publisher
@@ -23,10 +23,12 @@ class Observed(list[FetchOutcome]):
         self.append(outcome)
 
 
-def published(registry: Registry, scratch: Path, name: str, size: int = 1000) -> VersionRecord:
+def published(
+    registry: Registry, scratch: Path, name: str, size: int = 1000, kind: ArchiveKind = "mar"
+) -> VersionRecord:
     """Publish a version whose archive has ``size`` bytes, different for each name."""
     data = random.Random(name).randbytes(size)
-    return publisher(registry, scratch)(name, "1.0", data=data, id=f"run-{name}")
+    return publisher(registry, scratch)(name, "1.0", data=data, id=f"run-{name}", kind=kind)
 
 
 def fetched(store: ArchiveStore, archive: ArchiveRef) -> Path:

@@ -27,15 +27,17 @@ class HttpModelServer:
         port: Where it answers.
         loaded: What was loaded.
         left: How many clients left before they had their answer.
+        waiting, most_waiting: How many of them wait for a file, and the most that did.
         openai: The models that its OpenAI API lists.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.loaded: dict[str, str] = {}
-        self.left = 0
+        self.left = self.waiting = self.most_waiting = 0
         self.loads = 0
         self.well = True
+        self.busy = False
         self.openai = ["tiny", "other"]
         self._runner: web.AppRunner | None = None
 
@@ -89,6 +91,8 @@ class HttpModelServer:
     async def _predict(self, request: web.Request) -> web.StreamResponse:
         if request.match_info["name"] not in self.loaded:
             return web.json_response({"detail": "no such model"}, status=404)
+        if self.busy:
+            return web.json_response({"detail": "too many"}, status=429, headers={"Retry-After": "1"})
         verb, _, rest = (await request.text()).partition(" ")
         if verb == "die":
             assert request.transport is not None
@@ -111,6 +115,8 @@ class HttpModelServer:
 
     async def _there(self, gate: Path, name: str) -> bool:
         """Wait until the file is there; False when the model is unloaded before that."""
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
         try:
             while name in self.loaded:
                 if gate.exists():
@@ -120,6 +126,8 @@ class HttpModelServer:
         except asyncio.CancelledError:
             self.left += 1
             raise
+        finally:
+            self.waiting -= 1
 
     # -- OpenAI --------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,10 @@ import httpx
 
 from marway.objects import DirectoryStore
 from marway.registry import Registry
-from support.gateways import GatewayProcess
+from support.gateways import GatewayProcess, metric
 from support.kinds import Kind
 from support.open_loop import OpenLoop, Sample
-from support.servers import Server
+from support.servers.process import free_ports
 from support.torchserve import sidecar
 from support.up import wait_until
 
@@ -28,14 +28,38 @@ LABELS_HOLD_S = 2.0
 """What is promised: how old a label may be anywhere."""
 
 
-@dataclass(frozen=True)
 class Pod:
     """A model server and its sidecar."""
 
-    name: str
-    kind: Kind
-    server: Server
-    url: str
+    def __init__(self, name: str, kind: Kind, home: Path, registry: str, settings: Mapping[str, object]) -> None:
+        self.name = name
+        self.kind = kind
+        self.home = home
+        for directory in ("server", "store", "run"):
+            (home / directory).mkdir(parents=True)
+        self.server = kind.server(home / "server")
+        self._port = free_ports(1)[0]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._registry = registry
+        known = {"archive_store": home / "store", "runtime_dir": home / "run", "lame_duck_s": 0.0}
+        self._settings = {**known, **settings, **kind.settings(self.server)}
+        self._sidecar = contextlib.ExitStack()
+
+    def start(self) -> None:
+        self.server.start()
+        self.start_sidecar()
+
+    def start_sidecar(self, **settings: object) -> None:
+        """Start its sidecar, in the place of one that runs, where it was."""
+        self._sidecar.close()
+        arguments = ("--backend", self.kind.backend, "--port", str(self._port))
+        given = {**self._settings, "name": self.name, **settings}
+        self._sidecar.enter_context(sidecar(self.home, self._registry, *arguments, **given))
+
+    def end(self) -> None:
+        """End both."""
+        self._sidecar.close()
+        self.server.kill()
 
     def ask(self, model: str, version: str) -> str:
         """Ask the pod itself, past the gateway, and return the answer."""
@@ -54,7 +78,12 @@ class Pod:
 
     def _ask(self, model: str, version: str) -> httpx.Response:
         url = f"{self.url}/predict/{model}/{version}"
-        return httpx.post(url, content=b"hello", headers=_TEXT, timeout=WAIT_S, trust_env=False)
+        headers = {"content-type": self.kind.content_type}
+        return httpx.post(url, content=self.kind.body, headers=headers, timeout=WAIT_S, trust_env=False)
+
+    def metric(self, name: str) -> float:
+        """Return the sum of its samples of this name."""
+        return metric(self.url, name)
 
     def models(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Return what it says of each version."""
@@ -83,16 +112,12 @@ class KindCluster:
     def __enter__(self) -> Self:
         self.registry.create()
         with contextlib.ExitStack() as stack, ThreadPoolExecutor() as threads:
-            servers = []
             for number, kind in enumerate(self._kinds):
-                home = self.home / f"pod-{number}"
-                (home / "server").mkdir(parents=True)
-                server = kind.server(home / "server")
-                stack.callback(server.kill)
-                servers.append(server)
-            list(threads.map(Server.start, servers))
-            # Each thread's sidecar is entered into the stack by the thread that started it: order does not matter.
-            self.pods = list(threads.map(lambda at: self._pod(stack, at[0], at[1]), enumerate(servers)))
+                name = f"pod-{number}"
+                pod = Pod(name, kind, self.home / name, self.registry_url, self._settings)
+                stack.callback(pod.end)
+                self.pods.append(pod)
+            list(threads.map(Pod.start, self.pods))
             addresses = [f"{pod.name}={pod.url}" for pod in self.pods]
             gateway = GatewayProcess(self.home / "gateway", registry=self.registry_url, pods=addresses)
             self.gateway = stack.enter_context(gateway)
@@ -111,6 +136,14 @@ class KindCluster:
 
     def url(self, model: str) -> str:
         return f"{self.gateway.url}/predict/{model}"
+
+    def ask(self, model: str) -> str | None:
+        """Ask for what PROD of a model is, and return the version that its answer says."""
+        kind = self._kinds[0]
+        headers = {"content-type": kind.content_type}
+        answer = httpx.post(self.url(model), content=kind.body, headers=headers, timeout=WAIT_S, trust_env=False)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return kind.version_in(answer.text)
 
     def publish(self, model: str, version: str, *, kind: Kind | None = None) -> None:
         """Publish a version for the first pod's kind of server, or another one's."""
@@ -137,7 +170,7 @@ class KindCluster:
 
     def asked_first(self, model: str, version: str) -> Pod:
         """Return the pod to which the gateway gives a version's requests first."""
-        found = self.call("GET", f"/models/{model}/versions/{version}/pods")["pods"][0]["name"]
+        found = self.call("GET", f"/models/{model}/versions/{version}/pods")["pods"][0]["pod"]
         return next(pod for pod in self.pods if pod.name == found)
 
     def wait_until_all_answer(self, model: str, version: str) -> None:
@@ -158,20 +191,12 @@ class KindCluster:
     @contextlib.contextmanager
     def load(self, model: str, *, rate: float = 20) -> Iterator[Load]:
         """Ask for what PROD is, steadily, for the length of the block; then nobody may have been failed."""
-        with OpenLoop([self.url(model)], rate=rate, keeps_answers=True) as loop:
+        kind, url = self._kinds[0], self.url(model)
+        sent = {"body": kind.body.decode(), "headers": {"content-type": kind.content_type}}
+        with OpenLoop([url], rate=rate, keeps_answers=True, **sent) as loop:
             load = Load(loop)
             yield load
         load.check()
-
-    def _pod(self, stack: contextlib.ExitStack, number: int, server: Server) -> Pod:
-        kind, home, name = self._kinds[number], self.home / f"pod-{number}", f"pod-{number}"
-        settings = {"archive_store": home / "store", "runtime_dir": home / "run", **self._settings}
-        for directory in ("store", "run"):
-            (home / directory).mkdir(exist_ok=True)
-        running = sidecar(home, self.registry_url, "--backend", kind.backend, name=name, **{
-            **settings, **kind.settings(server)
-        })  # fmt: skip
-        return Pod(name, kind, server, stack.enter_context(running))
 
 
 @dataclass
@@ -221,6 +246,3 @@ class Load:
         known = [move for move in self.moves if move[1] + LABELS_HOLD_S < sample.sent_at]
         later = [move for move in self.moves if move not in known and move[0] < sample.done_at]
         return {version for _, _, version in (*known[-1:], *later)}
-
-
-_TEXT = {"content-type": "text/plain"}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from marway.records import ArchiveRef, VersionRecord, utc_now
+from marway.records import ArchiveKind, ArchiveRef, VersionRecord, utc_now
 from marway.refs import new_model_id
 from marway.registry import Registry
 
@@ -26,9 +26,11 @@ async def until(condition: Callable[[], object], *, within_s: float = 60) -> Non
         await asyncio.sleep(0.005)
 
 
-def record_of(data: bytes, *, name: str = "intent", version: str = "1.0", **facts: Any) -> VersionRecord:
+def record_of(
+    data: bytes, *, name: str = "intent", version: str = "1.0", kind: ArchiveKind = "mar", **facts: Any
+) -> VersionRecord:
     """Return the record of an archive with these bytes."""
-    archive = ArchiveRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    archive = ArchiveRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), kind=kind)
     known: dict[str, Any] = {
         "id": new_model_id(),
         "handler": "handler.py",

@@ -65,6 +65,12 @@ def _triton(config: Entry) -> Layout:
     batched = _number(message, "max_batch_size") > 0
     policies = [each for each in message.get("model_transaction_policy", ()) if isinstance(each, Mapping)]
     server = _first(message, "backend") or _first(message, "platform").partition("_")[0]
+    warnings: tuple[str, ...] = ()
+    if "ensemble_scheduling" in message:
+        warnings = (
+            f"{config.origin}: an ensemble's steps are models by the names that Triton has for them, and it has each "
+            "version of Marway's under a name of its own: steps have to be models that it has from elsewhere",
+        )
     return Layout(
         signature=Signature(
             inputs=_triton_tensors(message, "input", batched=batched),
@@ -72,6 +78,7 @@ def _triton(config: Entry) -> Layout:
         ),
         framework=_FRAMEWORKS.get(server),
         streaming=any(_first(each, "decoupled") in _TRUE for each in policies),
+        warnings=warnings,
     )
 
 

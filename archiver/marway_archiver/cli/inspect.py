@@ -89,7 +89,8 @@ def _print(info: ArchiveInfo | BundleInfo) -> None:
         print_table(("file", "size", "in archive", "crc32"), rows)
     if info.examples:
         count = len(info.examples)
-        typer.echo(f"{count} golden {'example' if count == 1 else 'examples'}: run them with marway verify")
+        how = "marway verify --engine NAME" if isinstance(info, BundleInfo) else "marway verify"
+        typer.echo(f"{count} golden {'example' if count == 1 else 'examples'}: run them with {how}")
     for warning in info.warnings:
         warn(warning)
     for problem in info.problems:

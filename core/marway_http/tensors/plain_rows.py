@@ -130,7 +130,9 @@ def _tensor(name: str, spec: TensorSpec | None, value: Any) -> tuple[Tensor, boo
     else:
         whole, alone = _fitted(shape, spec, where)
     raw = [_unwrapped(each) for each in leaves] if datatype is BYTES else leaves
-    values = flat_values(raw, datatype, shape_of(whole, where=where), {}, where=where)
+    # A value alone has no dimension to check.
+    sides = shape_of(whole, where=where) if len(whole) else whole
+    values = flat_values(raw, datatype, sides, {}, where=where)
     return Tensor(name, datatype, whole, values), alone
 
 
@@ -158,8 +160,10 @@ def _of_bytes(
 def _fitted(shape: tuple[int, ...], spec: TensorSpec, where: str) -> tuple[tuple[int, ...], bool]:
     """Return the shape that a value goes by, and whether a first dimension was added."""
     wanted = spec.shape
+    if not wanted:
+        return shape, False  # one value, or any shape
     if not shape and all(side in (-1, 1) for side in wanted):
-        return (1,) * len(wanted), len(wanted) > 0
+        return (1,) * len(wanted), True
     alone = len(shape) == len(wanted) - 1 and wanted[0] in (-1, 1)
     whole = (1, *shape) if alone else shape
     if len(whole) != len(wanted) or any(side not in (-1, have) for have, side in zip(whole, wanted, strict=True)):

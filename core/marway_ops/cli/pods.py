@@ -40,7 +40,7 @@ def pods(
         return
     listed = client.call("GET", "/pods")
     none = f"the gateway at {client.url} knows no pods: set MARWAY_GATEWAY_PODS or give --pods"
-    columns = ("pod", "url", "backend", "state", "models", "memory", "in flight")
+    columns = ("pod", "url", "backend", "server", "state", "models", "memory", "in flight")
     print_found(listed, columns, map(_pod, listed), as_json=as_json, none=none)
 
 
@@ -130,8 +130,9 @@ def _pod(pod: dict[str, Any]) -> tuple[str, ...]:
     models = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "-"
     state = "ready" if pod["eligible"] else pod["trouble"]
     in_flight = str(pod["requests_in_flight"])
-    backend = status.get("backend", "-")
-    return pod["name"], pod["url"], backend, state, models, _mib(status.get("memory_used_bytes", 0)), in_flight
+    backend, server = status.get("backend", "-"), status.get("server_version") or "-"
+    memory = _mib(status.get("memory_used_bytes", 0))
+    return pod["name"], pod["url"], backend, server, state, models, memory, in_flight
 
 
 def _where(entry: dict[str, Any]) -> tuple[str, ...]:

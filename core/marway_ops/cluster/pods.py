@@ -27,7 +27,7 @@ _UNSCHEDULABLE: Final = (
 )
 _READY_ADVICE: Final = {
     GATEWAY: "its /readyz says why: it needs the registry and one ready pod; see the findings about pods first",
-    POD: "its /readyz says why: usually the runtime beside it is not up; kubectl logs POD -c runtime",
+    POD: "its /readyz says why: usually its model server is not up; kubectl logs POD -c runtime (or triton, mlserver)",
 }
 _TOKEN_MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # a path
 _TOKENS: Final = "service account token"
@@ -111,7 +111,7 @@ def check_lockdown(cluster: Cluster) -> Iterator[Case]:
             mount = _store(container)
             if mount and not mount.at("readOnly", False):
                 found = f"container {container.name} may write to {mount.text('mountPath')}"
-                advice = "add readOnly: true to that mount: a model could else replace the archives of others"
+                advice = "add readOnly: true to that mount: a model could else replace others"
                 yield Case("store in the runtime", "problem", found, advice, pod.name)
         if _has_api_token(pod):
             found = "the API's token of its service account is mounted"
@@ -155,13 +155,13 @@ def _credentials(pod: Pod, container: Container) -> Iterator[Case]:
 
 
 def _store(container: Container) -> Part | None:
-    """Return the mount that holds the archive store, or None where it cannot be told."""
+    """Return the mount that holds the archive store, or a server's model repository; None where it cannot be told."""
     path = container.flag("--model-store") or container.variable("MARWAY_RUNTIME_MODEL_STORE")
     if path:
         parents = {str(PurePosixPath(path)), *map(str, PurePosixPath(path).parents)}
         found = [mount for mount in container.mounts if str(PurePosixPath(mount.text("mountPath"))) in parents]
         return max(found, key=lambda mount: len(mount.text("mountPath")), default=None)
-    return next((mount for mount in container.mounts if mount.name == "store"), None)
+    return next((mount for mount in container.mounts if mount.name in ("store", "models")), None)
 
 
 def _has_api_token(pod: Pod) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from marway.deadline import Deadline
-from marway.wire.headers import REQUEST_TIMEOUT_MS, Outcome
+from marway.wire.headers import REQUEST_TIMEOUT_MS, STREAM, Outcome
 from marway_gateway.http.body import RequestBody
 from marway_gateway.transport.base import Declined, read_within
 from marway_gateway.transport.pool import ConnectionPool
@@ -64,13 +64,14 @@ class Upstream:
         pool = self._pools.get(pod.url) or self._open(pod.url)
         head = _head(pool, name, version, headers, body, deadline)
         key = (name, version)
+        framed = STREAM not in headers  # frames carry no answers in pieces
         pod.begin(key)
         try:
             if body.ended:
-                reply = await _reply(pool, head, body)
+                reply = await _reply(pool, head, body, framed=framed)
             else:
                 with slow_upload(body, aside=partial(pod.end, key), back=partial(pod.begin, key)):
-                    reply = await _reply(pool, head, body)
+                    reply = await _reply(pool, head, body, framed=framed)
             if reply.data is None:
                 if reply.outcome == Outcome.ANSWERED:
                     reply.on_release = partial(pod.end, key)
@@ -95,11 +96,11 @@ class Upstream:
         return pool
 
 
-async def _reply(pool: ConnectionPool, head: bytes, body: RequestBody) -> Reply:
-    """Send a request over frames if it is small, else over HTTP; raises as `Connection.request` does."""
+async def _reply(pool: ConnectionPool, head: bytes, body: RequestBody, *, framed: bool) -> Reply:
+    """Send a request over frames if it may and is small, else over HTTP; raises as `Connection.request` does."""
     whole = body.whole
     # What is too large for a frame would end the connection for all the others on it.
-    if whole is not None and len(whole) <= REQUEST_BYTES_MAX and len(head) <= HEAD_BYTES_MAX:
+    if framed and whole is not None and len(whole) <= REQUEST_BYTES_MAX and len(head) <= HEAD_BYTES_MAX:
         frames = pool.frames
         if frames is None or not frames.ready:
             frames = await pool.frames_opened()

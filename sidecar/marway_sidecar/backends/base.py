@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from marway.deadline import Deadline
 from marway.environments.lock import EnvironmentLock
-from marway.errors import RuntimeDown, Unavailable
+from marway.errors import Overloaded, RuntimeDown, Unavailable
 from marway.wire.envelope import Answer, Row
+from marway.wire.pods import Remark
 from marway.wire.runtime import DeviceMemory, Mode, WorkerDeaths
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = [
     "Backend",
+    "Busy",
     "Description",
     "ModelServer",
     "NotLoaded",
     "NotSent",
-    "Remark",
     "ServedModel",
     "ServerInfo",
     "ServerStatus",
     "WorkerDied",
     "WorkerStatus",
-    "whole_answer",
 ]
+
+
+class Busy(Overloaded):
+    """The server is well and takes no more now: nothing of the request was run."""
 
 
 class NotLoaded(Unavailable):
@@ -177,15 +179,6 @@ class ServerInfo:
     versions_max: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """What whoever sets a pod up is to know of its model server: how bad it is, what was found, what to do about it."""
-
-    level: Literal["ok", "warning", "problem"]
-    found: str
-    advice: str = ""
-
-
 class ModelServer(Protocol):
     """A running model server. Every method raises `RuntimeDown` when the server does not answer."""
 
@@ -260,19 +253,19 @@ class Backend(ABC):
         serves: The backends of records whose archives its servers load; its own at least.
         probe_interval_s, probe_timeout_s: How often its server is asked whether it answers, and how long that may take.
         tested: Versions of its servers that Marway's tests run, under their names in `ServerInfo.versions`.
-        only_looks: Whether a client is only to be asked how its server is, by `marway doctor`: it then changes nothing,
-            nor removes what a sidecar before it left.
+        only_looks: Whether clients are for `marway doctor`, and change nothing, nor remove what a sidecar left.
+        directory: What it shares with its server and no other sidecar may use; None for nothing.
         by_runtime: Whether Marway's runtime starts its server, whose engine has the backend's name; else others do.
     """
 
     serves: frozenset[str]
-    tested: Mapping[str, str] = MappingProxyType({})
-    by_runtime: bool = False
+    tested: Mapping[str, str] = {}
+    directory: Path | None = None
+    by_runtime = only_looks = False
 
     def __init__(self, settings: SidecarSettings) -> None:
         self.name = settings.backend
         self.settings = settings
-        self.only_looks = False
         self.probe_interval_s = settings.runtime_probe_interval_s
         self.probe_timeout_s = settings.runtime_probe_timeout_s
 
@@ -291,15 +284,3 @@ class Backend(ABC):
     async def examine(self, server: ModelServer) -> Sequence[Remark]:
         """Return what `marway doctor` is to say of a server that answers, beside its version; nothing is changed."""
         return ()
-
-
-async def whole_answer(stream: AsyncGenerator[Answer, None]) -> Answer:
-    """Return an answer in pieces as one, as a caller sees it who reads them to their end; an error is all of it."""
-    pieces: list[Answer] = []
-    async with aclosing(stream):
-        async for piece in stream:
-            if piece.kind == "error":
-                return piece
-            pieces.append(piece)
-    measured = [each for piece in pieces for each in piece.measured]
-    return replace(pieces[0], body=b"".join(piece.body for piece in pieces), measured=measured)

@@ -126,16 +126,11 @@ class BatchCaller:
         return answer
 
     async def _stream(self, model: ServedModel, job: StreamJob) -> None:
-        """Pass on the pieces of an answer, all of which are read: so long its handler is at work.
-
-        Where a worker has several calls at once, one whose caller has gone is given up.
-        """
+        """Pass on the pieces of an answer, all of which are read: so long its handler is at work."""
         piece: Answer | None = None
         async with aclosing(self.server.predict_stream(model, job.rows[0], _own_deadline(model, [job]))) as pieces:
             async for piece in pieces:
                 await job.put(piece)
-                if job.future.done() and model.calls_per_worker > 1:
-                    break
         if piece is not None:  # the last has every header that the handler set on the way
             self.metrics.count_answer(model.name, model.version, piece)
 

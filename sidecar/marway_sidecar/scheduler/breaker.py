@@ -15,7 +15,7 @@ import time
 
 from marway.errors import DeadlineExceeded, Overloaded, RuntimeDown, Unavailable
 from marway.records import VersionRecord
-from marway_sidecar.backends.base import NotLoaded, WorkerDied
+from marway_sidecar.backends.base import Busy, NotLoaded, WorkerDied
 from marway_sidecar.errors import about
 
 __all__ = ["Breaker"]
@@ -78,7 +78,7 @@ class Breaker:
 
         The call's own deadline is longer than its work may take, so one that passed means a worker that hangs.
         """
-        if isinstance(error, (asyncio.CancelledError, RuntimeDown, NotLoaded)):
+        if isinstance(error, (asyncio.CancelledError, RuntimeDown, NotLoaded, Busy)):
             self.left()
         elif isinstance(error, (WorkerDied, Overloaded, DeadlineExceeded)):
             self.failed()

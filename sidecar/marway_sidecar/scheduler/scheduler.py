@@ -4,7 +4,8 @@ A worker takes one call at a time, so more calls than workers would only queue t
 here, one group of callers after the other (`FairQueue`), also while the version is being loaded: then there are no
 slots yet. When one becomes free, all jobs that wait next go into one call, as far as the version's rows and bytes of a
 batch allow; when several are, they share it. A slot is free again when its call has ended, whoever still waits for it:
-a worker finishes what it has begun even when the caller is gone.
+a worker finishes what it has begun even when the caller is gone. One that takes several calls at once is told to give
+up the call of a caller that left.
 
 Nobody waits for a batch to fill. But requests that have already come are read before a call is made: a job that finds a
 slot free starts when the event loop has nothing more to read, at most some turns later. Otherwise the first of many
@@ -49,6 +50,7 @@ class Scheduler:
         self._caller = BatchCaller(version, server, self.breaker, metrics)
         self._calls: set[asyncio.Task[None]] = set()
         self._jobs: set[Job] = set()
+        self._own_calls: dict[Job, asyncio.Task[None]] = {}  # of workers that take several calls at once
         self._waiting: FairQueue[Job] = FairQueue(settings.queue_limit)
         self._empty = asyncio.Event()
         self._empty.set()
@@ -111,6 +113,10 @@ class Scheduler:
     def leave(self, job: Job) -> None:
         """Let go of a job that was submitted: it is done, or its caller has left."""
         self._jobs.discard(job)
+        call = self._own_calls.get(job)
+        if call is not None and call is not asyncio.current_task():  # which it is that gives the answer
+            job.future.cancel()
+            call.cancel()
         if job.started_at is None:
             self._remove(job)
             self.breaker.left()
@@ -233,6 +239,8 @@ class Scheduler:
                 job.body.hold()
         call = asyncio.create_task(self._call(model, jobs), name="predict")
         self._calls.add(call)
+        if model.calls_per_worker > 1:
+            self._own_calls.update(dict.fromkeys(jobs, call))
         call.add_done_callback(self._calls.discard)
 
     async def _call(self, model: ServedModel, jobs: Sequence[Job]) -> None:
@@ -247,6 +255,7 @@ class Scheduler:
                     job.fail(self._ended)  # no call will ever be made here again
         finally:
             for job in jobs:
+                self._own_calls.pop(job, None)
                 if job.body is not None:
                     job.body.release()
             self.last_end = time.monotonic()

@@ -14,6 +14,7 @@ from marway_sidecar.settings.grpc_predictor import GrpcPredictorSettings
 from marway_sidecar.settings.http_server import HttpServerSettings
 from marway_sidecar.settings.mms import MmsSettings
 from marway_sidecar.settings.open_inference import OpenInferenceSettings
+from marway_sidecar.settings.tensorflow_serving import TensorFlowServingSettings
 from marway_sidecar.settings.torchserve import TorchServeSettings
 
 __all__ = ["SidecarSettings"]
@@ -22,7 +23,12 @@ _MIB = 1024 * 1024
 
 
 class SidecarSettings(
-    TorchServeSettings, MmsSettings, HttpServerSettings, GrpcPredictorSettings, OpenInferenceSettings
+    TorchServeSettings,
+    MmsSettings,
+    TensorFlowServingSettings,
+    HttpServerSettings,
+    GrpcPredictorSettings,
+    OpenInferenceSettings,
 ):
     """How the sidecar runs. Environment variables begin with `MARWAY_SIDECAR_`."""
 

@@ -106,6 +106,24 @@ def test_triton_says_its_tensors(tmp_path: Path) -> None:
     assert (layout.framework, layout.streaming) == ("onnx", True)
 
 
+def test_an_ensemble_is_warned_of(tmp_path: Path) -> None:
+    """Its steps would not find versions of Marway's by their names; lists of messages are read on the way."""
+    config = b"""
+    platform: "ensemble"
+    input { name: "x" data_type: TYPE_FP32 dims: [ 3 ] }
+    ensemble_scheduling { step [ { model_name: "a" model_version: -1
+      input_map [ { key: "y", value: "z" }, { key: "v" value: "w" } ] } ] }
+    """
+    directory = written(tmp_path / "source", {"config.pbtxt": config})
+    (directory / "1").mkdir()
+    found = pack_bundle(
+        model_name="m", version="1", backend="open-inference", directory=directory, export_path=tmp_path
+    )  # fmt: skip
+    assert "an ensemble's steps are models by the names that Triton has for them" in found.warnings[0]
+    unpack_bundle(found.path, tmp_path / "there")
+    assert (tmp_path / "there/1").is_dir()
+
+
 def test_mlserver_says_its_tensors(tmp_path: Path) -> None:
     """The same from model-settings.json; what is odd there is passed over."""
     layout = packed(tmp_path, mlserver()).layout

@@ -332,3 +332,13 @@ def test_a_renamed_field_in_words() -> None:
         "  fields   a (number) is new; b (string) is gone; c is not in every answer; d was string and is number; "
         "the answer was text and is object"
     )
+
+
+def test_the_version_that_a_response_names_is_no_difference() -> None:
+    """Responses of the Open Inference Protocol say of which version they are, which always differs."""
+    outputs = [{"name": "y", "datatype": "FP32", "shape": [1], "data": [0.5]}]
+    before, after = ({"model_name": "m", "model_version": version, "outputs": outputs} for version in ("1.0", "2.0"))
+    assert compared([before], [after]).equal == 1
+    found = compared([before], [after | {"outputs": []}])
+    assert found.differences == ("example 1: at outputs: 1 items were expected, 0 came",)
+    assert compared([{"model_version": "1.0"}], [{"model_version": "2.0"}]).equal == 0

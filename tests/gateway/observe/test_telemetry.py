@@ -137,6 +137,7 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
     assert [_unwatched(line) for line in admin.splitlines()] == [_unwatched(line) for line in text.splitlines()]
     families = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert families == {
+        "marway_gateway_openai_tokens_total",
         "marway_gateway_request_duration_seconds",
         "marway_gateway_requests_in_flight",
         "marway_gateway_retries_total",

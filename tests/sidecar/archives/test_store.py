@@ -295,3 +295,43 @@ def test_a_stopped_evictor_holds_nobody_up(
             assert locks.try_exclusive(Layout(root).use_lock(record.archive.sha256)) is None
     finally:
         os.close(held)
+
+
+def test_bundles_are_kept_as_what_they_are(
+    tmp_path: Path, root: Path, registry: Registry, make: MakeStore, seen: Observed
+) -> None:
+    """A bundle has a suffix of its own, and is evicted and kept while it is used as a `.mar` is."""
+    store = make(limit_bytes=2500)
+    bundle, other, third = (
+        published(registry, tmp_path, name, kind=kind)
+        for name, kind in (("a", "bundle"), ("b", "mar"), ("c", "bundle"))
+    )
+    path = fetched(store, bundle.archive)
+    assert path.name == f"{bundle.archive.sha256}.bundle"
+    fetched(store, other.archive)
+    os.utime(Layout(root).use_lock(bundle.archive.sha256), (1, 1))
+    fetched(store, third.archive)
+    assert names(root) == sorted((stored(other), f"{third.archive.sha256}.bundle"))
+    with store.use(third.archive):
+        os.utime(Layout(root).use_lock(third.archive.sha256), (1, 1))
+        fetched(store, bundle.archive)
+        assert names(root) == sorted(f"{each.archive.sha256}.bundle" for each in (bundle, third))
+    assert set(seen) == {"ok"}
+
+
+def test_a_damaged_bundle_is_quarantined_as_one(
+    tmp_path: Path, root: Path, registry: Registry, make: MakeStore
+) -> None:
+    """What came in its place keeps its suffix, counts as what the quarantine holds, and goes when room is wanted."""
+    store = make(limit_bytes=2500)
+    first, damaged = published(registry, tmp_path, "a"), published(registry, tmp_path, "b", kind="bundle")
+    fetched(store, first.archive)
+    path = tmp_path / f"registry/bundles/sha256/{damaged.archive.sha256}.bundle"
+    path.chmod(0o644)
+    path.write_bytes(bytes(1000))
+    with pytest.raises(ArchiveCorrupt):
+        fetched(store, damaged.archive)
+    assert names(root / "quarantine") == [f"{damaged.archive.sha256}{end}" for end in (".bundle", ".json")]
+    fetched(store, published(registry, tmp_path, "c").archive)
+    assert fetched(store, first.archive).exists()
+    assert names(root / "quarantine") == []

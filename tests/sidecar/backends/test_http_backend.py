@@ -26,11 +26,12 @@ from marway.errors import (
     Unimplemented,
 )
 from marway.wire.envelope import Answer, Part, Row
-from marway_sidecar.backends.base import NotLoaded, NotSent, ServedModel, WorkerDied
+from marway_sidecar.backends.base import Busy, NotLoaded, NotSent, ServedModel, WorkerDied
 from marway_sidecar.backends.http_server.addresses import UrlTemplate, checked_path, openai_call
 from marway_sidecar.backends.http_server.server import HttpServer
 from support.bundles import write_bundle
 from support.http_model_server import HttpModelServer, http_backend, running
+from support.registry import until
 
 
 @pytest_asyncio.fixture
@@ -136,7 +137,7 @@ async def test_large_bodies_and_answers(there: HttpModelServer, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("status", "kind", "told"),
     [
-        (429, Overloaded, "takes no more now"),
+        (429, Busy, "takes no more now"),
         (503, Overloaded, "takes no more now"),
         (502, WorkerDied, "lost what it had given the request to"),
         (504, DeadlineExceeded, "gave the request up"),
@@ -157,7 +158,7 @@ async def test_what_a_status_means(
         error = await failure(server, model, row(b'{"error": {"message": "the reason"}}', "application/json"))
         assert type(error) is kind
         assert told in error.message
-        if kind is Overloaded:
+        if isinstance(error, Overloaded):
             assert error.retry_after_s == 7
         if isinstance(error, ModelError):
             assert error.status == (502 if status == 307 else status)
@@ -192,7 +193,20 @@ async def test_a_server_that_is_away_and_one_that_goes(there: HttpModelServer, t
         with pytest.raises(RuntimeDown):
             await server.is_same(timeout_s=1)
         await server.aclose()
-        assert isinstance(await failure(server, model, row(b"say x")), RuntimeDown)
+        assert type(await failure(server, model, row(b"say x"))) is RuntimeDown
+
+
+async def test_who_waits_when_the_server_is_let_go_of(there: HttpModelServer, tmp_path: Path) -> None:
+    """A call whose connection the sidecar closes itself is told that there is no server, not that it died."""
+    model = version(tmp_path)
+    async with connected(http_predict=f"{there.url}/models/{{server_name}}/predict") as server:
+        await server.load(model)
+        there.loaded[model.server_name] = "1.0"
+        call = asyncio.ensure_future(ask(server, model, row(f"wait {tmp_path / 'never'}".encode())))
+        await until(lambda: there.waiting == 1)
+        await server.aclose()
+        with pytest.raises(RuntimeDown, match="was let go of during the call"):
+            await call
 
 
 async def test_who_leaves_is_seen_by_the_server(there: HttpModelServer, tmp_path: Path) -> None:

@@ -9,19 +9,26 @@ from pathlib import Path
 
 from support.servers import Server
 
-__all__ = ["Kind"]
+__all__ = ["TAKES_S", "Kind"]
+
+TAKES_S = 0.03
 
 
 class Kind(ABC):
     """A backend, a real server for it, and a model whose answer to `hello` says `VERSION hello` somewhere.
 
+    It takes its time, `TAKES_S`: whenever a server is killed under load, there should be requests in it.
+
     Attributes:
         name: In the names of tests.
         backend: Of its pods.
+        body, content_type: How its model is asked.
     """
 
     name: str
     backend: str
+    body: bytes = b"hello"
+    content_type: str = "text/plain"
 
     @abstractmethod
     def server(self, directory: Path) -> Server:

@@ -26,6 +26,7 @@ from marway_runtime.settings import RuntimeSettings
 from marway_sidecar.settings import SidecarSettings
 from support.kubernetes.objects import (
     MODEL_SERVERS,
+    OPEN_INFERENCE_SERVERS,
     Container,
     container,
     containers,
@@ -197,18 +198,22 @@ def shares_directories(documents: list[Document]) -> Iterator[str]:
     """Sidecar and model server share the store, which the latter reads, and have temporary directories of their own."""
     sidecar, settings = container(documents, "sidecar"), settings_of(documents, "sidecar")
     (server,) = (each for each in containers(documents) if each.name in MODEL_SERVERS)
-    store = str(settings.archive_store)
-    mine, its = _mount_at(sidecar, store), _mount_at(server, store)
+    shared = str(settings.archive_store)
+    if server.name in OPEN_INFERENCE_SERVERS:
+        if _mount_at(server, shared) is not None:
+            yield f"{server}: sees archives, of which it reads none"
+        shared = str(settings.open_inference_repository)
+    mine, its = _mount_at(sidecar, shared), _mount_at(server, shared)
     if mine is None or its is None or mine["name"] != its["name"]:
-        yield f"{server}: does not see the sidecar's archives at {store}"
+        yield f"{server}: does not see what the sidecar gives it at {shared}"
     elif not its.get("readOnly") or mine.get("readOnly"):
-        yield "the archive store is the sidecar's to write, and the model server's to read"
+        yield f"{shared} is the sidecar's to write, and the model server's to read"
     if server.name == "runtime":
         runtime = settings_of(documents, "runtime")
         if runtime.model_store != settings.archive_store or runtime.runtime_dir != settings.runtime_dir:
             yield "sidecar and runtime are told of different directories"
-        shared = [_mount_at(each, str(settings.runtime_dir)) for each in (sidecar, server)]
-        if None in shared or len({mount["name"] for mount in shared if mount}) != 1:
+        mounts = [_mount_at(each, str(settings.runtime_dir)) for each in (sidecar, server)]
+        if None in mounts or len({mount["name"] for mount in mounts if mount}) != 1:
             yield "the runtime directory is not one volume"
     temporary = environment(documents, server).get("TMPDIR", "/tmp")
     if len(temporary + _SOCKET) > 107:
@@ -308,6 +313,58 @@ def agrees_with_its_torchserve(documents: list[Document]) -> Iterator[str]:
             yield f"{server}: models may take more memory than there is"
         if sidecar.cpus != math.ceil(quantity(limits["cpu"])):
             yield f"{server}: has {limits['cpu']} CPUs, the sidecar is told {sidecar.cpus}"
+
+
+def agrees_with_its_open_inference_server(documents: list[Document]) -> Iterator[str]:
+    """A Triton or an MLServer is told the same as its sidecar: addresses on loopback, repository, memory, CPUs."""
+    for server in (each for each in containers(documents) if each.name in OPEN_INFERENCE_SERVERS):
+        sidecar = settings_of(documents, "sidecar")
+        if sidecar.backend != "open-inference":
+            yield f"{server}: its sidecar looks for {sidecar.backend}"
+        said = _told_triton(server) if server.name == "triton" else _told_mlserver(documents, server)
+        for name, is_at, sought in (
+            ("REST", f"http://{said['host']}:{said['http']}", sidecar.open_inference_url),
+            ("gRPC", f"{said['host']}:{said['grpc']}", sidecar.open_inference_grpc),
+            ("its repository", said["repository"], str(sidecar.open_inference_repository)),
+        ):
+            if is_at != sought:
+                yield f"{server}: {name} is at {is_at}, sought at {sought}"
+        if not all(map(_is_loopback, (said["host"], said["metrics host"]))):
+            yield f"{server}: listens on {said['host']} and {said['metrics host']}"
+        if not said["only on demand"]:
+            yield f"{server}: loads what the sidecar did not ask for"
+        limits = server.spec["resources"]["limits"]
+        if not sidecar.memory_budget_bytes or sidecar.memory_budget_bytes >= quantity(limits["memory"]):
+            yield f"{server}: models may take more memory than there is"
+        if sidecar.cpus != math.ceil(quantity(limits["cpu"])):
+            yield f"{server}: has {limits['cpu']} CPUs, the sidecar is told {sidecar.cpus}"
+
+
+def _told_triton(server: Container) -> dict[str, Any]:
+    given = dict(word.removeprefix("--").split("=", 1) for word in server.spec["args"])
+    hosts = {given.get(f"{kind}-address", "0.0.0.0") for kind in ("http", "grpc")}
+    return {
+        "host": hosts.pop() if len(hosts) == 1 else str(hosts),
+        "metrics host": given.get("metrics-address", "0.0.0.0"),
+        "http": given.get("http-port", "8000"),
+        "grpc": given.get("grpc-port", "8001"),
+        "repository": given.get("model-repository"),
+        "only on demand": given.get("model-control-mode") == "explicit",
+    }
+
+
+def _told_mlserver(documents: list[Document], server: Container) -> dict[str, Any]:
+    given = environment(documents, server)
+    host = given.get("MLSERVER_HOST", "0.0.0.0")
+    repository = given.get("MLSERVER_MODEL_REPOSITORY_ROOT")
+    return {
+        "host": host,
+        "metrics host": host,
+        "http": given.get("MLSERVER_HTTP_PORT", "8080"),
+        "grpc": given.get("MLSERVER_GRPC_PORT", "8081"),
+        "repository": repository if server.spec["args"] == ["start", repository] else server.spec["args"],
+        "only on demand": given.get("MLSERVER_LOAD_MODELS_AT_STARTUP") == "false",
+    }
 
 
 def _torchserve_parser() -> argparse.ArgumentParser:

@@ -268,6 +268,23 @@ FAULTS: list[Fault] = [
         "stock-torchserve",
         lambda d: _config(d, "max_request_size=1", "max_request_size=2"),
     ),
+    *(
+        (components.agrees_with_its_open_inference_server, overlay_name, breaks)
+        for overlay_name, breaks in (
+            ("triton", lambda d: _spec(d, "triton")["args"].remove("--http-address=127.0.0.1")),
+            ("triton", lambda d: _spec(d, "triton")["args"].remove("--metrics-address=127.0.0.1")),
+            ("triton", lambda d: _spec(d, "triton")["args"].remove("--model-control-mode=explicit")),
+            ("triton", lambda d: _env(_spec(d, "sidecar"), "MARWAY_SIDECAR_OPEN_INFERENCE_GRPC", "127.0.0.1:9001")),
+            ("triton", lambda d: _env(_spec(d, "sidecar"), "MARWAY_SIDECAR_MEMORY_BUDGET_BYTES", "4294967296")),
+            ("mlserver", lambda d: _env(_spec(d, "mlserver"), "MLSERVER_HOST", "0.0.0.0")),
+            ("mlserver", lambda d: _env(_spec(d, "mlserver"), "MLSERVER_HTTP_PORT", "8090")),
+            ("mlserver", lambda d: _env(_spec(d, "mlserver"), "MLSERVER_LOAD_MODELS_AT_STARTUP", "true")),
+            ("mlserver", lambda d: _spec(d, "mlserver").update(args=["start", "/models"])),
+            ("mlserver", lambda d: _env(_spec(d, "sidecar"), "MARWAY_SIDECAR_CPUS", "8")),
+        )
+    ),
+    (components.shares_directories, "triton", lambda d: _mount(d, "triton", "models").pop("readOnly")),
+    (components.shares_directories, "mlserver", lambda d: _mount(d, "mlserver", "models").update(mountPath="/models")),
     # What objects say of one another.
     (wiring.refers_to_what_is_there, "s3", lambda d: d.remove(of_kind(d, "ConfigMap")[0])),
     (wiring.refers_to_what_is_there, "s3", lambda d: _drop(d, "ServiceAccount", "marway-pod")),

@@ -20,7 +20,9 @@ _UNITS = {
     "Gi": 2**30,
     "Ti": 2**40,
 }
-MODEL_SERVERS = ("runtime", "torchserve")
+OPEN_INFERENCE_SERVERS = ("mlserver", "triton")
+"""Containers of servers that read a model repository, which the sidecar writes."""
+MODEL_SERVERS = ("runtime", "torchserve", *OPEN_INFERENCE_SERVERS)
 """Containers that run models' code."""
 
 

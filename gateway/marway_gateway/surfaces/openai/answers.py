@@ -38,6 +38,7 @@ async def answer_of(
     asked: Asked,
     form: TextForm | None,
     *,
+    hides_count: bool,
     convert: Converters,
     cancel_scope: CancelScope,
     send: Send,
@@ -52,6 +53,7 @@ async def answer_of(
         answer: The model's.
         asked: What for.
         form: Of texts; None where the server speaks OpenAI's API.
+        hides_count: Whether an event that does nothing but count tokens is for us alone.
         convert: Reads and writes large bodies.
         cancel_scope: The call's.
         send: Where a stream goes.
@@ -65,7 +67,7 @@ async def answer_of(
     status, info = answer.reply.status, answer.call.info
     kind = _kind_of(answer)
     if status < 400 and is_event_stream(answer):
-        events = _renamed_events(answer, asked.model)
+        events = _renamed_events(answer, EventReader(asked.model, hides_count=hides_count))
         await stream_answer(answer, cancel_scope, send, events=events)
         return None
     if status < 400 and form is not None and kind != "application/json":
@@ -96,9 +98,9 @@ async def answer_of(
     return Whole(status, header_block([*kept, (b"content-type", _JSON)]), body)
 
 
-async def _renamed_events(answer: Answer, model: str) -> AsyncIterator[bytes]:
+async def _renamed_events(answer: Answer, reader: EventReader) -> AsyncIterator[bytes]:
     """Yield a server's own events with another model, and keep what they say of tokens."""
-    reader, info = EventReader(model), answer.call.info
+    info = answer.call.info
     try:
         if answer.reply.data is not None:
             yield reader.passed(answer.reply.data)

@@ -11,7 +11,7 @@ from marway.refs import parse_reference
 from marway_gateway.surfaces.openai.errors import Refused
 from marway_http.tensors.tensor import json_object
 
-__all__ = ["Asked", "handlers_row", "read_asked"]
+__all__ = ["Asked", "counted_row", "handlers_row", "read_asked"]
 
 _A_MODEL: Final = "a model's name, perhaps with /LABEL or /VERSION behind it, or an id"
 _WITHOUT: Final[dict[str, tuple[Any, ...]]] = {
@@ -35,6 +35,7 @@ class Asked:
         model: Whom it asks, in its own words, which its answer repeats.
         name, selector: The same as a reference.
         stream: Whether the answer is to come as events.
+        counted: Whether the events are to end with one that counts tokens.
         beyond_text: The first parameter that a handler which answers with one text cannot do, or None.
     """
 
@@ -42,6 +43,7 @@ class Asked:
     name: str
     selector: str | None
     stream: bool
+    counted: bool = False
     beyond_text: str | None = None
 
 
@@ -63,7 +65,9 @@ def read_asked(body: bytes) -> Asked:
         reference = parse_reference(model)
     except InvalidReference as exc:
         raise ModelNotFound(f"there is no such model: {exc.message}") from exc
-    return Asked(model, reference.name, reference.selector, bool(stream), _beyond_text(document))
+    options = document.get("stream_options")
+    counted = isinstance(options, dict) and options.get("include_usage") is True
+    return Asked(model, reference.name, reference.selector, bool(stream), counted, _beyond_text(document))
 
 
 def handlers_row(body: bytes, name: str, wanted: str) -> bytes:
@@ -84,6 +88,14 @@ def handlers_row(body: bytes, name: str, wanted: str) -> bytes:
     if wanted == "prompt" and isinstance(given, list) and len(given) == 1:
         document["prompt"] = given[0]
     return json.dumps({**document, "model": name}, separators=(",", ":")).encode()
+
+
+def counted_row(body: bytes) -> bytes:
+    """Return a request for a stream that is to end with an event that counts tokens."""
+    document = json_object(body)
+    options = document.get("stream_options")
+    document["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _beyond_text(document: dict[str, Any]) -> str | None:

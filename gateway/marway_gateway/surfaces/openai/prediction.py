@@ -15,7 +15,7 @@ from marway_gateway.predict.call import PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.surfaces.http_call import http_call
 from marway_gateway.surfaces.openai.answers import Whole, answer_of
-from marway_gateway.surfaces.openai.asked import Asked, handlers_row, read_asked
+from marway_gateway.surfaces.openai.asked import Asked, counted_row, handlers_row, read_asked
 from marway_gateway.surfaces.openai.embeddings import read_embeddings
 from marway_gateway.surfaces.openai.errors import Refused, error_document
 from marway_gateway.surfaces.openai.text_forms import ChatForm, CompletionForm, TextForm
@@ -79,9 +79,15 @@ class OpenAIRoute:
         cancel_scope.step = None
         call.headers = {**call.headers, "content-type": _JSON}
         form: TextForm | None = None
+        hides_count = False
         if resolved.record.backend in _SPEAKING:
-            call.headers |= {URL_PATH: f"openai/v1/{self._path}", **({STREAM: "1"} if asked.stream else {})}
-            call.fresh = call.fresh or asked.stream
+            call.headers |= {URL_PATH: f"openai/v1/{self._path}"}
+            # What /responses streams is counted in any case.
+            hides_count = self._path in _FORMS and asked.stream and not asked.counted
+            hides_count = hides_count and gateway.settings.openai_count_streams
+            if hides_count:
+                row = await gateway.converters.run(len(body), counted_row, body)
+                call.body = RequestBody.of(row, max_bytes=gateway.settings.max_body_bytes)
         elif self._path in _ROWS:
             data, content = await predict_rows(gateway, call, cancel_scope, _ROWS[self._path])
             return Whole(200, header_block([(name.encode(), value.encode()) for name, value in content]), data)
@@ -90,11 +96,15 @@ class OpenAIRoute:
             row = await gateway.converters.run(len(body), handlers_row, body, resolved.record.name, _WANTED[self._path])
             call.body = RequestBody.of(row, max_bytes=gateway.settings.max_body_bytes)
             call.headers |= {URL_PATH: f"v1/{self._path}"}  # as TorchServe's own handler for vLLM looks for it
+        if asked.stream:
+            call.headers |= {STREAM: "1"}
+            call.fresh = True
         answer = await gateway.predictor.predict(call)
         return await answer_of(
             answer,
             asked,
             form,
+            hides_count=hides_count,
             convert=gateway.converters,
             cancel_scope=cancel_scope,
             send=send,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
+
+import orjson
 
 from marway.errors import MarwayError
 from marway_gateway.observe.telemetry import Tokens
@@ -20,7 +23,7 @@ def renamed(data: bytes, model: str) -> tuple[bytes, Tokens | None]:
     What is no JSON object, or says nothing of a model, is returned as it is.
     """
     try:
-        document = json.loads(data)
+        document, write = _read(data)
     except (ValueError, RecursionError):
         return data, None
     if not isinstance(document, dict):
@@ -33,7 +36,16 @@ def renamed(data: bytes, model: str) -> tuple[bytes, Tokens | None]:
             if isinstance(each.get("model"), str) and each["model"] != model:
                 each["model"] = model
                 changed = True
-    return (json.dumps(document, separators=(",", ":")).encode() if changed else data), tokens
+    return (write(document) if changed else data), tokens
+
+
+def _read(data: bytes) -> tuple[Any, Callable[[Any], bytes]]:
+    """Return a JSON document, and what writes it: many streams are thousands of events a second."""
+    try:
+        return orjson.loads(data), orjson.dumps
+    except orjson.JSONDecodeError:
+        # Numbers that JSON has not, among `logprobs`, and half characters, which the standard library lets through.
+        return json.loads(data), lambda document: json.dumps(document, separators=(",", ":")).encode()
 
 
 def _tokens(usage: Any) -> Tokens | None:
@@ -49,15 +61,21 @@ def _tokens(usage: Any) -> Tokens | None:
 class EventReader:
     """Passes on a model server's events as they come, cut anywhere, with another `model` in their data.
 
+    Args:
+        model: The model.
+        hides_count: Whether an event that has no choices and counts tokens is left out.
+
     Attributes:
         tokens: What the last event that counted tokens said.
         done: Whether the event `[DONE]` came.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, hides_count: bool = False) -> None:
         self.tokens: Tokens | None = None
         self.done = False
         self._model = model
+        self._hides_count = hides_count
+        self._hidden = False  # up to the empty line that ends the event
         self._rest = b""
 
     def passed(self, data: bytes) -> bytes:
@@ -78,6 +96,9 @@ class EventReader:
         return self._line(rest)
 
     def _line(self, line: bytes) -> bytes:
+        if self._hidden:
+            self._hidden = bool(line.strip(b"\r\n"))
+            return b""
         if not line.startswith(_DATA):
             return line
         data = line[len(_DATA) :].strip()
@@ -87,6 +108,14 @@ class EventReader:
             return line
         changed, tokens = renamed(data, self._model)
         self.tokens = tokens or self.tokens
+        if self._hides_count and tokens is not None and _has_no_choices(data):
+            self._hidden = True
+            return b""
         if changed is data:
             return line
         return b"data: %b%b" % (changed, line[len(line.rstrip(b"\r\n")) :])
+
+
+def _has_no_choices(data: bytes) -> bool:
+    """Return whether a document that was read already has none."""
+    return bool(json.loads(data).get("choices") == [])

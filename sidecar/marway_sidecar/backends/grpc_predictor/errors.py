@@ -6,8 +6,8 @@ from typing import Final
 
 import grpc
 
-from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError, ModelError, Overloaded, RuntimeDown, clip
-from marway_sidecar.backends.base import NotLoaded, NotSent
+from marway.errors import BodyTooLarge, DeadlineExceeded, MarwayError, ModelError, RuntimeDown, clip
+from marway_sidecar.backends.base import Busy, NotLoaded, NotSent
 
 __all__ = ["error_of"]
 
@@ -44,7 +44,7 @@ def error_of(error: grpc.aio.AioRpcError, title: str) -> MarwayError:
         case _Code.RESOURCE_EXHAUSTED if "message larger than max" in text:
             return BodyTooLarge(f"the document is larger than the predictor takes: {text}")
         case _Code.RESOURCE_EXHAUSTED:
-            return Overloaded(f"the predictor takes no more now: {text}")
+            return Busy(f"the predictor takes no more now: {text}")
         case _Code.UNIMPLEMENTED:
             return MarwayError(f"what answers is no prediction.Predictor with PredictorPredict: {text}")
         case _:

@@ -18,6 +18,8 @@ from marway_sidecar.backends.http_server.requests import Body
 
 __all__ = ["Connection", "Reply"]
 
+_FAILURES: Final = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
+"""How aiohttp says that a request failed; a RuntimeError that its session is closed."""
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _SMALL_BYTES: Final = 1024 * 1024
 """Most that is read of an answer which is not a model's."""
@@ -86,8 +88,8 @@ class Connection:
                 response = await self._session.request(
                     method, url, data=body.sent() if body is not None else None, headers=sent, allow_redirects=False
                 )
-        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:
-            raise error_of_failure(exc, _where(url)) from exc
+        except _FAILURES as exc:
+            raise self._error(exc, url) from exc
         try:
             yield response
         finally:
@@ -103,8 +105,8 @@ class Connection:
             try:
                 async with asyncio.timeout(deadline.left_s()):
                     data, chunk_ended = await response.content.readchunk()
-            except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:
-                raise error_of_failure(exc, _where(response.url)) from exc
+            except _FAILURES as exc:
+                raise self._error(exc, response.url) from exc
             if data:
                 yield data
             elif not chunk_ended:
@@ -165,6 +167,11 @@ class Connection:
                 writer.close()
         except OSError as exc:
             raise RuntimeDown(f"the model server at {_where(url)} takes no connection: {exc}") from exc
+
+    def _error(self, exc: Exception, url: URL) -> MarwayError:
+        if self._session.closed:
+            return RuntimeDown(f"the model server at {_where(url)} was let go of during the call")
+        return error_of_failure(exc, _where(url))
 
 
 def _where(url: URL) -> str:

@@ -5,7 +5,6 @@ They are those of docs/http-backend.md.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -18,10 +17,9 @@ from marway.errors import (
     MarwayError,
     ModelError,
     Overloaded,
-    RuntimeDown,
     clip,
 )
-from marway_sidecar.backends.base import NotSent, WorkerDied
+from marway_sidecar.backends.base import Busy, NotSent, WorkerDied
 
 __all__ = ["error_of_answer", "error_of_failure", "said"]
 
@@ -40,20 +38,16 @@ def error_of_failure(exc: BaseException, where: str) -> MarwayError:
     match exc:
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             return NotSent(f"the model server at {where} takes no connection: {text}")
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | aiohttp.ClientOSError():
-            return WorkerDied(f"the model server at {where} ended the connection during the call: {text}")
-        case aiohttp.ClientConnectionResetError() | ConnectionError():
-            return WorkerDied(f"the model server at {where} ended the connection during the call: {text}")
         case aiohttp.ClientResponseError():
             return ModelError(f"the model server at {where} answered with what is no HTTP: {text}", status=502)
         case aiohttp.InvalidURL():
             return InvalidRequest(f"the path cannot be asked of the model server: {text}")
         case ValueError():
             return InvalidRequest(f"the request has a header that HTTP cannot carry: {text}")
-        case TimeoutError() | asyncio.TimeoutError():
+        case TimeoutError():
             return DeadlineExceeded(f"the model server at {where} did not answer in time")
-        case RuntimeError():  # how aiohttp says that its session is closed
-            return RuntimeDown(f"the connection to the model server at {where} was closed as the call was made")
+        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError() | OSError():
+            return WorkerDied(f"the model server at {where} ended the connection during the call: {text}")
     return MarwayError(f"the model server at {where} could not be asked: {text}")
 
 
@@ -68,7 +62,8 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes, title:
     """
     if status in (429, 503):
         why = f"the server of {title} takes no more now (status {status}): {said(body)}"
-        return Overloaded(why, retry_after_s=_seconds(headers.get("Retry-After")))
+        kind = Busy if status == 429 else Overloaded  # which may mean that it is not well
+        return kind(why, retry_after_s=_seconds(headers.get("Retry-After")))
     if status == 502:
         return WorkerDied(f"the server of {title} lost what it had given the request to (status 502): {said(body)}")
     if status == 504:

@@ -13,12 +13,12 @@ from typing import Any, Final, NoReturn
 import grpc
 
 from marway.deadline import Deadline
-from marway.errors import MarwayError, RuntimeDown, clip
+from marway.errors import MarwayError, ModelError, RuntimeDown, clip
 from marway_http.message_fields import parted
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.tensors.v2_parameters import OutputForms
 from marway_http.tensors.v2_to_message import message_of_request
-from marway_http.tensors.v2_to_rest import RestBody, piece_of_response, rest_of_response
+from marway_http.tensors.v2_to_rest import RestBody, error_piece, piece_of_response, rest_of_response
 from marway_sidecar.backends.base import NotSent, ServedModel
 from marway_sidecar.backends.open_inference.classify import HTTP_OF, classify
 from marway_sidecar.backends.open_inference.proto import repository_pb2 as rb
@@ -122,11 +122,18 @@ class GrpcWire(Wire):
 
     async def stream(self, known: Known, request: Body, deadline: Deadline) -> AsyncGenerator[bytes, None]:
         message, forms = _message(known, request)
-        call, ended = None, False
+        call, begun, ended = None, False, False
         try:
             call = self._stream(iter((message,)), timeout=time_left(known.model, deadline))
             async for answer in call:
-                yield self._piece(known, answer, forms)
+                try:
+                    piece = self._piece(known, answer, forms)
+                except ModelError as exc:
+                    if not begun:
+                        raise
+                    piece = error_piece(exc.message)  # its status has been sent, and more responses may follow
+                begun = True
+                yield piece
             ended = True
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError) as exc:
             ended = isinstance(exc, grpc.aio.AioRpcError)

@@ -24,14 +24,14 @@ from marway_sidecar.backends.base import (
     ServerStatus,
     WorkerDied,
     WorkerStatus,
-    whole_answer,
 )
 from marway_sidecar.backends.open_inference.classify import reason_of
 from marway_sidecar.backends.open_inference.files import Repository
 from marway_sidecar.backends.open_inference.holdings import Holdings, ready
 from marway_sidecar.backends.open_inference.others import found_there
-from marway_sidecar.backends.open_inference.rows import answer_of, asked, described, piece_of
+from marway_sidecar.backends.open_inference.rows import Asked, answer_of, asked, described, piece_of
 from marway_sidecar.backends.open_inference.wire import Known, Refused, Wire, signature_of
+from marway_sidecar.backends.pieces import whole_answer
 from marway_sidecar.errors import about
 
 __all__ = ["SERVES", "OpenInferenceServer"]
@@ -137,14 +137,17 @@ class OpenInferenceServer:
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         known = await self._ready_to_ask(model, deadline)
-        what = asked(known, row)
+        what, begun = asked(known, row), False
         try:
             async with aclosing(self._calls.stream(known, what.request, deadline)) as pieces:
                 async for piece in pieces:
+                    begun = True
                     yield piece_of(known, what, piece)
         except WorkerDied:
             self._mend(known)
             raise
+        if not begun:  # a decoupled model may have nothing to say
+            yield piece_of(known, Asked(what.request), b"")
 
     async def aclose(self) -> None:
         for task in self._mending.values():
