@@ -76,7 +76,8 @@ class GrpcWire(Wire):
         answer = await self._ask("RepositoryIndex", request, rb.RepositoryIndexResponse, timeout_s)
         found: dict[str, list[Indexed]] = defaultdict(list)
         for each in answer.models:
-            found[each.name].append(Indexed(each.version, each.state, each.reason))
+            # MLServer says `State.READY`.
+            found[each.name].append(Indexed(each.version, each.state.rpartition(".")[2], each.reason))
         return found
 
     async def load(self, called: str, *, timeout_s: float) -> None:
