@@ -17,6 +17,7 @@ from marway_http.loop_watch import watch_loop
 from marway_sidecar.api.predict import Predictor
 from marway_sidecar.archives import ArchiveStore, FetchOutcome
 from marway_sidecar.backends.installed import open_backend
+from marway_sidecar.backends.model_directory import hold_directory
 from marway_sidecar.backends.watch import ServerWatch
 from marway_sidecar.changes import Changes, events
 from marway_sidecar.lifecycle import ModelPool
@@ -70,6 +71,8 @@ class Sidecar:
             self.archives, self.threads, self.metrics, settings=settings, changes=self.changes, warm=checks.warm
         )
         backend = open_backend(settings)
+        if backend.directory is not None:
+            hold_directory(backend.directory)
         self.metrics.of_backend(backend.name)
         self.runtime = ServerWatch(backend, self.pool.attach, poll_s=settings.runtime_poll_s)
         self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)

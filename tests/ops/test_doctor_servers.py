@@ -13,8 +13,10 @@ import pytest
 from marway_ops.cli.doctor import examine
 from marway_ops.shell.output import Finding
 from marway_sidecar.backends.examine import of_versions
+from marway_sidecar.backends.model_directory import hold_directory
 from marway_sidecar.backends.open_inference.look import of_repository
 from marway_sidecar.backends.open_inference.wire import Indexed, Refused
+from support.cli import marway, refused
 
 TOY = Path(__file__).parents[1] / "sidecar" / "backends" / "toy"
 
@@ -128,3 +130,16 @@ async def test_the_repository_has_to_be_that_of_the_server(
     remarks = await of_repository(cast("Any", _Index(**states)), tmp_path, timeout_s=1)
     assert [each.level for each in remarks] == (["problem"] if says else [])
     assert all(str(says) in each.found for each in remarks)
+
+
+def test_a_directory_is_one_sidecars_alone(tmp_path: Path) -> None:
+    """A second sidecar on the same directory ends at once and says why: it would undo what the first one does."""
+    shared = {
+        "MARWAY_SIDECAR_HTTP_PREDICT": "http://127.0.0.1:9/{server_name}",
+        "MARWAY_SIDECAR_HTTP_MODELS": str(tmp_path),
+    }
+    more = {f"MARWAY_SIDECAR_HTTP_{name}": "http://127.0.0.1:9/{server_name}" for name in ("LOAD", "UNLOAD", "READY")}
+    hold_directory(tmp_path)
+    hold_directory(tmp_path)
+    done = marway("sidecar", "--backend", "http", "--port", "0", "--registry", tmp_path.as_uri(), **shared, **more)
+    assert f"{tmp_path}, which is shared with the model server, is used by another sidecar" in refused(done)

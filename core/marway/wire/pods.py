@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from marway.records import Frozen
 from marway.wire.runtime import DeviceMemory
 
-__all__ = ["WATCH_CONTENT_TYPE", "WATCH_HEARTBEAT_S", "LoadReport", "ModelStatus", "PodEvent", "PodStatus", "State"]
+__all__ = [
+    "WATCH_CONTENT_TYPE",
+    "WATCH_HEARTBEAT_S",
+    "LoadReport",
+    "ModelStatus",
+    "PodEvent",
+    "PodStatus",
+    "Remark",
+    "State",
+]
 
 State = Literal["absent", "fetching", "loading", "ready", "draining", "failed"]
 
@@ -93,6 +102,14 @@ class PodEvent(Frozen):
     pod: PodStatus | None = None
     models: tuple[ModelStatus, ...] = ()
     removed: tuple[str, ...] = ()
+
+
+class Remark(NamedTuple):
+    """What whoever sets a pod up is to know of its model server: how bad it is, what was found, what to do about it."""
+
+    level: Literal["ok", "warning", "problem"]
+    found: str
+    advice: str = ""
 
 
 class LoadReport(Frozen):

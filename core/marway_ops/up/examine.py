@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from marway.errors import MarwayError
+from marway.wire.pods import Remark
 from marway_ops.shell.output import Case, Finding, findings_of
 from marway_ops.up.plan import opened_backend
 
@@ -46,10 +47,10 @@ def examine_servers(engines: Sequence[str], *, config: Path | None = None) -> tu
     return frozenset(by_runtime), findings_of(cases)
 
 
-def _remarks(backend: Any) -> list[tuple[Any, str, str]]:
+def _remarks(backend: Any) -> list[Remark]:
     examine = import_module("marway_sidecar.backends.examine").examine
     try:
-        found = asyncio.run(examine(backend))
+        found: list[Remark] = asyncio.run(examine(backend))
     except OSError as exc:  # of a file that its settings name
-        return [("problem", f"{exc.strerror or exc}: {exc.filename}", "see the settings of the sidecar")]
-    return [(each.level, each.found, each.advice) for each in found]
+        return [Remark("problem", f"{exc.strerror or exc}: {exc.filename}", "see the settings of the sidecar")]
+    return found

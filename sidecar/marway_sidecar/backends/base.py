@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from marway.deadline import Deadline
 from marway.environments.lock import EnvironmentLock
 from marway.errors import Overloaded, RuntimeDown, Unavailable
 from marway.wire.envelope import Answer, Row
+from marway.wire.pods import Remark
 from marway.wire.runtime import DeviceMemory, Mode, WorkerDeaths
 from marway_sidecar.settings import SidecarSettings
-
-if TYPE_CHECKING:
-    from marway_sidecar.backends.examine import Remark
 
 __all__ = [
     "Backend",
@@ -32,7 +28,6 @@ __all__ = [
     "ServerStatus",
     "WorkerDied",
     "WorkerStatus",
-    "whole_answer",
 ]
 
 
@@ -258,19 +253,19 @@ class Backend(ABC):
         serves: The backends of records whose archives its servers load; its own at least.
         probe_interval_s, probe_timeout_s: How often its server is asked whether it answers, and how long that may take.
         tested: Versions of its servers that Marway's tests run, under their names in `ServerInfo.versions`.
-        only_looks: Whether a client is only to be asked how its server is, by `marway doctor`: it then changes nothing,
-            nor removes what a sidecar before it left.
+        only_looks: Whether clients are for `marway doctor`, and change nothing, nor remove what a sidecar left.
+        directory: What it shares with its server and no other sidecar may use; None for nothing.
         by_runtime: Whether Marway's runtime starts its server, whose engine has the backend's name; else others do.
     """
 
     serves: frozenset[str]
-    tested: Mapping[str, str] = MappingProxyType({})
-    by_runtime: bool = False
+    tested: Mapping[str, str] = {}
+    directory: Path | None = None
+    by_runtime = only_looks = False
 
     def __init__(self, settings: SidecarSettings) -> None:
         self.name = settings.backend
         self.settings = settings
-        self.only_looks = False
         self.probe_interval_s = settings.runtime_probe_interval_s
         self.probe_timeout_s = settings.runtime_probe_timeout_s
 
@@ -289,15 +284,3 @@ class Backend(ABC):
     async def examine(self, server: ModelServer) -> Sequence[Remark]:
         """Return what `marway doctor` is to say of a server that answers, beside its version; nothing is changed."""
         return ()
-
-
-async def whole_answer(stream: AsyncGenerator[Answer, None]) -> Answer:
-    """Return an answer in pieces as one, as a caller sees it who reads them to their end; an error is all of it."""
-    pieces: list[Answer] = []
-    async with aclosing(stream):
-        async for piece in stream:
-            if piece.kind == "error":
-                return piece
-            pieces.append(piece)
-    measured = [each for piece in pieces for each in piece.measured]
-    return replace(pieces[0], body=b"".join(piece.body for piece in pieces), measured=measured)

@@ -7,23 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from marway.errors import MarwayError
+from marway.wire.pods import Remark
 from marway_sidecar.backends.base import Backend
 
-__all__ = ["Remark", "examine", "of_directory", "of_versions"]
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """What whoever sets a pod up is to know of its model server: how bad it is, what was found, what to do about it."""
-
-    level: Literal["ok", "warning", "problem"]
-    found: str
-    advice: str = ""
+__all__ = ["examine", "of_directory", "of_versions"]
 
 
 async def examine(backend: Backend) -> list[Remark]:
@@ -43,6 +33,7 @@ async def examine(backend: Backend) -> list[Remark]:
         shown = ", ".join(f"{name} {versions[name]}".rstrip() for name in sorted(versions)) or backend.name
         loaded = f"{len(names)} {'version' if len(names) == 1 else 'versions'}"
         found = [Remark("ok", f"{shown} answers, with {loaded} loaded"), *of_versions(backend.tested, versions)]
+        found += of_directory(backend.directory) if backend.directory is not None else []
         try:
             found += await backend.examine(server)
         except MarwayError as exc:
@@ -63,16 +54,15 @@ def of_versions(tested: Mapping[str, str], versions: Mapping[str, str]) -> list[
     return found
 
 
-def of_directory(setting: str, directory: Path) -> list[Remark]:
+def of_directory(directory: Path) -> list[Remark]:
     """Return what is wrong with a directory that the sidecar writes and the server reads."""
     existing = directory
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not os.access(existing, os.W_OK | os.X_OK) or not existing.is_dir():
         advice = "give this user the right to write there: versions are unpacked into it"
-        return [Remark("problem", f"{setting}, {directory}, cannot be written", advice)]
+        return [Remark("problem", f"{directory}, shared with the server, cannot be written", advice)]
     if existing != directory:
-        return [
-            Remark("warning", f"{setting}, {directory}, is not there yet", "the server must see the same directory")
-        ]
+        found = f"{directory}, to be shared with the server, is not there yet"
+        return [Remark("warning", found, "make it, and see that the server reads the same directory")]
     return []

@@ -6,7 +6,9 @@ Beside them, in `.marway/`, stands for each what it is; nothing else in the dire
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,13 +17,17 @@ from pathlib import Path
 from typing import Final
 
 from marway.bundles import UNPACKING_PREFIX, BundleManifest, read_bundle, unpack_bundle
-from marway.errors import InvalidArchive, LoadFailed
+from marway.errors import InvalidArchive, InvalidSettings, LoadFailed
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.errors import about
 
-__all__ = ["ModelDirectory", "Placed", "bundle_of"]
+__all__ = ["ModelDirectory", "Placed", "bundle_of", "hold_directory"]
+
+logger = logging.getLogger(__name__)
 
 _OURS: Final = ".marway"
+_HELD: Final[dict[Path, int]] = {}
+"""Directories that this process has for itself, and the descriptors of their locks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,36 @@ class ModelDirectory:
         except (ValueError, KeyError, TypeError):
             placed = Placed(note.stem, note.stem, "", "")
         return placed if placed.server_name == note.stem else None
+
+
+def hold_directory(root: Path) -> None:
+    """Have a directory, made where it is not there, for this process alone until it ends. Blocks.
+
+    What lies in it and was not loaded by this process is taken for what a dead one left: two would undo each other.
+
+    Raises:
+        InvalidSettings: Another sidecar has it, or it cannot be written.
+    """
+    if root in _HELD:
+        return
+    try:
+        (root / _OURS).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(root / _OURS / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise InvalidSettings(
+            f"{root}, which is shared with the model server, cannot be written: {exc.strerror}"
+        ) from exc
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(descriptor)
+        raise InvalidSettings(
+            f"{root}, which is shared with the model server, is used by another sidecar: every pod has a server and a "
+            "directory of its own"
+        ) from exc
+    except OSError as exc:  # a file system without locks
+        logger.warning("%s cannot be locked (%s): see that no other sidecar uses it", root, exc.strerror)
+    _HELD[root] = descriptor  # for as long as this process lives
 
 
 def bundle_of(model: ServedModel, backend: str) -> BundleManifest:

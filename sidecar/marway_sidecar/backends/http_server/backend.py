@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from yarl import URL
 
 from marway.errors import InvalidSettings
 from marway.refs import parse_reference
-from marway_sidecar.backends.base import Backend, ModelServer
-from marway_sidecar.backends.examine import Remark, of_directory
+from marway_sidecar.backends.base import Backend
 from marway_sidecar.backends.http_server.addresses import DIRECTORY, PATH, VERSION_NAMES, Addresses, UrlTemplate
 from marway_sidecar.backends.http_server.connection import Connection
 from marway_sidecar.backends.http_server.server import SERVES, HttpServer
@@ -33,6 +30,7 @@ class HttpBackend(Backend):
         self.probe_interval_s = settings.http_probe_interval_s
         self.probe_timeout_s = settings.http_probe_timeout_s
         self.addresses = addresses_of(settings)
+        self.directory = settings.http_models
 
     def connect(self) -> HttpServer:
         settings = self.settings
@@ -52,10 +50,6 @@ class HttpBackend(Backend):
             concurrency=settings.http_concurrency,
             max_answer_bytes=settings.http_max_answer_bytes,
         )
-
-    async def examine(self, server: ModelServer) -> Sequence[Remark]:
-        settings = self.settings
-        return of_directory("http_models", settings.http_models) if settings.http_models is not None else ()
 
     def trouble(self, *, found: bool) -> str:
         return f"the model server does not answer at {self.addresses.health or self.addresses.base}"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from marway.errors import InvalidSettings
+from marway.wire.pods import Remark
 from marway_sidecar.backends.base import Backend, ModelServer
-from marway_sidecar.backends.examine import Remark
 from marway_sidecar.backends.open_inference.files import Repository
 from marway_sidecar.backends.open_inference.grpc_wire import GrpcWire
 from marway_sidecar.backends.open_inference.look import of_repository
@@ -45,6 +45,7 @@ class OpenInferenceBackend(Backend):
             raise InvalidSettings(
                 "open_inference_repository has no use with open_inference_manage = false: nothing is written there"
             )
+        self.directory = settings.open_inference_repository
         self.probe_interval_s = settings.open_inference_probe_interval_s
         self.probe_timeout_s = settings.open_inference_probe_timeout_s
 

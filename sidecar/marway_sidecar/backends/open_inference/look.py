@@ -8,25 +8,24 @@ import json
 from pathlib import Path
 
 from marway.errors import clip
-from marway_sidecar.backends.examine import Remark, of_directory
+from marway.wire.pods import Remark
 from marway_sidecar.backends.open_inference.wire import Refused, Wire
 
 __all__ = ["of_repository"]
 
 
 async def of_repository(wire: Wire, root: Path, *, timeout_s: float) -> list[Remark]:
-    """Return what is wrong with a model repository: it cannot be written, or the server has another one or none.
+    """Return what is wrong with a model repository: the server has another one, or none.
 
     Raises:
         RuntimeDown: The server does not answer.
     """
-    found = of_directory("open_inference_repository", root)
     try:
         index = await wire.index(timeout_s=timeout_s)
     except Refused as exc:
         advice = "start it with one (Triton: --model-control-mode=explicit), or set open_inference_manage = false"
         what = f"it has no model repository that can be asked: {clip(exc.text, 120)}"
-        return [*found, Remark("problem", what, advice)]
+        return [Remark("problem", what, advice)]
     there = await asyncio.to_thread(_models, root)
     names = frozenset().union(*there.values())
     loaded = sorted(name for name, entries in index.items() if any(each.state == "READY" for each in entries))
@@ -34,12 +33,12 @@ async def of_repository(wire: Wire, root: Path, *, timeout_s: float) -> list[Rem
     for name in loaded:
         if name not in names:
             what = f"open_inference_repository, {root}, is not what the server reads: it has {clip(name, 80)} loaded"
-            return [*found, Remark("problem", f"{what}, which is not there", advice)]
+            return [Remark("problem", f"{what}, which is not there", advice)]
     for directory, called in sorted(there.items()):
         if not called & index.keys():
             what = f"open_inference_repository, {root}, is not what the server reads: it does not list"
-            return [*found, Remark("problem", f"{what} {clip(directory, 80)}, which is there", advice)]
-    return found
+            return [Remark("problem", f"{what} {clip(directory, 80)}, which is there", advice)]
+    return []
 
 
 def _models(root: Path) -> dict[str, frozenset[str]]:

@@ -33,6 +33,7 @@ class TensorFlowServingBackend(Backend):
         self._address = settings.tensorflow_serving_grpc or settings.tensorflow_serving_url or ""
         self._last: TensorFlowServing | None = None
         self._others = _models_of(settings.tensorflow_serving_config)
+        self.directory = settings.tensorflow_serving_models
         self.probe_interval_s = settings.tensorflow_serving_probe_interval_s
         self.probe_timeout_s = settings.tensorflow_serving_probe_timeout_s
 
@@ -40,8 +41,8 @@ class TensorFlowServingBackend(Backend):
         settings, models = self.settings, None
         over_grpc = settings.tensorflow_serving_grpc is not None
         transport = GrpcTransport(self._address) if over_grpc else RestTransport(self._address)
-        if settings.tensorflow_serving_models is not None:
-            directory = settings.tensorflow_serving_models
+        directory = self.directory
+        if directory is not None and not self.only_looks:
             base_path = settings.tensorflow_serving_base_path or str(directory.absolute())
             models = ModelList(transport, directory, base_path=base_path, others=self._others)
         self._last = TensorFlowServing(transport, models, concurrency=settings.tensorflow_serving_concurrency)
