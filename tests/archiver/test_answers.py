@@ -202,3 +202,25 @@ def test_too_many_or_too_large_examples_are_refused() -> None:
         encode_examples([ExampleInput(b"x")] * 1001)
     with pytest.raises(InvalidArchive, match="more than 67108864 bytes"):
         encode_examples([ExampleInput(bytes(33 << 20))] * 2)
+
+
+def test_what_nobody_stated_of_a_response_is_the_servers_matter() -> None:
+    """Parameters that a server adds to a response of the Open Inference Protocol differ only where some were stated."""
+    output = {"name": "y", "datatype": "FP32", "shape": [1], "data": [1.0]}
+    sent = ExampleInput(b"{}", "application/json")
+
+    def found(stated: Any, came: Any) -> str | None:
+        example = GoldenExample(input_sha256=sent.sha256, answer=GoldenAnswer(kind="json", value=stated))
+        document = GoldenDocument(archive_sha256="0" * 64, source="given", examples=(example,))
+        return golden_difference(document, 0, GoldenAnswer(kind="json", content_type="application/json", value=came))
+
+    came = {"outputs": [output | {"parameters": {"content_type": "np"}}], "parameters": {}}
+    assert found({"outputs": [output]}, came) is None
+    assert found(came, came) is None
+    assert (
+        found({"outputs": [output], "parameters": {"a": 1}}, came) == "at parameters: 'a' was expected and is missing"
+    )
+    assert found({"outputs": []}, came) == "at outputs: 0 items were expected, 1 came"
+    assert found({"outputs": [output | {"data": [2.0]}]}, came) == "at outputs[0].data[0]: 2.0 was expected, 1.0 came"
+    assert found({"outputs": 3}, came) is not None
+    assert found([], came) is not None

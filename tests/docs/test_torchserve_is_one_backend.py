@@ -22,6 +22,8 @@ ITS_OWN = (
 WORDS = re.compile(r"torchserve|java(?!script)|jdk|jvm|org\.pytorch", re.IGNORECASE)
 
 ALLOWED = {
+    # Which backends read a `.mar`.
+    "core/marway/bundles/manifest.py": {'"torchserve"'},
     # The default of `backend`, in a record, in `runtime.json` and of a sidecar; and what has examples of it.
     "core/marway/records.py": {'"torchserve"'},
     "core/marway/refs.py": {"such as torchserve"},

@@ -44,6 +44,7 @@ BUILTIN_HANDLERS = frozenset(model_handlers)
 _FIXED_CREATED_ON = "01/01/1980 00:00:00"
 """`createdOn` of every canonical archive, in torch-model-archiver's form (day first)."""
 MAX_MANIFEST_BYTES = 1024 * 1024
+_UNSAID_VERSION = "1.0"
 _LSP_BUILTIN_HANDLERS = frozenset({"BaseHandler", "TorchScriptHandler"})  # the same, for the C++ backend
 RUNTIMES = tuple(runtime.value for runtime in RuntimeType)
 """What `--runtime` takes."""
@@ -103,7 +104,7 @@ def parse_manifest(data: bytes) -> Manifest:
     """
     try:
         raw = json.loads(data.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-        manifest = Manifest.model_validate(raw)
+        manifest = Manifest.model_validate(_with_version(raw))
         check_model_name(manifest.model.model_name)
         check_version(manifest.model.model_version)
         return manifest
@@ -117,6 +118,13 @@ def parse_manifest(data: bytes) -> Manifest:
         raise
     except (ValueError, RecursionError) as exc:
         raise InvalidArchive(f"{MANIFEST_NAME} is not JSON: {clip(str(exc), 200)}") from exc
+
+
+def _with_version(raw: Any) -> Any:
+    """Return a manifest with a version: Multi Model Server's archiver says none, and that of TorchServe 1.0 then."""
+    if not isinstance(raw, dict) or "specificationVersion" not in raw or not isinstance(raw.get("model"), dict):
+        return raw
+    return {**raw, "model": {"modelVersion": _UNSAID_VERSION, **raw["model"]}}
 
 
 def _ordered(part: _Part) -> dict[str, Any]:

@@ -69,13 +69,35 @@ def golden_difference(
 ) -> str | None:
     """Return how ``got`` differs from the golden answer number ``index`` of ``document``, or None.
 
-    Answers that no handler gave know statuses and values only: kind and content type are the server's matter.
+    Answers that no handler gave know statuses and values only: kind and content type are the server's matter, and so
+    are parameters of a response of the Open Inference Protocol that nobody stated.
     """
     expected = document.examples[index].answer
     tolerance = tolerance or document.tolerance
     if document.values_only and expected.status == got.status and got.kind != "error":
-        return value_difference(expected.value, got.value, tolerance)
+        return value_difference(expected.value, _as_stated(expected.value, got.value), tolerance)
     return difference(expected, got, tolerance)
+
+
+def _as_stated(expected: Any, got: Any) -> Any:
+    """Return a response of the Open Inference Protocol without the parameters that ``expected`` does not name."""
+    if not (_is_response(expected) and _is_response(got)):
+        return got
+    outputs = [
+        _without_parameters(each, expected["outputs"][place] if place < len(expected["outputs"]) else None)
+        for place, each in enumerate(got["outputs"])
+    ]
+    return _without_parameters({**got, "outputs": outputs}, expected)
+
+
+def _is_response(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("outputs"), list)
+
+
+def _without_parameters(got: Any, expected: Any) -> Any:
+    if not (isinstance(got, dict) and isinstance(expected, dict)) or "parameters" in expected:
+        return got
+    return {name: each for name, each in got.items() if name != "parameters"}
 
 
 def value_difference(expected: Any, got: Any, tolerance: Tolerance = DEFAULT_TOLERANCE) -> str | None:

@@ -126,7 +126,7 @@ def _tensor(name: str, spec: TensorSpec | None, value: Any) -> tuple[Tensor, boo
     leaves = list(leaves_of(value, len(shape))) if isinstance(value, list) else [value]
     if spec is None or datatype is None:
         datatype = _datatype_for(leaves, where)
-        whole, alone = shape or (1,), False
+        whole, alone = shape or (1,), not shape
     else:
         whole, alone = _fitted(shape, spec, where)
     raw = [_unwrapped(each) for each in leaves] if datatype is BYTES else leaves
@@ -141,7 +141,7 @@ def _of_bytes(
 ) -> tuple[Tensor, bool]:
     """Return bytes as the one element of a BYTES input, or as the data of another."""
     if spec is None or datatype is None:
-        return Tensor(name, BYTES, (1,), [value]), False
+        return Tensor(name, BYTES, (1,), [value]), True
     if datatype is BYTES:
         shape, alone = _fitted((), spec, where)
         return Tensor(name, BYTES, shape, [value]), alone

@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -26,6 +26,7 @@ from marway_http.tensors.v2_protobuf import CONTENTS
 __all__ = [
     "RestBody",
     "RestRequest",
+    "error_piece",
     "parameters_of",
     "piece_of_response",
     "rest_of_request",
@@ -89,8 +90,12 @@ def parameters_of(message: bytes) -> dict[str, Any]:
         raise InvalidRequest("the message cannot be parsed") from None
 
 
-def rest_of_request(message: bytes) -> RestRequest:
+def rest_of_request(message: bytes, *, dropped: Container[str] = ()) -> RestRequest:
     """Return a `ModelInferRequest` as a REST request.
+
+    Args:
+        message: All of it.
+        dropped: Parameters of the request that go no further.
 
     Raises:
         InvalidRequest: It cannot be parsed; its contents are of another number or datatype than its inputs; or some
@@ -113,7 +118,7 @@ def rest_of_request(message: bytes) -> RestRequest:
         sections.append(section)
         parameters = {**_said(each.parameters), SIZE: len(section)}
         inputs.append(_described(each, parameters))
-    parameters = _said(request.parameters)
+    parameters = {name: value for name, value in _said(request.parameters).items() if name not in dropped}
     asked = parameters.pop(ALL_BINARY, None)
     forms = {bool(raw) if asked is None else bool(asked)}
     outputs, wanted = [], set()
@@ -160,6 +165,11 @@ def piece_of_response(message: bytes, forms: OutputForms, *, name: str, version:
     """
     text, sections = _rest(message, forms, name, version)
     return b"".join([text, b"\n", *sections])
+
+
+def error_piece(message: str) -> bytes:
+    """Return the piece that says that one of several responses to a request is an error."""
+    return _json({"error": message}) + b"\n"
 
 
 def with_names(body: bytes, header_length: int | None, *, name: str, version: str) -> RestBody:

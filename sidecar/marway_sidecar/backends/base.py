@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -29,7 +28,6 @@ __all__ = [
     "ServerStatus",
     "WorkerDied",
     "WorkerStatus",
-    "whole_answer",
 ]
 
 
@@ -286,15 +284,3 @@ class Backend(ABC):
     async def examine(self, server: ModelServer) -> Sequence[Remark]:
         """Return what `marway doctor` is to say of a server that answers, beside its version; nothing is changed."""
         return ()
-
-
-async def whole_answer(stream: AsyncGenerator[Answer, None]) -> Answer:
-    """Return an answer in pieces as one, as a caller sees it who reads them to their end; an error is all of it."""
-    pieces: list[Answer] = []
-    async with aclosing(stream):
-        async for piece in stream:
-            if piece.kind == "error":
-                return piece
-            pieces.append(piece)
-    measured = [each for piece in pieces for each in piece.measured]
-    return replace(pieces[0], body=b"".join(piece.body for piece in pieces), measured=measured)

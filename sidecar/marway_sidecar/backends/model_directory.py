@@ -54,19 +54,25 @@ class ModelDirectory:
         self._only_looks = only_looks
         self._ours = root / _OURS
 
-    def place(self, model: ServedModel) -> Path:
+    def place(self, model: ServedModel, *, below: str = "") -> Path:
         """Unpack a version's bundle, and return where its files are; those that are there already are kept.
+
+        Args:
+            model: The version.
+            below: A directory of this name is put around them, within the version's own, where the server wants one.
 
         Raises:
             LoadFailed: It cannot be unpacked, or there is something of somebody else's in its place.
         """
         target = self.root / model.server_name
+        files = target / below
+        made = False
         placed = Placed(model.server_name, model.name, model.version, model.archive.name)
         try:
             self._ours.mkdir(parents=True, exist_ok=True)
             before = self._read(self._note(model.server_name))
-            if before == placed and target.is_dir():
-                return target
+            if before == placed and files.is_dir():
+                return files
             if before is not None:
                 self.remove(model.server_name)
             elif os.path.lexists(target):
@@ -76,15 +82,19 @@ class ModelDirectory:
             self._note(model.server_name).write_text(
                 json.dumps({name: getattr(placed, name) for name in Placed.__slots__})
             )
-            unpack_bundle(model.archive, target)
+            if below:
+                target.mkdir()
+                made = True
+                target.chmod(0o755)  # the server may be another user
+            unpack_bundle(model.archive, files)
         except (InvalidArchive, LoadFailed) as exc:
-            self._forget_if_empty(model.server_name)
+            self._forget(model.server_name, made=made)
             raise about(model, LoadFailed(exc.message)) from exc
         except OSError as exc:
-            self._forget_if_empty(model.server_name)
+            self._forget(model.server_name, made=made)
             message = f"{model.name} {model.version} cannot be put into {self.root}: {exc.strerror or exc}"
             raise about(model, LoadFailed(message)) from exc
-        return target
+        return files
 
     def remove(self, server_name: str) -> None:
         """Remove a version's files, if they are there and ours.
@@ -115,7 +125,10 @@ class ModelDirectory:
     def _note(self, server_name: str) -> Path:
         return self._ours / f"{server_name}.json"
 
-    def _forget_if_empty(self, server_name: str) -> None:
+    def _forget(self, server_name: str, *, made: bool) -> None:
+        """Forget a version of which nothing is there, but for what was ``made`` around it."""
+        if made:
+            shutil.rmtree(self.root / server_name, ignore_errors=True)
         with contextlib.suppress(OSError):
             if not os.path.lexists(self.root / server_name):
                 self._note(server_name).unlink(missing_ok=True)

@@ -23,6 +23,10 @@ class GrpcPredictorSettings(ComponentSettings):
     """The predictor's model directory, shared with it and used by this pod alone: the files of each loaded version lie
     in it below the version's id, which is the `runId` of its predictions."""
 
+    grpc_predictor_manage: bool = True
+    """Whether its models are Marway's to put there and to remove. If not, it is only asked: a version is the run that
+    its bundle names (`marway pack --server-model RUN`), if the predictor has that."""
+
     grpc_predictor_max_models: int | None = Field(None, ge=1)
     """Most versions in that directory at once; the least recently used goes first. Unset: as many as there is memory
     for (`memory_budget_bytes`)."""

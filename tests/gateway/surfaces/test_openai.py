@@ -6,23 +6,27 @@ import asyncio
 import base64
 import json
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from gateway.fakes import Behaviour, FakePod, Running, busy, fail, running
+from gateway.handlers import ready
 from marway.errors import ModelError
+from marway.objects import DirectoryStore
 from marway.registry import Registry
 from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, decode_rows, encode_answers
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.surfaces.openai.usage import EventReader
 from support.registry import publish, until
 
-MakePod = Callable[..., Awaitable[FakePod]]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("chat/completions", CHAT, "model", "`model` is missing"),
@@ -41,7 +45,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("embeddings", {"model": "intent", "input": ["a", ""]}, "input", "not empty"),
     ("embeddings", {"model": "intent", "input": ["\ud800"]}, "input", "not valid Unicode"),
     ("embeddings", {"model": "intent", "input": ["a"] * 1025}, "input", "1024 at most"),
-    ("embeddings", {"model": "intent", "input": "a", "dimensions": 8}, "dimensions", "`dimensions` is not taken"),
+    ("embeddings", {"model": "intent", "input": "a", "dimensions": 8}, "dimensions", "'dimensions' is not taken"),
+    ("embeddings", {"model": "intent", "input": "a", "\ud800": 8}, "\ud800", "is not taken"),
     ("embeddings", {"model": "intent", "input": "a", "encoding_format": "hex"}, "encoding_format", "base64"),
 ]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -85,29 +90,50 @@ def vectors(*rows: Any) -> Behaviour:
     return behave
 
 
-@pytest.fixture(autouse=True)
-def published(registry: Registry, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """`chat` of a server that speaks the API, `story` of a handler that streams text, `intent` of one that does not."""
-    publish(registry, tmp_path, "chat", backend="http")
-    publish(registry, tmp_path, "chat", "2.0", backend="http", label="STG")
-    publish(registry, tmp_path, "story", serving={"streaming": True})
-    publish(registry, tmp_path, "intent")
+    scratch = tmp_path_factory.mktemp("openai")
+    registry = Registry(DirectoryStore(scratch / "registry"))
+    publish(registry, scratch, "chat", backend="http")
+    publish(registry, scratch, "chat", "2.0", backend="http", label="STG")
+    publish(registry, scratch, "story", serving={"streaming": True})
+    publish(registry, scratch, "intent")
+    return registry
 
 
-@pytest.fixture
-async def pod(make_pod: MakePod) -> FakePod:
-    return await make_pod("a", backend="http")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pods() -> AsyncIterator[tuple[FakePod, FakePod]]:
+    started = FakePod("a", backend="http"), FakePod("b")
+    for each in started:
+        await each.start()
+    yield started
+    for each in started:
+        await each.stop()
 
 
-@pytest.fixture
-async def handlers(make_pod: MakePod) -> FakePod:
-    return await make_pod("b")
-
-
-@pytest.fixture
-async def gateway(pod: FakePod, handlers: FakePod, registry: Registry) -> AsyncIterator[Running]:
-    async with running(pod, handlers, registry=registry) as gateway:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(pods: tuple[FakePod, FakePod], registry: Registry) -> AsyncIterator[Running]:
+    async with running(*pods, registry=registry) as gateway:
+        await ready(gateway)
         yield gateway
+
+
+@pytest.fixture
+def pod(pods: tuple[FakePod, FakePod]) -> FakePod:
+    return renewed(pods[0])
+
+
+@pytest.fixture
+def handlers(pods: tuple[FakePod, FakePod]) -> FakePod:
+    return renewed(pods[1])
+
+
+def renewed(pod: FakePod) -> FakePod:
+    """Return a pod that has forgotten the requests of other tests."""
+    pod.requests.clear()
+    pod.cancelled = 0
+    return pod
 
 
 async def ask(gateway: Running, path: str, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
@@ -144,7 +170,8 @@ async def test_a_server_that_speaks_the_api_gets_the_body_and_answers(gateway: R
 
 async def test_events_of_a_server_pass_as_they_come(gateway: Running, pod: FakePod) -> None:
     """Each event is there before the next is made, with the caller's `model`; the last one's tokens are counted."""
-    go = asyncio.Event()
+    go, labels = asyncio.Event(), 'kind="completion",model="chat",version="1.0"'
+    before = await gateway.metric(f"marway_gateway_openai_tokens_total{{{labels}}}")
     first = b'data: {"model":"tiny","choices":[{"delta":{"content":"a"}}]}\n\n'
     last = b'data: {"model":"tiny","choices":[],"usage":%b}\n\ndata: [DONE]\n\n' % json.dumps(USAGE).encode()
     pod.behave = pieces(first, last[:20], last[20:], kind="text/event-stream; charset=utf-8", go=go)
@@ -160,8 +187,7 @@ async def test_events_of_a_server_pass_as_they_come(gateway: Running, pod: FakeP
     assert [each["model"] for each in events[:-1]] == ["chat/PROD"] * 2
     assert events[-1] == "[DONE]"
     assert pod.requests[0].headers["x-marway-stream"] == "1"
-    labels = 'kind="completion",model="chat",version="1.0"'
-    assert await gateway.metric(f"marway_gateway_openai_tokens_total{{{labels}}}") == 2
+    assert await gateway.metric(f"marway_gateway_openai_tokens_total{{{labels}}}") - before == 2
 
 
 async def test_streams_are_counted_where_the_gateway_is_to(pod: FakePod, registry: Registry) -> None:
@@ -389,7 +415,13 @@ async def test_models(gateway: Running, registry: Registry) -> None:
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "invalid_request")
 
 
-def test_events_cut_anywhere() -> None:
+async def test_events_with_what_json_has_not() -> None:
+    """Minus infinity among a server's probabilities, and half a character, go on as they came."""
+    text = b'data: {"model":"mine","logprob":-Infinity,"content":"\\ud83d"}\n'
+    assert EventReader("mine").passed(text.replace(b"mine", b"tiny")) == text
+
+
+async def test_events_cut_anywhere() -> None:
     """Wherever a server's events are cut, the same lines come out, comments and ends of all kinds among them."""
     text = b': ping\r\n\r\nevent: x\ndata: {"model":"tiny","response":{"model":"tiny","usage":{"input_tokens":1,'
     text += b'"output_tokens":4}}}\n\ndata: {"a":1}\n\ndata: [DONE]\r\n\r\n'

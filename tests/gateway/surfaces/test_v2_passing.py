@@ -29,7 +29,7 @@ from marway_http.tensors.datatypes import DATATYPES
 from marway_http.tensors.v2_parameters import add_parameters, plain_parameters
 from marway_http.tensors.v2_protobuf import CONTENTS
 from marway_http.tensors.v2_to_message import header_length_of, message_of_request
-from marway_http.tensors.v2_to_rest import piece_of_response, rest_of_response
+from marway_http.tensors.v2_to_rest import error_piece, piece_of_response, rest_of_response
 from support.registry import publish
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -76,6 +76,9 @@ async def served(pod: FakePod, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse(headers={OUTCOME: Outcome.ANSWERED, "content-type": "application/octet-stream"})
         await answer.prepare(request)
         for _ in range(asked["pieces"]):
+            await answer.write(piece_of_response(data, forms, name=name, version=version))
+        if "late" in asked:
+            await answer.write(error_piece("too many"))
             await answer.write(piece_of_response(data, forms, name=name, version=version))
         return answer
     made = rest_of_response(data, forms, name=name, version=version)
@@ -161,6 +164,7 @@ async def test_rest_json_as_it_came(gateway: Running, model: str) -> None:
     (seen,) = SEEN
     assert seen.body == body
     assert (seen.headers["content-type"], seen.headers["x-own"]) == ("application/json", "1")
+    assert seen.headers[LENGTH] == str(len(body))
 
 
 async def test_rest_binary_as_it_came(gateway: Running) -> None:
@@ -352,6 +356,14 @@ async def test_a_stream_over_grpc(gateway: Running, stub: Any) -> None:
     assert said[3:] == [("once", "", [b"\2"]), *[("pieces", "", [b"\1"])] * 3]
     labels = 'model="decoupled",outcome="ok",surface="open_inference_grpc",version="1.0"'
     assert await gateway.metric(f"marway_gateway_request_duration_seconds_count{{{labels}}}") == 1
+
+
+async def test_an_error_behind_other_responses(gateway: Running, stub: Any) -> None:
+    """It has the server's words, over gRPC as an error and over REST as a line."""
+    sent = request("INT8", 1, model="decoupled", pieces=2, late=1)
+    assert shown(await infer_stream(stub, sent)) == [("mine", "", [b"\1"])] * 3 + [("mine", "too many", [])]
+    said = await post(gateway, {"inputs": [], "parameters": {"pieces": 1, "late": 1}}, model="decoupled")
+    assert json.loads(said.text.splitlines()[1]) == {"error": "too many"}
 
 
 async def test_typed_pieces(stub: Any) -> None:

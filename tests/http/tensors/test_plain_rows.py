@@ -43,7 +43,7 @@ def form(**parts: tuple[bytes, str]) -> Row:
         (raw(b"hi", TEXT), [MANY], (1, 1), [b"hi"], True),
         (raw(b'["a", "b"]'), [TensorSpec(name="t", datatype="BYTES", shape=(-1,))], (2,), [b"a", b"b"], False),
         (raw(b"\xff\xd8", "image/jpeg"), [MANY], (1, 1), [b"\xff\xd8"], True),
-        (raw(b"hi", TEXT), [], (1,), [b"hi"], False),
+        (raw(b"hi", TEXT), [], (1,), [b"hi"], True),
         (raw(b"[[1, 2], [3, 4]]"), [], (2, 2), [1, 2, 3, 4], False),
     ],
 )

@@ -21,6 +21,7 @@ from marway.errors import (
     MarwayError,
     ModelError,
     RuntimeDown,
+    Unavailable,
     Unimplemented,
 )
 from marway.settings import load_settings
@@ -30,7 +31,7 @@ from marway_sidecar.backends.contract import CHECKS, Check, run_check
 from marway_sidecar.backends.grpc_predictor import GrpcPredictorBackend
 from marway_sidecar.backends.grpc_predictor.documents import answer_of, document_of
 from marway_sidecar.backends.grpc_predictor.proto import predictor_pb2
-from marway_sidecar.backends.grpc_predictor.server import PredictorServer
+from marway_sidecar.backends.grpc_predictor.server import PredictorServer, _Run
 from marway_sidecar.settings import SidecarSettings
 from support.bundles import write_bundle
 from support.predictor import Predictor, predictor_backend, predictor_running
@@ -141,6 +142,25 @@ async def test_a_version_that_cannot_answer_is_refused(predictor: Predictor, tmp
         assert predictor.asked == []
 
 
+async def test_a_predictor_that_keeps_its_models_itself(predictor: Predictor, tmp_path: Path) -> None:
+    """It is asked for the run that a version's bundle names, if it has that, and nothing is put there or removed."""
+    (predictor.models / "17").mkdir(parents=True)
+    (predictor.models / "17" / "model.txt").touch()
+    async with connected(predictor, grpc_predictor_manage=False, grpc_predictor_models=None) as server:
+        with pytest.raises(LoadFailed, match=r"does not say which run it is .*: pack it with --server-model RUN"):
+            await server.load(version(tmp_path))
+        for run in ("17", "18"):
+            write_bundle(tmp_path / f"{run}.bundle", "grpc-predictor", server_model=run)
+        theirs, absent = (ServedModel(n, "tiny", n, tmp_path / f"{n}.bundle", 1, 1.0, 10.0) for n in ("17", "18"))
+        with pytest.raises(Unavailable, match=r"does not have tiny 18: .* \(run '18'\)"):
+            await server.load(absent)
+        await server.load(theirs)
+        assert (await ask(server, theirs, row("say x"))).body == b"x"
+        assert predictor.asked[-1] == ("17", "say x")
+        await server.unload(theirs)
+    assert [each.name for each in predictor.models.iterdir()] == ["17"]
+
+
 @pytest.mark.parametrize(
     ("code", "kind", "status"),
     [
@@ -201,7 +221,7 @@ async def test_a_predictor_that_goes(predictor: Predictor, tmp_path: Path) -> No
     away = predictor_backend(predictor).connect()
     with pytest.raises(RuntimeDown, match="does not answer"):
         await away.is_same(timeout_s=1)
-    away._versions[model.server_name] = "1.0"  # as if it went between two looks
+    away._runs[model.server_name] = _Run(model.server_name, "1.0")  # as if it went between two looks
     with pytest.raises(NotSent):
         await ask(away, model, row("x"))
     await away.aclose()
@@ -280,6 +300,9 @@ def test_settings_that_are_missing() -> None:
     """A predictor needs its address and its directory."""
     with pytest.raises(InvalidSettings, match=r"needs grpc_predictor_address, .* and grpc_predictor_models"):
         GrpcPredictorBackend(load_settings(SidecarSettings, grpc_predictor_address="h:1"))
+    both = {"grpc_predictor_address": "h:1", "grpc_predictor_models": "/m", "grpc_predictor_manage": False}
+    with pytest.raises(InvalidSettings, match="nothing is put into grpc_predictor_models: unset it"):
+        GrpcPredictorBackend(load_settings(SidecarSettings, **both))
 
 
 def test_names_and_numbers_are_the_books() -> None:

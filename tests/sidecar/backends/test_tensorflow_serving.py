@@ -73,7 +73,7 @@ class Room:
     ) -> ServedModel:
         name = f"{name}-{next(self._numbers)}"
         path = write_bundle(
-            self.home / "store" / f"{name}.bundle", files or {"1/saved_model.pb": model or SAY}, name=name
+            self.home / "store" / f"{name}.bundle", files or {"saved_model.pb": model or SAY}, name=name
         )
         return ServedModel(f"mv_{name.upper()}", name, "1.0", path, 1, 20.0, 10.0, **facts)
 
@@ -227,10 +227,8 @@ async def test_outputs_of_few_values_are_filled_and_strange_ones_refused(room: R
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"saved_model.pb": SAY}, "is a SavedModel itself: .* a directory whose name is a number, such as 1"),
-        ({"1/saved_model.pb": SAY, "2/saved_model.pb": SAY}, "has the versions 1, 2"),
-        ({"readme.txt": b"x"}, "has no SavedModel"),
-        ({"1/saved_model.pb": saved_model("broken", {})}, "did not become available: .* it is broken"),
+        ({"readme.txt": b"x"}, "has no SavedModel: pack a directory with a saved_model.pb"),
+        ({"saved_model.pb": saved_model("broken", {})}, "did not become available: .* it is broken"),
     ],
 )
 async def test_what_is_no_model_is_refused_and_leaves_nothing(

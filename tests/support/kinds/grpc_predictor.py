@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 
 from marway_archiver import publish_bundle
-from support.kinds.kind import Kind
+from support.kinds.kind import TAKES_S, Kind
 from support.servers import Server
 
 __all__ = ["GrpcPredictorKind"]
 
 _PREDICTOR = Path(__file__).parents[3] / "examples" / "grpc_predictor" / "predictor.py"
 _MODEL = """\
+import time
 import torch
 
 class IntentClassifier(torch.nn.Module):
@@ -28,6 +29,7 @@ class IntentClassifier(torch.nn.Module):
         return (torch.ones(len(texts), 1),)
 
     def forward(self, rows):
+        time.sleep({takes_s})
         return rows
 """
 
@@ -58,7 +60,7 @@ class GrpcPredictorKind(Kind):
         return Predictor(directory)
 
     def publish(self, registry: str, scratch: Path, model: str, version: str) -> None:
-        (scratch / "model.py").write_text(_MODEL)
+        (scratch / "model.py").write_text(_MODEL.replace("{takes_s}", str(TAKES_S)))
         (scratch / "labels.json").write_text(json.dumps([f"{version} hello"]))
         torch.save({}, scratch / "weights.pt")
         publish_bundle(model_name=model, version=version, backend=self.backend, registry=registry, directory=scratch)

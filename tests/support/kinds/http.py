@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from marway_archiver import publish_bundle
-from support.kinds.kind import Kind
+from support.kinds.kind import TAKES_S, Kind
 from support.servers import Server
 from support.servers.bentoml import BentoML
 from support.servers.litserve import LitServe
@@ -15,6 +15,7 @@ __all__ = ["BentoMLKind", "LitServeKind"]
 
 _LITSERVE = """\
 import sys
+import time
 import litserve
 
 class Says(litserve.LitAPI):
@@ -22,6 +23,7 @@ class Says(litserve.LitAPI):
         self.version = self.api_path.rpartition("/")[2]
 
     def predict(self, text):
+        time.sleep({takes_s})
         return {"said": self.version + " " + text}
 
 if __name__ == "__main__":
@@ -30,12 +32,14 @@ if __name__ == "__main__":
     server.run(host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, generate_client_file=False)
 """
 _BENTOML = """\
+import asyncio
 import bentoml
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 async def says(request):
+    await asyncio.sleep({takes_s})
     return PlainTextResponse(request.path_params["version"] + " " + (await request.body()).decode())
 
 @bentoml.asgi_app(Starlette(routes=[Route("/{version}", says, methods=["POST"])]), path="/versions")
@@ -56,7 +60,7 @@ class LitServeKind(Kind):
     content_type = "application/json"
 
     def server(self, directory: Path) -> Server:
-        (directory / "server.py").write_text(_LITSERVE)
+        (directory / "server.py").write_text(_LITSERVE.replace("{takes_s}", str(TAKES_S)))
         return LitServe(directory, "server.py")
 
     def publish(self, registry: str, scratch: Path, model: str, version: str) -> None:
@@ -77,5 +81,5 @@ class BentoMLKind(LitServeKind):
     content_type = Kind.content_type
 
     def server(self, directory: Path) -> Server:
-        (directory / "service.py").write_text(_BENTOML)
+        (directory / "service.py").write_text(_BENTOML.replace("{takes_s}", str(TAKES_S)))
         return BentoML(directory, "service:Service")

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from support.servers import Server
 
-__all__ = ["Kind"]
+__all__ = ["TAKES_S", "Kind"]
+
+TAKES_S = 0.03
 
 
 class Kind(ABC):
     """A backend, a real server for it, and a model whose answer to `hello` says `VERSION hello` somewhere.
+
+    It takes its time, `TAKES_S`: whenever a server is killed under load, there should be requests in it.
 
     Attributes:
         name: In the names of tests.

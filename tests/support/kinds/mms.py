@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from marway_archiver import publish_archive
-from support.kinds.kind import Kind
+from support.kinds.kind import TAKES_S, Kind
 from support.servers import Server
 from support.servers.mms import MultiModelServer
 from support.torchserve import archive
@@ -14,12 +14,17 @@ from support.torchserve import archive
 __all__ = ["MmsKind"]
 
 _HANDLER = """\
+import time
+
 def text(row):
     given = row.get("body") or row.get("data")
     return given if isinstance(given, str) else bytes(given).decode()
 
 def handle(data, context):
-    return None if data is None else ["{version} " + text(row) for row in data]
+    if data is None:
+        return None
+    time.sleep({takes_s})
+    return ["{version} " + text(row) for row in data]
 """
 
 
@@ -32,7 +37,8 @@ class MmsKind(Kind):
         return MultiModelServer(directory, {})
 
     def publish(self, registry: str, scratch: Path, model: str, version: str) -> None:
-        path = archive(scratch, model, _HANDLER.replace("{version}", version), version=version)
+        source = _HANDLER.replace("{version}", version).replace("{takes_s}", str(TAKES_S))
+        path = archive(scratch, model, source, version=version)
         publish_archive(path, registry=registry, backend=self.backend)
 
     def settings(self, server: Server) -> Mapping[str, object]:

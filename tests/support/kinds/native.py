@@ -8,15 +8,18 @@ from pathlib import Path
 
 from marway.wire.runtime import read_runtime_info
 from marway_archiver import publish
-from support.kinds.kind import Kind
+from support.kinds.kind import TAKES_S, Kind
 from support.servers import Server
 
 __all__ = ["NativeKind", "TorchServeKind"]
 
 _HANDLER = """\
+import time
+
 def handle(data, context):
     if data is None:
         return None
+    time.sleep({takes_s})
     return ["{version} " + row.get("data", row.get("body")) for row in data]
 """
 
@@ -54,7 +57,7 @@ class NativeKind(Kind):
 
     def publish(self, registry: str, scratch: Path, model: str, version: str) -> None:
         handler = scratch / "its_handler.py"
-        handler.write_text(_HANDLER.replace("{version}", version))
+        handler.write_text(_HANDLER.replace("{version}", version).replace("{takes_s}", str(TAKES_S)))
         publish(model_name=model, version=version, handler=str(handler), registry=registry)
 
     def settings(self, server: Server) -> Mapping[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from marway_archiver import publish_bundle
-from support.kinds.kind import Kind
+from support.kinds.kind import TAKES_S, Kind
 from support.servers import Server
 from support.servers.mlserver import MLServer
 from support.servers.triton import Triton
@@ -22,11 +22,13 @@ input [{ name: "text", data_type: TYPE_STRING, dims: [1] }]
 output [{ name: "said", data_type: TYPE_STRING, dims: [1] }]
 """
 _TRITON = """\
+import time
 import numpy
 import triton_python_backend_utils as utils
 
 class TritonPythonModel:
     def execute(self, requests):
+        time.sleep({takes_s})
         answers = []
         for request in requests:
             text = utils.get_input_tensor_by_name(request, "text").as_numpy()
@@ -35,12 +37,14 @@ class TritonPythonModel:
         return answers
 """
 _MLSERVER = """\
+import asyncio
 from mlserver import MLModel
 from mlserver.codecs import StringCodec
 from mlserver.types import InferenceResponse
 
 class Says(MLModel):
     async def predict(self, payload):
+        await asyncio.sleep({takes_s})
         said = ["{version} " + text for text in StringCodec.decode_input(payload.inputs[0])]
         return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("said", said)])
 """
@@ -67,11 +71,16 @@ class TritonKind(Kind):
             model_name=model, version=version, backend=self.backend, registry=registry, directory=scratch
         )  # fmt: skip
 
+    @staticmethod
+    def source(text: str, version: str) -> str:
+        """Return a model's source for a version."""
+        return text.replace("{version}", version).replace("{takes_s}", str(TAKES_S))
+
     def write(self, directory: Path, version: str) -> None:
         """Write the model's directory as the server wants it."""
         (directory / "1").mkdir()
         (directory / "config.pbtxt").write_text(_CONFIG)
-        (directory / "1" / "model.py").write_text(_TRITON.replace("{version}", version))
+        (directory / "1" / "model.py").write_text(self.source(_TRITON, version))
 
     def settings(self, server: Server) -> Mapping[str, object]:
         return {"open_inference_url": server.url, "open_inference_repository": server.repository}
@@ -87,4 +96,4 @@ class MLServerKind(TritonKind):
 
     def write(self, directory: Path, version: str) -> None:
         (directory / "model-settings.json").write_text(json.dumps(_SETTINGS))
-        (directory / "its_model.py").write_text(_MLSERVER.replace("{version}", version))
+        (directory / "its_model.py").write_text(self.source(_MLSERVER, version))

@@ -10,7 +10,7 @@ from marway.errors import InvalidRequest, ModelError, Unimplemented, clip
 from marway_gateway.gateway import Gateway
 from marway_gateway.predict.call import Answer
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, GrpcCall
-from marway_gateway.surfaces.open_inference.passing import check_passed, passes
+from marway_gateway.surfaces.open_inference.passing import HEADER_LENGTH, check_passed, passes
 from marway_http.message_fields import text_fields
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.tensors.rows import OCTETS
@@ -22,7 +22,8 @@ __all__ = ["infer", "infer_pieces"]
 
 _FIELDS: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name
 _NAMES: Final = (_FIELDS["model_name"].number, _FIELDS["model_version"].number)
-_HEADER_LENGTH: Final = "inference-header-content-length"
+_OF_STREAMS: Final = ("triton_enable_empty_final_response",)
+"""Parameters that ask for what a single response has in any case; Triton refuses them outside its streams."""
 
 
 async def infer(gateway: Gateway, call: GrpcCall, message: bytes) -> bytes:
@@ -34,22 +35,27 @@ async def infer(gateway: Gateway, call: GrpcCall, message: bytes) -> bytes:
     """
     responses = infer_pieces(gateway, call, message)
     try:
-        response = await anext(responses)
-        async for _ in responses:
+        response = await anext(responses, None)
+        if response is None or await anext(responses, None) is not None:
             raise Unimplemented(
-                "the version answers one request with several responses: call ModelStreamInfer, which gives them all",
+                "the version answers a request with any number of responses: call ModelStreamInfer, which gives them "
+                "all",
                 model=call.info.model,
                 version=call.info.version,
             )
     finally:
         await responses.aclose()
+    if isinstance(response, ModelError):
+        raise response
     return response
 
 
 async def infer_pieces(
     gateway: Gateway, call: GrpcCall, message: bytes, *, final: bytes = b""
-) -> AsyncGenerator[bytes, None]:
+) -> AsyncGenerator[bytes | ModelError, None]:
     """Yield each `ModelInferResponse` to a `ModelInferRequest`: one, or as many as a version that streams sends.
+
+    One of several may be an error, behind which others follow.
 
     Args:
         gateway: Its parts.
@@ -68,9 +74,11 @@ async def infer_pieces(
         yield (await call.predict_rows(message, read_message))[0] + final
         return
     convert = gateway.converters.run
-    body, length, raw = await convert(len(message) - unread_bytes(message), rest_of_request, message)
+    dropped = () if resolved.serving.streaming else _OF_STREAMS
+    size = len(message) - unread_bytes(message)
+    body, length, raw = await convert(size, rest_of_request, message, dropped=dropped)
     sequence = await convert(length, check_passed, body[:length])
-    answer = await call.ask(body, {"content-type": OCTETS, _HEADER_LENGTH: str(length)}, sequence=sequence)
+    answer = await call.ask(body, {"content-type": OCTETS, HEADER_LENGTH: str(length)}, sequence=sequence)
     del body
     if answer.reply.status >= 400:
         raise _failure(await call.whole(answer), answer.reply.status, call)
@@ -83,13 +91,17 @@ async def infer_pieces(
     try:
         async for piece in answer.pieces(max_bytes=gateway.settings.max_body_bytes):
             size = len(piece.partition(b"\n")[0]) if raw else len(piece)
-            yield await convert(size, message_of_piece, piece, raw=raw)
+            try:
+                response: bytes | ModelError = await convert(size, message_of_piece, piece, raw=raw)
+            except ModelError as exc:
+                response = exc
+            yield response
     finally:
         answer.close()
 
 
 def _header_length(answer: Answer) -> int | None:
-    name = _HEADER_LENGTH.encode()
+    name = HEADER_LENGTH.encode()
     return next((int(value) for each, value in answer.reply.headers if each == name and value.isdigit()), None)
 
 

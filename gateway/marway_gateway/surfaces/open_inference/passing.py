@@ -25,8 +25,9 @@ from marway_gateway.surfaces.row_calls import RowRoute, Sent
 from marway_http.tensors.rows import JSON, OCTETS
 from marway_http.tensors.v2_to_message import header_length_of
 
-__all__ = ["InferRoute", "check_passed", "passes"]
+__all__ = ["HEADER_LENGTH", "InferRoute", "check_passed", "passes"]
 
+HEADER_LENGTH: Final = "inference-header-content-length"
 _SHARED_MEMORY: Final = "shared_memory_"
 _SEQUENCE: Final = "sequence_id"
 _LOOKED_AT: Final = (_SHARED_MEMORY.encode(), _SEQUENCE.encode(), b"\\u00")
@@ -72,8 +73,9 @@ class InferRoute(RowRoute):
         length = header_length_of(header_length, body)
         text = body if length is None else body[:length]
         call.sequence = await gateway.converters.run(len(text), check_passed, text)
-        # `curl -d` says that it sends a form.
-        call.headers = {**call.headers, "content-type": JSON if length is None else OCTETS}
+        # `curl -d` says that it sends a form; and the length tells the pod that it is a request of this protocol.
+        said = {"content-type": JSON if length is None else OCTETS, HEADER_LENGTH: str(len(text))}
+        call.headers = {**call.headers, **said}
         cancel_scope.step = None
         answer = await gateway.predictor.predict(call)
         if answer.reply.data is None:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from typing import Any, Final
 
-from marway.errors import InvalidRequest, MarwayError, clip
+from marway.errors import InvalidRequest, MarwayError, ModelError, clip
 from marway_gateway.gateway import Gateway
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, GrpcCall
 from marway_gateway.surfaces.open_inference.messages import infer_pieces
@@ -91,14 +91,21 @@ class InferStream:
                 call.info.request_bytes = len(message)
                 async with aclosing(infer_pieces(self._gateway, call, message, final=_FINAL)) as responses:
                     async for response in responses:
+                        if isinstance(response, ModelError):
+                            await self._send(_failed(response, request_id))
+                            continue
                         call.info.response_bytes += len(response)
                         await self._send(b"".join([encoded(_RESPONSE, len(response)), response]))
         except MarwayError as exc:
-            failed = pb.ModelInferResponse(id=request_id)
-            failed.MergeFromString(_FINAL)
-            said = clip(exc.message, DETAILS_MAX)
-            await self._send(pb.ModelStreamInferResponse(error_message=said, infer_response=failed).SerializeToString())
+            await self._send(_failed(exc, request_id, final=_FINAL))
 
     async def _send(self, response: bytes) -> None:
         async with self._writing:
             await self._write(response)
+
+
+def _failed(error: MarwayError, request_id: str, *, final: bytes = b"") -> bytes:
+    response = pb.ModelInferResponse(id=request_id)
+    response.MergeFromString(final)
+    failed = pb.ModelStreamInferResponse(error_message=clip(error.message, DETAILS_MAX), infer_response=response)
+    return failed.SerializeToString()

@@ -34,8 +34,8 @@ def read_embeddings(body: bytes, header_length: str | None, version: Resolved) -
     for name, value in document.items():
         if name not in _TAKEN and value is not None:
             raise Refused(
-                f"`{clip(name, 60)}` is not taken by {version.record.name} {version.record.version}: its handler gets "
-                "the texts alone",
+                f"{clip(ascii(name), 60)} is not taken by {version.record.name} {version.record.version}: its handler "
+                "gets the texts alone",
                 param=clip(name, 60),
             )
     given = document.get("input")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Final
+
+import orjson
 
 from marway_gateway.predict.call import Answer
 from marway_gateway.surfaces.answers import MAX_PIECE_BYTES
@@ -119,4 +120,4 @@ class CompletionForm(TextForm):
 
 
 def _json(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
+    return orjson.dumps(document)

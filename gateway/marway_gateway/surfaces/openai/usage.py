@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
+
+import orjson
 
 from marway.errors import MarwayError
 from marway_gateway.observe.telemetry import Tokens
@@ -20,7 +23,7 @@ def renamed(data: bytes, model: str) -> tuple[bytes, Tokens | None]:
     What is no JSON object, or says nothing of a model, is returned as it is.
     """
     try:
-        document = json.loads(data)
+        document, write = _read(data)
     except (ValueError, RecursionError):
         return data, None
     if not isinstance(document, dict):
@@ -33,7 +36,16 @@ def renamed(data: bytes, model: str) -> tuple[bytes, Tokens | None]:
             if isinstance(each.get("model"), str) and each["model"] != model:
                 each["model"] = model
                 changed = True
-    return (json.dumps(document, separators=(",", ":")).encode() if changed else data), tokens
+    return (write(document) if changed else data), tokens
+
+
+def _read(data: bytes) -> tuple[Any, Callable[[Any], bytes]]:
+    """Return a JSON document, and what writes it: many streams are thousands of events a second."""
+    try:
+        return orjson.loads(data), orjson.dumps
+    except orjson.JSONDecodeError:
+        # Numbers that JSON has not, among `logprobs`, and half characters, which the standard library lets through.
+        return json.loads(data), lambda document: json.dumps(document, separators=(",", ":")).encode()
 
 
 def _tokens(usage: Any) -> Tokens | None:

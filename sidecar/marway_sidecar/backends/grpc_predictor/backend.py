@@ -24,19 +24,26 @@ class GrpcPredictorBackend(Backend):
         super().__init__(settings)
         self.probe_interval_s = settings.grpc_predictor_probe_interval_s
         self.probe_timeout_s = settings.grpc_predictor_probe_timeout_s
-        if settings.grpc_predictor_address is None or settings.grpc_predictor_models is None:
+        models = settings.grpc_predictor_models
+        if settings.grpc_predictor_address is None or (models is None and settings.grpc_predictor_manage):
             raise InvalidSettings(
                 "the backend grpc-predictor needs grpc_predictor_address, such as 127.0.0.1:51001, and "
-                "grpc_predictor_models, the predictor's model directory"
+                "grpc_predictor_models, the predictor's model directory, unless grpc_predictor_manage is false"
             )
-        self._address, self._models = settings.grpc_predictor_address, settings.grpc_predictor_models
-        self.directory = self._models
+        if not settings.grpc_predictor_manage and models is not None:
+            raise InvalidSettings(
+                "with grpc_predictor_manage = false nothing is put into grpc_predictor_models: unset it"
+            )
+        self._address, self._models = settings.grpc_predictor_address, models
+        self.directory = models
 
     def connect(self) -> PredictorServer:
-        settings = self.settings
+        settings, directory = self.settings, None
+        if self._models is not None:
+            directory = ModelDirectory(self._models, only_looks=self.only_looks)
         return PredictorServer(
             self._address,
-            ModelDirectory(self._models, only_looks=self.only_looks),
+            directory,
             first_document=settings.grpc_predictor_first_document,
             concurrency=settings.grpc_predictor_concurrency,
             max_message_bytes=settings.grpc_predictor_max_message_bytes,

@@ -22,10 +22,10 @@ from marway_sidecar.backends.base import (
     ServerInfo,
     ServerStatus,
     WorkerDied,
-    whole_answer,
 )
 from marway_sidecar.backends.native.connection import WorkerConnection
 from marway_sidecar.backends.native.control import Control
+from marway_sidecar.backends.pieces import whole_answer
 
 __all__ = ["SERVES", "NativeServer"]
 

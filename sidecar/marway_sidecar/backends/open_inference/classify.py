@@ -107,8 +107,8 @@ _TABLE: Final[tuple[tuple[frozenset[int] | None, re.Pattern[str], _Kind], ...]] 
     (frozenset(statuses) or None, re.compile(pattern), kind)
     for statuses, pattern, kind in (
         ((), r"^Request for unknown model: ", _not_loaded),  # Triton; also while one is unloaded
-        ((404,), r"^Model \S+ (with version \S+ )?not found", _not_loaded),  # MLServer
-        ((400,), r"^Model \S+ (with version \S+ )?is not ready", _not_loaded),  # MLServer
+        ((404,), r"^Model \S+ (with version \S* ?)?not found", _not_loaded),  # MLServer
+        ((400,), r"^Model \S+ (with version \S* ?)?is not ready", _not_loaded),  # MLServer
         ((400, 503), r"^Model version not ready", _not_loaded),  # Triton
         ((), r"Exceeds maximum queue size", _full),
         ((), r"Request timeout expired", _late),  # Triton's queue policy

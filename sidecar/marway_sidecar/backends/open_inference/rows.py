@@ -77,10 +77,16 @@ def answer_of(known: Known, what: Asked, response: RestBody) -> Answer:
 
 
 def piece_of(known: Known, what: Asked, piece: bytes) -> Answer:
-    """Return a piece of an answer: of a plain row its value, JSON with a newline; else the response as it came."""
+    """Return a piece of an answer: of a plain row its value, JSON with a newline; else the response as it came.
+
+    Raises:
+        ModelError: It is an error, and its row is a plain one, whose answer ends there.
+    """
     if not what.plain:
         return Answer(200, piece, "bytes", JSON)
     text, newline, _ = piece.partition(b"\n")
+    if text.startswith(b'{"error":'):
+        raise about(known.model, ModelError(json.loads(text)["error"]))
     answer = _plain(known, what, RestBody(piece, len(text) + len(newline)))
     if answer.kind != "json":
         return answer
@@ -102,9 +108,10 @@ def described(known: Known) -> Answer:
 def _request(row: Row) -> Body | None:
     """Return a row as the request of the protocol that it is; None when it is none."""
     (part,) = row.parts
-    body, length = bytes(part.value), row.headers.get(_LENGTH)
-    if length is not None:
-        return Body(body, header_length_of(length, body))
+    body, said = bytes(part.value), row.headers.get(_LENGTH)
+    if said is not None:
+        length = header_length_of(said, body)
+        return Body(body, None if length == len(body) else length)
     if mime_type(part.content_type).lower() != JSON or not all(each.search(body) for each in _TOLD):
         return None
     return Body(body, None)

@@ -24,13 +24,13 @@ from marway_sidecar.backends.base import (
     ServerStatus,
     WorkerDied,
     WorkerStatus,
-    whole_answer,
 )
 from marway_sidecar.backends.open_inference.classify import reason_of
 from marway_sidecar.backends.open_inference.files import Repository
 from marway_sidecar.backends.open_inference.others import found_there
-from marway_sidecar.backends.open_inference.rows import answer_of, asked, described, piece_of
+from marway_sidecar.backends.open_inference.rows import Asked, answer_of, asked, described, piece_of
 from marway_sidecar.backends.open_inference.wire import Indexed, Known, Refused, Wire, signature_of
+from marway_sidecar.backends.pieces import whole_answer
 from marway_sidecar.errors import about
 
 __all__ = ["SERVES", "OpenInferenceServer"]
@@ -141,14 +141,17 @@ class OpenInferenceServer:
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         known = await self._ready_to_ask(model, deadline)
-        what = asked(known, row)
+        what, begun = asked(known, row), False
         try:
             async with aclosing(self._calls.stream(known, what.request, deadline)) as pieces:
                 async for piece in pieces:
+                    begun = True
                     yield piece_of(known, what, piece)
         except WorkerDied:
             self._mend(known)
             raise
+        if not begun:  # a decoupled model may have nothing to say
+            yield piece_of(known, Asked(what.request), b"")
 
     async def aclose(self) -> None:
         for task in self._mending.values():
@@ -216,7 +219,11 @@ class OpenInferenceServer:
                 model = ServedModel(placed.server_name, placed.name, placed.version, Path(), 1, timeout_s, timeout_s)
                 if placed.server_name in held:
                     logger.warning("unloading %s %s, which another sidecar left", placed.name, placed.version)
-                    await self._given_back(model, placed.server_name)
+                    try:
+                        async with asyncio.timeout(timeout_s):
+                            await self._given_back(model, placed.server_name)
+                    except (MarwayError, TimeoutError):
+                        logger.warning("the server goes on holding it; a restart of the server frees its memory")
                 await asyncio.to_thread(self._repository.remove, placed.server_name)
         versions = {"open-inference": f"{facts.name} {facts.version}".strip(), facts.name: facts.version}
         self.info = replace(self.info, versions=versions)

@@ -125,7 +125,10 @@ class Wire(ABC):
 
     @abstractmethod
     def stream(self, known: Known, request: Body, deadline: Deadline) -> AsyncGenerator[bytes, None]:
-        """Yield the responses to a request, each as JSON, a newline and its binary tensors; raises as `infer`."""
+        """Yield the responses to a request, each as JSON, a newline and its binary tensors; raises as `infer`.
+
+        An error of the model's behind other responses is one of them (`marway_http.tensors.v2_to_rest.error_piece`).
+        """
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -18,10 +18,12 @@ from marway_sidecar.backends.tensorflow_serving.proto import tensorflow_serving_
 from marway_sidecar.backends.tensorflow_serving.transport import Failed, Transport
 from marway_sidecar.errors import about
 
-__all__ = ["ModelList", "saved_model_number"]
+__all__ = ["NUMBER", "ModelList"]
 
 logger = logging.getLogger(__name__)
 
+NUMBER: Final = 1
+"""The version's number in the server, where each version of Marway's is a model of its own."""
 _PLATFORM: Final = "tensorflow"
 _FILES: Final = ("saved_model.pb", "saved_model.pbtxt")
 _CHANGE_S: Final = 30.0
@@ -63,8 +65,8 @@ class ModelList:
             for left in await asyncio.to_thread(self._directory.left):
                 await asyncio.to_thread(self._directory.remove, left.server_name)
 
-    async def add(self, model: ServedModel, backend: str) -> int:
-        """Have the server load a version, and return its number there once it has.
+    async def add(self, model: ServedModel, backend: str) -> None:
+        """Have the server load a version, and return once it has.
 
         Raises:
             LoadFailed: It is no SavedModel, or the server cannot load it; nothing of it is left.
@@ -72,13 +74,13 @@ class ModelList:
             RuntimeDown: It does not answer.
         """
         async with self._changing:
-            number = await asyncio.to_thread(self._placed, model, backend)
+            await asyncio.to_thread(self._placed, model, backend)
             config = pb.ModelConfig(
                 name=model.server_name,
                 base_path=f"{self._base_path}/{model.server_name}",
                 model_platform=_PLATFORM,
             )
-            config.model_version_policy.specific.versions.append(number)
+            config.model_version_policy.specific.versions.append(NUMBER)
             if not self._configs:
                 await self._send(_CHANGE_S)  # it may be another that was started since
             self._configs[model.server_name] = config
@@ -88,7 +90,6 @@ class ModelList:
                 # One that failed stays on the server's list, and would hold up the next.
                 await self._removed(model.server_name)
                 raise
-            return number
 
     async def remove(self, server_name: str) -> None:
         """Have the server let go of a version, and remove its files; one that is not there is no error.
@@ -117,35 +118,11 @@ class ModelList:
         models = pb.ModelConfigList(config=[*self._others, *self._configs.values()])
         await self._transport.reload(models, timeout_s=timeout_s)
 
-    def _placed(self, model: ServedModel, backend: str) -> int:
+    def _placed(self, model: ServedModel, backend: str) -> None:
         bundle_of(model, backend)
-        files = self._directory.place(model)
-        try:
-            return saved_model_number(files, model)
-        except LoadFailed:
+        # The server looks for versions of a model in directories whose names are numbers.
+        files = self._directory.place(model, below=str(NUMBER))
+        if not any((files / name).is_file() for name in _FILES):
             self._directory.remove(model.server_name)
-            raise
-
-
-def saved_model_number(directory: Path, model: ServedModel) -> int:
-    """Return the one version that a model's directory has, by the name of its directory. Blocks.
-
-    Raises:
-        LoadFailed: It has none, or several.
-    """
-    found = sorted(
-        int(each.name)
-        for each in directory.iterdir()
-        if each.name.isdecimal() and each.is_dir() and any((each / file).is_file() for file in _FILES)
-    )
-    if len(found) == 1:
-        return found[0]
-    title = f"the bundle of {model.name} {model.version}"
-    if found:
-        numbers = ", ".join(map(str, found))
-        why = f"has the versions {numbers}: a version of Marway's is one of them, so pack each by itself"
-    elif any((directory / file).is_file() for file in _FILES):
-        why = "is a SavedModel itself: TensorFlow Serving wants it in a directory whose name is a number, such as 1"
-    else:
-        why = "has no SavedModel: pack a directory that has one in a directory whose name is a number, such as 1"
-    raise about(model, LoadFailed(f"{title} {why}"))
+            title = f"the bundle of {model.name} {model.version}"
+            raise about(model, LoadFailed(f"{title} has no SavedModel: pack a directory with a {_FILES[0]}"))

@@ -28,7 +28,7 @@ from marway_sidecar.backends.base import (
 )
 from marway_sidecar.backends.model_directory import bundle_of
 from marway_sidecar.backends.tensorflow_serving.classify import classify
-from marway_sidecar.backends.tensorflow_serving.model_list import ModelList
+from marway_sidecar.backends.tensorflow_serving.model_list import NUMBER, ModelList
 from marway_sidecar.backends.tensorflow_serving.proto import tensorflow_serving_pb2 as pb
 from marway_sidecar.backends.tensorflow_serving.requests import (
     DEFAULT_SIGNATURE,
@@ -159,9 +159,9 @@ class TensorFlowServing:
     async def _added(self, model: ServedModel, models: ModelList) -> Served:
         title = f"{model.name} {model.version}"
         try:
-            number = await models.add(model, "tensorflow-serving")
+            await models.add(model, "tensorflow-serving")
             try:
-                return await self._with_signatures(Served(model.server_name, number))
+                return await self._with_signatures(Served(model.server_name, NUMBER))
             except BaseException:
                 await models.remove(model.server_name)
                 await models.forget(model.server_name)

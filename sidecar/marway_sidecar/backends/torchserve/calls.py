@@ -30,7 +30,8 @@ from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelEr
 from marway.wire import envelope
 from marway.wire.answer_pieces import PiecesReader
 from marway.wire.envelope import Answer, Bytes, Row
-from marway_sidecar.backends.base import ServedModel, WorkerDied, whole_answer
+from marway_sidecar.backends.base import ServedModel, WorkerDied
+from marway_sidecar.backends.pieces import whole_answer
 from marway_sidecar.backends.torchserve.classify import classify, classify_rest, died_or_late
 from marway_sidecar.backends.torchserve.connection import Connection, NotHttp, closed
 from marway_sidecar.backends.torchserve.proto import inference_pb2

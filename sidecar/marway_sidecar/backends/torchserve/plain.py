@@ -14,7 +14,8 @@ from typing import Any, Final
 from marway.deadline import Deadline
 from marway.wire.envelope import Answer, Part, Row, mime_type
 from marway.wire.headers import HOP_BY_HOP, JSON_NONFINITE, is_incidental
-from marway_sidecar.backends.base import ServedModel, whole_answer
+from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.backends.pieces import whole_answer
 from marway_sidecar.backends.rest_rows import answer_of, request_of
 from marway_sidecar.backends.torchserve.calls import Calls, time_left
 from marway_sidecar.backends.torchserve.classify import classify_rest

@@ -1,0 +1,229 @@
+"""Marway before a real Triton against asking that Triton directly, and who should make batches.
+
+One Triton with models in Python. The same model is asked under its own name directly, and through gateway and sidecar,
+over REST (wrk) and over gRPC, by 1 and by 32 clients; rounds are interleaved and ratios made within a round. Then the
+same requests of one row each to a model that gains by batches: without batches, and with Triton's dynamic batching,
+directly and through Marway; beside them, rows that come stacked in requests of 8, which is the most that a sidecar that
+stacks them could give.
+
+    python benchmarks/bench_open_inference.py --rounds 5 --seconds 3
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import machine
+import numpy as np
+from servers import MarwayUp, marway_up
+from wrk import Generator, Load, Request
+
+from marway_archiver import publish_bundle
+from marway_http.proto import open_inference_pb2 as pb
+from support.servers import Server, running_triton
+from support.triton_models import MODELS, write_model
+
+RESULTS = Path(__file__).parent / "results" / "open_inference.md"
+CLIENTS = (1, 32)
+_BATCHED = """
+    def initialize(self, args):
+        random = np.random.default_rng(7)
+        self.weights = random.standard_normal((3, 256, 256), np.float32) / 16
+
+    def execute(self, requests):
+        x = np.concatenate([tensor(request, "x") for request in requests])
+        for weights in self.weights:
+            x = np.tanh(x @ weights)
+        rows = np.split(x, np.cumsum([len(tensor(request, "x")) for request in requests])[:-1])
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("x", each)]) for each in rows]
+"""
+_SIDES = 'max_batch_size: 32\ninput [ { name: "x" data_type: TYPE_FP32 dims: [ 256 ] } ]\n' + (
+    'output [ { name: "x" data_type: TYPE_FP32 dims: [ 256 ] } ]\n'
+)
+SERVED = {
+    "same-fp32": MODELS["same-fp32"],
+    "same-uint8": MODELS["same-uint8"],
+    "single": (_SIDES, _BATCHED),
+    "dynamic": (_SIDES + "dynamic_batching { }\n", _BATCHED),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: its model, and its tensor."""
+
+    model: str
+    datatype: str
+    values: np.ndarray
+
+    def rest(self) -> tuple[bytes, int]:
+        """Return its REST form, binary both ways, and the length of its JSON."""
+        data = self.values.tobytes()
+        described = {"name": "x", "datatype": self.datatype, "shape": list(self.values.shape)}
+        document = {
+            "inputs": [{**described, "parameters": {"binary_data_size": len(data)}}],
+            "parameters": {"binary_data_output": True},
+        }
+        text = json.dumps(document).encode()
+        return text + data, len(text)
+
+    def message(self) -> bytes:
+        """Return its gRPC form."""
+        made = pb.ModelInferRequest(model_name=self.model, raw_input_contents=[self.values.tobytes()])
+        made.inputs.add(name="x", datatype=self.datatype, shape=self.values.shape)
+        return made.SerializeToString()
+
+
+SMALL = Asked("same-fp32", "FP32", np.ones((1, 4), np.float32))
+PICTURE = Asked("same-uint8", "UINT8", np.ones((1, 150_528), np.uint8))
+
+
+def row(model: str, rows: int = 1) -> Asked:
+    return Asked(model, "FP32", np.ones((rows, 256), np.float32))
+
+
+@dataclass
+class Bench:
+    """What loads the two targets."""
+
+    scratch: Path
+    triton: Server
+    up: MarwayUp
+
+    def load(self, asked: Asked, over: str, target: str, clients: int, seconds: int) -> Load:
+        """Load one target with one request."""
+        directory = self.scratch / f"{asked.model}-{len(asked.values)}"
+        if over == "gRPC":
+            directory.mkdir(exist_ok=True)
+            (directory / "message").write_bytes(asked.message())
+            address = self.triton.grpc if target == "Triton" else self.up.ready["grpc"]
+            command = [sys.executable, str(Path(__file__).with_name("grpc_load.py")), address]
+            command += [str(directory / "message"), str(clients), str(seconds)]
+            said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            return Load(said["rate"], said["p50"], said["p99"], 0)
+        body, length = asked.rest()
+        request = Request(body, "application/octet-stream", {"Inference-Header-Content-Length": str(length)})
+        base = self.triton.url if target == "Triton" else self.up.ready["gateway"]
+        generator = Generator(directory, request, b"")
+        return generator.load(f"{base}/v2/models/{asked.model}/infer", clients=clients, seconds=seconds)
+
+
+Figures = dict[str, list[Load]]
+
+
+def rounds(count: int, targets: dict[str, Callable[[], Load]]) -> Figures:
+    """Load targets in turn, each round in the other direction."""
+    found: Figures = {name: [] for name in targets}
+    for number in range(count):
+        for name in list(targets)[:: 1 if number % 2 else -1]:
+            found[name].append(targets[name]())
+    return found
+
+
+def middle(values: list[float], digits: int = 0) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def overhead(bench: Bench, count: int, seconds: int) -> Iterator[str]:
+    """Yield the rows of the first table."""
+    yield "| request | over | clients | Triton, requests/s | Marway, requests/s | Marway ÷ Triton | p50 ms, both |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, asked in (("4 × FP32", SMALL), ("150,528 × UINT8", PICTURE)):
+        for over in ("REST", "gRPC"):
+            for clients in CLIENTS:
+                found = rounds(
+                    count,
+                    {
+                        target: lambda t=target, a=asked, o=over, c=clients: bench.load(a, o, t, c, seconds)
+                        for target in ("Triton", "Marway")
+                    },
+                )
+                direct, through = found["Triton"], found["Marway"]
+                ratios = [ours.rate / theirs.rate for ours, theirs in zip(through, direct, strict=True)]
+                rates = [middle([each.rate for each in loads]) for loads in (direct, through)]
+                p50 = [f"{statistics.median(each.p50 for each in loads):.2f}" for loads in (direct, through)]
+                yield f"| {name} | {over} | {clients} | {' | '.join(rates)} | {middle(ratios, 2)} | {', '.join(p50)} |"
+
+
+def batching(bench: Bench, count: int, seconds: int) -> Iterator[str]:
+    """Yield the rows of the second table."""
+    yield "| 32 clients over gRPC | Triton, rows/s | Marway, rows/s |"
+    yield "|---|---|---|"
+    kinds = {
+        "a request a row, no batches": (row("single"), 32, 1),
+        "a request a row, Triton's dynamic batching": (row("dynamic"), 32, 1),
+        "8 rows in a request of 4 clients, no batches": (row("single", 8), 4, 8),
+    }
+    found = rounds(
+        count,
+        {
+            f"{kind} {target}": lambda a=asked, t=target, c=clients: bench.load(a, "gRPC", t, c, seconds)
+            for kind, (asked, clients, _) in kinds.items()
+            for target in ("Triton", "Marway")
+        },
+    )
+    for kind, (_, _, rows) in kinds.items():
+        rates = [middle([each.rate * rows for each in found[f"{kind} {target}"]]) for target in ("Triton", "Marway")]
+        yield f"| {kind} | {' | '.join(rates)} |"
+
+
+@contextmanager
+def opened() -> Iterator[Bench]:
+    """Start Triton and Marway before it, with all models in both."""
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch)
+        for name, (config, methods) in SERVED.items():
+            write_model(directory / "triton" / "models", name, config, methods)
+        with running_triton(directory / "triton", arguments=[f"--load-model={name}" for name in SERVED]) as triton:
+            named = {"URL": triton.url, "GRPC": triton.grpc, "REPOSITORY": str(triton.repository)}
+            environment = {f"MARWAY_SIDECAR_OPEN_INFERENCE_{name}": value for name, value in named.items()}
+            with marway_up(directory / "home", "--engine", "open-inference", **environment) as up:
+                for name in SERVED:
+                    publish_bundle(
+                        model_name=name,
+                        version="1.0",
+                        backend="open-inference",
+                        directory=triton.repository / name,
+                        registry=up.ready["registry"],
+                        label="PROD",
+                        force=True,
+                    )
+                bench = Bench(directory, triton, up)
+                for asked in (SMALL, PICTURE, row("single"), row("dynamic")):  # load it, and warm up
+                    bench.load(asked, "gRPC", "Marway", 1, 1)
+                yield bench
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} too")
+    options = parser.parse_args()
+    lines = ["# Marway before Triton", "", f"`{' '.join(sys.argv)}`", ""]
+    lines += [
+        "Medians of interleaved rounds, with the least and the greatest; ratios are made within a round. The load"
+    ]
+    lines += ["generators share the processors with all that they ask.", ""]
+    with opened() as bench:
+        for section in (overhead, batching):
+            for line in section(bench, options.rounds, options.seconds):
+                print(line, flush=True)
+                lines.append(line)
+            lines.append("")
+    lines += [", ".join(f"{name} {value}" for name, value in machine.describe().items())]
+    if options.write:
+        RESULTS.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
