@@ -34,7 +34,7 @@ import triton_python_backend_utils as pb
 
 
 def wait_for(path, request):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 6
     while not os.path.exists(path):
         if request.is_cancelled() or time.monotonic() > deadline:
             raise RuntimeError("nobody waits any more")
