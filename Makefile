@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor test test-extended test-long test-soak test-unit test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-open-inference bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
+.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-open-inference bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ test-soak: setup ## Run the soak of test-long alone: ten minutes of load, loads 
 
 test-unit: setup ## Run what needs no TorchServe and no fresh environment
 	$(PYTEST) -m 'not e2e and not install' $(PYTEST_ARGS)
+
+test-backends: setup ## Run what starts the model servers of other makers, in environments below .venv-backends
+	$(PYTEST) tests/backends $(PYTEST_ARGS)
 
 test-e2e: setup ## Run what starts the real TorchServe
 	$(PYTEST) -m e2e $(PYTEST_ARGS)

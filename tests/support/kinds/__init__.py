@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
 from support.kinds.grpc_predictor import GrpcPredictorKind
 from support.kinds.http import BentoMLKind, LitServeKind
 from support.kinds.kind import Kind
@@ -23,5 +21,4 @@ _ALL: tuple[Kind, ...] = (
     BentoMLKind(),
     GrpcPredictorKind(),
 )
-_INSTALLED = {entry.name for entry in entry_points(group="marway.backends")}
-KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL if kind.backend in _INSTALLED}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
