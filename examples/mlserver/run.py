@@ -22,7 +22,8 @@ def plan(home: Path) -> ServerPlan:
     repository = home / "models"
     variables = [
         "MLSERVER_HOST=127.0.0.1", f"MLSERVER_HTTP_PORT={http}", f"MLSERVER_GRPC_PORT={grpc}",
-        f"MLSERVER_METRICS_PORT={metrics}", f"MLSERVER_MODEL_REPOSITORY_ROOT={repository}", "MLSERVER_DEBUG=false",
+        f"MLSERVER_METRICS_PORT={metrics}", f"MLSERVER_MODEL_REPOSITORY_ROOT={repository}",
+        "MLSERVER_LOAD_MODELS_AT_STARTUP=false", "MLSERVER_DEBUG=false",
     ]  # fmt: skip
     command = ["env", *variables, program, "start", str(repository)]
     return ServerPlan(command, f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", repository)

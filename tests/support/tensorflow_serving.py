@@ -97,6 +97,8 @@ class StandIn:
         self.seen: list[pb.PredictRequest] = []
         self._models: dict[tuple[str, int], _Model] = {}
         self._states: dict[tuple[str, int], int] = {}
+        self._errors: dict[tuple[str, int], str] = {}
+        self.takes_lists = True
         self._listed: set[str] | None = None
         self._changing = threading.Lock()
 
@@ -132,6 +134,8 @@ class StandIn:
     # What the services do.
 
     def reload(self, config: pb.ModelServerConfig) -> None:
+        if not self.takes_lists:
+            raise _Refused(grpc.StatusCode.FAILED_PRECONDITION, "Cannot transition to requested config.")
         if config.WhichOneof("config") != "model_config_list":
             raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, "Only ModelConfigList is currently supported")
         listed = {each.name: each for each in config.model_config_list.config}
@@ -159,20 +163,25 @@ class StandIn:
                     raise ValueError("it is broken")
             except (OSError, ValueError) as exc:
                 self._states[key] = pb.ModelVersionStatus.END
-                yield f"{{Name: {config.name} Version: {version}}} due to error: NOT_FOUND: {exc}"
+                self._errors[key] = str(exc)
+                yield f"name: {config.name} version: {version}"  # not all of its releases say why
                 continue
             self._models[key] = _Model(document)
             self._states[key] = pb.ModelVersionStatus.AVAILABLE
 
     def states(self, name: str) -> list[pb.ModelVersionStatus]:
         found = [
-            pb.ModelVersionStatus(version=version, state=state)  # type: ignore[arg-type]
+            pb.ModelVersionStatus(version=version, state=state, status=self._health(name, version))  # type: ignore[arg-type]
             for (other, version), state in self._states.items()
             if other == name
         ]
         if not found:
             raise _Refused(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {name}")
         return found
+
+    def _health(self, name: str, version: int) -> pb.StatusProto:
+        said = self._errors.get((name, version), "")
+        return pb.StatusProto(error_code=5 if said else 0, error_message=said)  # type: ignore[arg-type]
 
     def model(self, spec: pb.ModelSpec) -> _Model:
         found = self._models.get((spec.name, spec.version.value))

@@ -137,7 +137,7 @@ def _flat(document: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _text(value: object) -> str:
-    if value is None:
+    if value is None or value == "":  # no handler, in a bundle
         return "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -58,7 +58,7 @@ class LocalCluster(LocalPods):
             "admin": self.admin_url,
             "grpc": self._grpc_address,
             "registry": self._registry,
-            "pods": [{"name": pod.name, "url": pod.url} for pod in self.pods],
+            "pods": [{"name": pod.name, "url": pod.url, "engine": pod.engine} for pod in self.pods],
         }
 
     def _gateway_child(self, port: int, admin: int, grpc: int) -> Child:

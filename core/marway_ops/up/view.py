@@ -49,7 +49,7 @@ class TerminalView:
         self._console.print(Text.assemble(("  ✓ ", "green"), f"{took}  {name}", (printable(f"  {detail}"), "dim")))
 
     def ready(self, document: dict[str, Any]) -> None:
-        pods = "  ".join(f"{pod['name']} {pod['url']}" for pod in document["pods"])
+        pods = "  ".join(f"{pod['name']} {pod['url']} ({pod['engine']})" for pod in document["pods"])
         self._console.print()
         self._console.print(Text.assemble(("  ready", "bold green"), f"    {document['gateway']}  (API: /docs)"))
         self._console.print(Text(f"  admin    {document['admin']}"))

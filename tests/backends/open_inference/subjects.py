@@ -34,7 +34,7 @@ import triton_python_backend_utils as pb
 
 
 def wait_for(path, request):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 6
     while not os.path.exists(path):
         if request.is_cancelled() or time.monotonic() > deadline:
             raise RuntimeError("nobody waits any more")
@@ -131,7 +131,7 @@ class OpenInferenceSubject:
             )
         )
 
-    def bundle(self, name: str, files: Mapping[str, str], version: str = "1.0") -> ServedModel:
+    def bundle(self, name: str, files: Mapping[str, str], version: str = "1.0", **facts: str) -> ServedModel:
         """Return a version with these files."""
         number = next(self._numbers)
         path = write_bundle(
@@ -140,6 +140,7 @@ class OpenInferenceSubject:
             {place: text.encode() for place, text in sorted(files.items())},
             name=name,
             version=version,
+            **facts,
         )
         return ServedModel(
             f"mv_{name}{number}", name, version, path, workers=1, load_timeout_s=60.0, predict_timeout_s=30.0

@@ -1,6 +1,7 @@
 """The backend keeps the contract over the real Triton and the real MLServer, by REST and by gRPC.
 
-Fast tests of the same ways without a server: tests/sidecar/backends/test_open_inference_*.py.
+Loads over REST and predictions over gRPC: test_requests.py. Fast tests without a server:
+tests/sidecar/backends/test_open_inference_*.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from support.servers import running_mlserver, running_triton
 pytestmark = [pytest.mark.extended, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module", params=["triton-rest", "triton-both", "triton-grpc", "mlserver-rest", "mlserver-grpc"])
+@pytest.fixture(scope="module", params=["triton-rest", "triton-grpc", "mlserver-rest", "mlserver-grpc"])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenInferenceSubject]:
     name, _, over = request.param.partition("-")
     directory = tmp_path_factory.mktemp(request.param)

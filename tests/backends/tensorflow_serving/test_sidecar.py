@@ -6,12 +6,15 @@ import json
 import struct
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
 from marway.objects import DirectoryStore
 from marway.registry import Registry
 from marway_archiver import publish_archive
+from marway_http.proto import open_inference_pb2 as pb
+from marway_http.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from support.gateways import GatewayProcess
 from support.tensorflow_serving import StandIn, saved_model, write_bundle
 from support.torchserve import sidecar
@@ -21,7 +24,7 @@ pytestmark = [pytest.mark.extended, pytest.mark.timeout(300)]
 
 
 def test_every_surface_of_a_gateway_serves_it(tmp_path: Path) -> None:
-    """Native, v1 and v2 requests for a version, in JSON and binary, end in the server's tensors."""
+    """Native, v1 and v2 requests for a version, in JSON, binary and gRPC, end in the server's tensors."""
     model = saved_model("echo", {"x": ("DT_FLOAT", [-1, 2])})
     bundle = write_bundle(tmp_path / "flowers.bundle", {"saved_model.pb": model}, name="flowers", version="2.0")
     registry = Registry(DirectoryStore(tmp_path / "registry"))
@@ -50,6 +53,12 @@ def test_every_surface_of_a_gateway_serves_it(tmp_path: Path) -> None:
             assert answer.headers["inference-header-content-length"] == str(len(answer.content) - 16)
             (spec,) = client.get(path).json()["inputs"]
             assert spec == {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+            with grpc.insecure_channel(gateway.addresses["grpc"]) as channel:
+                asked = pb.ModelInferRequest(model_name="flowers", model_version="2.0", raw_input_contents=[data])
+                asked.inputs.add(name="x", datatype="FP32", shape=[2, 2])
+                told = GRPCInferenceServiceStub(channel).ModelInfer(asked, timeout=60)
+            assert (told.model_version, list(told.raw_output_contents)) == ("2.0", [data])
+            assert [(each.name, each.datatype, list(each.shape)) for each in told.outputs] == [("x", "FP32", [2, 2])]
 
 
 def test_a_bundle_is_served(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ RAISED = (
         (404, "Request for unknown model: 'mv_X' has no available versions", NotLoaded, 503),
         (404, "Model mv_X not found", NotLoaded, 503),
         (404, "Model mv_X with version 1.0 not found", NotLoaded, 503),
+        (404, "Model mv_X with version  not found", NotLoaded, 503),
         (400, "Model mv_X is not ready yet.", NotLoaded, 503),
         (404, "there is no such customer", ModelError, 404),
         (503, "[request id: a] Exceeds maximum queue size", Overloaded, 429),
@@ -39,6 +40,7 @@ RAISED = (
         (413, "Received message larger than max (9 vs. 4)", ModelError, 500),
         (400, "[request id: <id_unknown>] expected 2 inputs but got 1 inputs for model 'mv_X'.", InvalidRequest, 400),
         (400, "inference input 'x' data-type is 'INT32', but model 'mv_X' expects 'FP32'", InvalidRequest, 400),
+        (400, "inference request batch-size must be <= 4 for 'mv_X'", InvalidRequest, 400),
         (400, "unexpected inference output 'nope' for model 'mv_X'", InvalidRequest, 400),
         (
             400,

@@ -228,7 +228,7 @@ async def test_outputs_of_few_values_are_filled_and_strange_ones_refused(room: R
     ("files", "said"),
     [
         ({"readme.txt": b"x"}, "has no SavedModel: pack a directory with a saved_model.pb"),
-        ({"saved_model.pb": saved_model("broken", {})}, "did not become available: .* it is broken"),
+        ({"saved_model.pb": saved_model("broken", {})}, "cannot be loaded: it is broken"),
     ],
 )
 async def test_what_is_no_model_is_refused_and_leaves_nothing(
@@ -262,6 +262,19 @@ async def test_a_new_sidecar_clears_what_a_dead_one_left(room: Room, server: Mod
     finally:
         await after.aclose()
     assert await server.is_same(timeout_s=10) is False
+
+
+async def test_a_server_that_takes_no_list_is_told_as_such(room: Room) -> None:
+    """One that answers and refuses is not called silent."""
+    room.running.takes_lists = False
+    server = room.backend.connect()
+    assert server is not None
+    try:
+        with pytest.raises(MarwayError, match="would not take a list of models: Cannot transition"):
+            await server.is_same(timeout_s=10)
+        assert "Cannot transition" in room.backend.trouble(found=True)
+    finally:
+        await server.aclose()
 
 
 async def test_models_of_its_own_list_stay(tmp_path: Path) -> None:

@@ -122,9 +122,10 @@ _TABLE: Final[tuple[tuple[frozenset[int] | None, re.Pattern[str], _Kind], ...]] 
         ((), r"decoupled transaction policy", _decoupled),
         (
             (400, 500),  # Triton calls some of what is wrong with a request its own failure
-            r"^(unexpected (inference (input|output)|shape for input|additional input)|inference input |input byte size"
-            r"|input '|expected \d+ inputs|batch-size|failed to parse the request JSON|[Uu]nable to (parse|get|find)"
-            r"|receiving \w+ data via JSON|must specify|Unexpected |missing |shape mismatch|unsupported datatype)",
+            r"^(unexpected (inference (input|output)|shape for input|additional input)|inference (input|request) "
+            r"|input byte size|input '|expected \d+ inputs|batch-size|failed to parse the request JSON"
+            r"|[Uu]nable to (parse|get|find)|receiving \w+ data via JSON|must specify|Unexpected |missing "
+            r"|shape mismatch|unsupported datatype)",
             _wrong,
         ),
         ((422,), r"", _wrong),  # MLServer, of JSON that is no request

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +27,10 @@ from marway_sidecar.backends.base import (
 )
 from marway_sidecar.backends.open_inference.classify import reason_of
 from marway_sidecar.backends.open_inference.files import Repository
+from marway_sidecar.backends.open_inference.holdings import Holdings, ready
 from marway_sidecar.backends.open_inference.others import found_there
 from marway_sidecar.backends.open_inference.rows import Asked, answer_of, asked, described, piece_of
-from marway_sidecar.backends.open_inference.wire import Indexed, Known, Refused, Wire, signature_of
+from marway_sidecar.backends.open_inference.wire import Known, Refused, Wire, signature_of
 from marway_sidecar.backends.pieces import whole_answer
 from marway_sidecar.errors import about
 
@@ -39,12 +40,6 @@ logger = logging.getLogger(__name__)
 
 SERVES: Final = frozenset({"open-inference"})
 
-_HELD: Final = frozenset({"READY", "LOADING", "UNLOADING"})
-"""States in which a server holds memory for a version."""
-_LOOK_S: Final = 0.01
-_LOOK_MAX_S: Final = 0.25
-"""How often it is looked whether a version is gone: more and more seldom, up to this."""
-_UNLOAD_GRACE_S: Final = 30.0
 _REASON: Final = "its model server keeps its own workers"
 
 
@@ -72,6 +67,7 @@ class OpenInferenceServer:
         self._calls_per_worker = calls_per_worker
         self._in_pieces = in_pieces
         self._known: dict[str, Known] = {}
+        self._holdings = Holdings(management, self._known, managed=repository is not None)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._mending: dict[str, asyncio.Task[None]] = {}
 
@@ -79,10 +75,10 @@ class OpenInferenceServer:
         before = set(self._known)
         if not self.info.versions:
             await self._meet(timeout_s=timeout_s)
-        held = await self._held(timeout_s=timeout_s)
+        held = await self._holdings.held(timeout_s=timeout_s)
         for name in before & self._known.keys():
             known = self._known[name]
-            if name not in self._mending and not self._locks[name].locked() and not _ready(held, known):
+            if name not in self._mending and not self._locks[name].locked() and not ready(held, known):
                 return False
         return True
 
@@ -124,13 +120,13 @@ class OpenInferenceServer:
 
     async def describe(self, model: ServedModel) -> Description | None:
         known = self._known.get(model.server_name)
-        if known is None or not _ready(await self._held(), known):
+        if known is None or not ready(await self._holdings.held(), known):
             return None
         return self._description(known)
 
     async def status(self) -> ServerStatus:
-        held = await self._held()
-        names = sorted(name for name, known in self._known.items() if name in self._mending or _ready(held, known))
+        held = await self._holdings.held()
+        names = sorted(name for name, known in self._known.items() if name in self._mending or ready(held, known))
         workers = tuple(WorkerStatus(0, name, "plain", _REASON, 0) for name in names)
         return ServerStatus(frozenset(names), workers, 0)
 
@@ -214,14 +210,14 @@ class OpenInferenceServer:
         except Refused as exc:
             raise RuntimeDown(f"the model server does not say what it is: {exc.text}") from exc
         if self._repository is not None:
-            held = await self._held(timeout_s=timeout_s)
+            held = await self._holdings.held(timeout_s=timeout_s)
             for placed in await asyncio.to_thread(self._repository.left):
                 model = ServedModel(placed.server_name, placed.name, placed.version, Path(), 1, timeout_s, timeout_s)
                 if placed.server_name in held:
                     logger.warning("unloading %s %s, which another sidecar left", placed.name, placed.version)
                     try:
                         async with asyncio.timeout(timeout_s):
-                            await self._given_back(model, placed.server_name)
+                            await self._holdings.given_back(model, placed.server_name)
                     except (MarwayError, TimeoutError):
                         logger.warning("the server goes on holding it; a restart of the server frees its memory")
                 await asyncio.to_thread(self._repository.remove, placed.server_name)
@@ -256,50 +252,8 @@ class OpenInferenceServer:
     async def _forget(self, model: ServedModel) -> None:
         """Have the server let go of a version, and remove its files once it has."""
         assert self._repository is not None
-        await self._given_back(model, model.server_name)
+        await self._holdings.given_back(model, model.server_name)
         await asyncio.to_thread(self._repository.remove, model.server_name)
-
-    async def _given_back(self, model: ServedModel, called: str) -> None:
-        """Unload a model and return once the server has given back all that it held for it.
-
-        Raises:
-            MarwayError: It does not, within the time that its calls may take.
-        """
-        if called not in await self._held():
-            return
-        try:
-            await self._management.unload(called)
-        except Refused as exc:
-            if called in await self._held():
-                message = f"the model server would not unload {model.name} {model.version}: {exc.text}"
-                raise about(model, MarwayError(message)) from exc
-        deadline, pause_s = Deadline.after(model.predict_timeout_s + _UNLOAD_GRACE_S), _LOOK_S
-        while called in await self._held():
-            if deadline.left_s() <= 0:
-                message = f"the model server has not given back {model.name} {model.version}: a call still runs in it"
-                raise about(model, MarwayError(message))
-            await asyncio.sleep(pause_s)
-            pause_s = min(_LOOK_MAX_S, pause_s * 2)
-
-    async def _held(self, *, timeout_s: float | None = None) -> Mapping[str, Sequence[Indexed]]:
-        """Return which models take memory in the server, by name."""
-        try:
-            options = {"timeout_s": timeout_s} if timeout_s is not None else {}
-            index = await self._management.index(**options)
-        except Refused as exc:
-            if self._repository is None:
-                return await self._asked_one_by_one()
-            message = f"the model server has no model repository that can be asked ({exc.text}): "
-            raise RuntimeDown(f"{message}start it with one, or set open_inference_manage = false") from exc
-        return {name: found for name, found in index.items() if any(each.state in _HELD for each in found)}
-
-    async def _asked_one_by_one(self) -> Mapping[str, Sequence[Indexed]]:
-        """Return which of the versions that are served a server without an index has."""
-        found: dict[str, list[Indexed]] = defaultdict(list)
-        for known in list(self._known.values()):
-            if await self._management.metadata(known.called, known.number) is not None:
-                found[known.called].append(Indexed(known.number, "READY", ""))
-        return found
 
     def _description(self, known: Known) -> Description:
         return Description(
@@ -311,11 +265,6 @@ class OpenInferenceServer:
             workers_max=1,
             scales=False,
         )
-
-
-def _ready(held: Mapping[str, Sequence[Indexed]], known: Known) -> bool:
-    entries = held.get(known.called, ())
-    return any(each.state == "READY" and known.number in ("", each.version) for each in entries)
 
 
 def _needs_grpc(model: ServedModel) -> str:

@@ -31,6 +31,7 @@ class TensorFlowServingBackend(Backend):
         super().__init__(settings)
         _check(settings)
         self._address = settings.tensorflow_serving_grpc or settings.tensorflow_serving_url or ""
+        self._last: TensorFlowServing | None = None
         self._others = _models_of(settings.tensorflow_serving_config)
         self.directory = settings.tensorflow_serving_models
         self.probe_interval_s = settings.tensorflow_serving_probe_interval_s
@@ -44,9 +45,12 @@ class TensorFlowServingBackend(Backend):
         if directory is not None and not self.only_looks:
             base_path = settings.tensorflow_serving_base_path or str(directory.absolute())
             models = ModelList(transport, directory, base_path=base_path, others=self._others)
-        return TensorFlowServing(transport, models, concurrency=settings.tensorflow_serving_concurrency)
+        self._last = TensorFlowServing(transport, models, concurrency=settings.tensorflow_serving_concurrency)
+        return self._last
 
     def trouble(self, *, found: bool) -> str:
+        if self._last is not None and self._last.refusal is not None:
+            return self._last.refusal
         return f"TensorFlow Serving does not answer at {self._address}"
 
 

@@ -13,6 +13,7 @@ from marway.errors import (
     LoadFailed,
     MarwayError,
     ModelError,
+    RuntimeDown,
     Unimplemented,
     clip,
 )
@@ -72,6 +73,8 @@ class TensorFlowServing:
         self._concurrency = concurrency
         self._begun = models is None
         self._loaded: dict[str, Served] = {}
+        self.refusal: str | None = None
+        """Why it cannot be used though it answers."""
 
     async def is_same(self, *, timeout_s: float) -> bool:
         try:
@@ -83,7 +86,9 @@ class TensorFlowServing:
                 return await self._has(served, timeout_s) or server_name not in self._loaded
             await self._transport.status(_NOBODY, timeout_s=timeout_s)
         except Failed as exc:
-            raise _refused("say what it has", exc) from exc
+            error = _refused("say what it has" if self._begun else "take a list of models", exc)
+            self.refusal = error.message
+            raise error from exc
         return True
 
     async def load(self, model: ServedModel) -> Description:
@@ -167,13 +172,21 @@ class TensorFlowServing:
                 await models.forget(model.server_name)
                 raise
         except Failed as exc:
-            why = clip(exc.text, 500)
+            why = clip(await self._why(model.server_name) or exc.text, 500)
             if exc.code == "DEADLINE_EXCEEDED":
                 why = (
                     f"TensorFlow Serving did not have it within {model.load_timeout_s:g} s; started with "
                     "--max_num_load_retries=0 it says at once why a model does not load"
                 )
             raise about(model, LoadFailed(f"{title} cannot be loaded: {why}")) from exc
+
+    async def _why(self, server_name: str) -> str | None:
+        """Return why a version did not load; some servers say that of its state alone."""
+        try:
+            statuses = await self._transport.status(server_name, timeout_s=_ASK_S)
+        except (Failed, RuntimeDown):
+            return None
+        return next((each.status.error_message for each in statuses if each.status.error_message), None)
 
     async def _found(self, model: ServedModel) -> Served:
         """Return a version that somebody else's server has.
