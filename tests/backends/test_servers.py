@@ -194,7 +194,7 @@ from support.servers.process import Server
 
 class Sleeps(Server):
     def command(self):
-        return ["/bin/sh", "-c", "sleep 600 & sleep 600"]
+        return ["/bin/sh", "-c", "setsid sleep 600 & sleep 600 & wait"]
     def serves(self):
         return self._pid_file.exists()
 

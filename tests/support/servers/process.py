@@ -20,7 +20,18 @@ import psutil
 __all__ = ["Server", "free_ports"]
 
 START_TIMEOUT_S = 120
-_LIFELINE = 'pid=$1; shift; "$@" & echo $! > "$pid.new"; mv "$pid.new" "$pid"; read _; kill -9 0'
+_MARK = "TEST_SERVER_DIRECTORY"
+"""Variable by which all that a server started is known, also what has a session of its own, as BentoML's workers."""
+_LIFELINE = """\
+pid=$1; shift
+"$@" & echo $! > "$pid.new"; mv "$pid.new" "$pid"
+read _
+for each in /proc/[0-9]*; do
+  [ "$each" != "/proc/$$" ] || continue
+  grep -qaz "^TEST_SERVER_DIRECTORY=$TEST_SERVER_DIRECTORY$" "$each/environ" && kill -9 "${each#/proc/}"
+done 2> /dev/null
+kill -9 0
+"""
 """Holds the group: when the pipe to pytest closes, however that ended, all that the server started is killed."""
 
 
@@ -82,10 +93,11 @@ class Server(ABC):
         """
         self._pid_file.unlink(missing_ok=True)
         command = ["/bin/sh", "-c", _LIFELINE, "server", str(self._pid_file), *self.command()]
+        variables = {**os.environ, **self.variables(), _MARK: str(self.directory)}
         with self.log.open("ab") as log:
             self._group = subprocess.Popen(
-                command, cwd=self.directory, env={**os.environ, **self.variables()}, stdin=subprocess.PIPE, stdout=log,
-                stderr=log, start_new_session=True,
+                command, cwd=self.directory, env=variables, stdin=subprocess.PIPE, stdout=log, stderr=log,
+                start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + timeout_s
         while not self.serves():
