@@ -18,12 +18,14 @@ class Layout:
         signature: Its tensors, where a configuration says them.
         framework: What it was made with, where that is told.
         streaming: Whether its answers come in pieces.
+        rows_max: Most rows of one request, where it is said that requests have rows.
         warnings: One sentence each on what is allowed and may surprise.
     """
 
     signature: Signature = field(default_factory=Signature)
     framework: str | None = None
     streaming: bool = False
+    rows_max: int = 1
     warnings: tuple[str, ...] = ()
 
 

@@ -77,6 +77,7 @@ def _triton(config: Entry) -> Layout:
             outputs=_triton_tensors(message, "output", batched=batched),
         ),
         framework=_FRAMEWORKS.get(server),
+        rows_max=max(1, _number(message, "max_batch_size")),
         streaming=any(_first(each, "decoupled") in _TRUE for each in policies),
         warnings=warnings,
     )

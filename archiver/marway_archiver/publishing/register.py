@@ -113,10 +113,16 @@ def _record(
 
 
 def _serving(packed: PackedArchive | PackedBundle, serving: ServingSettings) -> ServingSettings:
-    """Return the settings of a version: rows are batched where that is proved, or, of a bundle, where it is said."""
-    proved = packed.golden is not None and packed.golden.batch
-    said = packed.kind == "bundle" and "max_batch_rows" in serving.model_fields_set
-    changes: dict[str, object] = {} if proved or said else {"max_batch_rows": 1}
+    """Return the settings of a version.
+
+    Rows are batched where that is proved; of a bundle, as its publisher says, else as the server's own configuration.
+    """
+    changes: dict[str, object] = {}
+    if isinstance(packed, PackedBundle):
+        if "max_batch_rows" not in serving.model_fields_set:
+            changes["max_batch_rows"] = packed.layout.rows_max
+    elif packed.golden is None or not packed.golden.batch:
+        changes["max_batch_rows"] = 1
     if packed.streaming:
         changes["streaming"] = True
     return serving.model_copy(update=changes)

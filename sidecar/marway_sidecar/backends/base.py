@@ -65,6 +65,7 @@ class ServedModel:
         golden: Whether it has golden answers, which show what a way of starting its workers would break.
         batch_rows: Most rows in one call, where the server makes the batches itself because Marway's runtime did not
             start it.
+        retry_rows: Whether rows of a call that failed as a whole may run again (`ServingSettings.retry_rows`).
         calls_per_worker: How many calls a worker takes at once, as the server said when it was loaded. Where it is more
             than one, each has one row, and one that nobody waits for any more is given up.
         in_pieces, answer_within_s, workers_max, scales: What the server said of them then (`Description`).
@@ -80,6 +81,7 @@ class ServedModel:
     protocol: Literal["auto", "grpc", "rest"] = "auto"
     streaming: bool = False
     batch_rows: int = 1
+    retry_rows: bool = True
     max_workers: int | None = None
     golden: bool = False
     calls_per_worker: int = 1

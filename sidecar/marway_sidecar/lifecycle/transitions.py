@@ -237,6 +237,7 @@ class Transitions:
             protocol=serving.protocol,
             streaming=serving.streaming,
             batch_rows=serving.max_batch_rows,
+            retry_rows=serving.retry_rows,
             golden=record.golden_sha256 is not None,
             environment=environment,
         )

@@ -120,6 +120,7 @@ class OpenInferenceSubject:
 
     def __init__(self, server: Server, directory: Path, *, over: str) -> None:
         self.server = server
+        self.over = over
         self._directory = directory
         self._numbers = itertools.count()
         addresses = {"rest": {"url": server.url}, "grpc": {"grpc": server.grpc}}

@@ -5,6 +5,7 @@ Fast tests of the conversions: tests/http/tensors/test_plain_rows.py, test_v2_bo
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator, Iterator
@@ -64,6 +65,25 @@ class TritonPythonModel:
 """
 
 
+COUNTING_CONFIG = TWICE_CONFIG + "output [{ name: 'rows' data_type: TYPE_INT32 dims: [1] }]\n"
+COUNTING_MODEL = """
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            x = pb.get_input_tensor_by_name(request, "x").as_numpy()
+            time.sleep(0.05)
+            rows = pb.Tensor("rows", np.full((len(x), 1), len(x), np.int32))
+            answers.append(pb.InferenceResponse([pb.Tensor("y", x * 2), rows]))
+        return answers
+"""
+
+
 @pytest.fixture(scope="module", params=["rest", "both"])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSubject]:
     directory = tmp_path_factory.mktemp(request.param)
@@ -106,6 +126,22 @@ async def test_every_datatype_comes_back_as_it_went(subject: TritonSubject) -> N
         assert found == {each.name: list(each.values) for each in tensors}
         described = json.loads((await ask(server, model, b"", "", describe="True")).body)
         assert {each["name"] for each in described["inputs"]} == {name.lower() for name in NAMES}
+
+
+async def test_requests_that_wait_go_together(subject: TritonSubject) -> None:
+    """Over gRPC, requests that come while the model is at work become one of at most its rows; each is answered by its
+    own, in its own form. Where rows are not to be batched, and over REST, each goes by itself.
+    """
+    files = {"config.pbtxt": COUNTING_CONFIG, "1/model.py": COUNTING_MODEL}
+    for rows_max in (1, 32):
+        model = replace(subject.bundle("counting", files), batch_rows=rows_max)
+        async with loaded(subject, model) as server:
+            bodies = [json.dumps({"x": [number, 0]}).encode() for number in range(12)]
+            answers = await asyncio.gather(*(ask(server, model, body, "application/json") for body in bodies))
+            told = [json.loads(each.body) for each in answers]
+            assert [each["y"] for each in told] == [[number * 2, 0] for number in range(12)]
+            stacked = max(each["rows"][0] for each in told)
+            assert stacked == (4 if rows_max > 1 and subject.over == "both" else 1)
 
 
 async def test_other_rows_and_what_is_refused(subject: TritonSubject) -> None:

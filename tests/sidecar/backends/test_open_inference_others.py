@@ -12,7 +12,7 @@ from marway.errors import LoadFailed
 from marway_archiver import pack_bundle
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.backends.open_inference.others import found_there
-from marway_sidecar.backends.open_inference.wire import Indexed, Wire
+from marway_sidecar.backends.open_inference.wire import Configured, Indexed, Wire
 
 
 class Says:
@@ -28,8 +28,8 @@ class Says:
     async def index(self) -> Mapping[str, Sequence[Indexed]]:
         return {"theirs": [Indexed(version, "READY", "") for version in self._versions]}
 
-    async def decoupled(self, called: str, number: str) -> bool:
-        return False
+    async def configured(self, called: str, number: str) -> Configured:
+        return Configured()
 
 
 def asked(scratch: Path, version: str) -> ServedModel:

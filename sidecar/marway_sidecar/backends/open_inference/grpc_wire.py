@@ -22,9 +22,11 @@ from marway_http.tensors.v2_to_rest import RestBody, error_piece, piece_of_respo
 from marway_sidecar.backends.base import NotSent, ServedModel
 from marway_sidecar.backends.open_inference.classify import HTTP_OF, classify
 from marway_sidecar.backends.open_inference.proto import repository_pb2 as rb
+from marway_sidecar.backends.open_inference.stacking import StackedCalls
 from marway_sidecar.backends.open_inference.wire import (
     MANAGEMENT_TIMEOUT_S,
     Body,
+    Configured,
     Indexed,
     Known,
     Refused,
@@ -65,6 +67,7 @@ class GrpcWire(Wire):
         self.wrapped = True
         """Whether pieces come in Triton's `ModelStreamInferResponse`; MLServer sends them as they are."""
         self._left: set[asyncio.Task[None]] = set()
+        self._stacks: dict[str, StackedCalls] = {}
 
     async def facts(self, *, timeout_s: float) -> ServerFacts:
         answer = await self._ask("ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse, timeout_s)
@@ -104,21 +107,33 @@ class GrpcWire(Wire):
             "outputs": [_tensor(each) for each in answer.outputs],
         }
 
-    async def decoupled(self, called: str, number: str) -> bool:
+    async def configured(self, called: str, number: str) -> Configured:
         request = rb.ModelConfigRequest(name=called, version=number)
         try:
             answer = await self._ask("ModelConfig", request, rb.ModelConfigResponse)
         except Refused:
-            return False
-        return bool(answer.config.model_transaction_policy.decoupled)
+            return Configured()
+        config = answer.config
+        instances = sum(max(1, each.count) for each in config.instance_group)
+        return Configured(config.model_transaction_policy.decoupled, max(1, config.max_batch_size), max(1, instances))
 
     async def infer(self, known: Known, request: Body, deadline: Deadline) -> RestBody:
         message, forms = _message(known, request)
         try:
-            answer = await self._infer(message, timeout=time_left(known.model, deadline))
+            if known.rows_max > 1:
+                stacks = self._stacks.get(known.called)
+                if stacks is None or stacks.known is not known:
+                    stacks = self._stacks[known.called] = StackedCalls(known, self._call)
+                answer = await stacks.infer(message, deadline)
+            else:
+                answer = await self._call(message, time_left(known.model, deadline))
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError) as exc:
             _fail(exc, known)
         return rest_of_response(answer, forms, name=known.model.name, version=known.model.version)
+
+    async def _call(self, message: bytes, timeout_s: float) -> bytes:
+        answer: bytes = await self._infer(message, timeout=timeout_s)
+        return answer
 
     async def stream(self, known: Known, request: Body, deadline: Deadline) -> AsyncGenerator[bytes, None]:
         message, forms = _message(known, request)
@@ -146,7 +161,7 @@ class GrpcWire(Wire):
         left = list(self._left)
         for task in left:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*left, *(each.aclose() for each in self._stacks.values()), return_exceptions=True)
         await self._channel.close(None)
 
     def _leave(self, call: Any) -> None:

@@ -34,8 +34,8 @@ async def found_there(wire: Wire, model: ServedModel) -> Known:
     if metadata is None:
         message = f"its server has no model {called!r}{await _listed(wire)}"
         raise about(model, LoadFailed(f"{model.name} {model.version} is not served: {message}"))
-    decoupled = await wire.decoupled(called, number)
-    return Known(model, called, number, signature_of(metadata), str(metadata.get("platform") or ""), decoupled)
+    configured = await wire.configured(called, number)
+    return Known(model, called, number, signature_of(metadata), str(metadata.get("platform") or ""), configured)
 
 
 async def _indexed(wire: Wire, called: str) -> list[str]:

@@ -23,6 +23,7 @@ from marway_sidecar.backends.open_inference.classify import classify
 from marway_sidecar.backends.open_inference.wire import (
     MANAGEMENT_TIMEOUT_S,
     Body,
+    Configured,
     Indexed,
     Known,
     Refused,
@@ -93,12 +94,14 @@ class RestWire(Wire):
             raise
         return said
 
-    async def decoupled(self, called: str, number: str) -> bool:
+    async def configured(self, called: str, number: str) -> Configured:
         try:
             said = await self._json("GET", f"{_model(called, number)}/config")
         except Refused:
-            return False
-        return bool((said.get("model_transaction_policy") or {}).get("decoupled"))
+            return Configured()
+        decoupled = bool((said.get("model_transaction_policy") or {}).get("decoupled"))
+        instances = sum(int(each.get("count") or 1) for each in said.get("instance_group") or ())
+        return Configured(decoupled, max(1, int(said.get("max_batch_size") or 0)), max(1, instances))
 
     async def infer(self, known: Known, request: Body, deadline: Deadline) -> RestBody:
         model = known.model

@@ -91,7 +91,7 @@ class OpenInferenceServer:
                 known = await found_there(self._management, model)
             else:
                 known = await self._loaded(self._repository, model)
-            if known.decoupled and not self._in_pieces:
+            if known.configured.decoupled and not self._in_pieces:
                 await self._forget(model)
                 raise about(model, LoadFailed(_needs_grpc(model)))
             self._known[model.server_name] = known
@@ -232,7 +232,7 @@ class OpenInferenceServer:
             metadata = await self._management.metadata(called, "")
             if metadata is None:
                 raise Refused(404, await self._why_not(called))
-            decoupled = await self._management.decoupled(called, "")
+            configured = await self._management.configured(called, "")
         except Refused as exc:
             with contextlib.suppress(MarwayError):
                 await self._forget(model)
@@ -243,7 +243,7 @@ class OpenInferenceServer:
                 await self._forget(model)
             raise
         platform = str(metadata.get("platform") or "")
-        return Known(model, called, "", signature_of(metadata), platform, decoupled)
+        return Known(model, called, "", signature_of(metadata), platform, configured)
 
     async def _why_not(self, called: str) -> str:
         entries = (await self._management.index()).get(called, ())
@@ -261,7 +261,7 @@ class OpenInferenceServer:
             ready_workers=1,
             workers=1,
             calls_per_worker=self._calls_per_worker,
-            in_pieces=known.decoupled,
+            in_pieces=known.configured.decoupled,
             workers_max=1,
             scales=False,
         )

@@ -70,6 +70,22 @@ class Body(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Configured:
+    """What a server's own configuration of a model says; of a server that has none, what is usual.
+
+    Attributes:
+        decoupled: Whether it answers in pieces, which Triton sends over gRPC's stream alone.
+        rows_max: Most rows of one request, where the first dimension of each tensor is the rows (Triton's
+            `max_batch_size`); 1 where it is not.
+        instances: How many requests it runs side by side.
+    """
+
+    decoupled: bool = False
+    rows_max: int = 1
+    instances: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """A version as the server knows it.
 
@@ -79,7 +95,7 @@ class Known:
         number: The server's own version of it; "" is what it takes by itself.
         signature: What it takes and gives, by the server's word.
         platform: What runs it there.
-        decoupled: Whether it answers in pieces, which Triton sends over gRPC's stream alone.
+        configured: What its configuration there says.
     """
 
     model: ServedModel
@@ -87,7 +103,12 @@ class Known:
     number: str = ""
     signature: Signature = field(default_factory=Signature)
     platform: str = ""
-    decoupled: bool = False
+    configured: Configured = Configured()
+
+    @property
+    def rows_max(self) -> int:
+        """Most rows of a request that is made of several."""
+        return min(self.model.batch_rows, self.configured.rows_max)
 
 
 class Wire(ABC):
@@ -116,8 +137,8 @@ class Wire(ABC):
         """Return what the server says of a model that it has, as its REST says it; None when it has not."""
 
     @abstractmethod
-    async def decoupled(self, called: str, number: str) -> bool:
-        """Return whether a model answers in pieces; False of a server that has no such configuration."""
+    async def configured(self, called: str, number: str) -> Configured:
+        """Return what the server's configuration of a model says."""
 
     @abstractmethod
     async def infer(self, known: Known, request: Body, deadline: Deadline) -> RestBody:
