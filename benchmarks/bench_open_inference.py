@@ -2,9 +2,8 @@
 
 One Triton with models in Python. The same model is asked under its own name directly, and through gateway and sidecar,
 over REST (wrk) and over gRPC, by 1 and by 32 clients; rounds are interleaved and ratios made within a round. Then the
-same requests of one row each to a model that gains by batches: without batches, and with Triton's dynamic batching,
-directly and through Marway; beside them, rows that come stacked in requests of 8, which is the most that a sidecar that
-stacks them could give.
+same requests of one row each to a model that gains by batches: without batches, with Triton's dynamic batching, with
+the pod's stacking of what waits, and with both; beside them, rows that come stacked from their callers, 8 in a request.
 
     python benchmarks/bench_open_inference.py --rounds 5 --seconds 3
 """
@@ -18,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -158,21 +158,24 @@ def batching(bench: Bench, count: int, seconds: int) -> Iterator[str]:
     """Yield the rows of the second table."""
     yield "| 32 clients over gRPC | Triton, rows/s | Marway, rows/s |"
     yield "|---|---|---|"
+    # Directly as which model, through Marway as which, with how many clients, of how many rows each.
     kinds = {
-        "a request a row, no batches": (row("single"), 32, 1),
-        "a request a row, Triton's dynamic batching": (row("dynamic"), 32, 1),
-        "8 rows in a request of 4 clients, no batches": (row("single", 8), 4, 8),
+        "a request a row, no batches": ("single", "single-each", 32, 1),
+        "a request a row, Triton's dynamic batching": ("dynamic", "dynamic-each", 32, 1),
+        "a request a row, stacked by the pod": (None, "single", 32, 1),
+        "a request a row, stacked by the pod, and Triton's dynamic batching": (None, "dynamic", 32, 1),
+        "8 rows in a request of 4 clients": ("single", "single-each", 4, 8),
     }
-    found = rounds(
-        count,
-        {
-            f"{kind} {target}": lambda a=asked, t=target, c=clients: bench.load(a, "gRPC", t, c, seconds)
-            for kind, (asked, clients, _) in kinds.items()
-            for target in ("Triton", "Marway")
-        },
-    )
-    for kind, (_, _, rows) in kinds.items():
-        rates = [middle([each.rate * rows for each in found[f"{kind} {target}"]]) for target in ("Triton", "Marway")]
+    targets: dict[str, Callable[[], Load]] = {}
+    for kind, (directly, through, clients, rows) in kinds.items():
+        for target, model in (("Triton", directly), ("Marway", through)):
+            if model is not None:
+                asked = row(model, rows)
+                targets[f"{kind} {target}"] = partial(bench.load, asked, "gRPC", target, clients, seconds)
+    found = rounds(count, targets)
+    for kind, (_, _, _, rows) in kinds.items():
+        loads = [found.get(f"{kind} {target}") for target in ("Triton", "Marway")]
+        rates = [middle([each.rate * rows for each in some]) if some is not None else "" for some in loads]
         yield f"| {kind} | {' | '.join(rates)} |"
 
 
@@ -187,18 +190,21 @@ def opened() -> Iterator[Bench]:
             named = {"URL": triton.url, "GRPC": triton.grpc, "REPOSITORY": str(triton.repository)}
             environment = {f"MARWAY_SIDECAR_OPEN_INFERENCE_{name}": value for name, value in named.items()}
             with marway_up(directory / "home", "--engine", "open-inference", **environment) as up:
-                for name in SERVED:
+                for name in (*SERVED, "single-each", "dynamic-each"):
+                    each = {"serving": {"max_batch_rows": 1}} if name.endswith("-each") else None
                     publish_bundle(
                         model_name=name,
                         version="1.0",
                         backend="open-inference",
-                        directory=triton.repository / name,
+                        directory=triton.repository / name.removesuffix("-each"),
+                        record=each,
                         registry=up.ready["registry"],
                         label="PROD",
                         force=True,
                     )
                 bench = Bench(directory, triton, up)
-                for asked in (SMALL, PICTURE, row("single"), row("dynamic")):  # load it, and warm up
+                models = ("single", "dynamic", "single-each", "dynamic-each")
+                for asked in (SMALL, PICTURE, *map(row, models)):  # load it, and warm up
                     bench.load(asked, "gRPC", "Marway", 1, 1)
                 yield bench
 
