@@ -67,8 +67,8 @@ test-soak: setup ## Run the soak of test-long alone: ten minutes of load, loads 
 test-unit: setup ## Run what needs no TorchServe and no fresh environment
 	$(PYTEST) -m 'not e2e and not install' $(PYTEST_ARGS)
 
-test-backends: setup ## Run what starts the model servers of other makers, in environments below .venv-backends
-	$(PYTEST) tests/backends $(PYTEST_ARGS)
+test-backends: setup ## Run all that starts model servers of other makers, in environments below .venv-backends
+	MARWAY_TEST_LONG=1 $(PYTEST) tests/backends $(PYTEST_ARGS)
 
 test-e2e: setup ## Run what starts the real TorchServe
 	$(PYTEST) -m e2e $(PYTEST_ARGS)

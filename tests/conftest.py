@@ -26,6 +26,7 @@ hypothesis.settings.load_profile("marway")
 _TOGETHER = ("tests/deploy/containers", "tests/faults", "tests/runtime")
 """Folders whose files share what takes long to start."""
 _SHARE_UP = {
+    "tests/deploy/test_probes.py",
     "tests/docs/test_commands.py",
     *(
         f"tests/e2e/test_{name}.py"
@@ -35,7 +36,8 @@ _SHARE_UP = {
         )
     ),
 }
-"""Files that share the running `marway up` of the fixture `up`; one that is missing here costs the start of another."""
+"""Files that share the running `marway up` of the fixture `up`; one that is missing here would start another
+(tests/docs/test_structure.py)."""
 
 
 _BY_PARAMETER = "tests/backends/test_releases.py"

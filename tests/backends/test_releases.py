@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from support.every import usual
 from support.kind_cluster import KindCluster
 from support.kinds import KINDS
 
@@ -14,7 +15,11 @@ from support.kinds import KINDS
 pytestmark = [pytest.mark.extended, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+_USUAL = ("grpc-predictor", "http-litserve", "mlserver", "mms", "triton")
+"""One of each backend that other tests do not release and kill."""
+
+
+@pytest.fixture(scope="module", params=usual(*_USUAL, more=sorted(KINDS.keys() - _USUAL)))
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KindCluster]:
     """Two pods of a kind behind a gateway."""
     kind = KINDS[request.param]

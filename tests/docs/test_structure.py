@@ -93,3 +93,18 @@ def test_the_pages_of_the_house_name_files_that_exist() -> None:
     assert len(rows) >= 6
     for link in re.findall(r"\]\((\.\./[^)#]+)\)", text):
         assert (ARCHITECTURE.parent / link).exists(), link
+
+
+def test_one_running_system_is_shared() -> None:
+    """Every file whose tests use the session's `marway up` is named among those that share one."""
+    conftest = (ROOT / "tests" / "conftest.py").read_text()
+    users = {
+        path
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if re.search(r"^(async )?def test_\w+\([^)]*\bup: Up\b", text := path.read_text(), re.MULTILINE)
+        and not re.search(r"^(async )?def up\(", text, re.MULTILINE)
+    }
+    assert users, "the fixture has another name"
+    for path in users:
+        place, name = path.relative_to(ROOT).as_posix(), path.stem.removeprefix("test_")
+        assert f'"{place}"' in conftest or (path.parent.name == "e2e" and f'"{name}"' in conftest), place

@@ -36,6 +36,7 @@ GOOD, NAN = b"[1, 2]", b"[1, 0]"
 RARE = {
     "marway_sidecar_handler_metrics_dropped_total": "a handler whose metrics are too many or have no right name",
     "marway_gateway_retries_total": "nothing failed",
+    "marway_gateway_openai_tokens_total": "no server of language models is asked",
     "marway_sidecar_worker_deaths_total": "no worker died",
     "marway_gateway_load_aheads_total": "no version moved",
     "marway_gateway_cache_requests_total": "no model here may be cached",

@@ -288,3 +288,13 @@ def test_a_client_of_torchserve_changes_nothing_but_the_host(client: httpx.Clien
     predicted = client.post("/predictions/probe", content=b"explain", headers={"content-type": "text/plain"})
     assert (explained.json(), predicted.json()) == ("True", "False")
     assert client.get("/ping").json() == {"status": "Healthy"}
+
+
+def test_the_demo_is_trained_once(up: Up) -> None:
+    """The session's `marway up --demo` has trained and published both examples, and says where it serves."""
+    names = {model["name"] for model in json.loads(marway("models", "--registry", up.registry, "--json").stdout)}
+    assert {"intent", "digits"} <= names
+    assert set(up.ready) == {"event", "gateway", "admin", "grpc", "registry", "pods"}
+    assert len(up.ready["pods"]) == 2
+    for name in ("gateway", "admin"):
+        assert httpx.get(f"{up.ready[name]}/healthz", trust_env=False).status_code == 200

@@ -140,16 +140,6 @@ def test_no_pod_gives_503_with_retry_after(tmp_path: Path, archive: Path) -> Non
                 process.resume()
 
 
-def test_the_demo_is_trained_once(up: Up) -> None:
-    """The session's `marway up --demo` has trained and published both examples, and says where it serves."""
-    names = {model["name"] for model in json.loads(marway("models", "--registry", up.registry, "--json").stdout)}
-    assert {"intent", "digits"} <= names
-    assert set(up.ready) == {"event", "gateway", "admin", "grpc", "registry", "pods"}
-    assert len(up.ready["pods"]) == 2
-    for name in ("gateway", "admin"):
-        assert httpx.get(f"{up.ready[name]}/healthz", trust_env=False).status_code == 200
-
-
 @pytest.mark.extended  # tests/docs/test_commands.py starts the demo, too
 def test_a_home_with_the_demo_is_ready_soon(tmp_path: Path) -> None:
     """A second `marway up --demo` in a home trains nothing again."""

@@ -16,6 +16,7 @@ import pytest
 from marway_archiver import publish_bundle
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.proto import open_inference_pb2_grpc
+from support.every import usual
 from support.servers import Server, environment, running_triton
 from support.triton_models import MODELS, write_model
 from support.up import Up
@@ -37,7 +38,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module", params=["grpc", "rest"])
+@pytest.fixture(scope="module", params=usual("grpc", more=["rest"]))
 def over(request: pytest.FixtureRequest) -> str:
     """What the pod asks Triton over."""
     return str(request.param)

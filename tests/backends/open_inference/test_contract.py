@@ -13,12 +13,13 @@ import pytest
 
 from backends.open_inference.subjects import MLServerSubject, OpenInferenceSubject, TritonSubject
 from marway_sidecar.backends.contract import CHECKS, Check, run_check
+from support.every import usual
 from support.servers import running_mlserver, running_triton
 
 pytestmark = [pytest.mark.extended, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module", params=["triton-rest", "triton-grpc", "mlserver-rest", "mlserver-grpc"])
+@pytest.fixture(scope="module", params=usual("triton-grpc", "mlserver-rest", more=["triton-rest", "mlserver-grpc"]))
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenInferenceSubject]:
     name, _, over = request.param.partition("-")
     directory = tmp_path_factory.mktemp(request.param)

@@ -27,6 +27,7 @@ from marway_http.tensors.v2_bodies import tensor_request, tensors_of_response
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.settings import SidecarSettings
+from support.every import usual
 from support.servers import running_triton
 
 pytestmark = [pytest.mark.extended, pytest.mark.timeout(120)]
@@ -84,7 +85,7 @@ class TritonPythonModel:
 """
 
 
-@pytest.fixture(scope="module", params=["rest", "both"])
+@pytest.fixture(scope="module", params=usual("both", more=["rest"]))
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSubject]:
     directory = tmp_path_factory.mktemp(request.param)
     with running_triton(directory / "server") as server:
