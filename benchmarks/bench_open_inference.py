@@ -10,7 +10,6 @@ the pod's stacking of what waits, and with both; beside them, rows that come sta
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,11 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import machine
 import numpy as np
+import open_inference_tables
+import report
+from documents import add_output, write
 from servers import MarwayUp, marway_up
 from wrk import Generator, Load, Request
 
@@ -32,7 +34,7 @@ from marway_http.proto import open_inference_pb2 as pb
 from support.servers import Server, running_triton
 from support.triton_models import MODELS, write_model
 
-RESULTS = Path(__file__).parent / "results" / "open_inference.md"
+RESULTS = Path(__file__).parent / "results"
 CLIENTS = (1, 32)
 _BATCHED = """
     def initialize(self, args):
@@ -117,47 +119,38 @@ class Bench:
         return generator.load(f"{base}/v2/models/{asked.model}/infer", clients=clients, seconds=seconds)
 
 
-Figures = dict[str, list[Load]]
+Key = TypeVar("Key")
 
 
-def rounds(count: int, targets: dict[str, Callable[[], Load]]) -> Figures:
+def rounds(count: int, targets: dict[Key, Callable[[], Load]]) -> dict[Key, list[Load]]:
     """Load targets in turn, each round in the other direction."""
-    found: Figures = {name: [] for name in targets}
+    found: dict[Key, list[Load]] = {name: [] for name in targets}
     for number in range(count):
         for name in list(targets)[:: 1 if number % 2 else -1]:
             found[name].append(targets[name]())
     return found
 
 
-def middle(values: list[float], digits: int = 0) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+def figures(loads: list[Load]) -> dict[str, list[float]]:
+    return {"rate": [each.rate for each in loads], "p50": [each.p50 for each in loads]}
 
 
-def overhead(bench: Bench, count: int, seconds: int) -> Iterator[str]:
-    """Yield the rows of the first table."""
-    yield "| request | over | clients | Triton, requests/s | Marway, requests/s | Marway ÷ Triton | p50 ms, both |"
-    yield "|---|---|---|---|---|---|---|"
+def overhead(bench: Bench, count: int, seconds: int) -> Iterator[dict[str, Any]]:
+    """Yield what asking through Marway costs, by request, way and number of clients."""
     for name, asked in (("4 × FP32", SMALL), ("150,528 × UINT8", PICTURE)):
         for over in ("REST", "gRPC"):
             for clients in CLIENTS:
-                found = rounds(
-                    count,
-                    {
-                        target: lambda t=target, a=asked, o=over, c=clients: bench.load(a, o, t, c, seconds)
-                        for target in ("Triton", "Marway")
-                    },
-                )
-                direct, through = found["Triton"], found["Marway"]
-                ratios = [ours.rate / theirs.rate for ours, theirs in zip(through, direct, strict=True)]
-                rates = [middle([each.rate for each in loads]) for loads in (direct, through)]
-                p50 = [f"{statistics.median(each.p50 for each in loads):.2f}" for loads in (direct, through)]
-                yield f"| {name} | {over} | {clients} | {' | '.join(rates)} | {middle(ratios, 2)} | {', '.join(p50)} |"
+                targets = {
+                    target: partial(bench.load, asked, over, target, clients, seconds)
+                    for target in ("Triton", "Marway")
+                }
+                found = rounds(count, targets)
+                sides = {target: figures(loads) for target, loads in found.items()}
+                yield {"request": name, "over": over, "clients": clients, **sides}
 
 
-def batching(bench: Bench, count: int, seconds: int) -> Iterator[str]:
-    """Yield the rows of the second table."""
-    yield "| 32 clients over gRPC | Triton, rows/s | Marway, rows/s |"
-    yield "|---|---|---|"
+def batching(bench: Bench, count: int, seconds: int) -> Iterator[dict[str, Any]]:
+    """Yield how many rows come by, by who makes batches of them."""
     # Directly as which model, through Marway as which, with how many clients, of how many rows each.
     kinds = {
         "a request a row, no batches": ("single", "single-each", 32, 1),
@@ -166,17 +159,20 @@ def batching(bench: Bench, count: int, seconds: int) -> Iterator[str]:
         "a request a row, stacked by the pod, and Triton's dynamic batching": (None, "dynamic", 32, 1),
         "8 rows in a request of 4 clients": ("single", "single-each", 4, 8),
     }
-    targets: dict[str, Callable[[], Load]] = {}
+    targets: dict[tuple[str, str], Callable[[], Load]] = {}
     for kind, (directly, through, clients, rows) in kinds.items():
         for target, model in (("Triton", directly), ("Marway", through)):
             if model is not None:
                 asked = row(model, rows)
-                targets[f"{kind} {target}"] = partial(bench.load, asked, "gRPC", target, clients, seconds)
+                targets[kind, target] = partial(bench.load, asked, "gRPC", target, clients, seconds)
     found = rounds(count, targets)
     for kind, (_, _, _, rows) in kinds.items():
-        loads = [found.get(f"{kind} {target}") for target in ("Triton", "Marway")]
-        rates = [middle([each.rate * rows for each in some]) if some is not None else "" for some in loads]
-        yield f"| {kind} | {' | '.join(rates)} |"
+        sides = {
+            target: {"rows": [each.rate * rows for each in loads]}
+            for (which, target), loads in found.items()
+            if which == kind
+        }
+        yield {"how": kind, **sides}
 
 
 @contextmanager
@@ -213,22 +209,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} too")
-    options = parser.parse_args()
-    lines = ["# Marway before Triton", "", f"`{' '.join(sys.argv)}`", ""]
-    lines += [
-        "Medians of interleaved rounds, with the least and the greatest; ratios are made within a round. The load"
-    ]
-    lines += ["generators share the processors with all that they ask.", ""]
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/open_inference.md as well")
+    add_output(parser)
+    args = parser.parse_args()
     with opened() as bench:
-        for section in (overhead, batching):
-            for line in section(bench, options.rounds, options.seconds):
-                print(line, flush=True)
-                lines.append(line)
-            lines.append("")
-    lines += [", ".join(f"{name} {value}" for name, value in machine.describe().items())]
-    if options.write:
-        RESULTS.write_text("\n".join(lines) + "\n")
+        result = {part.__name__: list(part(bench, args.rounds, args.seconds)) for part in (overhead, batching)}
+    print(open_inference_tables.markdown(result))
+    if args.write:
+        args.json = RESULTS / "data" / "open_inference.json"
+    write(args, "open_inference", result)
+    if args.write:
+        report.write(RESULTS)
 
 
 if __name__ == "__main__":

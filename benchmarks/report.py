@@ -17,6 +17,7 @@ import bench_cold_path
 import bench_features
 import goals
 import native_goals
+import open_inference_tables
 import peer_tables
 import speed_tables
 from charts import Bar, bars
@@ -34,9 +35,13 @@ def write(out: Path = RESULTS) -> str:
         (out / "peers.md").write_text(f"# Marway and its peers\n\n{peer_tables.markdown(peers['result'])}")
     engines = found.pop("engines", None)
     if engines is not None:
-        said = f"`{engines['command']}`, {engines['took_s']:.0f} s, {engines['machine']['measured']}"
         text = native_goals.markdown(engines["result"])
-        (out / "engines.md").write_text(f"# The native engine, TorchServe and other model servers\n\n{said}\n\n{text}")
+        heading = "# The native engine, TorchServe and other model servers"
+        (out / "engines.md").write_text(f"{heading}\n\n{_measured(engines)}\n\n{text}")
+    passed_on = found.pop("open_inference", None)
+    if passed_on is not None:
+        text = open_inference_tables.markdown(passed_on["result"])
+        (out / "open_inference.md").write_text(f"# Marway before Triton\n\n{_measured(passed_on)}\n\n{text}")
     charts: dict[str, str] = {}
     text = "\n".join(_lines(found, charts)).rstrip() + "\n"
     out.mkdir(parents=True, exist_ok=True)
@@ -46,6 +51,10 @@ def write(out: Path = RESULTS) -> str:
         (out / f"{name}.svg").write_text(svg)
     (out / "latest.md").write_text(text)
     return text
+
+
+def _measured(document: Mapping[str, Any]) -> str:
+    return f"`{document['command']}`, {document['took_s']:.0f} s, {document['machine']['measured']}"
 
 
 def _lines(found: Mapping[str, dict[str, Any]], charts: dict[str, str]) -> list[str]:

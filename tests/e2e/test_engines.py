@@ -176,7 +176,7 @@ def refuses_all_but(urls: dict[str, str], engine: str) -> bool:
 
 def test_engines_that_are_none_are_refused(tmp_path: Path) -> None:
     """A name that is no engine, and more engines than pods, are said in one line before anything starts."""
-    for arguments, why in ((("--engine", "tensorflow"), "torchserve and native"),
+    for arguments, why in ((("--engine", "tensorflow"), "did you mean 'tensorflow-serving'?"),
                            (("--engine", "torchserve,native"), "--pods 2")):  # fmt: skip
         assert why in refused(marway("up", "--home", str(tmp_path / "home"), *arguments))
 

@@ -77,7 +77,9 @@ def run(command: list[str], up: Up) -> str:
     ports = {"8000": up.gateway, "8001": up.ready["admin"]}
     for port, url in ports.items():
         command = [word.replace(f"127.0.0.1:{port}", url.removeprefix("http://")) for word in command]
-    command = [word.replace("/tmp", str(directory)).replace("curl ", "curl --fail-with-body ") for word in command]
+    # Not in the path of this Python, which may lie below /tmp as well.
+    command = [re.sub(r"(?<= )/tmp(?=/|\s|$)", str(directory), word, flags=re.MULTILINE) for word in command]
+    command = [word.replace("curl ", "curl --fail-with-body ") for word in command]
     env = {name: value for name, value in os.environ.items() if not name.startswith("MARWAY_")}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=120, check=False)

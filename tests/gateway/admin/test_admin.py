@@ -12,7 +12,7 @@ import pytest
 
 from gateway.admin_pod import AdminPod
 from gateway.fakes import Running, running
-from marway.errors import LoadFailed, Overloaded, ReleaseRefused
+from marway.errors import LoadFailed, Overloaded, ReleaseRefused, Unavailable
 from marway.registry import Registry
 from marway.wire.comparison import Comparison
 from marway.wire.problems import parse_problem
@@ -161,6 +161,18 @@ async def test_a_label_that_moves_during_the_comparison(registry: Registry, tmp_
         answer = await move(gateway)
     assert (answer.status_code, answer.json()["code"]) == (409, "state_conflict")
     assert registry.state("intent").labels == {"PROD": "0.9"}
+
+
+async def test_no_pod_that_can_prove_it(registry: Registry) -> None:
+    """Where every pod refuses a load, the answer says what each of them said, and when to come back."""
+    async with admin(registry, "a", "b") as (gateway, pods):
+        for pod, seconds in zip(pods, (9, 7), strict=True):
+            pod.refusal = Unavailable(f"not here, for {seconds} s", retry_after_s=seconds)
+        answer = await move(gateway)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert sorted(answer.json()["detail"].split("; ")) == ["pod a: not here, for 7 s", "pod b: not here, for 9 s"]
+    assert answer.headers["retry-after"] == "7"
+    assert registry.state("intent").labels == {"PROD": "1.0"}
 
 
 async def test_a_sidecar_that_cannot_compare(registry: Registry) -> None:
