@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from marway.admin_client import AdminClient, token_of
+from marway.errors import MarwayError
 from marway_ops.up.home import LOOPBACK, Home, reserve
 from marway_ops.up.local_pods import LocalPods
 from marway_ops.up.plan import PlannedPod
@@ -15,6 +20,11 @@ __all__ = ["LocalCluster"]
 
 # Ends before the pods do, all within the 20 s that `marway up` promises.
 _GATEWAY_DRAIN_S, _GATEWAY_STOP_S = 5.0, 6.5
+
+
+_KNOWN_TIMEOUT_S = 10.0
+"""A gateway tries a pod that refused it again within a second or two; one that has other trouble is served without."""
+_PROBE_INTERVAL_S = 0.05
 
 
 class LocalCluster(LocalPods):
@@ -49,6 +59,24 @@ class LocalCluster(LocalPods):
         self._grpc_address = f"{LOOPBACK}:{grpc}"
         self._stages.insert(0, [self._gateway_child(gateway, admin, grpc)])
         self._answering.append({"gateway": self.gateway_url})
+
+    async def start(self) -> None:
+        """Start everything and return when all of it can serve, and the gateway knows that each pod does.
+
+        Pods may differ in what they serve, so none must be missing when the first request comes.
+
+        Raises:
+            MarwayError: As of `LocalPods`.
+        """
+        await super().start()
+        admin = AdminClient(self.admin_url, token=token_of(None, None))
+        until = time.monotonic() + _KNOWN_TIMEOUT_S
+        while time.monotonic() < until:
+            with contextlib.suppress(MarwayError):
+                pods = await asyncio.to_thread(admin.call, "GET", "/pods")
+                if all(pod["eligible"] for pod in pods):
+                    return
+            await asyncio.sleep(_PROBE_INTERVAL_S)
 
     def ready_line(self) -> dict[str, Any]:
         """Return the document that says that the system can serve, and where."""
