@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from marway.errors import DeadlineExceeded
+
 __all__ = ["Deadline"]
 
 
@@ -40,3 +42,14 @@ class Deadline:
     def left_s(self) -> float:
         """Return the seconds left; negative when it has passed."""
         return self.at - time.monotonic()
+
+    def time_left_s(self, *, model: str) -> float:
+        """Return the seconds left for a model's server to be asked.
+
+        Raises:
+            DeadlineExceeded: None are.
+        """
+        left_s = self.left_s()
+        if left_s <= 0:
+            raise DeadlineExceeded("the deadline passed before the model was asked", model=model)
+        return left_s

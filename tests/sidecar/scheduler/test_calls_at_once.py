@@ -11,7 +11,7 @@ from marway.deadline import Deadline
 from marway.records import ServingSettings, VersionRecord
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import Description, ServedModel
-from marway_sidecar.backends.pieces import whole_answer
+from marway_sidecar.backends.calls import whole_answer
 from marway_sidecar.scheduler import StreamJob
 from support.fake_server import FakeServer
 from support.pools import ROW, PoolRoom, predict

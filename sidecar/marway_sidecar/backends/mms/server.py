@@ -16,6 +16,7 @@ from marway.errors import DeadlineExceeded, LoadFailed, Unimplemented, clip
 from marway.refs import new_ulid
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import Description, ServedModel, ServerInfo, ServerStatus, WorkerDied, WorkerStatus
+from marway_sidecar.backends.calls import each_alone
 from marway_sidecar.backends.mms.classify import classify, died_or_late
 from marway_sidecar.backends.mms.connection import Connection
 from marway_sidecar.backends.mms.management import Management, Refused, Registered, answers_within_s
@@ -90,16 +91,7 @@ class MmsServer:
         return (before & self._registered) <= names  # what was unloaded meanwhile is not lost
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
-        if len(rows) == 1:
-            return [await self._answer(model, rows[0], deadline)]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._answer(model, row, deadline), name=f"predict {model.name}") for row in rows
-                ]
-        except ExceptionGroup as exc:
-            raise exc.exceptions[0] from exc
-        return [task.result() for task in tasks]
+        return await each_alone(lambda row: self._answer(model, row, deadline), rows)
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         yield await self._answer(model, row, deadline)  # its handlers cannot send pieces

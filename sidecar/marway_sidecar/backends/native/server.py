@@ -23,9 +23,9 @@ from marway_sidecar.backends.base import (
     ServerStatus,
     WorkerDied,
 )
+from marway_sidecar.backends.calls import whole_answer
 from marway_sidecar.backends.native.connection import WorkerConnection
 from marway_sidecar.backends.native.control import Control
-from marway_sidecar.backends.pieces import whole_answer
 
 __all__ = ["SERVES", "NativeServer"]
 

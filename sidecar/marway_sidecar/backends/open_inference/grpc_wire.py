@@ -32,7 +32,6 @@ from marway_sidecar.backends.open_inference.wire import (
     Refused,
     ServerFacts,
     Wire,
-    time_left,
 )
 from marway_sidecar.errors import about
 
@@ -126,7 +125,7 @@ class GrpcWire(Wire):
                     stacks = self._stacks[known.called] = StackedCalls(known, self._call)
                 answer = await stacks.infer(message, deadline)
             else:
-                answer = await self._call(message, time_left(known.model, deadline))
+                answer = await self._call(message, deadline.time_left_s(model=known.model.name))
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError) as exc:
             _fail(exc, known)
         return rest_of_response(answer, forms, name=known.model.name, version=known.model.version)
@@ -139,7 +138,7 @@ class GrpcWire(Wire):
         message, forms = _message(known, request)
         call, begun, ended = None, False, False
         try:
-            call = self._stream(iter((message,)), timeout=time_left(known.model, deadline))
+            call = self._stream(iter((message,)), timeout=deadline.time_left_s(model=known.model.name))
             async for answer in call:
                 try:
                     piece = self._piece(known, answer, forms)

@@ -29,7 +29,6 @@ from marway_sidecar.backends.open_inference.wire import (
     Refused,
     ServerFacts,
     Wire,
-    time_left,
 )
 from marway_sidecar.errors import about
 
@@ -188,7 +187,7 @@ async def _call(known: Known, deadline: Deadline) -> AsyncIterator[None]:
     """End a call at its deadline, and have what aiohttp raises be errors of ours."""
     model = known.model
     try:
-        async with asyncio.timeout(time_left(model, deadline)):
+        async with asyncio.timeout(deadline.time_left_s(model=model.name)):
             yield
     except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError) as exc:
         if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ClientError):

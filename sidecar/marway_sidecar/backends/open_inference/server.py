@@ -25,13 +25,13 @@ from marway_sidecar.backends.base import (
     WorkerDied,
     WorkerStatus,
 )
+from marway_sidecar.backends.calls import each_alone, whole_answer
 from marway_sidecar.backends.open_inference.classify import reason_of
 from marway_sidecar.backends.open_inference.files import Repository
 from marway_sidecar.backends.open_inference.holdings import Holdings, ready
 from marway_sidecar.backends.open_inference.others import found_there
 from marway_sidecar.backends.open_inference.rows import Asked, answer_of, asked, described, piece_of
 from marway_sidecar.backends.open_inference.wire import Known, Refused, Wire, signature_of
-from marway_sidecar.backends.pieces import whole_answer
 from marway_sidecar.errors import about
 
 __all__ = ["SERVES", "OpenInferenceServer"]
@@ -131,9 +131,7 @@ class OpenInferenceServer:
         return ServerStatus(frozenset(names), workers, 0)
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
-        if len(rows) == 1:
-            return [await self._one(model, rows[0], deadline)]
-        return list(await asyncio.gather(*(self._one(model, row, deadline) for row in rows)))
+        return await each_alone(lambda row: self._one(model, row, deadline), rows)
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         known = await self._ready_to_ask(model, deadline)

@@ -19,7 +19,7 @@ import grpc
 from marway.deadline import Deadline
 from marway.errors import MarwayError, RuntimeDown
 from marway_http.tensors.v2_stacking import RowsRequest, responses_of_stack, rows_of_request, stack_of_requests
-from marway_sidecar.backends.open_inference.wire import Known, time_left
+from marway_sidecar.backends.open_inference.wire import Known
 
 __all__ = ["StackedCalls"]
 
@@ -67,7 +67,7 @@ class StackedCalls:
         """Return the response to a request; raises as ``call`` does, and `DeadlineExceeded`."""
         request = rows_of_request(message) if len(message) <= _REQUEST_BYTES_MAX else None
         if request is None or request.rows >= self._rows_max:
-            return await self._call(message, time_left(self.known.model, deadline))
+            return await self._call(message, deadline.time_left_s(model=self.known.model.name))
         waiting = _Waiting(request, message, deadline, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._begin()
@@ -134,7 +134,7 @@ class StackedCalls:
         requests = [each.request for each in together]
         last = max((each.deadline for each in together), key=lambda deadline: deadline.at)
         try:
-            answer = await self._call(stack_of_requests(requests), time_left(model, last))
+            answer = await self._call(stack_of_requests(requests), last.time_left_s(model=model.name))
         except grpc.aio.AioRpcError as exc:
             if exc.code() in _NO_ROWS_FAULT or not model.retry_rows:
                 raise
@@ -158,7 +158,7 @@ class StackedCalls:
         if each.response.done():
             return
         try:
-            response = await self._call(each.message, time_left(self.known.model, each.deadline))
+            response = await self._call(each.message, each.deadline.time_left_s(model=self.known.model.name))
         except Exception as exc:
             _fail(each, exc)
         else:

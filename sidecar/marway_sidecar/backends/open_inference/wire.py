@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded
 from marway.records import Signature, TensorSpec
 from marway_http.tensors.v2_to_rest import RestBody
 from marway_sidecar.backends.base import ServedModel
@@ -22,7 +21,6 @@ __all__ = [
     "ServerFacts",
     "Wire",
     "signature_of",
-    "time_left",
 ]
 
 MANAGEMENT_TIMEOUT_S: Final = 30.0
@@ -170,15 +168,3 @@ def _specs(described: Sequence[Mapping[str, Any]] | None) -> tuple[TensorSpec, .
         )
         for each in described or ()
     )
-
-
-def time_left(model: ServedModel, deadline: Deadline) -> float:
-    """Return the seconds left.
-
-    Raises:
-        DeadlineExceeded: None are.
-    """
-    remaining = deadline.left_s()
-    if remaining <= 0:
-        raise DeadlineExceeded("the deadline passed before the model was asked", model=model.name)
-    return remaining

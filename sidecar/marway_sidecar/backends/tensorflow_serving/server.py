@@ -27,6 +27,7 @@ from marway_sidecar.backends.base import (
     ServerStatus,
     WorkerStatus,
 )
+from marway_sidecar.backends.calls import each_alone
 from marway_sidecar.backends.model_directory import bundle_of
 from marway_sidecar.backends.tensorflow_serving.classify import classify
 from marway_sidecar.backends.tensorflow_serving.model_list import NUMBER, ModelList
@@ -123,16 +124,7 @@ class TensorFlowServing:
         return ServerStatus(frozenset(there), workers, 0)
 
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
-        if len(rows) == 1:
-            return [await self._answer(model, rows[0], deadline)]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._answer(model, row, deadline), name=f"predict {model.name}") for row in rows
-                ]
-        except ExceptionGroup as exc:
-            raise exc.exceptions[0] from exc
-        return [task.result() for task in tasks]
+        return await each_alone(lambda row: self._answer(model, row, deadline), rows)
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
         yield await self._answer(model, row, deadline)  # it answers one request with one response

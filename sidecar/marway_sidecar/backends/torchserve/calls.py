@@ -31,13 +31,13 @@ from marway.wire import envelope
 from marway.wire.answer_pieces import PiecesReader
 from marway.wire.envelope import Answer, Bytes, Row
 from marway_sidecar.backends.base import ServedModel, WorkerDied
-from marway_sidecar.backends.pieces import whole_answer
+from marway_sidecar.backends.calls import whole_answer
 from marway_sidecar.backends.torchserve.classify import classify, classify_rest, died_or_late
 from marway_sidecar.backends.torchserve.connection import Connection, NotHttp, closed
 from marway_sidecar.backends.torchserve.proto import inference_pb2
 from marway_sidecar.errors import about
 
-__all__ = ["Calls", "EnvelopedCalls", "encode_request", "prediction_of", "time_left"]
+__all__ = ["Calls", "EnvelopedCalls", "encode_request", "prediction_of"]
 
 _REST_FROM_BYTES: Final = 1024 * 1024
 """Size of an envelope from which REST is the cheaper way; below it a call of httpx costs more than it saves."""
@@ -112,7 +112,7 @@ class EnvelopedCalls(Calls):
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
         if model.streaming:
             return [await whole_answer(self.predict_stream(model, row, deadline)) for row in rows]
-        timeout_s = time_left(model, deadline)
+        timeout_s = deadline.time_left_s(model=model.name)
         pieces = envelope.row_pieces(rows)
         size = sum(map(len, pieces))
         began = time.monotonic()
@@ -135,7 +135,7 @@ class EnvelopedCalls(Calls):
                 async for answer in answers:
                     yield answer
             return
-        timeout_s = time_left(model, deadline)
+        timeout_s = deadline.time_left_s(model=model.name)
         pieces = envelope.row_pieces([replace(row, stream=True)])
         request = encode_request(model.server_name, model.version, envelope.KEY, pieces)
         async with aclosing(self.stream_over_grpc(model, request, timeout_s)) as predictions:
@@ -154,7 +154,7 @@ class EnvelopedCalls(Calls):
         headers = {"content-type": envelope.ROWS_CONTENT_TYPE}
         content = b"".join(envelope.row_pieces([replace(row, stream=True)]))
         reader = PiecesReader()
-        timeout_s = time_left(model, deadline)
+        timeout_s = deadline.time_left_s(model=model.name)
         try:
             async with aclosing(
                 self._connection.rest_stream(path, timeout_s=timeout_s, headers=headers, content=content)
@@ -166,7 +166,7 @@ class EnvelopedCalls(Calls):
                     async for data in response.aiter_raw():
                         for answer in reader.feed(data):
                             yield answer
-                        time_left(model, deadline)
+                        deadline.time_left_s(model=model.name)
         except httpx.TimeoutException as exc:
             message = f"{model.name} {model.version} did not answer within the deadline"
             raise about(model, DeadlineExceeded(message)) from exc
@@ -257,18 +257,6 @@ def _varint(number: int) -> bytes:
         number >>= 7
     groups.append(number)
     return bytes(groups)
-
-
-def time_left(model: ServedModel, deadline: Deadline) -> float:
-    """Return the seconds left.
-
-    Raises:
-        DeadlineExceeded: None are.
-    """
-    remaining = deadline.left_s()
-    if remaining <= 0:
-        raise DeadlineExceeded("the deadline passed before the model was asked", model=model.name)
-    return remaining
 
 
 def _answers(model: ServedModel, prediction: bytes) -> list[Answer]:

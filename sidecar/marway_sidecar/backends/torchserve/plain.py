@@ -6,7 +6,6 @@ What needs one of those goes over REST, if the version leaves the choice to us (
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
@@ -15,9 +14,9 @@ from marway.deadline import Deadline
 from marway.wire.envelope import Answer, Part, Row, mime_type
 from marway.wire.headers import HOP_BY_HOP, JSON_NONFINITE, is_incidental
 from marway_sidecar.backends.base import ServedModel
-from marway_sidecar.backends.pieces import whole_answer
+from marway_sidecar.backends.calls import each_alone, whole_answer
 from marway_sidecar.backends.rest_rows import answer_of, request_of
-from marway_sidecar.backends.torchserve.calls import Calls, time_left
+from marway_sidecar.backends.torchserve.calls import Calls
 from marway_sidecar.backends.torchserve.classify import classify_rest
 from marway_sidecar.backends.torchserve.proto import inference_pb2
 
@@ -47,25 +46,16 @@ class PlainCalls(Calls):
     async def predict(self, model: ServedModel, rows: Sequence[Row], deadline: Deadline) -> list[Answer]:
         if model.streaming:
             return [await whole_answer(self.predict_stream(model, row, deadline)) for row in rows]
-        if len(rows) == 1:
-            return [await self._one(model, rows[0], deadline)]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._one(model, row, deadline), name=f"predict {model.name}") for row in rows
-                ]
-        except ExceptionGroup as exc:
-            raise exc.exceptions[0] from exc
-        return [task.result() for task in tasks]
+        return await each_alone(lambda row: self._one(model, row, deadline), rows)
 
     async def predict_stream(self, model: ServedModel, row: Row, deadline: Deadline) -> AsyncGenerator[Answer, None]:
-        timeout_s = time_left(model, deadline)
+        timeout_s = deadline.time_left_s(model=model.name)
         async with aclosing(self.stream_over_grpc(model, _request(model, row), timeout_s)) as predictions:
             async for prediction in predictions:
                 yield answer_of(200, prediction, {}, piece=True)
 
     async def _one(self, model: ServedModel, row: Row, deadline: Deadline) -> Answer:
-        timeout_s = time_left(model, deadline)
+        timeout_s = deadline.time_left_s(model=model.name)
         if model.protocol == "rest" or (model.protocol == "auto" and _needs_rest(row)) or row.explains:
             route = "explanations" if row.explains else "predictions"
             response = await self.over_rest(model, timeout_s, route=route, **_rest_request(row))
