@@ -33,7 +33,13 @@ def predict(up: Up, content: bytes = b"hello") -> httpx.Response:
     return httpx.post(f"{up.gateway}/predict/probe", content=content, timeout=60, trust_env=False)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.extended),  # what Ctrl-C does, by another signal
+        pytest.param(signal.SIGINT, id="Ctrl-C"),
+    ],
+)
 def test_one_archive_is_served_until_a_signal_and_nothing_is_left(
     tmp_path: Path, archive: Path, number: signal.Signals
 ) -> None:
