@@ -56,7 +56,7 @@ def models_router(gateway: CurrentGateway, tag: str) -> APIRouter:
     @router.get(
         "/openai/v1/models",
         name="openai_models",
-        summary="List what `model` can be, as OpenAI does",
+        summary="List the models, as OpenAI does",
         responses=error_responses(OPENAI_ERRORS, errors.InvalidRequest, errors.RegistryUnavailable),
     )
     async def list_models(
@@ -78,7 +78,7 @@ def models_router(gateway: CurrentGateway, tag: str) -> APIRouter:
     @router.get(
         "/openai/v1/models/{model:path}",
         name="openai_model",
-        summary="Show what `model` means, as OpenAI does",
+        summary="Show a model, as OpenAI does",
         responses=error_responses(OPENAI_ERRORS, *REFERENCE_ERRORS),
     )
     async def show_model(
