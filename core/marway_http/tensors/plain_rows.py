@@ -10,21 +10,20 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from marway.errors import InvalidRequest, clip
 from marway.records import TensorSpec
-from marway.wire.envelope import Part, Row, mime_type
+from marway.wire.envelope import Answer, Part, Row, mime_type
 from marway_http.tensors.datatypes import BYTES, DATATYPES, Datatype, datatype_of
-from marway_http.tensors.rows import JSON, is_b64
+from marway_http.tensors.rows import JSON, OCTETS, is_b64
 from marway_http.tensors.tensor import Tensor, common_shape, flat_values, leaves_of, nested, shape_of
 
-__all__ = ["UNNAMED", "PlainRow", "tensors_of_row", "value_of_outputs"]
+__all__ = ["UNNAMED", "PlainRow", "plain_answer", "tensors_of_row", "value_of_outputs"]
 
 UNNAMED: Final = "input-0"
 """Name of the one input of a model whose server does not say what it takes."""
-_OCTETS: Final = "application/octet-stream"
 
 
 class PlainRow(NamedTuple):
@@ -71,6 +70,17 @@ def value_of_outputs(outputs: Sequence[Tensor], *, alone: bool) -> Any:
     return {output.name: _value(output, alone=alone) for output in outputs}
 
 
+def plain_answer(value: Any, to_json: Callable[[Any], bytes]) -> Answer:
+    """Return a plain value as an answer: a lone text or bytes as such, all else as ``to_json`` writes it."""
+    if isinstance(value, bytes):
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            return Answer(200, value, "bytes", OCTETS)
+        return Answer(200, value, "text")
+    return Answer(200, to_json(value), "json", JSON)
+
+
 def _by_name(row: Row, specs: Mapping[str, TensorSpec]) -> Mapping[str, Any]:
     """Return what a row holds for each input: bytes, or a JSON value."""
     if not row.is_raw:
@@ -92,7 +102,7 @@ def _read(part: Part, spec: TensorSpec | None) -> Any:
     """Return the value of a part: bytes, or what its JSON holds."""
     kind, data = mime_type(part.content_type).lower(), bytes(part.value)
     numeric = spec is not None and spec.datatype != BYTES.name
-    if kind == JSON or (numeric and kind != _OCTETS and not kind.startswith(("image/", "audio/", "video/"))):
+    if kind == JSON or (numeric and kind != OCTETS and not kind.startswith(("image/", "audio/", "video/"))):
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as exc:
@@ -102,7 +112,7 @@ def _read(part: Part, spec: TensorSpec | None) -> Any:
                 return data
             raise InvalidRequest(
                 f"input {spec.name!r} takes {_wanted(spec)}: send its values as JSON, such as {_example(spec)}, or "
-                f"its bytes as {_OCTETS}"
+                f"its bytes as {OCTETS}"
             ) from exc
     return data
 

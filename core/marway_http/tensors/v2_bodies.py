@@ -7,16 +7,25 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from marway.errors import InvalidRequest, MarwayError, clip
+from marway.wire.envelope import Bytes
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.tensors.datatypes import datatype_of
 from marway_http.tensors.tensor import BASE64, Tensor, flat_values, json_object
 from marway_http.tensors.v2_parameters import ALL_BINARY, SIZE, plain_parameters
 
-__all__ = ["json_request", "tensor_request", "tensors_of_response"]
+__all__ = ["json_request", "may_be_request", "tensor_request", "tensors_of_response"]
+
+_TOLD: Final = tuple(re.compile(each) for each in (rb'"inputs"\s*:\s*\[\s*\{', rb'"datatype"\s*:', rb'"shape"\s*:'))
+
+
+def may_be_request(body: Bytes) -> bool:
+    """Return whether JSON has what every request of the protocol has; one of megabytes is not parsed to find out."""
+    return all(each.search(body) for each in _TOLD)
 
 
 def tensor_request(tensors: Sequence[Tensor]) -> tuple[bytes, int]:

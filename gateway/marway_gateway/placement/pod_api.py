@@ -22,6 +22,7 @@ from marway.wire.problems import parse_problem
 from marway_gateway.placement.pod import Pod
 from marway_gateway.transport.base import AttemptFailed, PodLost, PodUnreachable, read_within
 from marway_gateway.transport.reply import seconds_of
+from marway_http.client_session import client_session
 
 __all__ = ["PodApi"]
 
@@ -43,14 +44,7 @@ class PodApi:
     """
 
     def __init__(self, *, connect_timeout_s: float) -> None:
-        self._session = aiohttp.ClientSession(
-            # Limits on requests belong to placement; a limit here would be a queue that nobody sees.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
-        )
+        self._session = client_session(connect_timeout_s=connect_timeout_s, idle_s=_IDLE_S)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -42,6 +42,20 @@ class PredictCall:
     body: RequestBody
     fresh: bool = False
     resolved: Resolved | None = None
+
+    async def whole_body(self) -> bytes:
+        """Return all of the body, received first where it has not come, and note its size.
+
+        Raises:
+            MarwayError: As `RequestBody.open`.
+        """
+        try:
+            if not self.body.ended:
+                await self.body.open()
+        finally:
+            self.info.request_bytes = self.body.size
+        return self.body.whole or b""
+
     sequence: str | None = None
 
 

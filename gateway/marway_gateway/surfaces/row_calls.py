@@ -99,12 +99,7 @@ async def predict_rows(
     # What the rows are made for is what is asked then, also when a label moves meanwhile.
     resolved = call.resolved or await predictor.resolve(call)
     cancel_scope.step = "its body had not come whole"
-    try:
-        if not call.body.ended:
-            await call.body.open()
-    finally:
-        info.request_bytes = call.body.size
-    body = call.body.whole or b""
+    body = await call.whole_body()
     cancel_scope.step = "its body was not read yet"
     envelope, count, reading = await convert(len(body), prepare, read, body, header_length, resolved)
     deadline = call.deadline.within(reading.timeout_s)

@@ -64,12 +64,7 @@ class InferRoute(RowRoute):
                 version=record.version,
             )
         cancel_scope.step = "its body had not come whole"
-        try:
-            if not call.body.ended:
-                await call.body.open()
-        finally:
-            call.info.request_bytes = call.body.size
-        body = call.body.whole or b""
+        body = await call.whole_body()
         length = header_length_of(header_length, body)
         text = body if length is None else body[:length]
         call.sequence = await gateway.converters.run(len(text), check_passed, text)

@@ -65,12 +65,7 @@ class OpenAIRoute:
     async def _answer(self, gateway: Gateway, call: PredictCall, cancel_scope: CancelScope, send: Send) -> Whole | None:
         """Return the answer, or None where it was streamed."""
         cancel_scope.step = "its body had not come whole"
-        try:
-            if not call.body.ended:
-                await call.body.open()
-        finally:
-            call.info.request_bytes = call.body.size
-        body = call.body.whole or b""
+        body = await call.whole_body()
         cancel_scope.step = "its body was not read yet"
         asked = await gateway.converters.run(len(body), read_asked, body)
         call.name, call.selector = asked.name, asked.selector

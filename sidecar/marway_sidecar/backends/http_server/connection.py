@@ -13,6 +13,7 @@ from yarl import URL
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError, ModelError, RuntimeDown
+from marway_http.client_session import client_session
 from marway_sidecar.backends.http_server.errors import error_of_failure
 from marway_sidecar.backends.http_server.requests import Body
 
@@ -50,14 +51,7 @@ class Connection:
 
     def __init__(self, *, headers: Mapping[str, str], connect_timeout_s: float, idle_s: float) -> None:
         self._headers = headers
-        self._session = aiohttp.ClientSession(
-            # How much is asked at once is the scheduler's matter; a limit here would be a queue that nobody sees.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=idle_s),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
-        )
+        self._session = client_session(connect_timeout_s=connect_timeout_s, idle_s=idle_s)
 
     async def aclose(self) -> None:
         """Close all connections; requests under way are cut off."""

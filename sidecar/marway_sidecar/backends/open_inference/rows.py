@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any, Final, NamedTuple
 
 from marway.errors import InvalidRequest, ModelError
 from marway.records import TensorSpec
 from marway.wire.envelope import Answer, Row, mime_type
 from marway.wire.headers import JSON_NONFINITE
-from marway_http.tensors.plain_rows import tensors_of_row, value_of_outputs
+from marway_http.tensors.plain_rows import plain_answer, tensors_of_row, value_of_outputs
 from marway_http.tensors.rows import JSON, OCTETS
-from marway_http.tensors.v2_bodies import tensor_request, tensors_of_response
+from marway_http.tensors.v2_bodies import may_be_request, tensor_request, tensors_of_response
 from marway_http.tensors.v2_to_message import header_length_of
 from marway_http.tensors.v2_to_rest import RestBody
 from marway_sidecar.backends.base import ServedModel
@@ -23,8 +22,6 @@ from marway_sidecar.errors import about
 __all__ = ["Asked", "answer_of", "asked", "described", "piece_of"]
 
 _LENGTH: Final = "inference-header-content-length"
-_TOLD: Final = tuple(re.compile(each) for each in (rb'"inputs"\s*:\s*\[\s*\{', rb'"datatype"\s*:', rb'"shape"\s*:'))
-"""In the JSON of every request of the protocol; a body of megabytes is not parsed to find it one."""
 
 
 class Asked(NamedTuple):
@@ -112,26 +109,21 @@ def _request(row: Row) -> Body | None:
     if said is not None:
         length = header_length_of(said, body)
         return Body(body, None if length == len(body) else length)
-    if mime_type(part.content_type).lower() != JSON or not all(each.search(body) for each in _TOLD):
+    if mime_type(part.content_type).lower() != JSON or not may_be_request(body):
         return None
     return Body(body, None)
 
 
 def _plain(known: Known, what: Asked, response: RestBody) -> Answer:
-    value = value_of_outputs(tensors_of_response(*response), alone=what.alone)
-    if isinstance(value, bytes):
+    def to_json(value: Any) -> bytes:
         try:
-            value.decode()
-        except UnicodeDecodeError:
-            return Answer(200, value, "bytes", OCTETS)
-        return Answer(200, value, "text")
-    try:
-        body = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        if not what.null:
-            raise _nonfinite(known.model) from None
-        body = json.dumps(_finite(value), ensure_ascii=False)
-    return Answer(200, body.encode(), "json", JSON)
+            return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError:
+            if not what.null:
+                raise _nonfinite(known.model) from None
+            return json.dumps(_finite(value), ensure_ascii=False).encode()
+
+    return plain_answer(value_of_outputs(tensors_of_response(*response), alone=what.alone), to_json)
 
 
 def _nonfinite(model: ServedModel) -> ModelError:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, cast
 
 from marway.answers.encoding import Nonfinite, answer_json
@@ -21,9 +21,10 @@ from marway.wire.headers import JSON_NONFINITE
 from marway_http.message_fields import parted
 from marway_http.proto import open_inference_pb2 as v2
 from marway_http.tensors.datatypes import datatype_of
-from marway_http.tensors.plain_rows import tensors_of_row, value_of_outputs
+from marway_http.tensors.plain_rows import plain_answer, tensors_of_row, value_of_outputs
 from marway_http.tensors.rows import JSON, OCTETS
 from marway_http.tensors.tensor import Tensor
+from marway_http.tensors.v2_bodies import may_be_request
 from marway_http.tensors.v2_parameters import OutputForms, plain_parameters
 from marway_http.tensors.v2_to_message import header_length_of, message_of_request
 from marway_http.tensors.v2_to_rest import rest_of_response
@@ -37,8 +38,6 @@ __all__ = ["DEFAULT_SIGNATURE", "Asked", "Served", "asked_by", "description", "w
 DEFAULT_SIGNATURE: Final = "serving_default"
 _SIGNATURE_NAME: Final = "signature_name"
 _LENGTH: Final = "inference-header-content-length"
-_TOLD: Final = tuple(re.compile(each) for each in (rb'"inputs"\s*:\s*\[\s*\{', rb'"datatype"\s*:', rb'"shape"\s*:'))
-"""In the JSON of every Open Inference request; a body of megabytes is not parsed to find it one."""
 _RAW_INPUTS: Final = v2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 
 
@@ -148,21 +147,13 @@ def _has_tensors(row: Row) -> bool:
     """Return whether a row's body is an Open Inference request, in JSON or binary."""
     if not row.is_raw:
         return False
-    value = row.parts[0].value
-    return _LENGTH in row.headers or all(each.search(value) for each in _TOLD)
+    return _LENGTH in row.headers or may_be_request(row.parts[0].value)
 
 
 def _plain(value: Any, row: Row) -> Answer:
-    """Return a plain value as an answer: a lone text or bytes as such, all else as JSON."""
-    if isinstance(value, bytes):
-        try:
-            value.decode()
-        except UnicodeDecodeError:
-            return Answer(200, value, "bytes", OCTETS)
-        return Answer(200, value, "text")
     nonfinite = cast("Nonfinite", row.headers.get(JSON_NONFINITE, "error"))
     try:
-        return Answer(200, answer_json(value, nonfinite=nonfinite), "json", JSON)
+        return plain_answer(value, partial(answer_json, nonfinite=nonfinite))
     except ValueError as exc:
         raise ModelError(f"the answer cannot be JSON: {exc}; ask for binary outputs over v2") from exc
 
