@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import socket
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from support.every import LONG
 from support.fault_cluster import VERSIONS, WAIT_S, Cluster
 from support.gateways import GatewayProcess, metric
 from support.open_loop import OpenLoop, percentile
@@ -24,7 +24,6 @@ from support.up import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(600)]
 
-LONG = bool(os.environ.get("MARWAY_TEST_LONG"))
 RATE = 200 if LONG else 30
 STALE_S = 2.0
 """The staleness bound that is promised for labels."""

@@ -20,9 +20,9 @@ import psutil
 import pytest
 
 from support.checked_clients import CheckedClients
+from support.every import LONG
 from support.fault_cluster import VERSIONS, WAIT_S, Cluster, Pod
 
-LONG = bool(os.environ.get("MARWAY_TEST_LONG"))
 SCHEDULE_S = int(os.environ.get("MARWAY_TEST_SCHEDULE_S", "900" if LONG else "25"))
 CLIENTS = 16
 UNAVAILABLE = {"status 503", "status 504"}

@@ -20,11 +20,11 @@ import httpx
 import psutil
 import pytest
 
+from support.every import LONG
 from support.fault_cluster import WAIT_S, Cluster
 from support.open_loop import OpenLoop
 from support.up import wait_until
 
-LONG = bool(os.environ.get("MARWAY_TEST_LONG"))
 SHORT = {"torchserve": (8, 3, 20), "native": (40, 20, 50)}
 FULL = {"torchserve": (600, 500, 300), "native": (600, 300, 300)}
 """By engine: seconds, loads, requests a second."""

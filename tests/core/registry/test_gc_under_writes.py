@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from support import gc_under_writes
+from support.every import LONG
 
-LONG = bool(os.environ.get("MARWAY_TEST_LONG"))
 SECONDS = int(os.environ.get("MARWAY_TEST_GC_S", "300" if LONG else "5"))
 
 

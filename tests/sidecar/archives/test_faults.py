@@ -29,12 +29,12 @@ from marway.registry import Registry
 from marway_sidecar.archives import ArchiveStore, download
 from support import killed_fetch
 from support.archives import MIB, Observed, fetched, names, published
+from support.every import LONG
 from support.fetching import FILLER, IN_TMPFS, Wish, fetching
 from support.lossy_proxy import LossyProxy, lossy_proxy
 from support.power import Cut, ForgetsFiles, RecordingFiles, after_cut
 from support.seaweed import S3Server
 
-LONG = bool(os.environ.get("MARWAY_TEST_LONG"))
 LARGE = 8 * MIB + 12345
 """With parts of 1 MiB: nine of them, fetched in parallel."""
 
