@@ -9,18 +9,19 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_serializer
+from pydantic import AfterValidator, Field, PlainSerializer, model_serializer
 
 from marway.environments.lock import EnvironmentLock
 from marway.errors import clip
-from marway.refs import check_backend, check_engine, check_label, check_model_id, check_model_name, check_version
+from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
+from marway.serving import ServingSettings
+from marway.stored import Extensible, Frozen
 
 __all__ = [
     "MAX_RECORD_BYTES",
     "ArchiveKind",
     "ArchiveRef",
     "BackendName",
-    "EngineName",
     "GcMark",
     "HistoryChunk",
     "HistoryEntry",
@@ -29,7 +30,6 @@ __all__ = [
     "Proof",
     "RegistryIdentity",
     "ServingChange",
-    "ServingSettings",
     "Signature",
     "TensorSpec",
     "Tombstone",
@@ -47,7 +47,6 @@ ModelName = Annotated[str, AfterValidator(check_model_name)]
 Version = Annotated[str, AfterValidator(check_version)]
 Label = Annotated[str, AfterValidator(check_label)]
 BackendName = Annotated[str, AfterValidator(check_backend)]
-EngineName = Annotated[str, AfterValidator(check_engine)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ArchiveKind = Literal["mar", "bundle"]
 
@@ -55,18 +54,6 @@ ArchiveKind = Literal["mar", "bundle"]
 def utc_now() -> datetime:
     """Return the current time, with its zone, to the microsecond."""
     return datetime.now(timezone.utc)
-
-
-class Frozen(BaseModel):
-    """Base of all stored types: immutable, tolerant of fields from the future."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class Extensible(BaseModel):
-    """Base of what is read, changed and written back: fields from the future are kept, not dropped."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, protected_namespaces=())
 
 
 class ArchiveRef(Frozen):
@@ -99,51 +86,6 @@ class TrainingFacts(Frozen):
     dataset: str | None = None
     code_version: str | None = None
     metrics: Mapping[str, float] = Field(default_factory=dict)
-
-
-class ServingSettings(Frozen):
-    """How a version is served. A record carries a full set; the state overrides single fields.
-
-    An override is told from a default by whether it was given (pydantic's `model_fields_set`).
-    """
-
-    min_workers: Annotated[int, Field(ge=0)] = 1
-    """Workers that stay up while the version is loaded."""
-    max_workers: Annotated[int, Field(ge=1)] | None = None
-    """Workers under load; None means one for each CPU of the pod."""
-    pods: Annotated[int, Field(ge=1)] = 1
-    """Pods that serve the version in normal load."""
-    max_batch_rows: Annotated[int, Field(ge=1)] = 32
-    max_batch_bytes: Annotated[int, Field(ge=1)] = 4 * 1024 * 1024
-    load_timeout_s: Annotated[float, Field(gt=0)] = 300.0
-    """Time for registering and starting the first worker."""
-    predict_timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    """Time a worker has for one call before it is restarted."""
-    protocol: Literal["auto", "grpc", "rest"] = "auto"
-    """How the sidecar speaks to a TorchServe that Marway's runtime did not start."""
-    streaming: bool = False
-    nonfinite: Literal["error", "null"] = "error"
-    """What becomes of NaN and infinities in answers that are JSON, which has no such numbers: the row is refused, or
-    they become null. v1 and binary v2 have them, and give them as they are."""
-    retry_rows: bool = True
-    """Whether rows of a batch that fails as a whole run again, each alone, so that a bad one fails alone. Without, all
-    fail, and what a dead worker or server had begun is not tried elsewhere: for work that may not be done twice."""
-    cache: bool = False
-    """Whether a gateway may answer a request from an earlier answer to the same bytes."""
-    idle_unload_s: Annotated[float, Field(gt=0)] | None = None
-    """Unload after so long without a request; None means only when memory is wanted."""
-    pinned: bool = False
-    """Never unload to make room for others."""
-    pool: str | None = None
-    engine: EngineName | None = None
-    """Pods of this backend alone serve the version; None means all pods that serve the backend of its record."""
-
-    def override(self, changes: ServingSettings | None) -> ServingSettings:
-        """Return these settings with the fields that ``changes`` was given put in their place."""
-        if changes is None:
-            return self
-        given = {name: getattr(changes, name) for name in changes.model_fields_set}
-        return self.model_copy(update=given)
 
 
 class VersionRecord(Frozen):

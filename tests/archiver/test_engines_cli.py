@@ -17,9 +17,10 @@ import pytest
 
 from marway.answers.golden import GoldenDocument
 from marway.environments.lock import EnvironmentLock, WheelRef
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.refs import new_model_id
 from marway.registry import Registry, open_registry
+from marway.serving import ServingSettings
 from marway_archiver import PackedArchive, pack, verify_archive
 from marway_archiver.publishing.facts import RecordFacts
 from marway_archiver.publishing.locking.lock import LockWish

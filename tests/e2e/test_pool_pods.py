@@ -15,8 +15,9 @@ import pytest
 
 from marway.deadline import Deadline
 from marway.objects import DirectoryStore
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.runtime import RUNTIME_FILE
 from marway_archiver import pack
 from marway_sidecar.backends.torchserve import TorchServeAdapter

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from marway.objects import DirectoryStore
-from marway.records import Proof, ServingSettings, utc_now
+from marway.records import Proof, utc_now
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from support.in_process import Marway, Said
 from support.registry import Publish
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from marway.deadline import Deadline
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.refs import server_name
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.envelope import Answer, Part, Row
 from marway.wire.runtime import DeathReason, WorkerDeaths
 from marway_sidecar.backends.base import ServedModel, ServerStatus

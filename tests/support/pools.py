@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from marway.deadline import Deadline
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.settings import load_settings
 from marway.wire.envelope import Part, Row
 from marway_sidecar.archives import ArchiveStore

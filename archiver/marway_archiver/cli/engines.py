@@ -14,8 +14,9 @@ from rich.text import Text
 
 from marway.answers.golden import DEFAULT_TOLERANCE, ExampleInput, Tolerance
 from marway.archives.entries import shown
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.registry import Registry, open_registry
+from marway.serving import ServingSettings
 from marway_archiver.archives import repack
 from marway_archiver.atomic_output import signals_raise
 from marway_archiver.packing import PackedArchive

@@ -12,7 +12,8 @@ import typer
 from marway.answers.golden import DEFAULT_TOLERANCE, GoldenDocument, Tolerance
 from marway.bundles import MAR_BACKENDS
 from marway.errors import InvalidInput
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway_archiver.bundles.checking import BundleInfo
 from marway_archiver.cli.engines import Room, answers_document, opened_room, print_answers, shown_steps
 from marway_archiver.cli.output import human_bytes, progress_bar

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from marway.answers.golden import Tolerance
 from marway.bundles import BUNDLE_BACKENDS, MAR_BACKENDS, BundleManifest, check_backend_of_mar
 from marway.errors import InvalidInput, InvalidRecord, clip
-from marway.records import MAX_RECORD_BYTES, BackendName, ServingSettings, Signature, TrainingFacts
+from marway.records import MAX_RECORD_BYTES, BackendName, Signature, TrainingFacts
 from marway.refs import check_backend, check_engine, check_model_id
+from marway.serving import ServingSettings
 from marway_archiver.bundles.layout import Layout
 
 __all__ = ["TAKEN_OVER", "RecordFacts", "facts_of_bundle", "facts_of_mar", "read_facts", "tolerance_of"]

@@ -16,9 +16,10 @@ from marway.direct_release import release_directly
 from marway.environments.lock import EnvironmentLock
 from marway.errors import InvalidArchive, InvalidInput, NotFound, clip
 from marway.process.identity import this_user
-from marway.records import ArchiveRef, Proof, ServingSettings, VersionRecord, utc_now
+from marway.records import ArchiveRef, Proof, VersionRecord, utc_now
 from marway.refs import check_label, new_model_id
 from marway.registry import Registry, open_registry
+from marway.serving import ServingSettings
 from marway.wire.comparison import remarks
 from marway_archiver.bundles.packing import PackedBundle
 from marway_archiver.packing import PackedArchive

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from marway.errors import InvalidArchive, InvalidRecord, clip
-from marway.records import ArchiveKind, Frozen
+from marway.records import ArchiveKind
+from marway.stored import Frozen
 from marway.wire.envelope import mime_type
 
 __all__ = [

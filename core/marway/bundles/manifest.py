@@ -9,8 +9,9 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from marway.archives.entries import BUNDLE_MANIFEST_NAME, check_name
 from marway.errors import InvalidArchive, InvalidReference, clip
-from marway.records import BackendName, Frozen
+from marway.records import BackendName
 from marway.refs import check_backend, check_model_name, check_version
+from marway.stored import Frozen
 
 __all__ = [
     "BUNDLE_BACKENDS",

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from marway.errors import InvalidInput, ProofMissing, StateConflict, clip
-from marway.records import HistoryEntry, ModelState, ServingChange, ServingSettings, Tombstone, VersionRecord
+from marway.records import HistoryEntry, ModelState, ServingChange, Tombstone, VersionRecord
 from marway.refs import DEFAULT_LABEL, check_label, check_version
 from marway.registry import history
 from marway.registry.changes import Change, Changing
+from marway.serving import ServingSettings
 from marway.text import did_you_mean
 
 __all__ = ["Releasing"]

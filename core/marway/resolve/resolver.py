@@ -17,9 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from marway.errors import InvalidRecord, MarwayError, RegistryUnavailable
-from marway.records import ModelState, Pointer, ServingSettings, VersionRecord
+from marway.records import ModelState, Pointer, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label, parse_reference
 from marway.resolve.reader import LookUps, RegistryReader, keep
+from marway.serving import ServingSettings
 
 __all__ = ["Resolved", "Resolver"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from marway.errors import ReleaseRefused
-from marway.records import Frozen
+from marway.stored import Frozen
 
 __all__ = ["Comparison", "FieldChange", "Method", "comparison_lines", "field_change", "refusal", "remarks"]
 

@@ -9,7 +9,7 @@ same says that the version is unloaded. `GET /environments` answers `Environment
 from __future__ import annotations
 
 from marway.environments.lock import EnvironmentLock
-from marway.records import Frozen
+from marway.stored import Frozen
 
 __all__ = ["EnvironmentList", "EnvironmentState", "EnvironmentUse", "wheel_file"]
 

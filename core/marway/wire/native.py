@@ -21,7 +21,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from marway.records import Frozen
+from marway.stored import Frozen
 
 __all__ = [
     "BOOT_HEADER",

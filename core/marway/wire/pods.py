@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
-from marway.records import Frozen
+from marway.stored import Frozen
 from marway.wire.runtime import DeviceMemory
 
 __all__ = [

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
-from marway.records import Frozen
+from marway.stored import Frozen
 
 __all__ = [
     "LOGS",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, MarwayError, NoPodAvailable, PodNotFound, Unavailable, clip
-from marway.records import Proof, ServingSettings, VersionRecord, utc_now
+from marway.records import Proof, VersionRecord, utc_now
+from marway.serving import ServingSettings
 from marway.text import did_you_mean
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_gateway.admin.registry_writer import RegistryWriter

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Path, Query
 
 from marway import errors
 from marway.deadline import Deadline
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison
 from marway.wire.pods import PodStatus
 from marway_gateway.admin.parameters import Model, TimeoutOf, deadline_of

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, LoadFailed, MarwayError
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.refs import Reference, check_label, check_model_id, check_version
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison, refusal
 from marway_gateway.admin.loading import Loader, PodLoad
 from marway_gateway.admin.parameters import Caller

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from marway.records import HistoryEntry, ModelState, ServingSettings, VersionRecord
+from marway.records import HistoryEntry, ModelState, VersionRecord
+from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus, PodStatus
 from marway_gateway.admin.loading import PodLoad

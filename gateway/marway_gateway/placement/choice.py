@@ -24,7 +24,8 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway_gateway.placement.pod import Load, Pod, VersionKey
 
 __all__ = ["PlacementSpec", "PodChoice", "placement_spec", "score"]

@@ -11,9 +11,10 @@ from pydantic.config import JsonDict
 
 from marway import errors
 from marway.errors import ModelNotFound
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.refs import Reference, check_model_id
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import problems

@@ -15,8 +15,8 @@ from typing import Final
 from marway.answers.tensors import decode_tensor
 from marway.deadline import Deadline
 from marway.errors import InvalidRequest, ModelError
-from marway.records import ServingSettings
 from marway.resolve import Resolved
+from marway.serving import ServingSettings
 from marway.wire.envelope import ROWS_CONTENT_TYPE, ROWS_MAX, Answer, Row, decode_rows, encode_answers
 from marway.wire.headers import JSON_NONFINITE, Outcome
 from marway.wire.request import RequestIds

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from marway.errors import MarwayError, Unavailable
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway.wire.pods import ModelStatus
 from marway_sidecar.errors import without_traceback
 from marway_sidecar.lifecycle.entry import Entry, refused

@@ -19,7 +19,8 @@ from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway.wire.pods import ModelStatus, State
 from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel

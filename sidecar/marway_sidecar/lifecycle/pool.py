@@ -9,7 +9,8 @@ from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, RuntimeDown
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
 from marway.wire.runtime import DeviceMemory

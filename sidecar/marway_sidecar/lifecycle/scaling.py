@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from marway.records import ServingSettings
+from marway.serving import ServingSettings
 
 if TYPE_CHECKING:
     from marway_sidecar.lifecycle.actor import Actor

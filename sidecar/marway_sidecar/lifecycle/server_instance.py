@@ -9,8 +9,9 @@ from functools import partial
 from typing import Final
 
 from marway.errors import MarwayError, Unavailable
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.refs import server_name
+from marway.serving import ServingSettings
 from marway_sidecar.archives import Fetches
 from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes

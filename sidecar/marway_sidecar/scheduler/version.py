@@ -6,7 +6,8 @@ from typing import Protocol
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.memory.budget import Memory
 

@@ -20,9 +20,10 @@ from marway.errors import (
     VersionNotFound,
 )
 from marway.objects import DirectoryStore, open_store
-from marway.records import HistoryEntry, Proof, ServingSettings, utc_now
+from marway.records import HistoryEntry, Proof, utc_now
 from marway.refs import Reference
 from marway.registry import Registry, history
+from marway.serving import ServingSettings
 from support.registry import Publish, publisher
 
 

@@ -14,12 +14,13 @@ from marway.errors import (
     VersionNotFound,
 )
 from marway.objects import DirectoryStore
-from marway.records import ModelState, ServingSettings, Tombstone, VersionRecord, utc_now
+from marway.records import ModelState, Tombstone, VersionRecord, utc_now
 from marway.refs import Reference
 from marway.registry import Registry
 from marway.registry.encoding import encode
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
+from marway.serving import ServingSettings
 from support.registry import publish, until
 
 

@@ -13,8 +13,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from gateway.fakes import FakePod, broken_model, down, running
 from marway import errors
 from marway.errors import MarwayError
-from marway.records import ServingSettings
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.telemetry import outcome_of

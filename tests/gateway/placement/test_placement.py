@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from marway.records import ServingSettings
+from marway.serving import ServingSettings
 from marway.wire.pods import ModelStatus, PodStatus
 from marway_gateway.placement import Ejection, PlacementSpec, Pod, PodSet, placement_spec, score
 from marway_gateway.settings import PodAddress

@@ -14,8 +14,8 @@ from aiohttp import web
 from gateway.fakes import Behaviour, FakePod, Running, answer, broken_model, running
 from gateway.surfaces.test_streaming import sending
 from marway.errors import MarwayError, ModelError, Unavailable
-from marway.records import ServingSettings
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.predict.cache import AnswerCache, CacheUse, forbids_cache, request_key

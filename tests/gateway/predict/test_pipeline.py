@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 from gateway.fakes import FakePod, Running, answer, broken_model, busy, down, fail, hang, hang_up, running, too_late
 from gateway.handlers import answered, handling
 from marway.errors import InvalidInput, Unavailable
-from marway.records import ServingSettings
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.headers import OUTCOME, Outcome
 from marway_gateway.http.requests import FastPathApp
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry

@@ -3,9 +3,10 @@ from pathlib import Path
 
 from gateway.fakes import FakePod, running
 from marway.objects import DirectoryStore
-from marway.records import ServingSettings, Tombstone, utc_now
+from marway.records import Tombstone, utc_now
 from marway.registry import Registry
 from marway.registry.encoding import encode
+from marway.serving import ServingSettings
 from support.registry import publish
 
 MakePod = Callable[..., Awaitable[FakePod]]

@@ -17,9 +17,9 @@ from gateway.fakes import FakePod, Running, Seen, fail, running
 from gateway.handlers import TWO, echo, handling, ready
 from marway.errors import InvalidRequest, ModelError
 from marway.objects import DirectoryStore
-from marway.records import ServingSettings
 from marway.refs import TENSOR_BACKENDS
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.envelope import ROWS_CONTENT_TYPE
 from marway.wire.headers import DESCRIBE, OUTCOME, Outcome
 from marway_gateway.conversion.converters import INLINE_BYTES

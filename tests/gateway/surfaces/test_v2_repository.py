@@ -13,8 +13,8 @@ from aiohttp import web
 from gateway.fakes import FakePod, Running, running
 from marway.errors import LoadFailed
 from marway.objects import DirectoryStore
-from marway.records import ServingSettings
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.pods import LoadReport, ModelStatus, PodStatus
 from marway.wire.problems import CONTENT_TYPE, problem_of
 from support.registry import publish, until

@@ -11,7 +11,8 @@ import torch
 
 from marway.answers.golden import ExampleInput, Tolerance
 from marway.errors import LoadFailed
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway.wire import problems
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_ops.engines.proof import EngineAnswer, answer_difference, prove

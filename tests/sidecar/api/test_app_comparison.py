@@ -15,8 +15,8 @@ import pytest
 
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, GoldenExample, encode_examples
 from marway.errors import LoadFailed, ModelError, Overloaded
-from marway.records import ServingSettings
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import Description, ServedModel, WorkerDied
 from support.pod import FakeServer, Pod, serving

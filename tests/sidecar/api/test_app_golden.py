@@ -10,8 +10,9 @@ import torch
 
 from marway.answers.golden import ExampleInput, GoldenAnswer
 from marway.errors import ModelError
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import ServedModel, WorkerDied
 from support.pod import FakeServer, Pod, publish_examples, serving

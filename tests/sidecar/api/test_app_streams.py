@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from marway.records import ServingSettings
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import NotLoaded, ServedModel
 from support.pod import FakeServer, serving

@@ -15,8 +15,8 @@ import torch
 
 from marway.deadline import Deadline
 from marway.errors import ModelError, Overloaded
-from marway.records import ServingSettings
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.envelope import (
     KEY,
     ROWS_CONTENT_TYPE,

@@ -10,7 +10,8 @@ import pytest
 
 from marway.deadline import Deadline
 from marway.errors import ModelLoading, Unavailable
-from marway.records import ArchiveRef, ServingSettings
+from marway.records import ArchiveRef
+from marway.serving import ServingSettings
 from marway_sidecar.archives import ArchiveStore, ArchiveUse
 from support.fake_server import FakeServer
 from support.pools import PoolRoom, predict, state

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.settings import load_settings
 from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.lifecycle import ModelPool

@@ -25,9 +25,10 @@ from marway.errors import (
     Overloaded,
     RuntimeDown,
 )
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.refs import server_name
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.settings import load_settings
 from marway.wire.envelope import Answer, Part, Row
 from marway_sidecar.backends.base import NotLoaded, ServedModel, WorkerDied

@@ -16,7 +16,8 @@ from marway.errors import (
     RuntimeDown,
     Unavailable,
 )
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.changes import Changes
 from marway_sidecar.lifecycle import ModelPool

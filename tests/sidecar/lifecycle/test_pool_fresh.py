@@ -8,7 +8,8 @@ from typing import Self
 import pytest
 
 from marway.errors import Unavailable
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway_sidecar.lifecycle import ModelPool
 from support.fake_server import MIB, FakeServer, limited
 from support.pools import PoolRoom, predict, state

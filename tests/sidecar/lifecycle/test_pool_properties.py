@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, LoadFailed, MarwayError, ModelLoading, RuntimeDown
 from marway.objects import DirectoryStore
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway_sidecar.backends.base import NotLoaded
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.threads import Threads

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from marway.errors import DeadlineExceeded, LoadFailed, Overloaded, Unavailable
-from marway.records import ServingSettings
+from marway.serving import ServingSettings
 from marway_sidecar.backends.base import ServedModel, WorkerDied
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.lifecycle.scaling import bounds, more

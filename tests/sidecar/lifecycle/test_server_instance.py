@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from marway.deadline import Deadline
 from marway.errors import MarwayError, RuntimeDown
 from marway.objects import DirectoryStore
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.envelope import Answer, Part, Row, encode_answers
 from marway.wire.runtime import RuntimeInfo
 from marway_sidecar.backends.base import NotLoaded, ServedModel

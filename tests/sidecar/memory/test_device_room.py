@@ -8,7 +8,8 @@ import pytest
 
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, Unavailable
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.metrics import SidecarMetrics
 from support.fake_server import MIB, FakeServer

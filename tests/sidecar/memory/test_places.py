@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from marway.errors import Unavailable
-from marway.records import ServingSettings
+from marway.serving import ServingSettings
 from marway_sidecar.backends.base import ServerInfo
 from marway_sidecar.lifecycle import ModelPool
 from support.fake_server import FakeServer

@@ -9,7 +9,7 @@ import pytest
 
 from marway.deadline import Deadline
 from marway.errors import LoadFailed, MarwayError, Unavailable
-from marway.records import ServingSettings
+from marway.serving import ServingSettings
 from marway_sidecar.lifecycle import ModelPool
 from marway_sidecar.memory.eviction import Candidate, Eviction, choose
 from marway_sidecar.metrics import SidecarMetrics

@@ -9,7 +9,8 @@ import pytest
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, ModelError, Overloaded
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway.wire.envelope import Answer, Part, Row
 from marway_sidecar.backends.base import NotSent, WorkerDied
 from marway_sidecar.lifecycle import ModelPool

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from marway.deadline import Deadline
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import Description, ServedModel
 from marway_sidecar.backends.calls import whole_answer

@@ -10,7 +10,8 @@ import pytest
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, ModelError
-from marway.records import ServingSettings, VersionRecord
+from marway.records import VersionRecord
+from marway.serving import ServingSettings
 from marway.wire.envelope import Answer, Row
 from marway_sidecar.backends.base import NotLoaded, NotSent, ServedModel, WorkerDied
 from marway_sidecar.lifecycle import ModelPool

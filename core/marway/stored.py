@@ -1,0 +1,19 @@
+"""The bases of all that is stored as JSON."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Extensible", "Frozen"]
+
+
+class Frozen(BaseModel):
+    """Base of all stored types: immutable, tolerant of fields from the future."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Extensible(BaseModel):
+    """Base of what is read, changed and written back: fields from the future are kept, not dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, protected_namespaces=())

@@ -1,0 +1,17 @@
+"""The verbs of observations: each imports what needs the extra `observations` only when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+__all__ = ["register"]
+
+_VERBS: tuple[Callable[..., None], ...] = ()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the one command."""
+    for verb in _VERBS:
+        app.command()(verb)

@@ -1,0 +1,48 @@
+"""Where observations and feedback are: Hive partitions, as Spark, Trino, Athena and DuckDB read them.
+
+`observations/model=<m>/date=<d>/hour=<h>/<gateway>-<ulid>.parquet` by the hour (UTC) in which predictions ended, and
+`feedback/date=<d>/hour=<h>/<gateway>-<ulid>.parquet` by the hour in which feedback came. The columns are in
+`marway_observations.schema`; model, date and hour are in the path alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Final
+
+from ulid import ULID
+
+__all__ = ["FEEDBACK", "OBSERVATIONS", "OBSERVATIONS_ENV", "hours", "made_at", "observations_prefix", "partition"]
+
+OBSERVATIONS: Final = "observations/"
+FEEDBACK: Final = "feedback/"
+OBSERVATIONS_ENV: Final = "MARWAY_OBSERVATIONS"
+"""URL of the store that has both; without it they are in the registry's."""
+
+
+def observations_prefix(model: str) -> str:
+    """Return what the keys of all observations of a model begin with."""
+    return f"{OBSERVATIONS}model={model}/"
+
+
+def partition(at: datetime) -> str:
+    """Return the part of a key that names the hour of a moment, with a '/' at its end."""
+    return at.astimezone(timezone.utc).strftime("date=%Y-%m-%d/hour=%H/")
+
+
+def hours(since: datetime, until: datetime) -> Iterator[str]:
+    """Yield the partitions of all hours from that of ``since`` to that of ``until``, both among them."""
+    hour = since.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)
+    while hour <= until:
+        yield partition(hour)
+        hour += timedelta(hours=1)
+
+
+def made_at(prediction_id: str) -> datetime:
+    """Return when a prediction id was made, which is a little before the prediction ended.
+
+    Raises:
+        ValueError: It is no ULID.
+    """
+    return ULID.from_str(prediction_id).datetime
