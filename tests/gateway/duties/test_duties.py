@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from marway.errors import RegistryUnavailable
 from marway.objects import DirectoryStore
 from marway.registry import Registry, open_registry
+from marway.settings import load_settings
 from marway_gateway.duties import Duties, Job, Lease
 from marway_gateway.gateway import open_gateway
 from marway_gateway.settings import GatewaySettings
@@ -143,9 +144,11 @@ async def test_a_gateway_asks_for_the_lease_unless_told_not_to(
 ) -> None:
     """A gateway that opens takes the lease, gives it back when it closes, and leaves it where `duties` is off."""
     monkeypatch.setattr("marway_gateway.duties.opening._FIRST_S", 0.0)
-    async with open_gateway(GatewaySettings(access_log=False, duties=False), registry=registry) as gateway:
+    async with open_gateway(
+        load_settings(GatewaySettings, duties=False, access_log=False), registry=registry
+    ) as gateway:
         assert gateway.telemetry.metrics.registry.get_sample_value("marway_gateway_duties_held") is None
-    async with open_gateway(GatewaySettings(access_log=False), registry=registry) as gateway:
+    async with open_gateway(load_settings(GatewaySettings, access_log=False), registry=registry) as gateway:
         metrics = gateway.telemetry.metrics.registry
         await until(lambda: metrics.get_sample_value("marway_gateway_duties_held") == 1.0)
     assert Lease(registry.store).renew()
