@@ -12,6 +12,7 @@ from prometheus_client import Histogram
 from marway import errors
 from marway.errors import MarwayError
 from marway.serving import ServingSettings
+from marway.wire.model_run import ModelRun
 from marway.wire.prediction_id import new_prediction_id
 from marway.wire.request import RequestIds
 from marway_gateway.observe.bodies import Observe
@@ -57,6 +58,7 @@ class RequestInfo:
         attempts: Pods asked.
         cache: hit, miss or bypass; None where the model's answers are not kept.
         resolve_s, pod_s: Time spent on resolving and on the last attempt.
+        run: How the model server ran it, as the pod that answered said it; `model_run` reads it.
         status: What was answered, in the surface's own terms (HTTP status, gRPC code).
         outcome: One of the design's outcomes.
         error: The stable code of the error that ended it.
@@ -71,9 +73,6 @@ class RequestInfo:
             sends. None where it is not kept, see `bodies`, and before it is known.
         input_media, output_headers: Where `input_type` and `output_type` are, when they are asked for.
         bodies: kept, or why input or output is not: off, too_large, streamed, failed, not_redactable.
-        queue_s, model_s: Time in the pod before a worker was free, and in the model server; None where it is not known.
-        batch_rows: Rows of the call of the model server that the request was in, or None.
-        finite: False where the answer held a number that is not finite; None where nobody looked.
     """
 
     surface: str | None = None
@@ -86,6 +85,7 @@ class RequestInfo:
     cache: str | None = None
     resolve_s: float | None = None
     pod_s: float | None = None
+    run: bytes | None = None
     status: int | str | None = None
     outcome = "ok"
     error: str | None = None
@@ -103,10 +103,6 @@ class RequestInfo:
     output: bytes | None = None
     output_headers = b""
     bodies = "off"
-    queue_s: float | None = None
-    model_s: float | None = None
-    batch_rows: int | None = None
-    finite: bool | None = None
 
     def __init__(self, *, method: str, path: str, ids: RequestIds) -> None:
         self.started = time.perf_counter()
@@ -115,6 +111,28 @@ class RequestInfo:
         self.ids = ids
         self.request_id = ids.request_id
         self.group_id = ids.group_id
+
+    @property
+    def model_run(self) -> ModelRun:
+        """`queue_s`, `model_s`, `batch_rows` and `finite`, read anew each time: not on a request's way."""
+        return ModelRun.parse(self.run)
+
+    @property
+    def queue_s(self) -> float | None:
+        """That of `model_run`, as are the next three."""
+        return self.model_run.queue_s
+
+    @property
+    def model_s(self) -> float | None:
+        return self.model_run.model_s
+
+    @property
+    def batch_rows(self) -> int | None:
+        return self.model_run.batch_rows
+
+    @property
+    def finite(self) -> bool | None:
+        return self.model_run.finite
 
     def failed(self, error: MarwayError) -> None:
         """Take in how the request ended."""
