@@ -13,12 +13,12 @@ from typing import Final
 
 from ulid import ULID
 
+from marway.settings import OBSERVATIONS_ENV
+
 __all__ = ["FEEDBACK", "OBSERVATIONS", "OBSERVATIONS_ENV", "hours", "made_at", "observations_prefix", "partition"]
 
 OBSERVATIONS: Final = "observations/"
 FEEDBACK: Final = "feedback/"
-OBSERVATIONS_ENV: Final = "MARWAY_OBSERVATIONS"
-"""URL of the store that has both; without it they are in the registry's."""
 
 
 def observations_prefix(model: str) -> str:

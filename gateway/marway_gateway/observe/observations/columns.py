@@ -13,14 +13,12 @@ from marway_gateway.observe.observations.rows import NAMES, ROW, Row
 from marway_observations.layout import observations_prefix, partition
 from marway_observations.schema import OBSERVATIONS
 
-__all__ = ["ROW_BYTES", "ModelRows"]
+__all__ = ["ModelRows"]
 
-ROW_BYTES: Final = 512
-"""What a row without bodies is taken to need in memory, in bytes."""
 _CHUNK_ROWS: Final = 1024
 _HOUR_US: Final = 3_600_000_000
 _PLACE: Final = {name: place for place, name in enumerate(ROW)}
-_INPUT, _OUTPUT, _AT, _TOKENS = (_PLACE[name] for name in ("input", "output", "at", "tokens"))
+_AT, _TOKENS, _SIZE = _PLACE["at"], _PLACE["tokens"], _PLACE["size"]
 _NAMED: Final = [(name, _PLACE[name]) for name in NAMES]
 _PLAIN: Final = [
     (field.name, _PLACE[field.name], field.type)
@@ -53,15 +51,13 @@ class ModelRows:
     def since(self) -> float:
         return float(self._chunks[0].at[0]) / 1e6 if self._chunks else float(self._raw[0][_AT])
 
-    def add(self, rows: Sequence[Row]) -> int:
-        """Take in rows, one at least, in the order in which they ended; return the bytes that they need."""
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take in rows, one at least, in the order in which they ended."""
         self._raw.extend(rows)
-        size = sum([len(row[_INPUT] or b"") + len(row[_OUTPUT] or b"") for row in rows]) + len(rows) * ROW_BYTES
         self.rows += len(rows)
-        self.size += size
+        self.size += _size(rows)
         if len(self._raw) >= _CHUNK_ROWS:
             self._convert()
-        return size
 
     def drop_oldest(self) -> tuple[int, int]:
         """Forget the oldest rows, some at a time; return how many, and their bytes."""
@@ -86,8 +82,7 @@ class ModelRows:
 
     def _convert(self) -> None:
         rows, self._raw = self._raw, []
-        size = sum([len(row[_INPUT] or b"") + len(row[_OUTPUT] or b"") for row in rows]) + len(rows) * ROW_BYTES
-        self._chunks.append(_Chunk(rows, size, self._names))
+        self._chunks.append(_Chunk(rows, self._names))
 
     def _table(self) -> pa.Table:
         chunks = self._chunks
@@ -110,13 +105,12 @@ class _Chunk:
 
     Args:
         rows: In the order in which they ended.
-        size: Bytes of memory that they are taken to need.
         names: The values so far of each column that has few; further ones are added.
     """
 
-    def __init__(self, rows: Sequence[Row], size: int, names: dict[str, dict[Any, int]]) -> None:
+    def __init__(self, rows: Sequence[Row], names: dict[str, dict[Any, int]]) -> None:
         self.rows = len(rows)
-        self.size = size
+        self.size = _size(rows)
         columns = list(zip(*rows, strict=True))
         self.at = (np.array(columns[_AT]) * 1e6).astype(np.int64)
         self.named = {name: _places(columns[place], names[name]) for name, place in _NAMED}
@@ -127,6 +121,10 @@ class _Chunk:
         if self._tokens is None:
             return pa.nulls(self.rows, pa.int64())
         return pa.array([None if each is None else each[place] for each in self._tokens], pa.int64())
+
+
+def _size(rows: Sequence[Row]) -> int:
+    return sum([row[_SIZE] for row in rows])
 
 
 def _places(column: tuple[Any, ...], known: dict[Any, int]) -> np.ndarray[Any, np.dtype[np.int32]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
-__all__ = ["NAMES", "ROW", "Ended", "Row", "row_of"]
+__all__ = ["NAMES", "ROW", "ROW_BYTES", "Ended", "Row", "row_of"]
 
 Row = tuple[Any, ...]
 
@@ -28,6 +28,8 @@ class Ended(Protocol):
         """What the caller got, if that is kept."""
 
 
+ROW_BYTES: Final = 512
+"""What a row without bodies is taken to need in memory, in bytes."""
 NAMES: Final = (
     *("version", "label", "role", "surface", "client", "pod", "status", "outcome", "error", "cache", "bodies"),
     *("input_type", "output_type"),
@@ -41,14 +43,15 @@ _OF_INFO: Final = (
     *("request_bytes", "response_bytes", "tokens"),
 )
 _BODIES: Final = ("bodies", "input_type", "input", "output_type", "output")
-ROW: Final = (*(name.removeprefix("serving.observe_") for name in _OF_INFO), *_BODIES, "duration_s", "at")
-"""What a row has, in this order: the columns of observations, `model`, `redact`, and `tokens` for two of them."""
+ROW: Final = (*(name.removeprefix("serving.observe_") for name in _OF_INFO), *_BODIES, "duration_s", "at", "size")
+"""What a row has, in this order: the columns of observations, `model`, `redact`, `tokens` for two of them, and
+`size`: the bytes of memory that it is taken to need."""
 _of_info: Final[Callable[[Ended], Row]] = attrgetter(*_OF_INFO)
 _of_bodies: Final[Callable[[Ended], Row]] = attrgetter(*_BODIES)
 
 
-def row_of(info: Ended, duration_s: float) -> Row:
+def row_of(info: Ended, duration_s: float, size: int) -> Row:
     """Return the row of a prediction that ended just now and was resolved to a version."""
     if info.observe == "bodies":  # asking for content types costs
-        return (*_of_info(info), *_of_bodies(info), duration_s, time.time())
-    return (*_of_info(info), "off", None, None, None, None, duration_s, time.time())
+        return (*_of_info(info), *_of_bodies(info), duration_s, time.time(), size)
+    return (*_of_info(info), "off", None, None, None, None, duration_s, time.time(), size)
