@@ -46,6 +46,9 @@ class GatewaySettings(ComponentSettings):
     100,000 outlast half a minute at 3,000 predictions a second."""
     observations_buffer_bytes: Bytes = 64 * 1024 * 1024
     """Bytes of memory that they may take. 64 MiB still fits a small container."""
+    observations_body_bytes: Bytes = 1024 * 1024
+    """Largest input or output in bytes that is kept where a version's serving settings say `bodies`. 1 MiB, as more
+    than `buffered_body_bytes` is not held in memory anyway."""
 
     host: str = "127.0.0.1"
     """Address of the public HTTP port. Loopback, so that nothing is exposed by accident; 0.0.0.0 in a container."""

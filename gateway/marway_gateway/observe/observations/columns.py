@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from marway.wire.model_run import ModelRun
 from marway_gateway.observe.observations.rows import NAMES, ROW, Row
 from marway_observations.layout import observations_prefix, partition
 from marway_observations.schema import OBSERVATIONS
@@ -16,9 +18,14 @@ from marway_observations.schema import OBSERVATIONS
 __all__ = ["ModelRows"]
 
 _CHUNK_ROWS: Final = 1024
+_MADE: Final = ("prompt_tokens", "completion_tokens", "queue_s", "model_s", "batch_rows", "finite")
+_UNKNOWN_RUN: Final = b"-1,-1,-1,-1"
+_RUNS: Final = re.compile(
+    rb"-?\d{1,15},-?\d{1,15},-?\d{1,9},(?:-1|0|1)(?:\n-?\d{1,15},-?\d{1,15},-?\d{1,9},(?:-1|0|1))*"
+)
 _HOUR_US: Final = 3_600_000_000
 _PLACE: Final = {name: place for place, name in enumerate(ROW)}
-_AT, _TOKENS, _SIZE = _PLACE["at"], _PLACE["tokens"], _PLACE["size"]
+_AT, _TOKENS, _RUN, _SIZE = _PLACE["at"], _PLACE["tokens"], _PLACE["run"], _PLACE["size"]
 _NAMED: Final = [(name, _PLACE[name]) for name in NAMES]
 _PLAIN: Final = [
     (field.name, _PLACE[field.name], field.type)
@@ -95,8 +102,8 @@ class ModelRows:
                 pa.array(places, mask=places < 0), pa.array([str(value) for value in values], pa.string())
             )
         columns["at"] = pa.array(np.concatenate([chunk.at for chunk in chunks])).cast(OBSERVATIONS.field("at").type)
-        for kind, at in (("prompt_tokens", 0), ("completion_tokens", 1)):
-            columns[kind] = pa.chunked_array([chunk.tokens(at) for chunk in chunks], pa.int64())
+        for name in _MADE:
+            columns[name] = pa.chunked_array([chunk.made[name] for chunk in chunks], OBSERVATIONS.field(name).type)
         return pa.table([columns[field.name] for field in OBSERVATIONS], schema=OBSERVATIONS)
 
 
@@ -115,12 +122,38 @@ class _Chunk:
         self.at = (np.array(columns[_AT]) * 1e6).astype(np.int64)
         self.named = {name: _places(columns[place], names[name]) for name, place in _NAMED}
         self.plain = {name: pa.array(columns[place], kind) for name, place, kind in _PLAIN}
-        self._tokens: tuple[Any, ...] | None = columns[_TOKENS] if any(columns[_TOKENS]) else None
+        self.made = _token_columns(columns[_TOKENS]) | _run_columns(columns[_RUN])
 
-    def tokens(self, place: int) -> pa.Array:
-        if self._tokens is None:
-            return pa.nulls(self.rows, pa.int64())
-        return pa.array([None if each is None else each[place] for each in self._tokens], pa.int64())
+
+def _token_columns(tokens: tuple[Any, ...]) -> dict[str, pa.Array]:
+    if not any(tokens):  # as for all but language models
+        return dict.fromkeys(_MADE[:2], pa.nulls(len(tokens), pa.int64()))
+    return {
+        name: pa.array([None if each is None else each[place] for each in tokens], pa.int64())
+        for place, name in enumerate(_MADE[:2])
+    }
+
+
+def _run_columns(runs: tuple[bytes | None, ...]) -> dict[str, pa.Array]:
+    """Return what `ModelRun.parse` makes of each, as columns: for all at once, which costs a fifth of that."""
+    if not any(runs):
+        return {name: pa.nulls(len(runs), OBSERVATIONS.field(name).type) for name in _MADE[2:]}
+    text = b"\n".join([run or _UNKNOWN_RUN for run in runs]).replace(b",\n", b",-1\n")
+    if text.endswith(b","):
+        text += b"-1"
+    if not _RUNS.fullmatch(text):
+        read = [ModelRun.parse(run) for run in runs]
+        return {
+            name: pa.array([getattr(run, name) for run in read], OBSERVATIONS.field(name).type) for name in _MADE[2:]
+        }
+    found = np.fromstring(text.replace(b"\n", b",").decode(), np.int64, sep=",").reshape(-1, 4)
+    queue, model, rows, finite = found.T
+    return {
+        "queue_s": pa.array(queue / 1e6, mask=queue < 0),
+        "model_s": pa.array(model / 1e6, mask=model < 0),
+        "batch_rows": pa.array(rows.astype(np.int32), mask=rows <= 0),
+        "finite": pa.array(finite == 1, mask=finite < 0),
+    }
 
 
 def _size(rows: Sequence[Row]) -> int:

@@ -15,11 +15,13 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 
 from marway.objects import ObjectStore
+from marway_gateway.observe.bodies import settle_bodies
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.observations.columns import ModelRows
 from marway_gateway.observe.observations.redacting import redacted
 from marway_gateway.observe.observations.rounds import Round, Trouble
-from marway_gateway.observe.observations.rows import ROW, ROW_BYTES, Ended, Row, row_of
+from marway_gateway.observe.observations.rows import ROW, ROW_BYTES, Row, row_of
+from marway_gateway.observe.telemetry import RequestInfo
 from marway_observations.parquet import writer_name
 
 __all__ = ["Limits", "Observations"]
@@ -43,6 +45,7 @@ class Limits(NamedTuple):
         flush_s: How long rows wait at most before they are written, while the store is there, in seconds.
         flush_rows, flush_bytes: Rows and bytes of one model from which on they wait no longer.
         buffer_rows, buffer_bytes: Rows and bytes that may wait, of all models.
+        body_bytes: Larger inputs and outputs are not kept.
     """
 
     flush_s: float = 10.0
@@ -50,6 +53,7 @@ class Limits(NamedTuple):
     flush_bytes: int = 16 * 1024 * 1024
     buffer_rows: int = 100_000
     buffer_bytes: int = 64 * 1024 * 1024
+    body_bytes: int = 1024 * 1024
 
 
 class Observations:
@@ -83,7 +87,7 @@ class Observations:
         self._thread = threading.Thread(target=self._run, name="observations", daemon=True)
         self._thread.start()
 
-    def add(self, info: Ended, duration_s: float) -> None:
+    def add(self, info: RequestInfo, duration_s: float) -> None:
         """Take in a prediction that ended, or count it as dropped; from the event loop's thread alone.
 
         Args:
@@ -91,6 +95,7 @@ class Observations:
             duration_s: How long it took, in seconds.
         """
         limits, size = self._limits, ROW_BYTES
+        settle_bodies(info, limits.body_bytes)
         if info.input is not None:
             size += len(info.input)
         if info.output is not None:
