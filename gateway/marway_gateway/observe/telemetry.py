@@ -12,7 +12,9 @@ from prometheus_client import Histogram
 
 from marway import errors
 from marway.errors import MarwayError
+from marway.redaction import redaction_of
 from marway.serving import ServingSettings
+from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID
 from marway.wire.model_run import ModelRun
 from marway.wire.prediction_id import new_prediction_id
 from marway.wire.request import RequestIds
@@ -33,6 +35,7 @@ _OUTCOMES: Final = (
     (errors.ModelError, "model_error"),
     (errors.DeadlineExceeded, "timeout"),
 )
+_OF_HEADERS: Final = ((REQUEST_ID, "request_id"), (REQUEST_GROUP_ID, "group_id"))
 _UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -271,6 +274,10 @@ def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
         fields["error"] = info.error
     if info.tokens is not None:
         fields["prompt_tokens"], fields["completion_tokens"] = info.tokens
+    if info.serving is not None and info.serving.observe_redact:
+        for header, name in _OF_HEADERS:
+            if header in redaction_of(info.serving.observe_redact).headers:
+                fields.pop(name, None)
     return fields
 
 
