@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from marway_gateway.observe.observations.rows import ROW, Row
+from marway_gateway.observe.open_inference_json import plain_request, plain_response
 from marway_http.tensors.rows import JSON
-from marway_http.tensors.v2_plain import plain_request, plain_response
 
 __all__ = ["is_open_inference", "readable"]
 

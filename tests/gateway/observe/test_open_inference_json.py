@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
+from marway_gateway.observe.open_inference_json import (
+    REQUEST_MESSAGE,
+    RESPONSE_MESSAGE,
+    media_type,
+    plain_request,
+    plain_response,
+)
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.tensors.rows import JSON, OCTETS
 from marway_http.tensors.v2_parameters import OutputForms
-from marway_http.tensors.v2_plain import REQUEST_MESSAGE, RESPONSE_MESSAGE, media_type, plain_request, plain_response
 from marway_http.tensors.v2_to_rest import rest_of_request, rest_of_response
 
 FLOATS = struct.pack("<3f", 0.5, float("nan"), -2)

@@ -2,7 +2,7 @@ import time
 
 from ulid import ULID
 
-from marway.wire.prediction_id import new_prediction_id
+from marway_gateway.observe.prediction_id import new_prediction_id
 
 
 def test_an_id_is_a_ulid_of_its_moment() -> None:
