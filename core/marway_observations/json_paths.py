@@ -5,9 +5,10 @@ Python evaluates about 100,000 answers a second, DuckDB some millions.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import duckdb
@@ -32,7 +33,7 @@ def document(body: str, content_type: str) -> str:
 
 
 def found_at(connection: duckdb.DuckDBPyConnection, expression: str, source: str) -> str:
-    """Return SQL for what a JMESPath finds, as JSON; null where it finds nothing.
+    """Return SQL for what a JMESPath finds, as JSON; null, of SQL or of JSON, where it finds nothing.
 
     Args:
         connection: Where the SQL will run; it is given a function where only Python can evaluate the expression.
@@ -42,7 +43,7 @@ def found_at(connection: duckdb.DuckDBPyConnection, expression: str, source: str
     made = as_path(expression, source)
     if made is not None:
         return made
-    name = f"jmespath_{abs(hash(expression)):x}"
+    name = f"jmespath_{hashlib.sha256(expression.encode()).hexdigest()[:16]}"
     if not connection.execute("SELECT 1 FROM duckdb_functions() WHERE function_name = ?", [name]).fetchall():
         connection.create_function(name, _evaluator(expression), ["VARCHAR"], "VARCHAR")
     return f"{name}({source}::VARCHAR)::JSON"
@@ -93,14 +94,13 @@ def _path(node: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _evaluator(expression: str) -> Any:
+def _evaluator(expression: str) -> Callable[[str], str]:
     search = jmespath.compile(expression).search
 
-    def evaluate(text: str) -> str | None:
+    def evaluate(text: str) -> str:
         try:
-            found = search(json.loads(text))
+            return json.dumps(search(json.loads(text)))
         except (ValueError, JMESPathError, RecursionError):
-            return None  # of a value that a function does not take, such as max(@) of a word
-        return None if found is None else json.dumps(found)
+            return "null"  # of a value that a function does not take, such as max(@) of a word
 
     return evaluate

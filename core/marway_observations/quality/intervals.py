@@ -96,8 +96,8 @@ def r_squared(count: int, error: float | None, spread: float | None, influence: 
         count: Of how many.
         error: Mean of the squared errors.
         spread: Variance of the truth (of the population); where it is 0 the figure does not exist.
-        influence: Standard deviation of each prediction's influence, `(error * d² / spread - e²) / spread`, with `e` its
-            error and `d` how far its truth is from the mean truth.
+        influence: Standard deviation of each prediction's influence, `(error * d² / spread - e²) / spread`, with `e`
+            its error and `d` how far its truth is from the mean truth.
     """
     if count == 0 or error is None or not spread:
         return Interval(None)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Literal
 
 import duckdb
 
 from marway.serving import QualityRule, period
-from marway_observations.json_paths import document, found_at, single_value
-from marway_observations.quality import figures
+from marway_observations.quality.figures import Group, figures
 from marway_observations.quality.intervals import Interval
+from marway_observations.quality.judging import KNOWN, MISSING, REASONS, judge
 from marway_observations.reading import Observed
 
 __all__ = ["Quality", "measure"]
-
-Group = tuple[str, str | None]
-"""Version and label; None stands for all labels, and none."""
-
-_SAID: Final = {"classification": "truth", "regression": "truth", "score": "score", "correct": "correct"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,29 +97,32 @@ def measure(
             versions[rule].append(version)
     found = []
     for rule, of in versions.items():
-        found += observed.read(lambda connection, r=rule, v=of: _measure(connection, model, r, v, now))  # type: ignore[misc]
+        found += observed.read(partial(_measure, model=model, rule=rule, versions=of, now=now))
     return sorted(found, key=lambda each: (each.version, each.label or "", each.metric))
 
 
 def _measure(
-    connection: duckdb.DuckDBPyConnection, model: str, rule: QualityRule, versions: Iterable[str], now: datetime
+    connection: duckdb.DuckDBPyConnection, model: str, rule: QualityRule, versions: list[str], now: datetime
 ) -> list[Quality]:
     since = now - period(rule.window)
-    counts = _judged(connection, rule, list(versions), since, now)
-    values = figures.of(connection, rule)
-    found = []
-    for (version, label), reasons in counts.items():
-        figure = values.get((version, label), Interval(None))
-        known, missing = reasons.pop("known", 0), reasons.pop("missing", 0)
-        if label is None or known or missing or reasons:
-            found.append(
-                Quality(model, version, label, rule, since, now, *figure, known=known, missing=missing, unusable=reasons)
-            )
-    return found
-
-
-def _judged(
-    connection: duckdb.DuckDBPyConnection, rule: QualityRule, versions: list[str], since: datetime, until: datetime
-) -> dict[Group, Counter[str]]:
-    """Make the table `judged` of version, label and the values that are compared; return what counts, and why not."""
-    raise NotImplementedError
+    judge(connection, rule, versions, since, now)
+    counts: dict[Group, Counter[str]] = defaultdict(Counter)
+    for version, label, reason, n in connection.execute(REASONS).fetchall():
+        counts[version, None][reason] += n
+        if label is not None:
+            counts[version, label][reason] += n
+    values = figures(connection, rule)
+    return [
+        Quality(
+            model,
+            *group,
+            rule,
+            since,
+            now,
+            *values.get(group, Interval(None)),
+            known=reasons.pop(KNOWN, 0),
+            missing=reasons.pop(MISSING, 0),
+            unusable=reasons,
+        )
+        for group, reasons in counts.items()
+    ]
