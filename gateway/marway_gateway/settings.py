@@ -207,8 +207,8 @@ class GatewaySettings(ComponentSettings):
     drift. It takes a moment of a processor now and then, in a process of its own; off where others do it, or where the
     registry may only be read."""
     quality_interval_s: Annotated[float, Field(ge=1, le=86400)] = 60.0
-    """Time in seconds between two looks at the quality of versions that declare it; longer where one takes more than a
-    twentieth of a processor, and five times as long where none does. A minute: truth comes late anyway."""
+    """Time in seconds between two looks at the quality of versions that declare it; longer where that took
+    more than a tenth of a processor, and five times as long where none does. A minute: truth comes late anyway."""
     drift_interval_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
     """The same of drift. Five minutes, as what arrives in a day or more hardly changes sooner."""
 

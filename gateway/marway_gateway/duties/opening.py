@@ -18,6 +18,7 @@ from marway_gateway.duties.evaluation import Evaluator
 from marway_gateway.duties.figures import Figures
 from marway_gateway.duties.lease import Lease
 from marway_gateway.settings import GatewaySettings
+from marway_observations.evaluate.results import Kind
 
 __all__ = ["duties_of"]
 
@@ -35,25 +36,9 @@ def duties_of(settings: GatewaySettings, registry: Registry, *, metrics: Collect
     """
     figures = Figures()
     metrics.register(figures)
-    evaluate = partial(Evaluator, registry=registry.url, observations=None)
-    quality = evaluate("quality", interval_s=settings.quality_interval_s, found=figures.found_quality)
-    drift = evaluate("drift", interval_s=settings.drift_interval_s, found=figures.found_drift)
-    jobs: list[Job] = [
-        # A gateway that has just started has nothing to look at that was not looked at a moment ago, or never.
-        Job(
-            "quality",
-            settings.quality_interval_s,
-            quality.run,
-            first_s=settings.quality_interval_s,
-            ended=figures.forget_quality,
-        ),
-        Job(
-            "drift",
-            settings.drift_interval_s,
-            drift.run,
-            first_s=settings.drift_interval_s,
-            ended=figures.forget_drift,
-        ),
+    jobs = [
+        _evaluation("quality", settings.quality_interval_s, settings, registry, figures),
+        _evaluation("drift", settings.drift_interval_s, settings, registry, figures),
     ]
     return Duties(
         Lease(registry.store),
@@ -62,3 +47,20 @@ def duties_of(settings: GatewaySettings, registry: Registry, *, metrics: Collect
         check=registry.check_there,
         first_s=_FIRST_S,
     )
+
+
+def _evaluation(kind: Kind, interval_s: float, settings: GatewaySettings, registry: Registry, figures: Figures) -> Job:
+    evaluator = Evaluator(
+        kind,
+        registry=registry.url,
+        observations=None,
+        interval_s=interval_s,
+        found=partial(figures.found, kind),
+    )
+
+    def ended() -> None:
+        figures.forget(kind)
+        evaluator.close()
+
+    # Not at once: a gateway that has just started has nothing to look at that was not looked at a moment ago, or never.
+    return Job(kind, interval_s, evaluator.run, first_s=interval_s, ended=ended)
