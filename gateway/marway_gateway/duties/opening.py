@@ -53,7 +53,7 @@ def _evaluation(kind: Kind, interval_s: float, settings: GatewaySettings, regist
     evaluator = Evaluator(
         kind,
         registry=registry.url,
-        observations=None,
+        observations=settings.observations,
         interval_s=interval_s,
         found=partial(figures.found, kind),
     )
