@@ -94,7 +94,11 @@ class _Look:
         self.troubles: list[Trouble] = []
 
     def quality(self, model: str, state: ModelState) -> list[Quality]:
-        """Return the figures of a model's versions; versions that no label leads to count where any rule is there."""
+        """Return the figures of a model's versions.
+
+        Where one that a label leads to, or that has settings of its own, declares quality, so may others: those that
+        answered within its window are looked at as well, each by its own rules.
+        """
         rules = self._rules(model, state, {*state.labels.values(), *(state.serving.keys() - {"*"})})
         if not rules:
             return []
