@@ -23,6 +23,7 @@ from marway_gateway.admin.release import Releaser
 from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery import Discovery, sources_of
 from marway_gateway.duties.opening import duties_of
+from marway_gateway.feedback.log import FeedbackLog
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
@@ -42,6 +43,7 @@ from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
 from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
+from marway_observations.store import open_observations
 
 __all__ = ["CurrentGateway", "Gateway", "open_gateway"]
 
@@ -62,6 +64,7 @@ class Gateway:
     pod_api: PodApi
     loader: Loader
     releaser: Releaser
+    feedback: FeedbackLog
     token_files: Mapping[Path, TokenFile]
     peers: Peers | None = None
     """The processes of this gateway, where it has several."""
@@ -179,6 +182,13 @@ async def open_gateway(
             stack.push_async_callback(duties.aclose)
             duties.start()
         loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
+        feedback = FeedbackLog(
+            open_observations(registry.url),
+            interval_s=settings.feedback_interval_s,
+            max_bytes=settings.feedback_bytes,
+            metrics=telemetry.metrics,
+        )
+        stack.push_async_callback(feedback.aclose)
         yield Gateway(
             settings=settings,
             reader=reader,
@@ -212,6 +222,7 @@ async def open_gateway(
             pod_api=api,
             loader=loader,
             releaser=Releaser(loader, api, writer),
+            feedback=feedback,
             token_files=token_files,
             peers=peers,
         )
