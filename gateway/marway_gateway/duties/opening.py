@@ -7,14 +7,18 @@ be cancelled at any await, when the lease is lost or the gateway ends.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 from marway.registry import Registry
 from marway_gateway.duties.duties import Duties, Job
+from marway_gateway.duties.evaluation import Evaluator
+from marway_gateway.duties.figures import Figures
 from marway_gateway.duties.lease import Lease
 from marway_gateway.settings import GatewaySettings
+from marway_observations.evaluate.results import Kind
 
 __all__ = ["duties_of"]
 
@@ -30,7 +34,12 @@ def duties_of(settings: GatewaySettings, registry: Registry, *, metrics: Collect
         registry: In whose store the lease is.
         metrics: Where to say what is done.
     """
-    jobs: list[Job] = []
+    figures = Figures()
+    metrics.register(figures)
+    jobs = [
+        _evaluation("quality", settings.quality_interval_s, settings, registry, figures),
+        _evaluation("drift", settings.drift_interval_s, settings, registry, figures),
+    ]
     return Duties(
         Lease(registry.store),
         jobs,
@@ -38,3 +47,20 @@ def duties_of(settings: GatewaySettings, registry: Registry, *, metrics: Collect
         check=registry.check_there,
         first_s=_FIRST_S,
     )
+
+
+def _evaluation(kind: Kind, interval_s: float, settings: GatewaySettings, registry: Registry, figures: Figures) -> Job:
+    evaluator = Evaluator(
+        kind,
+        registry=registry.url,
+        observations=settings.observations,
+        interval_s=interval_s,
+        found=partial(figures.found, kind),
+    )
+
+    def ended() -> None:
+        figures.forget(kind)
+        evaluator.close()
+
+    # Not at once: a gateway that has just started has nothing to look at that was not looked at a moment ago, or never.
+    return Job(kind, interval_s, evaluator.run, first_s=interval_s, ended=ended)
