@@ -21,6 +21,7 @@ from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
 from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery import Discovery, sources_of
+from marway_gateway.duties.opening import duties_of
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
@@ -167,6 +168,10 @@ async def open_gateway(
         )
         writer = RegistryWriter(registry, resolver)
         stack.push_async_callback(writer.aclose)
+        if settings.duties:
+            duties = duties_of(settings, registry, metrics=telemetry.metrics.registry)
+            stack.push_async_callback(duties.aclose)
+            duties.start()
         loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
         yield Gateway(
             settings=settings,

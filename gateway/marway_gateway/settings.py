@@ -202,5 +202,10 @@ class GatewaySettings(ComponentSettings):
     """Time in seconds that requests in flight get to finish after SIGTERM; 3 when the process that started the gateway
     is gone. 10 fits into the 30 s that Kubernetes gives, with room to spare."""
 
+    duties: bool = True
+    """Whether this gateway may do what one among all gateways of a registry does in the background: events, quality,
+    drift. It takes a moment of a processor now and then, in a process of its own; off where others do it, or where the
+    registry may only be read."""
+
     access_log: bool = True
     """One JSON line a request on stdout, without payloads; health and metrics requests are left out."""

@@ -1,0 +1,174 @@
+"""Runs jobs in the background for as long as this process holds the lease, among all gateways of a registry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from marway.errors import MarwayError
+from marway_gateway.duties.lease import RENEW_S, Lease
+from marway_gateway.tasks import TaskSet
+
+__all__ = ["Duties", "Job"]
+
+_JITTER: Final = 0.1
+"""Part of an interval by which a job comes earlier or later, so that those of many registries do not meet."""
+_RELEASE_S: Final = 2.0
+"""How long a gateway that ends waits for a store to take the lease back."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to do again and again while the lease is held.
+
+    It may be cancelled at any await, run beside one of the same name elsewhere for a moment (a holder that was stopped
+    and goes on), and is run again after a failure: whatever it does must do no harm when it is done twice.
+
+    Attributes:
+        name: What it is called in logs and metrics.
+        interval_s: Time from its end to its next start, in seconds.
+        run: Does it once.
+    """
+
+    name: str
+    interval_s: float
+    run: Callable[[], Awaitable[None]]
+
+
+class Duties:
+    """The jobs of one gateway process.
+
+    Args:
+        lease: Its hold on the lease, or its wait for it.
+        jobs: What to do while it is held; each in a task of its own, the first time at once.
+        metrics: Where to say what is done.
+        check: Called in a thread before the lease is asked for; raises where nothing may be written, such as in a
+            directory that is no registry.
+        first_s: How long after the start the lease is first asked for, in seconds.
+        renew_s: Time between two renewals, and between two looks while another has it, in seconds.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        jobs: Sequence[Job],
+        *,
+        metrics: CollectorRegistry,
+        check: Callable[[], None] = lambda: None,
+        first_s: float = 0.0,
+        renew_s: float = RENEW_S,
+    ) -> None:
+        self._lease = lease
+        self._jobs = jobs
+        self._check = check
+        self._first_s = first_s
+        self._renew_s = renew_s
+        self._tasks = TaskSet()
+        self._running: list[asyncio.Task[None]] = []
+        self._troubled = False
+        # A thread of its own: a store that hangs must not keep requests' threads, nor be kept by theirs.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lease")
+        held = Gauge(
+            "marway_gateway_duties_held",
+            "Whether this process does the background duties of all gateways.",
+            registry=metrics,
+        )
+        held.set_function(lambda: float(self.holding))
+        self._runs = Counter(
+            "marway_gateway_duty_runs_total",
+            "Background duties done, by how they ended.",
+            ("duty", "outcome"),
+            registry=metrics,
+        )
+        self._last = Gauge(
+            "marway_gateway_duty_last_success_timestamp_seconds",
+            "When this process last did a background duty to its end; Unix time.",
+            ("duty",),
+            registry=metrics,
+        )
+
+    @property
+    def holding(self) -> bool:
+        """Whether this process does the work of all."""
+        return self._lease.left_s() > 0
+
+    def start(self) -> None:
+        """Wait for the lease, do the jobs while it is held, and wait anew when it is lost, until `aclose`."""
+        self._tasks.start("duties", self._run)
+
+    async def aclose(self) -> None:
+        """End what is done, and give the lease back; a second call does nothing."""
+        await self._tasks.aclose()
+        with contextlib.suppress(MarwayError, TimeoutError, RuntimeError):  # it runs out by itself
+            async with asyncio.timeout(_RELEASE_S):
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._lease.release)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self) -> None:
+        await asyncio.sleep(self._first_s)
+        try:
+            while True:
+                await self._renew()
+                await asyncio.sleep(self._renew_s * random.uniform(1 - _JITTER, 1))
+        finally:
+            await self._end()
+
+    async def _renew(self) -> None:
+        """Ask the store once, and have the jobs run exactly while the lease is held."""
+        asking = asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
+        if self._running:
+            await asyncio.wait({asking}, timeout=self._lease.left_s())
+            if not asking.done():  # the store hangs, and others may have the lease by now
+                await self._end()
+        try:
+            held = await asking
+        except MarwayError as exc:
+            if not self._troubled:
+                _log.warning("the lease for background duties cannot be had now: %s", exc.message)
+            self._troubled = True
+            held = self.holding
+        else:
+            self._troubled = False
+        if held and not self._running:
+            _log.info("this process does the background duties of all gateways from now on")
+            self._running = [asyncio.create_task(self._repeat(job), name=f"duty:{job.name}") for job in self._jobs]
+        elif not held:
+            await self._end()
+
+    def _ask(self) -> bool:
+        if not self.holding:
+            self._check()
+        return self._lease.renew()
+
+    async def _repeat(self, job: Job) -> None:
+        failed = ""
+        while True:
+            try:
+                await job.run()
+            except Exception as exc:
+                why = exc.message if isinstance(exc, MarwayError) else repr(exc)
+                if why != failed:  # told once a trouble, not once an interval
+                    _log.error("%s: %s", job.name, why, exc_info=None if isinstance(exc, MarwayError) else exc)
+                failed = why
+                self._runs.labels(job.name, "failed").inc()
+            else:
+                failed = ""
+                self._runs.labels(job.name, "done").inc()
+                self._last.labels(job.name).set(time.time())
+            await asyncio.sleep(job.interval_s * random.uniform(1 - _JITTER, 1 + _JITTER))
+
+    async def _end(self) -> None:
+        running, self._running = self._running, []
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

@@ -1,0 +1,40 @@
+"""The background duties of a gateway: which there are, and what they need.
+
+Another duty is another `Job` in the list below. Its function is a coroutine: what blocks, such as the store, it runs in
+threads, and what computes, in a process of its own, as the event loop here is the one that serves predictions. It may
+be cancelled at any await, when the lease is lost or the gateway ends.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from marway.registry import Registry
+from marway_gateway.duties.duties import Duties, Job
+from marway_gateway.duties.lease import Lease
+from marway_gateway.settings import GatewaySettings
+
+__all__ = ["duties_of"]
+
+_FIRST_S: Final = 2.0
+"""A gateway that starts has requests to serve first."""
+
+
+def duties_of(settings: GatewaySettings, registry: Registry, *, metrics: CollectorRegistry) -> Duties:
+    """Return the duties of a gateway, which are to be started.
+
+    Args:
+        settings: All of them.
+        registry: In whose store the lease is.
+        metrics: Where to say what is done.
+    """
+    jobs: list[Job] = []
+    return Duties(
+        Lease(registry.store),
+        jobs,
+        metrics=metrics,
+        check=registry.check_there,
+        first_s=_FIRST_S,
+    )
