@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from marway.errors import InvalidSettings
+from marway.objects import open_store
 from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
@@ -26,6 +27,7 @@ from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
+from marway_gateway.observe.observations import Limits, Observations
 from marway_gateway.observe.peers import Peers
 from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.placement import Ejection, PodSet
@@ -97,6 +99,7 @@ async def open_gateway(
                 "no registry is named: give --registry URL or set MARWAY_REGISTRY, for example to file:///path"
             )
         registry = open_registry(settings.registry)
+    observed = registry.store if settings.observations is None else open_store(settings.observations)
     token_files = {path: TokenFile(path) for path in (settings.admin_tokens_file, settings.predict_tokens_file) if path}
     async with AsyncExitStack() as stack:
         tasks = TaskSet()
@@ -107,7 +110,10 @@ async def open_gateway(
         if settings.access_log:
             access_log = LogSink(log_stream, lock=peers.log_lock if peers is not None else None)
             stack.push_async_callback(asyncio.to_thread, access_log.close)
-        telemetry = Telemetry(Metrics(), access_log)
+        metrics = Metrics()
+        observations = Observations(observed, metrics, _limits_of(settings))
+        stack.push_async_callback(asyncio.to_thread, observations.close)
+        telemetry = Telemetry(metrics, access_log, observations)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
         reader = RegistryReader(registry, threads=settings.registry_threads, clock=clock)
         stack.push_async_callback(reader.aclose)
@@ -209,3 +215,15 @@ async def open_gateway(
             token_files=token_files,
             peers=peers,
         )
+
+
+def _limits_of(settings: GatewaySettings) -> Limits:
+    """Return when observations are written, and how much may wait for that."""
+    return Limits(
+        flush_s=settings.observations_flush_s,
+        flush_rows=settings.observations_flush_rows,
+        flush_bytes=settings.observations_flush_bytes,
+        buffer_rows=settings.observations_buffer_rows,
+        buffer_bytes=settings.observations_buffer_bytes,
+        body_bytes=settings.observations_body_bytes,
+    )

@@ -30,6 +30,26 @@ class GatewaySettings(ComponentSettings):
     """URL of the registry, `file:///path`. No default, because a gateway on an empty registry looks healthy and
     knows no model; `MARWAY_REGISTRY` serves as well."""
 
+    observations: str | None = None
+    """URL of the store that has observations of predictions and feedback: a directory or S3, as for the registry. None
+    by default, which means the registry's; `MARWAY_OBSERVATIONS` serves as well."""
+    observations_flush_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
+    """How long in seconds observations wait at most before they are in the store, while it is there: what `kill -9`
+    loses. 10 keeps files few; with hundreds of models in use, each of which is a file, it takes longer."""
+    observations_flush_rows: Count = 50_000
+    """Observations of one model that are written without waiting for that. 50,000 are some 3 MB as a file."""
+    observations_flush_bytes: Bytes = 16 * 1024 * 1024
+    """Bytes of memory of one model's observations that are written without waiting. 16 MiB, as inputs and outputs may
+    be large."""
+    observations_buffer_rows: Count = 100_000
+    """Observations that wait for the store, of all models; while it is away the oldest are given up for new ones.
+    100,000 outlast half a minute at 3,000 predictions a second."""
+    observations_buffer_bytes: Bytes = 64 * 1024 * 1024
+    """Bytes of memory that they may take. 64 MiB still fits a small container."""
+    observations_body_bytes: Bytes = 1024 * 1024
+    """Largest input or output in bytes that is kept where a version's serving settings say `bodies`. 1 MiB, as more
+    than `buffered_body_bytes` is not held in memory anyway."""
+
     host: str = "127.0.0.1"
     """Address of the public HTTP port. Loopback, so that nothing is exposed by accident; 0.0.0.0 in a container."""
     port: Port = 8000

@@ -47,13 +47,14 @@ class RowRoute:
     ) -> None:
         self._gateway = gateway
         self._surface = surface
+        self._observed = not explain
         self._read = read
         self._more_headers = {EXPLAIN: "1"} if explain else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, info = self._gateway(), request_info(scope)
         channel: Channel = scope[CHANNEL]
-        gateway.telemetry.predicting(info, self._surface)
+        gateway.telemetry.predicting(info, self._surface, observed=self._observed)
         limit = gateway.settings.max_body_bytes
         call = http_call(scope, receive, gateway.settings, more_headers=self._more_headers, buffered_bytes=limit)
         length = info.headers.get(_HEADER_LENGTH)

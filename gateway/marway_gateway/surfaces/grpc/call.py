@@ -88,6 +88,7 @@ class GrpcCall:
         """
         call = self._with(body)
         call.headers, call.sequence = {**call.headers, **headers}, sequence
+        self.info.input_media = headers.get("content-type")
         try:
             return await self._gateway.predictor.predict(call)
         finally:
@@ -108,10 +109,13 @@ class GrpcCall:
             MarwayError: It is larger than a message may be, or broke off.
         """
         limit = self._gateway.settings.max_body_bytes
-        return await answer.whole(
+        data = await answer.whole(
             max_bytes=limit,
             too_large=f"the model's answer has more than {limit} bytes: call it over HTTP, where answers stream",
         )
+        if self.info.observe == "bodies":
+            self.info.output, self.info.output_headers = data, answer.reply.header_block.text
+        return data
 
 
 @asynccontextmanager
@@ -204,6 +208,8 @@ def _trailers(info: RequestInfo) -> tuple[tuple[str, str], ...]:
     ids = [(wire.REQUEST_ID, info.request_id)]
     if info.group_id is not None:
         ids.append((wire.REQUEST_GROUP_ID, info.group_id))
+    if info.prediction_id is not None:
+        ids.append((wire.PREDICTION_ID, info.prediction_id))
     return (*ids, *model_headers(info))
 
 
