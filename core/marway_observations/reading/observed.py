@@ -153,7 +153,7 @@ class Observed:
         paths = ", ".join(_literal(str(path)) for path in (self._empty[name], *(file.path for file in files)))
         columns = ", ".join((*(f'"{column}"' for column in table.names), *more))
         self.connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {columns} "  # noqa: S608 - names of ours, values quoted
+            f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {columns} "
             f"FROM read_parquet([{paths}], union_by_name=true, hive_partitioning=false, filename=true){where}"
         )
 
