@@ -81,8 +81,8 @@ def why(
     if as_json:
         print_json(document)
     else:
-        first, *others = _lines(document)
-        print_table(first, others)
+        heading, *others = _lines(document)
+        print_table(heading, others)
     if failure is not None:
         raise MarwayError(f"not replayed: {failure.message}")
     if replay and not document["replay"]["same"]:
