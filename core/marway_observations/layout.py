@@ -13,12 +13,26 @@ from typing import Final
 
 from ulid import ULID
 
-__all__ = ["FEEDBACK", "OBSERVATIONS", "OBSERVATIONS_ENV", "hours", "made_at", "observations_prefix", "partition"]
+__all__ = [
+    "FEEDBACK",
+    "MERGED",
+    "OBSERVATIONS",
+    "OBSERVATIONS_ENV",
+    "REPLACES",
+    "hours",
+    "made_at",
+    "observations_prefix",
+    "partition",
+]
 
 OBSERVATIONS: Final = "observations/"
 FEEDBACK: Final = "feedback/"
 OBSERVATIONS_ENV: Final = "MARWAY_OBSERVATIONS"
 """URL of the store that has both; without it they are in the registry's."""
+MERGED: Final = "merged-"
+"""What the names of files begin with into which `marway gc` put others of their partition."""
+REPLACES: Final = b"marway.replaces"
+"""Key of a merged file's Parquet metadata: a JSON list of the names of files, in its partition, that it stands for."""
 
 
 def observations_prefix(model: str) -> str:

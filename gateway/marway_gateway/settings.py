@@ -206,6 +206,11 @@ class GatewaySettings(ComponentSettings):
     """Whether this gateway may do what one among all gateways of a registry does in the background: events, quality,
     drift. It takes a moment of a processor now and then, in a process of its own; off where others do it, or where the
     registry may only be read."""
+    quality_interval_s: Annotated[float, Field(ge=1, le=86400)] = 60.0
+    """Time in seconds between two looks at the quality of versions that declare it; longer where one takes more than a
+    twentieth of a processor, and five times as long where none does. A minute: truth comes late anyway."""
+    drift_interval_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
+    """The same of drift. Five minutes, as what arrives in a day or more hardly changes sooner."""
 
     access_log: bool = True
     """One JSON line a request on stdout, without payloads; health and metrics requests are left out."""

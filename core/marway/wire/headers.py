@@ -35,6 +35,7 @@ __all__ = [
     "REQUEST_ID",
     "REQUEST_TIMEOUT_MS",
     "RETRY_AFTER",
+    "RUN",
     "SERVER_TIMING",
     "STREAM",
     "TRACEPARENT",
@@ -87,6 +88,10 @@ RETRY_AFTER: Final = "retry-after"
 
 OUTCOME: Final = "x-marway-outcome"
 """Out of a sidecar only: who made this answer, as one of `Outcome`."""
+
+RUN: Final = "x-marway-run"
+"""Out of a sidecar only: how the model server ran the request, as `marway.wire.model_run.ModelRun` writes it; left out
+where it was not given it."""
 
 
 class Outcome:

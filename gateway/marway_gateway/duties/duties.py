@@ -37,12 +37,16 @@ class Job:
     Attributes:
         name: What it is called in logs and metrics.
         interval_s: Time from its end to its next start, in seconds.
-        run: Does it once.
+        run: Does it once; it may return after how many seconds it is to be done again, in the interval's place.
+        first_s: How long after the lease was taken it is done first, in seconds.
+        ended: Called when it is done here no more: another process does it.
     """
 
     name: str
     interval_s: float
-    run: Callable[[], Awaitable[None]]
+    run: Callable[[], Awaitable[float | None]]
+    first_s: float = 0.0
+    ended: Callable[[], None] | None = None
 
 
 class Duties:
@@ -96,6 +100,10 @@ class Duties:
             ("duty",),
             registry=metrics,
         )
+        for job in jobs:  # there from the start, so that nothing done is told from nothing known
+            self._runs.labels(job.name, "done")
+            self._runs.labels(job.name, "failed")
+            self._last.labels(job.name)
 
     @property
     def holding(self) -> bool:
@@ -151,10 +159,19 @@ class Duties:
         return self._lease.renew()
 
     async def _repeat(self, job: Job) -> None:
+        try:
+            await asyncio.sleep(job.first_s)
+            await self._repeat_for_ever(job)
+        finally:
+            if job.ended is not None:
+                job.ended()
+
+    async def _repeat_for_ever(self, job: Job) -> None:
         failed = ""
         while True:
+            pause_s = None
             try:
-                await job.run()
+                pause_s = await job.run()
             except Exception as exc:
                 why = exc.message if isinstance(exc, MarwayError) else repr(exc)
                 if why != failed:  # told once a trouble, not once an interval
@@ -165,7 +182,8 @@ class Duties:
                 failed = ""
                 self._runs.labels(job.name, "done").inc()
                 self._last.labels(job.name).set(time.time())
-            await asyncio.sleep(job.interval_s * random.uniform(1 - _JITTER, 1 + _JITTER))
+            pause_s = job.interval_s if pause_s is None else pause_s
+            await asyncio.sleep(pause_s * random.uniform(1 - _JITTER, 1 + _JITTER))
 
     async def _end(self) -> None:
         running, self._running = self._running, []

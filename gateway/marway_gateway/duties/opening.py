@@ -7,12 +7,15 @@ be cancelled at any await, when the lease is lost or the gateway ends.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 from marway.registry import Registry
 from marway_gateway.duties.duties import Duties, Job
+from marway_gateway.duties.evaluation import Evaluator
+from marway_gateway.duties.figures import Figures
 from marway_gateway.duties.lease import Lease
 from marway_gateway.settings import GatewaySettings
 
@@ -30,7 +33,28 @@ def duties_of(settings: GatewaySettings, registry: Registry, *, metrics: Collect
         registry: In whose store the lease is.
         metrics: Where to say what is done.
     """
-    jobs: list[Job] = []
+    figures = Figures()
+    metrics.register(figures)
+    evaluate = partial(Evaluator, registry=registry.url, observations=None)
+    quality = evaluate("quality", interval_s=settings.quality_interval_s, found=figures.found_quality)
+    drift = evaluate("drift", interval_s=settings.drift_interval_s, found=figures.found_drift)
+    jobs: list[Job] = [
+        # A gateway that has just started has nothing to look at that was not looked at a moment ago, or never.
+        Job(
+            "quality",
+            settings.quality_interval_s,
+            quality.run,
+            first_s=settings.quality_interval_s,
+            ended=figures.forget_quality,
+        ),
+        Job(
+            "drift",
+            settings.drift_interval_s,
+            drift.run,
+            first_s=settings.drift_interval_s,
+            ended=figures.forget_drift,
+        ),
+    ]
     return Duties(
         Lease(registry.store),
         jobs,

@@ -67,6 +67,20 @@ class Metrics:
             "Time in which the event loop had no turn, looked at 50 times a second.",
             buckets=BUCKETS_S,
         )
+        self.observations_written = counter(
+            "marway_gateway_observations_written_total", "Observations of predictions that are in the store."
+        )
+        self.observations_dropped = counter(
+            "marway_gateway_observations_dropped_total",
+            "Observations of predictions that were given up, by why.",
+            ("reason",),
+        )
+        self.observations_waiting = gauge(
+            "marway_gateway_observations_waiting", "Observations of predictions that wait to be in the store."
+        )
+        self.observations_oldest = gauge(
+            "marway_gateway_observations_oldest_seconds", "Age of the oldest observation that waits; 0 without one."
+        )
         build = gauge("marway_gateway_build_info", "What runs here; always 1.", ("version", "python"))
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)

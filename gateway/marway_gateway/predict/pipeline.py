@@ -175,6 +175,7 @@ class Predictor:
                 pod, name, version, headers=call.headers, body=call.body, deadline=call.deadline
             )
         except AttemptFailed as exc:
+            info.run = None  # that of an attempt before says nothing of this one
             return lost_attempt(self._pods, pod, exc, spec)
         except asyncio.CancelledError:
             # By the deadline, or by a client that went away, which says nothing of the pod; nor does a body that has
@@ -184,6 +185,7 @@ class Predictor:
             raise
         finally:
             info.pod_s = time.perf_counter() - began
+        info.run = reply.run
         if reply.outcome == Outcome.ANSWERED:
             pod.succeeded()
             return reply

@@ -1,0 +1,74 @@
+"""How observations and feedback become Parquet files: one place, so that all of them are alike."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterable
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from marway.refs import new_ulid
+
+__all__ = ["REPLACES", "encode", "file_name", "merged_name", "replaced_by", "writer_name"]
+
+REPLACES: Final = "marway.replaces"
+"""In a merged file's key-value metadata: the names of the files in its partition that it stands for, as a JSON list."""
+_MERGED: Final = "merged-"
+_STATISTICS: Final = ("prediction_id", "request_id", "group_id", "feedback_id", "at", "received_at")
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9.]+")
+
+
+def encode(table: pa.Table, *, replaces: Iterable[str] = ()) -> bytes:
+    """Return a table as a Parquet file, compressed with zstd.
+
+    Args:
+        table: What it has; its columns keep their names and their order.
+        replaces: Names of files in the same partition that it stands for.
+    """
+    replaced = sorted(replaces)
+    if replaced:
+        table = table.replace_schema_metadata({REPLACES: json.dumps(replaced)})
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out, **options(table.schema))
+    return bytes(out.getvalue())
+
+
+def options(schema: pa.Schema) -> dict[str, Any]:
+    """Return what `pyarrow.parquet` is told for files of a schema.
+
+    Dictionaries and statistics are made for the columns alone that gain by them: ids are all different, and nobody
+    looks for the rows of a duration. The Arrow schema is left out: engines do not read it, and it is as long as the
+    rows of a quiet model.
+    """
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": [field.name for field in schema if pa.types.is_dictionary(field.type)],
+        "write_statistics": [name for name in _STATISTICS if name in schema.names],
+        "store_schema": False,
+    }
+
+
+def writer_name() -> str:
+    """Return what names of files that this machine writes begin with: its name, as far as a key can have it."""
+    return _UNFIT.sub("-", socket.gethostname())[:60].strip("-.") or "gateway"
+
+
+def file_name(writer: str) -> str:
+    """Return a new name for a file of one writer; names of one writer sort by time."""
+    return f"{writer}-{new_ulid()}.parquet"
+
+
+def merged_name() -> str:
+    """Return a new name for a file that stands for others."""
+    return file_name(_MERGED.rstrip("-"))
+
+
+def replaced_by(metadata: pq.FileMetaData) -> frozenset[str]:
+    """Return the names of the files that a file stands for; none for one that was not merged."""
+    found = (metadata.metadata or {}).get(REPLACES.encode())
+    return frozenset(json.loads(found)) if found is not None else frozenset()

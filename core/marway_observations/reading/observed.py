@@ -1,0 +1,206 @@
+"""The tables `observations` and `feedback` in DuckDB, of one model or all and of a time."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from marway.errors import InvalidInput, RegistryUnavailable, clip
+from marway.objects import ObjectStore
+from marway_observations import schema
+from marway_observations.reading.files import LeftOut, LocalFile, LocalFiles, damage, hour_before
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Observed"]
+
+T = TypeVar("T")
+
+_MEMORY_MB: Final = 400
+_TRIES: Final = 4
+_OUR_OWN: Final = (duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException)
+
+
+class Observed:
+    """What was kept, as views of a DuckDB connection: `observations` (all columns and `model`) and `feedback`.
+
+    It is a context manager. `marway gc` may merge or delete files while they are read: `read` and `query` then look
+    again and begin anew, so what they run may run twice. What cannot be read is left out and named in `left_out`.
+    In DuckDB's SQL the column "at" must be quoted, unless a table is named: `o.at`.
+
+    Args:
+        store: Where both are: `marway_observations.store.open_observations` opens it.
+        model: Only its observations; None means those of all models. Feedback knows no model.
+        since: Only predictions that ended at this moment or later, and feedback that came since an hour before it.
+        until: Only predictions that ended before this moment. Feedback may have come at any time.
+        feedback_until: Only feedback that came before this moment: what was known then.
+        copies: Where files copied from S3 stay for the next reader; None removes them at the end.
+        memory_mb: What DuckDB may take of memory, in MiB; what needs more goes to a temporary directory.
+
+    Raises:
+        RegistryUnavailable: The store cannot be read.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        model: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        feedback_until: datetime | None = None,
+        copies: Path | None = None,
+        memory_mb: int = _MEMORY_MB,
+    ) -> None:
+        self._model = model
+        self._since, self._until, self._feedback_until = since, until, feedback_until
+        self._files = LocalFiles(store, copies=copies)
+        self._broken: dict[str, LeftOut] = {}
+        self._read: list[LocalFile] = []
+        self._half: list[LeftOut] = []
+        self._temporary = Path(tempfile.mkdtemp(prefix="marway-duckdb-"))
+        try:
+            self.connection = _connect(self._temporary, memory_mb)
+            self._empty = {
+                name: _empty(self._temporary, name, columns)
+                for name, columns in (("observations", schema.OBSERVATIONS), ("feedback", schema.FEEDBACK))
+            }
+            self._find()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The files that could not be read."""
+        return tuple(sorted((*self._half, *self._broken.values()), key=lambda each: each.key))
+
+    @property
+    def files(self) -> int:
+        """How many files are read."""
+        return len(self._read)
+
+    def query(self, sql: str, parameters: Sequence[object] | dict[str, object] | None = None) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        return self.read(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    def read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Return what ``work`` makes of the connection; it is run again where a file was found gone or broken.
+
+        Raises:
+            InvalidInput: It needs more memory or disk than it may have.
+            RegistryUnavailable: Files cannot be read, or go faster than they can be.
+        """
+        for _ in range(_TRIES):
+            done = self._attempt(work)
+            if done is not None:
+                return done[0]
+        raise RegistryUnavailable("files of observations go faster than they can be read: try again")
+
+    def close(self) -> None:
+        """Close the connection and remove what was temporary."""
+        if hasattr(self, "connection"):
+            self.connection.close()
+        self._files.close()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _attempt(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> tuple[T] | None:
+        try:
+            return (work(self.connection),)
+        except duckdb.OutOfMemoryException as exc:
+            raise InvalidInput(f"this is too much at once: ask for a shorter time ({clip(_line(exc), 200)})") from exc
+        except _OUR_OWN:
+            raise
+        except duckdb.Error as exc:
+            if not self._look_again():
+                raise RegistryUnavailable(f"observations cannot be read: {clip(_line(exc), 300)}") from exc
+            return None
+
+    def _find(self) -> None:
+        keys = self._files.observations(self._model, self._since, self._until)
+        observed, half = self._files.local([key for key in keys if key not in self._broken])
+        since = hour_before(self._since)
+        keys = self._files.feedback(since, self._feedback_until)
+        told, half_too = self._files.local([key for key in keys if key not in self._broken])
+        self._read, self._half = observed + told, half + half_too
+        if self._model is None:
+            model = "regexp_extract(filename, 'model=([^/]+)/date=[^/]+/hour=[^/]+/[^/]+$', 1) AS model"
+        else:
+            model = f"{_literal(self._model)} AS model"
+        self._view("observations", schema.OBSERVATIONS, observed, _within('"at"', self._since, self._until), model)
+        self._view("feedback", schema.FEEDBACK, told, _within("received_at", since, self._feedback_until))
+
+    def _view(self, name: str, table: pa.Schema, files: list[LocalFile], where: str, *more: str) -> None:
+        # An empty file with our columns comes first: there is always one, and columns that others lack are null.
+        paths = ", ".join(_literal(str(path)) for path in (self._empty[name], *(file.path for file in files)))
+        columns = ", ".join((*(f'"{column}"' for column in table.names), *more))
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {columns} "
+            f"FROM read_parquet([{paths}], union_by_name=true, hive_partitioning=false, filename=true){where}"
+        )
+
+    def _look_again(self) -> bool:
+        """Find the files anew; return whether any are others now, or were found broken."""
+        before = {file.key for file in self._read}
+        found = {file.key: LeftOut(file.key, why) for file in self._read if (why := damage(file.path)) is not None}
+        self._broken.update(found)
+        self._find()
+        return bool(found) or before != {file.key for file in self._read}
+
+
+def _connect(temporary: Path, memory_mb: int) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "autoinstall_known_extensions": False,  # all that is used is built in: nothing is ever downloaded
+            "autoload_known_extensions": False,
+            "enable_external_file_cache": False,  # the kernel keeps pages of files; here they would count as ours
+            "memory_limit": f"{memory_mb}MiB",
+            "preserve_insertion_order": False,
+            "temp_directory": str(temporary / "spilled"),
+        },
+    )
+    connection.execute("SET parquet_metadata_cache = true")  # one reader asks several questions of the same files
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def _empty(temporary: Path, name: str, columns: pa.Schema) -> Path:
+    path = temporary / f"{name}.parquet"
+    pq.write_table(columns.empty_table(), path)
+    return path
+
+
+def _within(column: str, since: datetime | None, until: datetime | None) -> str:
+    wanted = [
+        f"{column} {sign} TIMESTAMPTZ {_literal(at.astimezone(timezone.utc).isoformat())}"
+        for sign, at in ((">=", since), ("<", until))
+        if at is not None
+    ]
+    return f" WHERE {' AND '.join(wanted)}" if wanted else ""
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())

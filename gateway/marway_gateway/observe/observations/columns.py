@@ -1,0 +1,140 @@
+"""Rows become columns: this runs in the observations' thread for every prediction, so it works on many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from marway_gateway.observe.observations.rows import NAMES, ROW, Row
+from marway_observations.layout import observations_prefix, partition
+from marway_observations.schema import OBSERVATIONS
+
+__all__ = ["ROW_BYTES", "ModelRows"]
+
+ROW_BYTES: Final = 512
+"""What a row without bodies is taken to need in memory, in bytes."""
+_CHUNK_ROWS: Final = 1024
+_HOUR_US: Final = 3_600_000_000
+_PLACE: Final = {name: place for place, name in enumerate(ROW)}
+_INPUT, _OUTPUT, _AT, _TOKENS = (_PLACE[name] for name in ("input", "output", "at", "tokens"))
+_NAMED: Final = [(name, _PLACE[name]) for name in NAMES]
+_PLAIN: Final = [
+    (field.name, _PLACE[field.name], field.type)
+    for field in OBSERVATIONS
+    if field.name in _PLACE and field.name not in NAMES and field.name != "at"
+]
+
+
+class ModelRows:
+    """The rows of one model that wait to be written.
+
+    Args:
+        model: Whose.
+
+    Attributes:
+        rows: How many.
+        size: Bytes of memory that they are taken to need.
+        since: When the oldest ended, in seconds since the epoch.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.rows = 0
+        self.size = 0
+        self._raw: list[Row] = []
+        self._chunks: list[_Chunk] = []
+        self._names: dict[str, dict[Any, int]] = {name: {} for name in NAMES}
+
+    @property
+    def since(self) -> float:
+        return float(self._chunks[0].at[0]) / 1e6 if self._chunks else float(self._raw[0][_AT])
+
+    def add(self, rows: Sequence[Row]) -> int:
+        """Take in rows, one at least, in the order in which they ended; return the bytes that they need."""
+        self._raw.extend(rows)
+        size = sum([len(row[_INPUT] or b"") + len(row[_OUTPUT] or b"") for row in rows]) + len(rows) * ROW_BYTES
+        self.rows += len(rows)
+        self.size += size
+        if len(self._raw) >= _CHUNK_ROWS:
+            self._convert()
+        return size
+
+    def drop_oldest(self) -> tuple[int, int]:
+        """Forget the oldest rows, some at a time; return how many, and their bytes."""
+        if not self._chunks:
+            self._convert()
+        oldest = self._chunks.pop(0)
+        self.rows -= oldest.rows
+        self.size -= oldest.size
+        return oldest.rows, oldest.size
+
+    def tables(self) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the rows of each hour as a table, with the prefix of the keys that they belong below."""
+        if self._raw:
+            self._convert()
+        table, at = self._table(), np.concatenate([chunk.at for chunk in self._chunks])
+        hours = at // _HOUR_US
+        found = np.unique(hours)
+        for hour in found:
+            part = table if len(found) == 1 else table.filter(pa.array(hours == hour))
+            moment = datetime.fromtimestamp(int(hour) * 3600, UTC)
+            yield observations_prefix(self.model) + partition(moment), part
+
+    def _convert(self) -> None:
+        rows, self._raw = self._raw, []
+        size = sum([len(row[_INPUT] or b"") + len(row[_OUTPUT] or b"") for row in rows]) + len(rows) * ROW_BYTES
+        self._chunks.append(_Chunk(rows, size, self._names))
+
+    def _table(self) -> pa.Table:
+        chunks = self._chunks
+        columns: dict[str, pa.ChunkedArray | pa.Array] = {
+            name: pa.chunked_array([chunk.plain[name] for chunk in chunks], kind) for name, _, kind in _PLAIN
+        }
+        for name, values in self._names.items():
+            places = np.concatenate([chunk.named[name] for chunk in chunks])
+            columns[name] = pa.DictionaryArray.from_arrays(
+                pa.array(places, mask=places < 0), pa.array([str(value) for value in values], pa.string())
+            )
+        columns["at"] = pa.array(np.concatenate([chunk.at for chunk in chunks])).cast(OBSERVATIONS.field("at").type)
+        for kind, at in (("prompt_tokens", 0), ("completion_tokens", 1)):
+            columns[kind] = pa.chunked_array([chunk.tokens(at) for chunk in chunks], pa.int64())
+        return pa.table([columns[field.name] for field in OBSERVATIONS], schema=OBSERVATIONS)
+
+
+class _Chunk:
+    """Some rows as columns.
+
+    Args:
+        rows: In the order in which they ended.
+        size: Bytes of memory that they are taken to need.
+        names: The values so far of each column that has few; further ones are added.
+    """
+
+    def __init__(self, rows: Sequence[Row], size: int, names: dict[str, dict[Any, int]]) -> None:
+        self.rows = len(rows)
+        self.size = size
+        columns = list(zip(*rows, strict=True))
+        self.at = (np.array(columns[_AT]) * 1e6).astype(np.int64)
+        self.named = {name: _places(columns[place], names[name]) for name, place in _NAMED}
+        self.plain = {name: pa.array(columns[place], kind) for name, place, kind in _PLAIN}
+        self._tokens: tuple[Any, ...] | None = columns[_TOKENS] if any(columns[_TOKENS]) else None
+
+    def tokens(self, place: int) -> pa.Array:
+        if self._tokens is None:
+            return pa.nulls(self.rows, pa.int64())
+        return pa.array([None if each is None else each[place] for each in self._tokens], pa.int64())
+
+
+def _places(column: tuple[Any, ...], known: dict[Any, int]) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Return the place of each value among the known ones, -1 for None; new values become known."""
+    different = set(column)
+    for value in different:
+        if value is not None and value not in known:
+            known[value] = len(known)
+    if len(different) == 1:  # most columns are the same for all requests of a moment
+        return np.full(len(column), known.get(column[0], -1), np.int32)
+    return np.array([known.get(value, -1) for value in column], np.int32)
