@@ -10,35 +10,42 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from prometheus_client import CollectorRegistry
-
 from marway.registry import Registry
-from marway_gateway.duties.duties import Duties, Job
+from marway_gateway.duties.duties import Duties, DutyMetrics, Job
 from marway_gateway.duties.evaluation import Evaluator
 from marway_gateway.duties.figures import Figures
 from marway_gateway.duties.lease import Lease
+from marway_gateway.events.delivery import Delivery
+from marway_gateway.events.history import HistoryScan
 from marway_gateway.settings import GatewaySettings
 
-__all__ = ["duties_of"]
+__all__ = ["delivery_of", "duties_of"]
 
 _FIRST_S: Final = 2.0
 """A gateway that starts has requests to serve first."""
+_HISTORY_S: Final = 5.0
+"""Between two looks through all histories: so late is the event of a change that no gateway made."""
+
+_DELIVERY_S: Final = 5.0
+"""Between two looks for events to send, each of which lists what waits: usually nothing."""
 
 
-def duties_of(settings: GatewaySettings, registry: Registry, *, metrics: CollectorRegistry) -> Duties:
+def duties_of(settings: GatewaySettings, registry: Registry, history: HistoryScan, *, metrics: DutyMetrics) -> Duties:
     """Return the duties of a gateway, which are to be started.
 
     Args:
         settings: All of them.
         registry: In whose store the lease is.
+        history: Raises the events of what others changed.
         metrics: Where to say what is done.
     """
     figures = Figures()
-    metrics.register(figures)
+    metrics.registry.register(figures)
     evaluate = partial(Evaluator, registry=registry.url, observations=None)
     quality = evaluate("quality", interval_s=settings.quality_interval_s, found=figures.found_quality)
     drift = evaluate("drift", interval_s=settings.drift_interval_s, found=figures.found_drift)
     jobs: list[Job] = [
+        Job("history", _HISTORY_S, history.run),
         # A gateway that has just started has nothing to look at that was not looked at a moment ago, or never.
         Job(
             "quality",
@@ -61,4 +68,15 @@ def duties_of(settings: GatewaySettings, registry: Registry, *, metrics: Collect
         metrics=metrics,
         check=registry.check_there,
         first_s=_FIRST_S,
+    )
+
+
+def delivery_of(delivery: Delivery, registry: Registry, *, metrics: DutyMetrics) -> Duties:
+    """Return the duty of a gateway that was told of webhooks, which is to be started.
+
+    It hangs on a lease of its own: where one gateway of many was told of none, it must not keep others from sending.
+    """
+    jobs = [Job("webhooks", _DELIVERY_S, delivery.run, ended=delivery.ended)]
+    return Duties(
+        Lease(registry.store, name="webhooks"), jobs, metrics=metrics, check=registry.check_there, first_s=_FIRST_S
     )

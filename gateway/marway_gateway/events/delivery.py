@@ -10,9 +10,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
@@ -20,12 +19,13 @@ from typing import Final, TypeVar
 from marway.errors import InvalidRecord
 from marway.objects import ObjectStore
 from marway.records import utc_now
+from marway_gateway.events.metrics import DeliveryMetrics, Waiting
 from marway_gateway.events.sending import Outcome, Sender
 from marway_gateway.events.webhooks import Webhook
 from marway_observations.events.log import EventLog
 from marway_observations.events.outbox import Attempts, Outbox, Pending
 
-__all__ = ["GIVE_UP", "Delivery", "Waiting", "next_attempts"]
+__all__ = ["GIVE_UP", "Delivery", "next_attempts"]
 
 T = TypeVar("T")
 
@@ -42,20 +42,8 @@ _AT_ONCE: Final = 64
 """Events in memory at a time."""
 _READ_AGAIN_S: Final = 60.0
 """How long what is known of an event is believed that is not due yet: somebody may want it sent to another again."""
-_FRESH_S: Final = 120.0
-"""How long after a round its numbers are told: another process may send by then."""
 _THREADS: Final = 4
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An event that not every webhook has: when it happened, who waits for it, when it is due, and when it was read."""
-
-    at: datetime
-    webhooks: tuple[str, ...]
-    due: datetime
-    read_at: float
 
 
 def next_attempts(before: Attempts, outcome: Outcome, now: datetime) -> Attempts:
@@ -78,7 +66,7 @@ class Delivery:
         store: The registry's.
         webhooks: Returns who is sent events now.
         sender: Posts them.
-        count: Told about each attempt: the webhook, and `delivered`, `failed` or `dead`.
+        metrics: Where to say what came of it.
         now: The time, of this machine.
         clock: Monotonic seconds.
     """
@@ -89,7 +77,7 @@ class Delivery:
         webhooks: Callable[[], Sequence[Webhook]],
         *,
         sender: Sender,
-        count: Callable[[str, str], None],
+        metrics: DeliveryMetrics,
         now: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,19 +85,18 @@ class Delivery:
         self._outbox = Outbox(store)
         self._webhooks = webhooks
         self._sender = sender
-        self._count = count
+        self._metrics = metrics
         self._now = now
         self._clock = clock
         self._waiting: dict[str, Waiting] = {}
         self._for: Sequence[Webhook] = ()
         self._damaged: set[str] = set()
-        self._ended = float("-inf")
         # Threads of its own: a store that hangs must not keep those of requests.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="webhooks")
 
-    def waiting(self) -> Collection[Waiting]:
-        """Return the events that not every webhook has, as the last round found them; none where that was long ago."""
-        return tuple(self._waiting.values()) if self._clock() - self._ended < _FRESH_S else ()
+    def ended(self) -> None:
+        """Tell of nothing that waits any more: another process sends."""
+        self._metrics.waiting = None
 
     async def aclose(self) -> None:
         """Let go of what it holds."""
@@ -125,6 +112,7 @@ class Delivery:
         webhooks = self._webhooks()
         if webhooks is not self._for:
             self._for, self._waiting = webhooks, {}
+            self._metrics.know([each.name for each in webhooks])
         ids = await self._call(lambda: list(self._outbox.pending()))
         self._waiting = {each: self._waiting[each] for each in ids if each in self._waiting}
         self._damaged &= set(ids)
@@ -133,14 +121,16 @@ class Delivery:
         for some in _pieces([each for each in ids if self._look_at(each)], _AT_ONCE):
             read = await asyncio.gather(*(self._call(partial(self._read, each)) for each in some))
             found = sorted((each for each in read if each), key=lambda pending: pending.event.time)
-            async with asyncio.TaskGroup() as turns:
-                for webhook in webhooks:
-                    turns.create_task(self._turn(webhook, found, stopped, until))
+            turns = (self._turn(webhook, found, stopped, until) for webhook in webhooks)
+            ended = await asyncio.gather(*turns, return_exceptions=True)  # one's trouble is not that of the others
+            for trouble in ended:
+                if trouble is not None:
+                    raise trouble
             for pending in found:
                 await self._settle(pending.event.id)
             if webhooks and len(stopped) == len(webhooks):
                 break
-        self._ended = self._clock()
+        self._metrics.waiting = tuple(self._waiting.values())
 
     def _look_at(self, event_id: str) -> bool:
         known = self._waiting.get(event_id)
@@ -172,9 +162,9 @@ class Delivery:
             if self._clock() > until:
                 stopped.add(webhook.name)
                 return
-            outcome = await self._sender.send(webhook, pending.event, now=self._now())
+            outcome = await self._sender.send(webhook, pending.event)
             after = next_attempts(before, outcome, self._now())
-            await self._call(lambda: self._keep(pending, webhook, outcome, after))
+            await self._call(partial(self._keep, pending, webhook, outcome, after))
             self._tell(pending, webhook, outcome, after)
             if not outcome.answers:
                 stopped.add(webhook.name)
@@ -191,16 +181,16 @@ class Delivery:
     def _tell(self, pending: Pending, webhook: Webhook, outcome: Outcome, after: Attempts) -> None:
         facts = (pending.event.id, webhook.name)
         if outcome.taken:
-            self._count(webhook.name, "delivered")
+            self._metrics.deliveries.labels(webhook.name, "delivered").inc()
             _log.info("event %s was delivered to webhook %s", *facts)
         elif after.done:
-            self._count(webhook.name, "dead")
+            self._metrics.deliveries.labels(webhook.name, "dead").inc()
             _log.error(
                 "event %s is given up for webhook %s, which %s; `marway events retry %s` sends it again",
                 *(*facts, outcome.error, pending.event.id),
             )
         else:
-            self._count(webhook.name, "failed")
+            self._metrics.deliveries.labels(webhook.name, "failed").inc()
             if after.count == 1:  # then again when it is given up: not at each attempt
                 _log.warning("event %s waits: webhook %s %s; it is sent again for a day", *facts, outcome.error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -67,9 +68,10 @@ class HistoryScan:
         """Raise the event of a change that was made here, soon; where that fails the next look raises it."""
         event = event_of(model, entry)
         if event is not None:
-            self._thread.submit(self._raise, event)
+            with contextlib.suppress(RuntimeError):  # this gateway has just ended
+                self._thread.submit(self._raise, event)
 
-    def aclose(self) -> None:
+    def close(self) -> None:
         """End what was begun; a second call does nothing."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 

@@ -15,6 +15,7 @@ from standardwebhooks import Webhook as Signer
 
 from marway import __version__
 from marway.errors import clip
+from marway.records import utc_now
 from marway_gateway.events.webhooks import Webhook
 from marway_gateway.transport.reply import seconds_of
 from marway_observations.events.event import Event
@@ -67,8 +68,9 @@ class Sender:
         """Close all connections."""
         await self._session.close()
 
-    async def send(self, webhook: Webhook, event: Event, *, now: datetime) -> Outcome:
+    async def send(self, webhook: Webhook, event: Event) -> Outcome:
         """Post an event to a webhook, once, within 15 seconds."""
+        now = utc_now()
         body = event.encoded()
         headers = {
             "content-type": "application/cloudevents+json; charset=utf-8",
@@ -81,12 +83,12 @@ class Sender:
             async with self._session.post(webhook.url, data=body, headers=headers, allow_redirects=False) as answer:
                 if 200 <= answer.status < 300:
                     return Outcome(True)
-                said = (await answer.content.read(_SHOWN_BYTES)).decode(errors="replace").strip()
-                return _refused(answer, said)
+                said = (await answer.content.read(_SHOWN_BYTES)).decode(errors="replace")
+                return _refused(answer, " ".join(said.split()))
         except TimeoutError:
             return Outcome(False, f"did not answer within {_TIMEOUT_S:g} s", answers=False)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            return Outcome(False, clip(f"could not be reached: {exc or type(exc).__name__}", 300), answers=False)
+            return Outcome(False, clip(f"could not be reached: {str(exc) or type(exc).__name__}", 300), answers=False)
 
 
 def _refused(answer: aiohttp.ClientResponse, said: str) -> Outcome:

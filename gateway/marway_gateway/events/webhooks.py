@@ -125,6 +125,10 @@ class WebhooksFile(FollowedFile[tuple[Webhook, ...]]):
     def __init__(self, path: Path) -> None:
         super().__init__(path, self._parsed, what="the webhooks")
 
+    def current(self) -> tuple[Webhook, ...]:
+        """Return the webhooks; the same object until they change."""
+        return self.value
+
     def _parsed(self, reading: Reading) -> tuple[Webhook, ...]:
         try:
             document = tomllib.loads(reading.text(self.path, _WHAT))
@@ -162,8 +166,9 @@ class WebhooksFile(FollowedFile[tuple[Webhook, ...]]):
         else:
             assert section.secret_file is not None
             file = self.path.parent / section.secret_file
-            lines = reading.text(file, "the file of secrets").split()
-            reading.secret(file, "the file of secrets")
+            what = f"the file of secrets that webhook {section.name} of {self.path} names,"
+            lines = reading.text(file, what).split()
+            reading.secret(file, what)
             keys = tuple(_key(line, f"{where}: the file of secrets {file}") for line in lines)
             if not keys:
                 raise InvalidSettings(f"{where}: the file of secrets {file} has no secret in it")
