@@ -11,6 +11,7 @@ from jmespath.exceptions import JMESPathError
 from pydantic import AfterValidator, Field, model_validator
 
 from marway.errors import clip
+from marway.features.walking import root_of
 from marway.redaction import check_redaction
 from marway.refs import check_engine
 from marway.stored import Frozen
@@ -117,8 +118,14 @@ class DriftRule(Frozen):
 
     @model_validator(mode="after")
     def _sensible(self) -> DriftRule:
-        if self.against not in ("training", "golden"):
-            period(self.against)
+        if self.against not in ("training", "golden") and period(self.against) < period(self.window):
+            raise ValueError(
+                f"against {self.against} with a window of {self.window}: the two windows would overlap; go back at "
+                "least as far as the window is long"
+            )
+        for each in self.fields:
+            if root_of(each) is None:
+                raise ValueError(f"the field {clip(each, 100)!r} is neither below input nor output, such as input.age")
         return self
 
 
