@@ -132,7 +132,7 @@ bench-cold-path: setup ## Measure publish to first answer and pod start to ready
 bench-engines: setup ## Measure the native engine against TorchServe and its peers; write benchmarks/results/engines.md
 	$(BIN)/python benchmarks/bench_engines.py --write
 
-bench-features: setup ## Measure what ids, metrics, access log, trace context and auth cost the gateway
+bench-features: setup ## Measure what ids, metrics, access log, trace context, auth and observations cost the gateway
 	$(BIN)/python benchmarks/bench_features.py
 
 bench-fetch: setup ## Measure fetching 1 GiB from S3 in parts against one stream, in one interleaved run
