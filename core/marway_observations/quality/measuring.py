@@ -14,7 +14,7 @@ import duckdb
 from marway.serving import QualityRule, period
 from marway_observations.quality.figures import Group, figures
 from marway_observations.quality.intervals import Interval
-from marway_observations.quality.judging import KNOWN, MISSING, REASONS, judge
+from marway_observations.quality.judging import KNOWN, MISSING, REASONS, count, judge
 from marway_observations.reading import Observed
 
 __all__ = ["Quality", "measure"]
@@ -95,34 +95,45 @@ def measure(
     for version, own in rules.items():
         for rule in own:
             versions[rule].append(version)
-    found = []
-    for rule, of in versions.items():
-        found += observed.read(partial(_measure, model=model, rule=rule, versions=of, now=now))
+    found = observed.read(partial(_measure, model=model, versions=versions, now=now))
     return sorted(found, key=lambda each: (each.version, each.label or "", each.metric))
 
 
 def _measure(
-    connection: duckdb.DuckDBPyConnection, model: str, rule: QualityRule, versions: list[str], now: datetime
+    connection: duckdb.DuckDBPyConnection, *, model: str, versions: Mapping[QualityRule, list[str]], now: datetime
 ) -> list[Quality]:
-    since = now - period(rule.window)
-    judge(connection, rule, versions, since, now)
-    counts: dict[Group, Counter[str]] = defaultdict(Counter)
-    for version, label, reason, n in connection.execute(REASONS).fetchall():
-        counts[version, None][reason] += n
-        if label is not None:
-            counts[version, label][reason] += n
-    values = figures(connection, rule)
-    return [
-        Quality(
-            model,
-            *group,
-            rule,
-            since,
-            now,
-            *values.get(group, Interval(None)),
-            known=reasons.pop(KNOWN, 0),
-            missing=reasons.pop(MISSING, 0),
-            unusable=reasons,
-        )
-        for group, reasons in counts.items()
-    ]
+    found = []
+    compared = None
+    count(connection)
+    for rule in sorted(versions, key=_comparison):
+        since = now - period(rule.window)
+        if compared != (compared := (_comparison(rule), versions[rule])):
+            judge(connection, rule, versions[rule], since, now)
+        counts: dict[Group, Counter[str]] = defaultdict(Counter)
+        for version, label, reason, n in connection.execute(REASONS).fetchall():
+            counts[version, None][reason] += n
+            if label is not None:
+                counts[version, label][reason] += n
+        values = figures(connection, rule)
+        found += [
+            Quality(
+                model,
+                *group,
+                rule,
+                since,
+                now,
+                *values.get(group, Interval(None)),
+                known=reasons.pop(KNOWN, 0),
+                missing=reasons.pop(MISSING, 0),
+                unusable=reasons,
+            )
+            for group, reasons in counts.items()
+        ]
+    return found
+
+
+def _comparison(rule: QualityRule) -> tuple[str, ...]:
+    """Return what the table of a rule depends on: rules that only differ in their figure share one."""
+    special = rule.name if rule.name in ("auc", "mape") else ""
+    positive = rule.positive or "" if special == "auc" else ""
+    return rule.kind, special, positive, rule.prediction, rule.truth, rule.window
