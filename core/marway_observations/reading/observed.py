@@ -26,7 +26,7 @@ __all__ = ["Observed"]
 
 T = TypeVar("T")
 
-_MEMORY_MB: Final = 300
+_MEMORY_MB: Final = 256
 _TRIES: Final = 4
 _TYPES: Final = {
     "binary": "BLOB",
