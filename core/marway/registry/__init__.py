@@ -13,6 +13,7 @@
     ids/<id or lower-case name>.json                     create-only, Pointer
     proofs/<archive digest>/<ulid>.json                  create-only, Proof
     gc/<key of another object>                           compare-and-swap, GcMark
+    leases/<name>.json                                   compare-and-swap, which gateway does the background duties
 
 The order of a publish is archive, golden, wheels, record, pointers, then label, so that a reader never sees a label or
 a record that points at nothing. Every change of state carries an `op_id` of its own; after a write whose outcome is in

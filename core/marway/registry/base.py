@@ -52,6 +52,11 @@ class RegistryBase:
     def url(self) -> str:
         return self._store.url
 
+    @property
+    def store(self) -> ObjectStore:
+        """Where the objects are; what gateways keep beside models is in the same."""
+        return self._store
+
     def identity(self) -> RegistryIdentity | None:
         """Return what says that this is a registry, or None where there is none, or one from before there was this."""
         try:

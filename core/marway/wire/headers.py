@@ -31,10 +31,12 @@ __all__ = [
     "NOTHING",
     "OUTCOME",
     "OWN_PREFIX",
+    "PREDICTION_ID",
     "REQUEST_GROUP_ID",
     "REQUEST_ID",
     "REQUEST_TIMEOUT_MS",
     "RETRY_AFTER",
+    "RUN",
     "SERVER_TIMING",
     "STREAM",
     "TRACEPARENT",
@@ -51,6 +53,8 @@ __all__ = [
 REQUEST_ID: Final = "x-request-id"
 """In and out: the caller's, or made where the request enters."""
 REQUEST_GROUP_ID: Final = "x-request-group-id"
+PREDICTION_ID: Final = "x-prediction-id"
+"""Out of a gateway: which prediction an answer is, as feedback names it; see `marway.wire.prediction_id`."""
 REQUEST_TIMEOUT_MS: Final = "x-request-timeout-ms"
 """In: milliseconds left for the whole request. A gateway passes on what is left of it."""
 TRACEPARENT: Final = "traceparent"
@@ -87,6 +91,10 @@ RETRY_AFTER: Final = "retry-after"
 
 OUTCOME: Final = "x-marway-outcome"
 """Out of a sidecar only: who made this answer, as one of `Outcome`."""
+
+RUN: Final = "x-marway-run"
+"""Out of a sidecar only: how the model server ran the request, as `marway.wire.model_run.ModelRun` writes it; left out
+where it was not given it."""
 
 
 class Outcome:

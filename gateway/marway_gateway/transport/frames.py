@@ -153,7 +153,7 @@ class FramesClientConnection(asyncio.Protocol):
 
     def _answered(self, number: int, request: _Request, status: int, head: bytes, body: bytes) -> None:
         try:
-            outcome, retry_after_s, block, length = parse_response_headers(head)
+            outcome, retry_after_s, block, length, run = parse_response_headers(head)
             if length is None:
                 length = len(body)
             if status in NO_BODY:
@@ -167,10 +167,10 @@ class FramesClientConnection(asyncio.Protocol):
             return
         if length == len(body):
             del self._requests[number]
-            request.succeed(Reply(status, outcome, retry_after_s, block, body, length))
+            request.succeed(Reply(status, outcome, retry_after_s, block, body, length, run))
             return
         stream = BodyStream(request) if length > self._buffered_bytes else None
-        request.reply = Reply(status, outcome, retry_after_s, block, None, length, stream)
+        request.reply = Reply(status, outcome, retry_after_s, block, None, length, run, stream)
         request.left = length
         self._feed(number, request, body)
         if stream is not None:

@@ -240,11 +240,11 @@ class HttpClientConnection(asyncio.Protocol):
                 self._continue.set_result(None)
             return
         self._interim = self._header_bytes = 0
-        outcome, retry_after_s, block, length = parse_response_headers(b"".join(self._headers))
+        outcome, retry_after_s, block, length, run = parse_response_headers(b"".join(self._headers))
         if status in NO_BODY:
             length = 0
         stream = BodyStream(self) if length is None or length > self._buffered_bytes else None
-        self._reply = Reply(status, outcome, retry_after_s, block, None, length, stream)
+        self._reply = Reply(status, outcome, retry_after_s, block, None, length, run, stream)
         if stream is not None and self._caller is not None and not self._caller.done():
             self._caller.set_result(self._reply)
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from marway.wire import headers as wire
-from marway.wire.headers import HOP_BY_HOP, OUTCOME, RETRY_AFTER
+from marway.wire.headers import HOP_BY_HOP, OUTCOME, RETRY_AFTER, RUN
 from marway_gateway.transport.base import BodyStream, PodLost
 from marway_http.channel import HeaderBlock
 
@@ -19,7 +19,10 @@ NO_BODY: Final = frozenset({204, 304})
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case, and values."""
 
-_OURS: Final = (wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID)
+_OURS: Final = (
+    *(wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.PREDICTION_ID),
+    *(wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID),
+)
 _NOT_PASSED: Final = frozenset(name.encode() for name in (*HOP_BY_HOP, *_OURS, "content-length", "server", "date"))
 """What a gateway says itself, or what is between it and the sidecar."""
 _OUTCOME: Final = OUTCOME.encode()
@@ -27,12 +30,14 @@ _LENGTH: Final = b"content-length"
 _PASSED: Final = b"passed"
 _OWN_PREFIX: Final = wire.OWN_PREFIX.encode()
 _RETRY_AFTER: Final = RETRY_AFTER.encode()
-_Parsed = tuple[str | None, float | None, HeaderBlock, int | None]
-"""Outcome, seconds to wait, what the client gets, and bytes of the body: of several headers with one name the last."""
+_RUN: Final = RUN.encode()
+_Parsed = tuple[str | None, float | None, HeaderBlock, int | None, bytes | None]
+"""Outcome, seconds to wait, what the client gets, bytes of the body, and how the model server ran it: of several
+headers with one name the last."""
 
 
 def parse_response_headers(text: bytes) -> _Parsed:
-    """Return what headers say of a reply: its outcome, retry_after_s, header_block and content_length.
+    """Return what headers say of a reply: its outcome, retry_after_s, header_block, content_length, run.
 
     Those in front of an empty line are parsed once for the many answers that have them.
 
@@ -45,7 +50,7 @@ def parse_response_headers(text: bytes) -> _Parsed:
 
 def _parse(text: bytes, before: _Parsed) -> _Parsed:
     """Return what headers say behind others."""
-    outcome, retry_after_s, (block, number, _), length = before
+    outcome, retry_after_s, (block, number, _), length, run = before
     *lines, end = text.split(b"\r\n")
     if end:
         raise ValueError("the last line has no end")
@@ -65,14 +70,16 @@ def _parse(text: bytes, before: _Parsed) -> _Parsed:
                 retry_after_s = seconds_of(value)
         elif meaning is _LENGTH:
             length = int(value)
+        elif meaning is _RUN:
+            run = value
         elif meaning is _OUTCOME:
             outcome = value.decode("latin-1")
-    return outcome, retry_after_s, HeaderBlock(block, number), length
+    return outcome, retry_after_s, HeaderBlock(block, number), length, run
 
 
 @lru_cache(maxsize=1024)
 def _meaning(name: bytes) -> bytes | None:
-    """Return what a header is for: `_LENGTH` or `_OUTCOME`, `_PASSED` to the client, or None for nobody.
+    """Return what a header is for: `_LENGTH`, `_OUTCOME` or `_RUN`, `_PASSED` to the client, or None for nobody.
 
     Raises:
         ValueError: It is not in lower case: it would not be known, a second length among others.
@@ -83,10 +90,12 @@ def _meaning(name: bytes) -> bytes | None:
         return _LENGTH
     if name == _OUTCOME:
         return _OUTCOME
+    if name == _RUN:
+        return _RUN
     return None if name in _NOT_PASSED or name.startswith(_OWN_PREFIX) else _PASSED
 
 
-_NOTHING: Final[_Parsed] = (None, None, HeaderBlock(b"", 0), None)
+_NOTHING: Final[_Parsed] = (None, None, HeaderBlock(b"", 0), None, None)
 
 
 @lru_cache(maxsize=1024)
@@ -114,6 +123,7 @@ class Reply:
         header_block: The headers that may be passed on, as they go out.
         data: The body, or None when it streams.
         content_length: Its size in bytes, where the pod said it.
+        run: How the model server ran the request, as the pod said it (`ModelRun.parse` reads it).
         stream: Where a body that streams comes from.
         on_release: Called when the reply is closed, once.
     """
@@ -124,6 +134,7 @@ class Reply:
     header_block: HeaderBlock
     data: bytes | None
     content_length: int | None
+    run: bytes | None = None
     stream: BodyStream | None = None
     on_release: Callable[[], None] | None = None
 

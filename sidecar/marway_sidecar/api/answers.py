@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -11,11 +12,12 @@ from marway.resolve import Resolved
 from marway.wire import headers
 from marway.wire.envelope import Answer
 from marway.wire.headers import Outcome, content_type_fault, header_fault, status_fault
+from marway.wire.model_run import ModelRun
 from marway.wire.request import RequestIds
 from marway_http.channel import HeaderBlock
 from marway_sidecar.errors import about
 
-__all__ = ["BODILESS", "answer_of", "fault_of", "header_lines", "headers_of", "model_error"]
+__all__ = ["BODILESS", "answer_of", "fault_of", "finite_of", "header_lines", "headers_of", "model_error"]
 
 BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, whatever the handler gave."""
@@ -25,10 +27,11 @@ _DEFAULT_CONTENT_TYPES: Final = {
     "bytes": "application/octet-stream",
     "tensor": "application/octet-stream",
 }
+_LOOKED_INTO_BYTES: Final = 64 * 1024
 _NOT_THE_HANDLERS: Final = frozenset(
     {
         *headers.HOP_BY_HOP,
-        *("content-length", "content-type", "date", "server", headers.OUTCOME),
+        *("content-length", "content-type", "date", "server", headers.OUTCOME, headers.RUN),
         *(headers.MODEL_NAME, headers.MODEL_VERSION, headers.MODEL_ID, headers.REQUEST_ID, headers.SERVER_TIMING),
     }
 )
@@ -42,11 +45,11 @@ def fault_of(answer: Answer) -> str | None:
 
 
 def headers_of(
-    answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: float, *, length: int | None = None
+    answer: Answer, resolved: Resolved, ids: RequestIds, run: ModelRun, *, length: int | None = None
 ) -> HeaderBlock:
     """Return the headers of an answer as they go out; what they hold can be trusted to be headers.
 
-    The model took ``duration_s``; ``length`` is of the body that follows, None for none and for one in pieces.
+    ``run`` is how the model server ran it; ``length`` is of the body that follows, None for none and for one in pieces.
 
     Raises:
         ModelError: The answer is a failure, or the handler set a status or headers that no answer can have.
@@ -58,8 +61,12 @@ def headers_of(
     if fault is not None:
         raise about(record, ModelError(fault))
     shared, number = _shared_lines(answer.kind, answer.content_type, record.name, record.version, record.id)
-    own = f"x-request-id: {ids.request_id}\r\nserver-timing: model;dur={duration_s * 1000:.2f}\r\n"
-    number += 2
+    own = (
+        f"x-request-id: {ids.request_id}\r\n"
+        f"server-timing: model;dur={(run.model_s or 0.0) * 1000:.2f}\r\n"
+        f"{headers.RUN}: {run.header()}\r\n"
+    )
+    number += 3
     if ids.group_id is not None:
         own += f"{headers.REQUEST_GROUP_ID}: {ids.group_id}\r\n"
         number += 1
@@ -76,11 +83,45 @@ def headers_of(
     return HeaderBlock(shared + own.encode("latin-1"), number, len(shared))
 
 
-def answer_of(answer: Answer, resolved: Resolved, ids: RequestIds, duration_s: float) -> tuple[int, HeaderBlock, bytes]:
+def answer_of(answer: Answer, resolved: Resolved, ids: RequestIds, run: ModelRun) -> tuple[int, HeaderBlock, bytes]:
     """Return the status, the headers and the body of a whole answer; arguments and errors as `headers_of` has them."""
     body = b"" if answer.status in BODILESS else answer.body
     length = None if answer.status in BODILESS else len(body)
-    return answer.status, headers_of(answer, resolved, ids, duration_s, length=length), body
+    return answer.status, headers_of(answer, resolved, ids, run, length=length), body
+
+
+def finite_of(answers: Sequence[Answer]) -> bool | None:
+    """Return whether all numbers in a request's answers are finite; None where nobody can tell without much work.
+
+    A handler may say that one is not (`headers.NONFINITE`); JSON is looked at here, tensors, text and bytes are not.
+    """
+    known: bool | None = True
+    for answer in answers:
+        if answer.headers and any(name.lower() == headers.NONFINITE for name in answer.headers):
+            return False
+        if answer.kind != "json":
+            known = None
+        elif _names_constant(answer.body):  # which may be somebody's text
+            if len(answer.body) > _LOOKED_INTO_BYTES:
+                known = None
+            elif _holds_constant(answer.body):
+                return False
+    return known
+
+
+def _names_constant(body: bytes) -> bool:
+    """Return whether one of JavaScript's words for such numbers stands in it; looking for one byte is fast."""
+    return (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body)
+
+
+def _holds_constant(body: bytes) -> bool:
+    """Return whether JSON holds a number that JSON has not."""
+    found: list[str] = []
+    try:
+        json.loads(body, parse_constant=found.append)
+    except (ValueError, RecursionError):
+        return False
+    return bool(found)
 
 
 def model_error(answer: Answer, resolved: Resolved) -> ModelError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from contextlib import aclosing
 from functools import partial
 from typing import Final
@@ -153,14 +152,15 @@ async def stream_answer(
                     raise model_error(piece, resolved)
                 if not channel.started:
                     limit.reschedule(asyncio.get_running_loop().time() + deadline.left_s())
-                    headers = headers_of(piece, resolved, call.ids, time.monotonic() - (job.started_at or job.since))
+                    call.take_in(job)
+                    headers = headers_of(piece, resolved, call.ids, call.run())
                     await _begin_answer(channel, piece.status, headers, close=drain.draining)
                 if piece.body and piece.status not in BODILESS:
                     await channel.send({"type": "http.response.body", "body": piece.body, "more_body": True})
     except TimeoutError as exc:
         raise DeadlineExceeded("the deadline passed before the last piece of the answer was read") from exc
     finally:
-        call.accepted = job.started
+        call.take_in(job)
     if not channel.started:
         raise about(resolved.record, ModelError("the handler ended without an answer"))
     await channel.send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -4,6 +4,7 @@ front end would have built it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
@@ -25,9 +26,11 @@ from marway.wire.headers import (
     TRACESTATE,
     URL_PATH,
 )
+from marway.wire.model_run import ModelRun
 from marway.wire.request import RequestIds, read_ids
 from marway_http.channel import Channel
 from marway_sidecar.api.forms import fields_of
+from marway_sidecar.scheduler import Job
 
 __all__ = ["Call", "check_body", "holds_rows", "passed_headers", "prediction_at", "row_of"]
 
@@ -36,7 +39,7 @@ _NOT_PASSED: Final = HOP_BY_HOP | CREDENTIALS | FRONT_ENDS_OWN | {REQUEST_TIMEOU
 
 
 class Call:
-    """One request: its headers and ids, its client, and whether the model server was given it.
+    """One request: its headers and ids, its client, and how the model server ran it.
 
     Args:
         headers: Names in lower case.
@@ -45,11 +48,10 @@ class Call:
         channel: Where the answer goes.
 
     Attributes:
-        accepted: Whether the model server was given it.
         body: The whole body, where it came before its request was begun.
     """
 
-    __slots__ = ("accepted", "body", "channel", "client", "headers", "ids", "named")
+    __slots__ = ("_batch_rows", "_began", "_queue_s", "body", "channel", "client", "headers", "ids", "named")
 
     def __init__(
         self, headers: Mapping[str, str], named: tuple[str, str | None], client: str, channel: Channel
@@ -59,8 +61,29 @@ class Call:
         self.client = client
         self.channel = channel
         self.ids = read_ids(headers.get)
-        self.accepted = False
         self.body = channel.body
+        self._began: float | None = None
+        self._queue_s = 0.0
+        self._batch_rows = 0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the model server was given it."""
+        return self._began is not None
+
+    def take_in(self, job: Job) -> None:
+        """Take in how the model server ran a job of this request; it may have several, where its rows take several."""
+        began = job.started_at
+        if began is None:
+            return
+        if self._began is None or began < self._began:
+            self._began, self._queue_s = began, began - job.since
+        self._batch_rows = max(self._batch_rows, job.batch_rows)
+
+    def run(self, finite: bool | None = None) -> ModelRun:
+        """Return how the model server ran it, up to now; ``finite`` is what is known of its answer's numbers."""
+        model_s = 0.0 if self._began is None else time.monotonic() - self._began
+        return ModelRun(self._queue_s, model_s, self._batch_rows, finite)
 
     @property
     def group(self) -> str:

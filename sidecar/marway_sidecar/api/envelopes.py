@@ -84,7 +84,7 @@ async def ask_rows(
 ) -> list[Answer]:
     """Return the answers in the order of ``rows``; what failed is an answer of kind "error".
 
-    There is at least one. The call is told whether any of them went to the model server.
+    There is at least one. The call is told how the model server ran those that went there.
 
     Raises:
         MarwayError: As `ModelPool.predict`, for all rows: no row of it failed by itself.
@@ -113,13 +113,13 @@ async def ask_rows(
                 answers[first] = [Answer(exc.status, exc.message.encode(), "error")] * len(job.rows)
             del begun[future]
             scheduler.leave(job)
-            call.accepted = call.accepted or job.started
+            call.take_in(job)
     finally:
         for future, (_, job, scheduler) in begun.items():
             if not (future.cancel() or future.cancelled()):
                 future.exception()  # asked for, so that asyncio does not complain
             scheduler.leave(job)
-            call.accepted = call.accepted or job.started
+            call.take_in(job)
 
 
 async def envelope_of(answers: Sequence[Answer], call: Call, resolved: Resolved, threads: Threads) -> Answer:

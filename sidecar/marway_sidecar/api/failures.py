@@ -24,6 +24,7 @@ from marway.errors import (
 )
 from marway.wire import headers, problems
 from marway.wire.headers import Outcome
+from marway.wire.model_run import ModelRun
 from marway_http.channel import HeaderBlock
 from marway_sidecar.api.answers import header_lines
 from marway_sidecar.api.call import Call
@@ -75,9 +76,16 @@ def log_failure(call: Call, error: MarwayError, *, outcome: str, rows: int | Non
     logger.error("prediction failed: %s", clip(error.message, _DETAIL_MAX), extra={"fields": fields})
 
 
-def problem_answer(error: MarwayError, *, request_id: str, outcome: str) -> tuple[int, HeaderBlock, bytes]:
-    """Return the status, the headers and the body of the problem document for an error."""
+def problem_answer(
+    error: MarwayError, *, request_id: str, outcome: str, run: ModelRun | None = None
+) -> tuple[int, HeaderBlock, bytes]:
+    """Return the status, the headers and the body of the problem document for an error.
+
+    ``run`` is how the model server ran the request, where it was given it.
+    """
     status, sent, body = _problem(error, request_id, outcome)
+    if run is not None:
+        sent[headers.RUN] = run.header()
     own = {"content-type": problems.CONTENT_TYPE, "content-length": str(len(body)), **sent}
     return status, HeaderBlock(header_lines(own), len(own)), body
 

@@ -28,7 +28,7 @@ from marway.wire.headers import JSON_NONFINITE, NOTHING, REQUEST_TIMEOUT_MS, STR
 from marway.wire.request import timeout_of
 from marway_http.channel import Channel, ClientGone, ServerStopping
 from marway_http.http1.request import Request
-from marway_sidecar.api.answers import answer_of
+from marway_sidecar.api.answers import answer_of, finite_of
 from marway_sidecar.api.bodies import answer_unread, read_body, stream_answer
 from marway_sidecar.api.call import Call, check_body, holds_rows, prediction_at, row_of
 from marway_sidecar.api.envelopes import INLINE_BYTES, ask_rows, envelope_of, rows_of
@@ -138,13 +138,13 @@ class Predictor:
         try:
             if not body and call.headers.get(NOTHING) != "1":
                 raise InvalidRequest("the request has no body: send the model's input, such as curl -d 'some text' URL")
-            started = time.monotonic()
             small = len(body) <= INLINE_BYTES
             given = call.headers, body, call.ids
             if many:
                 rows = rows_of(*given) if small else await self.threads.run(rows_of, *given)
                 del given, body  # its rows have it
                 answers = await ask_rows(call, self.pool, resolved, rows, deadline, held)
+                finite = finite_of(answers)
                 answer = await envelope_of(answers, call, resolved, self.threads)
             else:
                 row = row_of(*given) if small else await self.threads.run(row_of, *given)
@@ -162,13 +162,13 @@ class Predictor:
                     scheduler = self.pool.scheduler(resolved.record, resolved.serving)
                 scheduler.submit(job)
                 try:
-                    (answer,) = await job.future
+                    answers = await job.future
                 finally:
                     scheduler.leave(job)
-                    call.accepted = job.started
-                assert job.started_at is not None
-                started = job.started_at
-            sent = answer_of(answer, resolved, call.ids, time.monotonic() - started)
+                    call.take_in(job)
+                (answer,) = answers
+                finite = finite_of(answers)
+            sent = answer_of(answer, resolved, call.ids, call.run(finite))
             await channel.answer(*sent, close=self.drain.draining)
         finally:
             if held is not None:
@@ -183,7 +183,8 @@ class Predictor:
         channel, draining = call.channel, self.drain.draining
         late = isinstance(error, (DeadlineExceeded, Overloaded)) and not channel.received
         close = draining or late or isinstance(error, BodyTooLarge)
-        sent = problem_answer(error, request_id=call.ids.request_id, outcome=outcome)
+        run = call.run() if call.accepted else None
+        sent = problem_answer(error, request_id=call.ids.request_id, outcome=outcome, run=run)
         if close and isinstance(channel, Request) and not channel.received:
             await answer_unread(channel, *sent)
         else:

@@ -108,7 +108,10 @@ class BatchCaller:
         return final
 
     async def _ask(self, model: ServedModel, jobs: Sequence[Job], rows: Sequence[Row]) -> list[Answer]:
-        self.metrics.batch_rows.observe(len(rows))
+        count = len(rows)
+        self.metrics.batch_rows.observe(count)
+        for job in jobs:
+            job.batch_rows = count
         answers = await self.server.predict(model, rows, _own_deadline(model, jobs))
         for answer in answers:
             if answer.headers or answer.measured:  # most have none
@@ -128,6 +131,7 @@ class BatchCaller:
     async def _stream(self, model: ServedModel, job: StreamJob) -> None:
         """Pass on the pieces of an answer, all of which are read: so long its handler is at work."""
         piece: Answer | None = None
+        job.batch_rows = 1
         async with aclosing(self.server.predict_stream(model, job.rows[0], _own_deadline(model, [job]))) as pieces:
             async for piece in pieces:
                 await job.put(piece)

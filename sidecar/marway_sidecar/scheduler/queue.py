@@ -37,10 +37,14 @@ class Job:
         since: When it came, on the monotonic clock.
         started_at: When the model server was given it last; None while it waits.
         alone: Whether each row has to go by itself: one asks for an explanation, or a call that held others went wrong.
+        batch_rows: Rows of the call of the model server that it was in last, its own among them; 0 before.
         lost: How often the model server did not have the version when it was asked.
     """
 
-    __slots__ = ("alone", "body", "deadline", "future", "group", "lost", "rows", "since", "size_bytes", "started_at")
+    __slots__ = (
+        *("alone", "batch_rows", "body", "deadline", "future", "group", "lost", "rows", "since", "size_bytes"),
+        "started_at",
+    )
 
     def __init__(
         self, rows: Sequence[Row], deadline: Deadline, *, group: str = "", body: HeldBytes | None = None
@@ -52,6 +56,7 @@ class Job:
         self.future: InlineFuture[list[Answer]] = InlineFuture()
         self.since = time.monotonic()
         self.started_at: float | None = None
+        self.batch_rows = 0
         self.lost = 0
         self.size_bytes = 0
         self.alone = False

@@ -240,7 +240,7 @@ async def test_a_follower_waits_within_its_own_deadline(registry: Registry, make
 
 def reply(data: bytes | None = b"x", status: int = 200) -> Reply:
     parsed = parse_response_headers(b"content-type: text/plain\r\nx-marway-outcome: answered\r\n")
-    outcome, retry_after_s, block, _ = parsed
+    outcome, retry_after_s, block, *_ = parsed
     return Reply(status, outcome, retry_after_s, block, data, None)
 
 

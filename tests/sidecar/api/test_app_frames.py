@@ -244,7 +244,7 @@ ALIKE: dict[str, tuple[bytes, dict[str, str]]] = {
     "explained": (b"seen", {"x-marway-explain": "1", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}),
     "no trace": (b"seen", {"traceparent": "nonsense", "tracestate": "a=b"}),
 }
-VARYING = {"date", "server-timing"}
+VARYING = {"date", "server-timing", "x-marway-run"}
 
 
 async def test_answers_alike(registry: Registry, tmp_path: Path) -> None:
