@@ -233,6 +233,10 @@ class GatewaySettings(ComponentSettings):
     """Whether this gateway may do what one among all gateways of a registry does in the background: events, quality,
     drift. It takes a moment of a processor now and then, in a process of its own; off where others do it, or where the
     registry may only be read."""
+    webhooks_file: Path | None = None
+    """TOML file of webhooks that are sent events, `[[webhook]]` with `name`, `url`, `secret` or `secret_file`, `types`
+    and `models`. Read again when it changes. None by default: events are kept, and sent to nobody. All gateways of a
+    registry that have one should have the same: one of them sends."""
     quality_interval_s: Annotated[float, Field(ge=1, le=86400)] = 60.0
     """Time in seconds between two looks at the quality of versions that declare it; longer where that took
     more than a tenth of a processor, and five times as long where none does. A minute: truth comes late anyway."""

@@ -18,7 +18,7 @@ from marway.errors import MarwayError
 from marway_gateway.duties.lease import RENEW_S, Lease
 from marway_gateway.tasks import TaskSet
 
-__all__ = ["Duties", "Job"]
+__all__ = ["Duties", "DutyMetrics", "Job"]
 
 _JITTER: Final = 0.1
 """Part of an interval by which a job comes earlier or later, so that those of many registries do not meet."""
@@ -49,6 +49,29 @@ class Job:
     ended: Callable[[], None] | None = None
 
 
+class DutyMetrics:
+    """What is told of duties, whichever lease they hang on.
+
+    Args:
+        registry: Where they are told.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.runs = Counter(
+            "marway_gateway_duty_runs_total",
+            "Background duties done, by how they ended.",
+            ("duty", "outcome"),
+            registry=registry,
+        )
+        self.last = Gauge(
+            "marway_gateway_duty_last_success_timestamp_seconds",
+            "When this process last did a background duty to its end; Unix time.",
+            ("duty",),
+            registry=registry,
+        )
+
+
 class Duties:
     """The jobs of one gateway process.
 
@@ -67,7 +90,7 @@ class Duties:
         lease: Lease,
         jobs: Sequence[Job],
         *,
-        metrics: CollectorRegistry,
+        metrics: DutyMetrics,
         check: Callable[[], None] = lambda: None,
         first_s: float = 0.0,
         renew_s: float = RENEW_S,
@@ -83,23 +106,12 @@ class Duties:
         # A thread of its own: a store that hangs must not keep requests' threads, nor be kept by theirs.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lease")
         held = Gauge(
-            "marway_gateway_duties_held",
-            "Whether this process does the background duties of all gateways.",
-            registry=metrics,
+            f"marway_gateway_{lease.name}_held",
+            f"Whether this process holds the lease {lease.name!r}, and so does its work for all gateways.",
+            registry=metrics.registry,
         )
         held.set_function(lambda: float(self.holding))
-        self._runs = Counter(
-            "marway_gateway_duty_runs_total",
-            "Background duties done, by how they ended.",
-            ("duty", "outcome"),
-            registry=metrics,
-        )
-        self._last = Gauge(
-            "marway_gateway_duty_last_success_timestamp_seconds",
-            "When this process last did a background duty to its end; Unix time.",
-            ("duty",),
-            registry=metrics,
-        )
+        self._runs, self._last = metrics.runs, metrics.last
         for job in jobs:  # there from the start, so that nothing done is told from nothing known
             self._runs.labels(job.name, "done")
             self._runs.labels(job.name, "failed")
