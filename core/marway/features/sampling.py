@@ -35,18 +35,26 @@ class Sample(Generic[T]):
         self._below = 1.0
         self.seen = 0
 
-    def add(self, item: T, size: int) -> None:
-        """Offer an item of ``size`` bytes."""
+    def drawn(self) -> float | None:
+        """Return the number of the next item, for `keep`, or None where it is not kept: it need not be read then."""
         self.seen += 1
-        drawn = self._random.random()
-        if drawn >= self._below:
-            return
-        heapq.heappush(self._heap, (-drawn, self.seen, size, item))
+        number = self._random.random()
+        return number if number < self._below else None
+
+    def keep(self, number: float, item: T, size: int) -> None:
+        """Keep an item of ``size`` bytes, until there are too many with smaller numbers."""
+        heapq.heappush(self._heap, (-number, self.seen, size, item))
         self._bytes += size
         while len(self._heap) > self._rows_max or (self._bytes > self._bytes_max and len(self._heap) > 1):
             largest, _, freed, _ = heapq.heappop(self._heap)
             self._below = -largest  # whoever has more than one that was taken out does not come in
             self._bytes -= freed
+
+    def add(self, item: T, size: int) -> None:
+        """Offer an item of ``size`` bytes."""
+        number = self.drawn()
+        if number is not None:
+            self.keep(number, item, size)
 
     def __iter__(self) -> Iterator[T]:
         """Yield what was kept, in order."""

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import typer
 
+from marway_observations.cli.why import why
+
 __all__ = ["register"]
 
-_VERBS: tuple[Callable[..., None], ...] = ()
+_VERBS: tuple[Callable[..., None], ...] = (why,)
 
 
 def register(app: typer.Typer) -> None:
