@@ -6,9 +6,13 @@ from collections.abc import Callable
 
 import typer
 
+from marway_observations.cli.drift import drift
+
 __all__ = ["register"]
 
-_VERBS: tuple[Callable[..., None], ...] = ()
+_VERBS: tuple[Callable[..., None], ...] = (
+    drift,
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:

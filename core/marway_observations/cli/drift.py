@@ -36,7 +36,8 @@ def drift(
         ),
     ] = None,
     window: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How far back predictions are looked at; else the rule's, or 24h.")
+        str | None,
+        typer.Option(metavar="TIME", help="How far back predictions count; else the rule's, or 24h."),
     ] = None,
     registry: RegistryOption = None,
     observations: Annotated[
