@@ -183,6 +183,13 @@ class GatewaySettings(ComponentSettings):
     """How long in seconds a kept answer is given again. A version never changes, so this bounds only how long the
     answer of a model that says something else each time is repeated. Five minutes: most repetition is closer."""
 
+    feedback_interval_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.5
+    """Shortest time in seconds between two files of feedback, and so the longest that a call waits for its file to be
+    begun. 0.5: at most 7,200 files an hour, which `marway gc` merges; what comes after a pause is written at once."""
+    feedback_bytes: Bytes = 64 * 1024 * 1024
+    """Bytes of calls with feedback that may be in hand at a time, sent and not yet kept; more are refused with 429,
+    save a call that is the only one. 64 MiB is one body of the largest size, or many thousand usual ones."""
+
     max_requests_per_pod: Count = 512
     """Requests in flight on one pod, of this gateway. 512 is far above what a pod's workers are busy with, and bounds
     what a pod that answers nobody can hold; more wait here, where another pod can still take them."""
@@ -226,6 +233,15 @@ class GatewaySettings(ComponentSettings):
     """Whether this gateway may do what one among all gateways of a registry does in the background: events, quality,
     drift. It takes a moment of a processor now and then, in a process of its own; off where others do it, or where the
     registry may only be read."""
+    webhooks_file: Path | None = None
+    """TOML file of webhooks that are sent events, `[[webhook]]` with `name`, `url`, `secret` or `secret_file`, `types`
+    and `models`. Read again when it changes. None by default: events are kept, and sent to nobody. All gateways of a
+    registry that have one should have the same: one of them sends."""
+    quality_interval_s: Annotated[float, Field(ge=1, le=86400)] = 60.0
+    """Time in seconds between two looks at the quality of versions that declare it; longer where that took
+    more than a tenth of a processor, and five times as long where none does. A minute: truth comes late anyway."""
+    drift_interval_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
+    """The same of drift. Five minutes, as what arrives in a day or more hardly changes sooner."""
 
     access_log: bool = True
     """One JSON line a request on stdout, without payloads; health and metrics requests are left out."""

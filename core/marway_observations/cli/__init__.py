@@ -7,11 +7,13 @@ from collections.abc import Callable
 import typer
 
 from marway_observations.cli.drift import drift
+from marway_observations.cli.why import why
 
 __all__ = ["register"]
 
 _VERBS: tuple[Callable[..., None], ...] = (
     drift,
+    why,
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
@@ -20,10 +21,12 @@ from marway.wire.request import RequestIds
 from marway_gateway.observe.bodies import Observe
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
+from marway_http.tensors.v2_plain import HEADER_LENGTH, media_type
 
 __all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens", "outcome_of"]
 
 _PATH_MAX: Final = 300
+_HEADER_LENGTH: Final = HEADER_LENGTH.encode()
 _OUTCOMES: Final = (
     (
         (errors.InvalidInput, errors.NotFound, errors.Conflict, errors.Unauthenticated, errors.Unimplemented),
@@ -153,8 +156,8 @@ class RequestInfo:
     @property
     def output_type(self) -> str | None:
         """The content type of `output`, or None where nobody said it."""
-        _, found, rest = (b"\r\n" + self.output_headers).rpartition(b"\r\ncontent-type: ")
-        return rest.partition(b"\r\n")[0].decode("latin-1") if found else None
+        kind, length = _header(self.output_headers, b"content-type"), _header(self.output_headers, _HEADER_LENGTH)
+        return kind if kind is None or length is None else media_type(kind, length)
 
     def server_timing(self) -> str:
         """Return the `Server-Timing` header (W3C): milliseconds of resolving, of the pod and in all, so far."""
@@ -226,6 +229,13 @@ class Telemetry:
                 self._observations.add(info, duration_s)
         if self._access_log is not None and info.path not in _UNLOGGED:
             self._access_log.put((time.time(), _fields(info, duration_s)))
+
+
+@lru_cache(maxsize=1024)
+def _header(lines: bytes, name: bytes) -> str | None:
+    """Return a header of an answer; most answers of a version have the same ones."""
+    _, found, rest = (b"\r\n" + lines).rpartition(b"\r\n%b: " % name)
+    return rest.partition(b"\r\n")[0].decode("latin-1") if found else None
 
 
 def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
