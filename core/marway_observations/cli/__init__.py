@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import typer
 
+from marway_observations.cli.events import events
+
 __all__ = ["register"]
 
-_VERBS: tuple[Callable[..., None], ...] = ()
+_VERBS: tuple[Callable[..., None], ...] = (events,)
 
 
 def register(app: typer.Typer) -> None:
