@@ -7,10 +7,11 @@ from collections.abc import Callable
 import typer
 
 from marway_observations.cli.events import events
+from marway_observations.cli.why import why
 
 __all__ = ["register"]
 
-_VERBS: tuple[Callable[..., None], ...] = (events,)
+_VERBS: tuple[Callable[..., None], ...] = (events, why)
 
 
 def register(app: typer.Typer) -> None:

@@ -76,10 +76,11 @@ def judge(
         model: Which model.
         kind: Which kind of results these are; what is breached of the other is left as it is.
         state: What was the case before.
-        results: All that there are.
+        results: All that there are; of quality those of whole versions count, not those of single labels.
         at: When they were made.
         unjudged: Versions of which nothing can be said now: what was the case before goes on.
     """
+    results = [each for each in results if isinstance(each, Drift) or each.label is None]
     kept = tuple(subjects_of(kind, version) for version in unjudged)
     standing = {each.subject: each.standing for each in results}
     breached = {
@@ -167,10 +168,11 @@ def _events(model: str, results: Sequence[Quality | Drift], at: datetime, *, beg
         if isinstance(each, Drift):
             fields.setdefault((each.version, each.against, each.window), []).append(each)
         else:
-            yield event(QUALITY_BELOW_MINIMUM if begins else QUALITY_RECOVERED, each.model_dump(mode="json"))
+            told = each.model_dump(mode="json", exclude={"label"})
+            yield event(QUALITY_BELOW_MINIMUM if begins else QUALITY_RECOVERED, told)
     for (version, against, window), drifts in fields.items():
-        told = [each.model_dump(include={"field", "count", "psi", "ks", "psi_maximum"}) for each in drifts]
+        moved = [each.model_dump(include={"field", "count", "psi", "ks", "psi_maximum"}) for each in drifts]
         yield event(
             DRIFTED if begins else DRIFT_ENDED,
-            {"model": model, "version": version, "against": against, "window": window, "fields": told},
+            {"model": model, "version": version, "against": against, "window": window, "fields": moved},
         )

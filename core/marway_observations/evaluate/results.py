@@ -23,10 +23,10 @@ def subjects_of(kind: Kind, version: str) -> str:
 
 
 class Quality(Frozen):
-    """How good a version's answers were by one rule, among those that one label led to.
+    """How good a version's answers were by one rule: of all of them, and of those that each label led to.
 
     Attributes:
-        label: The label that led to the version; None where it was asked for by itself.
+        label: Only answers of the version that this label led to; None means all of the version's.
         metric: Which figure.
         window: How far back predictions count, such as `7d`.
         known: Predictions whose truth is known, of which the figure is made.
@@ -138,7 +138,7 @@ class Evaluation(Frozen):
 
     Attributes:
         at: When it began.
-        took_s: How long it took, in seconds, the start of its process not among them.
+        cpu_s: What it took of processors, in seconds, with the start of its process.
         rules: Rules that were looked at: none means that no version has any.
         quality, drift: What was found.
         unjudged: The versions of which nothing can be said.
@@ -146,7 +146,7 @@ class Evaluation(Frozen):
     """
 
     at: AwareDatetime
-    took_s: float
+    cpu_s: Annotated[float, Field(ge=0)]
     rules: Count
     quality: tuple[Quality, ...] = ()
     drift: tuple[Drift, ...] = ()

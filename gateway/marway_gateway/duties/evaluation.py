@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
-import time
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
@@ -23,8 +25,8 @@ __all__ = ["WITHIN_S", "Evaluator"]
 
 WITHIN_S: Final = 900.0
 """Time in seconds after which an evaluation that has not ended is given up: a store that hangs, or too much to read."""
-_SHARE: Final = 0.05
-"""Part of a processor that is taken at most: after one that took 3 s the next comes a minute later, or more."""
+_SHARE: Final = 0.1
+"""Part of a processor that is taken at most, and only where nobody else wants it (`nice`)."""
 _IDLE: Final = 5.0
 """So many intervals are between two looks where no version declares anything."""
 _WORDS_MAX: Final = 300
@@ -50,12 +52,18 @@ class Evaluator:
         interval_s: float,
         found: Callable[[Evaluation], None],
     ) -> None:
-        self._kind = kind
         self._command = [sys.executable, "-m", "marway_observations.evaluate", kind, "--registry", registry]
         if observations is not None:
             self._command += ["--observations", observations]
         self._interval_s = interval_s
         self._found = found
+        self._copies: Path | None = None
+
+    def close(self) -> None:
+        """Remove the copies of what was read from S3, which stay from one evaluation to the next."""
+        if self._copies is not None:
+            shutil.rmtree(self._copies, ignore_errors=True)
+            self._copies = None
 
     async def run(self) -> float:
         """Evaluate once, and return after how many seconds it is worth while again.
@@ -63,16 +71,17 @@ class Evaluator:
         Raises:
             MarwayError: It could not be done; the message has the process's own words.
         """
-        began = time.monotonic()
         evaluation = await self._evaluate()
         self._found(evaluation)
         if evaluation.rules == 0:
             return self._interval_s * _IDLE
-        return max(self._interval_s, (time.monotonic() - began) * (1 / _SHARE - 1))
+        return max(self._interval_s, evaluation.cpu_s * (1 / _SHARE - 1))
 
     async def _evaluate(self) -> Evaluation:
+        if self._copies is None:
+            self._copies = Path(tempfile.mkdtemp(prefix="marway-evaluation-"))
         process = await asyncio.create_subprocess_exec(
-            *dies_with_me(self._command),
+            *dies_with_me([*self._command, "--copies", str(self._copies)]),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

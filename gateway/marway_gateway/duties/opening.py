@@ -18,6 +18,7 @@ from marway_gateway.duties.lease import Lease
 from marway_gateway.events.delivery import Delivery
 from marway_gateway.events.history import HistoryScan
 from marway_gateway.settings import GatewaySettings
+from marway_observations.evaluate.results import Kind
 
 __all__ = ["delivery_of", "duties_of"]
 
@@ -41,26 +42,10 @@ def duties_of(settings: GatewaySettings, registry: Registry, history: HistorySca
     """
     figures = Figures()
     metrics.registry.register(figures)
-    evaluate = partial(Evaluator, registry=registry.url, observations=None)
-    quality = evaluate("quality", interval_s=settings.quality_interval_s, found=figures.found_quality)
-    drift = evaluate("drift", interval_s=settings.drift_interval_s, found=figures.found_drift)
-    jobs: list[Job] = [
+    jobs = [
         Job("history", _HISTORY_S, history.run),
-        # A gateway that has just started has nothing to look at that was not looked at a moment ago, or never.
-        Job(
-            "quality",
-            settings.quality_interval_s,
-            quality.run,
-            first_s=settings.quality_interval_s,
-            ended=figures.forget_quality,
-        ),
-        Job(
-            "drift",
-            settings.drift_interval_s,
-            drift.run,
-            first_s=settings.drift_interval_s,
-            ended=figures.forget_drift,
-        ),
+        _evaluation("quality", settings.quality_interval_s, settings, registry, figures),
+        _evaluation("drift", settings.drift_interval_s, settings, registry, figures),
     ]
     return Duties(
         Lease(registry.store),
@@ -69,6 +54,23 @@ def duties_of(settings: GatewaySettings, registry: Registry, history: HistorySca
         check=registry.check_there,
         first_s=_FIRST_S,
     )
+
+
+def _evaluation(kind: Kind, interval_s: float, settings: GatewaySettings, registry: Registry, figures: Figures) -> Job:
+    evaluator = Evaluator(
+        kind,
+        registry=registry.url,
+        observations=settings.observations,
+        interval_s=interval_s,
+        found=partial(figures.found, kind),
+    )
+
+    def ended() -> None:
+        figures.forget(kind)
+        evaluator.close()
+
+    # Not at once: a gateway that has just started has nothing to look at that was not looked at a moment ago, or never.
+    return Job(kind, interval_s, evaluator.run, first_s=interval_s, ended=ended)
 
 
 def delivery_of(delivery: Delivery, registry: Registry, *, metrics: DutyMetrics) -> Duties:

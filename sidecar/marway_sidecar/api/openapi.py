@@ -77,6 +77,10 @@ ANSWER: Final[dict[int | str, Json]] = {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in (
                 ("X-Marway-Outcome", "How far the request came; see the pod contract."),
+                (
+                    "X-Marway-Run",
+                    "Microseconds in queue and model server, rows of its call, whether finite.",
+                ),
                 ("X-Request-Id", "The caller's, or made here."),
                 ("X-Model-Name", "The model that answered."),
                 ("X-Model-Version", "The version that answered."),

@@ -1,0 +1,197 @@
+"""`marway why ID`: where one answer came from, and whether the version would give it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Annotated, Any
+
+import typer
+
+from marway.admin_client import token_of
+from marway.errors import InvalidInput, MarwayError
+from marway.registry import open_registry
+from marway_ops.shell.options import (
+    GatewayOption,
+    JsonOption,
+    RegistryOption,
+    TokenFileOption,
+    TokenOption,
+    gateway_url,
+    registry_url,
+)
+from marway_ops.shell.output import print_json, print_table, warn
+
+__all__ = ["why"]
+
+_DAYS = 7
+
+
+def why(
+    prediction: Annotated[
+        str, typer.Argument(metavar="ID", help="A prediction's id (`X-Prediction-Id`), or a request's.")
+    ],
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Ask the same version again and compare; exit code 1 where it differs.")
+    ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(help=f"Where an id does not say when: look from here on, UTC; by default {_DAYS} days ago."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Deadline of --replay, seconds.")] = 60.0,
+    registry: RegistryOption = None,
+    observations: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Store of observations; else $MARWAY_OBSERVATIONS, else the registry."),
+    ] = None,
+    gateway: GatewayOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where an answer came from: version, proof, release, pod, batch, times and feedback."""
+    from marway_observations.store import open_observations
+    from marway_observations.why import explained, find, replayed
+
+    if not prediction:
+        raise InvalidInput("which prediction? give its id, which its answer had as X-Prediction-Id, or its request's")
+    now = datetime.now(timezone.utc)
+    first = since.replace(tzinfo=timezone.utc) if since is not None else now - timedelta(days=_DAYS)
+    url = registry_url(registry)
+    known = open_registry(url)
+    known.check_there()
+    found = find(open_observations(url, observations), prediction, since=first, until=now + timedelta(minutes=5))
+    document = explained(found, known)
+    for left in found.left_out:
+        warn(f"{left.key} could not be read: {left.why}")
+    failure: MarwayError | None = None
+    document["replay"] = None
+    if replay:
+        try:
+            document["replay"] = replayed(
+                found.row,
+                known,
+                gateway=gateway_url(gateway),
+                token=token_of(token, token_file),
+                timeout_s=timeout,
+            )
+        except MarwayError as exc:
+            failure = exc
+            document["replay"] = {"same": None, "reason": exc.message}
+    if as_json:
+        print_json(document)
+    else:
+        heading, *others = _lines(document)
+        print_table(heading, others)
+    if failure is not None:
+        raise MarwayError(f"not replayed: {failure.message}")
+    if replay and not document["replay"]["same"]:
+        raise typer.Exit(1)
+
+
+def _lines(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what an explanation says, for people."""
+    asked, version, label = document["prediction"], document["version"], document["label"]
+    ended = asked["outcome"] if asked["error"] is None else f"{asked['outcome']}, {asked['error']}"
+    yield "prediction", f"{asked['prediction_id']} ended {_when(asked['at'])} with {asked['status']} ({ended})"
+    by = "".join(f", {name} {asked[key]}" for name, key in _NAMED if asked[key] is not None)
+    yield "asked", f"over {asked['surface']}{by}"
+    if "missing" in version:
+        yield "version", f"{version['model']} {version['version']}: {version['missing']}"
+    else:
+        deleted = f"; deleted {version['deleted']}" if "deleted" in version else ""
+        yield (
+            "version",
+            f"{version['model']} {version['version']} ({version['id']}), published {_when(version['created_at'])} by "
+            f"{version['publisher']}{deleted}",
+        )
+        yield "digest", f"sha256:{version['archive_sha256']}, for {version['backend']}"
+        yield from (("trained", f"{name}: {value}") for name, value in version["training"].items() if _short(value))
+        if not document["proofs"]:
+            yield "proof", "none: nobody has proved that it loads"
+    for proof in document["proofs"]:
+        answers = (
+            "reproduced its golden answers" if proof["golden_sha256"] else "loaded it (there are no golden answers)"
+        )
+        yield f"proof ({proof['kind']})", f"{proof['server']} {answers}, {_when(proof['at'])}, {proof['by']}"
+    yield "label", _label(label, asked) if label is not None else "none: the caller named the version"
+    yield "traffic", f"{document['traffic']['role']}: {document['traffic']['decision'] or '-'}"
+    yield "pod", _pod(document["pod"])
+    yield "time", _times(document["timings"])
+    yield "answer", _answer(asked)
+    yield from _feedback(document["feedback"])
+    if document["others"]:
+        more = ", ".join(document["others"][:3])
+        yield "request", f"had {len(document['others'])} more predictions: {more}"
+    if asked["request_id"] is not None:
+        yield "log", f"marway logs {version['model']}/{version['version']} --request {asked['request_id']}"
+    if document["replay"] is not None:
+        yield "replay", _replay(document["replay"])
+
+
+_NAMED = (("client", "client"), ("request", "request_id"), ("group", "group_id"))
+
+
+def _label(label: dict[str, Any], asked: dict[str, Any]) -> str:
+    entry, now = label["entry"], label.get("points_at")
+    if entry is None:
+        return f"{label['label']}: {label.get('unknown', 'its history does not say who had it point here')}"
+    note = f": {entry['note']}" if entry["note"] else ""
+    moved = "" if now == entry["to"] else f"; now it points at {now or 'nothing'}"
+    how = "rolled back" if entry["kind"] == "rollback" else "forced" if entry["forced"] else "released"
+    said = f"{how} {_when(entry['at'])} by {entry['by']} (change {entry['generation']}){note}"
+    return f"{label['label']} → {entry['to']}, {said}{moved}"
+
+
+def _pod(said: dict[str, Any]) -> str:
+    if said["cache"] == "hit":
+        return "none: the gateway had the answer from before"
+    if said["pod"] is None:
+        return "none was asked"
+    tried = "" if said["attempts"] == 1 else f", the last of {said['attempts']} attempts"
+    rows = said["batch_rows"]
+    batch = "" if rows is None else f", in a call of {rows} row{'s' * (rows != 1)}"
+    return f"{said['pod']}{tried}{batch}"
+
+
+def _times(said: dict[str, float | None]) -> str:
+    named = ("resolve", "queue", "model", "way") if said["model_s"] is not None else ("resolve", "pod")
+    parts = [f"{name} {value * 1000:.1f}" for name in (*named, "gateway") if (value := said[f"{name}_s"]) is not None]
+    return f"{(said['duration_s'] or 0.0) * 1000:.1f} ms ({', '.join(parts)})"
+
+
+def _answer(asked: dict[str, Any]) -> str:
+    finite = {True: ", all numbers finite", False: ", with a number that is not finite", None: ""}[asked["finite"]]
+    tokens = asked["completion_tokens"]
+    counted = "" if tokens is None else f", {tokens} tokens"
+    kept = "kept" if asked["bodies"] == "kept" else f"not kept ({asked['bodies']})"
+    return f"{asked['response_bytes']} bytes{finite}{counted}; bodies {kept}"
+
+
+def _feedback(said: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    counts = {name: value for name, value in said["counts"].items() if value is not None}
+    parts = [f"{name} {counts[name]}" for name in ("truth", "correct", "score") if name in counts]
+    if not parts:
+        yield "feedback", "none yet"
+        return
+    sources = ", ".join(sorted({each["source"] for each in said["given"] if each["source"]}))
+    given = len(said["given"])
+    from_whom = f" by {sources}" if sources else ""
+    yield "feedback", f"{', '.join(parts)} (given {given} time{'s' * (given != 1)}{from_whom})"
+
+
+def _replay(said: dict[str, Any]) -> str:
+    if said["same"] is None:
+        return f"not made: {said['reason']}"
+    if said["same"]:
+        return "the same answer"
+    redacted = f"; of what was kept these had been removed: {', '.join(said['redacted'])}" if said["redacted"] else ""
+    return f"DIFFERENT: {said['difference']}{redacted}"
+
+
+def _short(value: object) -> bool:
+    return isinstance(value, str | int | float) and len(str(value)) <= 200
+
+
+def _when(at: str) -> str:
+    return f"{at[:19].replace('T', ' ')} UTC"
