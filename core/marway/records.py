@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_serializer
 
 from marway.environments.lock import EnvironmentLock
 from marway.errors import clip
+from marway.features.summaries import FeatureSummary
 from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
 from marway.serving import ServingSettings
 from marway.stored import Extensible, Frozen
@@ -86,6 +87,8 @@ class TrainingFacts(Frozen):
     dataset: str | None = None
     code_version: str | None = None
     metrics: Mapping[str, float] = Field(default_factory=dict)
+    features: Mapping[str, FeatureSummary] = Field(default_factory=dict)
+    """How the values of its training data are spread, by field, for what is served later to be compared with."""
 
 
 class VersionRecord(Frozen):

@@ -11,6 +11,8 @@ from jmespath.exceptions import JMESPathError
 from pydantic import AfterValidator, Field, model_validator
 
 from marway.errors import clip
+from marway.features.walking import root_of
+from marway.redaction import check_redaction
 from marway.refs import check_engine
 from marway.stored import Frozen
 
@@ -116,8 +118,14 @@ class DriftRule(Frozen):
 
     @model_validator(mode="after")
     def _sensible(self) -> DriftRule:
-        if self.against not in ("training", "golden"):
-            period(self.against)
+        if self.against not in ("training", "golden") and period(self.against) < period(self.window):
+            raise ValueError(
+                f"against {self.against} with a window of {self.window}: the two windows would overlap; go back at "
+                "least as far as the window is long"
+            )
+        for each in self.fields:
+            if root_of(each) is None:
+                raise ValueError(f"the field {clip(each, 100)!r} is neither below input nor output, such as input.age")
         return self
 
 
@@ -162,8 +170,9 @@ class ServingSettings(Frozen):
     """What gateways keep of predictions: nothing, what is known of them, or inputs and outputs as well."""
     observe_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Which part of the predictions is kept, chosen at random."""
-    observe_redact: tuple[str, ...] = ()
-    """What is taken out before anything is kept: JMESPath of fields of inputs and outputs, `header:NAME`, `client`."""
+    observe_redact: Annotated[tuple[str, ...], AfterValidator(check_redaction)] = ()
+    """What is taken out before anything is kept: JMESPath of fields of inputs and outputs, `header:NAME`, `client`; see
+    `marway.redaction`."""
     observe_keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """Days after which `marway gc` deletes what was kept of predictions."""
     quality: tuple[QualityRule, ...] = ()

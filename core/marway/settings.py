@@ -21,6 +21,7 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "OBSERVATIONS_ENV",
     "PARTS",
     "PODS",
     "REGISTRY_ENV",
@@ -34,6 +35,11 @@ __all__ = [
 
 REGISTRY_ENV = "MARWAY_REGISTRY"
 """One variable for all components; a component's own `MARWAY_<COMPONENT>_REGISTRY` wins over it."""
+
+OBSERVATIONS_ENV = "MARWAY_OBSERVATIONS"
+"""URL of the store that has observations and feedback, for all components; without it they are in the registry's."""
+_SHARED: Final = {"registry": REGISTRY_ENV, "observations": OBSERVATIONS_ENV}
+"""Settings that one variable has for all components that have them."""
 
 UP: Final = "up"
 PARTS: Final = ("gateway", "runtime", "sidecar", UP)
@@ -62,8 +68,8 @@ class ComponentSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the sources in their order; the file comes in through the initial values (`load_settings`)."""
         given: dict[str, dict[str, Any]] = init_settings()
-        registry = os.environ.get(REGISTRY_ENV)
-        shared_values = {"registry": registry} if registry and "registry" in settings_cls.model_fields else {}
+        named = {name: os.environ.get(each) for name, each in _SHARED.items() if name in settings_cls.model_fields}
+        shared_values = {name: value for name, value in named.items() if value}
         file, flags, shared = (
             InitSettingsSource(settings_cls, values)
             for values in (given.get("file", {}), given.get("flags", {}), shared_values)

@@ -13,6 +13,8 @@ from typing import Final
 
 from ulid import ULID
 
+from marway.settings import OBSERVATIONS_ENV
+
 __all__ = [
     "FEEDBACK",
     "MERGED",
@@ -27,8 +29,6 @@ __all__ = [
 
 OBSERVATIONS: Final = "observations/"
 FEEDBACK: Final = "feedback/"
-OBSERVATIONS_ENV: Final = "MARWAY_OBSERVATIONS"
-"""URL of the store that has both; without it they are in the registry's."""
 MERGED: Final = "merged-"
 """What the names of files begin with into which `marway gc` put others of their partition."""
 REPLACES: Final = b"marway.replaces"

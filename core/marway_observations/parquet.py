@@ -12,12 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marway.refs import new_ulid
+from marway_observations.layout import MERGED, REPLACES
 
-__all__ = ["REPLACES", "encode", "file_name", "merged_name", "replaced_by", "writer_name"]
+__all__ = ["encode", "file_name", "merged_name", "writer_name"]
 
-REPLACES: Final = "marway.replaces"
-"""In a merged file's key-value metadata: the names of the files in its partition that it stands for, as a JSON list."""
-_MERGED: Final = "merged-"
 _STATISTICS: Final = ("prediction_id", "request_id", "group_id", "feedback_id", "at", "received_at")
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9.]+")
 
@@ -65,10 +63,4 @@ def file_name(writer: str) -> str:
 
 def merged_name() -> str:
     """Return a new name for a file that stands for others."""
-    return file_name(_MERGED.rstrip("-"))
-
-
-def replaced_by(metadata: pq.FileMetaData) -> frozenset[str]:
-    """Return the names of the files that a file stands for; none for one that was not merged."""
-    found = (metadata.metadata or {}).get(REPLACES.encode())
-    return frozenset(json.loads(found)) if found is not None else frozenset()
+    return file_name(MERGED.rstrip("-"))

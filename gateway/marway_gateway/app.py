@@ -24,6 +24,7 @@ from marway_gateway.http.requests import Check, FastPathApp, request_info
 from marway_gateway.openapi import describe, problems
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
+from marway_gateway.surfaces.feedback import add_feedback_route
 from marway_gateway.surfaces.registered import SURFACES
 from marway_http.hosts import HostGuard
 from marway_http.pages.about import About, Link
@@ -49,6 +50,7 @@ _ABOUT: Final = About(
 )
 _TAGS: Final[list[dict[str, Any]]] = [
     {"name": "models", "description": "Which models, versions and labels there are."},
+    {"name": "feedback", "description": "What predictions should have been, or how good they were."},
     {"name": "labels", "description": "Which version a label means."},
     {"name": "versions", "description": "Load, unload and delete versions."},
     {"name": "serving", "description": "How a model is served."},
@@ -74,6 +76,7 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
     app.include_router(catalogue_router(current))
     for surface in SURFACES:
         surface.add_routes(app, current)
+    add_feedback_route(app, current)
 
     @app.get(
         "/readyz",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TextIO
 
 from marway.errors import InvalidSettings
+from marway.objects import open_store
+from marway.records import utc_now
 from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
@@ -21,11 +24,19 @@ from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
 from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery import Discovery, sources_of
-from marway_gateway.duties.opening import duties_of
+from marway_gateway.duties import DutyMetrics
+from marway_gateway.duties.opening import delivery_of, duties_of
+from marway_gateway.events.delivery import Delivery
+from marway_gateway.events.history import HistoryScan
+from marway_gateway.events.metrics import DeliveryMetrics
+from marway_gateway.events.sending import Sender
+from marway_gateway.events.webhooks import WebhooksFile
+from marway_gateway.feedback.log import FeedbackLog
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
+from marway_gateway.observe.observations import Limits, Observations
 from marway_gateway.observe.peers import Peers
 from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.placement import Ejection, PodSet
@@ -40,6 +51,7 @@ from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
 from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
+from marway_observations.store import open_observations
 
 __all__ = ["CurrentGateway", "Gateway", "open_gateway"]
 
@@ -60,10 +72,13 @@ class Gateway:
     pod_api: PodApi
     loader: Loader
     releaser: Releaser
+    feedback: FeedbackLog
     token_files: Mapping[Path, TokenFile]
     peers: Peers | None = None
     """The processes of this gateway, where it has several."""
 
+
+_log = logging.getLogger(__name__)
 
 CurrentGateway = Callable[[], Gateway]
 """Gives routes the gateway; asked at each request, because an app without one still has its document."""
@@ -88,7 +103,7 @@ async def open_gateway(
         clock: Monotonic seconds, for caches, health and ejection.
 
     Raises:
-        InvalidSettings: No registry is named, or it is of no known kind, or a token file cannot be used, or
+        InvalidSettings: No registry is named, or it is of no known kind, or a token or webhooks file cannot be used, or
             `kubernetes://` pods are named outside a cluster.
     """
     if registry is None:
@@ -97,17 +112,24 @@ async def open_gateway(
                 "no registry is named: give --registry URL or set MARWAY_REGISTRY, for example to file:///path"
             )
         registry = open_registry(settings.registry)
+    observed = registry.store if settings.observations is None else open_store(settings.observations)
     token_files = {path: TokenFile(path) for path in (settings.admin_tokens_file, settings.predict_tokens_file) if path}
+    webhooks = WebhooksFile(settings.webhooks_file) if settings.webhooks_file is not None else None
     async with AsyncExitStack() as stack:
         tasks = TaskSet()
         stack.push_async_callback(tasks.aclose)
+        if webhooks is not None:
+            tasks.start("webhooks", webhooks.follow)
         for path, file in token_files.items():
             tasks.start(f"tokens:{path.name}", file.follow)
         access_log = None
         if settings.access_log:
             access_log = LogSink(log_stream, lock=peers.log_lock if peers is not None else None)
             stack.push_async_callback(asyncio.to_thread, access_log.close)
-        telemetry = Telemetry(Metrics(), access_log)
+        metrics = Metrics()
+        observations = Observations(observed, metrics, _limits_of(settings))
+        stack.push_async_callback(asyncio.to_thread, observations.close)
+        telemetry = Telemetry(metrics, access_log, observations)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
         reader = RegistryReader(registry, threads=settings.registry_threads, clock=clock)
         stack.push_async_callback(reader.aclose)
@@ -166,13 +188,35 @@ async def open_gateway(
             wait_s=settings.retry_wait_s,
             requests=lambda: admission.running,
         )
-        writer = RegistryWriter(registry, resolver)
+        history = HistoryScan(registry)
+        stack.callback(history.close)
+        writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
         if settings.duties:
-            duties = duties_of(settings, registry, metrics=telemetry.metrics.registry)
-            stack.push_async_callback(duties.aclose)
-            duties.start()
+            duty_metrics = DutyMetrics(telemetry.metrics.registry)
+            duties = [duties_of(settings, registry, history, metrics=duty_metrics)]
+            if webhooks is not None:
+                delivery = Delivery(
+                    registry.store,
+                    webhooks.current,
+                    sender=Sender(),
+                    metrics=DeliveryMetrics(telemetry.metrics.registry, now=utc_now),
+                )
+                stack.push_async_callback(delivery.aclose)
+                duties.append(delivery_of(delivery, registry, metrics=duty_metrics))
+            for each in duties:
+                stack.push_async_callback(each.aclose)
+                each.start()
+        elif webhooks is not None:
+            _log.warning("this gateway sends no events to webhooks: its setting `duties` is off")
         loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
+        feedback = FeedbackLog(
+            open_observations(registry.url),
+            interval_s=settings.feedback_interval_s,
+            max_bytes=settings.feedback_bytes,
+            metrics=telemetry.metrics,
+        )
+        stack.push_async_callback(feedback.aclose)
         yield Gateway(
             settings=settings,
             reader=reader,
@@ -206,6 +250,19 @@ async def open_gateway(
             pod_api=api,
             loader=loader,
             releaser=Releaser(loader, api, writer),
+            feedback=feedback,
             token_files=token_files,
             peers=peers,
         )
+
+
+def _limits_of(settings: GatewaySettings) -> Limits:
+    """Return when observations are written, and how much may wait for that."""
+    return Limits(
+        flush_s=settings.observations_flush_s,
+        flush_rows=settings.observations_flush_rows,
+        flush_bytes=settings.observations_flush_bytes,
+        buffer_rows=settings.observations_buffer_rows,
+        buffer_bytes=settings.observations_buffer_bytes,
+        body_bytes=settings.observations_body_bytes,
+    )

@@ -119,6 +119,7 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     ),
     errors.StateConflict("intent PROD is at 1.1, not at 1.0: nothing changed", model="intent"),
     errors.Unauthenticated("this needs a token: send the header `Authorization: Bearer TOKEN`"),
+    errors.Unavailable("the feedback was not kept, send it again: the store s3://observations does not answer"),
     errors.Unimplemented("the model has no explanations: its handler does not look at the header `explain`"),
     errors.UnsupportedMedia("the body's Content-Encoding 'br' is not known here: send gzip, deflate or none"),
     errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),

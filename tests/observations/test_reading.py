@@ -8,16 +8,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from marway.objects import DirectoryStore, ObjectStore
+from marway.objects import ObjectStore
 from marway_observations.reading import Observed
 from support.observations import NOON, feedback, observation, write_feedback, write_merged, write_observations
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    return DirectoryStore(tmp_path / "store")
 
 
 class FarStore:

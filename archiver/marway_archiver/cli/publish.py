@@ -10,7 +10,7 @@ import typer
 
 from marway.admin_client import comparison_of
 from marway.direct_release import release_directly
-from marway.errors import ReleaseRefused
+from marway.errors import ReleaseRefused, clip
 from marway.process.identity import this_user
 from marway.refs import DEFAULT_LABEL, check_label, check_model_name, check_version
 from marway.registry import open_registry
@@ -39,6 +39,10 @@ def publish(
     archive: Annotated[Path, typer.Argument(help="A .mar of `marway pack` or torch-model-archiver, or a .bundle.")],
     label: Annotated[str | None, typer.Option(help="Point this label at the version, such as PROD.")] = None,
     record: Annotated[Path | None, typer.Option(help="JSON file of facts about the version.")] = None,
+    training_data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSONL, CSV or Parquet of its training data, whose summary `drift` needs."),
+    ] = None,
     backend: Annotated[
         str | None, typer.Option(help="The kind of model server that a .mar is for; torchserve.")
     ] = None,
@@ -77,6 +81,7 @@ def publish(
             force=force,
             lock=lock,
             lock_for=lock_for or (),
+            training_data=training_data,
             progress=progress,
         )
     if as_json:
@@ -89,6 +94,9 @@ def publish(
     for locked in stored.environments:
         wheels = human_bytes(sum(wheel.size_bytes for wheel in locked.wheels))
         typer.echo(f"requirements locked for {locked.target}: {len(locked.wheels)} wheels, {wheels}")
+    if training_data is not None:
+        names = clip(", ".join(stored.training.features), 200)
+        typer.echo(f"training data summed up: {len(stored.training.features)} fields: {names}")
     if label is not None:
         typer.echo(f"{stored.name} {label} → {stored.version}")
 

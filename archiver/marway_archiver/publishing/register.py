@@ -81,6 +81,9 @@ def store(
     if stored.environments != record.environments:
         was = "locked to other wheels" if stored.environments else "without a lock of its requirements"
         warn([f"{stored.name} {stored.version} was published before, {was}: it stays so"])
+    if stored.training.features != record.training.features:
+        was = "with another summary" if stored.training.features else "without a summary"
+        warn([f"{stored.name} {stored.version} was published before, {was} of its training data: it stays so"])
     if isinstance(packed, PackedArchive) and packed.proof is not None:
         _prove(registry, packed.proof, stored)
     if release is not None:

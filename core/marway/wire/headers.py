@@ -31,6 +31,7 @@ __all__ = [
     "NOTHING",
     "OUTCOME",
     "OWN_PREFIX",
+    "PREDICTION_ID",
     "REQUEST_GROUP_ID",
     "REQUEST_ID",
     "REQUEST_TIMEOUT_MS",
@@ -52,6 +53,8 @@ __all__ = [
 REQUEST_ID: Final = "x-request-id"
 """In and out: the caller's, or made where the request enters."""
 REQUEST_GROUP_ID: Final = "x-request-group-id"
+PREDICTION_ID: Final = "x-prediction-id"
+"""Out of a gateway: which prediction an answer is, as feedback names it; see `marway.wire.prediction_id`."""
 REQUEST_TIMEOUT_MS: Final = "x-request-timeout-ms"
 """In: milliseconds left for the whole request. A gateway passes on what is left of it."""
 TRACEPARENT: Final = "traceparent"

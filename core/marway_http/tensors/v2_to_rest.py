@@ -31,7 +31,10 @@ __all__ = [
     "piece_of_response",
     "rest_of_request",
     "rest_of_response",
+    "said_parameters",
+    "tensor_head",
     "unread_bytes",
+    "values_as_json",
     "with_names",
 ]
 
@@ -116,14 +119,14 @@ def rest_of_request(message: bytes, *, dropped: Container[str] = ()) -> RestRequ
             raise InvalidRequest(f"{where} has contents beside raw_input_contents")
         section = raw[index] if raw else _packed(each, where)
         sections.append(section)
-        parameters = {**_said(each.parameters), SIZE: len(section)}
-        inputs.append(_described(each, parameters))
-    parameters = {name: value for name, value in _said(request.parameters).items() if name not in dropped}
+        parameters = {**said_parameters(each.parameters), SIZE: len(section)}
+        inputs.append(tensor_head(each, parameters))
+    parameters = {name: value for name, value in said_parameters(request.parameters).items() if name not in dropped}
     asked = parameters.pop(ALL_BINARY, None)
     forms = {bool(raw) if asked is None else bool(asked)}
     outputs, wanted = [], set()
     for output in request.outputs:
-        own = _said(output.parameters)
+        own = said_parameters(output.parameters)
         wanted.add(own.pop(BINARY, None))
         outputs.append({"name": output.name, **({"parameters": own} if own else {})})
     if wanted:
@@ -211,31 +214,33 @@ def _rest(message: bytes, forms: OutputForms, name: str, version: str) -> tuple[
         if response.id:
             document["id"] = response.id
         if response.parameters:
-            document["parameters"] = _said(response.parameters)
+            document["parameters"] = said_parameters(response.parameters)
         outputs: list[dict[str, Any]] = []
         sections: list[bytes | memoryview] = []
         for index, each in enumerate(response.outputs):
             where = f"output {clip(each.name, 100)!r}"
             section = raw[index] if raw else _packed(each, where)
-            parameters = _said(each.parameters)
+            parameters = said_parameters(each.parameters)
             if forms.wants_binary(each.name):
                 sections.append(section)
-                outputs.append(_described(each, {**parameters, SIZE: len(section)}))
+                outputs.append(tensor_head(each, {**parameters, SIZE: len(section)}))
                 continue
             datatype, count = datatype_of(each.datatype, where=where), math.prod(each.shape)
-            data = _as_json(datatype.unpack(section, count=count, where=where), datatype, parameters)
-            outputs.append({**_described(each, parameters), "data": data})
+            data = values_as_json(datatype.unpack(section, count=count, where=where), datatype, parameters)
+            outputs.append({**tensor_head(each, parameters), "data": data})
     except (DecodeError, InvalidRequest) as exc:
         why = exc.message if isinstance(exc, InvalidRequest) else "it is no message of the protocol"
         raise MarwayError(f"the model server's answer cannot be read: {clip(why, 300)}") from exc
     return _json({**document, "outputs": outputs}), sections
 
 
-def _said(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+def said_parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    """Return the parameters that have a value."""
     return {name: value for name, value in plain_parameters(parameters).items() if value is not None}
 
 
-def _described(tensor: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def tensor_head(tensor: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON says of a message's tensor beside its values."""
     told = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
     return {**told, "parameters": dict(parameters)} if parameters else told
 
@@ -259,7 +264,7 @@ def _packed(tensor: Any, where: str) -> bytes:
     return datatype.pack(values)
 
 
-def _as_json(values: Sequence[Any], datatype: Datatype, parameters: dict[str, Any]) -> Sequence[Any]:
+def values_as_json(values: Sequence[Any], datatype: Datatype, parameters: dict[str, Any]) -> Sequence[Any]:
     """Return values as JSON has them; what is no text goes as base64, which the parameters then say."""
     if datatype.kind is not bytes:
         return values

@@ -49,15 +49,18 @@ class EventLog:
             RegistryUnavailable: The registry is not there, or cannot be written.
             OutcomeUnknown: It cannot be found out whether it was kept: raise it again.
         """
-        key = event_key(event)
-        if self._store.size(key) is not None:
+        if self._store.size(event_key(event)) is not None:
             return False
         event = event.model_copy(update={"source": self.source()})
-        document = event.encoded()
+        event.encoded()  # refuses one that is too large before anything is written
         # First that it is to be sent: what is kept and was not put there would never be sent.
         self._outbox.put(event)
+        return self.keep(event)
+
+    def keep(self, event: Event) -> bool:
+        """Keep an event that is put down to be sent; return False where it was kept before."""
         try:
-            self._store.create(key, document)
+            self._store.create(event_key(event), event.encoded())
         except ObjectExists:
             return False
         return True

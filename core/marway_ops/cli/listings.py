@@ -124,6 +124,8 @@ def _flat(document: dict[str, Any]) -> list[tuple[str, str]]:
     for field, value in document["record"].items():
         if field == "serving":
             continue  # shown as it is now, below
+        if field == "training":
+            value = {**value, "features": list(value["features"])}  # summaries are for programs: --json has them
         if isinstance(value, dict):
             rows += [(f"{field}.{key}", _text(each)) for key, each in value.items()]
         else:

@@ -32,7 +32,8 @@ _INDEX: Final = "/v2/repository/index"
 """A read, for all that it is a POST; Triton's users call it with curl, which calls what it sends a form."""
 _ANY: Final = "*"
 _EXPOSED: Final = (
-    *(wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID, wire.CACHE),
+    *(wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.PREDICTION_ID),
+    *(wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID, wire.CACHE),
     *(wire.SERVER_TIMING, wire.RETRY_AFTER, "www-authenticate"),
     _ANY,  # handlers' own; the others are for browsers that do not know it
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
+from marway.records import HistoryEntry
 from marway.refs import check_model_id
 from marway.registry import Change, Registry
 from marway.resolve.resolver import Resolver
@@ -25,10 +26,22 @@ class RegistryWriter:
     """Changes the registry, and tells the resolver, so that this gateway's requests see each change at once.
 
     A change that was begun is done to its end, whether or not its caller waits for it.
+
+    Args:
+        registry: What is changed.
+        resolver: Told which model was.
+        changed: Told about each change that was made, in a thread.
     """
 
-    def __init__(self, registry: Registry, resolver: Resolver) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        resolver: Resolver,
+        *,
+        changed: Callable[[str, HistoryEntry], None] | None = None,
+    ) -> None:
         self.registry = registry
+        self._changed = changed
         self._resolver = resolver
         self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="registry-write")
 
@@ -44,8 +57,15 @@ class RegistryWriter:
         Requests here see the change when this returns.
         """
         name = await self.call(self.registry.find, check_model_id(model))
+
+        def made() -> Change:
+            change = function(name, *args, **kwargs)
+            if self._changed is not None:
+                self._changed(name, change.entry)
+            return change
+
         try:
-            return name, await self.call(function, name, *args, **kwargs)
+            return name, await self.call(made)
         finally:
             await self._resolver.refresh(name)  # also after a failure: its outcome may be unknown
 

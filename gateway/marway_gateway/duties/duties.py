@@ -18,7 +18,7 @@ from marway.errors import MarwayError
 from marway_gateway.duties.lease import RENEW_S, Lease
 from marway_gateway.tasks import TaskSet
 
-__all__ = ["Duties", "Job"]
+__all__ = ["Duties", "DutyMetrics", "Job"]
 
 _JITTER: Final = 0.1
 """Part of an interval by which a job comes earlier or later, so that those of many registries do not meet."""
@@ -37,12 +37,39 @@ class Job:
     Attributes:
         name: What it is called in logs and metrics.
         interval_s: Time from its end to its next start, in seconds.
-        run: Does it once.
+        run: Does it once; it may return after how many seconds it is to be done again, in the interval's place.
+        first_s: How long after the lease was taken it is done first, in seconds.
+        ended: Called when it is done here no more: another process does it.
     """
 
     name: str
     interval_s: float
-    run: Callable[[], Awaitable[None]]
+    run: Callable[[], Awaitable[float | None]]
+    first_s: float = 0.0
+    ended: Callable[[], None] | None = None
+
+
+class DutyMetrics:
+    """What is told of duties, whichever lease they hang on.
+
+    Args:
+        registry: Where they are told.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.runs = Counter(
+            "marway_gateway_duty_runs_total",
+            "Background duties done, by how they ended.",
+            ("duty", "outcome"),
+            registry=registry,
+        )
+        self.last = Gauge(
+            "marway_gateway_duty_last_success_timestamp_seconds",
+            "When this process last did a background duty to its end; Unix time.",
+            ("duty",),
+            registry=registry,
+        )
 
 
 class Duties:
@@ -63,7 +90,7 @@ class Duties:
         lease: Lease,
         jobs: Sequence[Job],
         *,
-        metrics: CollectorRegistry,
+        metrics: DutyMetrics,
         check: Callable[[], None] = lambda: None,
         first_s: float = 0.0,
         renew_s: float = RENEW_S,
@@ -79,23 +106,16 @@ class Duties:
         # A thread of its own: a store that hangs must not keep requests' threads, nor be kept by theirs.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lease")
         held = Gauge(
-            "marway_gateway_duties_held",
-            "Whether this process does the background duties of all gateways.",
-            registry=metrics,
+            f"marway_gateway_{lease.name}_held",
+            f"Whether this process holds the lease {lease.name!r}, and so does its work for all gateways.",
+            registry=metrics.registry,
         )
         held.set_function(lambda: float(self.holding))
-        self._runs = Counter(
-            "marway_gateway_duty_runs_total",
-            "Background duties done, by how they ended.",
-            ("duty", "outcome"),
-            registry=metrics,
-        )
-        self._last = Gauge(
-            "marway_gateway_duty_last_success_timestamp_seconds",
-            "When this process last did a background duty to its end; Unix time.",
-            ("duty",),
-            registry=metrics,
-        )
+        self._runs, self._last = metrics.runs, metrics.last
+        for job in jobs:  # there from the start, so that nothing done is told from nothing known
+            self._runs.labels(job.name, "done")
+            self._runs.labels(job.name, "failed")
+            self._last.labels(job.name)
 
     @property
     def holding(self) -> bool:
@@ -151,10 +171,19 @@ class Duties:
         return self._lease.renew()
 
     async def _repeat(self, job: Job) -> None:
+        try:
+            await asyncio.sleep(job.first_s)
+            await self._repeat_for_ever(job)
+        finally:
+            if job.ended is not None:
+                job.ended()
+
+    async def _repeat_for_ever(self, job: Job) -> None:
         failed = ""
         while True:
+            pause_s = None
             try:
-                await job.run()
+                pause_s = await job.run()
             except Exception as exc:
                 why = exc.message if isinstance(exc, MarwayError) else repr(exc)
                 if why != failed:  # told once a trouble, not once an interval
@@ -165,7 +194,8 @@ class Duties:
                 failed = ""
                 self._runs.labels(job.name, "done").inc()
                 self._last.labels(job.name).set(time.time())
-            await asyncio.sleep(job.interval_s * random.uniform(1 - _JITTER, 1 + _JITTER))
+            pause_s = job.interval_s if pause_s is None else pause_s
+            await asyncio.sleep(pause_s * random.uniform(1 - _JITTER, 1 + _JITTER))
 
     async def _end(self) -> None:
         running, self._running = self._running, []

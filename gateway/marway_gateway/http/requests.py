@@ -31,6 +31,7 @@ Check = Callable[[Scope, Send], Awaitable[bool]]
 _KEY: Final = "marway.request"
 _REQUEST_ID: Final = wire.REQUEST_ID.encode()
 _GROUP_ID: Final = wire.REQUEST_GROUP_ID.encode()
+_PREDICTION_ID: Final = wire.PREDICTION_ID.encode()
 _FOUND_MAX: Final = 1024  # paths, most of them of few models
 _log = logging.getLogger(__name__)
 
@@ -155,6 +156,9 @@ async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: 
         info.request_id.encode(),
     )
     number = headers.number + named.number + 2
+    if info.prediction_id is not None:
+        text += b"x-prediction-id: %b\r\n" % info.prediction_id.encode()
+        number += 1
     if info.group_id is not None:
         text += b"x-request-group-id: %b\r\n" % info.group_id.encode()
         number += 1
@@ -167,6 +171,8 @@ async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: 
     await channel.answer(status, HeaderBlock(text, number), body)
     info.status = status
     info.response_bytes = len(body)
+    if info.observe == "bodies":
+        info.output, info.output_headers = body, headers.text
 
 
 def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
@@ -207,4 +213,6 @@ def _ids(info: RequestInfo) -> list[tuple[bytes, bytes]]:
     ids = [(_REQUEST_ID, info.request_id.encode())]
     if info.group_id is not None:
         ids.append((_GROUP_ID, info.group_id.encode()))
+    if info.prediction_id is not None:
+        ids.append((_PREDICTION_ID, info.prediction_id.encode()))
     return ids

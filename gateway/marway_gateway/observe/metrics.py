@@ -62,6 +62,17 @@ class Metrics:
             "Tokens that language models read and wrote, as their servers counted them.",
             ("model", "version", "kind"),
         )
+        self.feedback_entries = counter(
+            "marway_gateway_feedback_entries_total", "Pieces of feedback that were kept before their senders were told."
+        )
+        self.feedback_calls = counter(
+            "marway_gateway_feedback_calls_total", "Calls with feedback, by what became of them.", ("outcome",)
+        )
+        self.feedback_write = histogram(
+            "marway_gateway_feedback_write_seconds",
+            "Time to write one file of feedback to the store, whether or not that took it.",
+            buckets=_BUCKETS_S,
+        )
         self.loop_blocked = histogram(
             "marway_gateway_loop_blocked_seconds",
             "Time in which the event loop had no turn, looked at 50 times a second.",

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from prometheus_client import Histogram
 
 from marway import errors
 from marway.errors import MarwayError
+from marway.redaction import redaction_of
+from marway.serving import ServingSettings
+from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID
 from marway.wire.model_run import ModelRun
+from marway.wire.prediction_id import new_prediction_id
 from marway.wire.request import RequestIds
+from marway_gateway.observe.bodies import Observe
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
+from marway_http.tensors.v2_plain import HEADER_LENGTH, media_type
 
-__all__ = ["RequestInfo", "Telemetry", "Tokens", "outcome_of"]
+__all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens", "outcome_of"]
 
 _PATH_MAX: Final = 300
+_HEADER_LENGTH: Final = HEADER_LENGTH.encode()
 _OUTCOMES: Final = (
     (
         (errors.InvalidInput, errors.NotFound, errors.Conflict, errors.Unauthenticated, errors.Unimplemented),
@@ -27,6 +35,7 @@ _OUTCOMES: Final = (
     (errors.ModelError, "model_error"),
     (errors.DeadlineExceeded, "timeout"),
 )
+_OF_HEADERS: Final = ((REQUEST_ID, "request_id"), (REQUEST_GROUP_ID, "group_id"))
 _UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -62,6 +71,14 @@ class RequestInfo:
         tokens: What the model server counted, where it said so.
         client: Who asks: the name of its token, else its address, where they are known.
         headers: An HTTP request's, names in lower case; of several with one name the last.
+        prediction_id: Which prediction this is, from `Telemetry.predicting` on; None where it is none.
+        serving: How the version is served; None before that is known.
+        observe: What is kept of this very request, by those settings and the draw.
+        role: Why the version was asked: base, candidate, shadow or batch.
+        input, output: What the caller sent and got; where its protocol has no bytes for that, what a pod is sent and
+            sends. None where it is not kept, see `bodies`, and before it is known.
+        input_media, output_headers: Where `input_type` and `output_type` are, when they are asked for.
+        bodies: kept, or why input or output is not: off, too_large, streamed, failed, not_redactable.
     """
 
     surface: str | None = None
@@ -83,6 +100,15 @@ class RequestInfo:
     response_bytes = 0
     client: str | None = None
     headers: Mapping[bytes, bytes] = MappingProxyType({})
+    prediction_id: str | None = None
+    serving: ServingSettings | None = None
+    observe: Observe = "off"
+    role = "base"
+    input: bytes | None = None
+    input_media: str | None = None
+    output: bytes | None = None
+    output_headers = b""
+    bodies = "off"
 
     def __init__(self, *, method: str, path: str, ids: RequestIds) -> None:
         self.started = time.perf_counter()
@@ -119,6 +145,20 @@ class RequestInfo:
         self.outcome = outcome_of(error)
         self.error = error.code
 
+    @property
+    def input_type(self) -> str | None:
+        """The content type of `input`, or None where nobody said it."""
+        if self.input_media is not None:
+            return self.input_media
+        given = self.headers.get(b"content-type")
+        return None if given is None else given.decode("latin-1")
+
+    @property
+    def output_type(self) -> str | None:
+        """The content type of `output`, or None where nobody said it."""
+        kind, length = _header(self.output_headers, b"content-type"), _header(self.output_headers, _HEADER_LENGTH)
+        return kind if kind is None or length is None else media_type(kind, length)
+
     def server_timing(self) -> str:
         """Return the `Server-Timing` header (W3C): milliseconds of resolving, of the pod and in all, so far."""
         parts = []
@@ -132,24 +172,43 @@ class RequestInfo:
         return ", ".join(parts)
 
 
+class ObservationSink(Protocol):
+    """Keeps what was predicted."""
+
+    def add(self, info: RequestInfo, duration_s: float) -> None:
+        """Take in a prediction that ended, at once and without waiting for anything."""
+
+
 class Telemetry:
     """Counts and logs requests.
 
     Args:
         metrics: Where to count.
         access_log: Where to log, or None.
+        observations: Keeps predictions, or None.
     """
 
-    def __init__(self, metrics: Metrics, access_log: LogSink | None) -> None:
+    def __init__(
+        self, metrics: Metrics, access_log: LogSink | None, observations: ObservationSink | None = None
+    ) -> None:
         self.metrics = metrics
         self._access_log = access_log
+        self._observations = observations
         self._in_flight = 0
         self._durations: dict[tuple[str, str, str, str], Histogram] = {}
         metrics.requests_in_flight.set_function(lambda: self._in_flight)
 
-    def predicting(self, info: RequestInfo, surface: str) -> None:
-        """Say that the request is a prediction over ``surface``; it counts as in flight until `finish`."""
+    def predicting(self, info: RequestInfo, surface: str, *, observed: bool = True) -> None:
+        """Say that the request is a prediction over ``surface``; it counts as in flight until `finish`.
+
+        Args:
+            info: The request's.
+            surface: The predict protocol.
+            observed: Whether its answer is a prediction that may be kept, and has an id, or tells of the model itself.
+        """
         info.surface = surface
+        if observed:
+            info.prediction_id = new_prediction_id()
         self._in_flight += 1
 
     def finish(self, info: RequestInfo) -> None:
@@ -166,8 +225,17 @@ class Telemetry:
             if info.tokens is not None and info.cache != "hit":  # an answer given again cost none
                 for kind, count in info.tokens._asdict().items():
                     self.metrics.openai_tokens.labels(info.model or "", info.version or "", kind).inc(count)
+            if self._observations is not None and info.observe != "off":
+                self._observations.add(info, duration_s)
         if self._access_log is not None and info.path not in _UNLOGGED:
             self._access_log.put((time.time(), _fields(info, duration_s)))
+
+
+@lru_cache(maxsize=1024)
+def _header(lines: bytes, name: bytes) -> str | None:
+    """Return a header of an answer; most answers of a version have the same ones."""
+    _, found, rest = (b"\r\n" + lines).rpartition(b"\r\n%b: " % name)
+    return rest.partition(b"\r\n")[0].decode("latin-1") if found else None
 
 
 def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
@@ -198,12 +266,18 @@ def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
         fields["label"] = info.label
     if info.group_id is not None:
         fields["group_id"] = info.group_id
+    if info.prediction_id is not None:
+        fields["prediction_id"] = info.prediction_id
     if info.cache is not None:
         fields["cache"] = info.cache
     if info.error is not None:
         fields["error"] = info.error
     if info.tokens is not None:
         fields["prompt_tokens"], fields["completion_tokens"] = info.tokens
+    if info.serving is not None and info.serving.observe_redact:
+        for header, name in _OF_HEADERS:
+            if header in redaction_of(info.serving.observe_redact).headers:
+                fields.pop(name, None)
     return fields
 
 

@@ -54,7 +54,10 @@ class PredictCall:
                 await self.body.open()
         finally:
             self.info.request_bytes = self.body.size
-        return self.body.whole or b""
+        whole = self.body.whole or b""
+        if self.info.serving is None or self.info.observe == "bodies":
+            self.info.input = whole  # what goes to the pod may be made of it
+        return whole
 
     sequence: str | None = None
 

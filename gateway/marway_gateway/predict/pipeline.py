@@ -9,6 +9,7 @@ from functools import partial
 
 from marway.resolve.resolver import Resolved, Resolver
 from marway.wire.headers import Outcome
+from marway_gateway.observe.bodies import drawn
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
@@ -80,6 +81,11 @@ class Predictor:
         record = resolved.record
         info.model, info.version, info.model_id = record.name, record.version, record.id
         info.label = resolved.label
+        info.serving = resolved.serving
+        if info.prediction_id is not None:
+            info.observe = drawn(resolved.serving)
+        if info.observe != "bodies":
+            info.input = None
         call.resolved = resolved
         return resolved
 
@@ -98,12 +104,17 @@ class Predictor:
         resolved = call.resolved or await self.resolve(call)
         if not call.body.ended:
             await call.body.open()
+        info = call.info
+        if info.observe == "bodies" and info.input is None:
+            info.input = call.body.whole
+            if info.input is None:
+                info.bodies = "too_large"  # for more than a gateway holds in memory
         if resolved.serving.cache:
             reply = await self._cache.answer(call, resolved, self._from_pods)
         else:
             reply = await self._from_pods(call, resolved)
         if reply.status >= 400:
-            call.info.outcome = "model_error"
+            info.outcome = "model_error"
         return Answer(reply, call)
 
     async def _from_pods(self, call: PredictCall, resolved: Resolved) -> Reply:

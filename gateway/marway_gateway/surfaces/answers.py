@@ -42,6 +42,7 @@ async def stream_answer(
     """
     cancel_scope.end_deadline()
     reply, info = answer.reply, answer.call.info
+    info.bodies = "streamed" if answer.in_pieces or events is not None else "too_large"
     try:
         headers = [*reply.headers, *((name.encode(), value.encode()) for name, value in model_headers(info))]
         accept = info.headers.get(b"accept", b"").decode("latin-1")

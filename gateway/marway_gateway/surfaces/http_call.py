@@ -24,7 +24,7 @@ from marway_gateway.predict.call import PredictCall
 from marway_gateway.settings import GatewaySettings
 from marway_http.channel import CHANNEL, Channel
 
-__all__ = ["http_call"]
+__all__ = ["body_of", "http_call"]
 
 _PASSED_MAX: Final = 64
 """Most headers that are passed on: a pod's connection takes 100, with those that the gateway adds."""
@@ -91,12 +91,12 @@ def http_call(
         to_pod,
         Deadline.after(timeout_s),
         info,
-        _body(scope, receive, headers, buffered_bytes, settings.max_body_bytes, may_be_empty=may_be_empty),
+        body_of(scope, receive, headers, buffered_bytes, settings.max_body_bytes, may_be_empty=may_be_empty),
         cache_control is not None and forbids_cache(cache_control.decode("latin-1")),
     )
 
 
-def _body(
+def body_of(
     scope: Scope,
     receive: Receive,
     headers: Mapping[bytes, bytes],
@@ -105,6 +105,12 @@ def _body(
     *,
     may_be_empty: bool,
 ) -> RequestBody:
+    """Return a request's body, decoded where it comes coded, as it is held in memory up to ``buffered_bytes``.
+
+    Raises:
+        InvalidRequest: Its length is no number.
+        UnsupportedMedia: It is coded in a way that is not taken.
+    """
     coded = headers.get(b"content-encoding")
     coding = None if coded is None else coding_of(coded)
     if coding is None:

@@ -39,6 +39,7 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in (
                 ("X-Request-Id", "The caller's, or made here."),
+                ("X-Prediction-Id", "Which prediction this is: a ULID, by which feedback names it."),
                 ("X-Model-Name", "The model that answered."),
                 ("X-Model-Version", "The version that answered."),
                 ("X-Model-Id", "The same version's id."),
@@ -70,6 +71,7 @@ class NativePredict:
     ) -> None:
         self._gateway = gateway
         self._surface = surface
+        self._observed = not explain
         self._may_be_empty = may_be_empty
         self._more_headers = {EXPLAIN: "1"} if explain else {}
         if may_be_empty:
@@ -78,7 +80,7 @@ class NativePredict:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, info = self._gateway(), request_info(scope)
         channel: Channel = scope[CHANNEL]
-        gateway.telemetry.predicting(info, self._surface)
+        gateway.telemetry.predicting(info, self._surface, observed=self._observed)
         call = http_call(
             scope,
             receive,

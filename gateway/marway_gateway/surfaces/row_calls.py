@@ -22,6 +22,8 @@ from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.surfaces.http_call import http_call
 from marway_http.channel import CHANNEL, Channel, HeaderBlock, header_block
 from marway_http.tensors.requests import ReadRequest, Rendered, prepare, rendered
+from marway_http.tensors.rows import JSON, OCTETS
+from marway_http.tensors.v2_plain import media_type
 
 __all__ = ["RowRoute", "Sent", "predict_rows"]
 
@@ -47,17 +49,20 @@ class RowRoute:
     ) -> None:
         self._gateway = gateway
         self._surface = surface
+        self._observed = not explain
         self._read = read
         self._more_headers = {EXPLAIN: "1"} if explain else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, info = self._gateway(), request_info(scope)
         channel: Channel = scope[CHANNEL]
-        gateway.telemetry.predicting(info, self._surface)
+        gateway.telemetry.predicting(info, self._surface, observed=self._observed)
         limit = gateway.settings.max_body_bytes
         call = http_call(scope, receive, gateway.settings, more_headers=self._more_headers, buffered_bytes=limit)
         length = info.headers.get(_HEADER_LENGTH)
         header_length = None if length is None else length.decode("latin-1")
+        # Whatever the request says of itself: curl calls what it sends a form.
+        info.input_media = JSON if header_length is None else media_type(OCTETS, header_length)
         with gateway.predictor.scope(call, channel) as cancel_scope:
             sent = await self.answer(gateway, call, cancel_scope, header_length, send)
         if sent is not None:

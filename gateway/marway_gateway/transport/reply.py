@@ -19,7 +19,10 @@ NO_BODY: Final = frozenset({204, 304})
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case, and values."""
 
-_OURS: Final = (wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID)
+_OURS: Final = (
+    *(wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.PREDICTION_ID),
+    *(wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID),
+)
 _NOT_PASSED: Final = frozenset(name.encode() for name in (*HOP_BY_HOP, *_OURS, "content-length", "server", "date"))
 """What a gateway says itself, or what is between it and the sidecar."""
 _OUTCOME: Final = OUTCOME.encode()

@@ -11,7 +11,7 @@ from marway.errors import RegistryUnavailable
 from marway.objects import DirectoryStore
 from marway.registry import Registry, open_registry
 from marway.settings import load_settings
-from marway_gateway.duties import Duties, Job, Lease
+from marway_gateway.duties import Duties, DutyMetrics, Job, Lease
 from marway_gateway.gateway import open_gateway
 from marway_gateway.settings import GatewaySettings
 
@@ -41,7 +41,9 @@ class Counted:
 def duties(
     lease: Lease, run: Callable[[], Awaitable[None]], *, metrics: CollectorRegistry | None = None, renew_s: float = 0.01
 ) -> Duties:
-    return Duties(lease, [Job("counting", 0.01, run)], metrics=metrics or CollectorRegistry(), renew_s=renew_s)
+    return Duties(
+        lease, [Job("counting", 0.01, run)], metrics=DutyMetrics(metrics or CollectorRegistry()), renew_s=renew_s
+    )
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -126,7 +128,7 @@ async def test_nothing_is_written_where_there_is_no_registry(tmp_path: Path, cap
     one = Duties(
         Lease(registry.store),
         [Job("counting", 1, counted.quick)],
-        metrics=CollectorRegistry(),
+        metrics=DutyMetrics(CollectorRegistry()),
         check=registry.check_there,
         renew_s=0.01,
     )

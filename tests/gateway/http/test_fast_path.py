@@ -19,7 +19,7 @@ from marway_http.channel import CHANNEL, HeaderBlock
 from support.registry import publish, until
 
 IDS = {"x-request-id": "the-same", "x-request-group-id": "group", "content-type": "text/plain"}
-VARYING = {"date", "server-timing"}
+VARYING = {"date", "server-timing", "x-prediction-id"}
 
 
 class AsgiChannel:

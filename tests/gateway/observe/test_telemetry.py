@@ -108,7 +108,8 @@ async def test_every_surface_is_logged_alike(
     always |= {"model", "version", "label", "pod", "retries", "cache", "duration_ms", "resolve_ms", "pod_ms"}
     always |= {"request_bytes", "response_bytes"}
     for line, timing in zip(lines, timings, strict=True):
-        assert line.keys() - {"logger"} == always
+        predicted = set() if line["path"].startswith("/explanations") else {"prediction_id"}
+        assert line.keys() - {"logger"} == always | predicted
         assert {"resolve", "cache", "pod", "total"} == {part.partition(";")[0].strip() for part in timing.split(",")}
         assert (line["cache"], line["pod"], line["version"], line["group_id"]) == ("miss", "a", "2", "g")
         assert (line["request_bytes"], line["response_bytes"]) == (8, 8)
@@ -151,6 +152,10 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         "marway_gateway_label_info",
         "marway_gateway_loop_blocked_seconds",
         "marway_gateway_build_info",
+        "marway_gateway_observations_written_total",
+        "marway_gateway_observations_dropped_total",
+        "marway_gateway_observations_waiting",
+        "marway_gateway_observations_oldest_seconds",
         "process_cpu_seconds_total",
         "process_max_fds",
         "process_open_fds",

@@ -38,8 +38,8 @@ from support.registry import publish, until
 
 TENSOR = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["hello"]}
 MakePod = Callable[..., Awaitable[FakePod]]
-VARYING = {"date", "server-timing"}
-UNLIKE = {"time", "duration_ms", "resolve_ms", "pod_ms"}
+VARYING = {"date", "server-timing", "x-prediction-id"}
+UNLIKE = {"time", "duration_ms", "resolve_ms", "pod_ms", "prediction_id"}
 """What a log line says of times."""
 
 

@@ -15,10 +15,13 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 
 from marway.objects import ObjectStore
+from marway_gateway.observe.bodies import settle_bodies
 from marway_gateway.observe.metrics import Metrics
-from marway_gateway.observe.observations.columns import ROW_BYTES, ModelRows
+from marway_gateway.observe.observations.columns import ModelRows
+from marway_gateway.observe.observations.redacting import redacted
 from marway_gateway.observe.observations.rounds import Round, Trouble
-from marway_gateway.observe.observations.rows import ROW, Ended, Row, row_of
+from marway_gateway.observe.observations.rows import ROW, ROW_BYTES, Row, row_of
+from marway_gateway.observe.telemetry import RequestInfo
 from marway_observations.parquet import writer_name
 
 __all__ = ["Limits", "Observations"]
@@ -32,7 +35,6 @@ _CPU_PART: Final = 0.1
 """The part of a processor that writing files may take: with very many models in use they are written less often."""
 _CLOSE_S: Final = 5.0
 _MODEL, _REDACT = ROW.index("model"), ROW.index("redact")
-_INPUT, _OUTPUT = ROW.index("input"), ROW.index("output")
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,7 @@ class Limits(NamedTuple):
         flush_s: How long rows wait at most before they are written, while the store is there, in seconds.
         flush_rows, flush_bytes: Rows and bytes of one model from which on they wait no longer.
         buffer_rows, buffer_bytes: Rows and bytes that may wait, of all models.
+        body_bytes: Larger inputs and outputs are not kept.
     """
 
     flush_s: float = 10.0
@@ -50,6 +53,7 @@ class Limits(NamedTuple):
     flush_bytes: int = 16 * 1024 * 1024
     buffer_rows: int = 100_000
     buffer_bytes: int = 64 * 1024 * 1024
+    body_bytes: int = 1024 * 1024
 
 
 class Observations:
@@ -83,7 +87,7 @@ class Observations:
         self._thread = threading.Thread(target=self._run, name="observations", daemon=True)
         self._thread.start()
 
-    def add(self, info: Ended, duration_s: float) -> None:
+    def add(self, info: RequestInfo, duration_s: float) -> None:
         """Take in a prediction that ended, or count it as dropped; from the event loop's thread alone.
 
         Args:
@@ -91,6 +95,7 @@ class Observations:
             duration_s: How long it took, in seconds.
         """
         limits, size = self._limits, ROW_BYTES
+        settle_bodies(info, limits.body_bytes)
         if info.input is not None:
             size += len(info.input)
         if info.output is not None:
@@ -104,7 +109,7 @@ class Observations:
         self._added_rows += 1
         self._added_bytes += size
         new = self._new
-        new.append(row_of(info, duration_s))
+        new.append(row_of(info, duration_s, size))
         if len(new) == 1:
             self._some.set()
         elif len(new) == _GATHER_ROWS:
@@ -159,8 +164,7 @@ class Observations:
         count = len(self._new)
         rows = self._new[:count]
         del self._new[:count]  # the event loop may have added some since
-        if any(row[_REDACT] for row in rows):
-            rows = self._redacted(rows)
+        rows = [redacted(row) if row[_REDACT] else row for row in rows]
         if len({row[_MODEL] for row in rows}) > 1:
             rows.sort(key=itemgetter(_MODEL))
         for model, its in groupby(rows, itemgetter(_MODEL)):
@@ -168,13 +172,6 @@ class Observations:
             if waiting is None:
                 waiting = self._waiting[model] = ModelRows(model)
             waiting.add(list(its))
-
-    def _redacted(self, rows: list[Row]) -> list[Row]:
-        kept = [row for row in rows if not row[_REDACT]]
-        size = sum(ROW_BYTES + len(row[_INPUT] or b"") + len(row[_OUTPUT] or b"") for row in rows if row[_REDACT])
-        self._is_done(len(rows) - len(kept), size)
-        self._metrics.observations_dropped.labels("redaction").inc(len(rows) - len(kept))
-        return kept
 
     def _make_room(self) -> None:
         limits, dropped = self._limits, 0
@@ -211,8 +208,8 @@ class Observations:
             self._store, self._writer, due, outcome=self._ended, trouble=self._trouble, ended=self._turn.set
         )
 
-    def _ended(self, of: ModelRows, rows: int, dropped: str | None) -> None:
-        self._is_done(rows, of.size * rows // of.rows)
+    def _ended(self, rows: int, size: int, dropped: str | None) -> None:
+        self._is_done(rows, size)
         if dropped is None:
             self._metrics.observations_written.inc(rows)
         else:

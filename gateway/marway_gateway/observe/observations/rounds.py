@@ -22,8 +22,8 @@ _PAUSE_S: Final = 0.5
 _PAUSE_MAX_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
-Outcome = Callable[[ModelRows, int, str | None], None]
-"""Told of rows that are done with: of which model, how many, and why they were dropped, None where they are stored."""
+Outcome = Callable[[int, int, str | None], None]
+"""Told of rows that are done with: how many, their size, and why they were dropped, None where they are stored."""
 
 
 class Trouble:
@@ -122,18 +122,19 @@ class Round:
                 self._ended()
 
     def _write(self, rows: ModelRows) -> None:
-        left = rows.rows
+        left, size = rows.rows, rows.size
         try:
             for prefix, table in rows.tables():
                 # The key stays the same for every attempt, so that one whose outcome is unknown makes no second copy.
                 if not self._create(prefix + file_name(self._writer), encode(table)):
-                    self._outcome(rows, left, "store")
+                    self._outcome(left, size, "store")
                     return
-                self._outcome(rows, len(table), None)
-                left -= len(table)
+                of_these = size * len(table) // left
+                self._outcome(len(table), of_these, None)
+                left, size = left - len(table), size - of_these
         except Exception:  # a mistake of ours must neither end the thread nor go unseen
             _log.exception("%d observations of %s could not be made a file", left, rows.model)
-            self._outcome(rows, left, "failed")
+            self._outcome(left, size, "failed")
 
     def _create(self, key: str, data: bytes) -> bool:
         """Return whether a file is in the store, after as many attempts as it takes, or one more after `give_up`."""

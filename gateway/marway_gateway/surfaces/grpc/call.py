@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn, cast
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -25,9 +26,11 @@ from marway_gateway.predict.cache import forbids_cache
 from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.settings import GatewaySettings
+from marway_gateway.surfaces.grpc.interceptors import token_owner
 from marway_gateway.surfaces.grpc.status import code_of
 from marway_gateway.surfaces.row_calls import predict_rows
 from marway_http.tensors.requests import ReadRequest, Rendered
+from marway_http.tensors.v2_plain import HEADER_LENGTH, media_type
 
 __all__ = ["DETAILS_MAX", "GrpcCall", "predict_rpc", "refused_rpcs"]
 
@@ -88,6 +91,8 @@ class GrpcCall:
         """
         call = self._with(body)
         call.headers, call.sequence = {**call.headers, **headers}, sequence
+        kind, length = headers.get("content-type"), headers.get(HEADER_LENGTH)
+        self.info.input_media = kind if kind is None or length is None else media_type(kind, length)
         try:
             return await self._gateway.predictor.predict(call)
         finally:
@@ -108,10 +113,17 @@ class GrpcCall:
             MarwayError: It is larger than a message may be, or broke off.
         """
         limit = self._gateway.settings.max_body_bytes
-        return await answer.whole(
+        data = await answer.whole(
             max_bytes=limit,
             too_large=f"the model's answer has more than {limit} bytes: call it over HTTP, where answers stream",
         )
+        self.answered(data, answer.reply.header_block.text)
+        return data
+
+    def answered(self, data: bytes, headers: bytes) -> None:
+        """Say what the caller gets, and the lines of its headers, where that is to be kept."""
+        if self.info.observe == "bodies":
+            self.info.output, self.info.output_headers = data, headers
 
 
 @asynccontextmanager
@@ -140,13 +152,14 @@ async def predict_rpc(
     metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     ids = read_ids(metadata.get)
     info = RequestInfo(method="POST", path=method, ids=ids)
+    info.client = client = token_owner() or _address(context.peer())
     gateway.telemetry.predicting(info, surface)
     failure: MarwayError | None = None
     try:
         call = PredictCall(
             name="",
             selector=None,
-            headers=_to_pod(ids, context.peer()),
+            headers=_to_pod(ids, client),
             deadline=Deadline.after(_timeout_s(gateway.settings, context, metadata.get(wire.REQUEST_TIMEOUT_MS))),
             info=info,
             body=RequestBody.opened(b"", max_bytes=0),
@@ -191,10 +204,14 @@ def _timeout_s(settings: GatewaySettings, context: Context, timeout_ms: str | No
     return asked if left is None else min(left, asked)
 
 
-def _to_pod(ids: RequestIds, peer: str) -> dict[str, str]:
-    """Return the headers of ids and trace, and who asks: ``peer`` is gRPC's, as `ipv4:10.0.0.1:4242`."""
+def _address(peer: str) -> str:
+    """Return a caller's address from gRPC's words, as `ipv4:10.0.0.1:4242` or `ipv6:%5B::1%5D:4242`, as HTTP has it."""
+    return unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]")
+
+
+def _to_pod(ids: RequestIds, client: str) -> dict[str, str]:
+    """Return the headers of ids and trace, and who asks."""
     headers = ids.headers()
-    client = peer.partition(":")[2].rpartition(":")[0]
     if ids.group_id is None and correlation_id(client):
         headers[wire.CLIENT] = client
     return headers
@@ -204,6 +221,8 @@ def _trailers(info: RequestInfo) -> tuple[tuple[str, str], ...]:
     ids = [(wire.REQUEST_ID, info.request_id)]
     if info.group_id is not None:
         ids.append((wire.REQUEST_GROUP_ID, info.group_id))
+    if info.prediction_id is not None:
+        ids.append((wire.PREDICTION_ID, info.prediction_id))
     return (*ids, *model_headers(info))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
+from contextvars import ContextVar
 from typing import Any, Final, TypeAlias, cast
 
 import grpc
@@ -21,7 +22,7 @@ from marway.errors import InvalidRequest, Unauthenticated
 from marway_gateway.access.authentication import TokenFile, challenge, check_token
 from marway_http.message_fields import fields_of
 
-__all__ = ["FieldBound", "TokenInterceptor"]
+__all__ = ["FieldBound", "TokenInterceptor", "token_owner"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -39,6 +40,14 @@ _KINDS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {
 """What makes a handler, by whether its requests and its answers stream."""
 
 
+_owner: ContextVar[str | None] = ContextVar("owner of a call's token", default=None)
+
+
+def token_owner() -> str | None:
+    """Return the name of the token that the call being served came with, if it came with one that has a name."""
+    return _owner.get()
+
+
 class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Lets only calls with a token in their metadata through; health checks need none."""
 
@@ -54,7 +63,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         metadata = cast("Sequence[tuple[str, str | bytes]] | None", handler_call_details.invocation_metadata)
         given = [str(value) for key, value in metadata or () if key == "authorization"]
         try:
-            check_token(self._tokens.tokens, given)
+            _owner.set(check_token(self._tokens.tokens, given))  # each call is served in a task of its own
         except Unauthenticated as exc:
             message = exc.message
 

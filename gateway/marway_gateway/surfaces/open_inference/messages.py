@@ -10,10 +10,11 @@ from marway.errors import InvalidRequest, ModelError, Unimplemented, clip
 from marway_gateway.gateway import Gateway
 from marway_gateway.predict.call import Answer
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, GrpcCall
-from marway_gateway.surfaces.open_inference.passing import HEADER_LENGTH, check_passed, passes
+from marway_gateway.surfaces.open_inference.passing import check_passed, passes
 from marway_http.message_fields import text_fields
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.tensors.rows import OCTETS
+from marway_http.tensors.v2_plain import HEADER_LENGTH, REQUEST_MESSAGE, RESPONSE_MESSAGE
 from marway_http.tensors.v2_protobuf import read_message
 from marway_http.tensors.v2_to_message import message_of_piece, message_of_response
 from marway_http.tensors.v2_to_rest import rest_of_request, unread_bytes
@@ -22,6 +23,7 @@ __all__ = ["infer", "infer_pieces"]
 
 _FIELDS: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name
 _NAMES: Final = (_FIELDS["model_name"].number, _FIELDS["model_version"].number)
+_RESPONSE_HEADERS: Final = b"content-type: %b\r\n" % RESPONSE_MESSAGE.encode()
 _OF_STREAMS: Final = ("triton_enable_empty_final_response",)
 """Parameters that ask for what a single response has in any case; Triton refuses them outside its streams."""
 
@@ -71,7 +73,10 @@ async def infer_pieces(
         raise InvalidRequest("model_name is empty: give a model's name or the id of a version")
     resolved = await call.resolve(name, version or None)
     if not passes(resolved.record):
-        yield (await call.predict_rows(message, read_message))[0] + final
+        call.info.input_media = REQUEST_MESSAGE
+        response, _ = await call.predict_rows(message, read_message)
+        call.answered(response, _RESPONSE_HEADERS)
+        yield response + final
         return
     convert = gateway.converters.run
     dropped = () if resolved.serving.streaming else _OF_STREAMS
@@ -88,14 +93,15 @@ async def infer_pieces(
         size = len(data) if header_length is None or not raw else header_length
         yield await convert(size, message_of_response, data, header_length, raw=raw) + final
         return
+    call.info.bodies = "streamed"
     try:
         async for piece in answer.pieces(max_bytes=gateway.settings.max_body_bytes):
             size = len(piece.partition(b"\n")[0]) if raw else len(piece)
             try:
-                response: bytes | ModelError = await convert(size, message_of_piece, piece, raw=raw)
+                part: bytes | ModelError = await convert(size, message_of_piece, piece, raw=raw)
             except ModelError as exc:
-                response = exc
-            yield response
+                part = exc
+            yield part
     finally:
         answer.close()
 

@@ -23,11 +23,11 @@ from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.surfaces.answers import stream_answer
 from marway_gateway.surfaces.row_calls import RowRoute, Sent
 from marway_http.tensors.rows import JSON, OCTETS
+from marway_http.tensors.v2_plain import HEADER_LENGTH
 from marway_http.tensors.v2_to_message import header_length_of
 
-__all__ = ["HEADER_LENGTH", "InferRoute", "check_passed", "passes"]
+__all__ = ["InferRoute", "check_passed", "passes"]
 
-HEADER_LENGTH: Final = "inference-header-content-length"
 _SHARED_MEMORY: Final = "shared_memory_"
 _SEQUENCE: Final = "sequence_id"
 _LOOKED_AT: Final = (_SHARED_MEMORY.encode(), _SEQUENCE.encode(), b"\\u00")

@@ -24,6 +24,7 @@ _FINAL: Final = pb.ModelInferResponse(
     parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
 ).SerializeToString()
 """What Triton adds to the last response to a request, by which its clients know that there is no more."""
+_PREDICTION: Final = "marway_prediction_id"
 _AT_ONCE: Final = 64
 """Requests of one call that are worked on at once; further ones are not read until one of these is answered."""
 
@@ -86,26 +87,34 @@ class InferStream:
     async def _answer(self, message: bytes, request_id: str, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait({before})
+        named = b""
         try:
             async with self._opened() as call:
                 call.info.request_bytes = len(message)
+                named = _named(call.info.prediction_id)
                 async with aclosing(infer_pieces(self._gateway, call, message, final=_FINAL)) as responses:
                     async for response in responses:
                         if isinstance(response, ModelError):
-                            await self._send(_failed(response, request_id))
+                            await self._send(_failed(response, request_id, more=named))
                             continue
                         call.info.response_bytes += len(response)
-                        await self._send(b"".join([encoded(_RESPONSE, len(response)), response]))
+                        await self._send(b"".join([encoded(_RESPONSE, len(response) + len(named)), response, named]))
         except MarwayError as exc:
-            await self._send(_failed(exc, request_id, final=_FINAL))
+            await self._send(_failed(exc, request_id, more=_FINAL + named))
 
     async def _send(self, response: bytes) -> None:
         async with self._writing:
             await self._write(response)
 
 
-def _failed(error: MarwayError, request_id: str, *, final: bytes = b"") -> bytes:
+def _failed(error: MarwayError, request_id: str, *, more: bytes) -> bytes:
     response = pb.ModelInferResponse(id=request_id)
-    response.MergeFromString(final)
+    response.MergeFromString(more)
     failed = pb.ModelStreamInferResponse(error_message=clip(error.message, DETAILS_MAX), infer_response=response)
     return failed.SerializeToString()
+
+
+def _named(prediction_id: str | None) -> bytes:
+    """Return what says within a response which prediction it is: trailing metadata belong to the call with all."""
+    parameters = {_PREDICTION: pb.InferParameter(string_param=prediction_id or "")}
+    return pb.ModelInferResponse(parameters=parameters).SerializeToString()

@@ -50,6 +50,7 @@ class OpenAIRoute:
         gateway, info = self._gateway(), request_info(scope)
         channel: Channel = scope[CHANNEL]
         gateway.telemetry.predicting(info, NAME)
+        info.input_media = _JSON
         limit = gateway.settings.max_body_bytes
         call = http_call(scope, receive, gateway.settings, more_headers={}, buffered_bytes=limit)
         try:

@@ -48,7 +48,7 @@ class CustomizedDescription:
         scope["path_params"] = {"model": named["model"], "selector": named["version"]}
         gateway, info = self._gateway(), request_info(scope)
         channel: Channel = scope[CHANNEL]
-        gateway.telemetry.predicting(info, self._surface)
+        gateway.telemetry.predicting(info, self._surface, observed=False)
         settings = gateway.settings
         buffered = settings.buffered_body_bytes
         call = http_call(scope, receive, settings, more_headers=_HEADERS, buffered_bytes=buffered, may_be_empty=True)

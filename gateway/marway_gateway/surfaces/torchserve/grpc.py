@@ -74,6 +74,7 @@ class TorchServeService(inference_pb2_grpc.InferenceAPIsServiceServicer):
                     call.info.response_bytes = len(prediction)
                     await context.write(inference_pb2.PredictionResponse(prediction=prediction))
                     return
+                call.info.bodies = "streamed"
                 # A client that reads too slowly holds the model up, and must not do so beyond the deadline.
                 async with asyncio.timeout(answer.call.deadline.left_s()):
                     async for piece in answer.pieces(max_bytes=self._gateway.settings.max_body_bytes):

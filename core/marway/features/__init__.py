@@ -1,0 +1,1 @@
+"""What values there are in a model's inputs and outputs, field by field, in a few numbers that a record can hold."""

@@ -1,0 +1,1 @@
+"""Events leave from here: what histories tell is raised, and webhooks are sent what they want."""

@@ -1,0 +1,43 @@
+"""Which of a prediction's bodies are kept: what its caller sent, and what it got.
+
+Nothing is copied on a request's way. It holds references to bytes that are in memory anyway, and none where they are
+not to be kept; what is large, or streams, is not collected for this.
+"""
+
+from __future__ import annotations
+
+from random import random
+from typing import TYPE_CHECKING, Literal
+
+from marway.serving import ServingSettings
+
+if TYPE_CHECKING:
+    from marway_gateway.observe.telemetry import RequestInfo
+
+__all__ = ["Observe", "drawn", "settle_bodies"]
+
+Observe = Literal["off", "metadata", "bodies"]
+
+
+def drawn(serving: ServingSettings) -> Observe:
+    """Return what is kept of one prediction: a rate below 1 leaves some out at random."""
+    observe = serving.observe
+    if observe != "off" and serving.observe_rate < 1 and random() >= serving.observe_rate:
+        return "off"
+    return observe
+
+
+def settle_bodies(info: RequestInfo, max_bytes: int) -> None:
+    """Say at a request's end what became of its bodies (`info.bodies`), and let go of what is larger than that.
+
+    An input is kept as well where there is no output: the request failed, or its answer streamed.
+    """
+    if info.observe != "bodies":
+        info.input = info.output = None
+        return
+    if info.input is not None and len(info.input) > max_bytes:
+        info.input, info.bodies = None, "too_large"
+    if info.output is not None and len(info.output) > max_bytes:
+        info.output, info.bodies = None, "too_large"
+    if info.bodies == "off":
+        info.bodies = "failed" if info.output is None else "kept"
