@@ -20,7 +20,7 @@ REASONS: Final = "SELECT version, label, reason, sum(n)::BIGINT FROM judged GROU
 """How many predictions of each version and label count, or why they do not."""
 
 _FEEDBACK: Final = 'feedback_id, "at", prediction_id, request_id, group_id, since, until, truth, correct, score'
-_LARGEST: Final = 1e150  # its square is a number still
+_LARGEST: Final = 1e75  # the squares of its squares, and sums of them, are numbers still
 
 
 class _Compared(NamedTuple):
@@ -49,7 +49,7 @@ def count(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the table `counted`: what feedback says of each prediction, which all rules go by."""
     # What is asked several times is read once: there may be thousands of files. Predictions are only looked through for
     # their requests and groups where feedback names any.
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS SELECT {_FEEDBACK} FROM feedback")  # noqa: S608 - ours
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS SELECT {_FEEDBACK} FROM feedback")
     named = connection.execute("SELECT count(request_id) + count(group_id) > 0 FROM told").fetchall()[0][0]
     predictions = "" if named else ", observations AS (SELECT * FROM observations LIMIT 0)"
     connection.execute(
@@ -109,7 +109,7 @@ def _compared(connection: duckdb.DuckDBPyConnection, rule: QualityRule) -> _Comp
     if rule.kind == "regression":
         refused += _refused(rule, "number", "number")
         if rule.name == "mape":
-            refused.append(("truth = 0", "the truth is 0, of which nothing is a part"))
+            refused.append((f"abs(truth) < {1 / _LARGEST}", "the truth is 0, of which nothing is a part"))
         return _Compared("truth", prediction, truth, _number(text), _number(actual), tuple(refused), False)
     if rule.name == "auc":
         refused += _refused(rule, "number", "value")
