@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import typer
 
+from marway_observations.cli.events import events
 from marway_observations.cli.why import why
 
 __all__ = ["register"]
 
-_VERBS: tuple[Callable[..., None], ...] = (why,)
+_VERBS: tuple[Callable[..., None], ...] = (events, why)
 
 
 def register(app: typer.Typer) -> None:
