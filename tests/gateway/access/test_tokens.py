@@ -243,4 +243,4 @@ async def test_the_pod_is_told_who_asks(registry: Registry, file: Path, make_pod
             stub = prediction_pb2_grpc.PredictionServiceStub(channel)
             request = prediction_pb2.PredictRequest(runId="intent", document="x")
             await stub.Predict(request, metadata=(("authorization", f"Bearer {OTHER}"),))
-    assert [each.headers["x-marway-client"] for each in pod.requests] == ["ci", "127.0.0.1", "127.0.0.1"]
+    assert [each.headers["x-marway-client"] for each in pod.requests] == ["ci", "127.0.0.1", "ci"]
