@@ -16,12 +16,13 @@ from marway.redaction import redaction_of
 from marway.serving import ServingSettings
 from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID
 from marway.wire.model_run import ModelRun
-from marway.wire.prediction_id import new_prediction_id
 from marway.wire.request import RequestIds
 from marway_gateway.observe.bodies import Observe
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
-from marway_http.tensors.v2_plain import HEADER_LENGTH, media_type
+from marway_gateway.observe.open_inference_json import media_type
+from marway_gateway.observe.prediction_id import new_prediction_id
+from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
 __all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens", "outcome_of"]
 
