@@ -93,7 +93,8 @@ async def test_a_store_that_fails_under_load_costs_no_prediction(
             assert await gateway.metric(f"{NAME}waiting") <= 40
         ended.set()
         await asyncio.gather(*clients)
-        await until(lambda: kept(observed / "observations")[-1]["prediction_id"])
+        while await gateway.metric(f"{NAME}waiting"):
+            await asyncio.sleep(0.05)
         metrics = (await gateway.client.get("/metrics")).text
     assert set(counts) == {200}
     rows = kept(observed / "observations")
