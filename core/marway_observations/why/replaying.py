@@ -25,12 +25,9 @@ from marway.wire.envelope import mime_type
 __all__ = ["NotReplayed", "Question", "question_of", "replayed"]
 
 _JSON: Final = "application/json"
-_OPENAI: Final = {
-    "chat.completion": "chat/completions",
-    "text_completion": "completions",
-    "list": "embeddings",
-    "response": "responses",
-}
+_OPENAI_WANTED: Final = {"messages": "chat/completions", "prompt": "completions"}
+"""By a field of a request, the one of OpenAI's routes that wants it."""
+_OPENAI: Final = {"list": "embeddings", "response": "responses"}
 """By the `object` of an answer, the route that gives such."""
 _STAMPS: Final = frozenset({"id", "created", "created_at", "model"})
 """What is another in each answer of OpenAI's API, or by the name that its caller used."""
@@ -90,7 +87,7 @@ def replayed(
     tolerance = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
     serving = registry.state(record.name).serving_for(record)
     answer = _ask(question, gateway, row["prediction_id"], token, timeout_s)
-    if row["output"] is None:
+    if row["output"] is None or row["error"] is not None:
         found = _failure_difference(row, answer)
     elif (problem := _problem(answer)) is not None:
         raise problem
@@ -149,10 +146,9 @@ def _v1_verb(row: Mapping[str, Any]) -> str:
 
 
 def _openai_path(row: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    if row["output"] is not None:
+    found = next((path for name, path in _OPENAI_WANTED.items() if name in asked), None)
+    if found is None and row["output"] is not None:  # embeddings and responses both want `input`
         found = _OPENAI.get(str(_object(bytes(row["output"])).get("object")))
-    else:
-        found = "chat/completions" if "messages" in asked else "completions" if "prompt" in asked else None
     if found is None:
         raise NotReplayed("neither its request nor its answer says which of OpenAI's routes it came over")
     return found

@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -92,6 +93,20 @@ def test_pictures_in_parquet_have_a_brightness(tmp_path: Path) -> None:
     plain = [{"input.photo": picture(place % 200)} for place in range(100)]
     pq.write_table(pa.Table.from_pylist(plain), file)
     assert set(summed(file)) == {"brightness(input.photo)"}
+
+
+def test_rows_may_be_pythons_own() -> None:
+    """A training script gives what it has: values of numpy, and bytes; a row that is none of JSON's types is named."""
+    rows = [{"input": {"age": numpy.int64(40 + place % 2), "xs": numpy.zeros(2)}, "output": "a"} for place in range(20)]
+    features = with_training_data(RecordFacts(), iter(rows)).training.features
+    assert set(features) == {"input.age", "input.xs[0]", "input.xs[1]", "output"}
+    assert features["input.age"].edges == (40, 41)
+    assert set(with_training_data(RecordFacts(), [picture(9)]).training.features) == {"brightness(input)"}
+    assert set(with_training_data(RecordFacts(), [[1.5, 2]] * 3).training.features) == {"input[0]", "input[1]"}
+    with pytest.raises(InvalidInput, match="row 2 of the training data: object is none of"):
+        with_training_data(RecordFacts(), [1, object()])
+    with pytest.raises(InvalidInput, match="put a single row into a list"):
+        with_training_data(RecordFacts(), {"age": 1})
 
 
 def test_what_is_redacted_is_not_in_the_record(tmp_path: Path) -> None:

@@ -110,14 +110,19 @@ def test_question_of_open_inference(surface: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "route"),
-    [({"object": "chat.completion"}, "chat/completions"), ({"object": "list"}, "embeddings")],
+    ("wants", "output", "route"),
+    [
+        ("messages", None, "chat/completions"),
+        ("prompt", {"object": "text_completion"}, "completions"),
+        ("input", {"object": "list"}, "embeddings"),
+        ("input", {"object": "response"}, "responses"),
+    ],
 )
-def test_question_of_openai(output: dict[str, str], route: str) -> None:
+def test_question_of_openai(wants: str, output: dict[str, str] | None, route: str) -> None:
     """OpenAI's requests name the version in the place of what their caller named."""
-    asked = question_of(kept(surface="openai", input={"model": "intent", "input": "x"}, output=output))
+    asked = question_of({**kept(surface="openai", input={"model": "intent", wants: "x"}, output=output or {})})
     assert asked.path == f"/openai/v1/{route}"
-    assert json.loads(asked.body) == {"model": "intent/1.0", "input": "x"}
+    assert json.loads(asked.body) == {"model": "intent/1.0", wants: "x"}
 
 
 @pytest.mark.parametrize(
