@@ -31,6 +31,8 @@ def parts_of(body: bytes, content_type: str | None) -> list[Any] | None:
     try:
         if kind == "application/json" or kind.endswith("+json"):
             return _rows_of(json.loads(body))
+        if kind == "application/x-protobuf":
+            return None  # a message that the gateway could not make plain
         if is_picture(body):
             return [body]
         if kind in FORMS:
