@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import duckdb
 
+from marway.answers.bodies import parts_of
 from marway.features.collecting import Rows
 from marway.features.sampling import SAMPLE_ROWS
 from marway.objects import ObjectStore
-from marway_observations.drift.bodies import parts_of
 from marway_observations.reading import Observed
 
 __all__ = ["PICTURES_SAMPLE_ROWS", "Window", "window_of"]

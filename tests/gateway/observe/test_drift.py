@@ -15,7 +15,7 @@ from marway.serving import DriftRule, ServingSettings
 from marway_observations.drift.evaluating import evaluate_drift
 from support.registry import publish
 
-COUNT = 60
+COUNT = 20
 
 
 async def test_predictions_over_three_protocols_drift_together(

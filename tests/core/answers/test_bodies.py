@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from marway_observations.drift.bodies import parts_of
+from marway.answers.bodies import parts_of
 
 PNG = b"\x89PNG\r\n\x1a\n..."
 MULTIPART = (
