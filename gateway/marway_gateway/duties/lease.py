@@ -67,7 +67,6 @@ class Lease:
         lasts_s: float = LASTS_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = name
         self.holder = holder or f"{socket.gethostname()}-{os.getpid()}-{new_ulid()}"
         self._store = store
         self._key = f"leases/{name}.json"
