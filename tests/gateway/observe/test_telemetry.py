@@ -159,6 +159,7 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         "marway_gateway_observations_dropped_total",
         "marway_gateway_observations_waiting",
         "marway_gateway_observations_oldest_seconds",
+        "marway_gateway_duties_held",
         "marway_gateway_duty_last_success_timestamp_seconds",
         "marway_gateway_duty_runs_total",
         "marway_model_drift_ks",
