@@ -69,8 +69,8 @@ PREDICTION_ERRORS: Final = (
 """What a route can answer that predicts."""
 _PREDICTION_ID: Final[Json] = {
     "X-Prediction-Id": {
-        "description": "Which prediction this is, by which it is found again and feedback names it: a ULID. Errors have "
-        "one as well, once a request was let in.",
+        "description": "Which prediction this is, by which it is found again and feedback names it: a ULID. Errors "
+        "have one as well, once a request was let in.",
         "schema": {"type": "string"},
         "example": "01JZ3W5N8Q3F6A0C91D24B7E58",
     }
@@ -201,7 +201,6 @@ def add_served(
         predicts: Whether answers are predictions, which have an id each.
         documented: More that FastAPI's routes take, such as `responses`.
     """
-
     if predicts:
         answer = documented["responses"].get(200, {"description": "The model's answer."})
         answer = {**answer, "headers": {**_PREDICTION_ID, **answer.get("headers", {})}}
