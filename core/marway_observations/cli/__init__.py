@@ -6,12 +6,17 @@ from collections.abc import Callable
 
 import typer
 
+from marway_observations.cli.drift import drift
 from marway_observations.cli.events import events
 from marway_observations.cli.why import why
 
 __all__ = ["register"]
 
-_VERBS: tuple[Callable[..., None], ...] = (events, why)
+_VERBS: tuple[Callable[..., None], ...] = (
+    drift,
+    events,
+    why,
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:

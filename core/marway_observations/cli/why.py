@@ -184,7 +184,7 @@ def _replay(said: dict[str, Any]) -> str:
     if said["same"] is None:
         return f"not made: {said['reason']}"
     if said["same"]:
-        return "the same answer"
+        return "the same answer" if said["status"] < 400 else "it fails in the same way"
     redacted = f"; of what was kept these had been removed: {', '.join(said['redacted'])}" if said["redacted"] else ""
     return f"DIFFERENT: {said['difference']}{redacted}"
 

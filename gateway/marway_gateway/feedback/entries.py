@@ -21,8 +21,10 @@ from pydantic import (
     RootModel,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from marway.errors import InvalidRequest, clip
 from marway.refs import new_ulid
@@ -34,6 +36,8 @@ ENTRIES_MAX: Final = 10_000
 """Pieces of feedback in one call."""
 _AHEAD_MAX: Final = timedelta(minutes=10)
 """How far a sender's clock may be ahead of ours. The newest counts: a time far ahead would beat all corrections."""
+_EXAMPLE: Final[JsonDict] = {"prediction_id": "01KBARM2T5A1B2C3D4E5F60718", "truth": "alarm", "source": "support"}
+_ABOUT_A_GROUP: Final[JsonDict] = {"group_id": "session-17", "score": 0.8, "time": "2026-01-31T12:00:00Z"}
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _ULID_TIME: Final = 10
 """Characters of a ULID that are its time; the other 16 are random, and hex digits are among those that it may have."""
@@ -64,21 +68,18 @@ def _as_json(truth: Any) -> str | None:
     return None if truth is None else _JSON.encode(truth)
 
 
-Truth = Annotated[Any, AfterValidator(_as_json)]
+Truth = Annotated[
+    Any,
+    AfterValidator(_as_json),
+    WithJsonSchema({"type": ["boolean", "number", "string", "array", "object", "null"]}),
+]
 """A JSON value on its way in, its text from then on."""
 
 
 class FeedbackEntry(BaseModel):
     """What somebody says of one prediction, or of all of a group: `truth`, `correct`, `score`, one of them at least."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        json_schema_extra={
-            "examples": [{"prediction_id": "01KBARM2T5A1B2C3D4E5F60718", "truth": "alarm", "source": "support"}]
-        },
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra={"examples": [_EXAMPLE]})
 
     prediction_id: str | None = Field(
         default=None,
@@ -136,6 +137,8 @@ class FeedbackEntry(BaseModel):
 
 class FeedbackBody(RootModel[FeedbackEntry | list[FeedbackEntry]]):
     """One piece of feedback, or a list of them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE, [_EXAMPLE, _ABOUT_A_GROUP]]})
 
     root: FeedbackEntry | Annotated[list[FeedbackEntry], Field(max_length=ENTRIES_MAX)]
 

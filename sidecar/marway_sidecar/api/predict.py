@@ -167,7 +167,7 @@ class Predictor:
                     scheduler.leave(job)
                     call.take_in(job)
                 (answer,) = answers
-                finite = finite_of(answers)
+                finite = finite_of(answers, nulls=resolved.serving.nonfinite == "null")
             sent = answer_of(answer, resolved, call.ids, call.run(finite))
             await channel.answer(*sent, close=self.drain.draining)
         finally:
