@@ -61,7 +61,7 @@ def quality_of(
         model: The model's name.
         at: When the windows end.
         version: Only this one.
-        chosen: Makes the rules that are asked about from those that a version declares.
+        chosen: Makes the rules that are asked about from those that a version declares, which may be none.
         copies: Where copies of files in S3 stay for the next time.
 
     Raises:
@@ -84,10 +84,12 @@ def quality_of(
 
     labelled = {*state.labels.values(), *(state.serving.keys() - {"*"})}
     rules = dict(rules_of(labelled if version is None else (version,)))
-    if not rules:
-        return Asked((), {}, timedelta(0))
+    undeclared = chosen(())
     while True:
-        window = max(period(rule.window) for each in rules.values() for rule in each)
+        windows = [period(rule.window) for each in (*rules.values(), undeclared) for rule in each]
+        if not windows:
+            return Asked((), {}, timedelta(0))
+        window = max(windows)
         with Observed(observations, model=model, since=at - window, until=at, copies=copies) as observed:
             if version is None:
                 seen = {name for (name,) in observed.query("SELECT DISTINCT version FROM observations")}
