@@ -143,16 +143,17 @@ def until_ready(up: "subprocess.Popen[str]") -> dict[str, Any] | None:
 
 def release(told: dict[str, str]) -> None:
     """Train and publish the intent model, say how good it must be, and release it."""
-    train = [sys.executable, str(INTENT / "train.py"), "--registry", told["MARWAY_REGISTRY"]]
+    train = [sys.executable, str(INTENT / "train.py"), "--registry", told["MARWAY_REGISTRY"], "--label", ""]
     subprocess.run(train, check=True, timeout=TIMEOUT_S)
-    marway("serving", "intent", "--set", "observe=bodies", "--set", f"quality={json.dumps([QUALITY])}", told=told)
+    declared = ["--set", "observe=bodies", "--set", f"quality={json.dumps([QUALITY])}"]
+    marway("serving", "intent", *declared, told=told, output=subprocess.DEVNULL)
     marway("release", "intent", "1.0", told=told)
 
 
-def marway(*words: str, told: dict[str, str]) -> None:
+def marway(*words: str, told: dict[str, str], output: int | None = None) -> None:
     """Run a command as one would on a terminal, and show it."""
     print(f"\n$ marway {shlex.join(words)}", flush=True)
-    subprocess.run([*MARWAY, *words], env={**os.environ, **told}, check=True, timeout=TIMEOUT_S)
+    subprocess.run([*MARWAY, *words], env={**os.environ, **told}, stdout=output, check=True, timeout=TIMEOUT_S)
 
 
 def wait_for(events: "Queue[Event]", kind: str) -> Event:
