@@ -234,7 +234,7 @@ def test_forms_of_tokens() -> None:
 
 
 async def test_the_pod_is_told_who_asks(registry: Registry, file: Path, make_pod: MakePod) -> None:
-    """A token's name, or the address where it has none, tells pods whose requests take turns; over gRPC the address."""
+    """A token's name, or the address where it has none, tells pods whose requests take turns, over gRPC as well."""
     pod = await make_pod()
     async with guarded(pod, registry=registry, file=file) as gateway:
         for token in (OTHER, TOKEN):
