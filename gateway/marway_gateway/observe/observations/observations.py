@@ -96,11 +96,8 @@ class Observations:
             duration_s: How long it took, in seconds.
         """
         limits, size = self._limits, ROW_BYTES
-        settle_bodies(info, limits.body_bytes)
-        if info.input is not None:
-            size += len(info.input)
-        if info.output is not None:
-            size += len(info.output)
+        if info.observe == "bodies":
+            size += settle_bodies(info, limits.body_bytes)
         if (
             self._added_rows - self._done_rows >= limits.buffer_rows
             or self._added_bytes - self._done_bytes + size > limits.buffer_bytes
