@@ -8,6 +8,8 @@ import typer
 
 from marway_observations.cli.drift import drift
 from marway_observations.cli.events import events
+from marway_observations.cli.observations import observations
+from marway_observations.cli.quality import quality
 from marway_observations.cli.why import why
 
 __all__ = ["register"]
@@ -15,6 +17,8 @@ __all__ = ["register"]
 _VERBS: tuple[Callable[..., None], ...] = (
     drift,
     events,
+    observations,
+    quality,
     why,
 )  # fmt: skip
 

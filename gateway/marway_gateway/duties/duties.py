@@ -152,13 +152,15 @@ class Duties:
             held = await asking
         except MarwayError as exc:
             if not self._troubled:
-                _log.warning("the lease for background duties cannot be had now: %s", exc.message)
+                _log.warning("the lease %r cannot be had now: %s", self._lease.name, exc.message)
             self._troubled = True
             held = self.holding
         else:
             self._troubled = False
         if held and not self._running:
-            _log.info("this process does the background duties of all gateways from now on")
+            _log.info(
+                "this process holds the lease %r from now on, and does its work for all gateways", self._lease.name
+            )
             self._running = [asyncio.create_task(self._repeat(job), name=f"duty:{job.name}") for job in self._jobs]
         elif not held:
             await self._end()

@@ -68,6 +68,7 @@ class Lease:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.holder = holder or f"{socket.gethostname()}-{os.getpid()}-{new_ulid()}"
+        self.name = name
         self._store = store
         self._key = f"leases/{name}.json"
         self._lasts_s = lasts_s
