@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from marway.errors import NotFound
 from marway.objects import ObjectStore
@@ -18,6 +18,8 @@ from marway_observations.reading import LeftOut, Observed
 
 __all__ = ["Asked", "Chosen", "Rules", "quality_of"]
 
+_FEW: Final = 20
+"""Records that are read sooner than all observations are looked through for their versions."""
 Rules: TypeAlias = tuple[QualityRule, ...]
 Chosen: TypeAlias = Callable[[Rules], Rules]
 """Makes the rules that are asked about from those that a version declares."""
@@ -52,8 +54,8 @@ def quality_of(
 ) -> Asked:
     """Return the figures of a model's versions.
 
-    Where one that a label leads to, or that has settings of its own, has a rule, so may others: those that answered
-    within its window are looked at as well, each by its own rules.
+    Where one that a label leads to, or that has settings of its own, has a rule, so may others: those that may have
+    answered within its window are looked at as well, each by its own rules.
 
     Args:
         observations: Where observations and feedback are.
@@ -92,8 +94,10 @@ def quality_of(
         window = max(windows)
         with Observed(observations, model=model, since=at - window, until=at, copies=copies) as observed:
             if version is None:
-                seen = {name for (name,) in observed.query("SELECT DISTINCT version FROM observations")}
-                rules |= rules_of(seen - rules.keys())
+                others = set(registry.versions(model)) - rules.keys()
+                if len(others) > _FEW:
+                    others &= {name for (name,) in observed.query("SELECT DISTINCT version FROM observations")}
+                rules |= rules_of(others)
             if any(period(rule.window) > window for each in rules.values() for rule in each):
                 continue  # one that was only seen now looks further back
             results = measure(observed, model, rules, now=at)
