@@ -23,13 +23,14 @@ from marway_gateway.events.webhooks import WebhooksFile
 async def send(root: Path, webhooks: Path) -> None:
     """Do both duties until the end."""
     store = DirectoryStore(root)
-    metrics = DutyMetrics(CollectorRegistry())
+    registry = CollectorRegistry()
+    metrics = DutyMetrics(registry)
     scan = HistoryScan(Registry(store, must_exist=True), pace_s=0)
     delivery = Delivery(
         store,
         WebhooksFile(webhooks).current,
         sender=Sender(),
-        metrics=DeliveryMetrics(metrics.registry, now=utc_now),
+        metrics=DeliveryMetrics(registry, now=utc_now),
     )
     for name, run in (("duties", scan.run), ("webhooks", delivery.run)):
         lease = Lease(store, name=name, holder=str(os.getpid()), lasts_s=1.0)

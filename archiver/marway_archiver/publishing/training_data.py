@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
+from marway.answers.bodies import document_rows
 from marway.archives.entries import reason
 from marway.errors import InvalidInput
 from marway.features.collecting import Rows
@@ -68,7 +69,7 @@ def _summarized(where: str, found: Iterable[Row], serving: ServingSettings) -> M
         count += 1
         kept = _redacted(row, serving.observe_redact)
         try:
-            rows.add({side: [value] for side, value in kept.items()})
+            rows.add({side: document_rows(value) for side, value in kept.items()})
         except ModuleNotFoundError as exc:
             raise InvalidInput(
                 f"{where} holds pictures, and their brightness needs the package {exc.name!r}: pip install "

@@ -18,7 +18,7 @@ from marway.serving import period
 from marway.text import did_you_mean, printable, printable_json
 from marway_observations.events import Event, EventLog
 from marway_observations.events.event import TYPES, is_type
-from marway_observations.events.outbox import Dead, Outbox
+from marway_observations.events.outbox import Dead, Outbox, Pending
 from marway_ops.shell.options import JsonOption, LimitOption, RegistryOption, opened_registry
 from marway_ops.shell.output import print_found, print_result, when
 
@@ -30,6 +30,7 @@ _AHEAD: Final = timedelta(days=1)
 """Clocks of those that make changes may be ahead of ours."""
 _COLUMNS: Final = ("at (UTC)", "model", "what", "details", "id")
 _DEAD_COLUMNS: Final = ("id", "webhook", "given up (UTC)", "attempts", "the last one", "model", "what")
+_PENDING_COLUMNS: Final = ("id", "webhook", "attempts", "the last one", "next (UTC)", "model", "what")
 _SHOWN: Final = ("label", "version", "previous_version", "by", "note")
 _TOLD_ELSEWHERE: Final = ("model", "generation")
 
@@ -52,6 +53,7 @@ def events(
         ),
     ] = None,
     dead: Annotated[bool, typer.Option("--dead", help="Show those that were given up for a webhook.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Show those that webhooks do not have yet.")] = False,
     every: Annotated[bool, typer.Option("--all", help="With retry: send every dead event again.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as events come, until Ctrl-C.")] = False,
     limit: LimitOption = 100,
@@ -65,13 +67,14 @@ def events(
         return
     if event is not None or every:
         raise typer.BadParameter("an event's ID and --all go with retry: `marway events retry ID`")
-    if dead and follow:
-        raise typer.BadParameter("--dead shows a list, which does not grow under one's eyes: leave --follow away")
+    if dead + pending + follow > 1:
+        raise typer.BadParameter("give one of --dead, --pending and --follow: each shows another list")
     oldest, types = _moment(since), _types(kind or ())
     if model is not None:
         model = _name(found, model)
-    if dead:
-        _show_dead(found, model, oldest, types, limit=limit, as_json=as_json)
+    if dead or pending:
+        show = _show_dead if dead else _show_pending
+        show(Outbox(found.store), model, oldest, types, limit=limit, as_json=as_json)
         return
     log = EventLog(found.store)
     if follow:
@@ -114,24 +117,34 @@ def _print_line(event: Event, *, as_json: bool) -> None:
 
 
 def _show_dead(
-    found: Registry, model: str | None, since: datetime, types: Collection[str], *, limit: int, as_json: bool
+    outbox: Outbox, model: str | None, since: datetime, types: Collection[str], *, limit: int, as_json: bool
 ) -> None:
-    wanted = sorted(
-        (
-            each
-            for each in Outbox(found.store).dead()
-            if each.at >= since and each.event.matches(model=model, types=types)
-        ),
-        key=lambda each: each.at,
-        reverse=True,
-    )
-    shown = wanted[:limit]
+    given_up = (each for each in outbox.dead() if each.at >= since)
+    matching = (each for each in given_up if each.event.matches(model=model, types=types))
+    wanted = sorted(matching, key=lambda each: each.at, reverse=True)
     print_found(
-        [each.model_dump(mode="json") for each in shown],
+        [each.model_dump(mode="json") for each in wanted[:limit]],
         _DEAD_COLUMNS,
-        (_dead_row(each) for each in shown),
+        (_dead_row(each) for each in wanted[:limit]),
         as_json=as_json,
         none=f"no event was given up for a webhook since {when(since)} UTC",
+    )
+    if not as_json and len(wanted) > limit:
+        typer.echo(f"… and older ones: --limit shows more than {limit}", err=True)
+
+
+def _show_pending(
+    outbox: Outbox, model: str | None, since: datetime, types: Collection[str], *, limit: int, as_json: bool
+) -> None:
+    found = (waiting[0] for event_id in outbox.pending() if (waiting := outbox.get(event_id)) is not None)
+    matching = (each for each in found if each.event.time >= since and each.event.matches(model=model, types=types))
+    wanted = sorted(matching, key=lambda each: each.event.time, reverse=True)
+    print_found(
+        [each.model_dump(mode="json") for each in wanted[:limit]],
+        _PENDING_COLUMNS,
+        (row for each in wanted[:limit] for row in _pending_rows(each)),
+        as_json=as_json,
+        none="every webhook has its events",
     )
     if not as_json and len(wanted) > limit:
         typer.echo(f"… and older ones: --limit shows more than {limit}", err=True)
@@ -207,6 +220,17 @@ def _document(event: Event) -> dict[str, Any]:
 def _row(event: Event) -> tuple[str, ...]:
     at = when(event.time.astimezone(timezone.utc))
     return at, event.subject, _what(event), ", ".join(_details(event)), event.id
+
+
+def _pending_rows(pending: Pending) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each webhook that it was tried for and that does not have it; one where none was tried yet."""
+    facts = (pending.event.subject, _what(pending.event))
+    tried = {name: each for name, each in pending.webhooks.items() if not each.done}
+    for name, each in tried.items():
+        again = "" if each.next_at is None else when(each.next_at.astimezone(timezone.utc))
+        yield pending.event.id, name, str(each.count), each.error or "", again, *facts
+    if not tried:
+        yield pending.event.id, ", ".join(pending.only) or "all that want it", "0", "", "at once", *facts
 
 
 def _dead_row(dead: Dead) -> tuple[str, ...]:

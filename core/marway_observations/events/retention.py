@@ -1,15 +1,15 @@
-"""How long events are kept. Ages are by the store's clock, which is the same for all."""
+"""What `marway gc` does to events: old ones go. Ages are by the store's clock, which is the same for all."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Final
 
-from marway.objects import ObjectStore
+from marway.registry import Registry
 from marway_observations.events.log import EVENTS
 from marway_observations.events.outbox import DEAD, PENDING
 
-__all__ = ["KEPT", "expire_events"]
+__all__ = ["KEPT", "collect"]
 
 KEPT: Final = timedelta(days=365)
 """Of an event, from when it happened."""
@@ -20,16 +20,18 @@ _PENDING: Final = timedelta(days=7)
 writes it anew within hours."""
 
 
-def expire_events(store: ObjectStore, *, dry_run: bool = False) -> list[str]:
+def collect(registry: Registry, *, observations: str | None = None, dry_run: bool = False) -> dict[str, list[str]]:
     """Delete what is kept no longer, and return its keys.
 
     Args:
-        store: The registry's.
+        registry: In whose store events are.
+        observations: Where observations are, which have no events.
         dry_run: Change nothing; the keys are those that would be deleted.
 
     Raises:
         RegistryUnavailable: The store cannot be reached.
     """
+    store = registry.store
     now = store.now()
     oldest = f"date={now - KEPT:%Y-%m-%d}"
     days = [day for day in store.children(EVENTS) if day.startswith("date=") and day < oldest]
@@ -42,4 +44,4 @@ def expire_events(store: ObjectStore, *, dry_run: bool = False) -> list[str]:
     if not dry_run:
         for key in found:
             store.delete(key)
-    return found
+    return {"expired": found}

@@ -66,9 +66,11 @@ async def doing_duties(
         _evaluation("drift", settings.drift_interval_s, settings, registry, figures),
     ]
     async with AsyncExitStack() as stack:
-        duties = [_duties("duties", jobs, registry, told)]
+        main = _duties("duties", jobs, registry, told)
+        told.held.set_function(lambda: float(main.holding))
+        duties = [main]
+        sent = DeliveryMetrics(metrics, now=utc_now)
         if webhooks is not None:
-            sent = DeliveryMetrics(metrics, now=utc_now)
             delivery = Delivery(registry.store, webhooks.current, sender=Sender(), metrics=sent)
             stack.push_async_callback(delivery.aclose)
             # On a lease of its own: where one gateway of many was told of none, it must not keep others from sending.

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from marway.answers.golden import encode_examples
 from marway.errors import InvalidInput
 from marway.features.summaries import FeatureSummary
 from marway.objects import DirectoryStore
 from marway.records import VersionRecord
 from marway.registry import Registry
-from marway_archiver import publish, publish_archive
+from marway_archiver import Example, publish, publish_archive
 from marway_archiver.publishing.facts import RecordFacts
+from marway_archiver.publishing.training_check import unsent
 from marway_archiver.publishing.training_data import with_training_data
 
 LOANS = [{"age": 20 + place % 40, "country": "DE" if place % 4 else "US"} for place in range(200)]
@@ -188,3 +191,29 @@ def test_it_is_published_with_the_version(tmp_path: Path, caplog: pytest.LogCapt
     other = Registry(DirectoryStore(tmp_path / "other"))
     again, _ = publish_archive(archive, registry=other, create_registry=True, training_data=file)
     assert again.training.features == record.training.features
+
+
+@pytest.mark.parametrize(
+    ("examples", "rows", "says"),
+    [
+        ([{"age": 1}], [{"age": 1, "target": 0}], "all training data have input.target, and no golden example does"),
+        ([{"age": 1}], ["a text"], "all training data have input, and"),
+        ([{"age": 1}, {"age": 2, "target": 1}], [{"age": 1, "target": 0}], None),
+        ([{"instances": [{"age": 1}]}], [{"age": 1}], None),
+        ([{"age": 1}], [{"age": 1, "rare": 0}, {"age": 1}], None),
+        (["a text"], [{"input": "a text", "output": 1}], None),
+        ([], [{"age": 1, "target": 0}], None),
+    ],
+)
+def test_fields_that_callers_do_not_send_are_warned_of(
+    tmp_path: Path, examples: list[Any], rows: list[Any], says: str | None
+) -> None:
+    """What all training data have and no golden input does would be missing in predictions for ever."""
+    archive = tmp_path / "a.mar"
+    with zipfile.ZipFile(archive, "w") as written:
+        for name, data in encode_examples([Example(each).encoded() for each in examples]).items():
+            written.writestr(name, data)
+    features = with_training_data(RecordFacts(), rows * 20).training.features
+    warnings = unsent(archive, "mar", features)
+    assert bool(warnings) == (says is not None)
+    assert says is None or says in warnings[0]

@@ -54,7 +54,7 @@ async def test_changes_reach_webhooks(
         labels = {"webhook": "hook", "outcome": "delivered"}
         while metrics.get_sample_value("marway_gateway_events_deliveries_total", labels) != 2:
             await asyncio.sleep(0.01)
-        assert metrics.get_sample_value("marway_gateway_webhooks_held") == 1
+        assert metrics.get_sample_value("marway_gateway_duties_held") == 1
     told = {document["id"]: document["data"] for document in receiver.got.values()}
     assert told["intent-1"]["by"] == "ann"  # type: ignore[index]
     assert told["intent-2"]["previous_version"] == "1.0"  # type: ignore[index]

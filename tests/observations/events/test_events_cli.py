@@ -107,6 +107,25 @@ def test_dead_events_are_shown_and_sent_again(marway: Marway, happened: EventLog
     assert "no event was given up" in marway("events", "--dead").out
 
 
+def test_events_that_wait_are_shown(marway: Marway, happened: EventLog, registry: Registry) -> None:
+    """What a webhook does not have yet is listed with what the last attempt came to and when the next is."""
+    Outbox(registry.store).attempted(
+        "intent-1",
+        {
+            "chat": Attempts(count=2, next_at=utc_now(), error="answered 500: oops"),
+            "ci": Attempts(done=True, count=1),
+        },
+    )
+    said = marway("events", "--pending")
+    rows = [line.split() for line in said.out.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["digits-d", "intent-1", "intent-0"]
+    assert rows[1][:3] == ["intent-1", "chat", "2"]
+    assert "answered 500: oops" in said.out
+    documents = json.loads(marway("events", "intent", "--pending", "--since", "24h", "--json").out)
+    assert [each["event"]["id"] for each in documents] == ["intent-1"]
+    assert marway("events", "digits", "--type", "deleted", "--pending").out == "every webhook has its events\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -115,7 +134,7 @@ def test_dead_events_are_shown_and_sent_again(marway: Marway, happened: EventLog
         (("events", "intent", "x"), 2, "`marway events retry ID`"),
         (("events", "--all"), 2, "`marway events retry ID`"),
         (("events", "retry", "x", "--all"), 2, "not both"),
-        (("events", "--dead", "--follow"), 2, "leave --follow away"),
+        (("events", "--dead", "--follow"), 2, "give one of --dead, --pending and --follow"),
         (("events", "--since", "yesterday"), 1, "such as 24h or 7d"),
         (("events", "--type", "relased"), 1, "there are released, rolled_back"),
     ],

@@ -12,13 +12,14 @@ from marway.records import utc_now
 from marway.registry import Registry
 from marway_observations.events import Event, EventLog
 from marway_observations.events.outbox import Attempts, Outbox
-from marway_observations.events.retention import expire_events
+from marway_observations.events.retention import collect
 
 
 def test_old_events_are_deleted(tmp_path: Path) -> None:
     """Events go after a year, dead ones after 90 days, unsent ones after a week; a dry run deletes nothing."""
     store = DirectoryStore(tmp_path)
-    Registry(store).create()
+    registry = Registry(store)
+    registry.create()
     log, outbox = EventLog(store), Outbox(store)
     made = {}
     for days in (400, 300, 0):
@@ -31,10 +32,10 @@ def test_old_events_are_deleted(tmp_path: Path) -> None:
     aged("dead/chat/intent-300", 91, tmp_path)
     gone = [f"events/date={made[400].day}/intent-400.json", "events/dead/chat/intent-300.json"]
     gone.append("events/pending/intent-400.json")
-    assert sorted(expire_events(store, dry_run=True)) == sorted(gone)
+    assert sorted(collect(registry, dry_run=True)["expired"]) == sorted(gone)
     assert len(list(log.keys())) == 3
-    assert sorted(expire_events(store)) == sorted(gone)
-    assert expire_events(store) == []
+    assert sorted(collect(registry)["expired"]) == sorted(gone)
+    assert collect(registry) == {"expired": []}
     assert sorted(outbox.pending()) == ["intent-0", "intent-300"]
     assert [dead.event.id for dead in outbox.dead()] == ["intent-0", "intent-400"]
 
