@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-open-inference bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
+.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ demo: setup ## The same on free ports in a temporary home: print both models' an
 
 example-grpc-predictor: setup ## Serve the intent model with a predictor over gRPC: train, release, ask, stop
 	@$(BIN)/python examples/grpc_predictor/run.py
+
+example-monitoring: setup ## Serve a model, tell it what was right, see its quality fall, and be sent an event
+	@$(BIN)/python examples/monitoring/run.py
 
 example-triton: setup ## Serve a model from NVIDIA Triton: two versions released, a roll-back, and all stopped
 	@PIP_ARGS="$(PIP_ARGS)" $(BIN)/python examples/triton/run.py
@@ -132,7 +135,7 @@ bench-cold-path: setup ## Measure publish to first answer and pod start to ready
 bench-engines: setup ## Measure the native engine against TorchServe and its peers; write benchmarks/results/engines.md
 	$(BIN)/python benchmarks/bench_engines.py --write
 
-bench-features: setup ## Measure what ids, metrics, access log, trace context and auth cost the gateway
+bench-features: setup ## Measure what ids, metrics, access log, trace context, auth and observations cost the gateway
 	$(BIN)/python benchmarks/bench_features.py
 
 bench-fetch: setup ## Measure fetching 1 GiB from S3 in parts against one stream, in one interleaved run
@@ -146,6 +149,9 @@ bench-http: setup ## Measure what serving HTTP costs against uvicorn's own proto
 
 bench-logging: setup ## Measure what TorchServe's default logging costs against the runtime's
 	$(BIN)/python benchmarks/bench_logging.py
+
+bench-observations: setup ## Measure marway quality over a million kept predictions, in merged files and in thousands of small ones
+	$(BIN)/python benchmarks/bench_observations.py
 
 bench-open-inference: setup ## Measure Marway before a real Triton against that Triton alone; write benchmarks/results/open_inference.md
 	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python benchmarks/bench_open_inference.py --write

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
-from collections.abc import Iterable
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marway.refs import new_ulid
-from marway_observations.layout import MERGED, REPLACES
+from marway_observations.layout import MERGED
+from marway_observations.schema import FEEDBACK, OBSERVATIONS
 
-__all__ = ["encode", "file_name", "merged_name", "writer_name"]
+__all__ = ["encode", "file_name", "merged_name", "options", "writer_name"]
 
 _STATISTICS: Final = ("prediction_id", "request_id", "group_id", "feedback_id", "at", "received_at")
+_FEW: Final = {
+    field.name for schema in (OBSERVATIONS, FEEDBACK) for field in schema if pa.types.is_dictionary(field.type)
+}
+"""Columns that have few different values."""
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9.]+")
 
 
-def encode(table: pa.Table, *, replaces: Iterable[str] = ()) -> bytes:
-    """Return a table as a Parquet file, compressed with zstd.
-
-    Args:
-        table: What it has; its columns keep their names and their order.
-        replaces: Names of files in the same partition that it stands for.
-    """
-    replaced = sorted(replaces)
-    if replaced:
-        table = table.replace_schema_metadata({REPLACES: json.dumps(replaced)})
+def encode(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file, compressed with zstd; its columns keep their names and their order."""
     out = pa.BufferOutputStream()
     pq.write_table(table, out, **options(table.schema))
     return bytes(out.getvalue())
@@ -45,7 +40,7 @@ def options(schema: pa.Schema) -> dict[str, Any]:
     return {
         "compression": "zstd",
         "compression_level": 1,
-        "use_dictionary": [field.name for field in schema if pa.types.is_dictionary(field.type)],
+        "use_dictionary": [name for name in schema.names if name in _FEW],
         "write_statistics": [name for name in _STATISTICS if name in schema.names],
         "store_schema": False,
     }

@@ -141,6 +141,7 @@ def publish_to(
         serialized_file=result.serialized_file,
         extra_files=list(result.extra_files),
         examples=EXAMPLES,
+        training_data=[{"input": sentence, "output": {"label": intent}} for intent, sentence in read("train.tsv")],
         record={
             "framework": "pytorch",
             "framework_version": torch.__version__,

@@ -16,6 +16,9 @@ def register(app: typer.Typer) -> None:
     @app.command("gateway")
     def gateway(
         registry: Annotated[str | None, typer.Option(help="Registry URL, such as file:///path.")] = None,
+        observations: Annotated[
+            str | None, typer.Option(help="URL of the store of observations and feedback; the registry's without it.")
+        ] = None,
         pods: Annotated[str | None, typer.Option(help="Sidecars, URL or NAME=URL, with commas between them.")] = None,
         host: Annotated[str | None, typer.Option(help="Address of all ports but the admin port.")] = None,
         port: Annotated[int | None, typer.Option(help="Public HTTP port; 0 picks a free one.")] = None,
@@ -36,6 +39,7 @@ def register(app: typer.Typer) -> None:
             GatewaySettings,
             config=config,
             registry=registry,
+            observations=observations,
             pods=pods,
             host=host,
             grpc_host=host,

@@ -14,7 +14,6 @@ from typing import TextIO
 
 from marway.errors import InvalidSettings
 from marway.objects import open_store
-from marway.records import utc_now
 from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
@@ -24,12 +23,8 @@ from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
 from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery import Discovery, sources_of
-from marway_gateway.duties import DutyMetrics
-from marway_gateway.duties.opening import delivery_of, duties_of
-from marway_gateway.events.delivery import Delivery
+from marway_gateway.duties.opening import doing_duties
 from marway_gateway.events.history import HistoryScan
-from marway_gateway.events.metrics import DeliveryMetrics
-from marway_gateway.events.sending import Sender
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
 from marway_gateway.health import Readiness
@@ -51,7 +46,6 @@ from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
 from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
-from marway_observations.store import open_observations
 
 __all__ = ["CurrentGateway", "Gateway", "open_gateway"]
 
@@ -193,25 +187,14 @@ async def open_gateway(
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
         if settings.duties:
-            duty_metrics = DutyMetrics(telemetry.metrics.registry)
-            duties = [duties_of(settings, registry, history, metrics=duty_metrics)]
-            if webhooks is not None:
-                delivery = Delivery(
-                    registry.store,
-                    webhooks.current,
-                    sender=Sender(),
-                    metrics=DeliveryMetrics(telemetry.metrics.registry, now=utc_now),
-                )
-                stack.push_async_callback(delivery.aclose)
-                duties.append(delivery_of(delivery, registry, metrics=duty_metrics))
-            for each in duties:
-                stack.push_async_callback(each.aclose)
-                each.start()
+            await stack.enter_async_context(
+                doing_duties(settings, registry, history, webhooks, metrics=telemetry.metrics.registry)
+            )
         elif webhooks is not None:
             _log.warning("this gateway sends no events to webhooks: its setting `duties` is off")
         loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
         feedback = FeedbackLog(
-            open_observations(registry.url),
+            observed,
             interval_s=settings.feedback_interval_s,
             max_bytes=settings.feedback_bytes,
             metrics=telemetry.metrics,

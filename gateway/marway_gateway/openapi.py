@@ -67,6 +67,14 @@ PREDICTION_ERRORS: Final = (
     *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
 )
 """What a route can answer that predicts."""
+_PREDICTION_ID: Final[Json] = {
+    "X-Prediction-Id": {
+        "description": "Which prediction this is, by which it is found again and feedback names it: a ULID. Errors "
+        "have one as well, once a request was let in.",
+        "schema": {"type": "string"},
+        "example": "01JZ3W5N8Q3F6A0C91D24B7E58",
+    }
+}
 _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.AnswersDiffer(
         'intent 1.1 gave 1 of its 6 golden answers otherwise on pod pod-0: example 2: at label: "timer" was expected, '
@@ -178,6 +186,7 @@ def add_served(
     methods: Sequence[str] = ("POST",),
     body: type[BaseModel] | None = None,
     headers: Mapping[str, Any] = REQUEST_HEADERS,
+    predicts: bool = True,
     **documented: Any,
 ) -> None:
     """Add routes that FastAPI documents and that ``handler`` serves.
@@ -189,8 +198,13 @@ def add_served(
         methods: Each route has all of them; where there are several, each is an operation of its own.
         body: What the body holds, where it is JSON.
         headers: The types of request headers, by their names with underscores.
+        predicts: Whether answers are predictions, which have an id each.
         documented: More that FastAPI's routes take, such as `responses`.
     """
+    if predicts:
+        answer = documented["responses"].get(200, {"description": "The model's answer."})
+        answer = {**answer, "headers": {**_PREDICTION_ID, **answer.get("headers", {})}}
+        documented["responses"] = {**documented["responses"], 200: answer}
 
     class AsgiRoute(APIRoute):
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -47,6 +47,7 @@ _PLANNED = {
     "bench-gateway",
     "bench-http",
     "bench-logging",
+    "bench-observations",
     "bench-open-inference",
     "bench-path",
     "bench-peers",

@@ -152,3 +152,13 @@ def test_paths(tmp_path: Path) -> None:
     admin |= {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
     assert set(create_app(settings).openapi()["paths"]) == shared | public | {"/ping"}
     assert set(create_admin_app(settings).openapi()["paths"]) == shared | admin
+
+
+def test_predictions_have_ids() -> None:
+    """The answer of every route that predicts names its id; an explanation has none."""
+    document = create_app(load_settings(GatewaySettings, registry="file:///nowhere")).openapi()
+    posts = {
+        path: methods["post"]["responses"]["200"] for path, methods in document["paths"].items() if "post" in methods
+    }
+    named = {path for path, answer in posts.items() if "X-Prediction-Id" in answer.get("headers", {})}
+    assert {path for path in posts if not path.startswith("/feedback") and "expla" not in path} == named

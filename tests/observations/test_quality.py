@@ -11,7 +11,8 @@ from sklearn import metrics
 
 from marway.objects import ObjectStore
 from marway.serving import QualityRule
-from marway_observations.quality import Quality, measure
+from marway_observations.evaluate.results import Quality
+from marway_observations.quality import measure
 from marway_observations.reading import Observed
 from support.observations import NOON, feedback, observation, write_feedback, write_observations
 
@@ -168,17 +169,17 @@ def test_windows(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "bounds", "verdict"),
+    ("right", "wrong", "bounds", "standing"),
     [
         (30, 0, {}, "no_bound"),
         (30, 0, {"minimum": 0.5}, "too_few"),
-        (95, 5, {"minimum": 0.5}, "holds"),
-        (60, 40, {"minimum": 0.58}, "unclear"),
+        (95, 5, {"minimum": 0.5}, "met"),
+        (60, 40, {"minimum": 0.62}, "unclear"),
         (20, 80, {"minimum": 0.5}, "breached"),
         (95, 5, {"maximum": 0.5}, "breached"),
     ],
 )
-def test_verdicts(store: ObjectStore, right: int, wrong: int, bounds: dict[str, float], verdict: str) -> None:
-    """A bound holds or is breached when the whole interval says so."""
+def test_standing(store: ObjectStore, right: int, wrong: int, bounds: dict[str, float], standing: str) -> None:
+    """A bound is breached when the whole interval says so."""
     write(store, [("a", "a")] * right + [("a", "b")] * wrong)
-    assert quality(store, kind="classification", **bounds).verdict == verdict
+    assert quality(store, kind="classification", **bounds).standing == standing

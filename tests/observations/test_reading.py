@@ -6,6 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from marway.objects import ObjectStore
@@ -119,3 +121,15 @@ def test_copies(store: ObjectStore, tmp_path: Path) -> None:
     assert len([path for path in copies.rglob("*") if path.is_file()]) == 1
     assert [count(far) for _ in range(2)] == [1, 1]
     assert len(far.opened) == 3
+
+
+def test_columns_of_other_versions(store: ObjectStore, tmp_path: Path) -> None:
+    """Files with fewer columns have nulls there; with more, those are not seen."""
+    (key,) = write_observations(store, "intent", [observation(group_id="a")])
+    path = tmp_path / "store" / key
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(table.drop_columns(["group_id"]), path.with_name("older.parquet"))
+    pq.write_table(table.append_column("later", pa.array([1])), path.with_name("later.parquet"))
+    with Observed(store) as observed:
+        found = observed.query("SELECT group_id, prediction_id IS NOT NULL, model FROM observations ORDER BY 1")
+    assert found == [("a", True, "intent"), ("a", True, "intent"), (None, True, "intent")]

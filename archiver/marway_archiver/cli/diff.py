@@ -14,7 +14,7 @@ import typer
 from marway.admin_client import AdminClient, token_of
 from marway.answers.comparison import compare_stored
 from marway.bundles import BUNDLE_SUFFIX, BundleManifest
-from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord
+from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord, clip
 from marway.objects import ObjectMissing
 from marway.records import VersionRecord
 from marway.refs import parse_reference
@@ -80,7 +80,9 @@ def diff(
     if not fields and not files:
         typer.echo(f"{a} and {b} do not differ")
     if fields:
-        print_table(("field", a, b), [(each["field"], _text(each["a"]), _text(each["b"])) for each in fields])
+        print_table(
+            ("field", a, b), [(each["field"], clip(_text(each["a"])), clip(_text(each["b"]))) for each in fields]
+        )
     if files:
         rows = [(each["name"], each["change"], _size(each["a_bytes"]), _size(each["b_bytes"])) for each in files]
         print_table(("file", "change", a, b), rows)
@@ -139,7 +141,9 @@ def _facts(record: VersionRecord) -> dict[str, Any]:
         if name in _EXPECTED:
             continue
         if isinstance(value, dict):
+            features = value.pop("features", {}) if name == "training" else {}  # a line each, for those that differ
             facts |= {f"{name}.{key}": each for key, each in value.items()}
+            facts |= {f"training.features.{key}": each for key, each in features.items()}
         else:
             facts[name] = value
     return facts

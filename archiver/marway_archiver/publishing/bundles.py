@@ -20,7 +20,7 @@ from marway_archiver.progress import Phases, Progress
 from marway_archiver.publishing.facts import RecordFacts, facts_of_bundle, read_facts, tolerance_of
 from marway_archiver.publishing.locking import LockWish
 from marway_archiver.publishing.register import LabelMove, label_move, opened_registry, store, warn
-from marway_archiver.publishing.training_data import with_training_data
+from marway_archiver.publishing.training_data import TrainingData, with_training_data
 from marway_archiver.verify import golden_beside, golden_of_registry, known_golden
 
 __all__ = ["UNPROVED_BUNDLE", "publish_bundle", "store_bundle"]
@@ -48,7 +48,7 @@ def publish_bundle(
     force: bool = False,
     examples: Sequence[Any] = (),
     tolerance: float | None = None,
-    training_data: StrPath | None = None,
+    training_data: TrainingData | None = None,
     progress: Progress | None = None,
 ) -> VersionRecord:
     """Pack a model server's directory as a bundle and publish it: the one call at the end of a training script.
@@ -69,7 +69,7 @@ def publish_bundle(
         force: Move the label without a proof.
         examples: Golden examples: `marway_archiver.Example`, each with its output.
         tolerance: How far numbers of equal answers may lie apart, relative and absolute; 1e-4 by default.
-        training_data: File of what the version was trained on, as `publish` takes it.
+        training_data: What the version was trained on, as `publish` takes it.
         progress: Told about bytes packed and stored, as one.
 
     Raises:

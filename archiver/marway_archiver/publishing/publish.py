@@ -22,7 +22,7 @@ from marway_archiver.publishing.bundles import store_bundle
 from marway_archiver.publishing.facts import RecordFacts, facts_of_mar, read_facts, tolerance_of
 from marway_archiver.publishing.locking import LockWish
 from marway_archiver.publishing.register import UNPROVED, label_move, opened_registry, store, warn
-from marway_archiver.publishing.training_data import with_training_data
+from marway_archiver.publishing.training_data import TrainingData, with_training_data
 from marway_archiver.verify import known_golden, prove
 
 __all__ = ["publish", "publish_archive"]
@@ -53,7 +53,7 @@ def publish(
     examples: Sequence[Any] = (),
     tolerance: float | None = None,
     predict: Predict | None = None,
-    training_data: StrPath | None = None,
+    training_data: TrainingData | None = None,
     progress: Progress | None = None,
 ) -> VersionRecord:
     """Pack, prove and publish a model: the one call at the end of a training script.
@@ -92,8 +92,9 @@ def publish(
         tolerance: How far numbers of equal answers may lie apart, relative and absolute; 1e-4 by default.
         predict: Answers the examples where TorchServe is not installed: takes the inputs as a handler sees them
             (JSON values, str, bytearray), returns as many answers.
-        training_data: JSONL, CSV or Parquet file of what the version was trained on: the record has a summary of each
-            field, which `marway drift` compares later inputs with.
+        training_data: What the version was trained on, as a JSONL, CSV or Parquet file or as rows: each what a caller
+            would send, or a mapping of `input` and `output`. The record has a summary of each field, which `marway
+            drift` compares later ones with.
         progress: Told about bytes packed and stored, as one.
 
     Returns:
@@ -160,7 +161,7 @@ def publish_archive(
     lock_for: Sequence[str] = (),
     golden: StrPath | None = None,
     tolerance: float | None = None,
-    training_data: StrPath | None = None,
+    training_data: TrainingData | None = None,
     progress: Progress | None = None,
 ) -> tuple[VersionRecord, bool]:
     """Publish a `.mar`, also one that torch-model-archiver made, or a bundle.

@@ -27,6 +27,7 @@ from marway_archiver.progress import Progress
 from marway_archiver.proving.proof import PackProof
 from marway_archiver.publishing.facts import TAKEN_OVER, RecordFacts
 from marway_archiver.publishing.locking import Locked, LockWish, lock_requirements
+from marway_archiver.publishing.training_check import unsent
 
 __all__ = ["UNPROVED", "LabelMove", "label_move", "opened_registry", "store", "warn"]
 
@@ -64,6 +65,8 @@ def store(
         _check_workers(packed, facts.serving)
     with tempfile.TemporaryDirectory(prefix="marway-lock-") as directory:
         locked = _locked(packed, registry, lock, Path(directory))
+        if facts.training.features:
+            warn(unsent(packed.path, packed.kind, facts.training.features))
         if create_registry:
             registry.create()
         stored = registry.publish(

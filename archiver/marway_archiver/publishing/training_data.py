@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
+from marway.answers.bodies import document_rows
 from marway.archives.entries import reason
 from marway.errors import InvalidInput
 from marway.features.collecting import Rows
@@ -16,43 +18,50 @@ from marway.serving import ServingSettings
 from marway_archiver.packing import StrPath
 from marway_archiver.publishing.facts import RecordFacts
 from marway_archiver.publishing.register import warn
-from marway_archiver.publishing.training_rows import READERS, Row
+from marway_archiver.publishing.training_rows import READERS, Row, rows_given
 
-__all__ = ["with_training_data"]
+__all__ = ["TrainingData", "with_training_data"]
 
 _PICTURES_MAX: Final = 2_000
 """Pictures that are looked at: each takes a millisecond to decode."""
 
 
-def with_training_data(facts: RecordFacts, source: StrPath | None) -> RecordFacts:
-    """Return facts with a summary of each field of the rows in ``source``, a file; as they are without one.
+TrainingData = StrPath | Iterable[Any]
+"""A file, or the rows themselves."""
+
+
+def with_training_data(facts: RecordFacts, source: TrainingData | None) -> RecordFacts:
+    """Return facts with a summary of each field of the rows in ``source``; as they are without one.
 
     A row is what a caller would send, or has that under `input` and the answer under `output`; columns of a table may
     be called `input.age` and `output.label`. What the serving settings redact is left out, and where their drift rule
     names fields those are summed up. Of many rows 20,000 are looked at, drawn by chance.
 
     Raises:
-        InvalidInput: The file cannot be read, or holds no rows; the message says where, and what is wanted.
+        InvalidInput: It cannot be read, or holds no rows; the message says where, and what is wanted.
     """
     if source is None:
         return facts
     if facts.training.features:
         raise InvalidInput("the record has training.features, and training data is given: say it once")
-    path = Path(source)
-    read = READERS.get(path.suffix.lower())
-    if read is None:
-        raise InvalidInput(f"{path}: training data is a file that ends in {', '.join(READERS)}")
-    try:
-        features = _summarized(path, read(path), facts.serving)
-    except OSError as exc:
-        raise InvalidInput(f"{path} cannot be read: {reason(exc)}") from exc
-    except UnicodeDecodeError as exc:
-        raise InvalidInput(f"{path} is not UTF-8") from exc
+    if not isinstance(source, str | PathLike):
+        features = _summarized("the training data", rows_given(source), facts.serving)
+    else:
+        path = Path(source)
+        read = READERS.get(path.suffix.lower())
+        if read is None:
+            raise InvalidInput(f"{path}: training data is a file that ends in {', '.join(READERS)}")
+        try:
+            features = _summarized(str(path), read(path), facts.serving)
+        except OSError as exc:
+            raise InvalidInput(f"{path} cannot be read: {reason(exc)}") from exc
+        except UnicodeDecodeError as exc:
+            raise InvalidInput(f"{path} is not UTF-8") from exc
     training = facts.training.model_copy(update={"features": features})
     return facts.model_copy(update={"training": training})
 
 
-def _summarized(path: Path, found: Iterable[Row], serving: ServingSettings) -> Mapping[str, Any]:
+def _summarized(where: str, found: Iterable[Row], serving: ServingSettings) -> Mapping[str, Any]:
     fields = serving.drift.fields if serving.drift is not None else ()
     rows = Rows(fields)
     pictures = count = 0
@@ -60,22 +69,22 @@ def _summarized(path: Path, found: Iterable[Row], serving: ServingSettings) -> M
         count += 1
         kept = _redacted(row, serving.observe_redact)
         try:
-            rows.add({side: [value] for side, value in kept.items()})
+            rows.add({side: document_rows(value) for side, value in kept.items()})
         except ModuleNotFoundError as exc:
             raise InvalidInput(
-                f"{path} holds pictures, and their brightness needs the package {exc.name!r}: pip install "
+                f"{where} holds pictures, and their brightness needs the package {exc.name!r}: pip install "
                 "'marway[observations]'"
             ) from exc
         pictures += any(isinstance(value, bytes) for value in kept.values())
         if pictures == _PICTURES_MAX:
             break
     if not count:
-        raise InvalidInput(f"{path} holds no rows")
+        raise InvalidInput(f"{where} holds no rows")
     found_features = rows.summarize()
     features = fitted(found_features)
     if not features:
         raise InvalidInput(
-            f"{path}: nothing in its rows can be summed up: numbers, texts, true and false, and pictures can"
+            f"{where}: nothing in its rows can be summed up: numbers, texts, true and false, and pictures can"
             + (f"; the drift rule names {', '.join(fields)}" if fields else "")
         )
     left_out = [name for name in found_features if name not in features]
@@ -83,7 +92,7 @@ def _summarized(path: Path, found: Iterable[Row], serving: ServingSettings) -> M
         more = f", such as {left_out[0]}" if left_out else ""
         warn(
             [
-                f"{path} has more fields than a record has room for: {len(features)} are kept, the emptiest are "
+                f"{where} has more fields than a record has room for: {len(features)} are kept, the emptiest are "
                 f"not{more}; name those that matter in serving.drift.fields"
             ]
         )

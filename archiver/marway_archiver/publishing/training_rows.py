@@ -1,15 +1,16 @@
-"""Reads files of training data: JSONL, CSV and Parquet, of which an even sample of rows is given."""
+"""Reads training data: JSONL, CSV, Parquet, or rows as Python has them; an even sample of the rows is given."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from marway.answers.encoding import answer_json
 from marway.errors import InvalidInput, clip
 from marway.features.pictures import is_picture
 from marway.features.sampling import Sample
@@ -17,7 +18,7 @@ from marway.features.walking import number_or_text
 from marway.redaction import Side
 from marway_archiver.publishing.register import warn
 
-__all__ = ["READERS", "SIDES", "Row"]
+__all__ = ["READERS", "SIDES", "Row", "rows_given"]
 
 SIDES: Final[tuple[Side, ...]] = ("input", "output")
 Row = Mapping[Side, Any]
@@ -28,6 +29,32 @@ _FIELD_MAX: Final = 1024 * 1024
 _FILE_MAX: Final = 64 * 1024 * 1024
 _EXAMPLE: Final = {"input", "file", "output", "content_type", "status"}
 """Fields of a line of `marway pack --examples`, which is taken here, too."""
+
+
+def rows_given(values: Iterable[Any]) -> Iterator[Row]:
+    """Yield an even sample of rows that are Python values: what JSON has, arrays and numbers of numpy and torch, bytes.
+
+    Raises:
+        InvalidInput: They are one mapping, or a row is none of these.
+    """
+    if isinstance(values, bytes | Mapping):
+        raise InvalidInput("training data is a file or a sequence of rows: put a single row into a list")
+    sample: Sample[tuple[int, Any]] = Sample()
+    for number, value in enumerate(values, 1):
+        sample.add((number, value), 0)
+    for number, value in sample:
+        if isinstance(value, bytes):
+            yield {"input": _body(value)}
+            continue
+        try:
+            plain = json.loads(answer_json(value, nonfinite="null"))
+        except ValueError as exc:
+            raise InvalidInput(f"row {number} of the training data: {exc}") from exc
+        yield {side: plain[side] for side in SIDES if side in plain} if _has_sides(plain) else {"input": plain}
+
+
+def _has_sides(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and value.keys() <= set(SIDES)
 
 
 def _jsonl(path: Path) -> Iterator[Row]:

@@ -130,9 +130,9 @@ class Rows:
         """Return how many rows there are of what a feature is of, inputs or outputs."""
         return self._rows.get(root_of(feature) or "", 0)
 
-    def roots(self) -> Mapping[str, int]:
-        """Return how many inputs and outputs there are."""
-        return dict(self._rows)
+    def fields(self) -> Iterable[str]:
+        """Return the names of all fields that were found, however rare."""
+        return {base_of(name) for name in self._columns}
 
     def column(self, feature: str) -> Column:
         """Return what was found of a feature of a summary."""

@@ -13,6 +13,7 @@
     ids/<id or lower-case name>.json                     create-only, Pointer
     proofs/<archive digest>/<ulid>.json                  create-only, Proof
     gc/<key of another object>                           compare-and-swap, GcMark
+    gates/<model>.json                                   compare-and-swap, what breaches its declared bound
     leases/<name>.json                                   compare-and-swap, which gateway does the background duties
 
 The order of a publish is archive, golden, wheels, record, pointers, then label, so that a reader never sees a label or

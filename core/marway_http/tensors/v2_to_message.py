@@ -20,8 +20,10 @@ from marway_http.tensors.v2_json import raw_input_of
 from marway_http.tensors.v2_parameters import ALL_BINARY, BINARY, SIZE, OutputForms, add_parameters
 from marway_http.tensors.v2_protobuf import CONTENTS
 
-__all__ = ["header_length_of", "message_of_piece", "message_of_request", "message_of_response"]
+__all__ = ["HEADER_LENGTH", "header_length_of", "message_of_piece", "message_of_request", "message_of_response"]
 
+HEADER_LENGTH: Final = "inference-header-content-length"
+"""Header of a body that has binary tensors behind its JSON: the bytes of that."""
 _MESSAGE_MAX: Final = 1000
 _RAW_INPUTS: Final = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _RAW_OUTPUTS: Final = pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number

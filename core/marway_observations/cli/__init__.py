@@ -6,11 +6,21 @@ from collections.abc import Callable
 
 import typer
 
+from marway_observations.cli.drift import drift
+from marway_observations.cli.events import events
+from marway_observations.cli.observations import observations
+from marway_observations.cli.quality import quality
 from marway_observations.cli.why import why
 
 __all__ = ["register"]
 
-_VERBS: tuple[Callable[..., None], ...] = (why,)
+_VERBS: tuple[Callable[..., None], ...] = (
+    drift,
+    events,
+    observations,
+    quality,
+    why,
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:

@@ -37,7 +37,7 @@ def drift(
     ] = None,
     window: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="How far back predictions are looked at; else the rule's, or 24h."),
+        typer.Option(metavar="TIME", help="How far back predictions count; else the rule's, or 24h."),
     ] = None,
     registry: RegistryOption = None,
     observations: Annotated[

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
 
 from marway.admin_client import token_of
 from marway.errors import InvalidInput, MarwayError
+from marway.records import utc_now
 from marway.registry import open_registry
+from marway_observations.cli.options import ObservationsOption, moment
 from marway_ops.shell.options import (
     GatewayOption,
     JsonOption,
@@ -24,8 +26,6 @@ from marway_ops.shell.output import print_json, print_table, warn
 
 __all__ = ["why"]
 
-_DAYS = 7
-
 
 def why(
     prediction: Annotated[
@@ -34,16 +34,18 @@ def why(
     replay: Annotated[
         bool, typer.Option("--replay", help="Ask the same version again and compare; exit code 1 where it differs.")
     ] = False,
-    since: Annotated[
-        datetime | None,
-        typer.Option(help=f"Where an id does not say when: look from here on, UTC; by default {_DAYS} days ago."),
+    model: Annotated[
+        str | None, typer.Option(help="Whose prediction it is: with thousands of models it is faster.")
     ] = None,
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="Where an id does not say when: look from then on; so long ago, or ISO 8601."
+        ),
+    ] = "7d",
     timeout: Annotated[float, typer.Option(min=0.001, help="Deadline of --replay, seconds.")] = 60.0,
     registry: RegistryOption = None,
-    observations: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Store of observations; else $MARWAY_OBSERVATIONS, else the registry."),
-    ] = None,
+    observations: ObservationsOption = None,
     gateway: GatewayOption = None,
     token: TokenOption = None,
     token_file: TokenFileOption = None,
@@ -55,12 +57,17 @@ def why(
 
     if not prediction:
         raise InvalidInput("which prediction? give its id, which its answer had as X-Prediction-Id, or its request's")
-    now = datetime.now(timezone.utc)
-    first = since.replace(tzinfo=timezone.utc) if since is not None else now - timedelta(days=_DAYS)
+    now = utc_now()
     url = registry_url(registry)
     known = open_registry(url)
     known.check_there()
-    found = find(open_observations(url, observations), prediction, since=first, until=now + timedelta(minutes=5))
+    found = find(
+        open_observations(url, observations),
+        prediction,
+        model=model,
+        since=moment(since, now),
+        until=now + timedelta(minutes=5),
+    )
     document = explained(found, known)
     for left in found.left_out:
         warn(f"{left.key} could not be read: {left.why}")
@@ -184,7 +191,7 @@ def _replay(said: dict[str, Any]) -> str:
     if said["same"] is None:
         return f"not made: {said['reason']}"
     if said["same"]:
-        return "the same answer"
+        return "the same answer" if said["status"] < 400 else "it fails in the same way"
     redacted = f"; of what was kept these had been removed: {', '.join(said['redacted'])}" if said["redacted"] else ""
     return f"DIFFERENT: {said['difference']}{redacted}"
 

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from marway.answers.bodies import parts_of
 from marway.answers.golden import ExampleInput, GoldenAnswer, decode_examples, decode_golden
 from marway.errors import InvalidArchive, InvalidRecord, clip
 from marway.features.collecting import Rows
@@ -15,7 +16,6 @@ from marway.objects import ObjectMissing
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway.serving import DriftRule
-from marway_observations.drift.bodies import parts_of
 from marway_observations.drift.windows import Window
 
 __all__ = ["NoReference", "golden_reference", "training_reference", "window_reference"]

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import duckdb
 
+from marway.answers.bodies import parts_of
 from marway.features.collecting import Rows
 from marway.features.sampling import SAMPLE_ROWS
 from marway.objects import ObjectStore
-from marway_observations.drift.bodies import parts_of
 from marway_observations.reading import Observed
 
 __all__ = ["PICTURES_SAMPLE_ROWS", "Window", "window_of"]
@@ -22,6 +22,8 @@ PICTURES_SAMPLE_ROWS: Final = 2_000
 """The same where most are pictures or forms with files, of which each takes a millisecond to decode."""
 _FETCHED: Final = 200
 _HASHES: Final = 2**64
+_WITH_BODIES: Final = "bodies IN ('kept', 'failed', 'streamed', 'too_large')"
+"""Which rows may have an input or an answer; this column is read in a moment, and bodies are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,8 @@ def _window(
     connection: duckdb.DuckDBPyConnection, version: str, fields: Sequence[str], sample_rows: int
 ) -> Window:  # fmt: skip
     counted = connection.execute(
-        "SELECT count(*), count(*) FILTER (bodies = 'kept'), "
-        "count(*) FILTER (bodies = 'kept' AND (input_type LIKE 'image/%' OR input_type LIKE 'multipart/%')) "
-        "FROM observations WHERE version = ?",
+        f"SELECT count(*), count(*) FILTER ({_WITH_BODIES}), count(*) FILTER ({_WITH_BODIES} "
+        "AND (input_type LIKE 'image/%' OR input_type LIKE 'multipart/%')) FROM observations WHERE version = ?",
         [version],
     ).fetchone()
     assert counted is not None
@@ -90,7 +91,7 @@ def _window(
     below = _HASHES - 1 if with_bodies <= sample_rows else _HASHES * sample_rows // with_bodies
     found = connection.execute(
         "SELECT input_type, input, CASE WHEN outcome = 'ok' THEN output_type END, CASE WHEN outcome = 'ok' THEN output "
-        "END FROM observations WHERE version = ? AND bodies = 'kept' AND hash(prediction_id) <= ?::UBIGINT",
+        f"END FROM observations WHERE version = ? AND {_WITH_BODIES} AND hash(prediction_id) <= ?::UBIGINT",
         [version, below],
     )
     rows = Rows(fields)
@@ -98,6 +99,8 @@ def _window(
     while batch := found.fetchmany(_FETCHED):
         for row in batch:
             document, whole = _document(*row)
+            if whole and not document:
+                continue  # both were too large
             rows.add(document)
             read += 1
             unreadable += not whole

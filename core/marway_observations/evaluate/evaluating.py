@@ -10,17 +10,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
 
-from marway.errors import MarwayError, NotFound
+from marway.errors import MarwayError
 from marway.objects import ObjectStore
-from marway.records import ModelState
 from marway.registry import Registry
-from marway.serving import QualityRule, period
 from marway_observations.drift.evaluating import evaluate_drift
 from marway_observations.evaluate.gate import RaisesEvents, settle
 from marway_observations.evaluate.results import Drift, Evaluation, Kind, Quality, Trouble, Unjudged
 from marway_observations.layout import OBSERVATIONS
-from marway_observations.quality import measure
-from marway_observations.reading import Observed
+from marway_observations.quality import quality_of
 
 __all__ = ["evaluate"]
 
@@ -59,8 +56,7 @@ def evaluate(
             continue
         model = folder.removeprefix(_MODEL)
         try:
-            state = registry.state(model)
-            found = look.quality(model, state) if kind == "quality" else look.drift(model, state)
+            found = look.quality(model) if kind == "quality" else look.drift(model)
             unjudged = [each.version for each in look.unjudged if each.model == model]
             settle(registry.store, log, model, kind, found, at=at, unjudged=unjudged)
         except MarwayError as exc:
@@ -93,52 +89,17 @@ class _Look:
         self.unjudged: list[Unjudged] = []
         self.troubles: list[Trouble] = []
 
-    def quality(self, model: str, state: ModelState) -> list[Quality]:
-        """Return the figures of a model's versions.
+    def quality(self, model: str) -> list[Quality]:
+        """Return the figures of a model's versions that declare quality."""
+        asked = quality_of(self._observations, self._registry, model, at=self._at, copies=self._copies)
+        if asked.left_out:
+            self._left_out(model, [each.key for each in asked.left_out])
+        self.rules += sum(map(len, asked.rules.values()))
+        self.longest = max(self.longest, asked.window)
+        self.qualities += asked.results
+        return list(asked.results)
 
-        Where one that a label leads to, or that has settings of its own, declares quality, so may others: those that
-        answered within its window are looked at as well, each by its own rules.
-        """
-        rules = self._rules(model, state, {*state.labels.values(), *(state.serving.keys() - {"*"})})
-        if not rules:
-            return []
-        window = self._window(rules)
-        while True:
-            with Observed(
-                self._observations, model=model, since=self._at - window, until=self._at, copies=self._copies
-            ) as observed:
-                seen = {version for (version,) in observed.query("SELECT DISTINCT version FROM observations")}
-                rules |= self._rules(model, state, seen - rules.keys())
-                if self._window(rules) > window:
-                    window = self._window(rules)
-                    continue
-                found = [
-                    Quality(
-                        model=model,
-                        version=each.version,
-                        label=each.label,
-                        metric=each.metric,
-                        window=each.rule.window,
-                        known=each.known,
-                        missing=each.missing,
-                        value=each.value,
-                        lower=each.lower,
-                        upper=each.upper,
-                        minimum=each.rule.minimum,
-                        maximum=each.rule.maximum,
-                        min_count=each.rule.min_count,
-                    )
-                    for each in measure(observed, model, rules, now=self._at)
-                ]
-                if observed.left_out:
-                    self._left_out(model, [each.key for each in observed.left_out])
-            break
-        self.rules += sum(map(len, rules.values()))
-        self.longest = max(self.longest, window)
-        self.qualities += found
-        return found
-
-    def drift(self, model: str, state: ModelState) -> list[Drift]:
+    def drift(self, model: str) -> list[Drift]:
         """Return the fields of a model's labelled versions that have a drift rule."""
         found: list[Drift] = []
         for each in evaluate_drift(self._observations, self._registry, model, at=self._at, copies=self._copies):
@@ -164,21 +125,6 @@ class _Look:
             ]
         self.drifts += found
         return found
-
-    def _rules(self, model: str, state: ModelState, versions: set[str]) -> dict[str, tuple[QualityRule, ...]]:
-        """Return the rules of those versions that have any, and are not deleted."""
-        found = {}
-        for version in versions - state.tombstones.keys():
-            try:
-                rules = state.serving_for(self._registry.record(model, version)).quality
-            except NotFound:
-                continue  # deleted since the state was read, or never there
-            if rules:
-                found[version] = rules
-        return found
-
-    def _window(self, rules: dict[str, tuple[QualityRule, ...]]) -> timedelta:
-        return max(period(rule.window) for each in rules.values() for rule in each)
 
     def _left_out(self, model: str, keys: Sequence[str]) -> None:
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AwareDatetime, Field
@@ -31,6 +32,7 @@ class Quality(Frozen):
         window: How far back predictions count, such as `7d`.
         known: Predictions whose truth is known, of which the figure is made.
         missing: Predictions whose truth has not come (yet).
+        unusable: Predictions whose truth has come and that cannot be compared with it: how many, by the reason.
         value: The figure; None where there is none.
         lower, upper: Its 95 % confidence interval.
         minimum, maximum: What it must keep to; None means no bound.
@@ -44,6 +46,7 @@ class Quality(Frozen):
     window: str
     known: Count
     missing: Count
+    unusable: Mapping[str, Count] = Field(default_factory=dict)
     value: Finite | None
     lower: Finite | None
     upper: Finite | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from marway_observations.quality.measuring import Quality, measure
+from marway_observations.quality.asking import Asked, quality_of
+from marway_observations.quality.measuring import measure
 
-__all__ = ["Quality", "measure"]
+__all__ = ["Asked", "measure", "quality_of"]

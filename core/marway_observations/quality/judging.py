@@ -9,17 +9,18 @@ from typing import Final, NamedTuple
 import duckdb
 
 from marway.serving import QualityRule
-from marway_observations.joining import JOINED
+from marway_observations.joining import COUNTED
 from marway_observations.json_paths import document, found_at, single_value
 
-__all__ = ["KNOWN", "MISSING", "REASONS", "judge"]
+__all__ = ["KNOWN", "MISSING", "REASONS", "count", "judge"]
 
 KNOWN: Final = "known"
 MISSING: Final = "missing"
 REASONS: Final = "SELECT version, label, reason, sum(n)::BIGINT FROM judged GROUP BY ALL"
 """How many predictions of each version and label count, or why they do not."""
 
-_LARGEST: Final = 1e150  # its square is a number still
+_FEEDBACK: Final = 'feedback_id, "at", prediction_id, request_id, group_id, since, until, truth, correct, score'
+_LARGEST: Final = 1e75  # the squares of its squares, and sums of them, are numbers still
 
 
 class _Compared(NamedTuple):
@@ -27,8 +28,10 @@ class _Compared(NamedTuple):
 
     Attributes:
         said: What feedback must say.
-        prediction: The predicted value.
-        truth: The true value.
+        prediction: JSON that is found in the document `answer`.
+        truth: JSON that is found in what was `said`.
+        predicted: The value that `predicted` is.
+        actual: The value that `actual` is.
         refused: Further conditions under which nothing can be compared, and why, in order.
         classes: Whether there are so few values that equal rows are counted rather than kept.
     """
@@ -36,60 +39,90 @@ class _Compared(NamedTuple):
     said: str
     prediction: str
     truth: str
+    predicted: str
+    actual: str
     refused: tuple[tuple[str, str], ...]
     classes: bool
+
+
+def count(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the table `counted`: what feedback says of each prediction, which all rules go by."""
+    # What is asked several times is read once: there may be thousands of files. Predictions are only looked through for
+    # their requests and groups where feedback names any.
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS SELECT {_FEEDBACK} FROM feedback")
+    named = connection.execute("SELECT count(request_id) + count(group_id) > 0 FROM told").fetchall()[0][0]
+    predictions = "" if named else ", observations AS (SELECT * FROM observations LIMIT 0)"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE counted AS WITH feedback AS (SELECT * FROM told){predictions} {COUNTED}"
+    )
+    connection.execute("DROP TABLE told")
 
 
 def judge(
     connection: duckdb.DuckDBPyConnection, rule: QualityRule, versions: Sequence[str], since: datetime, until: datetime
 ) -> None:
-    """Make the table `judged`: `version`, `label`, `reason` (known, missing, or why nothing can be compared),
-    `prediction`, `truth`, and how many predictions are like this, `n`.
+    """Make the table `judged` from `counted`: `version`, `label`, `reason` (known, missing, or why nothing can be
+    compared), `prediction`, `truth`, and how many predictions are like this, `n`.
     """
     compared = _compared(connection, rule)
     refused = " ".join(f"WHEN {condition} THEN {_literal(why)}" for condition, why in compared.refused)
     counted, grouped = ("count(*)", "GROUP BY ALL") if compared.classes else ("1", "")
-    # A body is not looked at where no truth is known: reading JSON is most of the work.
-    connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE judged AS
-        SELECT version, label, prediction, actual AS truth, {counted} AS n,
-            CASE WHEN said IS NULL THEN '{MISSING}' {refused} ELSE '{KNOWN}' END AS reason
-        FROM (
-            SELECT version, label, bodies, {compared.said} AS said, {compared.truth} AS actual,
-                CASE WHEN {compared.said} IS NOT NULL THEN {compared.prediction} END AS prediction
-            FROM ({JOINED})
-            WHERE outcome = 'ok' AND role <> 'shadow' AND version IN (SELECT unnest($versions))
-                AND "at" >= $since AND "at" < $until
-        ) {grouped}""",
-        {"versions": list(versions), "since": since, "until": until},
-    )
+    # One step below the other, so that each body is read once, and only where its truth is known: it is most of the
+    # work. What is counted is the side that is held in memory, never the bodies, however few DuckDB takes them for.
+    connection.execute("SET disabled_optimizers = 'build_side_probe_side'")
+    try:
+        connection.execute(
+            f"""CREATE OR REPLACE TEMP TABLE judged AS
+            WITH told AS (
+                SELECT version, label, bodies, {compared.said} AS said,
+                    CASE WHEN {compared.said} IS NOT NULL THEN output END AS output, output_type
+                FROM observations o LEFT JOIN counted c ON c.prediction_id = o.prediction_id
+                WHERE outcome = 'ok' AND role <> 'shadow' AND list_contains($versions, version)
+                    AND o."at" >= $since AND o."at" < $until
+            ),
+            documents AS (SELECT *, {document("output", "output_type")} AS answer FROM told),
+            found AS (SELECT *, {compared.prediction} AS predicted, {compared.truth} AS actual FROM documents),
+            valued AS (
+                SELECT version, label, bodies, said, {compared.predicted} AS prediction, {compared.actual} AS truth
+                FROM found
+            )
+            SELECT version, label, prediction, truth, {counted} AS n,
+                CASE WHEN said IS NULL THEN '{MISSING}' {refused} ELSE '{KNOWN}' END AS reason
+            FROM valued {grouped}""",
+            {"versions": list(versions), "since": since, "until": until},
+        )
+    finally:
+        connection.execute("RESET disabled_optimizers")
 
 
 def _compared(connection: duckdb.DuckDBPyConnection, rule: QualityRule) -> _Compared:
     if rule.kind == "score":
-        return _Compared("score", "NULL", _number("score"), (("actual IS NULL", "the score is no number"),), False)
+        return _Compared(
+            "score", "NULL", "said", "NULL", _number("actual"), (("truth IS NULL", "it is no number"),), False
+        )
     if rule.kind == "correct":
-        return _Compared("correct", "NULL", "correct", (), True)
-    found = found_at(connection, rule.prediction, document("output", "output_type"))
-    true = found_at(connection, rule.truth, "truth::JSON")
-    prediction, truth = single_value(found), single_value(true)
+        return _Compared("correct", "NULL", "said", "NULL", "actual", (), True)
+    prediction = found_at(connection, rule.prediction, "answer")
+    truth = found_at(connection, rule.truth, "said::JSON")
+    text, actual = single_value("predicted"), single_value("actual")
     refused = [("bodies <> 'kept'", "its answer was not kept")]
     if rule.kind == "regression":
-        refused += _refused(rule, "number")
+        refused += _refused(rule, "number", "number")
         if rule.name == "mape":
-            refused.append(("actual = 0", "the truth is 0, of which nothing is a part"))
-        return _Compared("truth", _number(prediction), _number(truth), tuple(refused), False)
+            refused.append((f"abs(truth) < {1 / _LARGEST}", "the truth is 0, of which nothing is a part"))
+        return _Compared("truth", prediction, truth, _number(text), _number(actual), tuple(refused), False)
     if rule.name == "auc":
-        refused += _refused(rule, "number")[:1] + _refused(rule, "value")[1:]
+        refused += _refused(rule, "number", "value")
         positive = "IN ('true', '1')" if rule.positive is None else f"= {_literal(rule.positive)}"
-        return _Compared("truth", _number(prediction), f"({truth}) {positive}", tuple(refused), True)
-    return _Compared("truth", prediction, truth, (*refused, *_refused(rule, "value")), True)
+        return _Compared("truth", prediction, truth, _number(text), f"({actual}) {positive}", tuple(refused), True)
+    refused += _refused(rule, "value", "value")
+    return _Compared("truth", prediction, truth, text, actual, tuple(refused), True)
 
 
-def _refused(rule: QualityRule, wanted: str) -> list[tuple[str, str]]:
+def _refused(rule: QualityRule, predicted: str, true: str) -> list[tuple[str, str]]:
     return [
-        ("prediction IS NULL", f"{rule.prediction} finds no {wanted} in its answer"),
-        ("actual IS NULL", f"{rule.truth} finds no {wanted} in its truth"),
+        ("prediction IS NULL", f"{rule.prediction} finds no {predicted} in its answer"),
+        ("truth IS NULL", f"{rule.truth} finds no {true} in its truth"),
     ]
 
 

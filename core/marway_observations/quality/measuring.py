@@ -4,74 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Literal
 
 import duckdb
 
 from marway.serving import QualityRule, period
+from marway_observations.evaluate.results import Quality
 from marway_observations.quality.figures import Group, figures
 from marway_observations.quality.intervals import Interval
-from marway_observations.quality.judging import KNOWN, MISSING, REASONS, judge
+from marway_observations.quality.judging import KNOWN, MISSING, REASONS, count, judge
 from marway_observations.reading import Observed
 
-__all__ = ["Quality", "measure"]
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """One figure about one version.
-
-    Attributes:
-        model: The model.
-        version: The version.
-        label: Only predictions that this label led there; None means all of the version.
-        rule: What was measured, and its bounds.
-        since: From when on predictions count.
-        until: Before when they ended.
-        value: The figure; None where it cannot be told.
-        lower: Lower bound of its 95 % confidence interval; None where there is none.
-        upper: Upper bound of it.
-        known: Predictions that the figure is of: their truth is known and can be compared.
-        missing: Predictions of whose truth nothing was said yet.
-        unusable: Predictions whose truth is known and that cannot be compared all the same: how many, by reason.
-    """
-
-    model: str
-    version: str
-    label: str | None
-    rule: QualityRule
-    since: datetime
-    until: datetime
-    value: float | None
-    lower: float | None
-    upper: float | None
-    known: int
-    missing: int
-    unusable: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def metric(self) -> str:
-        """The metric's name."""
-        return self.rule.name
-
-    @property
-    def verdict(self) -> Literal["no_bound", "too_few", "holds", "unclear", "breached"]:
-        """What can be said of the rule's bound: ``unclear`` where the interval has values on both sides of it."""
-        rule = self.rule
-        if rule.minimum is None and rule.maximum is None:
-            return "no_bound"
-        if self.known < rule.min_count or self.value is None:
-            return "too_few"
-        lower = self.value if self.lower is None else self.lower
-        upper = self.value if self.upper is None else self.upper
-        minimum = float("-inf") if rule.minimum is None else rule.minimum
-        maximum = float("inf") if rule.maximum is None else rule.maximum
-        if upper < minimum or lower > maximum:
-            return "breached"
-        return "holds" if lower >= minimum and upper <= maximum else "unclear"
+__all__ = ["measure"]
 
 
 def measure(
@@ -95,34 +40,51 @@ def measure(
     for version, own in rules.items():
         for rule in own:
             versions[rule].append(version)
-    found = []
-    for rule, of in versions.items():
-        found += observed.read(partial(_measure, model=model, rule=rule, versions=of, now=now))
+    found = observed.read(partial(_measure, model=model, versions=versions, now=now))
     return sorted(found, key=lambda each: (each.version, each.label or "", each.metric))
 
 
 def _measure(
-    connection: duckdb.DuckDBPyConnection, model: str, rule: QualityRule, versions: list[str], now: datetime
+    connection: duckdb.DuckDBPyConnection, *, model: str, versions: Mapping[QualityRule, list[str]], now: datetime
 ) -> list[Quality]:
-    since = now - period(rule.window)
-    judge(connection, rule, versions, since, now)
-    counts: dict[Group, Counter[str]] = defaultdict(Counter)
-    for version, label, reason, n in connection.execute(REASONS).fetchall():
-        counts[version, None][reason] += n
-        if label is not None:
-            counts[version, label][reason] += n
-    values = figures(connection, rule)
-    return [
-        Quality(
-            model,
-            *group,
-            rule,
-            since,
-            now,
-            *values.get(group, Interval(None)),
-            known=reasons.pop(KNOWN, 0),
-            missing=reasons.pop(MISSING, 0),
-            unusable=reasons,
-        )
-        for group, reasons in counts.items()
-    ]
+    found = []
+    compared = None
+    count(connection)
+    for rule in sorted(versions, key=_comparison):
+        since = now - period(rule.window)
+        if compared != (compared := (_comparison(rule), versions[rule])):
+            judge(connection, rule, versions[rule], since, now)
+        counts: dict[Group, Counter[str]] = defaultdict(Counter)
+        for version, label, reason, n in connection.execute(REASONS).fetchall():
+            counts[version, None][reason] += n
+            if label is not None:
+                counts[version, label][reason] += n
+        values = figures(connection, rule)
+        for (version, label), reasons in counts.items():
+            value, lower, upper = values.get((version, label), Interval(None))
+            found.append(
+                Quality(
+                    model=model,
+                    version=version,
+                    label=label,
+                    metric=rule.name,
+                    window=rule.window,
+                    known=reasons.pop(KNOWN, 0),
+                    missing=reasons.pop(MISSING, 0),
+                    unusable=dict(sorted(reasons.items())),
+                    value=value,
+                    lower=lower,
+                    upper=upper,
+                    minimum=rule.minimum,
+                    maximum=rule.maximum,
+                    min_count=rule.min_count,
+                )
+            )
+    return found
+
+
+def _comparison(rule: QualityRule) -> tuple[str, ...]:
+    """Return what the table of a rule depends on: rules that only differ in their figure share one."""
+    special = rule.name if rule.name in ("auc", "mape") else ""
+    positive = rule.positive or "" if special == "auc" else ""
+    return rule.kind, special, positive, rule.prediction, rule.truth, rule.window

@@ -26,8 +26,18 @@ __all__ = ["Observed"]
 
 T = TypeVar("T")
 
-_MEMORY_MB: Final = 400
+_MEMORY_MB: Final = 256
 _TRIES: Final = 4
+_TYPES: Final = {
+    "binary": "BLOB",
+    "bool": "BOOLEAN",
+    "double": "DOUBLE",
+    "float": "FLOAT",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "string": "VARCHAR",
+    "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
+}
 _OUR_OWN: Final = (duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException)
 
 
@@ -71,10 +81,6 @@ class Observed:
         self._temporary = Path(tempfile.mkdtemp(prefix="marway-duckdb-"))
         try:
             self.connection = _connect(self._temporary, memory_mb)
-            self._empty = {
-                name: _empty(self._temporary, name, columns)
-                for name, columns in (("observations", schema.OBSERVATIONS), ("feedback", schema.FEEDBACK))
-            }
             self._find()
         except BaseException:
             self.close()
@@ -149,12 +155,12 @@ class Observed:
         self._view("feedback", schema.FEEDBACK, told, _within("received_at", since, self._feedback_until))
 
     def _view(self, name: str, table: pa.Schema, files: list[LocalFile], where: str, *more: str) -> None:
-        # An empty file with our columns comes first: there is always one, and columns that others lack are null.
-        paths = ", ".join(_literal(str(path)) for path in (self._empty[name], *(file.path for file in files)))
+        paths = ", ".join(_literal(str(file.path)) for file in files) or _literal(str(_empty(self._temporary, table)))
         columns = ", ".join((*(f'"{column}"' for column in table.names), *more))
+        # With the columns told, no file is opened before it is read, and columns that a file lacks are null.
         self.connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {columns} "
-            f"FROM read_parquet([{paths}], union_by_name=true, hive_partitioning=false, filename=true){where}"
+            f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {columns} FROM read_parquet([{paths}], "
+            f"schema=MAP {{{_columns(table)}}}, hive_partitioning=false, filename=true){where}"
         )
 
     def _look_again(self) -> bool:
@@ -178,15 +184,25 @@ def _connect(temporary: Path, memory_mb: int) -> duckdb.DuckDBPyConnection:
             "temp_directory": str(temporary / "spilled"),
         },
     )
-    connection.execute("SET parquet_metadata_cache = true")  # one reader asks several questions of the same files
     connection.execute("SET TimeZone = 'UTC'")
     return connection
 
 
-def _empty(temporary: Path, name: str, columns: pa.Schema) -> Path:
-    path = temporary / f"{name}.parquet"
+def _empty(temporary: Path, columns: pa.Schema) -> Path:
+    """Return a file with no rows: DuckDB reads from one file at least."""
+    path = temporary / "empty.parquet"
     pq.write_table(columns.empty_table(), path)
     return path
+
+
+def _columns(table: pa.Schema) -> str:
+    return ", ".join(
+        f"'{field.name}': {{name: '{field.name}', type: '{_type(field.type)}', default_value: NULL}}" for field in table
+    )
+
+
+def _type(of: pa.DataType) -> str:
+    return "VARCHAR" if pa.types.is_dictionary(of) else _TYPES[str(of)]
 
 
 def _within(column: str, since: datetime | None, until: datetime | None) -> str:

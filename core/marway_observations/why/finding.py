@@ -45,10 +45,11 @@ class Found:
     left_out: tuple[LeftOut, ...]
 
 
-def find(store: ObjectStore, wanted: str, *, since: datetime, until: datetime) -> Found:
+def find(store: ObjectStore, wanted: str, *, since: datetime, until: datetime, model: str | None = None) -> Found:
     """Return the prediction with an id, or the newest one of the request with that id.
 
     An id that Marway made says when that was, and is looked for there first; any other between ``since`` and ``until``.
+    Without a ``model`` those of all are looked through.
 
     Raises:
         NotFound: Nothing was kept of it, or not in that time.
@@ -56,7 +57,7 @@ def find(store: ObjectStore, wanted: str, *, since: datetime, until: datetime) -
     """
     left_out: tuple[LeftOut, ...] = ()
     for first, last in _windows(wanted, since, until):
-        with Observed(store, since=first, until=last) as observed:
+        with Observed(store, model=model, since=first, until=last) as observed:
             rows = _rows(observed, _WANTED + f'ORDER BY "at" DESC LIMIT {_OTHERS_MAX}', {"id": wanted})
             left_out = observed.left_out
         if rows:

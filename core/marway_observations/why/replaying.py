@@ -20,22 +20,20 @@ from marway.errors import MarwayError, Unavailable, clip
 from marway.refs import Reference
 from marway.registry import Registry
 from marway.wire import headers, problems
-from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
+from marway.wire.envelope import mime_type
 
 __all__ = ["NotReplayed", "Question", "question_of", "replayed"]
 
-_HEADER_LENGTH: Final = "inference-header-content-length"
 _JSON: Final = "application/json"
-_OCTETS: Final = "application/octet-stream"
-_OPENAI: Final = {
-    "chat.completion": "chat/completions",
-    "text_completion": "completions",
-    "list": "embeddings",
-    "response": "responses",
-}
+_OPENAI_WANTED: Final = {"messages": "chat/completions", "prompt": "completions"}
+"""By a field of a request, the one of OpenAI's routes that wants it."""
+_OPENAI: Final = {"list": "embeddings", "response": "responses"}
 """By the `object` of an answer, the route that gives such."""
 _STAMPS: Final = frozenset({"id", "created", "created_at", "model"})
 """What is another in each answer of OpenAI's API, or by the name that its caller used."""
+_OPEN_INFERENCE: Final = frozenset({"open_inference", "open_inference_grpc"})
+"""Whose bodies are kept as JSON, however they came."""
+_OF_FORM: Final = frozenset({"binary_data_output", "binary_data"})
 _NATIVE: Final = frozenset({"native", "prediction_grpc", "torchserve_grpc"})
 """Surfaces whose input, as it is kept, is what the native one takes."""
 _NOT_KEPT: Final = {
@@ -89,7 +87,7 @@ def replayed(
     tolerance = golden.tolerance if golden is not None else DEFAULT_TOLERANCE
     serving = registry.state(record.name).serving_for(record)
     answer = _ask(question, gateway, row["prediction_id"], token, timeout_s)
-    if row["output"] is None:
+    if row["output"] is None or row["error"] is not None:
         found = _failure_difference(row, answer)
     elif (problem := _problem(answer)) is not None:
         raise problem
@@ -120,20 +118,17 @@ def question_of(row: Mapping[str, Any]) -> Question:
     surface, body, given = row["surface"], bytes(row["input"]), row["input_type"]
     model, version = quote(row["model"], safe=""), quote(row["version"], safe="")
     sent = {} if given is None else {"content-type": given}
-    if mime_type(given) == ROWS_CONTENT_TYPE:
-        raise NotReplayed(f"it came over {surface}, of which only what went to the pod is kept")
     if surface in _NATIVE:
         return Question(f"/predict/{model}/{version}", body, sent)
     if surface == "torchserve":
         return Question(f"/predictions/{model}/{version}", body, sent)
     if surface == "v1":
         return Question(f"/v1/models/{model}/versions/{version}:{_v1_verb(row)}", body, sent)
-    if surface == "open_inference":
+    if surface in _OPEN_INFERENCE:
         if b"sequence_id" in body:
             raise NotReplayed("it is one of a sequence: asked again, it would change what its server knows of that")
-        if mime_type(given) == _OCTETS:
-            sent[_HEADER_LENGTH] = str(_header_length(body))
-        return Question(f"/v2/models/{model}/versions/{version}/infer", body, sent)
+        again = json.dumps(_without_form(_object(body))).encode()
+        return Question(f"/v2/models/{model}/versions/{version}/infer", again, {"content-type": _JSON})
     if surface == "openai":
         asked = {**_object(body), "model": f"{row['model']}/{row['version']}"}
         return Question(f"/openai/v1/{_openai_path(row, asked)}", json.dumps(asked).encode(), {"content-type": _JSON})
@@ -151,22 +146,25 @@ def _v1_verb(row: Mapping[str, Any]) -> str:
 
 
 def _openai_path(row: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    if row["output"] is not None:
+    found = next((path for name, path in _OPENAI_WANTED.items() if name in asked), None)
+    if found is None and row["output"] is not None:  # embeddings and responses both want `input`
         found = _OPENAI.get(str(_object(bytes(row["output"])).get("object")))
-    else:
-        found = "chat/completions" if "messages" in asked else "completions" if "prompt" in asked else None
     if found is None:
         raise NotReplayed("neither its request nor its answer says which of OpenAI's routes it came over")
     return found
 
 
-def _header_length(body: bytes) -> int:
-    """Return how many bytes of a binary request are its JSON, which is what the caller's header said."""
-    text = body.decode("latin-1")  # a character a byte
-    try:
-        return json.JSONDecoder().raw_decode(text)[1]
-    except (ValueError, RecursionError) as exc:
-        raise NotReplayed("its input is no request of the Open Inference protocol") from exc
+def _without_form(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return a request without what it says of the form of its outputs, as those that are kept are JSON anyway."""
+    outputs = [_no_form(each) for each in asked.get("outputs") or () if isinstance(each, dict)]
+    return {**_no_form(asked), **({"outputs": outputs} if outputs else {})}
+
+
+def _no_form(of: dict[str, Any]) -> dict[str, Any]:
+    said = of.get("parameters")
+    if not isinstance(said, dict):
+        return of
+    return {**of, "parameters": {name: value for name, value in said.items() if name not in _OF_FORM}}
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -202,7 +200,9 @@ def _failure_difference(row: Mapping[str, Any], answer: httpx.Response) -> str |
     problem = _problem(answer)
     code = None if problem is None else problem.code
     if row["error"] is None or code is None:
-        return None if str(row["status"]) == str(answer.status_code) else f"status {answer.status_code} came now"
+        # Not every protocol says the code, and gRPC has other statuses: then it is enough that it fails again.
+        differs = str(row["status"]).isdigit() and str(row["status"]) != str(answer.status_code)
+        return f"it failed with status {row['status']}, now with {answer.status_code}" if differs else None
     return None if code == row["error"] else f"it failed with {row['error']}, now with {code}"
 
 
@@ -225,6 +225,8 @@ def _answer(surface: str, status: int, body: bytes, content_type: str | None) ->
     mime = mime_type(content_type).lower()
     kind: Kind = "json" if is_json(content_type) else "text" if mime.startswith("text/") else "bytes"
     made = GoldenAnswer.of(status=status, kind=kind, body=body, content_type=content_type)
+    if surface in _OPEN_INFERENCE and isinstance(made.value, dict):
+        return made.model_copy(update={"value": {"outputs": made.value.get("outputs")}})
     if surface == "openai" and isinstance(made.value, dict):
         return made.model_copy(update={"value": {k: v for k, v in made.value.items() if k not in _STAMPS}})
     return made

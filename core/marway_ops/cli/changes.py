@@ -1,10 +1,9 @@
-"""Verbs that change what the registry has: `marway rollback`, `delete`, `serving` and `gc`."""
+"""Verbs that change what the registry has: `marway rollback`, `delete` and `serving`; `gc` is a module of its own."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,6 @@ from marway.errors import VersionNotFound
 from marway.process.identity import this_user
 from marway.records import ModelState, VersionRecord, overrides
 from marway.refs import DEFAULT_LABEL, Reference, check_label, check_model_name, check_version
-from marway.registry import open_registry
 from marway.registry.releasing import check_serving_fields
 from marway.text import did_you_mean
 from marway_ops.shell.options import (
@@ -26,19 +24,10 @@ from marway_ops.shell.options import (
     TokenOption,
     admin_if_any,
     opened_registry,
-    registry_url,
 )
 from marway_ops.shell.output import change_entry, history_entry, moved, print_found, print_result
 
-__all__ = ["delete", "gc", "rollback", "serving"]
-
-_MEANING = {
-    "marked": "unused: deleted if still so in a day",
-    "waiting": "unused, marked less than a day ago",
-    "deleted": "deleted",
-    "kept": "marked, in use again",
-    "swept": "left by an interrupted write, removed",
-}
+__all__ = ["delete", "rollback", "serving"]
 
 
 def rollback(
@@ -195,37 +184,3 @@ def _print_document(document: dict[str, Any], *, as_json: bool) -> None:
 
     rows = ((field, *(cell(version, field) for version in served)) for field in fields)
     print_found(document, ("setting", *served), rows, as_json=as_json)
-
-
-def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")] = False,
-    scrub: Annotated[
-        bool,
-        typer.Option("--scrub", help="Delete nothing: read every object and say what is damaged, and how to mend it."),
-    ] = False,
-    registry: RegistryOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Mark archives that no version uses, and delete those that were marked a day ago; run it daily."""
-    url = registry_url(registry)
-    opened = open_registry(url)
-    if scrub:
-        damaged = list(opened.scrub())
-        print_found(
-            [asdict(damage) for damage in damaged],
-            ("object", "damage", "what to do"),
-            [(each.key, each.what, each.mend) for each in damaged],
-            as_json=as_json,
-            none=f"{opened.url}: everything was read, and nothing is damaged",
-        )
-        if damaged:
-            raise typer.Exit(1)
-        return
-    report = asdict(opened.gc(dry_run=dry_run))
-    print_found(
-        {"dry_run": dry_run, **report},
-        ("object", "would be" if dry_run else "what"),
-        [(key, _MEANING[kind]) for kind, found in report.items() for key in found],
-        as_json=as_json,
-        none=f"{url}: nothing to collect",
-    )

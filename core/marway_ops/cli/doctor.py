@@ -20,8 +20,9 @@ import typer
 
 from marway.admin_client import AdminClient, token_of
 from marway.errors import MarwayError
+from marway.objects import open_store
 from marway.registry import open_registry
-from marway.settings import REGISTRY_ENV
+from marway.settings import OBSERVATIONS_ENV, REGISTRY_ENV
 from marway_ops.cluster import NAMESPACE, Kubectl, examine_cluster
 from marway_ops.shell.options import DEFAULT_HOME, JsonOption, TokenFileOption, TokenOption, served_here
 from marway_ops.shell.output import Finding, show_findings
@@ -48,6 +49,9 @@ def doctor(
     registry: Annotated[
         str | None, typer.Option(help=f"Registry to look at; else ${REGISTRY_ENV}, else the home's own.")
     ] = None,
+    observations: Annotated[
+        str | None, typer.Option(help=f"Store of observations to look at; else ${OBSERVATIONS_ENV}.")
+    ] = None,
     cluster: Annotated[bool, typer.Option("--cluster", help="Check a Kubernetes cluster, through kubectl.")] = False,
     namespace: Annotated[str | None, typer.Option(help=f"Namespace to look in; {NAMESPACE} by default.")] = None,
     context: Annotated[str | None, typer.Option(help="kubectl's context; its current one by default.")] = None,
@@ -60,7 +64,12 @@ def doctor(
 ) -> None:
     """Check this machine, its ports, memory and versions, or a cluster, and say what to do."""
     if cluster:
-        for flag, value in (("--engine", engine), ("--config", config), ("--registry", registry)):
+        for flag, value in (
+            ("--engine", engine),
+            ("--config", config),
+            ("--registry", registry),
+            ("--observations", observations),
+        ):
             if value is not None:
                 raise typer.BadParameter("it is about this machine: leave --cluster out", param_hint=flag)
         client = AdminClient(gateway, token=token_of(token, token_file)) if gateway is not None else None
@@ -79,7 +88,8 @@ def doctor(
     named = named_engines(settings.engine)
     pods = [named[number % len(named)] for number in range(max(len(named), settings.pods))]
     registry = registry or os.environ.get(REGISTRY_ENV) or None
-    findings = examine(home=home, port=port, registry=registry, engines=pods, config=config)
+    observations = observations or os.environ.get(OBSERVATIONS_ENV) or settings.observations
+    findings = examine(home=home, port=port, registry=registry, observations=observations, engines=pods, config=config)
     show_findings(findings, as_json=as_json, well="this machine can run `marway up`")
 
 
@@ -88,10 +98,11 @@ def examine(
     home: Path,
     port: int,
     registry: str | None,
+    observations: str | None = None,
     engines: Sequence[str] = ("torchserve",),
     config: Path | None = None,
 ) -> list[Finding]:
-    """Look at this machine: its Python, memory, disk, ports and registry, and at what pods of these engines need.
+    """Look at this machine: its Python, memory, disk, ports and stores, and at what pods of these engines need.
 
     For those that Marway's runtime serves these are packages and Java, for the others their servers, where ``config``
     and the environment say that they are.
@@ -107,6 +118,7 @@ def examine(
         *servers,
         _ports(port, home),
         _registry(home, registry),
+        *([_observations(observations)] if observations is not None else []),
     ]
 
 
@@ -212,8 +224,31 @@ def _registry(home: Path, url: str | None) -> Finding:
     if not there:
         advice = "see that the URL is right and its volume mounted; the first publish makes one with --create-registry"
         return Finding("registry", "problem", f"there is no registry at {registry.url}", advice)
-    place = urlsplit(registry.url)
-    if place.scheme == "file" and not os.access(unquote(place.path), os.W_OK | os.X_OK):
+    if not _writable(registry.url):
         found = f"{registry.url} cannot be written by you"
-        return Finding("registry", "warning", found, "predictions need no more; to publish, get write access")
+        advice = "predictions need no more; to publish, and to keep observations there, get write access"
+        return Finding("registry", "warning", found, advice)
     return Finding("registry", "ok", registry.url)
+
+
+def _observations(url: str) -> Finding:
+    """Look whether the store of observations and feedback can be read, as one that cannot drops them all."""
+    try:
+        store = open_store(url)
+        next(store.children("observations/"), None)
+    except MarwayError as exc:
+        return Finding("observations", "problem", exc.message, "see that it exists and that you may read and write it")
+    if not _writable(store.url):
+        return Finding("observations", "problem", f"{store.url} cannot be written by you", "get write access")
+    return Finding("observations", "ok", store.url)
+
+
+def _writable(url: str) -> bool:
+    """Return whether a directory, or the next above it that is there, can be written; of S3 only a write can tell."""
+    place = urlsplit(url)
+    if place.scheme != "file":
+        return True
+    path = Path(unquote(place.path))
+    while not path.exists():
+        path = path.parent
+    return os.access(path, os.W_OK | os.X_OK)

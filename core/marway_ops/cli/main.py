@@ -17,8 +17,9 @@ import typer
 from marway import __version__
 from marway.errors import MarwayError
 from marway.text import printable
-from marway_ops.cli.changes import delete, gc, rollback, serving
+from marway_ops.cli.changes import delete, rollback, serving
 from marway_ops.cli.doctor import doctor
+from marway_ops.cli.gc import gc
 from marway_ops.cli.listings import history, models, show
 from marway_ops.cli.logs import logs
 from marway_ops.cli.pods import drain, load, pin, pods, unload

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from marway.errors import InvalidInput
-from marway.settings import REGISTRY_ENV
+from marway.settings import OBSERVATIONS_ENV, REGISTRY_ENV
 from marway_ops.shell.options import CreateRegistryOption
 from marway_ops.shell.output import warn
 
@@ -43,6 +43,10 @@ def up(
     registry: Annotated[
         str | None, typer.Option(help=f"Registry URL; else ${REGISTRY_ENV}, else the registry in the home.")
     ] = None,
+    observations: Annotated[
+        str | None,
+        typer.Option(help=f"URL of the store of observations; else ${OBSERVATIONS_ENV}, else the registry's."),
+    ] = None,
     create_registry: CreateRegistryOption = False,
     demo: Annotated[bool, typer.Option("--demo", help="Train and publish the examples once, and predict.")] = False,
     config: Annotated[
@@ -71,6 +75,7 @@ def up(
         engine=engine,
         servers=_servers(server) if server else None,
         registry=registry,
+        observations=observations,
         create_registry=create_registry or None,
         demo=demo or None,
     )

@@ -10,7 +10,7 @@ from typing import Final
 from marway.admin_client import ADMIN_ENV, TOKEN_ENV, TOKEN_FILE_ENV
 from marway.errors import clip
 from marway.process.stop_request import LIFELINE_ENV
-from marway.settings import PARTS, REGISTRY_ENV, ComponentSettings, variable_of
+from marway.settings import OBSERVATIONS_ENV, PARTS, REGISTRY_ENV, ComponentSettings, variable_of
 from marway.text import did_you_mean
 from marway_ops.shell.options import DEBUG_ENV, GATEWAY_ENV
 
@@ -19,7 +19,12 @@ __all__ = ["settings_class", "unknown_variables"]
 _PREFIX: Final = "MARWAY_"
 _TESTS: Final = "MARWAY_TEST_"
 """For the project's own tests."""
-_OWN: Final = frozenset({ADMIN_ENV, DEBUG_ENV, GATEWAY_ENV, LIFELINE_ENV, REGISTRY_ENV, TOKEN_ENV, TOKEN_FILE_ENV})
+_OWN: Final = frozenset(
+    {
+        *(ADMIN_ENV, DEBUG_ENV, GATEWAY_ENV, LIFELINE_ENV),
+        *(OBSERVATIONS_ENV, REGISTRY_ENV, TOKEN_ENV, TOKEN_FILE_ENV),
+    }
+)
 _CLASSES: Final = {
     "gateway": ("marway_gateway.settings", "GatewaySettings"),
     "runtime": ("marway_runtime.settings", "RuntimeSettings"),

@@ -32,6 +32,7 @@ class LocalCluster(LocalPods):
 
     Args:
         home: As `LocalPods` takes it, like all that is not named here.
+        observations: URL of the store of observations and feedback, or None for what the gateway's settings say.
         port: The gateway's; the next two are the admin's and gRPC's. 0 takes free ones.
 
     Raises:
@@ -43,6 +44,7 @@ class LocalCluster(LocalPods):
         home: Home,
         *,
         registry: str,
+        observations: str | None = None,
         port: int,
         plan: Sequence[PlannedPod],
         config: Path | None = None,
@@ -54,6 +56,7 @@ class LocalCluster(LocalPods):
             home, registry=registry, plan=plan, config=config, classes=home.java, started=started, noticed=noticed
         )
         self._ports += ports
+        self._observations = observations
         gateway, admin, grpc = (each.number for each in ports)
         self.gateway_url, self.admin_url = f"http://{LOOPBACK}:{gateway}", f"http://{LOOPBACK}:{admin}"
         self._grpc_address = f"{LOOPBACK}:{grpc}"
@@ -94,6 +97,7 @@ class LocalCluster(LocalPods):
             "gateway",
             [
                 *("gateway", "--registry", self._registry, "--host", LOOPBACK),
+                *(("--observations", self._observations) if self._observations is not None else ()),
                 *("--port", str(port), "--admin-port", str(admin), "--grpc-port", str(grpc)),
                 *("--pods", ",".join(f"{pod.name}={pod.url}" for pod in self.pods)),
             ],

@@ -68,6 +68,7 @@ async def run(
         cluster = LocalCluster(
             home,
             registry=registry,
+            observations=settings.observations,
             port=settings.port,
             plan=plan,
             config=config,

@@ -25,7 +25,7 @@ _DECIDED: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(("host", "grpc_host"), "all of it listens on 127.0.0.1"),
         **dict.fromkeys(("drain_timeout_s", "lame_duck_s"), "everything ends within 20 s"),
         "pods": "say how many pods for `marway up` itself",
-        "registry": "say registry for `marway up` itself",
+        **{name: f"say {name} for `marway up` itself" for name in ("observations", "registry")},
     },
     "sidecar": {
         **dict.fromkeys(("host", "port", "name"), "each pod has its own"),
@@ -68,6 +68,9 @@ class UpSettings(ComponentSettings):
     beside the pod's sidecar, and stopped after it. None: such servers run already."""
     registry: str | None = None
     """URL of the registry; `MARWAY_REGISTRY` serves as well. Unset, the one in the home."""
+    observations: str | None = None
+    """URL of the store that has observations of predictions and feedback; `MARWAY_OBSERVATIONS` serves as well. Unset,
+    the registry's."""
     create_registry: bool = False
     """Whether `registry` is made where there is none. No: an empty place may be a volume that is not mounted."""
     demo: bool = False

@@ -57,7 +57,11 @@ class DutyMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
+        self.held = Gauge(
+            "marway_gateway_duties_held",
+            "Whether this process does the background duties of all gateways.",
+            registry=registry,
+        )
         self.runs = Counter(
             "marway_gateway_duty_runs_total",
             "Background duties done, by how they ended.",
@@ -105,12 +109,6 @@ class Duties:
         self._troubled = False
         # A thread of its own: a store that hangs must not keep requests' threads, nor be kept by theirs.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lease")
-        held = Gauge(
-            f"marway_gateway_{lease.name}_held",
-            f"Whether this process holds the lease {lease.name!r}, and so does its work for all gateways.",
-            registry=metrics.registry,
-        )
-        held.set_function(lambda: float(self.holding))
         self._runs, self._last = metrics.runs, metrics.last
         for job in jobs:  # there from the start, so that nothing done is told from nothing known
             self._runs.labels(job.name, "done")
@@ -154,13 +152,15 @@ class Duties:
             held = await asking
         except MarwayError as exc:
             if not self._troubled:
-                _log.warning("the lease for background duties cannot be had now: %s", exc.message)
+                _log.warning("the lease %r cannot be had now: %s", self._lease.name, exc.message)
             self._troubled = True
             held = self.holding
         else:
             self._troubled = False
         if held and not self._running:
-            _log.info("this process does the background duties of all gateways from now on")
+            _log.info(
+                "this process holds the lease %r from now on, and does its work for all gateways", self._lease.name
+            )
             self._running = [asyncio.create_task(self._repeat(job), name=f"duty:{job.name}") for job in self._jobs]
         elif not held:
             await self._end()

@@ -67,8 +67,8 @@ class Lease:
         lasts_s: float = LASTS_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = name
         self.holder = holder or f"{socket.gethostname()}-{os.getpid()}-{new_ulid()}"
+        self.name = name
         self._store = store
         self._key = f"leases/{name}.json"
         self._lasts_s = lasts_s

@@ -7,9 +7,14 @@ be cancelled at any await, when the lease is lost or the gateway ends.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
+from prometheus_client import CollectorRegistry
+
+from marway.records import utc_now
 from marway.registry import Registry
 from marway_gateway.duties.duties import Duties, DutyMetrics, Job
 from marway_gateway.duties.evaluation import Evaluator
@@ -17,10 +22,13 @@ from marway_gateway.duties.figures import Figures
 from marway_gateway.duties.lease import Lease
 from marway_gateway.events.delivery import Delivery
 from marway_gateway.events.history import HistoryScan
+from marway_gateway.events.metrics import DeliveryMetrics
+from marway_gateway.events.sending import Sender
+from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.settings import GatewaySettings
 from marway_observations.evaluate.results import Kind
 
-__all__ = ["delivery_of", "duties_of"]
+__all__ = ["doing_duties"]
 
 _FIRST_S: Final = 2.0
 """A gateway that starts has requests to serve first."""
@@ -31,29 +39,52 @@ _DELIVERY_S: Final = 5.0
 """Between two looks for events to send, each of which lists what waits: usually nothing."""
 
 
-def duties_of(settings: GatewaySettings, registry: Registry, history: HistoryScan, *, metrics: DutyMetrics) -> Duties:
-    """Return the duties of a gateway, which are to be started.
+@asynccontextmanager
+async def doing_duties(
+    settings: GatewaySettings,
+    registry: Registry,
+    history: HistoryScan,
+    webhooks: WebhooksFile | None,
+    *,
+    metrics: CollectorRegistry,
+) -> AsyncIterator[None]:
+    """Take part in the background duties of all gateways for as long as the context lasts.
 
     Args:
         settings: All of them.
-        registry: In whose store the lease is.
+        registry: In whose store the leases are.
         history: Raises the events of what others changed.
+        webhooks: Where events are sent to; None where this gateway was told of none.
         metrics: Where to say what is done.
     """
+    told = DutyMetrics(metrics)
     figures = Figures()
-    metrics.registry.register(figures)
+    metrics.register(figures)
     jobs = [
         Job("history", _HISTORY_S, history.run),
         _evaluation("quality", settings.quality_interval_s, settings, registry, figures),
         _evaluation("drift", settings.drift_interval_s, settings, registry, figures),
     ]
-    return Duties(
-        Lease(registry.store),
-        jobs,
-        metrics=metrics,
-        check=registry.check_there,
-        first_s=_FIRST_S,
-    )
+    async with AsyncExitStack() as stack:
+        main = _duties("duties", jobs, registry, told)
+        told.held.set_function(lambda: float(main.holding))
+        duties = [main]
+        sent = DeliveryMetrics(metrics, now=utc_now)
+        if webhooks is not None:
+            delivery = Delivery(registry.store, webhooks.current, sender=Sender(), metrics=sent)
+            stack.push_async_callback(delivery.aclose)
+            # On a lease of its own: where one gateway of many was told of none, it must not keep others from sending.
+            sending = [Job("webhooks", _DELIVERY_S, delivery.run, ended=delivery.ended)]
+            duties.append(_duties("webhooks", sending, registry, told))
+        for each in duties:
+            stack.push_async_callback(each.aclose)
+            each.start()
+        yield
+
+
+def _duties(lease: str, jobs: list[Job], registry: Registry, metrics: DutyMetrics) -> Duties:
+    held = Lease(registry.store, name=lease)
+    return Duties(held, jobs, metrics=metrics, check=registry.check_there, first_s=_FIRST_S)
 
 
 def _evaluation(kind: Kind, interval_s: float, settings: GatewaySettings, registry: Registry, figures: Figures) -> Job:
@@ -71,14 +102,3 @@ def _evaluation(kind: Kind, interval_s: float, settings: GatewaySettings, regist
 
     # Not at once: a gateway that has just started has nothing to look at that was not looked at a moment ago, or never.
     return Job(kind, interval_s, evaluator.run, first_s=interval_s, ended=ended)
-
-
-def delivery_of(delivery: Delivery, registry: Registry, *, metrics: DutyMetrics) -> Duties:
-    """Return the duty of a gateway that was told of webhooks, which is to be started.
-
-    It hangs on a lease of its own: where one gateway of many was told of none, it must not keep others from sending.
-    """
-    jobs = [Job("webhooks", _DELIVERY_S, delivery.run, ended=delivery.ended)]
-    return Duties(
-        Lease(registry.store, name="webhooks"), jobs, metrics=metrics, check=registry.check_there, first_s=_FIRST_S
-    )

@@ -59,9 +59,7 @@ class DeliveryMetrics(Collector):
                 self.deliveries.labels(name, outcome)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what waits, if this process sends."""
-        if self.waiting is None:
-            return
+        """Yield what waits, with values only where this process sends."""
         now = self._now()
         pending = GaugeMetricFamily(
             "marway_gateway_events_pending", "Events that a webhook does not have yet.", labels=("webhook",)
@@ -71,8 +69,8 @@ class DeliveryMetrics(Collector):
             "How long ago the oldest of them happened; 0 where there is none.",
             labels=("webhook",),
         )
-        for name in self.webhooks:
-            ages = [(now - each.at).total_seconds() for each in self.waiting if name in each.webhooks]
+        for name in self.webhooks if self.waiting is not None else ():
+            ages = [(now - each.at).total_seconds() for each in self.waiting or () if name in each.webhooks]
             pending.add_metric([name], float(len(ages)))
             oldest.add_metric([name], max(ages, default=0.0))
         yield pending

@@ -9,6 +9,8 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from standardwebhooks import Webhook as Signer
@@ -61,7 +63,6 @@ class Sender:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S, sock_connect=_CONNECT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,  # receivers are often outside, behind the proxy that the environment names
         )
 
     async def aclose(self) -> None:
@@ -80,7 +81,10 @@ class Sender:
             "webhook-signature": _signatures(webhook, event, body, now),
         }
         try:
-            async with self._session.post(webhook.url, data=body, headers=headers, allow_redirects=False) as answer:
+            posted = self._session.post(
+                webhook.url, data=body, headers=headers, allow_redirects=False, proxy=_proxy(webhook.url)
+            )
+            async with posted as answer:
                 if 200 <= answer.status < 300:
                     return Outcome(True)
                 said = (await answer.content.read(_SHOWN_BYTES)).decode(errors="replace")
@@ -89,6 +93,17 @@ class Sender:
             return Outcome(False, f"did not answer within {_TIMEOUT_S:g} s", answers=False)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             return Outcome(False, clip(f"could not be reached: {str(exc) or type(exc).__name__}", 300), answers=False)
+
+
+def _proxy(url: str) -> str | None:
+    """Return the proxy that the environment names for a URL: receivers are often outside.
+
+    Not aiohttp's own `trust_env`, which also takes passwords out of a `.netrc`.
+    """
+    parts = urlsplit(url)
+    if parts.hostname is None or proxy_bypass(parts.netloc):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _refused(answer: aiohttp.ClientResponse, said: str) -> Outcome:

@@ -15,13 +15,13 @@ from marway.errors import MarwayError
 from marway.redaction import redaction_of
 from marway.serving import ServingSettings
 from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID
-from marway.wire.model_run import ModelRun
-from marway.wire.prediction_id import new_prediction_id
 from marway.wire.request import RequestIds
 from marway_gateway.observe.bodies import Observe
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
-from marway_http.tensors.v2_plain import HEADER_LENGTH, media_type
+from marway_gateway.observe.open_inference_json import media_type
+from marway_gateway.observe.prediction_id import new_prediction_id
+from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
 __all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens", "outcome_of"]
 
@@ -64,7 +64,7 @@ class RequestInfo:
         attempts: Pods asked.
         cache: hit, miss or bypass; None where the model's answers are not kept.
         resolve_s, pod_s: Time spent on resolving and on the last attempt.
-        run: How the model server ran it, as the pod that answered said it; `model_run` reads it.
+        run: How the model server ran it, as the pod that answered said it; `ModelRun.parse` reads it.
         status: What was answered, in the surface's own terms (HTTP status, gRPC code).
         outcome: One of the design's outcomes.
         error: The stable code of the error that ended it.
@@ -117,28 +117,6 @@ class RequestInfo:
         self.ids = ids
         self.request_id = ids.request_id
         self.group_id = ids.group_id
-
-    @property
-    def model_run(self) -> ModelRun:
-        """`queue_s`, `model_s`, `batch_rows` and `finite`, read anew each time: not on a request's way."""
-        return ModelRun.parse(self.run)
-
-    @property
-    def queue_s(self) -> float | None:
-        """That of `model_run`, as are the next three."""
-        return self.model_run.queue_s
-
-    @property
-    def model_s(self) -> float | None:
-        return self.model_run.model_s
-
-    @property
-    def batch_rows(self) -> int | None:
-        return self.model_run.batch_rows
-
-    @property
-    def finite(self) -> bool | None:
-        return self.model_run.finite
 
     def failed(self, error: MarwayError) -> None:
         """Take in how the request ended."""

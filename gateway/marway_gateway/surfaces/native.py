@@ -39,7 +39,6 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in (
                 ("X-Request-Id", "The caller's, or made here."),
-                ("X-Prediction-Id", "Which prediction this is: a ULID, by which feedback names it."),
                 ("X-Model-Name", "The model that answered."),
                 ("X-Model-Version", "The version that answered."),
                 ("X-Model-Id", "The same version's id."),

@@ -17,13 +17,13 @@ from marway.wire.headers import EXPLAIN
 from marway_gateway.gateway import Gateway
 from marway_gateway.http.body import RequestBody
 from marway_gateway.http.requests import request_info, send_whole
+from marway_gateway.observe.open_inference_json import media_type
 from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.surfaces.http_call import http_call
 from marway_http.channel import CHANNEL, Channel, HeaderBlock, header_block
 from marway_http.tensors.requests import ReadRequest, Rendered, prepare, rendered
 from marway_http.tensors.rows import JSON, OCTETS
-from marway_http.tensors.v2_plain import media_type
 
 __all__ = ["RowRoute", "Sent", "predict_rows"]
 

@@ -90,16 +90,17 @@ def answer_of(answer: Answer, resolved: Resolved, ids: RequestIds, run: ModelRun
     return answer.status, headers_of(answer, resolved, ids, run, length=length), body
 
 
-def finite_of(answers: Sequence[Answer]) -> bool | None:
+def finite_of(answers: Sequence[Answer], *, nulls: bool = False) -> bool | None:
     """Return whether all numbers in a request's answers are finite; None where nobody can tell without much work.
 
     A handler may say that one is not (`headers.NONFINITE`); JSON is looked at here, tensors, text and bytes are not.
+    With ``nulls`` a null in it may have been such a number.
     """
     known: bool | None = True
     for answer in answers:
         if answer.headers and any(name.lower() == headers.NONFINITE for name in answer.headers):
             return False
-        if answer.kind != "json":
+        if answer.kind != "json" or (nulls and b"null" in answer.body):
             known = None
         elif _names_constant(answer.body):  # which may be somebody's text
             if len(answer.body) > _LOOKED_INTO_BYTES:

@@ -131,7 +131,13 @@ async def envelope_of(answers: Sequence[Answer], call: Call, resolved: Resolved,
     plain = [await _plain(answer, threads) for answer in answers]
     errors = [answer for answer in plain if answer.kind == "error"]
     if errors:
-        log_failure(call, model_error(errors[0], resolved), outcome=Outcome.MODEL_ERROR, rows=len(errors))
+        log_failure(
+            call,
+            model_error(errors[0], resolved),
+            outcome=Outcome.MODEL_ERROR,
+            serving=resolved.serving,
+            rows=len(errors),
+        )
     failed = bool(errors) or any(answer.status >= 400 for answer in plain)
     # Whoever keeps answers must not take a failed row's for the model's last word.
     own = {"cache-control": "no-store"} if failed else {}

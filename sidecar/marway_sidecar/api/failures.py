@@ -22,6 +22,8 @@ from marway.errors import (
     Unavailable,
     clip,
 )
+from marway.redaction import redaction_of
+from marway.serving import ServingSettings
 from marway.wire import headers, problems
 from marway.wire.headers import Outcome
 from marway.wire.model_run import ModelRun
@@ -57,10 +59,13 @@ def outcome_of(error: MarwayError, *, accepted: bool) -> str:
     return Outcome.FAILED
 
 
-def log_failure(call: Call, error: MarwayError, *, outcome: str, rows: int | None = None) -> None:
+def log_failure(
+    call: Call, error: MarwayError, *, outcome: str, serving: ServingSettings | None, rows: int | None = None
+) -> None:
     """Log a prediction that failed here, with the id by which its caller and the handler's log know it.
 
-    What was refused, or may go to another pod, is not logged. ``rows`` is how many failed so, where not all did.
+    What was refused, or may go to another pod, is not logged. ``rows`` is how many failed so, where not all did. What
+    the version's ``serving`` settings redact is left out, with words of an error that may quote what was sent.
     """
     if outcome in _CALLERS_MATTER:
         return
@@ -73,7 +78,15 @@ def log_failure(call: Call, error: MarwayError, *, outcome: str, rows: int | Non
         "outcome": outcome,
         "rows": rows,
     }
-    logger.error("prediction failed: %s", clip(error.message, _DETAIL_MAX), extra={"fields": fields})
+    message = clip(error.message, _DETAIL_MAX)
+    if serving is not None and serving.observe_redact:
+        redaction = redaction_of(serving.observe_redact)
+        if not redaction.keeps_errors:
+            message = "what the model's code said is left out, as observe_redact names fields of inputs"
+        for header, name in ((headers.REQUEST_ID, "request_id"), (headers.REQUEST_GROUP_ID, "group_id")):
+            if header in redaction.headers:
+                fields[name] = None
+    logger.error("prediction failed: %s", message, extra={"fields": fields})
 
 
 def problem_answer(

@@ -167,7 +167,7 @@ class Predictor:
                     scheduler.leave(job)
                     call.take_in(job)
                 (answer,) = answers
-                finite = finite_of(answers)
+                finite = finite_of(answers, nulls=resolved.serving.nonfinite == "null")
             sent = answer_of(answer, resolved, call.ids, call.run(finite))
             await channel.answer(*sent, close=self.drain.draining)
         finally:
@@ -177,7 +177,8 @@ class Predictor:
     async def _refuse(self, call: Call, error: MarwayError) -> None:
         """Answer with the problem; an answer that has begun is cut off, so that its client sees that it is half."""
         outcome = outcome_of(error, accepted=call.accepted)
-        log_failure(call, error, outcome=outcome)
+        resolved = self.resolver.lookup(*call.named)
+        log_failure(call, error, outcome=outcome, serving=None if resolved is None else resolved.serving)
         if call.channel.started:
             return
         channel, draining = call.channel, self.drain.draining

@@ -40,7 +40,10 @@ def readable(answer: httpx.Response | Answer, by: str = PAGE) -> bool:
     if headers.get("access-control-allow-origin") != by:
         return False
     exposed = headers["access-control-expose-headers"]
-    assert all(name in exposed for name in ("x-request-id", "x-model-version", "x-cache", "retry-after", "*"))
+    assert all(
+        name in exposed
+        for name in ("x-request-id", "x-prediction-id", "x-model-version", "x-cache", "retry-after", "*")
+    )
     assert by == "*" or "origin" in headers["vary"].lower()
     return True
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from marway.errors import MarwayError
 from marway_gateway.duties import evaluation
@@ -35,6 +36,14 @@ def evaluator(tmp_path: Path) -> Callable[..., tuple[Evaluator, list[Evaluation]
 
 
 Make = Callable[..., tuple[Evaluator, list[Evaluation]]]
+
+
+def test_it_runs_on_the_loop_that_gateways_run_on(evaluator: Make) -> None:
+    """uvloop starts processes in its own way, which is the one that counts."""
+    some, found = evaluator(f"print('{NOTHING.replace('RULES', '2')}')")
+    assert uvloop.run(some.run()) == pytest.approx(18.0)
+    some.close()
+    assert len(found) == 1
 
 
 async def test_the_time_to_the_next_follows_from_the_last(evaluator: Make) -> None:

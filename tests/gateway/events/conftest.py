@@ -17,6 +17,7 @@ class Receiver:
     Attributes:
         answers: Status and headers of the next answers; 204 when there are none.
         got: What was verified, by `webhook-id`.
+        targets: The URL of every request.
         ids: Every `webhook-id` that came, also of what was refused.
     """
 
@@ -25,9 +26,11 @@ class Receiver:
         self.got: dict[str, dict[str, object]] = {}
         self.ids: list[str] = []
         self.url = ""
+        self.targets: list[str] = []
 
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.text()
+        self.targets.append(str(request.url))
         document = Verifier(SECRET).verify(body, dict(request.headers))
         assert request.content_type == "application/cloudevents+json"
         self.ids.append(request.headers["webhook-id"])
@@ -38,11 +41,13 @@ class Receiver:
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    """A receiver of webhooks."""
+async def receiver(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Receiver]:
+    """A receiver of webhooks, which no proxy of this machine is before."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     made = Receiver()
     app = web.Application()
-    app.router.add_post("/hook", made.handle)
+    app.router.add_post("/{path:.*}", made.handle)
     async with TestServer(app) as server:
         made.url = str(server.make_url("/hook"))
         yield made

@@ -288,6 +288,20 @@ async def test_every_secret_signs(store: DirectoryStore, tmp_path: Path, receive
     assert len(receiver.got) == 1
 
 
+async def test_proxy_of_the_environment_is_used(
+    store: DirectoryStore, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver outside is asked through the proxy that the environment names, unless it says that it needs none."""
+    file = webhooks(tmp_path, [("outside", "http://receiver.test/hook", "*"), ("inside", receiver.url, "*")])
+    monkeypatch.setenv("http_proxy", receiver.url.removesuffix("/hook"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    sending = Sending(store, file)
+    EventLog(store).raise_(event())
+    await sending.run()
+    await sending.delivery.aclose()
+    assert sorted(receiver.targets) == sorted(["http://receiver.test/hook", receiver.url])
+
+
 def test_message_ids_differ_between_registries() -> None:
     """A receiver of two registries takes no event of one for that of the other."""
     one, other = (event().model_copy(update={"source": f"/marway/registries/{each}"}) for each in "ab")

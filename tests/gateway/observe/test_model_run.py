@@ -49,7 +49,5 @@ async def test_known_of_a_request(
             assert (answered.status_code, RUN in answered.headers) == (200, False)
         pod.behave = hang_up
         assert (await gateway.predict("/predict/intent", b"two")).status_code == 503
-    runs = [info.model_run for info in ended if info.surface is not None]
+    runs = [ModelRun.parse(info.run) for info in ended if info.surface is not None]
     assert runs == [ModelRun(0.000_25, 0.0015, 8, False), UNKNOWN, UNKNOWN]
-    first = next(info for info in ended if info.surface is not None)
-    assert (first.queue_s, first.model_s, first.batch_rows, first.finite) == runs[0]

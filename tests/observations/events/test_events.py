@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from marway.errors import InvalidInput, RegistryUnavailable
-from marway.objects import DirectoryStore, ObjectStore
+from marway.objects import DirectoryStore, ObjectStore, open_store
 from marway.registry import Registry
 from marway_observations.events import Event, EventLog
 from marway_observations.events.outbox import Attempts, Outbox
@@ -122,3 +122,25 @@ def test_event_that_changed_meanwhile_is_not_forgotten(store: ObjectStore) -> No
     assert found is not None
     outbox.finish("intent-1", etag=found[1])
     assert outbox.get("intent-1") is None
+
+
+@pytest.mark.extended  # the tests above, in a directory
+def test_events_in_s3(s3_url: str) -> None:
+    """Raised once, read, sent in part, given up and retried: in S3 as in a directory."""
+    store = open_store(s3_url)
+    Registry(store).create()
+    log, outbox = EventLog(store), Outbox(store)
+    version = "1.0+cpu"
+    assert log.raise_(event(f"intent-{version}"))
+    assert not log.raise_(event(f"intent-{version}"))
+    assert [each.id for each in log.newest_first(since=AT, until=AT)] == [f"intent-{version}"]
+    (event_id,) = outbox.pending()
+    outbox.attempted(event_id, {"chat": Attempts(done=True, count=9)})
+    outbox.bury(event(event_id), "chat", Attempts(done=True, count=9))
+    for dead in list(outbox.dead()):
+        outbox.retry(dead)
+    found = outbox.get(event_id)
+    assert found is not None
+    assert found[0].webhooks == {}
+    outbox.finish(event_id, etag=found[1])
+    assert list(outbox.pending()) == list(outbox.dead()) == []

@@ -14,7 +14,6 @@ from aiohttp import web
 from gateway.conftest import make_pod
 from gateway.fakes import FakePod, broken_model, running
 from marway.registry import Registry
-from marway.wire.envelope import ROWS_CONTENT_TYPE
 from marway.wire.headers import OUTCOME, Outcome
 from marway_observations.why import NotReplayed, replayed
 from marway_observations.why.replaying import question_of
@@ -87,11 +86,6 @@ OF_JSON = {"content-type": JSON}
             "/v1/models/intent/versions/1.0:regress",
             OF_JSON,
         ),
-        (
-            {"surface": "open_inference", "input": b'{"a":1}\x80\x81', "input_type": "application/octet-stream"},
-            "/v2/models/intent/versions/1.0/infer",
-            {"content-type": "application/octet-stream", "inference-header-content-length": "7"},
-        ),
     ],
 )
 def test_question(fields: dict[str, Any], path: str, headers: dict[str, str]) -> None:
@@ -101,23 +95,42 @@ def test_question(fields: dict[str, Any], path: str, headers: dict[str, str]) ->
     assert (asked.path, asked.body, asked.headers) == (path, row["input"], headers)
 
 
+@pytest.mark.parametrize("surface", ["open_inference", "open_inference_grpc"])
+def test_question_of_open_inference(surface: str) -> None:
+    """However the tensors came they are kept as JSON, and so are the outputs: such are asked for."""
+    outputs = [{"name": "y", "parameters": {"binary_data": True, "classification": 2}}]
+    asked = {"id": "7", "parameters": {"binary_data_output": True}, "inputs": [{"name": "x", "data": [1]}]}
+    question = question_of(kept(surface=surface, input={**asked, "outputs": outputs}))
+    assert (question.path, question.headers) == ("/v2/models/intent/versions/1.0/infer", OF_JSON)
+    assert json.loads(question.body) == {
+        **asked,
+        "parameters": {},
+        "outputs": [{"name": "y", "parameters": {"classification": 2}}],
+    }
+
+
 @pytest.mark.parametrize(
-    ("output", "route"),
-    [({"object": "chat.completion"}, "chat/completions"), ({"object": "list"}, "embeddings")],
+    ("wants", "output", "route"),
+    [
+        ("messages", None, "chat/completions"),
+        ("prompt", {"object": "text_completion"}, "completions"),
+        ("input", {"object": "list"}, "embeddings"),
+        ("input", {"object": "response"}, "responses"),
+    ],
 )
-def test_question_of_openai(output: dict[str, str], route: str) -> None:
+def test_question_of_openai(wants: str, output: dict[str, str] | None, route: str) -> None:
     """OpenAI's requests name the version in the place of what their caller named."""
-    asked = question_of(kept(surface="openai", input={"model": "intent", "input": "x"}, output=output))
+    asked = question_of({**kept(surface="openai", input={"model": "intent", wants: "x"}, output=output or {})})
     assert asked.path == f"/openai/v1/{route}"
-    assert json.loads(asked.body) == {"model": "intent/1.0", "input": "x"}
+    assert json.loads(asked.body) == {"model": "intent/1.0", wants: "x"}
 
 
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"input_type": ROWS_CONTENT_TYPE, "surface": "open_inference_grpc"}, "only what went to the pod"),
         ({"surface": "open_inference", "input": {"parameters": {"sequence_id": 4}}}, "of a sequence"),
-        ({"surface": "open_inference", "input": b"no", "input_type": "application/octet-stream"}, "no request"),
+        ({"surface": "open_inference", "input": b"no", "input_type": "application/octet-stream"}, "no JSON object"),
+        ({"surface": "carrier_pigeon"}, "cannot be asked again"),
         ({"surface": "v1", "input": [1]}, "no JSON object"),
         ({"surface": "openai", "input": {"x": 1}, "output": {}}, "which of OpenAI's routes"),
     ],

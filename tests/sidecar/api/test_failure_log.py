@@ -64,6 +64,23 @@ async def test_a_failed_prediction_is_logged(
     assert (died["request_id"], died["outcome"]) == ("r-2", "worker_died")
 
 
+async def test_what_is_redacted_is_not_logged(
+    registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Headers that are named, and words of an error where fields of inputs are: it may quote them."""
+    for version, redact in (("1.0", ("email", "header:x-request-group-id")), ("1.1", ("output.email",))):
+        publish(registry, tmp_path, "some", version, serving={"observe_redact": redact})
+    async with serving(registry, tmp_path, server=FakeServer(answer)) as pod:
+        for version in ("1.0", "1.1"):
+            await pod.predict(f"some/{version}", b"raise", x_request_id="r", x_request_group_id="g")
+    hidden, shown = failures(caplog)
+    assert "ValueError" not in hidden["message"]
+    assert hidden["request_id"] == "r"
+    assert "group_id" not in hidden
+    assert "ValueError" in shown["message"]
+    assert shown["group_id"] == "g"
+
+
 async def test_rows_that_failed_are_logged_once(
     registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

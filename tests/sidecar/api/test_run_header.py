@@ -75,3 +75,10 @@ async def test_what_is_said(registry: Registry, tmp_path: Path) -> None:
 def test_finite(answers: list[Answer], finite: bool | None) -> None:
     """JSON is looked at, a handler's word is taken, and what nobody looked at is said to be unknown."""
     assert finite_of(answers) is finite
+
+
+def test_finite_with_nulls() -> None:
+    """Where such numbers are made null, nobody knows what a null was."""
+    assert finite_of([Answer(200, b"[null]", "json")], nulls=True) is None
+    assert finite_of([Answer(200, b"[null]", "json")]) is True
+    assert finite_of([Answer(200, b"[1]", "json")], nulls=True) is True

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from marway.errors import MarwayError
-from marway.settings import REGISTRY_ENV, ComponentSettings, load_settings
+from marway.settings import OBSERVATIONS_ENV, REGISTRY_ENV, ComponentSettings, load_settings
 from marway_gateway.settings import GatewaySettings
 from marway_ops.cli.main import build_app
 from marway_runtime.settings import RuntimeSettings
@@ -45,6 +45,7 @@ SETTINGS: dict[str, type[ComponentSettings]] = {
     "runtime": RuntimeSettings,
     "sidecar": SidecarSettings,
 }
+_SHARED = {OBSERVATIONS_ENV, REGISTRY_ENV}
 _SOCKET = "/marway-ts-12345678/t/.ts.sock.65535"
 """What follows the temporary directory in the path of a worker's socket."""
 
@@ -93,7 +94,7 @@ def is_understood(documents: list[Document]) -> Iterator[str]:
             if each.spec["image"].rpartition("/")[2].startswith("marway-"):
                 yield from _is_a_command(documents, each)
             continue
-        known = {f"MARWAY_{each.name.upper()}_{field.upper()}" for field in kind.model_fields} | {REGISTRY_ENV}
+        known = {f"MARWAY_{each.name.upper()}_{field.upper()}" for field in kind.model_fields} | _SHARED
         given = {name for name in environment(documents, each) if name.startswith("MARWAY_")}
         yield from (f"{each}: {name} is no setting of it" for name in sorted(given - known))
         twice = [variable["name"] for variable in each.spec.get("env", [])]
@@ -112,7 +113,7 @@ def is_understood(documents: list[Document]) -> Iterator[str]:
 def _is_a_command(documents: list[Document], each: Container) -> Iterator[str]:
     """A container that runs another verb of `marway` than a server's."""
     given = {name for name in environment(documents, each) if name.startswith("MARWAY_")}
-    yield from (f"{each}: {name} is no setting of it" for name in sorted(given - {REGISTRY_ENV}))
+    yield from (f"{each}: {name} is no setting of it" for name in sorted(given - _SHARED))
     if each.spec.get("command") or each.spec.get("args", [""])[0] != each.name:
         yield f"{each}: runs {each.spec.get('command')} {each.spec.get('args')}"
         return

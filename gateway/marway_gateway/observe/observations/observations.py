@@ -18,6 +18,7 @@ from marway.objects import ObjectStore
 from marway_gateway.observe.bodies import settle_bodies
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.observations.columns import ModelRows
+from marway_gateway.observe.observations.readable import is_open_inference, readable
 from marway_gateway.observe.observations.redacting import redacted
 from marway_gateway.observe.observations.rounds import Round, Trouble
 from marway_gateway.observe.observations.rows import ROW, ROW_BYTES, Row, row_of
@@ -34,7 +35,7 @@ _ROOM: Final = 7 / 8
 _CPU_PART: Final = 0.1
 """The part of a processor that writing files may take: with very many models in use they are written less often."""
 _CLOSE_S: Final = 5.0
-_MODEL, _REDACT = ROW.index("model"), ROW.index("redact")
+_MODEL, _REDACT, _SIZE = ROW.index("model"), ROW.index("redact"), ROW.index("size")
 _log = logging.getLogger(__name__)
 
 
@@ -164,6 +165,7 @@ class Observations:
         count = len(self._new)
         rows = self._new[:count]
         del self._new[:count]  # the event loop may have added some since
+        self._make_readable(rows)
         rows = [redacted(row) if row[_REDACT] else row for row in rows]
         if len({row[_MODEL] for row in rows}) > 1:
             rows.sort(key=itemgetter(_MODEL))
@@ -172,6 +174,15 @@ class Observations:
             if waiting is None:
                 waiting = self._waiting[model] = ModelRows(model)
             waiting.add(list(its))
+
+    def _make_readable(self, rows: list[Row]) -> None:
+        grown = 0
+        for place, row in enumerate(rows):
+            if is_open_inference(row):
+                rows[place] = made = readable(row)
+                grown += made[_SIZE] - row[_SIZE]
+        if grown:
+            self._is_done(0, -grown)
 
     def _make_room(self) -> None:
         limits, dropped = self._limits, 0

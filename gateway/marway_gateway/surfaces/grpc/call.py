@@ -21,6 +21,7 @@ from marway.wire.request import RequestIds, correlation_id, read_ids, timeout_of
 from marway_gateway.gateway import Gateway
 from marway_gateway.http.body import RequestBody
 from marway_gateway.http.requests import model_headers
+from marway_gateway.observe.open_inference_json import media_type
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.predict.cache import forbids_cache
 from marway_gateway.predict.call import Answer, PredictCall
@@ -30,7 +31,7 @@ from marway_gateway.surfaces.grpc.interceptors import token_owner
 from marway_gateway.surfaces.grpc.status import code_of
 from marway_gateway.surfaces.row_calls import predict_rows
 from marway_http.tensors.requests import ReadRequest, Rendered
-from marway_http.tensors.v2_plain import HEADER_LENGTH, media_type
+from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
 __all__ = ["DETAILS_MAX", "GrpcCall", "predict_rpc", "refused_rpcs"]
 

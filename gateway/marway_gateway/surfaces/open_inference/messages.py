@@ -8,15 +8,15 @@ from typing import Any, Final
 
 from marway.errors import InvalidRequest, ModelError, Unimplemented, clip
 from marway_gateway.gateway import Gateway
+from marway_gateway.observe.open_inference_json import REQUEST_MESSAGE, RESPONSE_MESSAGE
 from marway_gateway.predict.call import Answer
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, GrpcCall
 from marway_gateway.surfaces.open_inference.passing import check_passed, passes
 from marway_http.message_fields import text_fields
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.tensors.rows import OCTETS
-from marway_http.tensors.v2_plain import HEADER_LENGTH, REQUEST_MESSAGE, RESPONSE_MESSAGE
 from marway_http.tensors.v2_protobuf import read_message
-from marway_http.tensors.v2_to_message import message_of_piece, message_of_response
+from marway_http.tensors.v2_to_message import HEADER_LENGTH, message_of_piece, message_of_response
 from marway_http.tensors.v2_to_rest import rest_of_request, unread_bytes
 
 __all__ = ["infer", "infer_pieces"]

@@ -23,8 +23,7 @@ from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.surfaces.answers import stream_answer
 from marway_gateway.surfaces.row_calls import RowRoute, Sent
 from marway_http.tensors.rows import JSON, OCTETS
-from marway_http.tensors.v2_plain import HEADER_LENGTH
-from marway_http.tensors.v2_to_message import header_length_of
+from marway_http.tensors.v2_to_message import HEADER_LENGTH, header_length_of
 
 __all__ = ["InferRoute", "check_passed", "passes"]
 

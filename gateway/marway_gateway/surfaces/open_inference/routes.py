@@ -139,6 +139,7 @@ def _add_infer(app: FastPathApp, gateway: CurrentGateway) -> None:
             ((f"{_OF_MODEL}/{verb}", verb, summary), (f"{_OF_VERSION}/{verb}", f"{verb}_version", summary_of_version)),
             body=InferRequestBody,
             headers=_HEADERS,
+            predicts=not explain,
             tags=[_TAG],
             responses={
                 200: {

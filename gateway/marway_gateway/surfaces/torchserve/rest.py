@@ -79,6 +79,7 @@ def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
             ),
             methods=("POST", "PUT"),
             headers={},
+            predicts=name == "predict",
             tags=[_NAME],
             responses={**_ANSWER, **error_responses(TORCHSERVE_ERRORS, *PREDICTION_ERRORS)},
             openapi_extra=_BODY,

@@ -56,6 +56,7 @@ def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
                 (f"{_OF_LABEL}:{verb}", f"v1_{verb}_label", f"{title} with the version at a label"),
             ),
             body=request,
+            predicts=not explain,
             tags=[_NAME],
             responses={
                 200: {"model": response, "description": "One value for each row."},

@@ -18,13 +18,11 @@ from marway_http.proto import open_inference_pb2 as pb
 from marway_http.tensors.datatypes import datatype_of
 from marway_http.tensors.v2_parameters import ALL_BINARY, BINARY
 from marway_http.tensors.v2_protobuf import CONTENTS
-from marway_http.tensors.v2_to_message import message_of_request, message_of_response
+from marway_http.tensors.v2_to_message import HEADER_LENGTH, message_of_request, message_of_response
 from marway_http.tensors.v2_to_rest import said_parameters, tensor_head, values_as_json
 
-__all__ = ["HEADER_LENGTH", "REQUEST_MESSAGE", "RESPONSE_MESSAGE", "media_type", "plain_request", "plain_response"]
+__all__ = ["REQUEST_MESSAGE", "RESPONSE_MESSAGE", "media_type", "plain_request", "plain_response"]
 
-HEADER_LENGTH: Final = "inference-header-content-length"
-"""Header of a body that has binary tensors behind its JSON: the bytes of that."""
 REQUEST_MESSAGE: Final = "application/x-protobuf; messagetype=inference.ModelInferRequest"
 RESPONSE_MESSAGE: Final = "application/x-protobuf; messagetype=inference.ModelInferResponse"
 _PARAMETER: Final = f"; {HEADER_LENGTH}="

@@ -1,4 +1,4 @@
-"""What is in an observed body: the rows of a request or an answer, whatever protocol it travelled by."""
+"""What is in a body: the rows of a request or an answer, whatever protocol it travelled by."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marway.features.pictures import is_picture
 from marway.features.walking import number_or_text
 from marway.wire.envelope import FORMS, mime_type
 
-__all__ = ["parts_of"]
+__all__ = ["document_rows", "parts_of"]
 
 _FIELDS_MAX: Final = 1000
 _UNNAMED: Final = ("body", "data")
@@ -30,7 +30,9 @@ def parts_of(body: bytes, content_type: str | None) -> list[Any] | None:
     kind = mime_type(content_type).lower()
     try:
         if kind == "application/json" or kind.endswith("+json"):
-            return _rows_of(json.loads(body))
+            return document_rows(json.loads(body))
+        if kind == "application/x-protobuf":
+            return None  # a message that the gateway could not make plain
         if is_picture(body):
             return [body]
         if kind in FORMS:
@@ -41,7 +43,8 @@ def parts_of(body: bytes, content_type: str | None) -> list[Any] | None:
         return None
 
 
-def _rows_of(document: Any) -> list[Any]:
+def document_rows(document: Any) -> list[Any]:
+    """Return the rows that a JSON document holds: itself, where it is no request or answer of v1 or v2."""
     if not isinstance(document, dict):
         return [document]
     for name in ("instances", "predictions"):

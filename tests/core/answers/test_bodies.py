@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from marway_observations.drift.bodies import parts_of
+from marway.answers.bodies import parts_of
 
 PNG = b"\x89PNG\r\n\x1a\n..."
 MULTIPART = (
@@ -52,6 +52,7 @@ def tensors(*described: tuple[str, list[int], list[Any]], name: str = "inputs") 
         (b"{", "application/json", None),
         (b"[" * 100_000, "application/json", None),
         (b"\xff\xfe\x00", "application/octet-stream", None),
+        (b"text", "application/x-protobuf; messagetype=inference.ModelInferRequest", None),
         (b"nothing", "multipart/form-data; boundary=x", None),
     ],
 )  # fmt: skip

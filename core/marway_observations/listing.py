@@ -1,0 +1,161 @@
+"""Observations with what feedback says of them, as rows to show and as files to take along."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from marway.errors import InvalidInput, clip
+from marway_observations import schema
+from marway_observations.joining import COUNTED, JOINED
+from marway_observations.reading import Observed
+
+__all__ = ["FORMATS", "Wanted", "export", "newest"]
+
+_FEEDBACK: Final = ("truth", "truth_at", "correct", "correct_at", "score", "score_at")
+_BODIES: Final = ("input", "output")
+_BINARY: Final = "base64:"
+"""What the text of a body begins with that is no text, or that begins so itself."""
+
+FORMATS: Final = {
+    ".csv": "FORMAT csv, HEADER",
+    ".jsonl": "FORMAT json",
+    # Small row groups: with bodies a row may have megabytes, and a group is in memory as a whole.
+    ".parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 8192, ROW_GROUP_SIZE_BYTES '16MB'",
+}
+"""How a file is written, by its suffix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which observations are meant, beside the model and the time: all that is given must hold.
+
+    Attributes:
+        id: A prediction's or a request's.
+        group: Of a group.
+        version: Of a version.
+        label: That a label led to their version.
+        outcome: That ended so, such as `ok`.
+    """
+
+    id: str | None = None
+    group: str | None = None
+    version: str | None = None
+    label: str | None = None
+    outcome: str | None = None
+
+    def where(self) -> tuple[str, dict[str, object]]:
+        """Return the condition in SQL and its parameters."""
+        given = {
+            "id": ("(prediction_id = $id OR request_id = $id)", self.id),
+            "group": ("group_id = $group", self.group),
+            "version": ("version = $version", self.version),
+            "label": ("label = $label", self.label),
+            "outcome": ("outcome = $outcome", self.outcome),
+        }
+        said = {name: each for name, each in given.items() if each[1] is not None}
+        return " AND ".join(each[0] for each in said.values()) or "true", {name: each[1] for name, each in said.items()}
+
+
+def newest(observed: Observed, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
+    """Return the newest observations with all columns and what feedback says, bodies as text, newest first."""
+    return observed.read(lambda connection: _newest(connection, wanted, limit))
+
+
+def export(observed: Observed, wanted: Wanted, file: Path, *, limit: int | None = None) -> int:
+    """Write observations and what feedback says of them into a file, in no order, and return how many.
+
+    Parquet has bodies as they are; JSON lines and CSV as text, or in base64 where they are none.
+
+    Args:
+        observed: What was kept.
+        wanted: Which of them.
+        file: A new file, whose suffix says how it is written. It is there whole, or not at all.
+        limit: Only the newest so many.
+
+    Raises:
+        InvalidInput: The file is there, or its suffix is of no known kind.
+    """
+    how = FORMATS.get(file.suffix)
+    if how is None:
+        raise InvalidInput(f"{clip(str(file), 200)} is to be written how? End its name with {', '.join(FORMATS)}")
+    if file.exists():
+        raise InvalidInput(f"{clip(str(file), 200)} is there already: remove it, or name another file")
+    if not file.parent.is_dir():
+        raise InvalidInput(f"there is no directory {clip(str(file.parent), 200)} to write {clip(file.name, 100)} into")
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        rows = observed.read(lambda connection: _copy(connection, wanted, unfinished, how, limit))
+        unfinished.rename(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return rows
+
+
+def _newest(connection: duckdb.DuckDBPyConnection, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
+    _pick(connection, wanted, limit)
+    columns = [*schema.OBSERVATIONS.names, "model", *_FEEDBACK]
+    found = connection.execute(f'SELECT {_shown(columns)} FROM picked ORDER BY "at" DESC, prediction_id DESC')
+    return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, wanted: Wanted, file: Path, how: str, limit: int | None) -> int:
+    columns = [*schema.OBSERVATIONS.names, "model", *_FEEDBACK]
+    shown = ", ".join(f'"{name}"' for name in columns) if "parquet" in how else _shown(columns, times=True)
+    condition, parameters = wanted.where()
+    source = f"({JOINED}) WHERE {condition}"
+    if limit is not None:
+        _pick(connection, wanted, limit)
+        source, parameters = "picked", {}
+    target = "'" + str(file).replace("'", "''") + "'"
+    copied = connection.execute(f"COPY (SELECT {shown} FROM {source}) TO {target} ({how})", parameters)
+    return int(copied.fetchall()[0][0])
+
+
+def _pick(connection: duckdb.DuckDBPyConnection, wanted: Wanted, limit: int) -> None:
+    """Make the table `picked` of the newest rows and what feedback says of them."""
+    condition, parameters = wanted.where()
+    # First which they are, by narrow columns: bodies of others are not read, nor feedback for others grouped.
+    connection.execute(
+        'CREATE OR REPLACE TEMP TABLE ids AS SELECT prediction_id, "at" FROM observations '
+        f'WHERE {condition} ORDER BY "at" DESC, prediction_id DESC LIMIT {limit}',
+        parameters,
+    )
+    oldest, newest_ = connection.execute('SELECT min("at"), max("at") FROM ids').fetchall()[0]
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE picked AS
+        WITH picks AS (
+            SELECT o.* FROM observations o SEMI JOIN ids ON ids.prediction_id = o.prediction_id AND ids."at" = o."at"
+            WHERE o."at" BETWEEN $oldest AND $newest
+        ), counted AS (
+            WITH observations AS (SELECT * FROM picks),
+                feedback AS (
+                    SELECT * FROM feedback
+                    WHERE prediction_id IS NULL OR prediction_id IN (SELECT prediction_id FROM ids)
+                )
+            {COUNTED}
+        )
+        SELECT o.*, c.* EXCLUDE (prediction_id) FROM picks o LEFT JOIN counted c ON c.prediction_id = o.prediction_id
+        """,
+        {"oldest": oldest, "newest": newest_},
+    )
+
+
+def _shown(columns: list[str], *, times: bool = False) -> str:
+    """Return SQL of columns in which bodies are text, and with ``times`` moments are in ISO 8601."""
+
+    def sql(name: str) -> str:
+        if name in _BODIES:
+            text = f"try(decode({name}))"
+            binary = f"'{_BINARY}' || base64({name})"
+            plain = f"coalesce({text}, {binary})"
+            return f"CASE WHEN starts_with({text}, '{_BINARY}') THEN {binary} ELSE {plain} END AS {name}"
+        if times and (name == "at" or name.endswith("_at")):
+            return f"""strftime("{name}", '%Y-%m-%dT%H:%M:%S.%fZ') AS "{name}\""""
+        return f'"{name}"'
+
+    return ", ".join(map(sql, columns))
