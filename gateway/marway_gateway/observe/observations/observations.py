@@ -203,13 +203,13 @@ class Observations:
 
     def _begin(self) -> None:
         """Begin a round with the models whose files are due."""
-        limits, now = self._limits, time.time()
+        limits, now = self._limits, time.monotonic()
         old_enough_s = limits.flush_s - min(_GATHER_S, limits.flush_s / 4)
         due = [
             rows
             for rows in self._waiting.values()
             if self._closing
-            or now - rows.since >= old_enough_s
+            or now - rows.begun >= old_enough_s
             or rows.rows >= limits.flush_rows
             or rows.size >= limits.flush_bytes
         ]
