@@ -13,6 +13,8 @@ import pytest
 from gateway.fakes import FakePod, running
 from marway.objects import DirectoryStore
 from marway.registry import Registry
+from marway_observations.joining import JOINED, UNMATCHED
+from marway_observations.reading import Observed
 from support.kept_feedback import feedback_files, kept_feedback
 from support.registry import publish
 
@@ -110,6 +112,29 @@ async def test_a_store_that_takes_nothing_harms_no_prediction(
         directory.unlink()
         assert (await gateway.client.post("/feedback", json=ONE)).status_code == 202
     assert len(kept_feedback(store)) == 1
+
+
+async def test_feedback_finds_its_predictions(
+    registry: Registry, store: DirectoryStore, tmp_path: Path, make_pod: MakePod
+) -> None:
+    """By the id of the answer, of the request or of the group: what is said joins what was kept of the predictions."""
+    publish(registry, tmp_path)
+    async with running(await make_pod(), registry=registry, feedback_interval_s=0) as gateway:
+        one = await gateway.predict(x_request_id="r-1", x_request_group_id="g-1")
+        other = await gateway.predict(x_request_id="r-2", x_request_group_id="g-1")
+        said = [
+            {"prediction_id": one.headers["x-prediction-id"], "truth": "alarm"},
+            {"request_id": "r-2", "truth": ["timer"]},
+            {"group_id": "g-1", "score": 0.5},
+            {"request_id": "r-9", "correct": False},
+        ]
+        assert (await gateway.client.post("/feedback", json=said)).status_code == 202
+    with Observed(store) as found:
+        rows = found.query(f"SELECT prediction_id, truth, correct, score FROM ({JOINED}) ORDER BY prediction_id")
+        unmatched = found.query(UNMATCHED)
+    ids = [answer.headers["x-prediction-id"] for answer in (one, other)]
+    assert sorted(rows) == sorted([(ids[0], '"alarm"', None, 0.5), (ids[1], '["timer"]', None, 0.5)])
+    assert unmatched == [(1,)]
 
 
 async def test_a_call_waits_for_the_store_no_longer_than_for_a_prediction(registry: Registry) -> None:
