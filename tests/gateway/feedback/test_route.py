@@ -23,6 +23,12 @@ ID = "01KBARM2T5A1B2C3D4E5F60718"
 ONE = {"prediction_id": ID, "truth": "alarm"}
 
 
+@pytest.fixture(autouse=True)
+def made(registry: Registry) -> None:
+    """The registry is there: feedback is kept beside its models, and refused where there is none."""
+    registry.create()
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> DirectoryStore:
     return DirectoryStore(tmp_path / "registry")
@@ -144,3 +150,16 @@ async def test_a_call_waits_for_the_store_no_longer_than_for_a_prediction(regist
         late = await gateway.client.post("/feedback", json=ONE)
         assert (late.status_code, late.json()["code"]) == (503, "unavailable")
         assert "within 0.1 s, and may yet" in late.json()["detail"]
+
+
+async def test_feedback_is_refused_where_the_registry_has_gone(registry: Registry, tmp_path: Path) -> None:
+    """Feedback is not written to the mount point of a volume that is away, where it would be lost: 503."""
+    async with running(registry=registry, feedback_interval_s=0) as gateway:
+        (tmp_path / "registry").rename(tmp_path / "away")
+        (tmp_path / "registry").mkdir()
+        answer = await gateway.client.post(
+            "/feedback", json={"prediction_id": "01M8PKFZSNMXRF54M1N26NE7WZ", "truth": 1}
+        )
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+    assert list((tmp_path / "registry").iterdir()) == []
