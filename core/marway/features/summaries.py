@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_serializer
+from pydantic import Field, GetJsonSchemaHandler, model_serializer
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from marway.stored import Frozen
 
@@ -46,6 +48,11 @@ class FeatureSummary(Frozen):
     @model_serializer(mode="wrap")
     def _without_defaults(self, as_usual: Callable[[FeatureSummary], dict[str, Any]]) -> dict[str, Any]:
         return {name: value for name, value in as_usual(self).items() if value or name == "rows"}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # The fields, which the serializer's type says nothing of.
+        return handler({name: value for name, value in core_schema.items() if name != "serialization"})
 
     def coarser(self, bins: int, names: int) -> FeatureSummary:
         """Return the summary with at most so many bins, or names."""
