@@ -65,7 +65,8 @@ class GatewaySettings(ComponentSettings):
 
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that share the three ports, Linux only. 1, which uses one processor; each is a gateway of its own, with
-    its own connections to pods, cache and limits, and takes about 90 MiB. More pay where one is busy all the time."""
+    its own connections to pods, cache and limits, and takes about 90 MiB beside the libraries that all share. More pay
+    where one is busy all the time."""
 
     admin_tokens_file: Path | None = None
     """File of bearer tokens that the admin port wants: one a line, `#` comments, `NAME: TOKEN` to have the name in a
@@ -242,6 +243,11 @@ class GatewaySettings(ComponentSettings):
     more than a tenth of a processor, and five times as long where none does. A minute: truth comes late anyway."""
     drift_interval_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
     """The same of drift. Five minutes, as what arrives in a day or more hardly changes sooner."""
+
+    evaluation_disk_bytes: Annotated[int, Field(ge=1024 * 1024)] = 1024 * 1024 * 1024
+    """Bytes of the temporary directory that these looks may take for copies of observations in S3, and as many again
+    for what does not fit into memory. 1 GiB holds some ten million predictions without their bodies; a model whose
+    windows hold more is named in the log and not looked at."""
 
     access_log: bool = True
     """One JSON line a request on stdout, without payloads; health and metrics requests are left out."""

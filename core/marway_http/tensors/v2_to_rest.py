@@ -52,10 +52,12 @@ class RestBody(NamedTuple):
     Attributes:
         body: JSON, and then its binary tensors.
         header_length: Bytes of JSON (`Inference-Header-Content-Length`); None where all of it is JSON.
+        rows: Rows of the call that it came of, with those of others that went along; None where nobody knows.
     """
 
     body: bytes
     header_length: int | None
+    rows: int | None = None
 
 
 class RestRequest(NamedTuple):

@@ -11,8 +11,9 @@ from marway.records import VersionRecord
 from marway.refs import check_version
 from marway.registry import Registry, open_registry
 from marway.serving import DriftRule
+from marway_observations.cli.options import ObservationsOption
 from marway_ops.shell.options import JsonOption, RegistryOption, registry_url
-from marway_ops.shell.output import print_json, print_table, when
+from marway_ops.shell.output import print_json, print_table, warn, when
 
 if TYPE_CHECKING:
     from marway_observations.drift.results import DriftResult, FieldDrift
@@ -40,10 +41,7 @@ def drift(
         typer.Option(metavar="TIME", help="How far back predictions count; else the rule's, or 24h."),
     ] = None,
     registry: RegistryOption = None,
-    observations: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Store of observations; else $MARWAY_OBSERVATIONS, else the registry."),
-    ] = None,
+    observations: ObservationsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how far inputs and outputs have moved from what they were, field by field."""
@@ -57,6 +55,8 @@ def drift(
     state = known.state(records[0].name)
     rules = [_rule(state.serving_for(record).drift, against, window) for record in records]
     found = [evaluate_version(store, known, record, rule) for record, rule in zip(records, rules, strict=True)]
+    for each in dict.fromkeys(each for result in found for each in result.left_out):
+        warn(f"left out, as it cannot be read: {each}")
     if as_json:
         print_json([result.model_dump(mode="json") for result in found])
         return

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from marway.admin_client import token_of
-from marway.errors import InvalidInput, MarwayError
+from marway.errors import InvalidInput, MarwayError, clip
 from marway.records import utc_now
 from marway.registry import open_registry
 from marway_observations.cli.options import ObservationsOption, moment
@@ -113,7 +113,7 @@ def _lines(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{version['publisher']}{deleted}",
         )
         yield "digest", f"sha256:{version['archive_sha256']}, for {version['backend']}"
-        yield from (("trained", f"{name}: {value}") for name, value in version["training"].items() if _short(value))
+        yield from (("trained", line) for line in _facts(version["training"]))
         if not document["proofs"]:
             yield "proof", "none: nobody has proved that it loads"
     for proof in document["proofs"]:
@@ -196,8 +196,11 @@ def _replay(said: dict[str, Any]) -> str:
     return f"DIFFERENT: {said['difference']}{redacted}"
 
 
-def _short(value: object) -> bool:
-    return isinstance(value, str | int | float) and len(str(value)) <= 200
+def _facts(training: dict[str, Any]) -> Iterator[str]:
+    for name, value in training.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {each:g}" for key, each in value.items())
+        yield clip(f"{name}: {value}", 200)
 
 
 def _when(at: str) -> str:

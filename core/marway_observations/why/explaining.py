@@ -75,7 +75,7 @@ def _facts(record: VersionRecord) -> dict[str, Any]:
         "backend": record.backend,
         "created_at": record.created_at.isoformat(),
         "publisher": record.publisher,
-        "training": record.training.model_dump(mode="json", exclude_defaults=True),
+        "training": record.training.model_dump(mode="json", exclude_defaults=True, exclude={"features"}),
     }
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "ServedModel",
     "ServerInfo",
     "ServerStatus",
+    "StackedAnswer",
     "WorkerDied",
     "WorkerStatus",
 ]
@@ -45,6 +46,17 @@ class NotSent(RuntimeDown):
 
 class WorkerDied(Unavailable):
     """The worker died with the request in it: another may try it once."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackedAnswer(Answer):
+    """The answer to a row that its backend gave to the server in one call with others.
+
+    Attributes:
+        batch_rows: Rows of that call.
+    """
+
+    batch_rows: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Final
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, ModelError, Overloaded, RuntimeDown
 from marway.wire.envelope import Answer, Row
-from marway_sidecar.backends.base import ModelServer, NotLoaded, NotSent, ServedModel, WorkerDied
+from marway_sidecar.backends.base import ModelServer, NotLoaded, NotSent, ServedModel, StackedAnswer, WorkerDied
 from marway_sidecar.errors import about
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.breaker import Breaker
@@ -113,6 +113,8 @@ class BatchCaller:
         for job in jobs:
             job.batch_rows = count
         answers = await self.server.predict(model, rows, _own_deadline(model, jobs))
+        if answers and isinstance(answers[0], StackedAnswer):  # of a backend that is given one job at a time
+            jobs[0].batch_rows = max(each.batch_rows for each in answers if isinstance(each, StackedAnswer))
         for answer in answers:
             if answer.headers or answer.measured:  # most have none
                 self.metrics.count_answer(model.name, model.version, answer)

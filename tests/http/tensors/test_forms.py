@@ -101,7 +101,7 @@ def test_a_response_becomes_a_rest_response_and_a_message_again(
     sent = response_of(*given_, raw=not (typed and all_typed), triton_final_response=True).SerializeToString()
     wanted = response_of(*given_, raw=not (typed_back and all_typed), triton_final_response=True)
     wanted.model_name, wanted.model_version = "m", "1.0"
-    body, length = rest_of_response(sent, OutputForms(binary=True), **NAMES)
+    body, length, _ = rest_of_response(sent, OutputForms(binary=True), **NAMES)
     assert pb.ModelInferResponse.FromString(message_of_response(body, length, raw=not typed_back)) == wanted
     piece = piece_of_response(sent, OutputForms(binary=True), **NAMES)
     assert pb.ModelInferResponse.FromString(message_of_piece(piece, raw=not typed_back)) == wanted
@@ -112,7 +112,7 @@ def test_a_response_becomes_a_rest_response_and_a_message_again(
 def test_values_as_json(tensor: Tensor) -> None:
     """Outputs that are wanted as JSON hold the same values, and become the same bytes again."""
     sent = response_of(tensor, raw=True).SerializeToString()
-    body, length = rest_of_response(sent, OutputForms(named={"x0": False}, binary=True), **NAMES)
+    body, length, _ = rest_of_response(sent, OutputForms(named={"x0": False}, binary=True), **NAMES)
     assert length is None
     (output,) = json.loads(body)["outputs"]
     if "parameters" in output:

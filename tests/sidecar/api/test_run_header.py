@@ -13,7 +13,7 @@ from marway.wire.envelope import ROWS_CONTENT_TYPE, Answer, Part, Row, encode_ro
 from marway.wire.headers import NONFINITE, RUN
 from marway.wire.model_run import ModelRun
 from marway_sidecar.api.answers import finite_of
-from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.backends.base import ServedModel, StackedAnswer
 from support.pod import FakeServer, serving
 from support.registry import publish, until
 
@@ -24,6 +24,8 @@ async def said(model: ServedModel, row: Row) -> Answer:
     value = bytes(row.parts[0].value)
     if value.startswith(b"["):
         await asyncio.sleep(SLOW_S)
+    if value == b"stacked":
+        return StackedAnswer(200, b"1", "json", batch_rows=7)
     if value == b"bad":
         return Answer(500, b"no", "error")
     return Answer(200, value, "json")
@@ -53,6 +55,7 @@ async def test_what_is_said(registry: Registry, tmp_path: Path) -> None:
         assert (run_of(many).batch_rows, run_of(many).finite) == (3, True)
         piecewise = await pod.predict("some", b"1", x_marway_stream="1")
         assert (run_of(piecewise).batch_rows, run_of(piecewise).finite) == (1, None)
+        assert run_of(await pod.predict("some", b"stacked")).batch_rows == 7
         failed = await pod.predict("some", b"bad")
         assert (failed.status_code, run_of(failed).batch_rows) == (500, 1)
         refused = await pod.predict("some", b"")

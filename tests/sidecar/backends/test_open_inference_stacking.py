@@ -71,8 +71,18 @@ def calls_of(server: Server, model: ServedModel = MODEL) -> StackedCalls:
     return StackedCalls(Known(model, "mv_1", configured=Configured(rows_max=4)), server)
 
 
-async def begun(calls: StackedCalls, *messages: bytes, within_s: float = 60.0) -> list[asyncio.Task[bytes]]:
-    tasks = [asyncio.create_task(calls.infer(each, Deadline.after(within_s))) for each in messages]
+async def begun(
+    calls: StackedCalls, *messages: bytes, within_s: float = 60.0, rows: dict[int, int | None] | None = None
+) -> list[asyncio.Task[bytes]]:
+    """Begin a call of each message; how many rows the call had that answered one is told by its number."""
+
+    async def infer(message: bytes) -> bytes:
+        response, together = await calls.infer(message, Deadline.after(within_s))
+        if rows is not None:
+            rows[told(response)] = together
+        return response
+
+    tasks = [asyncio.create_task(infer(each)) for each in messages]
     for _ in range(5):
         await asyncio.sleep(0)
     return tasks
@@ -85,12 +95,14 @@ async def server() -> Server:
 
 async def test_what_waits_goes_together(server: Server) -> None:
     """Two calls are made at once; what comes meanwhile is a call of its kind, of as many rows as there may be."""
-    calls = calls_of(server)
-    tasks = await begun(calls, *(message(number) for number in range(7)), message(7, name="other"), message(8))
+    calls, rows = calls_of(server), dict[int, int | None]()
+    sent = [*(message(number) for number in range(7)), message(7, name="other"), message(8)]
+    tasks = await begun(calls, *sent, rows=rows)
     assert server.calls == [1, 1]
     server.may.set()
     assert [told(each) for each in await asyncio.gather(*tasks)] == list(range(9))
     assert sorted(server.calls) == [1, 1, 1, 2, 4]
+    assert [rows[number] for number in range(9)] == [1, 1, 4, 4, 4, 4, 2, 1, 2]
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL])

@@ -118,17 +118,19 @@ class GrpcWire(Wire):
 
     async def infer(self, known: Known, request: Body, deadline: Deadline) -> RestBody:
         message, forms = _message(known, request)
+        rows = None
         try:
             if known.rows_max > 1:
                 stacks = self._stacks.get(known.called)
                 if stacks is None or stacks.known is not known:
                     stacks = self._stacks[known.called] = StackedCalls(known, self._call)
-                answer = await stacks.infer(message, deadline)
+                answer, rows = await stacks.infer(message, deadline)
             else:
                 answer = await self._call(message, deadline.time_left_s(model=known.model.name))
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError) as exc:
             _fail(exc, known)
-        return rest_of_response(answer, forms, name=known.model.name, version=known.model.version)
+        response = rest_of_response(answer, forms, name=known.model.name, version=known.model.version)
+        return response if rows is None else response._replace(rows=rows)
 
     async def _call(self, message: bytes, timeout_s: float) -> bytes:
         answer: bytes = await self._infer(message, timeout=timeout_s)

@@ -15,7 +15,7 @@ from marway_http.tensors.rows import JSON, OCTETS
 from marway_http.tensors.v2_bodies import may_be_request, tensor_request, tensors_of_response
 from marway_http.tensors.v2_to_message import header_length_of
 from marway_http.tensors.v2_to_rest import RestBody
-from marway_sidecar.backends.base import ServedModel
+from marway_sidecar.backends.base import ServedModel, StackedAnswer
 from marway_sidecar.backends.open_inference.wire import Body, Known
 from marway_sidecar.errors import about
 
@@ -66,6 +66,14 @@ def asked(known: Known, row: Row) -> Asked:
 
 def answer_of(known: Known, what: Asked, response: RestBody) -> Answer:
     """Return the answer to a row."""
+    answer = _answer_of(known, what, response)
+    if response.rows is None:
+        return answer
+    said = (answer.status, answer.body, answer.kind, answer.content_type, answer.headers, answer.measured)
+    return StackedAnswer(*said, batch_rows=response.rows)
+
+
+def _answer_of(known: Known, what: Asked, response: RestBody) -> Answer:
     if what.plain:
         return _plain(known, what, response)
     if response.header_length is None:
@@ -123,7 +131,9 @@ def _plain(known: Known, what: Asked, response: RestBody) -> Answer:
                 raise _nonfinite(known.model) from None
             return json.dumps(_finite(value), ensure_ascii=False).encode()
 
-    return plain_answer(value_of_outputs(tensors_of_response(*response), alone=what.alone), to_json)
+    return plain_answer(
+        value_of_outputs(tensors_of_response(response.body, response.header_length), alone=what.alone), to_json
+    )
 
 
 def _nonfinite(model: ServedModel) -> ModelError:

@@ -43,6 +43,8 @@ class _Waiting:
     deadline: Deadline
     response: asyncio.Future[bytes]
     call: asyncio.Task[None] | None = None
+    rows: int = 0
+    """Of the call that answered it."""
     beside: list[_Waiting] = field(default_factory=list)
     """Those of the same call, itself among them."""
 
@@ -63,16 +65,20 @@ class StackedCalls:
         self._waiting: deque[_Waiting] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def infer(self, message: bytes, deadline: Deadline) -> bytes:
-        """Return the response to a request; raises as ``call`` does, and `DeadlineExceeded`."""
+    async def infer(self, message: bytes, deadline: Deadline) -> tuple[bytes, int | None]:
+        """Return the response to a request, and the rows of the call that it came of where they are known.
+
+        It raises as ``call`` does, and `DeadlineExceeded`.
+        """
         request = rows_of_request(message) if len(message) <= _REQUEST_BYTES_MAX else None
         if request is None or request.rows >= self._rows_max:
-            return await self._call(message, deadline.time_left_s(model=self.known.model.name))
+            response = await self._call(message, deadline.time_left_s(model=self.known.model.name))
+            return response, None if request is None else request.rows
         waiting = _Waiting(request, message, deadline, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._begin()
         try:
-            return await waiting.response
+            return await waiting.response, waiting.rows
         except asyncio.CancelledError:
             waiting.response.cancel()
             if waiting.call is not None and all(each.response.done() for each in waiting.beside):
@@ -149,7 +155,9 @@ class StackedCalls:
             )  # fmt: skip
             self._rows_max = 1
             return False
+        rows = sum(request.rows for request in requests)
         for each, response in zip(together, responses, strict=True):
+            each.rows = rows
             if not each.response.done():
                 each.response.set_result(response)
         return True
@@ -157,6 +165,7 @@ class StackedCalls:
     async def _alone(self, each: _Waiting) -> None:
         if each.response.done():
             return
+        each.rows = each.request.rows
         try:
             response = await self._call(each.message, each.deadline.time_left_s(model=self.known.model.name))
         except Exception as exc:
