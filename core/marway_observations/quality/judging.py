@@ -19,7 +19,6 @@ MISSING: Final = "missing"
 REASONS: Final = "SELECT version, label, reason, sum(n)::BIGINT FROM judged WHERE reason IS NOT NULL GROUP BY ALL"
 """How many predictions of each version and label count, or why they do not."""
 
-_FEEDBACK: Final = 'feedback_id, "at", prediction_id, request_id, group_id, since, until, truth, correct, score'
 _COUNTS: Final = """(
     outcome = 'ok' AND role <> 'shadow' AND list_contains($versions, version) AND "at" >= $since AND "at" < $until
 )"""
@@ -52,7 +51,7 @@ def count(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the table `counted`: what feedback says of each prediction, which all rules go by."""
     # What is asked several times is read once: there may be thousands of files. Predictions are only looked through for
     # their requests and groups where feedback names any.
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS SELECT {_FEEDBACK} FROM feedback")
+    connection.execute("CREATE OR REPLACE TEMP TABLE told AS SELECT * EXCLUDE (source, client) FROM feedback")
     named = connection.execute("SELECT count(request_id) + count(group_id) > 0 FROM told").fetchall()[0][0]
     predictions = "" if named else ", observations AS (SELECT * FROM observations LIMIT 0)"
     connection.execute(
