@@ -87,6 +87,7 @@ class Observed:
         self._files = LocalFiles(store, copies=copies)
         self._broken: dict[str, LeftOut] = {}
         self._read: list[LocalFile] = []
+        self._predictions: list[LocalFile] = []
         self._half: list[LeftOut] = []
         wanted_mb = memory_mb or LIMITS.memory_mb
         self._rooms = iter(((1, wanted_mb), (1, 4 * wanted_mb)))
@@ -107,6 +108,16 @@ class Observed:
     def files(self) -> int:
         """How many files are read."""
         return len(self._read)
+
+    @property
+    def predictions(self) -> tuple[LocalFile, ...]:
+        """The files of the table `observations`, which have rows of other times as well."""
+        return tuple(self._predictions)
+
+    @property
+    def within(self) -> str:
+        """The condition in SQL for rows of `predictions` that are of the time."""
+        return _within('"at"', self._since, self._until)
 
     def query(self, sql: str, parameters: Sequence[object] | dict[str, object] | None = None) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
@@ -154,7 +165,7 @@ class Observed:
             return None
         except _OUR_OWN:
             raise
-        except duckdb.Error as exc:
+        except (duckdb.Error, pa.ArrowException, FileNotFoundError) as exc:
             if not self._look_again():
                 raise RegistryUnavailable(f"observations cannot be read: {clip(_line(exc), 300)}") from exc
             return None
@@ -164,12 +175,13 @@ class Observed:
         observed, half = self._files.local([key for key in keys if key not in self._broken])
         keys = self._files.feedback(self._feedback_since, self._feedback_until)
         told, half_too = self._files.local([key for key in keys if key not in self._broken])
+        self._predictions = observed
         self._read, self._half = observed + told, half + half_too
         if self._model is None:
             model = "regexp_extract(filename, 'model=([^/]+)/date=[^/]+/hour=[^/]+/[^/]+$', 1) AS model"
         else:
             model = f"{_literal(self._model)} AS model"
-        self._view("observations", schema.OBSERVATIONS, observed, _within('"at"', self._since, self._until), model)
+        self._view("observations", schema.OBSERVATIONS, observed, self.within, model)
         self._view(
             "feedback", schema.FEEDBACK, told, _within("received_at", self._feedback_since, self._feedback_until)
         )
@@ -180,7 +192,7 @@ class Observed:
         # With the columns told, no file is opened before it is read, and columns that a file lacks are null.
         self.connection.execute(
             f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {columns} FROM read_parquet([{paths}], "
-            f"schema=MAP {{{_columns(table)}}}, hive_partitioning=false, filename=true){where}"
+            f"schema=MAP {{{_columns(table)}}}, hive_partitioning=false, filename=true) WHERE {where}"
         )
 
     def _look_again(self) -> bool:
@@ -241,7 +253,7 @@ def _within(column: str, since: datetime | None, until: datetime | None) -> str:
         for sign, at in ((">=", since), ("<", until))
         if at is not None
     ]
-    return f" WHERE {' AND '.join(wanted)}" if wanted else ""
+    return " AND ".join(wanted) or "true"
 
 
 def _literal(text: str) -> str:
