@@ -63,7 +63,6 @@ ABSENT = {
     "marway_gateway_events_deliveries_total": "this gateway was told of no webhook",
     "marway_gateway_events_oldest_pending_seconds": "this gateway was told of no webhook",
     "marway_gateway_events_pending": "this gateway was told of no webhook",
-    "marway_gateway_webhooks_held": "this gateway was told of no webhook",
 }
 """Metrics that are not even named unless a setting asks for what they tell."""
 ALERT_S = 40
