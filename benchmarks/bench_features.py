@@ -3,10 +3,14 @@
 `make bench-features`, or `python benchmarks/bench_features.py --rounds 10 --seconds 2`. Gateways that differ in one
 feature stand before the same pod and take turns; a cost is the median of differences within a round. One gateway more
 has nothing switched off: what it seems to cost is the error of measurement.
+
+What observations cost is less than that error, and is measured in another way: by one gateway that keeps predictions
+and does not, in turns of a quarter of a second (`gateway_slices.py`).
 """
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import secrets
@@ -15,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -26,24 +31,23 @@ import psutil
 import pyarrow.parquet as pq
 import wrk
 from documents import Table, add_output, spread, write
-from gateway_without import ADDED, SEAMS
+from gateway_slices import OFF
+from gateway_without import SEAMS
 from servers import Connection, MarwayUp, cpu_seconds, free_ports, marway_up
 from workloads import TINY, check
 
 EVERYTHING, CONTROL = "everything on", "nothing (control)"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-FEATURES = [each for each in (*SEAMS, *ADDED) if each != "nothing"]
+OBSERVED = {"observe=metadata": "metadata", "observe=bodies": "bodies"}
+FEATURES = [*(each for each in SEAMS if each != "nothing"), *OBSERVED]
 PATH = f"/predict/{TINY.name}"
 GOAL = 0.10
-METADATA, BODIES = "observe=metadata", "observe=bodies"
-GOALS = {METADATA: 0.05, BODIES: 0.12}
+GOALS = {"observe=metadata": 0.05, "observe=bodies": 0.12}
 """Where it is another."""
 _START_S = 60
+_SETTLE_S = 4.0
+"""How long after the load all observations are files. That costs too; by default files are made a fifth as often."""
 _FLUSH_S = 2.0
-_SETTLE_S = 3.5
-"""How long after its load a gateway has made files of all observations, which costs too. Meanwhile others are asked;
-what a gateway takes without any request is left out. By default observations become files a fifth as often."""
-_IDLE_S = 5.0
 
 
 @dataclass
@@ -54,23 +58,15 @@ class Gateway:
     url: str
     process: psutil.Process
     log: Path
-    observations: Path
     micros: list[float] = field(default_factory=list)
 
 
 @dataclass
-class Asked:
-    """What a gateway was asked in one round: its processor time before, how many requests, and when they had ended."""
+class Observed:
+    """What keeping predictions costs, and all that a gateway does for one, in microseconds, a value a round."""
 
-    gateway: Gateway
-    before_s: float
-    requests: float
-    ended: float
-
-    def settle(self, idle: float) -> None:
-        """Add up what they cost; ``idle`` is the part of a processor that a gateway takes without any."""
-        spent = cpu_seconds([self.gateway.process]) - self.before_s - idle * (time.monotonic() - self.ended)
-        self.gateway.micros.append(spent / self.requests * 1e6)
+    cost: list[float]
+    whole: list[float]
 
 
 def main() -> int:
@@ -91,7 +87,8 @@ def main() -> int:
         up = stack.enter_context(marway_up(scratch / "home"))
         TINY.publish(up.ready["registry"], up.ready["admin"])
         features = args.features.split(",") if args.features else FEATURES
-        kinds = {EVERYTHING: "nothing", CONTROL: "nothing", **{each: each for each in features}}
+        without = [each for each in features if each not in OBSERVED]
+        kinds = {EVERYTHING: "nothing", CONTROL: "nothing", **{each: each for each in without}}
         gateways = [
             stack.enter_context(gateway(label, kind, up, scratch / f"gateway-{number}", tokens))
             for number, (label, kind) in enumerate(kinds.items())
@@ -103,7 +100,17 @@ def main() -> int:
         measure(gateways, generator, args.rounds, args.seconds, args.clients)
         for each in gateways:
             verify(each, request)
+        observed = {}
+        for name in features:
+            if name in OBSERVED:
+                directory = scratch / f"observed-{OBSERVED[name]}"
+                with gateway(name, OBSERVED[name], up, directory, tokens, report=directory / "report") as each:
+                    generator.check(each.url + PATH, clients=args.clients, seconds=1)
+                    generator.load(each.url + PATH, clients=args.clients, seconds=args.rounds * args.seconds)
+                    time.sleep(_SETTLE_S)
+                observed[name] = asdict(costs_of_slices(directory, args.rounds))
     result = {
+        "observed": observed,
         "rounds": args.rounds,
         "clients": args.clients,
         "micros": {each.without: each.micros for each in gateways},
@@ -114,18 +121,20 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def gateway(label: str, kind: str, up: MarwayUp, directory: Path, tokens: Path) -> Iterator[Gateway]:
-    """Run a gateway that lacks one feature, before the pods of a running system."""
+def gateway(
+    label: str, kind: str, up: MarwayUp, directory: Path, tokens: Path, *, report: Path | None = None
+) -> Iterator[Gateway]:
+    """Run a gateway that lacks one feature, before the pods of a running system; with a report, one of slices."""
     directory.mkdir()
     port, admin, grpc = free_ports(3)
     pods = ",".join(f"{pod['name']}={pod['url']}" for pod in up.ready["pods"])
-    command = [sys.executable, str(Path(__file__).with_name("gateway_without.py")), kind]
+    script = "gateway_without.py" if report is None else "gateway_slices.py"
+    command = [sys.executable, str(Path(__file__).with_name(script)), kind, *([] if report is None else [str(report)])]
     command += ["--registry", up.ready["registry"], "--pods", pods, "--port", str(port)]
     command += ["--admin-port", str(admin), "--grpc-port", str(grpc)]
     environment = {**os.environ, "MARWAY_GATEWAY_PREDICT_TOKENS_FILE": str(tokens), "MARWAY_GATEWAY_LAME_DUCK_S": "0"}
     environment |= {"MARWAY_GATEWAY_DUTIES": "false", "MARWAY_GATEWAY_OBSERVATIONS_FLUSH_S": str(_FLUSH_S)}
-    observations = directory / "observations"
-    environment["MARWAY_GATEWAY_OBSERVATIONS"] = observations.as_uri()
+    environment["MARWAY_GATEWAY_OBSERVATIONS"] = (directory / "observations").as_uri()
     log, url = directory / "log", f"http://127.0.0.1:{port}"
     with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
         try:
@@ -134,7 +143,7 @@ def gateway(label: str, kind: str, up: MarwayUp, directory: Path, tokens: Path) 
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise AssertionError(f"no gateway without {label}: {log.read_text()[-2000:]}")
                 time.sleep(0.1)  # it says so in its log, in no other way
-            yield Gateway(label, url, psutil.Process(process.pid), log, observations)
+            yield Gateway(label, url, psutil.Process(process.pid), log)
         finally:
             process.terminate()
             process.wait(30)
@@ -159,29 +168,40 @@ def expected(up: MarwayUp) -> bytes:
 def measure(gateways: list[Gateway], generator: wrk.Generator, rounds: int, seconds: int, clients: int) -> None:
     for each in gateways:
         generator.check(each.url + PATH, clients=clients, seconds=1)
-    time.sleep(_SETTLE_S)
-    idle = idle_part(gateways)
     order = random.Random(7)
     for _ in range(rounds):
-        settling: list[Asked] = []
         for each in order.sample(gateways, len(gateways)):
             before = cpu_seconds([each.process])
             load = generator.load(each.url + PATH, clients=clients, seconds=seconds)
-            settling.append(Asked(each, before, load.requests, time.monotonic()))
-            while time.monotonic() - settling[0].ended >= _SETTLE_S:
-                settling.pop(0).settle(idle)
-                if not settling:
-                    break
-        for asked in settling:
-            time.sleep(max(0.0, asked.ended + _SETTLE_S - time.monotonic()))
-            asked.settle(idle)
+            each.micros.append((cpu_seconds([each.process]) - before) / load.requests * 1e6)
 
 
-def idle_part(gateways: list[Gateway]) -> float:
-    before = [cpu_seconds([each.process]) for each in gateways]
-    time.sleep(_IDLE_S)
-    spent = [cpu_seconds([each.process]) - was for each, was in zip(gateways, before, strict=True)]
-    return statistics.median(spent) / _IDLE_S
+def costs_of_slices(directory: Path, rounds: int) -> Observed:
+    """Read a report and what was kept; raise unless the gateway kept what it should, with or without bodies."""
+    report = json.loads((directory / "report").read_text())
+    files = [pq.read_table(path, columns=["bodies"]) for path in directory.rglob("*.parquet")]
+    bodies = Counter(each for table in files for each in table.column("bodies").to_pylist())
+    kept = sum(bodies.values())
+    slices = report["slices"]
+    observe = next(mode for mode, _, _ in slices if mode != OFF)
+    if not 0.3 < kept / report["predictions"] < 0.7 or max(bodies, key=bodies.__getitem__) != (
+        "kept" if observe == "bodies" else "off"
+    ):
+        raise AssertionError(f"of {report['predictions']} predictions {dict(bodies)} were kept, which is not half")
+    others = report["log_s"] / report["predictions"] * 1e6
+    files_us = report["threads_s"] / kept * 1e6
+    result = Observed([], [])
+    for start in range(rounds):
+        part = slices[start * len(slices) // rounds : (start + 1) * len(slices) // rounds]
+        spent = {
+            wanted: sum(s for mode, s, _ in part if mode == wanted)
+            / sum(n for mode, _, n in part if mode == wanted)
+            * 1e6
+            for wanted in (OFF, observe)
+        }
+        result.cost.append(spent[observe] - spent[OFF] + files_us)
+        result.whole.append(spent[observe] + files_us + others)
+    return result
 
 
 def verify(each: Gateway, request: wrk.Request) -> None:
@@ -204,31 +224,25 @@ def verify(each: Gateway, request: wrk.Request) -> None:
         "metrics": "marway_gateway_request_duration_seconds_count{" in metrics,
         "access log": '"surface": "native"' in each.log.read_text() or '"surface":"native"' in each.log.read_text(),
         "auth": anonymous.status == 401,
-        METADATA: "x-prediction-id" in answer.headers
-        and "marway_gateway_observations_written_total 0.0" not in metrics,
     }
     for feature, there in found.items():
         if there != (feature != each.without):
             raise AssertionError(f"the gateway without {each.without}: {feature} is {'on' if there else 'off'}")
-    if "marway_gateway_observations_dropped_total{" in metrics:
-        raise AssertionError(f"the gateway without {each.without} gave up observations, so that they cost less")
-    files = [pq.read_table(path, columns=["bodies"]) for path in each.observations.rglob("*.parquet")]
-    found_bodies = {bodies for table in files for bodies in table.column("bodies").to_pylist()}
-    wanted = {BODIES: {"kept"}, METADATA: set()}.get(each.without, {"off"})
-    if found_bodies - {"failed"} != wanted:  # wrk leaves with requests under way
-        raise AssertionError(f"the gateway of {each.without} kept observations with bodies {found_bodies}")
 
 
 def costs(result: dict[str, Any]) -> dict[str, list[float]]:
-    """Return what each feature costs in microseconds a request, round by round.
-
-    That of kept bodies is what it costs to observe at all and to keep them.
-    """
+    """Return what each feature costs in microseconds a request, round by round."""
     micros: dict[str, list[float]] = result["micros"]
-    pairs = {name: (micros[EVERYTHING], values) for name, values in micros.items() if name != EVERYTHING}
-    if BODIES in pairs:
-        pairs[BODIES] = (micros[BODIES], micros.get(METADATA, micros[EVERYTHING]))
-    return {name: [on - off for on, off in zip(*pair, strict=True)] for name, pair in pairs.items()}
+    return {
+        name: [on - off for on, off in zip(micros[EVERYTHING], values, strict=True)]
+        for name, values in micros.items()
+        if name != EVERYTHING
+    }
+
+
+def verdict(name: str, share: float) -> str:
+    goal = GOALS.get(name, GOAL)
+    return f"≤ {goal:.0%}: {'met' if share <= goal else '**missed**'}"
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -239,9 +253,10 @@ def markdown(result: dict[str, Any]) -> str:
     table = Table("feature", "µs a request", "share of the gateway", "goal")
     for name, values in costs(result).items():
         share = statistics.median(values) / whole
-        goal = GOALS.get(name, GOAL)
-        verdict = "" if name == CONTROL else f"≤ {goal:.0%} {'met' if share <= goal else '**missed**'}"
-        table.add(name, spread(values, 1), f"{share:.1%}", verdict)
+        table.add(name, spread(values, 1), f"{share:.1%}", "" if name == CONTROL else verdict(name, share))
+    for name, observed in result.get("observed", {}).items():
+        share = statistics.median(observed["cost"]) / statistics.median(observed["whole"])
+        table.add(name, spread(observed["cost"], 1), f"{share:.1%}", verdict(name, share))
     return "\n".join([*lines, *table.lines(), ""])
 
 

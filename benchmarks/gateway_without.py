@@ -1,4 +1,4 @@
-"""A gateway with one feature switched off, or on, to measure what that costs: `gateway_without.py FEATURE ARGUMENTS…`.
+"""A gateway with one feature switched off, to measure what that costs: `gateway_without.py FEATURE ARGUMENTS…`.
 
 The arguments are those of `marway gateway`. What has a setting is switched off by it; the rest has none, for nobody
 should run without, and one function of the gateway is replaced here. All that this knows of the gateway's inside
@@ -55,16 +55,6 @@ def without_auth() -> None:
     os.environ.pop("MARWAY_GATEWAY_PREDICT_TOKENS_FILE", None)
 
 
-def without_observations() -> None:
-    """No predictions: what has no id is not observed."""
-    replace("marway_gateway.observe.telemetry", "new_prediction_id", lambda: None)
-
-
-def with_bodies() -> None:
-    """Inputs and outputs of all predictions are kept, whatever a version's serving settings say."""
-    replace("marway_gateway.predict.pipeline", "drawn", lambda _: "bodies")
-
-
 SEAMS: dict[str, Callable[[], None]] = {
     "nothing": lambda: None,
     "request ids": without_ids,
@@ -72,14 +62,11 @@ SEAMS: dict[str, Callable[[], None]] = {
     "access log": without_access_log,
     "trace context": without_trace,
     "auth": without_auth,
-    "observe=metadata": without_observations,
 }
-ADDED: dict[str, Callable[[], None]] = {"observe=bodies": with_bodies}
-"""Switched on; what there is without is all of `SEAMS`."""
 
 
 def main() -> int:
-    (SEAMS | ADDED)[sys.argv[1]]()
+    SEAMS[sys.argv[1]]()
     from marway_ops.cli.main import main as marway
 
     sys.argv = ["marway", "gateway", *sys.argv[2:]]

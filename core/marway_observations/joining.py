@@ -4,7 +4,8 @@ The queries read two views, `observations` and `feedback`, with the columns of `
 hold is the reader's choice (`marway_observations.reading`). A piece of feedback applies to
 
 - the prediction that its `prediction_id` names;
-- every prediction of its `request_id`, between `since` and `until` where it gives them;
+- every prediction of its `request_id` between `since` and `until`; without, whenever it was, up to an hour after the
+  feedback came: what is said now is about what was, but clocks of two gateways may differ;
 - every prediction of its `group_id` between `since` and `until`; without, the day before `until` until the feedback's
   own `at`.
 
@@ -24,7 +25,7 @@ __all__ = ["APPLIED", "COUNTED", "JOINED", "UNMATCHED"]
 _NAMED_BY_REQUEST: Final = """
     f.request_id = o.request_id
     AND (f.since IS NULL OR o."at" >= f.since)
-    AND (f.until IS NULL OR o."at" <= f.until)
+    AND o."at" <= coalesce(f.until, f.received_at + INTERVAL 1 HOUR)
 """
 # `at` is a word of SQL to DuckDB 2, so it stands in quotes
 _NAMED_BY_GROUP: Final = """

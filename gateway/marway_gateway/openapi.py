@@ -202,7 +202,7 @@ def add_served(
         documented: More that FastAPI's routes take, such as `responses`.
     """
     if predicts:
-        answer = documented["responses"].get(200, {"description": "The model's answer."})
+        answer = documented["responses"][200]
         answer = {**answer, "headers": {**_PREDICTION_ID, **answer.get("headers", {})}}
         documented["responses"] = {**documented["responses"], 200: answer}
 

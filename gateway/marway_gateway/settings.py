@@ -65,7 +65,8 @@ class GatewaySettings(ComponentSettings):
 
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that share the three ports, Linux only. 1, which uses one processor; each is a gateway of its own, with
-    its own connections to pods, cache and limits, and takes about 90 MiB. More pay where one is busy all the time."""
+    its own connections to pods, cache and limits, and takes about 90 MiB beside the libraries that all share. More pay
+    where one is busy all the time."""
 
     admin_tokens_file: Path | None = None
     """File of bearer tokens that the admin port wants: one a line, `#` comments, `NAME: TOKEN` to have the name in a

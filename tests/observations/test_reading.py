@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from marway.objects import ObjectStore
+from marway.objects import ObjectStore, open_store
 from marway_observations.reading import Observed
 from support.observations import NOON, feedback, observation, write_feedback, write_merged, write_observations
 
@@ -133,3 +133,15 @@ def test_columns_of_other_versions(store: ObjectStore, tmp_path: Path) -> None:
     with Observed(store) as observed:
         found = observed.query("SELECT group_id, prediction_id IS NOT NULL, model FROM observations ORDER BY 1")
     assert found == [("a", True, "intent"), ("a", True, "intent"), (None, True, "intent")]
+
+
+@pytest.mark.extended  # starts an S3 server; test_copies and test_merged go the same way over a store of this process
+def test_s3(s3_url: str) -> None:
+    """Files in a real S3 are found and read by model and time."""
+    store = open_store(s3_url)
+    write_observations(store, "intent", [observation(at=NOON + place * HOUR) for place in range(30)])
+    write_observations(store, "other", [observation()])
+    write_feedback(store, [feedback(True, prediction_id="A")])
+    assert count(store) == 31
+    assert count(store, model="intent", since=NOON + 10 * HOUR, until=NOON + 20 * HOUR) == 10
+    assert count(store, "feedback") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -207,6 +208,24 @@ def test_nothing_to_collect(marway: Marway, publish: Publish) -> None:
     """`gc` of a tidy registry says so."""
     publish()
     assert marway("gc").out.endswith("nothing to collect\n")
+
+
+def test_gc_looks_after_what_others_keep(
+    marway: Marway, filled: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each room's part of the report is beside the registry's; where one is not installed, `gc` says so."""
+    observed = (tmp_path / "observed").as_uri()
+    key = f"observations/model=intent/date=2020-01-01/hour=00/{'x' * 5}.parquet"
+    DirectoryStore(tmp_path / "observed").create(key, b"old")
+    document = printed(marway("gc", "--dry-run", "--observations", observed, "--json"))
+    assert document["observations"] == {"broken": [], "expired": [key], "merged": [], "replaced": []}
+    assert "older than it is to be kept, deleted" in marway("gc", "--observations", observed).out
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for name in [name for name in sys.modules if name.startswith("marway_observations")]:
+        monkeypatch.delitem(sys.modules, name)
+    said = marway("gc", "--json")
+    assert printed(said)["observations"] is None
+    assert "observations were not looked after: pip install 'marway[observations]'" in said.err
 
 
 def archive(path: Path, name: str, version: str, **files: str) -> Path:

@@ -125,6 +125,20 @@ def test_the_registry_of_the_environment_is_looked_at(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
+def test_the_store_of_observations_is_looked_at_where_one_is_named(tmp_path: Path) -> None:
+    """One that does not exist yet is made by the first row; what is a file, or of no known kind, is a problem."""
+    (tmp_path / "file").write_text("")
+    for url, level in (
+        ((tmp_path / "new").as_uri(), "ok"),
+        ((tmp_path / "file").as_uri(), "problem"),
+        ("ftp://x", "problem"),
+    ):
+        findings = examine(home=tmp_path / "home", port=0, registry=None, observations=url)
+        assert {finding.check: finding.level for finding in findings}["observations"] == level, url
+    findings = examine(home=tmp_path / "home", port=0, registry=None)
+    assert "observations" not in {finding.check for finding in findings}
+
+
 def test_findings_are_a_line_each_in_a_pipe(tmp_path: Path) -> None:
     """Where there is no terminal nothing is wrapped, whatever width a shell has left in the environment."""
     url = f"file://{tmp_path}/{'deep/' * 30}registry"

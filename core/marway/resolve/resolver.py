@@ -202,6 +202,9 @@ class Resolver:
             record = await self._lookups.once(
                 ("record", model, version), lambda: self._reader.call(read, model, version)
             )
+            if record.training.features:  # up to 80 KiB of memory a version, of which predictions need nothing
+                training = record.training.model_copy(update={"features": {}})
+                record = record.model_copy(update={"training": training})
             keep(self._records, (model, version), record)
         return record
 

@@ -12,7 +12,7 @@ from marway.refs import check_version
 from marway.registry import Registry, open_registry
 from marway.serving import DriftRule
 from marway_ops.shell.options import JsonOption, RegistryOption, registry_url
-from marway_ops.shell.output import print_json, print_table, when
+from marway_ops.shell.output import print_json, print_table, warn, when
 
 if TYPE_CHECKING:
     from marway_observations.drift.results import DriftResult, FieldDrift
@@ -57,6 +57,8 @@ def drift(
     state = known.state(records[0].name)
     rules = [_rule(state.serving_for(record).drift, against, window) for record in records]
     found = [evaluate_version(store, known, record, rule) for record, rule in zip(records, rules, strict=True)]
+    for each in dict.fromkeys(each for result in found for each in result.left_out):
+        warn(f"left out, as it cannot be read: {each}")
     if as_json:
         print_json([result.model_dump(mode="json") for result in found])
         return

@@ -56,12 +56,16 @@ def quality(
     positive: Annotated[
         str | None, typer.Option(metavar="CLASS", help="The class that precision, recall, f1 and auc are about.")
     ] = None,
+    lost: Annotated[
+        bool,
+        typer.Option("--unmatched", help="Also count feedback that no prediction was kept for, of any model."),
+    ] = False,
     registry: RegistryOption = None,
     observations: ObservationsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how good each version's answers turned out to be, by the feedback about them."""
-    from marway_observations.quality import quality_of
+    from marway_observations.quality import quality_of, unmatched
     from marway_observations.store import open_observations
 
     if label is not None:
@@ -80,7 +84,9 @@ def quality(
     url = registry_url(registry)
     known = open_registry(url)
     name, now = known.find(model), utc_now()
-    asked = quality_of(open_observations(url, observations), known, name, at=now, version=version, chosen=chosen)
+    store = open_observations(url, observations)
+    asked = quality_of(store, known, name, at=now, version=version, chosen=chosen)
+    without = unmatched(store, since=now - asked.window, until=now) if lost else None
     results = [
         each
         for each in asked.results
@@ -94,11 +100,14 @@ def quality(
                 "model": name,
                 "at": now.isoformat(),
                 "results": [_document(each) for each in results],
+                "unmatched": without,
                 "left_out": [{"key": each.key, "why": each.why} for each in asked.left_out],
             }
         )
     else:
         _print(name, results, since=when(now - asked.window), until=when(now))
+        if without is not None:
+            typer.echo(f"pieces of feedback that came in that time and for which no prediction was kept: {without}")
 
 
 def _declared(result: Quality, rules: dict[str, Rules]) -> bool:

@@ -90,6 +90,7 @@ def evaluate_version(
         "predictions": window.predictions,
         "rows": window.read,
         "unreadable": window.unreadable,
+        "left_out": tuple(f"{each.key}: {each.why}" for each in window.left_out),
         "psi_maximum": rule.psi_maximum,
     }
     if window.predictions and not window.with_bodies:
@@ -98,8 +99,8 @@ def evaluate_version(
             f"{record.name} --set observe=bodies`, and look again when there are predictions"
         )
         return DriftResult(**known, status="no_bodies", reason=why)
-    if window.read < rule.min_count:
-        why = f"{window.read} predictions with bodies in {rule.window}, and min_count is {rule.min_count}"
+    if window.with_bodies < rule.min_count:
+        why = f"{window.with_bodies} predictions with bodies in {rule.window}, and min_count is {rule.min_count}"
         return DriftResult(**known, status="too_few", reason=why)
     try:
         if rule.against == "training":

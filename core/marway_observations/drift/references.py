@@ -82,10 +82,10 @@ def window_reference(window: Window, rule: DriftRule) -> Mapping[str, FeatureSum
     Raises:
         NoReference: It holds too few predictions with bodies.
     """
-    if window.read < rule.min_count:
+    if window.with_bodies < rule.min_count:
         raise NoReference(
-            f"the window that ended {rule.against} before has {window.read} predictions with bodies, and min_count is "
-            f"{rule.min_count}: choose another one, or wait"
+            f"the window that ended {rule.against} before has {window.with_bodies} predictions with bodies, and "
+            f"min_count is {rule.min_count}: choose another one, or wait"
         )
     return window.rows.summarize()
 

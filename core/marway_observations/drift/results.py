@@ -57,6 +57,7 @@ class DriftResult(Frozen):
         predictions: Predictions of the version in the window that were kept.
         rows: How many of them were looked at: those whose bodies were kept and could be read, or a sample of these.
         unreadable: How many of the sample had an input or an answer that could not be read.
+        left_out: Files of observations in the window that could not be read, and why.
         psi_maximum: From which index on a field has drifted.
         status: What was found.
         reason: Why nothing can be said, and what to do about it; empty where something can.
@@ -73,6 +74,7 @@ class DriftResult(Frozen):
     predictions: int = 0
     rows: int = 0
     unreadable: int = 0
+    left_out: tuple[str, ...] = ()
     psi_maximum: float
     status: Status
     reason: str = ""

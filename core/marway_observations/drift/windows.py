@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from marway.answers.bodies import parts_of
 from marway.features.collecting import Rows
 from marway.features.sampling import SAMPLE_ROWS
 from marway.objects import ObjectStore
-from marway_observations.reading import Observed
+from marway_observations.reading import LeftOut, Observed
 
 __all__ = ["PICTURES_SAMPLE_ROWS", "Window", "window_of"]
 
@@ -36,6 +36,7 @@ class Window:
         with_bodies: How many of them have bodies.
         read: How many were looked at.
         unreadable: In how many of these an input or an answer could not be read.
+        left_out: Files that could not be read, and why.
     """
 
     rows: Rows
@@ -43,6 +44,7 @@ class Window:
     with_bodies: int
     read: int
     unreadable: int
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def window_of(
@@ -72,7 +74,8 @@ def window_of(
         RegistryUnavailable: The store cannot be read.
     """
     with Observed(store, model=model, since=since, until=until, copies=copies) as observed:
-        return observed.read(lambda connection: _window(connection, version, fields, sample_rows))
+        found = observed.read(lambda connection: _window(connection, version, fields, sample_rows))
+        return replace(found, left_out=observed.left_out)
 
 
 def _window(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marway_observations.quality.asking import Asked, quality_of
+from marway_observations.quality.asking import Asked, quality_of, unmatched
 from marway_observations.quality.measuring import measure
 
-__all__ = ["Asked", "measure", "quality_of"]
+__all__ = ["Asked", "measure", "quality_of", "unmatched"]

@@ -13,10 +13,11 @@ from marway.objects import ObjectStore
 from marway.registry import Registry
 from marway.serving import QualityRule, period
 from marway_observations.evaluate.results import Quality
+from marway_observations.joining import UNMATCHED
 from marway_observations.quality.measuring import measure
 from marway_observations.reading import LeftOut, Observed
 
-__all__ = ["Asked", "Chosen", "Rules", "quality_of"]
+__all__ = ["Asked", "Chosen", "Rules", "quality_of", "unmatched"]
 
 _FEW: Final = 20
 """Records that are read sooner than all observations are looked through for their versions."""
@@ -102,3 +103,16 @@ def quality_of(
                 continue  # one that was only seen now looks further back
             results = measure(observed, model, rules, now=at)
             return Asked(tuple(results), rules, window, observed.left_out)
+
+
+def unmatched(observations: ObjectStore, *, since: datetime, until: datetime) -> int:
+    """Return how many pieces of feedback that came in a time apply to no prediction that was kept, of any model.
+
+    All predictions that are kept are looked through, however old: feedback may come late.
+
+    Raises:
+        RegistryUnavailable: The store cannot be read.
+        InvalidInput: It needs more memory than it may have.
+    """
+    with Observed(observations, feedback_since=since, feedback_until=until) as observed:
+        return int(observed.query(UNMATCHED)[0][0])

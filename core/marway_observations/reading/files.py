@@ -130,12 +130,12 @@ class LocalFiles:
     def _fetch(self, keys: Iterable[str]) -> list[LocalFile]:
         if self._root is not None:
             return [LocalFile(key, self._root / key) for key in keys]
+        if self._copies is None and self._temporary is None:
+            self._temporary = Path(tempfile.mkdtemp(prefix="marway-observations-"))
         with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="marway-observations") as pool:
             return [file for file in pool.map(self._copy, keys) if file is not None]
 
     def _copy(self, key: str) -> LocalFile | None:
-        if self._copies is None and self._temporary is None:
-            self._temporary = Path(tempfile.mkdtemp(prefix="marway-observations-"))
         path = (self._copies or self._temporary or Path()) / key
         if path.exists():
             return LocalFile(key, path)

@@ -51,8 +51,9 @@ class Observed:
     Args:
         store: Where both are: `marway_observations.store.open_observations` opens it.
         model: Only its observations; None means those of all models. Feedback knows no model.
-        since: Only predictions that ended at this moment or later, and feedback that came since an hour before it.
+        since: Only predictions that ended at this moment or later.
         until: Only predictions that ended before this moment. Feedback may have come at any time.
+        feedback_since: Only feedback that came at this moment or later; None means since an hour before ``since``.
         feedback_until: Only feedback that came before this moment: what was known then.
         copies: Where files copied from S3 stay for the next reader; None removes them at the end.
         memory_mb: What DuckDB may take of memory, in MiB; what needs more goes to a temporary directory.
@@ -68,12 +69,14 @@ class Observed:
         model: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        feedback_since: datetime | None = None,
         feedback_until: datetime | None = None,
         copies: Path | None = None,
         memory_mb: int = _MEMORY_MB,
     ) -> None:
         self._model = model
-        self._since, self._until, self._feedback_until = since, until, feedback_until
+        self._since, self._until = since, until
+        self._feedback_since, self._feedback_until = feedback_since or hour_before(since), feedback_until
         self._files = LocalFiles(store, copies=copies)
         self._broken: dict[str, LeftOut] = {}
         self._read: list[LocalFile] = []
@@ -143,8 +146,7 @@ class Observed:
     def _find(self) -> None:
         keys = self._files.observations(self._model, self._since, self._until)
         observed, half = self._files.local([key for key in keys if key not in self._broken])
-        since = hour_before(self._since)
-        keys = self._files.feedback(since, self._feedback_until)
+        keys = self._files.feedback(self._feedback_since, self._feedback_until)
         told, half_too = self._files.local([key for key in keys if key not in self._broken])
         self._read, self._half = observed + told, half + half_too
         if self._model is None:
@@ -152,7 +154,9 @@ class Observed:
         else:
             model = f"{_literal(self._model)} AS model"
         self._view("observations", schema.OBSERVATIONS, observed, _within('"at"', self._since, self._until), model)
-        self._view("feedback", schema.FEEDBACK, told, _within("received_at", since, self._feedback_until))
+        self._view(
+            "feedback", schema.FEEDBACK, told, _within("received_at", self._feedback_since, self._feedback_until)
+        )
 
     def _view(self, name: str, table: pa.Schema, files: list[LocalFile], where: str, *more: str) -> None:
         paths = ", ".join(_literal(str(file.path)) for file in files) or _literal(str(_empty(self._temporary, table)))

@@ -35,7 +35,8 @@ __all__ = ["ENTRIES_MAX", "FeedbackBody", "FeedbackEntry", "read_feedback"]
 ENTRIES_MAX: Final = 10_000
 """Pieces of feedback in one call."""
 _AHEAD_MAX: Final = timedelta(minutes=10)
-"""How far a sender's clock may be ahead of ours. The newest counts: a time far ahead would beat all corrections."""
+"""How far a sender's clock may be ahead of ours. The newest counts: a time far ahead would beat all corrections. And
+what is said now is about predictions that were made."""
 _EXAMPLE: Final[JsonDict] = {"prediction_id": "01KBARM2T5A1B2C3D4E5F60718", "truth": "alarm", "source": "support"}
 _ABOUT_A_GROUP: Final[JsonDict] = {"group_id": "session-17", "score": 0.8, "time": "2026-01-31T12:00:00Z"}
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -118,8 +119,9 @@ class FeedbackEntry(BaseModel):
             )
         if self.truth is None and self.correct is None and self.score is None:
             raise ValueError("it says nothing: give truth, correct or score")
-        if self.time is not None and self.time > datetime.now(UTC) + _AHEAD_MAX:
-            raise ValueError("time lies ahead: is the sender's clock right, and its zone?")
+        for name, at in (("time", self.time), ("until", self.until)):
+            if at is not None and at > datetime.now(UTC) + _AHEAD_MAX:
+                raise ValueError(f"{name} lies ahead: is the sender's clock right, and its zone?")
         self._check_window()
         return self
 

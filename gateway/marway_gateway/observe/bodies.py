@@ -27,17 +27,22 @@ def drawn(serving: ServingSettings) -> Observe:
     return observe
 
 
-def settle_bodies(info: RequestInfo, max_bytes: int) -> None:
+def settle_bodies(info: RequestInfo, max_bytes: int) -> int:
     """Say at a request's end what became of its bodies (`info.bodies`), and let go of what is larger than that.
 
-    An input is kept as well where there is no output: the request failed, or its answer streamed.
+    An input is kept as well where there is no output: the request failed, or its answer streamed. Returns the bytes of
+    what is kept.
     """
-    if info.observe != "bodies":
-        info.input = info.output = None
-        return
-    if info.input is not None and len(info.input) > max_bytes:
-        info.input, info.bodies = None, "too_large"
-    if info.output is not None and len(info.output) > max_bytes:
-        info.output, info.bodies = None, "too_large"
+    size = 0
+    if info.input is not None:
+        size = len(info.input)
+        if size > max_bytes:
+            info.input, info.bodies, size = None, "too_large", 0
+    if info.output is not None:
+        more = len(info.output)
+        if more > max_bytes:
+            info.output, info.bodies, more = None, "too_large", 0
+        size += more
     if info.bodies == "off":
         info.bodies = "failed" if info.output is None else "kept"
+    return size

@@ -116,6 +116,7 @@ def add_feedback_route(app: FastPathApp, gateway: CurrentGateway) -> None:
         (("/feedback", "feedback", "Say what predictions should have been, or how good they were"),),
         body=FeedbackBody,
         headers={name: REQUEST_HEADERS[name] for name in ("x_request_id", "x_request_group_id")},
+        predicts=False,
         status_code=202,
         tags=["feedback"],
         responses={

@@ -38,7 +38,6 @@ class WatchedRegistry(Registry):
 
     def __init__(self, store: DirectoryStore) -> None:
         super().__init__(store)
-        self.store = store
         self.away = False
         self.hold = threading.Event()
         self.hold.set()
@@ -142,6 +141,18 @@ async def test_effective_serving_settings(
     async with make_resolver() as resolver:
         serving = (await resolver.resolve("intent")).serving
         assert (serving.pods, serving.max_batch_rows) == (3, 8)
+
+
+async def test_what_is_known_of_training_data_is_not_kept(
+    registry: WatchedRegistry, tmp_path: Path, make_resolver: MakeResolver
+) -> None:
+    """A process that serves many versions does not hold the summaries of their training data in memory."""
+    training = {"run_id": "run-7", "features": {"input.age": {"kind": "number", "rows": 1}}}
+    publish(registry, tmp_path, training=training)
+    assert registry.record("intent", "1.0").training.features
+    async with make_resolver() as resolver:
+        record = (await resolver.resolve("intent", "PROD")).record
+    assert (record.training.run_id, record.training.features) == ("run-7", {})
 
 
 async def test_label_move_is_seen_within_the_bound(

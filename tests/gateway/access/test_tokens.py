@@ -234,7 +234,7 @@ def test_forms_of_tokens() -> None:
 
 
 async def test_the_pod_is_told_who_asks(registry: Registry, file: Path, make_pod: MakePod) -> None:
-    """A token's name, or the address where it has none, tells pods whose requests take turns; over gRPC the address."""
+    """A token's name, or the address where it has none, tells pods whose requests take turns, over gRPC as well."""
     pod = await make_pod()
     async with guarded(pod, registry=registry, file=file) as gateway:
         for token in (OTHER, TOKEN):
@@ -243,4 +243,4 @@ async def test_the_pod_is_told_who_asks(registry: Registry, file: Path, make_pod
             stub = prediction_pb2_grpc.PredictionServiceStub(channel)
             request = prediction_pb2.PredictRequest(runId="intent", document="x")
             await stub.Predict(request, metadata=(("authorization", f"Bearer {OTHER}"),))
-    assert [each.headers["x-marway-client"] for each in pod.requests] == ["ci", "127.0.0.1", "127.0.0.1"]
+    assert [each.headers["x-marway-client"] for each in pod.requests] == ["ci", "127.0.0.1", "ci"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -224,6 +226,39 @@ async def test_event_that_is_refused_holds_up_no_other(
     assert len(receiver.ids) == 4
     await sending.run(after=1)
     assert len(receiver.got) == 4
+
+
+async def test_receiver_that_hangs_is_left_in_time(
+    store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that takes a connection and says nothing, or says it for ever, costs one time-out a round."""
+    monkeypatch.setattr("marway_gateway.events.sending._TIMEOUT_S", 0.2)
+    began: list[asyncio.StreamWriter] = []
+    left = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        began.append(writer)
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            while not writer.is_closing():
+                writer.write(b"x-more: and more\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+        left.set()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        sending = Sending(store, webhooks(tmp_path, [("slow", f"http://127.0.0.1:{port}/", "*")]))
+        for number in range(3):
+            EventLog(store).raise_(event(number))
+        await sending.run()
+        await sending.delivery.aclose()
+        await left.wait()
+    assert len(began) == 1
+    assert sending.pending("slow") == 3
+    waiting = [found[0] for each in range(3) if (found := Outbox(store).get(f"intent-{each}")) is not None]
+    assert [each.webhooks["slow"].error for each in waiting if each.webhooks] == ["did not answer within 0.2 s"]
 
 
 async def test_each_webhook_has_its_own(

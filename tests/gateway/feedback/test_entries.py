@@ -97,6 +97,7 @@ def test_any_truth_is_kept_as_it_is(truth: Any) -> None:
         ({"prediction_id": ID, "truth": 1, "time": "17"}, "time: give a date and time with its zone"),
         ({"prediction_id": ID, "truth": 1, "time": "2026-01-31T12:00:00"}, "time: "),
         ({"prediction_id": ID, "truth": 1, "time": "2999-01-31T12:00:00Z"}, "time lies ahead"),
+        ({"group_id": "g", "truth": 1, "until": "2999-01-31T12:00:00Z"}, "until lies ahead"),
         ({"prediction_id": ID, "truth": 1, "since": "2026-01-31T12:00:00Z"}, "since and until go with request_id or"),
         ({"group_id": "g", "truth": 1, "since": "2999-01-31T12:00:00Z"}, "since is after until"),
         (

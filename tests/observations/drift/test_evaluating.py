@@ -22,6 +22,7 @@ from marway.registry import Registry
 from marway.serving import DriftRule
 from marway_observations.drift.evaluating import evaluate_drift, evaluate_version
 from marway_observations.drift.results import DriftResult
+from marway_observations.layout import observations_prefix, partition
 from support.observations import NOON, observation, write_observations
 from support.registry import Publish, publisher
 
@@ -253,6 +254,17 @@ def test_many_predictions_are_sampled(store: DirectoryStore, registry: Registry,
     assert one.predictions == 2000
     assert 400 < one.rows < 600
     assert one == two
+
+
+def test_a_broken_file_is_left_out_and_named(store: DirectoryStore, registry: Registry, publish: Publish) -> None:
+    """The others are looked at all the same."""
+    record = publish("loans", "1.0", training=trained(loan))
+    keep(store, loan, 250)
+    hour = f"{observations_prefix('loans')}{partition(NOON - timedelta(hours=1))}"
+    store.create(f"{hour}broken.parquet", b"PAR1 no Parquet PAR1")
+    found = look(store, registry, record)
+    assert (found.status, found.rows) == ("steady", 250)
+    assert [each.partition(": ")[0] for each in found.left_out] == [f"{hour}broken.parquet"]
 
 
 @pytest.mark.parametrize(

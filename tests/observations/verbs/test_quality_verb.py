@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 
+from marway.records import utc_now
 from marway.registry import Registry
 from support.in_process import Marway
+from support.observations import feedback, observation, write_feedback, write_observations
 
 RULE = {"kind": "classification", "prediction": "label", "minimum": 0.9, "min_count": 5}
 
@@ -69,6 +72,19 @@ def test_undeclared(marway: Marway, served: Registry) -> None:
     ]
     said = marway("quality", "intent", "--metric", "accuracy", "--prediction", "wrong", "--version", "1.0")
     assert "1.0 accuracy: 9 more with a truth cannot be compared: wrong finds no value in its answer" in said.out
+
+
+def test_unmatched(marway: Marway, served: Registry) -> None:
+    """Feedback on predictions that were not kept is counted where that is asked for; late feedback is not."""
+    old = observation(at=utc_now() - timedelta(days=20))
+    write_observations(served.store, "other", [old])
+    told = [
+        feedback("a", prediction_id=each, at=utc_now()) for each in (old["prediction_id"], "01KBARM2T5A1B2C3D4E5F60718")
+    ]
+    write_feedback(served.store, [*told, feedback("a", request_id="nobody's", at=utc_now())])
+    assert json.loads(marway("quality", "intent", "--unmatched", "--json").out)["unmatched"] == 2
+    assert marway("quality", "intent", "--unmatched").out.endswith("no prediction was kept: 2\n")
+    assert json.loads(marway("quality", "intent", "--json").out)["unmatched"] is None
 
 
 def test_nothing_yet(marway: Marway, publish, registry: Registry) -> None:

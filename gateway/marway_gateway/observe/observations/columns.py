@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -44,12 +45,14 @@ class ModelRows:
         rows: How many.
         size: Bytes of memory that they are taken to need.
         since: When the oldest ended, in seconds since the epoch.
+        begun: When the first was taken in, in monotonic seconds: what is due is told by that, as clocks may jump.
     """
 
     def __init__(self, model: str) -> None:
         self.model = model
         self.rows = 0
         self.size = 0
+        self.begun = time.monotonic()
         self._raw: list[Row] = []
         self._chunks: list[_Chunk] = []
         self._names: dict[str, dict[Any, int]] = {name: {} for name in NAMES}

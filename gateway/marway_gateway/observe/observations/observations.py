@@ -96,11 +96,8 @@ class Observations:
             duration_s: How long it took, in seconds.
         """
         limits, size = self._limits, ROW_BYTES
-        settle_bodies(info, limits.body_bytes)
-        if info.input is not None:
-            size += len(info.input)
-        if info.output is not None:
-            size += len(info.output)
+        if info.observe == "bodies":
+            size += settle_bodies(info, limits.body_bytes)
         if (
             self._added_rows - self._done_rows >= limits.buffer_rows
             or self._added_bytes - self._done_bytes + size > limits.buffer_bytes
@@ -201,13 +198,13 @@ class Observations:
 
     def _begin(self) -> None:
         """Begin a round with the models whose files are due."""
-        limits, now = self._limits, time.time()
+        limits, now = self._limits, time.monotonic()
         old_enough_s = limits.flush_s - min(_GATHER_S, limits.flush_s / 4)
         due = [
             rows
             for rows in self._waiting.values()
             if self._closing
-            or now - rows.since >= old_enough_s
+            or now - rows.begun >= old_enough_s
             or rows.rows >= limits.flush_rows
             or rows.size >= limits.flush_bytes
         ]

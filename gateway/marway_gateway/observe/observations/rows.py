@@ -38,5 +38,5 @@ _of_bodies: Final[Callable[[RequestInfo], Row]] = attrgetter(*_BODIES)
 def row_of(info: RequestInfo, duration_s: float, size: int) -> Row:
     """Return the row of a prediction that ended just now and was resolved to a version."""
     if info.observe == "bodies":  # asking for content types costs
-        return (*_of_info(info), *_of_bodies(info), duration_s, time.time(), size)
-    return (*_of_info(info), "off", None, None, None, None, duration_s, time.time(), size)
+        return _of_info(info) + _of_bodies(info) + (duration_s, time.time(), size)
+    return _of_info(info) + ("off", None, None, None, None, duration_s, time.time(), size)
