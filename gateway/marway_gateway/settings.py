@@ -244,5 +244,10 @@ class GatewaySettings(ComponentSettings):
     drift_interval_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
     """The same of drift. Five minutes, as what arrives in a day or more hardly changes sooner."""
 
+    evaluation_disk_bytes: Annotated[int, Field(ge=1024 * 1024)] = 1024 * 1024 * 1024
+    """Bytes of the temporary directory that these looks may take for copies of observations in S3, and as many again
+    for what does not fit into memory. 1 GiB holds some ten million predictions without their bodies; a model whose
+    windows hold more is named in the log and not looked at."""
+
     access_log: bool = True
     """One JSON line a request on stdout, without payloads; health and metrics requests are left out."""

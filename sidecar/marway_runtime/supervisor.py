@@ -15,6 +15,7 @@ from typing import Any, Literal
 from starlette.types import ASGIApp
 
 from marway.errors import RuntimeDown
+from marway.process.cgroups import cgroup_room
 from marway.process.stop_request import StopRequest
 from marway.wire.runtime import RUNTIME_FILE, RuntimeInfo, RuntimeWorkers, TemporaryRoom, write_runtime_info
 from marway_runtime.control import served
@@ -29,7 +30,7 @@ from marway_runtime.forkserver.process import ForkServer
 from marway_runtime.log_output import LogOutput
 from marway_runtime.metrics import Deaths, RuntimeMetrics
 from marway_runtime.process_tree import reap_strangers
-from marway_runtime.resources import cgroup_room, worker_memory
+from marway_runtime.resources import worker_memory
 from marway_runtime.settings import RuntimeSettings
 from marway_runtime.workers import MemoryGuard, Worker, measured, resident_bytes
 

@@ -24,8 +24,8 @@ from typing import Final
 
 import psutil
 
+from marway.process.cgroups import Room
 from marway.wire.runtime import Mode, RuntimeWorker
-from marway_runtime.resources import Room
 from marway_runtime.shared_pages import Areas, areas, copied_bytes
 
 __all__ = ["OWN_RUNTIME", "WORKER_BIN", "MemoryGuard", "Worker", "find_workers", "measured", "resident_bytes"]

@@ -97,7 +97,7 @@ def test_an_overlay_of_ones_own_does_what_the_page_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("s3", "3 CPU, 12 GiB of memory and 8.5 GiB of disk"), ("dev", "400m CPU, 3 GiB and 4.25 GiB of disk")],
+    [("s3", "3 CPU, 13 GiB of memory and 8.5 GiB of disk"), ("dev", "400m CPU, 3.5 GiB and 4.25 GiB of disk")],
 )
 def test_what_an_installation_requests_is_what_the_page_says(name: str, told: str) -> None:
     """The sums of the page are those of the manifests, with two gateways where an autoscaler has their number."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from marway_runtime.resources import Room
+from marway.process.cgroups import Room
 from marway_runtime.workers import MemoryGuard, Worker
 from support.registry import until
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from marway_runtime.resources import cgroup_cpus, cgroup_room, cpu_count, heap_bytes, memory_limit
+from marway.process.cgroups import cgroup_cpus, cgroup_room
+from marway_runtime.resources import cpu_count, heap_bytes, memory_limit
 from marway_runtime.settings import RuntimeSettings
 
 MIB = 2**20

@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--registry", required=True, help="the registry's URL")
     parser.add_argument("--observations", help="the store with observations and feedback; the registry's otherwise")
     parser.add_argument("--copies", type=Path, help="a directory in which copies of files in S3 stay for the next time")
+    parser.add_argument("--disk-bytes", type=int, help="how much these may take, and what DuckDB puts on disk, each")
     given = parser.parse_args()
     os.nice(_NICE)  # predictions come first
     with contextlib.suppress(OSError):  # only Linux has it: when memory is short, this process goes and not the gateway
@@ -36,7 +37,10 @@ def main() -> None:
     # After that: what reads Parquet takes a while to import.
     from marway_observations.evaluate.evaluating import evaluate
     from marway_observations.events import EventLog
+    from marway_observations.reading.limits import LIMITS
 
+    if given.disk_bytes is not None:
+        LIMITS.disk_bytes = given.disk_bytes
     try:
         registry = open_registry(given.registry)
         found = evaluate(

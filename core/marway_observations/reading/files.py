@@ -25,13 +25,13 @@ import pyarrow.parquet as pq
 from marway.errors import InvalidInput, clip
 from marway.objects import ObjectMissing, ObjectStore
 from marway_observations.layout import FEEDBACK, MERGED, OBSERVATIONS, REPLACES, observations_prefix
+from marway_observations.reading.limits import LIMITS
 
 __all__ = ["LeftOut", "LocalFile", "LocalFiles", "damage", "hour_before"]
 
 _PARTITION: Final = re.compile(r"date=(\d{4}-\d{2}-\d{2})/hour=(\d{2})/[^/]+\.parquet\Z")
 _SUFFIX: Final = ".parquet"
 _DOWNLOADS: Final = 16  # at once: S3 answers each after some 20 ms, whatever its size
-_COPIED_MAX: Final = 20 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,19 @@ class LocalFiles:
         store: Where observations and feedback are.
         copies: Where copies of files in S3 are kept for the next time; None keeps them until `close`. A directory's
             files are read in place.
-        copied_max_bytes: How much may be copied for one reader.
+        copied_max_bytes: How much copies may take, those of earlier readers that are kept among them; None means the
+            process's limit.
     """
 
-    def __init__(self, store: ObjectStore, *, copies: Path | None = None, copied_max_bytes: int = _COPIED_MAX) -> None:
+    def __init__(self, store: ObjectStore, *, copies: Path | None = None, copied_max_bytes: int | None = None) -> None:
         self._store = store
         parts = urlsplit(store.url)
         self._root = Path(unquote(parts.path)) if parts.scheme == "file" else None
         self._temporary: Path | None = None
         self._copies = copies
-        self._copied_max_bytes = copied_max_bytes
-        self._copied_bytes = 0
+        self._copied_max_bytes = LIMITS.disk_bytes if copied_max_bytes is None else copied_max_bytes
+        kept = copies.rglob(f"*{_SUFFIX}") if copies is not None else ()
+        self._copied_bytes = sum(path.stat().st_size for path in kept)
 
     def observations(self, model: str | None, since: datetime | None, until: datetime | None) -> list[str]:
         """Return the keys of a model's files, or of all models', for the hours of a time; in order."""
@@ -153,8 +155,10 @@ class LocalFiles:
             return None
         self._copied_bytes += path.stat().st_size
         if self._copied_bytes > self._copied_max_bytes:
+            path.unlink(missing_ok=True)
             raise InvalidInput(
-                f"these observations are more than {self._copied_max_bytes / 1024**3:.1f} GiB to copy from "
+                "these observations, with those that were copied before, are more than "
+                f"{self._copied_max_bytes / 1024**3:.1f} GiB to copy from "
                 f"{clip(self._store.url, 200)}: ask for a shorter time, or for one model"
             )
         return LocalFile(key, path)

@@ -38,6 +38,7 @@ class Evaluator:
         kind: What is looked at.
         registry: URL of the registry.
         observations: URL of the store with observations and feedback; None means the registry's.
+        disk_bytes: What copies of files in S3 may take, and what DuckDB puts on disk, each.
         interval_s: Time from the end of one evaluation to the start of the next, in seconds, where there are rules.
         found: Told what each evaluation found.
     """
@@ -48,10 +49,12 @@ class Evaluator:
         *,
         registry: str,
         observations: str | None,
+        disk_bytes: int,
         interval_s: float,
         found: Callable[[Evaluation], None],
     ) -> None:
         self._command = [sys.executable, "-m", "marway_observations.evaluate", kind, "--registry", registry]
+        self._command += ["--disk-bytes", str(disk_bytes)]
         if observations is not None:
             self._command += ["--observations", observations]
         self._interval_s = interval_s

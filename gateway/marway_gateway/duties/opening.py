@@ -92,6 +92,7 @@ def _evaluation(kind: Kind, interval_s: float, settings: GatewaySettings, regist
         kind,
         registry=registry.url,
         observations=settings.observations,
+        disk_bytes=settings.evaluation_disk_bytes,
         interval_s=interval_s,
         found=partial(figures.found, kind),
     )

@@ -27,7 +27,12 @@ def evaluator(tmp_path: Path) -> Callable[..., tuple[Evaluator, list[Evaluation]
     def make(script: str, *, interval_s: float = 0.01) -> tuple[Evaluator, list[Evaluation]]:
         found: list[Evaluation] = []
         made = Evaluator(
-            "quality", registry=tmp_path.as_uri(), observations=None, interval_s=interval_s, found=found.append
+            "quality",
+            registry=tmp_path.as_uri(),
+            observations=None,
+            disk_bytes=1000,
+            interval_s=interval_s,
+            found=found.append,
         )
         made._command = [sys.executable, "-I", "-S", "-c", script]
         return made, found
