@@ -150,7 +150,7 @@ bench-http: setup ## Measure what serving HTTP costs against uvicorn's own proto
 bench-logging: setup ## Measure what TorchServe's default logging costs against the runtime's
 	$(BIN)/python benchmarks/bench_logging.py
 
-bench-observations: setup ## Measure marway quality over a million kept predictions, in merged files and in thousands of small ones
+bench-observations: setup ## Measure marway quality and marway drift over a million kept predictions, in merged files and in thousands of small ones
 	$(BIN)/python benchmarks/bench_observations.py
 
 bench-open-inference: setup ## Measure Marway before a real Triton against that Triton alone; write benchmarks/results/open_inference.md

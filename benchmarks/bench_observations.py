@@ -1,4 +1,4 @@
-"""How long `marway quality` takes over a million kept predictions, and in how much memory.
+"""How long `marway quality` and `marway drift` take over a million kept predictions, and in how much memory.
 
 A registry in a directory with one model of two versions, as many predictions with kept bodies as asked for, over three
 days, and feedback about half of them. Once in a file for each hour, as `marway gc` leaves them, and once in thousands
@@ -37,6 +37,7 @@ CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 RIGHT = 0.9
 TOLD = 0.5
 SPAN = timedelta(days=3)
+DRIFT = ("--version", "1.1", "--against", "36h", "--window", "36h")
 RULE = {"kind": "classification", "prediction": "label", "minimum": 0.8}
 _ULID = np.frombuffer(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", dtype="S1")
 
@@ -105,9 +106,9 @@ def write_registry(root: Path) -> None:
         registry.store.create(key, data)
 
 
-def ask(registry: str, observations: str) -> tuple[float, float, float, dict[str, Any]]:
-    """Return seconds, seconds of processors, MiB at most, and the document of one `marway quality`."""
-    command = [sys.executable, "-m", "marway", "quality", MODEL, "--registry", registry]
+def ask(verb: str, registry: str, observations: str, *more: str) -> tuple[float, float, float, Any]:
+    """Return seconds, seconds of processors, MiB at most, and the document of one verb."""
+    command = [sys.executable, "-m", "marway", verb, MODEL, *more, "--registry", registry]
     began = time.perf_counter()
     process = subprocess.Popen([*command, "--observations", observations, "--json"], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -148,11 +149,16 @@ def main() -> None:
             root = Path(directory) / name
             stores[name] = (root, write_store(root, predictions=args.predictions, a_file=a_file, until=until))
         found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in stores}
+        drifts: dict[str, list[tuple[float, float, float]]] = {name: [] for name in stores}
         for _ in range(args.rounds):
             for name, (root, written) in stores.items():
-                took, cpu, memory, document = ask(registry.as_uri(), root.as_uri())
+                took, cpu, memory, document = ask("quality", registry.as_uri(), root.as_uri())
                 check(document, written)
                 found[name].append((took, cpu, memory))
+                # Two windows of a day and a half: half of all predictions, those of one version.
+                took, cpu, memory, document = ask("drift", registry.as_uri(), root.as_uri(), *DRIFT)
+                assert [each["status"] for each in document] == ["steady"], document
+                drifts[name].append((took, cpu, memory))
     print(f"{args.predictions} predictions, load average {os.getloadavg()[0]:.1f}")
     for name, rounds in found.items():
         took, cpu, memory = (statistics.median(each) for each in zip(*rounds, strict=True))
@@ -160,8 +166,14 @@ def main() -> None:
             f"{name:>6}, {stores[name][1].files:>6} files: {took:.2f} s ({cpu:.2f} s of processors), {memory:.0f} MiB "
             f"(goals: {SECONDS_GOAL:g} s, {RSS_GOAL_MIB} MiB)"
         )
+    for name, rounds in drifts.items():
+        took, cpu, memory = (statistics.median(each) for each in zip(*rounds, strict=True))
+        print(f"{name:>6}, drift: {took:.2f} s ({cpu:.2f} s of processors), {memory:.0f} MiB")
     columns = ("seconds", "processor_seconds", "mib")
     result = {name: dict(zip(columns, zip(*rounds, strict=True), strict=True)) for name, rounds in found.items()}
+    result |= {
+        f"drift_{name}": dict(zip(columns, zip(*each, strict=True), strict=True)) for name, each in drifts.items()
+    }
     write(args, "observations", result)
 
 

@@ -4,8 +4,9 @@
 less than what two gateways, or two runs of one, differ by. Here both are the same process within a quarter of a second,
 and the processor time of each slice is its own thread's: other load on the machine hits both alike.
 
-The report is JSON: `slices` of mode, seconds of the event loop's thread and predictions; `threads_s`, the seconds of
-all other threads but those that write the log, which make the files; `log_s`, those of the log.
+The report is JSON: `predictions` and how many were `observed`; `slices` of mode, seconds of the event loop's thread
+and predictions; `threads_s`, the seconds of the threads that make files; `log_s`, of those
+that write the log.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from gateway_without import replace
 
 OFF = "off"
 _SLICE_S = 0.25
+_WARM_S = 3.0
 _GRACE_S = 0.08
 """From a change on, until the predictions that were begun before have ended."""
 
@@ -38,17 +41,23 @@ class Slices:
         self.report: dict[str, Any] = {"slices": [], "threads_s": 0.0, "log_s": 0.0}
         self._modes = [OFF, observe]
         self._turn: list[str] = []
-        self._ended = 0
+        self._ended = self._observed = 0
+        self._storing_s = 0.0
         self._first: tuple[float, float] | None = None
+        self._warm = False
 
     def ended(self) -> None:
-        """Count a prediction; the first begins it all."""
+        """Count a prediction; the first begins it all, some seconds later."""
         self._ended += 1
-        if self._first is None:
-            self._first = self._threads()
-            self._change()
+        self._observed += self.mode != OFF
+        if not self._warm:
+            self._warm = True
+            self.mode = self._modes[1]  # what is done once in a process is done then
+            asyncio.get_running_loop().call_later(_WARM_S, self._change)
 
     def _change(self) -> None:
+        if self._first is None:
+            self._first, self._ended, self._observed = self._threads(), 0, 0
         if not self._turn:
             self._turn = random.sample(self._modes, len(self._modes))
         self.mode = self._turn.pop()
@@ -64,19 +73,33 @@ class Slices:
         assert self._first is not None
         now = self._threads()
         self.report["threads_s"], self.report["log_s"] = (at - was for at, was in zip(now, self._first, strict=True))
-        self.report["predictions"] = self._ended
+        self.report |= {"predictions": self._ended, "observed": self._observed}
         self._change()
 
     def _threads(self) -> tuple[float, float]:
-        logs = [each.native_id for each in threading.enumerate() if each.name == "write-log"]
-        log_s = sum(int(Path(f"/proc/self/task/{each}/schedstat").read_text().split()[0]) for each in logs) / 1e9
-        return time.process_time() - time.thread_time() - log_s, log_s
+        return _thread_s("observations") + self._storing_s, _thread_s("write-log")
+
+    def storing(self, run: Callable[..., None]) -> Callable[..., None]:
+        """Return what a thread runs that brings files to the store; such threads come and go."""
+
+        def timed(*args: Any) -> None:
+            began = time.thread_time()
+            run(*args)
+            self._storing_s += time.thread_time() - began
+
+        return timed
+
+
+def _thread_s(name: str) -> float:
+    ids = [each.native_id for each in threading.enumerate() if each.name == name]
+    return sum(int(Path(f"/proc/self/task/{each}/schedstat").read_text().split()[0]) for each in ids) / 1e9
 
 
 def main() -> int:
     observe, report = sys.argv[1], Path(sys.argv[2])
     slices = Slices(observe)
     from marway_gateway.observe import telemetry
+    from marway_gateway.observe.observations.rounds import Round
 
     new_id, finish = telemetry.new_prediction_id, telemetry.Telemetry.finish
 
@@ -89,6 +112,7 @@ def main() -> int:
     replace("marway_gateway.observe.telemetry", "new_prediction_id", lambda: None if slices.mode == OFF else new_id())
     replace("marway_gateway.predict.pipeline", "drawn", lambda _: slices.mode)
     replace("marway_gateway.observe.telemetry:Telemetry", "finish", finish_and_count)
+    replace("marway_gateway.observe.observations.rounds:Round", "_run", slices.storing(Round._run))
     atexit.register(lambda: report.write_text(json.dumps(slices.report)))
     from marway_ops.cli.main import main as marway
 

@@ -22,6 +22,7 @@ EngineName = Annotated[str, AfterValidator(check_engine)]
 
 _PERIOD: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_LONGEST_KEPT: Final = timedelta(days=3650)
 
 
 def period(text: str) -> timedelta:
@@ -118,7 +119,13 @@ class DriftRule(Frozen):
 
     @model_validator(mode="after")
     def _sensible(self) -> DriftRule:
-        if self.against not in ("training", "golden") and period(self.against) < period(self.window):
+        earlier = None if self.against in ("training", "golden") else self.against
+        for each in (self.window, earlier):
+            if each is not None and period(each) > _LONGEST_KEPT:
+                raise ValueError(
+                    f"{each} is longer than observations are ever kept: give {_LONGEST_KEPT.days}d or less"
+                )
+        if earlier is not None and period(earlier) < period(self.window):
             raise ValueError(
                 f"against {self.against} with a window of {self.window}: the two windows would overlap; go back at "
                 "least as far as the window is long"

@@ -15,21 +15,27 @@ import duckdb
 import jmespath
 from jmespath.exceptions import JMESPathError
 
-__all__ = ["as_path", "document", "found_at", "single_value"]
+__all__ = ["as_path", "decoded", "document", "found_at", "single_value"]
 
 _PLAIN_KEY: Final = re.compile(r"[\w .:/@-]+")
 _FALSE: Final = """('null', 'false', '""', '[]', '{}')"""
 
 
-def document(body: str, content_type: str) -> str:
-    """Return SQL for the JSON document in a body: JSON as it is, other text as a string, and null for all else.
+def document(text: str, content_type: str) -> str:
+    """Return SQL for the text of the JSON document in a body: JSON as it is, other text as a string, else null.
 
     Args:
-        body: SQL of a BLOB.
+        text: SQL of the body as text, from `decoded`.
         content_type: SQL of its media type.
     """
-    text = f"try(decode({body}))"
-    return f"CASE WHEN json_valid({text}) THEN {text}::JSON WHEN {content_type} ILIKE 'text/%' THEN to_json({text}) END"
+    return (
+        f"CASE WHEN json_valid({text}) THEN {text} WHEN {content_type} ILIKE 'text/%' THEN to_json({text})::VARCHAR END"
+    )
+
+
+def decoded(body: str) -> str:
+    """Return SQL for a body (a BLOB) as text; null where it is none."""
+    return f"try(decode({body}))"
 
 
 def found_at(connection: duckdb.DuckDBPyConnection, expression: str, source: str) -> str:
@@ -38,7 +44,7 @@ def found_at(connection: duckdb.DuckDBPyConnection, expression: str, source: str
     Args:
         connection: Where the SQL will run; it is given a function where only Python can evaluate the expression.
         expression: JMESPath, which `marway.serving` has checked.
-        source: SQL of the JSON document.
+        source: SQL of the text of a JSON document.
     """
     made = as_path(expression, source)
     if made is not None:
@@ -46,7 +52,7 @@ def found_at(connection: duckdb.DuckDBPyConnection, expression: str, source: str
     name = f"jmespath_{hashlib.sha256(expression.encode()).hexdigest()[:16]}"
     if not connection.execute("SELECT 1 FROM duckdb_functions() WHERE function_name = ?", [name]).fetchall():
         connection.create_function(name, _evaluator(expression), ["VARCHAR"], "VARCHAR")
-    return f"{name}({source}::VARCHAR)::JSON"
+    return f"{name}({source})::JSON"
 
 
 def as_path(expression: str, source: str) -> str | None:
@@ -76,7 +82,7 @@ def _sql(node: Mapping[str, Any], source: str) -> str | None:
     path = _path(node)
     if path is None:
         return None
-    return f"json_extract({source}, '${path}')" if path else source
+    return f"json_extract({source}, '${path}')" if path else f"{source}::JSON"
 
 
 def _path(node: Mapping[str, Any]) -> str | None:

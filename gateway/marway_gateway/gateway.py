@@ -46,6 +46,7 @@ from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
 from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
+from marway_observations.store import store_beside_models
 
 __all__ = ["CurrentGateway", "Gateway", "open_gateway"]
 
@@ -106,7 +107,8 @@ async def open_gateway(
                 "no registry is named: give --registry URL or set MARWAY_REGISTRY, for example to file:///path"
             )
         registry = open_registry(settings.registry)
-    observed = registry.store if settings.observations is None else open_store(settings.observations)
+    apart = settings.observations not in (None, registry.url)
+    observed = open_store(settings.observations or "") if apart else store_beside_models(registry)
     token_files = {path: TokenFile(path) for path in (settings.admin_tokens_file, settings.predict_tokens_file) if path}
     webhooks = WebhooksFile(settings.webhooks_file) if settings.webhooks_file is not None else None
     async with AsyncExitStack() as stack:

@@ -11,6 +11,7 @@ from marway.records import VersionRecord
 from marway.refs import check_version
 from marway.registry import Registry, open_registry
 from marway.serving import DriftRule
+from marway_observations.cli.options import ObservationsOption
 from marway_ops.shell.options import JsonOption, RegistryOption, registry_url
 from marway_ops.shell.output import print_json, print_table, warn, when
 
@@ -40,10 +41,7 @@ def drift(
         typer.Option(metavar="TIME", help="How far back predictions count; else the rule's, or 24h."),
     ] = None,
     registry: RegistryOption = None,
-    observations: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Store of observations; else $MARWAY_OBSERVATIONS, else the registry."),
-    ] = None,
+    observations: ObservationsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how far inputs and outputs have moved from what they were, field by field."""

@@ -10,7 +10,7 @@ import duckdb
 
 from marway.serving import QualityRule
 from marway_observations.joining import COUNTED
-from marway_observations.json_paths import document, found_at, single_value
+from marway_observations.json_paths import decoded, document, found_at, single_value
 
 __all__ = ["KNOWN", "MISSING", "REASONS", "count", "judge"]
 
@@ -19,7 +19,9 @@ MISSING: Final = "missing"
 REASONS: Final = "SELECT version, label, reason, sum(n)::BIGINT FROM judged GROUP BY ALL"
 """How many predictions of each version and label count, or why they do not."""
 
-_FEEDBACK: Final = 'feedback_id, "at", prediction_id, request_id, group_id, since, until, truth, correct, score'
+_FEEDBACK: Final = (
+    'feedback_id, "at", received_at, prediction_id, request_id, group_id, since, until, truth, correct, score'
+)
 _LARGEST: Final = 1e75  # the squares of its squares, and sums of them, are numbers still
 
 
@@ -75,7 +77,7 @@ def judge(
             f"""CREATE OR REPLACE TEMP TABLE judged AS
             WITH told AS (
                 SELECT version, label, bodies, {compared.said} AS said,
-                    CASE WHEN {compared.said} IS NOT NULL THEN output END AS output, output_type
+                    CASE WHEN {compared.said} IS NOT NULL THEN {decoded("output")} END AS output, output_type
                 FROM observations o LEFT JOIN counted c ON c.prediction_id = o.prediction_id
                 WHERE outcome = 'ok' AND role <> 'shadow' AND list_contains($versions, version)
                     AND o."at" >= $since AND o."at" < $until
@@ -103,7 +105,7 @@ def _compared(connection: duckdb.DuckDBPyConnection, rule: QualityRule) -> _Comp
     if rule.kind == "correct":
         return _Compared("correct", "NULL", "said", "NULL", "actual", (), True)
     prediction = found_at(connection, rule.prediction, "answer")
-    truth = found_at(connection, rule.truth, "said::JSON")
+    truth = found_at(connection, rule.truth, "said")
     text, actual = single_value("predicted"), single_value("actual")
     refused = [("bodies <> 'kept'", "its answer was not kept")]
     if rule.kind == "regression":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -28,7 +29,9 @@ __all__ = ["Observed"]
 
 T = TypeVar("T")
 
-_TRIES: Final = 4
+_TRIES: Final = 6
+_THREADS: Final = 4
+"""Each holds a row group of the columns that are read: more would not find room."""
 _TYPES: Final = {
     "binary": "BLOB",
     "bool": "BOOLEAN",
@@ -58,7 +61,8 @@ class Observed:
         feedback_until: Only feedback that came before this moment: what was known then.
         copies: Where files copied from S3 stay for the next reader; None removes them at the end.
         memory_mb: What DuckDB may take of memory, in MiB, where as much is left; what needs more goes to a temporary
-            directory. None means the process's limit (`marway_observations.reading.limits`).
+            directory. Only where rows are so large that this does not do, it goes on with one thread, and then with
+            more. None means the process's limit (`marway_observations.reading.limits`).
 
     Raises:
         RegistryUnavailable: The store cannot be read.
@@ -84,9 +88,11 @@ class Observed:
         self._broken: dict[str, LeftOut] = {}
         self._read: list[LocalFile] = []
         self._half: list[LeftOut] = []
+        memory_mb = memory_mb or LIMITS.memory_mb
+        self._rooms = iter(((1, memory_mb), (1, max(memory_mb, LIMITS.memory_most_mb))))
         self._temporary = Path(tempfile.mkdtemp(prefix="marway-duckdb-"))
         try:
-            self.connection = _connect(self._temporary, limits.memory_mb(memory_mb or LIMITS.memory_mb))
+            self.connection = _connect(self._temporary, limits.memory_mb(memory_mb))
             self._find()
         except BaseException:
             self.close()
@@ -138,7 +144,14 @@ class Observed:
         try:
             return (work(self.connection),)
         except duckdb.OutOfMemoryException as exc:
-            raise InvalidInput(f"this is too much at once: ask for a shorter time ({clip(_line(exc), 200)})") from exc
+            room = next(self._rooms, None)
+            if room is None:
+                raise InvalidInput(
+                    f"this is too much at once: ask for a shorter time ({clip(_line(exc), 200)})"
+                ) from exc
+            threads, room_mb = room
+            _take(self.connection, threads, limits.memory_mb(room_mb))
+            return None
         except _OUR_OWN:
             raise
         except duckdb.Error as exc:
@@ -187,13 +200,22 @@ def _connect(temporary: Path, memory_mb: int) -> duckdb.DuckDBPyConnection:
             "autoload_known_extensions": False,
             "enable_external_file_cache": False,  # the kernel keeps pages of files; here they would count as ours
             "max_temp_directory_size": f"{LIMITS.disk_bytes // 1024**2}MiB",
-            "memory_limit": f"{memory_mb}MiB",
             "preserve_insertion_order": False,
             "temp_directory": str(temporary / "spilled"),
         },
     )
     connection.execute("SET TimeZone = 'UTC'")
+    _take(
+        connection,
+        min(_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _THREADS),
+        memory_mb,
+    )
     return connection
+
+
+def _take(connection: duckdb.DuckDBPyConnection, threads: int, memory_mb: int) -> None:
+    connection.execute(f"SET threads = {threads}")
+    connection.execute(f"SET memory_limit = '{memory_mb}MiB'")
 
 
 def _empty(temporary: Path, columns: pa.Schema) -> Path:

@@ -34,6 +34,7 @@ __all__ = ["ENTRIES_MAX", "FeedbackBody", "FeedbackEntry", "read_feedback"]
 
 ENTRIES_MAX: Final = 10_000
 """Pieces of feedback in one call."""
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _AHEAD_MAX: Final = timedelta(minutes=10)
 """How far a sender's clock may be ahead of ours. The newest counts: a time far ahead would beat all corrections. And
 what is said now is about predictions that were made."""
@@ -119,9 +120,10 @@ class FeedbackEntry(BaseModel):
             )
         if self.truth is None and self.correct is None and self.score is None:
             raise ValueError("it says nothing: give truth, correct or score")
-        for name, at in (("time", self.time), ("until", self.until)):
-            if at is not None and at > datetime.now(UTC) + _AHEAD_MAX:
-                raise ValueError(f"{name} lies ahead: is the sender's clock right, and its zone?")
+        for name, at in (("time", self.time), ("since", self.since), ("until", self.until)):
+            if at is not None and not _BEGINNING <= at <= datetime.now(UTC) + _AHEAD_MAX:
+                where = "before 1970" if at < _BEGINNING else "ahead"
+                raise ValueError(f"{name} lies {where}: is the sender's clock right, and its zone?")
         self._check_window()
         return self
 

@@ -144,7 +144,7 @@ _documents = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(_documents)
 def test_whatever_a_document_is_nothing_of_the_field_is_left(document: object) -> None:
     """No value of the field is in what is left, wherever in a document it was; the rest is."""

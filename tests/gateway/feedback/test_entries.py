@@ -99,7 +99,12 @@ def test_any_truth_is_kept_as_it_is(truth: Any) -> None:
         ({"prediction_id": ID, "truth": 1, "time": "2999-01-31T12:00:00Z"}, "time lies ahead"),
         ({"group_id": "g", "truth": 1, "until": "2999-01-31T12:00:00Z"}, "until lies ahead"),
         ({"prediction_id": ID, "truth": 1, "since": "2026-01-31T12:00:00Z"}, "since and until go with request_id or"),
-        ({"group_id": "g", "truth": 1, "since": "2999-01-31T12:00:00Z"}, "since is after until"),
+        ({"prediction_id": ID, "truth": 1, "time": "0001-01-01T00:00:00+14:00"}, "time lies before 1970"),
+        ({"request_id": "r", "truth": 1, "since": "9999-12-31T23:59:59-14:00"}, "since lies ahead"),
+        (
+            {"group_id": "g", "truth": 1, "since": "2026-02-01T00:00:00Z", "time": "2026-01-31T00:00:00Z"},
+            "since is after until",
+        ),
         (
             {"request_id": "r", "truth": 1, "since": "2026-02-01T00:00:00Z", "until": "2026-01-31T00:00:00Z"},
             "since is after until",

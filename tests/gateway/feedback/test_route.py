@@ -13,12 +13,20 @@ import pytest
 from gateway.fakes import FakePod, running
 from marway.objects import DirectoryStore
 from marway.registry import Registry
+from marway_observations.joining import JOINED, UNMATCHED
+from marway_observations.reading import Observed
 from support.kept_feedback import feedback_files, kept_feedback
 from support.registry import publish
 
 MakePod = Callable[..., Awaitable[FakePod]]
 ID = "01KBARM2T5A1B2C3D4E5F60718"
 ONE = {"prediction_id": ID, "truth": "alarm"}
+
+
+@pytest.fixture(autouse=True)
+def made(registry: Registry) -> None:
+    """The registry is there: feedback is kept beside its models, and refused where there is none."""
+    registry.create()
 
 
 @pytest.fixture
@@ -112,6 +120,29 @@ async def test_a_store_that_takes_nothing_harms_no_prediction(
     assert len(kept_feedback(store)) == 1
 
 
+async def test_feedback_finds_its_predictions(
+    registry: Registry, store: DirectoryStore, tmp_path: Path, make_pod: MakePod
+) -> None:
+    """By the id of the answer, of the request or of the group: what is said joins what was kept of the predictions."""
+    publish(registry, tmp_path)
+    async with running(await make_pod(), registry=registry, feedback_interval_s=0) as gateway:
+        one = await gateway.predict(x_request_id="r-1", x_request_group_id="g-1")
+        other = await gateway.predict(x_request_id="r-2", x_request_group_id="g-1")
+        said = [
+            {"prediction_id": one.headers["x-prediction-id"], "truth": "alarm"},
+            {"request_id": "r-2", "truth": ["timer"]},
+            {"group_id": "g-1", "score": 0.5},
+            {"request_id": "r-9", "correct": False},
+        ]
+        assert (await gateway.client.post("/feedback", json=said)).status_code == 202
+    with Observed(store) as found:
+        rows = found.query(f"SELECT prediction_id, truth, correct, score FROM ({JOINED}) ORDER BY prediction_id")
+        unmatched = found.query(UNMATCHED)
+    ids = [answer.headers["x-prediction-id"] for answer in (one, other)]
+    assert sorted(rows) == sorted([(ids[0], '"alarm"', None, 0.5), (ids[1], '["timer"]', None, 0.5)])
+    assert unmatched == [(1,)]
+
+
 async def test_a_call_waits_for_the_store_no_longer_than_for_a_prediction(registry: Registry) -> None:
     """A store that does not come to an end has its callers told after the usual deadline."""
     async with running(registry=registry, feedback_interval_s=60, default_timeout_s=0.1) as gateway:
@@ -119,3 +150,16 @@ async def test_a_call_waits_for_the_store_no_longer_than_for_a_prediction(regist
         late = await gateway.client.post("/feedback", json=ONE)
         assert (late.status_code, late.json()["code"]) == (503, "unavailable")
         assert "within 0.1 s, and may yet" in late.json()["detail"]
+
+
+async def test_feedback_is_refused_where_the_registry_has_gone(registry: Registry, tmp_path: Path) -> None:
+    """Feedback is not written to the mount point of a volume that is away, where it would be lost: 503."""
+    async with running(registry=registry, feedback_interval_s=0) as gateway:
+        (tmp_path / "registry").rename(tmp_path / "away")
+        (tmp_path / "registry").mkdir()
+        answer = await gateway.client.post(
+            "/feedback", json={"prediction_id": "01M8PKFZSNMXRF54M1N26NE7WZ", "truth": 1}
+        )
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+    assert list((tmp_path / "registry").iterdir()) == []

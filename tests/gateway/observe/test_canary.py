@@ -14,7 +14,7 @@ import grpc
 import pytest
 from aiohttp import web
 
-from gateway.fakes import FakePod, Running, broken_model, busy, hang, running
+from gateway.fakes import FakePod, Running, busy, hang, running
 from gateway.handlers import ready
 from gateway.observe.test_every_ending import kept, model
 from gateway.surfaces.test_streaming import sending
@@ -126,7 +126,7 @@ async def test_no_canary_is_kept(
         grpc.aio.insecure_channel(gateway.addresses.grpc) as channel,
     ):
         await ready(gateway)
-        for behave in (model, quoting(400), quoting(500), broken_model, busy, hang):
+        for behave in (model, quoting(400), quoting(500), busy, hang):
             pod.behave = behave
             asked += await ask_every_way(gateway, channel)
         pod.behave = sending(TEXT.encode(), CANARY.encode())

@@ -272,6 +272,7 @@ def test_a_broken_file_is_left_out_and_named(store: DirectoryStore, registry: Re
     [
         ({"against": "1h"}, "overlap"),
         ({"against": "yesterday"}, "no time"),
+        ({"window": "999999d"}, "longer than observations are ever kept"),
         ({"fields": ["age"]}, "neither below input nor output"),
         ({"fields": ["input.["]}, "no JMESPath"),
     ],

@@ -13,8 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from marway.objects import DirectoryStore
+from gateway.observe.observations.test_observations import info
+from marway.objects import DirectoryStore, ObjectStore, open_store
 from marway.registry import Registry, open_registry
+from marway_gateway.observe.metrics import Metrics
+from marway_gateway.observe.observations import Limits, Observations
 from marway_observations.layout import FEEDBACK, observations_prefix, partition
 from marway_observations.parquet import encode, file_name
 from marway_observations.reading import Observed
@@ -22,6 +25,7 @@ from marway_observations.retention import collect
 from marway_observations.retention.turn import KEY, Turn
 from marway_observations.schema import FEEDBACK as FEEDBACK_SCHEMA
 from marway_observations.schema import OBSERVATIONS as SCHEMA
+from support.every import usual
 from support.registry import Publish
 
 
@@ -30,7 +34,7 @@ def store(registry: Registry) -> DirectoryStore:
     return DirectoryStore(Path(registry.url.removeprefix("file://")))
 
 
-def put(store: DirectoryStore, at: datetime, *ids: str, model: str = "intent", more: bool = False) -> str:
+def put(store: ObjectStore, at: datetime, *ids: str, model: str = "intent", more: bool = False) -> str:
     """Write a file of observations."""
     few = {"version": "1", "role": "base", "surface": "native", "outcome": "ok", "bodies": "off", "attempts": 1}
     few |= {"duration_s": 0.1, "request_bytes": 1, "response_bytes": 1, "rate": 1.0}
@@ -56,7 +60,7 @@ def read(store: DirectoryStore, key: str) -> pa.Table:
     return pq.read_table(io.BytesIO(store.get(key).data))
 
 
-def ids(store: DirectoryStore, table: str = "observations") -> list[str]:
+def ids(store: ObjectStore, table: str = "observations") -> list[str]:
     """All prediction ids that a reader sees, each as often as it does."""
     with Observed(store) as found:
         return sorted(row[0] for row in found.query(f"SELECT prediction_id FROM {table}"))
@@ -108,7 +112,7 @@ class Crash(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", range(8))
+@pytest.mark.parametrize("after", usual(1, 2, 6, more=(0, 3, 4, 5, 7)))
 def test_a_crash_at_any_moment_neither_doubles_nor_loses(
     registry: Registry, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -179,3 +183,19 @@ def test_another_store_than_the_registrys(registry: Registry, tmp_path: Path) ->
     elsewhere = DirectoryStore(tmp_path / "elsewhere")
     put(elsewhere, ago(days=40), "A")
     assert len(collect(open_registry(registry.url), observations=elsewhere.url)["expired"]) == 1
+
+
+@pytest.mark.extended  # the same in a directory is above
+def test_in_s3(registry: Registry, s3_url: str) -> None:
+    """A gateway writes to a bucket, and gc makes few files of many there."""
+    observed = open_store(s3_url)
+    metrics, hour = Metrics(), ago(hours=3)
+    kept = Observations(observed, metrics, Limits(flush_s=0.1))
+    kept.add(info(), 0.1)
+    kept.close()
+    assert ids(observed) == ["01PREDICTION"]
+    for each in "ABC":
+        put(observed, hour, each)
+    done = collect(registry, observations=s3_url)
+    assert (len(done["merged"]), len(done["replaced"])) == (1, 3)
+    assert ids(observed) == ["01PREDICTION", "A", "B", "C"]

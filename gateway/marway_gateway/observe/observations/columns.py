@@ -165,10 +165,11 @@ def _size(rows: Sequence[Row]) -> int:
 
 def _places(column: tuple[Any, ...], known: dict[Any, int]) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Return the place of each value among the known ones, -1 for None; new values become known."""
-    different = set(column)
-    for value in different:
+    first = column[0]
+    alike = column.count(first) == len(column)  # as in most columns are all requests of a moment, and soon seen
+    for value in (first,) if alike else set(column):
         if value is not None and value not in known:
             known[value] = len(known)
-    if len(different) == 1:  # most columns are the same for all requests of a moment
-        return np.full(len(column), known.get(column[0], -1), np.int32)
+    if alike:
+        return np.full(len(column), known.get(first, -1), np.int32)
     return np.array([known.get(value, -1) for value in column], np.int32)
