@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import Field, GetJsonSchemaHandler, model_serializer
 from pydantic.json_schema import JsonSchemaValue
@@ -50,9 +50,9 @@ class FeatureSummary(Frozen):
         return {name: value for name, value in as_usual(self).items() if value or name == "rows"}
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        # The fields, which the serializer's type says nothing of.
-        return handler({name: value for name, value in core_schema.items() if name != "serialization"})
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # Of a serializer pydantic only knows that it gives a dict: what is in that, the fields say.
+        return handler(cast("CoreSchema", {name: value for name, value in schema.items() if name != "serialization"}))
 
     def coarser(self, bins: int, names: int) -> FeatureSummary:
         """Return the summary with at most so many bins, or names."""
