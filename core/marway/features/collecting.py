@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import jmespath
+from jmespath.exceptions import JMESPathError
 
 from marway.features.pictures import brightness
 from marway.features.summaries import FeatureSummary
@@ -105,7 +106,7 @@ class Rows:
                     continue
                 for text, expression in self._fields.items():
                     if root_of(text) == root:
-                        self._add(text, expression.search({root: part}), weight)
+                        self._add(text, _found(expression, {root: part}), weight)
 
     def _add(self, name: str, value: Any, weight: float) -> None:
         for field, found, share in values_of(name, value, weight):
@@ -173,6 +174,14 @@ class Rows:
         few = len(counts) <= max(2, column.names_present / 2)
         long = column.names.get("", 0.0)
         return not few or sum(counts[:_NAMES_MAX]) - long < _CATEGORIES_COVER * column.names_present
+
+
+def _found(expression: Any, document: Mapping[str, Any]) -> Any:
+    """Return what an expression finds; where a function of it is given what it does not take, that is nothing."""
+    try:
+        return expression.search(document)
+    except JMESPathError:
+        return None
 
 
 def _number(column: Column, rows: int) -> FeatureSummary:

@@ -27,7 +27,7 @@ def compared(reference: Mapping[str, FeatureSummary], rows: Rows, *, psi_maximum
     known = {
         name: summary
         for name, summary in reference.items()
-        if summary.kind in _KINDS and summary.rows and rows.rows(name)
+        if summary.kind in _KINDS and summary.rows and rows.rows(name) and (summary.edges or summary.kind != "number")
     }
     alpha = ALPHA / max(1, len(known))
     found = [_field(name, each, rows, psi_maximum=psi_maximum, alpha=alpha) for name, each in known.items()]
@@ -44,11 +44,9 @@ def _field(name: str, summary: FeatureSummary, rows: Rows, *, psi_maximum: float
         missing = 1 - sum(fine)
         change = _of_numbers(summary, fine)
     else:
-        counts, present = (
-            (column.words, column.words_present)
-            if summary.kind == "words"
-            else (column.names, column.names_present)
-        )  # fmt: skip
+        words = summary.kind == "words"
+        counts = column.words if words else column.names
+        present = column.words_present if words else column.names_present
         shares = {each: number / count for each, number in counts.items()}
         before, after = _of_names(summary, shares, present / count, min(count, summary.rows))
         missing = 1 - present / count

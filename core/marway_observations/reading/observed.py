@@ -62,7 +62,7 @@ class Observed:
         copies: Where files copied from S3 stay for the next reader; None removes them at the end.
         memory_mb: What DuckDB may take of memory, in MiB, where as much is left; what needs more goes to a temporary
             directory. Only where rows are so large that this does not do, it goes on with one thread, and then with
-            four times as much. None means the process's limit (`marway_observations.reading.limits`).
+            more. None means the process's limit (`marway_observations.reading.limits`).
 
     Raises:
         RegistryUnavailable: The store cannot be read.
@@ -89,11 +89,11 @@ class Observed:
         self._read: list[LocalFile] = []
         self._predictions: list[LocalFile] = []
         self._half: list[LeftOut] = []
-        wanted_mb = memory_mb or LIMITS.memory_mb
-        self._rooms = iter(((1, wanted_mb), (1, 4 * wanted_mb)))
+        memory_mb = memory_mb or LIMITS.memory_mb
+        self._rooms = iter(((1, memory_mb), (1, max(memory_mb, LIMITS.memory_most_mb))))
         self._temporary = Path(tempfile.mkdtemp(prefix="marway-duckdb-"))
         try:
-            self.connection = _connect(self._temporary, limits.memory_mb(wanted_mb))
+            self.connection = _connect(self._temporary, limits.memory_mb(memory_mb))
             self._find()
         except BaseException:
             self.close()
@@ -160,8 +160,8 @@ class Observed:
                 raise InvalidInput(
                     f"this is too much at once: ask for a shorter time ({clip(_line(exc), 200)})"
                 ) from exc
-            threads, wanted_mb = room
-            _take(self.connection, threads, limits.memory_mb(wanted_mb))
+            threads, room_mb = room
+            _take(self.connection, threads, limits.memory_mb(room_mb))
             return None
         except _OUR_OWN:
             raise

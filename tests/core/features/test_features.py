@@ -136,9 +136,11 @@ def test_a_rule_names_the_fields_that_are_looked_at() -> None:
     rows = Rows(["input.items[].price | max(@)", "output.label"])
     for place in range(30):
         rows.add({"input": [{"items": [{"price": place}, {"price": 100}], "x": 1}], "output": [{"label": "a"}]})
+    rows.add({"input": [{"items": [{"price": "a text"}, {"price": 100}]}]})  # of which there is no maximum
     found = rows.summarize()
     assert set(found) == {"input.items[].price | max(@)", "output.label"}
     assert found["input.items[].price | max(@)"].edges == (100,)
+    assert found["input.items[].price | max(@)"].missing == pytest.approx(1 / 31, abs=1e-4)
 
 
 def test_keys_of_maps_are_no_fields() -> None:

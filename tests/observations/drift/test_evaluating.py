@@ -256,6 +256,14 @@ def test_many_predictions_are_sampled(store: DirectoryStore, registry: Registry,
     assert one == two
 
 
+def test_summaries_that_are_none_are_passed_over(store: DirectoryStore, registry: Registry, publish: Publish) -> None:
+    """A record may hold a summary of a later version, or one that somebody wrote by hand: it is no reference."""
+    strange = {"input.age": {"kind": "number", "rows": 9}, "input.country": {"kind": "map", "rows": 9}}
+    record = publish("loans", "1.0", training={"features": {**strange, "input.x": {"kind": "words", "rows": 0}}})
+    keep(store, loan, 250)
+    assert look(store, registry, record).status == "no_reference"
+
+
 def test_a_broken_file_is_left_out_and_named(store: DirectoryStore, registry: Registry, publish: Publish) -> None:
     """The others are looked at all the same."""
     record = publish("loans", "1.0", training=trained(loan))
