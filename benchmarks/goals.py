@@ -96,6 +96,17 @@ def _feature(name: str) -> Goal:
     return Goal(f"{name}, 32 clients", "the gateway without", "≤ 10 % of its CPU", found)
 
 
+def _observed(name: str) -> Goal:
+    most = bench_features.GOALS[name]
+
+    def found(documents: Documents) -> tuple[str, bool]:
+        observed = dict(documents["features"])["observed"][name]
+        cost, whole = statistics.median(observed["cost"]), statistics.median(observed["whole"])
+        return f"{cost:.1f} µs, {cost / whole:.1%}", cost / whole <= most
+
+    return Goal(f"{name}, 32 clients", "the gateway without", f"≤ {100 * most:g} % of its CPU", found)
+
+
 def _bodies(part: str, most: float) -> Goal:
     def found(documents: Documents) -> tuple[str, bool]:
         result = documents["bodies"]
@@ -149,6 +160,7 @@ GOALS = (
     *(_peer(name) for name in PEERS_BY_NAME),
     *(_cache(count) for count in bench_cache.CLIENTS),
     *(_feature(name) for name in ("request ids", "metrics", "access log", "trace context", "auth")),
+    *map(_observed, bench_features.OBSERVED),
     _bodies("gateway", 0.1),
     _bodies("sidecar", 2.5),
     _polls(),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 from zlib import crc32
 
-from pydantic import Field, model_serializer
+from pydantic import Field, GetJsonSchemaHandler, model_serializer
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from marway.stored import Frozen
 
@@ -50,6 +52,11 @@ class FeatureSummary(Frozen):
     @model_serializer(mode="wrap")
     def _without_defaults(self, as_usual: Callable[[FeatureSummary], dict[str, Any]]) -> dict[str, Any]:
         return {name: value for name, value in as_usual(self).items() if value or name == "rows"}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # Of a serializer pydantic only knows that it gives a dict: what is in that, the fields say.
+        return handler(cast("CoreSchema", {name: value for name, value in schema.items() if name != "serialization"}))
 
     def coarser(self, bins: int, names: int) -> FeatureSummary:
         """Return the summary with at most so many bins, or names."""

@@ -134,8 +134,7 @@ class RequestInfo:
     @property
     def output_type(self) -> str | None:
         """The content type of `output`, or None where nobody said it."""
-        kind, length = _header(self.output_headers, b"content-type"), _header(self.output_headers, _HEADER_LENGTH)
-        return kind if kind is None or length is None else media_type(kind, length)
+        return _media_type_of(self.output_headers)
 
     def server_timing(self) -> str:
         """Return the `Server-Timing` header (W3C): milliseconds of resolving, of the pod and in all, so far."""
@@ -210,8 +209,13 @@ class Telemetry:
 
 
 @lru_cache(maxsize=1024)
+def _media_type_of(headers: bytes) -> str | None:
+    """Return what an answer's headers say of its body; most answers of a version have the same ones."""
+    kind, length = _header(headers, b"content-type"), _header(headers, _HEADER_LENGTH)
+    return kind if kind is None or length is None else media_type(kind, length)
+
+
 def _header(lines: bytes, name: bytes) -> str | None:
-    """Return a header of an answer; most answers of a version have the same ones."""
     _, found, rest = (b"\r\n" + lines).rpartition(b"\r\n%b: " % name)
     return rest.partition(b"\r\n")[0].decode("latin-1") if found else None
 
