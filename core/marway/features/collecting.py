@@ -13,7 +13,7 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 
 from marway.features.pictures import brightness
-from marway.features.summaries import FeatureSummary
+from marway.features.summaries import FeatureSummary, bucket_of
 from marway.features.walking import Value, base_of, root_of, values_of
 
 __all__ = ["Column", "Rows"]
@@ -25,6 +25,7 @@ _PRESENT_MIN: Final = 0.01
 _BINS: Final = 50
 _EXACT_MAX: Final = 20
 _NAMES_MAX: Final = 100
+_BUCKETS: Final = 32
 _ROWS_OF_NAME_MIN: Final = 5
 """Rows that a category or word must be in to be named: what only a few have says nothing, and may be private."""
 _CATEGORY_MAX: Final = 64
@@ -211,6 +212,12 @@ def _named(kind: str, counts: Mapping[str, float], present: float, rows: int) ->
         key=lambda pair: (-pair[1], pair[0]),
     )[:_NAMES_MAX]
     shares = tuple(round(count / rows, 6) for _, count in frequent)
+    buckets = [0.0] * (_BUCKETS if kind == "words" else 0)
+    if buckets:
+        named = {name for name, _ in frequent}
+        for name, count in counts.items():
+            if name not in named:
+                buckets[bucket_of(name, _BUCKETS)] += count / rows
     return FeatureSummary(
         kind=kind,
         rows=rows,
@@ -218,6 +225,7 @@ def _named(kind: str, counts: Mapping[str, float], present: float, rows: int) ->
         names=tuple(name for name, _ in frequent),
         shares=shares,
         rest=max(0.0, round(present / rows - sum(shares), 6)),
+        buckets=tuple(round(min(1.0, each), 6) for each in buckets),
     )
 
 

@@ -175,6 +175,23 @@ def test_golden_examples_are_a_reference(store: DirectoryStore, registry: Regist
     assert [field.field for field in moved.fields if field.drifted] == ["input.age"]
 
 
+def test_new_words_are_seen_among_rare_ones(store: DirectoryStore, registry: Registry, publish: Publish) -> None:
+    """Texts of a large vocabulary, of which hardly a word is frequent: those of another language have drifted."""
+    words = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "lmnrst"]
+
+    def said(draw: random.Random, more: str = "") -> dict[str, Any]:
+        return {"text": " ".join(draw.choices(words, k=6)) + more}
+
+    record = publish("loans", "1.0", training=trained(said))
+    keep(store, said, 400)
+    assert look(store, registry, record).status == "steady"
+    keep(store, lambda draw: said(draw, " bitte sofort vielen dank"), 400, seed=2, version="2.0")
+    other = publish("loans", "2.0", training=trained(said))
+    found = {field.field: field for field in look(store, registry, other).fields}
+    assert found["words(input.text)"].drifted
+    assert "'bitte' 0 % → 10 %" in found["words(input.text)"].change
+
+
 def test_pictures_that_get_darker_have_drifted(store: DirectoryStore, registry: Registry, publish: Publish) -> None:
     """A camera at night: the brightness of pictures is a field."""
 
