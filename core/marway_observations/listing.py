@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from marway.errors import InvalidInput, clip
 from marway_observations import schema
-from marway_observations.joining import COUNTED, JOINED
+from marway_observations.joining import COUNTED
+from marway_observations.quality.judging import count
 from marway_observations.reading import Observed
+from marway_observations.reading.files import batches
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["FORMATS", "Wanted", "export", "newest"]
 
@@ -21,13 +29,14 @@ _BODIES: Final = ("input", "output")
 _BINARY: Final = "base64:"
 """What the text of a body begins with that is no text, or that begins so itself."""
 
-FORMATS: Final = {
-    ".csv": "FORMAT csv, HEADER",
-    ".jsonl": "FORMAT json",
-    # Small row groups: with bodies a row may have megabytes, and a group is in memory as a whole.
-    ".parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 8192, ROW_GROUP_SIZE_BYTES '16MB'",
-}
+FORMATS: Final = (".csv", ".jsonl", ".parquet")
 """How a file is written, by its suffix."""
+_COLUMNS: Final = pa.schema(
+    [
+        pa.field(field.name, field.type.value_type if pa.types.is_dictionary(field.type) else field.type)
+        for field in schema.OBSERVATIONS
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +89,7 @@ def export(observed: Observed, wanted: Wanted, file: Path, *, limit: int | None 
     Raises:
         InvalidInput: The file is there, or its suffix is of no known kind.
     """
-    how = FORMATS.get(file.suffix)
-    if how is None:
+    if file.suffix not in FORMATS:
         raise InvalidInput(f"{clip(str(file), 200)} is to be written how? End its name with {', '.join(FORMATS)}")
     if file.exists():
         raise InvalidInput(f"{clip(str(file), 200)} is there already: remove it, or name another file")
@@ -89,7 +97,7 @@ def export(observed: Observed, wanted: Wanted, file: Path, *, limit: int | None 
         raise InvalidInput(f"there is no directory {clip(str(file.parent), 200)} to write {clip(file.name, 100)} into")
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        rows = observed.read(lambda connection: _copy(connection, wanted, unfinished, how, limit))
+        rows = observed.read(lambda connection: _write(connection, observed, wanted, unfinished, file.suffix, limit))
         unfinished.rename(file)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -103,17 +111,73 @@ def _newest(connection: duckdb.DuckDBPyConnection, wanted: Wanted, limit: int) -
     return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, wanted: Wanted, file: Path, how: str, limit: int | None) -> int:
-    columns = [*schema.OBSERVATIONS.names, "model", *_FEEDBACK]
-    shown = ", ".join(f'"{name}"' for name in columns) if "parquet" in how else _shown(columns, times=True)
-    condition, parameters = wanted.where()
-    source = f"({JOINED}) WHERE {condition}"
+def _write(
+    connection: duckdb.DuckDBPyConnection,
+    observed: Observed,
+    wanted: Wanted,
+    file: Path,
+    suffix: str,
+    limit: int | None,
+) -> int:
+    names = [*schema.OBSERVATIONS.names, "model", *_FEEDBACK]
+    shown = ", ".join(f'"{name}"' for name in names) if suffix == ".parquet" else _shown(names, times=True)
     if limit is not None:
         _pick(connection, wanted, limit)
-        source, parameters = "picked", {}
-    target = "'" + str(file).replace("'", "''") + "'"
-    copied = connection.execute(f"COPY (SELECT {shown} FROM {source}) TO {target} ({how})", parameters)
-    return int(copied.fetchall()[0][0])
+        with _Target(connection, file, suffix) as target:
+            return target.append(f"SELECT {shown} FROM picked", {})
+    count(connection)
+    condition, parameters = wanted.where()
+    query = f"""SELECT {shown} FROM (
+        SELECT b.*, c.* EXCLUDE (prediction_id) FROM batch b LEFT JOIN counted c ON c.prediction_id = b.prediction_id
+    ) WHERE {condition} AND {observed.within}"""
+    # Some rows at a time, and not in one query: between its steps DuckDB gathers up to 2048 rows, however large.
+    with _Target(connection, file, suffix) as target:
+        rows = 0
+        for source in observed.predictions:
+            for batch in batches(source, _COLUMNS):
+                model = pa.array([source.model] * len(batch), pa.string())
+                connection.register("batch", batch.append_column("model", model))
+                rows += target.append(query, parameters)
+        if not rows:
+            connection.register("batch", _COLUMNS.append(pa.field("model", pa.string())).empty_table())
+            target.append(query, parameters)  # a file with no rows has columns all the same
+        return rows
+
+
+class _Target:
+    """A file to which the rows of one query after the other are appended."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, file: Path, suffix: str) -> None:
+        self._connection = connection
+        self._file = file
+        self._suffix = suffix
+        self._part = file.with_name(f"{file.name}.part")
+        self._parquet: pq.ParquetWriter | None = None
+        self._begun = False
+        file.unlink(missing_ok=True)
+
+    def append(self, query: str, parameters: dict[str, object]) -> int:
+        if self._suffix == ".parquet":
+            table: Any = self._connection.sql(query, params=parameters).to_arrow_table()
+            if self._parquet is None:
+                self._parquet = pq.ParquetWriter(self._file, table.schema, compression="zstd")
+            self._parquet.write_table(table)
+            return len(table)
+        how = "FORMAT json" if self._suffix == ".jsonl" else f"FORMAT csv, HEADER {not self._begun}"
+        path = "'" + str(self._part).replace("'", "''") + "'"
+        copied = self._connection.execute(f"COPY ({query}) TO {path} ({how})", parameters).fetchall()
+        with self._part.open("rb") as part, self._file.open("ab") as whole:
+            shutil.copyfileobj(part, whole)
+        self._begun = True
+        return int(copied[0][0])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._parquet is not None:
+            self._parquet.close()
+        self._part.unlink(missing_ok=True)
 
 
 def _pick(connection: duckdb.DuckDBPyConnection, wanted: Wanted, limit: int) -> None:

@@ -183,3 +183,15 @@ def test_standing(store: ObjectStore, right: int, wrong: int, bounds: dict[str, 
     """A bound is breached when the whole interval says so."""
     write(store, [("a", "a")] * right + [("a", "b")] * wrong)
     assert quality(store, kind="classification", **bounds).standing == standing
+
+
+@pytest.mark.extended  # some seconds, for what it writes; the same query runs in all tests above
+def test_large_answers_take_little_memory(store: ObjectStore) -> None:
+    """Answers are not gathered: of 240 MB in files as gateways write them, DuckDB has 200 MiB in all."""
+    large = {"label": "a", "rest": "x" * 500_000}
+    for _ in range(16):
+        write(store, [(large, "a")] * 30)
+    with Observed(store, model="intent", memory_mb=200) as observed:
+        (one, _) = measure(observed, "intent", {"1": [QualityRule(kind="classification", prediction="label")]}, now=NOW)
+        assert observed.query("SELECT current_setting('memory_limit')") == [("200.0 MiB",)]
+    assert (one.known, one.value) == (480, 1.0)

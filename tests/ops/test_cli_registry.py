@@ -220,6 +220,11 @@ def test_gc_looks_after_what_others_keep(
     document = printed(marway("gc", "--dry-run", "--observations", observed, "--json"))
     assert document["observations"] == {"broken": [], "expired": [key], "merged": [], "replaced": []}
     assert "older than it is to be kept, deleted" in marway("gc", "--observations", observed).out
+    (tmp_path / "file").write_bytes(b"no directory")
+    said = marway("gc", "--observations", (tmp_path / "file").as_uri(), "--json")
+    assert (said.code, json.loads(said.out)["observations"]) == (1, None)
+    assert json.loads(said.out)["waiting"]
+    assert "is a file, not a directory" in said.err
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for name in [name for name in sys.modules if name.startswith("marway_observations")]:
         monkeypatch.delitem(sys.modules, name)

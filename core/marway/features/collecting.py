@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import jmespath
+from jmespath.exceptions import JMESPathError
 
 from marway.features.pictures import brightness
-from marway.features.summaries import FeatureSummary
+from marway.features.summaries import FeatureSummary, bucket_of
 from marway.features.walking import Value, base_of, root_of, values_of
 
 __all__ = ["Column", "Rows"]
@@ -24,6 +25,7 @@ _PRESENT_MIN: Final = 0.01
 _BINS: Final = 50
 _EXACT_MAX: Final = 20
 _NAMES_MAX: Final = 100
+_BUCKETS: Final = 32
 _ROWS_OF_NAME_MIN: Final = 5
 """Rows that a category or word must be in to be named: what only a few have says nothing, and may be private."""
 _CATEGORY_MAX: Final = 64
@@ -105,7 +107,7 @@ class Rows:
                     continue
                 for text, expression in self._fields.items():
                     if root_of(text) == root:
-                        self._add(text, expression.search({root: part}), weight)
+                        self._add(text, _found(expression, {root: part}), weight)
 
     def _add(self, name: str, value: Any, weight: float) -> None:
         for field, found, share in values_of(name, value, weight):
@@ -175,6 +177,14 @@ class Rows:
         return not few or sum(counts[:_NAMES_MAX]) - long < _CATEGORIES_COVER * column.names_present
 
 
+def _found(expression: Any, document: Mapping[str, Any]) -> Any:
+    """Return what an expression finds; where a function of it is given what it does not take, that is nothing."""
+    try:
+        return expression.search(document)
+    except JMESPathError:
+        return None
+
+
 def _number(column: Column, rows: int) -> FeatureSummary:
     """Return the bins of a column of numbers: one for each where there are few, else about as many rows in each."""
     counts: dict[float, float] = defaultdict(float)
@@ -202,6 +212,12 @@ def _named(kind: str, counts: Mapping[str, float], present: float, rows: int) ->
         key=lambda pair: (-pair[1], pair[0]),
     )[:_NAMES_MAX]
     shares = tuple(round(count / rows, 6) for _, count in frequent)
+    buckets = [0.0] * (_BUCKETS if kind == "words" else 0)
+    if buckets:
+        named = {name for name, _ in frequent}
+        for name, count in counts.items():
+            if name not in named:
+                buckets[bucket_of(name, _BUCKETS)] += count / rows
     return FeatureSummary(
         kind=kind,
         rows=rows,
@@ -209,6 +225,7 @@ def _named(kind: str, counts: Mapping[str, float], present: float, rows: int) ->
         names=tuple(name for name, _ in frequent),
         shares=shares,
         rest=max(0.0, round(present / rows - sum(shares), 6)),
+        buckets=tuple(round(min(1.0, each), 6) for each in buckets),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
+from zlib import crc32
 
 from pydantic import Field, GetJsonSchemaHandler, model_serializer
 from pydantic.json_schema import JsonSchemaValue
@@ -12,7 +13,7 @@ from pydantic_core import CoreSchema
 
 from marway.stored import Frozen
 
-__all__ = ["FEATURES_BYTES_MAX", "FeatureSummary", "fitted"]
+__all__ = ["FEATURES_BYTES_MAX", "FeatureSummary", "bucket_of", "fitted"]
 
 FEATURES_BYTES_MAX: Final = 24 * 1024
 """What the summaries of a record may take, in bytes as they are stored: a record has 64 KiB for everything."""
@@ -44,15 +45,18 @@ class FeatureSummary(Frozen):
     """The part of the rows in each bin, or with each name."""
     rest: Share = 0
     """The part with a category or word that is not named."""
+    buckets: tuple[Share, ...] = ()
+    """Of words: the rest, by `bucket_of`. New words are told by it from rare ones, of which there are too many to name;
+    the number of buckets is a power of two, so that neighbours in halves can be put together."""
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, as_usual: Callable[[FeatureSummary], dict[str, Any]]) -> dict[str, Any]:
         return {name: value for name, value in as_usual(self).items() if value or name == "rows"}
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        # The fields, which the serializer's type says nothing of.
-        return handler({name: value for name, value in core_schema.items() if name != "serialization"})
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # Of a serializer pydantic only knows that it gives a dict: what is in that, the fields say.
+        return handler(cast("CoreSchema", {name: value for name, value in schema.items() if name != "serialization"}))
 
     def coarser(self, bins: int, names: int) -> FeatureSummary:
         """Return the summary with at most so many bins, or names."""
@@ -61,9 +65,19 @@ class FeatureSummary(Frozen):
             return self.model_copy(update={"edges": edges, "shares": shares, "exact": False})
         if len(self.names) > names:
             rest = round(min(1.0, self.rest + sum(self.shares[names:])), 6)
-            kept = {"names": self.names[:names], "shares": self.shares[:names], "rest": rest}
+            buckets = list(self.buckets)
+            if buckets:
+                for name, share in zip(self.names[names:], self.shares[names:], strict=True):
+                    place = bucket_of(name, len(buckets))
+                    buckets[place] = round(min(1.0, buckets[place] + share), 6)
+            kept = {"names": self.names[:names], "shares": self.shares[:names], "rest": rest, "buckets": tuple(buckets)}
             return self.model_copy(update=kept)
         return self
+
+
+def bucket_of(word: str, buckets: int) -> int:
+    """Return which of so many buckets a word is in: by CRC-32 of its UTF-8, which is the same everywhere."""
+    return crc32(word.encode(errors="surrogatepass")) % buckets
 
 
 def _merged(

@@ -7,7 +7,7 @@ from typing import Final
 
 from marway.errors import clip
 from marway.features.collecting import Rows
-from marway.features.summaries import FeatureSummary
+from marway.features.summaries import FeatureSummary, bucket_of
 from marway_observations.drift.results import FieldDrift
 from marway_observations.drift.statistics import homogeneity_p, ks_distance, ks_p, psi
 
@@ -27,7 +27,7 @@ def compared(reference: Mapping[str, FeatureSummary], rows: Rows, *, psi_maximum
     known = {
         name: summary
         for name, summary in reference.items()
-        if summary.kind in _KINDS and summary.rows and rows.rows(name)
+        if summary.kind in _KINDS and summary.rows and rows.rows(name) and (summary.edges or summary.kind != "number")
     }
     alpha = ALPHA / max(1, len(known))
     found = [_field(name, each, rows, psi_maximum=psi_maximum, alpha=alpha) for name, each in known.items()]
@@ -44,11 +44,9 @@ def _field(name: str, summary: FeatureSummary, rows: Rows, *, psi_maximum: float
         missing = 1 - sum(fine)
         change = _of_numbers(summary, fine)
     else:
-        counts, present = (
-            (column.words, column.words_present)
-            if summary.kind == "words"
-            else (column.names, column.names_present)
-        )  # fmt: skip
+        words = summary.kind == "words"
+        counts = column.words if words else column.names
+        present = column.words_present if words else column.names_present
         shares = {each: number / count for each, number in counts.items()}
         before, after = _of_names(summary, shares, present / count, min(count, summary.rows))
         missing = 1 - present / count
@@ -117,8 +115,30 @@ def _of_names(
         if share * rows >= _EXPECTED_MIN:
             before.append(share)
             after.append(shares.get(name, 0.0))
+    if summary.buckets:
+        old, new = _of_buckets(summary, shares, rows)
+        return [*before, *old], [*after, *new]
     rest_before, rest_after = 1 - summary.missing - sum(before), present - sum(after)
     return [*before, max(0.0, rest_before)], [*after, max(0.0, rest_after)]
+
+
+def _of_buckets(summary: FeatureSummary, shares: Mapping[str, float], rows: int) -> tuple[list[float], list[float]]:
+    """Return the shares of words that are too rare to count by themselves, in as many buckets as have rows enough."""
+    known = zip(summary.names, summary.shares, strict=False)
+    frequent = {name for name, share in known if share * rows >= _EXPECTED_MIN}
+    size = len(summary.buckets)
+    before, after = list(summary.buckets), [0.0] * size
+    for name, share in zip(summary.names, summary.shares, strict=False):
+        if name not in frequent:
+            before[bucket_of(name, size)] += share
+    for name, share in shares.items():
+        if name not in frequent:
+            after[bucket_of(name, size)] += share
+    while size % 2 == 0 and sum(before) * rows < _EXPECTED_MIN * size:
+        size //= 2
+        before = [before[place] + before[place + size] for place in range(size)]
+        after = [after[place] + after[place + size] for place in range(size)]
+    return before, after
 
 
 def _of_numbers(summary: FeatureSummary, fine: Sequence[float]) -> str:

@@ -109,10 +109,17 @@ def evaluate_version(
             reference = golden_reference(registry, record, rule.fields)
         else:
             ended = until - period(rule.against)
+            begun = ended - period(rule.window)
             earlier = window_of(
-                store, record.name, record.version, ended - period(rule.window), ended,
-                fields=rule.fields, sample_rows=sample_rows, copies=copies,
-            )  # fmt: skip
+                store,
+                record.name,
+                record.version,
+                begun,
+                ended,
+                fields=rule.fields,
+                sample_rows=sample_rows,
+                copies=copies,
+            )
             reference = window_reference(earlier, rule)
     except NoReference as exc:
         return DriftResult(**known, status="no_reference", reason=str(exc))

@@ -78,9 +78,7 @@ def window_of(
         return replace(found, left_out=observed.left_out)
 
 
-def _window(
-    connection: duckdb.DuckDBPyConnection, version: str, fields: Sequence[str], sample_rows: int
-) -> Window:  # fmt: skip
+def _window(connection: duckdb.DuckDBPyConnection, version: str, fields: Sequence[str], sample_rows: int) -> Window:
     counted = connection.execute(
         f"SELECT count(*), count(*) FILTER ({_WITH_BODIES}), count(*) FILTER ({_WITH_BODIES} "
         "AND (input_type LIKE 'image/%' OR input_type LIKE 'multipart/%')) FROM observations WHERE version = ?",

@@ -39,6 +39,7 @@ def main() -> None:
     from marway_observations.events import EventLog
     from marway_observations.reading.limits import LIMITS
 
+    LIMITS.memory_most_mb = LIMITS.memory_mb  # the gateway beside this process comes first
     if given.disk_bytes is not None:
         LIMITS.disk_bytes = given.disk_bytes
     try:

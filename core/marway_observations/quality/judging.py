@@ -16,10 +16,12 @@ __all__ = ["KNOWN", "MISSING", "REASONS", "count", "judge"]
 
 KNOWN: Final = "known"
 MISSING: Final = "missing"
-REASONS: Final = "SELECT version, label, reason, sum(n)::BIGINT FROM judged GROUP BY ALL"
+REASONS: Final = "SELECT version, label, reason, sum(n)::BIGINT FROM judged WHERE reason IS NOT NULL GROUP BY ALL"
 """How many predictions of each version and label count, or why they do not."""
 
-_FEEDBACK: Final = 'feedback_id, "at", prediction_id, request_id, group_id, since, until, truth, correct, score'
+_COUNTS: Final = """(
+    outcome = 'ok' AND role <> 'shadow' AND list_contains($versions, version) AND "at" >= $since AND "at" < $until
+)"""
 _LARGEST: Final = 1e75  # the squares of its squares, and sums of them, are numbers still
 
 
@@ -49,7 +51,7 @@ def count(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the table `counted`: what feedback says of each prediction, which all rules go by."""
     # What is asked several times is read once: there may be thousands of files. Predictions are only looked through for
     # their requests and groups where feedback names any.
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS SELECT {_FEEDBACK} FROM feedback")
+    connection.execute("CREATE OR REPLACE TEMP TABLE told AS SELECT * EXCLUDE (source, client) FROM feedback")
     named = connection.execute("SELECT count(request_id) + count(group_id) > 0 FROM told").fetchall()[0][0]
     predictions = "" if named else ", observations AS (SELECT * FROM observations LIMIT 0)"
     connection.execute(
@@ -65,29 +67,38 @@ def judge(
     compared), `prediction`, `truth`, and how many predictions are like this, `n`.
     """
     compared = _compared(connection, rule)
+    output = f"CASE WHEN {_COUNTS} THEN {decoded('output')} END" if compared.said == "truth" else "NULL"
     refused = " ".join(f"WHEN {condition} THEN {_literal(why)}" for condition, why in compared.refused)
     counted, grouped = ("count(*)", "GROUP BY ALL") if compared.classes else ("1", "")
-    # One step below the other, so that each body is read once, and only where its truth is known: it is most of the
-    # work. What is counted is the side that is held in memory, never the bodies, however few DuckDB takes them for.
-    connection.execute("SET disabled_optimizers = 'build_side_probe_side'")
+    # Bodies go from the file into the expression that finds a value in them, and no further: DuckDB gathers up to 2048
+    # rows behind a filter or a join, which may be gigabytes. So neither is before it, and what does not count gets no
+    # reason; and what is counted is the side of the join that is held in memory.
+    connection.execute("SET disabled_optimizers = 'build_side_probe_side,projection_pullup'")
     try:
         connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE judged AS
-            WITH told AS (
-                SELECT version, label, bodies, {compared.said} AS said,
-                    CASE WHEN {compared.said} IS NOT NULL THEN {decoded("output")} END AS output, output_type
-                FROM observations o LEFT JOIN counted c ON c.prediction_id = o.prediction_id
-                WHERE outcome = 'ok' AND role <> 'shadow' AND list_contains($versions, version)
-                    AND o."at" >= $since AND o."at" < $until
+            WITH texts AS (
+                SELECT prediction_id, version, label, bodies, output_type, {_COUNTS} AS counts,
+                    {output} AS output
+                FROM observations
             ),
-            documents AS (SELECT *, {document("output", "output_type")} AS answer FROM told),
-            found AS (SELECT *, {compared.prediction} AS predicted, {compared.truth} AS actual FROM documents),
+            documents AS (SELECT *, {document("output", "output_type")} AS answer FROM texts),
+            answers AS (
+                SELECT prediction_id, version, label, bodies, counts, ({compared.prediction})::VARCHAR AS predicted
+                FROM documents
+            ),
+            told AS (
+                SELECT a.*, {compared.said} AS said
+                FROM answers a LEFT JOIN counted c ON c.prediction_id = a.prediction_id
+            ),
+            found AS (SELECT * REPLACE (predicted::JSON AS predicted), {compared.truth} AS actual FROM told),
             valued AS (
-                SELECT version, label, bodies, said, {compared.predicted} AS prediction, {compared.actual} AS truth
+                SELECT version, label, bodies, counts, said, {compared.predicted} AS prediction,
+                    {compared.actual} AS truth
                 FROM found
             )
             SELECT version, label, prediction, truth, {counted} AS n,
-                CASE WHEN said IS NULL THEN '{MISSING}' {refused} ELSE '{KNOWN}' END AS reason
+                CASE WHEN NOT counts THEN NULL WHEN said IS NULL THEN '{MISSING}' {refused} ELSE '{KNOWN}' END AS reason
             FROM valued {grouped}""",
             {"versions": list(versions), "since": since, "until": until},
         )

@@ -27,11 +27,13 @@ from marway.objects import ObjectMissing, ObjectStore
 from marway_observations.layout import FEEDBACK, MERGED, OBSERVATIONS, REPLACES, observations_prefix
 from marway_observations.reading.limits import LIMITS
 
-__all__ = ["LeftOut", "LocalFile", "LocalFiles", "damage", "hour_before"]
+__all__ = ["LeftOut", "LocalFile", "LocalFiles", "batches", "damage", "hour_before"]
 
 _PARTITION: Final = re.compile(r"date=(\d{4}-\d{2}-\d{2})/hour=(\d{2})/[^/]+\.parquet\Z")
 _SUFFIX: Final = ".parquet"
 _DOWNLOADS: Final = 16  # at once: S3 answers each after some 20 ms, whatever its size
+_BATCH_ROWS: Final = 8192
+_BATCH_BYTES: Final = 8 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,15 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
+    """A file of the store, and where it is on this machine."""
+
     key: str
     path: Path
+
+    @property
+    def model(self) -> str:
+        """The model whose observations it has."""
+        return self.key.split("/")[1].removeprefix("model=")
 
 
 class LocalFiles:
@@ -175,6 +184,21 @@ def damage(path: Path) -> str | None:
     except (OSError, ValueError, pa.ArrowException) as exc:
         return clip(" ".join(str(exc).split()), 200)
     return None
+
+
+def batches(file: LocalFile, columns: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of a file, so many at a time that bodies take some megabytes, with exactly these columns."""
+    with pq.ParquetFile(file.path) as source:
+        there = [name for name in columns.names if name in source.schema_arrow.names]
+        for place in range(source.num_row_groups):
+            group = source.metadata.row_group(place)
+            rows = max(1, min(_BATCH_ROWS, group.num_rows * _BATCH_BYTES // max(group.total_byte_size, 1)))
+            for batch in source.iter_batches(rows, row_groups=[place], columns=there):
+                values = [
+                    batch[field.name].cast(field.type) if field.name in there else pa.nulls(len(batch), field.type)
+                    for field in columns
+                ]
+                yield pa.table(values, schema=columns)
 
 
 def _half(path: Path) -> str | None:

@@ -27,10 +27,12 @@ class Limits:
 
     Attributes:
         memory_mb: What DuckDB may take of memory, in MiB, where that much is left.
+        memory_most_mb: What it may take where rows are too large for that.
         disk_bytes: What may be copied from S3, and what DuckDB may put into its temporary directory, each.
     """
 
     memory_mb: int = 256
+    memory_most_mb: int = 1024
     disk_bytes: int = 20 * 1024**3
 
 

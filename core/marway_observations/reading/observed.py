@@ -62,7 +62,7 @@ class Observed:
         copies: Where files copied from S3 stay for the next reader; None removes them at the end.
         memory_mb: What DuckDB may take of memory, in MiB, where as much is left; what needs more goes to a temporary
             directory. Only where rows are so large that this does not do, it goes on with one thread, and then with
-            four times as much. None means the process's limit (`marway_observations.reading.limits`).
+            more. None means the process's limit (`marway_observations.reading.limits`).
 
     Raises:
         RegistryUnavailable: The store cannot be read.
@@ -87,12 +87,13 @@ class Observed:
         self._files = LocalFiles(store, copies=copies)
         self._broken: dict[str, LeftOut] = {}
         self._read: list[LocalFile] = []
+        self._predictions: list[LocalFile] = []
         self._half: list[LeftOut] = []
-        wanted_mb = memory_mb or LIMITS.memory_mb
-        self._rooms = iter(((1, wanted_mb), (1, 4 * wanted_mb)))
+        memory_mb = memory_mb or LIMITS.memory_mb
+        self._rooms = iter(((1, memory_mb), (1, max(memory_mb, LIMITS.memory_most_mb))))
         self._temporary = Path(tempfile.mkdtemp(prefix="marway-duckdb-"))
         try:
-            self.connection = _connect(self._temporary, limits.memory_mb(wanted_mb))
+            self.connection = _connect(self._temporary, limits.memory_mb(memory_mb))
             self._find()
         except BaseException:
             self.close()
@@ -107,6 +108,16 @@ class Observed:
     def files(self) -> int:
         """How many files are read."""
         return len(self._read)
+
+    @property
+    def predictions(self) -> tuple[LocalFile, ...]:
+        """The files of the table `observations`, which have rows of other times as well."""
+        return tuple(self._predictions)
+
+    @property
+    def within(self) -> str:
+        """The condition in SQL for rows of `predictions` that are of the time."""
+        return _within('"at"', self._since, self._until)
 
     def query(self, sql: str, parameters: Sequence[object] | dict[str, object] | None = None) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
@@ -149,12 +160,12 @@ class Observed:
                 raise InvalidInput(
                     f"this is too much at once: ask for a shorter time ({clip(_line(exc), 200)})"
                 ) from exc
-            threads, wanted_mb = room
-            _take(self.connection, threads, limits.memory_mb(wanted_mb))
+            threads, room_mb = room
+            _take(self.connection, threads, limits.memory_mb(room_mb))
             return None
         except _OUR_OWN:
             raise
-        except duckdb.Error as exc:
+        except (duckdb.Error, pa.ArrowException, FileNotFoundError) as exc:
             if not self._look_again():
                 raise RegistryUnavailable(f"observations cannot be read: {clip(_line(exc), 300)}") from exc
             return None
@@ -164,12 +175,13 @@ class Observed:
         observed, half = self._files.local([key for key in keys if key not in self._broken])
         keys = self._files.feedback(self._feedback_since, self._feedback_until)
         told, half_too = self._files.local([key for key in keys if key not in self._broken])
+        self._predictions = observed
         self._read, self._half = observed + told, half + half_too
         if self._model is None:
             model = "regexp_extract(filename, 'model=([^/]+)/date=[^/]+/hour=[^/]+/[^/]+$', 1) AS model"
         else:
             model = f"{_literal(self._model)} AS model"
-        self._view("observations", schema.OBSERVATIONS, observed, _within('"at"', self._since, self._until), model)
+        self._view("observations", schema.OBSERVATIONS, observed, self.within, model)
         self._view(
             "feedback", schema.FEEDBACK, told, _within("received_at", self._feedback_since, self._feedback_until)
         )
@@ -180,7 +192,7 @@ class Observed:
         # With the columns told, no file is opened before it is read, and columns that a file lacks are null.
         self.connection.execute(
             f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {columns} FROM read_parquet([{paths}], "
-            f"schema=MAP {{{_columns(table)}}}, hive_partitioning=false, filename=true){where}"
+            f"schema=MAP {{{_columns(table)}}}, hive_partitioning=false, filename=true) WHERE {where}"
         )
 
     def _look_again(self) -> bool:
@@ -241,7 +253,7 @@ def _within(column: str, since: datetime | None, until: datetime | None) -> str:
         for sign, at in ((">=", since), ("<", until))
         if at is not None
     ]
-    return f" WHERE {' AND '.join(wanted)}" if wanted else ""
+    return " AND ".join(wanted) or "true"
 
 
 def _literal(text: str) -> str:

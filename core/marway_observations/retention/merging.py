@@ -30,7 +30,8 @@ _FILE_BYTES: Final = 128 * 1024 * 1024
 """Files are merged up to about this size, which engines like, and larger ones are left alone."""
 _SORTED_BYTES: Final = 8 * 1024 * 1024
 """Feedback is sorted in memory, and unpacked it is a multiple of its size."""
-_GROUP_BYTES: Final = 64 * 1024 * 1024
+_GROUP_BYTES: Final = 16 * 1024 * 1024
+"""Of a row group in memory: readers hold one for each thread, and with bodies it has few rows."""
 _GROUP_ROWS: Final = 100_000
 _BATCH_ROWS: Final = 4096
 

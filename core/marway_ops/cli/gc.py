@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
+from marway.errors import MarwayError
 from marway.registry import Registry, open_registry
 from marway.settings import OBSERVATIONS_ENV
 from marway_ops.shell.options import JsonOption, RegistryOption, registry_url
@@ -65,7 +66,7 @@ def gc(
             raise typer.Exit(1)
         return
     report = asdict(opened.gc(dry_run=dry_run))
-    others = _others(opened, observations, dry_run=dry_run)
+    others, failed = _others(opened, observations, dry_run=dry_run)
     print_found(
         {"dry_run": dry_run, **report, **others},
         ("object", "would be" if dry_run else "what"),
@@ -78,10 +79,17 @@ def gc(
         as_json=as_json,
         none=f"{url}: nothing to collect",
     )
+    if failed:
+        raise typer.Exit(1)
 
 
-def _others(registry: Registry, observations: str | None, *, dry_run: bool) -> dict[str, dict[str, list[str]] | None]:
-    """Return what each other room did, by its name; None for one that is not installed, of which people are told."""
+def _others(
+    registry: Registry, observations: str | None, *, dry_run: bool
+) -> tuple[dict[str, dict[str, list[str]] | None], bool]:
+    """Return what each other room did, by its name, and whether one failed; None stands for one that did not do its
+    part, and people are told why.
+    """
+    failed = False
     done: dict[str, dict[str, list[str]] | None] = {}
     for entry in sorted(entry_points(group=_GROUP), key=lambda found: found.name):
         try:
@@ -92,5 +100,9 @@ def _others(registry: Registry, observations: str | None, *, dry_run: bool) -> d
             warn(f"{entry.name} were not looked after: pip install 'marway[observations]'")
             done[entry.name] = None
             continue
-        done[entry.name] = collect(registry, observations=observations, dry_run=dry_run)
-    return done
+        try:
+            done[entry.name] = collect(registry, observations=observations, dry_run=dry_run)
+        except MarwayError as exc:  # what the registry's own part did is to be told in any case
+            warn(f"{entry.name} were not looked after: {exc.message}")
+            done[entry.name], failed = None, True
+    return done, failed

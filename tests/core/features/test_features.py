@@ -136,9 +136,11 @@ def test_a_rule_names_the_fields_that_are_looked_at() -> None:
     rows = Rows(["input.items[].price | max(@)", "output.label"])
     for place in range(30):
         rows.add({"input": [{"items": [{"price": place}, {"price": 100}], "x": 1}], "output": [{"label": "a"}]})
+    rows.add({"input": [{"items": [{"price": "a text"}, {"price": 100}]}]})  # of which there is no maximum
     found = rows.summarize()
     assert set(found) == {"input.items[].price | max(@)", "output.label"}
     assert found["input.items[].price | max(@)"].edges == (100,)
+    assert found["input.items[].price | max(@)"].missing == pytest.approx(1 / 31, abs=1e-4)
 
 
 def test_keys_of_maps_are_no_fields() -> None:
@@ -211,6 +213,13 @@ def test_a_coarser_summary_keeps_its_ends_and_names_the_most_frequent() -> None:
     assert len(summary.edges) == 7
     assert summary.edges[-1] == 999
     assert sum(summary.shares) == pytest.approx(1)
+    words = rows_of([{"text": f"{chr(97 + place % 26) * 3} {place} x{place}"} for place in range(500)])
+    summary = words.summarize()["words(input.text)"]
+    assert sum(summary.buckets) == pytest.approx(summary.rest, abs=1e-3)
+    fewer = summary.coarser(7, 3)
+    assert len(fewer.names) == 3
+    assert sum(fewer.buckets) == pytest.approx(fewer.rest, abs=1e-3)
+    assert sum(fewer.shares) + fewer.rest == pytest.approx(1, abs=1e-3)
     names = FeatureSummary(kind="category", rows=10, names=("a", "b", "c"), shares=(0.5, 0.3, 0.2)).coarser(1, 1)
     assert (names.names, names.shares, names.rest) == (("a",), (0.5,), 0.5)
 

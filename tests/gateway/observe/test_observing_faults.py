@@ -70,7 +70,7 @@ async def asking(gateway: Running, ended: asyncio.Event, counts: list[int]) -> N
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_store_that_fails_under_load_costs_no_prediction(
+async def test_fault_the_store_of_observations_fails(
     registry: Registry, make_pod: MakePod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     """Away, full, read-only or slow: all are answered, what is lost is counted, and what is not is kept."""
@@ -106,7 +106,7 @@ async def test_a_store_that_fails_under_load_costs_no_prediction(
         assert dropped > 0
 
 
-async def test_a_killed_gateway_loses_the_last_flush_interval_at_most(
+async def test_fault_a_gateway_dies_with_observations_in_hand(
     registry: Registry, make_pod: MakePod, tmp_path: Path
 ) -> None:
     """What was answered before that is in files that can all be read, after kill -9 under load."""

@@ -451,14 +451,24 @@ def _id_of(name: str) -> bytes:
 
 
 async def metrics_of(gateway: Running) -> dict[str, float]:
-    """Return all metrics of requests whose values are no times; loads, the loop and the process go on beside them."""
+    """Return all metrics of requests whose values are no times; what goes on beside them is left out."""
     text = (await gateway.client.get("/metrics")).text
     lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in lines if not _left_out(name)}
 
 
 def _left_out(name: str) -> bool:
-    words = ("_bucket", "seconds_sum", "age", "seconds{", "load_aheads", "loop_blocked")
+    words = (
+        "_bucket",
+        "seconds_sum",
+        "age",
+        "seconds{",
+        "load_aheads",
+        "loop_blocked",
+        "_observations_",
+        "_dut",
+        "_events_",
+    )
     return name.startswith("process_") or any(word in name for word in words)
 
 

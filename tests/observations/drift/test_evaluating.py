@@ -175,6 +175,23 @@ def test_golden_examples_are_a_reference(store: DirectoryStore, registry: Regist
     assert [field.field for field in moved.fields if field.drifted] == ["input.age"]
 
 
+def test_new_words_are_seen_among_rare_ones(store: DirectoryStore, registry: Registry, publish: Publish) -> None:
+    """Texts of a large vocabulary, of which hardly a word is frequent: those of another language have drifted."""
+    words = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "lmnrst"]
+
+    def said(draw: random.Random, more: str = "") -> dict[str, Any]:
+        return {"text": " ".join(draw.choices(words, k=6)) + more}
+
+    record = publish("loans", "1.0", training=trained(said))
+    keep(store, said, 400)
+    assert look(store, registry, record).status == "steady"
+    keep(store, lambda draw: said(draw, " bitte sofort vielen dank"), 400, seed=2, version="2.0")
+    other = publish("loans", "2.0", training=trained(said))
+    found = {field.field: field for field in look(store, registry, other).fields}
+    assert found["words(input.text)"].drifted
+    assert "'bitte' 0 % → 10 %" in found["words(input.text)"].change
+
+
 def test_pictures_that_get_darker_have_drifted(store: DirectoryStore, registry: Registry, publish: Publish) -> None:
     """A camera at night: the brightness of pictures is a field."""
 
@@ -254,6 +271,14 @@ def test_many_predictions_are_sampled(store: DirectoryStore, registry: Registry,
     assert one.predictions == 2000
     assert 400 < one.rows < 600
     assert one == two
+
+
+def test_summaries_that_are_none_are_passed_over(store: DirectoryStore, registry: Registry, publish: Publish) -> None:
+    """A record may hold a summary of a later version, or one that somebody wrote by hand: it is no reference."""
+    strange = {"input.age": {"kind": "number", "rows": 9}, "input.country": {"kind": "map", "rows": 9}}
+    record = publish("loans", "1.0", training={"features": {**strange, "input.x": {"kind": "words", "rows": 0}}})
+    keep(store, loan, 250)
+    assert look(store, registry, record).status == "no_reference"
 
 
 def test_a_broken_file_is_left_out_and_named(store: DirectoryStore, registry: Registry, publish: Publish) -> None:

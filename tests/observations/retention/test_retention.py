@@ -113,7 +113,7 @@ class Crash(Exception):
 
 
 @pytest.mark.parametrize("after", usual(1, 2, 6, more=(0, 3, 4, 5, 7)))
-def test_a_crash_at_any_moment_neither_doubles_nor_loses(
+def test_fault_a_crash_while_merging(
     registry: Registry, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """Whatever change of the store was the last one, each row is seen once, before and after the next gc."""

@@ -127,7 +127,7 @@ class Observations:
         left = self._added_rows - self._done_rows
         if left:
             self._metrics.observations_dropped.labels("shutdown").inc(left)
-            self._done_rows += left
+            self._is_done(left, 0)
             _log.warning("%d observations were not written before the end: %s did not take them", left, self._store.url)
 
     def _run(self) -> None:
