@@ -31,7 +31,7 @@ import psutil
 import pyarrow.parquet as pq
 import wrk
 from documents import Table, add_output, spread, write
-from gateway_slices import OFF
+from gateway_slices import OFF, WARM_S
 from gateway_without import SEAMS
 from servers import Connection, MarwayUp, cpu_seconds, free_ports, marway_up
 from workloads import TINY, check
@@ -105,7 +105,9 @@ def main() -> int:
                 directory = scratch / f"observed-{OBSERVED[name]}"
                 with gateway(name, OBSERVED[name], up, directory, tokens, report=directory / "report") as each:
                     generator.check(each.url + PATH, clients=args.clients, seconds=1)
-                    generator.load(each.url + PATH, clients=args.clients, seconds=args.rounds * args.seconds)
+                    generator.load(
+                        each.url + PATH, clients=args.clients, seconds=int(WARM_S) + args.rounds * args.seconds
+                    )
                     time.sleep(_SETTLE_S)
                 observed[name] = asdict(costs_of_slices(directory, args.rounds))
     result = {

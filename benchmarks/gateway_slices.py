@@ -24,7 +24,8 @@ from gateway_without import replace
 
 OFF = "off"
 _SLICE_S = 0.25
-_WARM_S = 3.0
+WARM_S = 12.0
+"""From the first prediction on, until the first file was made: that loads modules, once in a process."""
 _GRACE_S = 0.08
 """From a change on, until the predictions that were begun before have ended."""
 
@@ -53,7 +54,7 @@ class Slices:
         if not self._warm:
             self._warm = True
             self.mode = self._modes[1]  # what is done once in a process is done then
-            asyncio.get_running_loop().call_later(_WARM_S, self._change)
+            asyncio.get_running_loop().call_later(WARM_S, self._change)
 
     def _change(self) -> None:
         if self._first is None:

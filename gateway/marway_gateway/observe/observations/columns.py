@@ -124,7 +124,7 @@ class _Chunk:
         columns = list(zip(*rows, strict=True))
         self.at = (np.array(columns[_AT]) * 1e6).astype(np.int64)
         self.named = {name: _places(columns[place], names[name]) for name, place in _NAMED}
-        self.plain = {name: pa.array(columns[place], kind) for name, place, kind in _PLAIN}
+        self.plain = {name: _plain(columns[place], kind) for name, place, kind in _PLAIN}
         self.made = _token_columns(columns[_TOKENS]) | _run_columns(columns[_RUN])
 
 
@@ -163,10 +163,23 @@ def _size(rows: Sequence[Row]) -> int:
     return sum([row[_SIZE] for row in rows])
 
 
+def _are_alike(column: tuple[Any, ...]) -> bool:
+    """Return whether all values are the same, as in most columns of a moment; where they are not, that is soon seen."""
+    return column[0] == column[-1] and column.count(column[0]) == len(column)
+
+
+def _plain(column: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
+    if not _are_alike(column):
+        return pa.array(column, kind)
+    if column[0] is None:
+        return pa.nulls(len(column), kind)
+    return pa.repeat(pa.scalar(column[0], kind), len(column))
+
+
 def _places(column: tuple[Any, ...], known: dict[Any, int]) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Return the place of each value among the known ones, -1 for None; new values become known."""
     first = column[0]
-    alike = column.count(first) == len(column)  # as in most columns are all requests of a moment, and soon seen
+    alike = _are_alike(column)
     for value in (first,) if alike else set(column):
         if value is not None and value not in known:
             known[value] = len(known)
