@@ -38,7 +38,6 @@ SERVING = ServingSettings(
 DOCUMENT = {"email": CANARY, "user": {"name": CANARY, "kind": STAYS}, "age": 3}
 TEXT = json.dumps(DOCUMENT)
 HEADERS = {"x-request-group-id": CANARY, "x-user": CANARY, "authorization": f"Bearer {CANARY}"}
-HEADERS |= {"x-request-timeout-ms": "400"}
 EMAIL = {"name": "email", "shape": [1], "datatype": "BYTES", "data": [CANARY]}
 BODY = {"name": "body", "shape": [1], "datatype": "BYTES", "data": [TEXT]}
 V1 = {"instances": [DOCUMENT, {"b64": base64.b64encode(TEXT.encode()).decode()}]}
@@ -73,8 +72,8 @@ def quoting(status: int) -> Callable[[FakePod, web.Request], Awaitable[web.Strea
     return behave
 
 
-def grpc_calls(channel: Any) -> Iterable[Awaitable[object]]:
-    metadata = (("x-request-group-id", CANARY), ("x-request-timeout-ms", "400"))
+def grpc_calls(channel: Any, timeout_ms: str) -> Iterable[Awaitable[object]]:
+    metadata = (("x-request-group-id", CANARY), ("x-request-timeout-ms", timeout_ms))
     tensors = []
     for name, text in (("email", CANARY), ("body", TEXT)):
         tensor = pb.ModelInferRequest.InferInputTensor(name=name, datatype="BYTES", shape=(1,))
@@ -91,17 +90,18 @@ def grpc_calls(channel: Any) -> Iterable[Awaitable[object]]:
     yield predict(prediction_pb2.PredictRequest(runId="intent", document=TEXT), metadata=metadata)
 
 
-async def ask_every_way(gateway: Running, channel: Any) -> int:
+async def ask_every_way(gateway: Running, channel: Any, timeout_ms: str) -> int:
     """Ask once by each protocol; return how often that was."""
+    headers = {**HEADERS, "x-request-timeout-ms": timeout_ms}
 
     async def over_http(path: str, body: bytes, kind: str) -> None:
-        await gateway.client.post(path, content=body, headers={**HEADERS, "content-type": kind})
+        await gateway.client.post(path, content=body, headers={**headers, "content-type": kind})
 
     async def over_grpc(call: Awaitable[object]) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError):
             await call
 
-    calls = [over_http(*each) for each in HTTP] + [over_grpc(call) for call in grpc_calls(channel)]
+    calls = [over_http(*each) for each in HTTP] + [over_grpc(call) for call in grpc_calls(channel, timeout_ms)]
     await asyncio.gather(*calls)
     return len(calls)
 
@@ -128,7 +128,7 @@ async def test_no_canary_is_kept(
         await ready(gateway)
         for behave in (model, quoting(400), quoting(500), busy, hang):
             pod.behave = behave
-            asked += await ask_every_way(gateway, channel)
+            asked += await ask_every_way(gateway, channel, "400" if behave is hang else "30000")
         pod.behave = sending(TEXT.encode(), CANARY.encode())
         for accept in ("*/*", "text/event-stream"):
             await gateway.client.post(
