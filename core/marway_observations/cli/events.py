@@ -14,8 +14,8 @@ import typer
 from marway.errors import InvalidInput, ModelNotFound, NotFound, clip
 from marway.records import utc_now
 from marway.registry import Registry
-from marway.serving import period
 from marway.text import did_you_mean, printable, printable_json
+from marway_observations.cli.options import moment
 from marway_observations.events import Event, EventLog
 from marway_observations.events.event import TYPES, is_type
 from marway_observations.events.outbox import Dead, Outbox, Pending
@@ -69,7 +69,7 @@ def events(
         raise typer.BadParameter("an event's ID and --all go with retry: `marway events retry ID`")
     if dead + pending + follow > 1:
         raise typer.BadParameter("give one of --dead, --pending and --follow: each shows another list")
-    oldest, types = _moment(since), _types(kind or ())
+    oldest, types = moment(since, utc_now()), _types(kind or ())
     if model is not None:
         model = _name(found, model)
     if dead or pending:
@@ -179,21 +179,6 @@ def _name(found: Registry, model: str) -> str:
                 "which event is sent again? give its ID, as `marway events --dead` shows it, or --all"
             ) from exc
         raise
-
-
-def _moment(text: str) -> datetime:
-    """Return the time that `24h`, `7d` or a time in ISO 8601 stands for; one without a zone is in UTC."""
-    try:
-        return utc_now() - period(text)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError as exc:
-        raise InvalidInput(
-            f"--since {clip(text, 40)!r} is no time: give so long ago, such as 24h or 7d, or 2026-11-30T12:00"
-        ) from exc
-    return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at
 
 
 def _types(given: Collection[str]) -> tuple[str, ...]:

@@ -89,11 +89,11 @@ class Observed:
         self._read: list[LocalFile] = []
         self._predictions: list[LocalFile] = []
         self._half: list[LeftOut] = []
-        memory_mb = memory_mb or LIMITS.memory_mb
-        self._rooms = iter(((1, memory_mb), (1, max(memory_mb, LIMITS.memory_most_mb))))
+        wanted_mb = memory_mb or LIMITS.memory_mb
+        self._rooms = iter(((1, wanted_mb), (1, max(wanted_mb, LIMITS.memory_most_mb))))
         self._temporary = Path(tempfile.mkdtemp(prefix="marway-duckdb-"))
         try:
-            self.connection = _connect(self._temporary, limits.memory_mb(memory_mb))
+            self.connection = _connect(self._temporary, limits.memory_mb(wanted_mb))
             self._find()
         except BaseException:
             self.close()
@@ -160,8 +160,8 @@ class Observed:
                 raise InvalidInput(
                     f"this is too much at once: ask for a shorter time ({clip(_line(exc), 200)})"
                 ) from exc
-            threads, room_mb = room
-            _take(self.connection, threads, limits.memory_mb(room_mb))
+            threads, wanted_mb = room
+            _take(self.connection, threads, limits.memory_mb(wanted_mb))
             return None
         except _OUR_OWN:
             raise
