@@ -26,6 +26,7 @@ OFF = "off"
 _SLICE_S = 0.25
 WARM_S = 12.0
 """From the first prediction on, until the first file was made: that loads modules, once in a process."""
+_WRITER = "observations"
 _GRACE_S = 0.08
 """From a change on, until the predictions that were begun before have ended."""
 
@@ -68,6 +69,8 @@ class Slices:
         asyncio.get_running_loop().call_later(_SLICE_S, self._end, time.thread_time(), self._ended)
 
     def _end(self, began_s: float, ended: int) -> None:
+        if not any(each.name == _WRITER for each in threading.enumerate()):
+            return  # the gateway ends, and what that thread took is not to be known any more
         spent, count = time.thread_time() - began_s, self._ended - ended
         if count:
             self.report["slices"].append((self.mode, spent, count))
@@ -78,7 +81,7 @@ class Slices:
         self._change()
 
     def _threads(self) -> tuple[float, float]:
-        return _thread_s("observations") + self._storing_s, _thread_s("write-log")
+        return _thread_s(_WRITER) + self._storing_s, _thread_s("write-log")
 
     def storing(self, run: Callable[..., None]) -> Callable[..., None]:
         """Return what a thread runs that brings files to the store; such threads come and go."""
