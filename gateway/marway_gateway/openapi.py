@@ -202,9 +202,10 @@ def add_served(
         documented: More that FastAPI's routes take, such as `responses`.
     """
     if predicts:
-        answer = documented["responses"][200]
+        responses = documented.get("responses", {})
+        answer = responses.get(200, {})
         answer = {**answer, "headers": {**_PREDICTION_ID, **answer.get("headers", {})}}
-        documented["responses"] = {**documented["responses"], 200: answer}
+        documented["responses"] = {**responses, 200: answer}
 
     class AsgiRoute(APIRoute):
         def __init__(self, *args: Any, **kwargs: Any) -> None:

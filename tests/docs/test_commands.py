@@ -57,7 +57,9 @@ _PLANNED = {
     "bench-weights",
 }
 _TESTED_BELOW = {"make up", "make demo"}
-_TESTED_ELSEWHERE = {"make example-grpc-predictor", "make example-mlserver", "make example-triton"}  # tests/examples
+_TESTED_ELSEWHERE = {  # tests/examples
+    *("make example-grpc-predictor", "make example-mlserver", "make example-monitoring", "make example-triton"),
+}
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
