@@ -94,6 +94,7 @@ class Schedule:
             self.done[f"version {verb}ed"] += 1
 
 
+@pytest.mark.extended  # test_gateway_faults and test_soak break the same parts, one after the other
 def test_fault_random_schedule(cluster: Cluster) -> None:
     """Under random harm, cancels and slow bodies no answer is wrong, and none that is waited for is lost."""
     seed = int(os.environ.get("MARWAY_TEST_SEED", random.SystemRandom().randrange(1 << 32)))

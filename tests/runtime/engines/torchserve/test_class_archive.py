@@ -50,6 +50,7 @@ def directory(made: Path, tmp_path: Path) -> Path:
     return copy.parent
 
 
+@pytest.mark.extended  # test_the_first_start_writes_it_for_the_next writes one
 async def test_two_writers_make_one_archive(tmp_path: Path) -> None:
     """Of two that write at once one does; what a killed one left and other Javas' archives go; a third keeps it."""
     directory = tmp_path / "not" / "made yet"
