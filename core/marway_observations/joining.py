@@ -46,10 +46,10 @@ SELECT o.prediction_id, f.* EXCLUDE (prediction_id) FROM observations o JOIN fee
 
 def _newest(kind: str) -> str:
     newest = 'ROW(applied."at", applied.feedback_id)'
-    said = f"FILTER (applied.{kind} IS NOT NULL)"
+    given = f"FILTER (applied.{kind} IS NOT NULL)"
     return f"""
-    arg_max(applied.{kind}, {newest}) {said} AS {kind},
-    max(applied."at") {said} AS {kind}_at"""
+    arg_max(applied.{kind}, {newest}) {given} AS {kind},
+    max(applied."at") {given} AS {kind}_at"""
 
 
 COUNTED: Final = f"""

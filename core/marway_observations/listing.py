@@ -66,8 +66,10 @@ class Wanted:
             "label": ("label = $label", self.label),
             "outcome": ("outcome = $outcome", self.outcome),
         }
-        said = {name: each for name, each in given.items() if each[1] is not None}
-        return " AND ".join(each[0] for each in said.values()) or "true", {name: each[1] for name, each in said.items()}
+        conditions = {name: each for name, each in given.items() if each[1] is not None}
+        return " AND ".join(each[0] for each in conditions.values()) or "true", {
+            name: each[1] for name, each in conditions.items()
+        }
 
 
 def newest(observed: Observed, wanted: Wanted, limit: int) -> list[dict[str, Any]]:

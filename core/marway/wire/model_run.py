@@ -29,8 +29,8 @@ class ModelRun(NamedTuple):
     def header(self) -> str:
         """Return it as a header's value: whole microseconds, rows, and 1, 0 or nothing."""
         queue_s, model_s, rows, finite = self
-        said = "" if finite is None else "1" if finite else "0"
-        return f"{(queue_s or 0.0) * 1e6:.0f},{(model_s or 0.0) * 1e6:.0f},{rows or 0},{said}"
+        finite_text = "" if finite is None else "1" if finite else "0"
+        return f"{(queue_s or 0.0) * 1e6:.0f},{(model_s or 0.0) * 1e6:.0f},{rows or 0},{finite_text}"
 
     @classmethod
     def parse(cls, header: bytes | None) -> ModelRun:

@@ -76,10 +76,10 @@ def _versions(registry: Registry, model: str, version: str | None) -> list[Versi
 
 
 def _rule(declared: DriftRule | None, against: str | None, window: str | None) -> DriftRule:
-    said = {name: value for name, value in (("against", against), ("window", window)) if value is not None}
+    overridden = {name: value for name, value in (("against", against), ("window", window)) if value is not None}
     rule = {} if declared is None else declared.model_dump()
     try:
-        return DriftRule(**{**rule, **said})
+        return DriftRule(**{**rule, **overridden})
     except ValueError as exc:
         # pydantic's own text is for programmers; what our checks say is its last part.
         errors = exc.errors() if hasattr(exc, "errors") else []

@@ -163,9 +163,9 @@ def _retry(outbox: Outbox, event: str | None, *, every: bool, as_json: bool) -> 
     for each in dead:
         outbox.retry(each)
     names = [{"id": each.event.id, "webhook": each.webhook} for each in dead]
-    told = ", ".join(f"{each['id']} to {each['webhook']}" for each in names)
+    sent = ", ".join(f"{each['id']} to {each['webhook']}" for each in names)
     print_result(
-        names, f"sent again by the gateways within seconds: {told or 'nothing, as none is dead'}", as_json=as_json
+        names, f"sent again by the gateways within seconds: {sent or 'nothing, as none is dead'}", as_json=as_json
     )
 
 

@@ -119,7 +119,11 @@ def _document(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    said = [row["truth"], None if row["correct"] is None else "correct" if row["correct"] else "wrong", row["score"]]
+    feedback = [
+        row["truth"],
+        None if row["correct"] is None else "correct" if row["correct"] else "wrong",
+        row["score"],
+    ]
     ended = row["outcome"] if row["error"] is None else f"{row['outcome']}: {row['error']}"
     answer = f"({row['bodies']})" if row["output"] is None else clip(" ".join(row["output"].split()), _ANSWER_CHARS)
     return (
@@ -131,5 +135,5 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         ended,
         f"{row['duration_s'] * 1000:.1f}",
         answer,
-        ", ".join(str(each) for each in said if each is not None) or "-",
+        ", ".join(str(each) for each in feedback if each is not None) or "-",
     )

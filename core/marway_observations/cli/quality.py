@@ -18,7 +18,7 @@ from marway_ops.shell.output import print_json, print_table, warn, when
 
 if TYPE_CHECKING:
     from marway_observations.evaluate.results import Quality
-    from marway_observations.quality.asking import Rules
+    from marway_observations.quality.model_quality import Rules
 
 __all__ = ["quality"]
 
@@ -72,8 +72,8 @@ def quality(
         check_label(label)
     if window is not None:
         _checked(QualityRule, kind="correct", window=window)
-    said = {"prediction": prediction, "truth": truth, "positive": positive}
-    paths = {name: each for name, each in said.items() if each is not None}
+    given = {"prediction": prediction, "truth": truth, "positive": positive}
+    paths = {name: each for name, each in given.items() if each is not None}
     if metric is None and paths:
         metric = "accuracy"
 
@@ -85,14 +85,14 @@ def quality(
     known = open_registry(url)
     name, now = known.find(model), utc_now()
     store = open_observations(url, observations)
-    asked = quality_of(store, known, name, at=now, version=version, chosen=chosen)
-    without = unmatched(store, since=now - asked.window, until=now) if lost else None
+    found = quality_of(store, known, name, at=now, version=version, chosen=chosen)
+    without = unmatched(store, since=now - found.window, until=now) if lost else None
     results = [
         each
-        for each in asked.results
-        if label in (None, each.label) and (_declared(each, asked.rules) or each.known or each.unusable)
+        for each in found.results
+        if label in (None, each.label) and (_declared(each, found.rules) or each.known or each.unusable)
     ]
-    for left in asked.left_out:
+    for left in found.left_out:
         warn(f"{left.key} cannot be read and was left out: {left.why}")
     if as_json:
         print_json(
@@ -101,11 +101,11 @@ def quality(
                 "at": now.isoformat(),
                 "results": [_document(each) for each in results],
                 "unmatched": without,
-                "left_out": [{"key": each.key, "why": each.why} for each in asked.left_out],
+                "left_out": [{"key": each.key, "why": each.why} for each in found.left_out],
             }
         )
     else:
-        _print(name, results, since=when(now - asked.window), until=when(now))
+        _print(name, results, since=when(now - found.window), until=when(now))
         if without is not None:
             typer.echo(f"pieces of feedback that came in that time and for which no prediction was kept: {without}")
 

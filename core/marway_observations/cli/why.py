@@ -98,11 +98,14 @@ def why(
 
 def _lines(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what an explanation says, for people."""
-    asked, version, label = document["prediction"], document["version"], document["label"]
-    ended = asked["outcome"] if asked["error"] is None else f"{asked['outcome']}, {asked['error']}"
-    yield "prediction", f"{asked['prediction_id']} ended {_when(asked['at'])} with {asked['status']} ({ended})"
-    by = "".join(f", {name} {asked[key]}" for name, key in _NAMED if asked[key] is not None)
-    yield "asked", f"over {asked['surface']}{by}"
+    prediction, version, label = document["prediction"], document["version"], document["label"]
+    ended = prediction["outcome"] if prediction["error"] is None else f"{prediction['outcome']}, {prediction['error']}"
+    yield (
+        "prediction",
+        f"{prediction['prediction_id']} ended {_when(prediction['at'])} with {prediction['status']} ({ended})",
+    )
+    by = "".join(f", {name} {prediction[key]}" for name, key in _NAMED if prediction[key] is not None)
+    yield "asked", f"over {prediction['surface']}{by}"
     if "missing" in version:
         yield "version", f"{version['model']} {version['version']}: {version['missing']}"
     else:
@@ -121,17 +124,17 @@ def _lines(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "reproduced its golden answers" if proof["golden_sha256"] else "loaded it (there are no golden answers)"
         )
         yield f"proof ({proof['kind']})", f"{proof['server']} {answers}, {_when(proof['at'])}, {proof['by']}"
-    yield "label", _label(label, asked) if label is not None else "none: the caller named the version"
+    yield "label", _label(label, prediction) if label is not None else "none: the caller named the version"
     yield "traffic", f"{document['traffic']['role']}: {document['traffic']['decision'] or '-'}"
     yield "pod", _pod(document["pod"])
     yield "time", _times(document["timings"])
-    yield "answer", _answer(asked)
+    yield "answer", _answer(prediction)
     yield from _feedback(document["feedback"])
     if document["others"]:
         more = ", ".join(document["others"][:3])
         yield "request", f"had {len(document['others'])} more predictions: {more}"
-    if asked["request_id"] is not None:
-        yield "log", f"marway logs {version['model']}/{version['version']} --request {asked['request_id']}"
+    if prediction["request_id"] is not None:
+        yield "log", f"marway logs {version['model']}/{version['version']} --request {prediction['request_id']}"
     if document["replay"] is not None:
         yield "replay", _replay(document["replay"])
 
@@ -139,61 +142,65 @@ def _lines(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
 _NAMED = (("client", "client"), ("request", "request_id"), ("group", "group_id"))
 
 
-def _label(label: dict[str, Any], asked: dict[str, Any]) -> str:
+def _label(label: dict[str, Any], prediction: dict[str, Any]) -> str:
     entry, now = label["entry"], label.get("points_at")
     if entry is None:
         return f"{label['label']}: {label.get('unknown', 'its history does not say who had it point here')}"
     note = f": {entry['note']}" if entry["note"] else ""
     moved = "" if now == entry["to"] else f"; now it points at {now or 'nothing'}"
     how = "rolled back" if entry["kind"] == "rollback" else "forced" if entry["forced"] else "released"
-    said = f"{how} {_when(entry['at'])} by {entry['by']} (change {entry['generation']}){note}"
-    return f"{label['label']} → {entry['to']}, {said}{moved}"
+    change = f"{how} {_when(entry['at'])} by {entry['by']} (change {entry['generation']}){note}"
+    return f"{label['label']} → {entry['to']}, {change}{moved}"
 
 
-def _pod(said: dict[str, Any]) -> str:
-    if said["cache"] == "hit":
+def _pod(pod: dict[str, Any]) -> str:
+    if pod["cache"] == "hit":
         return "none: the gateway had the answer from before"
-    if said["pod"] is None:
+    if pod["pod"] is None:
         return "none was asked"
-    tried = "" if said["attempts"] == 1 else f", the last of {said['attempts']} attempts"
-    rows = said["batch_rows"]
+    tried = "" if pod["attempts"] == 1 else f", the last of {pod['attempts']} attempts"
+    rows = pod["batch_rows"]
     batch = "" if rows is None else f", in a call of {rows} row{'s' * (rows != 1)}"
-    return f"{said['pod']}{tried}{batch}"
+    return f"{pod['pod']}{tried}{batch}"
 
 
-def _times(said: dict[str, float | None]) -> str:
-    named = ("resolve", "queue", "model", "way") if said["model_s"] is not None else ("resolve", "pod")
-    parts = [f"{name} {value * 1000:.1f}" for name in (*named, "gateway") if (value := said[f"{name}_s"]) is not None]
-    return f"{(said['duration_s'] or 0.0) * 1000:.1f} ms ({', '.join(parts)})"
+def _times(timings: dict[str, float | None]) -> str:
+    named = ("resolve", "queue", "model", "way") if timings["model_s"] is not None else ("resolve", "pod")
+    parts = [
+        f"{name} {value * 1000:.1f}" for name in (*named, "gateway") if (value := timings[f"{name}_s"]) is not None
+    ]
+    return f"{(timings['duration_s'] or 0.0) * 1000:.1f} ms ({', '.join(parts)})"
 
 
-def _answer(asked: dict[str, Any]) -> str:
-    finite = {True: ", all numbers finite", False: ", with a number that is not finite", None: ""}[asked["finite"]]
-    tokens = asked["completion_tokens"]
+def _answer(prediction: dict[str, Any]) -> str:
+    finite = {True: ", all numbers finite", False: ", with a number that is not finite", None: ""}[prediction["finite"]]
+    tokens = prediction["completion_tokens"]
     counted = "" if tokens is None else f", {tokens} tokens"
-    kept = "kept" if asked["bodies"] == "kept" else f"not kept ({asked['bodies']})"
-    return f"{asked['response_bytes']} bytes{finite}{counted}; bodies {kept}"
+    kept = "kept" if prediction["bodies"] == "kept" else f"not kept ({prediction['bodies']})"
+    return f"{prediction['response_bytes']} bytes{finite}{counted}; bodies {kept}"
 
 
-def _feedback(said: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    counts = {name: value for name, value in said["counts"].items() if value is not None}
+def _feedback(feedback: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    counts = {name: value for name, value in feedback["counts"].items() if value is not None}
     parts = [f"{name} {counts[name]}" for name in ("truth", "correct", "score") if name in counts]
     if not parts:
         yield "feedback", "none yet"
         return
-    sources = ", ".join(sorted({each["source"] for each in said["given"] if each["source"]}))
-    given = len(said["given"])
+    sources = ", ".join(sorted({each["source"] for each in feedback["given"] if each["source"]}))
+    given = len(feedback["given"])
     from_whom = f" by {sources}" if sources else ""
     yield "feedback", f"{', '.join(parts)} (given {given} time{'s' * (given != 1)}{from_whom})"
 
 
-def _replay(said: dict[str, Any]) -> str:
-    if said["same"] is None:
-        return f"not made: {said['reason']}"
-    if said["same"]:
-        return "the same answer" if said["status"] < 400 else "it fails in the same way"
-    redacted = f"; of what was kept these had been removed: {', '.join(said['redacted'])}" if said["redacted"] else ""
-    return f"DIFFERENT: {said['difference']}{redacted}"
+def _replay(replay: dict[str, Any]) -> str:
+    if replay["same"] is None:
+        return f"not made: {replay['reason']}"
+    if replay["same"]:
+        return "the same answer" if replay["status"] < 400 else "it fails in the same way"
+    redacted = (
+        f"; of what was kept these had been removed: {', '.join(replay['redacted'])}" if replay["redacted"] else ""
+    )
+    return f"DIFFERENT: {replay['difference']}{redacted}"
 
 
 def _facts(training: dict[str, Any]) -> Iterator[str]:

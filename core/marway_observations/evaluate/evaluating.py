@@ -91,13 +91,13 @@ class _Look:
 
     def quality(self, model: str) -> list[Quality]:
         """Return the figures of a model's versions that declare quality."""
-        asked = quality_of(self._observations, self._registry, model, at=self._at, copies=self._copies)
-        if asked.left_out:
-            self._left_out(model, [each.key for each in asked.left_out])
-        self.rules += sum(map(len, asked.rules.values()))
-        self.longest = max(self.longest, asked.window)
-        self.qualities += asked.results
-        return list(asked.results)
+        found = quality_of(self._observations, self._registry, model, at=self._at, copies=self._copies)
+        if found.left_out:
+            self._left_out(model, [each.key for each in found.left_out])
+        self.rules += sum(map(len, found.rules.values()))
+        self.longest = max(self.longest, found.window)
+        self.qualities += found.results
+        return list(found.results)
 
     def drift(self, model: str) -> list[Drift]:
         """Return the fields of a model's labelled versions that have a drift rule."""

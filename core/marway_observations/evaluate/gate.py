@@ -45,12 +45,12 @@ class GateState(Frozen):
 
     Attributes:
         breached: What is breached, by its subject.
-        untold: Events of the last change that may not have been raised yet.
+        unraised: Events of the last change that may not have been raised yet.
     """
 
     format: int = 1
     breached: Mapping[str, Breach] = Field(default_factory=dict)
-    untold: tuple[Event, ...] = ()
+    unraised: tuple[Event, ...] = ()
 
 
 def breaches(results: Iterable[Quality]) -> tuple[Quality, ...]:
@@ -96,7 +96,7 @@ def judge(
         return None
     breached.update({each.subject: Breach(since=at) for each in begun})
     events = (*_events(model, begun, at, begins=True), *_events(model, ended, at, begins=False))
-    return GateState(breached=breached, untold=(*state.untold, *events))
+    return GateState(breached=breached, unraised=(*state.unraised, *events))
 
 
 def settle(
@@ -130,13 +130,13 @@ def settle(
             if after is not None:
                 tag = _write(store, model, after, tag)
                 state = after
-            for event in state.untold:
+            for event in state.unraised:
                 log.raise_(event)
-            if state.untold:
-                _write(store, model, state.model_copy(update={"untold": ()}), tag)
+            if state.unraised:
+                _write(store, model, state.model_copy(update={"unraised": ()}), tag)
         except (ObjectChanged, ObjectExists):
             continue  # another gateway's, which was stopped for a while, or is about to begin
-        return state.untold
+        return state.unraised
     raise RegistryUnavailable(f"{_key(model)} changes faster than it can be written", model=model)
 
 
@@ -168,8 +168,8 @@ def _events(model: str, results: Sequence[Quality | Drift], at: datetime, *, beg
         if isinstance(each, Drift):
             fields.setdefault((each.version, each.against, each.window), []).append(each)
         else:
-            told = each.model_dump(mode="json", exclude={"label"})
-            yield event(QUALITY_BELOW_MINIMUM if begins else QUALITY_RECOVERED, told)
+            data = each.model_dump(mode="json", exclude={"label"})
+            yield event(QUALITY_BELOW_MINIMUM if begins else QUALITY_RECOVERED, data)
     for (version, against, window), drifts in fields.items():
         moved = [each.model_dump(include={"field", "count", "psi", "ks", "psi_maximum"}) for each in drifts]
         yield event(

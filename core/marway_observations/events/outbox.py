@@ -95,10 +95,10 @@ class Outbox:
     def attempted(self, event_id: str, webhooks: Mapping[str, Attempts]) -> None:
         """Keep what came of sending an event to some webhooks."""
 
-        def told(pending: Pending) -> Pending:
+        def with_attempts(pending: Pending) -> Pending:
             return pending.model_copy(update={"webhooks": {**pending.webhooks, **webhooks}})
 
-        self._change(event_id, told)
+        self._change(event_id, with_attempts)
 
     def finish(self, event_id: str, *, etag: str) -> None:
         """Forget an event that every webhook has, unless it changed meanwhile: somebody wants it sent again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marway_observations.quality.asking import Asked, quality_of, unmatched
 from marway_observations.quality.measuring import measure
+from marway_observations.quality.model_quality import ModelQuality, quality_of, unmatched
 
-__all__ = ["Asked", "measure", "quality_of", "unmatched"]
+__all__ = ["ModelQuality", "measure", "quality_of", "unmatched"]

@@ -29,16 +29,16 @@ class _Compared(NamedTuple):
     """SQL of what a rule compares.
 
     Attributes:
-        said: What feedback must say.
+        column: Which column of feedback must not be null.
         prediction: JSON that is found in the document `answer`.
-        truth: JSON that is found in what was `said`.
+        truth: JSON that is found in what feedback has (`given`).
         predicted: The value that `predicted` is.
         actual: The value that `actual` is.
         refused: Further conditions under which nothing can be compared, and why, in order.
         classes: Whether there are so few values that equal rows are counted rather than kept.
     """
 
-    said: str
+    column: str
     prediction: str
     truth: str
     predicted: str
@@ -51,13 +51,13 @@ def count(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the table `counted`: what feedback says of each prediction, which all rules go by."""
     # What is asked several times is read once: there may be thousands of files. Predictions are only looked through for
     # their requests and groups where feedback names any.
-    connection.execute("CREATE OR REPLACE TEMP TABLE told AS SELECT * EXCLUDE (source, client) FROM feedback")
-    named = connection.execute("SELECT count(request_id) + count(group_id) > 0 FROM told").fetchall()[0][0]
+    connection.execute("CREATE OR REPLACE TEMP TABLE kept_feedback AS SELECT * EXCLUDE (source, client) FROM feedback")
+    named = connection.execute("SELECT count(request_id) + count(group_id) > 0 FROM kept_feedback").fetchall()[0][0]
     predictions = "" if named else ", observations AS (SELECT * FROM observations LIMIT 0)"
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE counted AS WITH feedback AS (SELECT * FROM told){predictions} {COUNTED}"
+        f"CREATE OR REPLACE TEMP TABLE counted AS WITH feedback AS (SELECT * FROM kept_feedback){predictions} {COUNTED}"
     )
-    connection.execute("DROP TABLE told")
+    connection.execute("DROP TABLE kept_feedback")
 
 
 def judge(
@@ -67,7 +67,7 @@ def judge(
     compared), `prediction`, `truth`, and how many predictions are like this, `n`.
     """
     compared = _compared(connection, rule)
-    output = f"CASE WHEN {_COUNTS} THEN {decoded('output')} END" if compared.said == "truth" else "NULL"
+    output = f"CASE WHEN {_COUNTS} THEN {decoded('output')} END" if compared.column == "truth" else "NULL"
     refused = " ".join(f"WHEN {condition} THEN {_literal(why)}" for condition, why in compared.refused)
     counted, grouped = ("count(*)", "GROUP BY ALL") if compared.classes else ("1", "")
     # Bodies go from the file into the expression that finds a value in them, and no further: DuckDB gathers up to 2048
@@ -87,18 +87,19 @@ def judge(
                 SELECT prediction_id, version, label, bodies, counts, ({compared.prediction})::VARCHAR AS predicted
                 FROM documents
             ),
-            told AS (
-                SELECT a.*, {compared.said} AS said
+            answered AS (
+                SELECT a.*, {compared.column} AS given
                 FROM answers a LEFT JOIN counted c ON c.prediction_id = a.prediction_id
             ),
-            found AS (SELECT * REPLACE (predicted::JSON AS predicted), {compared.truth} AS actual FROM told),
+            found AS (SELECT * REPLACE (predicted::JSON AS predicted), {compared.truth} AS actual FROM answered),
             valued AS (
-                SELECT version, label, bodies, counts, said, {compared.predicted} AS prediction,
+                SELECT version, label, bodies, counts, given, {compared.predicted} AS prediction,
                     {compared.actual} AS truth
                 FROM found
             )
             SELECT version, label, prediction, truth, {counted} AS n,
-                CASE WHEN NOT counts THEN NULL WHEN said IS NULL THEN '{MISSING}' {refused} ELSE '{KNOWN}' END AS reason
+                CASE WHEN NOT counts THEN NULL WHEN given IS NULL THEN '{MISSING}' {refused} ELSE '{KNOWN}' END
+                AS reason
             FROM valued {grouped}""",
             {"versions": list(versions), "since": since, "until": until},
         )
@@ -109,12 +110,12 @@ def judge(
 def _compared(connection: duckdb.DuckDBPyConnection, rule: QualityRule) -> _Compared:
     if rule.kind == "score":
         return _Compared(
-            "score", "NULL", "said", "NULL", _number("actual"), (("truth IS NULL", "it is no number"),), False
+            "score", "NULL", "given", "NULL", _number("actual"), (("truth IS NULL", "it is no number"),), False
         )
     if rule.kind == "correct":
-        return _Compared("correct", "NULL", "said", "NULL", "actual", (), True)
+        return _Compared("correct", "NULL", "given", "NULL", "actual", (), True)
     prediction = found_at(connection, rule.prediction, "answer")
-    truth = found_at(connection, rule.truth, "said")
+    truth = found_at(connection, rule.truth, "given")
     text, actual = single_value("predicted"), single_value("actual")
     refused = [("bodies <> 'kept'", "its answer was not kept")]
     if rule.kind == "regression":

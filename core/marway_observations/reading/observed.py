@@ -174,16 +174,16 @@ class Observed:
         keys = self._files.observations(self._model, self._since, self._until)
         observed, half = self._files.local([key for key in keys if key not in self._broken])
         keys = self._files.feedback(self._feedback_since, self._feedback_until)
-        told, half_too = self._files.local([key for key in keys if key not in self._broken])
+        feedback, half_too = self._files.local([key for key in keys if key not in self._broken])
         self._predictions = observed
-        self._read, self._half = observed + told, half + half_too
+        self._read, self._half = observed + feedback, half + half_too
         if self._model is None:
             model = "regexp_extract(filename, 'model=([^/]+)/date=[^/]+/hour=[^/]+/[^/]+$', 1) AS model"
         else:
             model = f"{_literal(self._model)} AS model"
         self._view("observations", schema.OBSERVATIONS, observed, self.within, model)
         self._view(
-            "feedback", schema.FEEDBACK, told, _within("received_at", self._feedback_since, self._feedback_until)
+            "feedback", schema.FEEDBACK, feedback, _within("received_at", self._feedback_since, self._feedback_until)
         )
 
     def _view(self, name: str, table: pa.Schema, files: list[LocalFile], where: str, *more: str) -> None:

@@ -54,17 +54,17 @@ def explained(found: Found, registry: Registry) -> dict[str, Any]:
 
 def _version(registry: Registry, row: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return what the record of the version says, or why it is not there, and its proofs."""
-    said: dict[str, Any] = {"model": row["model"], "version": row["version"]}
+    facts: dict[str, Any] = {"model": row["model"], "version": row["version"]}
     try:
         record = registry.record(row["model"], row["version"])
         grave = registry.state(record.name).tombstones.get(record.version)
     except (ModelNotFound, VersionNotFound) as exc:
-        return {**said, "missing": exc.message}, []
-    said |= _facts(record)
+        return {**facts, "missing": exc.message}, []
+    facts |= _facts(record)
     if grave is not None:
-        said["deleted"] = grave.summary()
+        facts["deleted"] = grave.summary()
     proofs = [proof.model_dump(mode="json") for proof in registry.proofs(record.archive.sha256, skip_damaged=True)]
-    return said, proofs
+    return facts, proofs
 
 
 def _facts(record: VersionRecord) -> dict[str, Any]:

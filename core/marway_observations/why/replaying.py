@@ -130,8 +130,10 @@ def question_of(row: Mapping[str, Any]) -> Question:
         again = json.dumps(_without_form(_object(body))).encode()
         return Question(f"/v2/models/{model}/versions/{version}/infer", again, {"content-type": _JSON})
     if surface == "openai":
-        asked = {**_object(body), "model": f"{row['model']}/{row['version']}"}
-        return Question(f"/openai/v1/{_openai_path(row, asked)}", json.dumps(asked).encode(), {"content-type": _JSON})
+        request = {**_object(body), "model": f"{row['model']}/{row['version']}"}
+        return Question(
+            f"/openai/v1/{_openai_path(row, request)}", json.dumps(request).encode(), {"content-type": _JSON}
+        )
     raise NotReplayed(f"what came over {surface} cannot be asked again over HTTP")
 
 
@@ -145,8 +147,8 @@ def _v1_verb(row: Mapping[str, Any]) -> str:
     return "classify" if isinstance(results[0], list) else "regress"
 
 
-def _openai_path(row: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    found = next((path for name, path in _OPENAI_WANTED.items() if name in asked), None)
+def _openai_path(row: Mapping[str, Any], request: Mapping[str, Any]) -> str:
+    found = next((path for name, path in _OPENAI_WANTED.items() if name in request), None)
     if found is None and row["output"] is not None:  # embeddings and responses both want `input`
         found = _OPENAI.get(str(_object(bytes(row["output"])).get("object")))
     if found is None:
@@ -154,17 +156,17 @@ def _openai_path(row: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     return found
 
 
-def _without_form(asked: dict[str, Any]) -> dict[str, Any]:
+def _without_form(request: dict[str, Any]) -> dict[str, Any]:
     """Return a request without what it says of the form of its outputs, as those that are kept are JSON anyway."""
-    outputs = [_no_form(each) for each in asked.get("outputs") or () if isinstance(each, dict)]
-    return {**_no_form(asked), **({"outputs": outputs} if outputs else {})}
+    outputs = [_no_form(each) for each in request.get("outputs") or () if isinstance(each, dict)]
+    return {**_no_form(request), **({"outputs": outputs} if outputs else {})}
 
 
 def _no_form(of: dict[str, Any]) -> dict[str, Any]:
-    said = of.get("parameters")
-    if not isinstance(said, dict):
+    parameters = of.get("parameters")
+    if not isinstance(parameters, dict):
         return of
-    return {**of, "parameters": {name: value for name, value in said.items() if name not in _OF_FORM}}
+    return {**of, "parameters": {name: value for name, value in parameters.items() if name not in _OF_FORM}}
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -217,8 +219,10 @@ def _problem(answer: httpx.Response) -> MarwayError | None:
 
 def _kept(row: Mapping[str, Any], status: int) -> GoldenAnswer:
     """Return the answer as it was kept; gRPC has no statuses of HTTP, so there it counts as what came now."""
-    said = str(row["status"])
-    return _answer(row["surface"], int(said) if said.isdigit() else status, bytes(row["output"]), row["output_type"])
+    before = str(row["status"])
+    return _answer(
+        row["surface"], int(before) if before.isdigit() else status, bytes(row["output"]), row["output_type"]
+    )
 
 
 def _answer(surface: str, status: int, body: bytes, content_type: str | None) -> GoldenAnswer:

@@ -129,7 +129,7 @@ class Duties:
         await self._tasks.aclose()
         with contextlib.suppress(MarwayError, TimeoutError, RuntimeError):  # it runs out by itself
             async with asyncio.timeout(_RELEASE_S):
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._lease.release)
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._give_back)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self) -> None:
@@ -166,9 +166,12 @@ class Duties:
             await self._end()
 
     def _ask(self) -> bool:
-        if not self.holding:
-            self._check()
+        self._check()  # nothing is written to the mount point of a registry that is away
         return self._lease.renew()
+
+    def _give_back(self) -> None:
+        self._check()
+        self._lease.release()
 
     async def _repeat(self, job: Job) -> None:
         try:

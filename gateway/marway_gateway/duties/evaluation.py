@@ -92,7 +92,7 @@ class Evaluator:
         ended = asyncio.get_running_loop().run_in_executor(None, process.communicate)
         try:
             async with asyncio.timeout(WITHIN_S):
-                told, words = await asyncio.shield(ended)
+                document, words = await asyncio.shield(ended)
         except TimeoutError:
             raise MarwayError(f"an evaluation had not ended after {WITHIN_S:g} s and was given up") from None
         finally:
@@ -101,7 +101,7 @@ class Evaluator:
                 await asyncio.wait({ended})
         try:
             if process.returncode == 0:
-                return Evaluation.model_validate_json(told)
+                return Evaluation.model_validate_json(document)
             last = words.decode(errors="replace").strip().rpartition("\n")[2]
         except ValidationError as exc:
             last = str(exc)

@@ -57,7 +57,7 @@ async def doing_duties(
         webhooks: Where events are sent to; None where this gateway was told of none.
         metrics: Where to say what is done.
     """
-    told = DutyMetrics(metrics)
+    duty_metrics = DutyMetrics(metrics)
     figures = Figures()
     metrics.register(figures)
     jobs = [
@@ -66,8 +66,8 @@ async def doing_duties(
         _evaluation("drift", settings.drift_interval_s, settings, registry, figures),
     ]
     async with AsyncExitStack() as stack:
-        main = _duties("duties", jobs, registry, told)
-        told.held.set_function(lambda: float(main.holding))
+        main = _duties("duties", jobs, registry, duty_metrics)
+        duty_metrics.held.set_function(lambda: float(main.holding))
         duties = [main]
         sent = DeliveryMetrics(metrics, now=utc_now)
         if webhooks is not None:
@@ -75,7 +75,7 @@ async def doing_duties(
             stack.push_async_callback(delivery.aclose)
             # On a lease of its own: where one gateway of many was told of none, it must not keep others from sending.
             sending = [Job("webhooks", _DELIVERY_S, delivery.run, ended=delivery.ended)]
-            duties.append(_duties("webhooks", sending, registry, told))
+            duties.append(_duties("webhooks", sending, registry, duty_metrics))
         for each in duties:
             stack.push_async_callback(each.aclose)
             each.start()

@@ -87,8 +87,8 @@ class Sender:
             async with posted as answer:
                 if 200 <= answer.status < 300:
                     return Outcome(True)
-                said = (await answer.content.read(_SHOWN_BYTES)).decode(errors="replace")
-                return _refused(answer, " ".join(said.split()))
+                text = (await answer.content.read(_SHOWN_BYTES)).decode(errors="replace")
+                return _refused(answer, " ".join(text.split()))
         except TimeoutError:
             return Outcome(False, f"did not answer within {_TIMEOUT_S:g} s", answers=False)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
@@ -106,12 +106,12 @@ def _proxy(url: str) -> str | None:
     return getproxies().get(parts.scheme)
 
 
-def _refused(answer: aiohttp.ClientResponse, said: str) -> Outcome:
+def _refused(answer: aiohttp.ClientResponse, text: str) -> Outcome:
     status = answer.status
     if 300 <= status < 400:
         where = clip(answer.headers.get("location", "elsewhere"), 200)
         return Outcome(False, f"answered {status}, to {where}: redirects are not followed, give that URL")
-    error = f"answered {status}{f': {said}' if said else ''}"
+    error = f"answered {status}{f': {text}' if text else ''}"
     return Outcome(
         False,
         error,

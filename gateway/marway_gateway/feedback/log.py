@@ -179,8 +179,8 @@ class FeedbackLog:
         if not self._away:
             _log.error("feedback cannot be kept: %s", why, exc_info=None if isinstance(exc, MarwayError) else exc)
         self._away = True
-        told = "may not have been kept" if isinstance(exc, OutcomeUnknown) else "was not kept"
-        return Unavailable(f"the feedback {told}, send it again: {why}", retry_after_s=_RETRY_AFTER_S)
+        fate = "may not have been kept" if isinstance(exc, OutcomeUnknown) else "was not kept"
+        return Unavailable(f"the feedback {fate}, send it again: {why}", retry_after_s=_RETRY_AFTER_S)
 
     @staticmethod
     def _settle(calls: Sequence[_Call], error: MarwayError | None) -> None:

@@ -92,5 +92,5 @@ def _tensor(tensor: Any, data: bytes | None) -> dict[str, Any]:
 
 
 def _parameters(of: Any) -> dict[str, Any]:
-    said = {name: value for name, value in said_parameters(of.parameters).items() if name not in _OF_FORM}
-    return {"parameters": said} if said else {}
+    parameters = {name: value for name, value in said_parameters(of.parameters).items() if name not in _OF_FORM}
+    return {"parameters": parameters} if parameters else {}

@@ -17,7 +17,7 @@ from marway_observations.joining import UNMATCHED
 from marway_observations.quality.measuring import measure
 from marway_observations.reading import LeftOut, Observed
 
-__all__ = ["Asked", "Chosen", "Rules", "quality_of", "unmatched"]
+__all__ = ["Chosen", "ModelQuality", "Rules", "quality_of", "unmatched"]
 
 _FEW: Final = 20
 """Records that are read sooner than all observations are looked through for their versions."""
@@ -27,7 +27,7 @@ Chosen: TypeAlias = Callable[[Rules], Rules]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ModelQuality:
     """What was found.
 
     Attributes:
@@ -52,7 +52,7 @@ def quality_of(
     version: str | None = None,
     chosen: Chosen = lambda declared: declared,
     copies: Path | None = None,
-) -> Asked:
+) -> ModelQuality:
     """Return the figures of a model's versions.
 
     Where one that a label leads to, or that has settings of its own, has a rule, so may others: those that may have
@@ -91,7 +91,7 @@ def quality_of(
     while True:
         windows = [period(rule.window) for each in (*rules.values(), undeclared) for rule in each]
         if not windows:
-            return Asked((), {}, timedelta(0))
+            return ModelQuality((), {}, timedelta(0))
         window = max(windows)
         with Observed(observations, model=model, since=at - window, until=at, copies=copies) as observed:
             if version is None:
@@ -102,7 +102,7 @@ def quality_of(
             if any(period(rule.window) > window for each in rules.values() for rule in each):
                 continue  # one that was only seen now looks further back
             results = measure(observed, model, rules, now=at)
-            return Asked(tuple(results), rules, window, observed.left_out)
+            return ModelQuality(tuple(results), rules, window, observed.left_out)
 
 
 def unmatched(observations: ObjectStore, *, since: datetime, until: datetime) -> int:
