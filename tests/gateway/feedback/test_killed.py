@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from marway.objects import DirectoryStore
+from marway.registry import Registry
 from support.every import LONG
 from support.gateways import GatewayProcess
 from support.kept_feedback import kept_feedback
@@ -26,6 +27,7 @@ def test_kill_9_loses_nothing_that_was_told(tmp_path: Path) -> None:
     """Whenever a gateway is killed, each entry whose sender had a 202 is in the store, and every file is whole."""
     chance, numbers = random.Random(19), itertools.count()
     store = DirectoryStore(tmp_path / "registry")
+    Registry(store).create()
     sent: set[float] = set()
     told: set[float] = set()
     for turn in range(12 if LONG else 3):
