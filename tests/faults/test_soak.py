@@ -103,6 +103,7 @@ def tcp_connections(process: psutil.Process) -> int:
     return len(process.net_connections("tcp"))
 
 
+@pytest.mark.extended  # what takes minutes is for `make test-long`; a few seconds say little
 def test_fault_soak(cluster: Cluster) -> None:
     """Under load and with loads and unloads all the while no answer is lost, and nothing grows (G9)."""
     defaults = (FULL if LONG else SHORT)[cluster.engine]

@@ -86,7 +86,7 @@ def stored(server: S3Server) -> list[tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("creates_buckets", [False, True])
+@pytest.mark.parametrize("creates_buckets", [False, pytest.param(True, marks=pytest.mark.extended)])
 def test_looking_at_s3_leaves_nothing_there(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, s3_url: str, s3: S3Server, creates_buckets: bool
 ) -> None:

@@ -81,6 +81,7 @@ def test_the_shim_ends_with_the_workers_status(runtime: Runtime, script: Path, t
     assert ("at exit" in out.decode()) == ("atexit" in text)
 
 
+@pytest.mark.extended  # it waits for a long time-out, and nothing else does what it does: CI runs it
 def test_a_frozen_fork_server_makes_plain_workers(runtime: Runtime, script: Path) -> None:
     """A fork server that does not answer is given up after a while; the worker is plain, and says why."""
     script.write_text("import sys, psutil; print(psutil.Process().cmdline())")
