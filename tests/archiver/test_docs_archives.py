@@ -141,6 +141,7 @@ def test_each_mistake_prints_what_the_table_says(row: Row, run: Run, packed: Pat
         assert len(outcome.err.splitlines()) == 1
 
 
+@pytest.mark.extended  # tests/docs/test_commands.py runs the commands of all pages
 def test_every_command_of_the_doc_succeeds(run: Run, packed: Path) -> None:
     """The commands of the doc, in their order, each end with exit code 0; tests/docs runs the one that starts pods."""
     (packed / "shout.mar").unlink()

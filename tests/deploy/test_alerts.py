@@ -37,6 +37,7 @@ def test_promtool_takes_the_rules(rules: Path) -> None:
     promtool("check", "rules", "--lint=all", "--lint-fatal", rules.name, cwd=rules.parent)
 
 
+@pytest.mark.extended  # test_promtool_takes_the_rules reads the same rules
 @pytest.mark.parametrize("name", CASES)
 def test_each_alert_fires_and_is_quiet(name: str, rules: Path) -> None:
     """On series made for it each alert fires with its labels and words, and on others it does not."""
