@@ -73,7 +73,7 @@ def _as_json(truth: Any) -> str | None:
 Truth = Annotated[
     Any,
     AfterValidator(_as_json),
-    WithJsonSchema({"type": ["boolean", "number", "string", "array", "object", "null"]}),
+    WithJsonSchema({"anyOf": [{"type": kind} for kind in ("boolean", "number", "string", "array", "object", "null")]}),
 ]
 """A JSON value on its way in, its text from then on."""
 

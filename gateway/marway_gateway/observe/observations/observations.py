@@ -152,12 +152,12 @@ class Observations:
     def _work(self) -> None:
         """Take in what came, give up what is too much, and begin a round if one is due."""
         self._take()
-        self._make_room()
         if self._round is not None and self._round.over:
             self._not_before = time.monotonic() + self._round.cpu_s / _CPU_PART
             self._round = None
         if self._round is None and (self._closing or time.monotonic() >= self._not_before):
             self._begin()
+        self._make_room()  # after that: what is written now need not be given up
         since = [rows.since for rows in self._waiting.values()]
         if self._round is not None:
             since.append(self._round.since)
@@ -210,8 +210,8 @@ class Observations:
             for rows in self._waiting.values()
             if self._closing
             or now - rows.begun >= old_enough_s
-            or rows.rows >= limits.flush_rows
-            or rows.size >= limits.flush_bytes
+            or rows.rows >= min(limits.flush_rows, limits.buffer_rows // 2)
+            or rows.size >= min(limits.flush_bytes, limits.buffer_bytes // 2)
         ]
         if not due:
             return
