@@ -108,7 +108,9 @@ def run(example: Example) -> int:
         print(f"{example.title}, a pod beside it, and a gateway", flush=True)
         _show("up", "--config", "marway.toml")
         command = [*MARWAY, "up", "--json", "--port", "0", "--home", str(home), "--config", "marway.toml"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=home) as up:
+        # The server may keep packages of its own in the home, which are not Marway's.
+        safe = {**os.environ, "PYTHONSAFEPATH": "1"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=home, env=safe) as up:
             try:
                 ready = _until_ready(up)
                 if ready is None:
@@ -191,7 +193,7 @@ def _marway(home: Path, told: dict[str, str], *words: str) -> None:
     """Run a verb as a person would, and show it with what it prints."""
     _show(*words)
     done = subprocess.run(
-        [*MARWAY, *words], cwd=home, env={**os.environ, **told}, capture_output=True, text=True,
+        [*MARWAY, *words], cwd=home, env={**os.environ, "PYTHONSAFEPATH": "1", **told}, capture_output=True, text=True,
         timeout=COMMAND_TIMEOUT_S, check=False,
     )  # fmt: skip
     for line in (done.stdout + done.stderr).splitlines():

@@ -30,7 +30,9 @@ def _from_packages(home: Path) -> ServerPlan:
     print("Triton from packages, which are installed once", flush=True)
     server = Triton(home, "explicit", ())
     variables = [f"{name}={value}" for name, value in server.variables().items()]
-    return ServerPlan(["env", *variables, *server.command()], server.url, server.grpc, server.repository)
+    return ServerPlan(
+        ["env", "-u", "PYTHONSAFEPATH", *variables, *server.command()], server.url, server.grpc, server.repository
+    )
 
 
 if __name__ == "__main__":
