@@ -7,8 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Final
 
 from ulid import ULID
@@ -21,7 +20,6 @@ __all__ = [
     "OBSERVATIONS",
     "OBSERVATIONS_ENV",
     "REPLACES",
-    "hours",
     "made_at",
     "observations_prefix",
     "partition",
@@ -43,14 +41,6 @@ def observations_prefix(model: str) -> str:
 def partition(at: datetime) -> str:
     """Return the part of a key that names the hour of a moment, with a '/' at its end."""
     return at.astimezone(timezone.utc).strftime("date=%Y-%m-%d/hour=%H/")
-
-
-def hours(since: datetime, until: datetime) -> Iterator[str]:
-    """Yield the partitions of all hours from that of ``since`` to that of ``until``, both among them."""
-    hour = since.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)
-    while hour <= until:
-        yield partition(hour)
-        hour += timedelta(hours=1)
 
 
 def made_at(prediction_id: str) -> datetime:

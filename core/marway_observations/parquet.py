@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marway.refs import new_ulid
-from marway_observations.layout import MERGED
+from marway_observations.layout import MERGED, REPLACES
 from marway_observations.schema import FEEDBACK, OBSERVATIONS
 
-__all__ = ["encode", "file_name", "merged_name", "options", "writer_name"]
+__all__ = ["encode", "file_name", "merged_name", "options", "stands_for", "with_all", "writer_name"]
 
 _STATISTICS: Final = ("prediction_id", "request_id", "group_id", "feedback_id", "at", "received_at")
 _FEW: Final = {
@@ -59,3 +61,22 @@ def file_name(writer: str) -> str:
 def merged_name() -> str:
     """Return a new name for a file that stands for others."""
     return file_name(MERGED.rstrip("-"))
+
+
+def stands_for(path: Path) -> list[str]:
+    """Return the names of the files of its partition that a merged file stands for; none where it cannot be read."""
+    try:
+        names: list[str] = json.loads((pq.read_metadata(path).metadata or {}).get(REPLACES, b"[]"))
+    except (OSError, ValueError, pa.ArrowException):
+        return []
+    return names
+
+
+def with_all(table: pa.Table | pa.RecordBatch, schema: pa.Schema) -> pa.Table:
+    """Return a table with the columns of a schema: those that a version of Marway did not write yet are null."""
+    there = set(table.schema.names)
+    columns = [
+        table[field.name].cast(field.type) if field.name in there else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from marway.answers.bodies import parts_of
-from marway.answers.golden import decode_examples
+from marway.answers.golden import examples_in
 from marway.errors import clip
 from marway.features.collecting import Rows
 from marway.features.summaries import FeatureSummary
@@ -31,8 +31,7 @@ def unsent(archive: Path, kind: ArchiveKind, features: Mapping[str, FeatureSumma
     if not always:
         return []
     with zipfile.ZipFile(archive) as opened:
-        names = set(opened.namelist())
-        examples = decode_examples(lambda name, _: opened.read(name) if name in names else None, kind)
+        examples = examples_in(opened, kind)
     sent = Rows()
     for each in examples:
         if parts := parts_of(each.data, each.content_type):

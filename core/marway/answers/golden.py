@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -36,6 +37,7 @@ __all__ = [
     "decode_examples",
     "decode_golden",
     "encode_examples",
+    "examples_in",
     "is_json",
     "mime_type",
 ]
@@ -250,6 +252,25 @@ def decode_examples(read: Callable[[str, int], bytes | None], kind: ArchiveKind 
         _check_size(len(index.examples), total)
         found.append(ExampleInput(data, listed.content_type, listed.status))
     return tuple(found)
+
+
+def examples_in(archive: zipfile.ZipFile, kind: ArchiveKind = "mar") -> tuple[ExampleInput, ...]:
+    """Return the golden inputs of an archive that is open, as `decode_examples`; only these are read.
+
+    Raises:
+        InvalidArchive: As `decode_examples`, or a file is larger than it may be.
+    """
+
+    def read(name: str, limit: int) -> bytes | None:
+        try:
+            info = archive.getinfo(name)
+        except KeyError:
+            return None
+        if info.file_size > limit:
+            raise InvalidArchive(f"{name} has {info.file_size} bytes, more than {limit}")
+        return archive.read(info)
+
+    return decode_examples(read, kind)
 
 
 def is_json(content_type: str | None) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from marway.answers.bodies import parts_of
-from marway.answers.golden import ExampleInput, GoldenAnswer, decode_examples, decode_golden
+from marway.answers.golden import ExampleInput, GoldenAnswer, decode_golden, examples_in
 from marway.errors import InvalidArchive, InvalidRecord, clip
 from marway.features.collecting import Rows
 from marway.features.summaries import FeatureSummary
@@ -94,17 +94,7 @@ def _golden_inputs(registry: Registry, record: VersionRecord) -> Sequence[Exampl
     """Return the golden inputs in a version's archive, of which only the directory and these are read."""
     try:
         with registry.open_archive(record.archive) as file, zipfile.ZipFile(file) as archive:
-
-            def read(name: str, limit: int) -> bytes | None:
-                try:
-                    info = archive.getinfo(name)
-                except KeyError:
-                    return None
-                if info.file_size > limit:
-                    raise InvalidArchive(f"{name} has {info.file_size} bytes, more than {limit}")
-                return archive.read(info)
-
-            return decode_examples(read, record.archive.kind)
+            return examples_in(archive, record.archive.kind)
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as exc:
         raise InvalidArchive(f"its archive cannot be read: {clip(str(exc), 200)}") from exc
 

@@ -11,6 +11,7 @@ import duckdb
 from marway.serving import QualityRule
 from marway_observations.joining import COUNTED
 from marway_observations.json_paths import decoded, document, found_at, single_value
+from marway_observations.reading.observed import literal
 
 __all__ = ["KNOWN", "MISSING", "REASONS", "count", "judge"]
 
@@ -68,7 +69,7 @@ def judge(
     """
     compared = _compared(connection, rule)
     output = f"CASE WHEN {_COUNTS} THEN {decoded('output')} END" if compared.column == "truth" else "NULL"
-    refused = " ".join(f"WHEN {condition} THEN {_literal(why)}" for condition, why in compared.refused)
+    refused = " ".join(f"WHEN {condition} THEN {literal(why)}" for condition, why in compared.refused)
     counted, grouped = ("count(*)", "GROUP BY ALL") if compared.classes else ("1", "")
     # Bodies go from the file into the expression that finds a value in them, and no further: DuckDB gathers up to 2048
     # rows behind a filter or a join, which may be gigabytes. So neither is before it, and what does not count gets no
@@ -125,7 +126,7 @@ def _compared(connection: duckdb.DuckDBPyConnection, rule: QualityRule) -> _Comp
         return _Compared("truth", prediction, truth, _number(text), _number(actual), tuple(refused), False)
     if rule.name == "auc":
         refused += _refused(rule, "number", "value")
-        positive = "IN ('true', '1')" if rule.positive is None else f"= {_literal(rule.positive)}"
+        positive = "IN ('true', '1')" if rule.positive is None else f"= {literal(rule.positive)}"
         return _Compared("truth", prediction, truth, _number(text), f"({actual}) {positive}", tuple(refused), True)
     refused += _refused(rule, "value", "value")
     return _Compared("truth", prediction, truth, text, actual, tuple(refused), True)
@@ -141,7 +142,3 @@ def _refused(rule: QualityRule, predicted: str, true: str) -> list[tuple[str, st
 def _number(text: str) -> str:
     number = f"TRY_CAST({text} AS DOUBLE)"
     return f"CASE WHEN abs({number}) < {_LARGEST} THEN {number} END"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -6,7 +6,6 @@ files of its partition it stands for: while those are still there they are not r
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -24,7 +23,8 @@ import pyarrow.parquet as pq
 
 from marway.errors import InvalidInput, clip
 from marway.objects import ObjectMissing, ObjectStore
-from marway_observations.layout import FEEDBACK, MERGED, OBSERVATIONS, REPLACES, observations_prefix
+from marway_observations.layout import FEEDBACK, MERGED, OBSERVATIONS, observations_prefix
+from marway_observations.parquet import stands_for, with_all
 from marway_observations.reading.limits import LIMITS
 
 __all__ = ["LeftOut", "LocalFile", "LocalFiles", "batches", "damage", "hour_before"]
@@ -101,11 +101,8 @@ class LocalFiles:
         replaced: set[str] = set()
         for file in self._fetch(merged):
             folder = file.key.rpartition("/")[0]
-            try:
-                metadata = pq.read_metadata(file.path).metadata or {}
-                replaced.update(f"{folder}/{name}" for name in json.loads(metadata.get(REPLACES, b"[]")))
-            except (OSError, ValueError, pa.ArrowException):
-                continue  # found below, as any other that is broken
+            # One that is broken is found below, as any other.
+            replaced.update(f"{folder}/{name}" for name in stands_for(file.path))
         found = []
         for file in self._fetch([key for key in keys if key not in replaced]):
             try:
@@ -194,11 +191,7 @@ def batches(file: LocalFile, columns: pa.Schema) -> Iterator[pa.Table]:
             group = source.metadata.row_group(place)
             rows = max(1, min(_BATCH_ROWS, group.num_rows * _BATCH_BYTES // max(group.total_byte_size, 1)))
             for batch in source.iter_batches(rows, row_groups=[place], columns=there):
-                values = [
-                    batch[field.name].cast(field.type) if field.name in there else pa.nulls(len(batch), field.type)
-                    for field in columns
-                ]
-                yield pa.table(values, schema=columns)
+                yield with_all(batch, columns)
 
 
 def _half(path: Path) -> str | None:

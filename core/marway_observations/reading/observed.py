@@ -25,7 +25,7 @@ from marway_observations.reading.limits import LIMITS
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Observed"]
+__all__ = ["Observed", "literal"]
 
 T = TypeVar("T")
 
@@ -180,14 +180,14 @@ class Observed:
         if self._model is None:
             model = "regexp_extract(filename, 'model=([^/]+)/date=[^/]+/hour=[^/]+/[^/]+$', 1) AS model"
         else:
-            model = f"{_literal(self._model)} AS model"
+            model = f"{literal(self._model)} AS model"
         self._view("observations", schema.OBSERVATIONS, observed, self.within, model)
         self._view(
             "feedback", schema.FEEDBACK, feedback, _within("received_at", self._feedback_since, self._feedback_until)
         )
 
     def _view(self, name: str, table: pa.Schema, files: list[LocalFile], where: str, *more: str) -> None:
-        paths = ", ".join(_literal(str(file.path)) for file in files) or _literal(str(_empty(self._temporary, table)))
+        paths = ", ".join(literal(str(file.path)) for file in files) or literal(str(_empty(self._temporary, table)))
         columns = ", ".join((*(f'"{column}"' for column in table.names), *more))
         # With the columns told, no file is opened before it is read, and columns that a file lacks are null.
         self.connection.execute(
@@ -249,14 +249,15 @@ def _type(of: pa.DataType) -> str:
 
 def _within(column: str, since: datetime | None, until: datetime | None) -> str:
     wanted = [
-        f"{column} {sign} TIMESTAMPTZ {_literal(at.astimezone(timezone.utc).isoformat())}"
+        f"{column} {sign} TIMESTAMPTZ {literal(at.astimezone(timezone.utc).isoformat())}"
         for sign, at in ((">=", since), ("<", until))
         if at is not None
     ]
     return " AND ".join(wanted) or "true"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """Return a text as SQL has it."""
     return "'" + text.replace("'", "''") + "'"
 
 

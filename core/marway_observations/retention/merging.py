@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from marway.objects import ObjectMissing, ObjectStore
 from marway.registry.base import digest_of
 from marway_observations.layout import MERGED, REPLACES
-from marway_observations.parquet import merged_name, options
+from marway_observations.parquet import merged_name, options, stands_for, with_all
+from marway_observations.reading.files import damage
 from marway_observations.retention.turn import Turn
 
 __all__ = ["Hour", "Merged", "merge"]
@@ -58,13 +59,6 @@ class Merged:
     merged: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    key: str
-    size: int
-    replaces: frozenset[str]
 
 
 def merge(store: ObjectStore, hour: Hour, turn: Turn, *, dry_run: bool) -> Merged:
@@ -140,7 +134,7 @@ def _merge_group(
     except (pa.ArrowException, OSError) as exc:
         if isinstance(exc, OSError) and not isinstance(exc, pa.ArrowException) and exc.errno is not None:
             raise  # this machine's disk
-        done.broken += [key for key, path in sources.items() if not _reads(path)]
+        done.broken += [key for key, path in sources.items() if damage(path) is not None]
         return None
     finally:
         for path in sources.values():
@@ -161,7 +155,7 @@ def _write(target: Path, sources: list[Path], schema: pa.Schema, stand_for: list
     with pq.ParquetWriter(target, schema, **options(schema)) as writer:
         writer.add_key_value_metadata({REPLACES.decode(): json.dumps(stand_for)})
         if is_sorted:
-            tables = [_with_all(pq.read_table(path, partitioning=None), schema) for path in sources]
+            tables = [with_all(pq.read_table(path, partitioning=None), schema) for path in sources]
             writer.write_table(pa.concat_tables(tables).sort_by("prediction_id"))
             return
         waiting: list[pa.Table] = []
@@ -181,26 +175,7 @@ def _tables(sources: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     for path in sources:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                yield _with_all(pa.Table.from_batches([batch]), schema)
-
-
-def _with_all(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table with all columns of a schema: those that a version of Marway did not write yet are null."""
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def _reads(path: Path) -> bool:
-    try:
-        with pq.ParquetFile(path) as file:
-            for _ in file.iter_batches(batch_size=_BATCH_ROWS):
-                pass
-    except (pa.ArrowException, OSError):
-        return False
-    return True
+                yield with_all(batch, schema)
 
 
 def _replaces(store: ObjectStore, key: str, here: Path) -> list[str]:
@@ -208,13 +183,11 @@ def _replaces(store: ObjectStore, key: str, here: Path) -> list[str]:
     path = here / "looked-at.parquet"
     try:
         _copy(store, key, path)
-        found = (pq.read_metadata(path).metadata or {}).get(REPLACES, b"[]")
-    except (ObjectMissing, pa.ArrowException, OSError, ValueError):
+        return stands_for(path)
+    except (ObjectMissing, OSError):
         return []
     finally:
         path.unlink(missing_ok=True)
-    names: list[str] = json.loads(found)
-    return names
 
 
 def _copy(store: ObjectStore, key: str, path: Path) -> None:

@@ -18,7 +18,7 @@ import re
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -177,13 +177,12 @@ class WebhooksFile(FollowedFile[tuple[Webhook, ...]]):
 
 def _key(secret: str, where: str) -> bytes:
     """Return the bytes of a secret as Standard Webhooks writes it; a message never says what stands there."""
-    kind: Literal["whsec_"] = "whsec_"
     try:
-        key = base64.b64decode(secret.removeprefix(kind), validate=True)
+        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     least, most = _SECRET_BYTES
-    if not secret.startswith(kind) or not least <= len(key) <= most:
+    if not secret.startswith(_PREFIX) or not least <= len(key) <= most:
         raise InvalidSettings(
             f"{where} is no secret of Standard Webhooks: write whsec_ and 24 to 64 random bytes in base64, such as "
             "`echo whsec_$(head -c 32 /dev/urandom | base64)` makes"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from marway.answers.difference import golden_difference, golden_of
-from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, decode_examples
+from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, examples_in
 from marway.answers.tensors import decode_tensor
 from marway.bundles import BUNDLE_SUFFIX
 from marway.deadline import Deadline
@@ -244,16 +244,6 @@ def _golden_inputs(archive: Path, most: int | None) -> Sequence[ExampleInput]:
     """Return the golden inputs of an archive, or its first ``most``."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            known = {info.filename: info for info in opened.infolist()}
-
-            def read(name: str, limit: int) -> bytes | None:
-                info = known.get(name)
-                if info is None:
-                    return None
-                if info.file_size > limit:
-                    raise InvalidArchive(f"{name} has {info.file_size} bytes, more than {limit}")
-                return opened.read(info)
-
-            return decode_examples(read, "bundle" if archive.suffix == BUNDLE_SUFFIX else "mar")[:most]
+            return examples_in(opened, "bundle" if archive.suffix == BUNDLE_SUFFIX else "mar")[:most]
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as exc:
         raise InvalidArchive(f"the golden inputs of {archive.name} cannot be read: {clip(str(exc), 200)}") from exc
