@@ -17,6 +17,7 @@ from marway.features.summaries import FeatureSummary
 from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
 from marway.serving import ServingSettings
 from marway.stored import Extensible, Frozen
+from marway.traffic import RolloutChange, Traffic
 
 __all__ = [
     "MAX_RECORD_BYTES",
@@ -140,10 +141,12 @@ class HistoryEntry(Extensible):
     note: str | None = None
     forced: bool = False
     serving: ServingChange | None = None
+    rollout: RolloutChange | None = None
 
     @model_serializer(mode="wrap")
-    def _without_empty_serving(self, as_usual: Callable[[HistoryEntry], dict[str, Any]]) -> dict[str, Any]:
-        return {name: value for name, value in as_usual(self).items() if name != "serving" or value is not None}
+    def _without_what_is_not_there(self, as_usual: Callable[[HistoryEntry], dict[str, Any]]) -> dict[str, Any]:
+        rare = ("serving", "rollout")
+        return {name: value for name, value in as_usual(self).items() if name not in rare or value is not None}
 
 
 class HistoryChunk(Extensible):
@@ -181,6 +184,7 @@ class ModelState(Extensible):
     labels: Mapping[Label, Version] = Field(default_factory=dict)
     serving: Annotated[Mapping[str, ServingSettings], PlainSerializer(overrides)] = Field(default_factory=dict)
     tombstones: Mapping[Version, Tombstone] = Field(default_factory=dict)
+    traffic: Mapping[Label, Traffic] = Field(default_factory=dict)
     history: tuple[HistoryEntry, ...] = ()
 
     def serving_for(self, record: VersionRecord) -> ServingSettings:

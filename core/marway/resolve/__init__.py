@@ -4,6 +4,7 @@ Everything here runs on one event loop; the registry's blocking calls go through
 """
 
 from marway.resolve.reader import RegistryReader
-from marway.resolve.resolver import Resolved, Resolver
+from marway.resolve.resolved import Resolved
+from marway.resolve.resolver import Resolver
 
 __all__ = ["RegistryReader", "Resolved", "Resolver"]

@@ -20,26 +20,11 @@ from marway.errors import InvalidRecord, MarwayError, RegistryUnavailable
 from marway.records import ModelState, Pointer, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label, parse_reference
 from marway.resolve.reader import LookUps, RegistryReader, keep
-from marway.serving import ServingSettings
+from marway.resolve.resolved import Divided, Resolved
 
-__all__ = ["Resolved", "Resolver"]
+__all__ = ["Resolver"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """What a reference stands for now.
-
-    Attributes:
-        record: The version.
-        serving: How it is served now: the record's settings under the state's overrides.
-        label: The label that led to it, or None when a version or an id did.
-    """
-
-    record: VersionRecord
-    serving: ServingSettings
-    label: str | None
 
 
 @dataclass(slots=True)
@@ -121,13 +106,29 @@ class Resolver:
             version, label = _choose(pointer, reference, entry.state)
             if version is not None:
                 record = await self._record(pointer.model, version)
-                resolved = Resolved(record, entry.state.serving_for(record), label)
+                resolved = Resolved(record, entry.state.serving_for(record), label, await self._divided(entry, label))
                 entry.resolved[pointer.version, selector] = resolved
                 return resolved
             # Either it does not exist, and the registry words that best, or it came after our state was read.
             await self._find(reference)
             self._states.pop(pointer.model, None)
         raise RegistryUnavailable(f"the state of model {pointer.model!r} changes while it is read: try again")
+
+    async def _divided(self, entry: _State, label: str | None) -> Divided | None:
+        """Return how a label's requests are divided; versions that were deleted get none."""
+        traffic = entry.state.traffic.get(label) if label is not None else None
+        if traffic is None:
+            return None
+
+        async def version(name: str | None) -> Resolved | None:
+            if name is None or name in entry.state.tombstones:
+                return None
+            record = await self._record(entry.model, name)
+            return Resolved(record, entry.state.serving_for(record), label)
+
+        shadow = [(await version(rule.version), rule.percent) for rule in traffic.shadow]
+        copies = tuple((resolved, percent) for resolved, percent in shadow if resolved is not None)
+        return Divided(traffic, await version(traffic.candidate), copies)
 
     async def labels_of(self, model: str) -> dict[str, str]:
         """Return where the labels of a model point now, without those whose version is deleted.

@@ -12,7 +12,7 @@ from typing import Any
 
 from marway.errors import InvalidRequest, MarwayError
 from marway.records import VersionRecord
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway.wire.envelope import PARTS_MAX, Row, decode_answers, encode_rows
 from marway_http.tensors.outputs import values_of
 

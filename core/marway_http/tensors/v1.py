@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, TensorSpec, VersionRecord
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway.wire.envelope import KEY, RAW_BODY, Row
 from marway_http.tensors.datatypes import DATATYPES, Datatype
 from marway_http.tensors.requests import Reading, Rendered

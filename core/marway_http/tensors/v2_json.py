@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway_http.tensors.datatypes import Datatype, Value, datatype_of
 from marway_http.tensors.outputs import outputs_of
 from marway_http.tensors.requests import Reading, Rendered

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from marway.errors import InvalidRequest, clip
 from marway.records import Signature, VersionRecord
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway_http.proto import open_inference_pb2 as pb
 from marway_http.tensors.datatypes import Datatype, Value
 from marway_http.tensors.outputs import outputs_of

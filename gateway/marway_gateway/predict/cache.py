@@ -20,7 +20,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from marway.errors import ArchiveCorrupt, InvalidInput, LoadFailed, MarwayError, ModelError, NotFound
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway.wire import headers as wire
 from marway.wire.headers import is_incidental
 from marway_gateway.predict.call import PredictCall

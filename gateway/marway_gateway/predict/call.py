@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, Unavailable
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.transport.base import AttemptFailed

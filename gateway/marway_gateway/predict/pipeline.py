@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from marway.resolve.resolver import Resolved, Resolver
+from marway.resolve.resolved import Resolved
+from marway.resolve.resolver import Resolver
 from marway.wire.headers import Outcome
 from marway_gateway.observe.bodies import drawn
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec

@@ -14,7 +14,7 @@ import grpc.aio
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError, ModelError, clip, forget_frames
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway.wire import headers as wire
 from marway.wire.problems import problem_of
 from marway.wire.request import RequestIds, correlation_id, read_ids, timeout_of

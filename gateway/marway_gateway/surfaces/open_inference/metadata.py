@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from marway.deadline import Deadline
 from marway.errors import MarwayError
 from marway.records import Signature, VersionRecord
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway.wire.headers import DESCRIBE, NOTHING
 from marway.wire.request import RequestIds, new_request_id
 from marway_gateway.gateway import Gateway

@@ -13,7 +13,7 @@ from marway import errors
 from marway.deadline import Deadline
 from marway.refs import check_label, check_version, is_label
 from marway.registry import Registry
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway.wire.pods import ModelStatus
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.error_bodies import ERROR_TEXT

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from marway.errors import ModelError, clip
 from marway.records import VersionRecord
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway.wire.envelope import RAW_BODY, ROWS_MAX
 from marway_gateway.surfaces.openai.errors import Refused
 from marway_http.tensors.requests import Reading, Rendered

@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from marway.resolve.resolver import Resolved
+from marway.resolve.resolved import Resolved
 from marway.wire.headers import STREAM, URL_PATH
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.body import RequestBody
