@@ -43,6 +43,7 @@ __all__ = [
     "STREAM",
     "TRACEPARENT",
     "TRACESTATE",
+    "TRAFFIC",
     "UNEXPLAINED",
     "URL_PATH",
     "Outcome",
@@ -94,6 +95,8 @@ UNEXPLAINED: Final = "x-marway-unexplained"
 """From a worker, with its answer to a row that was to be explained: the handler never looked at that. Any value."""
 CACHE: Final = "x-cache"
 """Out of a gateway: hit, miss or bypass, for models whose answers may be given again."""
+TRAFFIC: Final = "x-marway-traffic"
+"""Out of a gateway: base or candidate, while the label that was asked for is divided between two versions."""
 SERVER_TIMING: Final = "server-timing"
 RETRY_AFTER: Final = "retry-after"
 
