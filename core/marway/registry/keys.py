@@ -17,6 +17,7 @@ __all__ = [
     "WHEELS",
     "archive_key",
     "archive_keys",
+    "checks_prefix",
     "chunk_key",
     "chunks_prefix",
     "golden_key",
@@ -91,6 +92,10 @@ def pointer_key(name: str) -> str:
 
 def proofs_prefix(sha256: str) -> str:
     return f"proofs/{sha256}/"
+
+
+def checks_prefix(sha256: str) -> str:
+    return f"checks/{sha256}/"
 
 
 def mark_key(key: str) -> str:
