@@ -45,6 +45,7 @@ from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
 from marway_gateway.traffic.division import Division
+from marway_gateway.traffic.shadow.opening import copying
 from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
 from marway_observations.store import store_beside_models
@@ -177,6 +178,17 @@ async def open_gateway(
             queued=telemetry.metrics.requests_queued.set,
         )
         pods.load.on_end = admission.pod_freed
+        copies = await stack.enter_async_context(
+            copying(
+                registry.store,
+                pods=pods,
+                transport=upstream,
+                algorithm_pools=settings.algorithm_pools,
+                telemetry=telemetry,
+                tally=lambda model, label, traffic: None,
+                busy=lambda: admission.queued > 0,
+            )
+        )
         budget = RetryBudget(
             percent=settings.retry_budget_percent,
             minimum=settings.retry_budget_min,
@@ -220,6 +232,7 @@ async def open_gateway(
                 pods=pods,
                 transport=upstream,
                 division=Division(pods, settings.algorithm_pools),
+                copies=copies,
                 retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
                 algorithm_pools=settings.algorithm_pools,
             ),
