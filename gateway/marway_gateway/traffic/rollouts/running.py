@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from marway.traffic import Traffic
-from marway_gateway.traffic.evidence import Evidence, Tally
+from marway_gateway.placement.pod import Pod
+from marway_gateway.traffic.evidence import Evidence, MemorySample, Tally
 from marway_gateway.traffic.rollouts.exchange import EvidenceDocument, run_of
 
 __all__ = ["Failure", "Running"]
 
 _WATCHED_MAX_S: Final = 5.0
 """Longest time between two looks that counts as watched: a process that was stopped has not watched meanwhile."""
+_SAMPLES_MAX: Final = 128
+"""Samples of memory that one process keeps of a rollout; when there are more, every second one is given up."""
 
 
 class Failure(NamedTuple):
@@ -97,6 +101,28 @@ class Running:
         before, self.looked_at = self.looked_at, now
         if before is not None and self.traffic.status == "running":
             self.watched_s[self.turn] = self.step_s + min(max(0.0, now - before), _WATCHED_MAX_S)
+
+    def sample_memory(self, pods: Iterable[Pod]) -> None:
+        """Take in what pods say of the memory of its versions: of one worker, without what workers share."""
+        candidate = base = 0
+        for pod in pods:
+            for model in pod.status.models if pod.status is not None else ():
+                if model.name != self.model or model.state != "ready" or not model.workers:
+                    continue
+                of_one = max(0, model.memory_bytes - model.weights_bytes) // model.workers
+                if model.version == self.traffic.candidate:
+                    candidate = max(candidate, of_one)
+                elif model.version == self.traffic.base:
+                    base = max(base, of_one)
+        if candidate:
+            self.memory.append((round(self.all_s, 1), candidate, base or None))
+            if len(self.memory) > _SAMPLES_MAX:
+                del self.memory[1::2]
+
+    def memory_of_all(self) -> Sequence[MemorySample]:
+        """Return what all processes saw of that, in order of time: one that starts in the middle goes on from there."""
+        seen = [*self.memory, *(each for other in self.others.values() for each in other.memory)]
+        return [MemorySample(*each) for each in sorted(seen, key=lambda each: each[0])]
 
     def document(self, process: str) -> EvidenceDocument:
         """Return what this process counted."""

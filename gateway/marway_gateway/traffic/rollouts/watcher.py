@@ -25,7 +25,6 @@ from marway_gateway.traffic.rollouts.acting import Acting
 from marway_gateway.traffic.rollouts.candidate import CandidateLoads
 from marway_gateway.traffic.rollouts.deciding import Decision, decide
 from marway_gateway.traffic.rollouts.exchange import EvidenceDocument, Exchange, run_of
-from marway_gateway.traffic.rollouts.memory import grown, sample
 from marway_gateway.traffic.rollouts.metrics import RolloutMetrics
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
 from marway_gateway.traffic.rollouts.running import Running
@@ -154,7 +153,7 @@ class Watcher:
         running.traffic = current
         now = self._clock()
         running.watched(now)
-        sample(running, self._pods.pods)
+        running.sample_memory(self._pods.pods)
         if now - running.exchanged_at >= exchange_s(1 + len(running.alive)):
             await self._exchanged(running)
         evidence = self._judged(running)
@@ -198,7 +197,7 @@ class Watcher:
             traffic.alpha,
             traffic.step,
             sticky=traffic.sticky,
-            memory=grown(running),
+            memory=running.memory_of_all(),
         )
 
     async def _exchanged(self, running: Running, *, read: bool = True) -> None:
