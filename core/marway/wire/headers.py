@@ -32,6 +32,8 @@ __all__ = [
     "OUTCOME",
     "OWN_PREFIX",
     "PREDICTION_ID",
+    "PRIORITIES",
+    "PRIORITY",
     "REQUEST_GROUP_ID",
     "REQUEST_ID",
     "REQUEST_TIMEOUT_MS",
@@ -68,6 +70,12 @@ DESCRIBE: Final = "x-marway-describe"
 """From a gateway to a sidecar: `1` asks the handler to describe its model, as TorchServe's `?customized=true` does."""
 STREAM: Final = "x-marway-stream"
 """From a gateway to a sidecar: `1` asks for this one answer in pieces, whatever the version's serving settings say."""
+PRIORITY: Final = "x-marway-priority"
+"""From a gateway to a sidecar: which request gives way to all others, as one of `PRIORITIES`. Callers of a gateway may
+ask for `batch` by it."""
+PRIORITIES: Final = frozenset({"shadow", "batch"})
+"""`shadow` is a copy whose answer nobody waits for: it is refused where the version is not ready. `batch` waits for a
+load as any request does."""
 URL_PATH: Final = "x-marway-url-path"
 """From a gateway to a sidecar: what stands behind the version in the caller's path, percent-encoded; `url_path` to
 handlers, as TorchServe calls it."""
