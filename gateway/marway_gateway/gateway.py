@@ -190,7 +190,7 @@ async def open_gateway(
         stack.push_async_callback(writer.aclose)
         if settings.duties:
             await stack.enter_async_context(
-                doing_duties(settings, registry, history, webhooks, metrics=telemetry.metrics.registry)
+                doing_duties(settings, writer, history, webhooks, metrics=telemetry.metrics.registry)
             )
         elif webhooks is not None:
             _log.warning("this gateway sends no events to webhooks: its setting `duties` is off")
