@@ -11,7 +11,8 @@
     models/<name>/state.json                             compare-and-swap, ModelState
     models/<name>/history/<first generation>.json        create-only, HistoryChunk
     ids/<id or lower-case name>.json                     create-only, Pointer
-    proofs/<archive digest>/<ulid>.json                  create-only, Proof
+    proofs/<archive digest>/<ulid>.json                  create-only, Proof that a server loaded it
+    checks/<archive digest>/<ulid>.json                  create-only, Proof of another kind, such as a replay
     gc/<key of another object>                           compare-and-swap, GcMark
     rollouts/<model>/<rollout>/rollout.json              create-only, RolloutRecord
     rollouts/<model>/<rollout>/evidence/<process>.json   what one gateway process has counted

@@ -18,6 +18,7 @@ __all__ = [
     "WHEELS",
     "archive_key",
     "archive_keys",
+    "checks_prefix",
     "chunk_key",
     "chunks_prefix",
     "evidence_prefix",
@@ -98,6 +99,10 @@ def pointer_key(name: str) -> str:
 
 def proofs_prefix(sha256: str) -> str:
     return f"proofs/{sha256}/"
+
+
+def checks_prefix(sha256: str) -> str:
+    return f"checks/{sha256}/"
 
 
 def rollout_prefix(model: str, rollout: str) -> str:
