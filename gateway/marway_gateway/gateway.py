@@ -213,7 +213,7 @@ async def open_gateway(
         stack.callback(finding.close)
         if settings.duties:
             await stack.enter_async_context(
-                doing_duties(settings, registry, history, webhooks, finding, metrics=telemetry.metrics.registry)
+                doing_duties(settings, writer, history, webhooks, finding, metrics=telemetry.metrics.registry)
             )
         elif webhooks is not None:
             _log.warning("this gateway sends no events to webhooks: its setting `duties` is off")

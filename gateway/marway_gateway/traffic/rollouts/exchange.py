@@ -23,6 +23,7 @@ from marway.registry.keys import evidence_prefix, rollout_prefix
 from marway.stored import Extensible
 from marway.traffic import Traffic
 from marway_gateway.traffic.evidence import Evidence
+from marway_observations.rollouts.results import RolloutQuality, quality_key
 
 __all__ = ["EvidenceDocument", "Exchange", "run_of"]
 
@@ -116,6 +117,19 @@ class Exchange:
             else:
                 found[process] = document
         return found
+
+    def quality(self, model: str, run: str) -> RolloutQuality | None:
+        """Return what feedback says of a rollout, or None where nobody has looked yet.
+
+        Raises:
+            InvalidRecord: It is damaged.
+            RegistryUnavailable: It cannot be read.
+        """
+        key = quality_key(model, run)
+        try:
+            return decode(RolloutQuality, self._store.get(key).data, source=key)
+        except ObjectMissing:
+            return None
 
     def forget(self, model: str, run: str) -> None:
         """Let go of what is remembered of a rollout that ended."""

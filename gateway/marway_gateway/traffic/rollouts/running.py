@@ -12,6 +12,7 @@ from marway.traffic import Traffic
 from marway_gateway.placement.pod import Pod
 from marway_gateway.traffic.evidence import Evidence, MemorySample, Tally
 from marway_gateway.traffic.rollouts.exchange import EvidenceDocument, run_of
+from marway_observations.rollouts.results import RolloutQuality
 
 __all__ = ["Failure", "Running"]
 
@@ -39,6 +40,7 @@ class Running:
         sections: Other counts of this process, by what they are about, as JSON.
         memory: What this process saw of the memory that versions take, as `EvidenceDocument` has it.
         others: What other processes had counted when it was last read, by process.
+        quality: What feedback says, as it was last read.
         watched_s: How long each turn of a step was watched, by anybody, in seconds.
         looked_at: When it was last looked at here; as all times below, in monotonic seconds.
         exchanged_at: When documents were last written and read.
@@ -60,6 +62,7 @@ class Running:
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     memory: list[tuple[float, int, int | None]] = field(default_factory=list)
     others: dict[str, EvidenceDocument] = field(default_factory=dict)
+    quality: RolloutQuality | None = None
     watched_s: dict[str, float] = field(default_factory=dict)
     looked_at: float | None = None
     exchanged_at: float = float("-inf")

@@ -26,6 +26,7 @@ from marway_gateway.traffic.rollouts.candidate import CandidateLoads
 from marway_gateway.traffic.rollouts.deciding import Decision, decide
 from marway_gateway.traffic.rollouts.exchange import EvidenceDocument, Exchange, run_of
 from marway_gateway.traffic.rollouts.metrics import RolloutMetrics
+from marway_gateway.traffic.rollouts.quality import guards_of, quality_counts, take_in
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
 from marway_gateway.traffic.rollouts.running import Running
 
@@ -193,10 +194,11 @@ class Watcher:
         counted = merged([running.tally.document(), *(each.tally for each in running.others.values())])
         return judged(
             counted,
-            traffic.guards,
+            guards_of(running),
             traffic.alpha,
             traffic.step,
             sticky=traffic.sticky,
+            quality=quality_counts(running.quality),
             memory=running.memory_of_all(),
         )
 
@@ -215,6 +217,8 @@ class Watcher:
             if running.others.get(process) != document:
                 running.alive[process] = now
         running.others = others
+        if "quality" in running.traffic.guards:
+            take_in(running, await self._call(self._exchange.quality, model, run))
 
     def _end(self, running: Running) -> None:
         if running.acting is not None:
