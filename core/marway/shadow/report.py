@@ -20,9 +20,9 @@ from marway.objects import ObjectMissing, ObjectStore
 from marway.registry import keys
 from marway.shadow.counts import ShadowCounts, most
 from marway.stored import Frozen
-from marway.traffic import Traffic
+from marway.traffic import Traffic, run_of
 
-__all__ = ["ProcessCounts", "ShadowReport", "VersionReport", "counts_key", "read_report", "run_of"]
+__all__ = ["ProcessCounts", "ShadowReport", "VersionReport", "counts_key", "read_report"]
 
 _SHADOW: Final = "/shadow/"
 _SHOWN: Final = 20
@@ -119,11 +119,6 @@ class ShadowReport(Frozen):
     began: datetime
     processes: int
     versions: tuple[VersionReport, ...]
-
-
-def run_of(label: str, traffic: Traffic) -> str:
-    """Return what a label's copies are counted under."""
-    return traffic.rollout or f"shadow-{label}-{traffic.began.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def counts_key(model: str, run: str, process: str) -> str:

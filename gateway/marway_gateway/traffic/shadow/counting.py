@@ -13,8 +13,8 @@ from marway.errors import OutcomeUnknown, RegistryUnavailable
 from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, ObjectStore
 from marway.refs import new_ulid
 from marway.shadow.counts import ShadowCounts
-from marway.shadow.report import ProcessCounts, counts_key, run_of
-from marway.traffic import Traffic
+from marway.shadow.report import ProcessCounts, counts_key
+from marway.traffic import Traffic, run_of
 from marway_gateway.traffic.shadow.shapes import BaseShape
 
 __all__ = ["Run", "ShadowBook"]

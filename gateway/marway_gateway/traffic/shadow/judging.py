@@ -26,8 +26,8 @@ from marway_http.tensors.requests import Rendering, rendered
 
 __all__ = ["Copied", "CopyJudge", "TallyOf"]
 
-TallyOf = Callable[[str, str, Traffic], Tally | None]
-"""Gives what counts the evidence on a model's label; None where no rollout runs."""
+TallyOf = Callable[[str, str, Traffic], Tally]
+"""Gives what counts the evidence on the version that a model's label may move to, or that alone gets copies."""
 
 _INLINE_BYTES: Final = 4 * 1024
 """Answers that are compared where they are, in a fraction of a millisecond; larger ones in another process."""
@@ -91,10 +91,10 @@ class CopyJudge:
         disagrees = None if compared is None or compared.agrees is None else not compared.agrees
         traffic = copied.traffic
         record = copied.base.record
-        if traffic.candidate == copied.version.record.version and copied.base.label is not None:
+        about = traffic.candidate or (traffic.shadow[0].version if len(traffic.shadow) == 1 else None)
+        if about == copied.version.record.version and copied.base.label is not None:
             tally = self._tally(record.name, copied.base.label, traffic)
-            if tally is not None:
-                tally.pair(traffic.step, base, side, shape_differs=shape_differs, disagrees=disagrees)
+            tally.pair(traffic.step, base, side, shape_differs=shape_differs, disagrees=disagrees)
         counts = run.of(copied.version.record.version)
         _count(counts, base, side, compared, shape_differs)
         _tell(counts, copied, came, compared, info, shape_differs)
