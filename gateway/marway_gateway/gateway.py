@@ -49,6 +49,7 @@ from marway_gateway.traffic.rollouts.finding import Finding
 from marway_gateway.traffic.rollouts.opening import watching_rollouts
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
 from marway_gateway.traffic.rollouts.watcher import Watcher
+from marway_gateway.traffic.shadow.opening import copying
 from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
 from marway_observations.store import store_beside_models
@@ -209,6 +210,17 @@ async def open_gateway(
                 clock=clock,
             )
         )
+        copies = await stack.enter_async_context(
+            copying(
+                registry.store,
+                pods=pods,
+                transport=upstream,
+                algorithm_pools=settings.algorithm_pools,
+                telemetry=telemetry,
+                tally=rollouts.tally,
+                busy=lambda: admission.queued > 0,
+            )
+        )
         finding = Finding(registry, rollouts, clock=clock)
         stack.callback(finding.close)
         if settings.duties:
@@ -241,6 +253,7 @@ async def open_gateway(
                 pods=pods,
                 transport=upstream,
                 division=Division(pods, settings.algorithm_pools),
+                copies=copies,
                 retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
                 algorithm_pools=settings.algorithm_pools,
             ),
