@@ -22,7 +22,7 @@ from marway.registry import Registry
 from marway.wire import headers, problems
 from marway.wire.envelope import mime_type
 
-__all__ = ["NotReplayed", "Question", "question_of", "replayed"]
+__all__ = ["NotReplayed", "Question", "answer_of", "problem_in", "question_of", "replayed"]
 
 _JSON: Final = "application/json"
 _OPENAI_WANTED: Final = {"messages": "chat/completions", "prompt": "completions"}
@@ -89,14 +89,14 @@ def replayed(
     answer = _ask(question, gateway, row["prediction_id"], token, timeout_s)
     if row["output"] is None or row["error"] is not None:
         found = _failure_difference(row, answer)
-    elif (problem := _problem(answer)) is not None:
+    elif (problem := problem_in(answer)) is not None:
         raise problem
     else:
         if answer.headers.get(headers.MODEL_ID) not in (record.id, None):
             raise NotReplayed(f"{answer.headers[headers.MODEL_ID]} answered in place of {record.id}")
         found = difference(
             _kept(row, answer.status_code),
-            _answer(row["surface"], answer.status_code, answer.content, answer.headers.get("content-type")),
+            answer_of(row["surface"], answer.status_code, answer.content, answer.headers.get("content-type")),
             tolerance,
         )
     return {
@@ -199,7 +199,7 @@ def _failure_difference(row: Mapping[str, Any], answer: httpx.Response) -> str |
     """Return how a failure differs from that of a prediction that failed, or None: its code has to be the same."""
     if answer.is_success:
         return f"it failed ({row['error'] or row['status']}), and was answered now"
-    problem = _problem(answer)
+    problem = problem_in(answer)
     code = None if problem is None else problem.code
     if row["error"] is None or code is None:
         # Not every protocol says the code, and gRPC has other statuses: then it is enough that it fails again.
@@ -208,7 +208,7 @@ def _failure_difference(row: Mapping[str, Any], answer: httpx.Response) -> str |
     return None if code == row["error"] else f"it failed with {row['error']}, now with {code}"
 
 
-def _problem(answer: httpx.Response) -> MarwayError | None:
+def problem_in(answer: httpx.Response) -> MarwayError | None:
     """Return the error that a gateway's own answer stands for; None for a model's."""
     if answer.headers.get("content-type", "").startswith(problems.CONTENT_TYPE):
         return problems.parse_problem(answer.content, status=answer.status_code)
@@ -220,12 +220,13 @@ def _problem(answer: httpx.Response) -> MarwayError | None:
 def _kept(row: Mapping[str, Any], status: int) -> GoldenAnswer:
     """Return the answer as it was kept; gRPC has no statuses of HTTP, so there it counts as what came now."""
     before = str(row["status"])
-    return _answer(
+    return answer_of(
         row["surface"], int(before) if before.isdigit() else status, bytes(row["output"]), row["output_type"]
     )
 
 
-def _answer(surface: str, status: int, body: bytes, content_type: str | None) -> GoldenAnswer:
+def answer_of(surface: str, status: int, body: bytes, content_type: str | None) -> GoldenAnswer:
+    """Return an answer over a protocol without what its server puts into each, as answers are compared."""
     mime = mime_type(content_type).lower()
     kind: Kind = "json" if is_json(content_type) else "text" if mime.startswith("text/") else "bytes"
     made = GoldenAnswer.of(status=status, kind=kind, body=body, content_type=content_type)
