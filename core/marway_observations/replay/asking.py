@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import httpx
@@ -14,8 +14,8 @@ from marway import errors
 from marway.answers.golden import GoldenAnswer
 from marway.errors import MarwayError, Unavailable, clip
 from marway.records import VersionRecord
-from marway.wire import headers
-from marway_observations.why.replaying import answer_of, problem_in, question_of
+from marway.wire import headers, problems
+from marway_observations.why.replaying import answer_of, question_of
 
 __all__ = ["Answered", "Asker", "GaveUp", "NoRoom"]
 
@@ -59,10 +59,8 @@ class Asker:
     timeout_s: float
     give_up_s: float
     token: str | None = None
-    _answered_at: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._answered_at = time.monotonic()
+    _begun_at: float = field(default_factory=time.monotonic)
+    _answered_at: float | None = None
 
     async def ask(self, row: Mapping[str, Any], record: VersionRecord) -> Answered:
         """Return what a version answers to a kept input.
@@ -79,8 +77,11 @@ class Asker:
         while True:
             try:
                 answer = await self.client.post(question.path, content=question.body, headers=sent)
-            except (httpx.TimeoutException, httpx.TransportError) as exc:
-                trouble: MarwayError = Unavailable(f"no gateway answers at {self.client.base_url}: {exc}")
+            except httpx.TransportError as exc:
+                why = str(exc) or "not in time"
+                trouble: MarwayError = Unavailable(f"no gateway answers at {self.client.base_url}: {why}")
+                if not self._answered_at:
+                    raise GaveUp(f"{trouble.message}; is `marway up` running?") from exc
             else:
                 found, trouble = self._read(row["surface"], answer, record)
                 if found is not None:
@@ -90,7 +91,7 @@ class Asker:
                     tries += 1
             if tries >= _TRIES:
                 raise NoRoom(trouble.message)
-            if time.monotonic() - self._answered_at > self.give_up_s:
+            if time.monotonic() - (self._answered_at or self._begun_at) > self.give_up_s:
                 raise GaveUp(f"nothing was answered for {self.give_up_s:g} s: {trouble.message}")
             await asyncio.sleep(min(_WAIT_MAX_S, max(wait_s, trouble.retry_after_s or 0.0)))
             wait_s *= 2
@@ -104,15 +105,14 @@ class Asker:
         }
         return sent if self.token is None else {**sent, "authorization": f"Bearer {self.token}"}
 
-    def _read(
-        self, surface: str, answer: httpx.Response, record: VersionRecord
-    ) -> tuple[Answered | None, MarwayError]:
+    def _read(self, surface: str, answer: httpx.Response, record: VersionRecord) -> tuple[Answered | None, MarwayError]:
         """Return what was answered, or None and why nothing was."""
         nothing = Unavailable(f"the gateway answered with status {answer.status_code}: {clip(answer.text, 300)}")
         given = answer.headers.get("content-type")
-        if given is not None and given.startswith("application/problem+json"):
-            problem = problem_in(answer)
-            assert problem is not None
+        if given is not None and given.startswith(problems.CONTENT_TYPE):
+            wait = answer.headers.get(headers.RETRY_AFTER, "")
+            wait_s = float(wait) if wait.isdigit() else None
+            problem = problems.parse_problem(answer.content, status=answer.status_code, retry_after_s=wait_s)
             if isinstance(problem, _FATAL):
                 raise problem
             if isinstance(problem, Unavailable):

@@ -1,4 +1,4 @@
-"""Which kept inputs are sent once more: those of a label's or a version's callers, the newest, in the order they came."""
+"""Which kept inputs are sent once more: the newest of a label's or a version's callers, in the order they came."""
 
 from __future__ import annotations
 
@@ -140,5 +140,7 @@ def _none(connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> str:
             f"{asked}, nor anything else of their predictions: a gateway writes what it keeps some seconds later; "
             "for older ones give --since"
         )
-    kinds = "; ".join(f"of {count} predictions ({bodies}) {_WHY_NONE.get(bodies, '')}".rstrip() for bodies, count in found)
+    kinds = "; ".join(
+        f"of {count} predictions ({bodies}) {_WHY_NONE.get(bodies, '')}".rstrip() for bodies, count in found
+    )
     return f"{asked}: {kinds.replace('MODEL', wanted.model)}"

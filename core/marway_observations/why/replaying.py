@@ -22,7 +22,7 @@ from marway.registry import Registry
 from marway.wire import headers, problems
 from marway.wire.envelope import mime_type
 
-__all__ = ["NotReplayed", "Question", "answer_of", "problem_in", "question_of", "replayed"]
+__all__ = ["NotReplayed", "Question", "answer_of", "question_of", "replayed"]
 
 _JSON: Final = "application/json"
 _OPENAI_WANTED: Final = {"messages": "chat/completions", "prompt": "completions"}
@@ -89,7 +89,7 @@ def replayed(
     answer = _ask(question, gateway, row["prediction_id"], token, timeout_s)
     if row["output"] is None or row["error"] is not None:
         found = _failure_difference(row, answer)
-    elif (problem := problem_in(answer)) is not None:
+    elif (problem := _problem(answer)) is not None:
         raise problem
     else:
         if answer.headers.get(headers.MODEL_ID) not in (record.id, None):
@@ -199,7 +199,7 @@ def _failure_difference(row: Mapping[str, Any], answer: httpx.Response) -> str |
     """Return how a failure differs from that of a prediction that failed, or None: its code has to be the same."""
     if answer.is_success:
         return f"it failed ({row['error'] or row['status']}), and was answered now"
-    problem = problem_in(answer)
+    problem = _problem(answer)
     code = None if problem is None else problem.code
     if row["error"] is None or code is None:
         # Not every protocol says the code, and gRPC has other statuses: then it is enough that it fails again.
@@ -208,7 +208,7 @@ def _failure_difference(row: Mapping[str, Any], answer: httpx.Response) -> str |
     return None if code == row["error"] else f"it failed with {row['error']}, now with {code}"
 
 
-def problem_in(answer: httpx.Response) -> MarwayError | None:
+def _problem(answer: httpx.Response) -> MarwayError | None:
     """Return the error that a gateway's own answer stands for; None for a model's."""
     if answer.headers.get("content-type", "").startswith(problems.CONTENT_TYPE):
         return problems.parse_problem(answer.content, status=answer.status_code)
