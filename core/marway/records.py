@@ -14,6 +14,8 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_serializer
 from marway.environments.lock import EnvironmentLock
 from marway.errors import clip
 from marway.features.summaries import FeatureSummary
+from marway.protection.contracts import ContractChange, ContractRef
+from marway.protection.labels import Protection, ProtectionChange
 from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
 from marway.serving import ServingSettings
 from marway.stored import Extensible, Frozen
@@ -142,10 +144,14 @@ class HistoryEntry(Extensible):
     forced: bool = False
     serving: ServingChange | None = None
     rollout: RolloutChange | None = None
+    protection: ProtectionChange | None = None
+    contract: ContractChange | None = None
+    approved_by: tuple[str, ...] | None = None
+    """Who had agreed to this move of a protected label that asks for it."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, as_usual: Callable[[HistoryEntry], dict[str, Any]]) -> dict[str, Any]:
-        rare = ("serving", "rollout")
+        rare = ("serving", "rollout", "protection", "contract", "approved_by")
         return {name: value for name, value in as_usual(self).items() if name not in rare or value is not None}
 
 
@@ -185,6 +191,9 @@ class ModelState(Extensible):
     serving: Annotated[Mapping[str, ServingSettings], PlainSerializer(overrides)] = Field(default_factory=dict)
     tombstones: Mapping[Version, Tombstone] = Field(default_factory=dict)
     traffic: Mapping[Label, Traffic] = Field(default_factory=dict)
+    protection: Mapping[Label, Protection] = Field(default_factory=dict)
+    contracts: Mapping[str, ContractRef] = Field(default_factory=dict)
+    """What consumers rely on, by `consumer/name`; what each says is in an object of its own."""
     history: tuple[HistoryEntry, ...] = ()
 
     def serving_for(self, record: VersionRecord) -> ServingSettings:
@@ -223,6 +232,8 @@ class Proof(Frozen):
         server: Which model server, such as `torchserve`.
         server_versions: Its version and those of what matters inside it, such as torch and Python.
         golden_sha256: The golden answers that were reproduced; None means that there are none, and it loaded.
+        contracts: Digests of consumers' contracts that were kept. Such a proof is one of a `pod` without golden
+            answers: readers from before there were contracts take it for a load, which it was.
         duration_s: How long it took.
         at: When.
         by: Who or what says so.
@@ -234,6 +245,7 @@ class Proof(Frozen):
     server: str
     server_versions: Mapping[str, str] = Field(default_factory=dict)
     golden_sha256: Sha256 | None = None
+    contracts: tuple[Sha256, ...] = ()
     duration_s: Annotated[float, Field(ge=0)]
     at: datetime
     by: str

@@ -12,6 +12,7 @@
     models/<name>/history/<first generation>.json        create-only, HistoryChunk
     ids/<id or lower-case name>.json                     create-only, Pointer
     proofs/<archive digest>/<ulid>.json                  create-only, Proof
+    contracts/<name>/<ulid>.json                         create-only, Contract of a consumer
     gc/<key of another object>                           compare-and-swap, GcMark
     gates/<model>.json                                   compare-and-swap, what breaches its declared bound
     leases/<name>.json                                   compare-and-swap, which gateway does the background duties
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 from marway.objects import open_store
 from marway.registry.changes import Change
+from marway.registry.contracting import Contracting
 from marway.registry.garbage_collection import GarbageCollection, GcReport
 from marway.registry.publishing import Publishing
 from marway.registry.reading import ModelSummary
@@ -34,7 +36,7 @@ from marway.registry.scrubbing import Damage, Scrubbing
 __all__ = ["Change", "Damage", "GcReport", "ModelSummary", "Registry", "open_registry"]
 
 
-class Registry(Publishing, Releasing, GarbageCollection, Scrubbing):
+class Registry(Publishing, Releasing, Contracting, GarbageCollection, Scrubbing):
     """Reads and writes models, versions and labels. Methods block; they are safe to call from many threads.
 
     Args:

@@ -126,5 +126,7 @@ def _check_same(model: str, done: HistoryEntry, wanted: HistoryEntry) -> None:
 
 def _asked(entry: HistoryEntry) -> tuple[object, ...]:
     """Return what a change asked for; where a label was, and what a rollback found, only its answer says."""
+    if entry.protection is not None or entry.contract is not None:
+        return entry.kind, entry.label, entry.protection or entry.contract
     what = {"label": entry.to_version, "tombstone": entry.from_version, "serving": entry.serving}.get(entry.kind)
     return entry.kind, entry.label, what
