@@ -41,6 +41,7 @@ table (`marway.wire.problems` for HTTP).
         ├── NoPodAvailable
         ├── ModelLoading          being loaded, and will not be ready within the deadline
         ├── Overloaded            more requests than the queue admits
+        │   └── NoRoomToSpare     of a request that gives way to all others
         ├── RegistryUnavailable
         ├── RuntimeDown           the model server behind a sidecar is not answering
         └── Draining              this process is stopping
@@ -77,6 +78,7 @@ __all__ = [
     "ModelLoading",
     "ModelNotFound",
     "NoPodAvailable",
+    "NoRoomToSpare",
     "NotFound",
     "OutcomeUnknown",
     "Overloaded",
@@ -276,6 +278,9 @@ class ModelLoading(Unavailable, code="model_loading", title="Model is loading"):
 
 
 class Overloaded(Unavailable, code="overloaded"): ...
+
+
+class NoRoomToSpare(Overloaded, code="no_room_to_spare", title="No room to spare"): ...
 
 
 class RegistryUnavailable(Unavailable, code="registry_unavailable"): ...

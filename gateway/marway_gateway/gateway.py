@@ -44,6 +44,7 @@ from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
+from marway_gateway.traffic.division import Division
 from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
 from marway_observations.store import store_beside_models
@@ -218,6 +219,7 @@ async def open_gateway(
                 admission=admission,
                 pods=pods,
                 transport=upstream,
+                division=Division(pods, settings.algorithm_pools),
                 retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
                 algorithm_pools=settings.algorithm_pools,
             ),

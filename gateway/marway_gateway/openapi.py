@@ -67,13 +67,19 @@ PREDICTION_ERRORS: Final = (
     *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
 )
 """What a route can answer that predicts."""
-_PREDICTION_ID: Final[Json] = {
+_OF_PREDICTIONS: Final[Json] = {
     "X-Prediction-Id": {
         "description": "Which prediction this is, by which it is found again and feedback names it: a ULID. Errors "
         "have one as well, once a request was let in.",
         "schema": {"type": "string"},
         "example": "01JZ3W5N8Q3F6A0C91D24B7E58",
-    }
+    },
+    "X-Marway-Traffic": {
+        "description": "Who answered, while the label is divided between two versions: `base`, which is the one that "
+        "it points at, or `candidate`.",
+        "schema": {"type": "string", "enum": ["base", "candidate"]},
+        "example": "base",
+    },
 }
 _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.AnswersDiffer(
@@ -204,7 +210,7 @@ def add_served(
     if predicts:
         responses = documented.get("responses", {})
         answer = responses.get(200, {})
-        answer = {**answer, "headers": {**_PREDICTION_ID, **answer.get("headers", {})}}
+        answer = {**answer, "headers": {**_OF_PREDICTIONS, **answer.get("headers", {})}}
         documented["responses"] = {**responses, 200: answer}
 
     class AsgiRoute(APIRoute):

@@ -140,14 +140,19 @@ def _proof_missing(
             return None
         return _Missing(
             kind,
-            f"a replay of logged requests against {base.version if base else 'the version before it'}: "
-            f"`marway replay {name} --candidate {version}`",
+            f"a replay within its limits against {base.version if base is not None else 'another version'}: "
+            f"`marway replay {name} --candidate {version} --last 1000`",
         )
     return _Missing(kind, f"{clip(kind, 60)}, a proof that only a newer Marway knows: move the label with that")
 
 
 def _replayed(proof: Proof, base: VersionRecord | None) -> bool:
-    return str(proof.kind) == "replay" and base is not None
+    replay = proof.replay
+    return (
+        replay is not None
+        and replay.passed
+        and (base is None or (replay.model, replay.base) == (base.name, base.version))
+    )
 
 
 def _frozen(protection: Protection, model: str, label: str, now: datetime) -> Iterator[_Missing]:

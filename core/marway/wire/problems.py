@@ -44,6 +44,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.ModelLoading: 503,
     errors.ModelNotFound: 404,
     errors.NoPodAvailable: 503,
+    errors.NoRoomToSpare: 429,
     errors.NotFound: 404,
     errors.OutcomeUnknown: 500,
     errors.Overloaded: 429,

@@ -130,7 +130,7 @@ class ContractChecks:
     async def _proved(self, pod: Pod, record: VersionRecord, kept: Sequence[Contract], duration_s: float) -> None:
         status = pod.status
         proof = Proof(
-            kind="pod",
+            kind="contracts",
             archive_sha256=record.archive.sha256,
             server=status.backend if status is not None else record.backend,
             contracts=tuple(each.sha256 for each in kept),
@@ -163,7 +163,9 @@ class ContractChecks:
             except AttemptFailed as exc:
                 raise Unavailable(f"pod {pod.name} {exc.why}: the contracts were not judged; try again") from exc
             if reply.outcome == Outcome.ANSWERED:
-                named = next((value.decode("latin-1") for name, value in reply.headers if name == b"content-type"), None)
+                named = next(
+                    (value.decode("latin-1") for name, value in reply.headers if name == b"content-type"), None
+                )
                 return answer_from_body(answer, named, status=reply.status)
             error = parse_problem(answer, status=reply.status, retry_after_s=reply.retry_after_s)
             if reply.outcome in (Outcome.MODEL_ERROR, Outcome.WORKER_DIED):
@@ -175,9 +177,7 @@ class ContractChecks:
 
 def broken(report: ContractReport, record: VersionRecord, label: str, current: str | None) -> MarwayError:
     """Return the error of a move that contracts forbid; it names whose they are."""
-    shown = "; ".join(
-        f"{each.consumer} (contract {each.name}: {each.difference})" for each in report.broken[:_SHOWN]
-    )
+    shown = "; ".join(f"{each.consumer} (contract {each.name}: {each.difference})" for each in report.broken[:_SHOWN])
     more = len(report.broken) - _SHOWN
     stays = f"{label} stays at {current}" if current is not None else f"{label} is not set"
     return ContractBroken(

@@ -163,6 +163,9 @@ async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: 
     if info.group_id is not None:
         text += b"x-request-group-id: %b\r\n" % info.group_id.encode()
         number += 1
+    if info.assignment is not None:
+        text += b"x-marway-traffic: %b\r\n" % info.role.encode()
+        number += 1
     if info.cache is not None:
         text += b"x-cache: %b\r\n" % info.cache.encode()
         number += 1
@@ -183,6 +186,8 @@ def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
     headers = [(wire.SERVER_TIMING, info.server_timing()), *_of_version(info.model, info.version, info.model_id)]
     if info.cache is not None:
         headers.append((wire.CACHE, info.cache))
+    if info.assignment is not None:
+        headers.append((wire.TRAFFIC, info.role))
     return headers
 
 

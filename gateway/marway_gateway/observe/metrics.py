@@ -57,6 +57,11 @@ class Metrics:
             "Predict requests for models whose answers may be given again, by what the cache did.",
             ("outcome",),
         )
+        self.traffic_requests = counter(
+            "marway_gateway_traffic_requests_total",
+            "Predict requests of labels that are divided between two versions, by which of them answered.",
+            ("model", "label", "role"),
+        )
         self.openai_tokens = counter(
             "marway_gateway_openai_tokens_total",
             "Tokens that language models read and wrote, as their servers counted them.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
@@ -21,6 +21,7 @@ from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.open_inference_json import media_type
 from marway_gateway.observe.prediction_id import new_prediction_id
+from marway_gateway.traffic.assignment import Assignment
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
 __all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens", "outcome_of"]
@@ -71,10 +72,12 @@ class RequestInfo:
         tokens: What the model server counted, where it said so.
         client: Who asks: the name of its token, else its address, where they are known.
         headers: An HTTP request's, names in lower case; of several with one name the last.
+        metadata: The same of a call over gRPC.
         prediction_id: Which prediction this is, from `Telemetry.predicting` on; None where it is none.
         serving: How the version is served; None before that is known.
         observe: What is kept of this very request, by those settings and the draw.
         role: Why the version was asked: base, candidate, shadow or batch.
+        assignment: Which side of the label's two versions it was drawn to; None where the label is not divided.
         input, output: What the caller sent and got; where its protocol has no bytes for that, what a pod is sent and
             sends. None where it is not kept, see `bodies`, and before it is known.
         input_media, output_headers: Where `input_type` and `output_type` are, when they are asked for.
@@ -100,10 +103,12 @@ class RequestInfo:
     response_bytes = 0
     client: str | None = None
     headers: Mapping[bytes, bytes] = MappingProxyType({})
+    metadata: Mapping[str, str] = MappingProxyType({})
     prediction_id: str | None = None
     serving: ServingSettings | None = None
     observe: Observe = "off"
     role = "base"
+    assignment: Assignment | None = None
     input: bytes | None = None
     input_media: str | None = None
     output: bytes | None = None
@@ -122,6 +127,11 @@ class RequestInfo:
         """Take in how the request ended."""
         self.outcome = outcome_of(error)
         self.error = error.code
+
+    def said(self, name: str) -> str | None:
+        """Return what the caller's header or metadata of a name in lower case says; None where it has none."""
+        given = self.headers.get(name.encode())
+        return self.metadata.get(name) if given is None else given.decode("latin-1")
 
     @property
     def input_type(self) -> str | None:
@@ -169,6 +179,8 @@ class Telemetry:
         self, metrics: Metrics, access_log: LogSink | None, observations: ObservationSink | None = None
     ) -> None:
         self.metrics = metrics
+        self.live: Callable[[RequestInfo, Assignment], None] = lambda info, assignment: None
+        """Told of each answer of a label that is divided."""
         self._access_log = access_log
         self._observations = observations
         self._in_flight = 0
@@ -199,6 +211,8 @@ class Telemetry:
             if durations is None:  # looking one up costs several times what counting does
                 durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
             durations.observe(duration_s)
+            if info.assignment is not None:
+                self._traffic(info, info.assignment)
             if info.tokens is not None and info.cache != "hit":  # an answer given again cost none
                 for kind, count in info.tokens._asdict().items():
                     self.metrics.openai_tokens.labels(info.model or "", info.version or "", kind).inc(count)
@@ -206,6 +220,10 @@ class Telemetry:
                 self._observations.add(info, duration_s)
         if self._access_log is not None and info.path not in _UNLOGGED:
             self._access_log.put((time.time(), _fields(info, duration_s)))
+
+    def _traffic(self, info: RequestInfo, assignment: Assignment) -> None:
+        self.metrics.traffic_requests.labels(info.model or "", info.label or "", info.role).inc()
+        self.live(info, assignment)
 
 
 @lru_cache(maxsize=1024)
@@ -246,6 +264,8 @@ def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
         fields["pod_ms"] = _ms(info.pod_s)
     if info.label is not None:
         fields["label"] = info.label
+    if info.assignment is not None:
+        fields["traffic"] = info.role
     if info.group_id is not None:
         fields["group_id"] = info.group_id
     if info.prediction_id is not None:

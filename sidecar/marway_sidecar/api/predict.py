@@ -154,7 +154,7 @@ class Predictor:
                 if isinstance(channel, Request) and streams:
                     await stream_answer(call, channel, self.pool, resolved, row, deadline, held, drain=self.drain)
                     return
-                job = Job([row], deadline, group=call.group, body=held)
+                job = Job([row], deadline, group=call.group, body=held, priority=call.priority)
                 actor = self.pool.wanted.get(resolved.record.id)
                 if actor is not None and actor.entry.serving is resolved.serving:
                     scheduler = actor.entry.scheduler

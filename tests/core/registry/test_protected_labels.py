@@ -193,3 +193,27 @@ def test_an_unproved_contract_is_no_matter_of_a_label_without_contracts(registry
     """Where no consumer relies on anything, a proved version is released as before."""
     with pytest.raises(ProofMissing, match="no pod has loaded intent 2"):
         release(registry, "2", require_proof=True)
+
+
+def test_a_rollout_asks_for_the_same(registry: Registry) -> None:
+    """A rollout starts and is promoted only where the label may move; what is taken back meanwhile pauses it."""
+    registry.protect("intent", approvals=1, by="root")
+    with pytest.raises(LabelProtected, match="0 of 1 approvals"):
+        registry.start_rollout("intent", "2", steps=(50,), by="ana")
+    assert list(registry.store.keys("rollouts/")) == []
+    registry.approve("intent", "2", by="bo")
+    rollout = registry.start_rollout("intent", "2", steps=(50,), by="ana").entry.rollout
+    assert rollout is not None
+    registry.approve("intent", "2", withdraw=True, by="bo")
+    with pytest.raises(LabelProtected):
+        registry.promote_rollout("intent", label="PROD", by="cy")
+    stopped = registry.advance_rollout("intent", label="PROD", rollout=str(rollout.id), step=0, by="gateway", op_id="x")
+    assert stopped.entry.rollout is not None
+    assert (stopped.entry.rollout.action, stopped.state.labels) == ("pause", {"PROD": "1"})
+    assert "0 of 1 approvals" in str(stopped.state.traffic["PROD"].reason)
+    registry.approve("intent", "2", by="ana")  # who started it: her own does not count
+    with pytest.raises(LabelProtected, match="others than pub@ci and cy and ana run"):
+        registry.promote_rollout("intent", label="PROD", by="cy")
+    registry.approve("intent", "2", by="bo")
+    promoted = registry.promote_rollout("intent", label="PROD", by="cy")
+    assert (promoted.state.labels, promoted.entry.approved_by) == ({"PROD": "2"}, ("bo",))

@@ -154,6 +154,7 @@ async def predict_rpc(
     metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     ids = read_ids(metadata.get)
     info = RequestInfo(method="POST", path=method, ids=ids)
+    info.metadata = metadata
     info.client = client = token_owner() or _address(context.peer())
     gateway.telemetry.predicting(info, surface)
     failure: MarwayError | None = None

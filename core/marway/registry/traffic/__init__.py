@@ -1,0 +1,1 @@
+"""How a label is divided: rollouts and shadow copies, each change by one compare-and-swap."""
