@@ -21,7 +21,8 @@ table (`marway.wire.problems` for HTTP).
     │   ├── ModelNotFound
     │   ├── VersionNotFound
     │   ├── LabelNotFound
-    │   └── PodNotFound
+    │   ├── PodNotFound
+    │   └── RolloutNotFound       a label that was never rolled out
     ├── Conflict                  the change asked for clashes with what is there
     │   ├── AnswersDiffer         a pod loaded a version, and it answered its golden examples otherwise
     │   ├── ContractBroken        a version that does not answer as a consumer of the model relies on
@@ -87,6 +88,7 @@ __all__ = [
     "RegistryUnavailable",
     "ReleaseRefused",
     "RequestTooSlow",
+    "RolloutNotFound",
     "RuntimeDown",
     "StateConflict",
     "Unauthenticated",
@@ -186,6 +188,9 @@ class LabelNotFound(NotFound, code="label_not_found"): ...
 
 
 class PodNotFound(NotFound, code="pod_not_found"): ...
+
+
+class RolloutNotFound(NotFound, code="rollout_not_found"): ...
 
 
 class Conflict(MarwayError, code="conflict"): ...
