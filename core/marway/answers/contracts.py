@@ -16,7 +16,7 @@ from marway.errors import InvalidInput, clip
 from marway.protection.contracts import Contract
 from marway.wire.comparison import field_change
 
-__all__ = ["answer_from_body", "broken_by", "check_expected"]
+__all__ = ["answer_from_body", "broken_by", "check_expected", "expected_answer"]
 
 _LINE_MAX: Final = 300
 _WHOLE: Final = ""
@@ -32,6 +32,11 @@ def answer_from_body(body: bytes, content_type: str | None, *, status: int = 200
     if text is not None:
         kind = "json" if content_type is None or is_json(content_type) else "text"
     return GoldenAnswer.of(status=status, kind=kind, body=body, content_type=content_type)
+
+
+def expected_answer(data: bytes) -> GoldenAnswer:
+    """Return the answer that a consumer gives as a file: JSON where it is that, else text, else bytes."""
+    return answer_from_body(data, None)
 
 
 def check_expected(contract: Contract) -> None:

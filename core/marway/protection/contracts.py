@@ -108,6 +108,11 @@ class Contract(Frozen):
         said = self.model_dump(mode="json", exclude={"by", "at", "note", "from_version", "labels"})
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON, as programs get it: with the size of the request in place of the request."""
+        said = self.model_dump(mode="json", exclude={"format", "input_b64", "value"})
+        return {**said, "input_bytes": len(self.input), "expected": self.value}
+
 
 class ContractChange(Frozen):
     """What one change did to a model's contracts, in its history entry, which is of the kind `serving` and names none.

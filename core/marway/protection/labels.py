@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -137,3 +137,19 @@ class ProtectionState(NamedTuple):
             )
             for name in names
         ]
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON, as programs get it."""
+        found = self.protection
+        asked = found.model_dump(mode="json") if found is not None else {}
+        return {
+            "model": self.model,
+            "label": self.label,
+            "version": self.version,
+            "protected": found is not None,
+            "approvals": asked.get("approvals", 0),
+            "require": asked.get("require", []),
+            "freeze": asked.get("freeze", []),
+            **{name: asked.get(name) for name in ("by", "at", "note")},
+            "versions": [each._asdict() for each in self.versions],
+        }

@@ -12,7 +12,7 @@ from marway.protection.freezes import Freeze
 from marway.protection.labels import Approval, Protection, same_person
 from marway.records import ModelState, Proof, VersionRecord
 
-__all__ = ["ApprovalsMissing", "contracts_unproved", "counted", "refuse"]
+__all__ = ["ApprovalsMissing", "contracts_unproved", "counted", "engines_missing", "refuse"]
 
 _ENGINES: Final = ("native", "torchserve")
 
@@ -33,6 +33,14 @@ def contracts_unproved(state: ModelState, proofs: Iterable[Proof], label: str | 
     wanted = contracts_for(state.contracts, label)
     kept = {digest for proof in proofs for digest in proof.contracts} if wanted else set()
     return [key for key, ref in wanted.items() if ref.sha256 not in kept]
+
+
+def engines_missing(protection: Protection, record: VersionRecord, proofs: Iterable[Proof]) -> list[str]:
+    """Return the engines of which a label asks for a proof that is not there."""
+    if "engines" not in protection.require or record.backend != "torchserve":
+        return []
+    servers = _servers(record, proofs)
+    return [each for each in _ENGINES if each not in servers]
 
 
 def refuse(
@@ -116,7 +124,7 @@ def _proof_missing(
     proofs: Sequence[Proof],
 ) -> _Missing | None:
     name, version = record.name, record.version
-    servers = {proof.server for proof in proofs if proof.kind == "pod" and proof.golden_sha256 == record.golden_sha256}
+    servers = _servers(record, proofs)
     if kind == "pod" or (kind == "engines" and record.backend != "torchserve"):
         # What is for another kind of server is served by that kind alone: a pod of it is all its engines.
         if servers:
@@ -144,6 +152,11 @@ def _proof_missing(
             f"`marway replay {name} --candidate {version} --last 1000`",
         )
     return _Missing(kind, f"{clip(kind, 60)}, a proof that only a newer Marway knows: move the label with that")
+
+
+def _servers(record: VersionRecord, proofs: Iterable[Proof]) -> set[str]:
+    """Return the kinds of servers whose pods have proved a version."""
+    return {each.server for each in proofs if each.kind == "pod" and each.golden_sha256 == record.golden_sha256}
 
 
 def _replayed(proof: Proof, base: VersionRecord | None) -> bool:

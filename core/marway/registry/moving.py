@@ -8,7 +8,7 @@ from typing import Final
 
 from marway.errors import LabelProtected, MarwayError, ProofMissing, StateConflict
 from marway.protection.labels import Approval, Protection, ProtectionChange
-from marway.protection.missing import ApprovalsMissing, contracts_unproved, refuse
+from marway.protection.missing import ApprovalsMissing, contracts_unproved, engines_missing, refuse
 from marway.records import HistoryEntry, ModelState, VersionRecord
 from marway.registry.changes import Changing
 
@@ -39,6 +39,13 @@ class Moving(Changing):
         record = self.record(name, version)
         with self._asking(name, label, by=next(iter(movers))):
             self._check_protected(self.state(name), record, label, movers=movers, made=made)
+
+    def engines_missing(self, record: VersionRecord, label: str) -> list[str]:
+        """Return the engines of which a label asks for a proof of a version that is not there."""
+        protection = self.state(record.name).protection.get(label)
+        if protection is None or "engines" not in protection.require:
+            return []
+        return engines_missing(protection, record, self.proofs(record.archive.sha256, skip_damaged=True))
 
     def _admitted(
         self,
