@@ -21,7 +21,8 @@ table (`marway.wire.problems` for HTTP).
     │   ├── ModelNotFound
     │   ├── VersionNotFound
     │   ├── LabelNotFound
-    │   └── PodNotFound
+    │   ├── PodNotFound
+    │   └── RolloutNotFound       a label that was never rolled out
     ├── Conflict                  the change asked for clashes with what is there
     │   ├── AnswersDiffer         a pod loaded a version, and it answered its golden examples otherwise
     │   ├── ReleaseRefused        a version that is not like the one whose place it is to take
@@ -83,6 +84,7 @@ __all__ = [
     "RegistryUnavailable",
     "ReleaseRefused",
     "RequestTooSlow",
+    "RolloutNotFound",
     "RuntimeDown",
     "StateConflict",
     "Unauthenticated",
@@ -183,6 +185,9 @@ class LabelNotFound(NotFound, code="label_not_found"): ...
 
 
 class PodNotFound(NotFound, code="pod_not_found"): ...
+
+
+class RolloutNotFound(NotFound, code="rollout_not_found"): ...
 
 
 class Conflict(MarwayError, code="conflict"): ...

@@ -150,7 +150,7 @@ class RolloutRecord(Frozen):
     """That a rollout was begun: `rollouts/<model>/<id>/rollout.json`, written before the state says that it runs.
 
     Whether it still runs, or ever did, says the model's state: this is for who looks for those that run, and tells
-    whose evidence is beside it.
+    whose evidence is beside it, and how it was to go when it is over.
     """
 
     format: Literal[1] = 1
@@ -159,5 +159,6 @@ class RolloutRecord(Frozen):
     label: str
     base: Version
     candidate: Version
+    traffic: Traffic
     at: datetime
     by: str

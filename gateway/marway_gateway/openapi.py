@@ -114,6 +114,10 @@ _EXAMPLES: Final[tuple[MarwayError, ...]] = (
     errors.OutcomeUnknown("the write of models/intent/state.json got no reply and cannot be read back"),
     errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
     errors.PodNotFound("there is no pod 'pod-9': there are pod-0, pod-1"),
+    errors.RolloutNotFound(
+        "there was no rollout of intent to PROD: `marway rollout start intent VERSION --label PROD` begins one",
+        model="intent",
+    ),
     errors.RegistryUnavailable("the registry file:///registry does not answer"),
     errors.ReleaseRefused(
         "intent 1.1 may not take the place of 1.0: its answers have other fields or types: score is now confidence; "

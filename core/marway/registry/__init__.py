@@ -34,14 +34,12 @@ from marway.registry.publishing import Publishing
 from marway.registry.reading import ModelSummary
 from marway.registry.releasing import Releasing
 from marway.registry.scrubbing import Damage, Scrubbing
-from marway.registry.traffic.rollouts import RollingOut
-from marway.registry.traffic.shadowing import Shadowing
-from marway.registry.traffic.starting import StartingRollouts
+from marway.registry.traffic import DividedLabels
 
 __all__ = ["Change", "Damage", "GcReport", "ModelSummary", "Registry", "open_registry"]
 
 
-class Registry(Publishing, Releasing, StartingRollouts, RollingOut, Shadowing, GarbageCollection, Scrubbing):
+class Registry(Publishing, Releasing, DividedLabels, GarbageCollection, Scrubbing):
     """Reads and writes models, versions and labels. Methods block; they are safe to call from many threads.
 
     Args:

@@ -47,6 +47,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.OutcomeUnknown: 500,
     errors.Overloaded: 429,
     errors.PodNotFound: 404,
+    errors.RolloutNotFound: 404,
     errors.ProofMissing: 409,
     errors.RegistryUnavailable: 503,
     errors.ReleaseRefused: 409,

@@ -28,6 +28,7 @@ from marway_gateway.events.metrics import DeliveryMetrics
 from marway_gateway.events.sending import Sender
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.settings import GatewaySettings
+from marway_gateway.traffic.rollouts.finding import Finding
 from marway_observations.evaluate.results import Kind
 
 __all__ = ["doing_duties"]
@@ -36,7 +37,8 @@ _FIRST_S: Final = 2.0
 """A gateway that starts has requests to serve first."""
 _HISTORY_S: Final = 5.0
 """Between two looks through all histories: so late is the event of a change that no gateway made."""
-
+_ROLLOUTS_S: Final = 10.0
+"""Between two looks for rollouts that no gateway has requests of: so much longer one of those takes."""
 _DELIVERY_S: Final = 5.0
 """Between two looks for events to send, each of which lists what waits: usually nothing."""
 
@@ -47,6 +49,7 @@ async def doing_duties(
     writer: RegistryWriter,
     history: HistoryScan,
     webhooks: WebhooksFile | None,
+    rollouts: Finding,
     *,
     metrics: CollectorRegistry,
 ) -> AsyncIterator[None]:
@@ -57,6 +60,7 @@ async def doing_duties(
         writer: Changes the registry in whose store the leases are.
         history: Raises the events of what others changed.
         webhooks: Where events are sent to; None where this gateway was told of none.
+        rollouts: Finds those that no gateway has requests of.
         metrics: Where to say what is done.
     """
     registry = writer.registry
@@ -65,6 +69,7 @@ async def doing_duties(
     metrics.register(figures)
     jobs = [
         Job("history", _HISTORY_S, history.run),
+        Job("rollouts", _ROLLOUTS_S, rollouts.run),
         _evaluation("quality", settings.quality_interval_s, settings, registry, figures),
         _evaluation("drift", settings.drift_interval_s, settings, registry, figures),
         _rollout_quality(settings, writer),

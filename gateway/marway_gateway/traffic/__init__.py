@@ -1,1 +1,1 @@
-"""How requests of a label are divided between versions, and what the answers of a candidate say of it."""
+"""Labels whose requests are divided: who answers, who gets copies, what is counted, and what follows from it."""

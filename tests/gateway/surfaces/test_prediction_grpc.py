@@ -219,7 +219,7 @@ CODES = {
     "FAILED_PRECONDITION": "AnswersDiffer ProofMissing ReleaseRefused StateConflict",
     "INTERNAL": "InvalidRecord InvalidSettings LoadFailed MarwayError ModelError",
     "INVALID_ARGUMENT": "InvalidArchive InvalidInput InvalidReference InvalidRequest Misdirected UnsupportedMedia",
-    "NOT_FOUND": "LabelNotFound ModelNotFound NotFound PodNotFound VersionNotFound",
+    "NOT_FOUND": "LabelNotFound ModelNotFound NotFound PodNotFound RolloutNotFound VersionNotFound",
     "PERMISSION_DENIED": "ForeignOrigin",
     "RESOURCE_EXHAUSTED": "BodyTooLarge Overloaded",
     "UNAUTHENTICATED": "Unauthenticated",

@@ -114,11 +114,17 @@ class StartingRollouts(Changing):
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, forced=forced, rollout=change)
         now = self.state(record.name)
         if op_id is None or all(each.op_id != op_id for each in now.history):
-            start(now, entry)  # nothing is stored of one that is refused
+            begun = start(now, entry)[0].traffic[label]  # raises for one that is refused: nothing is stored of it
             written = RolloutRecord(
-                id=rollout, model=record.name, label=label, base=now.labels[label], candidate=candidate, by=by,
+                id=rollout,
+                model=record.name,
+                label=label,
+                base=now.labels[label],
+                candidate=candidate,
+                traffic=begun,
                 at=entry.at,
-            )  # fmt: skip
+                by=by,
+            )
             self._create(keys.rollout_key(record.name, rollout), written)
         return self._change(record.name, start, entry, new_op=op_id is None)
 
