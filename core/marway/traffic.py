@@ -22,6 +22,7 @@ __all__ = [
     "ShadowRule",
     "Traffic",
     "check_sticky",
+    "run_of",
     "whole_steps",
 ]
 
@@ -150,7 +151,7 @@ class RolloutRecord(Frozen):
     """That a rollout was begun: `rollouts/<model>/<id>/rollout.json`, written before the state says that it runs.
 
     Whether it still runs, or ever did, says the model's state: this is for who looks for those that run, and tells
-    whose evidence is beside it.
+    whose evidence is beside it, and how it was to go when it is over.
     """
 
     format: Literal[1] = 1
@@ -159,5 +160,14 @@ class RolloutRecord(Frozen):
     label: str
     base: Version
     candidate: Version
+    traffic: Traffic
     at: datetime
     by: str
+
+
+def run_of(label: str, traffic: Traffic) -> str:
+    """Return the name under which counts of a rollout are kept: its ULID; copies alone have label and beginning.
+
+    A label has one of them at a time, so both are unique within a model.
+    """
+    return traffic.rollout or f"shadow-{label}-{traffic.began:%Y%m%dT%H%M%S%f}"

@@ -22,13 +22,13 @@ from marway.errors import (
     Overloaded,
     Unavailable,
     VersionNotFound,
-    forget_frames,
 )
 from marway.resolve import Resolved, Resolver
 from marway.wire.headers import JSON_NONFINITE, NOTHING, READY_ONLY, REQUEST_TIMEOUT_MS, STREAM
 from marway.wire.request import timeout_of
 from marway_http.channel import Channel, ClientGone, ServerStopping
 from marway_http.http1.request import Request
+from marway_http.tracebacks import forget_frames
 from marway_sidecar.api.answers import answer_of, finite_of
 from marway_sidecar.api.bodies import answer_unread, read_body, stream_answer
 from marway_sidecar.api.call import Call, check_body, holds_rows, prediction_at, row_of
