@@ -18,6 +18,7 @@ from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.access.authentication import TokenFile
+from marway_gateway.admin.contracts import ContractChecks
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
@@ -270,7 +271,7 @@ async def open_gateway(
             writer=writer,
             pod_api=api,
             loader=loader,
-            releaser=Releaser(loader, api, writer),
+            releaser=Releaser(loader, api, writer, ContractChecks(loader, upstream, writer)),
             feedback=feedback,
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,

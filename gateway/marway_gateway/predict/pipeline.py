@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from marway.errors import ModelError, NoRoomToSpare
 from marway.resolve.resolved import Resolved, alike
 from marway.resolve.resolver import Resolver
-from marway.wire.headers import Outcome
+from marway.wire.headers import READY_ONLY, Outcome
 from marway_gateway.observe.bodies import drawn
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
@@ -235,10 +235,11 @@ class Predictor:
         info.pod = pod.name
         info.attempts += 1
         name, version = spec.key
+        headers = {**call.headers, READY_ONLY: "1"} if spec.ready_only else call.headers
         began = time.perf_counter()
         try:
             reply = await self._transport.predict(
-                pod, name, version, headers=call.headers, body=call.body, deadline=call.deadline
+                pod, name, version, headers=headers, body=call.body, deadline=call.deadline
             )
         except AttemptFailed as exc:
             info.run = None  # that of an attempt before says nothing of this one

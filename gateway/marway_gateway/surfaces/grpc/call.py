@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from marway.deadline import Deadline
-from marway.errors import MarwayError, ModelError, clip, forget_frames
+from marway.errors import MarwayError, ModelError, clip
 from marway.resolve.resolved import Resolved
 from marway.wire import headers as wire
 from marway.wire.problems import problem_of
@@ -33,6 +33,7 @@ from marway_gateway.surfaces.http_call import gives_way
 from marway_gateway.surfaces.row_calls import predict_rows
 from marway_http.tensors.requests import ReadRequest, Rendered
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
+from marway_http.tracebacks import forget_frames
 
 __all__ = ["DETAILS_MAX", "GrpcCall", "predict_rpc", "refused_rpcs"]
 
