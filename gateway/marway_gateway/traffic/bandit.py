@@ -26,6 +26,8 @@ __all__ = ["LEAST_MOVE", "chance_better", "percent_of"]
 
 LEAST_MOVE: Final = 2.0
 """By less than so many percent the division is left as it is: each move is a line of history and another division."""
+_EVEN_MOVE: Final = 10.0
+"""The same where the division is even: there the chance wanders most, and says least."""
 _PRIOR: Final = 2.0
 """What is thought beforehand weighs as much as so many scores, each as good as all of that time are on average."""
 
@@ -62,9 +64,11 @@ def percent_of(traffic: Traffic, chance: float) -> float | None:
         chance: The probability that it is the better one.
     """
     wanted = round(min(max(100 * chance, traffic.floor), traffic.cap), 1)
-    moved = abs(wanted - traffic.percent)
-    at_an_end = wanted in (traffic.floor, traffic.cap) and moved > 0
-    return wanted if moved >= LEAST_MOVE or (at_an_end and moved >= LEAST_MOVE / 4) else None
+    share = traffic.percent / 100
+    least = max(LEAST_MOVE, _EVEN_MOVE * 4 * share * (1 - share))
+    if wanted in (traffic.floor, traffic.cap):
+        least = LEAST_MOVE / 4  # it comes to rest there
+    return wanted if abs(wanted - traffic.percent) >= least else None
 
 
 def _successes(losses: Mapping[int, int]) -> tuple[float, int]:

@@ -63,7 +63,16 @@ def test_a_better_evening_is_nobodys_merit() -> None:
 
 @pytest.mark.parametrize(
     ("now", "chance", "wanted"),
-    [(50, 0.8, 80.0), (50, 0.515, None), (50, 0.999, 95.0), (50, 0.001, 5.0), (94.6, 1.0, None), (5, 0.0, None)],
+    [
+        (50, 0.8, 80.0),
+        (50, 0.58, None),
+        (90, 0.93, None),
+        (90, 0.94, 94.0),
+        (50, 0.999, 95.0),
+        (50, 0.001, 5.0),
+        (94.6, 1.0, None),
+        (5, 0.0, None),
+    ],
 )
 def test_percents_move_by_two_points_at_least_and_within_their_bounds(
     now: float, chance: float, wanted: float | None

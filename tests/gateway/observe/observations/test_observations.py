@@ -271,8 +271,11 @@ def test_what_a_sidecar_says_that_is_no_model_run_costs_no_row(
     ]
 
 
-def test_what_a_rollout_goes_by_is_written_soon(observing: Callable[..., Observations], store: Away) -> None:
+def test_what_a_rollout_goes_by_is_written_soon(
+    observing: Callable[..., Observations], store: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Answers of a candidate, or to a copy, whose quality is declared wait two seconds at most; all others as told."""
+    monkeypatch.setattr("marway_gateway.observe.observations.observations._AWAITED_S", 0.0)
     judged = ServingSettings(quality=(QualityRule(kind="correct"),))
     observed = observing(Limits(flush_s=60))
     began = time.monotonic()
