@@ -94,7 +94,8 @@ def _window(connection: duckdb.DuckDBPyConnection, version: str, fields: Sequenc
     below = _HASHES - 1 if with_bodies <= sample_rows else _HASHES * sample_rows // with_bodies
     found = connection.execute(
         "SELECT input_type, input, CASE WHEN outcome = 'ok' THEN output_type END, CASE WHEN outcome = 'ok' THEN output "
-        f"END FROM observations WHERE version = ? AND {CALLERS} AND {_WITH_BODIES} AND hash(prediction_id) <= ?::UBIGINT",
+        f"END FROM observations WHERE version = ? AND {CALLERS} AND {_WITH_BODIES} "
+        "AND hash(prediction_id) <= ?::UBIGINT",
         [version, below],
     )
     rows = Rows(fields)
