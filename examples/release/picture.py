@@ -3,6 +3,7 @@
 import argparse
 import json
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def picture(seconds: Seconds, rollout: str) -> tuple[str, str]:
     first, last = running[0] - BEFORE_S, running[-1] + AFTER_S
     end = next(each["rollout"] for each in of_it if each["rollout"]["state"] != "running")
     shares = shares_of(seconds, end["candidate"], first, last)
-    most = 5 if max(share for _, share in shares) <= 5 else 100
+    most = next(each for each in (4, 8, 100) if max(share for _, share in shares) <= each)
     title = f"intent {end['candidate']} is to take the place of {end['base']}: {ENDS[end['state']]}"
     scale = Scale(first, last)
     parts = [
@@ -49,8 +50,10 @@ def picture(seconds: Seconds, rollout: str) -> tuple[str, str]:
         *changes(scale, of_it),
     ]
     height = TOP + HEIGHT + GAP + EVIDENCE + BELOW
-    for at in range(0, int(last - running[0]) + 1, 5):
-        parts.append(text(scale.x(running[0] + at), height - BELOW + 20, f"{at} s", anchor="middle"))
+    parts += [
+        text(scale.x(running[0] + at), height - BELOW + 20, f"{at} s", anchor="middle")
+        for at in range(0, int(last - running[0]) + 1, 5)
+    ]
     return end["state"], (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
         f'font-size="13">\n<rect width="{WIDTH}" height="{height}" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
@@ -71,7 +74,7 @@ class Scale:
 def shares_of(seconds: Seconds, version: str, first: float, last: float) -> list[tuple[float, float]]:
     """Return of how many requests in a hundred a version answered, for each second of a time."""
     found = []
-    for before, after in zip(seconds, seconds[1:], strict=False):
+    for before, after in pairwise(seconds):
         if first <= after["at"] <= last:
             new = {name: count - before["answered"].get(name, 0) for name, count in after["answered"].items()}
             found.append((after["at"], 100 * new.get(version, 0) / max(1, sum(new.values()))))
