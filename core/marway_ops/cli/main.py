@@ -24,6 +24,7 @@ from marway_ops.cli.listings import history, models, show
 from marway_ops.cli.logs import logs
 from marway_ops.cli.pods import drain, load, pin, pods, unload
 from marway_ops.cli.predict import predict
+from marway_ops.cli.rollouts import rollout
 from marway_ops.cli.up import up
 from marway_ops.shell.environment import unknown_variables
 from marway_ops.shell.options import DEBUG_ENV
@@ -75,6 +76,7 @@ def build_app() -> typer.Typer:
 
     for verb in _VERBS:
         app.command()(verb)
+    app.add_typer(rollout)
     for entry in sorted(entry_points(group="marway.verbs"), key=lambda found: found.name):
         entry.load()(app)
     return app
