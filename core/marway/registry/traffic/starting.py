@@ -13,7 +13,8 @@ from marway.errors import InvalidInput, ProofMissing, StateConflict, clip
 from marway.records import HistoryEntry, ModelState, VersionRecord, utc_now
 from marway.refs import DEFAULT_LABEL, check_label, new_ulid
 from marway.registry import keys
-from marway.registry.changes import Change, Changing
+from marway.registry.changes import Change
+from marway.registry.moving import Moving
 from marway.registry.traffic.states import divided, with_shadow
 from marway.text import did_you_mean
 from marway.traffic import GUARDS, STEPS, RolloutChange, RolloutRecord, ShadowRule, Traffic, whole_steps
@@ -21,7 +22,7 @@ from marway.traffic import GUARDS, STEPS, RolloutChange, RolloutRecord, ShadowRu
 __all__ = ["StartingRollouts"]
 
 
-class StartingRollouts(Changing):
+class StartingRollouts(Moving):
     """Begins rollouts. A rollout is known by its `RolloutRecord` before the state says that it runs."""
 
     def start_rollout(
@@ -73,7 +74,8 @@ class StartingRollouts(Changing):
         Raises:
             InvalidInput: A step, limit or guard that cannot be.
             StateConflict: The label is not set, at the candidate already, not at ``if_currently``, or in a rollout.
-            ProofMissing: No pod has proved the candidate.
+            ProofMissing: No pod has proved the candidate, or has seen it keep what consumers rely on.
+            LabelProtected: The label asks for more than is there.
         """
         check_label(label)
         rollout = rollout or new_ulid()
@@ -106,13 +108,17 @@ class StartingRollouts(Changing):
                     model=record.name,
                     version=candidate,
                 )
+            if require_proof and not forced:
+                self._check_contracts(state, record, label)
+            self._check_protected(state, record, label, movers=(by,))
             stays = {"from_version": traffic.base, "to_version": traffic.base}
             return divided(state, label, traffic), entry.model_copy(update=stays)
 
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, forced=forced, rollout=change)
         now = self.state(record.name)
         if op_id is None or all(each.op_id != op_id for each in now.history):
-            begun = start(now, entry)[0].traffic[label]  # raises for one that is refused: nothing is stored of it
+            with self._asking(record.name, label, by=by):
+                begun = start(now, entry)[0].traffic[label]  # raises for one that is refused: nothing is stored of it
             written = RolloutRecord(
                 id=rollout,
                 model=record.name,
