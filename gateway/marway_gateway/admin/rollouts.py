@@ -84,5 +84,11 @@ def rollouts_router(current: CurrentGateway) -> APIRouter:
 
 async def _status(gateway: Gateway, model: str, label: str, rollout: str | None) -> RolloutView:
     registry = gateway.reader.registry
-    status, _ = await gateway.reader.call(registry.rollout_status, model, label=label, rollout=rollout)
-    return RolloutView.model_validate(status.model_dump())
+    status, traffic = await gateway.reader.call(registry.rollout_status, model, label=label, rollout=rollout)
+    view = RolloutView.model_validate(status.model_dump())
+    if traffic is None:
+        return view
+    running = gateway.rollouts.of(status.model, label, traffic)
+    evidence = await gateway.rollout_watcher.evidence(running, read=True)
+    told = {guard: each.model_dump() for guard, each in evidence.items()}
+    return view.model_copy(update={"evidence": told, "step_s": running.step_s})
