@@ -11,6 +11,7 @@ from marway import errors
 from marway.registry import Change
 from marway_gateway.admin.labels import CHANGE_ERRORS, LOAD_ERRORS
 from marway_gateway.admin.parameters import CallerOf, Model, TimeoutOf, deadline_of
+from marway_gateway.admin.rollout_planning import plan_rollout
 from marway_gateway.admin.rollout_views import RolloutStart, RolloutStartView, RolloutTurn, RolloutView
 from marway_gateway.admin.views import ChangeView, PodLoadView
 from marway_gateway.gateway import CurrentGateway, Gateway
@@ -19,6 +20,11 @@ from marway_gateway.openapi import Label, problems
 __all__ = ["rollouts_router"]
 
 Which = Annotated[str | None, Query(max_length=64, description="The id of one; else the newest of the label.")]
+OnlyPlan = Annotated[bool, Query(description="Only say what would be done, and noticed; start nothing.")]
+Rate = Annotated[
+    float | None,
+    Query(ge=0, description="With `plan`: for so many requests a second, not those that come in the next 2 seconds."),
+]
 _TURN: Final = (*CHANGE_ERRORS, errors.RolloutNotFound)
 
 
@@ -32,17 +38,30 @@ def rollouts_router(current: CurrentGateway) -> APIRouter:
         responses=problems(*CHANGE_ERRORS, *LOAD_ERRORS),
     )
     async def start(
-        model: Model, label: Label, start: RolloutStart, caller: CallerOf, timeout: TimeoutOf
+        model: Model,
+        label: Label,
+        start: RolloutStart,
+        caller: CallerOf,
+        timeout: TimeoutOf,
+        plan: OnlyPlan = False,
+        rate: Rate = None,
     ) -> RolloutStartView:
         """A pod loads the candidate, proves it and compares it with the label's version, as in a release. Then the
         first step's percent of the label's requests go to it wherever a pod has it ready.
         """
         gateway = current()
         deadline = deadline_of(timeout, gateway.settings)
+        if plan:
+            found, base = await plan_rollout(gateway, model, label, start, rate_per_s=rate)
+            return RolloutStartView(plan=found, base=base, rollout=None, change=None, loads=(), comparison=None)
+        if rate is not None:
+            raise errors.InvalidRequest("a rate is for a plan: give plan=true with it, or leave it out")
         change, loads, comparison = await gateway.releaser.start_rollout(model, label, start, caller, deadline=deadline)
         name = await gateway.writer.call(gateway.writer.registry.find, model)
         begun = change.entry.rollout.id if change.entry.rollout is not None else None
         return RolloutStartView(
+            plan=None,
+            base=change.entry.from_version or "",
             rollout=await _status(gateway, name, label, begun),
             change=ChangeView.of(name, change.entry),
             loads=tuple(PodLoadView.of(each) for each in loads),

@@ -16,6 +16,7 @@ from marway.registry import history, keys
 from marway.registry.reading import Reading
 from marway.stored import Frozen
 from marway.traffic import RolloutAction, RolloutRecord, Traffic
+from marway.wire.rollouts import GuardEvidence
 
 __all__ = ["ReadingRollouts", "RolloutMove", "RolloutState", "RolloutStatus"]
 
@@ -86,7 +87,7 @@ class RolloutStatus(Frozen):
     ended: datetime | None = None
     guard: str | None = None
     reason: str | None = None
-    evidence: Mapping[str, Any] = Field(default_factory=dict)
+    evidence: Mapping[str, GuardEvidence] = Field(default_factory=dict)
     evidence_missing: str | None = None
     changes: tuple[RolloutMove, ...] = ()
 
@@ -95,7 +96,7 @@ class _Report(Frozen):
     """`rollouts/<model>/<rollout>/reports/<op_id>.json`: on what a change was decided, stored before it was made."""
 
     step_s: float | None = None
-    evidence: Mapping[str, Any] = Field(default_factory=dict)
+    evidence: Mapping[str, GuardEvidence] = Field(default_factory=dict)
 
 
 class ReadingRollouts(Reading):
@@ -138,7 +139,7 @@ class ReadingRollouts(Reading):
     ) -> RolloutStatus:
         first, last = entries[0], entries[-1]
         moves = tuple(_move(entry) for entry in entries)
-        begun = running or self._begun(model, rollout)
+        begun = running or self._written(model, rollout)
         facts: dict[str, Any] = {}
         if begun is not None:
             names = ("steps", "step_time_s", "sticky", "policy", "floor", "cap", "guards", "alpha")
@@ -167,7 +168,7 @@ class ReadingRollouts(Reading):
             **facts,
         )
 
-    def _begun(self, model: str, rollout: str) -> Traffic | None:
+    def _written(self, model: str, rollout: str) -> Traffic | None:
         """Return how a rollout was to go; None once gc has taken that."""
         try:
             return self._read(RolloutRecord, keys.rollout_key(model, rollout)).traffic
