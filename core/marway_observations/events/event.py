@@ -13,6 +13,8 @@ from marway.errors import InvalidInput, clip
 from marway.stored import Frozen
 
 __all__ = [
+    "APPROVAL_ASKED",
+    "APPROVAL_GIVEN",
     "DELETED",
     "DRIFTED",
     "DRIFT_ENDED",
@@ -32,9 +34,21 @@ ROLLED_BACK: Final = "dev.marway.model.rolled_back"
 DELETED: Final = "dev.marway.model.deleted"
 QUALITY_BELOW_MINIMUM: Final = "dev.marway.model.quality_below_minimum"
 QUALITY_RECOVERED: Final = "dev.marway.model.quality_recovered"
+APPROVAL_ASKED: Final = "dev.marway.approval.asked"
+APPROVAL_GIVEN: Final = "dev.marway.approval.given"
 DRIFTED: Final = "dev.marway.model.drifted"
 DRIFT_ENDED: Final = "dev.marway.model.drift_ended"
-TYPES: Final = (RELEASED, ROLLED_BACK, DELETED, QUALITY_BELOW_MINIMUM, QUALITY_RECOVERED, DRIFTED, DRIFT_ENDED)
+TYPES: Final = (
+    RELEASED,
+    ROLLED_BACK,
+    DELETED,
+    QUALITY_BELOW_MINIMUM,
+    QUALITY_RECOVERED,
+    DRIFTED,
+    DRIFT_ENDED,
+    APPROVAL_ASKED,
+    APPROVAL_GIVEN,
+)
 """The types that are raised; more may come, all of which begin with `dev.marway.`."""
 MAX_BYTES: Final = 64 * 1024
 """Largest event as JSON: what CloudEvents asks everybody on its way to let through."""

@@ -13,18 +13,20 @@ from collections.abc import Iterable
 from typing import Final
 
 from marway.objects import ObjectChanged, ObjectExists, ObjectMissing
+from marway.protection.labels import ProtectionChange
 from marway.records import HistoryEntry
 from marway.registry import Registry
 from marway.registry.encoding import decode, encode
 from marway.registry.keys import state_key
 from marway.stored import Frozen
-from marway_observations.events.event import DELETED, RELEASED, ROLLED_BACK, Event
+from marway_observations.events.event import APPROVAL_ASKED, APPROVAL_GIVEN, DELETED, RELEASED, ROLLED_BACK, Event
 from marway_observations.events.log import EVENTS, EventLog
 
 __all__ = ["HistoryEvents", "event_of"]
 
 _CURSORS_MADE: Final = f"{EVENTS}cursors-made.json"
 _TYPES: Final = {"label": RELEASED, "rollback": ROLLED_BACK, "tombstone": DELETED}
+_OF_PROTECTION: Final = {"ask": APPROVAL_ASKED, "approve": APPROVAL_GIVEN}
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,8 @@ class CursorsMade(Frozen):
 
 def event_of(model: str, entry: HistoryEntry) -> Event | None:
     """Return the event of a change of a model, or None where it is of no interest to others: how it is served."""
+    if entry.protection is not None:
+        return _event_of_protection(model, entry, entry.protection)
     kind = _TYPES.get(entry.kind)
     if kind is None:
         return None
@@ -62,6 +66,28 @@ def event_of(model: str, entry: HistoryEntry) -> Event | None:
             "by": entry.by,
             "note": entry.note,
             "forced": entry.forced,
+            **({"approved_by": list(entry.approved_by)} if entry.approved_by else {}),
+        },
+    )
+
+
+def _event_of_protection(model: str, entry: HistoryEntry, done: ProtectionChange) -> Event | None:
+    kind = _OF_PROTECTION.get(done.action)
+    if kind is None:
+        return None  # what a label asks for is nobody else's matter until somebody is asked
+    return Event(
+        id=f"{model}-{entry.generation}",
+        type=kind,
+        subject=model,
+        time=entry.at,
+        data={
+            "model": model,
+            "version": done.version,
+            "label": entry.label,
+            "current_version": entry.from_version,
+            "generation": entry.generation,
+            "by": entry.by,
+            "note": entry.note,
         },
     )
 
