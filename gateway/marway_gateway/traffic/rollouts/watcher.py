@@ -26,7 +26,7 @@ from marway_gateway.traffic.rollouts.candidate import CandidateLoads
 from marway_gateway.traffic.rollouts.deciding import Decision, decide
 from marway_gateway.traffic.rollouts.exchange import EvidenceDocument, Exchange, run_of
 from marway_gateway.traffic.rollouts.metrics import RolloutMetrics
-from marway_gateway.traffic.rollouts.quality import guards_of, quality_counts, take_in
+from marway_gateway.traffic.rollouts.quality import explained, guards_of, quality_counts, take_in
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
 from marway_gateway.traffic.rollouts.running import Running
 
@@ -192,7 +192,7 @@ class Watcher:
         if traffic.rollout is None:
             return {}
         counted = merged([running.tally.document(), *(each.tally for each in running.others.values())])
-        return judged(
+        evidence = judged(
             counted,
             guards_of(running),
             traffic.alpha,
@@ -201,6 +201,7 @@ class Watcher:
             quality=quality_counts(running.quality),
             memory=running.memory_of_all(),
         )
+        return explained(evidence, running.quality)
 
     async def _exchanged(self, running: Running, *, read: bool = True) -> None:
         """Store what was counted here, where that says anything new, and read what others stored."""
