@@ -25,6 +25,8 @@ table (`marway.wire.problems` for HTTP).
     │   └── RolloutNotFound       a label that was never rolled out
     ├── Conflict                  the change asked for clashes with what is there
     │   ├── AnswersDiffer         a pod loaded a version, and it answered its golden examples otherwise
+    │   ├── ContractBroken        a version that does not answer as a consumer of the model relies on
+    │   ├── LabelProtected        a protected label, which asks for more than is there before it moves
     │   ├── ReleaseRefused        a version that is not like the one whose place it is to take
     │   ├── ProofMissing          a label to a version that no pod has proved yet
     │   ├── VersionConflict       the same name and version with other bytes
@@ -58,6 +60,7 @@ __all__ = [
     "ArchiveCorrupt",
     "BodyTooLarge",
     "Conflict",
+    "ContractBroken",
     "DeadlineExceeded",
     "Draining",
     "ForeignOrigin",
@@ -68,6 +71,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidSettings",
     "LabelNotFound",
+    "LabelProtected",
     "LoadFailed",
     "MarwayError",
     "Misdirected",
@@ -94,7 +98,6 @@ __all__ = [
     "VersionConflict",
     "VersionNotFound",
     "clip",
-    "forget_frames",
 ]
 
 
@@ -217,6 +220,12 @@ class ReleaseRefused(Conflict, code="release_refused"):
         self.comparison = comparison
 
 
+class ContractBroken(Conflict, code="contract_broken", title="Contract of a consumer broken"): ...
+
+
+class LabelProtected(Conflict, code="label_protected", title="Label is protected"): ...
+
+
 class ProofMissing(Conflict, code="proof_missing", title="Version not proved"): ...
 
 
@@ -286,19 +295,3 @@ class RuntimeDown(Unavailable, code="runtime_down", title="Model server down"): 
 
 
 class Draining(Unavailable, code="draining"): ...
-
-
-def forget_frames(error: BaseException) -> None:
-    """Have an error that was dealt with, and those that it came from, forget where they were raised.
-
-    A future that failed has its error, whose traceback has the frames that waited for the future, and with them all
-    that a request had, its body as well: a cycle, which stays until the collector finds it.
-    """
-    left: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while left:
-        each = left.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            each.__traceback__ = None
-            left += each.__cause__, each.__context__

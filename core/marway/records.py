@@ -15,6 +15,8 @@ from marway.environments.lock import EnvironmentLock
 from marway.errors import clip
 from marway.features.summaries import FeatureSummary
 from marway.proofs.replays import Replay
+from marway.protection.contracts import ContractChange, ContractRef
+from marway.protection.labels import Protection, ProtectionChange
 from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
 from marway.serving import ServingSettings
 from marway.stored import Extensible, Frozen
@@ -144,10 +146,14 @@ class HistoryEntry(Extensible):
     forced: bool = False
     serving: ServingChange | None = None
     rollout: RolloutChange | None = None
+    protection: ProtectionChange | None = None
+    contract: ContractChange | None = None
+    approved_by: tuple[str, ...] | None = None
+    """Who had agreed to this move of a protected label that asks for it."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, as_usual: Callable[[HistoryEntry], dict[str, Any]]) -> dict[str, Any]:
-        rare = ("serving", "rollout")
+        rare = ("serving", "rollout", "protection", "contract", "approved_by")
         return {name: value for name, value in as_usual(self).items() if name not in rare or value is not None}
 
 
@@ -187,6 +193,9 @@ class ModelState(Extensible):
     serving: Annotated[Mapping[str, ServingSettings], PlainSerializer(overrides)] = Field(default_factory=dict)
     tombstones: Mapping[Version, Tombstone] = Field(default_factory=dict)
     traffic: Mapping[Label, Traffic] = Field(default_factory=dict)
+    protection: Mapping[Label, Protection] = Field(default_factory=dict)
+    contracts: Mapping[str, ContractRef] = Field(default_factory=dict)
+    """What consumers rely on, by `consumer/name`; what each says is in an object of its own."""
     history: tuple[HistoryEntry, ...] = ()
 
     def serving_for(self, record: VersionRecord) -> ServingSettings:
@@ -224,7 +233,8 @@ class Proof(Frozen):
 
     Attributes:
         kind: `pack`: they were loaded when they were packed, by the server's own worker code; `pod`: by a pod that
-            serves; `replay`: they answered kept inputs of callers beside another version. Readers pass over others.
+            serves; `replay`: they answered kept inputs of callers beside another version; `contracts`: they kept what
+            consumers rely on. Readers pass over others.
         archive_sha256: The bytes.
         server: Which model server, such as `torchserve`; `gateway` where pods of any kind answered through one.
         server_versions: Its version and those of what matters inside it, such as torch and Python.
@@ -233,6 +243,7 @@ class Proof(Frozen):
         at: When.
         by: Who or what says so.
         replay: What came of it, where it is one.
+        contracts: Digests of the contracts that were kept.
     """
 
     format: Literal[1] = 1
@@ -245,6 +256,7 @@ class Proof(Frozen):
     at: datetime
     by: str
     replay: Replay | None = None
+    contracts: tuple[Sha256, ...] = ()
 
     @property
     def is_load(self) -> bool:
@@ -256,6 +268,8 @@ class Proof(Frozen):
         """What it says, in one line."""
         if self.replay is not None:
             return self.replay.summary
+        if self.kind == "contracts":
+            return f"{self.server} kept {len(self.contracts)} contract{'s' * (len(self.contracts) != 1)} of consumers"
         if not self.is_load:
             return f"{self.server}: of a kind that this version of Marway does not know"
         return f"{self.server} " + (

@@ -22,6 +22,7 @@ __all__ = [
     "ShadowRule",
     "Traffic",
     "check_sticky",
+    "run_of",
     "whole_steps",
 ]
 
@@ -162,3 +163,11 @@ class RolloutRecord(Frozen):
     traffic: Traffic
     at: datetime
     by: str
+
+
+def run_of(label: str, traffic: Traffic) -> str:
+    """Return the name under which counts of a rollout are kept: its ULID; copies alone have label and beginning.
+
+    A label has one of them at a time, so both are unique within a model.
+    """
+    return traffic.rollout or f"shadow-{label}-{traffic.began:%Y%m%dT%H%M%S%f}"

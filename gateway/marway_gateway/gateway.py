@@ -18,6 +18,7 @@ from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.access.authentication import TokenFile
+from marway_gateway.admin.contracts import ContractChecks
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
@@ -49,6 +50,7 @@ from marway_gateway.traffic.rollouts.finding import Finding
 from marway_gateway.traffic.rollouts.opening import watching_rollouts
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
 from marway_gateway.traffic.rollouts.watcher import Watcher
+from marway_gateway.traffic.shadow.opening import copying
 from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
 from marway_observations.store import store_beside_models
@@ -209,6 +211,17 @@ async def open_gateway(
                 clock=clock,
             )
         )
+        copies = await stack.enter_async_context(
+            copying(
+                registry.store,
+                pods=pods,
+                transport=upstream,
+                algorithm_pools=settings.algorithm_pools,
+                telemetry=telemetry,
+                tally=rollouts.tally,
+                busy=lambda: admission.queued > 0,
+            )
+        )
         finding = Finding(registry, rollouts, clock=clock)
         stack.callback(finding.close)
         if settings.duties:
@@ -241,6 +254,7 @@ async def open_gateway(
                 pods=pods,
                 transport=upstream,
                 division=Division(pods, settings.algorithm_pools),
+                copies=copies,
                 retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
                 algorithm_pools=settings.algorithm_pools,
             ),
@@ -257,7 +271,7 @@ async def open_gateway(
             writer=writer,
             pod_api=api,
             loader=loader,
-            releaser=Releaser(loader, api, writer),
+            releaser=Releaser(loader, api, writer, ContractChecks(loader, upstream, writer)),
             feedback=feedback,
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,

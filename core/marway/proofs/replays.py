@@ -69,12 +69,19 @@ class ReplaySlow(Frozen):
 
 
 class ReplayExample(Frozen):
-    """An input that was answered otherwise: which, and how in one line. `kind` is the gravest of its differences."""
+    """An input that was answered otherwise: whose, and how.
+
+    Attributes:
+        prediction_id: The prediction that it was kept of.
+        kind: The gravest of its differences: failed, nonfinite, shape, decision or value.
+        segment: Of which segment it is.
+        difference: In one line; None in what is stored, as an answer may say what its caller sent.
+    """
 
     prediction_id: str
     kind: str
     segment: str | None = None
-    difference: str
+    difference: str | None = None
 
 
 class Replay(Frozen):
@@ -99,7 +106,7 @@ class Replay(Frozen):
         redacted: Fields that are taken out of what is kept: the versions were asked without them.
         limits: By guard, which part of the inputs may be worse.
         breaches: Which limits are breached, in words; none means that it passed.
-        complete: Whether all inputs were sent, and none was left behind because somebody or something broke it off.
+        broken_off: Why it ended before all inputs were sent; None where it did not.
         duration_s: How long it took.
     """
 
@@ -121,13 +128,18 @@ class Replay(Frozen):
     redacted: tuple[str, ...] = ()
     limits: Mapping[str, Fraction] = Field(default_factory=dict)
     breaches: tuple[str, ...] = ()
-    complete: bool = True
+    broken_off: str | None = None
     duration_s: Annotated[float, Field(ge=0)] = 0.0
 
     @property
     def passed(self) -> bool:
         """Whether it went to its end, compared something, and breaches no limit."""
-        return self.complete and self.counts.compared > 0 and not self.breaches
+        return self.broken_off is None and self.counts.compared > 0 and not self.breaches
+
+    def stored(self) -> Replay:
+        """Return what may be kept for longer than callers' inputs are: no answers, and no segments of single inputs."""
+        bare = (each.model_copy(update={"segment": None, "difference": None}) for each in self.examples)
+        return self.model_copy(update={"examples": tuple(bare)})
 
     @property
     def summary(self) -> str:

@@ -13,6 +13,7 @@
     ids/<id or lower-case name>.json                     create-only, Pointer
     proofs/<archive digest>/<ulid>.json                  create-only, Proof that a server loaded it
     checks/<archive digest>/<ulid>.json                  create-only, Proof of another kind, such as a replay
+    contracts/<name>/<ulid>.json                         create-only, Contract of a consumer
     gc/<key of another object>                           compare-and-swap, GcMark
     rollouts/<model>/<rollout>/rollout.json              create-only, RolloutRecord
     rollouts/<model>/<rollout>/evidence/<process>.json   what one gateway process has counted
@@ -29,7 +30,9 @@ from __future__ import annotations
 
 from marway.objects import open_store
 from marway.registry.changes import Change
+from marway.registry.contracting import Contracting
 from marway.registry.garbage_collection import GarbageCollection, GcReport
+from marway.registry.protecting import Protecting
 from marway.registry.publishing import Publishing
 from marway.registry.reading import ModelSummary
 from marway.registry.releasing import Releasing
@@ -39,7 +42,7 @@ from marway.registry.traffic import DividedLabels
 __all__ = ["Change", "Damage", "GcReport", "ModelSummary", "Registry", "open_registry"]
 
 
-class Registry(Publishing, Releasing, DividedLabels, GarbageCollection, Scrubbing):
+class Registry(Publishing, Releasing, Protecting, Contracting, DividedLabels, GarbageCollection, Scrubbing):
     """Reads and writes models, versions and labels. Methods block; they are safe to call from many threads.
 
     Args:

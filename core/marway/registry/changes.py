@@ -130,6 +130,8 @@ def _check_same(model: str, done: HistoryEntry, wanted: HistoryEntry) -> None:
 
 def _asked(entry: HistoryEntry) -> tuple[object, ...]:
     """Return what a change asked for; where a label was, and what a rollback found, only its answer says."""
+    if entry.protection is not None or entry.contract is not None:
+        return entry.kind, entry.label, entry.protection or entry.contract
     what = {"label": entry.to_version, "tombstone": entry.from_version, "serving": entry.serving}.get(entry.kind)
     return entry.kind, entry.label, what, entry.rollout
 
@@ -142,5 +144,5 @@ def _same_of_rollout(done: RolloutChange, wanted: HistoryEntry) -> bool:
     if asked is None:
         return wanted.kind == "rollback" and done.action == "roll_back"
     named = asked.action == "start" or asked.id in (None, done.id)
-    actions = ("step", "promote") if asked.action == "step" else (asked.action,)
+    actions = ("step", "promote", "pause") if asked.action == "step" else (asked.action,)
     return named and done.action in actions and asked.candidate in (None, done.candidate)

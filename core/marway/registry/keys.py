@@ -10,6 +10,7 @@ from marway.records import ArchiveKind, ArchiveRef, VersionRecord
 __all__ = [
     "ARCHIVES",
     "BUNDLES",
+    "CONTRACTS",
     "GC",
     "GOLDEN",
     "IDENTITY",
@@ -21,6 +22,8 @@ __all__ = [
     "checks_prefix",
     "chunk_key",
     "chunks_prefix",
+    "contract_object_key",
+    "contracts_prefix",
     "evidence_prefix",
     "golden_key",
     "mark_key",
@@ -43,6 +46,7 @@ BUNDLES: Final = "bundles/sha256/"
 GOLDEN: Final = "golden/"
 WHEELS: Final = "wheels/sha256/"
 MODELS: Final = "models/"
+CONTRACTS: Final = "contracts/"
 ROLLOUTS: Final = "rollouts/"
 GC: Final = "gc/"
 IDENTITY: Final = "registry.json"
@@ -91,6 +95,14 @@ def chunks_prefix(name: str) -> str:
 
 def chunk_key(name: str, generation: int) -> str:
     return f"{chunks_prefix(name)}{generation:012d}.json"
+
+
+def contracts_prefix(name: str) -> str:
+    return f"{CONTRACTS}{name}/"
+
+
+def contract_object_key(name: str, contract: str) -> str:
+    return f"{contracts_prefix(name)}{contract}.json"
 
 
 def pointer_key(name: str) -> str:

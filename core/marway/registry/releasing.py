@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from marway.errors import InvalidInput, ProofMissing, StateConflict, clip
+from marway.errors import InvalidInput, LabelProtected, ProofMissing, StateConflict, clip
 from marway.records import HistoryEntry, ModelState, ServingChange, Tombstone, VersionRecord
 from marway.refs import DEFAULT_LABEL, check_label, check_version
 from marway.registry import history
-from marway.registry.changes import Change, Changing
+from marway.registry.changes import Change
+from marway.registry.moving import Moving
 from marway.registry.traffic.entries import rolled_back
 from marway.registry.traffic.states import check_free_to_delete, check_free_to_move, labelled, without_deleted
 from marway.serving import ServingSettings
@@ -22,7 +23,7 @@ __all__ = ["Releasing"]
 ALL_VERSIONS = "*"
 
 
-class Releasing(Changing):
+class Releasing(Moving):
     """Moves labels, overrides serving settings, deletes versions.
 
     Every change takes `note`, why, and `by`, who, for the history, and `op_id`, the caller's own name for the change:
@@ -51,8 +52,11 @@ class Releasing(Changing):
         decides for himself. Even so, ``unproved_first`` lets a label that points at nothing yet be set without a proof,
         which the history calls forced: nobody is served by it, and before the first pod nothing could prove anything.
 
+        A protected label moves only when all is there that it asks for, forced or not.
+
         Raises:
-            ProofMissing: No pod has proved the version.
+            ProofMissing: No pod has proved the version, or has seen it keep what consumers rely on.
+            LabelProtected: The label asks for more than is there; the message lists all of it.
             StateConflict: The label is not at ``if_currently``, or a rollout decides where it goes.
         """
         check_label(label)
@@ -69,10 +73,14 @@ class Releasing(Changing):
                 if not unproved_first or current not in (None, version):
                     raise _unproved(record, label, current)
                 facts["forced"] = True
-            return labelled(state, label, version), entry.model_copy(update=facts)
+            elif require_proof and not forced:
+                self._check_contracts(state, record, label)
+            after = labelled(state, label, version)
+            return self._admitted(state, after, entry.model_copy(update=facts), record, label, movers=(by,))
 
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, to_version=version, note=note, forced=forced)
-        return self._change(record.name, move, entry, new_op=op_id is None)
+        with self._asking(record.name, label, by=by):
+            return self._change(record.name, move, entry, new_op=op_id is None)
 
     def rollback(
         self,
@@ -88,6 +96,7 @@ class Releasing(Changing):
 
         While a rollout runs, or is paused, that is what is undone: its candidate gets no more requests, and the label
         stays. A release that left the label where it was is passed over: undoing it would change nothing.
+        What a protected label asks for does not hold this up: the version before was let in once.
 
         Raises:
             StateConflict: There is nothing to go back to, or the label is not at ``if_currently``.
@@ -177,6 +186,7 @@ class Releasing(Changing):
         Raises:
             StateConflict: It is part of a rollout; or a label points at it, or it gets copies of a label's requests,
                 and it is not ``forced``.
+            LabelProtected: A protected label points at it.
         """
         model = self.find(name)
         record = self.record(model, check_version(version))
@@ -188,6 +198,12 @@ class Releasing(Changing):
                 raise StateConflict(
                     f"{model} {version} is {', '.join(labels)}: move the label to another version first, then delete, "
                     "or delete it with the label (--force)",
+                    model=model,
+                    version=version,
+                )
+            if protected := [label for label in labels if label in state.protection]:
+                raise LabelProtected(
+                    f"{model} {version} is {protected[0]}, which is protected: move the label to another version first",
                     model=model,
                     version=version,
                 )

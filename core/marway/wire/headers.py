@@ -34,6 +34,7 @@ __all__ = [
     "PREDICTION_ID",
     "PRIORITIES",
     "PRIORITY",
+    "READY_ONLY",
     "REQUEST_GROUP_ID",
     "REQUEST_ID",
     "REQUEST_TIMEOUT_MS",
@@ -81,6 +82,9 @@ URL_PATH: Final = "x-marway-url-path"
 handlers, as TorchServe calls it."""
 NOTHING: Final = "x-marway-nothing"
 """From a gateway to a sidecar: `1` says that a body without a byte is meant so, as TorchServe's clients may send it."""
+READY_ONLY: Final = "x-marway-ready-only"
+"""From a gateway to a sidecar: `1` says that a request is for a pod that has the version ready, and is placed elsewhere
+rather than wait for a load: a candidate's."""
 OWN_PREFIX: Final = "x-marway-"
 """How headers between Marway's parts begin; a caller's own that begin so go nowhere."""
 MODEL_NAME: Final = "x-model-name"

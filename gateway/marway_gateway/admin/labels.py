@@ -23,12 +23,12 @@ Force = Annotated[bool, Query(description="Also a version that labels point at; 
 
 CHANGE_ERRORS: Final = (
     *(errors.InvalidReference, errors.InvalidRequest, errors.InvalidInput, errors.ModelNotFound),
-    *(errors.VersionNotFound, errors.StateConflict, errors.OutcomeUnknown, errors.RegistryUnavailable),
-    errors.MarwayError,
+    *(errors.VersionNotFound, errors.StateConflict, errors.LabelProtected, errors.OutcomeUnknown),
+    *(errors.RegistryUnavailable, errors.MarwayError),
 )
 LOAD_ERRORS: Final = (
     *(errors.AnswersDiffer, errors.ReleaseRefused, errors.LoadFailed, errors.ArchiveCorrupt, errors.NoPodAvailable),
-    *(errors.Overloaded, errors.DeadlineExceeded),
+    *(errors.Overloaded, errors.DeadlineExceeded, errors.ContractBroken),
 )
 
 
@@ -47,7 +47,9 @@ def labels_router(current: CurrentGateway) -> APIRouter:
         the version with the one that the label points at; then the label moves.
 
         Where its own answers differ from the published ones, or it fails, is not finite or has other fields or types
-        where the version before it does not, the label stays. A version that was proved before is not proved again.
+        where the version before it does not, the label stays. So it does where the version breaks what consumers rely
+        on, or where the label is protected and asks for more than is there. A version that was proved before is not
+        proved again.
         """
         gateway = current()
         deadline = deadline_of(timeout, gateway.settings)

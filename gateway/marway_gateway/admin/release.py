@@ -5,7 +5,7 @@ does not fail or answer in another form where the version before it does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, LoadFailed, MarwayError
@@ -15,6 +15,7 @@ from marway.registry import Change, Registry
 from marway.registry.traffic.starting import planned_traffic
 from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison, refusal
+from marway_gateway.admin.contracts import ContractChecks, broken
 from marway_gateway.admin.loading import Loader, PodLoad
 from marway_gateway.admin.parameters import Caller
 from marway_gateway.admin.registry_writer import RegistryWriter
@@ -37,13 +38,22 @@ class _Known(NamedTuple):
     """Whether the very change that is asked for was made before, and only its answer was lost."""
 
 
-class Releaser:
-    """Moves labels, once the loader has loaded and proved a version and a pod has compared it."""
+_MADE: Final = ("pod", "engines", "contracts")
+"""Proofs that a release has made itself: a label that asks for them need not have them before."""
 
-    def __init__(self, loader: Loader, api: PodApi, writer: RegistryWriter) -> None:
+
+class Releaser:
+    """Moves labels, once the loader has loaded and proved a version and a pod has compared it.
+
+    Attributes:
+        contracts: Has versions asked what consumers rely on.
+    """
+
+    def __init__(self, loader: Loader, api: PodApi, writer: RegistryWriter, contracts: ContractChecks) -> None:
         self._loader = loader
         self._api = api
         self._writer = writer
+        self.contracts = contracts
 
     async def release(
         self, model: str, label: str, move: LabelMove, caller: Caller, *, deadline: Deadline | None
@@ -61,6 +71,8 @@ class Releaser:
             InvalidReference, NotFound: There is no such version, or it cannot be a label.
             AnswersDiffer, LoadFailed, ArchiveCorrupt: The version is not what it should be; the label stays.
             ReleaseRefused: It is not like the version that the label points at; the label stays.
+            ContractBroken: It does not keep what consumers rely on; the label stays.
+            LabelProtected: The label asks for more than is there, or than this makes; the label stays.
             StateConflict: The label is not at ``move.if_currently``, or was moved during the comparison.
             Unavailable, DeadlineExceeded: No pod could prove it; the label stays.
         """
@@ -74,7 +86,7 @@ class Releaser:
         why = "it was released before" if known.made else "the release was forced"
         comparison = Comparison(version=version, base=known.current, not_compared=why)
         if not move.force and not known.made:
-            loads, comparison = await self._examined(known, label, deadline=deadline)
+            loads, comparison = await self._examined(known, label, caller.by, deadline=deadline)
             if_currently = if_currently or known.current  # what it was compared with
         _, change = await self._writer.change(
             registry.release,
@@ -111,7 +123,7 @@ class Releaser:
             # What it says is looked at before a pod is asked for anything.
             planned_traffic(start.version, rollout=caller.op_id or "", by=caller.by, **settings)
             if not start.force and known.current is not None:
-                loads, comparison = await self._examined(known, label, deadline=deadline)
+                loads, comparison = await self._examined(known, label, caller.by, deadline=deadline)
         _, change = await self._writer.change(
             registry.start_rollout,
             known.record.name,
@@ -127,15 +139,20 @@ class Releaser:
         return change, loads, comparison
 
     async def _examined(
-        self, known: _Known, label: str, *, deadline: Deadline | None
+        self, known: _Known, label: str, by: str, *, deadline: Deadline | None
     ) -> tuple[Sequence[PodLoad], Comparison]:
-        """Have a pod load and prove a version, unless that was done before, and compare it with the label's.
+        """Have a pod load and prove a version, unless that was done before, compare it with the label's, and ask it
+        what consumers rely on.
 
         Raises:
+            ContractBroken, LabelProtected: As `release`.
             AnswersDiffer, LoadFailed, ReleaseRefused: It is not what it should be; the message says that the label
                 stays.
         """
         record, load_s = known.record, known.serving.load_timeout_s
+        registry = self._writer.registry
+        # Sign-off and time are looked at before a pod is asked for anything, which may take long.
+        await self._writer.call(registry.check_move, record.name, record.version, label=label, movers=(by,), made=_MADE)
         try:
             loads = await self._loader.load(
                 record,
@@ -146,10 +163,17 @@ class Releaser:
             )
             pod, deadline = loads[0].pod, deadline or Deadline.after(load_s)
             comparison = await self._compared(pod, record, label, known.current, deadline)
+            for engine in await self._writer.call(registry.engines_missing, record, label):
+                proved = await self._loader.prove_on(engine, record, deadline=deadline)
+                loads = (*loads, *proved)
         except (AnswersDiffer, LoadFailed) as exc:
             raise _refused(exc, record, label, known.current) from exc
         if comparison.refused:
             raise refusal(comparison, model=record.name, label=label)
+        if known.current != record.version:
+            report = await self.contracts.keep(pod, record, label, deadline=deadline)
+            if report.broken:
+                raise broken(report, record, label, known.current)
         return loads, comparison
 
     async def _compared(

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
+from marway.protection.contracts import ContractChange
+from marway.protection.labels import ProtectionChange
 from marway.records import HistoryEntry, ModelState, VersionRecord
 from marway.serving import ServingSettings
 from marway.traffic import RolloutChange
@@ -48,6 +50,9 @@ _CHANGE: Final[JsonDict] = {
     "forced": False,
     "serving": None,
     "rollout": None,
+    "protection": None,
+    "contract": None,
+    "approved_by": None,
 }
 MODEL_EXAMPLE: Final[JsonDict] = {"id": "run-8", "name": "intent", "version": "1.1", "state": "ready", "workers": 1}
 _LOAD: Final[JsonDict] = {
@@ -142,6 +147,9 @@ class ChangeView(AdminView):
     forced: bool
     serving: ServingChangeView | None
     rollout: RolloutChange | None = Field(default=None, description="What it did to a rollout, or to shadow copies.")
+    protection: ProtectionChange | None = Field(default=None, description="What it did to a label's protection.")
+    contract: ContractChange | None = Field(default=None, description="What it did to consumers' contracts.")
+    approved_by: tuple[str, ...] | None = Field(default=None, description="Who had agreed to the move.")
 
     @classmethod
     def of(cls, model: str, entry: HistoryEntry, **more: Any) -> Self:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marway.errors import BodyTooLarge, Draining, MarwayError, clip, forget_frames
+from marway.errors import BodyTooLarge, Draining, MarwayError, clip
 from marway.wire import headers as wire
 from marway.wire.paths import SegmentRoutes
 from marway.wire.problems import problem_of
@@ -22,6 +22,7 @@ from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_http.channel import NO_BODY, Channel, ClientGone, HeaderBlock, header_block
 from marway_http.eager import in_task
 from marway_http.pages.routes import HeadAsGet
+from marway_http.tracebacks import forget_frames
 
 __all__ = ["Check", "FastPathApp", "model_headers", "request_info", "send_whole"]
 

@@ -62,6 +62,12 @@ class Metrics:
             "Predict requests of labels that are divided between two versions, by which of them answered.",
             ("model", "label", "role"),
         )
+        self.shadow_requests = counter(
+            "marway_gateway_shadow_requests_total",
+            "Copies of requests, to versions whose answers nobody gets, by outcome: `ok`, `model_error`, or "
+            "why they were dropped.",
+            ("outcome",),
+        )
         self.openai_tokens = counter(
             "marway_gateway_openai_tokens_total",
             "Tokens that language models read and wrote, as their servers counted them.",

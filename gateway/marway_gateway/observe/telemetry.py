@@ -24,7 +24,7 @@ from marway_gateway.observe.prediction_id import new_prediction_id
 from marway_gateway.traffic.assignment import Assignment
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
-__all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens", "outcome_of"]
+__all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens", "media_type_of", "outcome_of"]
 
 _PATH_MAX: Final = 300
 _HEADER_LENGTH: Final = HEADER_LENGTH.encode()
@@ -144,7 +144,7 @@ class RequestInfo:
     @property
     def output_type(self) -> str | None:
         """The content type of `output`, or None where nobody said it."""
-        return _media_type_of(self.output_headers)
+        return media_type_of(self.output_headers)
 
     def server_timing(self) -> str:
         """Return the `Server-Timing` header (W3C): milliseconds of resolving, of the pod and in all, so far."""
@@ -221,13 +221,18 @@ class Telemetry:
         if self._access_log is not None and info.path not in _UNLOGGED:
             self._access_log.put((time.time(), _fields(info, duration_s)))
 
+    def copied(self, info: RequestInfo) -> None:
+        """Keep what a version made of a copy of a request, where that is to be kept: of user traffic it is no part."""
+        if self._observations is not None and info.observe != "off":
+            self._observations.add(info, time.perf_counter() - info.started)
+
     def _traffic(self, info: RequestInfo, assignment: Assignment) -> None:
         self.metrics.traffic_requests.labels(info.model or "", info.label or "", info.role).inc()
         self.live(info, assignment)
 
 
 @lru_cache(maxsize=1024)
-def _media_type_of(headers: bytes) -> str | None:
+def media_type_of(headers: bytes) -> str | None:
     """Return what an answer's headers say of its body; most answers of a version have the same ones."""
     kind, length = _header(headers, b"content-type"), _header(headers, _HEADER_LENGTH)
     return kind if kind is None or length is None else media_type(kind, length)

@@ -14,6 +14,7 @@ from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.transport.base import AttemptFailed
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
+from marway_http.tensors.requests import Rendering
 
 __all__ = ["Answer", "CandidateLost", "PredictCall", "too_late"]
 
@@ -38,6 +39,7 @@ class PredictCall:
         base: Who answers where the candidate cannot; None where the call is not the candidate's.
         divides: Whether the candidate may answer.
         asked: Headers and body as they were when the call became the candidate's.
+        rendering: How the answers to its rows become the protocol's, where the body that goes to the pod is of rows.
         sequence: Which sequence it is of, for a server that keeps a state from one request to the next.
     """
 
@@ -52,6 +54,7 @@ class PredictCall:
     base: Resolved | None = None
     divides: bool = True
     asked: tuple[Mapping[str, str], RequestBody] | None = None
+    rendering: Rendering | None = None
     sequence: str | None = None
 
     async def whole_body(self) -> bytes:

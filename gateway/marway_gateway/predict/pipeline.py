@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from marway.resolve.resolved import Resolved
+from marway.errors import ModelError, NoRoomToSpare
+from marway.resolve.resolved import Resolved, alike
 from marway.resolve.resolver import Resolver
-from marway.wire.headers import Outcome
+from marway.wire.headers import READY_ONLY, Outcome
 from marway_gateway.observe.bodies import drawn
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
@@ -19,6 +20,7 @@ from marway_gateway.predict.call import Answer, CandidateLost, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
 from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, nobody_left, refused_attempt
 from marway_gateway.traffic.division import Division
+from marway_gateway.traffic.shadow.copies import ShadowCopies
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import AttemptFailed
 from marway_gateway.transport.reply import Reply
@@ -29,6 +31,7 @@ from marway_http.eager import in_task
 __all__ = ["Predictor"]
 
 T = TypeVar("T")
+_RETRY_AFTER_S: Final = 1.0
 
 
 class Predictor:
@@ -40,6 +43,7 @@ class Predictor:
     Args:
         pods: Says whom to ask; told of failures and answers.
         division: Says who answers a request of a label that is divided.
+        copies: Told of answers of such labels, of which other versions may be sent copies.
         retries: Makes what says which failed attempts of a request are made again.
         algorithm_pools: Pools of versions that name none, by algorithm.
     """
@@ -53,6 +57,7 @@ class Predictor:
         pods: PodSet,
         transport: Upstream,
         division: Division,
+        copies: ShadowCopies,
         retries: Callable[[], Retries],
         algorithm_pools: Mapping[str, str],
     ) -> None:
@@ -62,6 +67,7 @@ class Predictor:
         self._pods = pods
         self._transport = transport
         self._division = division
+        self._copies = copies
         self._retries = retries
         self._algorithm_pools = algorithm_pools
         self._timer = DeadlineTimer()
@@ -134,13 +140,19 @@ class Predictor:
             if call.base is not None and call.sequence is not None:
                 raise CandidateLost  # a sequence has its state where it began, with the base
             reply = await self._reply(call, resolved)
+        except ModelError as exc:
+            if resolved.divided is not None:
+                self._copies.failed(call, exc, shaped=shaped)
+            raise
         except CandidateLost:
             base = _back_to_base(call)
-            if shaped and not _alike(resolved, base):
+            if shaped and not alike(resolved, base):
                 assert call.asked is not None
                 call.headers, call.body = call.asked
                 raise
             reply = await self._reply(call, base)
+        if resolved.divided is not None:
+            self._copies.answered(call, reply, shaped=shaped)
         if reply.status >= 400:
             info.outcome = "model_error"
         return Answer(reply, call)
@@ -158,6 +170,7 @@ class Predictor:
             spec = spec._replace(ready_only=True)
         key, admission = spec.key, self._admission
         if not admission.try_enter(key):
+            _wait_for_no_turn(call, spec)
             await admission.enter(key)
         try:
             if call.body.ended:
@@ -179,6 +192,7 @@ class Predictor:
             while True:
                 pod = self._choose(call, spec, retries)
                 if pod is None:
+                    _wait_for_no_turn(call, spec)
                     pod = await self._admission.pod_for(spec.key, partial(self._choose, call, spec, retries))
                 if retries is not None:
                     retries.begin(pod, spec.key)
@@ -221,10 +235,11 @@ class Predictor:
         info.pod = pod.name
         info.attempts += 1
         name, version = spec.key
+        headers = {**call.headers, READY_ONLY: "1"} if spec.ready_only else call.headers
         began = time.perf_counter()
         try:
             reply = await self._transport.predict(
-                pod, name, version, headers=call.headers, body=call.body, deadline=call.deadline
+                pod, name, version, headers=headers, body=call.body, deadline=call.deadline
             )
         except AttemptFailed as exc:
             info.run = None  # that of an attempt before says nothing of this one
@@ -242,6 +257,18 @@ class Predictor:
             pod.succeeded()
             return reply
         return refused_attempt(self._pods, pod, reply, call, spec)
+
+
+def _wait_for_no_turn(call: PredictCall, spec: PlacementSpec) -> None:
+    """Refuse a call that gives way to all others where these wait for a turn.
+
+    Raises:
+        NoRoomToSpare: It is one.
+    """
+    if call.info.role == "batch":
+        name, version = spec.key
+        message = f"other requests for {name} {version} take all the room there is, and this one gives way to them"
+        raise NoRoomToSpare(message, model=name, version=version, retry_after_s=_RETRY_AFTER_S)
 
 
 def _note(call: PredictCall, resolved: Resolved) -> None:
@@ -268,12 +295,3 @@ def _back_to_base(call: PredictCall) -> Resolved:
     elif base.serving.observe == "metadata" and info.observe == "bodies":
         info.observe, info.input = "metadata", None
     return base
-
-
-def _alike(one: Resolved, other: Resolved) -> bool:
-    """Return whether two versions take the same bodies of every surface, and their answers are read alike."""
-    return (one.record.signature, one.record.backend, one.serving.streaming) == (
-        other.record.signature,
-        other.record.backend,
-        other.serving.streaming,
-    )

@@ -122,6 +122,7 @@ async def predict_rows(
     call.body = RequestBody.opened(envelope, max_bytes=limit)
     call.headers = {name: value for name, value in call.headers.items() if name not in _NOT_OF_ROWS}
     call.headers["content-type"] = ROWS_CONTENT_TYPE
+    call.rendering = reading.render, count
     cancel_scope.step = None
     answer = await predictor.predict(call)
     data = await answer.whole(

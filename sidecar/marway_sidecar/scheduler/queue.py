@@ -7,6 +7,8 @@ group that holds the most gives up its last one to a group that holds at least t
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +21,7 @@ from marway_http.eager import InlineFuture
 from marway_sidecar.errors import without_traceback
 from marway_sidecar.memory.body_budget import HeldBytes
 
-__all__ = ["FairQueue", "Job", "QueueFull", "take_batch"]
+__all__ = ["FairQueue", "FirstDeadline", "Job", "QueueFull", "take_batch"]
 
 
 class Job:
@@ -223,3 +225,28 @@ def take_batch(
                 most = 0
         queue.pop()
     return jobs
+
+
+class FirstDeadline:
+    """Calls ``passed`` when the earliest of the deadlines that were noted is over; all others are noted again then.
+
+    One timer for all, as most jobs end long before their deadline.
+    """
+
+    def __init__(self, passed: Callable[[], None]) -> None:
+        self._passed = passed
+        self._at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self, at: float) -> None:
+        """Take in a deadline, on the monotonic clock."""
+        if at >= self._at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._at = at
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - time.monotonic()), self._fire)
+
+    def _fire(self) -> None:
+        self._timer, self._at = None, math.inf
+        self._passed()

@@ -25,8 +25,7 @@ from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.batching import BatchCaller, was_slow
 from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.deadlines import FirstDeadline
-from marway_sidecar.scheduler.queue import FairQueue, Job, QueueFull, take_batch
+from marway_sidecar.scheduler.queue import FairQueue, FirstDeadline, Job, QueueFull, take_batch
 from marway_sidecar.scheduler.spare import SpareJobs
 from marway_sidecar.scheduler.version import ScheduledVersion
 from marway_sidecar.settings import SidecarSettings

@@ -216,7 +216,7 @@ CODES = {
     "ALREADY_EXISTS": "VersionConflict",
     "DATA_LOSS": "ArchiveCorrupt",
     "DEADLINE_EXCEEDED": "DeadlineExceeded RequestTooSlow",
-    "FAILED_PRECONDITION": "AnswersDiffer ProofMissing ReleaseRefused StateConflict",
+    "FAILED_PRECONDITION": "AnswersDiffer ContractBroken LabelProtected ProofMissing ReleaseRefused StateConflict",
     "INTERNAL": "InvalidRecord InvalidSettings LoadFailed MarwayError ModelError",
     "INVALID_ARGUMENT": "InvalidArchive InvalidInput InvalidReference InvalidRequest Misdirected UnsupportedMedia",
     "NOT_FOUND": "LabelNotFound ModelNotFound NotFound PodNotFound RolloutNotFound VersionNotFound",

@@ -173,7 +173,8 @@ async def test_a_bad_candidate_is_rolled_back(registry: Registry, start: Start) 
     assert report.guard == "errors"
     await one.look()
     assert one.rollouts.running == []
-    assert one.metrics.get_sample_value("marway_gateway_rollout_changes_total", {"action": "roll_back"}) == 1
+    of = {"model": "intent", "label": "PROD", "action": "roll_back"}
+    assert one.metrics.get_sample_value("marway_gateway_rollout_changes_total", of) == 1
 
 
 async def test_a_good_candidate_is_promoted(registry: Registry, start: Start) -> None:

@@ -13,12 +13,13 @@ import math
 from collections.abc import Callable
 from datetime import datetime
 
-from marway.errors import StateConflict
+from marway.errors import LabelProtected, StateConflict
 from marway.records import HistoryEntry, ModelState
 from marway.refs import DEFAULT_LABEL, check_label
-from marway.registry.changes import Change, Changing
+from marway.registry.changes import Change
+from marway.registry.moving import Moving
 from marway.registry.traffic.entries import noted
-from marway.registry.traffic.states import divided, labelled, without_rollout
+from marway.registry.traffic.states import divided, labelled, paused, without_rollout
 from marway.traffic import RolloutAction, RolloutChange, Traffic
 
 __all__ = ["RollingOut"]
@@ -27,7 +28,7 @@ _Turn = Callable[[ModelState, Traffic, datetime], tuple[ModelState, RolloutActio
 """From a state, its rollout and the time to the state after it, and what was done."""
 
 
-class RollingOut(Changing):
+class RollingOut(Moving):
     """Moves rollouts on, and ends them.
 
     Every change takes `by`, who, and `reason`, why, for the history, and `op_id`, the caller's own name for the change:
@@ -49,6 +50,8 @@ class RollingOut(Changing):
         op_id: str | None = None,
     ) -> Change:
         """Go on to the next step of a rollout that runs; where that is 100 %, the candidate is promoted.
+
+        Where the label is protected and asks for more than is there, the rollout is paused instead, and says so.
 
         Raises:
             StateConflict: It is not at ``step`` any more, is paused, or is over.
@@ -125,8 +128,7 @@ class RollingOut(Changing):
 
         def pause(state: ModelState, traffic: Traffic, _: datetime) -> tuple[ModelState, RolloutAction]:
             _expect_status(name, label, traffic, "running")
-            paused = {"status": "paused", "reason": reason or f"paused by {by}"}
-            return divided(state, label, traffic.model_copy(update=paused)), "pause"
+            return paused(state, label, traffic, reason or f"paused by {by}"), "pause"
 
         return self._turn(
             name, label, "pause", pause, rollout=rollout, step=step, guard=guard, reason=reason, by=by, op_id=op_id
@@ -171,6 +173,7 @@ class RollingOut(Changing):
 
         Raises:
             StateConflict: It is over or at another step, or the label is not at its base.
+            LabelProtected: The label asks for more than is there.
         """
 
         def promote(state: ModelState, traffic: Traffic, _: datetime) -> tuple[ModelState, RolloutAction]:
@@ -240,12 +243,21 @@ class RollingOut(Changing):
 
         def change(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
             traffic = _expected(model, state, label, rollout, step)
-            after, done = turn(state, traffic, entry.at)
-            return after, noted(state, after, entry, done, guard=guard, reason=reason)
+            (after, done), why = turn(state, traffic, entry.at), reason
+            if done == "promote":
+                candidate = self.record(model, traffic.candidate or "")
+                try:
+                    after, entry = self._admitted(state, after, entry, candidate, label, movers=(by, traffic.by))
+                except LabelProtected as exc:  # since the rollout was started: that is for people to settle
+                    if action != "step":
+                        raise
+                    after, done, why = paused(state, label, traffic, exc.message), "pause", exc.message
+            return after, noted(state, after, entry, done, guard=guard, reason=why)
 
         asked = RolloutChange(id=rollout, action=action)
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=reason, rollout=asked)
-        return self._change(model, change, entry, new_op=op_id is None)
+        with self._asking(model, label, by=by):
+            return self._change(model, change, entry, new_op=op_id is None)
 
 
 def _expected(model: str, state: ModelState, label: str, rollout: str | None, step: int | None) -> Traffic:

@@ -11,7 +11,8 @@ from marway.errors import InvalidInput, ProofMissing, StateConflict, clip
 from marway.records import HistoryEntry, ModelState, VersionRecord, utc_now
 from marway.refs import DEFAULT_LABEL, check_label, new_ulid
 from marway.registry import keys
-from marway.registry.changes import Change, Changing
+from marway.registry.changes import Change
+from marway.registry.moving import Moving
 from marway.registry.traffic.states import divided, with_shadow
 from marway.text import did_you_mean
 from marway.traffic import GUARDS, STEPS, RolloutChange, RolloutRecord, ShadowRule, Traffic, whole_steps
@@ -19,7 +20,7 @@ from marway.traffic import GUARDS, STEPS, RolloutChange, RolloutRecord, ShadowRu
 __all__ = ["StartingRollouts", "planned_traffic"]
 
 
-class StartingRollouts(Changing):
+class StartingRollouts(Moving):
     """Begins rollouts. A rollout is known by its `RolloutRecord` before the state says that it runs."""
 
     def start_rollout(
@@ -71,7 +72,8 @@ class StartingRollouts(Changing):
         Raises:
             InvalidInput: A step, limit or guard that cannot be.
             StateConflict: The label is not set, at the candidate already, not at ``if_currently``, or in a rollout.
-            ProofMissing: No pod has proved the candidate.
+            ProofMissing: No pod has proved the candidate, or has seen it keep what consumers rely on.
+            LabelProtected: The label asks for more than is there.
         """
         check_label(label)
         rollout = rollout or new_ulid()
@@ -105,6 +107,9 @@ class StartingRollouts(Changing):
                     model=record.name,
                     version=candidate,
                 )
+            if require_proof and not forced:
+                self._check_contracts(state, record, label)
+            self._check_protected(state, record, label, movers=(by,))
             there = state.traffic.get(label)
             others = () if there is None else (rule for rule in there.shadow if rule.version != candidate)
             begun = {"base": base, "began": entry.at, "step_began": entry.at, "shadow": (*others, *planned.shadow)}
@@ -114,7 +119,8 @@ class StartingRollouts(Changing):
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, forced=forced, rollout=change)
         now = self.state(record.name)
         if op_id is None or all(each.op_id != op_id for each in now.history):
-            begun = start(now, entry)[0].traffic[label]  # raises for one that is refused: nothing is stored of it
+            with self._asking(record.name, label, by=by):
+                begun = start(now, entry)[0].traffic[label]  # raises for one that is refused: nothing is stored of it
             written = RolloutRecord(
                 id=rollout,
                 model=record.name,

@@ -11,6 +11,7 @@ __all__ = [
     "check_free_to_move",
     "divided",
     "labelled",
+    "paused",
     "with_shadow",
     "without_deleted",
     "without_rollout",
@@ -44,6 +45,11 @@ def divided(state: ModelState, label: str, traffic: Traffic) -> ModelState:
     others = {name: each for name, each in state.traffic.items() if name != label}
     is_divided = traffic.rollout is not None or bool(traffic.shadow)
     return state.model_copy(update={"traffic": {**others, label: traffic} if is_divided else others})
+
+
+def paused(state: ModelState, label: str, traffic: Traffic, reason: str) -> ModelState:
+    """Return the state with a label's rollout waiting for a person, and why."""
+    return divided(state, label, traffic.model_copy(update={"status": "paused", "reason": reason}))
 
 
 def with_shadow(traffic: Traffic, rule: ShadowRule) -> Traffic:

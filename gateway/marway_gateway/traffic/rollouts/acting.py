@@ -111,7 +111,7 @@ class Acting:
             op_id=op_id,
         )
         await self._writer.change(change, running.model)
-        self._metrics.changed(action)
+        self._metrics.changed(running, action)
         _log.log(
             logging.WARNING if action in ("roll_back", "pause") else logging.INFO,
             "rollout of %s %s to %s: %s: %s",

@@ -21,7 +21,7 @@ from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, ObjectSto
 from marway.registry.encoding import decode, encode
 from marway.registry.keys import evidence_prefix, rollout_prefix
 from marway.stored import Extensible
-from marway.traffic import Traffic
+from marway.traffic import run_of
 from marway_gateway.traffic.evidence import Evidence
 from marway_observations.rollouts.results import RolloutQuality, quality_key
 
@@ -29,14 +29,6 @@ __all__ = ["EvidenceDocument", "Exchange", "run_of"]
 
 _TRIES: Final = 3
 _log = logging.getLogger(__name__)
-
-
-def run_of(label: str, traffic: Traffic) -> str:
-    """Return what a rollout's evidence is kept under: its ULID; shadow copies alone have their label and their begin.
-
-    A label has one of them at a time, so both are unique within a model.
-    """
-    return traffic.rollout or f"shadow-{label}-{traffic.began:%Y%m%dT%H%M%S%f}"
 
 
 class EvidenceDocument(Extensible):

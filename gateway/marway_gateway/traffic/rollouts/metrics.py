@@ -12,8 +12,6 @@ from marway_gateway.traffic.rollouts.running import Running
 
 __all__ = ["RolloutMetrics"]
 
-_ACTIONS: tuple[RolloutAction, ...] = ("step", "pause", "promote", "roll_back")
-
 
 class RolloutMetrics:
     """Series of the rollouts that this process watches; those of one that ended go with it.
@@ -45,11 +43,9 @@ class RolloutMetrics:
         self._changes = Counter(
             "marway_gateway_rollout_changes_total",
             "Changes of rollouts that this process made by itself.",
-            ("action",),
+            ("model", "label", "action"),
             registry=registry,
         )
-        for action in _ACTIONS:
-            self._changes.labels(action)
         self._guards: dict[tuple[str, str], set[str]] = {}
 
     def watched(self, running: Running, evidence: Mapping[str, GuardEvidence]) -> None:
@@ -61,9 +57,9 @@ class RolloutMetrics:
             self._evidence.labels(*labels, guard).set(found.evidence)
         self._guards.setdefault(labels, set()).update(evidence)
 
-    def changed(self, action: RolloutAction) -> None:
+    def changed(self, running: Running, action: RolloutAction) -> None:
         """Count a change that was made here."""
-        self._changes.labels(action).inc()
+        self._changes.labels(running.model, running.label, action).inc()
 
     def ended(self, running: Running) -> None:
         """Tell no more of a rollout."""
