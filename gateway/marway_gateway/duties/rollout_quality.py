@@ -39,6 +39,8 @@ _KEPT: Final = 20
 """After so many looks at nothing the process ends: rollouts come one after the other."""
 _WORDS_MAX: Final = 300
 _BY: Final = "marway (thompson)"
+_MOVE_S: Final = 10.0
+"""Shortest time between two moves of a percent, in seconds: the scores of the first five say nothing of either side."""
 _log = logging.getLogger(__name__)
 
 
@@ -150,7 +152,7 @@ class RolloutQualityDuty:
         if percent != traffic.percent:  # it was moved, here or by another process, or is seen for the first time
             self._moved[asked.rollout] = traffic.percent, now
             return
-        if traffic.status != "running" or now - since < traffic.step_time_s:
+        if traffic.status != "running" or now - since < max(_MOVE_S, traffic.step_time_s):
             return
         chance = chance_better(reward.steps)
         wanted = percent_of(traffic, chance)
