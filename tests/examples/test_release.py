@@ -56,7 +56,7 @@ def draw(record: Path) -> list[str]:
 
 def test_pictures(tmp_path: Path) -> None:
     """A picture says who answered and how the rollout ended, with the guard that ended it."""
-    seconds: list[dict[str, Any]] = [{"at": 0.0, "answered": {"1": 100}, "rollout": None}]
+    seconds: list[dict[str, Any]] = [{"at": 0.0, "answered": {"1": 0}, "rollout": None}]
     for second in range(1, 9):
         rolled_back = second > 4
         rollout = {

@@ -81,9 +81,9 @@ def build_app() -> typer.Typer:
 
     for verb in _VERBS:
         app.command()(verb)
+    app.add_typer(shadow, name="shadow")
     app.add_typer(rollout)
     app.add_typer(contract)
-    app.add_typer(shadow, name="shadow")
     for entry in sorted(entry_points(group="marway.verbs"), key=lambda found: found.name):
         entry.load()(app)
     return app

@@ -27,7 +27,7 @@ from marway_gateway.traffic.rollouts.candidate import CandidateLoads
 from marway_gateway.traffic.rollouts.deciding import Decision, decide
 from marway_gateway.traffic.rollouts.exchange import EvidenceDocument, Exchange
 from marway_gateway.traffic.rollouts.metrics import RolloutMetrics
-from marway_gateway.traffic.rollouts.quality import guards_of, quality_counts, take_in
+from marway_gateway.traffic.rollouts.quality import explained, guards_of, quality_counts, take_in
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
 from marway_gateway.traffic.rollouts.running import Running
 
@@ -193,7 +193,7 @@ class Watcher:
     def _judged(self, running: Running) -> Mapping[str, GuardEvidence]:
         traffic = running.traffic
         counted = merged([running.tally.document(), *(each.tally for each in running.others.values())])
-        return judged(
+        evidence = judged(
             counted,
             guards_of(running),
             traffic.alpha,
@@ -202,6 +202,7 @@ class Watcher:
             quality=quality_counts(running.quality),
             memory=running.memory_of_all(),
         )
+        return explained(evidence, running.quality)
 
     async def _exchanged(self, running: Running, *, read: bool = True) -> None:
         """Store what was counted here, where that says anything new, and read what others stored."""

@@ -1,1 +1,0 @@
-"""Admin routes of rollouts: what they take and answer, how one is planned and told of."""
