@@ -18,13 +18,8 @@ from marway.registry.traffic.reports import RolloutReport
 from marway.traffic import RolloutAction
 from marway_gateway.admin.labels import CHANGE_ERRORS, LOAD_ERRORS
 from marway_gateway.admin.parameters import CallerOf, Model, TimeoutOf, deadline_of
-<<<<<<<< HEAD:gateway/marway_gateway/admin/rollouts/routes.py
 from marway_gateway.admin.traffic.planning import plan_rollout
 from marway_gateway.admin.traffic.views import RolloutStart, RolloutStartView, RolloutTurn, RolloutView
-========
-from marway_gateway.admin.traffic.planning import plan_rollout
-from marway_gateway.admin.traffic.views import RolloutStart, RolloutStartView, RolloutTurn, RolloutView
->>>>>>>> main:gateway/marway_gateway/admin/traffic/rollouts.py
 from marway_gateway.admin.views import ChangeView, PodLoadView
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.openapi import Label, problems
