@@ -27,7 +27,7 @@ from marway_gateway.traffic.rollouts.candidate import CandidateLoads
 from marway_gateway.traffic.rollouts.deciding import Decision, decide
 from marway_gateway.traffic.rollouts.exchange import EvidenceDocument, Exchange
 from marway_gateway.traffic.rollouts.metrics import RolloutMetrics
-from marway_gateway.traffic.rollouts.quality import guards_of, quality_counts, take_in
+from marway_gateway.traffic.rollouts.quality import explained, guards_of, quality_counts, take_in
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
 from marway_gateway.traffic.rollouts.running import Running
 
@@ -241,7 +241,7 @@ class Watcher:
         found = await asyncio.get_running_loop().run_in_executor(self._judging, judge)
         took_s = time.perf_counter() - began
         running.judge_again_at = self._clock() + took_s * len(self._rollouts.running) / _JUDGING
-        return found
+        return explained(found, running.quality)
 
     async def _exchanged(self, running: Running, *, read: bool = True) -> None:
         """Store what was counted here, where that says anything new, and read what others stored."""
